@@ -1,0 +1,3 @@
+"""AutoSpine: self-configuring 3D spine segmentation in CT and MR."""
+
+__version__ = "0.1.0"

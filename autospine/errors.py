@@ -1,0 +1,41 @@
+"""The errors that AutoSpine raises on purpose.
+
+Each message is one sentence of what was expected, what was found, in which file or case, followed by
+the change or command that mends it. Anything that is not an `AutospineError` is a fault of ours.
+"""
+
+
+class AutospineError(Exception):
+    """Base of every error that the user can mend; the command line exits with code 1."""
+
+
+class WorkspaceError(AutospineError):
+    """A folder or dataset is not where it should be, or something stands in the way of writing."""
+
+
+class DatasetError(AutospineError):
+    """A raw dataset's files, labels or description do not fit together."""
+
+
+class ImageError(AutospineError):
+    """A volume cannot be read, or is not a volume that AutoSpine can work on."""
+
+
+class FormatError(AutospineError):
+    """A file written by AutoSpine is damaged, of another version, or was edited into nonsense."""
+
+
+class PlanError(AutospineError):
+    """A plan cannot be made, or does not fit what it is used for."""
+
+
+class TrainingError(AutospineError):
+    """Training cannot start or go on."""
+
+
+class ModelError(AutospineError):
+    """A trained model is missing, incomplete or does not fit the images."""
+
+
+class EvaluationError(AutospineError):
+    """Predictions and references cannot be compared."""

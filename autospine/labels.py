@@ -1,0 +1,203 @@
+"""What label integers mean: anatomical schemes, and the label space of one dataset.
+
+The integers of vertebrae live here alone; everywhere else a vertebra goes by its name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from autospine.errors import DatasetError
+from autospine.types import LabelArray
+
+VERTEBRAE: tuple[str, ...] = (
+    *(f"C{i}" for i in range(1, 8)),
+    *(f"T{i}" for i in range(1, 14)),
+    *(f"L{i}" for i in range(1, 7)),
+)
+"""Vertebrae in anatomical order from the head down, the supernumerary T13 and L6 in their place."""
+
+VERSE: Mapping[str, int] = {
+    **{f"C{i}": i for i in range(1, 8)},
+    **{f"T{i}": 7 + i for i in range(1, 13)},
+    **{f"L{i}": 19 + i for i in range(1, 7)},
+    "sacrum": 26,
+    "coccyx": 27,
+    "T13": 28,
+    "cord": 60,
+    "canal": 61,
+}
+"""Name -> integer of the VerSe challenge, with TPTBox's additions for cord and canal.
+
+T13 is 28 although it lies between 19 and 20: never sort vertebrae by integer.
+"""
+
+DISC_OFFSET = 100
+"""A disc's integer is that of the vertebra above it plus this (TPTBox)."""
+
+IGNORE_INDEX = 255
+"""How voxels without a statement are stored: neither learnt from nor scored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSpace:
+    """The labels of a dataset, their integers on disk and the network channels that stand for them.
+
+    Inside AutoSpine labels are *indices*: 0 background, then one index per distinct integer in
+    `integers`, and `IGNORE_INDEX`. Any integers may stand on disk. A plain dataset has one class per
+    integer and one softmax channel per class, background first. A dataset of *regions* has overlapping
+    classes (each a set of integers) and one sigmoid channel per region.
+    """
+
+    names: tuple[str, ...]
+    """Foreground classes in channel order."""
+
+    members: tuple[tuple[int, ...], ...]
+    """The integers on disk that belong to each class."""
+
+    painted: tuple[int, ...]
+    """The integer that is written where the class wins; later regions paint over earlier ones."""
+
+    regions: bool = False
+    """Whether classes overlap and are predicted by one sigmoid channel each."""
+
+    ignore: int | None = None
+    """The integer on disk of voxels about which nothing is stated."""
+
+    def __post_init__(self) -> None:
+        if not self.names or not len(self.names) == len(self.members) == len(self.painted):
+            raise DatasetError(
+                f"expected at least one foreground class, each with its integers, found names {self.names} "
+                f"and integers {self.members}; mend `labels` in dataset.json"
+            )
+        if len(self.integers) >= IGNORE_INDEX:
+            raise DatasetError(
+                f"expected fewer than {IGNORE_INDEX} distinct labels, found {len(self.integers)}"
+            )
+
+    @property
+    def integers(self) -> tuple[int, ...]:
+        """Distinct foreground integers on disk, ascending; index i + 1 stands for the i-th."""
+        return tuple(sorted(set(chain.from_iterable(self.members))))
+
+    @property
+    def known(self) -> frozenset[int]:
+        """Every integer that may stand in a label file."""
+        return frozenset((0, *self.integers, *(() if self.ignore is None else (self.ignore,))))
+
+    @property
+    def n_channels(self) -> int:
+        """Output channels of a network: the regions, or background and the classes."""
+        return len(self.names) + (0 if self.regions else 1)
+
+    @property
+    def membership(self) -> np.ndarray:
+        """Boolean (channels, indices) table: which stored indices count as foreground of which channel."""
+        columns = (0, *self.integers)
+        rows = [[integer in members for integer in columns] for members in self.members]
+        if not self.regions:
+            rows.insert(0, [integer == 0 for integer in columns])
+        return np.asarray(rows, dtype=bool)
+
+    def encode(self, labels: LabelArray) -> np.ndarray:
+        """Integers as on disk -> stored indices, uint8 of the same shape.
+
+        Raises:
+            DatasetError: if an integer is not known to this label space.
+        """
+        values = np.unique(labels)
+        unknown = [int(value) for value in values if int(value) not in self.known]
+        if unknown:
+            raise DatasetError(f"expected labels among {sorted(self.known)}, found {unknown}")
+        indices: np.ndarray = self._table(values)[np.searchsorted(values, labels)]
+        return indices
+
+    def decode(self, channels: np.ndarray) -> np.ndarray:
+        """Winning classes -> integers as on disk.
+
+        Args:
+            channels: plain labels: the winning channel of each voxel, 0 background;
+                regions: a boolean array whose first axis is the region.
+
+        Returns:
+            Array of the smallest unsigned (or, with negative labels, signed) type that holds the integers.
+        """
+        dtype = self.dtype
+        if not self.regions:
+            written: np.ndarray = np.asarray((0, *self.painted), dtype=dtype)[channels]
+            return written
+        labels = np.zeros(channels.shape[1:], dtype=dtype)
+        for integer, inside in zip(self.painted, channels, strict=True):
+            labels[inside] = integer
+        return labels
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Smallest integer type that holds every painted integer."""
+        low, high = min(0, *self.painted), max(self.painted)
+        return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+
+    def _table(self, values: np.ndarray) -> np.ndarray:
+        index = {0: 0, **{integer: i for i, integer in enumerate(self.integers, start=1)}}
+        if self.ignore is not None:
+            index[self.ignore] = IGNORE_INDEX
+        return np.asarray([index[int(value)] for value in values], dtype=np.uint8)
+
+
+def parse_labels(
+    described: Mapping[str, int | Sequence[int]], regions_class_order: Sequence[int] | None = None
+) -> LabelSpace:
+    """The label space of an nnU-Net v2 `labels` entry.
+
+    Args:
+        described: name -> integer, or name -> integers for regions; `background` is 0, `ignore` is special.
+        regions_class_order: for regions, the integer that each one paints, in the order of `described`.
+
+    Raises:
+        DatasetError: if the entry contradicts itself.
+    """
+    described = dict(described)
+    ignore = described.pop("ignore", None)
+    if ignore is not None and not isinstance(ignore, int):
+        raise DatasetError(f"expected one integer for the label `ignore`, found {ignore}; mend dataset.json")
+    background = described.pop("background", 0)
+    if background != 0:
+        raise DatasetError(f"expected label `background` to be 0, found {background}; mend dataset.json")
+    members = tuple(_integers(name, value) for name, value in described.items())
+    regions = any(not isinstance(value, int) for value in described.values())
+    return LabelSpace(
+        names=tuple(described),
+        members=members,
+        painted=_painted(members, regions, regions_class_order),
+        regions=regions,
+        ignore=ignore,
+    )
+
+
+def _integers(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
+    integers = (value,) if isinstance(value, int) else tuple(value)
+    if not integers or not all(
+        isinstance(integer, int) and not isinstance(integer, bool) for integer in integers
+    ):
+        raise DatasetError(f"expected an integer or a list of integers for label {name!r}, found {value!r}")
+    if 0 in integers:
+        raise DatasetError(f"expected a non-zero integer for label {name!r}: 0 is the background")
+    return integers
+
+
+def _painted(
+    members: tuple[tuple[int, ...], ...], regions: bool, order: Sequence[int] | None
+) -> tuple[int, ...]:
+    if regions:
+        if order is None or len(order) != len(members):
+            raise DatasetError(
+                f"expected `regions_class_order` with one integer for each of the {len(members)} regions, "
+                f"found {order}; add it to dataset.json"
+            )
+        return tuple(order)
+    painted = tuple(integers[0] for integers in members)
+    if len(set(painted)) != len(painted):
+        raise DatasetError(f"expected a different integer for each label, found {painted}; mend dataset.json")
+    return painted

@@ -1,0 +1,165 @@
+"""Logging and progress: bars in a terminal, plain lines elsewhere.
+
+The library logs through the standard `logging` module and never prints. `setup` is called once, by the
+command line.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+CONSOLE = Console(stderr=True, highlight=False)
+"""Where progress and messages go; standard output is left to results."""
+
+QUIET_SECONDS = 2.0
+"""Work that ends sooner shows no progress."""
+
+LINE_SECONDS = 10.0
+"""Time between two progress lines where there is no terminal."""
+
+_current: Progress | None = None
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module; `name` is its `__name__`."""
+    return logging.getLogger(name)
+
+
+def setup(debug: bool = False) -> None:
+    """Send log records to standard error: coloured in a terminal, plain lines elsewhere."""
+    handler: logging.Handler
+    if CONSOLE.is_terminal:
+        handler = RichHandler(
+            console=CONSOLE, show_time=False, show_level=False, show_path=debug, markup=False
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s" if not debug else "%(name)s: %(message)s"))
+    for package in ("autospine", "planners", "trainers"):
+        logger = logging.getLogger(package)
+        logger.handlers = [handler]
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+        logger.propagate = False
+
+
+class Meter(Protocol):
+    """What `progress` hands out."""
+
+    def advance(self, amount: float = 1) -> None:
+        """Count `amount` more of the total as done."""
+
+    def update(self, text: str) -> None:
+        """Show `text` behind the description."""
+
+
+@contextmanager
+def progress(description: str, total: float | None) -> Iterator[Meter]:
+    """Show how far a piece of work is and how long it will still take.
+
+    Args:
+        description: what is being done, as a few words.
+        total: number of steps, or None where it is unknown.
+    """
+    meter: _Bar | _Lines = _Bar(description, total) if CONSOLE.is_terminal else _Lines(description, total)
+    try:
+        yield meter
+    finally:
+        meter.close()
+
+
+def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
+    """Iterate over `items` while showing progress; `total` is their number where they have no length."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(description, total) as meter:
+        for item in items:
+            yield item
+            meter.advance()
+
+
+class _Bar:
+    """A rich progress bar; nested ones share one display."""
+
+    def __init__(self, description: str, total: float | None) -> None:
+        global _current
+        self._owner = _current is None
+        if _current is None:
+            _current = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=CONSOLE,
+                transient=True,
+                refresh_per_second=4,
+            )
+            _current.start()
+        self._progress = _current
+        self._task = self._progress.add_task(description, total=total, text="")
+
+    def advance(self, amount: float = 1) -> None:
+        self._progress.advance(self._task, amount)
+
+    def update(self, text: str) -> None:
+        self._progress.update(self._task, text=text)
+
+    def close(self) -> None:
+        global _current
+        self._progress.remove_task(self._task)
+        if self._owner:
+            self._progress.stop()
+            _current = None
+
+
+class _Lines:
+    """A line every few seconds, for log files and pipes."""
+
+    def __init__(self, description: str, total: float | None) -> None:
+        self._description, self._total = description, total
+        self._done, self._text = 0.0, ""
+        self._start = self._last = time.monotonic()
+        self._spoke = False
+
+    def advance(self, amount: float = 1) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._last >= LINE_SECONDS or (not self._spoke and now - self._start >= QUIET_SECONDS):
+            self._last, self._spoke = now, True
+            self._line(now)
+
+    def update(self, text: str) -> None:
+        self._text = text
+
+    def close(self) -> None:
+        now = time.monotonic()
+        if self._spoke:
+            self._line(now)
+
+    def _line(self, now: float) -> None:
+        elapsed = now - self._start
+        parts = [f"{self._description}: {self._done:g}" + (f"/{self._total:g}" if self._total else "")]
+        parts.append(f"{elapsed:.0f} s")
+        if self._total and 0 < self._done < self._total:
+            parts.append(f"{elapsed * (self._total - self._done) / self._done:.0f} s left")
+        if self._text:
+            parts.append(self._text)
+        CONSOLE.print(", ".join(parts), soft_wrap=True)

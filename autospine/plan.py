@@ -1,0 +1,223 @@
+"""The plan: every decision that the planner took, as data.
+
+Trainers, preprocessing and inference read it; nothing here decides anything. Triples are in array
+order (superior, posterior, left).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autospine.errors import PlanError
+from autospine.labels import LabelSpace
+from autospine.types import Modality, Shape3, Vector3
+
+FORMAT_VERSION = 1
+
+NetworkName = Literal["adaptive_swin_unetr", "swin_unetr"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """One number of the plan and why it is what it is."""
+
+    name: str
+    """What was decided, e.g. `fullres.patch_size`."""
+
+    value: str
+    """The value, for reading."""
+
+    reason: str
+    """The rule and the facts that led to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normalisation:
+    """How one modality's intensities become network input: clip, then (x - mean) / std."""
+
+    scope: Literal["dataset", "image"]
+    """CT: the dataset's foreground statistics; MR: each image's own."""
+
+    lower: float
+    """Clipping bound: HU for `dataset`; a quantile in [0, 1] for `image`."""
+
+    upper: float
+    """Likewise; greater than `lower`."""
+
+    mean: float
+    """Subtracted after clipping, in HU; unused for `image`."""
+
+    std: float
+    """Divisor, in HU, positive; unused for `image`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """Strengths of the random changes made to training patches."""
+
+    rotation_deg: Vector3
+    """Largest rotation about the S, P and L axis."""
+
+    scale: tuple[float, float]
+    """Range of the zoom factor, about 1."""
+
+    elastic_mm: float
+    """Standard deviation of the elastic displacement at its control points; 0 turns it off."""
+
+    spatial_probability: float
+    """Share of patches that are rotated, scaled and deformed."""
+
+    intensity_probability: float
+    """Share of patches that each intensity change (noise, blur, brightness, contrast, gamma) touches."""
+
+    mirror_axes: tuple[int, ...]
+    """Axes of (S, P, L) that may be flipped: 2 (left/right) or none."""
+
+    mirror_pairs: tuple[tuple[int, int], ...]
+    """Stored label indices that change places in a left/right flip."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkPlan:
+    """Everything that determines the network but its input and output channels."""
+
+    name: NetworkName
+    """`swin_unetr` is the same network without fusion and adaptive attention."""
+
+    feature_size: int
+    """Channels at full resolution."""
+
+    depths: tuple[int, int, int, int]
+    """Swin blocks per stage."""
+
+    num_heads: tuple[int, int, int, int]
+    """Attention heads per stage."""
+
+    window_sizes: tuple[Shape3, Shape3, Shape3, Shape3]
+    """Attention window of each stage, in tokens."""
+
+    strides: tuple[Shape3, Shape3, Shape3, Shape3, Shape3]
+    """Strides of the patch embedding and the four mergings."""
+
+    use_v2: bool
+    """Residual convolution block before each stage."""
+
+    fusion_kernels: tuple[Shape3, ...]
+    """Kernels of the multi-scale fusion, in voxels; the first is the embedding's own. One means off."""
+
+    adaptive_attention: tuple[bool, bool, bool, bool]
+    """Stages with adaptive attention."""
+
+    @property
+    def divisor(self) -> Shape3:
+        """What every axis of the input must be a multiple of: the product of its strides."""
+        total = [1, 1, 1]
+        for stride in self.strides:
+            total = [t * s for t, s in zip(total, stride, strict=True)]
+        return total[0], total[1], total[2]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPlan:
+    """The recipe."""
+
+    epochs: int
+    """Epochs without a time limit."""
+
+    iterations_per_epoch: int
+    """Optimiser steps per epoch."""
+
+    batch_size: int
+    """Patches per step."""
+
+    learning_rate: float
+    """Peak of the schedule (AdamW)."""
+
+    weight_decay: float
+    """On matrices and convolution kernels only."""
+
+    warmup_fraction: float
+    """Share of the steps in which the learning rate rises linearly from zero."""
+
+    gradient_clip: float
+    """Largest norm of the gradient."""
+
+    ema_decay: float
+    """Decay per step of the averaged weights that are validated and exported."""
+
+    lambda_ce: float
+    """Loss = lambda_ce * cross-entropy + (1 - lambda_ce) * Dice."""
+
+    oversample_foreground_fraction: float
+    """Share of patches centred on a foreground voxel of a class drawn evenly."""
+
+    precision: Precision
+    """Number format of activations; weights are float32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configuration:
+    """One way to train on the dataset."""
+
+    name: str
+    """`fullres` for instance."""
+
+    spacing_mm: Vector3
+    """Voxel size to which every case is resampled."""
+
+    patch_size: Shape3
+    """Voxels of a training patch and of an inference tile."""
+
+    network: NetworkPlan
+    training: TrainingPlan
+    augmentation: Augmentation
+
+    memory_bytes: int
+    """Estimated peak of a training step."""
+
+    def __post_init__(self) -> None:
+        if any(n % d for n, d in zip(self.patch_size, self.network.divisor, strict=True)):
+            raise PlanError(
+                f"expected a patch size divisible by {self.network.divisor} in configuration {self.name!r}, "
+                f"found {self.patch_size}; run `autospine plan` again"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What was decided for a dataset."""
+
+    format_version: int
+    dataset: str
+    """Name of the dataset folder."""
+
+    channels: tuple[str, ...]
+    """Input channels in order."""
+
+    labels: LabelSpace
+    file_ending: str
+    """Ending of the prediction files, as in the dataset."""
+
+    normalisation: dict[Modality, Normalisation]
+    """Per modality; one that the dataset lacks has its default."""
+
+    configurations: tuple[Configuration, ...]
+    """The first one is recommended."""
+
+    memory_budget_bytes: int
+    """What the plan was made for."""
+
+    rationale: tuple[Decision, ...]
+    """Why each number is what it is."""
+
+    def configuration(self, name: str) -> Configuration:
+        """The configuration of this index or name.
+
+        Raises:
+            PlanError: if there is none.
+        """
+        for index, configuration in enumerate(self.configurations):
+            if name in (str(index), configuration.name):
+                return configuration
+        known = ", ".join(f"{index} ({c.name})" for index, c in enumerate(self.configurations))
+        raise PlanError(f"expected a configuration of the plan of {self.dataset} ({known}), found {name!r}")

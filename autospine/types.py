@@ -1,0 +1,25 @@
+"""Array aliases with named axes, shared by every part.
+
+Axes: `C` channel, `S` superior, `P` posterior, `L` left (the index grows in that direction),
+`K` class, `B` batch. The aliases are documentation that the tests check at run time.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Integer, Num
+from torch import Tensor
+
+Vector3 = tuple[float, float, float]
+Shape3 = tuple[int, int, int]
+Modality = Literal["CT", "MR"]
+
+VolumeArray = Num[np.ndarray, "C S P L"]
+ImageArray = Float32[np.ndarray, "C S P L"]
+LabelArray = Integer[np.ndarray, "S P L"]
+MaskArray = Bool[np.ndarray, "S P L"]
+ScoreArray = Float32[np.ndarray, "K S P L"]
+
+ImageBatch = Float[Tensor, "B C S P L"]
+LogitBatch = Float[Tensor, "B K S P L"]
+LabelBatch = Integer[Tensor, "B S P L"]

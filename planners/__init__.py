@@ -1,0 +1,1 @@
+"""Fingerprint and memory budget in, plan out."""

@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the suite runs one test process per core
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that holds Dataset001_SpineReal/ and real/; skips where it is absent."""
+    found = os.environ.get("AUTOSPINE_REAL_DATA")
+    folder = Path(found) if found else Path(__file__).parents[2] / "shared" / "data"
+    if not (folder / "Dataset001_SpineReal").is_dir():
+        pytest.skip(f"no real data under {folder}: set AUTOSPINE_REAL_DATA to the folder that holds it")
+    return folder

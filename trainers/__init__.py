@@ -1,0 +1,1 @@
+"""Plan and folds in, trained models out."""
