@@ -1,0 +1,7 @@
+"""The network: Swin UNETR with multi-scale fusion and adaptive attention."""
+
+from autospine.network.attention import AttentionSettings
+from autospine.network.fusion import FusionSettings, FusionWeighting
+from autospine.network.swin_unetr import AdaptiveSwinUNETR
+
+__all__ = ["AdaptiveSwinUNETR", "AttentionSettings", "FusionSettings", "FusionWeighting"]

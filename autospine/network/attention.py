@@ -1,0 +1,189 @@
+"""Windowed self-attention with relative position bias, key saliency and query temperature.
+
+    A' = softmax(tau_ih * q_i k_j / sqrt(d) + B_ij + M_ij + gamma_h s_j)
+
+The saliency s_j = w x_j + u g_j + b rates a key by its features and the local gradient
+magnitude g of the image: adding gamma_h s_j before the softmax is re-weighting plain attention by
+exp(gamma_h s_j) and normalising again. Saliency and shift mask depend on the key alone or are of low rank, so
+they ride in the dot product as extra channels of queries and keys.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autospine.errors import PlanError
+from autospine.network.core import attend
+from autospine.network.windows import WindowLayout, relative_position_index
+from autospine.types import Shape3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionSettings:
+    """Settings of the adaptive attention."""
+
+    saliency: tuple[bool, bool, bool, bool] = (True, True, True, True)
+    """Stages whose keys are re-weighted by their saliency."""
+
+    temperature: tuple[bool, bool, bool, bool] = (True, True, True, True)
+    """Stages whose queries have their own temperature."""
+
+    saliency_bound: float = 4.0
+    """Largest magnitude of gamma_h s_j, in logits; positive."""
+
+    temperature_bound: float = 1.0
+    """Largest magnitude c of log tau, in (0, 1]: 1 allows temperatures from 0.37 to 2.7."""
+
+    gradient_sigma_mm: float = 1.0
+    """Smoothing of the image before its gradient is taken, in mm; positive."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not (self.saliency_bound > 0 and 0 < self.temperature_bound <= 1 and self.gradient_sigma_mm > 0):
+            raise PlanError(
+                "Expected a positive saliency bound, a temperature bound in (0, 1] and a positive gradient "
+                f"sigma, found {self.saliency_bound}, {self.temperature_bound} and {self.gradient_sigma_mm}; "
+                "correct the attention settings."
+            )
+
+
+class KeySaliency(nn.Module):
+    """The bounded saliency of keys, bound * tanh(gamma_h s_j / bound), with gamma_h = 0 at the start.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads.
+        bound: Largest magnitude of the result.
+    """
+
+    def __init__(self, channels: int, heads: int, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(channels), std=0.02))
+        # A start of one on the gradient gives gamma a direction to learn from the first step.
+        self.gradient_weight = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.zeros(heads))
+
+    def forward(
+        self, tokens: Float[Tensor, "M C"], gradient: Float[Tensor, "M 1"]
+    ) -> Float[Tensor, "M heads"]:
+        """Return the logits that are added for each key."""
+        dtype = tokens.dtype
+        saliency = F.linear(tokens, self.weight.to(dtype)[None]) + self.gradient_weight.to(dtype) * gradient
+        scaled = (saliency + self.bias.to(dtype)) * (self.gamma / self.bound).to(dtype)
+        return torch.tanh(scaled) * self.bound
+
+
+class QueryTemperature(nn.Module):
+    """Factor exp(c tanh(W_h x_i + u_h g_i)) on the logits of each query, 1 at the start.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads.
+        bound: c, the largest magnitude of the factor's logarithm.
+    """
+
+    def __init__(self, channels: int, heads: int, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+        self.weight = nn.Parameter(torch.zeros(heads, channels))
+        self.gradient_weight = nn.Parameter(torch.zeros(heads))
+
+    def forward(
+        self, tokens: Float[Tensor, "M C"], gradient: Float[Tensor, "M 1"]
+    ) -> Float[Tensor, "M heads"]:
+        """Return the factor of each query and head."""
+        dtype = tokens.dtype
+        score = F.linear(tokens, self.weight.to(dtype)) + gradient * self.gradient_weight.to(dtype)
+        return torch.exp(torch.tanh(score) * self.bound)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads; divides the channels.
+        window: Window in tokens (S, P, L) that the bias table is made for.
+        saliency: The keys' saliency, or None.
+        temperature: The queries' temperature, or None.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Shape3,
+        saliency: KeySaliency | None = None,
+        temperature: QueryTemperature | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        rows = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
+        self.bias_table = nn.Parameter(nn.init.trunc_normal_(torch.empty(rows, heads), std=0.02))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.projection = nn.Linear(channels, channels)
+        self.saliency = saliency
+        self.temperature = temperature
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "M C"],
+        layout: WindowLayout,
+        gradient: Float[Tensor, "M 1"] | None = None,
+        record: list[Tensor] | None = None,
+    ) -> Float[Tensor, "M C"]:
+        """Return the attended tokens.
+
+        Args:
+            tokens: Tokens in window order, M = batch * windows * tokens per window.
+            layout: The windows.
+            gradient: Gradient magnitude of each token; needed with saliency or temperature.
+            record: Receives the saliency logits (M, heads), detached.
+        """
+        channels, n = tokens.shape[1], layout.tokens_per_window
+        qkv = linear(tokens, self.qkv).view(-1, n, 3, self.heads, channels // self.heads)
+        query, key, value = qkv.unbind(2)
+        query = query * (channels // self.heads) ** -0.5
+        query_extra: list[Tensor] = []
+        key_extra: list[Tensor] = []
+        if self.temperature is not None and gradient is not None:
+            query = query * self.temperature(tokens, gradient).view(-1, n, self.heads, 1)
+        if self.saliency is not None and gradient is not None:
+            logits = self.saliency(tokens, gradient)
+            if record is not None:
+                record.append(logits.detach())
+            key_extra.append(logits.view(-1, n, self.heads, 1))
+            query_extra.append(torch.ones_like(key_extra[0]))
+        if layout.query_mask is not None and layout.key_mask is not None:
+            query_extra.append(self._spread(layout.query_mask, query))
+            key_extra.append(self._spread(layout.key_mask, key))
+        query, key = (
+            torch.cat((x, *extra), dim=-1).transpose(1, 2)
+            for x, extra in ((query, query_extra), (key, key_extra))
+        )
+        attended = attend(query, key, value.transpose(1, 2), self._bias(layout.window))
+        return linear(attended.transpose(1, 2).reshape(-1, channels), self.projection)
+
+    def _spread(self, mask: Tensor, like: Tensor) -> Tensor:
+        """Return mask channels (W, N, 6) for every sample and head of (B * W, N, heads, d)."""
+        samples = like.shape[0] // mask.shape[0]
+        mask = mask.to(like.dtype)[None, :, :, None].expand(samples, -1, -1, self.heads, -1)
+        return mask.reshape(*like.shape[:3], mask.shape[-1])
+
+    def _bias(self, window: Shape3) -> Float[Tensor, "heads N N"]:
+        """Return the relative position bias of each pair of tokens."""
+        index = relative_position_index(window, self.window, self.bias_table.device)
+        n = window[0] * window[1] * window[2]
+        return self.bias_table.t().index_select(1, index).view(self.heads, n, n)
+
+
+def linear(x: Float[Tensor, "... C"], layer: nn.Linear) -> Float[Tensor, "... D"]:
+    """Return the linear layer's output, computed in x's dtype."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(x, layer.weight.to(x.dtype), bias)

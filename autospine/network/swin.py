@@ -1,0 +1,214 @@
+"""Swin Transformer stages on token grids (B, S, P, L, C)."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autospine.network.attention import (
+    AttentionSettings,
+    KeySaliency,
+    QueryTemperature,
+    WindowAttention,
+    linear,
+)
+from autospine.network.blocks import ResidualBlock
+from autospine.network.windows import WindowLayout, partition, unpartition, window_layout
+from autospine.types import Shape3
+
+# The order in which MONAI (since 1.5) stacks the eight tokens of a cell, as offsets (S, P, L).
+MERGING_ORDER = (
+    (0, 0, 0),
+    (1, 0, 0),
+    (0, 1, 0),
+    (0, 0, 1),
+    (1, 1, 0),
+    (1, 0, 1),
+    (0, 1, 1),
+    (1, 1, 1),
+)
+
+
+class SwinBlock(nn.Module):
+    """Windowed attention and a two-layer perceptron, each after a layer norm and around a shortcut.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads.
+        window: Largest window in tokens (S, P, L).
+        shifted: Whether the windows are shifted by half their size.
+        drop_path: Probability of leaving out a branch for a sample in training.
+        adaptive: Settings of the adaptive attention; None is plain attention.
+        stage: Index of the stage, which the settings may switch off.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Shape3,
+        *,
+        shifted: bool,
+        drop_path: float = 0.0,
+        adaptive: AttentionSettings | None = None,
+        stage: int = 0,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shifted = shifted
+        self.drop_path = drop_path
+        saliency = temperature = None
+        if adaptive is not None and adaptive.saliency[stage]:
+            saliency = KeySaliency(channels, heads, adaptive.saliency_bound)
+        if adaptive is not None and adaptive.temperature[stage]:
+            temperature = QueryTemperature(channels, heads, adaptive.temperature_bound)
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention = WindowAttention(channels, heads, window, saliency, temperature)
+        self.norm2 = nn.LayerNorm(channels)
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, channels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S P L C"],
+        gradient: Float[Tensor, "B S P L 1"] | None = None,
+        record: list[Tensor] | None = None,
+    ) -> Float[Tensor, "B S P L C"]:
+        """Return the tokens after the block.
+
+        Args:
+            x: Tokens.
+            gradient: Gradient magnitude of each token, for adaptive attention.
+            record: Receives the saliency logits (B, S, P, L, heads), detached.
+        """
+        grid = (x.shape[1], x.shape[2], x.shape[3])
+        layout = window_layout(grid, self.window, self.shifted, x.device)
+        tokens = x.flatten(1, 3)
+        tokens = tokens + self._drop(self._attend(tokens, layout, gradient, record))
+        hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1))
+        tokens = tokens + self._drop(linear(hidden, self.linear2))
+        if record is not None and self.attention.saliency is not None:
+            record[-1] = record[-1].view(x.shape[0], *grid, -1)
+        return tokens.view(x.shape)
+
+    def _attend(
+        self, tokens: Tensor, layout: WindowLayout, gradient: Tensor | None, record: list[Tensor] | None
+    ) -> Tensor:
+        windows = partition(layer_norm(tokens, self.norm1), layout)
+        rows = None if gradient is None else partition(gradient.flatten(1, 3), layout).flatten(0, 1)
+        out = self.attention(windows.flatten(0, 1), layout, rows, record)
+        if record is not None and self.attention.saliency is not None:
+            record[-1] = unpartition(record[-1].view(*windows.shape[:2], -1), layout)
+        return unpartition(out.view(windows.shape), layout)
+
+    def _drop(self, branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Return the branch with whole samples left out at random, the rest scaled up to keep the mean."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        keep = 1.0 - self.drop_path
+        kept = torch.bernoulli(torch.full((branch.shape[0], 1, 1), keep, device=branch.device))
+        return branch * (kept / keep).to(branch.dtype)
+
+
+class PatchMerging(nn.Module):
+    """Join the tokens of each cell of the stride into one of twice the channels.
+
+    Args:
+        channels: Channels of a token before merging.
+        stride: Tokens per cell and axis, 1 or 2.
+    """
+
+    def __init__(self, channels: int, stride: Shape3) -> None:
+        super().__init__()
+        self.stride = stride
+        offsets = list(product(*(range(s) for s in stride)))
+        self.order = [offsets.index(offset) for offset in MERGING_ORDER if offset in offsets]
+        self.norm = nn.LayerNorm(len(offsets) * channels)
+        self.reduction = nn.Linear(len(offsets) * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B s p l D"]:
+        """Return the merged tokens; the stride divides the grid."""
+        batch, *grid, channels = x.shape
+        cells = [g // d for g, d in zip(grid, self.stride, strict=True)]
+        split = [n for pair in zip(cells, self.stride, strict=True) for n in pair]
+        x = x.view(batch, *split, channels).permute(0, 1, 3, 5, 2, 4, 6, 7)
+        x = x.reshape(batch, *cells, -1, channels)[..., self.order, :].flatten(4)
+        return linear(layer_norm(x, self.norm), self.reduction)
+
+
+class SwinStage(nn.Module):
+    """An optional residual convolution block, Swin blocks with alternating shift, and a merging.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads.
+        window: Largest window in tokens (S, P, L).
+        stride: Stride of the merging.
+        drop_paths: Drop probability of each block; their number is the depth.
+        use_v2: Whether the convolution block comes first.
+        adaptive: Settings of the adaptive attention; None is plain attention.
+        stage: Index of the stage.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Shape3,
+        stride: Shape3,
+        *,
+        drop_paths: Sequence[float],
+        use_v2: bool,
+        adaptive: AttentionSettings | None,
+        stage: int,
+    ) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(channels, channels) if use_v2 else None
+        self.blocks = nn.ModuleList(
+            SwinBlock(
+                channels,
+                heads,
+                window,
+                shifted=i % 2 == 1,
+                drop_path=probability,
+                adaptive=adaptive,
+                stage=stage,
+            )
+            for i, probability in enumerate(drop_paths)
+        )
+        self.merging = PatchMerging(channels, stride)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _initialise(module)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S P L C"],
+        gradient: Float[Tensor, "B S P L 1"] | None = None,
+        record: list[Tensor] | None = None,
+    ) -> Float[Tensor, "B s p l D"]:
+        """Return the tokens of the next stage; arguments as in SwinBlock."""
+        if self.residual is not None:
+            x = self.residual(x)
+        for block in self.blocks:
+            x = block(x, gradient, record)
+        return self.merging(x)  # type: ignore[no-any-return]
+
+
+def layer_norm(x: Float[Tensor, "*N C"], norm: nn.LayerNorm | None = None) -> Float[Tensor, "*N C"]:
+    """Return the layer norm over the channels, without affine parameters where no layer is given."""
+    if norm is None:
+        return F.layer_norm(x, x.shape[-1:])
+    # Only the CPU's kernel takes float32 parameters with half precision input.
+    dtype = norm.weight.dtype if x.device.type == "cpu" else x.dtype
+    return F.layer_norm(x, x.shape[-1:], norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
+
+
+def _initialise(layer: nn.Linear) -> None:
+    """Draw the weights as Swin Transformer does."""
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,274 @@
+"""Swin UNETR with multi-scale fusion and adaptive attention, for 3D segmentation.
+
+The layout is that of SwinUNETR (Hatamizadeh et al., arXiv 2201.01266) with the residual blocks of
+SwinUNETR-V2 (He et al., MICCAI 2023); multi-scale fusion and adaptive attention realise arXiv 2503.12853
+in our own reading, and at their initial values the network is the plain one, number for number.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.amp import is_autocast_available
+from torch.utils.checkpoint import checkpoint
+
+from autospine.errors import PlanError
+from autospine.network.attention import AttentionSettings, KeySaliency
+from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
+from autospine.network.fusion import FusionSettings, PatchEmbedding
+from autospine.network.gradient import gradient_magnitude, gradient_pyramid
+from autospine.network.swin import SwinStage, layer_norm
+from autospine.types import ImageBatch, LogitBatch, Shape3, Vector3
+
+STAGES = 4
+
+
+class AdaptiveSwinUNETR(nn.Module):
+    """Swin Transformer encoder with a convolutional U-Net decoder.
+
+    Channels double from stage to stage: f at full and half resolution, then 2f, 4f, 8f, 16f.
+    Instance norm over a single voxel is left out, so a bottleneck of one voxel works; plans keep at least
+    two.
+
+    Computation runs in `compute_dtype` if it is set, else in the dtype of an enclosing autocast, else in the
+    parameters' dtype; the network casts its weights itself and statistics of norms stay in float32.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        feature_size: f, channels at full resolution. Multiples of 16 run fastest.
+        depths: Swin blocks per stage.
+        num_heads: Attention heads per stage; each divides the stage's channels.
+        window_size: Attention window in tokens: an edge length, a triple (S, P, L), or a triple per stage.
+            Windows are clamped to the token grid.
+        strides: Strides of the patch embedding and of the four mergings, 1 or 2 per axis.
+        use_v2: Residual convolution block before each stage.
+        fusion: Settings of the multi-scale fusion; None is the plain patch embedding.
+        attention: Settings of the adaptive attention; None is plain attention.
+        spacing_mm: Voxel spacing (S, P, L) in mm, for the image gradient of the adaptive attention.
+        drop_path: Largest drop probability of a Swin branch in training; rises linearly over the blocks.
+        checkpointing: Recompute stages and full-resolution blocks in the backward pass to save memory.
+
+    Raises:
+        PlanError: If sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        feature_size: int = 24,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int | Shape3 | Sequence[Shape3] = 7,
+        strides: Sequence[Shape3] = ((2, 2, 2),) * 5,
+        use_v2: bool = True,
+        fusion: FusionSettings | None = None,
+        attention: AttentionSettings | None = None,
+        spacing_mm: Vector3 = (1.0, 1.0, 1.0),
+        drop_path: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        windows = stage_windows(window_size)
+        _check_architecture(feature_size, depths, num_heads, strides, drop_path)
+        self.in_channels = in_channels
+        self.strides = tuple(strides)
+        self.attention = attention
+        self.spacing_mm = spacing_mm
+        self.checkpointing = checkpointing
+        self.compute_dtype: torch.dtype | None = None
+
+        f = feature_size
+        self.embedding = PatchEmbedding(in_channels, f, self.strides[0], fusion)
+        drop_paths = _linear_rise(drop_path, depths)
+        self.stages = nn.ModuleList(
+            SwinStage(
+                f * 2**i,
+                num_heads[i],
+                windows[i],
+                self.strides[i + 1],
+                drop_paths=drop_paths[i],
+                use_v2=use_v2,
+                adaptive=attention,
+                stage=i,
+            )
+            for i in range(STAGES)
+        )
+        self.encoders = nn.ModuleList(
+            [ResidualBlock(in_channels, f), *(ResidualBlock(f * 2**i, f * 2**i) for i in range(3))]
+        )
+        self.bottleneck = ResidualBlock(16 * f, 16 * f)
+        widths = (f, f, 2 * f, 4 * f, 8 * f, 16 * f)
+        self.decoders = nn.ModuleList(
+            UpBlock(widths[i + 1], widths[i], self.strides[i]) for i in range(len(self.strides))
+        )
+        self.head = nn.Linear(f, out_channels)
+
+    @property
+    def divisor(self) -> Shape3:
+        """What each axis of the image must be a multiple of."""
+        s, p, left = (torch.Size(axis).numel() for axis in zip(*self.strides, strict=True))
+        return s, p, left
+
+    def forward(self, image: ImageBatch) -> LogitBatch:
+        """Return the logits of each class, in the compute dtype.
+
+        Args:
+            image: Normalised intensities; axes are multiples of `divisor`.
+
+        Raises:
+            PlanError: If the image's channels or size do not fit.
+        """
+        return self._forward(image, None)
+
+    @torch.no_grad()
+    def saliency_maps(self, image: ImageBatch) -> list[list[Float[Tensor, "B heads _ _ _"]]]:
+        """Return the bounded key saliency, in logits, of every block of each stage on the stage's token grid.
+
+        Stages without saliency have an empty list. Positive where keys gain weight over plain attention.
+        """
+        records: list[list[Tensor]] = [[] for _ in range(STAGES)]
+        self._forward(image, records)
+        return [[channels_first(r).float() for r in record] for record in records]
+
+    def fusion_weights(self) -> Float[Tensor, "scales"]:
+        """Return the weights w_i of the fusion, detached; (1,) without fusion."""
+        return self.embedding.scale_weights.detach().clone()
+
+    def saliency_gammas(self) -> list[list[Float[Tensor, "heads"]]]:
+        """Return gamma_h of every block of each stage, detached; an empty list where there is no saliency."""
+        return [
+            [m.gamma.detach().clone() for m in stage.modules() if isinstance(m, KeySaliency)]
+            for stage in self.stages
+        ]
+
+    def _forward(self, image: Tensor, records: list[list[Tensor]] | None) -> Tensor:
+        self._check_image(image)
+        gradients = self._gradients(image)
+        x = image.to(self._resolve_dtype(image))
+        with _without_autocast(image.device.type):
+            hidden = self._encode(x, gradients, records)
+            return channels_first(self._decode(x, hidden))
+
+    def _encode(
+        self, x: Tensor, gradients: list[Tensor] | None, records: list[list[Tensor]] | None
+    ) -> list[Tensor]:
+        """Return the normalised token grids after the embedding and after each stage."""
+        tokens = self.embedding(x)
+        hidden = [layer_norm(tokens)]
+        for i, stage in enumerate(self.stages):
+            gradient = None if gradients is None else gradients[i].to(x.dtype)
+            record = None if records is None else records[i]
+            tokens = self._run(stage, tokens, gradient, record)
+            hidden.append(layer_norm(tokens))
+        return hidden
+
+    def _decode(self, x: Tensor, hidden: list[Tensor]) -> Tensor:
+        """Return the logits, channels last."""
+        skips = [self._run(self.encoders[0], channels_last(x))]
+        skips += [encoder(h) for encoder, h in zip(self.encoders[1:], hidden[:3], strict=True)]
+        skips.append(hidden[3])
+        y = self.bottleneck(hidden[4])
+        for i in reversed(range(len(self.decoders))):
+            y = self._run(self.decoders[i], y, skips[i]) if i == 0 else self.decoders[i](y, skips[i])
+        logits: Tensor = torch.nn.functional.linear(
+            y, self.head.weight.to(y.dtype), self.head.bias.to(y.dtype)
+        )
+        return logits
+
+    def _run(self, module: Callable[..., Tensor], *arguments: Tensor | list[Tensor] | None) -> Tensor:
+        """Return the module's output, recomputed in the backward pass if checkpointing is on."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(module, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return module(*arguments)
+
+    def _gradients(self, image: Tensor) -> list[Tensor] | None:
+        """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
+        if self.attention is None or not any((*self.attention.saliency, *self.attention.temperature)):
+            return None
+        magnitude = gradient_magnitude(image, self.spacing_mm, sigma_mm=self.attention.gradient_sigma_mm)
+        return gradient_pyramid(magnitude, self.strides[:STAGES])
+
+    def _resolve_dtype(self, image: Tensor) -> torch.dtype:
+        if self.compute_dtype is not None:
+            return self.compute_dtype
+        kind = image.device.type
+        if is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            return torch.get_autocast_dtype(kind)
+        return self.head.weight.dtype
+
+    def _check_image(self, image: Tensor) -> None:
+        if image.ndim != 5 or image.shape[1] != self.in_channels:
+            raise PlanError(
+                f"Expected an image (B, {self.in_channels}, S, P, L), found shape {tuple(image.shape)}; "
+                "give the channels that the network was built for."
+            )
+        if any(length % d for length, d in zip(image.shape[2:], self.divisor, strict=True)):
+            raise PlanError(
+                f"Expected image axes (S, P, L) to be multiples of {self.divisor}, found "
+                f"{tuple(image.shape[2:])}; pad the patch or change the strides."
+            )
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Return a context without autocast; devices that have none, as the meta device, need no context."""
+    if is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def stage_windows(window_size: int | Shape3 | Sequence[Shape3]) -> tuple[Shape3, ...]:
+    """Return the window of each of the four stages, from one edge length, one triple or four triples.
+
+    Raises:
+        PlanError: If it is none of these, or a window is smaller than one token.
+    """
+    sizes = (window_size,) * 3 if isinstance(window_size, int) else window_size
+    one = tuple(edge for edge in sizes if isinstance(edge, int))
+    triples = [one] * STAGES if one else [tuple(size) for size in sizes if not isinstance(size, int)]
+    if len(triples) != STAGES or any(len(t) != 3 or min(t) < 1 for t in triples):
+        raise PlanError(
+            f"Expected a window size, a triple, or {STAGES} triples of at least 1 token, found "
+            f"{window_size}; correct the window sizes."
+        )
+    return tuple((t[0], t[1], t[2]) for t in triples)
+
+
+def _check_architecture(
+    feature_size: int,
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    strides: Sequence[Shape3],
+    drop_path: float,
+) -> None:
+    if len(depths) != STAGES or len(num_heads) != STAGES or min(depths) < 1 or min(num_heads) < 1:
+        raise PlanError(
+            f"Expected {STAGES} positive depths and numbers of heads, found {tuple(depths)} and "
+            f"{tuple(num_heads)}; give one per stage."
+        )
+    for i, heads in enumerate(num_heads):
+        if feature_size * 2**i % heads:
+            raise PlanError(
+                f"Expected the heads of stage {i} to divide its {feature_size * 2**i} channels, found "
+                f"{heads}; change num_heads or feature_size."
+            )
+    if len(strides) != STAGES + 1 or any(len(t) != 3 or not set(t) <= {1, 2} for t in strides):
+        raise PlanError(
+            f"Expected {STAGES + 1} stride triples of 1 or 2, found {tuple(strides)}; correct the strides."
+        )
+    if not 0.0 <= drop_path < 1.0:
+        raise PlanError(
+            f"Expected a drop path probability in [0, 1), found {drop_path}; choose a smaller one."
+        )
+
+
+def _linear_rise(drop_path: float, depths: Sequence[int]) -> list[list[float]]:
+    """Return the drop probability of each block, rising linearly from 0 to `drop_path`."""
+    total = sum(depths)
+    rates = [drop_path * i / max(total - 1, 1) for i in range(total)]
+    starts = [sum(depths[:i]) for i in range(len(depths))]
+    return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=True)]

@@ -1,0 +1,155 @@
+"""Geometry of attention windows: which token lies in which window, at which offset, and who may see whom."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from autospine.types import Shape3
+
+MASKED_LOGIT = -100.0
+"""Added to the logit of a pair of tokens for each axis on which the shift alone made them neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowLayout:
+    """How a grid of T tokens is cut into W windows of N tokens; the same for every sample and head."""
+
+    window: Shape3
+    """Window in tokens (S, P, L), clamped to the grid."""
+
+    to_windows: Tensor
+    """(W * N,) token index of each place in the windows; T where the place is padding."""
+
+    to_grid: Tensor
+    """(T,) place in the windows of each token."""
+
+    query_mask: Tensor | None
+    """(W, N, 6) channels whose product with `key_mask` is the shift mask; None without shift."""
+
+    key_mask: Tensor | None
+    """(W, N, 6); see `query_mask`."""
+
+    @property
+    def tokens_per_window(self) -> int:
+        """N."""
+        return self.window[0] * self.window[1] * self.window[2]
+
+
+@lru_cache(maxsize=128)
+def window_layout(grid: Shape3, window: Shape3, shifted: bool, device: torch.device) -> WindowLayout:
+    """Return the layout of a grid under a window; kept for the next call with the same arguments.
+
+    Axes not longer than the window take one window of the axis' length and no shift. The others are padded at
+    the end to a multiple of the window and rolled by half a window where `shifted`.
+
+    The shift mask is a sum over axes of rank two: a token that the roll has carried round the border has
+    bit 1, the others 0, and a pair with different bits gets `MASKED_LOGIT`: m * (a_i (1 - a_j) + (1 - a_i)
+    a_j). As six extra channels of queries and keys it costs no tensor of the size of the attention matrix.
+
+    Args:
+        grid: Tokens per axis.
+        window: Largest window per axis.
+        shifted: Whether to roll the grid by half a window.
+        device: Where the indices will be used.
+    """
+    size = tuple(min(g, w) for g, w in zip(grid, window, strict=True))
+    padded = tuple(-(-g // w) * w for g, w in zip(grid, size, strict=True))
+    shift = tuple(w // 2 if shifted and g > w else 0 for g, w in zip(grid, size, strict=True))
+    tokens = grid[0] * grid[1] * grid[2]
+    index = torch.full(padded, tokens, dtype=torch.int64)
+    index[: grid[0], : grid[1], : grid[2]] = torch.arange(tokens).view(grid)
+    index = _partition(index.roll([-s for s in shift], dims=(0, 1, 2)), size)
+    places = torch.empty(tokens + 1, dtype=torch.int64)
+    places[index.flatten()] = torch.arange(index.numel())
+    query_mask = key_mask = None
+    if any(shift):
+        query_mask, key_mask = _mask_channels(padded, size, shift)
+        query_mask, key_mask = query_mask.to(device), key_mask.to(device)
+    return WindowLayout(
+        window=(size[0], size[1], size[2]),
+        to_windows=index.flatten().to(device),
+        to_grid=places[:tokens].to(device),
+        query_mask=query_mask,
+        key_mask=key_mask,
+    )
+
+
+@lru_cache(maxsize=64)
+def relative_position_index(window: Shape3, table_window: Shape3, device: torch.device) -> Tensor:
+    """Return for each pair of tokens of a window the row of the bias table that holds their offset.
+
+    Args:
+        window: The window in use; not larger than `table_window` on any axis.
+        table_window: The window that the table was made for: prod(2 w - 1) rows, row-major in the offset.
+        device: Where the index will be used.
+
+    Returns:
+        (N * N,) row numbers, query-major.
+    """
+    axes = torch.meshgrid(*(torch.arange(w) for w in window), indexing="ij")
+    rows = torch.zeros(
+        window[0] * window[1] * window[2], window[0] * window[1] * window[2], dtype=torch.int64
+    )
+    for positions, w in zip(axes, table_window, strict=True):
+        flat = positions.flatten()
+        rows = rows * (2 * w - 1) + flat[:, None] - flat[None, :] + w - 1
+    return rows.flatten().to(device)
+
+
+def partition(x: Float[Tensor, "B T C"], layout: WindowLayout) -> Float[Tensor, "B WN C"]:
+    """Return tokens in window order, zeros in the padding."""
+    rows: Tensor = _TakeRows.apply(x, layout.to_windows, layout.to_grid)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def unpartition(x: Float[Tensor, "B WN C"], layout: WindowLayout) -> Float[Tensor, "B T C"]:
+    """Return windows in grid order, padding dropped."""
+    rows: Tensor = _TakeRows.apply(x, layout.to_grid, layout.to_windows)  # type: ignore[no-untyped-call]
+    return rows
+
+
+class _TakeRows(torch.autograd.Function):
+    """Row selection whose gradient is a row selection too, because no row is taken twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.inverse = inverse
+        ctx.index = index
+        return _take_rows(x, index, inverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _take_rows(grad, ctx.inverse, ctx.index), None, None
+
+
+def _take_rows(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    """Return x[:, index] with a row of zeros wherever the index is the number of rows."""
+    if index.numel() > inverse.numel():
+        x = torch.cat((x, x.new_zeros(x.shape[0], 1, x.shape[2])), dim=1)
+    return x.index_select(1, index)
+
+
+def _partition(x: Tensor, window: tuple[int, ...]) -> Tensor:
+    """Return a grid (S, P, L) as windows (W, N)."""
+    counts = [length // w for length, w in zip(x.shape, window, strict=True)]
+    x = x.reshape(counts[0], window[0], counts[1], window[1], counts[2], window[2])
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, window[0] * window[1] * window[2])
+
+
+def _mask_channels(
+    padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the query and key channels (W, N, 6) of the shift mask."""
+    bits = []
+    for axis, (length, s) in enumerate(zip(padded, shift, strict=True)):
+        wrapped = torch.arange(length) >= length - s
+        shape = [length if a == axis else 1 for a in range(3)]
+        bits.append(_partition(wrapped.float().view(shape).expand(padded), window))
+    a = torch.stack(bits, dim=-1)
+    return torch.cat((a, 1 - a), dim=-1) * MASKED_LOGIT, torch.cat((1 - a, a), dim=-1)
