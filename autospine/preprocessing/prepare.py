@@ -1,0 +1,138 @@
+"""One volume made ready for the network: cropped, resampled, kept as 16-bit integers.
+
+Training and inference both come through here, so that they see the same image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int16, UInt8
+
+from autospine.geometry import Box
+from autospine.images import Volume
+from autospine.labels import LabelSpace
+from autospine.plan import Normalisation
+from autospine.preprocessing.crop import content_box, mask_box, union
+from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
+from autospine.preprocessing.resample import image_orders, resample, resample_labels, target_shape
+from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
+
+HU_RANGE = (-1024.0, 3071.0)
+"""CT is clipped to what 12-bit scanners store: beyond lies metal, around which a cubic spline rings."""
+
+LEVELS = 65_000
+"""Steps of the 16-bit scale that an MR channel's clipping range is spread over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How stored 16-bit integers turn into intensities, per channel: value = stored * scale + offset."""
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """int16 (C, ...) -> a new float32 array in the image's units."""
+        image = stored.astype(np.float32)
+        for values, scale, offset in zip(image, self.scale, self.offset, strict=True):
+            if scale != 1:
+                values *= np.float32(scale)
+            if offset != 0:
+                values += np.float32(offset)
+        return image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An image at the plan's spacing, with all that is needed to find the way back."""
+
+    image: Int16[np.ndarray, "C S P L"]
+    encoding: Encoding
+    transform: IntensityTransform
+    crop: Box
+    """What was kept of the volume, in voxels of its canonical grid."""
+
+    source_shape: Shape3
+    """Voxels of the volume before the crop."""
+
+    spacing_mm: Vector3
+    """The spacing that was asked for; edges coincide, so the true one differs by rounding."""
+
+    @property
+    def shape(self) -> Shape3:
+        """Voxels of the prepared image."""
+        s, p, left = self.image.shape[1:]
+        return s, p, left
+
+    def normalised(self) -> ImageArray:
+        """The network's input, float32 (C, S, P, L); a new array at each call."""
+        return self.transform.apply(self.encoding.decode(self.image))
+
+
+def prepare_image(
+    volume: Volume,
+    modality: Modality,
+    spacing_mm: Vector3,
+    normalisation: Normalisation,
+    labels: LabelArray | None = None,
+) -> Prepared:
+    """Crop, resample and encode a volume.
+
+    Args:
+        volume: in canonical orientation.
+        modality: what the intensities mean.
+        spacing_mm: voxel size of the configuration.
+        normalisation: the plan's rule for this modality.
+        labels: where given, (S, P, L) on the volume's grid, the crop leaves no labelled voxel out.
+    """
+    array = volume.array
+    box = content_box(array)
+    if labels is not None:
+        box = union(box, mask_box(labels != 0))
+    array = array[(slice(None), *box.slices)]
+    transform = intensity_transform(array, normalisation)
+    shape = target_shape(box.shape, volume.grid.spacing_mm, spacing_mm)
+    orders = image_orders(volume.grid.spacing_mm, spacing_mm)
+    bounds = (
+        [HU_RANGE] * len(array)
+        if modality == "CT"
+        else list(zip(transform.lower, transform.upper, strict=True))
+    )
+    encoding = _encoding(modality, transform)
+    stored = np.empty((len(array), *shape), dtype=np.int16)
+    for channel, (lower, upper) in enumerate(bounds):
+        values = np.clip(array[channel].astype(np.float32), lower, upper)
+        values = resample(values[None], shape, orders)[0]
+        np.clip(values, lower, upper, out=values)
+        values = (values - np.float32(encoding.offset[channel])) / np.float32(encoding.scale[channel])
+        stored[channel] = np.rint(values)
+    return Prepared(
+        image=stored,
+        encoding=encoding,
+        transform=transform,
+        crop=box,
+        source_shape=volume.grid.shape,
+        spacing_mm=spacing_mm,
+    )
+
+
+def prepare_labels(labels: LabelArray, space: LabelSpace, prepared: Prepared) -> UInt8[np.ndarray, "s p l"]:
+    """Labels as on disk -> stored indices on a prepared image's grid, uint8.
+
+    Raises:
+        DatasetError: if an integer is not known to the label space.
+    """
+    return resample_labels(space.encode(labels[prepared.crop.slices]), prepared.shape)
+
+
+def _encoding(modality: Modality, transform: IntensityTransform) -> Encoding:
+    """HU as they are in CT; in MR the clipping range over the whole of the 16 bits."""
+    if modality == "CT":
+        n = len(transform.lower)
+        return Encoding(scale=(1.0,) * n, offset=(0.0,) * n)
+    scale = tuple(
+        (high - low) / LEVELS if high > low else 1.0
+        for low, high in zip(transform.lower, transform.upper, strict=True)
+    )
+    offset = tuple(low + LEVELS / 2 * s for low, s in zip(transform.lower, scale, strict=True))
+    return Encoding(scale=scale, offset=offset)

@@ -1,0 +1,259 @@
+"""Resampling between voxel grids that cover the same field of view.
+
+Interpolation on an axis-aligned grid is linear and separable, so each axis becomes one small matrix
+(out x in) and a volume is resampled by three matrix products. The cubic matrix solves the B-spline
+interpolation problem of Unser (IEEE Signal Processing Magazine 1999) and equals
+`scipy.ndimage.zoom(order=3, mode="nearest", grid_mode=True)`.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from scipy.linalg import solve_banded
+from torch import Tensor
+
+from autospine.types import ImageArray, LabelArray, Shape3, Vector3
+
+Order = Literal[0, 1, 3]
+Orders = tuple[Order, Order, Order]
+
+CUBIC: Orders = (3, 3, 3)
+LINEAR: Orders = (1, 1, 1)
+
+THICK_RATIO = 3.0
+"""An axis whose voxels are this many times longer than the others' is resampled linearly.
+
+A cubic spline rings across thick slices. The ratio is nnU-Net's anisotropy threshold.
+"""
+
+_TINY = 1e-7
+"""Matrix entries below this are zeroed: the spline's tails end in denormal numbers, which are slow."""
+
+_EDGE = 12
+"""Voxels by which the edge value is continued before the spline is fitted, as in scipy."""
+
+_TIE = 1e-3
+"""Shift of label samples, in voxels: it breaks the ties that sampling halfway between voxels makes."""
+
+_BLOCK = 64
+"""Output positions computed at a time: each needs only the inputs near it."""
+
+
+def target_shape(shape: Shape3, spacing_mm: Vector3, target_mm: Vector3) -> Shape3:
+    """Voxels of the same field of view at another spacing: round(n * spacing / target), at least 1."""
+    sizes = [max(1, round(n * old / new)) for n, old, new in zip(shape, spacing_mm, target_mm, strict=True)]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def image_orders(spacing_mm: Vector3, target_mm: Vector3) -> Orders:
+    """Interpolation order per axis: cubic, but linear across thick slices.
+
+    Slices are thick where one axis's spacing is more than `THICK_RATIO` times the others' largest, in the
+    source or else in the target.
+    """
+    for spacing in (spacing_mm, target_mm):
+        axis = int(np.argmax(spacing))
+        others = [value for i, value in enumerate(spacing) if i != axis]
+        if spacing[axis] > THICK_RATIO * max(others):
+            orders: list[Order] = [3, 3, 3]
+            orders[axis] = 1
+            return orders[0], orders[1], orders[2]
+    return CUBIC
+
+
+def resample(array: ImageArray, shape: Shape3, orders: Orders = CUBIC) -> Float32[np.ndarray, "C s p l"]:
+    """Resample each channel to `shape`; the outer edges of both grids coincide.
+
+    Args:
+        array: float32 (C, S, P, L).
+        shape: voxels of the result along S, P, L.
+        orders: per axis: 0 nearest, 1 linear, 3 cubic B-spline.
+
+    Returns:
+        float32 (C, *shape); `array` itself where the shape is the same.
+    """
+    if array.shape[1:] == shape:
+        return array
+    channels = [_resample(torch.from_numpy(np.ascontiguousarray(x)), shape, orders) for x in array]
+    return torch.stack(channels).numpy()
+
+
+def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s p l"]:
+    """Resample stored label indices: the index whose linearly interpolated indicator is largest.
+
+    Every index is interpolated inside its own bounding box only. Where two are equally large the sample's
+    next voxel decides, so that no structure grows or shrinks.
+
+    Args:
+        indices: uint8 (S, P, L).
+        shape: voxels of the result.
+
+    Returns:
+        uint8 of `shape`; `indices` itself where the shape is the same.
+    """
+    if indices.shape == shape:
+        return indices
+    matrices = [_matrix(n, m, 1, _TIE) for n, m in zip(indices.shape, shape, strict=True)]
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    best, rest = torch.zeros(shape), torch.ones(shape)
+    for index, box in bounding_boxes(indices).items():
+        inside = torch.from_numpy((indices[box] == index).astype(np.float32))
+        reached = tuple(_reached(matrix, span) for matrix, span in zip(matrices, box, strict=True))
+        for axis in (2, 1, 0):
+            inside = _product(matrices[axis][reached[axis], box[axis]], inside, axis)
+        rest[reached] -= inside
+        wins = inside > best[reached]
+        labels[reached] = torch.where(wins, index, labels[reached])
+        best[reached] = torch.where(wins, inside, best[reached])
+    labels[rest >= best] = 0
+    return labels.numpy()
+
+
+def winning_channels(
+    scores: Float[Tensor, "K s p l"], shape: Shape3, *, regions: bool, threshold: float = 0.5
+) -> np.ndarray:
+    """Resample class scores linearly and reduce them, without holding all classes on the fine grid.
+
+    Args:
+        scores: (K, s, p, l) of any floating type: probabilities, or logits.
+        shape: voxels (S, P, L) of the result.
+        regions: whether channels overlap and are decided one by one.
+        threshold: for regions, the score above which a voxel is inside: 0.5 for probabilities, 0 for logits.
+
+    Returns:
+        Winning channel per voxel, uint8 (S, P, L), the lowest where several tie;
+        for regions a boolean (K, S, P, L).
+    """
+    matrices = [_matrix(n, m, 1) for n, m in zip(scores.shape[1:], shape, strict=True)]
+    out = torch.zeros(
+        (scores.shape[0], *shape) if regions else shape, dtype=torch.bool if regions else torch.uint8
+    )
+    for rows, columns in _bands(matrices[0]):
+        best: Tensor | None = None
+        for channel, values in enumerate(scores):
+            fine = _product(matrices[0][rows, columns], values[columns].float(), 0)
+            fine = _product(matrices[2], _product(matrices[1], fine, 1), 2)
+            if regions:
+                out[channel, rows] = fine > threshold
+            elif best is None:
+                best = fine
+            else:
+                out[rows].masked_fill_(fine > best, channel)
+                torch.maximum(best, fine, out=best)
+    return out.numpy()
+
+
+def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]:
+    """Each non-zero index present -> the smallest box that holds it.
+
+    Args:
+        indices: uint8 (S, P, L).
+    """
+    occupied = [_occupied(indices, axis) for axis in range(3)]
+    boxes: dict[int, tuple[slice, slice, slice]] = {}
+    for index in np.flatnonzero(occupied[0].any(axis=0)):
+        if index:
+            spans = [np.flatnonzero(table[:, index]) for table in occupied]
+            s, p, left = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+            boxes[int(index)] = (s, p, left)
+    return boxes
+
+
+def _occupied(indices: LabelArray, axis: int) -> np.ndarray:
+    """Boolean (n, 256): which indices stand in which plane of an axis."""
+    table = np.zeros((indices.shape[axis], 256), dtype=bool)
+    for position, plane in enumerate(np.moveaxis(indices, axis, 0)):
+        table[position, plane.ravel()] = True
+    return table
+
+
+def _resample(volume: Tensor, shape: Shape3, orders: Orders) -> Tensor:
+    """One channel (S, P, L); the axes that shrink most go first, which saves work and memory."""
+    growth = [new / old for new, old in zip(shape, volume.shape, strict=True)]
+    for axis in sorted(range(3), key=lambda a: growth[a]):
+        if growth[axis] != 1:
+            volume = _product(_matrix(volume.shape[axis], shape[axis], orders[axis]), volume, axis)
+    return volume
+
+
+def _product(matrix: Tensor, volume: Tensor, axis: int) -> Tensor:
+    """Apply an (out x in) matrix along an axis, block by block so that its zeros cost little."""
+    shape = list(volume.shape)
+    shape[axis] = matrix.shape[0]
+    out = volume.new_empty(shape)
+    for rows, columns in _bands(matrix):
+        part = matrix[rows, columns]
+        if axis == 0:
+            torch.mm(part, volume[columns].flatten(1), out=out[rows].flatten(1))
+        elif axis == 1:
+            out[:, rows] = torch.matmul(part, volume[:, columns])
+        else:
+            out[:, :, rows] = torch.matmul(volume[:, :, columns], part.T)
+    return out
+
+
+def _bands(matrix: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Blocks of rows with the columns that they need."""
+    for start in range(0, matrix.shape[0], _BLOCK):
+        rows = slice(start, min(start + _BLOCK, matrix.shape[0]))
+        yield rows, _span(matrix[rows].any(dim=0))
+
+
+def _reached(matrix: Tensor, columns: slice) -> slice:
+    """The output positions to which some of these inputs contribute."""
+    return _span(matrix[:, columns].any(dim=1))
+
+
+def _span(flags: Tensor) -> slice:
+    where = flags.nonzero()
+    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
+
+
+@lru_cache(maxsize=64)
+def _matrix(n_in: int, n_out: int, order: Order, shift: float = 0.0) -> Tensor:
+    """Interpolation matrix (n_out x n_in); its rows sum to one.
+
+    Output voxel i lies at (i + 1/2) n_in / n_out - 1/2 in input voxels, plus `shift`.
+    """
+    positions = (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5 + shift
+    if order == 3:
+        matrix = _cubic(positions, n_in)
+    elif order == 1:
+        matrix = _linear(positions, n_in)
+    else:
+        # Exactly halfway the upper voxel counts as nearest, as in scipy.
+        matrix = _one_hot(np.floor(positions + 0.5), n_in)
+    matrix[np.abs(matrix) < _TINY] = 0
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def _one_hot(columns: np.ndarray, n: int) -> np.ndarray:
+    table: np.ndarray = np.clip(columns, 0, n - 1)[:, None] == np.arange(n)
+    return table.astype(np.float64)
+
+
+def _linear(positions: np.ndarray, n: int) -> np.ndarray:
+    below = np.floor(positions)
+    weight = (positions - below)[:, None]
+    matrix: np.ndarray = (1 - weight) * _one_hot(below, n) + weight * _one_hot(below + 1, n)
+    return matrix
+
+
+def _cubic(positions: np.ndarray, n: int) -> np.ndarray:
+    """B-spline values at the positions times the spline's coefficients for every unit vector."""
+    length = n + 2 * _EDGE
+    continued = _one_hot(np.arange(-_EDGE, n + _EDGE), n)
+    # Coefficients c solve (c[k-1] + 4 c[k] + c[k+1]) / 6 = x[k], mirrored at the ends.
+    bands = np.full((3, length), 1 / 6)
+    bands[1] = 4 / 6
+    bands[1, [0, -1]] = 5 / 6
+    coefficients = solve_banded((1, 1), bands, continued)
+    distance = np.abs(positions[:, None] + _EDGE - np.arange(length))
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.clip(2 - distance, 0, None) ** 3 / 6
+    matrix: np.ndarray = np.where(distance < 1, near, far) @ coefficients
+    return matrix

@@ -1,0 +1,278 @@
+"""Stored cases: images as 16-bit Blosc2 arrays from which any box is read in milliseconds.
+
+Per case `NAME_image.b2nd`, `NAME_labels.b2nd`, `NAME_locations.npy` and, written last, `NAME.json`: a case
+is there if and only if its JSON is.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from jaxtyping import Int16, Int32
+
+from autospine.errors import FormatError
+from autospine.geometry import Box
+from autospine.labels import IGNORE_INDEX
+from autospine.preprocessing.normalise import IntensityTransform
+from autospine.preprocessing.prepare import Encoding, Prepared
+from autospine.serialization import read_json, replacing, write_json
+from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
+
+FORMAT_VERSION = 1
+
+LOCATIONS_PER_LABEL = 2000
+"""Voxels kept of each label to centre patches on."""
+
+BLOCK = 32
+"""Edge of the blocks that are decompressed as a whole; 32^3 voxels of 16 bits fill a level-2 cache."""
+
+MAX_CHUNK = 128
+"""Longest edge of a chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseRecord:
+    """What `NAME.json` says about a stored case."""
+
+    format_version: int
+    name: str
+    modality: Modality
+    subject: str
+    site: str | None
+    source_shape: Shape3
+    """Voxels of the canonical volume."""
+
+    source_spacing_mm: Vector3
+    crop: Box
+    """What was kept of the volume."""
+
+    shape: Shape3
+    """Voxels as stored."""
+
+    channels: int
+    spacing_mm: Vector3
+    """Voxel size as stored."""
+
+    encoding: Encoding
+    transform: IntensityTransform
+    label_voxels: tuple[tuple[int, int], ...]
+    """(stored index, voxels) of every label present, background included."""
+
+    repairs: tuple[str, ...]
+    """What had to be mended in the header on reading."""
+
+    key: str
+    """Digest of the raw files' state and the settings; another one means that the case is out of date."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StoredCase:
+    """One case to cut patches from; travels to other processes without its open files."""
+
+    folder: Path
+    record: CaseRecord
+    _open: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> tuple[Path, CaseRecord]:
+        return self.folder, self.record
+
+    def __setstate__(self, state: tuple[Path, CaseRecord]) -> None:
+        self.folder, self.record = state
+        self._open = {}
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return self.record.name
+
+    @property
+    def shape(self) -> Shape3:
+        """Voxels as stored."""
+        return self.record.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the decompressed case."""
+        voxels = int(np.prod(self.shape))
+        return voxels * (2 * self.record.channels + 1)
+
+    @property
+    def locations(self) -> Mapping[int, Int32[np.ndarray, "N 3"]]:
+        """Some voxels (S, P, L) of each label present but background and ignored ones."""
+        if "locations" not in self._open:
+            with self._reading("locations"):
+                table = np.load(_path(self.folder, self.name, "locations"), allow_pickle=False)
+                rows = table[:, 1:]
+                self._open["locations"] = {int(i): rows[table[:, 0] == i] for i in np.unique(table[:, 0])}
+        located: dict[int, np.ndarray] = self._open["locations"]
+        return located
+
+    def image(self, box: Box) -> ImageArray:
+        """A box of the normalised image, float32 (C, *box.shape); the box lies inside the case."""
+        return self.record.transform.apply(self.record.encoding.decode(self.stored(box)))
+
+    def stored(self, box: Box) -> Int16[np.ndarray, "C S P L"]:
+        """A box of the image as stored; see `record.encoding`."""
+        values: np.ndarray = self._read("image", (slice(None), *box.slices))
+        return values
+
+    def labels(self, box: Box) -> LabelArray:
+        """A box of the stored label indices, uint8."""
+        values: np.ndarray = self._read("labels", box.slices)
+        return values
+
+    def read_all(self) -> tuple[ImageArray, LabelArray]:
+        """The whole normalised image (C, S, P, L) and the stored label indices (S, P, L)."""
+        whole = Box(start=(0, 0, 0), stop=self.shape)
+        return self.image(whole), self.labels(whole)
+
+    def load(self) -> None:
+        """Keep the decompressed case in memory, so that reading costs nothing from now on."""
+        whole = Box(start=(0, 0, 0), stop=self.shape)
+        image, labels = self.stored(whole), self.labels(whole)
+        self._open |= {"image": image, "labels": labels}
+
+    def _read(self, part: str, slices: tuple[slice, ...]) -> np.ndarray:
+        with self._reading(part):
+            if part not in self._open:
+                self._open[part] = self._opened(part)
+            values: np.ndarray = self._open[part][slices]
+        return values
+
+    def _opened(self, part: str) -> Any:
+        # Memory-mapped files cannot be replaced on Windows.
+        mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
+        array = blosc2.open(
+            str(_path(self.folder, self.name, part)), mode="r", dparams={"nthreads": 1}, **mapped
+        )
+        expected = self.shape if part == "labels" else (self.record.channels, *self.shape)
+        if tuple(array.shape) != expected:
+            raise ValueError(f"shape {tuple(array.shape)} instead of {expected}")
+        return array
+
+    @contextmanager
+    def _reading(self, part: str) -> Iterator[None]:
+        """Turn whatever a damaged file causes into one sentence."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, EOFError, IndexError) as error:
+            path, record = (_path(self.folder, self.name, x) for x in (part, "json"))
+            raise FormatError(
+                f"expected the stored {part} of case {self.name} in {path}, found a damaged file "
+                f"({error}); delete {record} and run `autospine preprocess` again"
+            ) from error
+
+
+def write_case(
+    folder: Path, record: CaseRecord, prepared: Prepared, labels: LabelArray, patch_size: Shape3
+) -> StoredCase:
+    """Store a case; until the last file is in place the case counts as absent.
+
+    Args:
+        folder: of the configuration.
+        record: becomes the JSON.
+        prepared: the image.
+        labels: uint8 indices of the prepared image's shape.
+        patch_size: what will be read at a time; decides the chunks.
+    """
+    _path(folder, record.name, "json").unlink(missing_ok=True)
+    _write_array(_path(folder, record.name, "image"), prepared.image, patch_size)
+    _write_array(_path(folder, record.name, "labels"), labels, patch_size)
+    with replacing(_path(folder, record.name, "locations")) as temporary:
+        np.save(temporary, locate(labels), allow_pickle=False)
+    write_json(_path(folder, record.name, "json"), record)
+    return StoredCase(folder=folder, record=record)
+
+
+def open_case(folder: Path, name: str) -> StoredCase:
+    """A stored case.
+
+    Raises:
+        FormatError: if it is missing, damaged or of another version.
+    """
+    path = _path(folder, name, "json")
+    if not path.is_file():
+        raise FormatError(
+            f"expected case {name} to be preprocessed in {folder}, found no {path.name}; "
+            "run `autospine preprocess`"
+        )
+    record = read_json(path, CaseRecord)
+    if record.format_version != FORMAT_VERSION or record.name != name:
+        raise FormatError(
+            f"expected case {name} of format {FORMAT_VERSION} in {path}, found case {record.name} of format "
+            f"{record.format_version}; delete the file and run `autospine preprocess` again"
+        )
+    return StoredCase(folder=folder, record=record)
+
+
+def open_cases(folder: Path, names: Sequence[str]) -> tuple[StoredCase, ...]:
+    """The stored cases of these names, in their order.
+
+    Raises:
+        FormatError: if one is missing or damaged.
+    """
+    return tuple(open_case(folder, name) for name in names)
+
+
+def stored_key(folder: Path, name: str) -> str | None:
+    """The key of a stored case, None where there is none that can be read."""
+    try:
+        case = open_case(folder, name)
+    except FormatError:
+        return None
+    parts = ("image", "labels", "locations")
+    return case.record.key if all(_path(folder, name, part).is_file() for part in parts) else None
+
+
+def count_labels(labels: LabelArray) -> tuple[tuple[int, int], ...]:
+    """(index, voxels) of every index present in a uint8 label array."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return tuple((int(index), int(counts[index])) for index in np.flatnonzero(counts))
+
+
+def locate(labels: LabelArray, limit: int = LOCATIONS_PER_LABEL) -> Int32[np.ndarray, "N 4"]:
+    """Up to `limit` random voxels of each index but 0 and `IGNORE_INDEX`, always the same ones.
+
+    Returns:
+        Rows of (index, s, p, l), ordered by index.
+    """
+    flat = labels.ravel()
+    found = np.flatnonzero(flat)
+    values = flat[found]
+    rows = []
+    for index in np.flatnonzero(np.bincount(values, minlength=256)):
+        if index == IGNORE_INDEX:
+            continue
+        voxels = found[values == index]
+        if len(voxels) > limit:
+            voxels = np.sort(np.random.default_rng(int(index)).choice(voxels, limit, replace=False))
+        rows.append(np.column_stack([np.full(len(voxels), index), *np.unravel_index(voxels, labels.shape)]))
+    return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
+
+
+def _path(folder: Path, name: str, part: str) -> Path:
+    endings = {"json": ".json", "locations": "_locations.npy"}
+    return folder / f"{name}{endings.get(part, f'_{part}.b2nd')}"
+
+
+def _write_array(path: Path, array: np.ndarray, patch_size: Shape3) -> None:
+    spatial = array.shape[-3:]
+    chunks = [
+        min(n, MAX_CHUNK, BLOCK * -(-patch // BLOCK)) for n, patch in zip(spatial, patch_size, strict=True)
+    ]
+    blocks = [min(BLOCK, chunk) for chunk in chunks]
+    leading = [1] * (array.ndim - 3)
+    with replacing(path) as temporary:
+        temporary.unlink()
+        blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=str(temporary),
+            chunks=(*leading, *chunks),
+            blocks=(*leading, *blocks),
+            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+        )

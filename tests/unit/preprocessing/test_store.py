@@ -1,0 +1,90 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from autospine.dataset import load_dataset
+from autospine.geometry import Box
+
+from autospine.errors import FormatError
+from autospine.preprocessing.preprocess import preprocess_dataset
+from autospine.preprocessing.store import StoredCase, count_labels, locate, open_case, open_cases
+
+
+@pytest.fixture
+def cases(raw: Path, make_plan, tmp_path: Path) -> tuple[StoredCase, ...]:
+    plan = make_plan()
+    return preprocess_dataset(load_dataset(raw), plan, plan.configurations[0], tmp_path / "stored", 1)
+
+
+def test_boxes_are_parts_of_the_whole(cases):
+    for case in cases:
+        image, labels = case.read_all()
+        assert image.shape == (1, *case.shape)
+        assert image.dtype == np.float32
+        assert abs(image.mean()) < 3
+        box = Box(start=(3, 0, 5), stop=(20, 17, 26))
+        np.testing.assert_array_equal(case.image(box), image[(slice(None), *box.slices)])
+        np.testing.assert_array_equal(case.labels(box), labels[box.slices])
+
+
+def test_a_loaded_case_reads_the_same(cases):
+    before = cases[0].read_all()
+    cases[0].load()
+    for a, b in zip(before, cases[0].read_all(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    image, labels = before
+    assert cases[0].nbytes == image.size * 2 + labels.size
+
+
+def test_locations_lie_on_their_label(cases):
+    _, labels = cases[0].read_all()
+    assert set(cases[0].locations) == {1, 2}
+    for index, voxels in cases[0].locations.items():
+        assert (labels[tuple(voxels.T)] == index).all()
+
+
+def test_a_case_travels_to_another_process(cases):
+    cases[0].read_all()
+    copy = pickle.loads(pickle.dumps(cases[0]))
+    assert copy.record == cases[0].record
+    np.testing.assert_array_equal(copy.read_all()[0], cases[0].read_all()[0])
+
+
+def test_label_counts_and_locations():
+    labels = np.zeros((20, 20, 20), dtype=np.uint8)
+    labels[:10], labels[15, 3, 4], labels[16] = 3, 7, 255
+    assert count_labels(labels) == ((0, 8000 - 4000 - 1 - 400), (3, 4000), (7, 1), (255, 400))
+    table = locate(labels, limit=50)
+    assert table[:50, 0].tolist() == [3] * 50
+    assert table[50:].tolist() == [[7, 15, 3, 4]]
+    assert len(np.unique(table, axis=0)) == 51
+    np.testing.assert_array_equal(table, locate(labels, limit=50))
+    assert locate(np.zeros((2, 2, 2), dtype=np.uint8)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("part", ["image.b2nd", "labels.b2nd", "locations.npy"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "missing"])
+def test_a_damaged_file_is_named(cases, part, damage):
+    path = cases[0].folder / f"ct_a_{part}"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "garbage":
+        path.write_bytes(b"no such format" * 40)
+    else:
+        path.unlink()
+    case = open_case(cases[0].folder, "ct_a")
+    with pytest.raises(FormatError, match=rf"{path.name}.*autospine preprocess"):
+        _ = case.read_all(), case.locations
+
+
+def test_a_missing_or_foreign_case_is_named(cases):
+    folder = cases[0].folder
+    with pytest.raises(FormatError, match="case nobody to be preprocessed"):
+        open_cases(folder, ["ct_a", "nobody"])
+    (folder / "other.json").write_text((folder / "ct_a.json").read_text())
+    with pytest.raises(FormatError, match="expected case other"):
+        open_case(folder, "other")
+    (folder / "ct_a.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"ct_a\.json"):
+        open_case(folder, "ct_a")
