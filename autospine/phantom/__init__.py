@@ -1,0 +1,26 @@
+"""Synthetic spines in CT and MR with exact labels."""
+
+from autospine.phantom.dataset import label_names, write_dataset
+from autospine.phantom.generate import (
+    STRUCTURES,
+    Phantom,
+    PhantomSettings,
+    Region,
+    Scheme,
+    Variant,
+    by_structure,
+    generate,
+)
+
+__all__ = [
+    "STRUCTURES",
+    "Phantom",
+    "PhantomSettings",
+    "Region",
+    "Scheme",
+    "Variant",
+    "by_structure",
+    "generate",
+    "label_names",
+    "write_dataset",
+]

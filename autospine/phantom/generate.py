@@ -1,0 +1,224 @@
+"""From settings and a seed to a phantom: an image, its labels and where it lies."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from autospine.geometry import Grid
+from autospine.labels import DISC_OFFSET, VERSE
+from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
+from autospine.phantom.body import paint_body, sample_build, space_around
+from autospine.phantom.canal import draw_canal, paint_canal
+from autospine.phantom.intensity import Contrast, Palette, blur, finish_ct, finish_mr, sample_palette
+from autospine.phantom.picture import new_picture
+from autospine.phantom.sacrum import segments
+from autospine.phantom.scan import View, canonical_grid, reoriented, sample_view
+from autospine.phantom.shapes import FAR_MM
+from autospine.phantom.skeleton import (
+    Skeleton,
+    label_canal,
+    paint_discs,
+    paint_hips,
+    paint_ribs,
+    paint_sacrum,
+    paint_skull,
+    paint_vertebrae,
+)
+from autospine.types import Modality
+
+Region = Literal["lumbar", "thoracolumbar", "cervical", "whole"]
+Scheme = Literal["levels", "structures"]
+Variant = Literal["usual", "T13", "L6", "four_lumbar"]
+
+STRUCTURES: dict[str, int] = {"vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4}
+"""Integers of the scheme by structure."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhantomSettings:
+    """What kind of phantom to make; what is None is drawn from the seed."""
+
+    region: Region = "lumbar"
+    """The part of the spine in the field of view."""
+    modality: Modality | None = None
+    """CT or MR."""
+    contrast: Contrast | None = None
+    """Weighting of an MR (T1w or T2w)."""
+    variant: Variant | None = None
+    """Number of vertebrae; None draws an unusual one in about one case of twelve."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Distance between voxels along superior, posterior, left, mm."""
+    size_mm: tuple[float, float, float] | None = None
+    """Field of view along superior, posterior, left, mm."""
+    orientation: str | None = None
+    """Directions in which the file's axes i, j, k grow, as three letters such as LPS or RAS."""
+    oblique_deg: float | None = None
+    """Angle of the scan to the patient's axes, degrees."""
+    table: bool | None = None
+    """Whether a CT shows the table under the patient."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phantom:
+    """A synthetic case: what a scanner would have stored, and the truth."""
+
+    image: npt.NDArray[np.int16]
+    """Intensities (HU in CT), array axes as the grid gives them."""
+    labels: npt.NDArray[np.uint8]
+    """Labels by level: vertebrae, sacrum and canal as in VerSe, discs 100 + the vertebra above."""
+    grid: Grid
+    """Position and orientation of both arrays; not necessarily canonical."""
+    modality: Modality
+    """CT or MR."""
+    contrast: Contrast
+    """CT, T1w or T2w."""
+    orientation: str
+    """Directions in which the file's axes i, j, k grow."""
+    centroids_mm: dict[str, tuple[float, float, float]] = field(repr=False)
+    """LPS position (x, y, z) of the centre of each vertebra's body that lies in the field of view, mm."""
+
+
+def generate(settings: PhantomSettings, seed: int) -> Phantom:
+    """Make one phantom; the same settings and seed give the same bytes.
+
+    Anatomy, field of view, intensities and noise are drawn from streams of their own, so that a setting
+    that is given changes nothing else.
+
+    Args:
+        settings: What kind of phantom.
+        seed: Any non-negative integer.
+
+    Returns:
+        The phantom.
+    """
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
+    kind, shape, field_of_view, look, texture, noise = streams
+    contrast = _contrast(settings, kind)
+    spine = sample_spine(shape, sample_posture(shape), _variant(settings, kind))
+    view = sample_view(
+        spine,
+        settings.region,
+        contrast,
+        field_of_view,
+        spacing_mm=settings.spacing_mm,
+        size_mm=settings.size_mm,
+        orientation=settings.orientation,
+        oblique_deg=settings.oblique_deg,
+    )
+    palette = sample_palette(look, contrast)
+    value, labels = _draw(spine, view, palette, settings, texture, look)
+    value = blur(value, view.fine.spacing_mm, palette.blur_mm)
+    value, labels = _averaged(value, view.factor), _elected(labels, view.factor)
+    if contrast == "CT":
+        image = finish_ct(value, palette, view.raster.spacing_mm, noise)
+    else:
+        image = finish_mr(value, palette, noise)
+    grid, (image, labels) = reoriented(canonical_grid(view.raster), (image, labels), view.orientation)
+    return Phantom(
+        image=image,
+        labels=labels,
+        grid=grid,
+        modality="CT" if contrast == "CT" else "MR",
+        contrast=contrast,
+        orientation=view.orientation,
+        centroids_mm=_centroids(spine, view),
+    )
+
+
+def by_structure(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return labels by level as labels by structure: vertebra 1, disc 2, canal 3, sacrum 4."""
+    table = np.zeros(256, dtype=np.uint8)
+    for name, integer in VERSE.items():
+        if name[0] in "CTL":
+            table[integer] = STRUCTURES["vertebra"]
+            table[DISC_OFFSET + integer] = STRUCTURES["disc"]
+    table[CANAL], table[SACRUM] = STRUCTURES["canal"], STRUCTURES["sacrum"]
+    return table[labels]
+
+
+def _contrast(settings: PhantomSettings, rng: np.random.Generator) -> Contrast:
+    """Choose the kind of picture."""
+    draw = rng.random(2)
+    modality = settings.modality or ("CT" if draw[0] < 0.5 else "MR")
+    if modality == "CT":
+        return "CT"
+    if settings.contrast in ("T1w", "T2w"):
+        return settings.contrast
+    return "T2w" if draw[1] < 0.7 else "T1w"
+
+
+def _variant(settings: PhantomSettings, rng: np.random.Generator) -> Variant:
+    """Choose the number of vertebrae."""
+    draw = float(rng.random())
+    if settings.variant is not None:
+        return settings.variant
+    rare: tuple[Variant, ...] = ("T13", "L6", "four_lumbar")
+    return rare[int(draw * 36)] if draw < 1 / 12 else "usual"
+
+
+def _draw(
+    spine: Spine,
+    view: View,
+    palette: Palette,
+    settings: PhantomSettings,
+    texture: np.random.Generator,
+    look: np.random.Generator,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Paint soft tissue, canal, discs and bones in this order."""
+    raster = view.fine
+    picture = new_picture(raster, palette, texture)
+    chain = segments(spine)
+    build = sample_build(look)
+    space = space_around(picture, spine)
+    paint_body(picture, space, spine, build)
+    canal = draw_canal(raster, spine, chain, look)
+    paint_canal(picture, canal)
+    skeleton = Skeleton(
+        picture=picture,
+        labels=np.zeros(raster.shape, dtype=np.uint8),
+        canal=canal,
+        bone=np.full(raster.shape, FAR_MM, dtype=np.float32),
+        shell_mm=(float(look.uniform(0.65, 1.05)), float(look.uniform(1.0, 1.6))),
+    )
+    label_canal(skeleton)
+    paint_discs(skeleton, spine, look)
+    paint_vertebrae(skeleton, spine)
+    paint_sacrum(skeleton, chain)
+    paint_hips(skeleton, spine)
+    paint_ribs(skeleton, spine)
+    paint_skull(skeleton, spine)
+    return picture.value, skeleton.labels
+
+
+def _averaged(value: npt.NDArray[np.float32], factor: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """Return the mean over the thin slices that make up each thick one."""
+    for axis, count in enumerate(factor):
+        if count > 1:
+            shape = (*value.shape[:axis], value.shape[axis] // count, count, *value.shape[axis + 1 :])
+            value = value.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    return value
+
+
+def _elected(labels: npt.NDArray[np.uint8], factor: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """Return the majority among the three thin slices of each thick one; the middle where all differ."""
+    for axis, count in enumerate(factor):
+        if count > 1:
+            first, middle, last = (
+                np.take(labels, range(k, labels.shape[axis], 3), axis=axis) for k in range(3)
+            )
+            labels = np.where(first == last, first, middle)
+    return labels
+
+
+def _centroids(spine: Spine, view: View) -> dict[str, tuple[float, float, float]]:
+    """Return the centres of the bodies that lie in the field of view."""
+    found = {}
+    inverse = np.linalg.inv(view.raster.steps_mm)
+    for vertebra in spine.vertebrae:
+        x, y, z = vertebra.frame.origin_mm
+        index = inverse @ (vertebra.frame.origin_mm - view.raster.origin_mm)
+        if np.all(index >= 0) and np.all(index <= np.asarray(view.raster.shape) - 1):
+            found[vertebra.name] = (float(x), float(y), float(z))
+    return found

@@ -1,0 +1,181 @@
+"""The scan: field of view, spacing, obliquity and the orientation in which the file stores its axes."""
+
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+import numpy.typing as npt
+
+from autospine.geometry import Grid
+from autospine.phantom.anatomy import Spine
+from autospine.phantom.intensity import Contrast
+from autospine.phantom.shapes import Raster, rotation
+
+_LETTERS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+ORIENTATIONS: tuple[str, ...] = tuple(
+    "".join(pair[sign] for pair, sign in zip(order, signs, strict=True))
+    for order in permutations(("LR", "PA", "SI"))
+    for signs in product((0, 1), repeat=3)
+)
+"""The 48 ways to store three axes, each as the directions in which i, j, k grow."""
+
+# Field of view along S, P, L in mm, and the levels between which its centre lies.
+_REGIONS: dict[str, tuple[tuple[tuple[float, float], ...], tuple[str, str]]] = {
+    "lumbar": (((130, 180), (110, 150), (80, 130)), ("L2", "L4")),
+    "thoracolumbar": (((290, 370), (130, 180), (100, 150)), ("T11", "L1")),
+    "cervical": (((140, 190), (110, 150), (90, 140)), ("C5", "C7")),
+    "whole": (((600, 700), (170, 230), (120, 190)), ("T8", "T10")),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """One scan's sampling."""
+
+    raster: Raster
+    """The grid of the image, axes S, P, L."""
+    fine: Raster
+    """The grid on which it is painted: slices that are thick are painted as three thin ones."""
+    factor: tuple[int, int, int]
+    """Samples of the fine grid per voxel along S, P, L."""
+    orientation: str
+    """Directions in which the file's axes i, j, k grow."""
+
+
+def sample_view(
+    spine: Spine,
+    region: str,
+    contrast: Contrast,
+    rng: np.random.Generator,
+    *,
+    spacing_mm: tuple[float, float, float] | None,
+    size_mm: tuple[float, float, float] | None,
+    orientation: str | None,
+    oblique_deg: float | None,
+) -> View:
+    """Draw a scan of a region; what is given is taken, the rest is drawn.
+
+    Args:
+        spine: What is scanned.
+        region: `lumbar`, `thoracolumbar`, `cervical` or `whole`.
+        contrast: Kind of picture: MR is sagittal with thick slices in a share of cases.
+        rng: Source of what is drawn.
+        spacing_mm: Distance between voxels along S, P, L, mm.
+        size_mm: Field of view along S, P, L, mm.
+        orientation: Three letters, or None.
+        oblique_deg: Angle of the scan to the patient's axes, degrees.
+    """
+    ranges, (upper, lower) = _REGIONS[region]
+    drawn_size = [float(rng.uniform(a, b)) for a, b in ranges]
+    drawn_spacing = _spacing(region, contrast, rng)
+    drawn_orientation = ORIENTATIONS[int(rng.integers(len(ORIENTATIONS)))]
+    axis, angle = rng.normal(size=3), _angle(rng)
+    at, jitter = float(rng.random()), rng.uniform(-1, 1, 3)
+    size, spacing = size_mm or drawn_size, spacing_mm or drawn_spacing
+    turn = _turn(axis, angle if oblique_deg is None else oblique_deg)
+    steps = turn[:, [2, 1, 0]] * np.asarray(spacing)
+    centre = _centre(spine, upper, lower, at) + np.array([6.0, 9.0, 8.0])[[0, 1, 2]] * jitter
+    shape = np.maximum(np.round(np.asarray(size) / spacing).astype(int), 8)
+    raster = _raster(centre, steps, shape)
+    factor = tuple(3 if step > 1.8 * min(spacing) and step > 2 else 1 for step in spacing)
+    fine = _raster(centre, steps / np.asarray(factor), shape * np.asarray(factor))
+    return View(
+        raster=raster,
+        fine=fine,
+        factor=(factor[0], factor[1], factor[2]),
+        orientation=orientation or drawn_orientation,
+    )
+
+
+def _raster(
+    centre: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], shape: npt.NDArray[np.int_]
+) -> Raster:
+    """Return a grid of given steps around a centre."""
+    origin = centre - steps @ ((shape - 1) / 2)
+    return Raster(shape=(int(shape[0]), int(shape[1]), int(shape[2])), origin_mm=origin, steps_mm=steps)
+
+
+def _spacing(region: str, contrast: Contrast, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Draw distances between voxels along S, P, L."""
+    coarse = 1.6 if region == "whole" else 1.15 if region == "thoracolumbar" else 1.0
+    kind, fine, thick = rng.random(), float(rng.uniform(0.8, 1.2)), float(rng.uniform(3.3, 4.4))
+    even, slices = float(rng.uniform(1.0, 2.2)), float(rng.uniform(1.2, 3.0))
+    if contrast == "CT":
+        if kind < 0.5:
+            return (even * coarse, even * coarse, even * coarse)
+        return (slices, fine * coarse, fine * coarse)
+    if kind < 0.6:
+        return (fine * coarse, fine * coarse, thick)
+    return (min(even, 1.8) * coarse, min(even, 1.8) * coarse, min(even, 1.8) * coarse)
+
+
+def _angle(rng: np.random.Generator) -> float:
+    """Draw how far the scan is from the patient's axes, degrees; in four cases of ten not at all."""
+    kind, small, large = rng.random(), abs(float(rng.normal(0, 3))), float(rng.uniform(5, 14))
+    return 0.0 if kind < 0.4 else small if kind < 0.8 else large
+
+
+def _turn(axis: npt.NDArray[np.float64], degrees: float) -> npt.NDArray[np.float64]:
+    """Return a rotation by an angle about a random axis, composed of pitch, roll and yaw."""
+    pitch, roll, yaw = axis / np.linalg.norm(axis) * degrees
+    return rotation(pitch=float(pitch), roll=float(roll), yaw=float(yaw))
+
+
+def _centre(spine: Spine, upper: str, lower: str, at: float) -> npt.NDArray[np.float64]:
+    """Return a point between two levels, as far behind the bodies as to hold the spinous processes."""
+    frames = {v.name: v.frame for v in spine.vertebrae}
+    names = [v.name for v in spine.vertebrae]
+    first = frames.get(upper, spine.vertebrae[0].frame).origin_mm
+    second = frames[lower if lower in frames else names[-1]].origin_mm
+    point: npt.NDArray[np.float64] = first + at * (second - first) + np.array([0.0, 14.0, 0.0])
+    return point
+
+
+def canonical_grid(raster: Raster) -> Grid:
+    """Return a raster as the grid of an image whose array axes are S, P, L."""
+    return _grid(raster.shape, raster.steps_mm, raster.origin_mm)
+
+
+def reoriented(
+    grid: Grid, arrays: tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]], orientation: str
+) -> tuple[Grid, tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]:
+    """Store arrays with axes S, P, L in another orientation of the file's axes, each voxel where it was.
+
+    Args:
+        grid: Grid of the arrays.
+        arrays: Image and labels.
+        orientation: Directions in which the file's axes i, j, k grow.
+
+    Returns:
+        The new grid and the arrays, whose axes are the file's k, j, i.
+    """
+    wanted = [_LETTERS[letter] for letter in reversed(orientation)]
+    order = [2 - axis for axis, _ in wanted]
+    flips = [sign < 0 for _, sign in wanted]
+    direction = np.asarray(grid.direction).reshape(3, 3)[:, ::-1]
+    steps = (direction * np.asarray(grid.spacing_mm))[:, order]
+    shape = [grid.shape[axis] for axis in order]
+    origin = np.asarray(grid.origin_mm, dtype=np.float64)
+    turned = [np.transpose(array, order) for array in arrays]
+    for axis, flip in enumerate(flips):
+        if flip:
+            origin = origin + steps[:, axis] * (shape[axis] - 1)
+            steps[:, axis] *= -1
+            turned = [np.flip(array, axis) for array in turned]
+    image, labels = (np.ascontiguousarray(array) for array in turned)
+    return _grid((shape[0], shape[1], shape[2]), steps, origin), (image, labels)
+
+
+def _grid(
+    shape: tuple[int, int, int], steps: npt.NDArray[np.float64], origin: npt.NDArray[np.float64]
+) -> Grid:
+    """Return a grid from the displacement per step along each array axis."""
+    spacing = np.linalg.norm(steps, axis=0)
+    direction = (steps / spacing)[:, ::-1]
+    return Grid(
+        shape=shape,
+        spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
+        direction=tuple(float(v) for v in direction.ravel()),
+    )

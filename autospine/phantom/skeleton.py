@@ -1,0 +1,285 @@
+"""Painting of discs and bones with their labels: cortical shell, cancellous inside, a gap at each joint."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from autospine.labels import VERSE
+from autospine.phantom.anatomy import SACRUM, Spine, Vertebra
+from autospine.phantom.canal import Canal
+from autospine.phantom.picture import Picture
+from autospine.phantom.sacrum import Segment, disc_remnant, foramina, hip_parts, segment_parts
+from autospine.phantom.shapes import (
+    FAR_MM,
+    Array,
+    Capsule,
+    Custom,
+    Frame,
+    Part,
+    Slices,
+    coverage,
+    inside,
+    intersection,
+    render,
+    rotation,
+    smooth_max,
+    smooth_min,
+)
+from autospine.phantom.vertebra import arch_parts, body_part, footprint, lower_endplate, upper_endplate
+
+_MARGIN_MM = 4.0
+_CANAL_WALL_MM = 0.4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skeleton:
+    """Bones in the making; painting changes the arrays in place."""
+
+    picture: Picture
+    """The image."""
+    labels: npt.NDArray[np.uint8]
+    """Labels in the scheme by level."""
+    canal: Canal
+    """The spinal canal, which no bone enters."""
+    bone: Array
+    """Distance in mm to the bones painted so far."""
+    shell_mm: tuple[float, float]
+    """Thickness of the cortical shell of bodies and of arches, mm."""
+
+
+def paint_discs(skeleton: Skeleton, spine: Spine, rng: np.random.Generator) -> None:
+    """Paint every disc, from C2/C3 to the one above the sacrum."""
+    last = spine.vertebrae[-1]
+    top = Vertebra(
+        name=last.name,
+        size=replace(last.size, width=50.0 * spine.scale, depth=33.0 * spine.scale, height=0.0),
+        frame=spine.sacrum,
+        wedge=0.0,
+    )
+    lower = (*spine.vertebrae[1:], top)
+    for upper, below, wear in zip(spine.vertebrae, lower, spine.degeneration, strict=True):
+        bulge = float(rng.uniform(0.2, 0.8) + 1.6 * wear * rng.random())
+        vacuum = wear > 0.75 and rng.random() < 0.25
+        if upper.name != "C1":
+            _disc(skeleton, upper, below, wear, bulge, vacuum=vacuum)
+
+
+def _disc(
+    skeleton: Skeleton, upper: Vertebra, lower: Vertebra, wear: float, bulge: float, *, vacuum: bool
+) -> None:
+    """Paint the disc between two bodies: all that lies between their endplates, slightly wider than they."""
+    picture, size = skeleton.picture, upper.size
+    low = (-size.width / 2 - 5, -size.depth / 2 - 5, -size.height / 2 - size.gap - 8)
+    box = picture.raster.near(upper.frame, low, (-low[0], -low[1], -size.height / 2 + 5), 1.0)
+    if box is None:
+        return
+    above, under = picture.raster.coordinates(upper.frame, box), picture.raster.coordinates(lower.frame, box)
+    side = 0.5 * (footprint(upper, *above, waist=False) + footprint(lower, *under, waist=False)) - np.float32(
+        bulge
+    )
+    ends = np.maximum(-lower_endplate(upper, *above), -upper_endplate(lower, *under))
+    side = np.asarray(side, np.float32)
+    exact = smooth_max(side, np.asarray(ends, np.float32), 1.0)
+    voxel = picture.raster.voxel_mm
+    core = smooth_max(
+        side + np.float32(0.20 * size.depth), np.asarray(ends, np.float32) + np.float32(0.8), 3.0
+    )
+    # Bones are painted next; the disc reaches a voxel under them, lest soft tissue show between.
+    picture.paint("annulus", np.maximum(side, ends - np.float32(voxel)), box)
+    (dry, spread), (moist, _) = picture.palette.tissues["annulus"], picture.palette.tissues["nucleus"]
+    picture.mix(coverage(core, max(voxel, 2.0)), moist + (dry - moist) * min(1.0, wear * 1.15), spread, box)
+    if vacuum:
+        picture.paint("gas", core + np.float32(2.4), box, strength=0.8)
+    skeleton.labels[box][exact < 0] = upper.disc_label
+
+
+def paint_vertebrae(skeleton: Skeleton, spine: Spine) -> None:
+    """Paint the vertebrae from the head down, each one leaving a gap to the one above."""
+    for vertebra in spine.vertebrae:
+        _vertebra(skeleton, vertebra)
+
+
+def _vertebra(skeleton: Skeleton, vertebra: Vertebra) -> None:
+    """Paint one vertebra."""
+    raster = skeleton.picture.raster
+    with_body = () if vertebra.name == "C1" else (body_part(vertebra),)
+    drawn = render(raster, vertebra.frame, (*with_body, *arch_parts(vertebra)), margin_mm=_MARGIN_MM)
+    if drawn is None:
+        return
+    box, whole = drawn
+    body = np.full_like(whole, FAR_MM)
+    own = render(raster, vertebra.frame, with_body, margin_mm=_MARGIN_MM) if with_body else None
+    if own is not None:
+        common = intersection(own[0], box)
+        if common is not None:
+            body[inside(common, box)] = own[1][inside(common, own[0])]
+    whole = np.maximum(whole, np.float32(_CANAL_WALL_MM) - skeleton.canal.wall[box])
+    joint = 1.3 if vertebra.region != "C" else 1.0
+    whole = smooth_max(whole, np.float32(joint) - skeleton.bone[box], 0.8)
+    arch = np.clip((body - whole - 1) / 3, 0, 1)
+    thin, thick = (np.float32(value) for value in skeleton.shell_mm)
+    shell = np.asarray(thin + arch * (thick - thin), np.float32)
+    _bone(skeleton, whole, box, shell, vertebra.region)
+    skeleton.labels[box][whole < 0] = vertebra.label
+    if vertebra.name not in ("C1", "C2"):
+        _vein(skeleton, vertebra)
+
+
+def _vein(skeleton: Skeleton, vertebra: Vertebra) -> None:
+    """Paint the basivertebral vein: a cleft in the middle of the posterior wall."""
+    s = vertebra.size
+    cleft = Capsule(
+        start_mm=(0, 0.05 * s.depth, 0),
+        end_mm=(0, 0.46 * s.depth, 0),
+        radius_mm=(0.6, 1.5),
+        stretch=(2.2, 1, 1),
+    )
+    drawn = render(skeleton.picture.raster, vertebra.frame, (Part(shape=cleft),), margin_mm=1.0)
+    if drawn is not None:
+        skeleton.picture.paint("epidural", drawn[1], drawn[0], strength=0.4)
+
+
+def paint_sacrum(skeleton: Skeleton, chain: tuple[Segment, ...]) -> None:
+    """Paint the sacrum: five segments joined, then the foramina cut through all of them."""
+    raster = skeleton.picture.raster
+    whole = np.full(raster.shape, FAR_MM, dtype=np.float32)
+    seen = False
+    for index, segment in enumerate(chain):
+        drawn = render(raster, segment.frame, segment_parts(chain, index, blend=3), margin_mm=_MARGIN_MM + 2)
+        if drawn is not None:
+            seen = True
+            whole[drawn[0]] = smooth_min(whole[drawn[0]], drawn[1], 5.0)
+    if not seen:
+        return
+    for index in range(4):
+        for part in foramina(chain, index):
+            _carve(skeleton, whole, chain[index].frame, part)
+    box = raster.everywhere()
+    whole = np.maximum(whole, np.float32(_CANAL_WALL_MM) - skeleton.canal.wall)
+    whole = smooth_max(whole, np.float32(1.3) - skeleton.bone, 0.8)
+    _bone(skeleton, whole, box, np.float32(skeleton.shell_mm[0] * 1.15), "S")
+    for index in range(2):
+        drawn = render(raster, chain[index].frame, (Part(shape=disc_remnant(chain[index])),), margin_mm=1.0)
+        if drawn is not None:
+            skeleton.picture.paint("annulus", drawn[1], drawn[0], strength=(0.8, 0.5)[index])
+    skeleton.labels[whole < 0] = SACRUM
+
+
+def _carve(skeleton: Skeleton, whole: Array, frame: Frame, part: Part) -> None:
+    """Cut one opening in place."""
+    box = skeleton.picture.raster.near(frame, *part.shape.bounds(), 3.0)
+    if box is not None:
+        hole = part.shape.distance(*skeleton.picture.raster.coordinates(frame, box))
+        whole[box] = smooth_max(whole[box], -hole, part.blend_mm)
+
+
+def paint_hips(skeleton: Skeleton, spine: Spine) -> None:
+    """Paint the iliac bones, unlabelled, with a joint's gap to the sacrum."""
+    frame = Frame(origin_mm=np.zeros(3), axes=rotation(pitch=0.3 * 38))
+    _plain_bone(skeleton, frame, hip_parts(spine), gap_mm=2.4, region="S", shell_mm=1.6)
+
+
+def paint_ribs(skeleton: Skeleton, spine: Spine) -> None:
+    """Paint ribs from the joints at the bodies around the chest, unlabelled."""
+    for vertebra in spine.vertebrae:
+        if vertebra.region == "T":
+            parts = tuple(p for side in (1, -1) for p in _rib(vertebra, side))
+            _plain_bone(skeleton, vertebra.frame, parts, gap_mm=1.0, region="T", shell_mm=1.0)
+
+
+def _rib(vertebra: Vertebra, side: int) -> list[Part]:
+    """Return one rib as a chain of flattened rods; the last two float."""
+    s = vertebra.size
+    number = int(vertebra.name[1:])
+    k = s.height / table_height(number)
+    chest = float(np.interp(number, [1, 3, 6, 9, 12], [55, 88, 118, 124, 118])) * k
+    slope = float(np.interp(number, [1, 6, 12], [0.25, 0.5, 0.75]))
+    rear = s.depth / 2 + s.canal_depth + 14
+    line = [
+        (0.46 * s.width, 0.34 * s.depth, 0.42 * s.height),
+        (s.span / 2 + 2, rear - 2, 2.0),
+        (0.62 * chest, rear + 4, -0.2 * chest * slope),
+        (0.90 * chest, 8.0, -0.55 * chest * slope),
+        (1.00 * chest, -38.0, -0.95 * chest * slope),
+        (0.86 * chest, -85.0, -1.3 * chest * slope),
+    ]
+    line = line[: {11: 4, 12: 3}.get(number, 6)] if number <= 12 else line[:3]
+    return [
+        Part(
+            shape=Capsule(
+                start_mm=(side * a[0], a[1], a[2]),
+                end_mm=(side * b[0], b[1], b[2]),
+                radius_mm=(3.1, 3.1),
+                stretch=(1, 1, 1.7),
+            ),
+            blend_mm=1.5,
+        )
+        for a, b in itertools.pairwise(line)
+    ]
+
+
+def table_height(number: int) -> float:
+    """Return the usual height in mm of a thoracic body, by which ribs are scaled."""
+    return 16.0 + 0.7 * min(number, 12)
+
+
+def paint_skull(skeleton: Skeleton, spine: Spine) -> None:
+    """Paint the skull's base and vault as an egg's shell with brain in it, unlabelled."""
+    atlas = spine.vertebrae[0].frame
+    k = spine.scale
+    radii = (70.0 * k, 88.0 * k, 70.0 * k)
+
+    def shell(x: Array, y: Array, z: Array) -> Array:
+        q = [(w - c) / r for w, c, r in zip((x, y, z), (0, 22 * k, 84 * k), radii, strict=True)]
+        length = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2) + np.float32(1e-3)
+        return np.asarray((length - 1) * np.float32(75 * k), np.float32)
+
+    reach = (95.0 * k, 130.0 * k, 165.0 * k)
+    egg = Part(shape=Custom(low_mm=(-reach[0], -reach[1], 5), high_mm=reach, function=shell))
+    drawn = render(skeleton.picture.raster, atlas, (egg,), margin_mm=_MARGIN_MM)
+    if drawn is None:
+        return
+    box, outer = drawn
+    skeleton.picture.paint("brain", outer, box)
+    ring = smooth_max(outer, -(outer + np.float32(6.0)), 1.0)
+    ring = np.maximum(ring, np.float32(1.0) - skeleton.canal.wall[box])
+    ring = smooth_max(ring, np.float32(1.5) - skeleton.bone[box], 1.0)
+    _bone(skeleton, ring, box, np.float32(1.8), "C")
+
+
+def _plain_bone(
+    skeleton: Skeleton, frame: Frame, parts: tuple[Part, ...], *, gap_mm: float, region: str, shell_mm: float
+) -> None:
+    """Paint a bone without label that keeps a gap to what is there."""
+    drawn = render(skeleton.picture.raster, frame, parts, margin_mm=_MARGIN_MM)
+    if drawn is None:
+        return
+    box, distance = drawn
+    distance = smooth_max(distance, np.float32(gap_mm) - skeleton.bone[box], 0.8)
+    distance = np.maximum(distance, np.float32(1.5) - skeleton.canal.wall[box])
+    _bone(skeleton, distance, box, np.float32(shell_mm), region)
+
+
+def _bone(
+    skeleton: Skeleton, distance: Array, box: Slices, shell_mm: Array | np.float32, region: str
+) -> None:
+    """Paint cortical around cancellous bone, both with partial volume, and remember the distance."""
+    picture = skeleton.picture
+    voxel = picture.raster.voxel_mm
+    outer, inner = coverage(distance, voxel), coverage(np.asarray(distance + shell_mm, np.float32), voxel)
+    (hard, roughness), (soft, texture) = (
+        picture.palette.tissues["cortical"],
+        picture.palette.trabecular[region],
+    )
+    grain, cloud = picture.grain[box], picture.cloud[box]
+    marrow = soft + texture * (0.8 * grain + 0.6 * cloud)
+    below = picture.value[box]
+    below += outer * (hard + roughness * grain - below) + inner * (marrow - (hard + roughness * grain))
+    skeleton.bone[box] = np.minimum(skeleton.bone[box], distance)
+
+
+def label_canal(skeleton: Skeleton) -> None:
+    """Label the canal; discs and bones are labelled after it and win."""
+    skeleton.labels[skeleton.canal.wall < 0] = VERSE["canal"]

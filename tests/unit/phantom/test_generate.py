@@ -1,0 +1,184 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from autospine.labels import DISC_OFFSET, VERSE
+from autospine.phantom import PhantomSettings, by_structure, generate
+from autospine.phantom.anatomy import CANAL, SACRUM, table_size
+from autospine.phantom.generate import Phantom
+from autospine.phantom.scan import ORIENTATIONS
+
+CT = PhantomSettings(
+    modality="CT", spacing_mm=(2.0, 2.0, 2.0), orientation="LPS", oblique_deg=0.0, variant="usual"
+)
+SPACING = {"CT": (2.5, 1.6, 1.6), "MR": (1.5, 1.5, 4.0)}
+WHOLE = dataclasses.replace(CT, region="whole", spacing_mm=(3.0, 3.0, 3.0), size_mm=(720.0, 270.0, 120.0))
+
+
+@pytest.fixture(scope="module")
+def lumbar() -> Phantom:
+    return generate(CT, 1)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Phantom:
+    return generate(WHOLE, 4)
+
+
+def world(phantom: Phantom, indices: np.ndarray) -> np.ndarray:
+    """LPS positions in mm of (n, 3) array indices."""
+    direction = np.asarray(phantom.grid.direction).reshape(3, 3)
+    return np.asarray(phantom.grid.origin_mm) + (indices * phantom.grid.spacing_mm)[:, ::-1] @ direction.T
+
+
+def centre(phantom: Phantom, label: int) -> np.ndarray:
+    return world(phantom, np.argwhere(phantom.labels == label)).mean(axis=0)
+
+
+def test_same_seed_gives_the_same_bytes(lumbar: Phantom) -> None:
+    again = generate(CT, 1)
+    assert lumbar.image.tobytes() == again.image.tobytes()
+    assert lumbar.labels.tobytes() == again.labels.tobytes()
+    assert lumbar.grid == again.grid
+
+
+def test_another_seed_gives_another_spine(lumbar: Phantom) -> None:
+    other = generate(CT, 2)
+    assert other.grid != lumbar.grid or not np.array_equal(other.labels, lumbar.labels)
+
+
+def test_types_and_shapes(lumbar: Phantom) -> None:
+    assert lumbar.image.dtype == np.int16
+    assert lumbar.labels.dtype == np.uint8
+    assert lumbar.image.shape == lumbar.labels.shape == lumbar.grid.shape
+
+
+def test_every_level_of_a_whole_spine_is_there(whole: Phantom) -> None:
+    expected = set(range(1, 25)) | {SACRUM, CANAL} | {DISC_OFFSET + i for i in range(2, 25)}
+    assert set(np.unique(whole.labels)) - {0} == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "present", "absent"), [("T13", "T13", None), ("L6", "L6", None), ("four_lumbar", "L4", "L5")]
+)
+def test_variants_have_their_vertebrae(variant: str, present: str, absent: str | None) -> None:
+    settings = dataclasses.replace(
+        CT, variant=variant, spacing_mm=(3.0, 3.0, 3.0), size_mm=(260.0, 120.0, 80.0)
+    )
+    found = set(np.unique(generate(settings, 3).labels))
+    assert VERSE[present] in found
+    assert absent is None or VERSE[absent] not in found
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("region", ["lumbar", "cervical"])
+def test_canal_is_one_piece_from_edge_to_edge(modality: str, region: str) -> None:
+    for seed in range(3):
+        phantom = generate(
+            PhantomSettings(modality=modality, region=region, spacing_mm=SPACING[modality]), seed
+        )
+        pieces, count = ndimage.label(phantom.labels == CANAL, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(pieces.ravel())[1:]
+        assert count >= 1
+        assert sizes.max() / sizes.sum() > 0.995
+
+
+def test_discs_lie_between_their_bodies(whole: Phantom) -> None:
+    frames = whole.centroids_mm
+    names = [name for name in frames if name not in ("C1", "C2")]
+    for upper, lower in itertools.pairwise(names):
+        disc = centre(whole, DISC_OFFSET + VERSE[upper])
+        a, b = np.asarray(frames[upper]), np.asarray(frames[lower])
+        along = (disc - a) @ (b - a) / ((b - a) @ (b - a))
+        aside = np.linalg.norm(disc - a - along * (b - a))
+        assert 0.3 < along < 0.7, (upper, lower)
+        assert aside < 0.25 * np.linalg.norm(b - a), (upper, lower)
+
+
+def test_vertebrae_are_one_piece_each(whole: Phantom) -> None:
+    for label in (*range(8, 25), SACRUM):
+        pieces, _ = ndimage.label(whole.labels == label, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(pieces.ravel())[1:]
+        assert sizes.max() / sizes.sum() > 0.97, label
+
+
+def test_bodies_have_the_sizes_of_the_table() -> None:
+    settings = dataclasses.replace(CT, spacing_mm=(1.5, 1.5, 1.5), size_mm=(200.0, 100.0, 70.0))
+    ratios = []
+    for seed in range(4):
+        phantom = generate(settings, seed)
+        for name in ("L2", "L3", "L4"):
+            # Width of the disc's bed: the extent of the body from side to side in front of the canal.
+            index = np.argwhere(phantom.labels == VERSE[name])
+            places = world(phantom, index) - np.asarray(phantom.centroids_mm[name])
+            front = places[(places[:, 1] < 0) & (np.abs(places[:, 2]) < 14)]
+            ratios.append(np.ptp(front[:, 0]) / table_size(name).width)
+    assert 0.85 < np.median(ratios) < 1.15
+
+
+def test_volumes_of_lumbar_vertebrae_are_those_of_people() -> None:
+    settings = dataclasses.replace(CT, spacing_mm=(1.5, 1.5, 1.5), size_mm=(220.0, 140.0, 120.0))
+    phantom = generate(settings, 5)
+    for name in ("L2", "L3"):
+        assert 35 < np.sum(phantom.labels == VERSE[name]) * 1.5**3 / 1000 < 95
+
+
+def test_orientation_changes_the_storage_only() -> None:
+    plain = generate(CT, 6)
+    inside = np.argwhere(plain.labels == CANAL)
+    for orientation in ORIENTATIONS[::7]:
+        stored = generate(dataclasses.replace(CT, orientation=orientation), 6)
+        assert stored.orientation == orientation
+        assert sorted(stored.image.shape) == sorted(plain.image.shape)
+        here = world(stored, np.argwhere(stored.labels == CANAL))
+        assert len(here) == len(inside)
+        there = world(plain, inside)
+        assert np.allclose(np.sort(here, axis=0), np.sort(there, axis=0), atol=1e-6)
+        assert np.array_equal(np.sort(stored.image, axis=None), np.sort(plain.image, axis=None))
+
+
+def test_oblique_scan_sees_the_same_spine() -> None:
+    settings = dataclasses.replace(CT, size_mm=(160.0, 120.0, 90.0))
+    straight, oblique = generate(settings, 7), generate(dataclasses.replace(settings, oblique_deg=12.0), 7)
+    for name in set(straight.centroids_mm) & set(oblique.centroids_mm):
+        assert np.allclose(straight.centroids_mm[name], oblique.centroids_mm[name])
+    label = VERSE["L3"]
+    assert np.linalg.norm(centre(straight, label) - centre(oblique, label)) < 4.0
+
+
+def test_what_is_labelled_can_be_seen_in_ct(lumbar: Phantom) -> None:
+    image, labels = lumbar.image.astype(float), lumbar.labels
+    bone = (labels > 0) & (labels <= 28)
+    disc, canal = labels > DISC_OFFSET, labels == CANAL
+    assert np.median(image[bone]) > np.median(image[disc]) + 50
+    assert np.median(image[disc]) > np.median(image[canal]) + 15
+
+
+def test_what_is_labelled_can_be_seen_in_mr() -> None:
+    phantom = generate(dataclasses.replace(CT, modality="MR", contrast="T2w"), 8)
+    image, labels = phantom.image.astype(float), phantom.labels
+    canal, bone = labels == CANAL, (labels > 0) & (labels <= 28)
+    assert np.median(image[canal]) > 1.4 * np.median(image[bone])
+
+
+def test_thick_slices_are_painted_finer() -> None:
+    settings = PhantomSettings(modality="MR", spacing_mm=(1.5, 1.5, 4.0), orientation="LPS", oblique_deg=0.0)
+    phantom = generate(settings, 9)
+    assert phantom.grid.spacing_mm == pytest.approx((1.5, 1.5, 4.0))
+    assert phantom.labels.shape == phantom.image.shape
+
+
+def test_cases_vary() -> None:
+    phantoms = [generate(PhantomSettings(size_mm=(90.0, 60.0, 40.0)), seed) for seed in range(4)]
+    assert len({p.grid.spacing_mm for p in phantoms}) == 4
+    assert len({p.orientation for p in phantoms}) > 1
+
+
+def test_structures_cover_the_levels(whole: Phantom) -> None:
+    structures = by_structure(whole.labels)
+    assert set(np.unique(structures)) == {0, 1, 2, 3, 4}
+    assert np.array_equal(structures > 0, whole.labels > 0)
+    assert np.array_equal(structures == 4, whole.labels == SACRUM)
