@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
+from scipy import ndimage
 from scipy.linalg import solve_banded
 from torch import Tensor
 
@@ -153,22 +154,8 @@ def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]
     Args:
         indices: uint8 (S, P, L).
     """
-    occupied = [_occupied(indices, axis) for axis in range(3)]
-    boxes: dict[int, tuple[slice, slice, slice]] = {}
-    for index in np.flatnonzero(occupied[0].any(axis=0)):
-        if index:
-            spans = [np.flatnonzero(table[:, index]) for table in occupied]
-            s, p, left = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
-            boxes[int(index)] = (s, p, left)
-    return boxes
-
-
-def _occupied(indices: LabelArray, axis: int) -> np.ndarray:
-    """Boolean (n, 256): which indices stand in which plane of an axis."""
-    table = np.zeros((indices.shape[axis], 256), dtype=bool)
-    for position, plane in enumerate(np.moveaxis(indices, axis, 0)):
-        table[position, plane.ravel()] = True
-    return table
+    found = ndimage.find_objects(indices)
+    return {index: box for index, box in enumerate(found, start=1) if box is not None}
 
 
 def _resample(volume: Tensor, shape: Shape3, orders: Orders) -> Tensor:

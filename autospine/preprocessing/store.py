@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Int16, Int32
 
 from autospine.errors import FormatError
+from autospine.files import replacing
 from autospine.geometry import Box
 from autospine.labels import IGNORE_INDEX
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding, Prepared
-from autospine.serialization import read_json, replacing, write_json
+from autospine.serialization import read_json, write_json
 from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
 
 FORMAT_VERSION = 1

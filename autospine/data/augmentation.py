@@ -1,0 +1,128 @@
+"""Random changes of a patch's intensities, and the left/right flip.
+
+Noise, blur, brightness, contrast and gamma are batchgenerators' (Isensee et al., Zenodo 3632567); what is
+resampled is done here, at a fraction of the cost. Ranges are nnU-Net v2's where not said otherwise.
+"""
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from autospine.errors import PlanError
+from autospine.plan import Augmentation
+from autospine.preprocessing import resample
+from autospine.types import ImageArray, LabelArray, Shape3
+
+NOISE_STD = (0.0, 0.3)
+BLUR_SIGMA = (0.5, 1.0)
+BRIGHTNESS = (0.75, 1.25)
+CONTRAST = (0.75, 1.25)
+GAMMA = (0.7, 1.5)
+
+LOW_RESOLUTION = (0.5, 1.0)
+"""Share of the voxels along every axis that is kept."""
+
+THICK_SLICES = (0.25, 1.0)
+"""Share of the planes that is kept where one axis alone is made coarse, as in sagittal MR."""
+
+_global_random = threading.Lock()
+
+
+class Intensities:
+    """Changes the intensities of normalised patches; the only place that knows batchgenerators.
+
+    Args:
+        probability: of each kind of change.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self._probability = probability
+
+    def __call__(self, image: ImageArray, rng: np.random.Generator) -> ImageArray:
+        """The changed patch; `image` may be overwritten."""
+        # Importing batchgenerators takes a second, which only training should pay.
+        from batchgenerators.augmentations import color_augmentations as color_changes
+        from batchgenerators.augmentations import noise_augmentations as noise_changes
+
+        noise, blur, brighter, contrast, coarser, gamma, inverted = rng.random(7) < self._probability
+        with _seeded(rng):
+            if noise:
+                image = noise_changes.augment_gaussian_noise(image, NOISE_STD)
+            if blur:
+                image = noise_changes.augment_gaussian_blur(image, BLUR_SIGMA)
+            if brighter:
+                image = color_changes.augment_brightness_multiplicative(image, BRIGHTNESS)
+            if contrast:
+                image = color_changes.augment_contrast(image, CONTRAST)
+            if coarser:
+                image = coarsen(image, rng)
+            if gamma:
+                image = color_changes.augment_gamma(
+                    image, GAMMA, invert_image=bool(inverted), per_channel=True, retain_stats=True
+                )
+        return np.asarray(image, dtype=np.float32)
+
+
+def coarsen(image: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """Simulate a coarser scan, along all axes or across one: voxels are dropped, the gaps filled linearly."""
+    s, p, left = image.shape[1:]
+    kept = [s, p, left]
+    if rng.random() < 0.5:
+        share = rng.uniform(*LOW_RESOLUTION)
+        kept = [max(1, round(n * share)) for n in kept]
+    else:
+        axis = int(rng.integers(3))
+        kept[axis] = max(1, round(kept[axis] * rng.uniform(*THICK_SLICES)))
+    coarse: Shape3 = (kept[0], kept[1], kept[2])
+    return resample(resample(image, coarse, (0, 0, 0)), (s, p, left), (1, 1, 1))
+
+
+class Mirror:
+    """Flips patches along the allowed axes, each with probability one half.
+
+    Args:
+        strength: its `mirror_axes` and `mirror_pairs`.
+
+    Raises:
+        PlanError: if the plan asks for a flip from head to foot.
+    """
+
+    def __init__(self, strength: Augmentation) -> None:
+        if 0 in strength.mirror_axes:
+            raise PlanError(
+                "expected mirror axes without 0, found a flip from head to foot, which makes an anatomy that "
+                "does not exist; remove 0 from mirror_axes in the plan"
+            )
+        self._axes = strength.mirror_axes
+        self._swapped = np.arange(256, dtype=np.uint8)
+        for a, b in strength.mirror_pairs:
+            self._swapped[[a, b]] = b, a
+
+    def __call__(
+        self, image: ImageArray, labels: LabelArray, rng: np.random.Generator
+    ) -> tuple[ImageArray, LabelArray]:
+        """Views of the patch, flipped or not; paired labels change places with left and right."""
+        for axis in self._axes:
+            if rng.random() < 0.5:
+                image, labels = np.flip(image, axis + 1), np.flip(labels, axis)
+                if axis == 2:
+                    labels = self._swapped[labels]
+        return image, labels
+
+
+@contextmanager
+def _seeded(rng: np.random.Generator) -> Iterator[None]:
+    """Seed the global generators that batchgenerators draws from, and restore them afterwards."""
+    with _global_random:
+        before = random.getstate(), np.random.get_state()
+        seed = int(rng.integers(2**32))
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

@@ -1,0 +1,246 @@
+"""Batches made ahead of time, in a thread or in other processes."""
+
+import copy
+import pickle
+import queue
+import signal
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from autospine.data.patches import Batch, PatchSource
+from autospine.errors import TrainingError
+from autospine.plan import Configuration
+from autospine.preprocessing import StoredCase
+
+AHEAD = 3
+"""Batches that wait for the trainer, at most; per process where there are several."""
+
+PATIENCE = 10.0
+"""Seconds that a thread gets to finish the patch it is working on."""
+
+
+class PatchBatches:
+    """The batches of the steps from `start` to `stop`, in order.
+
+    The same batches come whatever the number of workers. `close` it, or use it in a `with` block.
+
+    Args:
+        cases: stored training cases.
+        configuration: patch size, batch size, oversampling and augmentation.
+        seed: of everything random.
+        start: first step, for instance where a resumed run goes on.
+        stop: step after the last one.
+        workers: processes; 0 uses one thread of this process.
+        cache_bytes: decompressed cases that may be kept in memory, by all workers together.
+        augment: whether patches are changed at all.
+
+    Raises:
+        TrainingError: if there is no case.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        configuration: Configuration,
+        *,
+        seed: int,
+        start: int,
+        stop: int,
+        workers: int,
+        cache_bytes: int,
+        augment: bool = True,
+    ) -> None:
+        source = PatchSource(
+            cases, configuration, seed=seed, cache_bytes=cache_bytes // max(1, workers), augment=augment
+        )
+        steps = range(start, stop)
+        self._producer: _Thread | _Processes = (
+            _Processes(source, steps, workers) if workers > 0 else _Thread(source, steps)
+        )
+        self._waited = 0.0
+
+    @property
+    def seconds_waited(self) -> float:
+        """Time that the caller has spent waiting for batches so far."""
+        return self._waited
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            StopIteration: after the last step.
+            TrainingError: if a worker process was killed.
+            Exception: whatever went wrong in a worker, with a note that names the case.
+        """
+        began = time.monotonic()
+        try:
+            made = self._producer.take()
+        finally:
+            self._waited += time.monotonic() - began
+        if made is None:
+            self.close()
+            raise StopIteration
+        if isinstance(made, _Failure):
+            self.close()
+            raise made.error
+        return made
+
+    def close(self) -> None:
+        """Stop the workers; may be called at any time and more than once."""
+        self._producer.close()
+
+    def __enter__(self) -> "PatchBatches":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failure:
+    """What went wrong in a worker, on its way to the trainer."""
+
+    error: Exception
+
+
+def _attempt(source: PatchSource, step: int) -> Batch | _Failure:
+    try:
+        return source.batch(step)
+    except Exception as error:
+        return _Failure(error=error)
+
+
+class _Thread:
+    """One thread that keeps a short queue filled; it holds no reference to this object."""
+
+    def __init__(self, source: PatchSource, steps: range) -> None:
+        self._queue: queue.Queue[Batch | _Failure | None] = queue.Queue(AHEAD)
+        stop, ready = threading.Event(), threading.Event()
+        threads = torch.get_num_threads()
+        thread = threading.Thread(
+            target=_fill, args=(source, steps, self._queue, stop, ready), name="patches", daemon=True
+        )
+        thread.start()
+        ready.wait()
+        # The thread keeps its own setting, but torch also took it as the default of threads to come.
+        torch.set_num_threads(threads)
+        # Runs at interpreter exit too, before the thread's modules are taken apart.
+        self._stop = weakref.finalize(self, _end, thread, self._queue, stop)
+
+    def take(self) -> Batch | _Failure | None:
+        return self._queue.get() if self._stop.alive else None
+
+    def close(self) -> None:
+        self._stop()
+
+
+def _fill(
+    source: PatchSource,
+    steps: range,
+    made: "queue.Queue[Batch | _Failure | None]",
+    stop: threading.Event,
+    ready: threading.Event,
+) -> None:
+    # Patches must not take the cores from the network.
+    torch.set_num_threads(1)
+    ready.set()
+    for step in steps:
+        if stop.is_set():
+            return
+        batch = _attempt(source, step)
+        made.put(batch)
+        if isinstance(batch, _Failure):
+            return
+    made.put(None)
+
+
+def _end(
+    thread: threading.Thread, made: "queue.Queue[Batch | _Failure | None]", stop: threading.Event
+) -> None:
+    stop.set()
+    deadline = time.monotonic() + PATIENCE
+    while thread.is_alive() and time.monotonic() < deadline:
+        try:  # a thread that waits for a free place needs one to see that it should stop
+            made.get_nowait()
+        except queue.Empty:
+            thread.join(0.02)
+
+
+class _Processes:
+    """torch's DataLoader over processes, which notices when one is killed."""
+
+    def __init__(self, source: PatchSource, steps: range, workers: int) -> None:
+        self._loader = DataLoader(
+            _Steps(source, steps),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=AHEAD,
+            # Forking a process that runs threads (torch, Blosc2) can deadlock; a fresh one cannot.
+            multiprocessing_context="spawn",
+        )
+        # torch would raise from a signal handler wherever the trainer happens to be; without the handler
+        # it notices within five seconds, when the next batch is asked for.
+        on_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+        handler = signal.getsignal(signal.SIGCHLD) if on_main else None
+        self._batches: Any = iter(self._loader)
+        if on_main:
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+
+    def take(self) -> Batch | _Failure | None:
+        if self._batches is None:
+            return None
+        try:
+            made: Batch | _Failure | None = next(self._batches, None)
+            return made
+        except (RuntimeError, OSError, EOFError) as error:
+            # Errors of the patches come as values, so that this is one of the processes themselves.
+            self.close()
+            raise TrainingError(
+                f"expected the data workers to keep running, found one that ended ({error}); it was probably "
+                "killed for want of memory: use fewer workers, or --workers 0, and run the command again"
+            ) from error
+
+    def close(self) -> None:
+        if self._batches is not None:
+            self._batches._shutdown_workers()
+            self._batches = None
+
+
+class _Steps(Dataset[Batch | _Failure]):
+    """A source as a sequence of its batches."""
+
+    def __init__(self, source: PatchSource, steps: range) -> None:
+        self._source, self._steps = source, steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, item: int) -> Batch | _Failure:
+        made = _attempt(self._source, self._steps[item])
+        return _travelling(made) if isinstance(made, _Failure) else made
+
+
+def _travelling(failure: _Failure) -> _Failure:
+    """The same failure with its traceback as text, which is all of it that reaches another process."""
+    text = "".join(traceback.format_exception(failure.error))
+    try:
+        pickle.dumps(failure.error)
+        copy.copy(failure.error)  # is made anew as it would be at the other end
+    except Exception:
+        return _Failure(error=RuntimeError(text))
+    failure.error.add_note(text)
+    return failure

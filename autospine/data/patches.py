@@ -1,0 +1,111 @@
+"""Batches of augmented patches as a pure function of the step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autospine.data.augmentation import Intensities, Mirror
+from autospine.data.sampling import Sampler, patch_rng
+from autospine.data.spatial import cut, draw_deformation, warp
+from autospine.plan import Configuration
+from autospine.preprocessing import StoredCase
+from autospine.types import ImageArray, ImageBatch, LabelArray, LabelBatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What one optimiser step learns from."""
+
+    images: ImageBatch
+    """Normalised, float32."""
+
+    labels: LabelBatch
+    """Stored indices, uint8."""
+
+    cases: tuple[str, ...]
+    """Where each patch comes from."""
+
+
+class PatchSource:
+    """Makes the batch of any step; can be sent to other processes.
+
+    Args:
+        cases: to cut patches from.
+        configuration: patch size, spacing, batch size, oversampling and augmentation.
+        seed: of everything random.
+        cache_bytes: decompressed cases that may be kept in memory.
+        augment: whether patches are changed at all.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        configuration: Configuration,
+        *,
+        seed: int,
+        cache_bytes: int,
+        augment: bool = True,
+    ) -> None:
+        # Own objects, so that what they keep in memory goes when this does.
+        self._cases = tuple(StoredCase(folder=case.folder, record=case.record) for case in cases)
+        self._configuration = configuration
+        self._seed = seed
+        self._sampler = Sampler(
+            self._cases,
+            configuration.patch_size,
+            configuration.training.oversample_foreground_fraction,
+        )
+        self._mirror = Mirror(configuration.augmentation) if augment else None
+        self._intensities = Intensities(configuration.augmentation.intensity_probability)
+        self._uncached = _fitting(self._cases, cache_bytes)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of an optimiser step; the same one whenever it is asked for."""
+        patches = [self.patch(step, index) for index in range(self._configuration.training.batch_size)]
+        return Batch(
+            images=torch.stack([torch.from_numpy(np.ascontiguousarray(image)) for image, _, _ in patches]),
+            labels=torch.stack([torch.from_numpy(np.ascontiguousarray(labels)) for _, labels, _ in patches]),
+            cases=tuple(name for _, _, name in patches),
+        )
+
+    def patch(self, step: int, index: int) -> tuple[ImageArray, LabelArray, str]:
+        """One patch of a batch: image (C, S, P, L), labels (S, P, L) and the name of its case."""
+        rng = patch_rng(self._seed, step, index)
+        site = self._sampler.draw(rng)
+        case = self._cases[site.case]
+        try:
+            if site.case in self._uncached:
+                case.load()
+                self._uncached.discard(site.case)
+            image, labels = self._augmented(case, site.start, rng)
+        except Exception as error:
+            error.add_note(f"while a patch was cut from case {case.name}")
+            raise
+        return image, labels, case.name
+
+    def _augmented(
+        self, case: StoredCase, start: tuple[int, int, int], rng: np.random.Generator
+    ) -> tuple[ImageArray, LabelArray]:
+        size, spacing = self._configuration.patch_size, self._configuration.spacing_mm
+        strength = self._configuration.augmentation
+        if self._mirror is None:
+            return cut(case, start, size)
+        if rng.random() < strength.spatial_probability:
+            deformation = draw_deformation(rng, strength, size, spacing)
+            image, labels = warp(case, start, size, deformation, spacing)
+        else:
+            image, labels = cut(case, start, size)
+        return self._mirror(self._intensities(image, rng), labels, rng)
+
+
+def _fitting(cases: Sequence[StoredCase], limit: int) -> set[int]:
+    """The cases that are kept in memory once they are read: smallest first, as many as fit."""
+    chosen: set[int] = set()
+    for number in sorted(range(len(cases)), key=lambda n: cases[n].nbytes):
+        limit -= cases[number].nbytes
+        if limit < 0:
+            break
+        chosen.add(number)
+    return chosen

@@ -1,0 +1,134 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from autospine.data import PatchBatches, PatchSource
+from autospine.errors import FormatError, TrainingError
+
+
+@pytest.fixture
+def load(cases, configure):
+    def make(workers=0, start=0, stop=6, **changes):
+        return PatchBatches(
+            cases, configure(**changes), seed=7, start=start, stop=stop, workers=workers, cache_bytes=10**6
+        )
+
+    return make
+
+
+def same(batches, source, steps):
+    found = list(batches)
+    assert len(found) == len(steps)
+    for step, batch in zip(steps, found, strict=True):
+        expected = source.batch(step)
+        assert batch.images.equal(expected.images)
+        assert batch.labels.equal(expected.labels)
+        assert batch.cases == expected.cases
+
+
+def test_any_number_of_workers_gives_the_same_patches(load, cases, configure):
+    source = PatchSource(cases, configure(), seed=7, cache_bytes=0)
+    with load() as batches:
+        same(batches, source, range(6))
+        assert batches.seconds_waited > 0
+        assert next(batches, None) is None
+    with load(start=4) as batches:
+        same(batches, source, range(4, 6))
+    with load(workers=2) as batches:
+        same(batches, source, range(6))
+
+
+def test_an_endless_run_closes_at_once(load):
+    batches = load(stop=10**9)
+    next(batches)
+    began = time.monotonic()
+    batches.close()
+    batches.close()
+    assert time.monotonic() - began < 5
+    assert next(batches, None) is None
+    assert not any(thread.name == "patches" for thread in threading.enumerate())
+
+
+def test_the_threads_of_the_network_stay(load):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with load() as batches:
+            next(batches)
+            assert torch.get_num_threads() == 2
+            found = []
+            other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+            assert found == [2]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_workers_error_is_raised_as_itself(load, cases, workers):
+    for case in cases:
+        (case.folder / f"{case.name}_labels.b2nd").write_bytes(b"damaged")
+    with (
+        load(workers=workers) as batches,
+        pytest.raises(FormatError, match=r"stored labels of case \w+") as caught,
+    ):
+        next(batches)
+    assert any("while a patch was cut from case" in note for note in caught.value.__notes__)
+
+
+def test_a_killed_worker_is_noticed(load):
+    handler = signal.getsignal(signal.SIGCHLD)
+    with load(workers=1, stop=10**6) as batches:
+        next(batches)
+        assert signal.getsignal(signal.SIGCHLD) == handler
+        (process,) = batches._producer._batches._workers
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(TrainingError, match="fewer workers"):
+            for _ in range(100):
+                next(batches)
+
+
+FORGETFUL = """
+import sys
+from pathlib import Path
+from autospine.data import PatchBatches
+from autospine.plan import Configuration
+from autospine.preprocessing import open_cases
+from autospine.serialization import read_json
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    configuration = read_json(folder / "configuration", Configuration)
+    batches = PatchBatches(
+        open_cases(folder, ["large"]), configuration, seed=0, start=0, stop=10**9,
+        workers=int(sys.argv[2]), cache_bytes=0,
+    )
+    next(batches)
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_forgotten_loader_does_not_hold_up_the_exit(cases, configure, tmp_path, workers):
+    from autospine.serialization import write_json
+
+    write_json(cases[0].folder / "configuration", configure())
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL)
+    done = subprocess.run(
+        [sys.executable, str(script), str(cases[0].folder), str(workers)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.returncode in (1, 130, -signal.SIGINT)
+    assert "terminate called" not in done.stderr
