@@ -3,15 +3,26 @@
 Positions are relative to the line through the vertebral bodies: u left, v posterior, z superior (LPS), in mm.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.picture import Picture
-from autospine.phantom.shapes import Array, Frame, Number, Point, smooth_max, smooth_min
+from autospine.phantom.shapes import (
+    Array,
+    Ellipsoid,
+    Frame,
+    Number,
+    Part,
+    Point,
+    render,
+    smooth_max,
+    smooth_min,
+)
 
 _HALF_WIDTH = {
     "top": 72,
@@ -81,13 +92,18 @@ class Space:
     """Index of each voxel into a table with one entry per half millimetre of height."""
     heights: npt.NDArray[np.float64]
     """Superior coordinate of the table's entries, mm."""
+    line: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    """x and y of the line through the bodies' centres at those heights, mm."""
     levels: dict[str, float]
     """Superior coordinate of each level's centre, and of `S`, `top` and `end`, mm."""
 
     def along(self, values: Mapping[str, Number]) -> Array:
         """Return for every voxel a number that is given at some levels and interpolated between them."""
         known = sorted((self.levels[name], number) for name, number in values.items() if name in self.levels)
-        table = np.interp(self.heights, [a for a, _ in known], [b for _, b in known])
+        # Skin and muscles have no kinks: the table is smoothed over about two centimetres.
+        reach = np.arange(self.heights[0] - 40, self.heights[-1] + 40, 0.5)
+        table = np.interp(reach, [a for a, _ in known], [b for _, b in known])
+        table = ndimage.gaussian_filter1d(table, 24.0)[80 : 80 + len(self.heights)]
         return np.asarray(table.astype(np.float32)[self.rows])
 
     def ellipse(
@@ -101,14 +117,46 @@ class Space:
         slope = np.sqrt((qx / a) ** 2 + (qy / b) ** 2) + np.float32(1e-5)
         return np.asarray(length * (length - 1) / slope, np.float32)
 
-    def ball(self, centre: Point, radii: Point) -> Array:
-        """Return the distance to an ellipsoid, mm."""
-        q = [
-            (w - np.float32(c)) / np.float32(r)
-            for w, c, r in zip((self.u, self.v, self.z), centre, radii, strict=True)
-        ]
-        length = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2]) + np.float32(1e-3)
-        return np.asarray((length - 1) * np.float32(min(radii) * 0.5 + max(radii) * 0.5), np.float32)
+    def world(self, centre: Point) -> Frame:
+        """Return a frame in LPS space at a point given as u, v and superior coordinate, mm."""
+        x, y = (np.interp(float(centre[2]), self.heights, line) for line in self.line)
+        return Frame(origin_mm=np.array([x + centre[0], y + centre[1], centre[2]]), axes=np.eye(3))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """The picture, the coordinates in it, and the ragged edge that all soft tissue shares."""
+
+    picture: Picture
+    """The image being painted."""
+    space: Space
+    """Coordinates around the spine."""
+    ragged: Array
+    """Displacement of edges in mm, so that no muscle or organ is a plain ellipse."""
+
+    def tube(self, tissue: str, distance: Array, *, strength: float = 1.0) -> None:
+        """Paint a tissue whose distance is known everywhere."""
+        self.picture.paint(tissue, distance, self.picture.raster.everywhere(), strength=strength)
+
+    def organ(
+        self, tissues: Sequence[tuple[str, Number]], centre: Point, radii: Point, within: Array
+    ) -> None:
+        """Paint an egg-shaped organ in layers.
+
+        Args:
+            tissues: Names with the depth in mm at which each begins; the outermost first.
+            centre: u, v and superior coordinate, mm.
+            radii: Half axes to the left, back and top, mm.
+            within: Distance to the cavity that the organ does not leave, over the whole raster.
+        """
+        egg = Part(shape=Ellipsoid(centre_mm=(0, 0, 0), radii_mm=radii))
+        drawn = render(self.picture.raster, self.space.world(centre), (egg,), margin_mm=4.0)
+        if drawn is None:
+            return
+        box, distance = drawn
+        distance = smooth_max(distance + self.ragged[box], within[box], 4.0)
+        for tissue, depth in tissues:
+            self.picture.paint(tissue, distance + np.float32(depth), box)
 
 
 def space_around(picture: Picture, spine: Spine) -> Space:
@@ -127,29 +175,30 @@ def space_around(picture: Picture, spine: Spine) -> Space:
         z=z,
         rows=rows,
         heights=heights,
+        line=(line_x, line_y),
         levels=levels,
     )
 
 
 def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> None:
     """Paint all soft tissue; the spine itself comes on top later."""
-    box = picture.raster.everywhere()
+    stage = Stage(picture=picture, space=space, ragged=np.float32(1.3) * picture.cloud)
     outline = _outline(space, spine, build)
-    picture.paint("skin", outline, box)
-    picture.paint("fat", outline + np.float32(2.0), box)
+    stage.tube("skin", outline)
+    stage.tube("fat", outline + np.float32(2.0))
     fat = space.along(
         {"top": 4, "C1": 5, "C7": 8, "T6": 0.6 * build.fat_mm, "L3": build.fat_mm, "end": 1.2 * build.fat_mm}
     )
-    inner = outline + fat + np.float32(2.0)
-    _wall(picture, space, inner, build)
+    inner = outline + fat + np.float32(2.0) + np.float32(0.6) * stage.ragged
+    _wall(stage, inner, build)
     if space.z.max() > space.levels["T12"]:
-        _chest(picture, space, inner)
+        _chest(stage, inner)
     if space.z.min() < space.levels["T10"]:
-        _abdomen(picture, space, inner, build)
+        _abdomen(stage, inner, build)
     if space.z.max() > space.levels["T2"]:
-        _neck(picture, space, inner)
-    _back_muscles(picture, space, spine, build, inner)
-    _vessels(picture, space)
+        _neck(stage, inner)
+    _back_muscles(stage, spine, build, inner)
+    _vessels(stage)
 
 
 def _outline(space: Space, spine: Spine, build: Build) -> Array:
@@ -178,180 +227,181 @@ def _outline(space: Space, spine: Spine, build: Build) -> Array:
     return np.asarray(oval + furrow, np.float32)
 
 
-def _wall(picture: Picture, space: Space, inner: Array, build: Build) -> None:
+def _wall(stage: Stage, inner: Array, build: Build) -> None:
     """Paint the ring of muscle under the fat, hollow towards the spine."""
-    box = picture.raster.everywhere()
-    thick = np.float32(build.wall_mm)
-    ring = smooth_max(inner, -(inner + thick), 2.0)
-    midline = np.float32(9) - np.abs(space.u)
-    picture.paint("muscle", smooth_max(ring, midline, 4.0), box)
+    ring = smooth_max(inner, -(inner + np.float32(build.wall_mm)), 2.0)
+    stage.tube("muscle", smooth_max(ring, np.float32(9) - np.abs(stage.space.u), 4.0))
 
 
-def _chest(picture: Picture, space: Space, inner: Array) -> None:
-    """Paint lungs with vessels, mediastinum and the beginning of the diaphragm's dome."""
-    box = picture.raster.everywhere()
-    dome = (
-        space.levels["T10"]
-        + 14 * np.cos(space.u / np.float32(60))
-        - np.float32(0.55) * np.maximum(space.v + 20, 0)
-    )
-    chest = smooth_max(inner + np.float32(17), dome.astype(np.float32) - space.z, 4.0)
-    apex = space.z - np.float32(space.levels["T2"] + 12 if "T2" in space.levels else 1e4)
-    chest = smooth_max(chest, apex, 20.0)
-    picture.paint("muscle", smooth_max(inner, apex, 10.0), box, strength=0.75)
-    picture.paint("fat", chest, box)
-    spine_bed = smooth_min(space.ellipse((0, -2), (27, 26)), space.ellipse((0, 34), (44, 30)), 8.0)
-    middle = smooth_min(spine_bed, space.ellipse((6, -66), (44, 44)), 14.0)
-    lungs = smooth_max(chest, -middle, 6.0)
-    picture.paint("lung", lungs, box)
-    vessels = 2.1 - picture.grain - 0.6 * picture.cloud
-    picture.mix(
-        np.asarray(np.clip(-lungs / 3, 0, 1) * np.clip(0.5 - vessels, 0, 0.9), np.float32),
-        *picture.palette.tissues["blood"],
-        box,
-    )
-    heart = space.ball((20, -78, space.levels["T8"]), (42, 36, 48))
-    picture.paint("blood", heart, box)
-    oesophagus = space.ellipse((4, -34), (8, 5.5))
-    picture.paint("wall", smooth_max(oesophagus, np.float32(space.levels["T10"]) - space.z, 1.0), box)
-
-
-def _abdomen(picture: Picture, space: Space, inner: Array, build: Build) -> None:
-    """Paint the abdominal cavity: liver, spleen, kidneys, gut with gas, bladder and rectum."""
-    box = picture.raster.everywhere()
-    k = build.girth
-    top = space.z - np.float32(space.levels["T10"] + 6)
-    cavity = smooth_max(inner + np.float32(build.wall_mm), space.v - np.float32(24), 8.0)
-    cavity = smooth_max(
-        cavity, np.asarray(top + np.float32(0.35) * np.maximum(space.v + 20, 0), np.float32), 4.0
-    )
-    picture.paint("fat", cavity, box)
+def _chest(stage: Stage, inner: Array) -> None:
+    """Paint lungs with vessels, the heart and the muscles over the ribs, down to the diaphragm's dome."""
+    space, picture = stage.space, stage.picture
     z = space.levels
-    liver = smooth_max(space.ball((-85 * k, -45, z["T12"] + 8), (72 * k, 78, 72)), cavity + 4, 6.0)
-    spleen = smooth_max(space.ball((100 * k, 0, z["T12"]), (30, 42, 48)), cavity + 4, 4.0)
-    picture.paint("liver", liver, box)
-    picture.paint("liver", spleen, box)
+    fall = np.float32(0.55) * np.maximum(space.v + 20, 0)
+    dome = np.float32(z["T10"]) + 14 * np.cos(space.u / np.float32(60)) - fall
+    chest = smooth_max(inner + np.float32(17), np.asarray(dome - space.z, np.float32), 4.0)
+    # The lungs' tops are rounded, one on each side of the spine.
+    top = space.z - np.float32(z["T1"] - 8) + np.float32(0.012) * (np.abs(space.u) - np.float32(48)) ** 2
+    chest = smooth_max(chest, np.asarray(top, np.float32), 14.0)
+    wall = smooth_max(inner, np.asarray(np.float32(z["T12"] - 25) - space.z, np.float32), 30.0)
+    stage.tube("muscle", wall, strength=0.75)
+    stage.tube("fat", smooth_max(chest, -(chest + np.float32(2)), 1.0))
+    bed = smooth_min(space.ellipse((0, -2), (27, 26)), space.ellipse((0, 34), (44, 30)), 8.0)
+    middle = smooth_min(bed, space.ellipse((6, -66), (44, 44)), 14.0)
+    stage.tube("fat", smooth_max(chest, middle, 2.0))
+    lungs = smooth_max(chest, stage.ragged - middle, 6.0)
+    stage.tube("lung", lungs)
+    vessels = 2.1 - picture.grain - 0.6 * picture.cloud
+    share = np.clip(-lungs / 3, 0, 1) * np.clip(0.5 - vessels, 0, 0.9)
+    picture.mix(np.asarray(share, np.float32), *picture.palette.tissues["blood"], picture.raster.everywhere())
+    stage.organ([("muscle", 0), ("blood", 8)], (20, -80, z["T8"]), (42, 34, 48), chest)
+    oesophagus = smooth_max(space.ellipse((4, -34), (8, 5.5)), np.float32(z["T10"]) - space.z, 1.0)
+    stage.tube("wall", oesophagus)
+
+
+def _abdomen(stage: Stage, inner: Array, build: Build) -> None:
+    """Paint the abdominal cavity: liver, spleen, kidneys, gut with gas, bladder and rectum."""
+    space = stage.space
+    k, z = build.girth, space.levels
+    cavity = smooth_max(inner + np.float32(build.wall_mm), space.v - np.float32(24), 8.0)
+    ceiling = space.z - np.float32(z["T10"] + 6) + np.float32(0.35) * np.maximum(space.v + 20, 0)
+    cavity = smooth_max(cavity, np.asarray(ceiling, np.float32), 4.0)
+    stage.tube("fat", cavity)
+    _strands(stage, cavity)
+    inside = cavity + np.float32(4)
+    stage.organ([("liver", 0)], (-88 * k, -45, z["T12"] + 8), (70 * k, 78, 72), inside)
+    stage.organ([("liver", 0)], (104 * k, 0, z["T12"]), (28, 42, 48), inside)
     for side in (1, -1):
-        centre = (side * (62 * k + 4), 2.0, z["L2"] + (12 if side > 0 else 2))
-        picture.paint("kidney", space.ball(centre, (27, 24, 52)), box)
-        picture.paint("fat", space.ball((centre[0] - side * 8, centre[1] - 8, centre[2]), (11, 10, 26)), box)
-    _gut(picture, space, cavity, build)
+        u, height = side * (62 * k + 4), z["L2"] + (12 if side > 0 else 2)
+        stage.organ([("kidney", 0)], (u, 2, height), (27, 24, 52), inside)
+        stage.organ([("fat", 0), ("fluid", 5)], (u - side * 8, -6, height), (12, 10, 24), inside)
+    _gut(stage, inside, build)
 
 
-def _gut(picture: Picture, space: Space, cavity: Array, build: Build) -> None:
-    """Paint loops of bowel in front of the great vessels: wall, contents and gas."""
-    box = picture.raster.everywhere()
+def _strands(stage: Stage, cavity: Array) -> None:
+    """Paint the small vessels and folds that run through the fat of the belly."""
+    picture = stage.picture
+    sheet = np.clip(1 - np.abs(picture.cloud + 0.25 * picture.grain - 0.9) / np.float32(0.16), 0, 0.75)
+    share = np.asarray(sheet * np.clip(-cavity / 3, 0, 1), np.float32)
+    picture.mix(share, *picture.palette.tissues["wall"], picture.raster.everywhere())
+
+
+def _gut(stage: Stage, inside: Array, build: Build) -> None:
+    """Paint loops of bowel in front of the great vessels, rectum and bladder: wall, contents and gas."""
+    space = stage.space
     rng = np.random.default_rng(build.seed)
     k = build.girth
-    low, high = float(space.heights[0]), min(float(space.heights[-1]), space.levels["T12"] + 10)
     # Drawn for the whole belly whatever the field of view, so that a crop shows the same body.
-    for _ in range(46):
+    for _ in range(60):
         centre = (
             float(rng.uniform(-95, 95)) * k,
-            float(rng.uniform(-120, -48)) * k,
+            float(rng.uniform(-120, -50)) * k,
             float(rng.uniform(-100, space.levels["T12"] + 10)),
         )
-        radii = (float(rng.uniform(12, 26)), float(rng.uniform(10, 17)), float(rng.uniform(11, 28)))
-        kind = rng.random()
-        if centre[2] + radii[2] < low or centre[2] - radii[2] > high or _outside(space, centre, radii):
-            continue
-        loop = smooth_max(space.ball(centre, radii), cavity + 3, 4.0)
-        picture.paint("wall", loop, box)
-        picture.paint("bowel", loop + np.float32(2.2), box)
-        if kind < 0.3:
-            level = space.v - np.float32(centre[1] - 0.15 * radii[1])
-            picture.paint("gas", smooth_max(loop + np.float32(2.2), level, 1.0), box)
-    rectum = smooth_max(space.ellipse((0, -38), (15, 12)), space.z + np.float32(34), 6.0)
+        radii = (float(rng.uniform(12, 26)), float(rng.uniform(9, 15)), float(rng.uniform(11, 28)))
+        stage.organ([("wall", 0), ("bowel", 2.2)], centre, radii, inside)
+        if rng.random() < 0.35:
+            bubble = (0.72 * radii[0], 0.45 * radii[1], 0.72 * radii[2])
+            stage.organ([("gas", 0)], (centre[0], centre[1] - 0.35 * radii[1], centre[2]), bubble, inside)
     if space.z.min() < -30:
-        picture.paint("wall", rectum, box)
-        picture.paint("bowel", rectum + np.float32(3), box)
-        bladder = space.ball((0, -92 * k, -108), (38, 26, 30))
-        picture.paint("fluid", bladder, box)
+        rectum = smooth_max(space.ellipse((0, -38), (15, 12)), space.z + np.float32(34), 6.0) + stage.ragged
+        stage.tube("wall", rectum)
+        stage.tube("bowel", rectum + np.float32(3))
+        stage.tube("gas", rectum + np.float32(8))
+        stage.organ([("wall", 0), ("fluid", 3)], (0, -95 * k, -108), (38, 26, 30), inside)
 
 
-def _outside(space: Space, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> bool:
-    """Return whether a ball lies beyond the field of view."""
-    for values, c, r in zip((space.u, space.v), centre[:2], radii[:2], strict=True):
-        if c + r < float(values.min()) or c - r > float(values.max()):
-            return True
-    return False
-
-
-def _neck(picture: Picture, space: Space, inner: Array) -> None:
-    """Paint the neck: muscles, airway, great vessels; higher up the floor of the skull stays soft tissue."""
-    box = picture.raster.everywhere()
-    z = space.levels
-    here = np.float32(z["T2"]) - space.z
-    muscle = smooth_max(inner, here, 8.0)
-    picture.paint("muscle", muscle, box, strength=0.92)
+def _neck(stage: Stage, inner: Array) -> None:
+    """Paint the neck: muscles with fat between them, airway, great vessels."""
+    space = stage.space
+    here = np.asarray(np.float32(space.levels["T2"]) - space.z, np.float32)
+    stage.tube("muscle", smooth_max(inner, here, 14.0), strength=0.92)
     centre = space.along({"T4": -40, "C7": -34, "C4": -26, "C1": -28, "top": -30})
-    picture.paint("wall", smooth_max(space.ellipse((0, centre), (12.5, 11.5)), here, 2.0), box)
-    picture.paint("gas", smooth_max(space.ellipse((0, centre), (9, 8.5)), here, 2.0), box)
+    airway = smooth_max(space.ellipse((0, centre), (12.5, 11.5)), here, 2.0) + np.float32(0.7) * stage.ragged
+    stage.tube("wall", airway)
+    stage.tube("gas", airway + np.float32(3))
     for side in (1, -1):
         for u, v, r in ((26, -22, 4.0), (32, -17, 6.0)):
-            picture.paint("blood", smooth_max(space.ellipse((side * u, v), (r, r)), here, 2.0), box)
-        septum = np.abs(space.ellipse((side * 26, 38), (24, 26))) - np.float32(1.6)
-        picture.paint("fat", smooth_max(septum, here, 1.0), box, strength=0.8)
-        longus = smooth_max(space.ellipse((side * 8, -12), (7, 4)), here, 2.0)
-        picture.paint("muscle", longus, box)
+            stage.tube("blood", smooth_max(space.ellipse((side * u, v), (r, r)), here, 2.0))
+        for u, v, a, b in ((26, 38, 24, 26), (16, 30, 13, 15), (44, 2, 15, 24), (24, 48, 26, 13)):
+            septum = np.abs(space.ellipse((side * u, v), (a, b)) + np.float32(2) * stage.ragged) - np.float32(
+                1.0
+            )
+            stage.tube("fat", smooth_max(smooth_max(septum, here, 1.0), inner + 1, 1.0), strength=0.7)
+        stage.tube("muscle", smooth_max(space.ellipse((side * 8, -12), (7, 4)), here, 2.0))
     strip = smooth_max(np.abs(space.u) - np.float32(1.6), np.float32(30) - space.v, 2.0)
-    picture.paint("fat", smooth_max(smooth_max(strip, here, 1.0), inner, 1.0), box, strength=0.7)
+    stage.tube("fat", smooth_max(smooth_max(strip, here, 1.0), inner, 1.0), strength=0.7)
 
 
-def _back_muscles(picture: Picture, space: Space, spine: Spine, build: Build, inner: Array) -> None:
+def _back_muscles(stage: Stage, spine: Spine, build: Build, inner: Array) -> None:
     """Paint psoas, quadratus and the long muscles of the back, with septa of fat and fatty streaks."""
-    box = picture.raster.everywhere()
-    z = space.levels
+    space = stage.space
+    neck = np.asarray(space.z - np.float32(space.levels["T2"]), np.float32)
     size = spine.scale * build.bulk
-    neck = space.z - np.float32(z["T2"])
-    wide = space.along({"C7": 16, "T2": 18, "T10": 22, "L1": 29, "L4": 31, "S": 27, "end": 8})
-    deep = space.along({"C7": 13, "T2": 12, "T10": 15, "L1": 20, "L4": 22, "S": 14, "end": 5})
-    behind = space.along({"C7": 40, "T2": 44, "T10": 46, "L1": 49, "L4": 52, "S": 58, "end": 50})
+    limit = smooth_max(inner + 1, neck, 2.0)
     for side in (1, -1):
-        psoas_r = space.along({"T12": 3, "L1": 8, "L3": 16, "L5": 21, "S": 20, "end": 16})
-        psoas_u = space.along({"T12": 26, "L1": 30, "L3": 39, "L5": 48, "S": 56, "end": 78})
-        psoas = space.ellipse(
-            (side * psoas_u, space.along({"L1": 4, "L4": -4, "S": -22, "end": -45})),
-            (psoas_r * size, psoas_r * 1.15 * size),
-        )
-        lumbar = space.z - np.float32(z["T12"])
-        quadratus = smooth_max(
-            space.ellipse((side * 63, 25), (19 * size, 9 * size)), smooth_max(lumbar, -space.z - 5, 3.0), 3.0
-        )
-        long = space.ellipse((side * (wide * 0.52 + 17), behind), (wide * size, deep * size))
-        deepest = space.ellipse((side * 13, behind - 3), (10.5, deep * 0.95))
-        muscles = smooth_max(smooth_min(long, deepest, 1.0), smooth_max(inner + 1, neck, 2.0), 2.0)
-        glutei = smooth_max(
-            space.ellipse((side * 92, 62), (62, 34)), smooth_max(space.z + 18, inner + 1, 2.0), 8.0
-        )
-        for muscle in (smooth_max(psoas, lumbar, 4.0), quadratus, muscles, glutei):
-            picture.paint("muscle", np.asarray(muscle, np.float32), box)
-            picture.marble(np.asarray(np.clip(-muscle / 3, 0, 1), np.float32), box)
-        septum = np.abs(deepest) - np.float32(0.7)
-        picture.paint("fat", smooth_max(septum, muscles + 1, 1.0), box, strength=0.6)
+        for muscle in (*_front_muscles(space, size, side), *_rear_muscles(space, size, side, limit)):
+            _muscle(stage, muscle + np.float32(1.2) * stage.ragged)
+        deepest = space.ellipse((side * 13, space.along({"T2": 42, "L1": 46, "L4": 49, "S": 55})), (11, 19))
+        septum = np.abs(deepest + np.float32(2.2) * stage.ragged) - np.float32(0.6)
+        stage.tube("fat", smooth_max(septum, limit + 1, 1.0), strength=0.6)
     # Between the spinous processes: ligament, held in a sheet of fat.
     sheet = smooth_max(np.abs(space.u) - np.float32(2.2), np.float32(22) - space.v, 2.0)
-    sheet = smooth_max(sheet, smooth_max(inner + 2, neck, 2.0), 2.0)
-    picture.paint("ligament", sheet, box, strength=0.55)
+    stage.tube("ligament", smooth_max(sheet, limit + 1, 2.0), strength=0.5)
 
 
-def _vessels(picture: Picture, space: Space) -> None:
+def _front_muscles(space: Space, size: float, side: int) -> tuple[Array, ...]:
+    """Return psoas and quadratus lumborum of one side."""
+    lumbar = np.asarray(space.z - np.float32(space.levels["T12"]), np.float32)
+    radius = space.along({"T12": 3, "L1": 8, "L3": 16, "L5": 21, "S": 20, "end": 16}) * np.float32(size)
+    u = space.along({"T12": 26, "L1": 30, "L3": 38, "L5": 48, "S": 56, "end": 78})
+    v = space.along({"L1": 4, "L4": -2, "S": -22, "end": -45})
+    psoas = smooth_max(space.ellipse((side * u, v), (radius, np.float32(1.2) * radius)), lumbar, 4.0)
+    ends = smooth_max(lumbar, -space.z - np.float32(5), 3.0)
+    return psoas, smooth_max(space.ellipse((side * 63, 25), (19 * size, 9 * size)), ends, 3.0)
+
+
+def _rear_muscles(space: Space, size: float, side: int, limit: Array) -> tuple[Array, ...]:
+    """Return erector spinae, multifidus and gluteus maximus of one side."""
+    wide = space.along({"C7": 16, "T2": 18, "T10": 22, "L1": 29, "L4": 31, "S": 27, "end": 8}) * np.float32(
+        size
+    )
+    deep = space.along({"C7": 13, "T2": 12, "T10": 15, "L1": 20, "L4": 22, "S": 14, "end": 5}) * np.float32(
+        size
+    )
+    behind = space.along({"C7": 40, "T2": 44, "T10": 46, "L1": 49, "L4": 52, "S": 58, "end": 50})
+    long = space.ellipse((side * (wide * 0.52 + 17), behind), (wide, deep))
+    deepest = space.ellipse((side * 13, behind - 3), (10.5, deep * np.float32(0.95)))
+    seat = smooth_max(space.z + np.float32(18), limit, 2.0)
+    return (
+        smooth_max(long, limit, 2.0),
+        smooth_max(deepest, limit, 2.0),
+        smooth_max(space.ellipse((side * 92, 62), (62, 34)), seat, 8.0),
+    )
+
+
+def _muscle(stage: Stage, distance: Array) -> None:
+    """Paint one muscle and the fat in it."""
+    stage.tube("muscle", distance)
+    share = np.asarray(np.clip(-distance / 3, 0, 1), np.float32)
+    stage.picture.marble(share, stage.picture.raster.everywhere())
+
+
+def _vessels(stage: Stage) -> None:
     """Paint aorta and inferior vena cava down to their forks in front of L4."""
-    box = picture.raster.everywhere()
+    space = stage.space
     z = space.levels
-    floor = np.float32(z["L4"]) - space.z
-    roof = space.z - np.float32(z["T5"])
+    floor = np.asarray(np.float32(z["L4"]) - space.z, np.float32)
     left = space.along({"T5": 22, "T9": 16, "T12": 8, "L4": 7})
     front = space.along({"T5": -14, "T9": -24, "T12": -31, "L4": -35})
-    aorta = smooth_max(space.ellipse((left, front), (10.5, 10.5)), smooth_max(floor, roof, 2.0), 3.0)
-    picture.paint("wall", aorta, box)
-    picture.paint("blood", aorta + np.float32(1.5), box)
-    cava = smooth_max(
-        space.ellipse((-19, front + 3), (12, 9)), smooth_max(floor, space.z - np.float32(z["T9"]), 2.0), 3.0
-    )
-    picture.paint("blood", cava, box)
+    span = smooth_max(floor, space.z - np.float32(z["T5"]), 2.0)
+    aorta = smooth_max(space.ellipse((left, front), (10.5, 10.5)), span, 3.0) + np.float32(0.4) * stage.ragged
+    stage.tube("wall", aorta)
+    stage.tube("blood", aorta + np.float32(1.5))
+    span = smooth_max(floor, space.z - np.float32(z["T9"]), 2.0)
+    cava = smooth_max(space.ellipse((-19, front + 3), (12, 9)), span, 3.0)
+    stage.tube("blood", cava + np.float32(0.8) * stage.ragged)
     for side in (1, -1):
         u = space.along({"L4": 8, "S": 34, "end": 62})
         v = space.along({"L4": -33, "S": -36, "end": -58})
-        branch = smooth_max(space.ellipse((side * u, v), (7, 7)), -floor, 3.0)
-        picture.paint("blood", branch, box)
+        stage.tube("blood", smooth_max(space.ellipse((side * u, v), (7, 7)), -floor, 3.0))

@@ -107,8 +107,8 @@ def _draw_link(raster: Raster, canal: Canal, link: _Link) -> None:
     half_depth = np.float32(link.end[4]) + t * np.float32(link.start[4] - link.end[4])
     ends = np.maximum(z - np.float32(size + 0.6), -z - np.float32(0.6))
     # Wider in front than behind, as the laminae meet at an angle.
-    skew = 1 - np.float32(0.20) * np.clip(y / half_depth, -1, 1)
-    wall = np.maximum(_oval(x, y, half_width * skew, half_depth), ends)
+    skew = 1 - np.float32(0.16) * np.clip(y / half_depth, -1, 1)
+    wall = np.maximum(_oval(x, y, half_width * skew, half_depth, corners=0.10), ends)
     canal.wall[box] = np.minimum(canal.wall[box], wall)
     if link.sac > 0.05:
         wide, deep = half_width * np.float32(link.sac), half_depth * np.float32(min(0.95, link.sac * 1.08))
@@ -129,12 +129,13 @@ def _draw_link(raster: Raster, canal: Canal, link: _Link) -> None:
         canal.roots[box] = np.maximum(canal.roots[box], roots)
 
 
-def _oval(x: Array, y: Array, a: Array | np.float32, b: Array | np.float32) -> Array:
-    """Return the first-order distance to an ellipse, mm."""
+def _oval(x: Array, y: Array, a: Array | np.float32, b: Array | np.float32, corners: float = 0.0) -> Array:
+    """Return the first-order distance to an ellipse in mm, its four corners filled to a given degree."""
     qx, qy = x / a, y / b
     length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)
+    fuller = 1 - np.float32(corners) * (2 * qx * qy / (length * length)) ** 2
     slope = np.sqrt((qx / a) ** 2 + (qy / b) ** 2) + np.float32(1e-5)
-    return np.asarray(length * (length - 1) / slope, np.float32)
+    return np.asarray(length * (length * fuller - 1) / slope, np.float32)
 
 
 def paint_canal(picture: Picture, canal: Canal) -> None:

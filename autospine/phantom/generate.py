@@ -180,7 +180,7 @@ def _draw(
         labels=np.zeros(raster.shape, dtype=np.uint8),
         canal=canal,
         bone=np.full(raster.shape, FAR_MM, dtype=np.float32),
-        shell_mm=(float(look.uniform(0.65, 1.05)), float(look.uniform(1.0, 1.6))),
+        shell_mm=(float(look.uniform(0.5, 0.85)), float(look.uniform(0.8, 1.35))),
     )
     label_canal(skeleton)
     paint_discs(skeleton, spine, look)

@@ -145,9 +145,9 @@ def _ct_palette(
         tissues["liver"] = (56 + 0.25 * gain, 8)
     if rng.random() < 0.05:  # contrast agent in the canal
         tissues["csf"] = (float(rng.uniform(250, 500)), 20)
-    lumbar = float(np.clip(rng.normal(138, 48), 40, 260))
-    means = {"C": 2.3 * lumbar + 40, "T": 1.25 * lumbar + 15, "L": lumbar, "S": 0.72 * lumbar}
-    cortical = float(rng.uniform(820, 1250))
+    lumbar = float(np.clip(rng.normal(108, 40), 30, 230))
+    means = {"C": 2.4 * lumbar + 40, "T": 1.35 * lumbar + 15, "L": lumbar, "S": 0.72 * lumbar}
+    cortical = float(rng.uniform(760, 1180))
     tissues["cortical"] = (cortical, 90)
     return Palette(
         contrast="CT",

@@ -47,7 +47,7 @@ class Picture:
         fat, spread = self.palette.tissues["fat"]
         amount = self.palette.infiltration
         streak = 0.55 * self.cloud[box] + 0.6 * self.grain[box]
-        fraction = np.clip(0.55 * streak + np.float32(1.1 * amount - 0.75), 0, 0.85) * share
+        fraction = np.clip(0.6 * streak + np.float32(1.25 * amount - 0.60), 0, 0.85) * share
         self.mix(np.asarray(fraction, np.float32), fat, spread, box)
 
 

@@ -153,8 +153,7 @@ def reoriented(
     wanted = [_LETTERS[letter] for letter in reversed(orientation)]
     order = [2 - axis for axis, _ in wanted]
     flips = [sign < 0 for _, sign in wanted]
-    direction = np.asarray(grid.direction).reshape(3, 3)[:, ::-1]
-    steps = (direction * np.asarray(grid.spacing_mm))[:, order]
+    steps = grid.axes_mm[:, order]
     shape = [grid.shape[axis] for axis in order]
     origin = np.asarray(grid.origin_mm, dtype=np.float64)
     turned = [np.transpose(array, order) for array in arrays]
@@ -172,10 +171,10 @@ def _grid(
 ) -> Grid:
     """Return a grid from the displacement per step along each array axis."""
     spacing = np.linalg.norm(steps, axis=0)
-    direction = (steps / spacing)[:, ::-1]
+    d = [float(value) for value in (steps / spacing)[:, ::-1].ravel()]
     return Grid(
         shape=shape,
         spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction=tuple(float(v) for v in direction.ravel()),
+        direction=(d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8]),
     )

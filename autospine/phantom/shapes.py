@@ -248,15 +248,29 @@ class Custom:
 
 def smooth_min(a: Array, b: Array, blend_mm: Number) -> Array:
     """Return the polynomial smooth minimum: the minimum where the two differ by more than the blend."""
-    if blend_mm <= 0:
-        return np.minimum(a, b)
-    gap = np.maximum(np.float32(blend_mm) - np.abs(a - b), 0)
-    return np.asarray(np.minimum(a, b) - gap * gap * np.float32(0.25 / blend_mm), dtype=np.float32)
+    result: Array = np.minimum(a, b)
+    if blend_mm > 0:
+        result -= _fillet(a, b, blend_mm)
+    return result
 
 
 def smooth_max(a: Array, b: Array, blend_mm: Number) -> Array:
     """Return the polynomial smooth maximum of two distances."""
-    return np.asarray(-smooth_min(-a, -b, blend_mm), dtype=np.float32)
+    result: Array = np.maximum(a, b)
+    if blend_mm > 0:
+        result += _fillet(a, b, blend_mm)
+    return result
+
+
+def _fillet(a: Array, b: Array, blend_mm: Number) -> Array:
+    """Return max(blend - |a - b|, 0)^2 / (4 blend), in as few passes as may be."""
+    gap: Array = np.subtract(a, b)
+    np.abs(gap, out=gap)
+    np.subtract(np.float32(blend_mm), gap, out=gap)
+    np.maximum(gap, 0, out=gap)
+    gap *= gap
+    gap *= np.float32(0.25 / blend_mm)
+    return gap
 
 
 def coverage(distance: Array, width_mm: Number) -> Array:

@@ -89,7 +89,7 @@ def _disc(
     # Bones are painted next; the disc reaches a voxel under them, lest soft tissue show between.
     picture.paint("annulus", np.maximum(side, ends - np.float32(voxel)), box)
     (dry, spread), (moist, _) = picture.palette.tissues["annulus"], picture.palette.tissues["nucleus"]
-    picture.mix(coverage(core, max(voxel, 2.0)), moist + (dry - moist) * min(1.0, wear * 1.15), spread, box)
+    picture.mix(coverage(core, max(voxel, 4.5)), moist + (dry - moist) * min(1.0, wear * 1.15), spread, box)
     if vacuum:
         picture.paint("gas", core + np.float32(2.4), box, strength=0.8)
     skeleton.labels[box][exact < 0] = upper.disc_label
@@ -138,7 +138,7 @@ def _vein(skeleton: Skeleton, vertebra: Vertebra) -> None:
     )
     drawn = render(skeleton.picture.raster, vertebra.frame, (Part(shape=cleft),), margin_mm=1.0)
     if drawn is not None:
-        skeleton.picture.paint("epidural", drawn[1], drawn[0], strength=0.4)
+        skeleton.picture.paint("epidural", drawn[1], drawn[0], strength=0.65)
 
 
 def paint_sacrum(skeleton: Skeleton, chain: tuple[Segment, ...]) -> None:
@@ -274,7 +274,9 @@ def _bone(
         picture.palette.trabecular[region],
     )
     grain, cloud = picture.grain[box], picture.cloud[box]
-    marrow = soft + texture * (0.8 * grain + 0.6 * cloud)
+    # Trabeculae are denser next to the shell.
+    dense = 1 + 0.45 * np.exp(np.minimum(distance + shell_mm, 0) / np.float32(2.2))
+    marrow = soft * dense + texture * (0.8 * grain + 0.6 * cloud)
     below = picture.value[box]
     below += outer * (hard + roughness * grain - below) + inner * (marrow - (hard + roughness * grain))
     skeleton.bone[box] = np.minimum(skeleton.bone[box], distance)

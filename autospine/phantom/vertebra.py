@@ -29,7 +29,8 @@ def footprint(vertebra: Vertebra, x: Array, y: Array, z: Array, *, waist: bool) 
     size = vertebra.size
     half_width, half_depth = size.width / 2, size.depth / 2
     level = np.clip(2 * z / np.float32(max(size.height, 1.0)), -1, 1)
-    narrow = np.asarray(1 - (0.13 if waist else 0.0) * (1 - level * level), np.float32)
+    # Between waist and endplate the wall flares, and ends in a lip.
+    narrow = np.asarray(1 + (0.13 if waist else 0.0) * (0.8 * level**2 + 0.35 * level**10 - 1.0), np.float32)
     a, b = half_width * narrow, half_depth * narrow
     qx, qy = x / a, y / b
     length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)
@@ -117,6 +118,7 @@ def _lumbar(vertebra: Vertebra) -> tuple[Part, ...]:
     half_canal = s.canal_width / 2
     pillar = half_canal + 4.5 * unit
     rear = back + s.canal_depth / 2
+    inner = half_canal + 1.0
     parts = [
         # Pedicles: upper half of the body, taller than wide.
         *_both(
@@ -129,34 +131,34 @@ def _lumbar(vertebra: Vertebra) -> tuple[Part, ...]:
         # Superior articular processes reach up and out, and embrace the vertebra above.
         *_both(
             (pillar + 1, back + 1, 3 * unit),
-            (pillar + 3.2, rear - 1.5, 17 * unit),
-            (5.2 * unit, 4.2 * unit),
-            (0.85, 1.15, 1),
+            (pillar + 3.5, rear - 0.5, 17 * unit),
+            (5.4 * unit, 5.0 * unit),
+            (0.85, 1.25, 1),
             3,
         ),
         # Isthmus, from the pedicle down and back to the inferior process.
         *_both(
             (pillar, back + 2, 2 * unit),
-            (half_canal + 1.2, rear + 4.5, -10 * unit),
-            (4.6 * unit, 4.2 * unit),
-            (1, 1.0, 1),
+            (inner + 0.5, rear + 4.5, -10 * unit),
+            (4.6 * unit, 4.6 * unit),
+            (1, 1, 1),
             3,
         ),
         *_both(
-            (half_canal + 1.2, rear + 4.5, -9 * unit),
-            (half_canal + 0.3, rear + 4.8, -24 * unit),
-            (4.7 * unit, 4.0 * unit),
-            (0.95, 1.1, 1),
+            (inner + 0.5, rear + 4.5, -9 * unit),
+            (inner, rear + 4.0, -24 * unit),
+            (5.2 * unit, 4.8 * unit),
+            (1, 1.15, 1),
             2.5,
         ),
         # Laminae: plates that slope backwards on their way down.
         *_both(
-            (half_canal - 1, rear + 0.5, -3 * unit),
-            (0, rear + 6.0, -5 * unit),
-            (3.3 * unit, 3.6 * unit),
-            (1, 1, 2.9),
+            (half_canal, rear + 1.0, -6 * unit),
+            (0, rear + 5.5, -8 * unit),
+            (3.4 * unit, 3.7 * unit),
+            (1, 1, 3.0),
             3,
-            0.28,
+            0.25,
         ),
         *_transverse(vertebra, (pillar + 2, back + 3, 3 * unit)),
         Part(shape=_blade(vertebra, rear + 4), blend_mm=3),

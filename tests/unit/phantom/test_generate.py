@@ -28,14 +28,8 @@ def whole() -> Phantom:
     return generate(WHOLE, 4)
 
 
-def world(phantom: Phantom, indices: np.ndarray) -> np.ndarray:
-    """LPS positions in mm of (n, 3) array indices."""
-    direction = np.asarray(phantom.grid.direction).reshape(3, 3)
-    return np.asarray(phantom.grid.origin_mm) + (indices * phantom.grid.spacing_mm)[:, ::-1] @ direction.T
-
-
 def centre(phantom: Phantom, label: int) -> np.ndarray:
-    return world(phantom, np.argwhere(phantom.labels == label)).mean(axis=0)
+    return phantom.grid.physical(np.argwhere(phantom.labels == label)).mean(axis=0)
 
 
 def test_same_seed_gives_the_same_bytes(lumbar: Phantom) -> None:
@@ -113,7 +107,7 @@ def test_bodies_have_the_sizes_of_the_table() -> None:
         for name in ("L2", "L3", "L4"):
             # Width of the disc's bed: the extent of the body from side to side in front of the canal.
             index = np.argwhere(phantom.labels == VERSE[name])
-            places = world(phantom, index) - np.asarray(phantom.centroids_mm[name])
+            places = phantom.grid.physical(index) - np.asarray(phantom.centroids_mm[name])
             front = places[(places[:, 1] < 0) & (np.abs(places[:, 2]) < 14)]
             ratios.append(np.ptp(front[:, 0]) / table_size(name).width)
     assert 0.85 < np.median(ratios) < 1.15
@@ -133,9 +127,9 @@ def test_orientation_changes_the_storage_only() -> None:
         stored = generate(dataclasses.replace(CT, orientation=orientation), 6)
         assert stored.orientation == orientation
         assert sorted(stored.image.shape) == sorted(plain.image.shape)
-        here = world(stored, np.argwhere(stored.labels == CANAL))
+        here = stored.grid.physical(np.argwhere(stored.labels == CANAL))
         assert len(here) == len(inside)
-        there = world(plain, inside)
+        there = plain.grid.physical(inside)
         assert np.allclose(np.sort(here, axis=0), np.sort(there, axis=0), atol=1e-6)
         assert np.array_equal(np.sort(stored.image, axis=None), np.sort(plain.image, axis=None))
 
