@@ -69,8 +69,8 @@ class KeySaliency(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(heads))
 
     def forward(
-        self, tokens: Float[Tensor, "M C"], gradient: Float[Tensor, "M 1"]
-    ) -> Float[Tensor, "M heads"]:
+        self, tokens: Float[Tensor, "B M C"], gradient: Float[Tensor, "B M 1"]
+    ) -> Float[Tensor, "B M heads"]:
         """Return the logits that are added for each key."""
         dtype = tokens.dtype
         saliency = F.linear(tokens, self.weight.to(dtype)[None]) + self.gradient_weight.to(dtype) * gradient
@@ -94,8 +94,8 @@ class QueryTemperature(nn.Module):
         self.gradient_weight = nn.Parameter(torch.zeros(heads))
 
     def forward(
-        self, tokens: Float[Tensor, "M C"], gradient: Float[Tensor, "M 1"]
-    ) -> Float[Tensor, "M heads"]:
+        self, tokens: Float[Tensor, "B M C"], gradient: Float[Tensor, "B M 1"]
+    ) -> Float[Tensor, "B M heads"]:
         """Return the factor of each query and head."""
         dtype = tokens.dtype
         score = F.linear(tokens, self.weight.to(dtype)) + gradient * self.gradient_weight.to(dtype)
@@ -133,48 +133,34 @@ class WindowAttention(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "M C"],
+        tokens: Float[Tensor, "B M C"],
         layout: WindowLayout,
-        gradient: Float[Tensor, "M 1"] | None = None,
+        gradient: Float[Tensor, "B M 1"] | None = None,
         record: list[Tensor] | None = None,
-    ) -> Float[Tensor, "M C"]:
+    ) -> Float[Tensor, "B M C"]:
         """Return the attended tokens.
 
         Args:
-            tokens: Tokens in window order, M = batch * windows * tokens per window.
+            tokens: Tokens in window order, M = windows * tokens per window.
             layout: The windows.
             gradient: Gradient magnitude of each token; needed with saliency or temperature.
-            record: Receives the saliency logits (M, heads), detached.
+            record: Receives the saliency logits (B, M, heads), detached.
         """
-        channels, n = tokens.shape[1], layout.tokens_per_window
-        qkv = linear(tokens, self.qkv).view(-1, n, 3, self.heads, channels // self.heads)
-        query, key, value = qkv.unbind(2)
-        query = query * (channels // self.heads) ** -0.5
-        query_extra: list[Tensor] = []
-        key_extra: list[Tensor] = []
+        batch, _, channels = tokens.shape
+        n, d = layout.tokens_per_window, channels // self.heads
+        split = (batch, -1, n, self.heads)
+        qkv = linear(tokens, self.qkv).view(batch, -1, n, 3, self.heads, d)
+        factor = tokens.new_full((1, 1, 1, 1), d**-0.5).expand(*qkv.shape[:3], self.heads)
+        logits = None
         if self.temperature is not None and gradient is not None:
-            query = query * self.temperature(tokens, gradient).view(-1, n, self.heads, 1)
+            factor = self.temperature(tokens, gradient).view(split) * d**-0.5
         if self.saliency is not None and gradient is not None:
             logits = self.saliency(tokens, gradient)
             if record is not None:
                 record.append(logits.detach())
-            key_extra.append(logits.view(-1, n, self.heads, 1))
-            query_extra.append(torch.ones_like(key_extra[0]))
-        if layout.query_mask is not None and layout.key_mask is not None:
-            query_extra.append(self._spread(layout.query_mask, query))
-            key_extra.append(self._spread(layout.key_mask, key))
-        query, key = (
-            torch.cat((x, *extra), dim=-1).transpose(1, 2)
-            for x, extra in ((query, query_extra), (key, key_extra))
-        )
-        attended = attend(query, key, value.transpose(1, 2), self._bias(layout.window))
-        return linear(attended.transpose(1, 2).reshape(-1, channels), self.projection)
-
-    def _spread(self, mask: Tensor, like: Tensor) -> Tensor:
-        """Return mask channels (W, N, 6) for every sample and head of (B * W, N, heads, d)."""
-        samples = like.shape[0] // mask.shape[0]
-        mask = mask.to(like.dtype)[None, :, :, None].expand(samples, -1, -1, self.heads, -1)
-        return mask.reshape(*like.shape[:3], mask.shape[-1])
+            logits = logits.view(split)
+        attended = attend(qkv, factor, logits, self._bias(layout.window), layout)
+        return linear(attended.reshape(tokens.shape), self.projection)
 
     def _bias(self, window: Shape3) -> Float[Tensor, "heads N N"]:
         """Return the relative position bias of each pair of tokens."""

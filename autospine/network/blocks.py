@@ -17,6 +17,9 @@ from autospine.types import Shape3
 class Convolution(nn.Module):
     """A 3D convolution without bias that keeps the size of the feature map, computed in the input's dtype.
 
+    The parameter `weight` is (out_channels, k, k, k, in_channels): torch's own order with the second axis
+    last.
+
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
@@ -25,14 +28,17 @@ class Convolution(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *(kernel_size,) * 3))
+        # Kept in the order that channels-last convolution reads, so that no call has to reorder it.
+        self.weight = nn.Parameter(torch.empty(out_channels, *(kernel_size,) * 3, in_channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B S P L D"]:
         """Return the convolved feature map."""
-        if self.weight.shape[-1] == 1:
-            return F.linear(x, cast(self.weight, x.dtype).flatten(1))
-        return convolve(x, self.weight)
+        weight = self.weight.to(x.dtype)
+        if weight.shape[1] == 1:
+            return F.linear(x, weight.flatten(1))
+        padding = weight.shape[1] // 2
+        return channels_last(F.conv3d(channels_first(x), channels_first(weight), padding=padding))
 
 
 class ResidualBlock(nn.Module):
@@ -84,12 +90,6 @@ class UpBlock(nn.Module):
         up = channels_last(F.conv_transpose3d(channels_first(x), weight, stride=self.stride))
         out: Tensor = self.block(torch.cat((up, skip), dim=-1))
         return out
-
-
-def convolve(x: Float[Tensor, "B S P L C"], weight: Tensor) -> Float[Tensor, "B S P L D"]:
-    """Return the convolution of x with weight (D, C, k, k, k), zero padded to x's size, in x's dtype."""
-    weight = cast(weight, x.dtype)
-    return channels_last(F.conv3d(channels_first(x), weight, padding=weight.shape[-1] // 2))
 
 
 def channels_first(x: Tensor) -> Tensor:

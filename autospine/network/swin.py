@@ -1,7 +1,6 @@
 """Swin Transformer stages on token grids (B, S, P, L, C)."""
 
 from collections.abc import Sequence
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +15,8 @@ from autospine.network.attention import (
     linear,
 )
 from autospine.network.blocks import ResidualBlock
-from autospine.network.windows import WindowLayout, partition, unpartition, window_layout
+from autospine.network.windows import WindowLayout, merging_layout, partition, unpartition, window_layout
 from autospine.types import Shape3
-
-# The order in which MONAI (since 1.5) stacks the eight tokens of a cell, as offsets (S, P, L).
-MERGING_ORDER = (
-    (0, 0, 0),
-    (1, 0, 0),
-    (0, 1, 0),
-    (0, 0, 1),
-    (1, 1, 0),
-    (1, 0, 1),
-    (0, 1, 1),
-    (1, 1, 1),
-)
 
 
 class SwinBlock(nn.Module):
@@ -98,11 +85,11 @@ class SwinBlock(nn.Module):
         self, tokens: Tensor, layout: WindowLayout, gradient: Tensor | None, record: list[Tensor] | None
     ) -> Tensor:
         windows = partition(layer_norm(tokens, self.norm1), layout)
-        rows = None if gradient is None else partition(gradient.flatten(1, 3), layout).flatten(0, 1)
-        out = self.attention(windows.flatten(0, 1), layout, rows, record)
+        rows = None if gradient is None else partition(gradient.flatten(1, 3), layout)
+        out = self.attention(windows, layout, rows, record)
         if record is not None and self.attention.saliency is not None:
-            record[-1] = unpartition(record[-1].view(*windows.shape[:2], -1), layout)
-        return unpartition(out.view(windows.shape), layout)
+            record[-1] = unpartition(record[-1], layout)
+        return unpartition(out, layout)
 
     def _drop(self, branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Return the branch with whole samples left out at random, the rest scaled up to keep the mean."""
@@ -124,18 +111,16 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int, stride: Shape3) -> None:
         super().__init__()
         self.stride = stride
-        offsets = list(product(*(range(s) for s in stride)))
-        self.order = [offsets.index(offset) for offset in MERGING_ORDER if offset in offsets]
-        self.norm = nn.LayerNorm(len(offsets) * channels)
-        self.reduction = nn.Linear(len(offsets) * channels, 2 * channels, bias=False)
+        tokens = stride[0] * stride[1] * stride[2]
+        self.norm = nn.LayerNorm(tokens * channels)
+        self.reduction = nn.Linear(tokens * channels, 2 * channels, bias=False)
 
     def forward(self, x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B s p l D"]:
         """Return the merged tokens; the stride divides the grid."""
-        batch, *grid, channels = x.shape
-        cells = [g // d for g, d in zip(grid, self.stride, strict=True)]
-        split = [n for pair in zip(cells, self.stride, strict=True) for n in pair]
-        x = x.view(batch, *split, channels).permute(0, 1, 3, 5, 2, 4, 6, 7)
-        x = x.reshape(batch, *cells, -1, channels)[..., self.order, :].flatten(4)
+        grid = (x.shape[1], x.shape[2], x.shape[3])
+        cells = [length // step for length, step in zip(grid, self.stride, strict=True)]
+        x = partition(x.flatten(1, 3), merging_layout(grid, self.stride, x.device))
+        x = x.view(x.shape[0], *cells, -1)
         return linear(layer_norm(x, self.norm), self.reduction)
 
 

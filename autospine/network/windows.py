@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,6 +14,19 @@ from autospine.types import Shape3
 
 MASKED_LOGIT = -100.0
 """Added to the logit of a pair of tokens for each axis on which the shift alone made them neighbours."""
+
+
+MERGING_ORDER = (
+    (0, 0, 0),
+    (1, 0, 0),
+    (0, 1, 0),
+    (0, 0, 1),
+    (1, 1, 0),
+    (1, 0, 1),
+    (0, 1, 1),
+    (1, 1, 1),
+)
+"""Order in which the tokens of a cell are stacked, as offsets (S, P, L); that of MONAI since 1.5."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,19 +78,21 @@ def window_layout(grid: Shape3, window: Shape3, shifted: bool, device: torch.dev
     index = torch.full(padded, tokens, dtype=torch.int64)
     index[: grid[0], : grid[1], : grid[2]] = torch.arange(tokens).view(grid)
     index = _partition(index.roll([-s for s in shift], dims=(0, 1, 2)), size)
-    places = torch.empty(tokens + 1, dtype=torch.int64)
-    places[index.flatten()] = torch.arange(index.numel())
     query_mask = key_mask = None
     if any(shift):
         query_mask, key_mask = _mask_channels(padded, size, shift)
         query_mask, key_mask = query_mask.to(device), key_mask.to(device)
-    return WindowLayout(
-        window=(size[0], size[1], size[2]),
-        to_windows=index.flatten().to(device),
-        to_grid=places[:tokens].to(device),
-        query_mask=query_mask,
-        key_mask=key_mask,
-    )
+    return _layout(index, tokens, size, device, query_mask, key_mask)
+
+
+@lru_cache(maxsize=64)
+def merging_layout(grid: Shape3, stride: Shape3, device: torch.device) -> WindowLayout:
+    """Return the layout of a grid whose windows are the cells of a merging, tokens in `MERGING_ORDER`."""
+    offsets = list(product(*(range(step) for step in stride)))
+    order = [offsets.index(offset) for offset in MERGING_ORDER if offset in offsets]
+    tokens = grid[0] * grid[1] * grid[2]
+    index = _partition(torch.arange(tokens).view(grid), stride)[:, order]
+    return _layout(index, tokens, stride, device)
 
 
 @lru_cache(maxsize=64)
@@ -133,6 +149,26 @@ def _take_rows(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
     if index.numel() > inverse.numel():
         x = torch.cat((x, x.new_zeros(x.shape[0], 1, x.shape[2])), dim=1)
     return x.index_select(1, index)
+
+
+def _layout(
+    index: Tensor,
+    tokens: int,
+    window: tuple[int, ...],
+    device: torch.device,
+    query_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+) -> WindowLayout:
+    """Return the layout of the token indices (W, N), with the inverse index."""
+    places = torch.empty(tokens + 1, dtype=torch.int64)
+    places[index.flatten()] = torch.arange(index.numel())
+    return WindowLayout(
+        window=(window[0], window[1], window[2]),
+        to_windows=index.flatten().to(device),
+        to_grid=places[:tokens].to(device),
+        query_mask=query_mask,
+        key_mask=key_mask,
+    )
 
 
 def _partition(x: Tensor, window: tuple[int, ...]) -> Tensor:

@@ -21,8 +21,8 @@ def adaptive() -> WindowAttention:
 
 def inputs() -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
-    tokens = torch.randn(2 * 32, CHANNELS, dtype=torch.float64)
-    return tokens, torch.rand(2 * 32, 1, dtype=torch.float64)
+    tokens = torch.randn(2, 32, CHANNELS, dtype=torch.float64)
+    return tokens, torch.rand(2, 32, 1, dtype=torch.float64)
 
 
 def reweighted(module: WindowAttention, tokens: Tensor, gradient: Tensor) -> Tensor:
@@ -41,13 +41,13 @@ def reweighted(module: WindowAttention, tokens: Tensor, gradient: Tensor) -> Ten
     weights = torch.softmax(tau * query @ key.transpose(2, 3) * (CHANNELS // HEADS) ** -0.5 + bias + mask, -1)
     s = (
         tokens @ module.saliency.weight
-        + module.saliency.gradient_weight * gradient[:, 0]
+        + module.saliency.gradient_weight * gradient[..., 0]
         + module.saliency.bias
     )
-    logits = 4 * torch.tanh(s[:, None] * module.saliency.gamma / 4)
+    logits = 4 * torch.tanh(s[..., None] * module.saliency.gamma / 4)
     weights = weights * logits.view(-1, n, HEADS).permute(0, 2, 1)[:, :, None].exp()
     weights = weights / weights.sum(-1, keepdim=True)
-    return module.projection((weights @ value).transpose(1, 2).reshape(-1, CHANNELS))
+    return module.projection((weights @ value).transpose(1, 2).reshape(tokens.shape))
 
 
 def test_equals_explicit_reweighting() -> None:
@@ -81,22 +81,31 @@ def test_saliency_is_bounded() -> None:
     assert saliency(tokens.float(), gradient.float()).abs().max() <= 4.0
 
 
-def test_attention_product_has_right_gradients() -> None:
+def product_inputs(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    shapes = ((3, 2, 4, 5), (3, 2, 4, 5), (3, 2, 4, 3), (2, 4, 4))
-    query, key, value, bias = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes)
-    expected = torch.softmax(query @ key.transpose(2, 3) + bias, -1) @ value
-    torch.testing.assert_close(attend(query, key, value, bias), expected)
-    assert torch.autograd.gradcheck(attend, (query, key, value, bias))
+    shapes = ((1, 4, n, 3, HEADS, 3), (1, 4, n, HEADS), (1, 4, n, HEADS), (HEADS, n, n))
+    qkv, factor, saliency, bias = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes)
+    return qkv, factor, saliency, bias
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_attention_product_has_right_gradients(shifted: bool) -> None:
+    layout = window_layout(GRID, WINDOW, shifted, torch.device("cpu"))
+
+    def call(qkv: Tensor, factor: Tensor, saliency: Tensor | None, bias: Tensor) -> Tensor:
+        return attend(qkv, factor, saliency, bias, layout)
+
+    qkv, factor, saliency, bias = product_inputs(8)
+    assert torch.autograd.gradcheck(call, (qkv, factor, saliency, bias))
+    assert torch.autograd.gradcheck(call, (qkv, factor, None, bias))
 
 
 def test_large_windows_agree_with_and_without_gradients() -> None:
-    torch.manual_seed(0)
-    query, key = torch.randn(2, 3, 2, 150, 6)
-    value, bias = torch.randn(3, 2, 150, 4), torch.randn(2, 150, 150)
+    layout = window_layout((12, 12, 4), (6, 6, 4), True, torch.device("cpu"))
+    qkv, factor, saliency, bias = (x.float() for x in product_inputs(144))
     with torch.no_grad():
-        fused = attend(query, key, value, bias)
-    torch.testing.assert_close(fused, attend(query, key, value, bias.requires_grad_()), atol=1e-5, rtol=1e-4)
+        fused = attend(qkv, factor, saliency, bias, layout)
+    torch.testing.assert_close(fused, attend(qkv, factor, saliency, bias, layout), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("field", ["saliency_bound", "temperature_bound", "gradient_sigma_mm"])

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from autospine.errors import PlanError
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
-from autospine.network.swin import MERGING_ORDER, PatchMerging, SwinBlock
+from autospine.network.swin import PatchMerging, SwinBlock
+from autospine.network.windows import MERGING_ORDER
 
 SMALL = {"feature_size": 8, "num_heads": (1, 2, 4, 8), "window_size": 3}
 ANISOTROPIC = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
