@@ -14,7 +14,13 @@ from autospine.labels import LabelSpace
 from autospine.plan import Normalisation
 from autospine.preprocessing.crop import content_box, mask_box, union
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
-from autospine.preprocessing.resample import image_orders, resample, resample_labels, target_shape
+from autospine.preprocessing.resample import (
+    Orders,
+    image_orders,
+    resample,
+    resample_labels,
+    target_shape,
+)
 from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
 
 HU_RANGE = (-1024.0, 3071.0)
@@ -93,19 +99,12 @@ def prepare_image(
     transform = intensity_transform(array, normalisation)
     shape = target_shape(box.shape, volume.grid.spacing_mm, spacing_mm)
     orders = image_orders(volume.grid.spacing_mm, spacing_mm)
-    bounds = (
-        [HU_RANGE] * len(array)
-        if modality == "CT"
-        else list(zip(transform.lower, transform.upper, strict=True))
-    )
     encoding = _encoding(modality, transform)
     stored = np.empty((len(array), *shape), dtype=np.int16)
-    for channel, (lower, upper) in enumerate(bounds):
-        values = np.clip(array[channel].astype(np.float32), lower, upper)
-        values = resample(values[None], shape, orders)[0]
-        np.clip(values, lower, upper, out=values)
-        values = (values - np.float32(encoding.offset[channel])) / np.float32(encoding.scale[channel])
-        stored[channel] = np.rint(values)
+    for channel, values in enumerate(array):
+        bounds = HU_RANGE if modality == "CT" else (transform.lower[channel], transform.upper[channel])
+        scale, offset = encoding.scale[channel], encoding.offset[channel]
+        stored[channel] = _stored(values, bounds, scale, offset, shape, orders)
     return Prepared(
         image=stored,
         encoding=encoding,
@@ -123,6 +122,26 @@ def prepare_labels(labels: LabelArray, space: LabelSpace, prepared: Prepared) ->
         DatasetError: if an integer is not known to the label space.
     """
     return resample_labels(space.encode(labels[prepared.crop.slices]), prepared.shape)
+
+
+def _stored(
+    values: np.ndarray,
+    bounds: tuple[float, float],
+    scale: float,
+    offset: float,
+    shape: Shape3,
+    orders: Orders,
+) -> np.ndarray:
+    """One channel (S, P, L), clipped, resampled and on the 16-bit scale; still float32."""
+    clipped = values.astype(np.float32)
+    np.clip(clipped, *bounds, out=clipped)
+    fine = resample(clipped[None], shape, orders)[0]
+    # A cubic spline overshoots at edges.
+    np.clip(fine, *bounds, out=fine)
+    fine -= np.float32(offset)
+    fine /= np.float32(scale)
+    rounded: np.ndarray = np.rint(fine, out=fine)
+    return rounded
 
 
 def _encoding(modality: Modality, transform: IntensityTransform) -> Encoding:

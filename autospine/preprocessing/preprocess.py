@@ -12,6 +12,7 @@ import torch
 
 from autospine.dataset import Case, Dataset, case_modality
 from autospine.errors import AutospineError, DatasetError
+from autospine.geometry import difference
 from autospine.images import read_labels, read_volume
 from autospine.labels import LabelSpace
 from autospine.log import get_logger, progress
@@ -101,12 +102,12 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
         raise DatasetError(f"expected a label file for training case {case.name}, found none")
     key = case_key(case, settings)
     volume = read_volume(case.images)
-    labels = read_labels(case.labels).array[0]
-    if labels.shape != volume.grid.shape:
+    labelled = read_labels(case.labels)
+    if different := difference(labelled.grid, volume.grid):
         raise DatasetError(
-            f"expected labels of the image's {volume.grid.shape} voxels in {case.labels}, "
-            f"found {labels.shape}; run `autospine verify`"
+            f"expected labels on the image's grid in {case.labels}, found {different}; run `autospine verify`"
         )
+    labels = labelled.array[0]
     modality = case_modality(case, volume)
     prepared = prepare_image(
         volume, modality, settings.spacing_mm, settings.normalisation[modality], labels=labels

@@ -137,7 +137,9 @@ def winning_channels(
         best: Tensor | None = None
         for channel, values in enumerate(scores):
             fine = _product(matrices[0][rows, columns], values[columns].float(), 0)
-            fine = _product(matrices[2], _product(matrices[1], fine, 1), 2)
+            for axis in (1, 2):
+                if shape[axis] != values.shape[axis]:
+                    fine = _product(matrices[axis], fine, axis)
             if regions:
                 out[channel, rows] = fine > threshold
             elif best is None:
@@ -155,7 +157,7 @@ def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]
         indices: uint8 (S, P, L).
     """
     found = ndimage.find_objects(indices)
-    return {index: box for index, box in enumerate(found, start=1) if box is not None}
+    return {index: (box[0], box[1], box[2]) for index, box in enumerate(found, start=1) if box is not None}
 
 
 def _resample(volume: Tensor, shape: Shape3, orders: Orders) -> Tensor:
