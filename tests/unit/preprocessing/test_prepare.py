@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from autospine.images import read_labels, read_volume
 
+from autospine.images import read_labels, read_volume
 from autospine.labels import IGNORE_INDEX, parse_labels
 from autospine.plan import Normalisation
 from autospine.preprocessing.prepare import prepare_image, prepare_labels

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from autospine.dataset import load_dataset
 
+from autospine.dataset import load_dataset
 from autospine.errors import DatasetError
 from autospine.preprocessing.preprocess import preprocess_dataset
 

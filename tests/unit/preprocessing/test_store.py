@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from autospine.dataset import load_dataset
-from autospine.geometry import Box
 
+from autospine.dataset import load_dataset
 from autospine.errors import FormatError
+from autospine.geometry import Box
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase, count_labels, locate, open_case, open_cases
 
