@@ -180,6 +180,19 @@ def space_around(picture: Picture, spine: Spine) -> Space:
     )
 
 
+def hindmost(spine: Spine, build: Build) -> float:
+    """Return how far back the skin of the trunk reaches: LPS y in mm."""
+    tips = (
+        v.frame.to_world((0.0, v.size.reach, -v.size.drop))[1] for v in spine.vertebrae if v.region != "C"
+    )
+    return float(max(tips)) + _skin(build)
+
+
+def _skin(build: Build) -> float:
+    """Return the distance from the spinous processes' tips to the skin, mm."""
+    return 5 + 0.6 * build.fat_mm
+
+
 def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> None:
     """Paint all soft tissue; the spine itself comes on top later."""
     stage = Stage(picture=picture, space=space, ragged=np.float32(1.3) * picture.cloud)
@@ -206,7 +219,7 @@ def _outline(space: Space, spine: Spine, build: Build) -> Array:
     tips = {v.name: v.frame.to_world((0.0, v.size.reach, -v.size.drop)) for v in spine.vertebrae}
     line = {name: float(tip[1] - spine.curve(np.array([tip[2]]))[1][0]) for name, tip in tips.items()}
     last = spine.vertebrae[-1].name
-    rear = {name: value + 5 + 0.6 * build.fat_mm for name, value in line.items()}
+    rear = {name: value + _skin(build) for name, value in line.items()}
     rear |= {
         "S": rear[last] + 4,
         "end": rear[last] - 10,
@@ -292,7 +305,7 @@ def _gut(stage: Stage, inside: Array, build: Build) -> None:
     rng = np.random.default_rng(build.seed)
     k = build.girth
     # Drawn for the whole belly whatever the field of view, so that a crop shows the same body.
-    for _ in range(60):
+    for _ in range(110):
         centre = (
             float(rng.uniform(-95, 95)) * k,
             float(rng.uniform(-120, -50)) * k,

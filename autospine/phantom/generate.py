@@ -9,7 +9,8 @@ import numpy.typing as npt
 from autospine.geometry import Grid
 from autospine.labels import DISC_OFFSET, VERSE
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
-from autospine.phantom.body import paint_body, sample_build, space_around
+from autospine.phantom.apparatus import draw_metal, paint_metal_ct, paint_metal_mr, paint_table
+from autospine.phantom.body import hindmost, paint_body, sample_build, space_around
 from autospine.phantom.canal import draw_canal, paint_canal
 from autospine.phantom.intensity import Contrast, Palette, blur, finish_ct, finish_mr, sample_palette
 from autospine.phantom.picture import new_picture
@@ -57,7 +58,9 @@ class PhantomSettings:
     oblique_deg: float | None = None
     """Angle of the scan to the patient's axes, degrees."""
     table: bool | None = None
-    """Whether a CT shows the table under the patient."""
+    """Whether a CT shows the table under the patient; None leaves it out in one case of four."""
+    metal: bool | None = None
+    """Whether there are screws in the spine; None draws them in one case of thirty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +176,9 @@ def _draw(
     build = sample_build(look)
     space = space_around(picture, spine)
     paint_body(picture, space, spine, build)
+    table, metal = (float(value) for value in look.random(2))
+    if palette.contrast == "CT" and (table < 0.75 if settings.table is None else settings.table):
+        paint_table(picture, hindmost(spine, build) + 2)
     canal = draw_canal(raster, spine, chain, look)
     paint_canal(picture, canal)
     skeleton = Skeleton(
@@ -189,6 +195,12 @@ def _draw(
     paint_hips(skeleton, spine)
     paint_ribs(skeleton, spine)
     paint_skull(skeleton, spine)
+    if metal < 1 / 30 if settings.metal is None else settings.metal:
+        distance = draw_metal(picture, spine, look)
+        if palette.contrast == "CT":
+            paint_metal_ct(picture, distance, look)
+        else:
+            paint_metal_mr(picture, distance)
     return picture.value, skeleton.labels
 
 

@@ -37,7 +37,7 @@ _CT: dict[str, tuple[Number, Number]] = {
     "cartilage": (60, 8),
     "cortical": (1050, 120),
     "calcium": (700, 150),
-    "metal": (6000, 0),
+    "metal": (5000, 0),
 }
 _T2: dict[str, tuple[Number, Number]] = {
     "air": (0.0, 0),

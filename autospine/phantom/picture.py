@@ -46,8 +46,8 @@ class Picture:
         """Replace a share of what is there by fat where the texture is high: fatty streaks in muscle."""
         fat, spread = self.palette.tissues["fat"]
         amount = self.palette.infiltration
-        streak = 0.55 * self.cloud[box] + 0.6 * self.grain[box]
-        fraction = np.clip(0.6 * streak + np.float32(1.25 * amount - 0.60), 0, 0.85) * share
+        streak = self.cloud[box] + 0.4 * self.grain[box]
+        fraction = np.clip(0.5 * streak + np.float32(1.25 * amount - 0.60), 0, 0.85) * share
         self.mix(np.asarray(fraction, np.float32), fat, spread, box)
 
 

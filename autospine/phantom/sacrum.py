@@ -1,6 +1,7 @@
 """The sacrum, and the hip bones beside it: wedge-shaped and curved, with wings, foramina, crest and canal."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -177,26 +178,31 @@ def disc_remnant(s: Segment) -> Ellipsoid:
 
 
 def hip_parts(spine: Spine) -> tuple[Part, ...]:
-    """Return the iliac bones in an upright frame at the sacral endplate: plates, thick at the joint."""
+    """Return the iliac bones in an upright frame at the sacral endplate.
+
+    Each is a blade from the posterior spine past the joint with the sacrum to the anterior spine, thin in
+    the middle of the wing, with a thick rim above and a strut down to the hip joint.
+    """
     k = spine.scale
+    # Place, half thickness and half height of the blade at stations from back to front, mm.
+    stations = (
+        ((48, 60, -22), 6.0, 24),
+        ((59, 34, -24), 6.5, 32),
+        ((66, 14, -18), 5.0, 36),
+        ((88, -12, -12), 2.8, 38),
+        ((117, -44, -24), 4.5, 24),
+    )
     parts = []
     for side in (1, -1):
-        joint_top, joint_low = (side * 60 * k, 38 * k, -12 * k), (side * 56 * k, 56 * k, -58 * k)
-        wing_top, wing_front = (side * 98 * k, 4 * k, 22 * k), (side * 118 * k, -42 * k, -22 * k)
-        low_front = (side * 84 * k, -10 * k, -86 * k)
-        for start, end, radius, stretch in (
-            (joint_top, joint_low, (7.5, 8.5), (0.85, 1.3, 1.0)),
-            (joint_top, wing_top, (6.5, 5.0), (0.8, 1.3, 1.5)),
-            (joint_low, low_front, (8.0, 11.0), (0.9, 1.2, 1.3)),
-            (wing_top, wing_front, (4.5, 6.0), (0.9, 1.0, 1.3)),
-            (wing_front, low_front, (6.0, 11.0), (0.8, 1.1, 1.1)),
-            (
-                (side * 74 * k, 22 * k, -18 * k),
-                (side * 98 * k, -18 * k, -30 * k),
-                (3.2, 3.2),
-                (0.9, 1.0, 9.0),
-            ),
-        ):
-            shape = Capsule(start_mm=start, end_mm=end, radius_mm=radius, stretch=stretch)
-            parts.append(Part(shape=shape, blend_mm=6))
+        for (a, thick_a, tall_a), (b, thick_b, tall_b) in pairwise(stations):
+            tall = (tall_a + tall_b) / (thick_a + thick_b)
+            start, end = ((side * x * k, y * k, z * k) for x, y, z in (a, b))
+            blade = Capsule(
+                start_mm=start, end_mm=end, radius_mm=(thick_a * k, thick_b * k), stretch=(1, 1, tall)
+            )
+            parts.append(Part(shape=blade, blend_mm=4))
+        crest = ((side * 66 * k, 16 * k, 14 * k), (side * 100 * k, -22 * k, 22 * k))
+        strut = ((side * 62 * k, 26 * k, -48 * k), (side * 86 * k, -6 * k, -92 * k))
+        for (start, end), radius in ((crest, (5.0, 5.5)), (strut, (8.0, 15.0))):
+            parts.append(Part(shape=Capsule(start_mm=start, end_mm=end, radius_mm=radius), blend_mm=6))
     return tuple(parts)

@@ -22,7 +22,7 @@ ORIENTATIONS: tuple[str, ...] = tuple(
 
 # Field of view along S, P, L in mm, and the levels between which its centre lies.
 _REGIONS: dict[str, tuple[tuple[tuple[float, float], ...], tuple[str, str]]] = {
-    "lumbar": (((130, 180), (110, 150), (80, 130)), ("L2", "L4")),
+    "lumbar": (((135, 185), (110, 150), (80, 130)), ("L3", "L5")),
     "thoracolumbar": (((290, 370), (130, 180), (100, 150)), ("T11", "L1")),
     "cervical": (((140, 190), (110, 150), (90, 140)), ("C5", "C7")),
     "whole": (((600, 700), (170, 230), (120, 190)), ("T8", "T10")),
@@ -75,7 +75,7 @@ def sample_view(
     size, spacing = size_mm or drawn_size, spacing_mm or drawn_spacing
     turn = _turn(axis, angle if oblique_deg is None else oblique_deg)
     steps = turn[:, [2, 1, 0]] * np.asarray(spacing)
-    centre = _centre(spine, upper, lower, at) + np.array([6.0, 9.0, 8.0])[[0, 1, 2]] * jitter
+    centre = _centre(spine, upper, lower, at) + np.array([6.0, 9.0, 8.0]) * jitter
     shape = np.maximum(np.round(np.asarray(size) / spacing).astype(int), 8)
     raster = _raster(centre, steps, shape)
     factor = tuple(3 if step > 1.8 * min(spacing) and step > 2 else 1 for step in spacing)
@@ -128,7 +128,7 @@ def _centre(spine: Spine, upper: str, lower: str, at: float) -> npt.NDArray[np.f
     names = [v.name for v in spine.vertebrae]
     first = frames.get(upper, spine.vertebrae[0].frame).origin_mm
     second = frames[lower if lower in frames else names[-1]].origin_mm
-    point: npt.NDArray[np.float64] = first + at * (second - first) + np.array([0.0, 14.0, 0.0])
+    point: npt.NDArray[np.float64] = first + at * (second - first) + np.array([0.0, 14.0, -8.0])
     return point
 
 

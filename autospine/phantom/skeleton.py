@@ -163,7 +163,9 @@ def paint_sacrum(skeleton: Skeleton, chain: tuple[Segment, ...]) -> None:
     for index in range(2):
         drawn = render(raster, chain[index].frame, (Part(shape=disc_remnant(chain[index])),), margin_mm=1.0)
         if drawn is not None:
+            rim = np.abs(drawn[1]) - np.float32(0.5)
             skeleton.picture.paint("annulus", drawn[1], drawn[0], strength=(0.8, 0.5)[index])
+            skeleton.picture.paint("cortical", rim, drawn[0], strength=(0.45, 0.3)[index])
     skeleton.labels[whole < 0] = SACRUM
 
 

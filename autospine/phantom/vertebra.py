@@ -30,7 +30,10 @@ def footprint(vertebra: Vertebra, x: Array, y: Array, z: Array, *, waist: bool) 
     half_width, half_depth = size.width / 2, size.depth / 2
     level = np.clip(2 * z / np.float32(max(size.height, 1.0)), -1, 1)
     # Between waist and endplate the wall flares, and ends in a lip.
-    narrow = np.asarray(1 + (0.13 if waist else 0.0) * (0.8 * level**2 + 0.35 * level**10 - 1.0), np.float32)
+    square = level * level
+    lip = square * square
+    flare = np.float32(0.8) * square + np.float32(0.35) * lip * lip * square
+    narrow = np.asarray(1 + np.float32(0.13 if waist else 0.0) * (flare - 1), np.float32)
     a, b = half_width * narrow, half_depth * narrow
     qx, qy = x / a, y / b
     length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from autospine.errors import WorkspaceError
 from autospine.phantom import PhantomSettings, label_names, write_dataset

@@ -165,6 +165,23 @@ def test_thick_slices_are_painted_finer() -> None:
     assert phantom.labels.shape == phantom.image.shape
 
 
+def test_metal_is_bright_in_ct_and_dark_in_mr_and_moves_no_label() -> None:
+    for modality in ("CT", "MR"):
+        settings = dataclasses.replace(CT, modality=modality, size_mm=(200.0, 120.0, 80.0))
+        plain, metal = (generate(dataclasses.replace(settings, metal=flag), 3) for flag in (False, True))
+        assert np.array_equal(plain.labels, metal.labels)
+        change = metal.image.astype(float) - plain.image
+        assert change.max() > 1500 if modality == "CT" else change.min() < -plain.image.std()
+
+
+def test_table_lies_behind_the_patient() -> None:
+    settings = dataclasses.replace(CT, spacing_mm=(3.0, 3.0, 3.0), size_mm=(120.0, 300.0, 90.0))
+    without, with_table = (generate(dataclasses.replace(settings, table=flag), 3) for flag in (False, True))
+    changed = np.argwhere(with_table.image.astype(int) - without.image > 300)
+    assert len(changed) > 100
+    assert changed[:, 1].min() > np.argwhere(without.labels)[:, 1].max()
+
+
 def test_cases_vary() -> None:
     phantoms = [generate(PhantomSettings(size_mm=(90.0, 60.0, 40.0)), seed) for seed in range(4)]
     assert len({p.grid.spacing_mm for p in phantoms}) == 4
