@@ -1,0 +1,341 @@
+"""A raw dataset: nnU-Net's v2 layout, with an optional `cases.csv`.
+
+Loading reads names and JSON only; what is inside the images is checked by `autospine.verify`.
+"""
+
+import csv
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autospine.dicom import is_series, series_modality
+from autospine.errors import DatasetError
+from autospine.images import ENDINGS, Volume, file_ending
+from autospine.labels import LabelSpace, parse_labels
+from autospine.modality import guess_modality, modality_of_channels
+from autospine.types import Modality
+
+COLUMNS = ("case", "modality", "site", "subject")
+"""Of cases.csv."""
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One case: its files and what is known about it."""
+
+    name: str
+    """Unique in its dataset."""
+
+    images: tuple[Path, ...]
+    """One file per channel, or one folder of DICOM slices."""
+
+    labels: Path | None
+    """None for cases to predict."""
+
+    modality: Modality | None
+    """None where only the intensities tell."""
+
+    site: str | None
+    """Where the image was made."""
+
+    subject: str
+    """Cases of one subject never lie on both sides of a split."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A raw dataset whose files fit together by name."""
+
+    folder: Path
+    """Of the raw dataset."""
+
+    name: str
+    """The folder's."""
+
+    channels: tuple[str, ...]
+    """Names in order."""
+
+    labels: LabelSpace
+    """What the integers in the label files mean."""
+
+    cases: tuple[Case, ...]
+    """Training cases by name."""
+
+    test_cases: tuple[Case, ...]
+    """Of `imagesTs`; with labels where `labelsTs` has them."""
+
+    file_ending: str
+    """Of images and labels, dot included."""
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read a dataset's description and list its cases.
+
+    Raises:
+        DatasetError: naming everything that does not fit: a bad dataset.json, images without labels,
+            labels without images, missing channels, unknown cases in cases.csv.
+    """
+    dataset, faults = inspect_dataset(folder)
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise DatasetError(f"expected complete cases in {folder}, found {len(faults)} faults:\n{listed}")
+    return dataset
+
+
+def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
+    """The cases that are complete, and what is wrong with the names of the others.
+
+    Raises:
+        DatasetError: if dataset.json or cases.csv cannot be understood.
+    """
+    described = _description(folder / "dataset.json")
+    channels = _channel_names(described, folder)
+    ending = described.get("file_ending", ".nii.gz")
+    if ending not in ENDINGS:
+        raise DatasetError(
+            f"expected file_ending in {folder / 'dataset.json'} among {', '.join(ENDINGS)}, "
+            f"found {ending!r}; convert the images"
+        )
+    labels = parse_labels(described["labels"], described.get("regions_class_order"))
+    facts, faults = _case_facts(folder / "cases.csv")
+    training, names, missing = _list_cases(folder, "Tr", channels, ending, facts)
+    testing, test_names, missing_test = _list_cases(folder, "Ts", channels, ending, facts)
+    faults += missing + missing_test
+    faults += [f"{name}: in cases.csv but without image" for name in sorted(set(facts) - names - test_names)]
+    if not names:
+        faults.append(f"no images CASE_0000{ending} in {folder / 'imagesTr'}")
+    dataset = Dataset(
+        folder=folder,
+        name=folder.name,
+        channels=channels,
+        labels=labels,
+        cases=tuple(training),
+        test_cases=tuple(testing),
+        file_ending=ending,
+    )
+    return dataset, tuple(faults)
+
+
+def ignored_files(dataset: Dataset) -> tuple[str, ...]:
+    """Files beside the images and labels that do not have the dataset's ending, as `imagesTr/NAME`."""
+    folders = [dataset.folder / f"{kind}{part}" for part in ("Tr", "Ts") for kind in ("images", "labels")]
+    return tuple(
+        f"{folder.name}/{file.name}"
+        for folder in folders
+        if folder.is_dir()
+        for file in sorted(folder.iterdir())
+        if not file.name.startswith(".") and not file.name.endswith(dataset.file_ending)
+    )
+
+
+def case_modality(case: Case, volume: Volume) -> Modality:
+    """CT or MR: as stated, else from the first channel's intensities."""
+    return case.modality or guess_modality(volume.array[0])
+
+
+def find_inputs(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
+    """Cases to predict.
+
+    Args:
+        path: an image, a folder of images (`CASE_0000.ext`; plain names where there is one channel), a
+            folder of DICOM slices, or a folder of such folders.
+        channels: of the model.
+
+    Raises:
+        DatasetError: if there is nothing to predict or a case lacks channels; lists all such cases.
+    """
+    if path.is_file() and file_ending(path):
+        files, folders = [path], []
+    elif path.is_dir():
+        inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+        files = [entry for entry in inside if entry.is_file() and file_ending(entry)]
+        folders = [entry for entry in inside if entry.is_dir() and is_series(entry)]
+        if not files and not folders and is_series(path):
+            folders = [path.resolve()]
+    else:
+        raise DatasetError(
+            f"expected an image ({', '.join(ENDINGS)}) or a folder at {path}, found "
+            f"{'another kind of file' if path.exists() else 'nothing'}; check -i"
+        )
+    groups: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for file in files:
+        name, channel = _case_and_channel(file, len(channels))
+        groups[name].append((channel, file))
+    for folder in folders:
+        groups[folder.name].append((0, folder))
+    if not groups:
+        raise DatasetError(
+            f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found none; check -i"
+        )
+    _check_channels(groups, channels, path)
+    return tuple(
+        _input(name, [file for _, file in found], channels) for name, found in sorted(groups.items())
+    )
+
+
+def _check_channels(
+    groups: Mapping[str, Sequence[tuple[int, Path]]], channels: Sequence[str], path: Path
+) -> None:
+    wanted = list(range(len(channels)))
+    faults = [
+        f"  {name}: {', '.join(file.name for _, file in found)}"
+        for name, found in sorted(groups.items())
+        if [channel for channel, _ in found] != wanted
+    ]
+    if faults:
+        listed = "\n".join(faults)
+        raise DatasetError(
+            f"expected {len(channels)} files per case in {path} ({', '.join(channels)}: "
+            f"{', '.join(f'CASE_{index:04d}' for index in wanted)}), found these, to be completed "
+            f"or renamed:\n{listed}"
+        )
+
+
+def _input(name: str, images: Sequence[Path], channels: Sequence[str]) -> Case:
+    stated = series_modality(images[0]) if images[0].is_dir() else None
+    return Case(
+        name=name,
+        images=tuple(images),
+        labels=None,
+        modality=stated or modality_of_channels(channels),
+        site=None,
+        subject=name,
+    )
+
+
+def _case_and_channel(path: Path, n_channels: int) -> tuple[str, int]:
+    """`CASE_0001.ext` -> CASE, 1; a number beyond the channels belongs to the name, as in scan_2024."""
+    stem = path.name[: -len(file_ending(path) or "")]
+    match = _CHANNEL.fullmatch(stem)
+    if match and int(match[2]) < n_channels:
+        return match[1], int(match[2])
+    return stem, 0
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(
+            f"expected {path}, found none; write channel_names, labels and file_ending into it "
+            "as nnU-Net v2 does"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"expected JSON in {path}, found {error}; mend the file") from None
+    if not isinstance(described, dict) or not isinstance(described.get("labels"), dict):
+        raise DatasetError(f"expected `labels` (name -> integer) in {path}, found none; add them")
+    return described
+
+
+def _channel_names(described: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    names = described.get("channel_names") or described.get("modality")
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        raise DatasetError(
+            f'expected `channel_names` such as {{"0": "CT"}} in {folder / "dataset.json"}, found {names}; '
+            "mend the file"
+        )
+    return tuple(str(names[str(i)]) for i in range(len(names)))
+
+
+def _case_facts(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Rows of cases.csv by case, and what is wrong with them."""
+    if not path.is_file():
+        return {}, []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            rows = [{key: (row[key] or "").strip() for key in table.fieldnames or ()} for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
+    columns = table.fieldnames or ()
+    if "case" not in columns or not set(columns) <= set(COLUMNS):
+        raise DatasetError(
+            f"expected the columns {', '.join(COLUMNS)} (all but `case` may be left out) in {path}, "
+            f"found {', '.join(map(str, columns)) or 'none'}; mend its first line"
+        )
+    faults = [
+        f"{row['case']}: modality {row['modality']!r} in cases.csv is neither CT nor MR"
+        for row in rows
+        if row.get("modality", "").upper() not in ("CT", "MR", "")
+    ]
+    listed = Counter(row["case"] for row in rows)
+    faults += [f"{name}: {n} times in cases.csv" for name, n in listed.items() if n > 1]
+    return {row["case"]: row for row in rows}, faults
+
+
+def _list_cases(
+    folder: Path, part: str, channels: Sequence[str], ending: str, facts: Mapping[str, Mapping[str, str]]
+) -> tuple[list[Case], set[str], list[str]]:
+    """Complete cases of `imagesTr` or `imagesTs`, names of all that have an image, and what is missing."""
+    images: dict[str, dict[int, Path]] = defaultdict(dict)
+    faults: list[str] = []
+    for file in _files(folder / f"images{part}", ending):
+        match = _CHANNEL.fullmatch(file.name.removesuffix(ending))
+        if match:
+            images[match[1]][int(match[2])] = file
+        else:
+            faults.append(
+                f"{file.name.removesuffix(ending)}: no channel number in images{part}/{file.name}; "
+                f"name it CASE_0000{ending}"
+            )
+    labels = {file.name.removesuffix(ending): file for file in _files(folder / f"labels{part}", ending)}
+    cases = []
+    for name, files in sorted(images.items()):
+        missing = _missing(name, files, len(channels), part == "Tr" and name not in labels, ending)
+        faults += missing
+        if not missing:
+            cases.append(
+                _case(
+                    name, [files[i] for i in sorted(files)], labels.get(name), channels, facts.get(name, {})
+                )
+            )
+    faults += [
+        f"{name}: label without image; add images{part}/{name}_0000{ending} or remove the label"
+        for name in sorted(set(labels) - set(images))
+    ]
+    return cases, set(images), faults
+
+
+def _missing(
+    name: str, files: Mapping[int, Path], n_channels: int, unlabelled: bool, ending: str
+) -> list[str]:
+    faults = []
+    if sorted(files) != list(range(n_channels)):
+        wanted = ", ".join(f"{index:04d}" for index in range(n_channels))
+        found = ", ".join(f"{index:04d}" for index in sorted(files))
+        faults.append(
+            f"{name}: expected {n_channels} channels ({wanted}), found {found}; complete the images "
+            "or mend channel_names"
+        )
+    if unlabelled:
+        faults.append(f"{name}: image without label; add labelsTr/{name}{ending} or remove the image")
+    return faults
+
+
+def _case(
+    name: str, images: Sequence[Path], labels: Path | None, channels: Sequence[str], facts: Mapping[str, str]
+) -> Case:
+    stated = facts.get("modality", "").upper()
+    modality: Modality | None = "CT" if stated == "CT" else "MR" if stated == "MR" else None
+    return Case(
+        name=name,
+        images=tuple(images),
+        labels=labels,
+        modality=modality or modality_of_channels(channels),
+        site=facts.get("site") or None,
+        subject=facts.get("subject") or name,
+    )
+
+
+def _files(folder: Path, ending: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        file for file in folder.iterdir() if file.name.endswith(ending) and not file.name.startswith(".")
+    )

@@ -1,0 +1,175 @@
+"""One DICOM series from a folder: found by header, sorted by position, gaps and tilt refused."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from autospine.errors import ImageError
+from autospine.types import Modality
+
+SERIES, DESCRIPTION, MODALITY = "0020|000e", "0008|103e", "0008|0060"
+POSITION, ORIENTATION = "0020|0032", "0020|0037"
+
+STEP_TOLERANCE = 0.02
+"""Steps between slices may differ by this share of the median step."""
+
+TILT_TOLERANCE_MM = 0.1
+"""Slices may lie beside the normal through the first one by this much."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Slice:
+    path: Path
+    series: str
+    description: str
+    modality: str
+    position_mm: tuple[float, float, float]
+    orientation: tuple[float, ...]
+
+    @property
+    def normal(self) -> np.ndarray:
+        row, column = np.asarray(self.orientation[:3]), np.asarray(self.orientation[3:])
+        normal: np.ndarray = np.cross(row, column)
+        return normal
+
+    @property
+    def along_mm(self) -> float:
+        """Position along the normal."""
+        return float(self.normal @ np.asarray(self.position_mm))
+
+
+def read_series(folder: Path) -> sitk.Image:
+    """Read the one series of a folder.
+
+    SimpleITK alone returns a wrong spacing where a slice is missing; here positions are checked first.
+
+    Returns:
+        The image with the scanner's rescaling applied (HU for CT).
+
+    Raises:
+        ImageError: if there is no or more than one series, or slices are missing, double or tilted.
+    """
+    slices = sorted(_one_series(list(_slices(folder)), folder), key=lambda s: s.along_mm)
+    _check_steps(slices, folder)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(s.path) for s in slices])
+    try:
+        image: sitk.Image = reader.Execute()
+    except RuntimeError as error:
+        raise ImageError(
+            f"expected a readable DICOM series in {folder}, found {str(error).splitlines()[-1]}; "
+            "export it again"
+        ) from None
+    return image
+
+
+def is_series(folder: Path) -> bool:
+    """Whether a folder holds DICOM slices."""
+    return folder.is_dir() and next(_slices(folder), None) is not None
+
+
+def series_modality(folder: Path) -> Modality | None:
+    """What the first slice's header says, None where that is neither CT nor MR."""
+    first = next(_slices(folder), None)
+    if first is None:
+        return None
+    return "CT" if first.modality == "CT" else "MR" if first.modality == "MR" else None
+
+
+def _slices(folder: Path) -> Iterator[_Slice]:
+    for file in sorted(folder.iterdir()):
+        if found := _slice(file):
+            yield found
+
+
+def _slice(path: Path) -> _Slice | None:
+    """What a file's header says about its place, None where it is no DICOM image."""
+    if not path.is_file() or sitk.ImageFileReader.GetImageIOFromFileName(str(path)) != "GDCMImageIO":
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    position, orientation = _numbers(reader, POSITION), _numbers(reader, ORIENTATION)
+    if len(position) != 3 or len(orientation) != 6:
+        return None
+    return _Slice(
+        path=path,
+        series=_text(reader, SERIES),
+        description=_text(reader, DESCRIPTION),
+        modality=_text(reader, MODALITY),
+        position_mm=(position[0], position[1], position[2]),
+        orientation=orientation,
+    )
+
+
+def _text(reader: sitk.ImageFileReader, key: str) -> str:
+    """A header entry, empty where it is missing."""
+    # DICOM pads to even length, with NUL where older software does.
+    return str(reader.GetMetaData(key)).strip(" \0") if reader.HasMetaDataKey(key) else ""
+
+
+def _numbers(reader: sitk.ImageFileReader, key: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in _text(reader, key).split("\\"))
+    except ValueError:
+        return ()
+
+
+def _one_series(slices: Sequence[_Slice], folder: Path) -> list[_Slice]:
+    by_series: dict[str, list[_Slice]] = defaultdict(list)
+    for found in slices:
+        by_series[found.series].append(found)
+    if not by_series:
+        raise ImageError(
+            f"expected DICOM slices with positions in {folder}, found none; name the folder of one series"
+        )
+    if len(by_series) > 1:
+        listed = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())
+        raise ImageError(f"expected one DICOM series in {folder}, found {listed}; give each its own folder")
+    return next(iter(by_series.values()))
+
+
+def _check_steps(slices: Sequence[_Slice], folder: Path) -> None:
+    if len(slices) < 2:
+        raise ImageError(
+            f"expected a series of at least two slices in {folder}, found {len(slices)}; add the others"
+        )
+    if any(not np.allclose(s.orientation, slices[0].orientation, atol=1e-4) for s in slices):
+        raise ImageError(
+            f"expected parallel slices in {folder}, found different orientations; "
+            "give each stack of slices its own folder"
+        )
+    steps = np.diff([s.along_mm for s in slices])
+    typical = float(np.median(steps))
+    double = [
+        slices[int(i) + 1].path.name for i in np.flatnonzero(steps < STEP_TOLERANCE * max(typical, 1e-6))
+    ]
+    if double:
+        raise ImageError(
+            f"expected one slice per position in {folder}, found {len(double)} double ones "
+            f"({', '.join(double[:3])}); remove the copies"
+        )
+    wide = np.flatnonzero(np.abs(steps - typical) > STEP_TOLERANCE * typical)
+    if len(wide):
+        place = slices[int(wide[0])]
+        raise ImageError(
+            f"expected slices {typical:.3g} mm apart in {folder}, found a step of {steps[wide[0]]:.3g} mm "
+            f"after {place.path.name}; add the missing slices"
+        )
+    first, normal = np.asarray(slices[0].position_mm), slices[0].normal
+    for s in slices:
+        offset = np.asarray(s.position_mm) - first
+        beside = float(np.linalg.norm(offset - (offset @ normal) * normal))
+        if beside > TILT_TOLERANCE_MM:
+            raise ImageError(
+                f"expected slices stacked along their normal in {folder}, found {s.path.name} "
+                f"{beside:.3g} mm beside it (a tilted gantry); resample it to a rectangular grid first"
+            )

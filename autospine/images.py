@@ -1,0 +1,210 @@
+"""Volumes in and out: any orientation in, canonical axes inside, the input's own grid out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import SimpleITK as sitk
+
+from autospine.dicom import read_series
+from autospine.errors import ImageError
+from autospine.geometry import Grid, canonical_grid, difference, orientation, repaired_direction, vector
+from autospine.nifti import check_nifti, is_nifti, read_repaired
+from autospine.types import LabelArray, VolumeArray
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
+"""File formats that are read and written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """One case's channels in canonical axes."""
+
+    array: VolumeArray
+    grid: Grid
+    """Of the canonical array."""
+
+    stored: Grid
+    """Of the array as it lay in the file; labels are written back on it."""
+
+    notes: tuple[str, ...] = ()
+    """What had to be repaired in the header."""
+
+
+def file_ending(path: Path) -> str | None:
+    """Which of `ENDINGS` a file name has."""
+    name = path.name.lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
+
+
+def read_volume(paths: Path | Sequence[Path]) -> Volume:
+    """Read a case.
+
+    Args:
+        paths: one file per channel in order, or a single file or folder of DICOM slices.
+
+    Returns:
+        Channels in canonical axes with the voxel type that was stored.
+
+    Raises:
+        ImageError: if a file is unreadable or no 3D volume, its header is absurd, it has voxels that are
+            not finite, or the channels lie on different grids.
+    """
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    stacked, notes, first = [], [], None
+    for file in files:
+        array, grid, note = _read(file)
+        if first is None:
+            first = grid
+        elif different := difference(first, grid):
+            raise ImageError(
+                f"expected all channels of a case on one grid, found {file} with {different} compared to "
+                f"{files[0].name}; resample it"
+            )
+        stacked.append(array)
+        notes += note
+    if first is None:
+        raise ImageError("expected at least one image file, found none")
+    turned = orientation(first)
+    array = stacked[0][np.newaxis] if len(stacked) == 1 else np.stack(stacked)
+    return Volume(
+        array=np.ascontiguousarray(turned.to_canonical(array)),
+        grid=canonical_grid(first),
+        stored=first,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def read_labels(path: Path) -> Volume:
+    """Read a label map; masks saved as floating point are accepted where the values are whole.
+
+    Raises:
+        ImageError: as `read_volume`, and if a value is not a whole number.
+    """
+    volume = read_volume(path)
+    if np.issubdtype(volume.array.dtype, np.integer):
+        return volume
+    whole = np.rint(volume.array)
+    if not np.array_equal(whole, volume.array):
+        raise ImageError(f"expected whole numbers as labels in {path}, found fractions; save it as integers")
+    return Volume(array=whole.astype(np.int32), grid=volume.grid, stored=volume.stored, notes=volume.notes)
+
+
+def write_labels(path: Path, labels: LabelArray, stored: Grid) -> None:
+    """Write a label map on the grid that the input file had, compressed, in the smallest integer type.
+
+    Args:
+        path: with one of `ENDINGS`.
+        labels: canonical axes.
+        stored: `Volume.stored` of the input.
+    """
+    smallest = np.result_type(np.min_scalar_type(labels.min()), np.min_scalar_type(labels.max()))
+    _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored)
+
+
+def write_array(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write an array (S, P, L) on its own grid, compressed, with its own voxel type."""
+    _write(path, array, grid)
+
+
+def _read(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
+    """The array as stored, its grid, and notes."""
+    if path.is_dir():
+        return _unpacked(read_series(path), path)
+    if not path.is_file():
+        raise ImageError(f"expected an image at {path}, found no such file")
+    if file_ending(path) is None:
+        raise ImageError(f"expected an image ending in {', '.join(ENDINGS)}, found {path}; convert it")
+    if is_nifti(path):
+        check_nifti(path)
+    try:
+        image = _read_file(path)
+    except RuntimeError as error:
+        if "orthonormal" in str(error) and is_nifti(path):
+            array, grid, note = read_repaired(path)
+            return _checked(array, grid, path), grid, [note]
+        raise ImageError(
+            f"expected a readable image, found {path} damaged: {_reason(error)}; copy or convert it again"
+        ) from None
+    return _unpacked(image, path)
+
+
+def _read_file(path: Path) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = reader.GetSize()
+    if len(size) == 4 and size[3] == 1:
+        # A 3D NIfTI is often saved with a fourth axis of one.
+        reader.SetExtractSize([*size[:3], 0])
+    elif len(size) != 3 or reader.GetNumberOfComponents() != 1:
+        raise ImageError(
+            f"expected a 3D volume of single values in {path}, found size {_times(size)} with "
+            f"{reader.GetNumberOfComponents()} values per voxel; split it into one 3D file per channel"
+        )
+    image: sitk.Image = reader.Execute()
+    return image
+
+
+def _unpacked(image: sitk.Image, path: Path) -> tuple[np.ndarray, Grid, list[str]]:
+    array = sitk.GetArrayFromImage(image)
+    direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), str(path))
+    grid = Grid(
+        shape=(array.shape[0], array.shape[1], array.shape[2]),
+        spacing_mm=vector(np.asarray(image.GetSpacing()[::-1])),
+        origin_mm=vector(np.asarray(image.GetOrigin())),
+        direction=direction,
+    )
+    return _checked(array, grid, path), grid, [note] if note else []
+
+
+def _checked(array: np.ndarray, grid: Grid, path: Path) -> np.ndarray:
+    if not all(np.isfinite(d) and d > 0 for d in grid.spacing_mm):
+        raise ImageError(f"expected positive spacing in {path}, found {grid.spacing_mm} mm; mend the header")
+    if not np.isfinite(grid.origin_mm).all():
+        raise ImageError(f"expected a finite origin in {path}, found {grid.origin_mm}; mend the header")
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise ImageError(
+            f"expected finite voxels in {path}, found {count} NaN or infinite ones; replace them"
+        )
+    return array
+
+
+def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
+    if file_ending(path) is None:
+        raise ImageError(f"expected an output file ending in {', '.join(ENDINGS)}, found {path}; rename it")
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetSpacing(grid.spacing_mm[::-1])
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(grid.direction)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.
+        with TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
+            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
+                part.replace(path.parent / part.name)
+    except (OSError, RuntimeError) as error:
+        raise ImageError(
+            f"expected to write {path}, found {_reason(error)}; free some space or choose another folder"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of a library's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    telling = next((line for line in lines if "ERROR:" in line and not line.endswith(":")), lines[-1])
+    # ITK puts its class and address in front.
+    return re.sub(r"^.*ERROR: *(\w+\(0x[0-9a-f]+\): *)?", "", telling)[:200]
+
+
+def _times(size: Sequence[int]) -> str:
+    return "x".join(str(n) for n in size)

@@ -1,0 +1,148 @@
+"""What SimpleITK lets pass or refuses in NIfTI files.
+
+Its reader fills the missing part of a truncated file with zeros, turns NaN voxels into zeros and
+impossible voxel sizes into 1 mm, all without a word; and it refuses axes that are not exactly
+perpendicular, which hundreds of public files have.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel
+import numpy as np
+
+from autospine.errors import ImageError
+from autospine.geometry import Grid, repaired_direction, vector
+
+ENDINGS = (".nii.gz", ".nii")
+
+_CHUNK = 1 << 22
+"""Bytes read at a time; a multiple of every voxel's size."""
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,  # an unknown voxel type
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file's name says NIfTI."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def check_nifti(path: Path) -> None:
+    """Read a file through once, without keeping it.
+
+    Raises:
+        ImageError: if the file ends early, its voxel size is zero, negative or not finite, or it has
+            voxels that are not finite.
+    """
+    with _damage_named(path), _opened(path) as file:
+        header = _header(file)
+        _check_spacing(header, path)
+        dtype = header.get_data_dtype()
+        expected = int(np.prod(header.get_data_shape(), dtype=np.int64)) * dtype.itemsize
+        file.seek(int(header.get_data_offset()))
+        found = not_finite = 0
+        while chunk := file.read(_CHUNK):
+            if dtype.kind == "f" and found < expected:
+                voxels = np.frombuffer(chunk[: expected - found], dtype=dtype, count=-1)
+                not_finite += voxels.size - int(np.isfinite(voxels).sum())
+            found += len(chunk)
+    if found < expected:
+        raise ImageError(
+            f"expected {expected} bytes of voxels in {path}, found {found}: the file is truncated; "
+            "copy it again"
+        )
+    if not_finite:
+        raise ImageError(
+            f"expected finite voxels in {path}, found {not_finite} NaN or infinite ones; replace them"
+        )
+
+
+def read_repaired(path: Path) -> tuple[np.ndarray, Grid, str]:
+    """Read a file whose axes are not exactly perpendicular.
+
+    Returns:
+        The array as stored (ITK's axis order), its grid with the nearest perpendicular axes, and a word
+        on the repair.
+
+    Raises:
+        ImageError: if the file is damaged, no 3D volume, or its axes are too far from perpendicular.
+    """
+    with _damage_named(path):
+        image = cast(nibabel.spatialimages.SpatialImage, nibabel.load(path))
+        array = np.asanyarray(image.dataobj)
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise ImageError(f"expected a 3D volume in {path}, found shape {array.shape}; split it into 3D files")
+    # nibabel's world is RAS: x and y point the other way in LPS.
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    direction, note = repaired_direction(affine[:3, :3] / spacing, str(path))
+    array = array.transpose(2, 1, 0)
+    grid = Grid(
+        shape=(array.shape[0], array.shape[1], array.shape[2]),
+        spacing_mm=vector(spacing[::-1]),
+        origin_mm=vector(affine[:3, 3]),
+        direction=direction,
+    )
+    return array, grid, note or "direction matrix was not exactly orthonormal; repaired"
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(
+            f"expected a readable image, found {path} damaged: {reason}; copy or convert it again"
+        ) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as packed:
+            yield cast(BinaryIO, packed)
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def _header(file: BinaryIO) -> Any:
+    """The header as it is: nibabel's own loading would mend what is to be refused here."""
+    kinds: dict[int, Any] = {kind.sizeof_hdr: kind for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header)}
+    block = file.read(4)
+    # Either byte order: the header starts with its own size.
+    size = next((n for n in kinds if block in (n.to_bytes(4, "little"), n.to_bytes(4, "big"))), None)
+    if size is None:
+        raise OSError("it does not start with a NIfTI header" if block else "it is empty")
+    block += file.read(size - 4)
+    if len(block) < size:
+        raise EOFError(f"it ends within its header, after {len(block)} bytes")
+    return kinds[size](block, check=False)
+
+
+def _check_spacing(header: Any, path: Path) -> None:
+    """Check the voxel sizes that the file's affine is made of."""
+    if int(header["sform_code"]) > 0:
+        spacing = np.linalg.norm(np.asarray(header.get_sform(), dtype=np.float64)[:3, :3], axis=0)
+    else:
+        spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        found = " x ".join(f"{value:g}" for value in spacing)
+        raise ImageError(
+            f"expected positive voxel sizes in {path}, found {found} mm; mend the header or convert it again"
+        )
