@@ -61,7 +61,7 @@ def setup(debug: bool = False) -> None:
 class Meter(Protocol):
     """What `progress` hands out."""
 
-    def advance(self, amount: float = 1) -> None:
+    def advance(self, amount: int | float = 1) -> None:
         """Count `amount` more of the total as done."""
 
     def update(self, text: str) -> None:
@@ -69,7 +69,7 @@ class Meter(Protocol):
 
 
 @contextmanager
-def progress(description: str, total: float | None) -> Iterator[Meter]:
+def progress(description: str, total: int | float | None) -> Iterator[Meter]:
     """Show how far a piece of work is and how long it will still take.
 
     Args:
@@ -83,7 +83,7 @@ def progress(description: str, total: float | None) -> Iterator[Meter]:
         meter.close()
 
 
-def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int | float | None = None) -> Iterator[T]:
     """Iterate over `items` while showing progress; `total` is their number where they have no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -96,7 +96,7 @@ def track(items: Iterable[T], description: str, total: float | None = None) -> I
 class _Bar:
     """A rich progress bar; nested ones share one display."""
 
-    def __init__(self, description: str, total: float | None) -> None:
+    def __init__(self, description: str, total: int | float | None) -> None:
         global _current
         self._owner = _current is None
         if _current is None:
@@ -116,7 +116,7 @@ class _Bar:
         self._progress = _current
         self._task = self._progress.add_task(description, total=total, text="")
 
-    def advance(self, amount: float = 1) -> None:
+    def advance(self, amount: int | float = 1) -> None:
         self._progress.advance(self._task, amount)
 
     def update(self, text: str) -> None:
@@ -133,13 +133,13 @@ class _Bar:
 class _Lines:
     """A line every few seconds, for log files and pipes."""
 
-    def __init__(self, description: str, total: float | None) -> None:
+    def __init__(self, description: str, total: int | float | None) -> None:
         self._description, self._total = description, total
         self._done, self._text = 0.0, ""
         self._start = self._last = time.monotonic()
         self._spoke = False
 
-    def advance(self, amount: float = 1) -> None:
+    def advance(self, amount: int | float = 1) -> None:
         self._done += amount
         now = time.monotonic()
         if now - self._last >= LINE_SECONDS or (not self._spoke and now - self._start >= QUIET_SECONDS):

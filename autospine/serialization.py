@@ -5,18 +5,14 @@ refused, all of them at once. Only this module knows pydantic.
 """
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from autospine.errors import FormatError
+from autospine.files import write_text
 
 T = TypeVar("T")
 
@@ -69,37 +65,6 @@ def read_json(path: Path, kind: type[T]) -> T:
     return from_json(text, kind, str(path))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file so that it is either complete or unchanged."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` (same endings) that takes its place when the block succeeds.
-
-    The file's folder is made. On an error the temporary file is removed and `path` is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{''.join(path.suffixes)}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~_umask())
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _render(value: Any, indent: str) -> str:
     """JSON with one entry per line, but lists of numbers and short texts on one."""
     inner = indent + "  "
@@ -117,10 +82,10 @@ def _render(value: Any, indent: str) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+_ADAPTERS: dict[Any, Any] = {}
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> Any:
     if kind not in _ADAPTERS:
         _forbid_extra(kind, set())
         _ADAPTERS[kind] = TypeAdapter(kind)

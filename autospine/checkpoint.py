@@ -1,0 +1,76 @@
+"""The one format of weights and training states: safetensors with JSON in the header.
+
+Trainers write it and inference reads it. Nothing in it can run code.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from autospine.errors import FormatError
+from autospine.files import replacing
+
+FORMAT_VERSION = 1
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+    """Write named tensors and JSON facts so that the file is either complete or unchanged.
+
+    Args:
+        path: ends in `.safetensors`.
+        tensors: name -> tensor of any shape; stored contiguously.
+        facts: anything that JSON can hold.
+    """
+    header = {"format_version": str(FORMAT_VERSION), "facts": json.dumps(facts)}
+    stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(stored, temporary, metadata=header)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: the tensors by name, and the facts.
+
+    Raises:
+        FormatError: if the file is missing, damaged or of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no __iter__)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(
+            f"expected weights at {path}, found {error}; train or copy the model again"
+        ) from None
+    if header.get("format_version") != str(FORMAT_VERSION):
+        raise FormatError(
+            f"expected format_version {FORMAT_VERSION} in {path}, found {header.get('format_version')}; "
+            "use the AutoSpine version that wrote it"
+        )
+    return tensors, json.loads(header["facts"])
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's per-parameter state as tensors named `optimizer.<parameter>.<entry>`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{entry}": torch.as_tensor(value)
+        for index, entries in state.items()
+        for entry, value in entries.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `flatten_optimizer` took."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".")
+            state.setdefault(int(index), {})[entry] = tensor
+    whole = optimizer.state_dict()
+    whole["state"] = state
+    optimizer.load_state_dict(whole)

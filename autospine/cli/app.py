@@ -1,0 +1,92 @@
+"""The `autospine` command and what happens when it fails."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+import autospine
+from autospine.errors import AutospineError
+
+app = typer.Typer(
+    name="autospine",
+    help="Self-configuring 3D spine segmentation in CT and MR.",
+    epilog="Errors are one line and exit code 1; add --debug anywhere for the traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS = ("prepare", "learn", "apply", "synthetic")
+"""Modules of this package whose import registers commands, in the order of the help text."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autospine {autospine.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """Self-configuring 3D spine segmentation in CT and MR."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 user's fault, 2 usage, 3 ours, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    for module in COMMANDS:
+        import_module(f"autospine.cli.{module}")
+    try:
+        _check_own_packages()
+        return _run(words, debug)
+    except AutospineError as error:
+        if debug:
+            raise
+        typer.secho(f"autospine: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        return 1
+    except KeyboardInterrupt:
+        typer.echo("autospine: interrupted; run the same command again to go on", err=True)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"autospine: internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of AutoSpine; run again with --debug and report what it prints.",
+            err=True,
+        )
+        return 3
+
+
+def _run(words: list[str], debug: bool) -> int:
+    from autospine import log
+
+    log.setup(debug)
+    try:
+        code = app(words, standalone_mode=True)
+    except SystemExit as stop:
+        code = stop.code
+    return int(code or 0)
+
+
+def _check_own_packages() -> None:
+    """Other distributions are called `planners` and `trainers` too; refuse to work with theirs."""
+    home = Path(autospine.__file__).parents[1]
+    for name in ("planners", "trainers"):
+        found = Path(str(import_module(name).__file__)).parents[1]
+        if found != home:
+            raise AutospineError(
+                f"expected AutoSpine's own package `{name}` in {home}, found another one in {found}; "
+                "uninstall it or give AutoSpine an environment of its own"
+            )

@@ -1,0 +1,67 @@
+"""Options that several commands share, each described once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="Folder with raw/, preprocessed/, results/; by default $AUTOSPINE_WORKSPACE, else this one.",
+        show_default=False,
+    ),
+]
+DatasetName = Annotated[
+    str,
+    typer.Option("--dataset", "-d", help="Dataset by number (1), short name (Dataset001) or whole name."),
+]
+OptionalDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        help="Dataset by number (1), short name (Dataset001) or whole name; by default the last one planned.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Memory that training may take, such as 8GB; by default the GPU's, else half of the free RAM.",
+        show_default=False,
+    ),
+]
+Spacing = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option(
+        "--spacing", help="Voxel size of `fullres` in mm along S P L.", metavar="S P L", show_default=False
+    ),
+]
+Patch = Annotated[
+    tuple[int, int, int] | None,
+    typer.Option("--patch", help="Patch size in voxels along S P L.", metavar="S P L", show_default=False),
+]
+FeatureSize = Annotated[
+    int | None,
+    typer.Option("--feature-size", help="Channels at full resolution, a multiple of 8.", show_default=False),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", "-j", min=1, help="Processes; by default one per core, at most 8.", show_default=False
+    ),
+]
+Configurations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--configuration",
+        "-c",
+        help="Configuration by index or name; may be repeated; by default 0, the recommended one.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

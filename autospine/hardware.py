@@ -1,0 +1,91 @@
+"""What this machine offers: device, memory, number formats."""
+
+import re
+from pathlib import Path
+
+import psutil
+import torch
+
+from autospine.errors import AutospineError, PlanError
+
+RAM_SHARE = 0.5
+"""Share of the free RAM that training may take where there is no GPU."""
+
+_UNITS = {"": 1024**3, "G": 1024**3, "M": 1024**2, "T": 1024**4}
+
+
+def choose_device(wish: str = "auto") -> torch.device:
+    """The device to run on.
+
+    Args:
+        wish: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        AutospineError: if the wish cannot be met.
+    """
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        raise AutospineError(f"expected --device auto, cpu or cuda, found {wish!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise AutospineError(
+            f"expected one of {torch.cuda.device_count()} CUDA devices, found --device {wish}; "
+            "use --device cpu"
+        )
+    return device
+
+
+def memory_budget(device: torch.device, wish: str | None = None) -> tuple[int, str]:
+    """Bytes that training may take, and where the number comes from.
+
+    Args:
+        device: the GPU's memory counts, or the free RAM.
+        wish: such as `8GB`, `500MB` or `8`; None for the default.
+
+    Raises:
+        PlanError: if the wish is not an amount of memory.
+    """
+    if wish is not None:
+        return parse_bytes(wish), "set by --memory"
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory, "memory of the GPU"
+    return int(psutil.virtual_memory().available * RAM_SHARE), "half of the free RAM, as there is no GPU"
+
+
+def parse_bytes(text: str) -> int:
+    """`8GB`, `8 GiB`, `500MB` or `8` (GB) as bytes; units are binary.
+
+    Raises:
+        PlanError: if the text says something else, or nothing above zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise PlanError(f"expected an amount of memory such as 8GB, found {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively (GPUs from Ampere on; AVX512-BF16 and AMX CPUs)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+
+
+def describe(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 1024**3:.0f} GiB"
+    total = psutil.virtual_memory().total / 1024**3
+    return f"CPU, {torch.get_num_threads()} threads, {total:.0f} GiB RAM"
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return frozenset()
+    return frozenset(flags.split())

@@ -1,0 +1,80 @@
+"""A trained model on disk: the folder that training leaves behind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from autospine.checkpoint import load_tensors, save_tensors
+from autospine.errors import ModelError
+from autospine.network.build import build_network
+from autospine.plan import Configuration, Plan
+from autospine.serialization import read_json
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    """`results/DATASET/CONFIGURATION`: a plan and one trained network per fold."""
+
+    path: Path
+    plan: Plan
+    configuration: Configuration
+    folds: tuple[str, ...]
+    """Names of the folds whose training is complete: `0` ... `4`, or `full`."""
+
+    def networks(self, folds: Sequence[str] | None = None) -> list[nn.Module]:
+        """The trained networks, in evaluation mode on the CPU.
+
+        Args:
+            folds: which ones; by default every complete fold.
+
+        Raises:
+            ModelError: if a fold is not there or its weights do not fit the plan.
+        """
+        missing = sorted(set(folds or ()) - set(self.folds))
+        if missing:
+            raise ModelError(
+                f"expected folds among {', '.join(self.folds)}, the complete ones in {self.path}, "
+                f"found {', '.join(missing)}; train them, or leave them out"
+            )
+        return [self._network(self.path / f"fold_{fold}" / WEIGHTS) for fold in folds or self.folds]
+
+    def _network(self, path: Path) -> nn.Module:
+        network = build_network(self.plan, self.configuration)
+        tensors, _ = load_tensors(path)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise ModelError(
+                f"expected weights of the plan's network in {path}, found others: {first}"
+            ) from None
+        return network.eval()
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Read a model folder's plan and find its complete folds.
+
+    Raises:
+        ModelError: if it is no model folder, or no fold is complete.
+    """
+    if not (path / "plan.json").is_file():
+        raise ModelError(
+            f"expected a model folder with plan.json, found none at {path}; name one with -m or train first"
+        )
+    plan = read_json(path / "plan.json", Plan)
+    folds = tuple(sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{WEIGHTS}")))
+    if not folds:
+        raise ModelError(
+            f"expected at least one trained fold in {path}, found none; "
+            f"run `autospine train {path.name} --fold all` first"
+        )
+    return ModelFolder(path=path, plan=plan, configuration=plan.configuration(path.name), folds=folds)
+
+
+def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:
+    """Write a fold's final weights; a fold counts as complete when they are there."""
+    save_tensors(folder / WEIGHTS, network.state_dict(), facts)

@@ -1,0 +1,294 @@
+"""The stages, wired together: what the commands and the demo call."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from autospine.dataset import Case, Dataset, case_modality, find_inputs, load_dataset
+from autospine.errors import AutospineError, DatasetError, FormatError, WorkspaceError
+from autospine.evaluation import Evaluation
+from autospine.fingerprint import Fingerprint, measure
+from autospine.folds import (
+    FULL,
+    Fold,
+    classes_missing,
+    fold_cases,
+    full_fold,
+    make_folds,
+    read_folds,
+    write_folds,
+)
+from autospine.hardware import bfloat16_pays, memory_budget
+from autospine.images import read_volume, write_labels
+from autospine.inference import ModelFolder, Predictor
+from autospine.log import get_logger
+from autospine.plan import Configuration, Plan
+from autospine.preprocessing import StoredCase, preprocess_dataset
+from autospine.serialization import read_json, write_json
+from autospine.verify import Report, verify
+from autospine.workspace import DatasetLocation
+from planners.planner import Budget, Overrides, make_plan
+from trainers.cross_validation import Task, train_folds
+from trainers.settings import Settings
+
+logger = get_logger(__name__)
+
+FINGERPRINT, PLAN, FOLDS_FILE = "fingerprint.json", "plan.json", "folds.json"
+
+
+def default_workers() -> int:
+    """One process per core, at most eight."""
+    return min(os.cpu_count() or 1, 8)
+
+
+def check(location: DatasetLocation) -> Report:
+    """Verify a dataset and log what is noteworthy."""
+    report = verify(load_dataset(location.raw))
+    for note in report.notes:
+        logger.info("%s", note)
+    return report
+
+
+def fingerprint(location: DatasetLocation) -> tuple[Dataset, Fingerprint]:
+    """Verify and measure a dataset; writes `fingerprint.json`.
+
+    Raises:
+        DatasetError: listing every fault of every case.
+    """
+    report = check(location)
+    report.raise_if_bad()
+    measured = measure(report.dataset)
+    write_json(location.preprocessed / FINGERPRINT, measured)
+    return report.dataset, measured
+
+
+def plan(
+    location: DatasetLocation,
+    *,
+    device: torch.device,
+    memory: str | None = None,
+    overrides: Overrides | None = None,
+) -> Plan:
+    """Decide on a measured dataset (measured now if it was not); writes `plan.json` and `folds.json`.
+
+    `folds.json` is kept where there is one, since it may have been edited.
+
+    Raises:
+        PlanError: if no patch fits the budget or the overrides contradict each other.
+    """
+    path = location.preprocessed / FINGERPRINT
+    if path.is_file():
+        dataset, measured = load_dataset(location.raw), read_json(path, Fingerprint)
+        if [case.name for case in measured.cases] != [case.name for case in dataset.cases]:
+            dataset, measured = fingerprint(location)
+    else:
+        dataset, measured = fingerprint(location)
+    bytes_, reason = memory_budget(device, memory)
+    budget = Budget(
+        memory_bytes=bytes_,
+        gpu=device.type == "cuda",
+        precision="bfloat16" if bfloat16_pays(device) else "float32",
+        reason=reason,
+    )
+    planned = make_plan(dataset, measured, budget, overrides)
+    write_json(location.preprocessed / PLAN, planned)
+    try:
+        _split(location, dataset, measured)
+    except DatasetError as error:
+        logger.warning("%s", error)
+    return planned
+
+
+def read_plan(location: DatasetLocation) -> Plan:
+    """The plan of a dataset.
+
+    Raises:
+        WorkspaceError: if it has not been planned.
+    """
+    path = location.preprocessed / PLAN
+    if not path.is_file():
+        raise WorkspaceError(
+            f"expected a plan of {location.name} at {path}, found none; "
+            f"run `autospine plan-and-preprocess -d {location.name}` first"
+        )
+    return read_json(path, Plan)
+
+
+def preprocess(
+    location: DatasetLocation, configuration: Configuration, workers: int | None = None
+) -> tuple[Dataset, dict[str, StoredCase]]:
+    """Store every case for a configuration, if it is not stored yet."""
+    dataset = load_dataset(location.raw)
+    folder = location.preprocessed / configuration.name
+    stored = preprocess_dataset(
+        dataset, read_plan(location), configuration, folder, workers or _workers_for(len(dataset.cases))
+    )
+    return dataset, {case.name: case for case in stored}
+
+
+def train(
+    location: DatasetLocation,
+    configuration: str,
+    fold: str,
+    settings: Settings,
+    *,
+    minutes: float | None = None,
+) -> Evaluation | None:
+    """Train folds of a configuration.
+
+    Args:
+        location: a planned dataset.
+        configuration: index or name.
+        fold: `all`, the index of one fold, or `full`.
+        settings: the user's choices.
+        minutes: time for everything; the schedule is fitted to it.
+
+    Returns:
+        The cross-validation so far, None for `full`.
+
+    Raises:
+        PlanError: if there is no such configuration.
+        WorkspaceError: if there is no such fold or no plan.
+    """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    planned = read_plan(location)
+    chosen = planned.configuration(configuration)
+    dataset = load_dataset(location.raw)
+    folds = choose_folds(location, dataset, fold)
+    dataset, stored = preprocess(location, chosen)
+    task = Task(
+        dataset=dataset,
+        plan=planned,
+        configuration=chosen,
+        stored=stored,
+        folder=location.results / chosen.name,
+    )
+    return train_folds(task, folds, settings, deadline=deadline)
+
+
+def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:
+    """The folds that a word of the command line stands for.
+
+    Raises:
+        WorkspaceError: if there is no such fold.
+        DatasetError: if there are too few subjects for cross-validation.
+    """
+    if fold == FULL:
+        return (full_fold(dataset),)
+    path = location.preprocessed / FOLDS_FILE
+    if not path.is_file():
+        _split(location, dataset, read_json(location.preprocessed / FINGERPRINT, Fingerprint))
+    folds = read_folds(path, dataset)
+    if fold == "all":
+        return folds
+    found = tuple(candidate for candidate in folds if candidate.name == fold)
+    if not found:
+        known = ", ".join(candidate.name for candidate in folds)
+        raise WorkspaceError(f"expected --fold all, full or one of {known}, found {fold!r}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predicted:
+    """What became of the cases to predict."""
+
+    written: tuple[Path, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+    """Case -> what went wrong."""
+
+
+def predict(
+    model: ModelFolder,
+    inputs: Path,
+    output: Path,
+    *,
+    device: torch.device,
+    folds: Sequence[str] | None = None,
+    overwrite: bool = True,
+) -> Predicted:
+    """Predict cases with the ensemble of a model's folds, each onto its own grid.
+
+    A case that fails is reported and the others go on.
+
+    Args:
+        model: an opened model folder.
+        inputs: an image, a folder of images or DICOM.
+        output: folder for `CASE.ext`; made if absent.
+        device: where the networks run.
+        folds: which networks; by default every complete one.
+        overwrite: whether cases that are there already are predicted again.
+
+    Raises:
+        WorkspaceError: if `output` is a file.
+        DatasetError: if there is nothing to predict.
+    """
+    if output.exists() and not output.is_dir():
+        raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
+    cases = find_inputs(inputs, model.plan.channels)
+    predictor = Predictor(
+        plan=model.plan,
+        configuration=model.configuration,
+        networks=model.networks(folds),
+        device=device,
+    )
+    written, failed = [], {}
+    for index, case in enumerate(cases, start=1):
+        target = output / f"{case.name}{model.plan.file_ending}"
+        if target.is_file() and not overwrite:
+            logger.info("%s is there already", target)
+            written.append(target)
+            continue
+        try:
+            _predict_case(predictor, case, target, f"{case.name} ({index}/{len(cases)})")
+            written.append(target)
+        except AutospineError as error:
+            failed[case.name] = str(error)
+            logger.error("%s: %s", case.name, error)
+    return Predicted(written=tuple(written), failed=failed)
+
+
+def _predict_case(predictor: Predictor, case: Case, target: Path, description: str) -> None:
+    volume = read_volume(case.images)
+    for note in volume.notes:
+        logger.info("%s: %s", case.name, note)
+    modality = case_modality(case, volume)
+    if case.modality is None:
+        logger.info("%s is taken for %s by its intensities", case.name, modality)
+    write_labels(target, predictor.predict(volume, modality, description), volume.stored)
+
+
+def _split(location: DatasetLocation, dataset: Dataset, measured: Fingerprint) -> None:
+    """Write `folds.json` unless it is there and fits.
+
+    Raises:
+        DatasetError: if there are fewer subjects than folds.
+    """
+    path = location.preprocessed / FOLDS_FILE
+    cases = fold_cases(
+        dataset,
+        {case.name: case.modality for case in measured.cases},
+        {
+            case.name: frozenset(index for index, voxels in enumerate(case.class_voxels) if voxels)
+            for case in measured.cases
+        },
+    )
+    if path.is_file():
+        try:
+            read_folds(path, dataset)
+            return
+        except FormatError as error:
+            logger.warning("folds.json does not fit the dataset any more and is made anew: %s", error)
+    folds = make_folds(cases)
+    write_folds(path, dataset.name, folds)
+    for name, missing in classes_missing(folds, cases).items():
+        names = ", ".join(dataset.labels.names[index] for index in sorted(missing))
+        logger.warning("fold %s trains without %s: too few subjects have it", name, names)
+
+
+def _workers_for(cases: int) -> int:
+    """Processes that pay: starting one costs as much as preprocessing several small cases."""
+    return 1 if cases < 16 else default_workers()

@@ -1,0 +1,176 @@
+"""Training of one fold: the loop and its checkpoints."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autospine.checkpoint import load_tensors, save_tensors
+from autospine.data import Batch, PatchBatches
+from autospine.errors import TrainingError
+from autospine.inference import save_weights
+from autospine.log import Meter, get_logger, progress
+from autospine.plan import Configuration, Plan
+from autospine.preprocessing import StoredCase
+from autospine.serialization import to_json
+from trainers.learner import Learner, Step
+from trainers.record import Record
+from trainers.schedule import Clock, learning_rate
+from trainers.settings import Settings
+
+logger = get_logger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
+
+CACHE_BYTES = 4 * 1024**3
+"""Decompressed cases that are kept in memory."""
+
+ENDLESS = 10**9
+"""Steps of a schedule that only time ends."""
+
+PATIENCE = 20
+"""Steps in a row that may have non-finite gradients."""
+
+
+class FoldTrainer:
+    """Trains one network and leaves its averaged weights in the fold's folder.
+
+    A checkpoint is written at the end of each epoch, and gone on from where there is one.
+
+    Args:
+        plan: labels and channels.
+        configuration: network and recipe.
+        cases: stored training cases.
+        folder: where checkpoint, metrics and weights go.
+        name: of the fold.
+        settings: the user's choices.
+
+    Raises:
+        TrainingError: if the checkpoint belongs to another plan.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        configuration: Configuration,
+        cases: Sequence[StoredCase],
+        folder: Path,
+        name: str,
+        settings: Settings,
+    ) -> None:
+        self._configuration = settings.applied(configuration)
+        self._identity = to_json(configuration.network) + str(configuration.spacing_mm) + to_json(plan.labels)
+        self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
+        self.learner = Learner(plan, self._configuration, seed=settings.seed, device=settings.device)
+        self._clock = Clock(total_steps=ENDLESS)
+        epochs = self._resume()
+        self._record = Record(
+            folder, title=f"{plan.dataset}, fold {name}", classes=plan.labels.names, epochs=epochs
+        )
+        self._not_finite = 0
+
+    def run(self, seconds: float | None) -> nn.Module:
+        """Train to the end and return the network with its averaged weights.
+
+        Args:
+            seconds: time to fit the schedule into; None to take the planned number of epochs.
+        """
+        recipe = self._configuration.training
+        by_time = seconds is not None and self._settings.epochs is None
+        self._clock.total_steps = ENDLESS if by_time else recipe.epochs * recipe.iterations_per_epoch
+        self._clock.seconds = seconds
+        batches = self._batches()
+        try:
+            self._clock.start()
+            with progress(f"fold {self._name}, training", 100) as meter:
+                self._train(batches, meter)
+        finally:
+            batches.close()
+        network = self.learner.averaged()
+        facts = {"fold": self._name, "steps": self._clock.step, "epochs": len(self._record.rows)}
+        save_weights(self._folder, network, facts)
+        (self._folder / CHECKPOINT).unlink(missing_ok=True)
+        return network
+
+    def _batches(self) -> PatchBatches:
+        recipe = self._configuration.training
+        return PatchBatches(
+            self._cases,
+            self._configuration,
+            seed=self._settings.seed,
+            start=self._clock.step,
+            stop=max(recipe.epochs * recipe.iterations_per_epoch, self._clock.total_steps),
+            workers=self._settings.workers,
+            cache_bytes=CACHE_BYTES,
+        )
+
+    def _train(self, batches: PatchBatches, meter: Meter) -> None:
+        stream, percent = iter(batches), 0.0
+        while not self._clock.done:
+            began, waited = time.monotonic(), batches.seconds_waited
+            steps: list[Step] = []
+            while len(steps) < self._configuration.training.iterations_per_epoch and not self._clock.done:
+                steps.append(self._step(stream))
+                meter.advance(100 * self._clock.progress - percent)
+                percent = 100 * self._clock.progress
+            row = self._record.add(
+                steps,
+                self.learner.network,
+                step=self._clock.step,
+                progress=round(self._clock.progress, 5),
+                learning_rate=self._rate(),
+                seconds=round(time.monotonic() - began, 2),
+                seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
+            )
+            meter.update(_summary(row))
+            self._save()
+
+    def _step(self, stream: Iterator[Batch]) -> Step:
+        batch = next(stream)
+        step = self.learner.step(batch.images, batch.labels, self._rate())
+        self._clock.tick()
+        self._not_finite = 0 if step.finite else self._not_finite + 1
+        if self._not_finite == PATIENCE:
+            raise TrainingError(
+                f"expected finite gradients in fold {self._name}, found none in {PATIENCE} steps in a row; "
+                "plan with a smaller learning rate or float32 and train again"
+            )
+        return step
+
+    def _rate(self) -> float:
+        recipe = self._configuration.training
+        return learning_rate(self._clock.progress, recipe.learning_rate, recipe.warmup_fraction)
+
+    def _save(self) -> None:
+        facts = {
+            "identity": self._identity,
+            "step": self._clock.step,
+            "progress": self._clock.progress,
+            "epochs": len(self._record.rows),
+        }
+        save_tensors(self._folder / CHECKPOINT, self.learner.tensors(), facts)
+
+    def _resume(self) -> int:
+        """Go on from the checkpoint, if there is one; the number of epochs that it has behind it."""
+        path = self._folder / CHECKPOINT
+        if not path.is_file():
+            return 0
+        tensors, facts = load_tensors(path)
+        if facts["identity"] != self._identity:
+            raise TrainingError(
+                f"expected a checkpoint of the present plan in {path}, found one of another plan; "
+                f"move {self._folder} away to train anew, or restore the plan"
+            )
+        self.learner.restore(tensors)
+        self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
+        logger.info("fold %s goes on after epoch %d", self._name, facts["epochs"])
+        return int(facts["epochs"])
+
+
+def _summary(row: dict[str, Any]) -> str:
+    dice = [value for value in row["pseudo_dice"].values() if value is not None]
+    mean = f", Dice {sum(dice) / len(dice):.2f}" if dice else ""
+    return f"epoch {row['epoch']}, loss {row['loss']:.3f}{mean}" if row["loss"] is not None else ""

@@ -1,0 +1,132 @@
+"""The network with everything that changes while it learns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from autospine.checkpoint import flatten_optimizer, restore_optimizer
+from autospine.network.build import build_network
+from autospine.plan import Configuration, Plan
+from trainers.loss import SegmentationLoss
+
+BETAS = (0.9, 0.98)
+"""AdamW's: a shorter memory of squared gradients than usual suits transformers (nnU-Net's Primus recipe)."""
+
+AVERAGED_SHARE = 0.05
+"""Early on the averaged weights look back over this share of the steps so far."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What one optimiser step showed."""
+
+    loss: float
+    cross_entropy: float
+    dice: tuple[float, ...]
+    """Soft Dice of each foreground class on the training patches."""
+
+    finite: bool
+    """Whether the step was taken; one with a non-finite gradient is not."""
+
+
+class Learner:
+    """Network, optimiser and averaged weights of one fold.
+
+    Args:
+        plan: labels and channels.
+        configuration: network and recipe.
+        seed: of the first weights.
+        device: where training runs.
+    """
+
+    def __init__(self, plan: Plan, configuration: Configuration, *, seed: int, device: torch.device) -> None:
+        self.recipe = configuration.training
+        self.device = device
+        torch.manual_seed(seed)
+        self.network = build_network(plan, configuration).to(device)
+        self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        self._loss = SegmentationLoss(plan.labels, self.recipe.lambda_ce).to(device)
+        self._optimizer = torch.optim.AdamW(
+            _decay_groups(self.network, self.recipe.weight_decay), betas=BETAS, fused=True
+        )
+        self._updates = 0
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> Step:
+        """One optimiser step.
+
+        Args:
+            images: (B, C, S, P, L), normalised.
+            labels: (B, S, P, L), stored indices.
+            rate: learning rate.
+        """
+        self.network.train()
+        images, labels = images.to(self.device), labels.to(self.device)
+        bfloat16 = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = self.network(images)
+        loss, cross_entropy, dice = self._loss(logits, labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.step()
+            self._average()
+        return Step(
+            loss=float(loss.detach()),
+            cross_entropy=float(cross_entropy),
+            dice=tuple(dice.tolist()),
+            finite=finite,
+        )
+
+    def averaged(self) -> nn.Module:
+        """The network with its averaged weights, in evaluation mode; training ends with it."""
+        self.network.load_state_dict(self._averaged)
+        return self.network.eval()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything that a checkpoint keeps, by name."""
+        return {
+            **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
+            **{f"averaged.{name}": tensor for name, tensor in self._averaged.items()},
+            **flatten_optimizer(self._optimizer),
+            "updates": torch.tensor(self._updates),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `tensors` took."""
+        self.network.load_state_dict(_part(tensors, "network."))
+        self._averaged = {
+            name: tensor.to(self.device) for name, tensor in _part(tensors, "averaged.").items()
+        }
+        restore_optimizer(self._optimizer, tensors)
+        self._updates = int(tensors["updates"])
+        torch.set_rng_state(tensors["random"])
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average towards the weights, over a window that grows to the plan's decay."""
+        self._updates += 1
+        weight = max(1 - self.recipe.ema_decay, 1 / (1 + AVERAGED_SHARE * self._updates))
+        now = self.network.state_dict()
+        floating = [name for name, tensor in now.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self._averaged[n] for n in floating], [now[n] for n in floating], weight)
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Matrices and kernels decay; biases, norms, bias tables, fusion weights and gammas do not."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        matrix = parameter.ndim >= 2 and "bias" not in name
+        (decayed if matrix else free).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

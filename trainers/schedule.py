@@ -1,0 +1,61 @@
+"""How far training is, and what the learning rate is there."""
+
+import time
+from dataclasses import dataclass
+from math import cos, pi
+
+FINAL = 0.01
+"""Share of the peak learning rate at the very end."""
+
+
+def learning_rate(progress: float, peak: float, warmup: float) -> float:
+    """Linear rise to `peak`, then a cosine to `FINAL` of it.
+
+    Args:
+        progress: in [0, 1].
+        peak: largest learning rate.
+        warmup: share of the progress spent rising, in [0, 1).
+    """
+    if progress < warmup:
+        return peak * max(progress / warmup, FINAL)
+    along = (progress - warmup) / (1 - warmup)
+    return peak * (FINAL + (1 - FINAL) * 0.5 * (1 + cos(pi * min(along, 1.0))))
+
+
+@dataclass(slots=True)
+class Clock:
+    """Training progress by steps, or by time where time runs out first.
+
+    Resuming goes on from the progress that was reached, whatever time is given now.
+    """
+
+    total_steps: int
+    step: int = 0
+    progress: float = 0.0
+    """In [0, 1]; 1 is the end."""
+
+    seconds: float | None = None
+    """Time given from `start` on; None for as long as the steps take."""
+
+    _began: float = 0.0
+    _base: float = 0.0
+
+    def start(self) -> None:
+        """Begin, or go on, now."""
+        self._began, self._base = time.monotonic(), self.progress
+
+    def tick(self) -> None:
+        """Count one step."""
+        self.step += 1
+        self.progress = max(self.progress, self.step / self.total_steps, self._by_time())
+
+    @property
+    def done(self) -> bool:
+        """Whether the end is reached."""
+        return self.progress >= 1.0
+
+    def _by_time(self) -> float:
+        if self.seconds is None:
+            return 0.0
+        share = (time.monotonic() - self._began) / max(self.seconds, 1e-9)
+        return self._base + (1 - self._base) * min(share, 1.0)

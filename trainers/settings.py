@@ -1,0 +1,44 @@
+"""What the user may choose for a run without planning again."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from autospine.errors import TrainingError
+from autospine.plan import Configuration
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Choices for one run; None leaves the plan's."""
+
+    epochs: int | None = None
+    """Epochs per fold; with a time limit, whichever ends first."""
+
+    iterations: int | None = None
+    """Optimiser steps per epoch."""
+
+    seed: int = 0
+    """Of the first weights and of every patch."""
+
+    workers: int = 0
+    """Processes that make patches; 0 is a thread of this process."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("iterations", self.iterations)):
+            if value is not None and value < 1:
+                raise TrainingError(f"expected --{name} of at least 1, found {value}")
+
+    def applied(self, configuration: Configuration) -> Configuration:
+        """The configuration with these choices in it."""
+        training = configuration.training
+        return replace(
+            configuration,
+            training=replace(
+                training,
+                epochs=self.epochs or training.epochs,
+                iterations_per_epoch=self.iterations or training.iterations_per_epoch,
+            ),
+        )
