@@ -411,6 +411,9 @@ def _vessels(stage: Stage) -> None:
     aorta = smooth_max(space.ellipse((left, front), (10.5, 10.5)), span, 3.0) + np.float32(0.4) * stage.ragged
     stage.tube("wall", aorta)
     stage.tube("blood", aorta + np.float32(1.5))
+    # Calcium lies in patches in the wall, more of it in worn bodies: where the coarse texture is high.
+    patch = np.clip(2 * (stage.picture.cloud - np.float32(2.4 - stage.picture.palette.infiltration)), 0, 1)
+    stage.tube("calcium", np.abs(aorta + np.float32(0.8)) - np.float32(0.9) * patch + np.float32(1 - patch))
     span = smooth_max(floor, space.z - np.float32(z["T9"]), 2.0)
     cava = smooth_max(space.ellipse((-19, front + 3), (12, 9)), span, 3.0)
     stage.tube("blood", cava + np.float32(0.8) * stage.ragged)

@@ -3,7 +3,6 @@
 import csv
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -177,17 +176,12 @@ def _run(jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None]
             report(len(rows), len(jobs))
         return [rows[job.name] for job in jobs]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         for future in as_completed([pool.submit(_make, job) for job in jobs]):
             row = future.result()
             rows[row.case] = row
             report(len(rows), len(jobs))
     return [rows[job.name] for job in jobs]
-
-
-def _one_thread() -> None:
-    """Keep a worker to one thread: the cases are what is shared out."""
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _make(job: _Job) -> _Row:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from autospine.errors import DatasetError
 from autospine.geometry import Grid
 from autospine.labels import DISC_OFFSET, VERSE
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
@@ -15,7 +16,7 @@ from autospine.phantom.canal import draw_canal, paint_canal
 from autospine.phantom.intensity import Contrast, Palette, blur, finish_ct, finish_mr, sample_palette
 from autospine.phantom.picture import new_picture
 from autospine.phantom.sacrum import segments
-from autospine.phantom.scan import View, canonical_grid, reoriented, sample_view
+from autospine.phantom.scan import ORIENTATIONS, View, canonical_grid, reoriented, sample_view
 from autospine.phantom.shapes import FAR_MM
 from autospine.phantom.skeleton import (
     Skeleton,
@@ -61,6 +62,15 @@ class PhantomSettings:
     """Whether a CT shows the table under the patient; None leaves it out in one case of four."""
     metal: bool | None = None
     """Whether there are screws in the spine; None draws them in one case of thirty."""
+
+    def __post_init__(self) -> None:
+        if self.orientation is not None and self.orientation not in ORIENTATIONS:
+            raise DatasetError(
+                f"expected an orientation of three letters such as LPS or RAS, found {self.orientation!r}"
+            )
+        for name, values in (("spacing_mm", self.spacing_mm), ("size_mm", self.size_mm)):
+            if values is not None and min(values) <= 0:
+                raise DatasetError(f"expected three positive numbers for {name}, found {values}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from autospine.phantom.anatomy import Spine
-from autospine.phantom.shapes import Array, Capsule, Custom, Ellipsoid, Frame, Number, Part, Plate, Point
+from autospine.phantom.shapes import Array, Capsule, Custom, Ellipsoid, Frame, Part, Plate, Point
 
 _HEIGHTS = (30.0, 26.0, 22.0, 18.0, 15.0)
 _WIDTHS = (50.0, 38.0, 31.0, 26.0, 22.0)
@@ -61,10 +61,10 @@ def segments(spine: Spine) -> tuple[Segment, ...]:
     return tuple(result)
 
 
-def segment_parts(chain: tuple[Segment, ...], index: int, *, blend: Number) -> tuple[Part, ...]:
+def segment_parts(chain: tuple[Segment, ...], index: int) -> tuple[Part, ...]:
     """Return the solids of one segment in its own frame; foramina are carved by `foramina`."""
     s = chain[index]
-    parts = [Part(shape=_block(s, first=index == 0), blend_mm=blend), *_wings(chain, index)]
+    parts = [Part(shape=_block(s, first=index == 0), blend_mm=3), *_wings(chain, index)]
     roof = s.depth / 2 + s.canal[1] + 2.0
     half = s.canal[0] / 2
     if index < 4:

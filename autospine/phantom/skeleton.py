@@ -147,7 +147,7 @@ def paint_sacrum(skeleton: Skeleton, chain: tuple[Segment, ...]) -> None:
     whole = np.full(raster.shape, FAR_MM, dtype=np.float32)
     seen = False
     for index, segment in enumerate(chain):
-        drawn = render(raster, segment.frame, segment_parts(chain, index, blend=3), margin_mm=_MARGIN_MM + 2)
+        drawn = render(raster, segment.frame, segment_parts(chain, index), margin_mm=_MARGIN_MM + 2)
         if drawn is not None:
             seen = True
             whole[drawn[0]] = smooth_min(whole[drawn[0]], drawn[1], 5.0)
@@ -195,7 +195,7 @@ def _rib(vertebra: Vertebra, side: int) -> list[Part]:
     """Return one rib as a chain of flattened rods; the last two float."""
     s = vertebra.size
     number = int(vertebra.name[1:])
-    k = s.height / table_height(number)
+    k = s.height / _usual_height(number)
     chest = float(np.interp(number, [1, 3, 6, 9, 12], [55, 88, 118, 124, 118])) * k
     slope = float(np.interp(number, [1, 6, 12], [0.25, 0.5, 0.75]))
     rear = s.depth / 2 + s.canal_depth + 14
@@ -222,7 +222,7 @@ def _rib(vertebra: Vertebra, side: int) -> list[Part]:
     ]
 
 
-def table_height(number: int) -> float:
+def _usual_height(number: int) -> float:
     """Return the usual height in mm of a thoracic body, by which ribs are scaled."""
     return 16.0 + 0.7 * min(number, 12)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from autospine.errors import DatasetError
 from autospine.labels import DISC_OFFSET, VERSE
 from autospine.phantom import PhantomSettings, by_structure, generate
 from autospine.phantom.anatomy import CANAL, SACRUM, table_size
@@ -42,6 +43,14 @@ def test_same_seed_gives_the_same_bytes(lumbar: Phantom) -> None:
 def test_another_seed_gives_another_spine(lumbar: Phantom) -> None:
     other = generate(CT, 2)
     assert other.grid != lumbar.grid or not np.array_equal(other.labels, lumbar.labels)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"orientation": "LRS"}, {"spacing_mm": (1.0, 0.0, 1.0)}, {"size_mm": (-1.0, 9.0, 9.0)}]
+)
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(DatasetError, match="expected"):
+        dataclasses.replace(CT, **wrong)
 
 
 def test_types_and_shapes(lumbar: Phantom) -> None:
