@@ -11,7 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.network.normalisation import norm_act
+from autospine.network.upsampling import convolve_upsampled
 from autospine.types import Shape3
+
+COMPOSED_VOXELS = 8192
+"""Coarse voxels from which composing up-sampling and convolution pays; below, composing the kernels costs
+more."""
 
 
 class Convolution(nn.Module):
@@ -34,11 +39,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B S P L D"]:
         """Return the convolved feature map."""
-        weight = self.weight.to(x.dtype)
-        if weight.shape[1] == 1:
-            return F.linear(x, weight.flatten(1))
-        padding = weight.shape[1] // 2
-        return channels_last(F.conv3d(channels_first(x), channels_first(weight), padding=padding))
+        return convolve(x, self.weight)
 
 
 class ResidualBlock(nn.Module):
@@ -60,10 +61,20 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B S P L D"]:
         """Return the block's output, of the input's spatial size."""
-        y = self.conv2(norm_act(self.conv1(x)))
+        return self.finish(self.conv1(x), x if self.conv3 is None else self.conv3(x))
+
+    def entry_weights(self) -> tuple[Float[Tensor, "D 3 3 3 C"], Float[Tensor, "D C"]]:
+        """Return the weights of the first convolution and of the shortcut, where channels change."""
         if self.conv3 is None:
-            return norm_act(y, x)
-        return norm_act(y, self.conv3(x), normalise_residual=True)
+            raise ValueError("Expected a block that changes channels, found one that keeps them.")
+        return self.conv1.weight, self.conv3.weight.flatten(1)
+
+    def finish(
+        self, first: Float[Tensor, "B S P L D"], shortcut: Float[Tensor, "B S P L D"]
+    ) -> Float[Tensor, "B S P L D"]:
+        """Return the block's output, given that of its first convolution and of its shortcut."""
+        y = self.conv2(norm_act(first))
+        return norm_act(y, shortcut, normalise_residual=self.conv3 is not None)
 
 
 class UpBlock(nn.Module):
@@ -86,10 +97,40 @@ class UpBlock(nn.Module):
         self, x: Float[Tensor, "B s p l C"], skip: Float[Tensor, "B S P L D"]
     ) -> Float[Tensor, "B S P L D"]:
         """Return the feature map at the skip connection's size."""
-        weight = cast(self.transposed, x.dtype)
-        up = channels_last(F.conv_transpose3d(channels_first(x), weight, stride=self.stride))
+        if self.stride == (2, 2, 2) and x[..., 0].numel() >= COMPOSED_VOXELS:
+            return self._composed(x, skip)
+        up = upsample(x, self.transposed, self.stride)
         out: Tensor = self.block(torch.cat((up, skip), dim=-1))
         return out
+
+    def _composed(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return the same without the up-sampled map and the concatenation.
+
+        Convolutions of a concatenation are sums of convolutions, and those of the up-sampled part are
+        composed with the up-sampling.
+        """
+        conv1, conv3 = self.block.entry_weights()
+        c = skip.shape[-1]
+        first = convolve_upsampled(x, self.transposed, conv1[..., :c]) + convolve(skip, conv1[..., c:])
+        projected = torch.einsum("cmstu,dm->cdstu", self.transposed, conv3[:, :c])
+        shortcut = upsample(x, projected, self.stride) + F.linear(skip, conv3[:, c:].to(skip.dtype))
+        return self.block.finish(first, shortcut)
+
+
+def convolve(x: Float[Tensor, "B S P L C"], weight: Float[Tensor, "D k k k C"]) -> Float[Tensor, "B S P L D"]:
+    """Return the zero-padded convolution of x, of x's size and dtype."""
+    weight = weight.to(x.dtype)
+    if weight.shape[1] == 1:
+        return F.linear(x, weight.flatten(1))
+    padding = weight.shape[1] // 2
+    return channels_last(F.conv3d(channels_first(x), channels_first(weight), padding=padding))
+
+
+def upsample(
+    x: Float[Tensor, "B s p l C"], transposed: Float[Tensor, "C D _ _ _"], stride: Shape3
+) -> Float[Tensor, "B S P L D"]:
+    """Return the transposed convolution of x, whose kernel is its stride, in x's dtype."""
+    return channels_last(F.conv_transpose3d(channels_first(x), cast(transposed, x.dtype), stride=stride))
 
 
 def channels_first(x: Tensor) -> Tensor:

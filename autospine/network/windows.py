@@ -1,7 +1,6 @@
 """Geometry of attention windows: which token lies in which window, at which offset, and who may see whom."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from autospine.network.constants import constant
 from autospine.types import Shape3
 
 MASKED_LOGIT = -100.0
@@ -54,7 +54,7 @@ class WindowLayout:
         return self.window[0] * self.window[1] * self.window[2]
 
 
-@lru_cache(maxsize=128)
+@constant
 def window_layout(grid: Shape3, window: Shape3, shifted: bool, device: torch.device) -> WindowLayout:
     """Return the layout of a grid under a window; kept for the next call with the same arguments.
 
@@ -85,7 +85,7 @@ def window_layout(grid: Shape3, window: Shape3, shifted: bool, device: torch.dev
     return _layout(index, tokens, size, device, query_mask, key_mask)
 
 
-@lru_cache(maxsize=64)
+@constant
 def merging_layout(grid: Shape3, stride: Shape3, device: torch.device) -> WindowLayout:
     """Return the layout of a grid whose windows are the cells of a merging, tokens in `MERGING_ORDER`."""
     offsets = list(product(*(range(step) for step in stride)))
@@ -95,7 +95,7 @@ def merging_layout(grid: Shape3, stride: Shape3, device: torch.device) -> Window
     return _layout(index, tokens, stride, device)
 
 
-@lru_cache(maxsize=64)
+@constant
 def relative_position_index(window: Shape3, table_window: Shape3, device: torch.device) -> Tensor:
     """Return for each pair of tokens of a window the row of the bias table that holds their offset.
 

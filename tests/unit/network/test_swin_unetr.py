@@ -108,6 +108,13 @@ def test_checkpointing_changes_nothing_but_memory() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_inference_first_does_not_spoil_training() -> None:
+    net = plain(window_size=(3, 2, 5))
+    with torch.inference_mode():
+        net(image())
+    net(image()).sum().backward()
+
+
 def test_builds_without_memory() -> None:
     with torch.device("meta"):
         net = adaptive(window_size=7, drop_path=0.1)

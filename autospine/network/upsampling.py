@@ -1,0 +1,89 @@
+"""A 3x3x3 convolution of an up-sampled feature map, computed on the coarse grid.
+
+Transposed convolution with kernel and stride 2 followed by a 3x3x3 convolution is linear: each of the eight
+voxels of a coarse cell is a 2x2x2 convolution of the coarse map with a kernel composed of the two. That takes
+64 multiplications per coarse voxel and pair of channels where the two steps take 224, and keeps no up-sampled
+map for the backward pass.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from autospine.network.constants import constant
+
+
+def convolve_upsampled(
+    x: Float[Tensor, "B s p l C"],
+    transposed: Float[Tensor, "C M 2 2 2"],
+    weight: Float[Tensor, "D 3 3 3 M"],
+) -> Float[Tensor, "B S P L D"]:
+    """Return the zero-padded convolution with `weight` of x up-sampled by `transposed`, at twice x's size."""
+    kernel = _compose(transposed, weight).to(x.dtype)
+    coarse = F.conv3d(x.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), padding=1)
+    fine: Tensor = _Interleave.apply(coarse.permute(0, 2, 3, 4, 1))  # type: ignore[no-untyped-call]
+    return fine
+
+
+def _compose(transposed: Tensor, weight: Tensor) -> Tensor:
+    """Return the coarse kernel (8 D, 2, 2, 2, C), its outputs ordered by the parities (S, P, L), then D."""
+    c, m = transposed.shape[:2]
+    d = weight.shape[0]
+    products = weight.reshape(-1, m) @ transposed.transpose(0, 1).reshape(m, -1)
+    products = products.view(d, 27, c, 8).transpose(1, 2).reshape(d * c, 216)
+    kernel = products @ _meetings(weight.device, weight.dtype)
+    return kernel.view(d, c, 8, 2, 2, 2).permute(2, 0, 3, 4, 5, 1).reshape(8 * d, 2, 2, 2, c)
+
+
+@constant
+def _meetings(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return (216, 64): whether a pair of fine taps is part of an output parity's coarse tap, on all axes.
+
+    Rows are (fine tap (S, P, L), parity of the up-sampled voxel), columns (output parity, coarse tap). On one
+    axis, parity p and coarse tap t meet fine tap d and parity r where 2 (t + p - 1) + r = p + d - 1.
+    """
+    sizes = (2, 2, 3, 2)
+    p, t, d, r = torch.meshgrid(*(torch.arange(n) for n in sizes), indexing="ij")
+    axis = (2 * (t + p - 1) + r == p + d - 1).to(device, dtype)
+    joint = torch.einsum("ptdr,ques,vwfx->defrsxpqvtuw", axis, axis, axis)
+    return joint.reshape(216, 64)
+
+
+class _Interleave(torch.autograd.Function):
+    """From (B, s + 1, p + 1, l + 1, 8 D), eight parts with corners of their own, to (B, S, P, L, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, coarse: Tensor) -> Tensor:
+        ctx.shape = coarse.shape
+        batch, s, p, left, channels = coarse.shape
+        fine = coarse.new_empty(batch, 2 * s - 2, 2 * p - 2, 2 * left - 2, channels // 8)
+        for source, target in zip(_parities(coarse), _cells(fine), strict=True):
+            target.copy_(source)
+        return fine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        coarse = grad.new_zeros(ctx.shape)
+        for target, source in zip(_parities(coarse), _cells(grad), strict=True):
+            target.copy_(source)
+        return coarse
+
+
+def _parities(coarse: Tensor) -> list[Tensor]:
+    """Return the view (B, s, p, l, D) of each parity."""
+    s, p, left = (n - 1 for n in coarse.shape[1:4])
+    views = []
+    for parity, part in enumerate(coarse.chunk(8, dim=-1)):
+        i, j, k = parity // 4, parity // 2 % 2, parity % 2
+        views.append(part[:, i : i + s, j : j + p, k : k + left])
+    return views
+
+
+def _cells(fine: Tensor) -> list[Tensor]:
+    """Return the view (B, s, p, l, D) of each voxel of the cells."""
+    return [fine[:, i::2, j::2, k::2] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
