@@ -220,7 +220,7 @@ def _case_and_channel(path: Path, n_channels: int) -> tuple[str, int]:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DatasetError(
             f"expected {path}, found none; write channel_names, labels and file_ending into it "
@@ -228,9 +228,20 @@ def _description(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"expected JSON in {path}, found {error}; mend the file") from None
-    if not isinstance(described, dict) or not isinstance(described.get("labels"), dict):
-        raise DatasetError(f"expected `labels` (name -> integer) in {path}, found none; add them")
+    labels = described.get("labels") if isinstance(described, dict) else None
+    if not isinstance(labels, dict) or not all(map(_is_label, labels.values())):
+        raise DatasetError(
+            f"expected `labels` (name -> integer, or integers for regions) in {path}, "
+            f"found {labels}; mend them"
+        )
+    order = described.get("regions_class_order")
+    if order is not None and not _is_label(order):
+        raise DatasetError(f"expected integers as `regions_class_order` in {path}, found {order}; mend them")
     return described
+
+
+def _is_label(value: object) -> bool:
+    return type(value) is int or (isinstance(value, list) and all(type(each) is int for each in value))
 
 
 def _channel_names(described: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
@@ -250,10 +261,10 @@ def _case_facts(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
-            rows = [{key: (row[key] or "").strip() for key in table.fieldnames or ()} for row in table]
+            columns = tuple(table.fieldnames or ())
+            rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
-    columns = table.fieldnames or ()
     if "case" not in columns or not set(columns) <= set(COLUMNS):
         raise DatasetError(
             f"expected the columns {', '.join(COLUMNS)} (all but `case` may be left out) in {path}, "

@@ -129,7 +129,8 @@ def _one_series(slices: Sequence[_Slice], folder: Path) -> list[_Slice]:
         by_series[found.series].append(found)
     if not by_series:
         raise ImageError(
-            f"expected DICOM slices with positions in {folder}, found none; name the folder of one series"
+            f"expected DICOM slices with positions, one per file, in {folder}, found none; "
+            "convert enhanced (multi-frame) files to NIfTI"
         )
     if len(by_series) > 1:
         listed = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())

@@ -103,7 +103,8 @@ def write_labels(path: Path, labels: LabelArray, stored: Grid) -> None:
         labels: canonical axes.
         stored: `Volume.stored` of the input.
     """
-    smallest = np.result_type(np.min_scalar_type(labels.min()), np.min_scalar_type(labels.max()))
+    low, high = int(labels.min()), int(labels.max())
+    smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
     _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored)
 
 

@@ -9,8 +9,9 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import nibabel
 import numpy as np
@@ -112,16 +113,16 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
     if path.name.lower().endswith(".gz"):
         with gzip.open(path) as packed:
-            yield cast(BinaryIO, packed)
+            yield packed
     else:
         with path.open("rb") as file:
             yield file
 
 
-def _header(file: BinaryIO) -> Any:
+def _header(file: BufferedIOBase) -> Any:
     """The header as it is: nibabel's own loading would mend what is to be refused here."""
     kinds: dict[int, Any] = {kind.sizeof_hdr: kind for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header)}
     block = file.read(4)
