@@ -51,7 +51,12 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             f"expected format_version {FORMAT_VERSION} in {path}, found {header.get('format_version')}; "
             "use the AutoSpine version that wrote it"
         )
-    return tensors, json.loads(header["facts"])
+    try:
+        return tensors, json.loads(header["facts"])
+    except (KeyError, ValueError):
+        raise FormatError(
+            f"expected facts in the header of {path}, found none; train or copy the model again"
+        ) from None
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ The integers of vertebrae live here alone; everywhere else a vertebra goes by it
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeGuard
 
 import numpy as np
 
@@ -137,7 +138,7 @@ class LabelSpace:
     def dtype(self) -> np.dtype[np.generic]:
         """Smallest integer type that holds every painted integer."""
         low, high = min(0, *self.painted), max(self.painted)
-        return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+        return np.min_scalar_type(high if low == 0 else min(low, -high - 1))
 
     def _table(self, values: np.ndarray) -> np.ndarray:
         index = {0: 0, **{integer: i for i, integer in enumerate(self.integers, start=1)}}
@@ -147,7 +148,7 @@ class LabelSpace:
 
 
 def parse_labels(
-    described: Mapping[str, int | Sequence[int]], regions_class_order: Sequence[int] | None = None
+    described: Mapping[str, object], regions_class_order: Sequence[object] | None = None
 ) -> LabelSpace:
     """The label space of an nnU-Net v2 `labels` entry.
 
@@ -160,13 +161,15 @@ def parse_labels(
     """
     described = dict(described)
     ignore = described.pop("ignore", None)
-    if ignore is not None and not isinstance(ignore, int):
-        raise DatasetError(f"expected one integer for the label `ignore`, found {ignore}; mend dataset.json")
     background = described.pop("background", 0)
     if background != 0:
         raise DatasetError(f"expected label `background` to be 0, found {background}; mend dataset.json")
     members = tuple(_integers(name, value) for name, value in described.items())
     regions = any(not isinstance(value, int) for value in described.values())
+    if ignore is not None and (not _is_integer(ignore) or ignore in (0, *chain.from_iterable(members))):
+        raise DatasetError(
+            f"expected an integer of its own for the label `ignore`, found {ignore}; mend dataset.json"
+        )
     return LabelSpace(
         names=tuple(described),
         members=members,
@@ -176,27 +179,37 @@ def parse_labels(
     )
 
 
-def _integers(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
-    integers = (value,) if isinstance(value, int) else tuple(value)
-    if not integers or not all(
-        isinstance(integer, int) and not isinstance(integer, bool) for integer in integers
-    ):
-        raise DatasetError(f"expected an integer or a list of integers for label {name!r}, found {value!r}")
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _integers(name: str, value: object) -> tuple[int, ...]:
+    listed = value if isinstance(value, list | tuple) else (value,)
+    integers = tuple(integer for integer in listed if _is_integer(integer))
+    if not integers or len(integers) < len(listed):
+        raise DatasetError(
+            f"expected an integer or a list of integers for label {name!r}, found {value!r}; "
+            "mend dataset.json"
+        )
     if 0 in integers:
-        raise DatasetError(f"expected a non-zero integer for label {name!r}: 0 is the background")
+        raise DatasetError(
+            f"expected a non-zero integer for label {name!r}, found {value!r}; mend dataset.json"
+        )
     return integers
 
 
 def _painted(
-    members: tuple[tuple[int, ...], ...], regions: bool, order: Sequence[int] | None
+    members: tuple[tuple[int, ...], ...], regions: bool, order: Sequence[object] | None
 ) -> tuple[int, ...]:
     if regions:
-        if order is None or len(order) != len(members):
+        known = sorted(set(chain.from_iterable(members)))
+        chosen = tuple(integer for integer in order or () if _is_integer(integer) and integer in known)
+        if order is None or not len(chosen) == len(order) == len(members):
             raise DatasetError(
-                f"expected `regions_class_order` with one integer for each of the {len(members)} regions, "
-                f"found {order}; add it to dataset.json"
+                f"expected `regions_class_order` with one integer among {known} for each of the "
+                f"{len(members)} regions, found {order}; mend dataset.json"
             )
-        return tuple(order)
+        return chosen
     painted = tuple(integers[0] for integers in members)
     if len(set(painted)) != len(painted):
         raise DatasetError(f"expected a different integer for each label, found {painted}; mend dataset.json")

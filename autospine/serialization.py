@@ -35,7 +35,7 @@ def from_json(text: str, kind: type[T], source: str) -> T:
         FormatError: listing every entry that does not fit.
     """
     try:
-        value: T = _adapter(kind).validate_json(text)
+        value: T = _adapter(kind).validate_json(text, strict=True)
         return value
     except ValidationError as error:
         problems = "; ".join(

@@ -1,0 +1,53 @@
+import os
+import stat
+
+import pytest
+
+from autospine.files import replacing, write_text
+
+
+def test_a_file_is_written_with_its_folder(tmp_path):
+    path = tmp_path / "a" / "b" / "text.txt"
+    write_text(path, "Wirbelsäule\n")
+    assert path.read_text(encoding="utf-8") == "Wirbelsäule\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("existing", [True, False])
+def test_an_error_leaves_everything_as_it_was(tmp_path, error, existing):
+    path = tmp_path / "model.safetensors"
+    if existing:
+        path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert [file.read_text() for file in tmp_path.iterdir()] == (["old"] if existing else [])
+
+
+def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "case.nii.gz"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        assert temporary.name.startswith(".")
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_the_way_is_left_alone(tmp_path):
+    path = tmp_path / "plan.json"
+    path.mkdir()
+    with pytest.raises(OSError):
+        write_text(path, "text")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_permissions_are_those_of_an_ordinary_file(tmp_path):
+    ordinary, written = tmp_path / "ordinary", tmp_path / "written"
+    ordinary.write_text("")
+    write_text(written, "")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
