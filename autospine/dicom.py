@@ -14,11 +14,17 @@ from autospine.types import Modality
 SERIES, DESCRIPTION, MODALITY = "0020|000e", "0008|103e", "0008|0060"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
 
-STEP_TOLERANCE = 0.02
-"""Steps between slices may differ by this share of the median step."""
+STEP_TOLERANCE = 0.05
+"""Steps between slices may differ by this share of the median step ..."""
+
+STEP_TOLERANCE_MM = 0.02
+"""... or by this much: positions are often written with two decimals."""
 
 TILT_TOLERANCE_MM = 0.1
-"""Slices may lie beside the normal through the first one by this much."""
+"""Slices may lie beside the normal through the first one by this much ..."""
+
+TILT_TOLERANCE = 1e-3
+"""... and by this share of their distance from it: direction cosines may have three decimals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +164,7 @@ def _check_steps(slices: Sequence[_Slice], folder: Path) -> None:
             f"expected one slice per position in {folder}, found {len(double)} double ones "
             f"({', '.join(double[:3])}); remove the copies"
         )
-    wide = np.flatnonzero(np.abs(steps - typical) > STEP_TOLERANCE * typical)
+    wide = np.flatnonzero(np.abs(steps - typical) > max(STEP_TOLERANCE * typical, STEP_TOLERANCE_MM))
     if len(wide):
         place = slices[int(wide[0])]
         raise ImageError(
@@ -168,8 +174,9 @@ def _check_steps(slices: Sequence[_Slice], folder: Path) -> None:
     first, normal = np.asarray(slices[0].position_mm), slices[0].normal
     for s in slices:
         offset = np.asarray(s.position_mm) - first
-        beside = float(np.linalg.norm(offset - (offset @ normal) * normal))
-        if beside > TILT_TOLERANCE_MM:
+        along = float(offset @ normal)
+        beside = float(np.linalg.norm(offset - along * normal))
+        if beside > TILT_TOLERANCE_MM + TILT_TOLERANCE * along:
             raise ImageError(
                 f"expected slices stacked along their normal in {folder}, found {s.path.name} "
                 f"{beside:.3g} mm beside it (a tilted gantry); resample it to a rectangular grid first"

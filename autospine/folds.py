@@ -30,6 +30,7 @@ class Fold:
     """Case names."""
 
     validation: tuple[str, ...]
+    """Case names, none of a subject that is in `training`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +38,11 @@ class FoldCase:
     """What the split goes by."""
 
     name: str
+    """Unique in the dataset."""
+
     subject: str
+    """Never split."""
+
     stratum: tuple[str, ...]
     """Modality and site, say: every fold gets its share of each."""
 
@@ -56,8 +61,9 @@ def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
     """Deal subjects out to `n` folds.
 
     Subjects with the rarest strata come first, then those with most cases. Each goes to the fold where
-    it takes no class away from the training part, then where fewest cases of its strata are, then where
-    its classes are rarest (so that they are spread out), then where fewest cases are.
+    it takes no class away from the training part, then where fewest cases of its strata are, then of its
+    modality or site alone, then where its classes are rarest (so that they are spread out), then where
+    fewest cases are.
 
     Raises:
         DatasetError: if there are fewer subjects than folds.
@@ -149,12 +155,17 @@ def classes_missing(folds: Sequence[Fold], cases: Sequence[FoldCase]) -> dict[st
 
 
 def _cost(fold: Sequence[FoldCase], own: Sequence[FoldCase], held: Counter[int]) -> tuple[float, ...]:
-    alike = sum(case.stratum in {c.stratum for c in own} for case in fold)
+    strata = {case.stratum for case in own}
+    alike = sum(case.stratum in strata for case in fold)
+    # Where each site has a case or two, modalities are still to be spread.
+    partly = sum(
+        part == other for case in fold for s in strata for part, other in zip(case.stratum, s, strict=True)
+    )
     in_fold = Counter(index for case in fold for index in case.classes)
     added = Counter(index for case in own for index in case.classes)
     lost = sum(in_fold[index] + count == held[index] for index, count in added.items())
     rare = sum(in_fold[index] / held[index] for index in added)
-    return lost, alike, rare, len(fold)
+    return lost, alike, partly, rare, len(fold)
 
 
 def _folds(validation: Sequence[Sequence[str]], names: Sequence[str]) -> tuple[Fold, ...]:

@@ -25,7 +25,10 @@ class DatasetLocation:
     """The raw dataset, in the workspace or in nnU-Net's folder."""
 
     preprocessed: Path
+    """Its fingerprint, plan, splits and stored cases."""
+
     results: Path
+    """Its models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,7 @@ class Workspace:
     """A folder with `raw/`, `preprocessed/` and `results/`."""
 
     root: Path
+    """The folder itself."""
 
     @classmethod
     def locate(cls, given: Path | None = None) -> "Workspace":

@@ -56,6 +56,11 @@ def test_a_double_slice_is_refused(pixels: np.ndarray, write_series: WriteSeries
         read_volume(tmp_path)
 
 
+def test_rounded_positions_are_accepted(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    write_series(tmp_path, pixels, [0, 0.31, 0.63, 0.94, 1.25, 1.56])
+    assert read_volume(tmp_path).grid.spacing_mm[0] == pytest.approx(0.312, abs=2e-3)
+
+
 def test_two_acquisitions_at_the_same_positions_are_refused(
     pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
 ):

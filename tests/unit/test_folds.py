@@ -91,6 +91,13 @@ def test_every_stratum_is_spread_evenly(strata: list[tuple[str, ...]], n: int):
     assert max(sizes) - min(sizes) <= len(set(strata))
 
 
+def test_modalities_are_spread_where_every_site_is_another():
+    cases = one_each([("CT" if index % 3 else "MR", str(index)) for index in range(15)])
+    modality = {case.name: case.stratum[0] for case in cases}
+    for fold in make_folds(cases):
+        assert sorted(modality[name] for name in fold.validation) == ["CT", "CT", "MR"]
+
+
 @given(
     st.lists(st.sampled_from([("CT",), ("MR",)]), min_size=6, max_size=20),
     st.data(),
