@@ -25,10 +25,9 @@ def choose_device(wish: str = "auto") -> torch.device:
     """
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wish)
-    except RuntimeError:
-        raise AutospineError(f"expected --device auto, cpu or cuda, found {wish!r}") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", wish):
+        raise AutospineError(f"expected --device auto, cpu, cuda or cuda:N, found {wish!r}")
+    device = torch.device(wish)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise AutospineError(
             f"expected one of {torch.cuda.device_count()} CUDA devices, found --device {wish}; "
@@ -61,9 +60,10 @@ def parse_bytes(text: str) -> int:
         PlanError: if the text says something else, or nothing above zero.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    if not match or float(match[1]) == 0:
+    amount = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if amount == 0:
         raise PlanError(f"expected an amount of memory such as 8GB, found {text!r}")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return amount
 
 
 def bfloat16_pays(device: torch.device) -> bool:

@@ -1,0 +1,64 @@
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autospine.errors import AutospineError, PlanError
+from autospine.hardware import bfloat16_pays, choose_device, describe, memory_budget, parse_bytes
+
+UNITS = {"": 1024**3, "G": 1024**3, "M": 1024**2, "T": 1024**4}
+CPU = torch.device("cpu")
+
+
+@given(
+    st.integers(1, 10**4),
+    st.sampled_from(sorted(UNITS)),
+    st.sampled_from(["", "B", "iB"]),
+    st.sampled_from(["", " "]),
+    st.booleans(),
+)
+def test_amounts_of_memory_are_understood(amount, unit, suffix, space, lower):
+    text = f"{space}{amount}{space}{unit}{suffix}"
+    assert parse_bytes(text.lower() if lower else text) == amount * UNITS[unit]
+
+
+def test_fractions_are_understood():
+    assert parse_bytes("1.5GB") == 3 * 1024**3 // 2
+    assert parse_bytes("0.5") == 1024**3 // 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "0", "0GB", "0.0000000000001GB", "-1GB", "8KB", "8 gigabytes", "1e3", "8GB 2", "."]
+)
+def test_anything_else_is_no_amount_of_memory(text):
+    with pytest.raises(PlanError, match="amount of memory such as 8GB"):
+        parse_bytes(text)
+
+
+def test_the_budget_is_the_wish_or_a_share_of_the_free_memory():
+    assert memory_budget(CPU, "2GB") == (2 * 1024**3, "set by --memory")
+    amount, reason = memory_budget(CPU)
+    assert 0 < amount < psutil.virtual_memory().total
+    assert "half of the free RAM" in reason
+
+
+def test_the_processor_can_always_be_chosen():
+    assert choose_device("cpu") == CPU
+    assert choose_device() == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("wish", ["", "gpu", "meta", "mps", "cuda:x", "cuda:-1", "cpu:0:1"])
+def test_other_devices_are_refused(wish):
+    with pytest.raises(AutospineError, match="--device auto, cpu, cuda or cuda:N"):
+        choose_device(wish)
+
+
+def test_an_absent_gpu_is_refused():
+    with pytest.raises(AutospineError, match="CUDA devices, found --device cuda:99; use --device cpu"):
+        choose_device("cuda:99")
+
+
+def test_the_device_is_described():
+    assert f"{torch.get_num_threads()} threads" in describe(CPU)
+    assert isinstance(bfloat16_pays(CPU), bool)
