@@ -10,7 +10,7 @@ import torch
 
 from autospine.dataset import Case, Dataset, case_modality, find_inputs, load_dataset
 from autospine.errors import AutospineError, DatasetError, FormatError, WorkspaceError
-from autospine.evaluation import Evaluation
+from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.fingerprint import Fingerprint, measure
 from autospine.folds import (
     FULL,
@@ -25,11 +25,13 @@ from autospine.folds import (
 from autospine.hardware import bfloat16_pays, memory_budget
 from autospine.images import read_volume, write_labels
 from autospine.inference import ModelFolder, Predictor
-from autospine.log import get_logger
+from autospine.log import get_logger, progress
+from autospine.phantom import Region, Scheme, write_dataset
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase, preprocess_dataset
 from autospine.serialization import read_json, write_json
-from autospine.verify import Report, verify
+from autospine.types import Modality
+from autospine.verify import Report, verify_folder
 from autospine.workspace import DatasetLocation
 from planners.planner import Budget, Overrides, make_plan
 from trainers.cross_validation import Task, train_folds
@@ -46,8 +48,8 @@ def default_workers() -> int:
 
 
 def check(location: DatasetLocation) -> Report:
-    """Verify a dataset and log what is noteworthy."""
-    report = verify(load_dataset(location.raw))
+    """Verify a dataset, files' names and contents, and log what is noteworthy."""
+    report = verify_folder(location.raw)
     for note in report.notes:
         logger.info("%s", note)
     return report
@@ -249,6 +251,50 @@ def predict(
             failed[case.name] = str(error)
             logger.error("%s: %s", case.name, error)
     return Predicted(written=tuple(written), failed=failed)
+
+
+def evaluate(predictions: Path, references: Path, description: Path | None = None) -> Evaluation:
+    """Compare two folders of label maps.
+
+    Args:
+        predictions: predicted label maps.
+        references: true ones.
+        description: the dataset.json that names the labels; by default the one beside the references.
+
+    Raises:
+        DatasetError: if there is no description.
+        EvaluationError: if the folders do not match.
+    """
+    dataset = load_dataset((description or references.parent / "dataset.json").parent)
+    return evaluate_folder(predictions, references, dataset.labels, (*dataset.cases, *dataset.test_cases))
+
+
+def make_phantoms(
+    folder: Path,
+    *,
+    cases: int,
+    test_cases: int,
+    region: Region,
+    scheme: Scheme,
+    modalities: Sequence[Modality],
+    seed: int,
+    overwrite: bool,
+    workers: int,
+) -> None:
+    """Write a dataset of phantoms, with progress; see `autospine.phantom.write_dataset`."""
+    with progress("phantoms", cases + test_cases) as meter:
+        write_dataset(
+            folder,
+            cases=cases,
+            test_cases=test_cases,
+            region=region,
+            modalities=modalities,
+            scheme=scheme,
+            seed=seed,
+            workers=workers,
+            overwrite=overwrite,
+            on_progress=lambda _done, _total: meter.advance(),
+        )
 
 
 def _predict_case(predictor: Predictor, case: Case, target: Path, description: str) -> None:

@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = ("prepare", "learn", "apply", "synthetic")
+COMMANDS = ("start", "prepare", "learn", "apply", "other")
 """Modules of this package whose import registers commands, in the order of the help text."""
 
 

@@ -1,0 +1,97 @@
+"""`autospine predict` and `autospine evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autospine.cli import options
+from autospine.cli.app import app
+from autospine.cli.screen import say, show_evaluation
+
+
+@app.command(rich_help_panel="Predict")
+def predict(
+    inputs: Annotated[
+        Path, typer.Option("--input", "-i", help="An image, a folder of images, or DICOM slices.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="Model folder; by default the one completed last.", show_default=False
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", "-d", help="Take the last model of this dataset.", show_default=False),
+    ] = None,
+    configuration: Annotated[
+        str | None,
+        typer.Option("--configuration", "-c", help="Take the model of this name.", show_default=False),
+    ] = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fold",
+            "-f",
+            help="Which folds to ensemble; may be repeated; by default all complete ones.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--continue", help="Skip cases whose label map is there already.")
+    ] = False,
+    workspace: options.Workspace = None,
+    device: options.Device = "auto",
+) -> None:
+    """Segment images with the ensemble of a model's folds, each on its own grid."""
+    from autospine import pipeline
+    from autospine.hardware import choose_device
+    from autospine.inference import open_model
+    from autospine.workspace import Workspace
+
+    folder = model or Workspace.locate(workspace).last_model(dataset, configuration)
+    opened = open_model(folder)
+    say(f"model: {folder}, folds {', '.join(fold or opened.folds)}")
+    result = pipeline.predict(
+        opened, inputs, output, device=choose_device(device), folds=fold, overwrite=not keep
+    )
+    say(f"{len(result.written)} label maps in {output}")
+    if result.failed:
+        say(f"{len(result.failed)} cases failed: {', '.join(result.failed)}")
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Predict")
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.")],
+    references: Annotated[Path, typer.Argument(help="Folder of reference label maps.")],
+    description: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            "-l",
+            help="dataset.json with the labels' names; by default the one beside the references.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for evaluation.csv and evaluation.json; by default that of the predictions.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Compare label maps with references: Dice, IoU and accuracy per class, case and modality."""
+    from autospine import pipeline
+    from autospine.evaluation import write_evaluation
+
+    evaluation = pipeline.evaluate(predictions, references, description)
+    folder = output or predictions
+    write_evaluation(evaluation, folder)
+    show_evaluation(evaluation, str(predictions))
+    say(f"written: {folder / 'evaluation.csv'} and {folder / 'evaluation.json'}")

@@ -1,0 +1,101 @@
+"""`autospine phantom` and `autospine info`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autospine.cli import options
+from autospine.cli.app import app
+from autospine.cli.screen import say
+
+
+class Region(StrEnum):
+    """Part of the spine in the field of view."""
+
+    LUMBAR = "lumbar"
+    THORACOLUMBAR = "thoracolumbar"
+    CERVICAL = "cervical"
+    WHOLE = "whole"
+
+
+class Labels(StrEnum):
+    """What the phantoms' labels tell apart."""
+
+    LEVELS = "levels"
+    STRUCTURES = "structures"
+
+
+class Modalities(StrEnum):
+    """Which modalities to draw."""
+
+    BOTH = "both"
+    CT = "CT"
+    MR = "MR"
+
+
+@app.command(rich_help_panel="Other")
+def phantom(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Dataset folder, such as raw/Dataset900_Phantom.")
+    ],
+    cases: Annotated[int, typer.Option("--cases", "-n", min=1, help="Training cases.")] = 10,
+    test_cases: Annotated[int, typer.Option(min=0, help="Held-out cases, in imagesTs and labelsTs.")] = 0,
+    region: Annotated[Region, typer.Option(help="Part of the spine in the field of view.")] = Region.LUMBAR,
+    labels: Annotated[
+        Labels,
+        typer.Option(help="Each vertebra and disc by level, or vertebra, disc, canal and sacrum as wholes."),
+    ] = Labels.LEVELS,
+    modality: Annotated[Modalities, typer.Option(help="CT and MR in turn, or one.")] = Modalities.BOTH,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same dataset.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a dataset that is there.")] = False,
+    workers: options.Workers = None,
+) -> None:
+    """Write a dataset of synthetic spines with exact labels, in CT and MR."""
+    from autospine import pipeline
+    from autospine.types import Modality
+
+    chosen: dict[Modalities, tuple[Modality, ...]] = {
+        Modalities.BOTH: ("CT", "MR"),
+        Modalities.CT: ("CT",),
+        Modalities.MR: ("MR",),
+    }
+    pipeline.make_phantoms(
+        output,
+        cases=cases,
+        test_cases=test_cases,
+        region=region.value,
+        scheme=labels.value,
+        modalities=chosen[modality],
+        seed=seed,
+        overwrite=overwrite,
+        workers=workers or pipeline.default_workers(),
+    )
+    say(f"{cases} training and {test_cases} held-out cases in {output}")
+
+
+@app.command(rich_help_panel="Other")
+def info(workspace: options.Workspace = None) -> None:
+    """Show versions, the device, and the datasets of the workspace."""
+    import torch
+
+    import autospine
+    from autospine.hardware import bfloat16_pays, choose_device, describe, memory_budget
+    from autospine.workspace import Workspace
+
+    device = choose_device()
+    budget, reason = memory_budget(device)
+    say(f"autospine {autospine.__version__}, torch {torch.__version__}")
+    say(f"device: {describe(device)}; bfloat16 {'pays' if bfloat16_pays(device) else 'does not pay'}")
+    say(f"memory budget: {budget / 1024**3:.1f} GiB ({reason})")
+    place = Workspace.locate(workspace)
+    say(f"workspace: {place.root.resolve()}")
+    for location in place.datasets():
+        planned = "planned" if (location.preprocessed / "plan.json").is_file() else "not planned"
+        models = sorted(
+            {path.parents[1].name for path in location.results.glob("*/fold_*/model.safetensors")}
+        )
+        say(f"  {location.name}: {planned}, trained: {', '.join(models) or 'nothing'}")
+    if not place.datasets():
+        typer.echo(f"  no datasets in {place.raw}")
