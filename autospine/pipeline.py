@@ -26,6 +26,7 @@ from autospine.hardware import bfloat16_pays, memory_budget
 from autospine.images import read_volume, write_labels
 from autospine.inference import ModelFolder, Predictor
 from autospine.log import get_logger, progress
+from autospine.network import reuse_freed_memory
 from autospine.phantom import Region, Scheme, write_dataset
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase, preprocess_dataset
@@ -157,6 +158,7 @@ def train(
         WorkspaceError: if there is no such fold or no plan.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    _prepare_memory(settings.device)
     planned = read_plan(location)
     chosen = planned.configuration(configuration)
     dataset = load_dataset(location.raw)
@@ -231,6 +233,7 @@ def predict(
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
     cases = find_inputs(inputs, model.plan.channels)
+    _prepare_memory(device)
     predictor = Predictor(
         plan=model.plan,
         configuration=model.configuration,
@@ -305,6 +308,12 @@ def _predict_case(predictor: Predictor, case: Case, target: Path, description: s
     if case.modality is None:
         logger.info("%s is taken for %s by its intensities", case.name, modality)
     write_labels(target, predictor.predict(volume, modality, description), volume.stored)
+
+
+def _prepare_memory(device: torch.device) -> None:
+    """On a CPU, a network's tensors are allocated again and again: keep their memory."""
+    if device.type == "cpu":
+        reuse_freed_memory()
 
 
 def _split(location: DatasetLocation, dataset: Dataset, measured: Fingerprint) -> None:

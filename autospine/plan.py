@@ -131,7 +131,7 @@ class TrainingPlan:
     """Patches per step."""
 
     learning_rate: float
-    """Peak of the schedule (AdamW)."""
+    """Peak of the schedule: how far a step moves a weight, as a share of its tensor's initial size."""
 
     weight_decay: float
     """On matrices and convolution kernels only."""

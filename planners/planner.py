@@ -248,7 +248,11 @@ class _Planning:
         self._note(
             f"{name}.training", value, "the device's default; --max-minutes fits the schedule to a time"
         )
-        self._note(f"{name}.learning_rate", plan.learning_rate, "AdamW; higher where the schedule is short")
+        self._note(
+            f"{name}.learning_rate",
+            plan.learning_rate,
+            "AdamW, relative to each tensor's size; higher where time is short",
+        )
         self._note(f"{name}.lambda_ce", plan.lambda_ce, "cross-entropy and Dice in balance (the paper)")
         self._note(f"{name}.precision", plan.precision, "the number format that pays on this device")
         return plan

@@ -56,7 +56,7 @@ class GPU(NamedTuple):
     epochs: int = 400
     iterations_per_epoch: int = 250
     batch_size: int = 2
-    learning_rate: float = 5e-4
+    learning_rate: float = 0.02
 
 
 class CPU(NamedTuple):
@@ -67,7 +67,7 @@ class CPU(NamedTuple):
     epochs: int = 60
     iterations_per_epoch: int = 50
     batch_size: int = 1
-    learning_rate: float = 2e-3
+    learning_rate: float = 0.05
 
 
 Device = GPU | CPU

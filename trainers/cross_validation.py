@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -114,7 +114,7 @@ def _claim(task: Task) -> None:
                 f"expected folds of the present plan in {task.folder}, found some of an earlier one; "
                 "move that folder away to train anew, or restore the earlier plan"
             )
-    write_json(path, task.plan)
+    write_json(path, replace(task.plan, configurations=(task.configuration,)))
     description = (task.dataset.folder / "dataset.json").read_text(encoding="utf-8")
     (task.folder / "dataset.json").write_text(description, encoding="utf-8")
 

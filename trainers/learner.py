@@ -14,6 +14,9 @@ from trainers.loss import SegmentationLoss
 BETAS = (0.9, 0.98)
 """AdamW's: a shorter memory of squared gradients than usual suits transformers (nnU-Net's Primus recipe)."""
 
+SMALLEST_SCALE, LARGEST_SCALE = 0.01, 0.1
+"""Bounds of a tensor's share of the learning rate: zeros must move, norms (1) need not leap."""
+
 AVERAGED_SHARE = 0.05
 """Early on the averaged weights look back over this share of the steps so far."""
 
@@ -49,7 +52,7 @@ class Learner:
         self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self._loss = SegmentationLoss(plan.labels, self.recipe.lambda_ce).to(device)
         self._optimizer = torch.optim.AdamW(
-            _decay_groups(self.network, self.recipe.weight_decay), betas=BETAS, fused=True
+            _groups(self.network, self.recipe.weight_decay), betas=BETAS, fused=True
         )
         self._updates = 0
 
@@ -73,7 +76,7 @@ class Learner:
         finite = bool(torch.isfinite(norm))
         if finite:
             for group in self._optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             self._optimizer.step()
             self._average()
         return Step(
@@ -122,11 +125,20 @@ def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices and kernels decay; biases, norms, bias tables, fusion weights and gammas do not."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """One group per tensor, with its share of the learning rate and its weight decay.
+
+    AdamW moves every weight by about the learning rate, however large the weight is. Initial weights
+    shrink with their fan-in, so one rate for all would turn wide layers upside down while narrow ones
+    hardly move; a rate in proportion to a tensor's initial size moves all of them alike. Matrices and
+    kernels decay; biases, norms, bias tables, fusion weights and gammas do not.
+    """
+    groups: list[dict[str, object]] = []
     for name, parameter in network.named_parameters():
         matrix = parameter.ndim >= 2 and "bias" not in name
-        (decayed if matrix else free).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        size = float(parameter.detach().float().square().mean().sqrt())
+        scale = min(max(size, SMALLEST_SCALE), LARGEST_SCALE)
+        groups.append(
+            {"params": [parameter], "weight_decay": weight_decay if matrix else 0.0, "scale": scale}
+        )
+    return groups

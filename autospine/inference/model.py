@@ -70,9 +70,11 @@ def open_model(path: Path) -> ModelFolder:
     if not folds:
         raise ModelError(
             f"expected at least one trained fold in {path}, found none; "
-            f"run `autospine train {path.name} --fold all` first"
+            f"run `autospine train {path.resolve().name} --fold all` first"
         )
-    return ModelFolder(path=path, plan=plan, configuration=plan.configuration(path.name), folds=folds)
+    # Training leaves one configuration in the plan, so that the folder may be renamed.
+    name = plan.configurations[0].name if len(plan.configurations) == 1 else path.resolve().name
+    return ModelFolder(path=path, plan=plan, configuration=plan.configuration(name), folds=folds)
 
 
 def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:

@@ -44,7 +44,7 @@ def importance(tile: Shape3) -> torch.Tensor:
 
 
 def _starts(n: int, k: int, step: float) -> list[int]:
-    count = ceil((n - k) / (k * step)) + 1
+    count = min(ceil((n - k) / (k * step)), n - k) + 1
     return [round(start) for start in np.linspace(0, n - k, count)]
 
 
