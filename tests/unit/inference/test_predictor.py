@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import makers
+import numpy as np
+import pytest
+import torch
+
+from autospine.errors import ModelError
+from autospine.images import Volume
+from autospine.inference import Predictor
+from autospine.labels import parse_labels
+
+LABELS = parse_labels({"background": 0, "bone": 300, "canal": 7})
+CPU = torch.device("cpu")
+HU = {"background": -200, "bone": 600, "canal": 50}
+
+
+class Thresholds(torch.nn.Module):
+    """Knows the classes by their normalised intensity: (HU - 100) / 200."""
+
+    def __init__(self, order=("background", "bone", "canal")) -> None:
+        super().__init__()
+        self.centres = torch.tensor([(HU[name] - 100) / 200 for name in order])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return -10 * (image - self.centres.view(1, -1, 1, 1, 1)).abs()
+
+
+class Inside(torch.nn.Module):
+    """Regions: everything but background, and bone alone."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([10 * (image + 1), 10 * (image - 1)], dim=1)
+
+
+def phantom(shape=(20, 18, 22), spacing_mm=(1.5, 1.5, 1.5)) -> tuple[Volume, np.ndarray]:
+    """A CT and its labels as on disk."""
+    indices = makers.column(shape)
+    image = np.choose(indices, [HU["background"], HU["bone"], HU["canal"]]).astype(np.int16)
+    grid = makers.grid(shape, spacing_mm)
+    return Volume(array=image[None], grid=grid, stored=grid), np.choose(indices, [0, 300, 7])
+
+
+def predictor(network, labels=LABELS, **changes) -> Predictor:
+    plan = makers.plan(makers.configuration(**changes), labels=labels)
+    return Predictor(plan=plan, configuration=plan.configurations[0], networks=[network], device=CPU)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_labels_come_back_on_the_volumes_grid(precision):
+    volume, labels = phantom()
+    changes = {"training": {"precision": precision}}
+    predicted = predictor(Thresholds(), **changes).predict(volume, "CT")
+    assert predicted.dtype == np.uint16
+    np.testing.assert_array_equal(predicted, labels)
+
+
+def test_another_spacing_is_resampled_there_and_back():
+    _, coarse = phantom()
+    labels = coarse.repeat(3, 0).repeat(2, 1).repeat(2, 2)
+    grid = makers.grid(labels.shape, (0.6, 0.8, 0.7))
+    # Halfway between background and bone lies the canal, which would take the blurred rim.
+    bone = np.where(labels == 300, HU["bone"], HU["background"]).astype(np.int16)
+    space = parse_labels({"background": 0, "bone": 300})
+    network = Thresholds(("background", "bone"))
+    volume = Volume(array=bone[None], grid=grid, stored=grid)
+    predicted = predictor(network, space).predict(volume, "CT")
+    assert predicted.shape == labels.shape
+    overlap = ((predicted == 300) & (labels == 300)).sum()
+    assert 2 * overlap / ((predicted == 300).sum() + (labels == 300).sum()) > 0.9
+
+
+def test_padding_is_background_and_costs_nothing():
+    volume, labels = phantom()
+    array = np.pad(volume.array, [(0, 0), (9, 3), (0, 5), (7, 0)], constant_values=-1024)
+    grid = makers.grid(array.shape[1:], (1.5, 1.5, 1.5))
+    predicted = predictor(Thresholds()).predict(Volume(array=array, grid=grid, stored=grid), "CT")
+    np.testing.assert_array_equal(predicted, np.pad(labels, [(9, 3), (0, 5), (7, 0)]))
+
+
+def test_regions_paint_over_each_other():
+    labels = parse_labels({"whole": [300, 7], "bone": [300]}, regions_class_order=(7, 300))
+    volume, expected = phantom()
+    np.testing.assert_array_equal(predictor(Inside(), labels).predict(volume, "CT"), expected)
+
+
+def test_networks_are_put_into_evaluation_mode():
+    network = Thresholds().train()
+    predictor(network)
+    assert not network.training
+
+
+def test_magnetic_resonance_is_normalised_by_the_image_itself():
+    seen = []
+
+    class Remember(Thresholds):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image)
+            return super().forward(image)
+
+    volume, _ = phantom()
+    scaled = replace(volume, array=(volume.array + 600).astype(np.int16) * 3)
+    for case in (volume, scaled):
+        predictor(Remember()).predict(case, "MR")
+    half = len(seen) // 2
+    for a, b in zip(seen[:half], seen[half:], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_a_wrong_number_of_channels_is_refused():
+    volume, _ = phantom()
+    two = replace(volume, array=np.repeat(volume.array, 2, axis=0))
+    with pytest.raises(ModelError, match=r"expected 1 channels \(image\), found 2"):
+        predictor(Thresholds()).predict(two, "CT")

@@ -1,0 +1,66 @@
+from itertools import pairwise
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autospine.inference.tiles import FLOOR, importance, tiles
+
+AXIS = st.integers(1, 16).flatmap(lambda tile: st.tuples(st.integers(tile, 4 * tile), st.just(tile)))
+STEPS = st.sampled_from([0.25, 0.5, 0.6, 1.0])
+
+
+@given(st.tuples(AXIS, AXIS, AXIS).map(lambda axes: tuple(zip(*axes, strict=True))), STEPS)
+@settings(deadline=None, max_examples=60)
+def test_tiles_cover_every_voxel_and_lie_inside(case, step):
+    shape, tile = case
+    seen = np.zeros(shape, dtype=np.uint16)
+    starts = []
+    for box in tiles(shape, tile, step):
+        assert box.shape == tile
+        assert all(a >= 0 and b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
+        seen[box.slices] += 1
+        starts.append(box.start)
+    assert seen.min() >= 1
+    assert len(set(starts)) == len(starts), "a tile comes twice"
+    assert starts == sorted(starts), "tiles are not in order along the first axis"
+
+
+@given(AXIS, STEPS)
+def test_neighbouring_tiles_are_no_further_apart_than_the_step(axis, step):
+    n, k = axis
+    starts = [box.start[2] for box in tiles((1, 1, n), (1, 1, k), step)]
+    assert (starts[0], starts[-1]) == (0, n - k)
+    assert all(0 < b - a <= max(1, np.ceil(k * step)) for a, b in pairwise(starts))
+
+
+def test_a_tile_of_the_volume_is_alone():
+    assert [box.start for box in tiles((8, 9, 10), (8, 9, 10))] == [(0, 0, 0)]
+
+
+@given(st.tuples(*[st.integers(1, 20)] * 3))
+@settings(deadline=None)
+def test_importance_is_largest_in_the_middle_and_never_nothing(tile):
+    weights = importance(tile)
+    assert weights.shape == tile
+    assert weights.dtype == torch.float32
+    assert weights.max() == 1
+    assert weights.min() >= FLOOR
+    middle = tuple(n // 2 for n in tile)
+    assert weights[middle] == weights.max()
+    for axis in range(3):
+        torch.testing.assert_close(weights, weights.flip(axis))
+
+
+@given(st.integers(4, 24), st.integers(4, 60))
+@settings(deadline=None)
+def test_summed_weights_leave_no_hole(tile, longer):
+    shape = (tile + longer, tile, tile)
+    total = torch.zeros(shape)
+    for box in tiles(shape, (tile, tile, tile)):
+        total[box.slices] += importance((tile, tile, tile))
+    assert total.min() >= FLOOR
+    inside = total[:, tile // 2, tile // 2]
+    # A share of the step apart, the Gaussians' tails add up to a third of the peak or more.
+    assert inside[tile // 2 : -(tile // 2)].min() > 0.1
