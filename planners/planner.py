@@ -56,7 +56,7 @@ class Overrides:
     """Patch of every configuration, in voxels."""
 
     feature_size: int | None = None
-    """Width of every configuration; a multiple of 8."""
+    """Width of every configuration: 8 to 96, a multiple of 4."""
 
 
 def make_plan(
@@ -153,7 +153,7 @@ class _Planning:
         """The widest network whose patch still holds the context; else the largest patch there is."""
         shape = rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
         strides, why_strides = rules.strides(spacing, self.overrides.patch_size or shape)
-        sizes = (self.overrides.feature_size,) if self.overrides.feature_size else self.device.feature_sizes
+        sizes = self._feature_sizes()
         for feature_size in sizes:
             network = self._network(feature_size, spacing, cast(Levels, strides), None)
             patch, why_patch = self._patch(name, spacing, shape, network)
@@ -171,6 +171,14 @@ class _Planning:
         self._note(f"{name}.strides", strides, why_strides)
         self._note_network(name, network, patch)
         return patch, network
+
+    def _feature_sizes(self) -> tuple[int, ...]:
+        wanted = self.overrides.feature_size
+        if wanted is None:
+            return self.device.feature_sizes
+        if wanted % 4 or not 8 <= wanted <= 96:
+            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
+        return (wanted,)
 
     def _patch(
         self, name: str, spacing: Vector3, shape: Shape3, network: NetworkPlan

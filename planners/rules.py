@@ -147,7 +147,7 @@ def patch_size(
     while True:
         candidate = (patch[0], patch[1], patch[2])
         if not fits(candidate):
-            stopped = f"{_times(candidate)} would be more than the budget of memory (or of time, for `fast`)"
+            stopped = f"{_times(candidate)} would exceed the budget"
             break
         best = candidate
         growable = [axis for axis in range(3) if patch[axis] < limit[axis]]

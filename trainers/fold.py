@@ -85,7 +85,7 @@ class FoldTrainer:
         batches = self._batches()
         try:
             self._clock.start()
-            with progress(f"fold {self._name}, training", 100) as meter:
+            with progress(f"fold {self._name}, training %", 100) as meter:
                 self._train(batches, meter)
         finally:
             batches.close()
@@ -108,14 +108,14 @@ class FoldTrainer:
         )
 
     def _train(self, batches: PatchBatches, meter: Meter) -> None:
-        stream, percent = iter(batches), 0.0
+        stream, percent = iter(batches), 0
         while not self._clock.done:
             began, waited = time.monotonic(), batches.seconds_waited
             steps: list[Step] = []
             while len(steps) < self._configuration.training.iterations_per_epoch and not self._clock.done:
                 steps.append(self._step(stream))
-                meter.advance(100 * self._clock.progress - percent)
-                percent = 100 * self._clock.progress
+                meter.advance(int(100 * self._clock.progress) - percent)
+                percent = int(100 * self._clock.progress)
             row = self._record.add(
                 steps,
                 self.learner.network,

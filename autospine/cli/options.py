@@ -47,7 +47,9 @@ Patch = Annotated[
 ]
 FeatureSize = Annotated[
     int | None,
-    typer.Option("--feature-size", help="Channels at full resolution, a multiple of 8.", show_default=False),
+    typer.Option(
+        "--feature-size", help="Channels at full resolution, a multiple of 4, 8 to 96.", show_default=False
+    ),
 ]
 Workers = Annotated[
     int | None,

@@ -1,6 +1,5 @@
 """Commands from the raw dataset to stored cases."""
 
-
 from autospine.cli import options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_plan

@@ -17,14 +17,16 @@ def say(text: str) -> None:
 
 
 def show_plan(plan: "Plan") -> None:
-    """The decisions with their reasons."""
-    table = Table(title=f"Plan of {plan.dataset}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("decision", style="bold", no_wrap=True)
-    table.add_column("value", overflow="fold", max_width=34)
-    table.add_column("why", style="dim", overflow="fold")
+    """The decisions with their reasons, configuration by configuration."""
+    say(f"[bold]Plan of {plan.dataset}[/bold]")
+    part = None
     for decision in plan.rationale:
-        table.add_row(decision.name, decision.value, decision.reason)
-    _console().print(table)
+        *group, name = decision.name.split(".")
+        if group != part and (group or part):
+            say(f"\n[bold]{' '.join(group) or 'in the end'}[/bold]")
+        part = group
+        say(f"  {name:<16} {decision.value}")
+        say(f"  {'':<16} [dim]{decision.reason}[/dim]")
 
 
 def show_fingerprint(fingerprint: "Fingerprint") -> None:
