@@ -137,7 +137,7 @@ class _Lines:
         self._description, self._total = description, total
         self._done, self._text = 0.0, ""
         self._start = self._last = time.monotonic()
-        self._spoke = False
+        self._spoke, self._said = False, 0.0
 
     def advance(self, amount: int | float = 1) -> None:
         self._done += amount
@@ -151,11 +151,11 @@ class _Lines:
 
     def close(self) -> None:
         now = time.monotonic()
-        if self._spoke:
+        if self._spoke and self._said != self._done:
             self._line(now)
 
     def _line(self, now: float) -> None:
-        elapsed = now - self._start
+        elapsed, self._said = now - self._start, self._done
         parts = [f"{self._description}: {self._done:g}" + (f"/{self._total:g}" if self._total else "")]
         parts.append(f"{elapsed:.0f} s")
         if self._total and 0 < self._done < self._total:

@@ -160,7 +160,7 @@ def _validate(task: Task, fold: Fold, network: nn.Module, device: torch.device) 
     cases = [case for case in task.dataset.cases if case.name in fold.validation]
     for case in track(cases, f"fold {fold.name}, validation"):
         volume = read_volume(case.images)
-        labels = predictor.predict(volume, case_modality(case, volume))
+        labels = predictor.predict(volume, case_modality(case, volume), case.name)
         write_labels(_prediction(task, fold, case.name), labels, volume.stored)
 
 
