@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import isfinite, prod
 from typing import cast
 
 from autospine.dataset import Dataset
@@ -57,6 +57,12 @@ class Overrides:
 
     feature_size: int | None = None
     """Width of every configuration: 8 to 96, a multiple of 4."""
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None and not all(isfinite(d) and d > 0 for d in self.spacing_mm):
+            raise PlanError(f"expected --spacing of three positive lengths in mm, found {self.spacing_mm}")
+        if self.patch_size is not None and min(self.patch_size) < 1:
+            raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
 
 
 def make_plan(
@@ -155,12 +161,15 @@ class _Planning:
         strides, why_strides = rules.strides(spacing, self.overrides.patch_size or shape)
         sizes = self._feature_sizes()
         for feature_size in sizes:
-            network = self._network(feature_size, spacing, cast(Levels, strides), None)
+            network = self._network(feature_size, spacing, cast(Levels, strides))
             patch, why_patch = self._patch(name, spacing, shape, network)
             if patch is not None and rules.holds_context(patch, spacing, shape):
                 break
         if patch is None:
-            least = self._bytes(network, self.overrides.patch_size or network.divisor)
+            smallest = self.overrides.patch_size or network.divisor
+            least = self._bytes(
+                self._network(feature_size, spacing, cast(Levels, strides), smallest), smallest
+            )
             raise PlanError(
                 f"expected a memory budget of at least {least / GIB:.2f} GiB for the smallest patch of "
                 f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; "
@@ -184,12 +193,17 @@ class _Planning:
         self, name: str, spacing: Vector3, shape: Shape3, network: NetworkPlan
     ) -> tuple[Shape3 | None, str]:
         def fits(patch: Shape3) -> bool:
-            quick = name != "fast" or prod(patch) <= rules.FAST_VOXELS
-            return quick and self._bytes(network, patch) <= self.budget.memory_bytes
+            windowed = self._network(network.feature_size, spacing, network.strides, patch)
+            return self._bytes(windowed, patch) <= self.budget.memory_bytes
+
+        def quick(patch: Shape3) -> bool:
+            return name != "fast" or prod(patch) <= rules.FAST_VOXELS
 
         wanted = self.overrides.patch_size
         if wanted is None:
-            return rules.patch_size(spacing, shape, network.divisor, fits)
+            return rules.patch_size(
+                spacing, shape, network.divisor, lambda patch: quick(patch) and fits(patch)
+            )
         if any(n % d for n, d in zip(wanted, network.divisor, strict=True)):
             raise PlanError(
                 f"expected a patch divisible by {_readable(network.divisor)}, the network's strides, "
@@ -198,9 +212,9 @@ class _Planning:
         return (wanted if fits(wanted) else None), "set by the user"
 
     def _network(
-        self, feature_size: int, spacing: Vector3, strides: Levels, patch: Shape3 | None
+        self, feature_size: int, spacing: Vector3, strides: Levels, patch: Shape3 | None = None
     ) -> NetworkPlan:
-        """The network of this width; without a patch its windows are the smallest, for memory estimates."""
+        """The network of this width; its windows wait for the patch."""
         kernels, _ = rules.fusion_kernels(spacing, strides[0], self.thicknesses_mm)
         windows: Stages = ((1, 1, 1),) * 4
         if patch is not None:

@@ -159,8 +159,8 @@ def patch_size(
 
 
 def holds_context(patch: Shape3, spacing_mm: Vector3, shape: Shape3) -> bool:
-    """Whether a patch spans five lumbar levels along S, or the whole of the median case."""
-    return patch[0] >= shape[0] or patch[0] * spacing_mm[0] >= CONTEXT_MM
+    """Whether a patch spans five lumbar levels along S, or the whole of the median case but for `SPARE`."""
+    return patch[0] >= (1 - SPARE) * shape[0] or patch[0] * spacing_mm[0] >= CONTEXT_MM
 
 
 def token_grids(patch: Shape3, strides: Sequence[Shape3]) -> tuple[Shape3, ...]:

@@ -1,0 +1,191 @@
+from itertools import pairwise, product
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.planners import facts
+
+from autospine.labels import parse_labels
+from planners import rules
+
+MM = st.floats(0.2, 8.0).map(lambda d: round(d, 3))
+SPACINGS = st.tuples(MM, MM, MM)
+SHAPES = st.tuples(*[st.integers(1, 900)] * 3)
+THICKNESSES = st.lists(st.floats(0.5, 90.0), max_size=20)
+STRIDES = st.lists(st.tuples(*[st.sampled_from([1, 2])] * 3), min_size=5, max_size=5)
+
+
+@given(st.lists(SPACINGS, min_size=1, max_size=9))
+def test_target_spacing_lies_among_the_cases(spacings):
+    target, _ = rules.target_spacing(spacings)
+    for axis in range(3):
+        own = [spacing[axis] for spacing in spacings]
+        # The thick axis may be refined to the others' spacing, no further.
+        others = max(np.median([s[a] for s in spacings]) for a in range(3) if a != axis)
+        assert min(*own, others) - 1e-3 <= target[axis] <= max(own) + 1e-3
+
+
+def test_target_spacing_is_the_median_of_each_axis():
+    spacings = [(1.0, 0.5, 0.5), (2.0, 0.7, 0.6), (1.5, 0.9, 0.4)]
+    target, reason = rules.target_spacing(spacings)
+    assert target == (1.5, 0.7, 0.5)
+    assert reason == "median of 3 cases"
+
+
+def test_a_thick_sliced_axis_takes_its_low_percentile():
+    spacings = [(0.7, 0.7, d) for d in (2.2, 3.3, 4.4, 4.4, 5.5)]
+    target, reason = rules.target_spacing(spacings)
+    assert target == (0.7, 0.7, pytest.approx(np.percentile([2.2, 3.3, 4.4, 4.4, 5.5], 10), abs=1e-3))
+    assert "L is thick-sliced" in reason
+
+
+@given(SPACINGS, THICKNESSES)
+def test_fast_spacing_is_never_finer_and_loses_no_structure(full, thicknesses):
+    fast, _ = rules.fast_spacing(full, thicknesses)
+    assert all(f >= d for f, d in zip(fast, full, strict=True))
+    coarsened = [f for f, d in zip(fast, full, strict=True) if f > d]
+    assert all(f <= rules.CONTEXT_MM / rules.FAST_VOXELS_S + 0.01 for f in coarsened)
+    if thicknesses:
+        assert all(f <= min(thicknesses) / rules.VOXELS_ACROSS + 0.01 for f in coarsened)
+
+
+@given(SPACINGS, SHAPES)
+def test_strides_halve_finest_axes_first_and_leave_voxels(spacing, shape):
+    levels, _ = rules.strides(spacing, shape)
+    assert len(levels) == rules.LEVELS
+    now, size = np.asarray(spacing), np.asarray(shape, dtype=float)
+    for stride in levels:
+        halved = [axis for axis in range(3) if stride[axis] == 2]
+        assert set(stride) <= {1, 2}
+        for axis in halved:
+            assert size[axis] >= 4 * (1 - rules.SPARE)
+        waiting = [axis for axis in range(3) if axis not in halved and size[axis] >= 4 * (1 - rules.SPARE)]
+        for a, b in product(halved, waiting):
+            assert now[a] < now[b]
+        now, size = now * stride, size / stride
+
+
+def test_strides_of_isotropic_and_thick_slices():
+    assert rules.strides((1.0, 1.0, 1.0), (200, 200, 200))[0] == ((2, 2, 2),) * 5
+    thick, _ = rules.strides((0.7, 0.7, 4.4), (512, 512, 15))
+    assert thick[:3] == ((2, 2, 1), (2, 2, 1), (2, 2, 2))
+    assert prod(stride[2] for stride in thick) == 8
+
+
+@given(SPACINGS, SHAPES, st.lists(st.integers(0, 10**8), min_size=2, max_size=2))
+def test_more_memory_never_gives_a_smaller_patch(spacing, shape, budgets):
+    levels, _ = rules.strides(spacing, shape)
+    divisor = tuple(prod(stride[axis] for stride in levels) for axis in range(3))
+    small, large = (
+        rules.patch_size(spacing, shape, divisor, lambda patch, budget=budget: prod(patch) <= budget)[0]
+        for budget in sorted(budgets)
+    )
+    if small is None:
+        return
+    assert all(a <= b for a, b in zip(small, large, strict=True))
+    for patch, budget in ((small, min(budgets)), (large, max(budgets))):
+        assert prod(patch) <= budget
+        assert not any(n % d for n, d in zip(patch, divisor, strict=True))
+        assert all(n < limit + d for n, limit, d in zip(patch, shape, divisor, strict=True))
+
+
+def test_a_patch_covers_the_median_case_if_it_may():
+    patch, reason = rules.patch_size((1.0, 1.0, 1.0), (100, 60, 33), (32, 32, 32), lambda _: True)
+    assert patch == (96, 64, 32)
+    assert "the median case is covered" in reason
+
+
+def test_a_patch_reaches_further_along_the_spine():
+    patch, _ = rules.patch_size((1.0, 1.0, 1.0), (900, 900, 900), (16, 16, 16), lambda p: prod(p) <= 128**3)
+    assert patch[0] > patch[1] == patch[2]
+
+
+def test_no_patch_is_none():
+    patch, reason = rules.patch_size((1.0, 1.0, 1.0), (64, 64, 64), (32, 32, 32), lambda _: False)
+    assert patch is None
+    assert "32x32x32 would exceed the budget" in reason
+
+
+@given(SPACINGS, SHAPES)
+def test_the_patch_that_covers_the_median_case_holds_its_context(spacing, shape):
+    levels, _ = rules.strides(spacing, shape)
+    divisor = tuple(prod(stride[axis] for stride in levels) for axis in range(3))
+    patch, _ = rules.patch_size(spacing, shape, divisor, lambda _: True)
+    assert rules.holds_context(patch, spacing, shape)
+
+
+def test_context_is_five_lumbar_levels():
+    shape = (900, 100, 100)
+    assert rules.holds_context((170, 8, 8), (1.0, 1.0, 1.0), shape)
+    assert not rules.holds_context((169, 8, 8), (1.0, 1.0, 1.0), shape)
+
+
+@given(st.tuples(*[st.integers(1, 12)] * 3), STRIDES, st.sampled_from([4, 8]))
+def test_windows_tile_the_token_grids(multiple, strides, largest):
+    divisor = [prod(stride[axis] for stride in strides) for axis in range(3)]
+    patch = tuple(m * d for m, d in zip(multiple, divisor, strict=True))
+    grids = rules.token_grids(patch, strides)
+    assert grids[0] == tuple(n // k for n, k in zip(patch, strides[0], strict=True))
+    assert len(grids) == 4
+    for grid, window in zip(grids, rules.windows(grids, largest)[0], strict=True):
+        for n, w in zip(grid, window, strict=True):
+            assert n % w == 0
+            assert 1 <= w <= largest
+            assert not any(n % larger == 0 for larger in range(w + 1, min(largest, n) + 1))
+
+
+@given(st.integers(2, 24).map(lambda n: 4 * n))
+def test_heads_divide_their_channels(feature_size):
+    for stage, n in enumerate(rules.heads(feature_size)):
+        assert feature_size * 2**stage % n == 0
+
+
+@given(SPACINGS, st.tuples(*[st.sampled_from([1, 2])] * 3), THICKNESSES)
+def test_fusion_kernels_start_with_the_embeddings_own_and_grow(spacing, stride, thicknesses):
+    kernels, _ = rules.fusion_kernels(spacing, stride, thicknesses)
+    assert kernels[0] == stride
+    assert len(set(kernels)) == len(kernels) <= 4
+    for before, after in pairwise(kernels):
+        assert all(a <= b for a, b in zip(before, after, strict=True))
+    for kernel in kernels:
+        for axis in range(3):
+            assert (kernel[axis] - stride[axis]) % 2 == 0, "the padding would differ between the sides"
+            assert kernel[axis] <= rules.LARGEST_KERNEL
+
+
+def test_fusion_kernels_span_the_structures():
+    kernels, reason = rules.fusion_kernels((1.0, 1.0, 3.0), (2, 2, 1), [5.0, 5.0, 5.0])
+    assert kernels == ((2, 2, 1), (6, 6, 3))
+    assert "structures of 5 mm" in reason
+
+
+def test_normalisation_takes_the_datasets_own_values_or_the_usual_ones():
+    measured, reason = rules.normalisation(facts.fingerprint([((9, 9, 9), (1, 1, 1))], [4.0]))
+    assert (measured["CT"].lower, measured["CT"].upper) == (-110.0, 1150.0)
+    assert (measured["CT"].mean, measured["CT"].std) == (310.0, 220.0)
+    assert measured["CT"].scope == "dataset"
+    assert measured["MR"].scope == "image"
+    assert "foreground percentiles" in reason
+    usual, reason = rules.normalisation(facts.fingerprint([((9, 9, 9), (1, 1, 1))], [4.0], modality="MR"))
+    assert usual["CT"].lower < usual["CT"].mean < usual["CT"].upper
+    assert "no CT here" in reason
+
+
+def test_left_and_right_change_places_in_a_flip():
+    labels = parse_labels({"hip_left": 40, "hip_right": 30, "sacrum": 5})
+    axes, pairs, _ = rules.mirroring(labels)
+    # Stored indices follow the integers: sacrum 1, right 2, left 3.
+    assert axes == (2,)
+    assert {tuple(sorted(pair)) for pair in pairs} == {(2, 3)}
+
+
+def test_without_its_counterpart_a_side_forbids_flips():
+    axes, pairs, reason = rules.mirroring(parse_labels({"Hip_Left": 1, "sacrum": 2}))
+    assert (axes, pairs) == ((), ())
+    assert "hip_left has no counterpart" in reason
+
+
+def test_middle_structures_flip_freely():
+    assert rules.mirroring(parse_labels({"vertebra": 1, "canal": 2}))[:2] == ((2,), ())
