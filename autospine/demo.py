@@ -30,7 +30,7 @@ HELD_OUT = 6
 SHOWN = 4
 """Held-out cases in the montage."""
 
-AFTER_TRAINING = 0.1
+AFTER_TRAINING = 0.07
 """Share of the time kept for prediction, evaluation and pictures."""
 
 
@@ -84,7 +84,7 @@ def run_demo(
         modalities=("CT", "MR"),
         seed=seed,
         overwrite=True,
-        workers=1,
+        workers=pipeline.default_workers(),
     )
     location = workspace.find_dataset(DATASET)
     pipeline.fingerprint(location)

@@ -286,7 +286,7 @@ class _Planning:
             rotation_deg=(10.0, 10.0, 15.0),
             scale=(0.85, 1.18),
             elastic_mm=2.0,
-            spatial_probability=0.5,
+            spatial_probability=self.device.spatial_probability,
             intensity_probability=0.15,
             mirror_axes=axes,
             mirror_pairs=pairs,

@@ -17,7 +17,7 @@ def demo(
     ),
     minutes: Annotated[
         float, typer.Option(min=1, help="Time for the whole demo; longer training segments better.")
-    ] = 13.0,
+    ] = 14.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the phantoms and of training.")] = 0,
     device: options.Device = "auto",
 ) -> None:
