@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autospine.network.convolution import conv3d
 from autospine.network.normalisation import norm_act
 from autospine.network.upsampling import convolve_upsampled
 from autospine.types import Shape3
@@ -119,11 +120,10 @@ class UpBlock(nn.Module):
 
 def convolve(x: Float[Tensor, "B S P L C"], weight: Float[Tensor, "D k k k C"]) -> Float[Tensor, "B S P L D"]:
     """Return the zero-padded convolution of x, of x's size and dtype."""
-    weight = weight.to(x.dtype)
     if weight.shape[1] == 1:
-        return F.linear(x, weight.flatten(1))
+        return F.linear(x, weight.to(x.dtype).flatten(1))
     padding = weight.shape[1] // 2
-    return channels_last(F.conv3d(channels_first(x), channels_first(weight), padding=padding))
+    return channels_last(conv3d(channels_first(x), channels_first(weight), padding=(padding,) * 3))
 
 
 def upsample(

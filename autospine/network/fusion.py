@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.errors import PlanError
-from autospine.network.blocks import cast, channels_last
+from autospine.network.blocks import channels_last
+from autospine.network.convolution import conv3d
 from autospine.types import ImageBatch, Shape3
 
 FusionWeighting = Literal["trainable", "ones", "off"]
@@ -79,8 +80,8 @@ class PatchEmbedding(nn.Module):
         weight, padding = self.weight, (0, 0, 0)
         if len(self.scales):
             weight, padding = self._fused_kernel()
-        bias = None if self.bias is None else self.bias.to(image.dtype)
-        return channels_last(F.conv3d(image, cast(weight, image.dtype), bias, self.stride, padding))
+        weight = weight.to(memory_format=torch.channels_last_3d)
+        return channels_last(conv3d(image, weight, self.bias, stride=self.stride, padding=padding))
 
     def _fused_kernel(self) -> tuple[Tensor, Shape3]:
         """Return the weighted sum of all kernels in a common frame, and the frame's reach beyond the

@@ -9,12 +9,12 @@ map for the backward pass.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from autospine.network.constants import constant
+from autospine.network.convolution import conv3d
 
 
 def convolve_upsampled(
@@ -23,8 +23,8 @@ def convolve_upsampled(
     weight: Float[Tensor, "D 3 3 3 M"],
 ) -> Float[Tensor, "B S P L D"]:
     """Return the zero-padded convolution with `weight` of x up-sampled by `transposed`, at twice x's size."""
-    kernel = _compose(transposed, weight).to(x.dtype)
-    coarse = F.conv3d(x.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), padding=1)
+    kernel = _compose(transposed, weight)
+    coarse = conv3d(x.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), padding=(1, 1, 1))
     fine: Tensor = _Interleave.apply(coarse.permute(0, 2, 3, 4, 1))  # type: ignore[no-untyped-call]
     return fine
 

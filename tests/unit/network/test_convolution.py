@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from autospine.network.convolution import conv3d
+
+LAST = torch.channels_last_3d
+
+
+def gradients(shape, kernel, stride, padding, dtype, convolve) -> list[torch.Tensor]:
+    """Output and gradients of x and weight, after memory has been filled with NaN."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 16, *shape, generator=generator).to(dtype).to(memory_format=LAST).requires_grad_()
+    weight = (
+        (0.05 * torch.randn(16, 16, *kernel, generator=generator)).to(memory_format=LAST).requires_grad_()
+    )
+    used = [torch.full((n,), float("nan")) for n in (64, 1000, 30_000, 300_000)]
+    del used
+    out = convolve(x, weight, stride=stride, padding=padding)
+    out.backward(torch.randn(out.shape, generator=generator).to(dtype))
+    return [out.detach().float(), x.grad.float(), weight.grad]
+
+
+@pytest.mark.parametrize("depth", range(1, 6))
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
+        ((2, 2, 2), (1, 1, 1), (1, 1, 1)),
+        ((4, 4, 4), (2, 2, 2), (1, 1, 1)),
+        ((8, 8, 8), (2, 2, 2), (3, 3, 3)),
+        ((5, 8, 8), (1, 2, 2), (2, 3, 3)),
+    ],
+)
+def test_gradients_in_half_precision_are_those_in_single_precision(depth, kernel, stride, padding):
+    for shape in ((depth, 4, 4), (4, depth, 4), (4, 4, depth)):
+        setting = (shape, kernel, stride, padding)
+        if any(n + 2 * p < k for n, k, p in zip(shape, kernel, padding, strict=True)):
+            continue
+        exact = gradients(*setting, torch.float32, F.conv3d)
+        for found, expected in zip(gradients(*setting, torch.bfloat16, conv3d), exact, strict=True):
+            assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+def test_the_result_has_the_inputs_type_and_layout():
+    x = torch.randn(1, 4, 8, 8, 8).bfloat16().to(memory_format=LAST)
+    weight, bias = torch.randn(6, 4, 3, 3, 3), torch.randn(6)
+    out = conv3d(x, weight, bias, padding=(1, 1, 1))
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=LAST)
+    torch.testing.assert_close(out.float(), F.conv3d(x.float(), weight, bias, padding=1), rtol=0.02, atol=0.1)
