@@ -97,6 +97,7 @@ class Learner:
             **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
             **{f"averaged.{name}": tensor for name, tensor in self._averaged.items()},
             **flatten_optimizer(self._optimizer),
+            "scales": torch.tensor([g["scale"] for g in self._optimizer.param_groups], dtype=torch.float64),
             "updates": torch.tensor(self._updates),
             "random": torch.get_rng_state(),
         }
@@ -108,6 +109,8 @@ class Learner:
             name: tensor.to(self.device) for name, tensor in _part(tensors, "averaged.").items()
         }
         restore_optimizer(self._optimizer, tensors)
+        for group, scale in zip(self._optimizer.param_groups, tensors["scales"].tolist(), strict=True):
+            group["scale"] = scale
         self._updates = int(tensors["updates"])
         torch.set_rng_state(tensors["random"])
 

@@ -41,7 +41,7 @@ class SegmentationLoss(nn.Module):
             labels: stored indices.
 
         Returns:
-            Scalars: the loss, the cross-entropy, and the Dice of each foreground class (n,), NaN where
+            Scalars: the loss and the cross-entropy; and the soft Dice of each foreground class (n,), 1 where
             a class is neither there nor predicted.
         """
         logits = logits.float()

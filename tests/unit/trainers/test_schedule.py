@@ -1,0 +1,120 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers import schedule
+from trainers.schedule import FINAL, Clock, learning_rate
+
+SHARES = st.floats(0, 1)
+PEAKS = st.floats(1e-6, 1.0)
+WARMUPS = st.floats(0.01, 0.9)
+
+
+class Watch:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watch(monkeypatch) -> Watch:
+    watch = Watch()
+    monkeypatch.setattr(schedule, "time", watch)
+    return watch
+
+
+@given(SHARES, PEAKS, st.floats(0, 0.9))
+def test_the_rate_stays_between_its_end_and_its_peak(progress, peak, warmup):
+    rate = learning_rate(progress, peak, warmup)
+    assert FINAL * peak * (1 - 1e-9) <= rate <= peak * (1 + 1e-9)
+
+
+@given(PEAKS, WARMUPS)
+def test_the_rate_warms_up_peaks_and_ends(peak, warmup):
+    assert learning_rate(0, peak, warmup) == pytest.approx(FINAL * peak)
+    assert learning_rate(warmup / 2, peak, warmup) == pytest.approx(peak / 2)
+    assert learning_rate(warmup, peak, warmup) == pytest.approx(peak)
+    assert learning_rate((1 + warmup) / 2, peak, warmup) == pytest.approx(peak * (1 + FINAL) / 2)
+    assert learning_rate(1, peak, warmup) == pytest.approx(FINAL * peak)
+
+
+@given(SHARES, SHARES, WARMUPS)
+def test_the_rate_rises_and_then_falls(a, b, warmup):
+    a, b = sorted((a, b))
+    first, second = learning_rate(a, 1.0, warmup), learning_rate(b, 1.0, warmup)
+    if b <= warmup:
+        assert first <= second * (1 + 1e-9)
+    elif a >= warmup:
+        assert second <= first * (1 + 1e-9)
+
+
+def test_without_warm_up_the_peak_comes_first():
+    assert learning_rate(0, 0.1, 0) == pytest.approx(0.1)
+
+
+@given(st.integers(1, 50))
+def test_a_clock_of_steps_ends_after_them(total):
+    clock = Clock(total_steps=total)
+    clock.start()
+    for done in range(1, total + 1):
+        assert not clock.done
+        clock.tick()
+        assert clock.progress == pytest.approx(done / total)
+    assert clock.done
+    assert clock.step == total
+
+
+def test_a_clock_of_time_ends_with_it(watch):
+    clock = Clock(total_steps=10**9, seconds=20.0)
+    clock.start()
+    for passed in (5, 10, 15):
+        watch.now = 50.0 + passed
+        clock.tick()
+        assert clock.progress == pytest.approx(passed / 20)
+        assert not clock.done
+    watch.now = 70.5
+    clock.tick()
+    assert clock.progress == 1.0
+    assert clock.done
+
+
+def test_whichever_ends_first_ends_training(watch):
+    clock = Clock(total_steps=2, seconds=100.0)
+    clock.start()
+    clock.tick()
+    assert clock.progress == pytest.approx(0.5)
+    watch.now += 80
+    clock.tick()
+    assert clock.done
+
+
+def test_a_resumed_clock_spends_the_time_given_now_on_what_is_left(watch):
+    clock = Clock(total_steps=10**9, seconds=10.0, step=30, progress=0.6)
+    watch.now = 1000.0
+    clock.start()
+    clock.tick()
+    assert clock.progress == pytest.approx(0.6)
+    watch.now += 5
+    clock.tick()
+    assert clock.progress == pytest.approx(0.8)
+    watch.now += 5
+    clock.tick()
+    assert clock.done
+
+
+def test_progress_never_goes_back():
+    clock = Clock(total_steps=1000, step=10, progress=0.5)
+    clock.start()
+    clock.tick()
+    assert clock.progress == 0.5
+
+
+def test_no_time_at_all_ends_after_one_step():
+    clock = Clock(total_steps=10**9, seconds=0.0)
+    clock.start()
+    clock.tick()
+    assert clock.done

@@ -1,0 +1,23 @@
+import makers
+import pytest
+
+from autospine.errors import TrainingError
+from trainers.settings import Settings
+
+
+def test_without_choices_the_plan_stands():
+    configuration = makers.configuration()
+    assert Settings().applied(configuration) == configuration
+
+
+def test_choices_replace_the_plans_numbers_and_nothing_else():
+    configuration = makers.configuration()
+    changed = Settings(epochs=7, iterations=3).applied(configuration)
+    assert (changed.training.epochs, changed.training.iterations_per_epoch) == (7, 3)
+    assert changed == makers.configuration(training={"epochs": 7, "iterations_per_epoch": 3})
+
+
+@pytest.mark.parametrize("choice", [{"epochs": 0}, {"iterations": -1}])
+def test_no_steps_are_refused(choice):
+    with pytest.raises(TrainingError, match=f"--{next(iter(choice))} of at least 1"):
+        Settings(**choice)
