@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -58,6 +58,7 @@ def setup(debug: bool = False) -> None:
         logger.propagate = False
 
 
+@runtime_checkable
 class Meter(Protocol):
     """What `progress` hands out."""
 

@@ -1,0 +1,121 @@
+import json
+import time
+from dataclasses import replace
+
+import makers
+import numpy as np
+import pytest
+
+from autospine.errors import TrainingError
+from autospine.folds import Fold
+from autospine.images import read_labels
+from autospine.inference import WEIGHTS, open_model
+from autospine.plan import Plan
+from autospine.preprocessing import preprocess_dataset
+from autospine.serialization import read_json
+from trainers.cross_validation import CROSS_VALIDATION, VALIDATION, Task, train_folds
+from trainers.settings import Settings
+
+NAMES = ("a", "b", "c")
+FOLDS = tuple(
+    Fold(name=str(i), training=tuple(n for n in NAMES if n != name), validation=(name,))
+    for i, name in enumerate(NAMES)
+)
+SETTINGS = Settings(epochs=1, iterations=1)
+
+
+def make_task(folder) -> Task:
+    integers = np.choose(makers.column((18, 16, 20)), [0, 3, 7]).astype(np.uint8)
+    dataset = makers.dataset_of(
+        folder / "raw" / "Dataset007_Small", {name: np.roll(integers, i, 2) for i, name in enumerate(NAMES)}
+    )
+    configuration = makers.configuration()
+    plan = makers.plan(configuration, makers.configuration(name="other"))
+    stored = preprocess_dataset(dataset, plan, configuration, folder / "stored", 1)
+    return Task(
+        dataset=dataset,
+        plan=plan,
+        configuration=configuration,
+        stored={case.name: case for case in stored},
+        folder=folder / "results" / "fullres",
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The task after two of its three folds."""
+    task = make_task(tmp_path_factory.mktemp("task"))
+    return task, train_folds(task, FOLDS[:2], SETTINGS)
+
+
+def times(task: Task) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in task.folder.glob(f"fold_*/{WEIGHTS}")}
+
+
+def test_each_fold_is_validated_on_its_own_cases(trained):
+    task, evaluation = trained
+    assert [case.case for case in evaluation.cases] == ["a", "b"]
+    assert {case.modality for case in evaluation.cases} == {"CT"}
+    for fold in FOLDS[:2]:
+        predictions = sorted(path.name for path in (task.folder / f"fold_{fold.name}" / VALIDATION).iterdir())
+        assert predictions == [f"{name}.nii.gz" for name in fold.validation]
+    predicted = read_labels(task.folder / "fold_0" / VALIDATION / "a.nii.gz")
+    assert predicted.grid == read_labels(task.dataset.cases[0].labels).grid
+    assert set(np.unique(predicted.array)) <= {0, 3, 7}
+
+
+def test_the_summary_tells_cases_and_folds(trained):
+    task, evaluation = trained
+    summary = json.loads((task.folder / CROSS_VALIDATION).read_text())
+    assert set(summary["cases"]) == {"a", "b"}
+    assert set(summary["folds"]) == {"0", "1"}
+    assert summary["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
+
+
+def test_the_folder_is_all_that_prediction_needs(trained):
+    task, _ = trained
+    model = open_model(task.folder)
+    assert model.folds == ("0", "1")
+    assert model.configuration == task.configuration
+    assert read_json(task.folder / "plan.json", Plan).configurations == (task.configuration,)
+    assert (task.folder / "dataset.json").is_file()
+
+
+def test_complete_folds_are_kept(trained):
+    task, evaluation = trained
+    before = times(task)
+    again = train_folds(task, FOLDS[:2], SETTINGS)
+    assert times(task) == before
+    assert again == evaluation
+
+
+def test_a_fold_without_its_predictions_is_validated_but_not_trained(trained):
+    task, evaluation = trained
+    before = times(task)
+    (task.folder / "fold_0" / VALIDATION / "a.nii.gz").unlink()
+    assert train_folds(task, FOLDS[:2], SETTINGS) == evaluation
+    assert times(task) == before
+
+
+def test_folds_of_another_plan_are_refused(trained):
+    task, _ = trained
+    other = replace(task.configuration, network=makers.network_plan(feature_size=16))
+    changed = replace(task, configuration=other, plan=makers.plan(other))
+    with pytest.raises(TrainingError, match=r"folds of the present plan in .*fullres"):
+        train_folds(changed, FOLDS, SETTINGS)
+    assert open_model(task.folder).configuration == task.configuration
+
+
+def test_without_time_the_rest_is_refused_and_complete_folds_stay(trained):
+    task, _ = trained
+    with pytest.raises(TrainingError, match="time for 1 more folds, found none left; run the same command"):
+        train_folds(task, FOLDS, SETTINGS, deadline=time.monotonic() - 1)
+    assert set(times(task)) == {"fold_0", "fold_1"}
+
+
+def test_one_model_on_every_case_has_no_validation(tmp_path):
+    task = make_task(tmp_path)
+    full = Fold(name="full", training=NAMES, validation=())
+    assert train_folds(task, [full], SETTINGS, deadline=time.monotonic() + 60) is None
+    assert open_model(task.folder).folds == ("full",)
+    assert not (task.folder / CROSS_VALIDATION).exists()

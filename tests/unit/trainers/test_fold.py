@@ -1,0 +1,170 @@
+import json
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+import torch
+
+from autospine.checkpoint import load_tensors
+from autospine.errors import FormatError, TrainingError
+from autospine.inference import WEIGHTS
+from trainers.fold import CHECKPOINT, PATIENCE, FoldTrainer
+from trainers.learner import Step
+from trainers.record import CURVES, METRICS
+from trainers.settings import Settings
+
+STEPS = 2
+"""Per epoch."""
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    rng = np.random.default_rng(0)
+    stored = []
+    for name in ("a", "b"):
+        indices = makers.column()
+        stored.append(makers.store_case(folder, name, indices + rng.normal(0, 0.2, indices.shape), indices))
+    return stored
+
+
+def trainer(cases, folder: Path, *, epochs=2, configuration=None, **settings) -> FoldTrainer:
+    configuration = configuration or makers.configuration(training={"iterations_per_epoch": STEPS})
+    return FoldTrainer(
+        plan=makers.plan(configuration),
+        configuration=configuration,
+        cases=cases,
+        folder=folder,
+        name="0",
+        settings=Settings(epochs=epochs, **settings),
+    )
+
+
+def interrupt_at(made: FoldTrainer, number: int) -> None:
+    """Let the learner be interrupted in the step of this number, counted from here."""
+    take, counted = made.learner.step, iter(range(1, 10**6))
+
+    def step(*arguments) -> Step:
+        if next(counted) == number:
+            raise KeyboardInterrupt
+        return take(*arguments)
+
+    made.learner.step = step
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(folder / WEIGHTS)[0]
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cases, tmp_path_factory):
+    """A fold trained for two epochs in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    trainer(cases, folder).run(None)
+    return folder
+
+
+def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
+    assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES}
+    assert load_tensors(undisturbed / WEIGHTS)[1] == {"fold": "0", "steps": 2 * STEPS, "epochs": 2}
+    kept = rows(undisturbed)
+    assert [row["epoch"] for row in kept] == [1, 2]
+    assert [row["progress"] for row in kept] == [0.5, 1.0]
+    for row in kept:
+        assert set(row["pseudo_dice"]) == {"bone", "canal"}
+        assert len(row["fusion_weights"]) == 2
+        assert len(row["gamma"]) == 4
+        assert row["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize("interrupted_in", [STEPS + 1, 2 * STEPS])
+def test_resumed_training_gives_the_same_weights(cases, tmp_path, undisturbed, interrupted_in):
+    """Wherever it was interrupted after the first epoch, it goes on from that epoch's end."""
+    first = trainer(cases, tmp_path)
+    interrupt_at(first, interrupted_in)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    assert (tmp_path / CHECKPOINT).is_file()
+    assert not (tmp_path / WEIGHTS).exists()
+    trainer(cases, tmp_path).run(None)
+    expected, found = final(undisturbed), final(tmp_path)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, msg=name)
+    assert not (tmp_path / CHECKPOINT).exists()
+    losses = [[row["loss"] for row in rows(folder)] for folder in (undisturbed, tmp_path)]
+    assert losses[0] == losses[1]
+
+
+def test_a_checkpoint_of_the_last_epoch_only_needs_to_be_exported(cases, tmp_path, undisturbed):
+    first = trainer(cases, tmp_path)
+
+    def killed():
+        raise KeyboardInterrupt
+
+    first.learner.averaged = killed
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    again = trainer(cases, tmp_path)
+    interrupt_at(again, 1)
+    again.run(None)
+    for name, tensor in final(undisturbed).items():
+        torch.testing.assert_close(final(tmp_path)[name], tensor, rtol=0, atol=0, msg=name)
+    assert len(rows(tmp_path)) == 2
+
+
+def test_another_seed_gives_other_weights(cases, tmp_path, undisturbed):
+    trainer(cases, tmp_path, epochs=1, seed=1).run(None)
+    found, expected = final(tmp_path), final(undisturbed)
+    assert not all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_path):
+    trainer(cases, tmp_path, epochs=None).run(0.0)
+    assert load_tensors(tmp_path / WEIGHTS)[1]["steps"] == 1
+    assert rows(tmp_path)[-1]["progress"] == 1.0
+
+
+def test_epochs_end_training_before_its_time(cases, tmp_path):
+    trainer(cases, tmp_path, epochs=1).run(1000.0)
+    assert load_tensors(tmp_path / WEIGHTS)[1]["steps"] == STEPS
+
+
+def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):
+    first = trainer(cases, tmp_path)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    other = makers.configuration(
+        network=makers.network_plan(feature_size=16), training={"iterations_per_epoch": STEPS}
+    )
+    with pytest.raises(TrainingError, match=r"checkpoint of the present plan in .*move .* away"):
+        trainer(cases, tmp_path, configuration=other)
+
+
+def test_a_damaged_checkpoint_is_refused(cases, tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
+    with pytest.raises(FormatError, match=CHECKPOINT):
+        trainer(cases, tmp_path)
+
+
+def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
+    made = trainer(cases, tmp_path, iterations=PATIENCE)
+    nothing = Step(loss=float("nan"), cross_entropy=float("nan"), dice=(0.0, 0.0), finite=False)
+    made.learner.step = lambda *_: nothing
+    with pytest.raises(TrainingError, match=f"finite gradients in fold 0, found none in {PATIENCE} steps"):
+        made.run(None)
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+def test_a_case_that_cannot_be_read_is_named(tmp_path):
+    indices = makers.column()
+    case = makers.store_case(tmp_path / "stored", "broken", indices.astype(float), indices)
+    (tmp_path / "stored" / "broken_image.b2nd").write_bytes(b"damaged")
+    with pytest.raises(FormatError, match="case broken"):
+        trainer([case], tmp_path / "fold_0").run(None)
