@@ -4,7 +4,6 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class DemoResult:
 
     seconds: float
     peak_gb: float
-    """Largest resident memory of this process or one of its workers, in GB."""
+    """Memory at most, in GB: this process's peak and, for each fold trained beside it, the largest one's."""
 
     files: dict[str, Path]
     """What lies where."""
@@ -57,7 +56,6 @@ def run_demo(
     device: torch.device,
     cases: int = CASES,
     held_out: int = HELD_OUT,
-    configure: Callable[[Settings], Settings] = lambda settings: settings,
 ) -> DemoResult:
     """Make phantoms, plan, train five folds, predict held-out cases, evaluate, draw.
 
@@ -68,7 +66,6 @@ def run_demo(
         device: where training runs.
         cases: training phantoms, at least five.
         held_out: phantoms to predict.
-        configure: may change the training settings.
 
     Raises:
         WorkspaceError: if the folder holds something else than an earlier demo.
@@ -90,7 +87,8 @@ def run_demo(
     pipeline.fingerprint(location)
     plan = pipeline.plan(location, device=device)
     left = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
-    settings = configure(Settings(seed=seed, device=device))
+    parallel = pipeline.folds_at_once(plan.configurations[0], device)
+    settings = Settings(seed=seed, device=device, parallel=parallel)
     pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
     model = location.results / plan.configurations[0].name
     predictions = folder / "predictions"
@@ -102,7 +100,7 @@ def run_demo(
     result = DemoResult(
         evaluation=evaluation,
         seconds=time.monotonic() - began,
-        peak_gb=_peak_bytes() / 1e9,
+        peak_gb=_peak_bytes(parallel) / 1e9,
         files={
             "summary": folder / "summary.json",
             "scores": folder / "evaluation.csv",
@@ -168,6 +166,10 @@ def _summarise(result: DemoResult) -> None:
     write_json(result.files["summary"], summary)
 
 
-def _peak_bytes() -> int:
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+def _peak_bytes(workers: int) -> int:
+    """An upper bound: the peaks need not have been at the same time."""
+    own, child = (
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    peak = own + workers * child
     return peak if sys.platform == "darwin" else peak * 1024

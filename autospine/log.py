@@ -26,6 +26,8 @@ T = TypeVar("T")
 CONSOLE = Console(stderr=True, highlight=False)
 """Where progress and messages go; standard output is left to results."""
 
+PACKAGES = ("autospine", "planners", "trainers")
+
 QUIET_SECONDS = 2.0
 """Work that ends sooner shows no progress."""
 
@@ -51,11 +53,18 @@ def setup(debug: bool = False) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s" if not debug else "%(name)s: %(message)s"))
-    for package in ("autospine", "planners", "trainers"):
+    for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.handlers = [handler]
         logger.setLevel(logging.DEBUG if debug else logging.INFO)
         logger.propagate = False
+
+
+def silence() -> None:
+    """Show no progress and no messages below warnings: for processes whose parent shows theirs."""
+    CONSOLE.quiet = True
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.WARNING)
 
 
 @runtime_checkable

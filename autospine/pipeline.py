@@ -13,6 +13,7 @@ from autospine.errors import AutospineError, DatasetError, FormatError, Workspac
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.fingerprint import Fingerprint, measure
 from autospine.folds import (
+    FOLDS,
     FULL,
     Fold,
     classes_missing,
@@ -172,6 +173,14 @@ def train(
         folder=location.results / chosen.name,
     )
     return train_folds(task, folds, settings, deadline=deadline)
+
+
+def folds_at_once(configuration: Configuration, device: torch.device) -> int:
+    """How many folds to train side by side: on a CPU one per core, as far as the memory goes."""
+    if device.type != "cpu":
+        return 1
+    memory, _ = memory_budget(device)
+    return max(1, min(os.cpu_count() or 1, FOLDS, memory // configuration.memory_bytes))
 
 
 def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:

@@ -1,8 +1,12 @@
 """Training of several folds, each validated on its held-out cases at its end."""
 
 import math
+import multiprocessing
+import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,17 +19,22 @@ from autospine.evaluation import Evaluation, describe, evaluate_folder
 from autospine.folds import Fold
 from autospine.images import read_volume, write_labels
 from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
-from autospine.log import get_logger, track
+from autospine.log import get_logger, progress, silence, track
+from autospine.network import reuse_freed_memory
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import read_json, write_json
 from trainers.fold import FoldTrainer
+from trainers.record import last_row, summary
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
 
 VALIDATION = "validation"
 CROSS_VALIDATION = "cross_validation.json"
+
+WATCH_SECONDS = 1.0
+"""Time between two looks at the folds' records."""
 
 SPARE = 0.03
 """Share of the time left that is kept for what cannot be foreseen."""
@@ -51,7 +60,7 @@ class Task:
 def train_folds(
     task: Task, folds: Sequence[Fold], settings: Settings, *, deadline: float | None = None
 ) -> Evaluation | None:
-    """Train and validate folds one after the other; finished ones are kept, an interrupted one goes on.
+    """Train and validate folds, `settings.parallel` at a time; what was finished or begun is kept.
 
     Args:
         task: what is trained.
@@ -71,9 +80,11 @@ def train_folds(
     for fold in folds:
         if fold not in todo:
             logger.info("fold %s is complete already", fold.name)
-    for index, fold in enumerate(todo):
-        seconds = None if deadline is None else _share(deadline - time.monotonic(), len(todo) - index)
-        _train_and_validate(task, fold, settings, seconds)
+    if min(settings.parallel, len(todo)) > 1:
+        _train_side_by_side(task, todo, settings, deadline)
+    else:
+        for index, fold in enumerate(todo):
+            _train_and_validate(task, fold, settings, _share(deadline, len(todo) - index))
     return cross_validation(task, folds)
 
 
@@ -125,13 +136,76 @@ def _complete(task: Task, fold: Fold) -> bool:
     return (folder / WEIGHTS).is_file() and predicted
 
 
-def _share(left: float, folds: int) -> float:
+def _share(deadline: float | None, rounds: int) -> float | None:
+    """Seconds for the first of so many equal rounds."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
     if left <= 0:
         raise TrainingError(
-            f"expected time for {folds} more folds, found none left; "
+            "expected time for the folds that are left, found none; "
             "run the same command again: complete folds are kept"
         )
-    return left * (1 - SPARE) / folds
+    return left * (1 - SPARE) / rounds
+
+
+def _train_side_by_side(
+    task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None
+) -> None:
+    """Train several folds at once, each in a process of its own.
+
+    Small patches keep one core busy but not several, and a core that another program takes away holds
+    up one fold, not all threads of one.
+    """
+    at_once = min(settings.parallel, len(folds))
+    rounds = -(-len(folds) // at_once)
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(at_once, mp_context=context, initializer=_set_up_worker, initargs=(threads,))
+    try:
+        futures = {
+            pool.submit(_train_in_worker, task, fold, settings, deadline, rounds - index // at_once): fold
+            for index, fold in enumerate(folds)
+        }
+        _watch(task, futures)
+        for future in futures:
+            future.result()
+    except BrokenProcessPool:
+        raise TrainingError(
+            "expected every fold's process to finish, found one killed, probably for want of memory; "
+            "run the same command again with fewer folds at once (--parallel 1): it goes on where it was"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _set_up_worker(threads: int) -> None:
+    silence()
+    torch.set_num_threads(threads)
+    reuse_freed_memory()
+
+
+def _train_in_worker(task: Task, fold: Fold, settings: Settings, deadline: float | None, rounds: int) -> None:
+    _train_and_validate(task, fold, settings, _share(deadline, rounds))
+
+
+def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
+    """Show the folds' common progress until all are done or one fails; their records tell it."""
+    shown = 0
+    with progress(f"{len(futures)} folds, training %", 100 * len(futures)) as meter:
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                return
+            rows = {fold.name: last_row(_fold_folder(task, fold)) for fold in futures.values()}
+            percent = sum(int(100 * row["progress"]) for row in rows.values() if row)
+            newest = [
+                f"fold {name}: {summary(row)}" for name, row in rows.items() if row and row["progress"] < 1
+            ]
+            meter.update("; ".join(newest))
+            meter.advance(percent - shown)
+            shown = percent
 
 
 def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -16,7 +15,7 @@ from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import to_json
 from trainers.learner import Learner, Step
-from trainers.record import Record
+from trainers.record import Record, summary
 from trainers.schedule import Clock, learning_rate
 from trainers.settings import Settings
 
@@ -89,6 +88,7 @@ class FoldTrainer:
                 self._train(batches, meter)
         finally:
             batches.close()
+        self._record.draw()
         network = self.learner.averaged()
         facts = {"fold": self._name, "steps": self._clock.step, "epochs": len(self._record.rows)}
         save_weights(self._folder, network, facts)
@@ -125,7 +125,7 @@ class FoldTrainer:
                 seconds=round(time.monotonic() - began, 2),
                 seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
             )
-            meter.update(_summary(row))
+            meter.update(summary(row))
             self._save()
 
     def _step(self, stream: Iterator[Batch]) -> Step:
@@ -168,9 +168,3 @@ class FoldTrainer:
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
         logger.info("fold %s goes on after epoch %d", self._name, facts["epochs"])
         return int(facts["epochs"])
-
-
-def _summary(row: dict[str, Any]) -> str:
-    dice = [value for value in row["pseudo_dice"].values() if value is not None]
-    mean = f", Dice {sum(dice) / len(dice):.2f}" if dice else ""
-    return f"epoch {row['epoch']}, loss {row['loss']:.3f}{mean}" if row["loss"] is not None else ""

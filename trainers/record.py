@@ -1,6 +1,7 @@
 """The written record of a fold: metrics.jsonl and the curves drawn from it."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from trainers.learner import Step
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+
+CURVES_SECONDS = 30.0
+"""Time between two drawings of the curves; one takes as long as a step or two."""
 
 
 class Record:
@@ -27,13 +31,14 @@ class Record:
 
     def __init__(self, folder: Path, *, title: str, classes: Sequence[str], epochs: int) -> None:
         self._folder, self._title, self._classes = folder, title, classes
-        self.rows = self._read()[:epochs]
+        self.rows = _read(folder / METRICS)[:epochs]
+        self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         (folder / METRICS).write_text(text, encoding="utf-8")
 
     def add(self, steps: Sequence[Step], network: nn.Module, **facts: float) -> dict[str, Any]:
-        """Append an epoch and draw the curves anew.
+        """Append an epoch; the curves are drawn anew every now and then.
 
         Args:
             steps: the epoch's steps, at least one.
@@ -55,20 +60,41 @@ class Record:
         self.rows.append(row)
         with (self._folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        write_curves(self._folder / CURVES, self.rows, title=self._title)
+        if time.monotonic() - self._drawn >= CURVES_SECONDS:
+            self.draw()
         return row
 
-    def _read(self) -> list[dict[str, Any]]:
-        path = self._folder / METRICS
-        if not path.is_file():
-            return []
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # a line cut short when the process was killed
-        return rows
+    def draw(self) -> None:
+        """Draw the curves."""
+        self._drawn = time.monotonic()
+        write_curves(self._folder / CURVES, self.rows, title=self._title)
+
+
+def last_row(folder: Path) -> dict[str, Any] | None:
+    """The newest complete row of a fold's metrics.jsonl, None before the first."""
+    rows = _read(folder / METRICS)
+    return rows[-1] if rows else None
+
+
+def summary(row: dict[str, Any]) -> str:
+    """A row in a few words, for the progress bar."""
+    if row["loss"] is None:
+        return f"epoch {row['epoch']}"
+    dice = row["pseudo_dice"].values()
+    mean = f", Dice {sum(dice) / len(dice):.2f}" if dice else ""
+    return f"epoch {row['epoch']}, loss {row['loss']:.2f}{mean}"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # a line cut short, because the process was killed or is writing it now
+    return rows
 
 
 def _mean(values: Sequence[float]) -> float | None:

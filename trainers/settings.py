@@ -24,6 +24,9 @@ class Settings:
     workers: int = 0
     """Processes that make patches; 0 is a thread of this process."""
 
+    parallel: int = 1
+    """Folds trained side by side, each in a process with its share of the cores."""
+
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:

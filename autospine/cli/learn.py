@@ -50,6 +50,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Folds trained side by side; by default on a CPU as many as cores and memory allow.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Train folds of a planned dataset; finished ones are kept, an interrupted one goes on."""
@@ -73,6 +81,7 @@ def train(
             iterations=iterations,
             seed=seed,
             workers=per_gpu if workers is None else workers,
+            parallel=parallel or pipeline.folds_at_once(chosen, where),
             device=where,
         ),
         minutes=max_minutes,
