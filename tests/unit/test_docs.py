@@ -1,0 +1,270 @@
+"""README and docs say what is so: commands, constants, keys, messages, links and examples."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache, reduce
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from autospine import evaluation
+from autospine.cli.app import COMMANDS, app
+from autospine.fingerprint import CaseFacts, ClassFacts, Fingerprint, IntensityFacts
+from autospine.folds import _FoldsFile
+from autospine.geometry import Box
+from autospine.labels import LabelSpace
+from autospine.plan import (
+    Augmentation,
+    Configuration,
+    Decision,
+    NetworkPlan,
+    Normalisation,
+    Plan,
+    TrainingPlan,
+)
+from autospine.preprocessing import IntensityTransform
+from autospine.preprocessing.prepare import Encoding
+from autospine.preprocessing.store import CaseRecord
+from planners import memory
+from trainers.record import METRICS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GOLDEN = ROOT / "tests" / "unit" / "planners" / "golden" / "lumbar_ct.json"
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+CONSTANT = re.compile(r"^\| `([a-zA-Z_]+\.[\w.]+)` \| `([^`]+)`", re.MULTILINE)
+MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+
+STORED_KINDS = (
+    *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts),
+    *(Plan, Configuration, NetworkPlan, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
+    *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile),
+)
+"""Dataclasses that are written as JSON."""
+
+OTHER_PROGRAMS = ("python3", "source", ".venv/bin/pip")
+"""What else the shell examples call."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def fences(kind: str) -> list[Any]:
+    """One parameter per page that has fences of a kind: its blocks."""
+    found = {page: [body for k, body in FENCE.findall(page.read_text()) if k == kind] for page in PAGES}
+    return [pytest.param(blocks, id=name(page)) for page, blocks in found.items() if blocks]
+
+
+@cache
+def commands() -> dict[str, Any]:
+    for module in COMMANDS:
+        import_module(f"autospine.cli.{module}")
+    return dict(typer.main.get_command(app).commands)
+
+
+def commands_in(script: str) -> Iterator[list[str]]:
+    for line in script.replace("\\\n", " ").splitlines():
+        for part in line.split("&&"):
+            if words := shlex.split(part, comments=True):
+                yield words
+
+
+def check_command(words: list[str]) -> None:
+    """Raise unless the words are a command that exists, with arguments that it takes."""
+    program, *rest = words
+    if program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(rest) <= set(targets), f"no such target: {rest}"
+    elif Path(program).name == "autospine":
+        if rest != ["--version"]:
+            commands()[rest[0]].make_context(rest[0], rest[1:])
+    else:
+        assert program in OTHER_PROGRAMS, f"unknown program {program}"
+
+
+@pytest.mark.parametrize("blocks", fences("sh"))
+def test_shell_examples_call_what_exists(blocks):
+    for block in blocks:
+        for words in commands_in(block):
+            check_command(words)
+
+
+def test_commands_in_running_text_exist():
+    for page in PAGES:
+        for code in re.findall(r"`(autospine [^`]+|make [a-z-]+)`", FENCE.sub("", page.read_text())):
+            words = [word for word in shlex.split(code) if word not in ("COMMAND", "--help")]
+            if words[0] == "make":
+                check_command(words)
+            elif len(words) > 1 and words[1] != "--version":
+                command = commands()[words[1]]
+                known = {option for parameter in command.params for option in parameter.opts}
+                assert {word for word in words[2:] if word.startswith("-")} <= known | {"--debug"}, code
+
+
+def test_an_example_that_is_wrong_is_noticed():
+    for wrong in ("autospine nonsense", "autospine train --nope", "make nonsense", "rm -rf /"):
+        with pytest.raises(Exception):  # noqa: B017
+            check_command(shlex.split(wrong))
+
+
+@pytest.mark.parametrize("blocks", fences("python"))
+def test_python_examples_run(blocks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "example", "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("blocks", fences("json"))
+def test_json_examples_are_json(blocks):
+    for block in blocks:
+        json.loads(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(FENCE.sub("", page.read_text())):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{target} does not exist"
+        if anchor:
+            assert anchor in anchors(linked), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_page_can_be_reached_from_the_readme(page):
+    seen, todo = {PAGES[0]}, [PAGES[0]]
+    while todo:
+        at = todo.pop()
+        links = {(at.parent / link.partition("#")[0]).resolve() for link in LINK.findall(at.read_text())}
+        new = (links & set(PAGES)) - seen
+        seen |= new
+        todo += new
+    assert page in seen
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as they are linked to."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_command_reference_is_complete():
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    sections = dict(re.findall(r"^## `autospine ([\w-]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(commands())
+    for command, section in sections.items():
+        rows = dict(re.findall(r"^\| `(?:--)?([\w-]+)[^|]*\| ([^|]*) ?\|", section, re.MULTILINE))
+        wanted = {parameter.opts[0].removeprefix("--"): parameter for parameter in commands()[command].params}
+        wanted = {key: parameter for key, parameter in wanted.items() if key != "help"}
+        assert {row.lower() for row in rows} == set(wanted), command
+        for row, stated in rows.items():
+            default = wanted[row.lower()].default
+            if default is not None and not isinstance(default, bool):
+                assert stated.strip() == f"`{getattr(default, 'value', default)}`", f"{command} {row}"
+
+
+@pytest.mark.parametrize("kind", STORED_KINDS)
+def test_the_file_reference_names_every_key(kind):
+    text = (ROOT / "docs" / "reference" / "files.md").read_text()
+    missing = [field.name for field in fields(kind) if f"`{field.name}`" not in text]
+    assert not missing
+
+
+def test_the_file_reference_names_the_keys_of_an_evaluation():
+    text = (ROOT / "docs" / "reference" / "files.md").read_text()
+    empty = evaluation.Evaluation(classes=("disc",), cases=())
+    described = evaluation.describe(empty)
+    keys = {*described, *described["classes"]["disc"], *evaluation.COLUMNS}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+    assert METRICS in text
+
+
+def constants() -> list[Any]:
+    return [
+        pytest.param(path, value, id=path)
+        for page in PAGES
+        for path, value in CONSTANT.findall(page.read_text())
+    ]
+
+
+@pytest.mark.parametrize(("path", "stated"), constants())
+def test_constants_have_the_value_that_is_stated(path, stated):
+    found, expected = actual(path), ast.literal_eval(stated)
+    assert found == pytest.approx(expected) if not isinstance(found, str) else found == expected
+
+
+def actual(path: str) -> object:
+    """The value of a constant of the code, of a default, or of the recipe in a plan."""
+    first, *rest = path.split(".")
+    if first in ("training", "augmentation", "normalisation"):
+        plan = json.loads(GOLDEN.read_text())
+        value = plan[first] if first in plan else plan["configurations"][0][first]
+        value = reduce(lambda inside, key: inside[key], rest, value)
+        return tuple(value) if isinstance(value, list) else value
+    module, owner = import_module(first), None
+    value = module
+    for part in rest:
+        owner, value = value, getattr(value, part, None) or submodule(value, part)
+    if isinstance(owner, type) and hasattr(owner, "_field_defaults"):
+        return owner._field_defaults[rest[-1]]
+    if isinstance(owner, type) and is_dataclass(owner):
+        default = {field.name: field.default for field in fields(owner)}[rest[-1]]
+        assert default is not MISSING
+        return default
+    return value
+
+
+def submodule(parent: Any, part: str) -> object:
+    return import_module(f"{parent.__name__}.{part}")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "how-to"], ids=name)
+def test_messages_are_those_of_the_code(page):
+    _, _, trouble = page.read_text().partition("## What can go wrong")
+    messages = MESSAGE.findall(trouble)
+    assert messages
+    for message in messages:
+        for piece in filter(None, (part.strip(" ()") for part in message.split("…"))):
+            assert any(piece in text for text in texts()), f"{message!r}: nothing says {piece!r}"
+
+
+@cache
+def texts() -> frozenset[str]:
+    """Every text literal of the code."""
+    return frozenset(
+        node.value
+        for package in ("autospine", "planners", "trainers")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def test_memory_estimates_are_those_of_the_formula():
+    text = (ROOT / "docs" / "concepts" / "planning.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\d+)×(\d+)×(\d+) \|(.*)\|$", text, re.MULTILINE)
+    assert len(rows) >= 10
+    for f, s, p, left, rest in rows:
+        k, kind, _, attention, parameters, measured, estimated, error = (x.strip() for x in rest.split("|"))
+        size, voxels = {"bfloat16": 2, "float32": 4}[kind], int(s) * int(p) * int(left)
+        bytes_ = (
+            size * memory.ELEMENTS_PER_VOXEL * int(f) * voxels
+            + size * memory.PER_ATTENTION_WEIGHT * float(attention) * 1e6
+            + memory.BYTES_PER_SCORE * int(k) * voxels
+            + memory.BYTES_PER_PARAMETER * float(parameters) * 1e6
+            + memory.BASE_BYTES
+        )
+        assert bytes_ / 1e9 == pytest.approx(float(estimated), abs=0.006)
+        assert 100 * (bytes_ / 1e9 / float(measured) - 1) == pytest.approx(float(error.rstrip(" %")), abs=1.1)
