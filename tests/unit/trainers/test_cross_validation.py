@@ -6,7 +6,7 @@ import makers
 import numpy as np
 import pytest
 
-from autospine.errors import TrainingError
+from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
 from autospine.images import read_labels
 from autospine.inference import WEIGHTS, open_model
@@ -108,7 +108,9 @@ def test_folds_of_another_plan_are_refused(trained):
 
 def test_without_time_the_rest_is_refused_and_complete_folds_stay(trained):
     task, _ = trained
-    with pytest.raises(TrainingError, match="time for the folds that are left, found none; run the same command"):
+    with pytest.raises(
+        TrainingError, match="time for the folds that are left, found none; run the same command"
+    ):
         train_folds(task, FOLDS, SETTINGS, deadline=time.monotonic() - 1)
     assert set(times(task)) == {"fold_0", "fold_1"}
 
@@ -119,3 +121,13 @@ def test_one_model_on_every_case_has_no_validation(tmp_path):
     assert train_folds(task, [full], SETTINGS, deadline=time.monotonic() + 60) is None
     assert open_model(task.folder).folds == ("full",)
     assert not (task.folder / CROSS_VALIDATION).exists()
+
+
+def test_folds_side_by_side_fail_and_succeed_on_their_own(tmp_path):
+    task = make_task(tmp_path)
+    # The first and the second fold train on it; the third only validates, from the raw files.
+    (tmp_path / "stored" / "c_image.b2nd").write_bytes(b"damaged")
+    with pytest.raises(FormatError, match="case c"):
+        train_folds(task, (FOLDS[0], FOLDS[2]), replace(SETTINGS, parallel=2))
+    assert set(times(task)) == {"fold_2"}
+    assert (task.folder / "fold_2" / VALIDATION / "c.nii.gz").is_file()
