@@ -158,14 +158,22 @@ def _train_side_by_side(
     up one fold, not all threads of one.
     """
     at_once = min(settings.parallel, len(folds))
-    rounds = -(-len(folds) // at_once)
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    rounds = [folds[start : start + at_once] for start in range(0, len(folds), at_once)]
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(at_once, mp_context=context, initializer=_set_up_worker, initargs=(threads,))
+    pool = ProcessPoolExecutor(at_once, mp_context=context, initializer=_set_up_worker)
     try:
         futures = {
-            pool.submit(_train_in_worker, task, fold, settings, deadline, rounds - index // at_once): fold
-            for index, fold in enumerate(folds)
+            pool.submit(
+                _train_in_worker,
+                task,
+                fold,
+                settings,
+                deadline,
+                rounds_left=len(rounds) - index,
+                threads=max(1, (os.cpu_count() or 1) // len(together)),
+            ): fold
+            for index, together in enumerate(rounds)
+            for fold in together
         }
         _watch(task, futures)
         for future in futures:
@@ -179,14 +187,16 @@ def _train_side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _set_up_worker(threads: int) -> None:
+def _set_up_worker() -> None:
     silence()
-    torch.set_num_threads(threads)
     reuse_freed_memory()
 
 
-def _train_in_worker(task: Task, fold: Fold, settings: Settings, deadline: float | None, rounds: int) -> None:
-    _train_and_validate(task, fold, settings, _share(deadline, rounds))
+def _train_in_worker(
+    task: Task, fold: Fold, settings: Settings, deadline: float | None, *, rounds_left: int, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    _train_and_validate(task, fold, settings, _share(deadline, rounds_left))
 
 
 def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
