@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from autospine.dataset import Case, Dataset, case_modality, find_inputs, load_dataset
-from autospine.errors import AutospineError, DatasetError, FormatError, WorkspaceError
+from autospine.errors import AutospineError, DatasetError, EvaluationError, FormatError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.fingerprint import Fingerprint, measure
 from autospine.folds import (
@@ -277,6 +277,8 @@ def evaluate(predictions: Path, references: Path, description: Path | None = Non
         DatasetError: if there is no description.
         EvaluationError: if the folders do not match.
     """
+    if not references.is_dir():
+        raise EvaluationError(f"expected a folder of references, found none at {references}; name another")
     dataset = load_dataset((description or references.parent / "dataset.json").parent)
     return evaluate_folder(predictions, references, dataset.labels, (*dataset.cases, *dataset.test_cases))
 

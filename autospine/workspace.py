@@ -123,7 +123,8 @@ class Workspace:
             and (configuration is None or path.parents[1].name == configuration)
         ]
         if not weights:
-            which = f" of {dataset}" if dataset else ""
+            which = f" {configuration!r}" if configuration else ""
+            which += f" of {dataset}" if dataset else ""
             raise WorkspaceError(
                 f"expected a trained model{which} in {self.results}, found none; "
                 "run `autospine train 0 --fold all` first, or name a model with -m"

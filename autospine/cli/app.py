@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -24,18 +25,22 @@ app = typer.Typer(
 COMMANDS = ("start", "prepare", "learn", "apply", "other")
 """Modules of this package whose import registers commands, in the order of the help text."""
 
+INTERRUPTED = 130
+"""The exit code that shells give to what Ctrl-C has ended."""
 
-def _version(wanted: bool) -> None:
+
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"autospine {autospine.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version."
-    ),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Self-configuring 3D spine segmentation in CT and MR."""
 
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         typer.echo("autospine: interrupted; run the same command again to go on", err=True)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if debug:
             raise
@@ -77,6 +82,8 @@ def _run(words: list[str], debug: bool) -> int:
         code = app(words, standalone_mode=True)
     except SystemExit as stop:
         code = stop.code
+    if code == INTERRUPTED:  # typer has caught the interrupt
+        raise KeyboardInterrupt
     return int(code or 0)
 
 

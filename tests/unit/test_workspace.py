@@ -97,5 +97,5 @@ def test_the_last_model(workspace: Workspace):
     touch(workspace.results / "Dataset001_Spine" / "coarse" / "fold_0" / "metrics.jsonl", 3000)
     assert workspace.last_model() == new.parents[1]
     assert workspace.last_model("1") == old.parents[1]
-    with pytest.raises(WorkspaceError, match=r"trained model of 1 "):
+    with pytest.raises(WorkspaceError, match="trained model 'coarse' of 1 "):
         workspace.last_model("1", "coarse")

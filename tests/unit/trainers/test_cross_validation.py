@@ -109,7 +109,7 @@ def test_folds_of_another_plan_are_refused(trained):
 def test_without_time_the_rest_is_refused_and_complete_folds_stay(trained):
     task, _ = trained
     with pytest.raises(
-        TrainingError, match="time for the folds that are left, found none; run the same command"
+        TrainingError, match="time for the folds that are left, found none"
     ):
         train_folds(task, FOLDS, SETTINGS, deadline=time.monotonic() - 1)
     assert set(times(task)) == {"fold_0", "fold_1"}

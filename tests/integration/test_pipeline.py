@@ -1,0 +1,466 @@
+"""The commands, one after the other, on a tiny dataset; and what they say to input that is wrong."""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autospine.cli import main
+from autospine.phantom import PhantomSettings, write_dataset
+from trainers.learner import Learner
+
+NAME = "Dataset001_Tiny"
+SMALL = ("--memory", "2GB", "--patch", "16", "16", "16", "--feature-size", "8")
+SHORT = ("--epochs", "1", "--iterations", "2", "--parallel", "1")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Place:
+    """A workspace in which commands are run, as if it were the current folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.raw = root / "raw" / NAME
+        self.preprocessed = root / "preprocessed" / NAME
+        self.results = root / "results" / NAME / "fullres"
+
+    def run(self, *words: object) -> Said:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.root), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([str(word) for word in words])
+        return Said(code, out.getvalue(), err.getvalue())
+
+    def prepare(self) -> None:
+        assert self.run("plan-and-preprocess", "-d", "1", *SMALL).code == 0
+
+    def state(self) -> dict[Path, tuple[int, int]]:
+        """Every file with its size and time of change."""
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        return {path.relative_to(self.root): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def restored_loggers() -> Iterator[None]:
+    """The command line sets up logging for the process; other tests want it as it was."""
+    loggers = [logging.getLogger(name) for name in ("autospine", "planners", "trainers")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bare_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AUTOSPINE_WORKSPACE", "nnUNet_raw"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    """A raw dataset of five coarse phantoms, and two held-out ones."""
+    settings = PhantomSettings(spacing_mm=(4.0, 4.0, 4.0), size_mm=(76.0, 72.0, 64.0), metal=False)
+    folder = tmp_path_factory.mktemp("phantoms") / NAME
+    return write_dataset(folder, cases=5, test_cases=2, scheme="structures", settings=settings, seed=1)
+
+
+@pytest.fixture
+def place(tmp_path, phantoms) -> Place:
+    """A workspace with a raw dataset of its own, to be spoilt."""
+    shutil.copytree(phantoms, tmp_path / "raw" / NAME)
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, phantoms) -> Place:
+    """A workspace in which the three commands have run exactly as the README says, apart from speed."""
+    root = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(phantoms, root / "raw" / NAME)
+    place = Place(root)
+    for words in (
+        ("plan-and-preprocess", "-d", "Dataset001", *SMALL),
+        ("train", "0", "--fold", "all", *SHORT),
+        ("predict", "-i", place.raw / "imagesTs", "-o", "out"),
+    ):
+        said = place.run(*words)
+        assert said.code == 0, said.err
+    return place
+
+
+@pytest.fixture
+def spoilt(trained, tmp_path) -> Place:
+    """A copy of the trained workspace."""
+    shutil.copytree(trained.root, tmp_path / "copy")
+    return Place(tmp_path / "copy")
+
+
+def expect_refusal(
+    place: Place, *words: object, says: tuple[str, ...], may_write: tuple[str, ...] = ()
+) -> None:
+    """Exit code 1, one message with all these words, no traceback, and nothing written but what may be."""
+    before = place.state()
+    said = place.run(*words)
+    assert said.code == 1, said.err
+    for word in says:
+        assert word in said.err
+    assert "Traceback" not in said.err
+    assert "autospine: " in said.err
+    after = place.state()
+    written = {path for path in after if after[path] != before.get(path)}
+    assert {path for path in written if path.name not in may_write} == set()
+    assert set(before) <= set(after), "a file has gone"
+
+
+# The chain.
+
+
+def test_every_stage_leaves_its_files(trained):
+    assert {path.name for path in trained.preprocessed.iterdir()} == {
+        "fingerprint.json",
+        "plan.json",
+        "folds.json",
+        "fullres",
+    }
+    for fold in range(5):
+        names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
+        assert names == {"model.safetensors", "metrics.jsonl", "curves.png", "validation"}
+    summary = json.loads((trained.results / "cross_validation.json").read_text())
+    assert len(summary["cases"]) == 5
+    assert set(summary["modalities"]) == {"CT", "MR"}
+    assert set(summary["folds"]) == {"0", "1", "2", "3", "4"}
+    assert not [path for path in trained.root.rglob("*") if path.name.startswith(".")]
+
+
+def test_predictions_lie_on_the_grids_of_their_images(trained):
+    images = sorted((trained.raw / "imagesTs").iterdir())
+    assert len(images) == 2
+    for path in images:
+        image = sitk.ReadImage(str(path))
+        labels = sitk.ReadImage(str(trained.root / "out" / path.name.replace("_0000", "")))
+        assert labels.GetSize() == image.GetSize()
+        for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(labels, get)(), getattr(image, get)(), rtol=0, atol=1e-4)
+        values = sitk.GetArrayFromImage(labels)
+        assert np.issubdtype(values.dtype, np.integer)
+        assert set(np.unique(values)) <= {0, 1, 2, 3, 4}
+
+
+def test_predictions_are_evaluated(trained):
+    said = trained.run("evaluate", "out", trained.raw / "labelsTs", "-o", "scores")
+    assert said.code == 0, said.err
+    assert {path.name for path in (trained.root / "scores").iterdir()} == {
+        "evaluation.csv",
+        "evaluation.json",
+    }
+    scores = json.loads((trained.root / "scores" / "evaluation.json").read_text())
+    assert set(scores["classes"]) == {"vertebra", "disc", "canal", "sacrum"}
+    assert "vertebra" in said.out
+
+
+def test_running_again_keeps_what_is_finished(trained):
+    before = trained.state()
+    for words in (("preprocess", "-d", "1"), ("train", "0", "--fold", "all", *SHORT)):
+        said = trained.run(*words)
+        assert said.code == 0
+    assert said.err.count("is complete already") == 5
+    changed = {path.name for path, state in trained.state().items() if before.get(path) != state}
+    assert changed <= {"plan.json", "dataset.json", "cross_validation.json"}
+    assert "5 of 5 cases are preprocessed already" in said.err
+
+
+def test_a_single_image_is_predicted_as_in_its_folder(trained):
+    image = sorted((trained.raw / "imagesTs").iterdir())[0]
+    said = trained.run("predict", "-i", image, "-o", "single", "-m", "results/Dataset001_Tiny/fullres")
+    assert said.code == 0, said.err
+    (single,) = (trained.root / "single").iterdir()
+    together = sitk.ReadImage(str(trained.root / "out" / single.name))
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(str(single))), sitk.GetArrayFromImage(together)
+    )
+
+
+def test_interrupted_training_goes_on(place, monkeypatch):
+    place.prepare()
+    take, steps = Learner.step, []
+
+    def step(self, *arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", step)
+    words = ("train", "0", "--fold", "2", "--epochs", "2", "--iterations", "2", "--parallel", "1")
+    said = place.run(*words)
+    assert said.code == 130
+    assert "run the same command again to go on" in said.err
+    assert (place.results / "fold_2" / "checkpoint.safetensors").is_file()
+    said = place.run(*words)
+    assert said.code == 0, said.err
+    assert "fold 2 goes on after epoch 1" in said.err
+    assert len(steps) == 3 + 2
+    assert (place.results / "fold_2" / "model.safetensors").is_file()
+    assert not (place.results / "fold_2" / "checkpoint.safetensors").exists()
+
+
+def test_the_schedule_fits_the_time_given(place):
+    place.prepare()
+    said = place.run(
+        "train", "0", "--fold", "0", "--max-minutes", "0.1", "--iterations", "2", "--parallel", "1"
+    )
+    assert said.code == 0, said.err
+    rows = (place.results / "fold_0" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["progress"] == 1.0
+
+
+# Bad input: a clear sentence, exit code 1, nothing half-written.
+
+
+def test_no_dataset_of_that_name(place):
+    for words in (("plan-and-preprocess", "-d", "7"), ("verify", "-d", "Dataset007"), ("train", "-d", "x")):
+        expect_refusal(place, *words, says=(NAME,))
+
+
+def test_no_dataset_at_all(tmp_path):
+    expect_refusal(Place(tmp_path), "verify", "-d", "1", says=("found none",))
+
+
+def test_every_missing_file_is_named_at_once(place):
+    names = sorted(path.name.removesuffix("_0000.nii.gz") for path in (place.raw / "imagesTr").iterdir())
+    (place.raw / "labelsTr" / f"{names[0]}.nii.gz").unlink()
+    (place.raw / "imagesTr" / f"{names[1]}_0000.nii.gz").unlink()
+    shutil.copy(
+        place.raw / "imagesTr" / f"{names[2]}_0000.nii.gz", place.raw / "imagesTr" / f"{names[2]}_0001.nii.gz"
+    )
+    says = (
+        f"{names[0]}: image without label",
+        f"{names[1]}: label without image",
+        f"{names[2]}: expected 1 channels (0000), found 0000, 0001",
+    )
+    for command in ("verify", "plan-and-preprocess"):
+        expect_refusal(place, command, "-d", "1", says=says)
+
+
+def change(path: Path, array=lambda array: array, **header) -> None:
+    """Rewrite an image with other voxels or another header."""
+    image = sitk.ReadImage(str(path))
+    changed = sitk.GetImageFromArray(array(sitk.GetArrayFromImage(image)))
+    for what in ("Spacing", "Origin", "Direction"):
+        getattr(changed, f"Set{what}")(header.get(what, getattr(image, f"Get{what}")()))
+    sitk.WriteImage(changed, str(path))
+
+
+def test_every_faulty_case_is_named_at_once(place):
+    labels = sorted((place.raw / "labelsTr").iterdir())
+    names = [path.name.removesuffix(".nii.gz") for path in labels]
+    origin = sitk.ReadImage(str(labels[0])).GetOrigin()
+    change(labels[0], Origin=(origin[0] + 0.01, *origin[1:]))
+    if sitk.ReadImage(str(labels[1])).GetSize()[2] > 2:
+        change(labels[1], lambda array: array[1:])
+    change(labels[2], lambda array: np.where(array == 2, 77, array))
+    image = place.raw / "imagesTr" / f"{names[3]}_0000.nii.gz"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    (place.raw / "imagesTr" / f"{names[4]}_0000.nii.gz").write_bytes(b"not an image")
+    says = (
+        f"{names[0]}: expected image and labels on one grid",
+        f"{names[1]}: expected image and labels on one grid",
+        f"{names[2]}: expected the labels [0, 1, 2, 3, 4] of dataset.json, found 77",
+        f"{names[3]}:",
+        f"{names[4]}:",
+        "found 5 faults",
+    )
+    for command in ("verify", "plan-and-preprocess"):
+        expect_refusal(place, command, "-d", "1", says=says)
+
+
+def test_rounding_of_a_header_is_no_fault(place):
+    for path in (place.raw / "labelsTr").iterdir():
+        origin = sitk.ReadImage(str(path)).GetOrigin()
+        change(path, Origin=(origin[0] + 5e-4, *origin[1:]))
+    assert place.run("verify", "-d", "1").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "dataset.json"),
+        ('{"labels": {"background": 0, "a": 1}}', "channel_names"),
+        ('{"channel_names": {"0": "CT"}, "labels": {"a": null}}', "`labels`"),
+        ('{"channel_names": {"0": "CT"}, "labels": {"a": 1}, "file_ending": ".png"}', "file_ending"),
+    ],
+)
+def test_a_description_that_makes_no_sense(place, text, says):
+    (place.raw / "dataset.json").write_text(text)
+    expect_refusal(place, "plan-and-preprocess", "-d", "1", says=(says,))
+
+
+def test_too_few_cases_for_five_folds(place):
+    for path in [*(place.raw / "imagesTr").glob("*_004*"), *(place.raw / "labelsTr").glob("*_004*")]:
+        path.unlink()
+    rows = (place.raw / "cases.csv").read_text().splitlines(keepends=True)
+    (place.raw / "cases.csv").write_text("".join(row for row in rows if "_004" not in row))
+    said = place.run("plan-and-preprocess", "-d", "1", *SMALL)
+    assert said.code == 0
+    assert "at least 5 subjects for 5 folds, found 4" in said.err
+    expect_refusal(place, "train", "0", "--fold", "all", *SHORT, says=("found 4 with 4 cases", "--fold full"))
+
+
+@pytest.mark.parametrize("memory", ["0.05GB", "a lot"])
+def test_a_memory_budget_too_small_for_any_patch(place, memory):
+    expect_refusal(
+        place,
+        *("plan-and-preprocess", "-d", "1", "--memory", memory),
+        says=("memory",),
+        may_write=("fingerprint.json",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        (("--patch", "17", "16", "16"), "divisible"),
+        (("--spacing", "0", "1", "1"), "--spacing"),
+        (("--feature-size", "7"), "--feature-size"),
+        (("--device", "gpu"), "--device"),
+    ],
+)
+def test_wishes_that_cannot_be_met(place, wish, says):
+    expect_refusal(
+        place, "plan-and-preprocess", "-d", "1", *wish, says=(says,), may_write=("fingerprint.json",)
+    )
+
+
+def test_training_without_a_plan(place):
+    expect_refusal(place, "train", "0", "-d", "1", says=("plan-and-preprocess",))
+    expect_refusal(place, "train", "0", says=("plan-and-preprocess",))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("train", "9"), ("0 (fullres)", "'9'")),
+        (("train", "nothing"), ("0 (fullres)", "'nothing'")),
+        (("train", "0", "--fold", "5"), ("0, 1, 2, 3, 4", "'5'")),
+        (("train", "0", "--fold", "some"), ("all, full", "'some'")),
+        (("train", "0", "--epochs", "0"), ("--epochs",)),
+        (("preprocess", "-d", "1", "-c", "9"), ("0 (fullres)", "'9'")),
+        (("predict", "-i", "raw", "-o", "new", "-c", "nothing"), ("model 'nothing'",)),
+        (("predict", "-i", f"raw/{NAME}/imagesTs", "-o", "new", "-f", "7"), ("0, 1, 2, 3, 4", "7")),
+        (("predict", "-i", f"raw/{NAME}/imagesTs", "-o", "new", "-m", "raw"), ("model folder", "raw")),
+        (("predict", "-i", f"raw/{NAME}/imagesTs", "-o", "new", "-d", "7"), ("model of 7",)),
+        (("predict", "-i", "absent", "-o", "new"), ("absent",)),
+        (("predict", "-i", f"raw/{NAME}", "-o", "new"), ("found none",)),
+        (("predict", "-i", f"raw/{NAME}/dataset.json", "-o", "new"), ("dataset.json",)),
+        (("predict", "-i", f"raw/{NAME}/imagesTs", "-o", f"raw/{NAME}/dataset.json"), ("the file",)),
+        (("evaluate", "absent", f"raw/{NAME}/labelsTs"), ("absent",)),
+        (("evaluate", "out", "absent"), ("absent",)),
+        (("evaluate", f"raw/{NAME}/labelsTr", f"raw/{NAME}/labelsTs"), ("rename the files",)),
+        (("verify", "-d", "1", "-w", "absent"), ("absent",)),
+    ],
+)
+def test_what_does_not_exist(trained, words, says):
+    expect_refusal(trained, *words, says=says)
+
+
+def test_predicting_without_a_model(place):
+    expect_refusal(place, "predict", "-i", place.raw / "imagesTs", "-o", "out", says=("autospine train 0",))
+
+
+def test_one_bad_image_does_not_stop_the_others(spoilt):
+    images = sorted((spoilt.raw / "imagesTs").iterdir())
+    images[0].write_bytes(images[0].read_bytes()[:500])
+    said = spoilt.run("predict", "-i", spoilt.raw / "imagesTs", "-o", "new")
+    assert said.code == 1
+    assert images[0].name in said.err
+    written = [path.name for path in (spoilt.root / "new").iterdir()]
+    assert written == [images[1].name.replace("_0000", "")]
+
+
+def test_images_with_too_many_channels(spoilt):
+    for path in sorted((spoilt.raw / "imagesTs").iterdir()):
+        shutil.copy(path, spoilt.root / path.name)
+        shutil.copy(path, spoilt.root / path.name.replace("_0000", ""))
+    expect_refusal(spoilt, "predict", "-i", ".", "-o", "new", says=("1 files per case",))
+
+
+def test_damaged_files_of_ours_are_named(spoilt):
+    weights = spoilt.results / "fold_1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    inputs = ("-i", spoilt.raw / "imagesTs", "-o", "new")
+    expect_refusal(spoilt, "predict", *inputs, says=("fold_1", "expected weights"))
+    (spoilt.results / "plan.json").write_text('{"format_version": 1}')
+    expect_refusal(spoilt, "predict", *inputs, says=("plan.json", "channels: Field required"))
+    (spoilt.preprocessed / "plan.json").write_text("{}")
+    expect_refusal(spoilt, "train", "0", says=("plan.json",))
+    (spoilt.preprocessed / "fingerprint.json").write_text("[]")
+    expect_refusal(spoilt, "plan", "-d", "1", says=("fingerprint.json",))
+
+
+def test_folds_edited_into_nonsense(spoilt):
+    path = spoilt.preprocessed / "folds.json"
+    folds = json.loads(path.read_text())
+    folds["validation"][0] = folds["validation"][1]
+    path.write_text(json.dumps(folds))
+    expect_refusal(spoilt, "train", "0", *SHORT, says=("is validated 2 times", "is in no fold", "folds.json"))
+
+
+def test_the_phantom_command_does_not_replace_what_is_there(place):
+    words = ("phantom", "--cases", "1", "--workers", "1", "-o")
+    expect_refusal(place, *words, place.raw, says=("ask to overwrite",))
+    (place.root / "file").write_text("")
+    expect_refusal(place, *words, place.root / "file", says=("found a file",))
+
+
+# Usage, help and faults of ours.
+
+
+def test_wrong_usage_is_code_2(place):
+    assert place.run("train", "0", "--no-such-option").code == 2
+    assert place.run("predict").code == 2
+    assert place.run("nothing").code == 2
+
+
+@pytest.mark.parametrize(
+    "command", ["", *["plan-and-preprocess", "verify", "fingerprint", "plan", "preprocess", "train"]]
+)
+def test_help_is_there(place, command):
+    said = place.run(*command.split(), "--help")
+    assert said.code == 0
+    assert "Usage" in said.out
+
+
+def test_a_fault_of_ours_is_code_3_and_its_traceback_is_for_debugging(place, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("autospine.pipeline.check", broken)
+    said = place.run("verify", "-d", "1")
+    assert said.code == 3
+    assert "ZeroDivisionError" in said.err
+    assert "Traceback" not in said.err
+    with pytest.raises(ZeroDivisionError):
+        place.run("verify", "-d", "1", "--debug")
+
+
+def test_info_lists_what_is_there(trained):
+    said = trained.run("info")
+    assert said.code == 0
+    assert f"{NAME}: planned, trained: fullres" in said.out
