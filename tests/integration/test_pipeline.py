@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from autospine.cli import main
+from autospine.images import read_volume
 from autospine.phantom import PhantomSettings, write_dataset
 from trainers.learner import Learner
 
@@ -195,6 +196,30 @@ def test_a_single_image_is_predicted_as_in_its_folder(trained):
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(sitk.ReadImage(str(single))), sitk.GetArrayFromImage(together)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_predictions_of_real_images_lie_on_their_grids(trained, real_data, tmp_path):
+    dataset = real_data / "Dataset001_SpineReal"
+    inputs = [*sorted((dataset / "imagesTr").iterdir()), *sorted((dataset / "imagesTs").iterdir())]
+    inputs.append(real_data / "real" / "dicom_ct")
+    assert len(inputs) >= 8
+    for path in inputs:
+        output = tmp_path / path.name.split(".")[0]
+        said = trained.run("predict", "-i", path, "-o", output, "-f", "0")
+        assert said.code == 0, said.err
+        (written,) = output.iterdir()
+        labels = sitk.ReadImage(str(written))
+        assert np.issubdtype(sitk.GetArrayViewFromImage(labels).dtype, np.integer)
+        expected = read_volume(path).stored
+        assert labels.GetSize() == expected.shape[::-1]
+        for found, wanted in (
+            (labels.GetSpacing(), expected.spacing_mm[::-1]),
+            (labels.GetOrigin(), expected.origin_mm),
+            (labels.GetDirection(), expected.direction),
+        ):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4, err_msg=path.name)
 
 
 def test_interrupted_training_goes_on(place, monkeypatch):
