@@ -4,7 +4,8 @@ Trainers write it and inference reads it. Nothing in it can run code.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +39,19 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         FormatError: if the file is missing, damaged or of another version.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no __iter__)
-    except (OSError, SafetensorError) as error:
-        raise FormatError(
-            f"expected weights at {path}, found {error}; train or copy the model again"
-        ) from None
-    if header.get("format_version") != str(FORMAT_VERSION):
-        raise FormatError(
-            f"expected format_version {FORMAT_VERSION} in {path}, found {header.get('format_version')}; "
-            "use the AutoSpine version that wrote it"
-        )
-    try:
-        return tensors, json.loads(header["facts"])
-    except (KeyError, ValueError):
-        raise FormatError(
-            f"expected facts in the header of {path}, found none; train or copy the model again"
-        ) from None
+    with _opened(path) as file:
+        facts = _facts(file, path)
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no __iter__)
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """The JSON facts alone of what `save_tensors` wrote.
+
+    Raises:
+        FormatError: as `load_tensors`.
+    """
+    with _opened(path) as file:
+        return _facts(file, path)
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -79,3 +74,25 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise FormatError(
+            f"expected weights at {path}, found {error}; train or copy the model again"
+        ) from None
+
+
+def _facts(file: Any, path: Path) -> dict[str, Any]:
+    header = file.metadata() or {}
+    if header.get("format_version") != str(FORMAT_VERSION):
+        raise FormatError(
+            f"expected format_version {FORMAT_VERSION} in {path}, found {header.get('format_version')}; "
+            "use the AutoSpine version that wrote it"
+        )
+    facts: dict[str, Any] = json.loads(header["facts"])
+    return facts

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,25 @@ def load_dataset(folder: Path) -> Dataset:
     return dataset
 
 
+def load_labels(path: Path) -> LabelSpace:
+    """The labels that a dataset.json describes, whatever the file is called.
+
+    Raises:
+        DatasetError: if the file is missing or contradicts itself.
+    """
+    described = _description(path)
+    return parse_labels(described["labels"], described.get("regions_class_order"))
+
+
+def known_cases(folder: Path) -> tuple[Case, ...]:
+    """The complete cases of a dataset folder; none where it is no dataset."""
+    try:
+        dataset, _ = inspect_dataset(folder)
+    except DatasetError:
+        return ()
+    return (*dataset.cases, *dataset.test_cases)
+
+
 def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     """The cases that are complete, and what is wrong with the names of the others.
 
@@ -144,7 +163,8 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
 
     Args:
         path: an image, a folder of images (`CASE_0000.ext`; plain names where there is one channel), a
-            folder of DICOM slices, or a folder of such folders.
+            folder of DICOM slices, or a folder of such folders. A `cases.csv` beside the images, or beside
+            their folder, states modalities.
         channels: of the model.
 
     Raises:
@@ -174,8 +194,11 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
             f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found none; check -i"
         )
     _check_channels(groups, channels, path)
+    _check_numbers([file for found in groups.values() for _, file in found], len(channels), path)
+    facts = _facts_beside(path)
     return tuple(
-        _input(name, [file for _, file in found], channels) for name, found in sorted(groups.items())
+        _input(name, [file for _, file in found], channels, facts.get(name, {}))
+        for name, found in sorted(groups.items())
     )
 
 
@@ -197,16 +220,40 @@ def _check_channels(
         )
 
 
-def _input(name: str, images: Sequence[Path], channels: Sequence[str]) -> Case:
+def _check_numbers(files: Sequence[Path], n_channels: int, path: Path) -> None:
+    """Refuse CASE_0000 beside CASE_0001 where the model has fewer channels."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for file in files:
+        if match := _CHANNEL.fullmatch(file.name[: -len(file_ending(file) or "")]):
+            numbers[match[1]].add(int(match[2]))
+    extra = [
+        f"{name}_{max(found):04d}"
+        for name, found in numbers.items()
+        if 0 in found and max(found) >= n_channels
+    ]
+    if extra:
+        raise DatasetError(
+            f"expected {n_channels} channels per case in {path}, numbered from 0000, found "
+            f"{', '.join(sorted(extra))} beside the first; remove or rename what is no channel"
+        )
+
+
+def _facts_beside(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of a `cases.csv` in the folder of the inputs, or in the dataset whose `imagesTs` it is."""
+    folder = (path if path.is_dir() else path.parent).resolve()
+    for place in (folder, folder.parent):
+        if (place / "cases.csv").is_file():
+            facts, faults = _case_facts(place / "cases.csv")
+            if faults:
+                raise DatasetError(f"expected a sound {place / 'cases.csv'}, found: {'; '.join(faults)}")
+            return facts
+    return {}
+
+
+def _input(name: str, images: Sequence[Path], channels: Sequence[str], facts: Mapping[str, str]) -> Case:
+    case = _case(name, images, None, channels, facts)
     stated = series_modality(images[0]) if images[0].is_dir() else None
-    return Case(
-        name=name,
-        images=tuple(images),
-        labels=None,
-        modality=stated or modality_of_channels(channels),
-        site=None,
-        subject=name,
-    )
+    return replace(case, modality=stated) if stated else case
 
 
 def _case_and_channel(path: Path, n_channels: int) -> tuple[str, int]:

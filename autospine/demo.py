@@ -1,12 +1,12 @@
 """The demo: synthetic spines through the whole chain, by the same code as the commands."""
 
-import resource
 import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from autospine import pipeline
@@ -87,7 +87,7 @@ def run_demo(
     pipeline.fingerprint(location)
     plan = pipeline.plan(location, device=device)
     left = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
-    parallel = pipeline.folds_at_once(plan.configurations[0], device)
+    parallel = pipeline.folds_at_once(plan.configurations[0], plan.memory_budget_bytes, device)
     settings = Settings(seed=seed, device=device, parallel=parallel)
     pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
     model = location.results / plan.configurations[0].name
@@ -168,8 +168,11 @@ def _summarise(result: DemoResult) -> None:
 
 def _peak_bytes(workers: int) -> int:
     """An upper bound: the peaks need not have been at the same time."""
-    own, child = (
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset) * (1 + workers)
+    import resource  # absent on Windows
+
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     peak = own + workers * child
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,6 +1,6 @@
 """The fingerprint: what is measured on a raw dataset before anything is decided."""
 
-import os
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from autospine.dataset import Case, Dataset, case_modality
 from autospine.errors import DatasetError
+from autospine.hardware import cores
 from autospine.images import Volume, read_labels, read_volume
 from autospine.labels import IGNORE_INDEX, LabelSpace
 from autospine.log import progress
@@ -84,6 +85,9 @@ class Fingerprint:
 
     format_version: int
     dataset: str
+    key: str
+    """Digest of the files and labels that were measured."""
+
     cases: tuple[CaseFacts, ...]
     classes: tuple[ClassFacts, ...]
     intensities: dict[Modality, IntensityFacts]
@@ -106,7 +110,7 @@ def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
     Raises:
         DatasetError: if a case cannot be measured or there is no foreground at all.
     """
-    workers = workers or min(2, os.cpu_count() or 1)
+    workers = workers or min(2, cores())
     measured: list[tuple[CaseFacts, np.ndarray]] = []
     with progress("fingerprint", len(dataset.cases)) as meter, ThreadPoolExecutor(workers) as pool:
         for result in pool.map(lambda case: _measure_case(case, dataset.labels), dataset.cases):
@@ -121,10 +125,23 @@ def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
     return Fingerprint(
         format_version=FORMAT_VERSION,
         dataset=dataset.name,
+        key=dataset_key(dataset),
         cases=facts,
         classes=_class_facts(facts, dataset.labels),
         intensities=_intensity_facts(measured),
     )
+
+
+def dataset_key(dataset: Dataset) -> str:
+    """Digest of all that is measured: the files' names, sizes and times, the labels, the case facts."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((dataset.channels, dataset.labels)).encode())
+    for case in dataset.cases:
+        digest.update(repr((case.name, case.modality, case.site, case.subject)).encode())
+        for path in (*case.images, *((case.labels,) if case.labels else ())):
+            state = path.stat()
+            digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def local_thickness_mm(mask: np.ndarray, spacing_mm: Vector3) -> float:

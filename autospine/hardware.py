@@ -1,5 +1,6 @@
 """What this machine offers: device, memory, number formats."""
 
+import os
 import re
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def choose_device(wish: str = "auto") -> torch.device:
     device = torch.device(wish)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise AutospineError(
-            f"expected one of {torch.cuda.device_count()} CUDA devices, found --device {wish}; "
+            f"expected a CUDA device that is there ({torch.cuda.device_count()} are), found --device {wish}; "
             "use --device cpu"
         )
     return device
@@ -50,7 +51,7 @@ def memory_budget(device: torch.device, wish: str | None = None) -> tuple[int, s
         return parse_bytes(wish), "set by --memory"
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory, "memory of the GPU"
-    return int(psutil.virtual_memory().available * RAM_SHARE), "half of the free RAM, as there is no GPU"
+    return int(free_memory() * RAM_SHARE), "half of the free RAM, as there is no GPU"
 
 
 def parse_bytes(text: str) -> int:
@@ -71,6 +72,29 @@ def bfloat16_pays(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+
+
+def cores() -> int:
+    """Cores that this process may use: those it is bound to, and what its control group allows."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return bound
+    return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
+
+
+def free_memory() -> int:
+    """Bytes of RAM that this process may still take: the machine's, and what its control group allows."""
+    free: int = psutil.virtual_memory().available
+    try:
+        limit, used = (
+            Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="utf-8").strip()
+            for name in ("max", "current")
+        )
+    except OSError:
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
 
 
 def describe(device: torch.device) -> str:

@@ -17,6 +17,9 @@ AIR_HU = -200.0
 AIR_SHARE = 0.1
 """Percent of voxels that must be that dark: a lumbar crop without air has 1 %, by noise and bowel gas."""
 
+FAT_HU, FAT_SHARE = -50.0, 2.0
+"""A crop without any air still has fat: this percent of its voxels are darker than this."""
+
 RINGING = 0.05
 """MR resampled with overshoot has negative voxels too, but by less than this share of its bright end."""
 
@@ -31,8 +34,10 @@ def guess_modality(array: np.ndarray) -> Modality:
     """
     sample = _sampled(array)
     dark, bright = np.percentile(sample, (AIR_SHARE, 100 - AIR_SHARE))
-    hounsfield = dark < AIR_HU and -dark > RINGING * bright
-    return "CT" if hounsfield or offset_in_hu(array) else "MR"
+    air = dark < AIR_HU and -dark > RINGING * bright
+    fatty, light = np.percentile(sample, (FAT_SHARE, 95))
+    fat = fatty < FAT_HU and -fatty > RINGING * light
+    return "CT" if air or fat or offset_in_hu(array) else "MR"
 
 
 def offset_in_hu(array: np.ndarray) -> int:

@@ -1,6 +1,5 @@
 """The stages, wired together: what the commands and the demo call."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,10 +7,18 @@ from pathlib import Path
 
 import torch
 
-from autospine.dataset import Case, Dataset, case_modality, find_inputs, load_dataset
+from autospine.dataset import (
+    Case,
+    Dataset,
+    case_modality,
+    find_inputs,
+    known_cases,
+    load_dataset,
+    load_labels,
+)
 from autospine.errors import AutospineError, DatasetError, EvaluationError, FormatError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
-from autospine.fingerprint import Fingerprint, measure
+from autospine.fingerprint import Fingerprint, dataset_key, measure
 from autospine.folds import (
     FOLDS,
     FULL,
@@ -23,7 +30,7 @@ from autospine.folds import (
     read_folds,
     write_folds,
 )
-from autospine.hardware import bfloat16_pays, memory_budget
+from autospine.hardware import bfloat16_pays, cores, memory_budget
 from autospine.images import read_volume, write_labels
 from autospine.inference import ModelFolder, Predictor
 from autospine.log import get_logger, progress
@@ -37,6 +44,7 @@ from autospine.verify import Report, verify_folder
 from autospine.workspace import DatasetLocation
 from planners.planner import Budget, Overrides, make_plan
 from trainers.cross_validation import Task, train_folds
+from trainers.fold import CACHE_BYTES
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
@@ -46,7 +54,7 @@ FINGERPRINT, PLAN, FOLDS_FILE = "fingerprint.json", "plan.json", "folds.json"
 
 def default_workers() -> int:
     """One process per core, at most eight."""
-    return min(os.cpu_count() or 1, 8)
+    return min(cores(), 8)
 
 
 def check(location: DatasetLocation) -> Report:
@@ -84,12 +92,10 @@ def plan(
     Raises:
         PlanError: if no patch fits the budget or the overrides contradict each other.
     """
-    path = location.preprocessed / FINGERPRINT
-    if path.is_file():
-        dataset, measured = load_dataset(location.raw), read_json(path, Fingerprint)
-        if [case.name for case in measured.cases] != [case.name for case in dataset.cases]:
-            dataset, measured = fingerprint(location)
-    else:
+    try:
+        dataset = load_dataset(location.raw)
+        measured = _fresh_fingerprint(location, dataset)
+    except (WorkspaceError, FormatError):
         dataset, measured = fingerprint(location)
     bytes_, reason = memory_budget(device, memory)
     budget = Budget(
@@ -175,12 +181,12 @@ def train(
     return train_folds(task, folds, settings, deadline=deadline)
 
 
-def folds_at_once(configuration: Configuration, device: torch.device) -> int:
-    """How many folds to train side by side: on a CPU one per core, as far as the memory goes."""
+def folds_at_once(configuration: Configuration, budget: int, device: torch.device) -> int:
+    """How many folds to train side by side: on a CPU one per core, as far as the memory budget goes."""
     if device.type != "cpu":
         return 1
-    memory, _ = memory_budget(device)
-    return max(1, min(os.cpu_count() or 1, FOLDS, memory // configuration.memory_bytes))
+    memory = min(budget, memory_budget(device)[0])
+    return max(1, min(cores(), FOLDS, memory // (configuration.memory_bytes + CACHE_BYTES)))
 
 
 def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:
@@ -194,7 +200,7 @@ def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tupl
         return (full_fold(dataset),)
     path = location.preprocessed / FOLDS_FILE
     if not path.is_file():
-        _split(location, dataset, read_json(location.preprocessed / FINGERPRINT, Fingerprint))
+        _split(location, dataset, _fresh_fingerprint(location, dataset))
     folds = read_folds(path, dataset)
     if fold == "all":
         return folds
@@ -242,6 +248,8 @@ def predict(
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
     cases = find_inputs(inputs, model.plan.channels)
+    _spare_inputs(cases, output, model.plan.file_ending)
+    output.mkdir(parents=True, exist_ok=True)
     _prepare_memory(device)
     predictor = Predictor(
         plan=model.plan,
@@ -259,10 +267,26 @@ def predict(
         try:
             _predict_case(predictor, case, target, f"{case.name} ({index}/{len(cases)})")
             written.append(target)
-        except AutospineError as error:
-            failed[case.name] = str(error)
-            logger.error("%s: %s", case.name, error)
+        except (AutospineError, RuntimeError, MemoryError) as error:
+            # RuntimeError: a GPU out of memory, for instance; the next case may be smaller.
+            failed[case.name] = str(error) or type(error).__name__
+            logger.error("%s: %s", case.name, failed[case.name])
     return Predicted(written=tuple(written), failed=failed)
+
+
+def _spare_inputs(cases: Sequence[Case], output: Path, ending: str) -> None:
+    """Refuse to write a label map over the image that it is made from.
+
+    Raises:
+        WorkspaceError: naming the first such image.
+    """
+    for case in cases:
+        target = (output / f"{case.name}{ending}").resolve()
+        if target in [image.resolve() for image in case.images]:
+            raise WorkspaceError(
+                f"expected an output folder in which {target.name} is not the input itself, found {output}; "
+                "name another folder with -o"
+            )
 
 
 def evaluate(predictions: Path, references: Path, description: Path | None = None) -> Evaluation:
@@ -279,8 +303,8 @@ def evaluate(predictions: Path, references: Path, description: Path | None = Non
     """
     if not references.is_dir():
         raise EvaluationError(f"expected a folder of references, found none at {references}; name another")
-    dataset = load_dataset((description or references.parent / "dataset.json").parent)
-    return evaluate_folder(predictions, references, dataset.labels, (*dataset.cases, *dataset.test_cases))
+    path = description or references.parent / "dataset.json"
+    return evaluate_folder(predictions, references, load_labels(path), known_cases(path.parent))
 
 
 def make_phantoms(
@@ -319,6 +343,23 @@ def _predict_case(predictor: Predictor, case: Case, target: Path, description: s
     if case.modality is None:
         logger.info("%s is taken for %s by its intensities", case.name, modality)
     write_labels(target, predictor.predict(volume, modality, description), volume.stored)
+
+
+def _fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprint:
+    """The fingerprint, if it was measured on the dataset as it is now.
+
+    Raises:
+        WorkspaceError: if it was not.
+    """
+    path = location.preprocessed / FINGERPRINT
+    measured = read_json(path, Fingerprint) if path.is_file() else None
+    if measured is None or measured.key != dataset_key(dataset):
+        raise WorkspaceError(
+            f"expected a fingerprint of {location.name} as it is now in {path}, found "
+            f"{'none' if measured is None else 'one of other files or labels'}; "
+            f"run `autospine plan-and-preprocess -d {location.name}` again"
+        )
+    return measured
 
 
 def _prepare_memory(device: torch.device) -> None:

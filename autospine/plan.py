@@ -210,6 +210,13 @@ class Plan:
     rationale: tuple[Decision, ...]
     """Why each number is what it is."""
 
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise PlanError(
+                f"expected a plan of format_version {FORMAT_VERSION}, found {self.format_version}; "
+                "plan again, or use the AutoSpine version that made it"
+            )
+
     def configuration(self, name: str) -> Configuration:
         """The configuration of this index or name.
 

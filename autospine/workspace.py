@@ -125,8 +125,11 @@ class Workspace:
         if not weights:
             which = f" {configuration!r}" if configuration else ""
             which += f" of {dataset}" if dataset else ""
+            there = sorted(
+                {str(path.parents[1]) for path in self.results.glob("*/*/fold_*/model.safetensors")}
+            )
             raise WorkspaceError(
-                f"expected a trained model{which} in {self.results}, found none; "
+                f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
                 "run `autospine train 0 --fold all` first, or name a model with -m"
             )
         return max(weights, key=lambda path: path.stat().st_mtime).parents[1]

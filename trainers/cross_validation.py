@@ -2,7 +2,7 @@
 
 import math
 import multiprocessing
-import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -13,18 +13,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autospine.checkpoint import load_facts
 from autospine.dataset import Dataset, case_modality
 from autospine.errors import TrainingError
 from autospine.evaluation import Evaluation, describe, evaluate_folder
+from autospine.files import write_text
 from autospine.folds import Fold
+from autospine.hardware import bfloat16_pays, cores
 from autospine.images import read_volume, write_labels
 from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
 from autospine.log import get_logger, progress, silence, track
 from autospine.network import reuse_freed_memory
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
-from autospine.serialization import read_json, write_json
-from trainers.fold import FoldTrainer
+from autospine.serialization import write_json
+from trainers.fold import FoldTrainer, identity
 from trainers.record import last_row, summary
 from trainers.settings import Settings
 
@@ -75,7 +78,7 @@ def train_folds(
     Raises:
         TrainingError: if the model folder holds folds of another plan.
     """
-    _claim(task)
+    _claim(task, folds)
     todo = [fold for fold in folds if not _complete(task, fold)]
     for fold in folds:
         if fold not in todo:
@@ -100,34 +103,38 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
         )
         for fold in done
     ]
-    cases = sorted((case for e in evaluations for case in e.cases), key=lambda case: case.case)
+    # A case that was moved to another fold by hand may have left a prediction behind.
+    own = {name for fold in done for name in fold.validation}
+    found = {case.case: case for e in evaluations for case in e.cases if case.case in own}
+    cases = [found[name] for name in sorted(found)]
     total = Evaluation(classes=task.plan.labels.names, cases=tuple(cases))
-    folder = {fold.name: e.mean_dice for fold, e in zip(done, evaluations, strict=True)}
-    summary = {
-        **describe(total),
-        "folds": {k: None if math.isnan(d) else round(d, 6) for k, d in folder.items()},
-    }
-    write_json(task.folder / CROSS_VALIDATION, summary)
+    dice = {fold.name: e.mean_dice for fold, e in zip(done, evaluations, strict=True)}
+    by_fold = {name: None if math.isnan(value) else round(value, 6) for name, value in dice.items()}
+    write_json(task.folder / CROSS_VALIDATION, {**describe(total), "folds": by_fold})
     return total
 
 
-def _claim(task: Task) -> None:
-    """Make the model folder this plan's; refuse one whose folds were trained by another plan."""
-    path = task.folder / "plan.json"
-    trained = any(task.folder.glob(f"fold_*/{WEIGHTS}"))
-    if trained and path.is_file():
-        earlier = read_json(path, Plan).configuration(task.configuration.name)
-        if (earlier.network, earlier.spacing_mm) != (
-            task.configuration.network,
-            task.configuration.spacing_mm,
-        ):
-            raise TrainingError(
-                f"expected folds of the present plan in {task.folder}, found some of an earlier one; "
-                "move that folder away to train anew, or restore the earlier plan"
-            )
-    write_json(path, replace(task.plan, configurations=(task.configuration,)))
+def _claim(task: Task, folds: Sequence[Fold]) -> None:
+    """Make the model folder this plan's; refuse one with folds of another plan or split.
+
+    Weights that were trained on other cases, labels or normalisation would be validated on what they have
+    seen, or predict what they never learnt.
+    """
+    plan = identity(task.plan, task.configuration, ())
+    wanted = {f"fold_{fold.name}": identity(task.plan, task.configuration, fold.training) for fold in folds}
+    others = []
+    for weights in sorted(task.folder.glob(f"fold_*/{WEIGHTS}")):
+        facts, name = load_facts(weights), weights.parent.name
+        if facts.get("plan") != plan or facts.get("identity") != wanted.get(name, facts.get("identity")):
+            others.append(name)
+    if others:
+        raise TrainingError(
+            f"expected folds of the present plan and split in {task.folder}, found {', '.join(others)} of "
+            "another; move that folder away to train anew, or restore the earlier plan.json and folds.json"
+        )
+    write_json(task.folder / "plan.json", replace(task.plan, configurations=(task.configuration,)))
     description = (task.dataset.folder / "dataset.json").read_text(encoding="utf-8")
-    (task.folder / "dataset.json").write_text(description, encoding="utf-8")
+    write_text(task.folder / "dataset.json", description)
 
 
 def _complete(task: Task, fold: Fold) -> bool:
@@ -170,24 +177,29 @@ def _train_side_by_side(
                 settings,
                 deadline,
                 rounds_left=len(rounds) - index,
-                threads=max(1, (os.cpu_count() or 1) // len(together)),
+                threads=max(1, cores() // len(together)),
             ): fold
             for index, together in enumerate(rounds)
             for fold in together
         }
         _watch(task, futures)
-        for future in futures:
-            future.result()
+        pool.shutdown(wait=True)
     except BrokenProcessPool:
         raise TrainingError(
             "expected every fold's process to finish, found one killed, probably for want of memory; "
             "run the same command again with fewer folds at once (--parallel 1): it goes on where it was"
         ) from None
-    finally:
+    except BaseException:
+        # A fold that failed, or Ctrl-C: every fold goes on from its last epoch when it is trained again.
+        for process in multiprocessing.active_children():
+            process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+        raise
 
 
 def _set_up_worker() -> None:
+    # Ctrl-C reaches the whole process group; the parent ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
     reuse_freed_memory()
 
@@ -206,16 +218,20 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
-            if any(future.exception() for future in done):
-                return
+            for future in done:
+                future.result()
             rows = {fold.name: last_row(_fold_folder(task, fold)) for fold in futures.values()}
             percent = sum(int(100 * row["progress"]) for row in rows.values() if row)
             newest = [
                 f"fold {name}: {summary(row)}" for name, row in rows.items() if row and row["progress"] < 1
             ]
-            meter.update("; ".join(newest))
+            meter.update("; ".join(newest) or f"validation of fold {', '.join(_validating(task, futures))}")
             meter.advance(percent - shown)
             shown = percent
+
+
+def _validating(task: Task, futures: Mapping["Future[None]", Fold]) -> list[str]:
+    return [fold.name for future, fold in futures.items() if future.running() and not _complete(task, fold)]
 
 
 def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
@@ -253,7 +269,7 @@ def _validation_seconds(task: Task, fold: Fold, network: nn.Module, device: torc
     patch = task.configuration.patch_size
     image = torch.zeros((1, len(task.plan.channels), *patch), device=device)
     network.eval()
-    bfloat16 = task.configuration.training.precision == "bfloat16"
+    bfloat16 = task.configuration.training.precision == "bfloat16" and bfloat16_pays(device)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         network(image)
         began = time.monotonic()

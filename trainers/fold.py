@@ -1,5 +1,6 @@
 """Training of one fold: the loop and its checkpoints."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,14 +24,26 @@ logger = get_logger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 
-CACHE_BYTES = 4 * 1024**3
-"""Decompressed cases that are kept in memory."""
+CACHE_BYTES = 1024**3
+"""Decompressed cases that a fold keeps in memory; the others are read from disk patch by patch."""
 
 ENDLESS = 10**9
 """Steps of a schedule that only time ends."""
 
 PATIENCE = 20
 """Steps in a row that may have non-finite gradients."""
+
+
+def identity(plan: Plan, configuration: Configuration, cases: Sequence[str]) -> str:
+    """Digest of the plan and the training cases, all that a fold's weights depend on but chance."""
+    parts = (
+        to_json(configuration.network),
+        to_json((configuration.spacing_mm, configuration.patch_size, plan.channels)),
+        to_json(plan.labels),
+        to_json(plan.normalisation),
+        to_json(tuple(sorted(cases))),
+    )
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 class FoldTrainer:
@@ -61,7 +74,8 @@ class FoldTrainer:
         settings: Settings,
     ) -> None:
         self._configuration = settings.applied(configuration)
-        self._identity = to_json(configuration.network) + str(configuration.spacing_mm) + to_json(plan.labels)
+        self._identity = identity(plan, configuration, [case.name for case in cases])
+        self._plan_identity = identity(plan, configuration, ())
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
         self.learner = Learner(plan, self._configuration, seed=settings.seed, device=settings.device)
         self._clock = Clock(total_steps=ENDLESS)
@@ -90,7 +104,13 @@ class FoldTrainer:
             batches.close()
         self._record.draw()
         network = self.learner.averaged()
-        facts = {"fold": self._name, "steps": self._clock.step, "epochs": len(self._record.rows)}
+        facts = {
+            "fold": self._name,
+            "identity": self._identity,
+            "plan": self._plan_identity,
+            "steps": self._clock.step,
+            "epochs": len(self._record.rows),
+        }
         save_weights(self._folder, network, facts)
         (self._folder / CHECKPOINT).unlink(missing_ok=True)
         return network

@@ -41,7 +41,9 @@ class Clock:
     _base: float = 0.0
 
     def start(self) -> None:
-        """Begin, or go on, now."""
+        """Begin, or go on, now; fewer steps than were taken already are the end."""
+        if self.step >= self.total_steps:
+            self.progress = 1.0
         self._began, self._base = time.monotonic(), self.progress
 
     def tick(self) -> None:

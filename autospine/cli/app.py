@@ -1,6 +1,8 @@
 """The `autospine` command and what happens when it fails."""
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         typer.secho(f"autospine: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         return 1
+    except OSError as error:
+        if debug:
+            raise
+        typer.echo(f"autospine: expected to read and write files freely, found {error}", err=True)
+        return 1
     except KeyboardInterrupt:
         typer.echo("autospine: interrupted; run the same command again to go on", err=True)
         return INTERRUPTED
@@ -78,6 +85,9 @@ def _run(words: list[str], debug: bool) -> int:
     from autospine import log
 
     log.setup(debug)
+    if threading.current_thread() is threading.main_thread():
+        # Being told to end is like Ctrl-C: temporary files are removed and worker processes ended.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(words, standalone_mode=True)
     except SystemExit as stop:

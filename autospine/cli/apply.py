@@ -28,7 +28,9 @@ def predict(
     ] = None,
     configuration: Annotated[
         str | None,
-        typer.Option("--configuration", "-c", help="Take the model of this name.", show_default=False),
+        typer.Option(
+            "--configuration", "-c", help="Take the model of this configuration.", show_default=False
+        ),
     ] = None,
     fold: Annotated[
         list[str] | None,
@@ -53,11 +55,13 @@ def predict(
 
     folder = model or Workspace.locate(workspace).last_model(dataset, configuration)
     opened = open_model(folder)
-    say(f"model: {folder}, folds {', '.join(fold or opened.folds)}")
+    say(f"model: {folder}, folds {', '.join(fold or opened.ensemble)}")
     result = pipeline.predict(
         opened, inputs, output, device=choose_device(device), folds=fold, overwrite=not keep
     )
-    say(f"{len(result.written)} label maps in {output}")
+    say(
+        f"written to {output}: {len(result.written)} of {len(result.written) + len(result.failed)} label maps"
+    )
     if result.failed:
         say(f"{len(result.failed)} cases failed: {', '.join(result.failed)}")
         raise typer.Exit(1)

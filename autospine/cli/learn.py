@@ -68,7 +68,8 @@ def train(
 
     place = Workspace.locate(workspace)
     location = place.find_dataset(dataset) if dataset else place.last_planned()
-    chosen = pipeline.read_plan(location).configuration(configuration)
+    planned = pipeline.read_plan(location)
+    chosen = planned.configuration(configuration)
     where = choose_device(device)
     say(f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}")
     per_gpu = 0 if where.type == "cpu" else pipeline.default_workers()
@@ -81,7 +82,7 @@ def train(
             iterations=iterations,
             seed=seed,
             workers=per_gpu if workers is None else workers,
-            parallel=parallel or pipeline.folds_at_once(chosen, where),
+            parallel=parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, where),
             device=where,
         ),
         minutes=max_minutes,
@@ -89,4 +90,4 @@ def train(
     if evaluation is not None:
         show_evaluation(evaluation, f"{location.name}, {chosen.name}, cross-validation")
     say(f"model: {location.results / chosen.name}")
-    say("next: [bold]autospine predict -i IMAGES -o OUTPUT[/bold]")
+    say("next: autospine predict -i IMAGES -o OUTPUT")

@@ -21,7 +21,7 @@ def plan_and_preprocess(
     fingerprint(dataset, workspace)
     plan(dataset, workspace, memory, spacing, patch, feature_size, device)
     preprocess(dataset, workspace, configuration, workers)
-    say("next: [bold]autospine train 0 --fold all[/bold]")
+    say("next: autospine train 0 --fold all")
 
 
 @app.command(rich_help_panel="Train, step by step")

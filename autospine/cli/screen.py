@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -11,22 +12,24 @@ if TYPE_CHECKING:
     from autospine.plan import Plan
 
 
-def say(text: str) -> None:
-    """A line of result; rich's markup is understood."""
-    _console().print(text, soft_wrap=True, highlight=False)
+def say(text: str, style: str | None = None) -> None:
+    """A line of result, as it is: names and paths may hold what rich would take for markup."""
+    _console().print(text, style=style, markup=False, soft_wrap=True, highlight=False)
 
 
 def show_plan(plan: "Plan") -> None:
     """The decisions with their reasons, configuration by configuration."""
-    say(f"[bold]Plan of {plan.dataset}[/bold]")
-    part = None
+    say(f"Plan of {plan.dataset}", "bold")
+    part: list[str] | None = None
     for decision in plan.rationale:
         *group, name = decision.name.split(".")
-        if group != part and (group or part):
-            say(f"\n[bold]{' '.join(group) or 'in the end'}[/bold]")
+        if group and group != part:
+            say(f"\n{group[0]}", "bold")
+        elif part and not group:
+            say("")
         part = group
         say(f"  {name:<16} {decision.value}")
-        say(f"  {'':<16} [dim]{decision.reason}[/dim]")
+        say(f"  {'':<16} {decision.reason}", "dim")
 
 
 def show_fingerprint(fingerprint: "Fingerprint") -> None:
@@ -39,9 +42,9 @@ def show_fingerprint(fingerprint: "Fingerprint") -> None:
     for case in fingerprint.cases:
         voxels = case.shape[0] * case.shape[1] * case.shape[2]
         table.add_row(
-            case.name,
+            escape(case.name),
             case.modality,
-            case.site or "",
+            escape(case.site or ""),
             " ".join(str(n) for n in case.shape),
             " ".join(f"{d:.2f}" for d in case.spacing_mm),
             f"{100 * sum(case.class_voxels) / voxels:.1f} %",
@@ -52,7 +55,7 @@ def show_fingerprint(fingerprint: "Fingerprint") -> None:
         classes.add_column(name, justify="left" if name == "class" else "right")
     for facts in fingerprint.classes:
         thickness = "" if facts.thickness_mm is None else f"{facts.thickness_mm:.1f}"
-        classes.add_row(facts.name, str(facts.cases), f"{facts.volume_ml:.1f}", thickness)
+        classes.add_row(escape(facts.name), str(facts.cases), f"{facts.volume_ml:.1f}", thickness)
     _console().print(classes)
 
 

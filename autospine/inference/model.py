@@ -8,6 +8,7 @@ from torch import nn
 
 from autospine.checkpoint import load_tensors, save_tensors
 from autospine.errors import ModelError
+from autospine.folds import FULL
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan
 from autospine.serialization import read_json
@@ -29,7 +30,7 @@ class ModelFolder:
         """The trained networks, in evaluation mode on the CPU.
 
         Args:
-            folds: which ones; by default every complete fold.
+            folds: which ones; by default `ensemble`.
 
         Raises:
             ModelError: if a fold is not there or its weights do not fit the plan.
@@ -40,7 +41,12 @@ class ModelFolder:
                 f"expected folds among {', '.join(self.folds)}, the complete ones in {self.path}, "
                 f"found {', '.join(missing)}; train them, or leave them out"
             )
-        return [self._network(self.path / f"fold_{fold}" / WEIGHTS) for fold in folds or self.folds]
+        return [self._network(self.path / f"fold_{fold}" / WEIGHTS) for fold in folds or self.ensemble]
+
+    @property
+    def ensemble(self) -> tuple[str, ...]:
+        """The folds that predict together by default: those of the cross-validation, else `full`."""
+        return tuple(fold for fold in self.folds if fold != FULL) or self.folds
 
     def _network(self, path: Path) -> nn.Module:
         network = build_network(self.plan, self.configuration)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from autospine.errors import ModelError
+from autospine.hardware import bfloat16_pays
 from autospine.images import Volume
 from autospine.inference.sliding_window import class_probabilities, count_tiles
 from autospine.log import progress
@@ -62,7 +63,8 @@ class Predictor:
         return self._to_labels(scores, prepared, volume.grid.shape)
 
     def _probabilities(self, image: torch.Tensor, advance: Callable[[], None]) -> torch.Tensor:
-        bfloat16 = self.configuration.training.precision == "bfloat16"
+        planned = self.configuration.training.precision == "bfloat16"
+        bfloat16 = planned and bfloat16_pays(self.device)
         with (
             torch.no_grad(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16),
@@ -77,7 +79,7 @@ class Predictor:
 
     def _to_labels(self, scores: torch.Tensor, prepared: Prepared, shape: Shape3) -> LabelArray:
         labels = self.plan.labels
-        channels = winning_channels(scores, prepared.crop.shape, regions=labels.regions)
+        channels = winning_channels(scores.cpu(), prepared.crop.shape, regions=labels.regions)
         whole = np.zeros(shape, dtype=labels.dtype)
         whole[prepared.crop.slices] = labels.decode(channels)
         return whole

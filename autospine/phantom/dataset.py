@@ -115,7 +115,7 @@ def _check_target(folder: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise WorkspaceError(
             f"expected a new folder for the dataset, found one that holds a dataset: {folder}; "
-            f"name another one or ask to overwrite it"
+            f"name another one, or ask to overwrite it (--overwrite)"
         )
 
 
