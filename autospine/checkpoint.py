@@ -94,5 +94,10 @@ def _facts(file: Any, path: Path) -> dict[str, Any]:
             f"expected format_version {FORMAT_VERSION} in {path}, found {header.get('format_version')}; "
             "use the AutoSpine version that wrote it"
         )
-    facts: dict[str, Any] = json.loads(header["facts"])
+    try:
+        facts: dict[str, Any] = json.loads(header["facts"])
+    except (KeyError, ValueError):
+        raise FormatError(
+            f"expected facts in the header of {path}, found none; train or copy the model again"
+        ) from None
     return facts

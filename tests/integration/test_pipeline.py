@@ -426,6 +426,14 @@ def test_images_with_too_many_channels(spoilt):
     expect_refusal(spoilt, "predict", "-i", ".", "-o", "new", says=("1 files per case",))
 
 
+def test_an_image_is_never_written_over(spoilt):
+    images = spoilt.root / "images"
+    images.mkdir()
+    for path in (spoilt.raw / "imagesTs").iterdir():
+        shutil.copy(path, images / path.name.replace("_0000", ""))
+    expect_refusal(spoilt, "predict", "-i", images, "-o", images, says=("is not the input itself",))
+
+
 def test_damaged_files_of_ours_are_named(spoilt):
     weights = spoilt.results / "fold_1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -435,8 +443,26 @@ def test_damaged_files_of_ours_are_named(spoilt):
     expect_refusal(spoilt, "predict", *inputs, says=("plan.json", "channels: Field required"))
     (spoilt.preprocessed / "plan.json").write_text("{}")
     expect_refusal(spoilt, "train", "0", says=("plan.json",))
-    (spoilt.preprocessed / "fingerprint.json").write_text("[]")
-    expect_refusal(spoilt, "plan", "-d", "1", says=("fingerprint.json",))
+
+
+def test_a_changed_dataset_is_measured_again(place):
+    place.prepare()
+    path = place.preprocessed / "fingerprint.json"
+    before = path.read_text()
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    assert path.read_text() == before
+    change(sorted((place.raw / "labelsTr").iterdir())[0], lambda array: np.where(array == 2, 0, array))
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    assert path.read_text() != before
+
+
+def test_a_damaged_fingerprint_is_measured_again(place):
+    place.prepare()
+    path = place.preprocessed / "fingerprint.json"
+    before = path.read_text()
+    path.write_text("[]")
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    assert path.read_text() == before
 
 
 def test_folds_edited_into_nonsense(spoilt):

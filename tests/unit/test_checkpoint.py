@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autospine.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, save_tensors
+from autospine.checkpoint import flatten_optimizer, load_facts, load_tensors, restore_optimizer, save_tensors
 from autospine.errors import FormatError
 from autospine.network.build import assemble
 
@@ -30,7 +30,7 @@ def test_tensors_and_facts_come_back(tmp_path):
     facts = {"fold": "0", "steps": 12, "progress": 0.1, "names": ["Wirbelkörper", None], "nested": {"a": 1}}
     save_tensors(tmp_path / "x.safetensors", tensors, facts)
     found, told = load_tensors(tmp_path / "x.safetensors")
-    assert told == facts
+    assert told == facts == load_facts(tmp_path / "x.safetensors")
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype

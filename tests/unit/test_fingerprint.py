@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import makers
 import numpy as np
 import pytest
@@ -5,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.errors import DatasetError
-from autospine.fingerprint import Fingerprint, local_thickness_mm, measure
+from autospine.fingerprint import Fingerprint, dataset_key, local_thickness_mm, measure
+from autospine.images import write_array
 from autospine.labels import parse_labels
 from autospine.serialization import from_json, to_json
 
@@ -129,3 +132,18 @@ def test_one_empty_case_among_others_is_fine(tmp_path):
 def test_unknown_labels_stop_the_measurement(tmp_path):
     with pytest.raises(DatasetError, match=r"found \[4\]"):
         measure(makers.dataset_of(tmp_path, {"a": block(9, 4)}))
+
+
+def test_the_key_changes_with_files_labels_and_facts(tmp_path):
+    dataset = makers.dataset_of(tmp_path, {"a": block(9), "b": block(12)})
+    key = dataset_key(dataset)
+    assert measure(dataset).key == key == dataset_key(dataset)
+    others = [
+        replace(dataset, labels=parse_labels({"bone": 3, "cord": 7})),
+        replace(dataset, cases=dataset.cases[:1]),
+        replace(dataset, cases=(replace(dataset.cases[0], modality="MR"), dataset.cases[1])),
+    ]
+    assert len({key, *map(dataset_key, others)}) == 4
+    path = dataset.cases[0].labels
+    write_array(path, block(10), makers.grid((12, 10, 8), (1.5, 1.5, 1.5)))
+    assert dataset_key(dataset) != key

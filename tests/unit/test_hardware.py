@@ -1,3 +1,5 @@
+import os
+
 import psutil
 import pytest
 import torch
@@ -5,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autospine.errors import AutospineError, PlanError
-from autospine.hardware import bfloat16_pays, choose_device, describe, memory_budget, parse_bytes
+from autospine.hardware import (
+    bfloat16_pays,
+    choose_device,
+    cores,
+    describe,
+    free_memory,
+    memory_budget,
+    parse_bytes,
+)
 
 UNITS = {"": 1024**3, "G": 1024**3, "M": 1024**2, "T": 1024**4}
 CPU = torch.device("cpu")
@@ -55,10 +65,15 @@ def test_other_devices_are_refused(wish):
 
 
 def test_an_absent_gpu_is_refused():
-    with pytest.raises(AutospineError, match="CUDA devices, found --device cuda:99; use --device cpu"):
+    with pytest.raises(AutospineError, match="found --device cuda:99; use --device cpu"):
         choose_device("cuda:99")
 
 
 def test_the_device_is_described():
     assert f"{torch.get_num_threads()} threads" in describe(CPU)
     assert isinstance(bfloat16_pays(CPU), bool)
+
+
+def test_no_more_is_counted_than_the_machine_has():
+    assert 1 <= cores() <= os.cpu_count()
+    assert 0 <= free_memory() <= psutil.virtual_memory().total

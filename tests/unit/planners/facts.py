@@ -34,6 +34,7 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
     return Fingerprint(
         format_version=FORMAT_VERSION,
         dataset=name,
+        key="",
         cases=tuple(
             CaseFacts(
                 name=f"case {i}",

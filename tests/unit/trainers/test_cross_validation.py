@@ -101,16 +101,38 @@ def test_folds_of_another_plan_are_refused(trained):
     task, _ = trained
     other = replace(task.configuration, network=makers.network_plan(feature_size=16))
     changed = replace(task, configuration=other, plan=makers.plan(other))
-    with pytest.raises(TrainingError, match=r"folds of the present plan in .*fullres"):
+    with pytest.raises(TrainingError, match=r"folds of the present plan and split in .*found fold_0, fold_1"):
         train_folds(changed, FOLDS, SETTINGS)
     assert open_model(task.folder).configuration == task.configuration
 
 
+def test_folds_of_another_split_are_refused(trained):
+    """They would be validated on cases that they have seen."""
+    task, _ = trained
+    turned = [replace(FOLDS[0], name="1"), replace(FOLDS[1], name="0")]
+    with pytest.raises(TrainingError, match="found fold_0, fold_1 of another"):
+        train_folds(task, turned, SETTINGS)
+
+
+def test_what_is_trained_on_the_same_cases_but_not_asked_for_may_stay(trained):
+    task, _ = trained
+    assert len(train_folds(task, FOLDS[1:2], SETTINGS).cases) == 1
+    assert len(train_folds(task, FOLDS[:2], SETTINGS).cases) == 2
+
+
+def test_predictions_of_cases_that_were_moved_do_not_count(trained):
+    task, evaluation = trained
+    stale = task.folder / "fold_0" / VALIDATION / "b.nii.gz"
+    stale.write_bytes((task.folder / "fold_0" / VALIDATION / "a.nii.gz").read_bytes())
+    try:
+        assert train_folds(task, FOLDS[:2], SETTINGS).cases == evaluation.cases
+    finally:
+        stale.unlink()
+
+
 def test_without_time_the_rest_is_refused_and_complete_folds_stay(trained):
     task, _ = trained
-    with pytest.raises(
-        TrainingError, match="time for the folds that are left, found none"
-    ):
+    with pytest.raises(TrainingError, match="time for the folds that are left, found none"):
         train_folds(task, FOLDS, SETTINGS, deadline=time.monotonic() - 1)
     assert set(times(task)) == {"fold_0", "fold_1"}
 
@@ -123,11 +145,10 @@ def test_one_model_on_every_case_has_no_validation(tmp_path):
     assert not (task.folder / CROSS_VALIDATION).exists()
 
 
-def test_folds_side_by_side_fail_and_succeed_on_their_own(tmp_path):
+def test_a_fault_in_one_of_two_folds_side_by_side_reaches_the_user(tmp_path):
     task = make_task(tmp_path)
     # The first and the second fold train on it; the third only validates, from the raw files.
     (tmp_path / "stored" / "c_image.b2nd").write_bytes(b"damaged")
     with pytest.raises(FormatError, match="case c"):
         train_folds(task, (FOLDS[0], FOLDS[2]), replace(SETTINGS, parallel=2))
-    assert set(times(task)) == {"fold_2"}
-    assert (task.folder / "fold_2" / VALIDATION / "c.nii.gz").is_file()
+    assert "fold_0" not in times(task)

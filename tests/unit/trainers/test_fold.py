@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autospine.checkpoint import load_tensors
+from autospine.checkpoint import load_facts, load_tensors
 from autospine.errors import FormatError, TrainingError
 from autospine.inference import WEIGHTS
 from trainers.fold import CHECKPOINT, PATIENCE, FoldTrainer
@@ -71,7 +71,8 @@ def undisturbed(cases, tmp_path_factory):
 
 def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES}
-    assert load_tensors(undisturbed / WEIGHTS)[1] == {"fold": "0", "steps": 2 * STEPS, "epochs": 2}
+    facts = load_facts(undisturbed / WEIGHTS)
+    assert (facts["fold"], facts["steps"], facts["epochs"]) == ("0", 2 * STEPS, 2)
     kept = rows(undisturbed)
     assert [row["epoch"] for row in kept] == [1, 2]
     assert [row["progress"] for row in kept] == [0.5, 1.0]
@@ -126,13 +127,13 @@ def test_another_seed_gives_other_weights(cases, tmp_path, undisturbed):
 
 def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_path):
     trainer(cases, tmp_path, epochs=None).run(0.0)
-    assert load_tensors(tmp_path / WEIGHTS)[1]["steps"] == 1
+    assert load_facts(tmp_path / WEIGHTS)["steps"] == 1
     assert rows(tmp_path)[-1]["progress"] == 1.0
 
 
 def test_epochs_end_training_before_its_time(cases, tmp_path):
     trainer(cases, tmp_path, epochs=1).run(1000.0)
-    assert load_tensors(tmp_path / WEIGHTS)[1]["steps"] == STEPS
+    assert load_facts(tmp_path / WEIGHTS)["steps"] == STEPS
 
 
 def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):

@@ -118,3 +118,9 @@ def test_no_time_at_all_ends_after_one_step():
     clock.start()
     clock.tick()
     assert clock.done
+
+
+def test_fewer_steps_than_were_taken_already_are_the_end():
+    clock = Clock(total_steps=5, step=8, progress=0.4)
+    clock.start()
+    assert clock.done
