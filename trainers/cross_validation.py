@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -222,16 +223,26 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
                 future.result()
             rows = {fold.name: last_row(_fold_folder(task, fold)) for fold in futures.values()}
             percent = sum(int(100 * row["progress"]) for row in rows.values() if row)
-            newest = [
-                f"fold {name}: {summary(row)}" for name, row in rows.items() if row and row["progress"] < 1
-            ]
-            meter.update("; ".join(newest) or f"validation of fold {', '.join(_validating(task, futures))}")
+            meter.update(
+                "; ".join(_status(task, fold, rows[fold.name]) for fold in _active(rows, task, futures))
+            )
             meter.advance(percent - shown)
             shown = percent
 
 
-def _validating(task: Task, futures: Mapping["Future[None]", Fold]) -> list[str]:
-    return [fold.name for future, fold in futures.items() if future.running() and not _complete(task, fold)]
+def _active(
+    rows: Mapping[str, dict[str, Any] | None], task: Task, futures: Mapping["Future[None]", Fold]
+) -> list[Fold]:
+    """The folds that are being trained or validated."""
+    return [fold for fold in futures.values() if rows[fold.name] and not _complete(task, fold)]
+
+
+def _status(task: Task, fold: Fold, row: dict[str, Any] | None) -> str:
+    """What a fold is doing, in a few words."""
+    if row is None or row["progress"] < 1:
+        return f"fold {fold.name}: {summary(row) if row else 'starting'}"
+    written = sum(_prediction(task, fold, name).is_file() for name in fold.validation)
+    return f"fold {fold.name}: validation {written}/{len(fold.validation)}"
 
 
 def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
