@@ -13,12 +13,15 @@ from autospine import pipeline
 from autospine.dataset import case_modality, load_dataset
 from autospine.errors import WorkspaceError
 from autospine.evaluation import Evaluation, write_evaluation
+from autospine.folds import FOLDS
+from autospine.hardware import cores
 from autospine.images import read_labels, read_volume
 from autospine.inference import open_model
 from autospine.log import get_logger
 from autospine.report.montage import Panel, write_montage
 from autospine.serialization import write_json
 from autospine.workspace import Workspace
+from trainers.cross_validation import deal_rounds
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
@@ -100,7 +103,7 @@ def run_demo(
     result = DemoResult(
         evaluation=evaluation,
         seconds=time.monotonic() - began,
-        peak_gb=_peak_bytes(parallel) / 1e9,
+        peak_gb=_peak_bytes(len(deal_rounds(range(FOLDS), cores(), parallel)[0])) / 1e9,
         files={
             "summary": folder / "summary.json",
             "scores": folder / "evaluation.csv",

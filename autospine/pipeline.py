@@ -182,11 +182,12 @@ def train(
 
 
 def folds_at_once(configuration: Configuration, budget: int, device: torch.device) -> int:
-    """How many folds to train side by side: on a CPU one per core, as far as the memory budget goes."""
+    """How many folds may be trained side by side: on a CPU as many as the memory budget holds."""
     if device.type != "cpu":
         return 1
     memory = min(budget, memory_budget(device)[0])
-    return max(1, min(cores(), FOLDS, memory // (configuration.memory_bytes + CACHE_BYTES)))
+    at_most = FOLDS if cores() > 1 else 1
+    return max(1, min(at_most, memory // (configuration.memory_bytes + CACHE_BYTES)))
 
 
 def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:

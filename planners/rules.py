@@ -69,7 +69,7 @@ class CPU(NamedTuple):
     epochs: int = 60
     iterations_per_epoch: int = 50
     batch_size: int = 1
-    learning_rate: float = 0.08
+    learning_rate: float = 0.1
     spatial_probability: float = 0.3
     """A short training sees no patch often enough to need many changed ones."""
 

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -33,6 +33,8 @@ from trainers.record import last_row, summary
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
+
+T = TypeVar("T")
 
 VALIDATION = "validation"
 CROSS_VALIDATION = "cross_validation.json"
@@ -88,7 +90,7 @@ def train_folds(
         _train_side_by_side(task, todo, settings, deadline)
     else:
         for index, fold in enumerate(todo):
-            _train_and_validate(task, fold, settings, _share(deadline, len(todo) - index))
+            _train_and_validate(task, fold, settings, _share(deadline, 1 / (len(todo) - index)))
     return cross_validation(task, folds)
 
 
@@ -144,8 +146,8 @@ def _complete(task: Task, fold: Fold) -> bool:
     return (folder / WEIGHTS).is_file() and predicted
 
 
-def _share(deadline: float | None, rounds: int) -> float | None:
-    """Seconds for the first of so many equal rounds."""
+def _share(deadline: float | None, share: float) -> float | None:
+    """This share of the time left, in seconds."""
     if deadline is None:
         return None
     left = deadline - time.monotonic()
@@ -154,7 +156,7 @@ def _share(deadline: float | None, rounds: int) -> float | None:
             "expected time for the folds that are left, found none; "
             "run the same command again: complete folds are kept"
         )
-    return left * (1 - SPARE) / rounds
+    return left * (1 - SPARE) * share
 
 
 def _train_side_by_side(
@@ -163,12 +165,12 @@ def _train_side_by_side(
     """Train several folds at once, each in a process of its own.
 
     Small patches keep one core busy but not several, and a core that another program takes away holds
-    up one fold, not all threads of one.
+    up one fold, not all threads of one. No core is idle in the last round: five folds on two cores are a
+    round of three and a round of two, and a round's time is in proportion to its folds.
     """
-    at_once = min(settings.parallel, len(folds))
-    rounds = [folds[start : start + at_once] for start in range(0, len(folds), at_once)]
+    rounds = deal_rounds(folds, cores(), settings.parallel)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(at_once, mp_context=context, initializer=_set_up_worker)
+    pool = ProcessPoolExecutor(len(rounds[0]), mp_context=context, initializer=_set_up_worker)
     try:
         futures = {
             pool.submit(
@@ -177,7 +179,7 @@ def _train_side_by_side(
                 fold,
                 settings,
                 deadline,
-                rounds_left=len(rounds) - index,
+                share=len(together) / sum(len(later) for later in rounds[index:]),
                 threads=max(1, cores() // len(together)),
             ): fold
             for index, together in enumerate(rounds)
@@ -198,6 +200,15 @@ def _train_side_by_side(
         raise
 
 
+def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
+    """Folds in rounds of nearly equal size that keep all cores busy, `most` at a time, large rounds first."""
+    n = len(folds)
+    rounds = max(n // cores, -(-n // most), 1)
+    sizes = [n // rounds + (index < n % rounds) for index in range(rounds)]
+    starts = [sum(sizes[:index]) for index in range(rounds)]
+    return [folds[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+
+
 def _set_up_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -206,10 +217,10 @@ def _set_up_worker() -> None:
 
 
 def _train_in_worker(
-    task: Task, fold: Fold, settings: Settings, deadline: float | None, *, rounds_left: int, threads: int
+    task: Task, fold: Fold, settings: Settings, deadline: float | None, *, share: float, threads: int
 ) -> None:
     torch.set_num_threads(threads)
-    _train_and_validate(task, fold, settings, _share(deadline, rounds_left))
+    _train_and_validate(task, fold, settings, _share(deadline, share))
 
 
 def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:

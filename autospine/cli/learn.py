@@ -54,7 +54,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Folds trained side by side; by default on a CPU as many as cores and memory allow.",
+            help="Folds trained side by side, at most; by default on a CPU as many as memory allows.",
             show_default=False,
         ),
     ] = None,

@@ -13,7 +13,7 @@ from autospine.inference import WEIGHTS, open_model
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
-from trainers.cross_validation import CROSS_VALIDATION, VALIDATION, Task, train_folds
+from trainers.cross_validation import CROSS_VALIDATION, VALIDATION, Task, deal_rounds, train_folds
 from trainers.settings import Settings
 
 NAMES = ("a", "b", "c")
@@ -152,3 +152,20 @@ def test_a_fault_in_one_of_two_folds_side_by_side_reaches_the_user(tmp_path):
     with pytest.raises(FormatError, match="case c"):
         train_folds(task, (FOLDS[0], FOLDS[2]), replace(SETTINGS, parallel=2))
     assert "fold_0" not in times(task)
+
+
+@pytest.mark.parametrize(
+    ("n", "cores", "most", "sizes"),
+    [
+        (5, 2, 5, [3, 2]),
+        (5, 2, 2, [2, 2, 1]),
+        (5, 4, 5, [5]),
+        (5, 8, 5, [5]),
+        (2, 2, 5, [2]),
+        (5, 3, 1, [1] * 5),
+    ],
+)
+def test_rounds_keep_the_cores_busy_and_hold_every_fold_once(n, cores, most, sizes):
+    rounds = deal_rounds(range(n), cores, most)
+    assert [len(together) for together in rounds] == sizes
+    assert [fold for together in rounds for fold in together] == list(range(n))
