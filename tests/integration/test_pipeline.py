@@ -143,7 +143,7 @@ def test_every_stage_leaves_its_files(trained):
     for fold in range(5):
         names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
         assert names == {"model.safetensors", "metrics.jsonl", "curves.png", "validation"}
-    summary = json.loads((trained.results / "cross_validation.json").read_text())
+    summary = json.loads((trained.results / "cross_validation.json").read_text(encoding="utf-8"))
     assert len(summary["cases"]) == 5
     assert set(summary["modalities"]) == {"CT", "MR"}
     assert set(summary["folds"]) == {"0", "1", "2", "3", "4"}
@@ -171,7 +171,7 @@ def test_predictions_are_evaluated(trained):
         "evaluation.csv",
         "evaluation.json",
     }
-    scores = json.loads((trained.root / "scores" / "evaluation.json").read_text())
+    scores = json.loads((trained.root / "scores" / "evaluation.json").read_text(encoding="utf-8"))
     assert set(scores["classes"]) == {"vertebra", "disc", "canal", "sacrum"}
     assert "vertebra" in said.out
 
@@ -252,7 +252,7 @@ def test_the_schedule_fits_the_time_given(place):
         "train", "0", "--fold", "0", "--max-minutes", "0.1", "--iterations", "2", "--parallel", "1"
     )
     assert said.code == 0, said.err
-    rows = (place.results / "fold_0" / "metrics.jsonl").read_text().splitlines()
+    rows = (place.results / "fold_0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(rows[-1])["progress"] == 1.0
 
 
@@ -340,7 +340,7 @@ def test_a_description_that_makes_no_sense(place, text, says):
 def test_too_few_cases_for_five_folds(place):
     for path in [*(place.raw / "imagesTr").glob("*_004*"), *(place.raw / "labelsTr").glob("*_004*")]:
         path.unlink()
-    rows = (place.raw / "cases.csv").read_text().splitlines(keepends=True)
+    rows = (place.raw / "cases.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (place.raw / "cases.csv").write_text("".join(row for row in rows if "_004" not in row))
     said = place.run("plan-and-preprocess", "-d", "1", *SMALL)
     assert said.code == 0
@@ -448,26 +448,26 @@ def test_damaged_files_of_ours_are_named(spoilt):
 def test_a_changed_dataset_is_measured_again(place):
     place.prepare()
     path = place.preprocessed / "fingerprint.json"
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     assert place.run("plan", "-d", "1", *SMALL).code == 0
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
     change(sorted((place.raw / "labelsTr").iterdir())[0], lambda array: np.where(array == 2, 0, array))
     assert place.run("plan", "-d", "1", *SMALL).code == 0
-    assert path.read_text() != before
+    assert path.read_text(encoding="utf-8") != before
 
 
 def test_a_damaged_fingerprint_is_measured_again(place):
     place.prepare()
     path = place.preprocessed / "fingerprint.json"
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     path.write_text("[]")
     assert place.run("plan", "-d", "1", *SMALL).code == 0
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_folds_edited_into_nonsense(spoilt):
     path = spoilt.preprocessed / "folds.json"
-    folds = json.loads(path.read_text())
+    folds = json.loads(path.read_text(encoding="utf-8"))
     folds["validation"][0] = folds["validation"][1]
     path.write_text(json.dumps(folds))
     expect_refusal(spoilt, "train", "0", *SHORT, says=("is validated 2 times", "is in no fold", "folds.json"))

@@ -43,7 +43,7 @@ def test_columns_may_be_left_out(raw_dataset: RawDataset):
 
 def test_the_legacy_name_of_channels_is_read(raw_dataset: RawDataset):
     folder = raw_dataset()
-    described = json.loads((folder / "dataset.json").read_text())
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     described["modality"] = described.pop("channel_names")
     (folder / "dataset.json").write_text(json.dumps(described))
     assert load_dataset(folder).channels == ("image",)

@@ -61,7 +61,10 @@ def name(page: Path) -> str:
 
 def fences(kind: str) -> list[Any]:
     """One parameter per page that has fences of a kind: its blocks."""
-    found = {page: [body for k, body in FENCE.findall(page.read_text()) if k == kind] for page in PAGES}
+    found = {
+        page: [body for k, body in FENCE.findall(page.read_text(encoding="utf-8")) if k == kind]
+        for page in PAGES
+    }
     return [pytest.param(blocks, id=name(page)) for page, blocks in found.items() if blocks]
 
 
@@ -83,7 +86,7 @@ def check_command(words: list[str]) -> None:
     """Raise unless the words are a command that exists, with arguments that it takes."""
     program, *rest = words
     if program == "make":
-        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(rest) <= set(targets), f"no such target: {rest}"
     elif Path(program).name == "autospine":
         if rest != ["--version"]:
@@ -101,7 +104,9 @@ def test_shell_examples_call_what_exists(blocks):
 
 def test_commands_in_running_text_exist():
     for page in PAGES:
-        for code in re.findall(r"`(autospine [^`]+|make [a-z-]+)`", FENCE.sub("", page.read_text())):
+        for code in re.findall(
+            r"`(autospine [^`]+|make [a-z-]+)`", FENCE.sub("", page.read_text(encoding="utf-8"))
+        ):
             words = [word for word in shlex.split(code) if word not in ("COMMAND", "--help")]
             if words[0] == "make":
                 check_command(words)
@@ -132,7 +137,7 @@ def test_json_examples_are_json(blocks):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
-    for target in LINK.findall(FENCE.sub("", page.read_text())):
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
@@ -147,7 +152,10 @@ def test_every_page_can_be_reached_from_the_readme(page):
     seen, todo = {PAGES[0]}, [PAGES[0]]
     while todo:
         at = todo.pop()
-        links = {(at.parent / link.partition("#")[0]).resolve() for link in LINK.findall(at.read_text())}
+        links = {
+            (at.parent / link.partition("#")[0]).resolve()
+            for link in LINK.findall(at.read_text(encoding="utf-8"))
+        }
         new = (links & set(PAGES)) - seen
         seen |= new
         todo += new
@@ -156,12 +164,12 @@ def test_every_page_can_be_reached_from_the_readme(page):
 
 def anchors(page: Path) -> set[str]:
     """Headings as they are linked to."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_command_reference_is_complete():
-    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `autospine ([\w-]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     assert set(sections) == set(commands())
     for command, section in sections.items():
@@ -177,13 +185,13 @@ def test_the_command_reference_is_complete():
 
 @pytest.mark.parametrize("kind", STORED_KINDS)
 def test_the_file_reference_names_every_key(kind):
-    text = (ROOT / "docs" / "reference" / "files.md").read_text()
+    text = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
     missing = [field.name for field in fields(kind) if f"`{field.name}`" not in text]
     assert not missing
 
 
 def test_the_file_reference_names_the_keys_of_an_evaluation():
-    text = (ROOT / "docs" / "reference" / "files.md").read_text()
+    text = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
     empty = evaluation.Evaluation(classes=("disc",), cases=())
     described = evaluation.describe(empty)
     keys = {*described, *described["classes"]["disc"], *evaluation.COLUMNS}
@@ -195,7 +203,7 @@ def constants() -> list[Any]:
     return [
         pytest.param(path, value, id=path)
         for page in PAGES
-        for path, value in CONSTANT.findall(page.read_text())
+        for path, value in CONSTANT.findall(page.read_text(encoding="utf-8"))
     ]
 
 
@@ -209,7 +217,7 @@ def actual(path: str) -> object:
     """The value of a constant of the code, of a default, or of the recipe in a plan."""
     first, *rest = path.split(".")
     if first in ("training", "augmentation", "normalisation"):
-        plan = json.loads(GOLDEN.read_text())
+        plan = json.loads(GOLDEN.read_text(encoding="utf-8"))
         value = plan[first] if first in plan else plan["configurations"][0][first]
         value = reduce(lambda inside, key: inside[key], rest, value)
         return tuple(value) if isinstance(value, list) else value
@@ -232,7 +240,7 @@ def submodule(parent: Any, part: str) -> object:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "how-to"], ids=name)
 def test_messages_are_those_of_the_code(page):
-    _, _, trouble = page.read_text().partition("## What can go wrong")
+    _, _, trouble = page.read_text(encoding="utf-8").partition("## What can go wrong")
     messages = MESSAGE.findall(trouble)
     assert messages
     for message in messages:
@@ -247,13 +255,13 @@ def texts() -> frozenset[str]:
         node.value
         for package in ("autospine", "planners", "trainers")
         for path in (ROOT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
 
 
 def test_memory_estimates_are_those_of_the_formula():
-    text = (ROOT / "docs" / "concepts" / "planning.md").read_text()
+    text = (ROOT / "docs" / "concepts" / "planning.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (\d+)×(\d+)×(\d+) \|(.*)\|$", text, re.MULTILINE)
     assert len(rows) >= 10
     for f, s, p, left, rest in rows:

@@ -161,7 +161,7 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
     expected = evaluation.frame().assign(site=math.nan)
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)
     assert table.groupby("class")["dice"].mean().mean() == pytest.approx(evaluation.mean_dice)
-    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
     assert written == describe(evaluation)
     assert written["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
     assert written["cases"]["two"]["classes"]["disc"] == {"dice": None, "iou": None, "acc": None}
@@ -174,4 +174,4 @@ def test_nothing_defined_is_null_without_a_warning(tmp_path: Path) -> None:
     evaluation = Evaluation(classes=LABELS.names, cases=(scores("a", (0, 0, 0), (0, 0, 0)),))
     assert math.isnan(evaluation.mean_dice)
     write_evaluation(evaluation, tmp_path)
-    assert json.loads((tmp_path / "evaluation.json").read_text())["mean_dice"] is None
+    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["mean_dice"] is None

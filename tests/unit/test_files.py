@@ -22,7 +22,7 @@ def test_an_error_leaves_everything_as_it_was(tmp_path, error, existing):
     with pytest.raises(error), replacing(path) as temporary:
         temporary.write_text("half")
         raise error
-    assert [file.read_text() for file in tmp_path.iterdir()] == (["old"] if existing else [])
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == (["old"] if existing else [])
 
 
 def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path):
@@ -32,8 +32,8 @@ def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path):
         assert temporary.name.endswith(".nii.gz")
         assert temporary.name.startswith(".")
         temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -157,7 +157,7 @@ class TestFile:
         return tmp_path / "folds.json"
 
     def edit(self, path: Path, validation: list[list[str]], **more: object):
-        described = json.loads(path.read_text()) | {"validation": validation} | more
+        described = json.loads(path.read_text(encoding="utf-8")) | {"validation": validation} | more
         path.write_text(json.dumps(described))
 
     def test_it_comes_back(self, path: Path, dataset: Dataset):

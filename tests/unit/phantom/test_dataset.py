@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_layout(folder: Path) -> None:
-    described = json.loads((folder / "dataset.json").read_text())
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert described["channel_names"] == {"0": "image"}
     assert described["numTraining"] == 3
     assert described["file_ending"] == ".nii.gz"
@@ -44,7 +44,7 @@ def test_cases_table_names_every_case(folder: Path) -> None:
 
 
 def test_labels_are_those_described_and_lie_on_the_image(folder: Path) -> None:
-    known = set(json.loads((folder / "dataset.json").read_text())["labels"].values())
+    known = set(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"].values())
     for path in (folder / "labelsTr").iterdir():
         labels = sitk.ReadImage(str(path))
         image = sitk.ReadImage(str(folder / "imagesTr" / path.name.replace(".nii.gz", "_0000.nii.gz")))

@@ -82,7 +82,7 @@ def test_a_missing_or_foreign_case_is_named(cases):
     folder = cases[0].folder
     with pytest.raises(FormatError, match="case nobody to be preprocessed"):
         open_cases(folder, ["ct_a", "nobody"])
-    (folder / "other.json").write_text((folder / "ct_a.json").read_text())
+    (folder / "other.json").write_text((folder / "ct_a.json").read_text(encoding="utf-8"))
     with pytest.raises(FormatError, match="expected case other"):
         open_case(folder, "other")
     (folder / "ct_a.json").write_text("{}")

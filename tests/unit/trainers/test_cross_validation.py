@@ -66,7 +66,7 @@ def test_each_fold_is_validated_on_its_own_cases(trained):
 
 def test_the_summary_tells_cases_and_folds(trained):
     task, evaluation = trained
-    summary = json.loads((task.folder / CROSS_VALIDATION).read_text())
+    summary = json.loads((task.folder / CROSS_VALIDATION).read_text(encoding="utf-8"))
     assert set(summary["cases"]) == {"a", "b"}
     assert set(summary["folds"]) == {"0", "1"}
     assert summary["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)

@@ -18,7 +18,7 @@ def record(folder, epochs=0) -> Record:
 
 
 def rows(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -73,4 +73,4 @@ def test_a_line_cut_short_is_dropped(tmp_path, network):
 def test_a_new_record_starts_empty(tmp_path, network):
     record(tmp_path).add([step()], network)
     assert record(tmp_path).rows == []
-    assert (tmp_path / METRICS).read_text() == ""
+    assert (tmp_path / METRICS).read_text(encoding="utf-8") == ""
