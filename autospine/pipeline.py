@@ -177,6 +177,7 @@ def train(
         configuration=chosen,
         stored=stored,
         folder=location.results / chosen.name,
+        split=read_folds(split, dataset) if (split := location.preprocessed / FOLDS_FILE).is_file() else (),
     )
     return train_folds(task, folds, settings, deadline=deadline)
 

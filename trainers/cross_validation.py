@@ -62,6 +62,9 @@ class Task:
     folder: Path
     """The model folder."""
 
+    split: tuple[Fold, ...] = ()
+    """Every fold of the cross-validation, whichever are trained now."""
+
 
 def train_folds(
     task: Task, folds: Sequence[Fold], settings: Settings, *, deadline: float | None = None
@@ -81,7 +84,8 @@ def train_folds(
     Raises:
         TrainingError: if the model folder holds folds of another plan.
     """
-    _claim(task, folds)
+    every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
+    _claim(task, every)
     todo = [fold for fold in folds if not _complete(task, fold)]
     for fold in folds:
         if fold not in todo:
@@ -91,7 +95,7 @@ def train_folds(
     else:
         for index, fold in enumerate(todo):
             _train_and_validate(task, fold, settings, _share(deadline, 1 / (len(todo) - index)))
-    return cross_validation(task, folds)
+    return cross_validation(task, every)
 
 
 def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:

@@ -89,6 +89,13 @@ def test_complete_folds_are_kept(trained):
     assert again == evaluation
 
 
+def test_the_summary_keeps_the_folds_that_are_not_asked_for(trained):
+    task, evaluation = trained
+    assert train_folds(replace(task, split=FOLDS), FOLDS[:1], SETTINGS) == evaluation
+    summary = json.loads((task.folder / CROSS_VALIDATION).read_text(encoding="utf-8"))
+    assert set(summary["folds"]) == {"0", "1"}
+
+
 def test_a_fold_without_its_predictions_is_validated_but_not_trained(trained):
     task, evaluation = trained
     before = times(task)
