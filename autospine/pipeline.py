@@ -200,6 +200,8 @@ def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tupl
     """
     if fold == FULL:
         return (full_fold(dataset),)
+    if fold != "all" and not fold.isdigit():
+        raise WorkspaceError(f"expected --fold all, full or the number of a fold, found {fold!r}")
     path = location.preprocessed / FOLDS_FILE
     if not path.is_file():
         _split(location, dataset, _fresh_fingerprint(location, dataset))
@@ -250,7 +252,7 @@ def predict(
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
     cases = find_inputs(inputs, model.plan.channels)
-    _spare_inputs(cases, output, model.plan.file_ending)
+    _spare_inputs(cases, output)
     output.mkdir(parents=True, exist_ok=True)
     _prepare_memory(device)
     predictor = Predictor(
@@ -276,19 +278,17 @@ def predict(
     return Predicted(written=tuple(written), failed=failed)
 
 
-def _spare_inputs(cases: Sequence[Case], output: Path, ending: str) -> None:
-    """Refuse to write a label map over the image that it is made from.
+def _spare_inputs(cases: Sequence[Case], output: Path) -> None:
+    """Refuse to write label maps among the images: they would replace them, or be taken for images next time.
 
     Raises:
-        WorkspaceError: naming the first such image.
+        WorkspaceError: if the output folder holds an input.
     """
-    for case in cases:
-        target = (output / f"{case.name}{ending}").resolve()
-        if target in [image.resolve() for image in case.images]:
-            raise WorkspaceError(
-                f"expected an output folder in which {target.name} is not the input itself, found {output}; "
-                "name another folder with -o"
-            )
+    if any(output.resolve() == image.resolve().parent for case in cases for image in case.images):
+        raise WorkspaceError(
+            f"expected an output folder other than that of the images, found {output} for both; "
+            "name another folder with -o"
+        )
 
 
 def evaluate(predictions: Path, references: Path, description: Path | None = None) -> Evaluation:
@@ -305,7 +305,11 @@ def evaluate(predictions: Path, references: Path, description: Path | None = Non
     """
     if not references.is_dir():
         raise EvaluationError(f"expected a folder of references, found none at {references}; name another")
-    path = description or references.parent / "dataset.json"
+    path = description or references.resolve().parent / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(
+            f"expected the dataset.json that names the labels at {path}, found none; give it with --labels"
+        )
     return evaluate_folder(predictions, references, load_labels(path), known_cases(path.parent))
 
 

@@ -37,7 +37,7 @@ def predict(
         typer.Option(
             "--fold",
             "-f",
-            help="Which folds to ensemble; may be repeated; by default all complete ones.",
+            help="Which fold to take: 0 ... 4, full or all; may be repeated; by default all of the five.",
             show_default=False,
         ),
     ] = None,
@@ -55,6 +55,7 @@ def predict(
 
     folder = model or Workspace.locate(workspace).last_model(dataset, configuration)
     opened = open_model(folder)
+    fold = None if fold == ["all"] else fold
     say(f"model: {folder}, folds {', '.join(fold or opened.ensemble)}")
     result = pipeline.predict(
         opened, inputs, output, device=choose_device(device), folds=fold, overwrite=not keep

@@ -18,10 +18,18 @@ def plan_and_preprocess(
     device: options.Device = "auto",
 ) -> None:
     """Verify and measure a dataset, plan for it, and preprocess its cases."""
+    from autospine.hardware import parse_bytes
+    from autospine.pipeline import FOLDS_FILE
+    from autospine.workspace import Workspace
+
+    if memory is not None:
+        parse_bytes(memory)  # before the work, not after
+    location = Workspace.locate(workspace).find_dataset(dataset)
     fingerprint(dataset, workspace)
     plan(dataset, workspace, memory, spacing, patch, feature_size, device)
     preprocess(dataset, workspace, configuration, workers)
-    say("next: autospine train 0 --fold all")
+    folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
+    say(f"next: autospine train 0 --fold {folds}")
 
 
 @app.command(rich_help_panel="Train, step by step")

@@ -38,7 +38,7 @@ def show_fingerprint(fingerprint: "Fingerprint") -> None:
         title=f"Fingerprint of {fingerprint.dataset}", title_justify="left", box=None, pad_edge=False
     )
     for name in ("case", "modality", "site", "voxels S P L", "spacing mm", "foreground"):
-        table.add_column(name, no_wrap=name != "case", overflow="fold")
+        table.add_column(name, no_wrap=name != "site", overflow="fold")
     for case in fingerprint.cases:
         voxels = case.shape[0] * case.shape[1] * case.shape[2]
         table.add_row(

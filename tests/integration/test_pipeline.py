@@ -431,7 +431,7 @@ def test_an_image_is_never_written_over(spoilt):
     images.mkdir()
     for path in (spoilt.raw / "imagesTs").iterdir():
         shutil.copy(path, images / path.name.replace("_0000", ""))
-    expect_refusal(spoilt, "predict", "-i", images, "-o", images, says=("is not the input itself",))
+    expect_refusal(spoilt, "predict", "-i", images, "-o", images, says=("other than that of the images",))
 
 
 def test_damaged_files_of_ours_are_named(spoilt):
