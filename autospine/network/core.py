@@ -1,17 +1,30 @@
-"""The attention product softmax(tau q k + saliency + bias + mask) v over many small windows."""
+"""The attention product softmax(tau q k + saliency + bias + mask) v over many small windows.
 
-from typing import Any
+Written as numerator over denominator, 2^s v' with v' = (v, 1) times the exponential of the key's saliency, it
+needs one pass over the scores between two matrix products, and the saliency costs nothing.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import e, log2
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from autospine.network.windows import WindowLayout
 
-FUSED_TOKENS = 128
-"""Windows of at least this many tokens go to torch's fused kernel on a CPU without gradients; measured."""
+SCORES_AT_ONCE = 2**21
+"""Scores that are computed before they are used up: they stay in the processor's cache, and never are all in
+memory."""
+
+VALUE_MULTIPLE = 16
+"""Columns of v' are filled up to a multiple of the lanes of a vector register in float32."""
+
+SMALLEST_SUM = 1e-30
+LARGEST_SUM = 1e30
+"""Range of the denominators in which no row has lost its scores to underflow or overflow."""
 
 
 def attend(
@@ -23,8 +36,7 @@ def attend(
 ) -> Float[Tensor, "B W N heads d"]:
     """Return softmax(factor_i q_i k_j + saliency_j + bias_ij + mask_ij) v_j for each query i of each window.
 
-    On a CPU with gradients torch's fused kernel does not apply (its bias may not require a gradient), so the
-    product is written out there with the fewest passes over the attention matrix.
+    Neither way keeps a tensor of N x N for all windows, in training as in inference.
 
     Args:
         qkv: Queries, keys and values.
@@ -33,73 +45,15 @@ def attend(
         bias: Relative position bias, the same in every window.
         layout: The windows, which hold the shift mask.
     """
-    bias = bias.to(qkv.dtype)
-    if qkv.device.type == "cpu" and (qkv.shape[2] < FUSED_TOKENS or torch.is_grad_enabled()):
-        written_out: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
-            qkv, factor, saliency, bias, layout
-        )
-        return written_out
+    on_cpu = qkv.device.type == "cpu"
+    return (_attend_in_cache if on_cpu else _attend_fused)(qkv, factor, saliency, bias, layout)
+
+
+def _attend_fused(
+    qkv: Tensor, factor: Tensor, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
+) -> Tensor:
+    """Return the product by torch's fused kernel, saliency and mask riding in it as extra channels."""
     batch, windows, _, _, _, d = qkv.shape
-    query, key, value = _operands(qkv, factor, saliency, layout)
-    padded = F.pad(value, (0, query.shape[-1] - d))
-    out = F.scaled_dot_product_attention(query, key, padded, bias[None], scale=1.0)[..., :d]
-    return out.transpose(1, 2).unflatten(0, (batch, windows))  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Attend(torch.autograd.Function):
-    """Attention written out; keeps the probabilities and their factors."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        qkv: Tensor,
-        factor: Tensor,
-        saliency: Tensor | None,
-        bias: Tensor,
-        layout: WindowLayout,
-    ) -> Tensor:
-        batch, windows, n, _, heads, d = qkv.shape
-        query, key, value = (x.flatten(0, 1) for x in _operands(qkv, factor, saliency, layout))
-        scores = torch.bmm(query, key.transpose(1, 2)).view(-1, heads, n, n).add_(bias)
-        probabilities = torch.softmax(scores, dim=-1).flatten(0, 1)
-        ctx.save_for_backward(query, key, value, probabilities, factor)
-        ctx.has_saliency = saliency is not None
-        out = torch.bmm(probabilities, value).view(batch, windows, heads, n, d)
-        return out.transpose(2, 3).contiguous()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, probabilities, factor = ctx.saved_tensors
-        batch, windows, n, heads, d = grad.shape
-        split = (batch, windows, heads, n, -1)
-        grad = grad.transpose(2, 3).reshape(-1, n, d)
-        grad_qkv = grad.new_empty(batch, windows, n, 3, heads, d)
-        into = grad_qkv.permute(3, 0, 1, 4, 2, 5)
-        into[2].copy_(torch.bmm(probabilities.transpose(1, 2), grad).view(split))
-        grad_scores = torch._softmax_backward_data(
-            torch.bmm(grad, value.transpose(1, 2)), probabilities, -1, probabilities.dtype
-        )
-        grad_key = torch.bmm(grad_scores.transpose(1, 2), query).view(split)
-        into[1].copy_(grad_key[..., :d])
-        grad_query = torch.bmm(grad_scores, key).view(split)[..., :d]
-        per_query = factor.transpose(2, 3)[..., None]
-        torch.mul(grad_query, per_query, out=into[0])
-        grad_factor = grad_saliency = None
-        if ctx.needs_input_grad[1]:
-            # The kept query is q times the factor.
-            product = (grad_query * query.view(split)[..., :d]).sum(-1, keepdim=True)
-            grad_factor = (product / per_query)[..., 0].transpose(2, 3)
-        if ctx.has_saliency:
-            grad_saliency = grad_key[..., d].transpose(2, 3)
-        grad_bias = grad_scores.view(-1, heads, n, n).sum(0)
-        return grad_qkv, grad_factor, grad_saliency, grad_bias, None
-
-
-def _operands(
-    qkv: Tensor, factor: Tensor, saliency: Tensor | None, layout: WindowLayout
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries and keys (B * W, heads, N, E) with saliency and mask as extra channels, and values."""
     query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
     queries, keys = [query * factor.transpose(2, 3)[..., None]], [key]
     if saliency is not None:
@@ -109,8 +63,162 @@ def _operands(
         shape = (*query.shape[:4], -1)
         queries.append(layout.query_mask.to(query.dtype)[None, :, None].expand(shape))
         keys.append(layout.key_mask.to(key.dtype)[None, :, None].expand(shape))
-    return (
-        torch.cat(queries, dim=-1).flatten(0, 1),
-        torch.cat(keys, dim=-1).flatten(0, 1),
-        value.flatten(0, 1),
-    )
+    q, k = (torch.cat(parts, dim=-1).flatten(0, 1) for parts in (queries, keys))
+    padded = F.pad(value.flatten(0, 1), (0, q.shape[-1] - d))
+    out = F.scaled_dot_product_attention(q, k, padded, bias.to(q.dtype)[None], scale=1.0)[..., :d]
+    return out.transpose(1, 2).unflatten(0, (batch, windows))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _attend_in_cache(
+    qkv: Tensor, factor: Tensor, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
+) -> Tensor:
+    """Return the product by matrix products of a few windows at a time.
+
+    torch's fused kernel takes more than twice as long for heads as narrow as here, and on a CPU its bias may
+    not require a gradient.
+    """
+    batch, windows, n, _, heads, d = qkv.shape
+    query, key, value = qkv.permute(3, 4, 0, 1, 2, 5)
+    query = query * (factor * log2(e)).permute(3, 0, 1, 2)[..., None]
+    columns = -(-(d + 1) // VALUE_MULTIPLE) * VALUE_MULTIPLE
+    ones, zeros = value.new_ones(1), value.new_zeros(1)
+    shape = (*value.shape[:4], -1)
+    value = torch.cat((value, ones.expand(*shape[:4], 1), zeros.expand(*shape[:4], columns - d - 1)), dim=-1)
+    if saliency is not None:
+        value = value * saliency.exp().permute(3, 0, 1, 2)[..., None]
+    query, key, value = (x.reshape(heads, batch * windows, n, -1) for x in (query, key, value))
+    product: Tensor = _exponential_product(query, key, value, bias, layout.masks, list(layout.runs))[0]
+    out = product[..., :d] / product[..., d : d + 1]
+    return out.view(heads, batch, windows, n, d).permute(1, 2, 3, 0, 4)
+
+
+@torch.library.custom_op("autospine::exponential_product", mutates_args=())
+def _exponential_product(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, masks: Tensor, runs: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Return 2^(q k + log2(e) (bias + mask)) v, each row up to a factor of its own, and a flag.
+
+    Args:
+        query: (heads, windows, N, d) queries times log2(e).
+        key: (heads, windows, N, d).
+        value: (heads, windows, N, D); column d holds what the denominator sums.
+        bias: (heads, N, N).
+        masks: (classes, N, N) masks of the classes of windows.
+        runs: Number of windows of each class, in their order; repeated for each sample.
+
+    Returns:
+        (heads, windows, N, D), and whether the rows had to be divided by the exponential of their largest
+        score. Scores beyond the range of the exponential are rare, so they are dealt with when found.
+    """
+    d = query.shape[-1]
+    for stable in (False, True):
+        out = torch.empty_like(value)
+        for head, span, scores in _exponentials(query, key, bias, masks, runs, stable):
+            torch.bmm(scores, value[head, span], out=out[head, span])
+        sums = out[..., d]
+        if stable or bool((sums.amin() > SMALLEST_SUM) & (sums.amax() < LARGEST_SUM)):
+            break
+    return out, torch.tensor(stable)
+
+
+def _exponentials(
+    query: Tensor, key: Tensor, bias: Tensor, masks: Tensor, runs: list[int], stable: bool
+) -> Iterator[tuple[int, slice, Tensor]]:
+    """Yield head, windows and their exponentials (windows, N, N), in memory that the next ones take over."""
+    heads, windows, n, _ = query.shape
+    at_once = max(1, SCORES_AT_ONCE // (n * n))
+    buffer = query.new_empty(min(at_once, windows), n, n)
+    samples = windows // sum(runs)
+    bias, masks = (bias * log2(e)).to(query.dtype), masks.to(query.dtype)
+    for head in range(heads):
+        for shift, spans in _class_spans(runs, samples, at_once):
+            logits = bias[head] + masks[shift]
+            for span in spans:
+                scores = buffer[: span.stop - span.start]
+                q, k = query[head, span], key[head, span].transpose(1, 2)
+                torch.baddbmm(logits.expand_as(scores), q, k, out=scores)
+                if stable:
+                    scores.sub_(scores.amax(-1, keepdim=True))
+                yield head, span, scores.exp2_()
+
+
+def _class_spans(runs: list[int], samples: int, at_once: int) -> Iterator[tuple[int, list[slice]]]:
+    """Yield each class with its windows in all samples, cut into spans of at most `at_once`."""
+    first = 0
+    for shift, count in enumerate(runs):
+        spans = []
+        for sample in range(samples):
+            start = sample * sum(runs) + first
+            cuts = [*range(start, start + count, at_once), start + count]
+            spans += [slice(a, b) for a, b in pairwise(cuts)]
+        yield shift, spans
+        first += count
+
+
+@_exponential_product.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, masks: Tensor, runs: list[int]
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(value), torch.empty((), dtype=torch.bool, device=value.device)
+
+
+@torch.library.custom_op("autospine::exponential_product_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    masks: Tensor,
+    runs: list[int],
+    stable: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key, value and bias; the exponentials are computed again."""
+    grad = grad.contiguous()
+    grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
+    grad_bias = torch.zeros_like(bias)
+    buffer = None
+    for head, span, scores in _exponentials(query, key, bias, masks, runs, bool(stable)):
+        torch.bmm(scores.transpose(1, 2), grad[head, span], out=grad_value[head, span])
+        if buffer is None:
+            buffer = torch.empty_like(scores)
+        if len(buffer) < len(scores):
+            buffer = torch.empty_like(scores)
+        products = torch.bmm(
+            grad[head, span], value[head, span].transpose(1, 2), out=buffer[: len(scores)]
+        ).mul_(scores)
+        torch.bmm(products, key[head, span], out=grad_query[head, span])
+        torch.bmm(products.transpose(1, 2), query[head, span], out=grad_key[head, span])
+        grad_bias[head] += products.sum(0)
+    # Scores are in powers of two: d 2^s / ds = ln(2) 2^s, and the bias was multiplied by log2(e) = 1 / ln(2).
+    return grad_query.div_(log2(e)), grad_key.div_(log2(e)), grad_value, grad_bias
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    masks: Tensor,
+    runs: list[int],
+    stable: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return tuple(torch.empty_like(x) for x in (query, key, value, bias))  # type: ignore[return-value]
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    query, key, value, bias, masks, runs = inputs
+    ctx.save_for_backward(query, key, value, bias, masks, output[1])
+    ctx.runs = runs
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward_of(ctx, grad, _):  # type: ignore[no-untyped-def]
+    query, key, value, bias, masks, stable = ctx.saved_tensors
+    grads = _backward(grad, query, key, value, bias, masks, ctx.runs, stable)
+    return (*grads, None, None)
+
+
+_exponential_product.register_autograd(_backward_of, setup_context=_setup_context)

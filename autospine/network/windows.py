@@ -15,6 +15,9 @@ from autospine.types import Shape3
 MASKED_LOGIT = -100.0
 """Added to the logit of a pair of tokens for each axis on which the shift alone made them neighbours."""
 
+EXCLUDED_LOGIT = -1e4
+"""The same where masks are written out: its exponential is zero, not a denormal number, which is slow."""
+
 
 MERGING_ORDER = (
     (0, 0, 0),
@@ -48,6 +51,12 @@ class WindowLayout:
     key_mask: Tensor | None
     """(W, N, 6); see `query_mask`."""
 
+    masks: Tensor
+    """(classes, N, N) the distinct shift masks; (1, 1, 1) without shift."""
+
+    runs: tuple[int, ...]
+    """Windows of each class; windows are in the order of their classes."""
+
     @property
     def tokens_per_window(self) -> int:
         """N."""
@@ -78,11 +87,12 @@ def window_layout(grid: Shape3, window: Shape3, shifted: bool, device: torch.dev
     index = torch.full(padded, tokens, dtype=torch.int64)
     index[: grid[0], : grid[1], : grid[2]] = torch.arange(tokens).view(grid)
     index = _partition(index.roll([-s for s in shift], dims=(0, 1, 2)), size)
-    query_mask = key_mask = None
-    if any(shift):
-        query_mask, key_mask = _mask_channels(padded, size, shift)
-        query_mask, key_mask = query_mask.to(device), key_mask.to(device)
-    return _layout(index, tokens, size, device, query_mask, key_mask)
+    if not any(shift):
+        return _layout(index, tokens, size, device)
+    wrapped = _wrapped(padded, size, shift)
+    patterns, classes = torch.unique(wrapped, dim=0, return_inverse=True)
+    order = classes.argsort(stable=True)
+    return _layout(index[order], tokens, size, device, wrapped[order], patterns, classes.bincount())
 
 
 @constant
@@ -156,18 +166,28 @@ def _layout(
     tokens: int,
     window: tuple[int, ...],
     device: torch.device,
-    query_mask: Tensor | None = None,
-    key_mask: Tensor | None = None,
+    wrapped: Tensor | None = None,
+    patterns: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> WindowLayout:
-    """Return the layout of the token indices (W, N), with the inverse index."""
+    """Return the layout of the token indices (W, N), with the inverse index and the masks."""
     places = torch.empty(tokens + 1, dtype=torch.int64)
     places[index.flatten()] = torch.arange(index.numel())
+    query_mask = key_mask = None
+    masks, runs = torch.zeros(1, 1, 1), (len(index),)
+    if wrapped is not None and patterns is not None and counts is not None:
+        query_mask = (torch.cat((wrapped, 1 - wrapped), dim=-1) * MASKED_LOGIT).to(device)
+        key_mask = torch.cat((1 - wrapped, wrapped), dim=-1).to(device)
+        masks = (patterns[:, :, None] != patterns[:, None]).any(-1) * EXCLUDED_LOGIT
+        runs = tuple(counts.tolist())
     return WindowLayout(
         window=(window[0], window[1], window[2]),
         to_windows=index.flatten().to(device),
         to_grid=places[:tokens].to(device),
         query_mask=query_mask,
         key_mask=key_mask,
+        masks=masks.to(device),
+        runs=runs,
     )
 
 
@@ -178,14 +198,11 @@ def _partition(x: Tensor, window: tuple[int, ...]) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, window[0] * window[1] * window[2])
 
 
-def _mask_channels(
-    padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Return the query and key channels (W, N, 6) of the shift mask."""
+def _wrapped(padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> Tensor:
+    """Return (W, N, 3): whether the roll has carried a token round the border, per axis, as 0 or 1."""
     bits = []
     for axis, (length, s) in enumerate(zip(padded, shift, strict=True)):
         wrapped = torch.arange(length) >= length - s
         shape = [length if a == axis else 1 for a in range(3)]
         bits.append(_partition(wrapped.float().view(shape).expand(padded), window))
-    a = torch.stack(bits, dim=-1)
-    return torch.cat((a, 1 - a), dim=-1) * MASKED_LOGIT, torch.cat((1 - a, a), dim=-1)
+    return torch.stack(bits, dim=-1)
