@@ -5,7 +5,6 @@ needs one pass over the scores between two matrix products, and the saliency cos
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from math import e, log2
 
 import torch
@@ -14,6 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autospine.network.windows import WindowLayout
+
+Part = tuple[int, slice] | tuple[slice, int]
+"""Index of a head's windows, or of a window's heads."""
 
 SCORES_AT_ONCE = 2**21
 """Scores that are computed before they are used up: they stay in the processor's cache, and never are all in
@@ -113,8 +115,8 @@ def _exponential_product(
     d = query.shape[-1]
     for stable in (False, True):
         out = torch.empty_like(value)
-        for head, span, scores in _exponentials(query, key, bias, masks, runs, stable):
-            torch.bmm(scores, value[head, span], out=out[head, span])
+        for part, scores in _exponentials(query, key, bias, masks, runs, stable):
+            torch.bmm(scores, value[part], out=out[part])
         sums = out[..., d]
         if stable or bool((sums.amin() > SMALLEST_SUM) & (sums.amax() < LARGEST_SUM)):
             break
@@ -123,36 +125,42 @@ def _exponential_product(
 
 def _exponentials(
     query: Tensor, key: Tensor, bias: Tensor, masks: Tensor, runs: list[int], stable: bool
-) -> Iterator[tuple[int, slice, Tensor]]:
-    """Yield head, windows and their exponentials (windows, N, N), in memory that the next ones take over."""
+) -> Iterator[tuple[Part, Tensor]]:
+    """Yield parts of heads and windows with their exponentials, in memory that the next ones take over."""
     heads, windows, n, _ = query.shape
     at_once = max(1, SCORES_AT_ONCE // (n * n))
-    buffer = query.new_empty(min(at_once, windows), n, n)
-    samples = windows // sum(runs)
+    buffer = query.new_empty(min(at_once, max(windows, heads)), n, n)
     bias, masks = (bias * log2(e)).to(query.dtype), masks.to(query.dtype)
-    for head in range(heads):
-        for shift, spans in _class_spans(runs, samples, at_once):
-            logits = bias[head] + masks[shift]
-            for span in spans:
-                scores = buffer[: span.stop - span.start]
-                q, k = query[head, span], key[head, span].transpose(1, 2)
-                torch.baddbmm(logits.expand_as(scores), q, k, out=scores)
-                if stable:
-                    scores.sub_(scores.amax(-1, keepdim=True))
-                yield head, span, scores.exp2_()
+    for shift, part in _parts(heads, runs, windows // sum(runs), at_once):
+        q, k = query[part], key[part].transpose(1, 2)
+        scores = buffer[: len(q)]
+        torch.baddbmm((bias[part[0]] + masks[shift]).expand_as(scores), q, k, out=scores)
+        if stable:
+            scores.sub_(scores.amax(-1, keepdim=True))
+        yield part, scores.exp2_()
 
 
-def _class_spans(runs: list[int], samples: int, at_once: int) -> Iterator[tuple[int, list[slice]]]:
-    """Yield each class with its windows in all samples, cut into spans of at most `at_once`."""
+def _parts(heads: int, runs: list[int], samples: int, at_once: int) -> Iterator[tuple[int, Part]]:
+    """Yield the class and the index of parts that cover all heads and windows.
+
+    A part is several windows of one class and head, or one window of several heads, whichever are more: a
+    part is one call, and calls are costly where windows are few.
+    """
     first = 0
     for shift, count in enumerate(runs):
-        spans = []
         for sample in range(samples):
             start = sample * sum(runs) + first
-            cuts = [*range(start, start + count, at_once), start + count]
-            spans += [slice(a, b) for a, b in pairwise(cuts)]
-        yield shift, spans
+            span = range(start, start + count)
+            if count >= heads:
+                yield from ((shift, (h, cut)) for h in range(heads) for cut in _cut(span, at_once))
+            else:
+                yield from ((shift, (cut, w)) for w in span for cut in _cut(range(heads), at_once))
         first += count
+
+
+def _cut(span: range, length: int) -> list[slice]:
+    """Return the span in slices of at most this length."""
+    return [slice(i, min(i + length, span.stop)) for i in span[::length]]
 
 
 @_exponential_product.register_fake
@@ -177,19 +185,15 @@ def _backward(
     grad = grad.contiguous()
     grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
     grad_bias = torch.zeros_like(bias)
-    buffer = None
-    for head, span, scores in _exponentials(query, key, bias, masks, runs, bool(stable)):
-        torch.bmm(scores.transpose(1, 2), grad[head, span], out=grad_value[head, span])
-        if buffer is None:
-            buffer = torch.empty_like(scores)
-        if len(buffer) < len(scores):
-            buffer = torch.empty_like(scores)
-        products = torch.bmm(
-            grad[head, span], value[head, span].transpose(1, 2), out=buffer[: len(scores)]
-        ).mul_(scores)
-        torch.bmm(products, key[head, span], out=grad_query[head, span])
-        torch.bmm(products.transpose(1, 2), query[head, span], out=grad_key[head, span])
-        grad_bias[head] += products.sum(0)
+    for part, scores in _exponentials(query, key, bias, masks, runs, bool(stable)):
+        torch.bmm(scores.transpose(1, 2), grad[part], out=grad_value[part])
+        products = torch.bmm(grad[part], value[part].transpose(1, 2)).mul_(scores)
+        torch.bmm(products, key[part], out=grad_query[part])
+        torch.bmm(products.transpose(1, 2), query[part], out=grad_key[part])
+        if isinstance(part[0], int):
+            grad_bias[part[0]] += products.sum(0)
+        else:
+            grad_bias[part[0]] += products
     # Scores are in powers of two: d 2^s / ds = ln(2) 2^s, and the bias was multiplied by log2(e) = 1 / ln(2).
     return grad_query.div_(log2(e)), grad_key.div_(log2(e)), grad_value, grad_bias
 
