@@ -17,12 +17,12 @@ from autospine.network.windows import WindowLayout
 Part = tuple[int, slice] | tuple[slice, int]
 """Index of a head's windows, or of a window's heads."""
 
-SCORES_AT_ONCE = 2**21
+BYTES_AT_ONCE = 2**23
 """Scores that are computed before they are used up: they stay in the processor's cache, and never are all in
 memory."""
 
-VALUE_MULTIPLE = 16
-"""Columns of v' are filled up to a multiple of the lanes of a vector register in float32."""
+LANES = 16
+"""Narrow matrices are filled up to a multiple of this, the floats of a vector register."""
 
 SMALLEST_SUM = 1e-30
 LARGEST_SUM = 1e30
@@ -82,10 +82,7 @@ def _attend_in_cache(
     batch, windows, n, _, heads, d = qkv.shape
     query, key, value = qkv.permute(3, 4, 0, 1, 2, 5)
     query = query * (factor * log2(e)).permute(3, 0, 1, 2)[..., None]
-    columns = -(-(d + 1) // VALUE_MULTIPLE) * VALUE_MULTIPLE
-    ones, zeros = value.new_ones(1), value.new_zeros(1)
-    shape = (*value.shape[:4], -1)
-    value = torch.cat((value, ones.expand(*shape[:4], 1), zeros.expand(*shape[:4], columns - d - 1)), dim=-1)
+    value = _filled(torch.cat((value, value.new_ones(1).expand(*value.shape[:4], 1)), dim=-1))
     if saliency is not None:
         value = value * saliency.exp().permute(3, 0, 1, 2)[..., None]
     query, key, value = (x.reshape(heads, batch * windows, n, -1) for x in (query, key, value))
@@ -128,7 +125,7 @@ def _exponentials(
 ) -> Iterator[tuple[Part, Tensor]]:
     """Yield parts of heads and windows with their exponentials, in memory that the next ones take over."""
     heads, windows, n, _ = query.shape
-    at_once = max(1, SCORES_AT_ONCE // (n * n))
+    at_once = max(1, BYTES_AT_ONCE // (n * n * query.element_size()))
     buffer = query.new_empty(min(at_once, max(windows, heads)), n, n)
     bias, masks = (bias * log2(e)).to(query.dtype), masks.to(query.dtype)
     for shift, part in _parts(heads, runs, windows // sum(runs), at_once):
@@ -158,6 +155,11 @@ def _parts(heads: int, runs: list[int], samples: int, at_once: int) -> Iterator[
         first += count
 
 
+def _filled(x: Tensor) -> Tensor:
+    """Return x with zero columns up to a multiple of `LANES`."""
+    return F.pad(x, (0, -x.shape[-1] % LANES))
+
+
 def _cut(span: range, length: int) -> list[slice]:
     """Return the span in slices of at most this length."""
     return [slice(i, min(i + length, span.stop)) for i in span[::length]]
@@ -182,7 +184,9 @@ def _backward(
     stable: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of query, key, value and bias; the exponentials are computed again."""
-    grad = grad.contiguous()
+    grad, d = grad.contiguous(), query.shape[-1]
+    if query.dtype == torch.float32:
+        query, key = _filled(query), _filled(key)
     grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
     grad_bias = torch.zeros_like(bias)
     for part, scores in _exponentials(query, key, bias, masks, runs, bool(stable)):
@@ -195,7 +199,8 @@ def _backward(
         else:
             grad_bias[part[0]] += products
     # Scores are in powers of two: d 2^s / ds = ln(2) 2^s, and the bias was multiplied by log2(e) = 1 / ln(2).
-    return grad_query.div_(log2(e)), grad_key.div_(log2(e)), grad_value, grad_bias
+    grad_query, grad_key = (x.div_(log2(e))[..., :d] for x in (grad_query, grad_key))
+    return grad_query.contiguous(), grad_key.contiguous(), grad_value, grad_bias
 
 
 @_backward.register_fake
