@@ -8,7 +8,13 @@ from autospine.types import Shape3
 
 
 def conv3d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Shape3 = (1, 1, 1), padding: Shape3
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Shape3 = (1, 1, 1),
+    padding: Shape3,
+    dilation: Shape3 = (1, 1, 1),
 ) -> Tensor:
     """Return torch's convolution in x's dtype, with gradients that can be trusted.
 
@@ -23,8 +29,9 @@ def conv3d(
         bias: (D,) or None.
         stride: Along S, P, L.
         padding: Zeros on both sides along S, P, L.
+        dilation: Steps between the kernel's voxels along S, P, L.
     """
-    small = any(n <= k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
+    small = any(n <= d * (k - 1) + 1 for n, k, d in zip(x.shape[2:], weight.shape[2:], dilation, strict=True))
     dtype = torch.float32 if small and x.device.type == "cpu" and x.dtype == torch.bfloat16 else x.dtype
     shift = None if bias is None else bias.to(dtype)
-    return F.conv3d(x.to(dtype), weight.to(dtype), shift, stride, padding).to(x.dtype)
+    return F.conv3d(x.to(dtype), weight.to(dtype), shift, stride, padding, dilation).to(x.dtype)

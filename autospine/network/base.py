@@ -1,0 +1,90 @@
+"""What the compared networks share: checks of the image, and the number format of a pass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.amp import is_autocast_available
+from torch.utils.checkpoint import checkpoint
+
+from autospine.errors import PlanError
+from autospine.types import ImageBatch, LogitBatch, Shape3
+
+
+class SegmentationNetwork(nn.Module, ABC):
+    """From an image to logits of the same size.
+
+    Computation runs in `compute_dtype` if it is set, else in the dtype of an enclosing autocast, else in the
+    parameters' dtype; layers cast their weights themselves.
+
+    Args:
+        in_channels: Channels of the image.
+        divisor: What each axis of the image must be a multiple of.
+        checkpointing: Recompute each stage in the backward pass to save memory.
+    """
+
+    def __init__(self, in_channels: int, divisor: Shape3, *, checkpointing: bool) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.divisor = divisor
+        self.checkpointing = checkpointing
+        self.compute_dtype: torch.dtype | None = None
+
+    def forward(self, image: ImageBatch) -> LogitBatch:
+        """Return the logits of each class, in the compute dtype.
+
+        Args:
+            image: Normalised intensities; axes are multiples of `divisor`.
+
+        Raises:
+            PlanError: If the image's channels or size do not fit.
+        """
+        check_image(image, self.in_channels, self.divisor)
+        dtype = self.compute_dtype or pass_dtype(image, next(self.parameters()).dtype)
+        with without_autocast(image.device.type):
+            return self.logits(image.to(dtype))
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
+
+    def run(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Return a stage's output, recomputed in the backward pass if checkpointing is on."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(stage, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+        return stage(*inputs)
+
+
+def check_image(image: Tensor, in_channels: int, divisor: Shape3) -> None:
+    """Refuse an image that the network cannot take.
+
+    Raises:
+        PlanError: If its axes, channels or size do not fit.
+    """
+    if image.ndim != 5 or image.shape[1] != in_channels:
+        raise PlanError(
+            f"expected an image (B, {in_channels}, S, P, L), found shape {tuple(image.shape)}; "
+            "give the channels that the network was built for"
+        )
+    if any(length % d for length, d in zip(image.shape[2:], divisor, strict=True)):
+        raise PlanError(
+            f"expected image axes (S, P, L) to be multiples of {divisor}, found {tuple(image.shape[2:])}; "
+            "pad the patch or change the strides"
+        )
+
+
+def pass_dtype(image: Tensor, otherwise: torch.dtype) -> torch.dtype:
+    """Return the dtype of an enclosing autocast for the image's device, else the other."""
+    kind = image.device.type
+    if is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return otherwise
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Return a context without autocast; devices that have none, as the meta device, need no context."""
+    if is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,109 @@
+"""U-Net with a residual encoder, by the rules of nnU-Net's ResEnc presets (Isensee et al., MICCAI 2024).
+
+Residual blocks are those of ResNet-D (He et al., CVPR 2019): where a block strides, its shortcut is an
+average pooling, followed by a 1x1x1 convolution if the channels change.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autospine.errors import PlanError
+from autospine.network.base import SegmentationNetwork
+from autospine.network.unet import NEGATIVE_SLOPE, ConvNorm, Decoder, check_levels, encode, product
+from autospine.types import Shape3
+
+DECODER_CONVOLUTIONS = 1
+"""Convolutions per stage on the way up, as in the presets."""
+
+
+class ResEncUNet(SegmentationNetwork):
+    """Residual encoder, plain decoder.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        features: Channels per level, finest first.
+        strides: Of the first block of each level; the first level's is 1.
+        kernels: Odd kernel sizes per level.
+        blocks: Residual blocks per level.
+        checkpointing: Recompute each stage in the backward pass to save memory.
+
+    Raises:
+        PlanError: If the levels do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        features: Sequence[int],
+        strides: Sequence[Shape3],
+        kernels: Sequence[Shape3],
+        blocks: Sequence[int],
+        checkpointing: bool = False,
+    ) -> None:
+        check_levels(features, strides, kernels)
+        if len(blocks) != len(features) or min(blocks) < 1:
+            raise PlanError(
+                f"expected at least one residual block on each of {len(features)} levels, found "
+                f"{tuple(blocks)}; plan again or correct the network of the plan"
+            )
+        super().__init__(in_channels, product(strides[1:] or [(1, 1, 1)]), checkpointing=checkpointing)
+        self.stem = ConvNorm(in_channels, features[0], kernels[0])
+        widths = (features[0], *features)
+        self.encoder = nn.ModuleList(
+            _stage(widths[i], widths[i + 1], kernels[i], strides[i], blocks[i]) for i in range(len(features))
+        )
+        self.decoder = Decoder(out_channels, features, strides, kernels, DECODER_CONVOLUTIONS)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
+        maps = encode(self.encoder, self.run(self.stem, x), self.run)
+        y: Tensor = self.decoder(maps, self.run)
+        return y
+
+
+class ResidualBlockD(nn.Module):
+    """y = act(norm(conv(act(norm(conv x)))) + shortcut(x)).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Odd kernel size along S, P, L.
+        stride: Of the first convolution and of the shortcut's pooling.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Shape3, stride: Shape3) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = ConvNorm(in_channels, out_channels, kernel, stride=stride)
+        self.conv2 = ConvNorm(out_channels, out_channels, kernel, activation=False)
+        self.projection = (
+            ConvNorm(in_channels, out_channels, (1, 1, 1), activation=False)
+            if in_channels != out_channels
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the new feature map."""
+        shortcut = average_pool(x, self.stride) if max(self.stride) > 1 else x
+        if self.projection is not None:
+            shortcut = self.projection(shortcut)
+        return F.leaky_relu(self.conv2(self.conv1(x)) + shortcut, NEGATIVE_SLOPE, inplace=True)
+
+
+def average_pool(x: Float[Tensor, "B C S P L"], stride: Shape3) -> Float[Tensor, "B C s p l"]:
+    """Return the mean over blocks of the stride's size; torch's own takes no bfloat16 on a CPU."""
+    s, p, left = stride
+    blocks = x.unflatten(4, (-1, left)).unflatten(3, (-1, p)).unflatten(2, (-1, s))
+    return blocks.mean((3, 5, 7))
+
+
+def _stage(in_channels: int, out_channels: int, kernel: Shape3, stride: Shape3, blocks: int) -> nn.Sequential:
+    first = ResidualBlockD(in_channels, out_channels, kernel, stride)
+    rest = (ResidualBlockD(out_channels, out_channels, kernel, (1, 1, 1)) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)

@@ -1,0 +1,200 @@
+"""Layers that the compared convolutional networks share, on feature maps (B, C, S, P, L).
+
+Instance norm (affine, epsilon 1e-5) and LeakyReLU (slope 0.01) follow nnU-Net (Isensee et al., Nature Methods
+2021). A convolution before a norm has no bias, since the norm takes it away again.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autospine.errors import PlanError
+from autospine.network.convolution import conv3d
+from autospine.types import Shape3
+
+EPSILON = 1e-5
+"""Added to the variance, as in nnU-Net."""
+
+NEGATIVE_SLOPE = 0.01
+"""LeakyReLU's slope, as in nnU-Net."""
+
+Run = Callable[..., Tensor]
+"""Calls a module with its inputs, or does so again in the backward pass; see `SegmentationNetwork.run`."""
+
+
+class ConvNorm(nn.Module):
+    """Convolution, instance norm and LeakyReLU, computed in the input's dtype.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Odd kernel size along S, P, L.
+        stride: Voxels per output voxel along S, P, L.
+        dilation: Steps between the kernel's voxels along S, P, L.
+        activation: Whether the LeakyReLU follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Shape3,
+        *,
+        stride: Shape3 = (1, 1, 1),
+        dilation: Shape3 = (1, 1, 1),
+        activation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stride, self.dilation, self.activation = stride, dilation, activation
+        self.padding = _same_padding(kernel, dilation)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
+        nn.init.kaiming_normal_(self.weight, a=NEGATIVE_SLOPE)
+        self.norm_weight = nn.Parameter(torch.ones(out_channels))
+        self.norm_bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Float[Tensor, "B C S P L"]) -> Float[Tensor, "B D s p l"]:
+        """Return the new feature map."""
+        y = conv3d(x, self.weight, stride=self.stride, padding=self.padding, dilation=self.dilation)
+        y = instance_norm(y, self.norm_weight, self.norm_bias)
+        return F.leaky_relu(y, NEGATIVE_SLOPE, inplace=True) if self.activation else y
+
+
+class Head(nn.Conv3d):
+    """1x1x1 convolution to logits, in the input's dtype."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, input: Float[Tensor, "B C S P L"]) -> Float[Tensor, "B K S P L"]:
+        """Return the logits."""
+        return conv3d(input, self.weight, self.bias, padding=(0, 0, 0))
+
+
+class UpStage(nn.Module):
+    """Transposed convolution, concatenation with the skip connection, and convolutions.
+
+    Args:
+        in_channels: Channels of the coarse feature map.
+        out_channels: Channels of the skip connection and of the output.
+        stride: Up-sampling factor along S, P, L; also the kernel of the transposed convolution.
+        kernel: Kernel of the convolutions.
+        convolutions: How many follow.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: Shape3, kernel: Shape3, convolutions: int
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        up = nn.ConvTranspose3d(in_channels, out_channels, stride, stride)
+        self.weight, self.bias = up.weight, up.bias
+        self.convolutions = chain(2 * out_channels, out_channels, kernel, convolutions)
+
+    def forward(
+        self, x: Float[Tensor, "B C s p l"], skip: Float[Tensor, "B D S P L"]
+    ) -> Float[Tensor, "B D S P L"]:
+        """Return the feature map at the skip connection's size."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        up = F.conv_transpose3d(x, self.weight.to(x.dtype), bias, self.stride)
+        y: Tensor = self.convolutions(torch.cat([up, skip], dim=1))
+        return y
+
+
+class Decoder(nn.Module):
+    """The way up: one stage per level but the coarsest, and the head.
+
+    Args:
+        out_channels: Classes.
+        features: Channels per level, finest first.
+        strides: Of each level's way in; the first is not used on the way up.
+        kernels: Per level.
+        convolutions: Per stage.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        features: Sequence[int],
+        strides: Sequence[Shape3],
+        kernels: Sequence[Shape3],
+        convolutions: int,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            UpStage(features[i + 1], features[i], strides[i + 1], kernels[i], convolutions)
+            for i in range(len(features) - 1)
+        )
+        self.head = Head(features[0], out_channels)
+
+    def forward(self, maps: Sequence[Tensor], run: Run) -> Tensor:
+        """Return the logits, from the feature maps of all levels, finest first."""
+        y = maps[-1]
+        for stage, skip in zip(reversed(self.stages), reversed(maps[:-1]), strict=True):
+            y = run(stage, y, skip)
+        logits: Tensor = self.head(y)
+        return logits
+
+
+def chain(
+    in_channels: int, out_channels: int, kernel: Shape3, count: int, *, stride: Shape3 = (1, 1, 1)
+) -> nn.Sequential:
+    """Return several convolutions in a row, the first with the stride."""
+    first = ConvNorm(in_channels, out_channels, kernel, stride=stride)
+    return nn.Sequential(first, *(ConvNorm(out_channels, out_channels, kernel) for _ in range(count - 1)))
+
+
+def encode(stages: Sequence[nn.Module] | nn.ModuleList, x: Tensor, run: Run) -> list[Tensor]:
+    """Return the feature map after each stage, finest first."""
+    maps = []
+    for stage in stages:
+        x = run(stage, x)
+        maps.append(x)
+    return maps
+
+
+def instance_norm(x: Float[Tensor, "B C S P L"], weight: Tensor, bias: Tensor) -> Float[Tensor, "B C S P L"]:
+    """Return the affine instance norm; over a single voxel, where it would return the bias, without norm."""
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    if prod(x.shape[2:]) == 1:
+        shape = (1, -1, 1, 1, 1)
+        return x * weight.view(shape) + bias.view(shape)
+    # Group norm with a channel per group: the same, and unlike instance norm it does not copy a batch.
+    return torch.group_norm(x, x.shape[1], weight, bias, EPSILON)
+
+
+def product(strides: Sequence[Shape3]) -> Shape3:
+    """Return the product of the strides of each axis."""
+    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
+    return s, p, left
+
+
+def check_levels(features: Sequence[int], strides: Sequence[Shape3], kernels: Sequence[Shape3]) -> None:
+    """Refuse levels that do not fit together.
+
+    Raises:
+        PlanError: If their numbers differ, a number is not positive or a kernel is even.
+    """
+    if not features or not len(features) == len(strides) == len(kernels):
+        raise PlanError(
+            f"expected features, strides and kernels for as many levels each, found {len(features)}, "
+            f"{len(strides)} and {len(kernels)}; plan again or correct the network of the plan"
+        )
+    if min(features) < 1 or any(min(triple) < 1 for triple in (*strides, *kernels)):
+        raise PlanError(
+            f"expected features, strides and kernels of at least 1, found {tuple(features)}, "
+            f"{tuple(strides)} and {tuple(kernels)}; plan again or correct the network of the plan"
+        )
+    if any(side % 2 == 0 for kernel in kernels for side in kernel):
+        raise PlanError(
+            f"expected odd kernels, which keep the size of the map, found {tuple(kernels)}; "
+            "plan again or correct the network of the plan"
+        )
+
+
+def _same_padding(kernel: Shape3, dilation: Shape3) -> Shape3:
+    s, p, left = (d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
+    return s, p, left
