@@ -98,9 +98,8 @@ class ResidualBlockD(nn.Module):
 
 def average_pool(x: Float[Tensor, "B C S P L"], stride: Shape3) -> Float[Tensor, "B C s p l"]:
     """Return the mean over blocks of the stride's size; torch's own takes no bfloat16 on a CPU."""
-    s, p, left = stride
-    blocks = x.unflatten(4, (-1, left)).unflatten(3, (-1, p)).unflatten(2, (-1, s))
-    return blocks.mean((3, 5, 7))
+    size = [part for n, k in zip(x.shape[2:], stride, strict=True) for part in (n // k, k)]
+    return x.reshape(*x.shape[:2], *size).mean((3, 5, 7))
 
 
 def _stage(in_channels: int, out_channels: int, kernel: Shape3, stride: Shape3, blocks: int) -> nn.Sequential:
