@@ -8,6 +8,7 @@ exp(gamma_h s_j) and normalising again. Saliency and shift mask depend on the ke
 they ride in the dot product as extra channels of queries and keys.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.errors import PlanError
-from autospine.network.core import attend
+from autospine.network.constants import PerVersion
+from autospine.network.core import attend, received_attention
 from autospine.network.windows import WindowLayout, relative_position_index
 from autospine.types import Shape3
 
@@ -48,6 +50,23 @@ class AttentionSettings:
                 f"sigma, found {self.saliency_bound}, {self.temperature_bound} and {self.gradient_sigma_mm}; "
                 "correct the attention settings."
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionMaps:
+    """What one block's attention looks at; in the network's answers, on the stage's token grid."""
+
+    saliency: Float[Tensor, "B *grid heads"] | None
+    """Bounded key saliency in logits, positive where keys gain weight over plain attention; None without."""
+
+    received: Float[Tensor, "B *grid heads"]
+    """Attention that a token receives: its weight, summed over the tokens of its window that ask. 1 where
+    attention is even."""
+
+    def on_grid(self, place: Callable[[Tensor], Tensor]) -> "AttentionMaps":
+        """Return the maps, each put in another order by `place`."""
+        saliency = None if self.saliency is None else place(self.saliency)
+        return AttentionMaps(saliency=saliency, received=place(self.received))
 
 
 class KeySaliency(nn.Module):
@@ -111,6 +130,7 @@ class WindowAttention(nn.Module):
         window: Window in tokens (S, P, L) that the bias table is made for.
         saliency: The keys' saliency, or None.
         temperature: The queries' temperature, or None.
+        legacy_bias_slice: Read the bias of windows smaller than `window` as MONAI does.
     """
 
     def __init__(
@@ -120,10 +140,13 @@ class WindowAttention(nn.Module):
         window: Shape3,
         saliency: KeySaliency | None = None,
         temperature: QueryTemperature | None = None,
+        legacy_bias_slice: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.window = window
+        self.legacy_bias_slice = legacy_bias_slice
+        self._known_bias = PerVersion()
         rows = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
         self.bias_table = nn.Parameter(nn.init.trunc_normal_(torch.empty(rows, heads), std=0.02))
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -136,7 +159,7 @@ class WindowAttention(nn.Module):
         tokens: Float[Tensor, "B M C"],
         layout: WindowLayout,
         gradient: Float[Tensor, "B M 1"] | None = None,
-        record: list[Tensor] | None = None,
+        record: list[AttentionMaps] | None = None,
     ) -> Float[Tensor, "B M C"]:
         """Return the attended tokens.
 
@@ -144,29 +167,36 @@ class WindowAttention(nn.Module):
             tokens: Tokens in window order, M = windows * tokens per window.
             layout: The windows.
             gradient: Gradient magnitude of each token; needed with saliency or temperature.
-            record: Receives the saliency logits (B, M, heads), detached.
+            record: Receives the maps (B, M, heads) of this call.
         """
         batch, _, channels = tokens.shape
         n, d = layout.tokens_per_window, channels // self.heads
         split = (batch, -1, n, self.heads)
         qkv = linear(tokens, self.qkv).view(batch, -1, n, 3, self.heads, d)
-        factor = tokens.new_full((1, 1, 1, 1), d**-0.5).expand(*qkv.shape[:3], self.heads)
+        factor: float | Tensor = d**-0.5
         logits = None
         if self.temperature is not None and gradient is not None:
             factor = self.temperature(tokens, gradient).view(split) * d**-0.5
         if self.saliency is not None and gradient is not None:
-            logits = self.saliency(tokens, gradient)
-            if record is not None:
-                record.append(logits.detach())
-            logits = logits.view(split)
-        attended = attend(qkv, factor, logits, self._bias(layout.window), layout)
+            logits = self.saliency(tokens, gradient).view(split)
+        bias = self._bias(layout.window)
+        if record is not None:
+            received = received_attention(qkv, factor, logits, bias, layout).flatten(1, 2)
+            record.append(
+                AttentionMaps(saliency=None if logits is None else logits.flatten(1, 2), received=received)
+            )
+        attended = attend(qkv, factor, logits, bias, layout)
         return linear(attended.reshape(tokens.shape), self.projection)
 
     def _bias(self, window: Shape3) -> Float[Tensor, "heads N N"]:
-        """Return the relative position bias of each pair of tokens."""
-        index = relative_position_index(window, self.window, self.bias_table.device)
-        n = window[0] * window[1] * window[2]
-        return self.bias_table.t().index_select(1, index).view(self.heads, n, n)
+        """Return the position bias of each pair of tokens, gathered once per version of it."""
+
+        def gather(table: Tensor) -> Tensor:
+            index = relative_position_index(window, self.window, table.device, self.legacy_bias_slice)
+            n = window[0] * window[1] * window[2]
+            return table.t().index_select(1, index).view(self.heads, n, n)
+
+        return self._known_bias(gather, self.bias_table, window)
 
 
 def linear(x: Float[Tensor, "... C"], layer: nn.Linear) -> Float[Tensor, "... D"]:

@@ -1,26 +1,72 @@
 """Tensors that are computed once and kept."""
 
-from collections.abc import Callable
+from ast import literal_eval
+from collections.abc import Callable, Hashable
 from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar, cast
 
 import torch
+from torch import Tensor
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Constant = Callable[..., tuple[Tensor, ...]]
+"""A function from numbers, or tuples of them, and a `device` to tensors, which may not be changed."""
+
+_MAKERS: dict[str, Constant] = {}
 
 
-def constant(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a function of hashable arguments that makes tensors, so that equal calls share a result.
+def constant(function: Constant) -> Constant:
+    """Decorate a function of numbers that makes tensors, so that equal calls share a result.
 
     The tensors are ordinary ones, made on the CPU, whatever mode or default device the first caller runs
-    under: one made in inference mode could not be used in training later.
+    under: one made in inference mode could not be used in training later. In a graph of torch.compile, which
+    looks through Python's caches, the call is one node.
     """
 
     @lru_cache(maxsize=256)
-    @wraps(function)
-    def make(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def make(*numbers: Hashable, device: torch.device) -> tuple[Tensor, ...]:
         with torch.inference_mode(False), torch.device("cpu"):
-            return function(*args, **kwargs)
+            return tuple(tensor.contiguous().to(device) for tensor in function(*numbers))
 
-    return cast(Callable[Arguments, Result], make)
+    @wraps(function)
+    def known(*numbers: Hashable, device: torch.device) -> tuple[Tensor, ...]:
+        if torch.compiler.is_compiling():
+            return tuple(_in_graph(function.__name__, repr(numbers), device))
+        return make(*numbers, device=device)
+
+    _MAKERS[function.__name__] = make
+    return known
+
+
+@torch.library.custom_op("autospine::constant", mutates_args=())
+def _in_graph(name: str, numbers: str, device: torch.device) -> list[Tensor]:
+    """Return copies of a constant's tensors, because a compiler may use their memory again."""
+    return [tensor.clone() for tensor in _MAKERS[name](*literal_eval(numbers), device=device)]
+
+
+@_in_graph.register_fake
+def _(name: str, numbers: str, device: torch.device) -> list[Tensor]:
+    with torch._C._DisableTorchDispatch():
+        real = _MAKERS[name](*literal_eval(numbers), device=torch.device("cpu"))
+    return [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in real]
+
+
+class PerVersion:
+    """The last result of a function of a parameter, made again when the parameter has changed.
+
+    It is kept in inference only: training changes the parameter in each step, and needs the gradient.
+    """
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._result: Tensor | None = None
+
+    def __call__(
+        self, function: Callable[[Tensor], Tensor], parameter: Tensor, *arguments: Hashable
+    ) -> Tensor:
+        """Return function(parameter); calls with other arguments are other calls."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or parameter.is_meta:
+            return function(parameter)
+        with torch.inference_mode(False), torch.no_grad():
+            key = (parameter.data_ptr(), parameter._version, parameter.dtype, parameter.device, arguments)
+            if self._result is None or key != self._key:
+                self._key, self._result = key, function(parameter)
+            return self._result

@@ -31,7 +31,7 @@ LARGEST_SUM = 1e30
 
 def attend(
     qkv: Float[Tensor, "B W N 3 heads d"],
-    factor: Float[Tensor, "B W N heads"],
+    factor: Float[Tensor, "B W N heads"] | float,
     saliency: Float[Tensor, "B W N heads"] | None,
     bias: Float[Tensor, "heads N N"],
     layout: WindowLayout,
@@ -51,13 +51,35 @@ def attend(
     return (_attend_in_cache if on_cpu else _attend_fused)(qkv, factor, saliency, bias, layout)
 
 
+@torch.no_grad()
+def received_attention(
+    qkv: Float[Tensor, "B W N 3 heads d"],
+    factor: Float[Tensor, "B W N heads"] | float,
+    saliency: Float[Tensor, "B W N heads"] | None,
+    bias: Float[Tensor, "heads N N"],
+    layout: WindowLayout,
+) -> Float[Tensor, "B W N heads"]:
+    """Return the weights that each key receives, summed over the queries that are tokens; as in `attend`."""
+    batch, windows, n, _, heads, d = qkv.shape
+    query, key, value = _operands(qkv.float(), factor, saliency)
+    asks = (layout.to_windows < layout.to_grid.numel()).view(1, windows, n).expand(batch, -1, -1)
+    asks = asks.reshape(1, -1, n).expand(heads, -1, -1)
+    received = value.new_empty(heads, batch * windows, n)
+    for part, scores in _exponentials(query, key, bias.float(), layout.masks, list(layout.runs), True):
+        column = value[part][..., d]
+        share = asks[part] / torch.einsum("wij,wj->wi", scores, column)
+        received[part] = torch.einsum("wi,wij->wj", share, scores) * column
+    return received.view(heads, batch, windows, n).permute(1, 2, 3, 0)
+
+
 def _attend_fused(
-    qkv: Tensor, factor: Tensor, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
+    qkv: Tensor, factor: Tensor | float, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
 ) -> Tensor:
     """Return the product by torch's fused kernel, saliency and mask riding in it as extra channels."""
     batch, windows, _, _, _, d = qkv.shape
     query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
-    queries, keys = [query * factor.transpose(2, 3)[..., None]], [key]
+    factor = factor if isinstance(factor, float) else factor.transpose(2, 3)[..., None]
+    queries, keys = [query * factor], [key]
     if saliency is not None:
         keys.append(saliency.transpose(2, 3)[..., None])
         queries.append(query.new_ones(1).expand(keys[1].shape))
@@ -72,7 +94,7 @@ def _attend_fused(
 
 
 def _attend_in_cache(
-    qkv: Tensor, factor: Tensor, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
+    qkv: Tensor, factor: Tensor | float, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
 ) -> Tensor:
     """Return the product by matrix products of a few windows at a time.
 
@@ -80,15 +102,24 @@ def _attend_in_cache(
     not require a gradient.
     """
     batch, windows, n, _, heads, d = qkv.shape
+    query, key, value = _operands(qkv, factor, saliency)
+    product: Tensor = _exponential_product(query, key, value, bias, layout.masks, list(layout.runs))[0]
+    out = product[..., :d] / product[..., d : d + 1]
+    return out.view(heads, batch, windows, n, d).permute(1, 2, 3, 0, 4)
+
+
+def _operands(qkv: Tensor, factor: Tensor | float, saliency: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries times log2(e), keys, and values with a column for the denominator (heads, B W, N, _)."""
+    batch, windows, n, _, heads, _ = qkv.shape
     query, key, value = qkv.permute(3, 4, 0, 1, 2, 5)
-    query = query * (factor * log2(e)).permute(3, 0, 1, 2)[..., None]
+    if not isinstance(factor, float):
+        factor = factor.permute(3, 0, 1, 2)[..., None]
+    query = query * (factor * log2(e))
     value = _filled(torch.cat((value, value.new_ones(1).expand(*value.shape[:4], 1)), dim=-1))
     if saliency is not None:
         value = value * saliency.exp().permute(3, 0, 1, 2)[..., None]
     query, key, value = (x.reshape(heads, batch * windows, n, -1) for x in (query, key, value))
-    product: Tensor = _exponential_product(query, key, value, bias, layout.masks, list(layout.runs))[0]
-    out = product[..., :d] / product[..., d : d + 1]
-    return out.view(heads, batch, windows, n, d).permute(1, 2, 3, 0, 4)
+    return query, key, value
 
 
 @torch.library.custom_op("autospine::exponential_product", mutates_args=())
@@ -111,7 +142,7 @@ def _exponential_product(
     """
     d = query.shape[-1]
     for stable in (False, True):
-        out = torch.empty_like(value)
+        out = value.new_empty(value.shape)
         for part, scores in _exponentials(query, key, bias, masks, runs, stable):
             torch.bmm(scores, value[part], out=out[part])
         sums = out[..., d]
@@ -169,7 +200,7 @@ def _cut(span: range, length: int) -> list[slice]:
 def _(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, masks: Tensor, runs: list[int]
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(value), torch.empty((), dtype=torch.bool, device=value.device)
+    return value.new_empty(value.shape), torch.empty((), dtype=torch.bool, device=value.device)
 
 
 @torch.library.custom_op("autospine::exponential_product_backward", mutates_args=())
@@ -187,8 +218,8 @@ def _backward(
     grad, d = grad.contiguous(), query.shape[-1]
     if query.dtype == torch.float32:
         query, key = _filled(query), _filled(key)
-    grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
-    grad_bias = torch.zeros_like(bias)
+    grad_query, grad_key, grad_value = (x.new_empty(x.shape) for x in (query, key, value))
+    grad_bias = bias.new_zeros(bias.shape)
     for part, scores in _exponentials(query, key, bias, masks, runs, bool(stable)):
         torch.bmm(scores.transpose(1, 2), grad[part], out=grad_value[part])
         products = torch.bmm(grad[part], value[part].transpose(1, 2)).mul_(scores)
@@ -214,7 +245,7 @@ def _(
     runs: list[int],
     stable: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(x) for x in (query, key, value, bias))  # type: ignore[return-value]
+    return tuple(x.new_empty(x.shape) for x in (query, key, value, bias))  # type: ignore[return-value]
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

@@ -1,6 +1,7 @@
 """Swin Transformer stages on token grids (B, S, P, L, C)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.network.attention import (
+    AttentionMaps,
     AttentionSettings,
     KeySaliency,
     QueryTemperature,
@@ -15,8 +17,20 @@ from autospine.network.attention import (
     linear,
 )
 from autospine.network.blocks import ResidualBlock
-from autospine.network.windows import WindowLayout, merging_layout, partition, unpartition, window_layout
+from autospine.network.windows import (
+    legacy_merging_index,
+    merging_layout,
+    partition,
+    unpartition,
+    window_layout,
+)
 from autospine.types import Shape3
+
+AttentionKind = AttentionSettings | Literal["identity"] | None
+"""Adaptive attention with its settings; `identity`, blocks without attention, as a control; None, plain."""
+
+MergeOrder = Literal["fixed", "legacy"]
+"""How a merging stacks its tokens: as MONAI does since 1.5, or as it did before."""
 
 
 class SwinBlock(nn.Module):
@@ -28,8 +42,9 @@ class SwinBlock(nn.Module):
         window: Largest window in tokens (S, P, L).
         shifted: Whether the windows are shifted by half their size.
         drop_path: Probability of leaving out a branch for a sample in training.
-        adaptive: Settings of the adaptive attention; None is plain attention.
+        attention: Kind of attention; with `identity` there is only the perceptron.
         stage: Index of the stage, which the settings may switch off.
+        legacy_bias_slice: Read the bias of clamped windows as MONAI does.
     """
 
     def __init__(
@@ -40,20 +55,25 @@ class SwinBlock(nn.Module):
         *,
         shifted: bool,
         drop_path: float = 0.0,
-        adaptive: AttentionSettings | None = None,
+        attention: AttentionKind = None,
         stage: int = 0,
+        legacy_bias_slice: bool = False,
     ) -> None:
         super().__init__()
         self.window = window
         self.shifted = shifted
         self.drop_path = drop_path
         saliency = temperature = None
-        if adaptive is not None and adaptive.saliency[stage]:
-            saliency = KeySaliency(channels, heads, adaptive.saliency_bound)
-        if adaptive is not None and adaptive.temperature[stage]:
-            temperature = QueryTemperature(channels, heads, adaptive.temperature_bound)
-        self.norm1 = nn.LayerNorm(channels)
-        self.attention = WindowAttention(channels, heads, window, saliency, temperature)
+        if isinstance(attention, AttentionSettings) and attention.saliency[stage]:
+            saliency = KeySaliency(channels, heads, attention.saliency_bound)
+        if isinstance(attention, AttentionSettings) and attention.temperature[stage]:
+            temperature = QueryTemperature(channels, heads, attention.temperature_bound)
+        self.norm1 = self.attention = None
+        if attention != "identity":
+            self.norm1 = nn.LayerNorm(channels)
+            self.attention = WindowAttention(
+                channels, heads, window, saliency, temperature, legacy_bias_slice
+            )
         self.norm2 = nn.LayerNorm(channels)
         self.linear1 = nn.Linear(channels, 4 * channels)
         self.linear2 = nn.Linear(4 * channels, channels)
@@ -62,34 +82,28 @@ class SwinBlock(nn.Module):
         self,
         x: Float[Tensor, "B S P L C"],
         gradient: Float[Tensor, "B S P L 1"] | None = None,
-        record: list[Tensor] | None = None,
+        record: list[AttentionMaps] | None = None,
     ) -> Float[Tensor, "B S P L C"]:
         """Return the tokens after the block.
 
         Args:
             x: Tokens.
             gradient: Gradient magnitude of each token, for adaptive attention.
-            record: Receives the saliency logits (B, S, P, L, heads), detached.
+            record: Receives the maps (B, S, P, L, heads) of the block's attention.
         """
-        grid = (x.shape[1], x.shape[2], x.shape[3])
-        layout = window_layout(grid, self.window, self.shifted, x.device)
         tokens = x.flatten(1, 3)
-        tokens = tokens + self._drop(self._attend(tokens, layout, gradient, record))
+        if self.attention is not None and self.norm1 is not None:
+            grid = (x.shape[1], x.shape[2], x.shape[3])
+            layout = window_layout(grid, self.window, self.shifted, x.device)
+            windows = partition(layer_norm(tokens, self.norm1), layout)
+            rows = None if gradient is None else partition(gradient.flatten(1, 3), layout)
+            attended = self.attention(windows, layout, rows, record)
+            tokens = tokens + self._drop(unpartition(attended, layout))
+            if record is not None:
+                record[-1] = record[-1].on_grid(lambda m: unpartition(m, layout).view(len(m), *grid, -1))
         hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1))
         tokens = tokens + self._drop(linear(hidden, self.linear2))
-        if record is not None and self.attention.saliency is not None:
-            record[-1] = record[-1].view(x.shape[0], *grid, -1)
         return tokens.view(x.shape)
-
-    def _attend(
-        self, tokens: Tensor, layout: WindowLayout, gradient: Tensor | None, record: list[Tensor] | None
-    ) -> Tensor:
-        windows = partition(layer_norm(tokens, self.norm1), layout)
-        rows = None if gradient is None else partition(gradient.flatten(1, 3), layout)
-        out = self.attention(windows, layout, rows, record)
-        if record is not None and self.attention.saliency is not None:
-            record[-1] = unpartition(record[-1], layout)
-        return unpartition(out, layout)
 
     def _drop(self, branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Return the branch with whole samples left out at random, the rest scaled up to keep the mean."""
@@ -106,11 +120,13 @@ class PatchMerging(nn.Module):
     Args:
         channels: Channels of a token before merging.
         stride: Tokens per cell and axis, 1 or 2.
+        order: How the tokens are stacked.
     """
 
-    def __init__(self, channels: int, stride: Shape3) -> None:
+    def __init__(self, channels: int, stride: Shape3, order: MergeOrder = "fixed") -> None:
         super().__init__()
         self.stride = stride
+        self.order = order
         tokens = stride[0] * stride[1] * stride[2]
         self.norm = nn.LayerNorm(tokens * channels)
         self.reduction = nn.Linear(tokens * channels, 2 * channels, bias=False)
@@ -119,7 +135,10 @@ class PatchMerging(nn.Module):
         """Return the merged tokens; the stride divides the grid."""
         grid = (x.shape[1], x.shape[2], x.shape[3])
         cells = [length // step for length, step in zip(grid, self.stride, strict=True)]
-        x = partition(x.flatten(1, 3), merging_layout(grid, self.stride, x.device))
+        if self.order == "legacy":
+            x = x.flatten(1, 3).index_select(1, legacy_merging_index(grid, x.device))
+        else:
+            x = partition(x.flatten(1, 3), merging_layout(grid, self.stride, x.device))
         x = x.view(x.shape[0], *cells, -1)
         return linear(layer_norm(x, self.norm), self.reduction)
 
@@ -134,8 +153,10 @@ class SwinStage(nn.Module):
         stride: Stride of the merging.
         drop_paths: Drop probability of each block; their number is the depth.
         use_v2: Whether the convolution block comes first.
-        adaptive: Settings of the adaptive attention; None is plain attention.
+        attention: Kind of attention.
         stage: Index of the stage.
+        legacy_bias_slice: Read the bias of clamped windows as MONAI does.
+        merge_order: How the merging stacks its tokens.
     """
 
     def __init__(
@@ -147,8 +168,10 @@ class SwinStage(nn.Module):
         *,
         drop_paths: Sequence[float],
         use_v2: bool,
-        adaptive: AttentionSettings | None,
+        attention: AttentionKind,
         stage: int,
+        legacy_bias_slice: bool = False,
+        merge_order: MergeOrder = "fixed",
     ) -> None:
         super().__init__()
         self.residual = ResidualBlock(channels, channels) if use_v2 else None
@@ -159,12 +182,13 @@ class SwinStage(nn.Module):
                 window,
                 shifted=i % 2 == 1,
                 drop_path=probability,
-                adaptive=adaptive,
+                attention=attention,
                 stage=stage,
+                legacy_bias_slice=legacy_bias_slice,
             )
             for i, probability in enumerate(drop_paths)
         )
-        self.merging = PatchMerging(channels, stride)
+        self.merging = PatchMerging(channels, stride, merge_order)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 _initialise(module)
@@ -173,7 +197,7 @@ class SwinStage(nn.Module):
         self,
         x: Float[Tensor, "B S P L C"],
         gradient: Float[Tensor, "B S P L 1"] | None = None,
-        record: list[Tensor] | None = None,
+        record: list[AttentionMaps] | None = None,
     ) -> Float[Tensor, "B s p l D"]:
         """Return the tokens of the next stage; arguments as in SwinBlock."""
         if self.residual is not None:

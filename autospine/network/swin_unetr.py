@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.utils.checkpoint import checkpoint
 
-from autospine.errors import PlanError
-from autospine.network.attention import AttentionSettings, KeySaliency
+from autospine.errors import ImageError, PlanError
+from autospine.network.attention import AttentionMaps, AttentionSettings, KeySaliency
 from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
-from autospine.network.fusion import FusionSettings, PatchEmbedding
+from autospine.network.fusion import FusionSettings, PatchEmbedding, Stem
 from autospine.network.gradient import gradient_magnitude, gradient_pyramid
-from autospine.network.swin import SwinStage, layer_norm
+from autospine.network.swin import AttentionKind, MergeOrder, SwinStage, layer_norm
 from autospine.types import ImageBatch, LogitBatch, Shape3, Vector3
 
 STAGES = 4
@@ -41,12 +41,17 @@ class AdaptiveSwinUNETR(nn.Module):
         feature_size: f, channels at full resolution. Multiples of 16 run fastest.
         depths: Swin blocks per stage.
         num_heads: Attention heads per stage; each divides the stage's channels.
-        window_size: Attention window in tokens: an edge length, a triple (S, P, L), or a triple per stage.
-            Windows are clamped to the token grid.
+        window_size: Attention window in tokens: an edge length or a triple (S, P, L) for all stages, which
+            is clamped where a token grid is smaller; or a triple per stage, which must fit its grid.
         strides: Strides of the patch embedding and of the four mergings, 1 or 2 per axis.
         use_v2: Residual convolution block before each stage.
         fusion: Settings of the multi-scale fusion; None is the plain patch embedding.
-        attention: Settings of the adaptive attention; None is plain attention.
+        attention: Settings of the adaptive attention; None is plain attention; `identity` leaves attention
+            out of the blocks, as a control.
+        legacy_bias_slice: Where a window is clamped to its grid, read its position bias as MONAI does, which
+            is at the offsets of other pairs. For weights that were trained so.
+        merge_order: `legacy` stacks the tokens of a merging as MONAI did up to 1.4. For weights that were
+            trained so.
         spacing_mm: Voxel spacing (S, P, L) in mm, for the image gradient of the adaptive attention.
         drop_path: Largest drop probability of a Swin branch in training; rises linearly over the blocks.
         checkpointing: Recompute stages and full-resolution blocks in the backward pass to save memory.
@@ -67,7 +72,9 @@ class AdaptiveSwinUNETR(nn.Module):
         strides: Sequence[Shape3] = ((2, 2, 2),) * 5,
         use_v2: bool = True,
         fusion: FusionSettings | None = None,
-        attention: AttentionSettings | None = None,
+        attention: AttentionKind = None,
+        legacy_bias_slice: bool = False,
+        merge_order: MergeOrder = "fixed",
         spacing_mm: Vector3 = (1.0, 1.0, 1.0),
         drop_path: float = 0.0,
         checkpointing: bool = False,
@@ -75,14 +82,19 @@ class AdaptiveSwinUNETR(nn.Module):
         super().__init__()
         windows = stage_windows(window_size)
         _check_architecture(feature_size, depths, num_heads, strides, drop_path)
+        _check_kinds(attention, merge_order, strides)
         self.in_channels = in_channels
         self.strides = tuple(strides)
         self.attention = attention
+        self.merge_order = merge_order
+        self.windows = windows
+        self.clamps_windows = isinstance(window_size, int) or isinstance(window_size[0], int)
         self.spacing_mm = spacing_mm
         self.checkpointing = checkpointing
         self.compute_dtype: torch.dtype | None = None
 
         f = feature_size
+        self.stem = Stem(in_channels, fusion) if fusion is not None and fusion.has_stem else None
         self.embedding = PatchEmbedding(in_channels, f, self.strides[0], fusion)
         drop_paths = _linear_rise(drop_path, depths)
         self.stages = nn.ModuleList(
@@ -93,8 +105,10 @@ class AdaptiveSwinUNETR(nn.Module):
                 self.strides[i + 1],
                 drop_paths=drop_paths[i],
                 use_v2=use_v2,
-                adaptive=attention,
+                attention=attention,
                 stage=i,
+                legacy_bias_slice=legacy_bias_slice,
+                merge_order=merge_order,
             )
             for i in range(STAGES)
         )
@@ -122,22 +136,27 @@ class AdaptiveSwinUNETR(nn.Module):
 
         Raises:
             PlanError: If the image's channels or size do not fit.
+            ImageError: If a value is not finite; looked at on a CPU only, where it costs nothing.
         """
         return self._forward(image, None)
 
     @torch.no_grad()
-    def saliency_maps(self, image: ImageBatch) -> list[list[Float[Tensor, "B heads _ _ _"]]]:
-        """Return the bounded key saliency, in logits, of every block of each stage on the stage's token grid.
+    def attention_maps(self, image: ImageBatch) -> list[list[AttentionMaps]]:
+        """Return where every block of each stage looks, as maps (B, heads, S, P, L) on the stage's tokens.
 
-        Stages without saliency have an empty list. Positive where keys gain weight over plain attention.
+        An empty list for each stage where attention is `identity`. The network's answers without maps take
+        no longer for it.
         """
-        records: list[list[Tensor]] = [[] for _ in range(STAGES)]
+        records: list[list[AttentionMaps]] = [[] for _ in range(STAGES)]
         self._forward(image, records)
-        return [[channels_first(r).float() for r in record] for record in records]
+        return [[maps.on_grid(lambda m: channels_first(m).float()) for maps in record] for record in records]
 
     def fusion_weights(self) -> Float[Tensor, "scales"]:
-        """Return the weights w_i of the fusion, detached; (1,) without fusion."""
-        return self.embedding.scale_weights.detach().clone()
+        """Return the weights w_i of the fusion, detached: the stem's, then the embedding's; (1,) without."""
+        parts = [] if self.stem is None else [self.stem.scale_weights]
+        if self.stem is None or self.embedding.is_fused:
+            parts.append(self.embedding.scale_weights)
+        return torch.cat(parts).detach()
 
     def saliency_gammas(self) -> list[list[Float[Tensor, "heads"]]]:
         """Return gamma_h of every block of each stage, detached; an empty list where there is no saliency."""
@@ -146,16 +165,18 @@ class AdaptiveSwinUNETR(nn.Module):
             for stage in self.stages
         ]
 
-    def _forward(self, image: Tensor, records: list[list[Tensor]] | None) -> Tensor:
+    def _forward(self, image: Tensor, records: list[list[AttentionMaps]] | None) -> Tensor:
         self._check_image(image)
         gradients = self._gradients(image)
         x = image.to(self._resolve_dtype(image))
         with _without_autocast(image.device.type):
+            if self.stem is not None:
+                x = self._run(self.stem, x)
             hidden = self._encode(x, gradients, records)
             return channels_first(self._decode(x, hidden))
 
     def _encode(
-        self, x: Tensor, gradients: list[Tensor] | None, records: list[list[Tensor]] | None
+        self, x: Tensor, gradients: list[Tensor] | None, records: list[list[AttentionMaps]] | None
     ) -> list[Tensor]:
         """Return the normalised token grids after the embedding and after each stage."""
         tokens = self.embedding(x)
@@ -180,7 +201,7 @@ class AdaptiveSwinUNETR(nn.Module):
         )
         return logits
 
-    def _run(self, module: Callable[..., Tensor], *arguments: Tensor | list[Tensor] | None) -> Tensor:
+    def _run(self, module: Callable[..., Tensor], *arguments: Tensor | list[AttentionMaps] | None) -> Tensor:
         """Return the module's output, recomputed in the backward pass if checkpointing is on."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(module, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
@@ -188,7 +209,9 @@ class AdaptiveSwinUNETR(nn.Module):
 
     def _gradients(self, image: Tensor) -> list[Tensor] | None:
         """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
-        if self.attention is None or not any((*self.attention.saliency, *self.attention.temperature)):
+        if not isinstance(self.attention, AttentionSettings):
+            return None
+        if not any((*self.attention.saliency, *self.attention.temperature)):
             return None
         magnitude = gradient_magnitude(image, self.spacing_mm, sigma_mm=self.attention.gradient_sigma_mm)
         return gradient_pyramid(magnitude, self.strides[:STAGES])
@@ -212,6 +235,25 @@ class AdaptiveSwinUNETR(nn.Module):
                 f"Expected image axes (S, P, L) to be multiples of {self.divisor}, found "
                 f"{tuple(image.shape[2:])}; pad the patch or change the strides."
             )
+        if not self.clamps_windows:
+            self._check_windows((image.shape[2], image.shape[3], image.shape[4]))
+        looked_at = image.device.type == "cpu" and not torch.compiler.is_compiling()
+        if looked_at and not bool(torch.isfinite(image.sum(dtype=torch.float64))):
+            raise ImageError(
+                "Expected finite intensities, found NaN or infinity in the network's input; mend the image "
+                "or its normalisation."
+            )
+
+    def _check_windows(self, size: Shape3) -> None:
+        """Refuse windows that were given per stage and are larger than the stage's token grid."""
+        grid = size
+        for i, (window, stride) in enumerate(zip(self.windows, self.strides, strict=False)):
+            grid = (grid[0] // stride[0], grid[1] // stride[1], grid[2] // stride[2])
+            if any(w > g for w, g in zip(window, grid, strict=True)):
+                raise PlanError(
+                    f"Expected the window of stage {i} to fit its token grid {grid}, found {window} for an "
+                    f"image of {size}; choose a smaller window or a larger patch."
+                )
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -263,6 +305,20 @@ def _check_architecture(
     if not 0.0 <= drop_path < 1.0:
         raise PlanError(
             f"Expected a drop path probability in [0, 1), found {drop_path}; choose a smaller one."
+        )
+
+
+def _check_kinds(attention: AttentionKind, merge_order: str, strides: Sequence[Shape3]) -> None:
+    if not (attention is None or attention == "identity" or isinstance(attention, AttentionSettings)):
+        raise PlanError(
+            f"Expected attention settings, 'identity' or None, found {attention!r}; choose one of them."
+        )
+    if merge_order not in ("fixed", "legacy"):
+        raise PlanError(f"Expected the merge order 'fixed' or 'legacy', found {merge_order!r}; correct it.")
+    if merge_order == "legacy" and any(stride != (2, 2, 2) for stride in strides[1:]):
+        raise PlanError(
+            f"Expected mergings of stride (2, 2, 2) for the legacy merge order, found {tuple(strides[1:])}; "
+            "use the order 'fixed'."
         )
 
 

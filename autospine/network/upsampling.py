@@ -35,12 +35,12 @@ def _compose(transposed: Tensor, weight: Tensor) -> Tensor:
     d = weight.shape[0]
     products = weight.reshape(-1, m) @ transposed.transpose(0, 1).reshape(m, -1)
     products = products.view(d, 27, c, 8).transpose(1, 2).reshape(d * c, 216)
-    kernel = products @ _meetings(weight.device, weight.dtype)
+    kernel = products @ _meetings(device=weight.device)[0].to(weight.dtype)
     return kernel.view(d, c, 8, 2, 2, 2).permute(2, 0, 3, 4, 5, 1).reshape(8 * d, 2, 2, 2, c)
 
 
 @constant
-def _meetings(device: torch.device, dtype: torch.dtype) -> Tensor:
+def _meetings() -> tuple[Tensor]:
     """Return (216, 64): whether a pair of fine taps is part of an output parity's coarse tap, on all axes.
 
     Rows are (fine tap (S, P, L), parity of the up-sampled voxel), columns (output parity, coarse tap). On one
@@ -48,9 +48,9 @@ def _meetings(device: torch.device, dtype: torch.dtype) -> Tensor:
     """
     sizes = (2, 2, 3, 2)
     p, t, d, r = torch.meshgrid(*(torch.arange(n) for n in sizes), indexing="ij")
-    axis = (2 * (t + p - 1) + r == p + d - 1).to(device, dtype)
+    axis = (2 * (t + p - 1) + r == p + d - 1).float()
     joint = torch.einsum("ptdr,ques,vwfx->defrsxpqvtuw", axis, axis, axis)
-    return joint.reshape(216, 64)
+    return (joint.reshape(216, 64),)
 
 
 class _Interleave(torch.autograd.Function):

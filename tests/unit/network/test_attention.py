@@ -4,7 +4,7 @@ from torch import Tensor
 
 from autospine.errors import PlanError
 from autospine.network.attention import AttentionSettings, KeySaliency, QueryTemperature, WindowAttention
-from autospine.network.core import attend
+from autospine.network.core import attend, received_attention
 from autospine.network.windows import relative_position_index, window_layout
 
 HEADS, CHANNELS, WINDOW, GRID = 2, 6, (2, 2, 2), (4, 4, 2)
@@ -71,6 +71,52 @@ def test_starts_as_plain_attention_and_can_leave_it() -> None:
     assert module.saliency is not None and module.temperature is not None
     for parameter in (module.saliency.gamma, module.temperature.weight, module.temperature.gradient_weight):
         assert parameter.grad is not None and parameter.grad.abs().min() > 0
+
+
+def test_received_attention_is_the_sum_over_queries() -> None:
+    """Queries in the padding do not count; windows are shifted, so masks do."""
+    layout = window_layout((5, 4, 3), (2, 4, 2), True, torch.device("cpu"))
+    n, windows = layout.tokens_per_window, layout.to_windows.numel() // layout.tokens_per_window
+    torch.manual_seed(0)
+    qkv = torch.randn(2, windows, n, 3, HEADS, 3)
+    factor, saliency = torch.rand(2, windows, n, HEADS), torch.randn(2, windows, n, HEADS)
+    bias = torch.randn(HEADS, n, n)
+    q, k, _ = qkv.permute(3, 0, 1, 4, 2, 5)
+    assert layout.query_mask is not None and layout.key_mask is not None
+    mask = (layout.query_mask @ layout.key_mask.transpose(1, 2))[None, :, None]
+    logits = (q * factor.transpose(2, 3)[..., None]) @ k.transpose(3, 4) + bias + mask
+    weights = torch.softmax(logits + saliency.transpose(2, 3)[..., None, :], dim=-1)
+    real = (layout.to_windows < 60).view(1, windows, 1, n, 1)
+    expected = (weights * real).sum(3).transpose(2, 3)
+    received = received_attention(qkv, factor, saliency, bias, layout)
+    torch.testing.assert_close(received, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_scores_beyond_the_range_of_the_exponential(scale: float) -> None:
+    """Logits of some hundreds overflow an exponential in float32; the product must not show it."""
+    layout = window_layout((4, 4, 4), (4, 4, 4), False, torch.device("cpu"))
+    torch.manual_seed(0)
+    qkv = (torch.randn(1, 1, 64, 3, HEADS, 4) * scale).requires_grad_()
+    bias = torch.randn(HEADS, 64, 64)
+    q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
+    expected = (torch.softmax(q @ k.transpose(3, 4) + bias, dim=-1) @ v).transpose(2, 3)
+    out = attend(qkv, 1.0, None, bias, layout)
+    torch.testing.assert_close(out, expected, atol=1e-4 * scale, rtol=1e-3)
+    weight = torch.randn_like(out)
+    (gradient,) = torch.autograd.grad((out * weight).sum(), qkv, retain_graph=True)
+    (right,) = torch.autograd.grad((expected * weight).sum(), qkv)
+    torch.testing.assert_close(gradient, right, atol=1e-3 * scale, rtol=1e-2)
+
+
+def test_bias_is_gathered_once_per_version_of_the_table() -> None:
+    module = adaptive()
+    with torch.no_grad():
+        first = module._bias(WINDOW)
+        assert module._bias(WINDOW) is first
+        module.bias_table.add_(1.0)
+        torch.testing.assert_close(module._bias(WINDOW), first + 1.0)
+    assert module._bias(WINDOW).requires_grad
 
 
 def test_saliency_is_bounded() -> None:

@@ -1,10 +1,13 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
+from jaxtyping import config
 from torch import Tensor
 
-from autospine.errors import PlanError
+from autospine.errors import ImageError, PlanError
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
 from autospine.network.swin import PatchMerging, SwinBlock
 from autospine.network.windows import MERGING_ORDER
@@ -53,7 +56,7 @@ def test_every_parameter_gets_a_finite_gradient() -> None:
 def test_logits_have_the_size_of_the_image(
     use_v2: bool, strides: tuple[tuple[int, int, int], ...], size: tuple[int, int, int]
 ) -> None:
-    net = plain(use_v2=use_v2, strides=strides, window_size=((2, 3, 3),) * 4)
+    net = plain(use_v2=use_v2, strides=strides, window_size=(2, 3, 3))
     with torch.no_grad():
         assert net(image(size, batch=2)).shape == (2, 3, *size)
 
@@ -128,9 +131,67 @@ def test_readouts_for_monitors() -> None:
     gammas = net.saliency_gammas()
     assert [len(stage) for stage in gammas] == [2, 0, 2, 0]
     assert [g.tolist() for g in gammas[2]] == [[0.0] * 4] * 2
-    maps = net.saliency_maps(image((64, 32, 64)))
-    assert [len(stage) for stage in maps] == [2, 0, 2, 0]
-    assert maps[2][1].shape == (1, 4, 8, 4, 8)
+    maps = net.attention_maps(image((64, 32, 64)))
+    assert [[m.saliency is not None for m in stage] for stage in maps] == [
+        [switch] * 2 for switch in (True, False, True, False)
+    ]
+    assert maps[2][1].saliency is not None and maps[2][1].saliency.shape == (1, 4, 8, 4, 8)
+    assert maps[1][0].received.shape == (1, 2, 16, 8, 16)
+
+
+def test_attention_is_received_as_often_as_given() -> None:
+    """Windows of 4 tile the grids of the first three stages, so that no padding receives anything."""
+    net = adaptive(window_size=4)
+    with torch.no_grad():
+        for parameter in net.stages.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    for stage in net.attention_maps(image((64, 64, 64)))[:3]:
+        for maps in stage:
+            torch.testing.assert_close(
+                maps.received.mean(dim=(2, 3, 4)), torch.ones(1, maps.received.shape[1])
+            )
+            assert maps.received.std() > 0.01
+
+
+def test_without_attention_blocks_are_perceptrons() -> None:
+    net = plain(attention="identity")
+    names = [name for name, _ in net.named_parameters()]
+    assert not [name for name in names if "attention" in name or "norm1" in name]
+    net(image((64, 64, 32))).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
+    assert net.attention_maps(image()) == [[]] * 4
+
+
+def test_sixteen_slices_need_no_padding() -> None:
+    """A sagittal MR of thick slices: L is halved once, S and P five times."""
+    strides = ((2, 2, 1), (2, 2, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
+    net = plain(strides=strides, window_size=((4, 4, 4), (4, 4, 4), (4, 4, 4), (2, 2, 4)))
+    assert net.divisor == (32, 32, 2)
+    with torch.no_grad():
+        assert net(image((64, 64, 16))).shape == (1, 3, 64, 64, 16)
+
+
+GRAPHS = """
+import torch
+from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
+fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)), placement="both")
+image = torch.randn(1, 1, 64, 32, 32)
+for mechanisms in ({}, {"fusion": fusion, "attention": AttentionSettings()}):
+    network = AdaptiveSwinUNETR(
+        1, 3, feature_size=8, num_heads=(1, 2, 4, 8), depths=(2, 1, 1, 1), window_size=3, **mechanisms
+    )
+    for training in (False, True):
+        torch._dynamo.reset()
+        with torch.set_grad_enabled(training):
+            logits = torch.compile(network, fullgraph=True, backend="eager")(image)
+        torch.testing.assert_close(logits, network(image))
+"""
+
+
+def test_forward_pass_is_one_graph() -> None:
+    """In a process of its own, because the compiler does not see through the checks of types in tests."""
+    result = subprocess.run([sys.executable, "-c", GRAPHS], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_saliency_maps_lie_on_the_image() -> None:
@@ -141,12 +202,14 @@ def test_saliency_maps_lie_on_the_image() -> None:
             for block in stage.blocks:
                 block.attention.saliency.weight.zero_()
                 block.attention.saliency.gamma.fill_(1e-3)
-    maps = net.saliency_maps(image())
-    for stage_maps in maps:
-        assert torch.equal(stage_maps[0], stage_maps[1])
+    for first, second in net.attention_maps(image()):
+        assert first.saliency is not None and second.saliency is not None
+        assert torch.equal(first.saliency, second.saliency)
     bright = torch.zeros(1, 1, 64, 32, 32)
     bright[:, :, 40:] = 1.0
-    rows = net.saliency_maps(bright)[0][1][0, 0].mean((1, 2))
+    saliency = net.attention_maps(bright)[0][1].saliency
+    assert saliency is not None
+    rows = saliency[0, 0].mean((1, 2))
     assert rows.argmax().item() in (19, 20)
 
 
@@ -182,6 +245,7 @@ def test_dropped_branches_leave_the_shortcut() -> None:
         ({"window_size": ((2, 2, 2),) * 3}, "window size"),
         ({"strides": ((2, 2, 3),) * 5}, "stride triples"),
         ({"drop_path": 1.0}, "drop path"),
+        ({"merge_order": "legacy", "strides": ANISOTROPIC}, "mergings of stride"),
     ],
 )
 def test_impossible_architectures_are_refused(changes: dict[str, object], message: str) -> None:
@@ -189,8 +253,29 @@ def test_impossible_architectures_are_refused(changes: dict[str, object], messag
         plain(**changes)
 
 
+def test_unknown_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # what a user has, who is not a type checker
+    with pytest.raises(PlanError, match="attention settings, 'identity' or None"):
+        plain(attention="none")
+    with pytest.raises(PlanError, match="merge order 'fixed' or 'legacy'"):
+        plain(merge_order="v2")
+    for field in ("weighting", "placement"):
+        with pytest.raises(PlanError, match=f"fusion {field} of .*, found 'nowhere'"):
+            FusionSettings(kernel_sizes=((2, 2, 2),), **{field: "nowhere"})
+
+
 def test_unfit_images_are_refused() -> None:
     with pytest.raises(PlanError, match=r"multiples of \(32, 32, 32\)"):
         plain()(image((64, 48, 32)))
     with pytest.raises(PlanError, match=r"image \(B, 1, S, P, L\)"):
         plain()(torch.randn(1, 2, 32, 32, 32))
+    with pytest.raises(PlanError, match=r"window of stage 3 to fit its token grid \(4, 2, 2\)"):
+        plain(window_size=((4, 4, 4),) * 4)(image())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    spoilt = image()
+    spoilt[0, 0, 3, 4, 5] = value
+    with pytest.raises(ImageError, match="finite intensities"):
+        plain()(spoilt)

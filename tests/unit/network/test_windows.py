@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.network.windows import partition, relative_position_index, unpartition, window_layout
+from autospine.network.windows import (
+    LEGACY_MERGING_ORDER,
+    legacy_merging_index,
+    partition,
+    relative_position_index,
+    unpartition,
+    window_layout,
+)
 
 CPU = torch.device("cpu")
 Triple = tuple[int, int, int]
@@ -57,3 +64,28 @@ def test_clamped_windows_read_the_bias_of_their_own_offsets() -> None:
     places = torch.tensor(list(product(*(range(w) for w in window))))
     rows = relative_position_index(window, table, CPU).view(6, 6)
     assert torch.equal(offsets[rows], places[:, None] - places[None])
+
+
+def test_classes_of_windows_hold_the_same_mask() -> None:
+    layout = window_layout((7, 8, 9), (2, 4, 3), True, CPU)
+    assert layout.query_mask is not None and layout.key_mask is not None
+    assert sum(layout.runs) == len(layout.query_mask) and len(layout.runs) == len(layout.masks) <= 8
+    low_rank = layout.query_mask @ layout.key_mask.transpose(1, 2)
+    classes = layout.masks.repeat_interleave(torch.tensor(layout.runs), dim=0)
+    assert torch.equal(classes < 0, low_rank < 0)
+
+
+def test_legacy_bias_slice_reads_the_first_rows_and_columns() -> None:
+    full = relative_position_index((3, 3, 3), (3, 3, 3), CPU).view(27, 27)
+    sliced = relative_position_index((2, 3, 2), (3, 3, 3), CPU, legacy_slice=True)
+    assert torch.equal(sliced.view(12, 12), full[:12, :12])
+    assert not torch.equal(sliced, relative_position_index((2, 3, 2), (3, 3, 3), CPU))
+
+
+def test_legacy_merging_stacks_two_tokens_twice() -> None:
+    grid = (2, 4, 2)
+    tokens = torch.arange(16).view(grid)
+    rows = legacy_merging_index(grid, CPU).view(2, 8)
+    expected = [tokens[i, 2 + j, k] for i, j, k in LEGACY_MERGING_ORDER]
+    assert rows[1].tolist() == [int(token) for token in expected]
+    assert len(set(rows[0].tolist())) == 6
