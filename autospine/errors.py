@@ -22,7 +22,7 @@ class ImageError(AutospineError):
 
 
 class FormatError(AutospineError):
-    """A file written by AutoSpine is damaged, of another version, or was edited into nonsense."""
+    """A file is damaged, of another kind or version, or was edited into nonsense."""
 
 
 class PlanError(AutospineError):

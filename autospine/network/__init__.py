@@ -4,6 +4,7 @@ from autospine.network.allocation import reuse_freed_memory
 from autospine.network.attention import AttentionMaps, AttentionSettings
 from autospine.network.fusion import FusionSettings, FusionWeighting
 from autospine.network.swin_unetr import AdaptiveSwinUNETR
+from autospine.network.weights import ImportReport, load_monai, load_monai_file
 
 __all__ = [
     "AdaptiveSwinUNETR",
@@ -11,5 +12,8 @@ __all__ = [
     "AttentionSettings",
     "FusionSettings",
     "FusionWeighting",
+    "ImportReport",
+    "load_monai",
+    "load_monai_file",
     "reuse_freed_memory",
 ]
