@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,7 +17,14 @@ from autospine.dataset import (
     load_dataset,
     load_labels,
 )
-from autospine.errors import AutospineError, DatasetError, EvaluationError, FormatError, WorkspaceError
+from autospine.errors import (
+    AutospineError,
+    DatasetError,
+    EvaluationError,
+    FormatError,
+    PlanError,
+    WorkspaceError,
+)
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.fingerprint import Fingerprint, dataset_key, measure
 from autospine.folds import (
@@ -34,12 +42,20 @@ from autospine.hardware import bfloat16_pays, cores, memory_budget
 from autospine.images import read_volume, write_labels
 from autospine.inference import ModelFolder, Predictor
 from autospine.log import get_logger, progress
-from autospine.network import reuse_freed_memory
+from autospine.network import (
+    AdaptiveSwinUNETR,
+    ImportReport,
+    StackingOrder,
+    load_monai_file,
+    reuse_freed_memory,
+)
+from autospine.network.build import build_network
+from autospine.network.weights import load_imported, save_imported
 from autospine.phantom import Region, Scheme, write_dataset
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase, preprocess_dataset
 from autospine.serialization import read_json, write_json
-from autospine.types import Modality
+from autospine.types import Modality, Shape3
 from autospine.verify import Report, verify_folder
 from autospine.workspace import DatasetLocation
 from planners.planner import Budget, Overrides, make_plan
@@ -50,6 +66,9 @@ from trainers.settings import Settings
 logger = get_logger(__name__)
 
 FINGERPRINT, PLAN, FOLDS_FILE = "fingerprint.json", "plan.json", "folds.json"
+
+PRETRAINED = "_pretrained.safetensors"
+"""Ending of imported weights, after the configuration's name."""
 
 
 def default_workers() -> int:
@@ -133,7 +152,7 @@ def preprocess(
 ) -> tuple[Dataset, dict[str, StoredCase]]:
     """Store every case for a configuration, if it is not stored yet."""
     dataset = load_dataset(location.raw)
-    folder = location.preprocessed / configuration.name
+    folder = location.preprocessed / configuration.cases
     stored = preprocess_dataset(
         dataset, read_plan(location), configuration, folder, workers or _workers_for(len(dataset.cases))
     )
@@ -168,6 +187,8 @@ def train(
     _prepare_memory(settings.device)
     planned = read_plan(location)
     chosen = planned.configuration(configuration)
+    if settings.weights is not None:
+        load_imported(settings.weights).check(planned, chosen)
     dataset = load_dataset(location.raw)
     folds = choose_folds(location, dataset, fold)
     dataset, stored = preprocess(location, chosen)
@@ -180,6 +201,50 @@ def train(
         split=read_folds(split, dataset) if (split := location.preprocessed / FOLDS_FILE).is_file() else (),
     )
     return train_folds(task, folds, settings, deadline=deadline)
+
+
+def import_weights(
+    location: DatasetLocation,
+    configuration: Configuration,
+    file: Path,
+    output: Path | None = None,
+    *,
+    merge_order: StackingOrder | Literal["auto"] = "auto",
+    window_size: Shape3 | None = None,
+    exact: bool = False,
+) -> tuple[ImportReport, Path]:
+    """Convert weights of MONAI's SwinUNETR for a configuration's network and write them.
+
+    Args:
+        location: a planned dataset.
+        configuration: one of its plan, with a Swin UNETR.
+        file: a checkpoint.
+        output: ends in `.safetensors`; by default beside the plan.
+        merge_order: as `autospine.network.load_monai` takes it, like the rest.
+        window_size: of the file's network.
+        exact: refuse conversions that change what the network computes.
+
+    Returns:
+        What became of each tensor, and where they were written.
+
+    Raises:
+        PlanError: if the configuration has another network.
+        FormatError: if the file does not fit, or `output` has another ending.
+    """
+    target = output or location.preprocessed / f"{configuration.name}{PRETRAINED}"
+    if target.suffix != ".safetensors":
+        raise FormatError(f"expected an --output that ends in .safetensors, found {target}; name it so")
+    plan = read_plan(location)
+    network = build_network(plan, configuration)
+    if not isinstance(network, AdaptiveSwinUNETR):
+        raise PlanError(
+            f"expected a configuration with a Swin UNETR to take MONAI's weights, found "
+            f"{configuration.name!r} with {configuration.network.name}; choose another with -c"
+        )
+    report = load_monai_file(network, file, merge_order=merge_order, window_size=window_size, exact=exact)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_imported(target, network, report, plan=plan, configuration=configuration, source=file.name)
+    return report, target
 
 
 def folds_at_once(configuration: Configuration, budget: int, device: torch.device) -> int:

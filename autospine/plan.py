@@ -4,16 +4,19 @@ Trainers, preprocessing and inference read it; nothing here decides anything. Tr
 order (superior, posterior, left).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import prod
+from typing import Annotated, Literal
 
 from autospine.errors import PlanError
 from autospine.labels import LabelSpace
+from autospine.serialization import told_apart_by
 from autospine.types import Modality, Shape3, Vector3
 
 FORMAT_VERSION = 1
 
-NetworkName = Literal["adaptive_swin_unetr", "swin_unetr"]
+Placement = Literal["embedding", "stem", "both"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -77,12 +80,40 @@ class Augmentation:
     """Stored label indices that change places in a left/right flip."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkPlan:
-    """Everything that determines the network but its input and output channels."""
+Stages = tuple[bool, bool, bool, bool]
 
-    name: NetworkName
-    """`swin_unetr` is the same network without fusion and adaptive attention."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionPlan:
+    """Multi-scale fusion."""
+
+    kernels: tuple[Shape3, ...]
+    """In voxels; the first is the patch embedding's own."""
+
+    weighting: Literal["trainable", "ones"]
+    """Free weights that start at (1, 0, ...), or all of them fixed at 1."""
+
+    placement: Placement
+    """In the patch embedding, in a stem before the whole network, or in both."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionPlan:
+    """Adaptive attention, stage by stage."""
+
+    saliency: Stages
+    """Stages whose keys are re-weighted by their saliency."""
+
+    temperature: Stages
+    """Stages whose queries have their own temperature."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwinPlan:
+    """Swin UNETR with or without multi-scale fusion and adaptive attention."""
+
+    name: Literal["adaptive_swin_unetr", "swin_unetr"]
+    """What it was planned as; the settings below decide."""
 
     feature_size: int
     """Channels at full resolution."""
@@ -102,19 +133,137 @@ class NetworkPlan:
     use_v2: bool
     """Residual convolution block before each stage."""
 
-    fusion_kernels: tuple[Shape3, ...]
-    """Kernels of the multi-scale fusion, in voxels; the first is the embedding's own. One means off."""
+    fusion: FusionPlan | None
+    """None is the plain patch embedding."""
 
-    adaptive_attention: tuple[bool, bool, bool, bool]
-    """Stages with adaptive attention."""
+    attention: AttentionPlan | Literal["plain", "identity"]
+    """`identity` leaves attention out of the blocks, as a control."""
+
+    checkpointing: bool
+    """Recompute stages in the backward pass: less memory, more time."""
 
     @property
     def divisor(self) -> Shape3:
         """What every axis of the input must be a multiple of: the product of its strides."""
-        total = [1, 1, 1]
-        for stride in self.strides:
-            total = [t * s for t, s in zip(total, stride, strict=True)]
-        return total[0], total[1], total[2]
+        return _product(self.strides)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetPlan:
+    """The plain 3D U-Net, level by level from the finest."""
+
+    name: Literal["unet3d"]
+    features: tuple[int, ...]
+    """Channels."""
+
+    strides: tuple[Shape3, ...]
+    """Into each level; the first is 1."""
+
+    kernels: tuple[Shape3, ...]
+    """Of the convolutions, in voxels."""
+
+    checkpointing: bool
+
+    @property
+    def divisor(self) -> Shape3:
+        """What every axis of the input must be a multiple of: the product of its strides."""
+        return _product(self.strides)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResEncPlan:
+    """The U-Net with a residual encoder, level by level from the finest."""
+
+    name: Literal["resenc_unet"]
+    features: tuple[int, ...]
+    """Channels."""
+
+    strides: tuple[Shape3, ...]
+    """Into each level; the first is 1."""
+
+    kernels: tuple[Shape3, ...]
+    """Of the convolutions, in voxels."""
+
+    blocks: tuple[int, ...]
+    """Residual blocks."""
+
+    checkpointing: bool
+
+    @property
+    def divisor(self) -> Shape3:
+        """What every axis of the input must be a multiple of: the product of its strides."""
+        return _product(self.strides)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetTransformerPlan:
+    """The plain 3D U-Net with a Transformer at its coarsest level."""
+
+    name: Literal["unet3d_transformer"]
+    features: tuple[int, ...]
+    """Channels, level by level from the finest."""
+
+    strides: tuple[Shape3, ...]
+    """Into each level; the first is 1."""
+
+    kernels: tuple[Shape3, ...]
+    """Of the convolutions, in voxels."""
+
+    layers: int
+    """Transformer layers."""
+
+    heads: int
+    """Attention heads of each layer."""
+
+    checkpointing: bool
+
+    @property
+    def divisor(self) -> Shape3:
+        """What every axis of the input must be a multiple of: the product of its strides."""
+        return _product(self.strides)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CNNPlan:
+    """The plain convolutional network at full resolution."""
+
+    name: Literal["cnn3d"]
+    features: int
+    """Channels of every layer."""
+
+    dilations: tuple[Shape3, ...]
+    """Of each layer, in voxels."""
+
+    checkpointing: bool
+
+    @property
+    def divisor(self) -> Shape3:
+        """What every axis of the input must be a multiple of: any size will do."""
+        return 1, 1, 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExternalPlan:
+    """A network of another distribution."""
+
+    name: Literal["external"]
+    entry_point: str
+    """Its name in the entry points `autospine.networks`."""
+
+    distribution: str
+    """Name and version of the distribution that it came from."""
+
+    settings: dict[str, bool | int | float | str]
+    """What it is made with, besides channels, spacing and patch size."""
+
+    divisor: Shape3
+    """What every axis of the input must be a multiple of, as the network said."""
+
+
+NetworkPlan = Annotated[
+    SwinPlan | UNetPlan | ResEncPlan | UNetTransformerPlan | CNNPlan | ExternalPlan, told_apart_by("name")
+]
+"""Everything that determines the network but its input and output channels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +310,9 @@ class Configuration:
 
     name: str
     """`fullres` for instance."""
+
+    cases: str
+    """Folder of the stored cases beside the plan; configurations of the same spacing share one."""
 
     spacing_mm: Vector3
     """Voxel size to which every case is resampled."""
@@ -228,3 +380,8 @@ class Plan:
                 return configuration
         known = ", ".join(f"{index} ({c.name})" for index, c in enumerate(self.configurations))
         raise PlanError(f"expected a configuration of the plan of {self.dataset} ({known}), found {name!r}")
+
+
+def _product(strides: Sequence[Shape3]) -> Shape3:
+    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
+    return s, p, left

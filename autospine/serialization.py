@@ -9,12 +9,17 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
 from autospine.errors import FormatError
 from autospine.files import write_text
 
 T = TypeVar("T")
+
+
+def told_apart_by(key: str) -> object:
+    """Annotation of a union of dataclasses: this key, a `Literal` in each of them, says which one it is."""
+    return Discriminator(key)
 
 
 def to_json(value: object) -> str:

@@ -1,31 +1,48 @@
 """Fingerprint and memory budget in, plan out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from math import isfinite, prod
-from typing import cast
+from typing import Any, cast, get_args
 
 from autospine.dataset import Dataset
 from autospine.errors import PlanError
 from autospine.fingerprint import Fingerprint
+from autospine.network.external import find_external
 from autospine.plan import (
     FORMAT_VERSION,
     Augmentation,
     Configuration,
     Decision,
+    ExternalPlan,
     NetworkPlan,
+    Placement,
     Plan,
     Precision,
     TrainingPlan,
 )
 from autospine.types import Shape3, Vector3
 from planners import rules
-from planners.memory import training_bytes
+from planners.memory import has_closed_form, training_bytes
+from planners.networks import (
+    DEFAULT,
+    OURS,
+    SWINS,
+    Attention,
+    Design,
+    Facts,
+    Weighting,
+    Wish,
+    design,
+    known_networks,
+    usual_wish,
+)
 
 GIB = 1024**3
 
-Stages = tuple[Shape3, Shape3, Shape3, Shape3]
-Levels = tuple[Shape3, Shape3, Shape3, Shape3, Shape3]
+FAST = "fast"
+"""Name of the coarse configuration."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +75,76 @@ class Overrides:
     feature_size: int | None = None
     """Width of every configuration: 8 to 96, a multiple of 4."""
 
+    networks: tuple[str, ...] = (DEFAULT,)
+    """Each is planned for at each spacing."""
+
+    attention: tuple[str, ...] = ()
+    """Of Swin networks, as the next three; each is planned for. None: as the network's name says."""
+
+    fusion_weighting: tuple[str, ...] = ()
+    fusion_placement: tuple[str, ...] = ()
+    adaptive_stages: tuple[int, ...] | None = None
+    """Stages with adaptive attention, from 1 to 4."""
+
+    checkpointing: bool = False
+    """Recompute stages in the backward pass, which saves memory and takes time."""
+
+    @property
+    def wishes(self) -> tuple[Wish, ...]:
+        """The networks to plan for, each once."""
+        wished = [wish for network in self.networks for wish in self._variants(network)]
+        return tuple({wish.suffix: wish for wish in wished}.values())
+
+    def _variants(self, network: str) -> Iterator[Wish]:
+        usual = replace(usual_wish(network), checkpointing=self.checkpointing)
+        if network not in SWINS:
+            yield usual
+            return
+        for attention, weighting, placement in product(
+            self.attention or (usual.attention,),
+            self.fusion_weighting or (usual.weighting,),
+            self.fusion_placement or (usual.placement,),
+        ):
+            stages = usual.stages
+            if self.adaptive_stages is not None:
+                one, two, three, four = (stage in self.adaptive_stages for stage in range(1, 5))
+                stages = (one, two, three, four)
+            yield replace(
+                usual,
+                attention=cast(Attention, attention),
+                weighting=cast(Weighting, weighting),
+                placement=cast(Placement, placement),
+                stages=stages,
+            )
+
+    def _check_networks(self) -> None:
+        known = known_networks()
+        for option, values, allowed in (
+            ("--network", self.networks, known),
+            ("--attention", self.attention, get_args(Attention)),
+            ("--fusion-weighting", self.fusion_weighting, get_args(Weighting)),
+            ("--fusion-placement", self.fusion_placement, get_args(Placement)),
+            ("--adaptive-stages", self.adaptive_stages or (), (1, 2, 3, 4)),
+        ):
+            for value in values:
+                if value not in allowed:
+                    listed = ", ".join(str(item) for item in allowed)
+                    raise PlanError(f"expected {option} among {listed}, found {value!r}; choose one of them")
+        mechanisms = (self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages)
+        if any(mechanisms) and not set(self.networks) & set(SWINS):
+            raise PlanError(
+                f"expected a network that attention and fusion options apply to ({' or '.join(SWINS)}), "
+                f"found --network {', '.join(self.networks)}; leave the options out or add such a network"
+            )
+        for name in self.networks:
+            if name not in OURS:
+                find_external(name).load()
+
     def __post_init__(self) -> None:
+        self._check_networks()
+        wanted = self.feature_size
+        if wanted is not None and (wanted % 4 or not 8 <= wanted <= 96):
+            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
         if self.spacing_mm is not None and not all(isfinite(d) and d > 0 for d in self.spacing_mm):
             raise PlanError(f"expected --spacing of three positive lengths in mm, found {self.spacing_mm}")
         if self.patch_size is not None and min(self.patch_size) < 1:
@@ -97,7 +183,9 @@ class _Planning:
         normalisation, reason = rules.normalisation(self.fingerprint)
         ct = normalisation["CT"]
         self._note("normalisation", f"CT {ct.lower:.0f} ... {ct.upper:.0f} HU, MR per image", reason)
-        configurations = self._ordered([self._configuration(*item) for item in self._spacings()])
+        spacings = self._spacings()
+        planned = [[self._configuration(*spacing, wish) for wish in self._wishes] for spacing in spacings]
+        configurations = [one for same_spacing in self._ordered(planned) for one in same_spacing]
         return Plan(
             format_version=FORMAT_VERSION,
             dataset=self.dataset.name,
@@ -109,6 +197,10 @@ class _Planning:
             memory_budget_bytes=self.budget.memory_bytes,
             rationale=tuple(self.rationale),
         )
+
+    @property
+    def _wishes(self) -> tuple[Wish, ...]:
+        return self.overrides.wishes
 
     @property
     def device(self) -> rules.Device:
@@ -126,27 +218,29 @@ class _Planning:
         if self.overrides.spacing_mm:
             full, why = self.overrides.spacing_mm, "set by the user"
         fast, why_fast = rules.fast_spacing(full, self.thicknesses_mm)
-        planned = [("fullres", full, why), ("fast", fast, why_fast)]
+        planned = [("fullres", full, why), (FAST, fast, why_fast)]
         return planned if fast != full else planned[:1]
 
-    def _ordered(self, planned: list[Configuration]) -> list[Configuration]:
+    def _ordered(self, planned: list[list[Configuration]]) -> list[list[Configuration]]:
         if len(planned) == 1:
             reason = "the data are coarse already: a faster one would not differ"
         elif self.budget.gpu:
             reason = "a GPU trains at full resolution in reasonable time"
         else:
             planned, reason = planned[::-1], "without a GPU time is scarcest"
-        self._note("configuration 0", planned[0].name, reason)
+        self._note("configuration 0", planned[0][0].name, reason)
         return planned
 
-    def _configuration(self, name: str, spacing: Vector3, why: str) -> Configuration:
+    def _configuration(self, cases: str, spacing: Vector3, why: str, wish: Wish) -> Configuration:
+        name = f"{cases}{wish.suffix}"
         self._note(f"{name}.spacing_mm", spacing, why)
-        patch, network = self._patch_and_network(name, spacing)
+        patch, network = self._patch_and_network(name, spacing, wish)
         training = self._training(name)
-        memory = self._bytes(network, patch)
+        memory = self._bytes(network, patch, spacing)
         self._note(f"{name}.memory", f"{memory / GIB:.2f} GiB", "estimated peak of a training step")
         return Configuration(
             name=name,
+            cases=cases,
             spacing_mm=spacing,
             patch_size=patch,
             network=network,
@@ -155,93 +249,77 @@ class _Planning:
             memory_bytes=memory,
         )
 
-    def _patch_and_network(self, name: str, spacing: Vector3) -> tuple[Shape3, NetworkPlan]:
+    def _patch_and_network(self, name: str, spacing: Vector3, wish: Wish) -> tuple[Shape3, NetworkPlan]:
         """The widest network whose patch still holds the context; else the largest patch there is."""
         shape = rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
-        strides, why_strides = rules.strides(spacing, self.overrides.patch_size or shape)
-        sizes = self._feature_sizes()
-        for feature_size in sizes:
-            network = self._network(feature_size, spacing, cast(Levels, strides))
-            patch, why_patch = self._patch(name, spacing, shape, network)
+        designed = design(wish, self._facts(spacing, shape))
+        wanted = self.overrides.feature_size
+        for width in (wanted,) if wanted else designed.widths:
+            patch, why_patch = self._patch(name, spacing, shape, designed, width)
             if patch is not None and rules.holds_context(patch, spacing, shape):
                 break
         if patch is None:
-            smallest = self.overrides.patch_size or network.divisor
-            least = self._bytes(
-                self._network(feature_size, spacing, cast(Levels, strides), smallest), smallest
-            )
+            smallest = self.overrides.patch_size or self._smallest(spacing, shape, designed)
+            least = self._bytes(designed.network(width, smallest), smallest, spacing)
             raise PlanError(
                 f"expected a memory budget of at least {least / GIB:.2f} GiB for the smallest patch of "
                 f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; "
                 "give more with --memory"
             )
-        network = self._network(feature_size, spacing, cast(Levels, strides), patch)
+        network: NetworkPlan = designed.network(width, patch)
         self._note(f"{name}.patch_size", patch, why_patch)
-        self._note(f"{name}.strides", strides, why_strides)
-        self._note_network(name, network, patch)
+        wide = "set by the user" if wanted else designed.width_reason()
+        for what, value, reason in designed.notes(network, wide):
+            self._note(f"{name}.{what}", value, reason)
+        if wish.checkpointing and not isinstance(network, ExternalPlan):
+            self._note(f"{name}.checkpointing", "on", "wished for: less memory, more time")
         return patch, network
 
-    def _feature_sizes(self) -> tuple[int, ...]:
-        wanted = self.overrides.feature_size
-        if wanted is None:
-            return self.device.feature_sizes
-        if wanted % 4 or not 8 <= wanted <= 96:
-            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
-        return (wanted,)
+    @staticmethod
+    def _smallest(spacing: Vector3, shape: Shape3, designed: Design[Any]) -> Shape3:
+        return rules.patch_path(spacing, shape, designed.divisor, designed.smallest)[0]
+
+    def _facts(self, spacing: Vector3, shape: Shape3) -> Facts:
+        return Facts(
+            spacing_mm=spacing,
+            shape=shape,
+            patch_size=self.overrides.patch_size,
+            thicknesses_mm=self.thicknesses_mm,
+            in_channels=len(self.dataset.channels),
+            out_channels=self.dataset.labels.n_channels,
+            device=self.device,
+        )
 
     def _patch(
-        self, name: str, spacing: Vector3, shape: Shape3, network: NetworkPlan
+        self, name: str, spacing: Vector3, shape: Shape3, designed: Design[Any], width: int
     ) -> tuple[Shape3 | None, str]:
         def fits(patch: Shape3) -> bool:
-            windowed = self._network(network.feature_size, spacing, network.strides, patch)
-            return self._bytes(windowed, patch) <= self.budget.memory_bytes
+            network = designed.network(width, patch)
+            return self._bytes(network, patch, spacing) <= self.budget.memory_bytes
 
         def quick(patch: Shape3) -> bool:
-            return name != "fast" or prod(patch) <= rules.FAST_VOXELS
+            return not name.startswith(FAST) or prod(patch) <= rules.FAST_VOXELS
 
         wanted = self.overrides.patch_size
         if wanted is None:
+            smallest = self._smallest(spacing, shape, designed)
             return rules.patch_size(
-                spacing, shape, network.divisor, lambda patch: quick(patch) and fits(patch)
+                spacing,
+                shape,
+                designed.divisor,
+                lambda patch: quick(patch) and fits(patch),
+                smallest=smallest,
+                halving=not has_closed_form(designed.network(width, smallest)),
             )
-        if any(n % d for n, d in zip(wanted, network.divisor, strict=True)):
+        divisor = designed.network(width, wanted).divisor
+        if any(n % d for n, d in zip(wanted, divisor, strict=True)):
             raise PlanError(
-                f"expected a patch divisible by {_readable(network.divisor)}, the network's strides, "
+                f"expected a patch divisible by {_readable(divisor)}, the network's strides, "
                 f"found --patch {_readable(wanted)}"
             )
         return (wanted if fits(wanted) else None), "set by the user"
 
-    def _network(
-        self, feature_size: int, spacing: Vector3, strides: Levels, patch: Shape3 | None = None
-    ) -> NetworkPlan:
-        """The network of this width; its windows wait for the patch."""
-        kernels, _ = rules.fusion_kernels(spacing, strides[0], self.thicknesses_mm)
-        windows: Stages = ((1, 1, 1),) * 4
-        if patch is not None:
-            grids = rules.token_grids(patch, strides)
-            windows = cast(Stages, rules.windows(grids, self.device.largest_window)[0])
-        return NetworkPlan(
-            name="adaptive_swin_unetr",
-            feature_size=feature_size,
-            depths=(2, 2, 2, 2),
-            num_heads=rules.heads(feature_size),
-            window_sizes=windows,
-            strides=strides,
-            use_v2=True,
-            fusion_kernels=kernels,
-            adaptive_attention=(True, True, False, False),
-        )
-
-    def _note_network(self, name: str, network: NetworkPlan, patch: Shape3) -> None:
-        wide = "set by the user" if self.overrides.feature_size else rules.width_reason(self.device)
-        self._note(f"{name}.feature_size", network.feature_size, wide)
-        _, why = rules.windows(rules.token_grids(patch, network.strides), self.device.largest_window)
-        self._note(f"{name}.window_sizes", network.window_sizes, why)
-        spacing = next(s for n, s, _ in self._spacings() if n == name)
-        _, why = rules.fusion_kernels(spacing, network.strides[0], self.thicknesses_mm)
-        self._note(f"{name}.fusion_kernels", network.fusion_kernels, why)
-
-    def _bytes(self, network: NetworkPlan, patch: Shape3) -> int:
+    def _bytes(self, network: NetworkPlan, patch: Shape3, spacing: Vector3) -> int:
         return training_bytes(
             network,
             patch,
@@ -249,6 +327,7 @@ class _Planning:
             precision=self.budget.precision,
             in_channels=len(self.dataset.channels),
             out_channels=self.dataset.labels.n_channels,
+            spacing_mm=spacing,
         )
 
     def _training(self, name: str) -> TrainingPlan:

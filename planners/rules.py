@@ -4,6 +4,7 @@ Each returns its value with the reason in words. Formulas, defaults and sources 
 docs/concepts/planning.md. Triples are in array order (superior, posterior, left).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple
@@ -42,6 +43,30 @@ LEVELS = 5
 
 SPARE = 0.1
 """Share of the median case that a patch need not cover: rounding up for so little would pad most cases."""
+
+STEP = 8
+"""Voxels by which a patch grows where the network would take any size."""
+
+SHORTEST_EDGE = 4
+"""A U-Net keeps halving an axis while this many voxels remain (nnU-Net)."""
+
+SHORTEST_LONE_EDGE = 6
+"""The same where no other axis can be halved any more (nnU-Net)."""
+
+UNET_FEATURES = 32
+"""Channels of a U-Net at full resolution (nnU-Net)."""
+
+MOST_FEATURES = 320
+"""Channels at most in a U-Net (nnU-Net, for 3D)."""
+
+RESENC_BLOCKS = (1, 3, 4, 6)
+"""Residual blocks per level; the last number goes on (nnU-Net's ResEnc presets)."""
+
+TRANSFORMER_LAYERS = 4
+"""In the bottleneck (TransBTS)."""
+
+HEAD_CHANNELS = 64
+"""Channels of an attention head in the bottleneck (Vaswani et al., 2017)."""
 
 LARGEST_KERNEL = 8
 """Largest fusion kernel in voxels; beyond it the coarser stages see further for less."""
@@ -135,30 +160,60 @@ def strides(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str
 
 
 def patch_size(
-    spacing_mm: Vector3, shape: Shape3, divisor: Shape3, fits: Callable[[Shape3], bool]
+    spacing_mm: Vector3,
+    shape: Shape3,
+    divisor: Callable[[Shape3], Shape3],
+    fits: Callable[[Shape3], bool],
+    *,
+    smallest: Shape3 = (1, 1, 1),
+    halving: bool = False,
 ) -> tuple[Shape3 | None, str]:
     """The largest patch on the way from the smallest to the median case that fits.
 
     The patch grows by its divisor, always along the axis that reaches least far in mm (S counts less by
     `S_EMPHASIS`) and is not yet as long as the median case. The order does not depend on memory, so more
     memory never gives a smaller patch. None if not even the smallest fits.
+
+    Args:
+        spacing_mm: voxel size.
+        shape: of the median case.
+        divisor: what a patch of about this size must be a multiple of.
+        fits: whether a patch does; asked in the order of growth until one does not.
+        smallest: where the growth starts, rounded up to the divisor.
+        halving: ask in the middle of what is left instead, for answers that take long. Only where all
+            patches before one that fits do so too.
     """
-    weight = (S_EMPHASIS, 1.0, 1.0)
-    patch = list(divisor)
-    limit = [ceil((1 - SPARE) * n / d) * d for n, d in zip(shape, divisor, strict=True)]
-    best, stopped = None, "the median case is covered"
-    while True:
-        candidate = (patch[0], patch[1], patch[2])
-        if not fits(candidate):
-            stopped = f"{_times(candidate)} would exceed the budget"
-            break
-        best = candidate
-        growable = [axis for axis in range(3) if patch[axis] < limit[axis]]
-        if not growable:
-            break
-        axis = min(growable, key=lambda a: patch[a] * spacing_mm[a] / weight[a])
-        patch[axis] += divisor[axis]
+    path = patch_path(spacing_mm, shape, divisor, smallest)
+    if halving:
+        count = bisect_left(path, True, key=lambda patch: not fits(patch))
+    else:
+        count = next((i for i, patch in enumerate(path) if not fits(patch)), len(path))
+    stopped = (
+        "the median case is covered"
+        if count == len(path)
+        else f"{_times(path[count])} would exceed the budget"
+    )
+    best = path[count - 1] if count else None
     return best, f"grown towards the median case {_times(shape)}; {stopped}"
+
+
+def patch_path(
+    spacing_mm: Vector3, shape: Shape3, divisor: Callable[[Shape3], Shape3], smallest: Shape3
+) -> list[Shape3]:
+    """Patches from the smallest, rounded up to its divisor, to one that covers the median case."""
+    weight = (S_EMPHASIS, 1.0, 1.0)
+    path, patch = [], smallest
+    while True:
+        steps = divisor(patch)
+        s, p, left = (ceil(n / d) * d for n, d in zip(patch, steps, strict=True))
+        path.append((s, p, left))
+        limit = [ceil((1 - SPARE) * n / d) * d for n, d in zip(shape, steps, strict=True)]
+        growable = [axis for axis in range(3) if path[-1][axis] < limit[axis]]
+        if not growable:
+            return path
+        shortest = min(growable, key=lambda a: path[-1][a] * spacing_mm[a] / weight[a])
+        grown = [n + steps[axis] * (axis == shortest) for axis, n in enumerate(path[-1])]
+        patch = (grown[0], grown[1], grown[2])
 
 
 def holds_context(patch: Shape3, spacing_mm: Vector3, shape: Shape3) -> bool:
@@ -182,6 +237,69 @@ def windows(grids: Sequence[Shape3], largest: int) -> tuple[tuple[Shape3, ...], 
         sides = [max(w for w in range(1, min(largest, n) + 1) if n % w == 0) for n in grid]
         chosen.append((sides[0], sides[1], sides[2]))
     return tuple(chosen), f"largest divisor of the token grid up to {largest}, so that no window is padded"
+
+
+def unet_levels(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], tuple[Shape3, ...], str]:
+    """Strides and kernels of a U-Net's levels, for patches of this shape: nnU-Net's rules.
+
+    An axis is halved while its spacing is below twice that of the finest axis that can be halved, and at
+    least `SHORTEST_EDGE` voxels remain, or `SHORTEST_LONE_EDGE` if it is the only one. Kernels are 1 along an
+    axis until its spacing is below twice the finest, then 3; the coarsest level's are 3.
+    """
+    spacing, size = list(spacing_mm), list(shape)
+    strides: list[Shape3] = [(1, 1, 1)]
+    kernels: list[Shape3] = []
+    side = [1, 1, 1]
+    while True:
+        side = [3 if k == 3 or d < 2 * min(spacing) else 1 for k, d in zip(side, spacing, strict=True)]
+        long = [axis for axis in range(3) if size[axis] >= 2 * SHORTEST_EDGE]
+        finest = min((spacing[axis] for axis in long), default=0.0)
+        chosen = [axis for axis in long if spacing[axis] < 2 * finest]
+        if not chosen or (len(chosen) == 1 and size[chosen[0]] < 2 * SHORTEST_LONE_EDGE):
+            break
+        kernels.append((side[0], side[1], side[2]))
+        stride = [2 if axis in chosen else 1 for axis in range(3)]
+        spacing = [d * k for d, k in zip(spacing, stride, strict=True)]
+        size = [ceil(n / k) for n, k in zip(size, stride, strict=True)]
+        strides.append((stride[0], stride[1], stride[2]))
+    kernels.append((3, 3, 3))
+    reason = f"nnU-Net's: halve the axes finer than twice the finest, while {SHORTEST_EDGE} voxels are left"
+    return tuple(strides), tuple(kernels), reason
+
+
+def unet_features(first: int, levels: int) -> tuple[int, ...]:
+    """Channels per level: doubled from level to level up to `MOST_FEATURES`."""
+    return tuple(min(first * 2**level, MOST_FEATURES) for level in range(levels))
+
+
+def resenc_blocks(levels: int) -> tuple[int, ...]:
+    """Residual blocks per level."""
+    return tuple(RESENC_BLOCKS[min(level, len(RESENC_BLOCKS) - 1)] for level in range(levels))
+
+
+def transformer_heads(channels: int) -> int:
+    """The most heads of at least `HEAD_CHANNELS` channels that divide the channels."""
+    return next(h for h in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % h == 0)
+
+
+def dilations(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str]:
+    """Dilations of the plain network's layers: what a U-Net would see per voxel, level by level.
+
+    Two layers without dilation, one per halving that `strides` would make, and one without again.
+    """
+    levels, _ = strides(spacing_mm, shape)
+    steps, now = [(1, 1, 1), (1, 1, 1)], [1, 1, 1]
+    for stride in levels[:-1]:
+        if max(stride) > 1:
+            now = [n * k for n, k in zip(now, stride, strict=True)]
+            steps.append((now[0], now[1], now[2]))
+    return (*steps, (1, 1, 1)), "doubled where a U-Net would halve; 1 at both ends (Yu and Koltun)"
+
+
+def step(divisor: Shape3, shape: Shape3) -> Shape3:
+    """By what a patch grows: the smallest multiple of the divisor of `STEP` voxels or the whole case."""
+    s, p, left = (ceil(min(STEP, n) / d) * d for d, n in zip(divisor, shape, strict=True))
+    return s, p, left
 
 
 def heads(feature_size: int) -> tuple[int, int, int, int]:

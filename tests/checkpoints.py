@@ -1,8 +1,13 @@
 """Checkpoints as MONAI and its users write them, made from networks of our own."""
 
-from torch import Tensor, device, ones
+from pathlib import Path
 
-from autospine.network import AdaptiveSwinUNETR
+import makers
+from torch import Tensor, device, manual_seed, ones
+
+from autospine.network import AdaptiveSwinUNETR, ImportReport
+from autospine.network.build import build_network
+from autospine.network.weights import save_imported
 from autospine.network.weights.names import ENCODER, monai_name
 from autospine.network.windows import relative_position_index
 
@@ -52,3 +57,23 @@ def as_self_supervised(network: AdaptiveSwinUNETR) -> dict[str, Tensor]:
     width = state["module.patch_embed.proj.bias"].numel() * 16
     heads = {"norm.weight": (width,), "norm.bias": (width,), "rotation_head.weight": (4, width)}
     return state | {f"module.{name}": ones(shape) for name, shape in heads.items()}
+
+
+def save_import(path: Path, seed: int, **changes) -> Path:
+    """An encoder's weights for the network of a small configuration, as an import leaves them."""
+    configuration = makers.configuration(**changes)
+    plan = makers.plan(configuration)
+    manual_seed(seed)
+    network = build_network(plan, configuration)
+    report = ImportReport(
+        layout="SwinUNETR",
+        merge_order="fixed",
+        merge_reason="",
+        matched=tuple(name for name in network.state_dict() if name.startswith("stages.")),
+        converted={"embedding.weight": "cut"},
+        missing=(),
+        own=(),
+        unused=(),
+    )
+    save_imported(path, network, report, plan=plan, configuration=configuration, source="theirs.pt")
+    return path

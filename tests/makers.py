@@ -11,12 +11,14 @@ from autospine.images import write_array
 from autospine.labels import LabelSpace, parse_labels
 from autospine.plan import (
     FORMAT_VERSION,
+    AttentionPlan,
     Augmentation,
     Configuration,
     Decision,
-    NetworkPlan,
+    FusionPlan,
     Normalisation,
     Plan,
+    SwinPlan,
     TrainingPlan,
 )
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
@@ -31,9 +33,9 @@ def grid(shape, spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction
     return Grid(shape=tuple(shape), spacing_mm=spacing_mm, origin_mm=origin_mm, direction=direction)
 
 
-def network_plan(**changes) -> NetworkPlan:
+def network_plan(**changes) -> SwinPlan:
     """The smallest network that has every part; a patch of 16^3 is enough for it."""
-    plan = NetworkPlan(
+    plan = SwinPlan(
         name="adaptive_swin_unetr",
         feature_size=8,
         depths=(1, 1, 1, 1),
@@ -41,8 +43,9 @@ def network_plan(**changes) -> NetworkPlan:
         window_sizes=((2, 2, 2),) * 4,
         strides=((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
         use_v2=True,
-        fusion_kernels=((2, 2, 2), (4, 4, 4)),
-        adaptive_attention=(True, True, False, False),
+        fusion=FusionPlan(kernels=((2, 2, 2), (4, 4, 4)), weighting="trainable", placement="embedding"),
+        attention=AttentionPlan(saliency=(True, True, False, False), temperature=(True, True, False, False)),
+        checkpointing=False,
     )
     return replace(plan, **changes)
 
@@ -72,6 +75,7 @@ def configuration(*, training=None, augmentation=None, **changes) -> Configurati
     )
     small = Configuration(
         name="fullres",
+        cases="fullres",
         spacing_mm=(1.5, 1.5, 1.5),
         patch_size=(16, 16, 16),
         network=network_plan(),

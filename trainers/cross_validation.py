@@ -25,10 +25,11 @@ from autospine.images import read_volume, write_labels
 from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
 from autospine.log import get_logger, progress, silence, track
 from autospine.network import reuse_freed_memory
+from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import write_json
-from trainers.fold import FoldTrainer, identity
+from trainers.fold import FoldTrainer, identity, other_start
 from trainers.record import last_row, summary
 from trainers.settings import Settings
 
@@ -82,10 +83,10 @@ def train_folds(
         The evaluation over the validation cases of every fold trained so far, None without any.
 
     Raises:
-        TrainingError: if the model folder holds folds of another plan.
+        TrainingError: if the model folder holds folds of another plan, or begun from other weights.
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
-    _claim(task, every)
+    _claim(task, every, None if settings.weights is None else load_imported(settings.weights).digest)
     todo = [fold for fold in folds if not _complete(task, fold)]
     for fold in folds:
         if fold not in todo:
@@ -121,19 +122,24 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
     return total
 
 
-def _claim(task: Task, folds: Sequence[Fold]) -> None:
+def _claim(task: Task, folds: Sequence[Fold], start: str | None) -> None:
     """Make the model folder this plan's; refuse one with folds of another plan or split.
 
     Weights that were trained on other cases, labels or normalisation would be validated on what they have
-    seen, or predict what they never learnt.
+    seen, or predict what they never learnt. Folds that began from other weights would be no cross-validation
+    of anything; `start` is the digest of those to begin from.
     """
     plan = identity(task.plan, task.configuration, ())
     wanted = {f"fold_{fold.name}": identity(task.plan, task.configuration, fold.training) for fold in folds}
-    others = []
+    others, begun = [], []
     for weights in sorted(task.folder.glob(f"fold_*/{WEIGHTS}")):
         facts, name = load_facts(weights), weights.parent.name
         if facts.get("plan") != plan or facts.get("identity") != wanted.get(name, facts.get("identity")):
             others.append(name)
+        elif facts.get("weights") != start:
+            begun.append(name)
+    if begun and not others:
+        raise TrainingError(other_start(task.folder, begun))
     if others:
         raise TrainingError(
             f"expected folds of the present plan and split in {task.folder}, found {', '.join(others)} of "

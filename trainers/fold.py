@@ -12,6 +12,7 @@ from autospine.data import Batch, PatchBatches
 from autospine.errors import TrainingError
 from autospine.inference import save_weights
 from autospine.log import Meter, get_logger, progress
+from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import to_json
@@ -46,6 +47,14 @@ def identity(plan: Plan, configuration: Configuration, cases: Sequence[str]) -> 
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
+def other_start(folder: Path, folds: Sequence[str]) -> str:
+    """What to say where folds began from other weights than are asked for now."""
+    return (
+        f"expected folds that began from the present --weights in {folder}, found {', '.join(folds)} begun "
+        "from others; give the same as then (none if there were none), or move that folder away to train anew"
+    )
+
+
 class FoldTrainer:
     """Trains one network and leaves its averaged weights in the fold's folder.
 
@@ -60,7 +69,8 @@ class FoldTrainer:
         settings: the user's choices.
 
     Raises:
-        TrainingError: if the checkpoint belongs to another plan.
+        TrainingError: if the checkpoint belongs to another plan or began from other weights.
+        PlanError: if the imported weights are those of another network.
     """
 
     def __init__(
@@ -77,7 +87,17 @@ class FoldTrainer:
         self._identity = identity(plan, configuration, [case.name for case in cases])
         self._plan_identity = identity(plan, configuration, ())
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
-        self.learner = Learner(plan, self._configuration, seed=settings.seed, device=settings.device)
+        imported = None if settings.weights is None else load_imported(settings.weights)
+        if imported is not None:
+            imported.check(plan, configuration)
+        self._weights = None if imported is None else imported.digest
+        self.learner = Learner(
+            plan,
+            self._configuration,
+            seed=settings.seed,
+            device=settings.device,
+            imported=None if imported is None else imported.tensors,
+        )
         self._clock = Clock(total_steps=ENDLESS)
         epochs = self._resume()
         self._record = Record(
@@ -104,10 +124,11 @@ class FoldTrainer:
             batches.close()
         self._record.draw()
         network = self.learner.averaged()
-        facts = {
+        facts: dict[str, object] = {
             "fold": self._name,
             "identity": self._identity,
             "plan": self._plan_identity,
+            "weights": self._weights,
             "steps": self._clock.step,
             "epochs": len(self._record.rows),
         }
@@ -167,6 +188,7 @@ class FoldTrainer:
     def _save(self) -> None:
         facts = {
             "identity": self._identity,
+            "weights": self._weights,
             "step": self._clock.step,
             "progress": self._clock.progress,
             "epochs": len(self._record.rows),
@@ -184,6 +206,8 @@ class FoldTrainer:
                 f"expected a checkpoint of the present plan in {path}, found one of another plan; "
                 f"move {self._folder} away to train anew, or restore the plan"
             )
+        if facts.get("weights") != self._weights:
+            raise TrainingError(other_start(self._folder, [f"fold {self._name}"]))
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
         logger.info("fold %s goes on after epoch %d", self._name, facts["epochs"])

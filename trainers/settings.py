@@ -1,6 +1,7 @@
 """What the user may choose for a run without planning again."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,9 @@ class Settings:
 
     parallel: int = 1
     """Folds trained side by side, each in a process with its share of the cores."""
+
+    weights: Path | None = None
+    """Imported weights from which folds begin; None for random ones."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 

@@ -1,5 +1,6 @@
 """`autospine train`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,6 +38,12 @@ def train(
             min=0.1,
             help="Time for the whole command, validation included; the schedule is fitted to it.",
             show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin from weights that `autospine model import-weights` has written.", show_default=False
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first weights and of every patch.")] = 0,
@@ -80,6 +87,7 @@ def train(
         Settings(
             epochs=epochs,
             iterations=iterations,
+            weights=weights,
             seed=seed,
             workers=per_gpu if workers is None else workers,
             parallel=parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, where),

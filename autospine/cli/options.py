@@ -51,6 +51,53 @@ FeatureSize = Annotated[
         "--feature-size", help="Channels at full resolution, a multiple of 4, 8 to 96.", show_default=False
     ),
 ]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        help="Network to plan for; may be repeated; by default adaptive_swin_unetr. A wrong one lists all.",
+        show_default=False,
+    ),
+]
+Attention = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attention",
+        help="Of Swin networks: adaptive, plain or identity (none, as a control); may be repeated.",
+        show_default=False,
+    ),
+]
+AdaptiveStages = Annotated[
+    str | None,
+    typer.Option(
+        "--adaptive-stages",
+        help="Stages with adaptive attention, such as 1,2 (the default) or 1,2,3,4.",
+        show_default=False,
+    ),
+]
+FusionWeighting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fusion-weighting",
+        help="Weights of the multi-scale fusion: trainable, ones or off (no fusion); may be repeated.",
+        show_default=False,
+    ),
+]
+FusionPlacement = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fusion-placement",
+        help="Where scales are fused: embedding, stem or both; may be repeated.",
+        show_default=False,
+    ),
+]
+Checkpointing = Annotated[
+    bool,
+    typer.Option(
+        "--checkpointing",
+        help="Recompute stages in the backward pass: larger patches in the same memory, slower steps.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -4,7 +4,7 @@ from autospine.network.allocation import reuse_freed_memory
 from autospine.network.attention import AttentionMaps, AttentionSettings
 from autospine.network.fusion import FusionSettings, FusionWeighting
 from autospine.network.swin_unetr import AdaptiveSwinUNETR
-from autospine.network.weights import ImportReport, load_monai, load_monai_file
+from autospine.network.weights import ImportReport, StackingOrder, load_monai, load_monai_file
 
 __all__ = [
     "AdaptiveSwinUNETR",
@@ -13,6 +13,7 @@ __all__ = [
     "FusionSettings",
     "FusionWeighting",
     "ImportReport",
+    "StackingOrder",
     "load_monai",
     "load_monai_file",
     "reuse_freed_memory",

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import checkpoints
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from autospine.cli import main
 from autospine.images import read_volume
+from autospine.network.weights import load_imported
 from autospine.phantom import PhantomSettings, write_dataset
+from autospine.plan import Plan
+from autospine.serialization import read_json
 from trainers.learner import Learner
 
 NAME = "Dataset001_Tiny"
@@ -222,6 +227,43 @@ def test_predictions_of_real_images_lie_on_their_grids(trained, real_data, tmp_p
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4, err_msg=path.name)
 
 
+def test_other_networks_are_planned_trained_and_predict(place):
+    wishes = ("--network", "unet3d", "--network", "swin_unetr", "--attention", "identity")
+    assert place.run("plan-and-preprocess", "-d", "1", *SMALL, *wishes).code == 0
+    assert [path.name for path in place.preprocessed.iterdir() if path.is_dir()] == ["fullres"]
+    for network in ("unet3d", "swin_unetr_identity"):
+        said = place.run("train", f"fullres_{network}", "--fold", "0", *SHORT)
+        assert said.code == 0, said.err
+        said = place.run("predict", "-i", place.raw / "imagesTs", "-o", network, "-c", f"fullres_{network}")
+        assert said.code == 0, said.err
+        assert len(list((place.root / network).glob("*.nii.gz"))) == 2
+
+
+def test_training_begins_from_imported_weights(place):
+    place.prepare()
+    plan = read_json(place.preprocessed / "plan.json", Plan)
+    planned = plan.configurations[0].network
+    network = checkpoints.small(depths=planned.depths, num_heads=planned.num_heads, use_v2=True)
+    torch.save({"state_dict": checkpoints.as_monai(network)}, place.root / "monai.pt")
+    said = place.run("model", "import-weights", "monai.pt")
+    assert said.code == 0, said.err
+    for words in (
+        "100% of the encoder's",
+        "matched:",
+        "missing in the file",
+        "--weights",
+    ):
+        assert words in said.out
+    weights = place.preprocessed / "fullres_pretrained.safetensors"
+    assert load_imported(weights).tensors["bottleneck.conv1.weight"].equal(network.bottleneck.conv1.weight)
+    said = place.run("train", "0", "--fold", "0", "--weights", weights, *SHORT)
+    assert said.code == 0, said.err
+    expect_refusal(place, "train", "0", "--fold", "1", *SHORT, says=("--weights", "fold_0"))
+    place.run("plan", "-d", "1", *SMALL, "--network", "cnn3d")
+    expect_refusal(place, "model", "import-weights", "monai.pt", says=("cnn3d",))
+    expect_refusal(place, "train", "0", "--weights", weights, says=("another network",))
+
+
 def test_interrupted_training_goes_on(place, monkeypatch):
     place.prepare()
     take, steps = Learner.step, []
@@ -364,6 +406,11 @@ def test_a_memory_budget_too_small_for_any_patch(place, memory):
         (("--patch", "17", "16", "16"), "divisible"),
         (("--spacing", "0", "1", "1"), "--spacing"),
         (("--feature-size", "7"), "--feature-size"),
+        (("--network", "nothing"), "resenc_unet"),
+        (("--attention", "nothing"), "identity"),
+        (("--fusion-placement", "nothing"), "stem"),
+        (("--adaptive-stages", "5"), "--adaptive-stages"),
+        (("--network", "cnn3d", "--attention", "plain"), "swin_unetr"),
         (("--device", "gpu"), "--device"),
     ],
 )
@@ -386,6 +433,11 @@ def test_training_without_a_plan(place):
         (("train", "0", "--fold", "5"), ("0, 1, 2, 3, 4", "'5'")),
         (("train", "0", "--fold", "some"), ("all, full", "'some'")),
         (("train", "0", "--epochs", "0"), ("--epochs",)),
+        (("train", "0", "--weights", "absent"), ("absent", "import-weights")),
+        (("train", "0", "--weights", f"raw/{NAME}/dataset.json"), ("dataset.json", "import-weights")),
+        (("model", "import-weights", "absent"), ("absent",)),
+        (("model", "import-weights", f"raw/{NAME}/dataset.json"), ("expected weights in",)),
+        (("model", "import-weights", f"raw/{NAME}/dataset.json", "-o", "weights.pt"), (".safetensors",)),
         (("preprocess", "-d", "1", "-c", "9"), ("0 (fullres)", "'9'")),
         (("predict", "-i", "raw", "-o", "new", "-c", "nothing"), ("model 'nothing'",)),
         (("predict", "-i", f"raw/{NAME}/imagesTs", "-o", "new", "-f", "7"), ("0, 1, 2, 3, 4", "7")),

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from autospine.checkpoint import flatten_optimizer, load_facts, load_tensors, restore_optimizer, save_tensors
 from autospine.errors import FormatError
-from autospine.network.build import assemble
+from autospine.network.build import build_network
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_an_optimiser_goes_on_where_it_was(tmp_path):
 
     def fresh():
         torch.manual_seed(0)
-        network = assemble(makers.network_plan(), 1, 3)
+        network = build_network(makers.plan(), makers.configuration())
         groups = [
             {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.1},
             {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},

@@ -21,13 +21,20 @@ from autospine.folds import _FoldsFile
 from autospine.geometry import Box
 from autospine.labels import LabelSpace
 from autospine.plan import (
+    AttentionPlan,
     Augmentation,
+    CNNPlan,
     Configuration,
     Decision,
-    NetworkPlan,
+    ExternalPlan,
+    FusionPlan,
     Normalisation,
     Plan,
+    ResEncPlan,
+    SwinPlan,
     TrainingPlan,
+    UNetPlan,
+    UNetTransformerPlan,
 )
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
@@ -46,7 +53,8 @@ MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
 STORED_KINDS = (
     *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts),
-    *(Plan, Configuration, NetworkPlan, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
+    *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
+    *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile),
 )
 """Dataclasses that are written as JSON."""
@@ -72,7 +80,17 @@ def fences(kind: str) -> list[Any]:
 def commands() -> dict[str, Any]:
     for module in COMMANDS:
         import_module(f"autospine.cli.{module}")
-    return dict(typer.main.get_command(app).commands)
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {word}": one for word, one in inner.items()} if inner else {name: command}
+    return found
+
+
+def split_command(words: list[str]) -> tuple[str, list[str]]:
+    """The name of a command, of two words if it is one of a group, and what follows it."""
+    length = 2 if " ".join(words[:2]) in commands() else 1
+    return " ".join(words[:length]), words[length:]
 
 
 def commands_in(script: str) -> Iterator[list[str]]:
@@ -90,7 +108,8 @@ def check_command(words: list[str]) -> None:
         assert set(rest) <= set(targets), f"no such target: {rest}"
     elif Path(program).name == "autospine":
         if rest != ["--version"]:
-            commands()[rest[0]].make_context(rest[0], rest[1:])
+            command, arguments = split_command(rest)
+            commands()[command].make_context(command, arguments)
     else:
         assert program in OTHER_PROGRAMS, f"unknown program {program}"
 
@@ -111,9 +130,9 @@ def test_commands_in_running_text_exist():
             if words[0] == "make":
                 check_command(words)
             elif len(words) > 1 and words[1] != "--version":
-                command = commands()[words[1]]
-                known = {option for parameter in command.params for option in parameter.opts}
-                assert {word for word in words[2:] if word.startswith("-")} <= known | {"--debug"}, code
+                command, arguments = split_command(words[1:])
+                known = {option for parameter in commands()[command].params for option in parameter.opts}
+                assert {word for word in arguments if word.startswith("-")} <= known | {"--debug"}, code
 
 
 def test_an_example_that_is_wrong_is_noticed():
@@ -170,7 +189,9 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_command_reference_is_complete():
     text = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## `autospine ([\w-]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    sections = dict(
+        re.findall(r"^## `autospine ([\w -]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    )
     assert set(sections) == set(commands())
     for command, section in sections.items():
         rows = dict(re.findall(r"^\| `(?:--)?([\w-]+)[^|]*\| ([^|]*) ?\|", section, re.MULTILINE))

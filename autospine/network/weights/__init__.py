@@ -2,5 +2,15 @@
 
 from autospine.network.weights.file import read_weights
 from autospine.network.weights.monai import ImportReport, StackingOrder, load_monai, load_monai_file
+from autospine.network.weights.stored import ImportedWeights, load_imported, save_imported
 
-__all__ = ["ImportReport", "StackingOrder", "load_monai", "load_monai_file", "read_weights"]
+__all__ = [
+    "ImportReport",
+    "ImportedWeights",
+    "StackingOrder",
+    "load_imported",
+    "load_monai",
+    "load_monai_file",
+    "read_weights",
+    "save_imported",
+]

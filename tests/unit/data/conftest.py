@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autospine.geometry import Box
-from autospine.plan import Augmentation, Configuration, NetworkPlan, TrainingPlan
+from autospine.plan import Augmentation, Configuration, SwinPlan, TrainingPlan
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import FORMAT_VERSION, CaseRecord, count_labels, write_case
@@ -80,9 +80,10 @@ def configure() -> Callable[..., Configuration]:
         }
         return Configuration(
             name="fullres",
+            cases="fullres",
             spacing_mm=(1.5, 1.5, 1.5),
             patch_size=patch_size,
-            network=NetworkPlan(
+            network=SwinPlan(
                 name="swin_unetr",
                 feature_size=12,
                 depths=(2, 2, 2, 2),
@@ -90,8 +91,9 @@ def configure() -> Callable[..., Configuration]:
                 window_sizes=((4, 4, 4),) * 4,
                 strides=((1, 1, 1),) * 5,
                 use_v2=True,
-                fusion_kernels=((2, 2, 2),),
-                adaptive_attention=(True,) * 4,
+                fusion=None,
+                attention="plain",
+                checkpointing=False,
             ),
             training=TrainingPlan(
                 epochs=1,

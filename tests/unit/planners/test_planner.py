@@ -10,6 +10,7 @@ Look at the difference before committing it: each changed line is a changed deci
 import os
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -73,11 +74,12 @@ def test_every_plan_is_sound(cases, thicknesses, gib, gpu):
         assert not any(n % d for n, d in zip(patch, network.divisor, strict=True))
         for grid, window in zip(rules.token_grids(patch, network.strides), network.window_sizes, strict=True):
             assert not any(n % w for n, w in zip(grid, window, strict=True))
-        assert network.fusion_kernels[0] == network.strides[0]
+        assert network.fusion is None or network.fusion.kernels[0] == network.strides[0]
     explained = {decision.name for decision in plan.rationale}
     assert len(explained) == len(plan.rationale)
     for configuration in plan.configurations:
-        for what in ("spacing_mm", "patch_size", "strides", "window_sizes", "fusion_kernels", "feature_size"):
+        fusion = "fusion" if configuration.network.fusion is None else "fusion_kernels"
+        for what in ("spacing_mm", "patch_size", "strides", "window_sizes", fusion, "feature_size"):
             assert f"{configuration.name}.{what}" in explained
 
 
@@ -159,12 +161,134 @@ def test_a_patch_larger_than_fast_would_take_is_kept_when_asked_for():
         ({"feature_size": 0}, "--feature-size"),
         ({"feature_size": 10}, "--feature-size"),
         ({"feature_size": 100}, "--feature-size"),
+        ({"networks": ("unet2d",)}, r"--network among adaptive_swin_unetr, .*resenc_unet.*'unet2d'"),
+        ({"attention": ("none",)}, r"--attention among adaptive, plain, identity, found 'none'"),
+        ({"fusion_weighting": ("one",)}, "--fusion-weighting among"),
+        ({"fusion_placement": ("head",)}, "--fusion-placement among embedding, stem, both"),
+        ({"adaptive_stages": (0, 1)}, "--adaptive-stages among"),
+        ({"networks": ("unet3d",), "attention": ("plain",)}, "that attention and fusion options apply to"),
+        ({"networks": ("unet3d",), "patch_size": (33, 64, 64)}, r"divisible by .*--patch 33x64x64"),
     ],
 )
 def test_wishes_against_the_rules_are_refused(wishes, message):
     labels = facts.plain_labels(1)
     with pytest.raises(PlanError, match=message):
         make_plan(facts.dataset(labels), facts.fingerprint(CUBE, [9.0]), budget(8), Overrides(**wishes))
+
+
+COMPARED = ("adaptive_swin_unetr", "swin_unetr", "cnn3d", "unet3d", "unet3d_transformer", "resenc_unet")
+SMALL = [((30, 26, 28), (3.0, 3.0, 3.0)), ((34, 30, 26), (2.0, 2.2, 2.2))]
+COARSE = [((24, 24, 24), (4.0, 4.0, 4.0))]
+"""Too coarse for a `fast` configuration."""
+
+THICK = [((90, 80, 9), (1.2, 1.2, 4.4))]
+
+
+@pytest.mark.parametrize("network", COMPARED[1:])
+@pytest.mark.parametrize("cases", [SMALL, THICK])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_every_network_is_planned_soundly(network, cases, gpu):
+    plan = planned(cases, [9.0, 14.0], budget(2, gpu), ("a", "b"), Overrides(networks=(network,)))
+    assert plan is not None
+    assert from_json(to_json(plan), Plan, "test") == plan
+    explained = {decision.name for decision in plan.rationale}
+    assert len(explained) == len(plan.rationale)
+    for configuration in plan.configurations:
+        assert configuration.name == f"{configuration.cases}_{network}"
+        assert configuration.network.name == network
+        assert configuration.memory_bytes <= plan.memory_budget_bytes
+        assert {f"{configuration.name}.{w}" for w in ("patch_size", "memory")} < explained
+        with torch.device("meta"):
+            built = build_network(plan, configuration)
+            logits = built(torch.empty(1, 2, *configuration.patch_size))
+        assert logits.shape == (1, 3, *configuration.patch_size)
+        assert getattr(built, "divisor", configuration.network.divisor) == configuration.network.divisor
+
+
+def test_a_plan_that_was_written_gives_the_same_network():
+    plan = planned(SMALL, [9.0], budget(2), overrides=Overrides(networks=COMPARED, patch_size=(32, 32, 32)))
+    again = from_json(to_json(plan), Plan, "test")
+    for one, other in zip(plan.configurations, again.configurations, strict=True):
+        with torch.device("meta"):
+            pair = [build_network(p, c) for p, c in ((plan, one), (again, other))]
+        shapes = [{n: t.shape for n, t in built.state_dict().items()} for built in pair]
+        assert shapes[0] == shapes[1]
+        assert str(pair[0]) == str(pair[1])
+
+
+def test_networks_share_the_cases_of_a_spacing():
+    plan = planned(CUBE, [9.0], budget(4), overrides=Overrides(networks=("adaptive_swin_unetr", "unet3d")))
+    assert [(c.name, c.cases) for c in plan.configurations] == [
+        ("fast", "fast"),
+        ("fast_unet3d", "fast"),
+        ("fullres", "fullres"),
+        ("fullres_unet3d", "fullres"),
+    ]
+
+
+def names(**wishes) -> list[str]:
+    plan = planned(COARSE, [9.0], budget(2), overrides=Overrides(patch_size=(16, 16, 16), **wishes))
+    return [c.name for c in plan.configurations]
+
+
+def test_ablations_are_told_apart_by_name():
+    assert names(attention=("adaptive", "identity")) == ["fullres", "fullres_identity"]
+    assert names(fusion_weighting=("trainable", "ones", "off")) == [
+        *("fullres", "fullres_fusion_ones", "fullres_fusion_off"),
+    ]
+    assert names(fusion_placement=("stem", "both")) == ["fullres_stem", "fullres_both"]
+    assert names(adaptive_stages=(1, 3)) == ["fullres_stages_1_3"]
+    assert names(networks=("swin_unetr", "unet3d"), attention=("identity",)) == [
+        *("fullres_swin_unetr_identity", "fullres_unet3d"),
+    ]
+    assert names(checkpointing=True) == ["fullres"]
+    assert names(networks=("unet3d", "unet3d")) == ["fullres_unet3d"]
+
+
+def test_ablations_reach_the_network():
+    def network(**wishes):
+        wishes = Overrides(patch_size=(16, 16, 16), **wishes)
+        return planned(COARSE, [9.0], budget(2), overrides=wishes).configurations[0].network
+
+    assert network(attention=("identity",)).attention == "identity"
+    assert network(attention=("plain",)).attention == "plain"
+    assert network(adaptive_stages=(1, 2, 3)).attention.saliency == (True, True, True, False)
+    assert network(fusion_weighting=("off",)).fusion is None
+    assert network(fusion_weighting=("ones",)).fusion.weighting == "ones"
+    assert network(fusion_placement=("both",)).fusion.placement == "both"
+    assert network(networks=("swin_unetr",)).fusion is None
+    assert network(networks=("swin_unetr",)).attention == "plain"
+    for name in COMPARED:
+        assert network(networks=(name,), checkpointing=True).checkpointing
+
+
+def test_checkpointing_gives_room_for_more():
+    wishes = [Overrides(networks=("unet3d",), checkpointing=on) for on in (False, True)]
+    plain, thrifty = (planned(CUBE, [9.0], budget(1.2), overrides=w).configurations[-1] for w in wishes)
+    assert prod(thrifty.patch_size) > prod(plain.patch_size)
+    assert plain.name == thrifty.name
+
+
+@pytest.mark.parametrize("network", ["unet3d", "cnn3d"])
+def test_more_memory_never_gives_a_smaller_patch_of_a_traced_network(network):
+    wishes = Overrides(networks=(network,))
+    plans = [planned(CUBE, [9.0], budget(gib), overrides=wishes) for gib in (0.2, 0.5, 1, 3)]
+    patches = [plan.configuration(f"fullres_{network}").patch_size for plan in plans if plan]
+    assert len(patches) >= 3
+    for small, large in pairwise(patches):
+        assert all(a <= b for a, b in zip(small, large, strict=True))
+    assert prod(patches[-1]) > prod(patches[0])
+
+
+def test_the_users_patch_and_width_are_kept_by_every_network():
+    wishes = Overrides(networks=COMPARED, patch_size=(32, 32, 32), feature_size=8)
+    plan = planned(CUBE, [9.0], budget(4), overrides=wishes)
+    assert {c.patch_size for c in plan.configurations} == {(32, 32, 32)}
+    reasons = {d.name: d.reason for d in plan.rationale}
+    for name in COMPARED[2:]:
+        assert reasons[f"fast_{name}.features"].startswith("set by the user")
+    wishes = Overrides(networks=("cnn3d",), patch_size=(17, 18, 19))
+    assert planned(CUBE, [9.0], budget(4), overrides=wishes).configurations[0].patch_size == (17, 18, 19)
 
 
 def test_without_a_gpu_the_fast_configuration_comes_first():

@@ -79,7 +79,9 @@ def test_more_memory_never_gives_a_smaller_patch(spacing, shape, budgets):
     levels, _ = rules.strides(spacing, shape)
     divisor = tuple(prod(stride[axis] for stride in levels) for axis in range(3))
     small, large = (
-        rules.patch_size(spacing, shape, divisor, lambda patch, budget=budget: prod(patch) <= budget)[0]
+        rules.patch_size(
+            spacing, shape, lambda _: divisor, lambda patch, budget=budget: prod(patch) <= budget
+        )[0]
         for budget in sorted(budgets)
     )
     if small is None:
@@ -92,18 +94,38 @@ def test_more_memory_never_gives_a_smaller_patch(spacing, shape, budgets):
 
 
 def test_a_patch_covers_the_median_case_if_it_may():
-    patch, reason = rules.patch_size((1.0, 1.0, 1.0), (100, 60, 33), (32, 32, 32), lambda _: True)
+    patch, reason = rules.patch_size((1.0, 1.0, 1.0), (100, 60, 33), lambda _: (32, 32, 32), lambda _: True)
     assert patch == (96, 64, 32)
     assert "the median case is covered" in reason
 
 
 def test_a_patch_reaches_further_along_the_spine():
-    patch, _ = rules.patch_size((1.0, 1.0, 1.0), (900, 900, 900), (16, 16, 16), lambda p: prod(p) <= 128**3)
+    patch, _ = rules.patch_size(
+        (1.0, 1.0, 1.0), (900, 900, 900), lambda _: (16, 16, 16), lambda p: prod(p) <= 128**3
+    )
     assert patch[0] > patch[1] == patch[2]
 
 
+@given(SPACINGS, st.tuples(*[st.integers(1, 400)] * 3), st.integers(0, 10**8))
+def test_asking_in_the_middle_finds_the_same_patch(spacing, shape, budget):
+    def divisor(patch):
+        strides, _, _ = rules.unet_levels(spacing, patch)
+        return tuple(prod(stride[axis] for stride in strides) for axis in range(3))
+
+    asked = []
+
+    def fits(patch):
+        asked.append(patch)
+        return prod(patch) <= budget
+
+    slow = rules.patch_size(spacing, shape, divisor, fits, smallest=(8, 8, 8))
+    asked.clear()
+    assert rules.patch_size(spacing, shape, divisor, fits, smallest=(8, 8, 8), halving=True) == slow
+    assert len(asked) <= len(rules.patch_path(spacing, shape, divisor, (8, 8, 8))).bit_length() + 1
+
+
 def test_no_patch_is_none():
-    patch, reason = rules.patch_size((1.0, 1.0, 1.0), (64, 64, 64), (32, 32, 32), lambda _: False)
+    patch, reason = rules.patch_size((1.0, 1.0, 1.0), (64, 64, 64), lambda _: (32, 32, 32), lambda _: False)
     assert patch is None
     assert "32x32x32 would exceed the budget" in reason
 
@@ -112,7 +134,7 @@ def test_no_patch_is_none():
 def test_the_patch_that_covers_the_median_case_holds_its_context(spacing, shape):
     levels, _ = rules.strides(spacing, shape)
     divisor = tuple(prod(stride[axis] for stride in levels) for axis in range(3))
-    patch, _ = rules.patch_size(spacing, shape, divisor, lambda _: True)
+    patch, _ = rules.patch_size(spacing, shape, lambda _: divisor, lambda _: True)
     assert rules.holds_context(patch, spacing, shape)
 
 
@@ -189,3 +211,68 @@ def test_without_its_counterpart_a_side_forbids_flips():
 
 def test_middle_structures_flip_freely():
     assert rules.mirroring(parse_labels({"vertebra": 1, "canal": 2}))[:2] == ((2,), ())
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "strides", "kernels"),
+    [
+        # Written by hand from nnU-Net's rules: as for isotropic CT, thick sagittal MR and a tiny patch.
+        (
+            (1.0, 1.0, 1.0),
+            (128, 128, 128),
+            ((1, 1, 1), *((2, 2, 2),) * 5),
+            ((3, 3, 3),) * 6,
+        ),
+        (
+            (0.6, 0.6, 3.3),
+            (384, 384, 10),
+            ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 1), (2, 2, 1), (2, 2, 1)),
+            ((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+        ),
+        ((1.0, 1.0, 1.0), (7, 7, 7), ((1, 1, 1),), ((3, 3, 3),)),
+        # The last axis that can be halved is kept above six voxels, not four.
+        ((1.0, 1.0, 1.0), (10, 7, 7), ((1, 1, 1),), ((3, 3, 3),)),
+        ((1.0, 1.0, 1.0), (12, 7, 7), ((1, 1, 1), (2, 1, 1)), ((3, 3, 3),) * 2),
+    ],
+)
+def test_unet_levels_are_nnunets(spacing, shape, strides, kernels):
+    assert rules.unet_levels(spacing, shape)[:2] == (strides, kernels)
+
+
+@given(SPACINGS, SHAPES)
+def test_a_unet_ends_with_enough_voxels(spacing, shape):
+    strides, kernels, _ = rules.unet_levels(spacing, shape)
+    assert len(strides) == len(kernels)
+    assert kernels[-1] == (3, 3, 3)
+    for axis in range(3):
+        total = prod(stride[axis] for stride in strides)
+        padded = -(-shape[axis] // total)
+        assert total == 1 or padded >= rules.SHORTEST_EDGE
+    padded = tuple(
+        -(-n // d) * d
+        for n, d in zip(shape, (prod(s[axis] for s in strides) for axis in range(3)), strict=True)
+    )
+    assert rules.unet_levels(spacing, padded)[0] == strides, "rounding up to the strides keeps them"
+
+
+def test_resenc_l_at_128():
+    """nnU-Net's published topology for a patch of 128 cubed."""
+    strides, _, _ = rules.unet_levels((0.8, 0.8, 0.8), (128, 128, 128))
+    assert rules.unet_features(32, len(strides)) == (32, 64, 128, 256, 320, 320)
+    assert rules.resenc_blocks(len(strides)) == (1, 3, 4, 6, 6, 6)
+
+
+def test_heads_divide_the_channels():
+    assert [rules.transformer_heads(c) for c in (320, 256, 64, 32, 224, 72)] == [5, 4, 1, 1, 2, 1]
+
+
+def test_dilations_follow_the_strides():
+    isotropic, _ = rules.dilations((1.0, 1.0, 1.0), (100, 100, 100))
+    assert [dilation[0] for dilation in isotropic] == [1, 1, 2, 4, 8, 16, 1]
+    thick, _ = rules.dilations((0.7, 0.7, 4.4), (512, 512, 15))
+    assert thick[:4] == ((1, 1, 1), (1, 1, 1), (2, 2, 1), (4, 4, 1))
+
+
+def test_patches_of_any_size_grow_by_a_few_voxels():
+    assert rules.step((1, 1, 1), (100, 100, 3)) == (8, 8, 3)
+    assert rules.step((32, 4, 3), (100, 100, 100)) == (32, 8, 9)

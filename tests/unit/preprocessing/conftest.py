@@ -13,9 +13,9 @@ from autospine.plan import (
     FORMAT_VERSION,
     Augmentation,
     Configuration,
-    NetworkPlan,
     Normalisation,
     Plan,
+    SwinPlan,
     TrainingPlan,
 )
 
@@ -67,9 +67,10 @@ def make_plan() -> Callable[..., Plan]:
     def make(spacing_mm=(1.5, 1.5, 1.5), ct_mean=100.0) -> Plan:
         configuration = Configuration(
             name="fullres",
+            cases="fullres",
             spacing_mm=spacing_mm,
             patch_size=(32, 32, 32),
-            network=NetworkPlan(
+            network=SwinPlan(
                 name="swin_unetr",
                 feature_size=12,
                 depths=(2, 2, 2, 2),
@@ -77,8 +78,9 @@ def make_plan() -> Callable[..., Plan]:
                 window_sizes=((4, 4, 4),) * 4,
                 strides=((2, 2, 2),) * 5,
                 use_v2=True,
-                fusion_kernels=((2, 2, 2),),
-                adaptive_attention=(True,) * 4,
+                fusion=None,
+                attention="plain",
+                checkpointing=False,
             ),
             training=TrainingPlan(
                 epochs=1,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import makers
 import numpy as np
 import pytest
+from checkpoints import save_import
 
 from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
@@ -111,6 +112,14 @@ def test_folds_of_another_plan_are_refused(trained):
     with pytest.raises(TrainingError, match=r"folds of the present plan and split in .*found fold_0, fold_1"):
         train_folds(changed, FOLDS, SETTINGS)
     assert open_model(task.folder).configuration == task.configuration
+
+
+def test_folds_that_began_from_other_weights_are_refused(trained, tmp_path):
+    task, _ = trained
+    settings = replace(SETTINGS, weights=save_import(tmp_path / "imported.safetensors", seed=0))
+    with pytest.raises(TrainingError, match=r"present --weights .* found fold_0, fold_1 begun from others"):
+        train_folds(task, FOLDS, settings)
+    assert len(list(task.folder.glob("fold_*"))) == 2
 
 
 def test_folds_of_another_split_are_refused(trained):

@@ -5,10 +5,12 @@ import makers
 import numpy as np
 import pytest
 import torch
+from checkpoints import save_import
 
-from autospine.checkpoint import load_facts, load_tensors
-from autospine.errors import FormatError, TrainingError
+from autospine.checkpoint import load_facts, load_tensors, save_tensors
+from autospine.errors import FormatError, PlanError, TrainingError
 from autospine.inference import WEIGHTS
+from autospine.network.weights import load_imported
 from trainers.fold import CHECKPOINT, PATIENCE, FoldTrainer
 from trainers.learner import Step
 from trainers.record import CURVES, METRICS
@@ -146,6 +148,61 @@ def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):
     )
     with pytest.raises(TrainingError, match=r"checkpoint of the present plan in .*move .* away"):
         trainer(cases, tmp_path, configuration=other)
+
+
+# Imported weights.
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> Path:
+    """Weights of an encoder, as an import leaves them."""
+    return save_import(tmp_path_factory.mktemp("imported") / "imported.safetensors", seed=5)
+
+
+def test_a_fold_begins_from_imported_weights_and_says_so(cases, tmp_path, imported, undisturbed):
+    made, weights = trainer(cases, tmp_path, epochs=1, weights=imported), load_imported(imported)
+    start = made.learner.network.state_dict()
+    assert {name.split(".")[0] for name in weights.tensors} == {"embedding", "stages"}
+    assert all(torch.equal(start[name], tensor) for name, tensor in weights.tensors.items())
+    made.run(None)
+    assert load_facts(tmp_path / WEIGHTS)["weights"] == weights.digest
+    assert load_facts(undisturbed / WEIGHTS)["weights"] is None
+
+
+def test_a_fold_that_goes_on_keeps_what_it_has_learnt_from_them(cases, tmp_path, imported):
+    trainer(cases, tmp_path / "whole", weights=imported).run(None)
+    first = trainer(cases, tmp_path / "parts", weights=imported)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    trainer(cases, tmp_path / "parts", weights=imported).run(None)
+    expected, found = final(tmp_path / "whole"), final(tmp_path / "parts")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_fold_that_began_otherwise_is_not_gone_on_with(cases, tmp_path, imported):
+    first = trainer(cases, tmp_path / "fold_0", weights=imported)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    others = save_import(tmp_path / "others.safetensors", seed=6)
+    for weights in (None, others):
+        with pytest.raises(TrainingError, match=r"the present --weights .* found fold 0 begun from others"):
+            trainer(cases, tmp_path / "fold_0", weights=weights)
+
+
+def test_weights_of_another_network_or_none_at_all_are_refused(cases, tmp_path):
+    other = save_import(tmp_path / "other.safetensors", 5, network=makers.network_plan(feature_size=16))
+    with pytest.raises(
+        PlanError, match=r"'fullres' in .* found some for another.* import-weights theirs\.pt"
+    ):
+        trainer(cases, tmp_path / "fold_0", weights=other)
+    save_tensors(tmp_path / "model.safetensors", {"a": torch.ones(1)}, {"fold": "0"})
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    for name in ("model", "damaged", "absent"):
+        with pytest.raises(FormatError, match=r"model import-weights` has written"):
+            trainer(cases, tmp_path / "fold_0", weights=tmp_path / f"{name}.safetensors")
+    assert not (tmp_path / "fold_0").exists()
 
 
 def test_a_damaged_checkpoint_is_refused(cases, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from autospine.checkpoint import load_tensors, save_tensors
-from trainers.learner import Learner, Step
+from trainers.learner import IMPORTED_SHARE, Learner, Step
 
 CPU = torch.device("cpu")
 RATE = 0.02
@@ -73,7 +73,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_not_taken():
     made.step(*batch(), RATE)
     before = {name: tensor.clone() for name, tensor in made.tensors().items()}
     images, labels = batch()
-    step = made.step(torch.full_like(images, float("nan")), labels, RATE)
+    step = made.step(torch.full_like(images, 3e38), labels, RATE)
     assert not step.finite
     assert_same(before, made.tensors())
     assert made.step(images, labels, RATE).finite
@@ -133,6 +133,29 @@ def test_every_trainable_part_moves():
         made.step(*batch(seed), RATE)
     still = [name for name, p in made.network.named_parameters() if torch.equal(p, before[name])]
     assert not still
+
+
+def imported() -> dict[str, torch.Tensor]:
+    """Weights of the embedding and the first stage, from another network."""
+    return {n: t for n, t in weights(learner(9)).items() if n.startswith(("embedding.", "stages.0."))}
+
+
+def test_imported_weights_are_the_start_and_the_others_are_drawn():
+    plan = makers.plan(makers.configuration())
+    begun = Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported())
+    assert_same(weights(begun), {**weights(learner(0)), **imported()})
+    assert_same(begun.averaged().state_dict(), weights(begun))
+
+
+def test_imported_weights_learn_slower_than_random_ones_of_their_size():
+    plan = makers.plan(makers.configuration())
+    begun = Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported())
+    other, names = learner(9), [name for name, _ in begun.network.named_parameters()]
+    for name, mine, random, same in zip(
+        names, *(made._optimizer.param_groups for made in (begun, learner(0), other)), strict=True
+    ):
+        expected = IMPORTED_SHARE * same["scale"] if name in imported() else random["scale"]
+        assert mine["scale"] == pytest.approx(expected), name
 
 
 def test_steps_can_be_compared():

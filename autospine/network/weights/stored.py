@@ -1,0 +1,124 @@
+"""Imported weights on disk, from which folds begin."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autospine.checkpoint import load_tensors, save_tensors
+from autospine.errors import FormatError, PlanError
+from autospine.network.swin_unetr import AdaptiveSwinUNETR
+from autospine.network.weights.monai import ImportReport
+from autospine.plan import Configuration, Plan
+from autospine.serialization import to_json
+
+KIND = "imported weights"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedWeights:
+    """What `save_imported` wrote."""
+
+    tensors: dict[str, Tensor]
+    """The network's tensors that were imported, by name."""
+
+    digest: str
+    """Of the tensors: two files with the same one make the same start."""
+
+    source: str
+    """Name of the file that they were imported from."""
+
+    fits: str
+    """Digest of the network that they were imported for."""
+
+    path: Path
+
+    def check(self, plan: Plan, configuration: Configuration) -> None:
+        """Refuse them for another network than they were imported for.
+
+        Raises:
+            PlanError: if it is another one.
+        """
+        if self.fits != _network_digest(plan, configuration):
+            raise PlanError(
+                f"expected weights for the network of configuration {configuration.name!r} in {self.path}, "
+                f"found some for another network; run `autospine model import-weights {self.source}` again"
+            )
+
+
+def save_imported(
+    path: Path,
+    network: AdaptiveSwinUNETR,
+    report: ImportReport,
+    *,
+    plan: Plan,
+    configuration: Configuration,
+    source: str,
+) -> None:
+    """Write what an import has filled, so that the file is either complete or unchanged.
+
+    Args:
+        path: ends in `.safetensors`.
+        network: that of the configuration, filled.
+        report: of the import.
+        plan: labels and channels.
+        configuration: whose network it is.
+        source: name of the file that was imported.
+    """
+    state = network.state_dict()
+    tensors = {name: state[name] for name in report.filled}
+    facts = {
+        "kind": KIND,
+        "source": source,
+        "layout": report.layout,
+        "merge_order": report.merge_order,
+        "converted": report.converted,
+        "missing": report.missing,
+        "unused": report.unused,
+        "digest": _digest(tensors),
+        "network": _network_digest(plan, configuration),
+    }
+    save_tensors(path, tensors, facts)
+
+
+def load_imported(path: Path) -> ImportedWeights:
+    """Read what `save_imported` wrote.
+
+    Raises:
+        FormatError: if it is another file, or damaged.
+    """
+    mend = "give the file that `autospine model import-weights` has written"
+    if not path.is_file():
+        raise FormatError(f"expected imported weights at {path}, found none; {mend}")
+    try:
+        tensors, facts = load_tensors(path)
+    except FormatError:
+        raise FormatError(
+            f"expected imported weights in {path}, found another or a damaged file; {mend}"
+        ) from None
+    if facts.get("kind") != KIND:
+        raise FormatError(f"expected imported weights in {path}, found other tensors; {mend}")
+    return ImportedWeights(
+        tensors=tensors,
+        digest=str(facts["digest"]),
+        source=str(facts["source"]),
+        fits=str(facts["network"]),
+        path=path,
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _network_digest(plan: Plan, configuration: Configuration) -> str:
+    """Digest of all that decides names, shapes and meaning of the network's tensors."""
+    parts = (to_json(configuration.network), to_json((plan.channels, plan.labels.n_channels)))
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
