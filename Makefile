@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-network clean
+.PHONY: help install demo test test-all check format bench-network bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,8 +39,15 @@ format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench-network: $(STAMP) ## time the network against a plain composition
-	$(BIN)/python tests/benchmarks/network.py
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $(PEERS)
+
+bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
+	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md
+
+bench-gpu: $(PEERS) ## the same against MONAI on a GPU; the table goes to docs/results/network-gpu.md
+	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.errors import PlanError
 from autospine.network.constants import PerVersion
 from autospine.network.core import attend, received_attention
+from autospine.network.tokenwise import linear
 from autospine.network.windows import WindowLayout, relative_position_index
 from autospine.types import Shape3
 
@@ -92,7 +92,7 @@ class KeySaliency(nn.Module):
     ) -> Float[Tensor, "B M heads"]:
         """Return the logits that are added for each key."""
         dtype = tokens.dtype
-        saliency = F.linear(tokens, self.weight.to(dtype)[None]) + self.gradient_weight.to(dtype) * gradient
+        saliency = linear(tokens, self.weight[None]) + self.gradient_weight.to(dtype) * gradient
         scaled = (saliency + self.bias.to(dtype)) * (self.gamma / self.bound).to(dtype)
         return torch.tanh(scaled) * self.bound
 
@@ -117,7 +117,7 @@ class QueryTemperature(nn.Module):
     ) -> Float[Tensor, "B M heads"]:
         """Return the factor of each query and head."""
         dtype = tokens.dtype
-        score = F.linear(tokens, self.weight.to(dtype)) + gradient * self.gradient_weight.to(dtype)
+        score = linear(tokens, self.weight) + gradient * self.gradient_weight.to(dtype)
         return torch.exp(torch.tanh(score) * self.bound)
 
 
@@ -172,7 +172,7 @@ class WindowAttention(nn.Module):
         batch, _, channels = tokens.shape
         n, d = layout.tokens_per_window, channels // self.heads
         split = (batch, -1, n, self.heads)
-        qkv = linear(tokens, self.qkv).view(batch, -1, n, 3, self.heads, d)
+        qkv = linear(tokens, self.qkv.weight, self.qkv.bias).view(batch, -1, n, 3, self.heads, d)
         factor: float | Tensor = d**-0.5
         logits = None
         if self.temperature is not None and gradient is not None:
@@ -186,7 +186,7 @@ class WindowAttention(nn.Module):
                 AttentionMaps(saliency=None if logits is None else logits.flatten(1, 2), received=received)
             )
         attended = attend(qkv, factor, logits, bias, layout)
-        return linear(attended.reshape(tokens.shape), self.projection)
+        return linear(attended.reshape(tokens.shape), self.projection.weight, self.projection.bias)
 
     def _bias(self, window: Shape3) -> Float[Tensor, "heads N N"]:
         """Return the position bias of each pair of tokens, gathered once per version of it."""
@@ -197,9 +197,3 @@ class WindowAttention(nn.Module):
             return table.t().index_select(1, index).view(self.heads, n, n)
 
         return self._known_bias(gather, self.bias_table, window)
-
-
-def linear(x: Float[Tensor, "... C"], layer: nn.Linear) -> Float[Tensor, "... D"]:
-    """Return the linear layer's output, computed in x's dtype."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(x, layer.weight.to(x.dtype), bias)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autospine.network.convolution import conv3d
 from autospine.network.normalisation import norm_act
+from autospine.network.tokenwise import linear
 from autospine.network.upsampling import convolve_upsampled
 from autospine.types import Shape3
 
@@ -112,16 +113,16 @@ class UpBlock(nn.Module):
         """
         conv1, conv3 = self.block.entry_weights()
         c = skip.shape[-1]
-        first = convolve_upsampled(x, self.transposed, conv1[..., :c]) + convolve(skip, conv1[..., c:])
+        first = convolve_upsampled(x, self.transposed, conv1[..., :c]).add_(convolve(skip, conv1[..., c:]))
         projected = torch.einsum("cmstu,dm->cdstu", self.transposed, conv3[:, :c])
-        shortcut = upsample(x, projected, self.stride) + F.linear(skip, conv3[:, c:].to(skip.dtype))
+        shortcut = upsample(x, projected, self.stride).add_(linear(skip, conv3[:, c:]))
         return self.block.finish(first, shortcut)
 
 
 def convolve(x: Float[Tensor, "B S P L C"], weight: Float[Tensor, "D k k k C"]) -> Float[Tensor, "B S P L D"]:
     """Return the zero-padded convolution of x, of x's size and dtype."""
     if weight.shape[1] == 1:
-        return F.linear(x, weight.to(x.dtype).flatten(1))
+        return linear(x, weight.flatten(1))
     padding = weight.shape[1] // 2
     return channels_last(conv3d(channels_first(x), channels_first(weight), padding=(padding,) * 3))
 

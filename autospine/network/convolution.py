@@ -20,8 +20,8 @@ def conv3d(
 
     On CPUs that multiply bfloat16, oneDNN's gradient of the weight is wrong for maps hardly larger than the
     kernel: parts of it stay uninitialised memory, some are written beyond its end (seen in torch 2.13 with
-    AVX512-BF16, for instance for a 3x3x3 kernel on two planes). Such maps are convolved in float32, which
-    costs nothing at their size.
+    AVX512-BF16, for instance for a 3x3x3 kernel on two planes). Where there may be a gradient, such maps are
+    convolved in float32.
 
     Args:
         x: (B, C, S, P, L).
@@ -32,6 +32,7 @@ def conv3d(
         dilation: Steps between the kernel's voxels along S, P, L.
     """
     small = any(n <= d * (k - 1) + 1 for n, k, d in zip(x.shape[2:], weight.shape[2:], dilation, strict=True))
-    dtype = torch.float32 if small and x.device.type == "cpu" and x.dtype == torch.bfloat16 else x.dtype
+    unsafe = small and x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    dtype = torch.float32 if unsafe else x.dtype
     shift = None if bias is None else bias.to(dtype)
     return F.conv3d(x.to(dtype), weight.to(dtype), shift, stride, padding, dilation).to(x.dtype)

@@ -145,8 +145,8 @@ def _exponential_product(
         out = value.new_empty(value.shape)
         for part, scores in _exponentials(query, key, bias, masks, runs, stable):
             torch.bmm(scores, value[part], out=out[part])
-        sums = out[..., d]
-        if stable or bool((sums.amin() > SMALLEST_SUM) & (sums.amax() < LARGEST_SUM)):
+        smallest, largest = out[..., d].contiguous().aminmax()
+        if stable or bool((smallest > SMALLEST_SUM) & (largest < LARGEST_SUM)):
             break
     return out, torch.tensor(stable)
 

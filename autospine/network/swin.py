@@ -14,9 +14,9 @@ from autospine.network.attention import (
     KeySaliency,
     QueryTemperature,
     WindowAttention,
-    linear,
 )
 from autospine.network.blocks import ResidualBlock
+from autospine.network.tokenwise import layer_norm, linear
 from autospine.network.windows import (
     legacy_merging_index,
     merging_layout,
@@ -98,11 +98,11 @@ class SwinBlock(nn.Module):
             windows = partition(layer_norm(tokens, self.norm1), layout)
             rows = None if gradient is None else partition(gradient.flatten(1, 3), layout)
             attended = self.attention(windows, layout, rows, record)
-            tokens = tokens + self._drop(unpartition(attended, layout))
+            tokens = self._drop(unpartition(attended, layout)).add_(tokens)
             if record is not None:
                 record[-1] = record[-1].on_grid(lambda m: unpartition(m, layout).view(len(m), *grid, -1))
-        hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1))
-        tokens = tokens + self._drop(linear(hidden, self.linear2))
+        hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1.weight, self.linear1.bias))
+        tokens = self._drop(linear(hidden, self.linear2.weight, self.linear2.bias)).add_(tokens)
         return tokens.view(x.shape)
 
     def _drop(self, branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -140,7 +140,7 @@ class PatchMerging(nn.Module):
         else:
             x = partition(x.flatten(1, 3), merging_layout(grid, self.stride, x.device))
         x = x.view(x.shape[0], *cells, -1)
-        return linear(layer_norm(x, self.norm), self.reduction)
+        return linear(layer_norm(x, self.norm), self.reduction.weight)
 
 
 class SwinStage(nn.Module):
@@ -205,15 +205,6 @@ class SwinStage(nn.Module):
         for block in self.blocks:
             x = block(x, gradient, record)
         return self.merging(x)  # type: ignore[no-any-return]
-
-
-def layer_norm(x: Float[Tensor, "*N C"], norm: nn.LayerNorm | None = None) -> Float[Tensor, "*N C"]:
-    """Return the layer norm over the channels, without affine parameters where no layer is given."""
-    if norm is None:
-        return F.layer_norm(x, x.shape[-1:])
-    # Only the CPU's kernel takes float32 parameters with half precision input.
-    dtype = norm.weight.dtype if x.device.type == "cpu" else x.dtype
-    return F.layer_norm(x, x.shape[-1:], norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
 
 
 def _initialise(layer: nn.Linear) -> None:

@@ -19,7 +19,8 @@ from autospine.network.attention import AttentionMaps, AttentionSettings, KeySal
 from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
 from autospine.network.fusion import FusionSettings, PatchEmbedding, Stem
 from autospine.network.gradient import gradient_magnitude, gradient_pyramid
-from autospine.network.swin import AttentionKind, MergeOrder, SwinStage, layer_norm
+from autospine.network.swin import AttentionKind, MergeOrder, SwinStage
+from autospine.network.tokenwise import layer_norm, linear
 from autospine.types import ImageBatch, LogitBatch, Shape3, Vector3
 
 STAGES = 4
@@ -196,10 +197,7 @@ class AdaptiveSwinUNETR(nn.Module):
         y = self.bottleneck(hidden[4])
         for i in reversed(range(len(self.decoders))):
             y = self._run(self.decoders[i], y, skips[i]) if i == 0 else self.decoders[i](y, skips[i])
-        logits: Tensor = torch.nn.functional.linear(
-            y, self.head.weight.to(y.dtype), self.head.bias.to(y.dtype)
-        )
-        return logits
+        return linear(y, self.head.weight, self.head.bias)
 
     def _run(self, module: Callable[..., Tensor], *arguments: Tensor | list[AttentionMaps] | None) -> Tensor:
         """Return the module's output, recomputed in the backward pass if checkpointing is on."""

@@ -1,180 +1,402 @@
-"""Time the network against the same layers from torch's own modules in float32, in turn in one process.
+"""Time the network against MONAI's SwinUNETR and its OpenVINO export, in turn in one process.
 
-Run from the project root: `python tests/benchmarks/network.py --size 64 --feature-size 16 --window 4`.
+Run by `make bench-network`. Needs the `bench` extra. Prints one JSON object last, and with `--write FILE`
+puts the table between that file's `<!-- measured -->` marks.
 """
 
 import argparse
+import json
+import platform
 import statistics
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
+from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings, reuse_freed_memory
+from autospine.network.weights import load_monai
+from autospine.phantom import PhantomSettings, by_structure, generate
 
-CLASSES = 8
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from checkpoints import as_monai
 
-
-class NaiveResidual(nn.Module):
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv3d(c_in, c_out, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv3d(c_out, c_out, 3, padding=1, bias=False)
-        self.norm1, self.norm2, self.norm3 = (nn.InstanceNorm3d(c_out) for _ in range(3))
-        self.conv3 = nn.Conv3d(c_in, c_out, 1, bias=False) if c_in != c_out else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(F.leaky_relu(self.norm1(self.conv1(x)), 0.01)))
-        return F.leaky_relu(y + (x if self.conv3 is None else self.norm3(self.conv3(x))), 0.01)
-
-
-class NaiveUp(nn.Module):
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose3d(c_in, c_out, 2, 2, bias=False)
-        self.block = NaiveResidual(2 * c_out, c_out)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.block(torch.cat((self.up(x), skip), dim=1))
+Call = Callable[[], Any]
+MARK = "<!-- measured -->"
+STAGES_WITH_ATTENTION = (True, True, False, False)
+"""Where the planner turns adaptive attention on."""
+TRAINING_EDGE = 64
+"""Voxels of the patches of the short training."""
+SINGLE, HALF = "float32", "bfloat16"
+KEPT, GIVEN_BACK = ", freed memory kept", ", freed memory given back"
+KERNELS = ((2, 2, 2), (4, 4, 4), (6, 6, 6))
 
 
-class NaiveSwinBlock(nn.Module):
-    """Explicit attention on (B, S, P, L, C); the shift mask is rebuilt in each call."""
-
-    def __init__(self, c: int, heads: int, window: int, shifted: bool) -> None:
-        super().__init__()
-        self.heads, self.window, self.shifted = heads, window, shifted
-        self.norm1, self.norm2 = nn.LayerNorm(c), nn.LayerNorm(c)
-        self.qkv, self.proj = nn.Linear(c, 3 * c), nn.Linear(c, c)
-        self.mlp = nn.Sequential(nn.Linear(c, 4 * c), nn.GELU(), nn.Linear(4 * c, c))
-        self.bias = nn.Parameter(torch.zeros((2 * window - 1) ** 3, heads))
-
-    def forward(self, x: Tensor) -> Tensor:
-        w = min(self.window, x.shape[1])
-        shift = w // 2 if self.shifted and x.shape[1] > w else 0
-        pad = -x.shape[1] % w
-        y = F.pad(self.norm1(x), (0, 0, 0, pad, 0, pad, 0, pad)).roll((-shift,) * 3, (1, 2, 3))
-        windows, region = self._cut(y, w), torch.zeros(1, *y.shape[1:4], 1)
-        for axis in (1, 2, 3):
-            region = region * 2 + (torch.arange(y.shape[1]) >= y.shape[1] - shift).float().view(
-                [-1 if a == axis else 1 for a in range(5)]
-            )
-        regions = self._cut(region, w)
-        mask = (regions != regions.transpose(1, 2)).float() * -100
-        q, k, v = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        place = torch.stack(torch.meshgrid(*(torch.arange(w),) * 3, indexing="ij"), -1).view(-1, 3)
-        offset = place[:, None] - place[None] + self.window - 1
-        index = (offset * torch.tensor([(2 * self.window - 1) ** 2, 2 * self.window - 1, 1])).sum(-1)
-        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + self.bias[index].permute(2, 0, 1)
-        out = (scores + mask.repeat(x.shape[0], 1, 1)[:, None]).softmax(-1) @ v
-        out = self._join(self.proj(out.transpose(1, 2).flatten(2)), y, w)
-        s, p, left = x.shape[1:4]
-        x = x + out.roll((shift,) * 3, (1, 2, 3))[:, :s, :p, :left]
-        return x + self.mlp(self.norm2(x))
-
-    @staticmethod
-    def _cut(x: Tensor, w: int) -> Tensor:
-        b, s, p, left, c = x.shape
-        x = x.view(b, s // w, w, p // w, w, left // w, w, c).permute(0, 1, 3, 5, 2, 4, 6, 7)
-        return x.reshape(-1, w**3, c)
-
-    @staticmethod
-    def _join(x: Tensor, like: Tensor, w: int) -> Tensor:
-        b, s, p, left, c = like.shape
-        x = x.view(b, s // w, p // w, left // w, w, w, w, c).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        return x.reshape(like.shape)
+def ours(options: argparse.Namespace, window: int, *, mechanisms: bool = False) -> AdaptiveSwinUNETR:
+    """The network at the benchmark's size; plain, it is MONAI's."""
+    switches = STAGES_WITH_ATTENTION
+    attention = AttentionSettings(saliency=switches, temperature=switches) if mechanisms else None
+    return AdaptiveSwinUNETR(
+        1,
+        options.classes,
+        feature_size=options.feature_size,
+        window_size=window,
+        use_v2=False,
+        legacy_bias_slice=True,
+        fusion=FusionSettings(kernel_sizes=KERNELS) if mechanisms else None,
+        attention=attention,
+    )
 
 
-class NaiveSwinUNETR(nn.Module):
-    """SwinUNETR-V2 from torch's own modules, for cubes."""
+def monai(options: argparse.Namespace, window: int) -> nn.Module:
+    """MONAI's network of the same size."""
+    from monai.networks.nets import SwinUNETR
 
-    def __init__(self, f: int, window: int, heads: tuple[int, ...]) -> None:
-        super().__init__()
-        self.embed = nn.Conv3d(1, f, 2, 2)
-        self.residuals = nn.ModuleList(NaiveResidual(f * 2**i, f * 2**i) for i in range(4))
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*(NaiveSwinBlock(f * 2**i, heads[i], window, s) for s in (False, True)))
-            for i in range(4)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(8 * f * 2**i) for i in range(4))
-        self.mergings = nn.ModuleList(nn.Linear(8 * f * 2**i, 2 * f * 2**i, bias=False) for i in range(4))
-        widths = (f, f, 2 * f, 4 * f, 8 * f, 16 * f)
-        self.encoders = nn.ModuleList(
-            NaiveResidual(a, b) for a, b in ((1, f), (f, f), (2 * f,) * 2, (4 * f,) * 2)
-        )
-        self.bottleneck = NaiveResidual(16 * f, 16 * f)
-        self.decoders = nn.ModuleList(NaiveUp(widths[i + 1], widths[i]) for i in range(5))
-        self.head = nn.Conv3d(f, CLASSES, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.embed(image)
-        hidden = [x]
-        for residual, block, norm, merging in zip(
-            self.residuals, self.blocks, self.norms, self.mergings, strict=True
-        ):
-            y = block(residual(x).permute(0, 2, 3, 4, 1))
-            cells = [y[:, i::2, j::2, k::2] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
-            x = merging(norm(torch.cat(cells, dim=-1))).permute(0, 4, 1, 2, 3)
-            hidden.append(x)
-        hidden = [F.layer_norm(h.permute(0, 2, 3, 4, 1), h.shape[1:2]).permute(0, 4, 1, 2, 3) for h in hidden]
-        skips = [encoder(h) for encoder, h in zip(self.encoders, [image, *hidden[:3]], strict=True)]
-        y = self.bottleneck(hidden[4])
-        for decoder, skip in reversed(list(zip(self.decoders, [*skips, hidden[3]], strict=True))):
-            y = decoder(y, skip)
-        return self.head(y)
+    return SwinUNETR(1, options.classes, feature_size=options.feature_size, window_size=window)
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice."""
     logits = logits.float()
     probabilities = logits.softmax(1).flatten(2)
-    target = F.one_hot(labels, CLASSES).permute(0, 4, 1, 2, 3).flatten(2).float()
+    target = F.one_hot(labels, logits.shape[1]).movedim(-1, 1).flatten(2).float()
     dice = 2 * (probabilities * target).sum(2) / (probabilities + target).sum(2).clamp_min(1e-6)
     return F.cross_entropy(logits, labels) + 1 - dice.mean()
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - start)
+def forward_of(network: nn.Module, image: Tensor, *, bfloat16: bool) -> Callable[[], Tensor]:
+    """An inference call."""
+
+    def call() -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits: Tensor = network(image)
+        return logits
+
+    return call
+
+
+def step_of(network: nn.Module, image: Tensor, labels: Tensor, *, bfloat16: bool) -> Call:
+    """A training step: forward, loss, backward, AdamW."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
+
+    def call() -> None:
+        optimiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = network(image)
+        loss_of(logits, labels).backward()
+        optimiser.step()
+
+    return call
+
+
+def openvino_of(network: nn.Module, image: Tensor, threads: int) -> Call:
+    """MONAI's network converted to OpenVINO, which computes in bfloat16."""
+    import openvino
+
+    with torch.inference_mode():
+        # With a dynamic size its padding of windows comes out wrong.
+        model = openvino.convert_model(network, example_input=image, input=list(image.shape))
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled, array = openvino.Core().compile_model(model, "CPU", settings), image.numpy()
+    return lambda: compiled(array)
+
+
+class Elsewhere:
+    """A process of its own, in which freed memory is given back; it works when it is called, and then only.
+
+    Args:
+        options: of the benchmark.
+        window: of the networks.
+    """
+
+    def __init__(self, options: argparse.Namespace, window: int) -> None:
+        context = get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, options, window), daemon=True)
+        self._process.start()
+
+    def __enter__(self) -> "Elsewhere":
+        self._connection.recv()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+
+    def call(self, name: str) -> Call:
+        """The contender of this name, there."""
+
+        def call() -> None:
+            self._connection.send(name)
+            self._connection.recv()
+
+        return call
+
+
+def serve(connection: Any, options: argparse.Namespace, window: int) -> None:
+    """Call contenders by name for another process, until it ends."""
+    torch.set_num_threads(options.threads)
+    calls = contenders(options, window)[0]
+    connection.send("ready")
+    while True:
+        calls[connection.recv()]()
+        connection.send("done")
+
+
+def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+    """Median seconds of each call; all are called in turn, and the first round does not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+            print(f"{name}: {times[name][-1]:.2f} s", file=sys.stderr)  # noqa: T201
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def contenders(options: argparse.Namespace, window: int) -> tuple[dict[str, Call], nn.Module, Tensor]:
+    """Calls by name, MONAI's network and the image. The forward passes have the same weights."""
+    torch.manual_seed(0)
+    n = options.size
+    image = torch.randn(1, 1, n, n, n)
+    labels = torch.randint(0, options.classes, (1, n, n, n))
+    peer, plain = monai(options, window).eval(), ours(options, window).eval()
+    load_monai(plain, peer.state_dict(), exact=True)
+    adaptive = ours(options, window, mechanisms=True).eval()
+    adaptive.load_state_dict(plain.state_dict(), strict=False)
+    calls: dict[str, Call] = {}
+    for precision, half in ((SINGLE, False), (HALF, True)):
+        calls |= {
+            f"forward: MONAI, {precision}": forward_of(peer, image, bfloat16=half),
+            f"forward: AutoSpine, {precision}": forward_of(plain, image, bfloat16=half),
+            f"forward: AutoSpine with both mechanisms, {precision}": forward_of(
+                adaptive, image, bfloat16=half
+            ),
+        }
+        for name, make in (("MONAI", monai), ("AutoSpine", ours)):
+            step = step_of(make(options, window), image, labels, bfloat16=half)
+            calls[f"training step: {name}, {precision}"] = step
+    return calls, peer, image
+
+
+def measure(options: argparse.Namespace, window: int) -> dict[str, float]:
+    """Seconds of every contender, and the agreement with MONAI, at one window size."""
+    here, peer, image = contenders(options, window)
+    result = {}
+    with Elsewhere(options, window) as there:
+        for kind in ("forward", "training step"):
+            calls = {name: call for name, call in here.items() if name.startswith(f"{kind}: AutoSpine")}
+            if kind == "forward":
+                calls[f"forward: MONAI in OpenVINO, {HALF}"] = openvino_of(peer, image, options.threads)
+            for name in (f"{kind}: MONAI, {SINGLE}", f"{kind}: MONAI, {HALF}"):
+                calls |= {name: there.call(name), f"{name}{KEPT}": here[name]}
+            for name in (f"{kind}: AutoSpine, {SINGLE}", f"{kind}: AutoSpine, {HALF}"):
+                calls[f"{name}{GIVEN_BACK}"] = there.call(name)
+            result |= medians(calls, options.rounds)
+    names = (f"MONAI, {SINGLE}", f"AutoSpine, {HALF}", f"AutoSpine, {SINGLE}")
+    exact, half, single = (here[f"forward: {name}"]() for name in names)
+    result["agreement"] = (exact.argmax(1) == half.argmax(1)).float().mean().item()
+    result["difference"] = ((single - exact).norm() / exact.norm()).item()
+    return result
+
+
+def trained_agreement(options: argparse.Namespace) -> tuple[float, float]:
+    """Agreement with MONAI on an unseen phantom after a short training, and the mean Dice it has reached."""
+    torch.manual_seed(0)
+    network = ours(options, 7)
+    *training, unseen = [phantom(seed) for seed in range(5)]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(options.training_steps):
+        which = int(torch.randint(0, len(training), (), generator=generator))
+        image, labels = crop(*training[which], TRAINING_EDGE, generator)
+        optimiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(image)
+        loss_of(logits, labels).backward()
+        optimiser.step()
+    peer = monai(options, 7).eval()
+    peer.load_state_dict(as_monai(network))
+    image, labels = crop(*unseen, options.size, generator)
+    exact = forward_of(peer, image, bfloat16=False)().argmax(1)
+    half = forward_of(network.eval(), image, bfloat16=True)().argmax(1)
+    return (exact == half).float().mean().item(), mean_dice(half, labels)
+
+
+def phantom(seed: int) -> tuple[Tensor, Tensor]:
+    """A lumbar CT: intensities about -1 to 3, and the indices of its structures."""
+    settings = PhantomSettings(spacing_mm=(2.0, 2.0, 2.0), contrast="CT", region="lumbar")
+    drawn = generate(settings, seed)
+    image = torch.from_numpy(np.asarray(drawn.image, np.float32).clip(-250, 750) / 250)
+    return image, torch.from_numpy(by_structure(drawn.labels).astype(np.int64))
+
+
+def mean_dice(predicted: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that there are, background left out."""
+    scores = []
+    for index in labels.unique()[1:]:
+        one, other = predicted == index, labels == index
+        scores.append(2 * float((one & other).sum()) / float(one.sum() + other.sum()))
+    return statistics.mean(scores)
+
+
+def crop(image: Tensor, labels: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A cube about a random foreground voxel, padded where the volume is smaller."""
+    places = labels.nonzero()
+    centre = places[int(torch.randint(0, len(places), (), generator=generator))]
+    low = image.min().item()
+    image, labels = F.pad(image, (n,) * 6, value=low), F.pad(labels, (n,) * 6)
+    start = [int(c) + n - n // 2 for c in centre]
+    cut = tuple(slice(a, a + n) for a in start)
+    return image[cut][None, None].contiguous(), labels[cut][None].contiguous()
+
+
+def peak_bytes(options: argparse.Namespace, name: str) -> int:
+    """Bytes by which two training steps raise the resident memory of a process of their own."""
+    command = [sys.executable, __file__, "--memory-of", name]
+    for option in ("size", "feature_size", "classes", "threads"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def print_peak(options: argparse.Namespace) -> None:
+    """Run two training steps of one contender and print by how many bytes they have raised the memory."""
+    network = monai(options, 7) if options.memory_of.startswith("MONAI") else ours(options, 7)
+    if isinstance(network, AdaptiveSwinUNETR):
+        reuse_freed_memory()
+    before = psutil.Process().memory_info().rss - 4 * sum(p.numel() for p in network.parameters())
+    n = options.size
+    labels = torch.randint(0, options.classes, (1, n, n, n))
+    step = step_of(network, torch.randn(1, 1, n, n, n), labels, bfloat16="bfloat16" in options.memory_of)
+    step()
+    step()
+    # Not getrusage: its peak outlives exec, so that it may be the parent's.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    print(peak - before)  # noqa: T201
+
+
+def ratios(times: dict[str, float], memory: dict[str, int]) -> dict[str, float]:
+    """The figures of merit: how many times faster, share of memory, share of time added.
+
+    Each contender is taken as its users run it: PyTorch gives freed memory back, AutoSpine keeps it. Where
+    both keep it, or both give it back, the name says so.
+    """
+    single, half = f"MONAI, {SINGLE}", f"MONAI, {HALF}"
+
+    def ratio(kind: str, peer: str, own: str = HALF, back: str = "") -> float:
+        return times[f"{kind}: {peer}"] / times[f"{kind}: AutoSpine, {own}{back}"]
+
+    def compared(peers: str, back: str) -> dict[str, float]:
+        return {
+            "forward_bf16_vs_monai_fp32": ratio("forward", f"{single}{peers}", HALF, back),
+            "forward_bf16_vs_monai_bf16": ratio("forward", f"{half}{peers}", HALF, back),
+            "forward_fp32_vs_monai_fp32": ratio("forward", f"{single}{peers}", SINGLE, back),
+            "train_vs_monai_fp32": ratio("training step", f"{single}{peers}", HALF, back),
+            "train_vs_monai_bf16": ratio("training step", f"{half}{peers}", HALF, back),
+        }
+
+    mechanisms = times[f"forward: AutoSpine with both mechanisms, {HALF}"]
+    alike = {f"{name}_memory_kept": value for name, value in compared(KEPT, "").items()}
+    alike |= {f"{name}_memory_given_back": value for name, value in compared("", GIVEN_BACK).items()}
+    return {
+        **compared("", ""),
+        "forward_bf16_vs_openvino_bf16": ratio("forward", f"MONAI in OpenVINO, {HALF}"),
+        "train_memory_ratio": memory[f"AutoSpine, {HALF}"] / memory[single],
+        "mechanisms_overhead": mechanisms / times[f"forward: AutoSpine, {HALF}"] - 1,
+        "argmax_agreement": times["agreement"],
+        **alike,
+    }
+
+
+def table(
+    measured: dict[int, dict[str, float]], memory: dict[str, int], merits: dict[str, float], setting: str
+) -> str:
+    """The Markdown of all that was measured."""
+    windows = list(measured)
+    lines = [setting, "", "| seconds, medians | " + " | ".join(f"window {w}" for w in windows) + " |"]
+    lines.append("|---|" + "--:|" * len(windows))
+    for name in measured[windows[0]]:
+        if ": " in name:
+            cells = " | ".join(f"{measured[w][name]:.2f}" for w in windows)
+            lines.append(f"| {name} | {cells} |")
+    lines += ["", "| peak memory of a training step, window 7 | GB |", "|---|--:|"]
+    lines += [f"| {name} | {value / 1e9:.2f} |" for name, value in memory.items()]
+    lines += ["", "| window 7 | |", "|---|--:|"]
+    lines += [f"| `{name}` | {value:.4g} |" for name, value in merits.items()]
+    return "\n".join(lines)
+
+
+def write(path: Path, text: str) -> None:
+    """Put the text between the marks of the file."""
+    before, _, after = path.read_text(encoding="utf-8").split(MARK)
+    path.write_text(f"{before}{MARK}\n\n{text}\n\n{MARK}{after}", encoding="utf-8")
+
+
+def processor() -> str:
+    """The processor's name and whether it multiplies bfloat16."""
+    facts = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in facts.splitlines() if line.startswith("model name")]
+    kinds = [kind for kind in ("amx_bf16", "avx512_bf16") if kind in facts]
+    return f"{names[0] if names else platform.processor()} ({', '.join(kinds) or 'no bfloat16 products'})"
 
 
 def main() -> None:
-    """Print medians in milliseconds and the ratio to the naive composition."""
+    """Measure, write the table, print the figures of merit as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("size", 64), ("feature-size", 16), ("window", 4), ("rounds", 9), ("threads", 2)):
+    for name, default in (
+        ("size", 96),
+        ("feature-size", 24),
+        ("classes", 14),
+        ("rounds", 5),
+        ("threads", 2),
+        ("training-steps", 150),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--windows", type=int, nargs="+", default=[7, 6], help="the first is reported")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
-    f, n = options.feature_size, options.size
-    heads = tuple(max(f // 8, 1) * 2**i for i in range(4))
-    shared = {"feature_size": f, "num_heads": heads, "window_size": options.window}
-    kernels = ((2, 2, 2), (4, 4, 4), (6, 6, 6))
-    adaptive = {"fusion": FusionSettings(kernel_sizes=kernels), "attention": AttentionSettings()}
-    networks: dict[str, nn.Module] = {"naive, float32": NaiveSwinUNETR(f, options.window, heads)}
-    for name, parts in (("plain", {}), ("adaptive", adaptive)):
-        for dtype in (torch.float32, torch.bfloat16):
-            network = AdaptiveSwinUNETR(1, CLASSES, **shared, **parts)
-            network.compute_dtype = dtype
-            networks[f"{name}, {str(dtype).removeprefix('torch.')}"] = network
-    image, labels = torch.randn(1, 1, n, n, n), torch.randint(0, CLASSES, (1, n, n, n))
-    forward: dict[str, list[float]] = {name: [] for name in networks}
-    step: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(options.rounds + 1):
-        for name, network in networks.items():
-            with torch.no_grad():
-                forward[name].append(milliseconds(lambda net=network: net(image)))
-            step[name].append(milliseconds(lambda net=network: loss_of(net(image), labels).backward()))
-            network.zero_grad()
-    reference = "naive, float32"
-    for title, times in (("forward", forward), ("training step", step)):
-        medians = {name: statistics.median(values[1:]) for name, values in times.items()}
-        for name, median in medians.items():
-            print(  # noqa: T201
-                f"{title:14s} {name:20s} {median:8.0f} ms  x{medians[reference] / median:.2f}"
-            )
+    if options.memory_of:
+        print_peak(options)
+        return
+    reuse_freed_memory()  # as AutoSpine's commands do
+    measured = {window: measure(options, window) for window in options.windows}
+    names = [f"{name}, {precision}" for name in ("MONAI", "AutoSpine") for precision in (SINGLE, HALF)]
+    memory = {name: peak_bytes(options, name) for name in names}
+    first = measured[options.windows[0]]
+    agreement, dice = trained_agreement(options)
+    merits = ratios(first, memory) | {
+        "argmax_agreement_trained": agreement,
+        "trained_dice": dice,
+        "float32_difference": first["difference"],
+    }
+    setting = (
+        f"{date.today()}, {processor()}, {options.threads} threads; Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in ("torch", "monai", "openvino"))
+        + f". One channel, {options.classes} classes, {options.size}³, feature size {options.feature_size}, "
+        f"blocks of the first version; medians of {options.rounds} rounds."
+    )
+    if options.write:
+        write(options.write, table(measured, memory, merits, setting))
+    print(json.dumps({name: round(value, 4) for name, value in merits.items()}))  # noqa: T201
 
 
 if __name__ == "__main__":
