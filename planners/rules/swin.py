@@ -1,0 +1,81 @@
+"""The Swin UNETR: strides, windows, heads and fusion kernels."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+
+from autospine.types import Shape3, Vector3
+from planners.rules.sizes import SPARE
+
+LEVELS = 5
+"""Times that the network may halve its grid: the patch embedding and four mergings."""
+
+LARGEST_KERNEL = 8
+"""Largest fusion kernel in voxels; beyond it the coarser stages see further for less."""
+
+
+def strides(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str]:
+    """Strides of the five levels: an axis is halved while it is among the finest and long enough.
+
+    An axis waits while its spacing is twice that of the finest axis or more, and stops when fewer than
+    four voxels (to within `SPARE`) are left, so that at least two remain at the bottom.
+    """
+    spacing, size = list(spacing_mm), [float(n) for n in shape]
+    levels = []
+    for _ in range(LEVELS):
+        long = [axis for axis in range(3) if size[axis] >= 4 * (1 - SPARE)]
+        finest = min((spacing[axis] for axis in long), default=0.0)
+        stride = [2 if axis in long and spacing[axis] < 2 * finest else 1 for axis in range(3)]
+        spacing = [d * k for d, k in zip(spacing, stride, strict=True)]
+        size = [n / k for n, k in zip(size, stride, strict=True)]
+        levels.append((stride[0], stride[1], stride[2]))
+    return tuple(levels), "halve the axes finer than twice the finest, while four voxels are left"
+
+
+def token_grids(patch: Shape3, strides: Sequence[Shape3]) -> tuple[Shape3, ...]:
+    """Token grids of the four Swin stages: after the embedding and after each merging but the last."""
+    grids, size = [], list(patch)
+    for stride in strides[:-1]:
+        size = [n // k for n, k in zip(size, stride, strict=True)]
+        grids.append((size[0], size[1], size[2]))
+    return tuple(grids)
+
+
+def windows(grids: Sequence[Shape3], largest: int) -> tuple[tuple[Shape3, ...], str]:
+    """For each stage and axis the largest window up to `largest` that tiles the token grid exactly."""
+    chosen = []
+    for grid in grids:
+        sides = [max(w for w in range(1, min(largest, n) + 1) if n % w == 0) for n in grid]
+        chosen.append((sides[0], sides[1], sides[2]))
+    return tuple(chosen), f"largest divisor of the token grid up to {largest}, so that no window is padded"
+
+
+def heads(feature_size: int) -> tuple[int, int, int, int]:
+    """Attention heads per stage: heads of 16 channels from 24 on (Swin UNETR's at 48), of 8 below."""
+    first = 3 if feature_size % 24 == 0 else 2
+    return first, 2 * first, 4 * first, 8 * first
+
+
+def fusion_kernels(
+    spacing_mm: Vector3, stride: Shape3, thicknesses_mm: Sequence[float]
+) -> tuple[tuple[Shape3, ...], str]:
+    """Kernels of the multi-scale fusion: the embedding's own, and one as wide as each typical thickness.
+
+    An axis of spacing d and stride k takes `k + 2 m` voxels, the smallest that spans the thickness, at
+    most `LARGEST_KERNEL`; equal kernels collapse.
+    """
+    kernels = [stride]
+    widths: list[float] = []
+    if len(thicknesses_mm):
+        widths = sorted({float(width) for width in np.percentile(thicknesses_mm, [10, 50, 90])})
+    for width in widths:
+        sides = [
+            min(k + 2 * max(0, ceil((width / d - k) / 2)), LARGEST_KERNEL - (LARGEST_KERNEL - k) % 2)
+            for d, k in zip(spacing_mm, stride, strict=True)
+        ]
+        kernel = (sides[0], sides[1], sides[2])
+        if kernel not in kernels:
+            kernels.append(kernel)
+    spans = ", ".join(f"{width:.0f}" for width in widths)
+    return tuple(kernels), f"the embedding's own, then wide enough for structures of {spans} mm"
