@@ -88,13 +88,24 @@ def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
 
 
 def fold_cases(
-    dataset: Dataset, modalities: Mapping[str, str], classes: Mapping[str, frozenset[int]]
+    dataset: Dataset,
+    modalities: Mapping[str, str],
+    classes: Mapping[str, frozenset[int]],
+    duplicates: Sequence[Sequence[str]] = (),
 ) -> list[FoldCase]:
-    """What the split of a dataset goes by, from its measured modalities and classes per case."""
+    """What the split of a dataset goes by, from what was measured on it.
+
+    Args:
+        dataset: its cases, with their subjects and sites.
+        modalities: by case.
+        classes: those that occur, by case.
+        duplicates: groups of cases that show one image; they count as one subject.
+    """
+    subjects = _joined({case.name: case.subject for case in dataset.cases}, duplicates)
     return [
         FoldCase(
             name=case.name,
-            subject=case.subject,
+            subject=subjects[case.name],
             stratum=(modalities[case.name], case.site or ""),
             classes=classes[case.name],
         )
@@ -152,6 +163,21 @@ def classes_missing(folds: Sequence[Fold], cases: Sequence[FoldCase]) -> dict[st
         for fold in folds
     }
     return {name: missing for name, missing in lacking.items() if missing}
+
+
+def separated(folds: Sequence[Fold], duplicates: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """The groups of cases that are validated in more than one fold."""
+    where = {name: fold.name for fold in folds for name in fold.validation}
+    return tuple(tuple(group) for group in duplicates if len({where[name] for name in group}) > 1)
+
+
+def _joined(subjects: Mapping[str, str], duplicates: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Subject by case, where those that share an image have become one."""
+    now = {subject: subject for subject in subjects.values()}
+    for group in duplicates:
+        linked = {now[subjects[name]] for name in group}
+        now = {subject: min(linked) if name in linked else name for subject, name in now.items()}
+    return {name: now[subject] for name, subject in subjects.items()}
 
 
 def _cost(fold: Sequence[FoldCase], own: Sequence[FoldCase], held: Counter[int]) -> tuple[float, ...]:

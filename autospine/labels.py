@@ -3,10 +3,11 @@
 The integers of vertebrae live here alone; everywhere else a vertebra goes by its name.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -40,6 +41,9 @@ DISC_OFFSET = 100
 
 IGNORE_INDEX = 255
 """How voxels without a statement are stored: neither learnt from nor scored."""
+
+_SIDE_WORD = re.compile(r"(?:(?<![a-z])(?:left|right)|Left|Right)(?![a-z])|(?<![A-Z])(?:LEFT|RIGHT)(?![A-Z])")
+_SIDE_LETTER = re.compile(r"(?<=[_\-. ])[lrLR]$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +181,33 @@ def parse_labels(
         regions=regions,
         ignore=ignore,
     )
+
+
+class SidePairs(NamedTuple):
+    """Which classes change places in a mirror, as positions in a list of names."""
+
+    pairs: tuple[tuple[int, int], ...]
+    """Left and right of the same name."""
+
+    single: tuple[int, ...]
+    """Named left or right, without a counterpart."""
+
+
+def side_pairs(names: Sequence[str]) -> SidePairs:
+    """Pair classes that are each other's mirror image by their names.
+
+    `left` and `right` as words (`rib_left_4`, `Costal Process Right`, `hipLeft`), or `l` and `r` as the last
+    word (`hip_l`) where both are there: alone they may mean something else.
+    """
+    sided: dict[tuple[str, bool], dict[str, int]] = {}
+    for index, name in enumerate(names):
+        word = _SIDE_WORD.search(name)
+        if match := word or _SIDE_LETTER.search(name):
+            rest = f"{name[: match.start()]}*{name[match.end() :]}".lower()
+            sided.setdefault((rest, word is not None), {})[match[0][0].lower()] = index
+    pairs = [(found["l"], found["r"]) for found in sided.values() if len(found) == 2]
+    single = [i for (_, word), found in sided.items() if word and len(found) == 1 for i in found.values()]
+    return SidePairs(pairs=tuple(pairs), single=tuple(single))
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

@@ -26,7 +26,7 @@ from autospine.errors import (
     WorkspaceError,
 )
 from autospine.evaluation import Evaluation, evaluate_folder
-from autospine.fingerprint import Fingerprint, dataset_key, measure
+from autospine.fingerprint import Fingerprint, dataset_key, measure, warnings
 from autospine.folds import (
     FOLDS,
     FULL,
@@ -36,6 +36,7 @@ from autospine.folds import (
     full_fold,
     make_folds,
     read_folds,
+    separated,
     write_folds,
 )
 from autospine.hardware import bfloat16_pays, cores, memory_budget
@@ -84,16 +85,25 @@ def check(location: DatasetLocation) -> Report:
     return report
 
 
-def fingerprint(location: DatasetLocation) -> tuple[Dataset, Fingerprint]:
-    """Verify and measure a dataset; writes `fingerprint.json`.
+def fingerprint(location: DatasetLocation, workers: int | None = None) -> tuple[Dataset, Fingerprint]:
+    """Verify and measure a dataset; writes `fingerprint.json`, unless the one there is of the same files.
+
+    Args:
+        location: a raw dataset.
+        workers: cases that are measured at the same time.
 
     Raises:
         DatasetError: listing every fault of every case.
     """
     report = check(location)
     report.raise_if_bad()
-    measured = measure(report.dataset)
-    write_json(location.preprocessed / FINGERPRINT, measured)
+    try:
+        measured = _fresh_fingerprint(location, report.dataset)
+    except (WorkspaceError, FormatError):
+        measured = measure(report.dataset, workers)
+        write_json(location.preprocessed / FINGERPRINT, measured)
+    for warning in warnings(measured):
+        logger.warning("%s", warning)
     return report.dataset, measured
 
 
@@ -453,10 +463,16 @@ def _split(location: DatasetLocation, dataset: Dataset, measured: Fingerprint) -
             case.name: frozenset(index for index, voxels in enumerate(case.class_voxels) if voxels)
             for case in measured.cases
         },
+        measured.duplicates,
     )
     if path.is_file():
         try:
-            read_folds(path, dataset)
+            for group in separated(read_folds(path, dataset), measured.duplicates):
+                logger.warning(
+                    "%s validates %s in different folds although they show the same image; "
+                    "mend the file, or delete it and plan again",
+                    *(path, ", ".join(group)),
+                )
             return
         except FormatError as error:
             logger.warning("folds.json does not fit the dataset any more and is made anew: %s", error)

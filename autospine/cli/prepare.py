@@ -1,6 +1,8 @@
 """Commands from the raw dataset to stored cases."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from autospine.cli import options
 from autospine.cli.app import app
@@ -50,7 +52,7 @@ def plan_and_preprocess(
         checkpointing,
     )
     location = Workspace.locate(workspace).find_dataset(dataset)
-    fingerprint(dataset, workspace)
+    fingerprint(dataset, workspace, workers)
     _plan(location, memory, overrides, device)
     preprocess(dataset, workspace, configuration, workers)
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
@@ -70,14 +72,27 @@ def verify(dataset: options.DatasetName, workspace: options.Workspace = None) ->
 
 
 @app.command(rich_help_panel="Train, step by step")
-def fingerprint(dataset: options.DatasetName, workspace: options.Workspace = None) -> None:
-    """Verify and measure a dataset: spacings, sizes, intensities, classes."""
+def fingerprint(
+    dataset: options.DatasetName,
+    workspace: options.Workspace = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "-j",
+            min=1,
+            help="Cases measured at the same time; by default one per core, at most 4.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Verify and measure a dataset: spacings, sizes, noise, intensities, classes, duplicates."""
     from autospine import pipeline
     from autospine.cli.screen import show_fingerprint
     from autospine.workspace import Workspace
 
     location = Workspace.locate(workspace).find_dataset(dataset)
-    _, measured = pipeline.fingerprint(location)
+    _, measured = pipeline.fingerprint(location, workers)
     show_fingerprint(measured)
     say(f"written: {location.preprocessed / pipeline.FINGERPRINT}")
 

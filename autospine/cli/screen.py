@@ -1,5 +1,6 @@
 """What the commands show: results on standard output, as tables where they are tables."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from autospine.evaluation import Evaluation
-    from autospine.fingerprint import Fingerprint
+    from autospine.fingerprint import Fingerprint, Summary
     from autospine.plan import Plan
 
 
@@ -33,30 +34,98 @@ def show_plan(plan: "Plan") -> None:
 
 
 def show_fingerprint(fingerprint: "Fingerprint") -> None:
-    """What was measured, case by case and class by class."""
-    table = Table(
-        title=f"Fingerprint of {fingerprint.dataset}", title_justify="left", box=None, pad_edge=False
-    )
-    for name in ("case", "modality", "site", "voxels S P L", "spacing mm", "foreground"):
-        table.add_column(name, no_wrap=name != "site", overflow="fold")
+    """What was measured: case by case, by modality and site, and class by class."""
+    from autospine.fingerprint import summarise
+
+    say(f"Fingerprint of {fingerprint.dataset}", "italic")
+    groups = summarise(fingerprint)
+    for table in (
+        _cases_table(fingerprint),
+        _groups_table(groups),
+        _intensities_table(groups),
+        _classes_table(fingerprint),
+    ):
+        _console().print(table)
+    for left, right in fingerprint.side_pairs:
+        say(f"left and right: {left}, {right}")
+    for names in fingerprint.duplicates:
+        say(f"the same image, or nearly so: {', '.join(names)}")
+
+
+def _cases_table(fingerprint: "Fingerprint") -> Table:
+    table = _table("case", "modality", "site", "voxels S P L", "spacing mm", "spine mm")
     for case in fingerprint.cases:
-        voxels = case.shape[0] * case.shape[1] * case.shape[2]
         table.add_row(
             escape(case.name),
             case.modality,
             escape(case.site or ""),
             " ".join(str(n) for n in case.shape),
             " ".join(f"{d:.2f}" for d in case.spacing_mm),
-            f"{100 * sum(case.class_voxels) / voxels:.1f} %",
+            f"{case.spine_mm:.0f}",
         )
-    _console().print(table)
-    classes = Table(box=None, pad_edge=False)
-    for name in ("class", "cases", "volume ml", "thickness mm"):
-        classes.add_column(name, justify="left" if name == "class" else "right")
+    return table
+
+
+def _groups_table(groups: Sequence["Summary"]) -> Table:
+    """Medians over the cases of each modality and site."""
+    table = _table("median of", "cases", "spacing mm", "size mm", "anisotropy", "noise")
+    for group in groups:
+        table.add_row(
+            _group_name(group),
+            str(group.cases),
+            " ".join(f"{d.median:.2f}" for d in group.spacing_mm),
+            " ".join(f"{n.median:.0f}" for n in group.size_mm),
+            f"{group.anisotropy.median:.1f}",
+            "" if group.noise is None else _noise(group.modality, group.noise.median),
+        )
+    return table
+
+
+def _intensities_table(groups: Sequence["Summary"]) -> Table:
+    table = _table("foreground of", "mean", "std", "0.5 %", "25 %", "50 %", "75 %", "99.5 %")
+    for group in groups:
+        if (facts := group.intensities) is not None:
+            values = (
+                *(facts.mean, facts.std, facts.percentile_00_5, facts.percentile_25),
+                *(facts.median, facts.percentile_75, facts.percentile_99_5),
+            )
+            table.add_row(_group_name(group), *(f"{value:.0f}" for value in values))
+    return table
+
+
+def _group_name(group: "Summary") -> str:
+    return group.modality if group.site is None else escape(f"{group.modality} {group.site}")
+
+
+def _noise(modality: str, level: float) -> str:
+    return f"{level:.0f} HU" if modality == "CT" else f"{100 * level:.1f} %"
+
+
+def _classes_table(fingerprint: "Fingerprint") -> Table:
+    """Medians over the cases; of the local thickness its 10th, 50th and 90th percentile."""
+    table = _table("class", "cases", "volume ml", "pieces", "extent mm", "thickness mm", "local mm")
     for facts in fingerprint.classes:
-        thickness = "" if facts.thickness_mm is None else f"{facts.thickness_mm:.1f}"
-        classes.add_row(escape(facts.name), str(facts.cases), f"{facts.volume_ml:.1f}", thickness)
-    _console().print(classes)
+        local = facts.local_thickness_mm
+        table.add_row(
+            escape(facts.name),
+            str(facts.cases),
+            f"{facts.volume_ml:.1f}",
+            "" if facts.components is None else f"{facts.components:g}",
+            "" if facts.extent_mm is None else " ".join(f"{n:.0f}" for n in facts.extent_mm),
+            "" if facts.thickness_mm is None else f"{facts.thickness_mm:.1f}",
+            "" if local is None else f"{local.p10:.0f} {local.p50:.0f} {local.p90:.0f}",
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """A plain table: words to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        long = name in ("site", "median of", "foreground of")
+        words = long or name in ("case", "modality", "class")
+        table.add_column(name, justify="left" if words else "right", no_wrap=not long, overflow="fold")
+    return table
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

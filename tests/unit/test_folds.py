@@ -18,6 +18,7 @@ from autospine.folds import (
     full_fold,
     make_folds,
     read_folds,
+    separated,
     write_folds,
 )
 
@@ -137,6 +138,19 @@ def test_a_dataset_is_split_by_what_was_measured(dataset: Dataset):
     )
     assert cases[0] == FoldCase(name="a", subject="p", stratum=("CT", "x"), classes=frozenset({1}))
     assert Counter(len(fold.validation) for fold in make_folds(cases)) == {2: 1, 1: 4}
+
+
+def test_cases_that_show_one_image_count_as_one_subject(dataset: Dataset):
+    modalities, classes = dict.fromkeys("abcdef", "CT"), dict.fromkeys("abcdef", frozenset({1}))
+    # a and b are of one patient; d links c to that patient.
+    cases = fold_cases(dataset, modalities, classes, [("b", "d"), ("c", "d"), ("e", "f")])
+    groups: dict[str, set[str]] = {}
+    for case in cases:
+        groups.setdefault(case.subject, set()).add(case.name)
+    assert sorted(map(sorted, groups.values())) == [["a", "b", "c", "d"], ["e", "f"]]
+    folds = make_folds(cases, 2)
+    assert separated(folds, [("b", "d"), ("e", "f")]) == ()
+    assert separated(folds, [("a", "e"), ("e", "f")]) == (("a", "e"),)
 
 
 def test_the_full_fold_trains_on_everything(dataset: Dataset):

@@ -5,11 +5,28 @@ from pathlib import Path
 import numpy as np
 
 from autospine.dataset import Dataset
-from autospine.fingerprint import FORMAT_VERSION, CaseFacts, ClassFacts, Fingerprint, IntensityFacts
+from autospine.fingerprint import (
+    FORMAT_VERSION,
+    CaseFacts,
+    ClassFacts,
+    Fingerprint,
+    IntensityFacts,
+    Percentiles,
+    StructureFacts,
+)
 from autospine.labels import LabelSpace, parse_labels
 
 CT = IntensityFacts(
-    cases=1, mean=310.0, std=220.0, percentile_00_5=-110.0, median=280.0, percentile_99_5=1150.0
+    cases=1,
+    mean=310.0,
+    std=220.0,
+    percentile_00_5=-110.0,
+    percentile_05=10.0,
+    percentile_25=150.0,
+    median=280.0,
+    percentile_75=430.0,
+    percentile_95=740.0,
+    percentile_99_5=1150.0,
 )
 
 
@@ -29,6 +46,17 @@ def dataset(labels: LabelSpace, channels=("CT",), name="Dataset001_Facts") -> Da
     )
 
 
+def structure(shape, spacing, thickness_mm) -> StructureFacts:
+    """A plate of one piece through the whole field of view."""
+    return StructureFacts(
+        voxels=int(np.prod(shape)) // 50,
+        components=1,
+        extent_mm=tuple(float(n * d) for n, d in zip(shape, spacing, strict=True)),
+        thickness_mm=thickness_mm,
+        local_thickness_mm=Percentiles(p10=thickness_mm, p50=thickness_mm, p90=thickness_mm),
+    )
+
+
 def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", names=None) -> Fingerprint:
     """From (shape, spacing) of each case and the thickness of each class, None for one that never occurs."""
     return Fingerprint(
@@ -40,10 +68,12 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
                 name=f"case {i}",
                 modality=modality,
                 site=None,
+                subject=f"case {i}",
                 shape=tuple(shape),
                 spacing_mm=tuple(map(float, spacing)),
-                class_voxels=tuple(0 if t is None else int(np.prod(shape)) // 50 for t in thicknesses_mm),
-                class_thickness_mm=tuple(thicknesses_mm),
+                structures=tuple(t and structure(shape, spacing, t) for t in thicknesses_mm),
+                spine_mm=float(shape[0] * spacing[0]),
+                noise=None,
                 repairs=(),
             )
             for i, (shape, spacing) in enumerate(cases)
@@ -53,9 +83,14 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
                 name=names[i] if names else f"class {i + 1}",
                 cases=0 if t is None else len(cases),
                 volume_ml=10.0,
+                components=None if t is None else 1.0,
+                extent_mm=None if t is None else (t, t, t),
                 thickness_mm=t,
+                local_thickness_mm=t and Percentiles(p10=t, p50=t, p90=t),
             )
             for i, t in enumerate(thicknesses_mm)
         ),
         intensities={"CT": CT} if modality == "CT" else {},
+        sites=(),
+        duplicates=(),
     )
