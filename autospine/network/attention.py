@@ -46,9 +46,9 @@ class AttentionSettings:
         """Check the ranges."""
         if not (self.saliency_bound > 0 and 0 < self.temperature_bound <= 1 and self.gradient_sigma_mm > 0):
             raise PlanError(
-                "Expected a positive saliency bound, a temperature bound in (0, 1] and a positive gradient "
+                "expected a positive saliency bound, a temperature bound in (0, 1] and a positive gradient "
                 f"sigma, found {self.saliency_bound}, {self.temperature_bound} and {self.gradient_sigma_mm}; "
-                "correct the attention settings."
+                "correct the attention settings"
             )
 
 
@@ -194,6 +194,8 @@ class WindowAttention(nn.Module):
         def gather(table: Tensor) -> Tensor:
             index = relative_position_index(window, self.window, table.device, self.legacy_bias_slice)
             n = window[0] * window[1] * window[2]
+            # Softmax ignores what all biases of a head have in common; half precision would round it in.
+            table = table - table.mean(0)
             return table.t().index_select(1, index).view(self.heads, n, n)
 
         return self._known_bias(gather, self.bias_table, window)

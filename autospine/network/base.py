@@ -1,15 +1,17 @@
 """What the compared networks share: checks of the image, and the number format of a pass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.utils.checkpoint import checkpoint
 
-from autospine.errors import PlanError
+from autospine.errors import ImageError, PlanError
 from autospine.types import ImageBatch, LogitBatch, Shape3
 
 
@@ -40,9 +42,10 @@ class SegmentationNetwork(nn.Module, ABC):
 
         Raises:
             PlanError: If the image's channels or size do not fit.
+            ImageError: If an intensity is not finite; looked for on a CPU, outside of compiled graphs.
         """
-        check_image(image, self.in_channels, self.divisor)
-        dtype = self.compute_dtype or pass_dtype(image, next(self.parameters()).dtype)
+        self.check(image)
+        dtype = self.dtype_for(image)
         with without_autocast(image.device.type):
             return self.logits(image.to(dtype))
 
@@ -50,7 +53,15 @@ class SegmentationNetwork(nn.Module, ABC):
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
 
-    def run(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def check(self, image: ImageBatch) -> None:
+        """Refuse an image that the network cannot take; see `forward`."""
+        check_image(image, self.in_channels, self.divisor)
+
+    def dtype_for(self, image: ImageBatch) -> torch.dtype:
+        """Return the number format of a pass."""
+        return self.compute_dtype or pass_dtype(image, next(self.parameters()).dtype)
+
+    def run(self, stage: Callable[..., Tensor], *inputs: Any) -> Tensor:
         """Return a stage's output, recomputed in the backward pass if checkpointing is on."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(stage, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
@@ -62,6 +73,8 @@ def check_image(image: Tensor, in_channels: int, divisor: Shape3) -> None:
 
     Raises:
         PlanError: If its axes, channels or size do not fit.
+        ImageError: If an intensity is not finite. Looked for on a CPU only, where it costs no waiting, and
+            outside of compiled graphs.
     """
     if image.ndim != 5 or image.shape[1] != in_channels:
         raise PlanError(
@@ -72,6 +85,12 @@ def check_image(image: Tensor, in_channels: int, divisor: Shape3) -> None:
         raise PlanError(
             f"expected image axes (S, P, L) to be multiples of {divisor}, found {tuple(image.shape[2:])}; "
             "pad the patch or change the strides"
+        )
+    looked_at = image.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked_at and not bool(torch.isfinite(image.sum(dtype=torch.float64))):
+        raise ImageError(
+            "expected finite intensities, found NaN or infinity in the network's input; "
+            "mend the image or its normalisation"
         )
 
 
@@ -88,3 +107,9 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
     if is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def product(strides: Sequence[Shape3]) -> Shape3:
+    """Return the product of the strides of each axis."""
+    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
+    return s, p, left

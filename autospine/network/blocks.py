@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
     def entry_weights(self) -> tuple[Float[Tensor, "D 3 3 3 C"], Float[Tensor, "D C"]]:
         """Return the weights of the first convolution and of the shortcut, where channels change."""
         if self.conv3 is None:
-            raise ValueError("Expected a block that changes channels, found one that keeps them.")
+            raise ValueError("expected a block that changes channels, found one that keeps them")
         return self.conv1.weight, self.conv3.weight.flatten(1)
 
     def finish(
@@ -101,16 +101,15 @@ class UpBlock(nn.Module):
         """Return the feature map at the skip connection's size."""
         if self.stride == (2, 2, 2) and x[..., 0].numel() >= COMPOSED_VOXELS:
             return self._composed(x, skip)
+        # Convolutions of a concatenation are sums of convolutions; the concatenation is never made.
+        conv1, conv3 = self.block.entry_weights()
+        c = skip.shape[-1]
         up = upsample(x, self.transposed, self.stride)
-        out: Tensor = self.block(torch.cat((up, skip), dim=-1))
-        return out
+        first = convolve(up, conv1[..., :c]).add_(convolve(skip, conv1[..., c:]))
+        return self.block.finish(first, linear(up, conv3[:, :c]).add_(linear(skip, conv3[:, c:])))
 
     def _composed(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Return the same without the up-sampled map and the concatenation.
-
-        Convolutions of a concatenation are sums of convolutions, and those of the up-sampled part are
-        composed with the up-sampling.
-        """
+        """Return the same without the up-sampled map: its convolutions are composed with the up-sampling."""
         conv1, conv3 = self.block.entry_weights()
         c = skip.shape[-1]
         first = convolve_upsampled(x, self.transposed, conv1[..., :c]).add_(convolve(skip, conv1[..., c:]))

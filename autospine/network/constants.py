@@ -52,21 +52,26 @@ def _(name: str, numbers: str, device: torch.device) -> list[Tensor]:
 class PerVersion:
     """The last result of a function of a parameter, made again when the parameter has changed.
 
-    It is kept in inference only: training changes the parameter in each step, and needs the gradient.
+    It is kept in inference only. A call that may need gradients forgets it: the step of training that follows
+    changes the parameter, and fused optimisers do so without raising its version.
     """
 
     def __init__(self) -> None:
-        self._key: Hashable = None
-        self._result: Tensor | None = None
+        # One attribute, so that threads see a parameter with its own result.
+        self._known: tuple[Tensor, Hashable, Tensor] | None = None
 
     def __call__(
         self, function: Callable[[Tensor], Tensor], parameter: Tensor, *arguments: Hashable
     ) -> Tensor:
         """Return function(parameter); calls with other arguments are other calls."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or parameter.is_meta:
+        if torch.compiler.is_compiling() or parameter.is_meta or parameter.is_inference():
             return function(parameter)
-        with torch.inference_mode(False), torch.no_grad():
-            key = (parameter.data_ptr(), parameter._version, parameter.dtype, parameter.device, arguments)
-            if self._result is None or key != self._key:
-                self._key, self._result = key, function(parameter)
-            return self._result
+        if torch.is_grad_enabled():
+            self._known = None
+            return function(parameter)
+        key = (parameter.data_ptr(), parameter._version, parameter.dtype, parameter.device, arguments)
+        known = self._known
+        if known is None or known[0] is not parameter or known[1] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                known = self._known = (parameter, key, function(parameter))
+        return known[2]

@@ -48,7 +48,7 @@ def attend(
         layout: The windows, which hold the shift mask.
     """
     on_cpu = qkv.device.type == "cpu"
-    return (_attend_in_cache if on_cpu else _attend_fused)(qkv, factor, saliency, bias, layout)
+    return (attend_in_cache if on_cpu else attend_fused)(qkv, factor, saliency, bias, layout)
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def received_attention(
     return received.view(heads, batch, windows, n).permute(1, 2, 3, 0)
 
 
-def _attend_fused(
+def attend_fused(
     qkv: Tensor, factor: Tensor | float, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
 ) -> Tensor:
     """Return the product by torch's fused kernel, saliency and mask riding in it as extra channels."""
@@ -93,7 +93,7 @@ def _attend_fused(
     return out.transpose(1, 2).unflatten(0, (batch, windows))  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _attend_in_cache(
+def attend_in_cache(
     qkv: Tensor, factor: Tensor | float, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
 ) -> Tensor:
     """Return the product by matrix products of a few windows at a time.

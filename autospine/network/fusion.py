@@ -39,8 +39,8 @@ class FusionSettings:
         """Check the kernel sizes and the choices."""
         if not self.kernel_sizes or min(size for kernel in self.kernel_sizes for size in kernel) < 1:
             raise PlanError(
-                f"Expected fusion kernels of at least 1 voxel per axis, found {self.kernel_sizes}; "
-                "plan the dataset again or correct the kernel sizes."
+                f"expected fusion kernels of at least 1 voxel per axis, found {self.kernel_sizes}; "
+                "plan the dataset again or correct the kernel sizes"
             )
         for name, value, known in (
             ("weighting", self.weighting, get_args(FusionWeighting)),
@@ -48,7 +48,7 @@ class FusionSettings:
         ):
             if value not in known:
                 raise PlanError(
-                    f"Expected a fusion {name} of {', '.join(known)}, found {value!r}; choose one of them."
+                    f"expected a fusion {name} of {', '.join(known)}, found {value!r}; choose one of them"
                 )
 
     @property
@@ -86,8 +86,8 @@ class PatchEmbedding(nn.Module):
         self.weight, self.bias = plain.weight, plain.bias
         if fusion is not None and fusion.kernel_sizes[0] != stride:
             raise PlanError(
-                f"Expected the first fusion kernel to be the embedding's stride {stride}, "
-                f"found {fusion.kernel_sizes[0]}; put the stride first among the kernel sizes."
+                f"expected the first fusion kernel to be the embedding's stride {stride}, "
+                f"found {fusion.kernel_sizes[0]}; put the stride first among the kernel sizes"
             )
         self.is_fused = fusion is not None and fusion.is_in_embedding
         sizes = fusion.kernel_sizes[1:] if fusion is not None and self.is_fused else ()

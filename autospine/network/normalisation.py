@@ -148,9 +148,10 @@ def _folded(x: Tensor) -> tuple[Tensor, int]:
     """Return rows (voxels, C) with several voxels side by side in a row, and their number.
 
     Wide rows fill vector registers, and their columns are short enough for sums in float32 to stay exact to
-    about 1e-6.
+    about 1e-6. At least two rows are left: torch writes NaN into its running variance for a single one, and
+    compilers may merge the tensor that stands for it with others that are equal at first.
     """
-    fold = next(n for n in _FOLDS if x.shape[0] % n == 0)
+    fold = next(n for n in _FOLDS if x.shape[0] % n == 0 and x.shape[0] > n)
     return x.view(-1, fold * x.shape[1]), fold
 
 

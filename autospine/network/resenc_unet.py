@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.errors import PlanError
-from autospine.network.base import SegmentationNetwork
-from autospine.network.unet import NEGATIVE_SLOPE, ConvNorm, Decoder, check_levels, encode, product
+from autospine.network.base import SegmentationNetwork, product
+from autospine.network.unet import NEGATIVE_SLOPE, ConvNorm, Decoder, check_levels, encode
 from autospine.types import Shape3
 
 DECODER_CONVOLUTIONS = 1

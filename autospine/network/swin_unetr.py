@@ -5,17 +5,16 @@ SwinUNETR-V2 (He et al., MICCAI 2023); multi-scale fusion and adaptive attention
 in our own reading, and at their initial values the network is the plain one, number for number.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.amp import is_autocast_available
-from torch.utils.checkpoint import checkpoint
 
-from autospine.errors import ImageError, PlanError
+from autospine.errors import PlanError
 from autospine.network.attention import AttentionMaps, AttentionSettings, KeySaliency
+from autospine.network.base import SegmentationNetwork, product, without_autocast
 from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
 from autospine.network.fusion import FusionSettings, PatchEmbedding, Stem
 from autospine.network.gradient import gradient_magnitude, gradient_pyramid
@@ -26,7 +25,7 @@ from autospine.types import ImageBatch, LogitBatch, Shape3, Vector3
 STAGES = 4
 
 
-class AdaptiveSwinUNETR(nn.Module):
+class AdaptiveSwinUNETR(SegmentationNetwork):
     """Swin Transformer encoder with a convolutional U-Net decoder.
 
     Channels double from stage to stage: f at full and half resolution, then 2f, 4f, 8f, 16f.
@@ -80,19 +79,17 @@ class AdaptiveSwinUNETR(nn.Module):
         drop_path: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__()
         windows = stage_windows(window_size)
-        _check_architecture(feature_size, depths, num_heads, strides, drop_path)
+        _check_numbers(in_channels, out_channels, feature_size, spacing_mm, drop_path)
+        _check_architecture(feature_size, depths, num_heads, strides)
         _check_kinds(attention, merge_order, strides)
-        self.in_channels = in_channels
+        super().__init__(in_channels, product(strides), checkpointing=checkpointing)
         self.strides = tuple(strides)
         self.attention = attention
         self.merge_order = merge_order
         self.windows = windows
         self.clamps_windows = isinstance(window_size, int) or isinstance(window_size[0], int)
         self.spacing_mm = spacing_mm
-        self.checkpointing = checkpointing
-        self.compute_dtype: torch.dtype | None = None
 
         f = feature_size
         self.stem = Stem(in_channels, fusion) if fusion is not None and fusion.has_stem else None
@@ -123,12 +120,6 @@ class AdaptiveSwinUNETR(nn.Module):
         )
         self.head = nn.Linear(f, out_channels)
 
-    @property
-    def divisor(self) -> Shape3:
-        """What each axis of the image must be a multiple of."""
-        s, p, left = (torch.Size(axis).numel() for axis in zip(*self.strides, strict=True))
-        return s, p, left
-
     def forward(self, image: ImageBatch) -> LogitBatch:
         """Return the logits of each class, in the compute dtype.
 
@@ -140,6 +131,10 @@ class AdaptiveSwinUNETR(nn.Module):
             ImageError: If a value is not finite; looked at on a CPU only, where it costs nothing.
         """
         return self._forward(image, None)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of an image in its dtype, from which the gradients are taken too."""
+        return self._logits(x, self._gradients(x), None)
 
     @torch.no_grad()
     def attention_maps(self, image: ImageBatch) -> list[list[AttentionMaps]]:
@@ -167,14 +162,17 @@ class AdaptiveSwinUNETR(nn.Module):
         ]
 
     def _forward(self, image: Tensor, records: list[list[AttentionMaps]] | None) -> Tensor:
-        self._check_image(image)
-        gradients = self._gradients(image)
-        x = image.to(self._resolve_dtype(image))
-        with _without_autocast(image.device.type):
-            if self.stem is not None:
-                x = self._run(self.stem, x)
-            hidden = self._encode(x, gradients, records)
-            return channels_first(self._decode(x, hidden))
+        self.check(image)
+        dtype, gradients = self.dtype_for(image), self._gradients(image)
+        with without_autocast(image.device.type):
+            return self._logits(image.to(dtype), gradients, records)
+
+    def _logits(
+        self, x: Tensor, gradients: list[Tensor] | None, records: list[list[AttentionMaps]] | None
+    ) -> Tensor:
+        if self.stem is not None:
+            x = self.run(self.stem, x)
+        return channels_first(self._decode(x, self._encode(x, gradients, records)))
 
     def _encode(
         self, x: Tensor, gradients: list[Tensor] | None, records: list[list[AttentionMaps]] | None
@@ -185,25 +183,19 @@ class AdaptiveSwinUNETR(nn.Module):
         for i, stage in enumerate(self.stages):
             gradient = None if gradients is None else gradients[i].to(x.dtype)
             record = None if records is None else records[i]
-            tokens = self._run(stage, tokens, gradient, record)
+            tokens = self.run(stage, tokens, gradient, record)
             hidden.append(layer_norm(tokens))
         return hidden
 
     def _decode(self, x: Tensor, hidden: list[Tensor]) -> Tensor:
         """Return the logits, channels last."""
-        skips = [self._run(self.encoders[0], channels_last(x))]
+        skips = [self.run(self.encoders[0], channels_last(x))]
         skips += [encoder(h) for encoder, h in zip(self.encoders[1:], hidden[:3], strict=True)]
         skips.append(hidden[3])
         y = self.bottleneck(hidden[4])
         for i in reversed(range(len(self.decoders))):
-            y = self._run(self.decoders[i], y, skips[i]) if i == 0 else self.decoders[i](y, skips[i])
+            y = self.run(self.decoders[i], y, skips[i]) if i == 0 else self.decoders[i](y, skips[i])
         return linear(y, self.head.weight, self.head.bias)
-
-    def _run(self, module: Callable[..., Tensor], *arguments: Tensor | list[AttentionMaps] | None) -> Tensor:
-        """Return the module's output, recomputed in the backward pass if checkpointing is on."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
-        return module(*arguments)
 
     def _gradients(self, image: Tensor) -> list[Tensor] | None:
         """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
@@ -214,33 +206,11 @@ class AdaptiveSwinUNETR(nn.Module):
         magnitude = gradient_magnitude(image, self.spacing_mm, sigma_mm=self.attention.gradient_sigma_mm)
         return gradient_pyramid(magnitude, self.strides[:STAGES])
 
-    def _resolve_dtype(self, image: Tensor) -> torch.dtype:
-        if self.compute_dtype is not None:
-            return self.compute_dtype
-        kind = image.device.type
-        if is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            return torch.get_autocast_dtype(kind)
-        return self.head.weight.dtype
-
-    def _check_image(self, image: Tensor) -> None:
-        if image.ndim != 5 or image.shape[1] != self.in_channels:
-            raise PlanError(
-                f"Expected an image (B, {self.in_channels}, S, P, L), found shape {tuple(image.shape)}; "
-                "give the channels that the network was built for."
-            )
-        if any(length % d for length, d in zip(image.shape[2:], self.divisor, strict=True)):
-            raise PlanError(
-                f"Expected image axes (S, P, L) to be multiples of {self.divisor}, found "
-                f"{tuple(image.shape[2:])}; pad the patch or change the strides."
-            )
+    def check(self, image: ImageBatch) -> None:
+        """Refuse an image that the network cannot take; see `forward`."""
+        super().check(image)
         if not self.clamps_windows:
             self._check_windows((image.shape[2], image.shape[3], image.shape[4]))
-        looked_at = image.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looked_at and not bool(torch.isfinite(image.sum(dtype=torch.float64))):
-            raise ImageError(
-                "Expected finite intensities, found NaN or infinity in the network's input; mend the image "
-                "or its normalisation."
-            )
 
     def _check_windows(self, size: Shape3) -> None:
         """Refuse windows that were given per stage and are larger than the stage's token grid."""
@@ -249,16 +219,9 @@ class AdaptiveSwinUNETR(nn.Module):
             grid = (grid[0] // stride[0], grid[1] // stride[1], grid[2] // stride[2])
             if any(w > g for w, g in zip(window, grid, strict=True)):
                 raise PlanError(
-                    f"Expected the window of stage {i} to fit its token grid {grid}, found {window} for an "
-                    f"image of {size}; choose a smaller window or a larger patch."
+                    f"expected the window of stage {i} to fit its token grid {grid}, found {window} for an "
+                    f"image of {size}; choose a smaller window or a larger patch"
                 )
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Return a context without autocast; devices that have none, as the meta device, need no context."""
-    if is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
 
 
 def stage_windows(window_size: int | Shape3 | Sequence[Shape3]) -> tuple[Shape3, ...]:
@@ -272,10 +235,26 @@ def stage_windows(window_size: int | Shape3 | Sequence[Shape3]) -> tuple[Shape3,
     triples = [one] * STAGES if one else [tuple(size) for size in sizes if not isinstance(size, int)]
     if len(triples) != STAGES or any(len(t) != 3 or min(t) < 1 for t in triples):
         raise PlanError(
-            f"Expected a window size, a triple, or {STAGES} triples of at least 1 token, found "
-            f"{window_size}; correct the window sizes."
+            f"expected a window size, a triple, or {STAGES} triples of at least 1 token, found "
+            f"{window_size}; correct the window sizes"
         )
     return tuple((t[0], t[1], t[2]) for t in triples)
+
+
+def _check_numbers(
+    in_channels: int, out_channels: int, feature_size: int, spacing_mm: Vector3, drop_path: float
+) -> None:
+    if min(in_channels, out_channels, feature_size) < 1:
+        raise PlanError(
+            f"expected at least one input channel, class and feature, found {in_channels}, {out_channels} "
+            f"and {feature_size}; correct them"
+        )
+    if not all(isfinite(spacing) and spacing > 0 for spacing in spacing_mm):
+        raise PlanError(f"expected a spacing of three positive lengths in mm, found {spacing_mm}; correct it")
+    if not 0.0 <= drop_path < 1.0:
+        raise PlanError(
+            f"expected a drop path probability in [0, 1), found {drop_path}; choose a smaller one."
+        )
 
 
 def _check_architecture(
@@ -283,40 +262,35 @@ def _check_architecture(
     depths: Sequence[int],
     num_heads: Sequence[int],
     strides: Sequence[Shape3],
-    drop_path: float,
 ) -> None:
     if len(depths) != STAGES or len(num_heads) != STAGES or min(depths) < 1 or min(num_heads) < 1:
         raise PlanError(
-            f"Expected {STAGES} positive depths and numbers of heads, found {tuple(depths)} and "
-            f"{tuple(num_heads)}; give one per stage."
+            f"expected {STAGES} positive depths and numbers of heads, found {tuple(depths)} and "
+            f"{tuple(num_heads)}; give one per stage"
         )
     for i, heads in enumerate(num_heads):
         if feature_size * 2**i % heads:
             raise PlanError(
-                f"Expected the heads of stage {i} to divide its {feature_size * 2**i} channels, found "
-                f"{heads}; change num_heads or feature_size."
+                f"expected the heads of stage {i} to divide its {feature_size * 2**i} channels, found "
+                f"{heads}; change num_heads or feature_size"
             )
     if len(strides) != STAGES + 1 or any(len(t) != 3 or not set(t) <= {1, 2} for t in strides):
         raise PlanError(
-            f"Expected {STAGES + 1} stride triples of 1 or 2, found {tuple(strides)}; correct the strides."
-        )
-    if not 0.0 <= drop_path < 1.0:
-        raise PlanError(
-            f"Expected a drop path probability in [0, 1), found {drop_path}; choose a smaller one."
+            f"expected {STAGES + 1} stride triples of 1 or 2, found {tuple(strides)}; correct the strides"
         )
 
 
 def _check_kinds(attention: AttentionKind, merge_order: str, strides: Sequence[Shape3]) -> None:
     if not (attention is None or attention == "identity" or isinstance(attention, AttentionSettings)):
         raise PlanError(
-            f"Expected attention settings, 'identity' or None, found {attention!r}; choose one of them."
+            f"expected attention settings, 'identity' or None, found {attention!r}; choose one of them"
         )
     if merge_order not in ("fixed", "legacy"):
-        raise PlanError(f"Expected the merge order 'fixed' or 'legacy', found {merge_order!r}; correct it.")
+        raise PlanError(f"expected the merge order 'fixed' or 'legacy', found {merge_order!r}; correct it")
     if merge_order == "legacy" and any(stride != (2, 2, 2) for stride in strides[1:]):
         raise PlanError(
-            f"Expected mergings of stride (2, 2, 2) for the legacy merge order, found {tuple(strides[1:])}; "
-            "use the order 'fixed'."
+            f"expected mergings of stride (2, 2, 2) for the legacy merge order, found {tuple(strides[1:])}; "
+            "use the order 'fixed'"
         )
 
 

@@ -1,6 +1,5 @@
 """Layers that treat every token by itself, computed in the tokens' dtype and in the fastest way there is."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,13 +11,16 @@ from torch.autograd.function import once_differentiable
 MANY_TOKENS = 1024
 """Tokens from which a convolution is faster than a matrix product on a CPU."""
 
+EPSILON = 1e-5
+"""Added to the variance, as in torch.nn.LayerNorm."""
+
 _ROWS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
 def linear(
     x: Float[Tensor, "*N C"], weight: Float[Tensor, "D C"], bias: Float[Tensor, "D"] | None = None
 ) -> Float[Tensor, "*N D"]:
-    """Return x @ weight.T + bias for contiguous tokens.
+    """Return x @ weight.T + bias.
 
     On a CPU many tokens go through a 1x1 convolution: torch's matrix products take up to three times as long
     where rows are as short as here, and twice as long in the backward pass.
@@ -30,7 +32,7 @@ def linear(
     if x.device.type != "cpu" or x.dtype == torch.float64 or tokens < MANY_TOKENS or channels == 1:
         return F.linear(x, weight, bias)
     rows = next(n for n in _ROWS if tokens % n == 0)
-    picture = x.view(1, rows, tokens // rows, channels).permute(0, 3, 1, 2)
+    picture = x.reshape(1, rows, tokens // rows, channels).permute(0, 3, 1, 2)
     y = F.conv2d(picture, weight[..., None, None], bias).permute(0, 2, 3, 1)
     return y.reshape(*x.shape[:-1], len(weight))
 
@@ -40,14 +42,9 @@ def layer_norm(x: Float[Tensor, "*N C"], norm: nn.LayerNorm | None = None) -> Fl
 
     Statistics and gradients are in float32 at least.
     """
-    if norm is None:
-        return _normalise(x, None, None, 1e-5)
-    return _normalise(x, norm.weight, norm.bias, norm.eps)
-
-
-def _normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
+    weight, bias, epsilon = (None, None, EPSILON) if norm is None else (norm.weight, norm.bias, norm.eps)
     if x.dtype not in (torch.bfloat16, torch.float16):
-        return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+        return F.layer_norm(x, x.shape[-1:], _cast(weight, x.dtype), _cast(bias, x.dtype), epsilon)
     y: Tensor = _LayerNorm.apply(x, weight, bias, epsilon)  # type: ignore[no-untyped-call]
     return y
 
@@ -60,7 +57,8 @@ class _LayerNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
-        y, mean, inverse_std = torch.native_layer_norm(x.float(), x.shape[-1:], weight, bias, epsilon)
+        gain, shift = _cast(weight, torch.float32), _cast(bias, torch.float32)
+        y, mean, inverse_std = torch.native_layer_norm(x.float(), x.shape[-1:], gain, shift, epsilon)
         ctx.save_for_backward(x, weight, bias, mean, inverse_std)
         return y.to(x.dtype)
 
@@ -68,8 +66,14 @@ class _LayerNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, inverse_std = ctx.saved_tensors
-        wanted: Sequence[bool] = [True, weight is not None, bias is not None]
+        gain, shift = _cast(weight, torch.float32), _cast(bias, torch.float32)
+        wanted = [True, weight is not None, bias is not None]
         grads = torch.ops.aten.native_layer_norm_backward(
-            grad.float(), x.float(), x.shape[-1:], mean, inverse_std, weight, bias, wanted
+            grad.float(), x.float(), x.shape[-1:], mean, inverse_std, gain, shift, wanted
         )
-        return grads[0].to(x.dtype), grads[1], grads[2], None
+        given = (x, weight, bias)
+        return (*(g if p is None else g.to(p.dtype) for p, g in zip(given, grads, strict=True)), None)
+
+
+def _cast(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if parameter is None else parameter.to(dtype)

@@ -166,12 +166,6 @@ def instance_norm(x: Float[Tensor, "B C S P L"], weight: Tensor, bias: Tensor) -
     return torch.group_norm(x, x.shape[1], weight, bias, EPSILON)
 
 
-def product(strides: Sequence[Shape3]) -> Shape3:
-    """Return the product of the strides of each axis."""
-    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
-    return s, p, left
-
-
 def check_levels(features: Sequence[int], strides: Sequence[Shape3], kernels: Sequence[Shape3]) -> None:
     """Refuse levels that do not fit together.
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from autospine.network.base import SegmentationNetwork
-from autospine.network.unet import Decoder, chain, check_levels, encode, product
+from autospine.network.base import SegmentationNetwork, product
+from autospine.network.unet import Decoder, chain, check_levels, encode
 from autospine.types import Shape3
 
 CONVOLUTIONS = 2

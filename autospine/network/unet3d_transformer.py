@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.errors import PlanError
-from autospine.network.base import SegmentationNetwork
-from autospine.network.unet import Decoder, check_levels, encode, product
+from autospine.network.base import SegmentationNetwork, product
+from autospine.network.unet import Decoder, check_levels, encode
 from autospine.network.unet3d import CONVOLUTIONS, plain_encoder
 from autospine.types import Shape3
 

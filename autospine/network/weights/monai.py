@@ -147,6 +147,10 @@ def _merge_order(
     layout: Layout, wanted: StackingOrder | Literal["auto"], *, is_old: bool
 ) -> tuple[StackingOrder, str]:
     if wanted != "auto":
+        if wanted not in TOKENS:
+            raise FormatError(
+                f"expected the merge order auto, {', '.join(TOKENS)}, found {wanted!r}; choose one of them"
+            )
         return wanted, "as was asked for"
     if layout != "SwinUNETR":
         return "legacy", f"weights in the layout {layout} are older than MONAI 1.5"
@@ -313,6 +317,7 @@ class _Import:
         """Refuse weights of another feature size or other heads, by the tensors that show it best."""
         embedding = self.found.get(f"{ENCODER}patch_embed.proj.weight")
         wanted = len(targets["embedding.weight"])
+        self._check_axes(targets)
         if embedding is not None and len(embedding) != wanted:
             raise FormatError(
                 f"expected weights of the network's feature size {wanted}, found {len(embedding)}; "
@@ -325,6 +330,17 @@ class _Import:
                     f"expected weights with the network's {target.shape[1]} heads in stage "
                     f"{int(name.split('.')[1]) + 1}, found {table.shape[1]}; "
                     "change num_heads of the plan or of the network"
+                )
+
+    def _check_axes(self, targets: Mapping[str, Tensor]) -> None:
+        """Refuse tensors with other numbers of axes than MONAI's, which no conversion could take."""
+        for name, target in targets.items():
+            tensor = self.found.get(monai_name(name) or "")
+            axes = 5 if name == "head.weight" else target.ndim
+            if tensor is not None and tensor.ndim != axes:
+                raise FormatError(
+                    f"expected {axes} axes of {monai_name(name)} in the weights, found {tensor.ndim}; "
+                    "give weights of a SwinUNETR for volumes"
                 )
 
     def _check_shapes(self, targets: Mapping[str, Tensor]) -> None:
@@ -376,4 +392,7 @@ def _rows(window: Sequence[int]) -> int:
 
 
 def _triple(window: int | Shape3 | None) -> Shape3 | None:
-    return (window, window, window) if isinstance(window, int) else window
+    triple = (window, window, window) if isinstance(window, int) else window
+    if triple is not None and (len(triple) != 3 or min(triple) < 1):
+        raise FormatError(f"expected a window of three positive edges, found {window}; correct it")
+    return triple

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from autospine.errors import PlanError
 from autospine.network.attention import AttentionSettings, KeySaliency, QueryTemperature, WindowAttention
-from autospine.network.core import attend, received_attention
+from autospine.network.core import attend, attend_fused, attend_in_cache, received_attention
 from autospine.network.windows import relative_position_index, window_layout
 
 HEADS, CHANNELS, WINDOW, GRID = 2, 6, (2, 2, 2), (4, 4, 2)
@@ -114,8 +114,8 @@ def test_bias_is_gathered_once_per_version_of_the_table() -> None:
     with torch.no_grad():
         first = module._bias(WINDOW)
         assert module._bias(WINDOW) is first
-        module.bias_table.add_(1.0)
-        torch.testing.assert_close(module._bias(WINDOW), first + 1.0)
+        module.bias_table.mul_(2.0)
+        torch.testing.assert_close(module._bias(WINDOW), 2.0 * first)
     assert module._bias(WINDOW).requires_grad
 
 
@@ -146,15 +146,36 @@ def test_attention_product_has_right_gradients(shifted: bool) -> None:
     assert torch.autograd.gradcheck(call, (qkv, factor, None, bias))
 
 
-def test_large_windows_agree_with_and_without_gradients() -> None:
-    layout = window_layout((12, 12, 4), (6, 6, 4), True, torch.device("cpu"))
-    qkv, factor, saliency, bias = (x.float() for x in product_inputs(144))
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("salient", [False, True])
+def test_the_fused_kernel_gives_the_same_product_and_gradients(shifted: bool, salient: bool) -> None:
+    """That of the GPU, which runs on a CPU too."""
+    layout = window_layout((12, 12, 4), (6, 6, 4), shifted, torch.device("cpu"))
+    inputs = [x.detach().requires_grad_() for x in product_inputs(144)]
+    qkv, factor, saliency, bias = inputs
+    direction = torch.randn(qkv[..., 0, :, :].shape, dtype=qkv.dtype)
+    results = []
+    for product in (attend_in_cache, attend_fused):
+        out = product(qkv, factor, saliency if salient else None, bias, layout)
+        wanted = inputs if salient else [qkv, factor, bias]
+        results.append((out, *torch.autograd.grad(out, wanted, direction)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-8)
+
+
+def test_what_all_biases_have_in_common_does_not_cost_precision() -> None:
+    torch.manual_seed(0)
+    attention = WindowAttention(8, 2, (4, 4, 4))
+    layout = window_layout((4, 4, 4), (4, 4, 4), False, torch.device("cpu"))
+    tokens = torch.randn(1, 64, 8)
     with torch.no_grad():
-        fused = attend(qkv, factor, saliency, bias, layout)
-    torch.testing.assert_close(fused, attend(qkv, factor, saliency, bias, layout), atol=1e-5, rtol=1e-4)
+        exact = attention(tokens, layout)
+        attention.bias_table += 80
+        half = attention(tokens.bfloat16(), layout)
+    assert (half.float() - exact).norm() <= 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("field", ["saliency_bound", "temperature_bound", "gradient_sigma_mm"])
 def test_settings_refuse_nonsense(field: str) -> None:
-    with pytest.raises(PlanError, match="Expected a positive saliency bound"):
+    with pytest.raises(PlanError, match="expected a positive saliency bound"):
         AttentionSettings(**{field: 0.0})
