@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from autospine.errors import DatasetError
-from autospine.labels import IGNORE_INDEX, VERSE, VERTEBRAE, LabelSpace, parse_labels
+from autospine.labels import IGNORE_INDEX, VERSE, VERTEBRAE, LabelSpace, parse_labels, side_pairs
 
 # Label spaces are made in the tests: the type checker draws random numbers, which strategies may not.
 INTEGERS = st.lists(st.integers(-(2**31), 2**40).filter(bool), min_size=1, max_size=8, unique=True)
@@ -135,3 +135,31 @@ def test_vertebrae_stand_in_anatomical_order():
     assert set(VERTEBRAE) < set(VERSE)
     assert len(set(VERSE.values())) == len(VERSE)
     assert [VERSE[name] for name in ("C1", "C7", "T1", "T12", "L1", "L6", "T13")] == [1, 7, 8, 19, 20, 25, 28]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("hip left", "hip right"),
+        ("rib_left_4", "rib_right_4"),
+        ("Left Kidney", "Right Kidney"),
+        ("hipLeft", "hipRight"),
+        ("LEFT-SCAPULA", "RIGHT-SCAPULA"),
+        ("hip_l", "hip_r"),
+        ("hip.L", "hip.R"),
+    ],
+)
+def test_sides_are_paired_by_name(left, right):
+    assert side_pairs(["canal", right, "L5", left]) == (((3, 1),), ())
+
+
+def test_sides_without_a_counterpart_are_named():
+    assert side_pairs(["rib left 4", "rib right 5"]) == ((), (0, 1))
+
+
+def test_letters_alone_and_parts_of_words_are_no_sides():
+    assert side_pairs(["part_l", "L", "R", "L5", "cleft", "bright spot", "hip_l2", "hip_r3"]) == ((), ())
+
+
+def test_a_pair_needs_the_same_name_but_not_the_same_case():
+    assert side_pairs(["Hip left", "hip RIGHT", "hip_r"]).pairs == ((0, 1),)
