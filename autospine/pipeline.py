@@ -26,7 +26,7 @@ from autospine.errors import (
     WorkspaceError,
 )
 from autospine.evaluation import Evaluation, evaluate_folder
-from autospine.fingerprint import Fingerprint, dataset_key, measure, warnings
+from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure
 from autospine.folds import (
     FOLDS,
     FULL,
@@ -102,7 +102,7 @@ def fingerprint(location: DatasetLocation, workers: int | None = None) -> tuple[
     except (WorkspaceError, FormatError):
         measured = measure(report.dataset, workers)
         write_json(location.preprocessed / FINGERPRINT, measured)
-    for warning in warnings(measured):
+    for warning in find_warnings(measured):
         logger.warning("%s", warning)
     return report.dataset, measured
 

@@ -11,7 +11,7 @@ from autospine.fingerprint.facts import (
     StructureFacts,
 )
 from autospine.fingerprint.measurement import dataset_key, measure
-from autospine.fingerprint.summary import Spread, Summary, summarise, warnings
+from autospine.fingerprint.summary import Spread, Summary, find_warnings, summarise
 
 __all__ = [
     "FORMAT_VERSION",
@@ -25,7 +25,7 @@ __all__ = [
     "StructureFacts",
     "Summary",
     "dataset_key",
+    "find_warnings",
     "measure",
     "summarise",
-    "warnings",
 ]

@@ -71,7 +71,7 @@ def summarise(fingerprint: Fingerprint) -> tuple[Summary, ...]:
     return tuple(summaries)
 
 
-def warnings(fingerprint: Fingerprint) -> tuple[str, ...]:
+def find_warnings(fingerprint: Fingerprint) -> tuple[str, ...]:
     """What the owner of the dataset should know or mend, one sentence each."""
     return (*_duplicates(fingerprint), *_absent(fingerprint), *_one_sided(fingerprint))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autospine.errors import DatasetError
-from autospine.fingerprint import Fingerprint, dataset_key, measure, summarise, warnings
+from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure, summarise
 from autospine.images import write_array
 from autospine.labels import parse_labels
 from autospine.serialization import from_json, to_json
@@ -204,14 +204,14 @@ def test_the_key_changes_with_files_labels_and_facts(tmp_path):
 
 
 def test_a_sound_dataset_has_no_warnings(tmp_path):
-    assert warnings(measure(makers.dataset_of(tmp_path, {"a": block(80), "b": block(40, 7)}))) == ()
+    assert find_warnings(measure(makers.dataset_of(tmp_path, {"a": block(80), "b": block(40, 7)}))) == ()
 
 
 def test_classes_that_never_occur_are_warned_of(tmp_path):
     measured = measure(makers.dataset_of(tmp_path, {"a": block(80), "b": block(40)}))
     absent = measured.classes[1]
     assert (absent.cases, absent.volume_ml, absent.thickness_mm, absent.components) == (0, 0.0, None, None)
-    (warning,) = warnings(measured)
+    (warning,) = find_warnings(measured)
     assert warning.startswith("canal: in dataset.json but in no label file")
 
 
@@ -220,11 +220,11 @@ def test_copies_are_warned_of_with_the_line_that_mends_it(tmp_path):
     dataset.cases[2].images[0].write_bytes(dataset.cases[0].images[0].read_bytes())
     measured = measure(dataset)
     assert measured.duplicates == (("a", "c"),)
-    (warning,) = warnings(measured)
+    (warning,) = find_warnings(measured)
     assert warning.startswith("a, c show the same image")
     assert warning.endswith("(case,subject): c,a")
     one = replace(dataset, cases=(*dataset.cases[:2], replace(dataset.cases[2], subject="a")))
-    assert warnings(measure(one)) == ()
+    assert find_warnings(measure(one)) == ()
 
 
 def test_sides_are_paired_and_single_ones_warned_of(tmp_path):
@@ -233,5 +233,5 @@ def test_sides_are_paired_and_single_ones_warned_of(tmp_path):
     array[18, 2:9, 3] = 8
     measured = measure(makers.dataset_of(tmp_path, {"a": array}, labels))
     assert measured.side_pairs == (("rib left", "rib right"),)
-    (warning,) = warnings(measured)
+    (warning,) = find_warnings(measured)
     assert warning.startswith("hip left: left or right without a counterpart")
