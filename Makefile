@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-network bench-gpu clean
+.PHONY: help install demo test test-all check format bench-network bench-planner bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,8 +46,12 @@ $(PEERS): $(STAMP)
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
 	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md
 
-bench-gpu: $(PEERS) ## the same against MONAI on a GPU; the table goes to docs/results/network-gpu.md
+bench-planner: $(STAMP) ## predicted against measured memory; the table goes to docs/results/planner.md
+	$(BIN)/python tests/benchmarks/planner.py --write docs/results/planner.md
+
+bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
 	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md
+	$(BIN)/python tests/benchmarks/planner_gpu.py --write docs/results/planner-gpu.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

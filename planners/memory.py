@@ -1,51 +1,217 @@
-"""How much memory a training step takes: a closed form where there is one, else a trace of the step.
+"""How much memory training and inference take, predicted without running either.
 
-The closed form, for Swin UNETR, is fitted to the peak resident memory of two training steps in fresh
-processes on a CPU, over ten configurations (feature sizes 16 to 48, 2 to 26 classes, float32 and bfloat16,
-isotropic and thick-sliced, 0.5 to 3 GB): largest error 6 %. docs/concepts/planning.md has the table.
-
-Any other network, those of other distributions too, is built on the meta device and its forward and backward
-passes are traced (`planners.trace`); measured in the same way over ten configurations, the largest error is
-11 %.
+A training step has moments at which it may need the most: in the loss, in the gradient of the loss, and in
+the backward pass through the network. Each is a sum of parts that are counted, not fitted: for Swin UNETR
+from its layout (`planners.swin_memory`), for any other network, those of other distributions too, from a
+trace of the step on the meta device (`planners.trace`). What a process takes beyond its tensors is a fixed
+amount, a few bytes per parameter, and a share of what lives for a moment only; these three are fitted to
+the peak resident memory of training steps on a CPU. docs/results/planner.md has predictions beside
+measurements.
 """
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from math import prod
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autospine.errors import PlanError
 from autospine.network.build import assemble
-from autospine.plan import CNNPlan, ExternalPlan, NetworkPlan, Precision, SwinPlan
+from autospine.plan import ExternalPlan, NetworkPlan, Precision, SwinPlan
 from autospine.types import Shape3, Vector3
-from planners.rules import token_grids
-from planners.trace import Ledger, trace_step
+from planners.swin_memory import SwinLayout
+from planners.trace import trace_step, trace_tile
 
-ELEMENTS_PER_VOXEL = 31.0
-"""Activations kept for the backward pass, per voxel and channel of the full resolution."""
+Traced = TypeVar("Traced")
 
-PER_ATTENTION_WEIGHT = 1.3
-"""Attention matrices are kept once, and once more in part while gradients flow."""
+FLOAT_BYTES = 4
+"""Of a parameter, its gradient, each of AdamW's two moments and the running average."""
 
-BYTES_PER_SCORE = 21.0
-"""Per voxel and class: logits, their logarithmic softmax, probabilities and gradients in float32."""
+LOSS_BYTES = 17.0
+"""Per voxel and class in the loss: logits in float32, their logarithmic softmax, probabilities and products
+with the target in float32, and the target itself."""
 
-BYTES_PER_PARAMETER = 20.0
-"""Weight, gradient, two moments and the running average, in float32."""
+LOSS_BYTES_PER_VOXEL = 9.0
+"""Per voxel in the loss: its label as an integer of 64 bits, and whether it counts."""
 
-BASE_BYTES = 240e6
-"""Code and scratch space that any training step needs."""
+LOSS_GRADIENT_BYTES = 20.0
+"""Per voxel and class in the gradient of the loss: five float32."""
 
-WORKSPACE_MAPS = 12.0
-"""For traced networks: what convolutions need beside their tensors, as maps of all channels at full
-resolution."""
+TILE_SCORE_BYTES = 13.0
+"""Per voxel and class of a tile: logits and probabilities in float32, weighted ones, and whether each is
+finite."""
 
-TRACED_BASE_BYTES = 20e6
-"""For traced networks: code and scratch space."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overhead:
+    """What a process takes beyond its tensors."""
+
+    base: float
+    """Bytes of code and libraries that the first step loads."""
+
+    per_parameter: float
+    """Bytes: gradients before they are float32, and kernels in the order that a convolution wants."""
+
+    share: float
+    """Of what the loss and the backward pass take for a moment: workspace of convolutions, and holes that
+    the one leaves and the other does not fit."""
+
+
+CPU_SWIN = Overhead(base=285e6, per_parameter=2.0, share=0.6)
+"""Fitted."""
+
+CPU_TRACED = Overhead(base=170e6, per_parameter=0.0, share=1.65)
+"""Fitted. Other networks load less code, but their maps are copied for every convolution, since channels do
+not lie last in them."""
+
+GPU = Overhead(base=1e9, per_parameter=0.0, share=0.5)
+"""Not measured: CUDA's context and the workspace of cuDNN are said to take 0.5 to 1 GB, fragments of memory
+about a tenth of the whole."""
 
 _SIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingMemory:
+    """Bytes at the moment of a training step that needs the most."""
+
+    weights: int
+
+    gradients: int
+    """Of the parameters; 0 where they are not there at that moment."""
+
+    optimiser: int
+    """AdamW's two moments and the running average of the weights."""
+
+    activations: int
+    """What the forward pass keeps for the backward pass, logits among it."""
+
+    loss: int
+    """What the loss takes beside the logits."""
+
+    transients: int
+    """What lives for a moment in the backward pass, workspace, and what the process takes by itself."""
+
+    @property
+    def state(self) -> int:
+        """What no estimate can miss: weights, gradients and optimiser."""
+        return self.weights + self.gradients + self.optimiser
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def calibrated(self, factor: float) -> "TrainingMemory":
+        """The same with all that is estimated multiplied by a measured factor; see `planners.calibration`."""
+        return replace(
+            self,
+            activations=round(factor * self.activations),
+            loss=round(factor * self.loss),
+            transients=round(factor * self.transients),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferenceMemory:
+    """Bytes at the moment of the prediction of one volume that needs the most."""
+
+    weights: int
+    """Of all networks of the ensemble."""
+
+    activations: int
+    """Of one tile in one network."""
+
+    scores: int
+    """Every class' score at every voxel of the volume, and the sum of the tiles' weights."""
+
+    image: int
+    """The volume as it was resampled, normalised, and padded to the size of a tile."""
+
+    transients: int
+    """Workspace, and what the process takes by itself."""
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Passes:
+    """What a network is run on."""
+
+    batch_size: int
+    precision: Precision
+    in_channels: int
+    out_channels: int
+    spacing_mm: Vector3
+    gpu: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """A step in bytes, however it was counted."""
+
+    parameters: int
+    """Their number."""
+
+    kept: int
+    """At the end of the forward pass."""
+
+    backward: int
+    """More than that at the peak of the backward pass."""
+
+    late: int
+    """Everything near the end of the backward pass, where gradients of all parameters are there; 0 where
+    that is known to be less."""
+
+    overhead: Overhead
+
+
+def training_memory(
+    network: NetworkPlan,
+    patch: Shape3,
+    *,
+    batch_size: int,
+    precision: Precision,
+    in_channels: int,
+    out_channels: int,
+    spacing_mm: Vector3,
+    gpu: bool = False,
+    factor: float = 1.0,
+) -> TrainingMemory:
+    """Peak memory of a training step, for patches of this shape.
+
+    Args:
+        network: to be trained.
+        patch: voxels (S, P, L).
+        batch_size: patches per step.
+        precision: of the activations.
+        in_channels: of the image.
+        out_channels: of the logits.
+        spacing_mm: of the patch.
+        gpu: whether training runs on a GPU.
+        factor: that `planners.calibration` has measured, by which all but the weights' part is multiplied.
+
+    Raises:
+        PlanError: if a network of another distribution cannot be built or traced.
+    """
+    of = _Passes(
+        batch_size=batch_size,
+        precision=precision,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        spacing_mm=spacing_mm,
+        gpu=gpu,
+    )
+    voxels = batch_size * prod(patch)
+    step = _counted(network, patch, of) if has_closed_form(network) else _traced(network, patch, of)
+    moments = _moments(step, out_channels * voxels, voxels, precision)
+    return max(moments, key=lambda moment: moment.total).calibrated(factor)
 
 
 def training_bytes(
@@ -57,42 +223,163 @@ def training_bytes(
     in_channels: int,
     out_channels: int,
     spacing_mm: Vector3,
+    gpu: bool = False,
+    factor: float = 1.0,
 ) -> int:
-    """Peak memory of a training step in bytes, for patches of this shape.
+    """Total of `training_memory`, which has the arguments."""
+    return training_memory(
+        network,
+        patch,
+        batch_size=batch_size,
+        precision=precision,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        spacing_mm=spacing_mm,
+        gpu=gpu,
+        factor=factor,
+    ).total
+
+
+def has_closed_form(network: NetworkPlan) -> TypeGuard[SwinPlan]:
+    """Whether the memory of this network is counted from its layout, so that it need not be traced."""
+    return isinstance(network, SwinPlan)
+
+
+def inference_memory(
+    network: NetworkPlan,
+    tile: Shape3,
+    *,
+    shape: Shape3,
+    precision: Precision,
+    in_channels: int,
+    out_channels: int,
+    spacing_mm: Vector3,
+    networks: int = 1,
+    gpu: bool = False,
+    factor: float = 1.0,
+) -> InferenceMemory:
+    """Peak memory of the prediction of one volume.
+
+    Args:
+        network: of each fold.
+        tile: voxels (S, P, L).
+        shape: voxels of the volume at the planned spacing.
+        precision: of the activations.
+        in_channels: of the image.
+        out_channels: of the logits.
+        spacing_mm: of the volume.
+        networks: that are ensembled.
+        gpu: whether inference runs on a GPU.
+        factor: as in `training_memory`.
 
     Raises:
         PlanError: if a network of another distribution cannot be built or traced.
     """
-    scores = BYTES_PER_SCORE * out_channels * prod(patch) * batch_size
-    if has_closed_form(network):
-        step = batch_size * _swin_bytes(network, patch, precision) + BASE_BYTES
-        return int(step + scores + BYTES_PER_PARAMETER * parameter_count(network, in_channels, out_channels))
+    of = _Passes(
+        batch_size=1,
+        precision=precision,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        spacing_mm=spacing_mm,
+        gpu=gpu,
+    )
+    built, image = _on_meta(network, tile, of)
+    scores = TILE_SCORE_BYTES * out_channels * prod(tile)
+    activations = max(_checked(network, trace_tile, built, image), scores) + FLOAT_BYTES * image.numel()
+    padded = prod(max(n, k) for n, k in zip(shape, tile, strict=True))
+    overhead = _overhead(network, gpu)
+    return InferenceMemory(
+        weights=networks * FLOAT_BYTES * _count(built),
+        activations=round(factor * activations),
+        scores=FLOAT_BYTES * (out_channels + 1) * padded,
+        image=in_channels * (FLOAT_BYTES * padded + (FLOAT_BYTES + 2) * prod(shape)),
+        transients=round(factor * (overhead.base + overhead.share * activations)),
+    )
+
+
+def _moments(step: _Step, scores: int, voxels: int, precision: Precision) -> Iterator[TrainingMemory]:
+    """The moments of a step that may need the most.
+
+    Gradients of the step before are there until the loss is known; those of this one come last.
+    """
+    weights, overhead = FLOAT_BYTES * step.parameters, step.overhead
+    # In float32 the logits are those of the loss already.
+    per_score = LOSS_BYTES - (FLOAT_BYTES if precision == "float32" else 0)
+    backward_of_loss = LOSS_GRADIENT_BYTES * scores
+    beyond = overhead.base + overhead.per_parameter * step.parameters
+    beyond += overhead.share * (backward_of_loss + step.backward)
+    for gradients, activations, loss, transients in (
+        (weights, step.kept, per_score * scores + LOSS_BYTES_PER_VOXEL * voxels, 0),
+        (0, step.kept, backward_of_loss, 0),
+        (0, step.kept, 0, step.backward),
+        (weights, step.late, 0, 0),
+    ):
+        yield TrainingMemory(
+            weights=weights,
+            gradients=gradients,
+            optimiser=3 * weights,
+            activations=activations,
+            loss=round(loss),
+            transients=round(transients + beyond),
+        )
+
+
+def _counted(network: SwinPlan, patch: Shape3, of: _Passes) -> _Step:
+    """From the layout."""
+    size = _SIZE[of.precision]
+    layout = SwinLayout(network=network, patch=patch, batch_size=of.batch_size, size=size, gpu=of.gpu)
+    parameters = parameter_count(network, of.in_channels, of.out_channels)
+    # Convolutions keep their weights in the activations' format.
+    cast = size * parameters if of.precision == "bfloat16" else 0
+    ends = cast + size * (of.in_channels + of.out_channels) * layout.voxels[0]
+    passing, edges = layout.backward, 2 * layout.map(0)
+    kept = layout.always + ends + (edges if network.checkpointing else layout.recomputed)
+    if network.checkpointing:
+        passing += layout.decoder(0) - layout.map(0)
+    return _Step(
+        parameters=parameters,
+        kept=kept,
+        backward=passing,
+        late=ends + layout.late,
+        overhead=_overhead(network, of.gpu),
+    )
+
+
+def _traced(network: NetworkPlan, patch: Shape3, of: _Passes) -> _Step:
+    built, image = _on_meta(network, patch, of)
+    trace = _checked(network, trace_step, built, image)
+    return _Step(
+        parameters=_count(built),
+        kept=trace.kept,
+        backward=trace.peak - trace.kept,
+        late=0,
+        overhead=_overhead(network, of.gpu),
+    )
+
+
+def _overhead(network: NetworkPlan, gpu: bool) -> Overhead:
+    if gpu:
+        return GPU
+    return CPU_SWIN if has_closed_form(network) else CPU_TRACED
+
+
+def _on_meta(network: NetworkPlan, patch: Shape3, of: _Passes) -> tuple[nn.Module, Tensor]:
+    """The network and a batch of images, without memory."""
     with torch.device("meta"):
-        built = assemble(network, in_channels, out_channels, spacing_mm=spacing_mm, patch_size=patch)
-        if precision == "bfloat16" and hasattr(built, "compute_dtype"):
-            setattr(built, "compute_dtype", torch.bfloat16)  # noqa: B010 (unknown to the module class)
-        ledger = _trace(network, built, torch.empty(batch_size, in_channels, *patch))
-    widest = batch_size * _SIZE[precision] * prod(patch) * _features(network)
-    step = ledger.peak + WORKSPACE_MAPS * (widest or ledger.largest) + TRACED_BASE_BYTES
-    return int(step + scores + BYTES_PER_PARAMETER * sum(p.numel() for p in built.parameters()))
+        built = assemble(network, of.in_channels, of.out_channels, spacing_mm=of.spacing_mm, patch_size=patch)
+        image = torch.empty(of.batch_size, of.in_channels, *patch)
+    if of.precision == "bfloat16" and hasattr(built, "compute_dtype"):
+        setattr(built, "compute_dtype", torch.bfloat16)  # noqa: B010 (unknown to the module class)
+    return built, image
 
 
-def has_closed_form(network: NetworkPlan) -> TypeGuard[SwinPlan]:
-    """Whether the memory of this network was fitted, so that it need not be traced."""
-    if not isinstance(network, SwinPlan) or network.checkpointing:
-        return False
-    return network.fusion is None or network.fusion.placement == "embedding"
-
-
-def _swin_bytes(network: SwinPlan, patch: Shape3, precision: Precision) -> float:
-    """Activations of one patch."""
-    activations = ELEMENTS_PER_VOXEL * network.feature_size * prod(patch)
-    return _SIZE[precision] * (activations + PER_ATTENTION_WEIGHT * attention_weights(network, patch))
-
-
-def _trace(network: NetworkPlan, built: nn.Module, image: torch.Tensor) -> Ledger:
+def _checked(
+    network: NetworkPlan, trace: Callable[[nn.Module, Tensor], Traced], built: nn.Module, image: Tensor
+) -> Traced:
+    """Trace the network; say what is wrong with one of another distribution that cannot be traced."""
     try:
-        return trace_step(built, image)
+        with torch.device("meta"):
+            return trace(built, image)
     except Exception as error:
         if not isinstance(network, ExternalPlan):
             raise
@@ -103,29 +390,8 @@ def _trace(network: NetworkPlan, built: nn.Module, image: torch.Tensor) -> Ledge
         ) from error
 
 
-def _features(network: NetworkPlan) -> int:
-    """Channels at full resolution; 0 where they are not known."""
-    match network:
-        case SwinPlan():
-            return network.feature_size
-        case CNNPlan():
-            return network.features
-        case ExternalPlan():
-            return 0
-    return network.features[0]
-
-
-def attention_weights(network: SwinPlan, patch: Shape3) -> int:
-    """Entries of all attention matrices for one patch."""
-    total = 0
-    grids = token_grids(patch, network.strides)
-    for grid, window, heads, depth in zip(
-        grids, network.window_sizes, network.num_heads, network.depths, strict=True
-    ):
-        clamped = [min(w, n) for w, n in zip(window, grid, strict=True)]
-        tokens = prod(-(-n // w) * w for n, w in zip(grid, clamped, strict=True))
-        total += depth * heads * tokens * prod(clamped)
-    return total
+def _count(built: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in built.parameters())
 
 
 @cache
@@ -133,4 +399,4 @@ def parameter_count(network: SwinPlan, in_channels: int, out_channels: int) -> i
     """Trainable numbers of the network; it is built without memory for them."""
     with torch.device("meta"):
         built = assemble(network, in_channels, out_channels, spacing_mm=(1.0, 1.0, 1.0), patch_size=(1, 1, 1))
-    return sum(parameter.numel() for parameter in built.parameters())
+    return _count(built)

@@ -39,7 +39,6 @@ from autospine.plan import (
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
-from planners import memory
 from trainers.record import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -279,21 +278,3 @@ def texts() -> frozenset[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
-
-
-def test_memory_estimates_are_those_of_the_formula():
-    text = (ROOT / "docs" / "concepts" / "planning.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) \| (\d+)×(\d+)×(\d+) \|(.*)\|$", text, re.MULTILINE)
-    assert len(rows) >= 10
-    for f, s, p, left, rest in rows:
-        k, kind, _, attention, parameters, measured, estimated, error = (x.strip() for x in rest.split("|"))
-        size, voxels = {"bfloat16": 2, "float32": 4}[kind], int(s) * int(p) * int(left)
-        bytes_ = (
-            size * memory.ELEMENTS_PER_VOXEL * int(f) * voxels
-            + size * memory.PER_ATTENTION_WEIGHT * float(attention) * 1e6
-            + memory.BYTES_PER_SCORE * int(k) * voxels
-            + memory.BYTES_PER_PARAMETER * float(parameters) * 1e6
-            + memory.BASE_BYTES
-        )
-        assert bytes_ / 1e9 == pytest.approx(float(estimated), abs=0.006)
-        assert 100 * (bytes_ / 1e9 / float(measured) - 1) == pytest.approx(float(error.rstrip(" %")), abs=1.1)

@@ -1,47 +1,117 @@
 from dataclasses import replace
+from math import prod
 
 import makers
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.planners import facts
 
 from autospine.network.build import assemble
 from autospine.plan import CNNPlan, UNetPlan
-from planners.memory import attention_weights, parameter_count, training_bytes
-from planners.trace import Ledger, trace_step
+from planners import memory
+from planners.memory import inference_memory, parameter_count, training_bytes, training_memory
+from planners.swin_memory import SwinLayout
+from planners.trace import Ledger, trace_step, trace_tile
+from trainers.loss import SegmentationLoss
 
 NETWORK = makers.network_plan()
+UNIT = (1.0, 1.0, 1.0)
+THICK = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1))
+
+
+def given_as(**changes):
+    return {"batch_size": 1, "precision": "bfloat16", "in_channels": 1, "out_channels": 4} | changes
 
 
 def estimate(network=NETWORK, patch=(32, 32, 32), **changes) -> int:
-    arguments = (
-        {"batch_size": 1, "precision": "bfloat16", "in_channels": 1, "out_channels": 4}
-        | {"spacing_mm": (1.0, 1.0, 1.0)}
-        | changes
-    )
-    return training_bytes(network, patch, **arguments)
+    return training_bytes(network, patch, spacing_mm=UNIT, **given_as(**changes))
 
 
 def test_parameters_are_counted_exactly():
-    network = assemble(NETWORK, 2, 5, spacing_mm=(1.0, 1.0, 1.0), patch_size=(32, 32, 32))
+    network = assemble(NETWORK, 2, 5, spacing_mm=UNIT, patch_size=(32, 32, 32))
     assert parameter_count(NETWORK, 2, 5) == sum(p.numel() for p in network.parameters())
 
 
-def test_attention_weights_by_hand():
-    network = makers.network_plan(
-        depths=(2, 1, 1, 1),
-        num_heads=(2, 4, 8, 16),
-        window_sizes=((4, 4, 4), (4, 4, 4), (2, 2, 2), (7, 7, 7)),
-    )
-    # Grids 16^3, 8^3, 4^3 and 4^3, whose window of 7 is cut to 4: blocks x heads x tokens x window.
-    expected = 2 * 2 * 16**3 * 64 + 4 * 8**3 * 64 + 8 * 4**3 * 8 + 16 * 4**3 * 64
-    assert attention_weights(network, (32, 32, 32)) == expected
+COUNTED = {
+    "as planned": {},
+    "wider": {"feature_size": 16},
+    "plain": {"attention": "plain", "fusion": None},
+    "identity": {"attention": "identity"},
+    "first version": {"use_v2": False},
+    "stem": {"fusion": replace(NETWORK.fusion, placement="stem")},
+    "deeper": {"depths": (2, 2, 2, 2)},
+    "checkpointing": {"checkpointing": True},
+    "thick": {"strides": THICK, "window_sizes": ((4, 4, 4),) * 4, "fusion": None},
+}
 
 
-def test_padded_windows_count_whole():
-    network = makers.network_plan(window_sizes=((3, 3, 3),) * 4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
-    assert attention_weights(network, (16, 16, 16)) == (9**3 + 6**3 + 2 * 2**3) * 27 - 2 * 2**3 * (27 - 8)
+def step_of(network, image, classes) -> tuple[int, int]:
+    """Bytes kept by a real forward pass, and how many more the backward pass takes; as in training."""
+    loss = SegmentationLoss(facts.plain_labels(classes - 1), 0.5)
+    labels = torch.randint(0, classes, (len(image), *image.shape[2:]), dtype=torch.uint8)
+    network.train()
+    loss(network(image), labels)[0].backward()  # makes what is made once
+    network.zero_grad()
+    ledger = Ledger()
+    with ledger:
+        logits = network(image)
+        kept = ledger.now
+        gradient = torch.ones_like(logits)
+        ledger.peak = 0
+        logits.backward(gradient)
+    return kept, ledger.peak - kept
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changes", COUNTED.values(), ids=COUNTED)
+def test_the_layout_counts_what_a_real_step_keeps(changes, precision):
+    plan, classes = makers.network_plan(**changes), 3
+    patch = (16, 48, 64) if "strides" in changes else (48, 32, 48)
+    network = assemble(plan, 1, classes, spacing_mm=UNIT, patch_size=patch)
+    network.compute_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    kept, beyond = step_of(network, torch.randn(1, 1, *patch), classes)
+    size = {"float32": 4, "bfloat16": 2}[precision]
+    layout = SwinLayout(network=plan, patch=patch, batch_size=1, size=size, gpu=False)
+    logits = size * classes * prod(patch)
+    cast = size * parameter_count(plan, 1, classes) if precision == "bfloat16" else 0
+    recomputed = 2 * layout.map(0) if plan.checkpointing else layout.recomputed
+    assert layout.always + recomputed + logits + cast == pytest.approx(kept, rel=0.08)
+    passing = layout.backward + (layout.decoder(0) - layout.map(0) if plan.checkpointing else 0)
+    assert passing == pytest.approx(beyond, rel=0.25)
+
+
+@pytest.mark.parametrize("changes", COUNTED.values(), ids=COUNTED)
+def test_the_layout_counts_what_a_trace_as_on_a_gpu_keeps(changes):
+    plan = makers.network_plan(**changes)
+    patch = (16, 64, 64) if "strides" in changes else (64, 32, 64)
+    with torch.device("meta"):
+        network = assemble(plan, 1, 3, spacing_mm=UNIT, patch_size=patch)
+        network.compute_dtype = torch.bfloat16
+        trace = trace_step(network, torch.empty(2, 1, *patch))
+    layout = SwinLayout(network=plan, patch=patch, batch_size=2, size=2, gpu=True)
+    ends = 2 * (3 * layout.voxels[0] + parameter_count(plan, 1, 3))
+    recomputed = 2 * layout.map(0) if plan.checkpointing else layout.recomputed
+    assert layout.always + recomputed + ends == pytest.approx(trace.kept, rel=0.08)
+
+
+@pytest.mark.parametrize("classes", [2, 8, 27])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_takes_what_is_said(classes, dtype):
+    loss, voxels = SegmentationLoss(facts.plain_labels(classes - 1), 0.5), 16**3
+    logits = torch.randn(1, classes, 16, 16, 16, dtype=dtype, requires_grad=True)
+    labels = torch.randint(0, classes, (1, 16, 16, 16), dtype=torch.uint8)
+    loss(logits, labels)[0].backward()
+    logits.grad, ledger = None, Ledger()
+    with ledger:
+        value = loss(logits, labels)[0]
+        forward, ledger.peak = ledger.peak, 0
+        value.backward()
+    per_score = memory.LOSS_BYTES - (4 if dtype == torch.float32 else 0)
+    assert per_score * classes + memory.LOSS_BYTES_PER_VOXEL == pytest.approx(forward / voxels, rel=0.02)
+    assert memory.LOSS_GRADIENT_BYTES * classes == pytest.approx(ledger.peak / voxels, rel=0.01)
 
 
 @given(st.integers(0, 2), st.integers(1, 8))
@@ -55,20 +125,47 @@ def test_memory_grows_with_every_argument(axis, times):
     assert estimate(in_channels=1 + times) > base
     assert estimate(out_channels=4 + times) > base
     assert estimate(precision="float32") > base
+    assert estimate(factor=1 + times) > base
     for larger in (
         replace(NETWORK, feature_size=8 + 8 * times),
         replace(NETWORK, depths=(1 + times, 1, 1, 1)),
-        replace(NETWORK, num_heads=(4, 4, 4, 4)),
-        replace(NETWORK, window_sizes=((4, 4, 4), *NETWORK.window_sizes[1:])),
         replace(NETWORK, fusion=replace(NETWORK.fusion, kernels=(*NETWORK.fusion.kernels, (6, 6, 6)))),
+        replace(NETWORK, fusion=replace(NETWORK.fusion, placement="stem")),
     ):
         assert estimate(larger) > base
 
 
+def test_padded_windows_count_whole():
+    padded = makers.network_plan(window_sizes=((3, 3, 3),) * 4)
+    assert estimate(padded) > estimate(makers.network_plan(window_sizes=((4, 4, 4),) * 4))
+
+
+def test_pairs_of_tokens_take_memory_on_a_gpu_only():
+    def first_stage(edge: int, gpu: bool) -> int:
+        network = makers.network_plan(window_sizes=((edge,) * 3,) * 4)
+        layout = SwinLayout(network=network, patch=(32, 32, 32), batch_size=1, size=2, gpu=gpu)
+        return layout.late
+
+    assert first_stage(8, gpu=False) == first_stage(4, gpu=False)
+    heads, tokens = NETWORK.num_heads[0], 16**3
+    assert first_stage(8, gpu=True) - first_stage(4, gpu=True) == 2 * heads * tokens * (8**3 - 4**3)
+
+
 def test_a_batch_shares_the_weights():
-    one, two, three = (estimate(batch_size=n) for n in (1, 2, 3))
-    assert three - two == pytest.approx(two - one, abs=2)
+    one, two = estimate(), estimate(batch_size=2)
     assert 2 * one > two
+
+
+def test_the_state_is_counted_and_the_rest_calibrated():
+    plain, doubled = (
+        training_memory(NETWORK, (32, 32, 32), spacing_mm=UNIT, factor=factor, **given_as())
+        for factor in (1.0, 2.0)
+    )
+    parameters = parameter_count(NETWORK, 1, 4)
+    assert (plain.weights, plain.optimiser) == (4 * parameters, 12 * parameters)
+    assert plain.gradients in (0, 4 * parameters)
+    assert doubled.state == plain.state
+    assert doubled.total - doubled.state == pytest.approx(2 * (plain.total - plain.state), abs=3)
 
 
 TRACED = (
@@ -80,13 +177,11 @@ TRACED = (
         checkpointing=False,
     ),
     CNNPlan(name="cnn3d", features=8, dilations=((1, 1, 1),) * 4, checkpointing=False),
-    makers.network_plan(checkpointing=True),
-    makers.network_plan(fusion=replace(NETWORK.fusion, placement="stem")),
 )
 
 
-@pytest.mark.parametrize("network", TRACED)
-def test_traced_memory_grows_with_every_argument(network):
+@pytest.mark.parametrize("network", [*TRACED, makers.network_plan(checkpointing=True)])
+def test_traced_and_recomputed_memory_grow_with_every_argument(network):
     base = estimate(network)
     assert estimate(network) == base
     for changes in (
@@ -94,23 +189,65 @@ def test_traced_memory_grows_with_every_argument(network):
         {"batch_size": 2},
         {"out_channels": 9},
         {"precision": "float32"},
+        {"gpu": True},
     ):
         assert estimate(network, **changes) > base
 
 
-def test_checkpointing_saves_memory():
-    assert estimate(makers.network_plan(checkpointing=True), (64, 64, 64)) < estimate(patch=(64, 64, 64))
-    assert estimate(replace(TRACED[0], checkpointing=True)) < estimate(TRACED[0])
+@pytest.mark.parametrize("network", [NETWORK, TRACED[1]], ids=lambda network: network.name)
+@pytest.mark.parametrize("gpu", [True, False])
+def test_checkpointing_saves_memory(network, gpu):
+    saving = replace(network, checkpointing=True)
+    assert estimate(saving, (64, 64, 64), gpu=gpu) < estimate(network, (64, 64, 64), gpu=gpu)
+
+
+def predicted(network=NETWORK, tile=(32, 32, 32), shape=(40, 50, 60), **changes):
+    arguments = {"precision": "bfloat16", "in_channels": 1, "out_channels": 4} | changes
+    return inference_memory(network, tile, shape=shape, spacing_mm=UNIT, **arguments)
+
+
+@pytest.mark.parametrize("network", [NETWORK, TRACED[0]])
+def test_inference_counts_volume_tile_and_ensemble(network):
+    base, larger = predicted(network), predicted(network, shape=(80, 50, 60))
+    assert base.scores == 4 * (4 + 1) * 40 * 50 * 60
+    assert larger.scores == 2 * base.scores
+    assert (larger.activations, larger.weights) == (base.activations, base.weights)
+    assert predicted(network, networks=5).weights == 5 * base.weights
+    assert predicted(network, tile=(32, 32, 64)).activations > base.activations
+    assert predicted(network, shape=(8, 8, 8)).scores == 4 * (4 + 1) * 32**3
+    assert base.total < estimate(network)
 
 
 def test_a_trace_by_hand():
-    """One convolution to 3 channels: its output and their sum, whose gradient is one number expanded."""
+    """One convolution to 3 channels: its output, a gradient of the same size, and that of its weight."""
     with torch.device("meta"):
         network = torch.nn.Conv3d(1, 3, 1, bias=False)
-        ledger = trace_step(network, torch.empty(1, 1, 10, 10, 10))
+        image = torch.empty(1, 1, 10, 10, 10)
+        trace = trace_step(network, image)
+        tile = trace_tile(network, image)
     volume = 4 * 3 * 10**3
-    assert ledger.largest == volume
-    assert ledger.peak == volume + 4
+    assert tile == trace.kept == volume
+    assert 2 * volume <= trace.peak < 2 * volume + 100
+
+
+class Attention(torch.nn.Module):
+    """Of every token to every other, over a bias that is learnt."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.empty(1, 1, 512, 512))
+
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x, x, x, self.bias)
+
+
+def test_traced_attention_keeps_no_pairs_but_their_gradient_lives_for_a_moment():
+    with torch.device("meta"):
+        network, tokens = Attention(), torch.empty(4, 1, 512, 8, requires_grad=True)
+        trace = trace_step(network, tokens)
+    pairs = 4 * 4 * 512**2
+    assert trace.kept < pairs / 10
+    assert pairs < trace.peak < 2 * pairs
 
 
 def test_what_is_freed_is_counted_no_longer():
