@@ -25,7 +25,7 @@ class Thickness:
     """What `measure_thickness` finds, in mm."""
 
     typical_mm: float
-    """Four times the mean distance to the surface."""
+    """Four times the mean distance to the surface, at least the shortest edge of a voxel."""
 
     local_mm: Percentiles
     """Percentiles of the local thickness over the structure."""
@@ -39,7 +39,8 @@ def measure_thickness(mask: MaskArray, spacing_mm: Vector3, points: int = LATTIC
     number of voxels is exactly as thick as they are.
 
     - typical: in a plate of thickness t the distance is spread evenly over 0 ... t/2, so its mean is t/4, and
-      four times the mean gives t; two thirds of the diameter for a rod, half of it for a ball.
+      four times the mean gives t; two thirds of the diameter for a rod, half of it for a ball. At least the
+      shortest edge of a voxel.
     - local (Hildebrand and Rüegsegger, J. Microscopy 185, 1997): the diameter of the largest ball that holds
       the point and lies inside the structure. t for a plate, the diameter for rods and balls.
 
@@ -56,10 +57,12 @@ def measure_thickness(mask: MaskArray, spacing_mm: Vector3, points: int = LATTIC
     step = np.asarray(spacing_mm) * steps / 2
     distance = ndimage.distance_transform_edt(_half_voxels(inside), sampling=step)
     # The trapezoidal rule: points on the surface add nothing, and each other one stands for 1/8 voxel.
-    mean = float(distance.sum()) / (8 * np.count_nonzero(inside))
+    mean = float(distance.sum() / (8 * np.count_nonzero(inside)))
+    # Of a single voxel or a thread the lattice holds too few points; nothing is thinner than a voxel.
+    typical = max(4 * mean, min(spacing_mm))
     local = np.percentile(_local_thickness(distance, step, inside), [10, 50, 90])
     p10, p50, p90 = (round(float(value), 2) for value in local)
-    return Thickness(typical_mm=round(4 * mean, 2), local_mm=Percentiles(p10=p10, p50=p50, p90=p90))
+    return Thickness(typical_mm=round(typical, 2), local_mm=Percentiles(p10=p10, p50=p50, p90=p90))
 
 
 def thinning(shape: tuple[int, ...], spacing_mm: Vector3, points: int) -> tuple[int, ...]:

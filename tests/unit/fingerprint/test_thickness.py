@@ -126,6 +126,13 @@ def test_thinned_structures_are_not_misjudged(shape):
     assert thinned.local_mm.p50 == pytest.approx(whole.local_mm.p50, abs=3)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 30), (1, 30, 30)])
+def test_nothing_is_thinner_than_a_voxel(shape):
+    found = measure_thickness(np.ones(shape, dtype=bool), (3.0, 0.5, 1.0))
+    assert 0.5 <= found.typical_mm <= 3
+    assert found.local_mm.p10 >= 0.5
+
+
 def test_a_lone_voxel_in_a_large_box_is_not_lost_by_thinning():
     specks = np.zeros((50, 50, 50), dtype=bool)
     specks[0, 0, 0] = specks[25, 26, 27] = specks[-1, -1, -1] = True
