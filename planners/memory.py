@@ -60,12 +60,18 @@ class Overhead:
     the one leaves and the other does not fit."""
 
 
-CPU_SWIN = Overhead(base=285e6, per_parameter=2.0, share=0.6)
+CPU_SWIN = Overhead(base=300e6, per_parameter=2.0, share=0.7)
 """Fitted."""
 
 CPU_TRACED = Overhead(base=170e6, per_parameter=0.0, share=1.65)
 """Fitted. Other networks load less code, but their maps are copied for every convolution, since channels do
 not lie last in them."""
+
+CPU_SWIN_INFERENCE = Overhead(base=160e6, per_parameter=0.0, share=0.4)
+"""Fitted; no code of optimisers and gradients is loaded."""
+
+CPU_TRACED_INFERENCE = Overhead(base=110e6, per_parameter=0.0, share=0.0)
+"""Fitted."""
 
 GPU = Overhead(base=1e9, per_parameter=0.0, share=0.5)
 """Not measured: CUDA's context and the workspace of cuDNN are said to take 0.5 to 1 GB, fragments of memory
@@ -120,10 +126,10 @@ class InferenceMemory:
     """Bytes at the moment of the prediction of one volume that needs the most."""
 
     weights: int
-    """Of all networks of the ensemble."""
+    """Of all networks of the ensemble, with the position biases that they keep."""
 
     activations: int
-    """Of one tile in one network."""
+    """Of one tile in one network, and its scores."""
 
     scores: int
     """Every class' score at every voxel of the volume, and the sum of the tiles' weights."""
@@ -284,16 +290,16 @@ def inference_memory(
         gpu=gpu,
     )
     built, image = _on_meta(network, tile, of)
-    scores = TILE_SCORE_BYTES * out_channels * prod(tile)
-    activations = max(_checked(network, trace_tile, built, image), scores) + FLOAT_BYTES * image.numel()
+    inside = _checked(network, trace_tile, built, image)
+    activations = inside + TILE_SCORE_BYTES * out_channels * prod(tile)
     padded = prod(max(n, k) for n, k in zip(shape, tile, strict=True))
-    overhead = _overhead(network, gpu)
+    overhead = _inference_overhead(network, gpu)
     return InferenceMemory(
-        weights=networks * FLOAT_BYTES * _count(built),
+        weights=networks * (FLOAT_BYTES * _count(built) + _position_biases(network, tile, of)),
         activations=round(factor * activations),
         scores=FLOAT_BYTES * (out_channels + 1) * padded,
         image=in_channels * (FLOAT_BYTES * padded + (FLOAT_BYTES + 2) * prod(shape)),
-        transients=round(factor * (overhead.base + overhead.share * activations)),
+        transients=round(factor * (overhead.base + overhead.share * inside)),
     )
 
 
@@ -361,6 +367,20 @@ def _overhead(network: NetworkPlan, gpu: bool) -> Overhead:
     if gpu:
         return GPU
     return CPU_SWIN if has_closed_form(network) else CPU_TRACED
+
+
+def _inference_overhead(network: NetworkPlan, gpu: bool) -> Overhead:
+    if gpu:
+        return GPU
+    return CPU_SWIN_INFERENCE if has_closed_form(network) else CPU_TRACED_INFERENCE
+
+
+def _position_biases(network: NetworkPlan, tile: Shape3, of: _Passes) -> int:
+    if not isinstance(network, SwinPlan):
+        return 0
+    size = _SIZE[of.precision]
+    layout = SwinLayout(network=network, patch=tile, batch_size=1, size=size, gpu=of.gpu)
+    return layout.position_biases
 
 
 def _on_meta(network: NetworkPlan, patch: Shape3, of: _Passes) -> tuple[nn.Module, Tensor]:

@@ -138,6 +138,14 @@ class SwinLayout:
             return 0
         return self.size * self.network.num_heads[0] * self._padded_tokens(0) * prod(self._window(0))
 
+    @cached_property
+    def position_biases(self) -> int:
+        """Bytes of the gathered position biases, in float32, which a network keeps in inference."""
+        if self.network.attention == "identity":
+            return 0
+        stages = zip(self.network.depths, self.network.num_heads, strict=True)
+        return sum(4 * depth * heads * prod(self._window(i)) ** 2 for i, (depth, heads) in enumerate(stages))
+
     def _block(self, i: int, *, shifted: bool) -> int:
         tokens = self.voxels[i + 1]
         perceptron = PERCEPTRON_MAPS * self.map(i + 1) + STATISTICS_BYTES * tokens

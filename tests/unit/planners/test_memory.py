@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.planners import facts
 
+from autospine.errors import PlanError
 from autospine.network.build import assemble
 from autospine.plan import CNNPlan, UNetPlan
-from planners import memory
+from planners import calibration, memory
+from planners.calibration import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from planners.memory import inference_memory, parameter_count, training_bytes, training_memory
 from planners.swin_memory import SwinLayout
 from planners.trace import Ledger, trace_step, trace_tile
@@ -213,6 +215,7 @@ def test_inference_counts_volume_tile_and_ensemble(network):
     assert larger.scores == 2 * base.scores
     assert (larger.activations, larger.weights) == (base.activations, base.weights)
     assert predicted(network, networks=5).weights == 5 * base.weights
+    assert predicted(network, gpu=True).weights == base.weights
     assert predicted(network, tile=(32, 32, 64)).activations > base.activations
     assert predicted(network, shape=(8, 8, 8)).scores == 4 * (4 + 1) * 32**3
     assert base.total < estimate(network)
@@ -265,3 +268,70 @@ def test_views_count_once():
             kept = [x.t(), x.view(100), x.reshape(4, 25)]
     assert len(kept) == 3
     assert ledger.peak == 0
+
+
+FACTORS = ((1.0, 1.0), (1.5, 1.5), (9.0, LARGEST_FACTOR), (0.0, SMALLEST_FACTOR))
+
+
+@pytest.mark.parametrize(("share", "factor"), FACTORS)
+def test_calibration_compares_what_steps_take_with_what_is_predicted(monkeypatch, share, factor):
+    """A step that takes a share of what is estimated, in memory that is counted as a GPU's."""
+    plan = makers.plan()
+    configuration = plan.configurations[0]
+    predicted = calibration.predict(plan, configuration, gpu=True)
+    wanted = predicted.state + share * (predicted.total - predicted.state)
+    device, taken = FakeGPU(context=1000), []
+    device.install(monkeypatch)
+
+    def make_step():
+        taken.append("made")
+        return lambda: (taken.append("step"), device.reserve(int(wanted) - 1000))
+
+    found = calibrate(plan, configuration, torch.device("cuda"), make_step)
+    assert found == pytest.approx(factor, rel=1e-4)
+    assert taken == ["made", "step", "step"]
+
+
+class FakeGPU:
+    """Counts bytes as CUDA's allocator would."""
+
+    def __init__(self, context: int):
+        self.context, self.reserved, self.peak = context, 0, 0
+
+    def reserve(self, bytes_: int) -> None:
+        self.reserved = bytes_
+        self.peak = max(self.peak, bytes_)
+
+    def install(self, monkeypatch) -> None:
+        total = 2**50
+        for name, function in {
+            "empty_cache": lambda: None,
+            "synchronize": lambda _device: None,
+            "reset_peak_memory_stats": lambda _device: None,
+            "memory_reserved": lambda _device: self.reserved,
+            "max_memory_reserved": lambda _device: self.peak,
+            "mem_get_info": lambda _device: (total - self.reserved - self.context, total),
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+
+def test_calibration_sees_what_a_step_takes_on_a_cpu():
+    plan = makers.plan()
+
+    def make_step():
+        kept = []
+        return lambda: kept.append(torch.ones(2**26))
+
+    factor = calibrate(plan, plan.configurations[0], torch.device("cpu"), make_step)
+    predicted = calibration.predict(plan, plan.configurations[0], gpu=False)
+    assert factor == pytest.approx((2**29 - predicted.state) / (predicted.total - predicted.state), rel=0.1)
+
+
+def test_calibration_says_that_a_step_does_not_fit():
+    plan = makers.plan()
+
+    def make_step():
+        raise MemoryError
+
+    with pytest.raises(PlanError, match="expected a training step of 'fullres' to fit"):
+        calibrate(plan, plan.configurations[0], torch.device("cpu"), make_step)
