@@ -14,7 +14,7 @@ from autospine.network.build import assemble
 from autospine.plan import CNNPlan, UNetPlan
 from planners import calibration, memory
 from planners.calibration import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
-from planners.memory import inference_memory, parameter_count, training_bytes, training_memory
+from planners.memory import inference_memory, parameter_count, training_memory
 from planners.swin_memory import SwinLayout
 from planners.trace import Ledger, trace_step, trace_tile
 from trainers.loss import SegmentationLoss
@@ -29,7 +29,7 @@ def given_as(**changes):
 
 
 def estimate(network=NETWORK, patch=(32, 32, 32), **changes) -> int:
-    return training_bytes(network, patch, spacing_mm=UNIT, **given_as(**changes))
+    return training_memory(network, patch, spacing_mm=UNIT, **given_as(**changes)).total
 
 
 def test_parameters_are_counted_exactly():
