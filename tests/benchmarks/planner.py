@@ -173,7 +173,9 @@ def settings() -> tuple[Setting, ...]:
         of("Swin UNETR, 24", swin(24, cube), cube, single, 5, 2, fitted=True),
         of("Swin UNETR, 32", swin(32, thick, strides=THICK), thick, half, 20, fitted=True),
         of("Swin UNETR, 48", swin(48, cube, largest_window=8), cube, half, 8, 2, fitted=True),
-        of("Swin UNETR, 48, checkpointing", swin(48, cube, checkpointing=True), cube, single, 14),
+        of(
+            "Swin UNETR, 48, checkpointing", swin(48, cube, checkpointing=True), cube, single, 14, fitted=True
+        ),
         of("Swin UNETR, 16", swin(16, (96, 96, 64)), (96, 96, 64), half, 12),
         of("Swin UNETR, 16, checkpointing", saving, long, half, 26, 2),
         of("Swin UNETR, 24", swin(24, (32, 160, 96), strides=THICK), (32, 160, 96), half, 3),
