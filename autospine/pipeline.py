@@ -1,8 +1,9 @@
 """The stages, wired together: what the commands and the demo call."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,7 @@ from autospine.folds import (
     separated,
     write_folds,
 )
-from autospine.hardware import bfloat16_pays, cores, memory_budget
+from autospine.hardware import bfloat16_pays, cores, describe, memory_budget
 from autospine.images import read_volume, write_labels
 from autospine.inference import ModelFolder, Predictor
 from autospine.log import get_logger, progress
@@ -59,14 +60,18 @@ from autospine.serialization import read_json, write_json
 from autospine.types import Modality, Shape3
 from autospine.verify import Report, verify_folder
 from autospine.workspace import DatasetLocation
-from planners.planner import Budget, Overrides, make_plan
+from planners.calibration import calibrate
+from planners.overrides import Overrides
+from planners.planner import Budget, make_plan
 from trainers.cross_validation import Task, train_folds
 from trainers.fold import CACHE_BYTES
+from trainers.learner import Learner
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
 
 FINGERPRINT, PLAN, FOLDS_FILE = "fingerprint.json", "plan.json", "folds.json"
+CALIBRATION = "calibration.json"
 
 PRETRAINED = "_pretrained.safetensors"
 """Ending of imported weights, after the configuration's name."""
@@ -113,26 +118,28 @@ def plan(
     device: torch.device,
     memory: str | None = None,
     overrides: Overrides | None = None,
+    measure_memory: bool = False,
 ) -> Plan:
     """Decide on a measured dataset (measured now if it was not); writes `plan.json` and `folds.json`.
 
     `folds.json` is kept where there is one, since it may have been edited.
 
+    Args:
+        location: the dataset.
+        device: that training will run on.
+        memory: that it may take, such as `8GB`; None for the default.
+        overrides: what the user has fixed.
+        measure_memory: run real training steps of the plan, correct the memory estimate by them, and plan
+            again; the correction is kept in `calibration.json` for the next plans on this device.
+
     Raises:
         PlanError: if no patch fits the budget or the overrides contradict each other.
     """
-    try:
-        dataset = load_dataset(location.raw)
-        measured = _fresh_fingerprint(location, dataset)
-    except (WorkspaceError, FormatError):
-        dataset, measured = fingerprint(location)
-    bytes_, reason = memory_budget(device, memory)
-    budget = Budget(
-        memory_bytes=bytes_,
-        gpu=device.type == "cuda",
-        precision="bfloat16" if bfloat16_pays(device) else "float32",
-        reason=reason,
-    )
+    dataset, measured = _facts(location)
+    budget = _budget(location, device, memory)
+    if measure_memory:
+        first = make_plan(dataset, measured, replace(budget, calibration=1.0), overrides)
+        budget = replace(budget, calibration=_calibrate(location, first, device))
     planned = make_plan(dataset, measured, budget, overrides)
     write_json(location.preprocessed / PLAN, planned)
     try:
@@ -140,6 +147,75 @@ def plan(
     except DatasetError as error:
         logger.warning("%s", error)
     return planned
+
+
+def compare_budgets(
+    location: DatasetLocation, memories: Sequence[str], *, device: torch.device, overrides: Overrides | None
+) -> list[Plan]:
+    """The plans for several amounts of memory; nothing is written but a missing fingerprint."""
+    dataset, measured = _facts(location)
+    budgets = [_budget(location, device, memory) for memory in memories]
+    return [make_plan(dataset, measured, budget, overrides) for budget in budgets]
+
+
+def _facts(location: DatasetLocation) -> tuple[Dataset, Fingerprint]:
+    """The dataset and its fingerprint, which is measured if there is none or another."""
+    try:
+        dataset = load_dataset(location.raw)
+        return dataset, _fresh_fingerprint(location, dataset)
+    except (WorkspaceError, FormatError):
+        return fingerprint(location)
+
+
+def _budget(location: DatasetLocation, device: torch.device, memory: str | None) -> Budget:
+    bytes_, reason = memory_budget(device, memory)
+    return Budget(
+        memory_bytes=bytes_,
+        gpu=device.type == "cuda",
+        precision="bfloat16" if bfloat16_pays(device) else "float32",
+        reason=reason,
+        calibration=_known_calibration(location, device),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How far the memory estimate is off on a device."""
+
+    format_version: int
+    device: str
+    """Its name; on another one the factor does not count."""
+
+    factor: float
+    """Measured over predicted memory, without weights, gradients and optimiser."""
+
+
+def _known_calibration(location: DatasetLocation, device: torch.device) -> float:
+    path = location.preprocessed / CALIBRATION
+    if not path.is_file():
+        return 1.0
+    known = read_json(path, Calibration)
+    return known.factor if known.device == describe(device) else 1.0
+
+
+def _calibrate(location: DatasetLocation, planned: Plan, device: torch.device) -> float:
+    """Measure the recommended configuration and keep the factor."""
+    chosen = planned.configurations[0]
+    _prepare_memory(device)
+    logger.info("measuring two training steps of %s", chosen.name)
+    factor = calibrate(planned, chosen, device, partial(_training_step, planned, chosen, device))
+    kept = Calibration(format_version=1, device=describe(device), factor=factor)
+    write_json(location.preprocessed / CALIBRATION, kept)
+    return factor
+
+
+def _training_step(planned: Plan, chosen: Configuration, device: torch.device) -> Callable[[], object]:
+    """A training step on noise, of the size that is planned."""
+    learner = Learner(planned, chosen, seed=0, device=device)
+    shape = (chosen.training.batch_size, *chosen.patch_size)
+    images = torch.randn(shape[0], len(planned.channels), *chosen.patch_size, device=device)
+    labels = torch.randint(0, len(planned.labels.integers) + 1, shape, device=device, dtype=torch.uint8)
+    return lambda: learner.step(images, labels, 0.0)
 
 
 def read_plan(location: DatasetLocation) -> Plan:

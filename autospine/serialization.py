@@ -43,13 +43,24 @@ def from_json(text: str, kind: type[T], source: str) -> T:
         value: T = _adapter(kind).validate_json(text, strict=True)
         return value
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}"
-            for problem in error.errors()
-        )
         raise FormatError(
-            f"expected {kind.__name__} in {source}, found {problems}; restore the file or make it again"
+            f"expected {kind.__name__} in {source}, found {_problems(error)}; "
+            "restore the file or make it again"
         ) from None
+
+
+def from_plain(content: object, kind: type[T], source: str) -> T:
+    """Check plain lists, mappings, numbers and texts, as people write them in YAML.
+
+    Raises:
+        FormatError: listing every entry that does not fit.
+    """
+    try:
+        value: T = _adapter(kind).validate_json(json.dumps(content), strict=True)
+        return value
+    except (ValidationError, TypeError) as error:
+        found = _problems(error) if isinstance(error, ValidationError) else error
+        raise FormatError(f"expected {kind.__name__} in {source}, found {found}; mend the file") from None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -68,6 +79,13 @@ def read_json(path: Path, kind: type[T]) -> T:
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"expected a readable {kind.__name__} at {path}, found {error}") from None
     return from_json(text, kind, str(path))
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}"
+        for problem in error.errors()
+    )
 
 
 def _render(value: Any, indent: str) -> str:

@@ -220,32 +220,6 @@ def training_memory(
     return max(moments, key=lambda moment: moment.total).calibrated(factor)
 
 
-def training_bytes(
-    network: NetworkPlan,
-    patch: Shape3,
-    *,
-    batch_size: int,
-    precision: Precision,
-    in_channels: int,
-    out_channels: int,
-    spacing_mm: Vector3,
-    gpu: bool = False,
-    factor: float = 1.0,
-) -> int:
-    """Total of `training_memory`, which has the arguments."""
-    return training_memory(
-        network,
-        patch,
-        batch_size=batch_size,
-        precision=precision,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        spacing_mm=spacing_mm,
-        gpu=gpu,
-        factor=factor,
-    ).total
-
-
 def has_closed_form(network: NetworkPlan) -> TypeGuard[SwinPlan]:
     """Whether the memory of this network is counted from its layout, so that it need not be traced."""
     return isinstance(network, SwinPlan)

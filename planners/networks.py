@@ -61,6 +61,9 @@ class Wish:
     stages: Stages = ADAPTIVE_STAGES
     """With adaptive attention."""
 
+    v2_blocks: bool = True
+    """Convolution block before each stage."""
+
     checkpointing: bool = False
 
     @property
@@ -74,6 +77,7 @@ class Wish:
         parts += [] if self.weighting == usual.weighting else [f"fusion_{self.weighting}"]
         if self.weighting != "off" and self.placement != "embedding":
             parts.append(self.placement)
+        parts += [] if self.v2_blocks else ["v1"]
         return "".join(f"_{part}" for part in parts)
 
 
@@ -118,7 +122,7 @@ class Design(ABC, Generic[Planned]):
     @property
     @abstractmethod
     def widths(self) -> tuple[int, ...]:
-        """Channels at full resolution to try, from the widest down."""
+        """Channels at full resolution that the network may have, ascending."""
 
     @abstractmethod
     def divisor(self, patch: Shape3) -> Shape3:
@@ -134,7 +138,10 @@ class Design(ABC, Generic[Planned]):
 
     def width_reason(self) -> str:
         """Why the width is what it is, unless the user set it."""
-        return rules.width_reason(self.facts.device)
+        if isinstance(self.facts.device, rules.CPU):
+            return "on a CPU time is scarcest: 16 channels fill one vector register and no more"
+        usual = self.facts.device.climbs[-1][1]
+        return f"context and width grow in turn; up to {usual} before the patch covers the case"
 
 
 class SwinDesign(Design[SwinPlan]):
@@ -143,7 +150,7 @@ class SwinDesign(Design[SwinPlan]):
     @property
     def widths(self) -> tuple[int, ...]:
         """The device's."""
-        return self.facts.device.feature_sizes
+        return self.facts.device.widths
 
     @cached_property
     def strides(self) -> tuple[Levels, str]:
@@ -167,7 +174,7 @@ class SwinDesign(Design[SwinPlan]):
             num_heads=rules.heads(width),
             window_sizes=cast(Windows, windows),
             strides=strides,
-            use_v2=True,
+            use_v2=self.wish.v2_blocks,
             fusion=self._fusion(),
             attention=self._attention(),
             checkpointing=self.wish.checkpointing,

@@ -1,15 +1,18 @@
 """Fingerprint and memory budget in, plan out."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
-from math import isfinite, prod
-from typing import Any, cast, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
 
 from autospine.dataset import Dataset
 from autospine.errors import PlanError
 from autospine.fingerprint import Fingerprint
-from autospine.network.external import find_external
+from autospine.folds import FOLDS
+from autospine.log import get_logger
 from autospine.plan import (
     FORMAT_VERSION,
     Augmentation,
@@ -17,32 +20,29 @@ from autospine.plan import (
     Decision,
     ExternalPlan,
     NetworkPlan,
-    Placement,
     Plan,
     Precision,
     TrainingPlan,
 )
 from autospine.types import Shape3, Vector3
 from planners import rules
-from planners.memory import has_closed_form, training_bytes
-from planners.networks import (
-    DEFAULT,
-    OURS,
-    SWINS,
-    Attention,
-    Design,
-    Facts,
-    Weighting,
-    Wish,
-    design,
-    known_networks,
-    usual_wish,
+from planners.memory import (
+    InferenceMemory,
+    TrainingMemory,
+    has_closed_form,
+    inference_memory,
+    training_memory,
 )
+from planners.networks import Design, Facts, Wish, design
+from planners.overrides import Overrides
+from planners.rules import Size
+
+logger = get_logger(__name__)
 
 GIB = 1024**3
 
-FAST = "fast"
-"""Name of the coarse configuration."""
+FULLRES, LOWRES, FAST = "fullres", "lowres", "fast"
+"""Names of the configurations, by their spacing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,94 +61,8 @@ class Budget:
     reason: str
     """Where the memory figure comes from."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overrides:
-    """What the user wants to be so; the rest is planned around it."""
-
-    spacing_mm: Vector3 | None = None
-    """Target spacing of `fullres`."""
-
-    patch_size: Shape3 | None = None
-    """Patch of every configuration, in voxels."""
-
-    feature_size: int | None = None
-    """Width of every configuration: 8 to 96, a multiple of 4."""
-
-    networks: tuple[str, ...] = (DEFAULT,)
-    """Each is planned for at each spacing."""
-
-    attention: tuple[str, ...] = ()
-    """Of Swin networks, as the next three; each is planned for. None: as the network's name says."""
-
-    fusion_weighting: tuple[str, ...] = ()
-    fusion_placement: tuple[str, ...] = ()
-    adaptive_stages: tuple[int, ...] | None = None
-    """Stages with adaptive attention, from 1 to 4."""
-
-    checkpointing: bool = False
-    """Recompute stages in the backward pass, which saves memory and takes time."""
-
-    @property
-    def wishes(self) -> tuple[Wish, ...]:
-        """The networks to plan for, each once."""
-        wished = [wish for network in self.networks for wish in self._variants(network)]
-        return tuple({wish.suffix: wish for wish in wished}.values())
-
-    def _variants(self, network: str) -> Iterator[Wish]:
-        usual = replace(usual_wish(network), checkpointing=self.checkpointing)
-        if network not in SWINS:
-            yield usual
-            return
-        for attention, weighting, placement in product(
-            self.attention or (usual.attention,),
-            self.fusion_weighting or (usual.weighting,),
-            self.fusion_placement or (usual.placement,),
-        ):
-            stages = usual.stages
-            if self.adaptive_stages is not None:
-                one, two, three, four = (stage in self.adaptive_stages for stage in range(1, 5))
-                stages = (one, two, three, four)
-            yield replace(
-                usual,
-                attention=cast(Attention, attention),
-                weighting=cast(Weighting, weighting),
-                placement=cast(Placement, placement),
-                stages=stages,
-            )
-
-    def _check_networks(self) -> None:
-        known = known_networks()
-        for option, values, allowed in (
-            ("--network", self.networks, known),
-            ("--attention", self.attention, get_args(Attention)),
-            ("--fusion-weighting", self.fusion_weighting, get_args(Weighting)),
-            ("--fusion-placement", self.fusion_placement, get_args(Placement)),
-            ("--adaptive-stages", self.adaptive_stages or (), (1, 2, 3, 4)),
-        ):
-            for value in values:
-                if value not in allowed:
-                    listed = ", ".join(str(item) for item in allowed)
-                    raise PlanError(f"expected {option} among {listed}, found {value!r}; choose one of them")
-        mechanisms = (self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages)
-        if any(mechanisms) and not set(self.networks) & set(SWINS):
-            raise PlanError(
-                f"expected a network that attention and fusion options apply to ({' or '.join(SWINS)}), "
-                f"found --network {', '.join(self.networks)}; leave the options out or add such a network"
-            )
-        for name in self.networks:
-            if name not in OURS:
-                find_external(name).load()
-
-    def __post_init__(self) -> None:
-        self._check_networks()
-        wanted = self.feature_size
-        if wanted is not None and (wanted % 4 or not 8 <= wanted <= 96):
-            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
-        if self.spacing_mm is not None and not all(isfinite(d) and d > 0 for d in self.spacing_mm):
-            raise PlanError(f"expected --spacing of three positive lengths in mm, found {self.spacing_mm}")
-        if self.patch_size is not None and min(self.patch_size) < 1:
-            raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
+    calibration: float = 1.0
+    """The factor that `planners.calibration` has measured on this device."""
 
 
 def make_plan(
@@ -180,12 +94,13 @@ class _Planning:
 
     def plan(self) -> Plan:
         self._note("memory budget", f"{self.budget.memory_bytes / GIB:.1f} GiB", self.budget.reason)
+        if self.budget.calibration != 1:
+            factor = f"{self.budget.calibration:.2f}"
+            self._note("calibration", factor, "measured over predicted memory, by real steps on this device")
         normalisation, reason = rules.normalisation(self.fingerprint)
         ct = normalisation["CT"]
         self._note("normalisation", f"CT {ct.lower:.0f} ... {ct.upper:.0f} HU, MR per image", reason)
-        spacings = self._spacings()
-        planned = [[self._configuration(*spacing, wish) for wish in self._wishes] for spacing in spacings]
-        configurations = [one for same_spacing in self._ordered(planned) for one in same_spacing]
+        configurations = [one for same_spacing in self._configurations() for one in same_spacing]
         return Plan(
             format_version=FORMAT_VERSION,
             dataset=self.dataset.name,
@@ -199,87 +114,165 @@ class _Planning:
         )
 
     @property
-    def _wishes(self) -> tuple[Wish, ...]:
-        return self.overrides.wishes
-
-    @property
-    def device(self) -> rules.Device:
+    def _trainer(self) -> rules.Device:
+        """The device that training runs on."""
         return rules.GPU() if self.budget.gpu else rules.CPU()
+
+    def _device(self, cases: str) -> rules.Device:
+        """What the sizes are for: `fast` suits a CPU, wherever it is planned."""
+        return rules.CPU() if cases == FAST else self._trainer
 
     @property
     def thicknesses_mm(self) -> list[float]:
         return [c.thickness_mm for c in self.fingerprint.classes if c.thickness_mm is not None]
 
+    @property
+    def median_size_mm(self) -> Vector3:
+        s, p, left = np.median([case.size_mm for case in self.fingerprint.cases], axis=0).tolist()
+        return s, p, left
+
     def _note(self, name: str, value: object, reason: str) -> None:
         self.rationale.append(Decision(name=name, value=_readable(value), reason=reason))
 
-    def _spacings(self) -> list[tuple[str, Vector3, str]]:
+    def _configurations(self) -> list[list[Configuration]]:
+        """Those of each spacing, in the order of recommendation."""
         full, why = rules.target_spacing([case.spacing_mm for case in self.fingerprint.cases])
         if self.overrides.spacing_mm:
             full, why = self.overrides.spacing_mm, "set by the user"
+        fullres = self._at_spacing(FULLRES, full, why)
         fast, why_fast = rules.fast_spacing(full, self.thicknesses_mm)
-        planned = [("fullres", full, why), (FAST, fast, why_fast)]
-        return planned if fast != full else planned[:1]
+        lowres = self._lowres(full, fast, fullres[0].patch_size)
+        if fast == full:
+            self._note(
+                "configuration 0", FULLRES, "the data are coarse already: a faster one would not differ"
+            )
+            return [fullres, *lowres]
+        quick = self._at_spacing(FAST, fast, why_fast)
+        if self.budget.gpu:
+            self._note("configuration 0", FULLRES, "a GPU trains at full resolution in reasonable time")
+            return [fullres, *lowres, quick]
+        self._note("configuration 0", FAST, "without a GPU time is scarcest")
+        return [quick, *lowres, fullres]
 
-    def _ordered(self, planned: list[list[Configuration]]) -> list[list[Configuration]]:
-        if len(planned) == 1:
-            reason = "the data are coarse already: a faster one would not differ"
-        elif self.budget.gpu:
-            reason = "a GPU trains at full resolution in reasonable time"
-        else:
-            planned, reason = planned[::-1], "without a GPU time is scarcest"
-        self._note("configuration 0", planned[0][0].name, reason)
-        return planned
+    def _lowres(self, full: Vector3, fast: Vector3, patch: Shape3) -> list[list[Configuration]]:
+        size = self.median_size_mm
+        low, why = rules.lowres_spacing(full, size)
+        reason = rules.why_no_lowres(full, low, fast, size, prod(patch))
+        if reason is None:
+            return [self._at_spacing(LOWRES, low, why)]
+        self._note(LOWRES, "none", reason)
+        return []
+
+    def _at_spacing(self, cases: str, spacing: Vector3, why: str) -> list[Configuration]:
+        self._warn_of_lost_classes(cases, spacing)
+        return [self._configuration(cases, spacing, why, wish) for wish in self.overrides.wishes]
+
+    def _warn_of_lost_classes(self, cases: str, spacing: Vector3) -> None:
+        known = {c.name: c.thickness_mm for c in self.fingerprint.classes if c.thickness_mm is not None}
+        lost = rules.lost_classes(known, spacing)
+        if lost:
+            listed = ", ".join(f"{name} ({mm:.2g} mm)" for name, mm in lost.items())
+            reason = (
+                f"thinner than a voxel: {listed}; --spacing of at most {min(lost.values()):.2g} mm keeps them"
+            )
+            self._note(f"{cases} loses", f"{len(lost)} classes", reason)
+            logger.warning("%s at %s mm: %s", cases, _readable(spacing), reason)
 
     def _configuration(self, cases: str, spacing: Vector3, why: str, wish: Wish) -> Configuration:
         name = f"{cases}{wish.suffix}"
         self._note(f"{name}.spacing_mm", spacing, why)
-        patch, network = self._patch_and_network(name, spacing, wish)
-        training = self._training(name)
-        memory = self._bytes(network, patch, spacing)
-        self._note(f"{name}.memory", f"{memory / GIB:.2f} GiB", "estimated peak of a training step")
+        shape = rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
+        designed = design(wish, self._facts(cases, spacing, shape))
+        size, network = self._size_and_network(cases, name, spacing, shape, designed)
+        if wish.checkpointing and not isinstance(network, ExternalPlan):
+            self._note(f"{name}.checkpointing", "on", "wished for: less memory, more time")
+        memory = self._memory(network, size, spacing)
+        share = f"{memory.total / self.budget.memory_bytes:.0%} of the budget"
+        self._note(f"{name}.memory", f"{memory.total / GIB:.2f} GiB", f"{share}: {_parts(memory)}")
+        self._note_inference(name, network, size, spacing, shape)
         return Configuration(
             name=name,
             cases=cases,
             spacing_mm=spacing,
-            patch_size=patch,
+            patch_size=size.patch,
             network=network,
-            training=training,
+            training=self._training(name, size, shape),
             augmentation=self._augmentation(name),
-            memory_bytes=memory,
+            memory_bytes=memory.total,
         )
 
-    def _patch_and_network(self, name: str, spacing: Vector3, wish: Wish) -> tuple[Shape3, NetworkPlan]:
-        """The widest network whose patch still holds the context; else the largest patch there is."""
-        shape = rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
-        designed = design(wish, self._facts(spacing, shape))
-        wanted = self.overrides.feature_size
-        for width in (wanted,) if wanted else designed.widths:
-            patch, why_patch = self._patch(name, spacing, shape, designed, width)
-            if patch is not None and rules.holds_context(patch, spacing, shape):
-                break
-        if patch is None:
-            smallest = self.overrides.patch_size or self._smallest(spacing, shape, designed)
-            least = self._bytes(designed.network(width, smallest), smallest, spacing)
+    def _size_and_network(
+        self, cases: str, name: str, spacing: Vector3, shape: Shape3, designed: Design[Any]
+    ) -> tuple[Size, NetworkPlan]:
+        """The highest rung of the ladder that fits, and its network."""
+        rungs = self._ladder(cases, spacing, shape, designed)
+
+        def needs(size: Size) -> int:
+            return self._memory(designed.network(size.width, size.patch), size, spacing).total
+
+        halving = not has_closed_form(designed.network(rungs[0].width, rungs[0].patch))
+        best = rules.highest_rung(
+            rungs, lambda size: needs(size) <= self.budget.memory_bytes, halving=halving
+        )
+        if best is None:
             raise PlanError(
-                f"expected a memory budget of at least {least / GIB:.2f} GiB for the smallest patch of "
-                f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; "
+                f"expected a memory budget of at least {needs(rungs[0]) / GIB:.2f} GiB for the smallest "
+                f"patch of configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; "
                 "give more with --memory"
             )
-        network: NetworkPlan = designed.network(width, patch)
-        self._note(f"{name}.patch_size", patch, why_patch)
-        wide = "set by the user" if wanted else designed.width_reason()
+        size = rungs[best]
+        network: NetworkPlan = designed.network(size.width, size.patch)
+        self._note(f"{name}.patch_size", size.patch, self._why_patch(cases, rungs, best, shape, needs))
+        wide = "set by the user" if self.overrides.feature_size else designed.width_reason()
         for what, value, reason in designed.notes(network, wide):
             self._note(f"{name}.{what}", value, reason)
-        if wish.checkpointing and not isinstance(network, ExternalPlan):
-            self._note(f"{name}.checkpointing", "on", "wished for: less memory, more time")
-        return patch, network
+        return size, network
 
-    @staticmethod
-    def _smallest(spacing: Vector3, shape: Shape3, designed: Design[Any]) -> Shape3:
-        return rules.patch_path(spacing, shape, designed.divisor, designed.smallest)[0]
+    def _ladder(self, cases: str, spacing: Vector3, shape: Shape3, designed: Design[Any]) -> list[Size]:
+        device, wanted = self._device(cases), self.overrides.feature_size
+        path = self._path(cases, spacing, shape, designed)
+        voxels = sum(prod(case.size_mm) for case in self.fingerprint.cases) / prod(spacing)
+        climbs = [
+            (partial(rules.holds, extent_mm=extent, spacing_mm=spacing, shape=shape), wanted or width)
+            for extent, width in device.climbs
+        ]
+        return rules.ladder(
+            path,
+            climbs,
+            widths=(wanted,) if wanted else designed.widths,
+            batches=rules.batches_within(device.batches, path[-1], int(voxels)),
+        )
 
-    def _facts(self, spacing: Vector3, shape: Shape3) -> Facts:
+    def _path(self, cases: str, spacing: Vector3, shape: Shape3, designed: Design[Any]) -> list[Shape3]:
+        """The patches in the order of growth; the one that the user has set."""
+        wanted = self.overrides.patch_size
+        if wanted is None:
+            path = rules.patch_path(spacing, shape, designed.divisor, designed.smallest)
+            quick = [patch for patch in path if prod(patch) <= rules.FAST_VOXELS]
+            return (quick or path[:1]) if cases == FAST else path
+        divisor = designed.network(designed.widths[0], wanted).divisor
+        if any(n % d for n, d in zip(wanted, divisor, strict=True)):
+            raise PlanError(
+                f"expected a patch divisible by {_readable(divisor)}, the network's strides, "
+                f"found --patch {_readable(wanted)}"
+            )
+        return [wanted]
+
+    def _why_patch(self, cases: str, rungs: list[Size], best: int, shape: Shape3, needs: Any) -> str:
+        grown = f"grown towards the median case {_readable(shape)}"
+        if self.overrides.patch_size:
+            grown = "set by the user"
+        if best + 1 < len(rungs):
+            size, budget = rungs[best + 1], self.budget.memory_bytes / GIB
+            step = f"{_readable(size.patch)}, {size.width} channels, batch {size.batch}"
+            return f"{grown}; the next step ({step}) needs {needs(size) / GIB:.2f} GiB of {budget:.2f}"
+        if self.overrides.patch_size:
+            return grown
+        if cases == FAST and prod(rungs[best].patch) < (1 - rules.SPARE) * prod(shape):
+            return f"{grown}; a larger one would not be fast"
+        return f"{grown}; which is covered"
+
+    def _facts(self, cases: str, spacing: Vector3, shape: Shape3) -> Facts:
         return Facts(
             spacing_mm=spacing,
             shape=shape,
@@ -287,75 +280,78 @@ class _Planning:
             thicknesses_mm=self.thicknesses_mm,
             in_channels=len(self.dataset.channels),
             out_channels=self.dataset.labels.n_channels,
-            device=self.device,
+            device=self._device(cases),
         )
 
-    def _patch(
-        self, name: str, spacing: Vector3, shape: Shape3, designed: Design[Any], width: int
-    ) -> tuple[Shape3 | None, str]:
-        def fits(patch: Shape3) -> bool:
-            network = designed.network(width, patch)
-            return self._bytes(network, patch, spacing) <= self.budget.memory_bytes
-
-        def quick(patch: Shape3) -> bool:
-            return not name.startswith(FAST) or prod(patch) <= rules.FAST_VOXELS
-
-        wanted = self.overrides.patch_size
-        if wanted is None:
-            smallest = self._smallest(spacing, shape, designed)
-            return rules.patch_size(
-                spacing,
-                shape,
-                designed.divisor,
-                lambda patch: quick(patch) and fits(patch),
-                smallest=smallest,
-                halving=not has_closed_form(designed.network(width, smallest)),
-            )
-        divisor = designed.network(width, wanted).divisor
-        if any(n % d for n, d in zip(wanted, divisor, strict=True)):
-            raise PlanError(
-                f"expected a patch divisible by {_readable(divisor)}, the network's strides, "
-                f"found --patch {_readable(wanted)}"
-            )
-        return (wanted if fits(wanted) else None), "set by the user"
-
-    def _bytes(self, network: NetworkPlan, patch: Shape3, spacing: Vector3) -> int:
-        return training_bytes(
+    def _memory(self, network: NetworkPlan, size: Size, spacing: Vector3) -> TrainingMemory:
+        return training_memory(
             network,
-            patch,
-            batch_size=self.device.batch_size,
+            size.patch,
+            batch_size=size.batch,
             precision=self.budget.precision,
             in_channels=len(self.dataset.channels),
             out_channels=self.dataset.labels.n_channels,
             spacing_mm=spacing,
+            gpu=self.budget.gpu,
+            factor=self.budget.calibration,
         )
 
-    def _training(self, name: str) -> TrainingPlan:
-        device = self.device
+    def _note_inference(
+        self, name: str, network: NetworkPlan, size: Size, spacing: Vector3, shape: Shape3
+    ) -> None:
+        predicted = inference_memory(
+            network,
+            size.patch,
+            shape=shape,
+            precision=self.budget.precision,
+            in_channels=len(self.dataset.channels),
+            out_channels=self.dataset.labels.n_channels,
+            spacing_mm=spacing,
+            networks=FOLDS,
+            gpu=self.budget.gpu,
+            factor=self.budget.calibration,
+        )
+        reason = f"estimated for the median case and {FOLDS} folds: {_parts(predicted)}"
+        self._note(f"{name}.inference", f"{predicted.total / GIB:.2f} GiB", reason)
+
+    def _training(self, name: str, size: Size, shape: Shape3) -> TrainingPlan:
+        device = self._trainer
+        lambda_ce, why_lambda = rules.lambda_ce([facts.volume_ml for facts in self.fingerprint.classes])
+        oversampling, why_oversampling = rules.oversampling(size.patch, shape)
         plan = TrainingPlan(
             epochs=device.epochs,
             iterations_per_epoch=device.iterations_per_epoch,
-            batch_size=device.batch_size,
+            batch_size=size.batch,
             learning_rate=device.learning_rate,
             weight_decay=0.05,
             warmup_fraction=0.05,
             gradient_clip=1.0,
             ema_decay=0.999,
-            lambda_ce=0.5,
-            oversample_foreground_fraction=0.5,
+            lambda_ce=lambda_ce,
+            oversample_foreground_fraction=oversampling,
             precision=self.budget.precision,
         )
-        value = f"{plan.epochs} epochs of {plan.iterations_per_epoch} steps, batch {plan.batch_size}"
-        self._note(
-            f"{name}.training", value, "the device's default; --max-minutes fits the schedule to a time"
-        )
-        self._note(
-            f"{name}.learning_rate",
-            plan.learning_rate,
-            "AdamW, relative to each tensor's size; higher where time is short",
-        )
-        self._note(f"{name}.lambda_ce", plan.lambda_ce, "cross-entropy and Dice in balance (the paper)")
-        self._note(f"{name}.precision", plan.precision, "the number format that pays on this device")
+        for what, value, reason in (
+            (
+                "batch_size",
+                size.batch,
+                "one where memory is short or on a CPU, two, more once the case is covered",
+            ),
+            (
+                "training",
+                f"{plan.epochs} epochs of {plan.iterations_per_epoch} steps",
+                "the device's default; --max-minutes fits the schedule to a time",
+            ),
+            (
+                "learning_rate",
+                plan.learning_rate,
+                "AdamW, relative to each tensor's size; higher where time is short",
+            ),
+            ("lambda_ce", lambda_ce, why_lambda),
+            ("oversampling", oversampling, why_oversampling),
+            ("precision", plan.precision, "the number format that pays on this device"),
+        ):
+            self._note(f"{name}.{what}", value, reason)
         return plan
 
     def _augmentation(self, name: str) -> Augmentation:
@@ -365,11 +361,18 @@ class _Planning:
             rotation_deg=(10.0, 10.0, 15.0),
             scale=(0.85, 1.18),
             elastic_mm=2.0,
-            spatial_probability=self.device.spatial_probability,
+            spatial_probability=self._trainer.spatial_probability,
             intensity_probability=0.15,
             mirror_axes=axes,
             mirror_pairs=pairs,
         )
+
+
+def _parts(memory: TrainingMemory | InferenceMemory) -> str:
+    """The parts of an estimate, the largest first."""
+    parts = {field.name: getattr(memory, field.name) / GIB for field in fields(memory)}
+    listed = sorted(parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {gib:.2f}" for name, gib in listed if gib >= 0.005)
 
 
 def _readable(value: object) -> str:

@@ -35,6 +35,32 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+Memories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--memory",
+        help="Memory that training may take, such as 8GB; by default the GPU's, else half of the free RAM. "
+        "Several show the plans for each, without writing any.",
+        show_default=False,
+    ),
+]
+OverridesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--overrides",
+        help="YAML file of wishes, such as `patch_size: [96, 96, 64]`; options given here count more.",
+        show_default=False,
+    ),
+]
+V2Blocks = Annotated[
+    bool | None,
+    typer.Option(
+        "--v2-blocks/--no-v2-blocks",
+        help="Convolution block before each stage of Swin networks, as in SwinUNETR-V2; on by default. "
+        "MONAI's default weights are of networks without.",
+        show_default=False,
+    ),
+]
 Spacing = Annotated[
     tuple[float, float, float] | None,
     typer.Option(
@@ -92,10 +118,11 @@ FusionPlacement = Annotated[
     ),
 ]
 Checkpointing = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--checkpointing",
+        "--checkpointing/--no-checkpointing",
         help="Recompute stages in the backward pass: larger patches in the same memory, slower steps.",
+        show_default=False,
     ),
 ]
 Workers = Annotated[

@@ -1,16 +1,18 @@
 """Commands from the raw dataset to stored cases."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autospine.cli import options
 from autospine.cli.app import app
-from autospine.cli.screen import say, show_plan
+from autospine.cli.screen import explain_plan, say, show_plan
 
 if TYPE_CHECKING:
     from autospine.workspace import DatasetLocation
-    from planners.planner import Overrides
+    from planners.overrides import Overrides
 
 
 @app.command("plan-and-preprocess", rich_help_panel="Train")
@@ -27,7 +29,9 @@ def plan_and_preprocess(
     adaptive_stages: options.AdaptiveStages = None,
     fusion_weighting: options.FusionWeighting = None,
     fusion_placement: options.FusionPlacement = None,
-    checkpointing: options.Checkpointing = False,
+    v2_blocks: options.V2Blocks = None,
+    checkpointing: options.Checkpointing = None,
+    overrides: options.OverridesFile = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
 ) -> None:
@@ -40,20 +44,22 @@ def plan_and_preprocess(
     if memory is not None:
         parse_bytes(memory)
     choose_device(device)
-    overrides = _overrides(
-        spacing,
-        patch,
-        feature_size,
-        networks,
-        attention,
-        adaptive_stages,
-        fusion_weighting,
-        fusion_placement,
-        checkpointing,
+    wishes = _wishes(
+        overrides,
+        spacing_mm=spacing,
+        patch_size=patch,
+        feature_size=feature_size,
+        networks=networks,
+        attention=attention,
+        adaptive_stages=_stages(adaptive_stages),
+        fusion_weighting=fusion_weighting,
+        fusion_placement=fusion_placement,
+        v2_blocks=v2_blocks,
+        checkpointing=checkpointing,
     )
     location = Workspace.locate(workspace).find_dataset(dataset)
-    fingerprint(dataset, workspace, workers)
-    _plan(location, memory, overrides, device)
+    fingerprint(dataset, workspace)
+    _plan(location, memory, wishes, device)
     preprocess(dataset, workspace, configuration, workers)
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
     say(f"next: autospine train 0 --fold {folds}")
@@ -101,7 +107,7 @@ def fingerprint(
 def plan(
     dataset: options.DatasetName,
     workspace: options.Workspace = None,
-    memory: options.Memory = None,
+    memory: options.Memories = None,
     spacing: options.Spacing = None,
     patch: options.Patch = None,
     feature_size: options.FeatureSize = None,
@@ -110,24 +116,56 @@ def plan(
     adaptive_stages: options.AdaptiveStages = None,
     fusion_weighting: options.FusionWeighting = None,
     fusion_placement: options.FusionPlacement = None,
-    checkpointing: options.Checkpointing = False,
+    v2_blocks: options.V2Blocks = None,
+    checkpointing: options.Checkpointing = None,
+    overrides: options.OverridesFile = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every decision with the rule and the facts behind it.")
+    ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Run two training steps, correct the memory estimate by what they take, and plan again.",
+        ),
+    ] = False,
     device: options.Device = "auto",
 ) -> None:
-    """Decide spacing, patch, windows, fusion kernels and the rest, each with its reason."""
+    """Decide spacing, patch, windows, fusion kernels and the rest.
+
+    With several --memory the plans are shown side by side, and none is written.
+    """
+    from autospine import pipeline
+    from autospine.errors import PlanError
+    from autospine.hardware import choose_device
     from autospine.workspace import Workspace
 
-    overrides = _overrides(
-        spacing,
-        patch,
-        feature_size,
-        networks,
-        attention,
-        adaptive_stages,
-        fusion_weighting,
-        fusion_placement,
-        checkpointing,
+    wishes = _wishes(
+        overrides,
+        spacing_mm=spacing,
+        patch_size=patch,
+        feature_size=feature_size,
+        networks=networks,
+        attention=attention,
+        adaptive_stages=_stages(adaptive_stages),
+        fusion_weighting=fusion_weighting,
+        fusion_placement=fusion_placement,
+        v2_blocks=v2_blocks,
+        checkpointing=checkpointing,
     )
-    _plan(Workspace.locate(workspace).find_dataset(dataset), memory, overrides, device)
+    location = Workspace.locate(workspace).find_dataset(dataset)
+    amounts = memory or []
+    if len(amounts) < 2:
+        amount = amounts[0] if amounts else None
+        _plan(location, amount, wishes, device, explain=explain, calibrate=calibrate)
+        return
+    if calibrate:
+        raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
+    plans = pipeline.compare_budgets(location, amounts, device=choose_device(device), overrides=wishes)
+    for planned in plans:
+        (explain_plan if explain else show_plan)(planned)
+        say("")
+    say("nothing is written: choose one --memory")
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -149,42 +187,55 @@ def preprocess(
         say(f"{len(stored)} cases are ready in {location.preprocessed / chosen.cases}")
 
 
-def _plan(location: "DatasetLocation", memory: str | None, overrides: "Overrides", device: str) -> None:
+def _plan(
+    location: "DatasetLocation",
+    memory: str | None,
+    overrides: "Overrides",
+    device: str,
+    *,
+    explain: bool = False,
+    calibrate: bool = False,
+) -> None:
     from autospine import pipeline
     from autospine.hardware import choose_device
 
-    planned = pipeline.plan(location, device=choose_device(device), memory=memory, overrides=overrides)
-    show_plan(planned)
+    planned = pipeline.plan(
+        location,
+        device=choose_device(device),
+        memory=memory,
+        overrides=overrides,
+        measure_memory=calibrate,
+    )
+    if explain:
+        explain_plan(planned)
+    else:
+        show_plan(planned)
+        say(f"why: autospine plan -d {location.name} --explain", "dim")
     say(f"written: {location.preprocessed / pipeline.PLAN}")
 
 
-def _overrides(
-    spacing: tuple[float, float, float] | None,
-    patch: tuple[int, int, int] | None,
-    feature_size: int | None,
-    networks: list[str] | None,
-    attention: list[str] | None,
-    adaptive_stages: str | None,
-    fusion_weighting: list[str] | None,
-    fusion_placement: list[str] | None,
-    checkpointing: bool,
-) -> "Overrides":
-    """The options of `plan` as the planner takes them; it refuses what it does not know."""
+def _stages(text: str | None) -> tuple[int, ...] | None:
+    """`1,2` as numbers."""
     from autospine.errors import PlanError
-    from planners.networks import DEFAULT
-    from planners.planner import Overrides
 
-    words = [] if adaptive_stages is None else adaptive_stages.replace(",", " ").split()
-    if not all(word.isdigit() for word in words):
-        raise PlanError(f"expected --adaptive-stages such as 1,2, found {adaptive_stages!r}")
-    return Overrides(
-        spacing_mm=spacing,
-        patch_size=patch,
-        feature_size=feature_size,
-        networks=tuple(networks or (DEFAULT,)),
-        attention=tuple(attention or ()),
-        adaptive_stages=None if adaptive_stages is None else tuple(int(word) for word in words),
-        fusion_weighting=tuple(fusion_weighting or ()),
-        fusion_placement=tuple(fusion_placement or ()),
-        checkpointing=checkpointing,
-    )
+    if text is None:
+        return None
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdigit() for word in words):
+        raise PlanError(f"expected --adaptive-stages such as 1,2, found {text!r}")
+    return tuple(int(word) for word in words)
+
+
+def _wishes(file: Path | None, **given: Any) -> "Overrides":
+    """The options of `plan`, and the file's wishes for those that were not given.
+
+    The planner refuses what it does not know.
+    """
+    from planners.overrides import Overrides, read_overrides
+
+    said: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return replace(Overrides() if file is None else read_overrides(file), **said)

@@ -1,7 +1,7 @@
 """What the commands show: results on standard output, as tables where they are tables."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,24 +13,65 @@ if TYPE_CHECKING:
     from autospine.plan import Plan
 
 
+GIB = 1024**3
+
+
 def say(text: str, style: str | None = None) -> None:
     """A line of result, as it is: names and paths may hold what rich would take for markup."""
     _console().print(text, style=style, markup=False, soft_wrap=True, highlight=False)
 
 
 def show_plan(plan: "Plan") -> None:
-    """The decisions with their reasons, configuration by configuration."""
-    say(f"Plan of {plan.dataset}", "bold")
-    part: list[str] | None = None
+    """The configurations side by side, the recommended one first."""
+    table = Table(
+        title=f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for index, configuration in enumerate(plan.configurations):
+        table.add_column(escape(f"{index} {configuration.name}"), overflow="fold")
+    for name, values in _plan_rows(plan).items():
+        table.add_row(name, *(escape(value) for value in values))
+    _console().print(table)
+
+
+def _plan_rows(plan: "Plan") -> dict[str, list[str]]:
+    """What `show_plan` says of every configuration."""
+    rows: dict[str, list[str]] = {}
+    for one in plan.configurations:
+        width: Any = getattr(one.network, "feature_size", None) or getattr(one.network, "features", "")
+        facts = {
+            "spacing (mm)": " ".join(f"{d:g}" for d in one.spacing_mm),
+            "patch": " ".join(str(n) for n in one.patch_size),
+            "batch": str(one.training.batch_size),
+            "network": getattr(one.network, "entry_point", one.network.name),
+            "features": str(width if isinstance(width, int | str) else width[0]),
+            "memory (GiB)": f"{one.memory_bytes / GIB:.2f}",
+            "epochs x steps": f"{one.training.epochs} x {one.training.iterations_per_epoch}",
+        }
+        for name, value in facts.items():
+            rows.setdefault(name, []).append(value)
+    return rows
+
+
+def explain_plan(plan: "Plan") -> None:
+    """Every decision with the rule and the facts behind it, configuration by configuration."""
+    groups: dict[str, list[tuple[str, str, str]]] = {}
     for decision in plan.rationale:
-        *group, name = decision.name.split(".")
-        if group and group != part:
-            say(f"\n{group[0]}", "bold")
-        elif part and not group:
-            say("")
-        part = group
-        say(f"  {name:<16} {decision.value}")
-        say(f"  {'':<16} {decision.reason}", "dim")
+        group, _, name = decision.name.rpartition(".")
+        groups.setdefault(group, []).append((name, decision.value, decision.reason))
+    say(f"Plan of {plan.dataset}", "bold")
+    for group, decisions in groups.items():
+        table = Table(title=escape(group), title_justify="left", box=None, pad_edge=False, show_header=False)
+        for ratio in (2, 4, 7):
+            table.add_column(overflow="fold", ratio=ratio)
+        for name, value, reason in decisions:
+            table.add_row(escape(name), escape(value), escape(reason))
+        table.expand = True
+        _console().print(table)
+        say("")
 
 
 def show_fingerprint(fingerprint: "Fingerprint") -> None:

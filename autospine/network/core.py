@@ -87,7 +87,8 @@ def attend_fused(
         shape = (*query.shape[:4], -1)
         queries.append(layout.query_mask.to(query.dtype)[None, :, None].expand(shape))
         keys.append(layout.key_mask.to(key.dtype)[None, :, None].expand(shape))
-    q, k = (torch.cat(parts, dim=-1).flatten(0, 1) for parts in (queries, keys))
+    # The kernel wants rows of a multiple of eight; for others torch falls back to writing all pairs out.
+    q, k = (_filled(torch.cat(parts, dim=-1), 8).flatten(0, 1) for parts in (queries, keys))
     padded = F.pad(value.flatten(0, 1), (0, q.shape[-1] - d))
     out = F.scaled_dot_product_attention(q, k, padded, bias.to(q.dtype)[None], scale=1.0)[..., :d]
     return out.transpose(1, 2).unflatten(0, (batch, windows))  # type: ignore[no-any-return, no-untyped-call]
@@ -186,9 +187,9 @@ def _parts(heads: int, runs: list[int], samples: int, at_once: int) -> Iterator[
         first += count
 
 
-def _filled(x: Tensor) -> Tensor:
-    """Return x with zero columns up to a multiple of `LANES`."""
-    return F.pad(x, (0, -x.shape[-1] % LANES))
+def _filled(x: Tensor, multiple: int = LANES) -> Tensor:
+    """Return x with zero columns up to a multiple."""
+    return F.pad(x, (0, -x.shape[-1] % multiple))
 
 
 def _cut(span: range, length: int) -> list[slice]:

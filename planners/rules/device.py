@@ -2,17 +2,25 @@
 
 from typing import NamedTuple
 
+from planners.rules.spacing import CONTEXT_MM, THREE_LEVELS_MM
+
 
 class GPU(NamedTuple):
-    """What differs between the devices a plan may be for."""
+    """On a GPU memory is scarcer than time."""
 
     largest_window: int = 8
-    feature_sizes: tuple[int, ...] = (48, 32, 16)
-    """Tried from the widest down."""
+    widths: tuple[int, ...] = (12, 16, 24, 32, 48, 64, 96)
+    """Feature sizes of the Swin UNETR."""
+
+    climbs: tuple[tuple[float, int], ...] = ((THREE_LEVELS_MM, 24), (CONTEXT_MM, 48))
+    """Extent along S in mm and width, to be reached in turn. 48 is SwinUNETR's own width; with 24 and 12 it
+    lost 2 and 10 points of Dice on BTCV."""
+
+    batches: tuple[int, ...] = (1, 2, 4)
+    """Patches per step: nnU-Net's least is two, and one where memory is short."""
 
     epochs: int = 400
     iterations_per_epoch: int = 250
-    batch_size: int = 2
     learning_rate: float = 0.02
     spatial_probability: float = 0.5
 
@@ -21,20 +29,16 @@ class CPU(NamedTuple):
     """On a CPU time is scarcer than memory."""
 
     largest_window: int = 4
-    feature_sizes: tuple[int, ...] = (16,)
+    widths: tuple[int, ...] = (16,)
+    """16 channels fill one vector register and no more."""
+
+    climbs: tuple[tuple[float, int], ...] = ((CONTEXT_MM, 16),)
+    batches: tuple[int, ...] = (1,)
     epochs: int = 60
     iterations_per_epoch: int = 50
-    batch_size: int = 1
     learning_rate: float = 0.1
     spatial_probability: float = 0.3
     """A short training sees no patch often enough to need many changed ones."""
 
 
 Device = GPU | CPU
-
-
-def width_reason(device: Device) -> str:
-    """Why the feature size is what it is."""
-    if isinstance(device, CPU):
-        return "on a CPU time is scarcest: 16 channels fill one vector register and no more"
-    return "the widest whose patch still spans five lumbar levels or the median case"

@@ -1,6 +1,7 @@
 """Voxel sizes: from the spacings of the cases and the thickness of the structures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
 
 import numpy as np
 
@@ -15,9 +16,21 @@ COARSE_AXIS_PERCENTILE = 10.0
 CONTEXT_MM = 170.0
 """Five lumbar levels: sum of the level steps measured on public CT masks (33+35+36+35+30 mm)."""
 
+THREE_LEVELS_MM = 100.0
+"""Three lumbar levels: the least that shows a vertebra with both its neighbours."""
+
 FAST_MM = 3.2
 """Spacing of the fast configuration: the coarsest at which the labels of vertebrae still come back with a
 Dice above 0.9 (0.92 on lumbar phantoms; 0.94 at 2.66 mm, with 1.7 times the voxels)."""
+
+LOWRES_SHARE = 0.25
+"""Share of the median case that a patch of the low-resolution configuration covers (nnU-Net)."""
+
+LOWRES_VOXELS = 128**3
+"""Patch that the spacing of the low-resolution configuration is made for: that of nnU-Net in 8 GB."""
+
+LOWRES_MARGIN = 1.1
+"""Spacings that differ by less are as good as equal."""
 
 VOXELS_ACROSS = 2.0
 """A structure is kept if its local thickness spans this many voxels."""
@@ -53,6 +66,67 @@ def fast_spacing(full: Vector3, thicknesses_mm: Sequence[float]) -> tuple[Vector
         else f"the thinnest class ({thinnest:.1f} mm) keeps {VOXELS_ACROSS:g} voxels"
     )
     return _vector(np.maximum(full, spacing)), f"{which}; never finer than fullres"
+
+
+def lowres_spacing(full: Vector3, size_mm: Vector3) -> tuple[Vector3, str]:
+    """The finest spacing at which `LOWRES_VOXELS` cover `LOWRES_SHARE` of the median case.
+
+    Thick slices stay as they are: the other axes are coarsened up to them first.
+
+    Args:
+        full: spacing of `fullres`.
+        size_mm: of the median case.
+    """
+    finest, coarsest = min(full), max(*full, *size_mm)
+    for _ in range(40):
+        middle = (finest + coarsest) / 2
+        if _voxels(size_mm, _at_least(full, middle)) > LOWRES_VOXELS / LOWRES_SHARE:
+            finest = middle
+        else:
+            coarsest = middle
+    edge = round(LOWRES_VOXELS ** (1 / 3))
+    reason = f"the finest at which {edge}x{edge}x{edge} voxels cover {LOWRES_SHARE:.0%} of the median case"
+    return _at_least(full, ceil(coarsest * 100) / 100), reason
+
+
+def why_no_lowres(
+    full: Vector3, low: Vector3, fast: Vector3, size_mm: Vector3, patch_voxels: int
+) -> str | None:
+    """Why a low-resolution configuration is not worth having; None where it is.
+
+    The first two conditions are nnU-Net's.
+
+    Args:
+        full: spacing of `fullres`.
+        low: of the low-resolution configuration.
+        fast: of `fast`.
+        size_mm: of the median case.
+        patch_voxels: of the patch of `fullres`.
+    """
+    covered = patch_voxels / _voxels(size_mm, full)
+    if covered >= LOWRES_SHARE:
+        return f"a patch of fullres covers {min(covered, 1.0):.0%} of the median case already"
+    if 2 * _voxels(size_mm, low) > _voxels(size_mm, full):
+        return "it would have more than half of the voxels of fullres"
+    if all(f <= LOWRES_MARGIN * d for f, d in zip(fast, low, strict=True)):
+        return "fast is as fine"
+    return None
+
+
+def lost_classes(thicknesses_mm: Mapping[str, float], spacing_mm: Vector3) -> dict[str, float]:
+    """Classes thinner than a voxel, with their thickness in mm: the spacing that would keep them.
+
+    A voxel is taken for as long as its middle edge: what lies within thick slices still shows across them.
+    """
+    return {name: mm for name, mm in thicknesses_mm.items() if mm < sorted(spacing_mm)[1]}
+
+
+def _voxels(size_mm: Vector3, spacing_mm: Vector3) -> float:
+    return prod(max(1.0, n / d) for n, d in zip(size_mm, spacing_mm, strict=True))
+
+
+def _at_least(spacing_mm: Vector3, least: float) -> Vector3:
+    return _vector(np.maximum(spacing_mm, least))
 
 
 def median_shape(sizes_mm: Sequence[Vector3], spacing_mm: Vector3) -> Shape3:

@@ -1,9 +1,30 @@
 """Intensities, mirroring and the recipe."""
 
+from collections.abc import Sequence
+from math import log10, prod
+
 from autospine.fingerprint import Fingerprint
-from autospine.labels import LabelSpace
+from autospine.labels import LabelSpace, side_pairs
 from autospine.plan import Normalisation
-from autospine.types import Modality
+from autospine.types import Modality, Shape3
+
+BALANCE = 0.5
+"""Share of the cross-entropy in the loss that the paper starts from."""
+
+FREE_DECADES = 2.0
+"""Powers of ten by which classes may differ in size before the share changes: vertebrae of one spine do."""
+
+DECADE_SHIFT = 0.1
+"""By how much the share falls per further power of ten; a rule of thumb, not a measured one."""
+
+LEAST_LAMBDA = 0.3
+"""Smallest share: Dice alone has unsteady gradients."""
+
+WANTED_FOREGROUND = 0.75
+"""Share of the patches that should show a structure."""
+
+LEAST_OVERSAMPLING = 0.5
+"""Least share of patches that are centred on one: what nnU-Net's third comes to for batches of two."""
 
 
 def normalisation(fingerprint: Fingerprint) -> tuple[dict[Modality, Normalisation], str]:
@@ -35,23 +56,51 @@ def normalisation(fingerprint: Fingerprint) -> tuple[dict[Modality, Normalisatio
 
 def mirroring(labels: LabelSpace) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], str]:
     """Left/right flips, with side-specific labels changing places; never upside down or front to back."""
+    sides = side_pairs(labels.names)
+    uneven = [(a, b) for a, b in sides.pairs if len(labels.members[a]) != len(labels.members[b])]
+    alone = [labels.names[i] for i in (*sides.single, *(i for pair in uneven for i in pair))]
+    if alone:
+        return (), (), f"off: {', '.join(alone)} has no counterpart on the other side"
     index = {integer: i for i, integer in enumerate(labels.integers, start=1)}
-    names = {name.lower(): i for i, name in enumerate(labels.names)}
-    pairs: list[tuple[int, int]] = []
-    single: list[str] = []
-    for name, i in names.items():
-        if "left" not in name and "right" not in name:
-            continue
-        other = names.get(name.replace("left", "right") if "left" in name else name.replace("right", "left"))
-        if other is None or len(labels.members[i]) != len(labels.members[other]):
-            single.append(name)
-        elif i < other:
-            pairs.extend(
-                (index[a], index[b])
-                for a, b in zip(labels.members[i], labels.members[other], strict=True)
-                if a != b
-            )
-    if single:
-        return (), (), f"off: {', '.join(single)} has no counterpart on the other side"
+    pairs = tuple(
+        (index[a], index[b])
+        for one, other in sides.pairs
+        for a, b in zip(labels.members[one], labels.members[other], strict=True)
+        if a != b
+    )
     swapped = f", {len(pairs)} pairs of side-specific labels change places" if pairs else ""
-    return (2,), tuple(pairs), f"left/right only{swapped}; the other flips do not occur in patients"
+    return (2,), pairs, f"left/right only{swapped}; the other flips do not occur in patients"
+
+
+def lambda_ce(volumes_ml: Sequence[float]) -> tuple[float, str]:
+    """Share of the cross-entropy in the loss: the paper's balance, less where classes differ much in size.
+
+    `max(0.3, 0.5 - 0.1 max(0, log10(r) - 2))` for the ratio r of the largest class to the smallest.
+    Cross-entropy counts voxels, so small classes hardly weigh in it; Dice counts classes.
+
+    Args:
+        volumes_ml: median volume of each class that occurs.
+    """
+    known = [volume for volume in volumes_ml if volume > 0]
+    ratio = max(known) / min(known) if known else 1.0
+    value = BALANCE - DECADE_SHIFT * max(0.0, log10(ratio) - FREE_DECADES)
+    value = round(max(LEAST_LAMBDA, value), 2)
+    if value == BALANCE:
+        return (
+            value,
+            f"cross-entropy and Dice in balance (the paper); classes differ {ratio:.0f}-fold in size",
+        )
+    return value, f"classes differ {ratio:.0f}-fold in size, and Dice counts small ones in full"
+
+
+def oversampling(patch: Shape3, shape: Shape3) -> tuple[float, str]:
+    """Share of patches centred on a structure, so that `WANTED_FOREGROUND` of all show one.
+
+    `max(0.5, (0.75 - h) / (1 - h))`, where h, the share of the median case that a patch shows, is taken for
+    the chance that a random one shows a structure.
+    """
+    by_chance = min(1.0, prod(patch) / prod(shape))
+    value = LEAST_OVERSAMPLING
+    if by_chance < WANTED_FOREGROUND:
+        value = max(value, round((WANTED_FOREGROUND - by_chance) / (1 - by_chance), 2))
+    return value, f"a patch shows {by_chance:.0%} of the median case"

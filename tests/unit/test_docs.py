@@ -16,7 +16,15 @@ import typer
 
 from autospine import evaluation
 from autospine.cli.app import COMMANDS, app
-from autospine.fingerprint import CaseFacts, ClassFacts, Fingerprint, IntensityFacts
+from autospine.fingerprint import (
+    CaseFacts,
+    ClassFacts,
+    Fingerprint,
+    IntensityFacts,
+    Percentiles,
+    SiteFacts,
+    StructureFacts,
+)
 from autospine.folds import _FoldsFile
 from autospine.geometry import Box
 from autospine.labels import LabelSpace
@@ -51,7 +59,7 @@ CONSTANT = re.compile(r"^\| `([a-zA-Z_]+\.[\w.]+)` \| `([^`]+)`", re.MULTILINE)
 MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
 STORED_KINDS = (
-    *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts),
+    *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts, StructureFacts, Percentiles, SiteFacts),
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile),

@@ -58,7 +58,11 @@ def structure(shape, spacing, thickness_mm) -> StructureFacts:
 
 
 def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", names=None) -> Fingerprint:
-    """From (shape, spacing) of each case and the thickness of each class, None for one that never occurs."""
+    """From (shape, spacing) of each case and the thickness of each class, None for one that never occurs.
+
+    `modality` is that of all cases, or a list of one each.
+    """
+    modalities = [modality] * len(cases) if isinstance(modality, str) else modality
     return Fingerprint(
         format_version=FORMAT_VERSION,
         dataset=name,
@@ -66,7 +70,7 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
         cases=tuple(
             CaseFacts(
                 name=f"case {i}",
-                modality=modality,
+                modality=modalities[i],
                 site=None,
                 subject=f"case {i}",
                 shape=tuple(shape),
@@ -90,7 +94,7 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
             )
             for i, t in enumerate(thicknesses_mm)
         ),
-        intensities={"CT": CT} if modality == "CT" else {},
+        intensities={"CT": CT} if "CT" in modalities else {},
         sites=(),
         duplicates=(),
     )

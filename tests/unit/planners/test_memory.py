@@ -324,7 +324,7 @@ def test_calibration_sees_what_a_step_takes_on_a_cpu():
 
     factor = calibrate(plan, plan.configurations[0], torch.device("cpu"), make_step)
     predicted = calibration.predict(plan, plan.configurations[0], gpu=False)
-    assert factor == pytest.approx((2**29 - predicted.state) / (predicted.total - predicted.state), rel=0.1)
+    assert factor == pytest.approx((2**29 - predicted.state) / (predicted.total - predicted.state), rel=0.3)
 
 
 def test_calibration_says_that_a_step_does_not_fit():

@@ -1,4 +1,4 @@
-"""The planner as a whole: properties of every plan, and three plans to read.
+"""The planner as a whole: properties of every plan, and eight plans to read.
 
 The golden plans are written anew by
 
@@ -8,26 +8,28 @@ Look at the difference before committing it: each changed line is a changed deci
 """
 
 import os
-from dataclasses import replace
+import re
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.planners import facts
+from unit.planners import archetypes, facts
+from unit.planners.archetypes import GOLDEN
 
-from autospine.errors import PlanError
-from autospine.labels import VERSE, parse_labels
+from autospine.errors import AutospineError, PlanError
 from autospine.network.build import build_network
-from autospine.plan import Plan
+from autospine.plan import Configuration, Plan
 from autospine.serialization import from_json, to_json
 from planners import rules
-from planners.planner import Budget, Overrides, make_plan
+from planners.overrides import Overrides, read_overrides
+from planners.planner import Budget, make_plan
 
-GOLDEN = Path(__file__).parent / "golden"
+FOLDER = Path(__file__).parent / "golden"
 GIB = 1024**3
 
 CASES = st.lists(
@@ -66,7 +68,10 @@ def test_every_plan_is_sound(cases, thicknesses, gib, gpu):
     if plan is None:
         return
     assert from_json(to_json(plan), Plan, "test") == plan
-    assert [c.name for c in plan.configurations] in (["fullres"], ["fullres", "fast"], ["fast", "fullres"])
+    names = [c.name for c in plan.configurations]
+    assert "fullres" in names
+    assert set(names) <= {"fullres", "lowres", "fast"}
+    assert names[0] == ("fullres" if gpu or "fast" not in names else "fast")
     for configuration in plan.configurations:
         network, patch = configuration.network, configuration.patch_size
         assert configuration.memory_bytes <= plan.memory_budget_bytes
@@ -104,20 +109,24 @@ def test_every_plan_makes_a_network_that_can_learn(cases, thicknesses, gib, chan
     logits.sum().backward()
 
 
+def extent(configuration: Configuration) -> int:
+    """Voxels times patches times channels of a training step."""
+    size = prod(configuration.patch_size) * configuration.training.batch_size
+    return size * configuration.network.feature_size
+
+
 @pytest.mark.parametrize("gpu", [False, True])
 @given(CASES, THICKNESSES)
 @settings(deadline=None, max_examples=5)
-def test_more_memory_gives_a_wider_network_or_a_patch_as_large(gpu, cases, thicknesses):
+def test_more_memory_never_gives_a_smaller_step(gpu, cases, thicknesses):
     amounts = (0.4, 1, 3, 8, 24, 48)
     plans = [planned(cases, thicknesses, budget(gib, gpu)) for gib in amounts]
     made = [plan for plan in plans if plan is not None]
     assert plans[len(plans) - len(made) :] == made, "a larger budget failed where a smaller one sufficed"
-    for name in ("fullres", "fast"):
+    for name in ("fullres", "lowres", "fast"):
         chosen = [c for plan in made for c in plan.configurations if c.name == name]
         for small, large in pairwise(chosen):
-            assert large.network.feature_size >= small.network.feature_size
-            if large.network.feature_size == small.network.feature_size:
-                assert all(a <= b for a, b in zip(small.patch_size, large.patch_size, strict=True))
+            assert extent(large) >= extent(small)
 
 
 def test_too_little_memory_says_how_much_is_needed():
@@ -167,6 +176,9 @@ def test_a_patch_larger_than_fast_would_take_is_kept_when_asked_for():
         ({"fusion_placement": ("head",)}, "--fusion-placement among embedding, stem, both"),
         ({"adaptive_stages": (0, 1)}, "--adaptive-stages among"),
         ({"networks": ("unet3d",), "attention": ("plain",)}, "that attention and fusion options apply to"),
+        ({"networks": ("swin_unetr",), "adaptive_stages": (3,)}, "adaptive attention for --adaptive-stages"),
+        ({"attention": ("plain",), "adaptive_stages": (1,)}, "adaptive attention for --adaptive-stages"),
+        ({"fusion_weighting": ("off",), "fusion_placement": ("stem",)}, "with fusion for --fusion-placement"),
         ({"networks": ("unet3d",), "patch_size": (33, 64, 64)}, r"divisible by .*--patch 33x64x64"),
     ],
 )
@@ -242,6 +254,7 @@ def test_ablations_are_told_apart_by_name():
         *("fullres_swin_unetr_identity", "fullres_unet3d"),
     ]
     assert names(checkpointing=True) == ["fullres"]
+    assert names(v2_blocks=False) == ["fullres_v1"]
     assert names(networks=("unet3d", "unet3d")) == ["fullres_unet3d"]
 
 
@@ -257,14 +270,15 @@ def test_ablations_reach_the_network():
     assert network(fusion_weighting=("ones",)).fusion.weighting == "ones"
     assert network(fusion_placement=("both",)).fusion.placement == "both"
     assert network(networks=("swin_unetr",)).fusion is None
+    assert not network(v2_blocks=False).use_v2
     assert network(networks=("swin_unetr",)).attention == "plain"
     for name in COMPARED:
         assert network(networks=(name,), checkpointing=True).checkpointing
 
 
 def test_checkpointing_gives_room_for_more():
-    wishes = [Overrides(networks=("unet3d",), checkpointing=on) for on in (False, True)]
-    plain, thrifty = (planned(CUBE, [9.0], budget(1.2), overrides=w).configurations[-1] for w in wishes)
+    wishes = [Overrides(checkpointing=on) for on in (False, True)]
+    plain, thrifty = (planned(CUBE, [9.0], budget(2), overrides=w).configurations[-1] for w in wishes)
     assert prod(thrifty.patch_size) > prod(plain.patch_size)
     assert plain.name == thrifty.name
 
@@ -298,50 +312,11 @@ def test_without_a_gpu_the_fast_configuration_comes_first():
     assert [c.name for c in planned(coarse, [9.0], budget(4)).configurations] == ["fullres"]
 
 
-def lumbar_ct() -> Plan:
-    """Lumbar CT of about a millimetre, on a laptop."""
-    names = {"vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4}
-    cases = [
-        ((220, 180, 190), (1.0, 0.8, 0.8)),
-        ((180, 200, 200), (1.25, 0.75, 0.75)),
-        ((240, 160, 170), (0.9, 0.9, 0.9)),
-    ]
-    labels = parse_labels(names)
-    measured = facts.fingerprint(
-        cases, [19.0, 8.5, 14.0, 26.0], name="Dataset001_LumbarCT", names=list(names)
-    )
-    return make_plan(facts.dataset(labels, ["CT"], "Dataset001_LumbarCT"), measured, budget(6))
-
-
-def sagittal_mr() -> Plan:
-    """T2 in thick sagittal slices, on a laptop."""
-    names = {"vertebra": 1, "disc": 2, "canal": 3}
-    cases = [((448, 448, 15), (0.68, 0.68, 4.4)), ((512, 512, 17), (0.6, 0.6, 4.0))]
-    measured = facts.fingerprint(
-        cases, [18.0, 7.5, 13.0], modality="MR", name="Dataset002_SagittalMR", names=list(names)
-    )
-    return make_plan(facts.dataset(parse_labels(names), ["T2"], "Dataset002_SagittalMR"), measured, budget(6))
-
-
-def whole_spine() -> Plan:
-    """Every vertebra by level in CT of the whole spine, on a GPU of 16 GB."""
-    names = {name: VERSE[name] for name in VERSE if name not in ("cord", "canal", "coccyx")}
-    cases = [
-        ((900, 350, 300), (0.8, 0.6, 0.6)),
-        ((620, 280, 260), (1.0, 0.7, 0.7)),
-        ((480, 512, 512), (1.0, 0.4, 0.4)),
-    ]
-    thicknesses = [9.0] * 7 + [13.0] * 12 + [17.0] * 6 + [24.0, 13.0]
-    measured = facts.fingerprint(cases, thicknesses, name="Dataset003_WholeSpine", names=list(names))
-    return make_plan(
-        facts.dataset(parse_labels(names), ["CT"], "Dataset003_WholeSpine"), measured, budget(16, gpu=True)
-    )
-
-
-@pytest.mark.parametrize("archetype", [lumbar_ct, sagittal_mr, whole_spine])
-def test_golden_plans(archetype):
-    path = GOLDEN / f"{archetype.__name__}.json"
-    made = archetype()
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_plans(name):
+    path = FOLDER / f"{name}.json"
+    archetype, device = GOLDEN[name]
+    made = archetype(device)
     if os.environ.get("AUTOSPINE_UPDATE_GOLDEN"):
         path.write_text(to_json(made), encoding="utf-8")
     assert to_json(made) == path.read_text(encoding="utf-8"), (
@@ -349,6 +324,67 @@ def test_golden_plans(archetype):
     )
 
 
-def test_a_reason_is_given_for_every_number_that_differs_between_plans():
-    small, large = lumbar_ct(), replace(whole_spine(), dataset="Dataset001_LumbarCT")
-    assert all(decision.reason and decision.value for plan in (small, large) for decision in plan.rationale)
+@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("gib", [4, 8, 24, 80])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
+    """No axis much longer than the median case, no window that pads, and what stopped each patch is said."""
+    archetype, _ = GOLDEN[name]
+    plan = archetype(archetypes.gpu(gib) if on_gpu else archetypes.laptop(gib))
+    reasons = {decision.name: decision.reason for decision in plan.rationale}
+    for one in plan.configurations:
+        why = reasons[f"{one.name}.patch_size"]
+        shape = [int(n) for n in re.search(r"median case (\d+)x(\d+)x(\d+)", why).groups()]
+        assert all(n <= max(1.1 * m, m + 1) for n, m in zip(one.patch_size, shape, strict=True))
+        grids = rules.token_grids(one.patch_size, one.network.strides)
+        for grid, window in zip(grids, one.network.window_sizes, strict=True):
+            assert not any(n % w for n, w in zip(grid, window, strict=True))
+        used = one.memory_bytes / plan.memory_budget_bytes
+        limits = ("needs", "which is covered", "would not be fast")
+        assert used >= 0.85 or any(limit in why for limit in limits)
+
+
+def test_a_reason_is_given_for_every_number():
+    plans = [archetype(device) for archetype, device in GOLDEN.values()]
+    assert all(decision.reason and decision.value for plan in plans for decision in plan.rationale)
+
+
+def test_a_class_thinner_than_a_voxel_is_reported_with_the_spacing_that_keeps_it(caplog):
+    plan = planned(CUBE, [9.0, 0.6], budget(8), overrides=Overrides(spacing_mm=(1.0, 0.9, 0.8)))
+    reason = next(d.reason for d in plan.rationale if d.name == "fullres loses")
+    assert "class 2 (0.6 mm)" in reason
+    assert "--spacing of at most 0.6 mm" in reason
+    kept = planned(CUBE, [9.0, 0.6], budget(8), overrides=Overrides(spacing_mm=(3.0, 0.5, 0.5)))
+    assert "fullres loses" not in {d.name for d in kept.rationale}
+
+
+def test_low_resolution_is_planned_where_patches_show_little():
+    large = [((700, 400, 400), (1.0, 1.0, 1.0))]
+    names = [c.name for c in planned(large, [9.0], budget(8, gpu=True)).configurations]
+    assert names == ["fullres", "lowres", "fast"]
+    plan = planned(large, [9.0], budget(8, gpu=True))
+    low, full = plan.configuration("lowres"), plan.configuration("fullres")
+    extents_mm = [np.multiply(one.patch_size, one.spacing_mm).prod() for one in (low, full)]
+    assert extents_mm[0] > 2 * extents_mm[1]
+    assert [c.name for c in planned(CUBE, [9.0], budget(80, gpu=True)).configurations] == ["fullres", "fast"]
+
+
+def test_wishes_come_from_a_file(tmp_path):
+    file = tmp_path / "wishes.yaml"
+    file.write_text(
+        "patch_size: [64, 64, 32]\nnetworks: [unet3d]\nspacing_mm: [1, 1.0, 1.0]\n", encoding="utf-8"
+    )
+    wishes = read_overrides(file)
+    assert wishes == Overrides(patch_size=(64, 64, 32), networks=("unet3d",), spacing_mm=(1.0, 1.0, 1.0))
+    for text, message in (
+        ("patchsize: [1, 2, 3]", "patchsize"),
+        ("patch_size: [1, 2]", "patch_size"),
+        ("feature_size: 7", "--feature-size from 8 to 96"),
+        ("a: [", "wishes.yaml"),
+        ("- 1", "wishes.yaml"),
+    ):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(AutospineError, match=message):
+            read_overrides(file)
+    with pytest.raises(AutospineError, match=r"nowhere\.yaml"):
+        read_overrides(tmp_path / "nowhere.yaml")

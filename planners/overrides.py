@@ -1,0 +1,149 @@
+"""What the user wants to be so: the rest is planned around it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from math import isfinite
+from pathlib import Path
+from typing import cast, get_args
+
+import yaml
+
+from autospine.errors import FormatError, PlanError
+from autospine.network.external import find_external
+from autospine.plan import Placement
+from autospine.serialization import from_plain
+from autospine.types import Shape3, Vector3
+from planners.networks import (
+    DEFAULT,
+    OURS,
+    SWINS,
+    Attention,
+    Weighting,
+    Wish,
+    known_networks,
+    usual_wish,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overrides:
+    """What the user wants to be so; the rest is planned around it."""
+
+    spacing_mm: Vector3 | None = None
+    """Target spacing of `fullres`."""
+
+    patch_size: Shape3 | None = None
+    """Patch of every configuration, in voxels."""
+
+    feature_size: int | None = None
+    """Width of every configuration: 8 to 96, a multiple of 4."""
+
+    networks: tuple[str, ...] = (DEFAULT,)
+    """Each is planned for at each spacing."""
+
+    attention: tuple[str, ...] = ()
+    """Of Swin networks, as the next three; each is planned for. None: as the network's name says."""
+
+    fusion_weighting: tuple[str, ...] = ()
+    fusion_placement: tuple[str, ...] = ()
+    adaptive_stages: tuple[int, ...] | None = None
+    """Stages with adaptive attention, from 1 to 4."""
+
+    v2_blocks: bool = True
+    """Convolution block before each stage of Swin networks."""
+
+    checkpointing: bool = False
+    """Recompute stages in the backward pass, which saves memory and takes time."""
+
+    @property
+    def wishes(self) -> tuple[Wish, ...]:
+        """The networks to plan for, each once."""
+        wished = [wish for network in self.networks for wish in self._variants(network)]
+        return tuple({wish.suffix: wish for wish in wished}.values())
+
+    def _variants(self, network: str) -> Iterator[Wish]:
+        usual = replace(usual_wish(network), checkpointing=self.checkpointing)
+        if network not in SWINS:
+            yield usual
+            return
+        for attention, weighting, placement in product(
+            self.attention or (usual.attention,),
+            self.fusion_weighting or (usual.weighting,),
+            self.fusion_placement or (usual.placement,),
+        ):
+            stages = usual.stages
+            if self.adaptive_stages is not None:
+                one, two, three, four = (stage in self.adaptive_stages for stage in range(1, 5))
+                stages = (one, two, three, four)
+            yield replace(
+                usual,
+                attention=cast(Attention, attention),
+                weighting=cast(Weighting, weighting),
+                placement=cast(Placement, placement),
+                stages=stages,
+                v2_blocks=self.v2_blocks,
+            )
+
+    def _check_networks(self) -> None:
+        known = known_networks()
+        for option, values, allowed in (
+            ("--network", self.networks, known),
+            ("--attention", self.attention, get_args(Attention)),
+            ("--fusion-weighting", self.fusion_weighting, get_args(Weighting)),
+            ("--fusion-placement", self.fusion_placement, get_args(Placement)),
+            ("--adaptive-stages", self.adaptive_stages or (), (1, 2, 3, 4)),
+        ):
+            for value in values:
+                if value not in allowed:
+                    listed = ", ".join(str(item) for item in allowed)
+                    raise PlanError(f"expected {option} among {listed}, found {value!r}; choose one of them")
+        mechanisms = (self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages)
+        if any(mechanisms) and not set(self.networks) & set(SWINS):
+            raise PlanError(
+                f"expected a network that attention and fusion options apply to ({' or '.join(SWINS)}), "
+                f"found --network {', '.join(self.networks)}; leave the options out or add such a network"
+            )
+        self._check_effect()
+        for name in self.networks:
+            if name not in OURS:
+                find_external(name).load()
+
+    def _check_effect(self) -> None:
+        """Refuse options that no network would show."""
+        wishes = [wish for wish in self.wishes if wish.network in SWINS]
+        if self.adaptive_stages is not None and all(wish.attention != "adaptive" for wish in wishes):
+            raise PlanError(
+                "expected a network with adaptive attention for --adaptive-stages, found none; "
+                "leave it out or add --attention adaptive"
+            )
+        if self.fusion_placement and all(wish.weighting == "off" for wish in wishes):
+            raise PlanError(
+                "expected a network with fusion for --fusion-placement, found none; "
+                "leave it out or add --fusion-weighting trainable"
+            )
+
+    def __post_init__(self) -> None:
+        self._check_networks()
+        wanted = self.feature_size
+        if wanted is not None and (wanted % 4 or not 8 <= wanted <= 96):
+            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
+        if self.spacing_mm is not None and not all(isfinite(d) and d > 0 for d in self.spacing_mm):
+            raise PlanError(f"expected --spacing of three positive lengths in mm, found {self.spacing_mm}")
+        if self.patch_size is not None and min(self.patch_size) < 1:
+            raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
+
+
+def read_overrides(path: Path) -> Overrides:
+    """Read wishes from a YAML file, by the names of the fields of `Overrides`.
+
+    Raises:
+        FormatError: If it is no such file; lists every entry that does not fit.
+        PlanError: If a wish is against the rules.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(f"expected wishes for the plan in {path}, found {reason}; mend the file") from None
+    return from_plain(content or {}, Overrides, str(path))
