@@ -18,9 +18,10 @@ def replacing(path: Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
-    temporary.chmod(0o666 & ~_umask())
     try:
         yield temporary
+        # Here, because what was written may have taken the temporary file's place.
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -141,12 +141,28 @@ def plan(
         first = make_plan(dataset, measured, replace(budget, calibration=1.0), overrides)
         budget = replace(budget, calibration=_calibrate(location, first, device))
     planned = make_plan(dataset, measured, budget, overrides)
+    _say_what_is_replaced(location, planned)
     write_json(location.preprocessed / PLAN, planned)
     try:
         _split(location, dataset, measured)
     except DatasetError as error:
         logger.warning("%s", error)
     return planned
+
+
+def _say_what_is_replaced(location: DatasetLocation, planned: Plan) -> None:
+    """Log the configurations that were planned before and no longer are."""
+    try:
+        before = read_plan(location)
+    except AutospineError:
+        return
+    lost = {c.name for c in before.configurations} - {c.name for c in planned.configurations}
+    if lost:
+        logger.warning(
+            "no longer planned: %s; their models stay, and --network and the other wishes may be repeated to "
+            "plan several at once",
+            ", ".join(sorted(lost)),
+        )
 
 
 def compare_budgets(

@@ -215,10 +215,13 @@ class _Planning:
             rungs, lambda size: needs(size) <= self.budget.memory_bytes, halving=halving
         )
         if best is None:
+            patch, mend = "the smallest patch", "give more with --memory"
+            if self.overrides.patch_size:
+                patch = f"--patch {_readable(self.overrides.patch_size)}"
+                mend = "give a smaller one, or more with --memory"
             raise PlanError(
-                f"expected a memory budget of at least {needs(rungs[0]) / GIB:.2f} GiB for the smallest "
-                f"patch of configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; "
-                "give more with --memory"
+                f"expected a memory budget of at least {needs(rungs[0]) / GIB:.2f} GiB for {patch} of "
+                f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}"
             )
         size = rungs[best]
         network: NetworkPlan = designed.network(size.width, size.patch)
@@ -250,11 +253,12 @@ class _Planning:
             path = rules.patch_path(spacing, shape, designed.divisor, designed.smallest)
             quick = [patch for patch in path if prod(patch) <= rules.FAST_VOXELS]
             return (quick or path[:1]) if cases == FAST else path
-        divisor = designed.network(designed.widths[0], wanted).divisor
-        if any(n % d for n, d in zip(wanted, divisor, strict=True)):
+        network = designed.network(designed.widths[0], wanted)
+        if any(n % d for n, d in zip(wanted, network.divisor, strict=True)):
+            nearest = [max(1, round(n / d)) * d for n, d in zip(wanted, network.divisor, strict=True)]
             raise PlanError(
-                f"expected a patch divisible by {_readable(divisor)}, the network's strides, "
-                f"found --patch {_readable(wanted)}"
+                f"expected a patch divisible by {_readable(network.divisor)}, the strides of {network.name} "
+                f"for {cases}, found --patch {_readable(wanted)}; the nearest is {_readable(nearest)}"
             )
         return [wanted]
 

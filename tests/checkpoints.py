@@ -22,6 +22,7 @@ def small(in_channels: int = 1, out_channels: int = 3, **changes) -> AdaptiveSwi
         "num_heads": (2, 2, 4, 4),
         "window_size": 4,
         "use_v2": False,
+        "legacy_bias_slice": True,
         **changes,
     }
     return AdaptiveSwinUNETR(in_channels, out_channels, **settings).eval()

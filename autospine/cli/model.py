@@ -1,9 +1,8 @@
 """`autospine model`: what is done with weights outside training."""
 
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,30 +92,21 @@ def import_weights(
 
 
 def show_import(report: "ImportReport") -> None:
-    """Which tensors were filled, converted, left, and had no place."""
-    say(f"layout {report.layout}, merge order {report.merge_order}: {report.merge_reason}")
-    say(f"{report.encoder_share:.0%} of the encoder's tensors, {len(report.filled)} in all")
-    say(f"matched: {len(report.matched)}", "bold")
-    alike = Counter(re.sub(r"\.\d+", ".*", name) for name in report.matched)
-    _list((f"{name} ({times})" if times > 1 else name for name, times in alike.items()), indent=2)
-    say(f"converted: {len(report.converted)}", "bold")
+    """What the network computes now, and which tensors were filled, converted, left, and had no place."""
+    say(f"layout {report.layout}; merge order {report.merge_order}: {report.merge_reason}")
+    say(f"filled: {report.encoder_share:.0%} of the encoder's tensors, {len(report.filled)} in all")
+    for difference in report.differences:
+        say(f"differs from the file's network: {difference}", "yellow")
+    _show("matched", report.matched)
     for how in dict.fromkeys(report.converted.values()):
-        say(f"  {how}:")
-        _list((name for name, done in report.converted.items() if done == how), indent=4)
+        _show(how, [name for name, done in report.converted.items() if done == how])
     _show("missing in the file, begin at random", report.missing)
-    _show("of AutoSpine's own, begin as ever", report.own)
+    _show("AutoSpine's own, begin as ever", report.own)
     _show("unused keys of the file", report.unused)
 
 
-def _show(title: str, names: tuple[str, ...]) -> None:
+def _show(title: str, names: Sequence[str]) -> None:
+    """A title with a count, and the names below it, those that differ in a number only as one."""
     say(f"{title}: {len(names)}", "bold")
-    _list(names, indent=2)
-
-
-def _list(names: Iterable[str], indent: int) -> None:
-    space = " " * indent
-    text = textwrap.fill(
-        " ".join(names), 100, initial_indent=space, subsequent_indent=space, break_on_hyphens=False
-    )
-    if text.strip():
-        say(text, "dim")
+    for name, times in Counter(re.sub(r"\.\d+", ".*", name) for name in names).items():
+        say(f"  {name}" + (f"  ({times})" if times > 1 else ""), "dim")

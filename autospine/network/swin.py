@@ -26,8 +26,9 @@ from autospine.network.windows import (
 )
 from autospine.types import Shape3
 
-AttentionKind = AttentionSettings | Literal["identity"] | None
-"""Adaptive attention with its settings; `identity`, blocks without attention, as a control; None, plain."""
+AttentionKind = AttentionSettings | Literal["plain", "identity"] | None
+"""Adaptive attention with its settings; `identity`, blocks without attention, as a control; None or `plain`,
+Swin's own."""
 
 MergeOrder = Literal["fixed", "legacy"]
 """How a merging stacks its tokens: as MONAI does since 1.5, or as it did before."""

@@ -46,8 +46,8 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         strides: Strides of the patch embedding and of the four mergings, 1 or 2 per axis.
         use_v2: Residual convolution block before each stage.
         fusion: Settings of the multi-scale fusion; None is the plain patch embedding.
-        attention: Settings of the adaptive attention; None is plain attention; `identity` leaves attention
-            out of the blocks, as a control.
+        attention: Settings of the adaptive attention; None or `plain` is plain attention; `identity` leaves
+            attention out of the blocks, as a control.
         legacy_bias_slice: Where a window is clamped to its grid, read its position bias as MONAI does, which
             is at the offsets of other pairs. For weights that were trained so.
         merge_order: `legacy` stacks the tokens of a merging as MONAI did up to 1.4. For weights that were
@@ -79,6 +79,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         drop_path: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
+        attention = None if attention == "plain" else attention
         windows = stage_windows(window_size)
         _check_numbers(in_channels, out_channels, feature_size, spacing_mm, drop_path)
         _check_architecture(feature_size, depths, num_heads, strides)
@@ -87,6 +88,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         self.strides = tuple(strides)
         self.attention = attention
         self.merge_order = merge_order
+        self.legacy_bias_slice = legacy_bias_slice
         self.windows = windows
         self.clamps_windows = isinstance(window_size, int) or isinstance(window_size[0], int)
         self.spacing_mm = spacing_mm
@@ -283,7 +285,8 @@ def _check_architecture(
 def _check_kinds(attention: AttentionKind, merge_order: str, strides: Sequence[Shape3]) -> None:
     if not (attention is None or attention == "identity" or isinstance(attention, AttentionSettings)):
         raise PlanError(
-            f"expected attention settings, 'identity' or None, found {attention!r}; choose one of them"
+            f"expected attention settings, 'plain', 'identity' or None, found {attention!r}; "
+            "choose one of them"
         )
     if merge_order not in ("fixed", "legacy"):
         raise PlanError(f"expected the merge order 'fixed' or 'legacy', found {merge_order!r}; correct it")

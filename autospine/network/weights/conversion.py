@@ -45,7 +45,8 @@ def window_of_table(rows: int, index: Int[Tensor, "N N"] | None, likely: Shape3)
     edges = [w for w in range(1, LARGEST_WINDOW + 1) if rows % (2 * w - 1) == 0]
     windows = [(s, p, left) for s, p, left in product(edges, repeat=3) if _rows((s, p, left)) == rows]
     if index is not None:
-        windows = [w for w in windows if prod(w) == len(index) and _is_index_of(w, index)]
+        # In half precision the index is rounded, and tells nothing.
+        windows = [w for w in windows if prod(w) == len(index) and _is_index_of(w, index)] or windows
     cubes = [w for w in windows if len(set(w)) == 1]
     if len(windows) == 1 or cubes:
         return (cubes or windows)[0]

@@ -41,6 +41,9 @@ TOKENS: dict[StackingOrder, tuple[Shape3, ...]] = {
 INDEX = "relative_position_index"
 """A buffer that says nothing but the window."""
 
+REORDERED = "tokens put in another order"
+"""The conversion of a merging that changes nothing."""
+
 _SEES_IMAGE = ("embedding.weight", "encoders.0.conv1.weight", "encoders.0.conv3.weight")
 
 _LISTED = 4
@@ -74,6 +77,18 @@ class ImportReport:
 
     unused: tuple[str, ...]
     """Keys of the file that have no place in the network."""
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """Why the network does not compute what the file's network did; empty where it does.
+
+        Clamped windows aside, which are read as MONAI does with `legacy_bias_slice` only.
+        """
+        found = [how for how in dict.fromkeys(self.converted.values()) if how != REORDERED]
+        blocks = sum(_is_encoder(name) for name in self.missing)
+        found += [f"{blocks} of the encoder's tensors begin at random"] if blocks else []
+        rest = len(self.missing) - blocks
+        return (*found, *([f"{rest} tensors beyond the encoder begin at random"] if rest else []))
 
     @property
     def filled(self) -> tuple[str, ...]:
@@ -155,8 +170,8 @@ def _merge_order(
     if layout != "SwinUNETR":
         return "legacy", f"weights in the layout {layout} are older than MONAI 1.5"
     if is_old:
-        return "legacy", "the file was written by torch of before 2025, so before MONAI 1.5"
-    return "fixed", "nothing tells that the weights are older than MONAI 1.5"
+        return "legacy", "a guess, since the file is in a format that torch wrote by itself before 2025 only"
+    return "fixed", "a guess, since nothing tells that the weights are older than MONAI 1.5"
 
 
 @dataclass(slots=True)
@@ -188,6 +203,7 @@ class _Import:
             elif partner in self.found and ".merging." not in name:
                 self._take(name, partner, target)
         self._check_shapes(targets)
+        self._check_function()
         report = ImportReport(
             layout=layout_of(self.tensors),
             merge_order=self.order,
@@ -293,7 +309,7 @@ class _Import:
             )
             parts.append("tokens that were stacked twice summed, as an approximation")
         if order == "v2":
-            parts.append("tokens put in another order")
+            parts.append(REORDERED)
         if cell != (2, 2, 2):
             self._refuse_inexact(f"mergings of stride (2, 2, 2), found {cell}", "a network with such strides")
             parts.append(f"tokens summed to the stride {cell}")
@@ -362,9 +378,28 @@ class _Import:
                 "take an earlier checkpoint"
             )
 
+    def _check_function(self) -> None:
+        """Refuse a network that would compute something else, where the function is to be exact."""
+        blocks = [name for name in self.network.state_dict() if ".residual." in name]
+        if any(name not in self.filled for name in blocks):
+            self._refuse_inexact(
+                "convolution blocks of version 2 in the weights, as the network has them, found none",
+                "a network with use_v2=False",
+            )
+        if self.network.clamps_windows and not self.network.legacy_bias_slice:
+            self._refuse_inexact(
+                "a network that reads the bias of clamped windows as MONAI does, found the native reading",
+                "a network with legacy_bias_slice=True, or with windows that fit their grids",
+            )
+
     def _check_report(self, report: ImportReport) -> None:
         if report.encoder_share >= SMALLEST_SHARE:
             return
+        if any(key.startswith(("embedding.", "bottleneck.")) for key in report.unused):
+            raise FormatError(
+                "expected weights of MONAI's SwinUNETR, found those of an AutoSpine model; "
+                "give the file that the model was imported from, or train a new one"
+            )
         lacking = [str(monai_name(name)) for name in report.missing if _is_encoder(name)]
         raise FormatError(
             f"expected at least {SMALLEST_SHARE:.0%} of the encoder's tensors in the weights, found "

@@ -116,7 +116,7 @@ def test_the_file_tells_its_merge_order(tmp_path):
     without_record(path)
     report = load_monai_file(small(merge_order="legacy"), path)
     assert report.merge_order == "legacy"
-    assert "torch of before 2025" in report.merge_reason
+    assert "before 2025 only" in report.merge_reason
     assert load_monai_file(small(), path, merge_order="fixed").merge_order == "fixed"
     torch.save({"state_dict": as_self_supervised(source)}, path)
     assert load_monai_file(small(merge_order="legacy"), path).merge_order == "legacy"

@@ -332,6 +332,8 @@ def test_exactness_is_refused_where_there_is_none(source):
         (small(window_size=3), "auto"),
         (small(strides=((1, 2, 2), *((2, 2, 2),) * 4)), "auto"),
         (small(strides=((2, 2, 2), (1, 2, 2), *((2, 2, 2),) * 3)), "auto"),
+        (small(use_v2=True), "auto"),
+        (small(legacy_bias_slice=False), "auto"),
     ):
         with pytest.raises(FormatError, match=r"expected .* found .*; build"):
             load_monai(target, state, merge_order=order, exact=True)
