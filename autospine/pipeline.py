@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -60,7 +63,7 @@ from autospine.serialization import read_json, write_json
 from autospine.types import Modality, Shape3
 from autospine.verify import Report, verify_folder
 from autospine.workspace import DatasetLocation
-from planners.calibration import calibrate
+from planners.calibration import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from planners.overrides import Overrides
 from planners.planner import Budget, make_plan
 from trainers.cross_validation import Task, train_folds
@@ -203,7 +206,14 @@ class Calibration:
     """Its name; on another one the factor does not count."""
 
     factor: float
-    """Measured over predicted memory, without weights, gradients and optimiser."""
+    """Measured over predicted memory, without what does not depend on the patch."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != 1 or not SMALLEST_FACTOR <= self.factor <= LARGEST_FACTOR:
+            raise PlanError(
+                f"expected a factor from {SMALLEST_FACTOR} to {LARGEST_FACTOR} in {CALIBRATION} of "
+                f"format_version 1, found {self.factor} and {self.format_version}; calibrate again"
+            )
 
 
 def _known_calibration(location: DatasetLocation, device: torch.device) -> float:
@@ -215,14 +225,27 @@ def _known_calibration(location: DatasetLocation, device: torch.device) -> float
 
 
 def _calibrate(location: DatasetLocation, planned: Plan, device: torch.device) -> float:
-    """Measure the recommended configuration and keep the factor."""
-    chosen = planned.configurations[0]
-    _prepare_memory(device)
+    """Measure the largest configuration and keep the factor."""
+    chosen = max(planned.configurations, key=lambda one: one.memory_bytes)
     logger.info("measuring two training steps of %s", chosen.name)
-    factor = calibrate(planned, chosen, device, partial(_training_step, planned, chosen, device))
+    # A process of its own: what this one has freed and kept would not show.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            factor = pool.submit(_measured_factor, planned, chosen, device).result()
+        except BrokenProcessPool:
+            raise PlanError(
+                f"expected a training step of {chosen.name!r} to fit the memory, found that the system has "
+                "ended it; plan with less --memory"
+            ) from None
+    logger.info("it takes %.2f times what was predicted beyond weights and libraries", factor)
     kept = Calibration(format_version=1, device=describe(device), factor=factor)
     write_json(location.preprocessed / CALIBRATION, kept)
     return factor
+
+
+def _measured_factor(planned: Plan, chosen: Configuration, device: torch.device) -> float:
+    _prepare_memory(device)
+    return calibrate(planned, chosen, device, partial(_training_step, planned, chosen, device))
 
 
 def _training_step(planned: Plan, chosen: Configuration, device: torch.device) -> Callable[[], object]:

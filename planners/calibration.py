@@ -17,22 +17,23 @@ Step = Callable[[], object]
 STEPS = 2
 """The second runs beside the optimiser's state and the gradients of the first."""
 
+logger = get_logger(__name__)
+
+GIB = 1024**3
+
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.5, 2.0
 """Beyond these something else was measured than a training step."""
 
 SAMPLE_SECONDS = 0.005
 """Between two looks at the resident memory; its peak so far may lie before the steps."""
 
-logger = get_logger(__name__)
-
 
 def calibrate(
     plan: Plan, configuration: Configuration, device: torch.device, make_step: Callable[[], Step]
 ) -> float:
-    """Measured over predicted memory of a training step, without the part that is known exactly.
+    """Measured over predicted memory of a training step, without the part that does not depend on the patch.
 
-    The result is the `factor` of `planners.memory.training_memory`: all but weights, gradients and the
-    optimiser's state is multiplied by it.
+    The result is the `factor` of `planners.memory.training_memory`.
 
     Args:
         plan: that the configuration is of; its channels and labels count.
@@ -42,7 +43,7 @@ def calibrate(
             runs one training step; called after the first look at the memory.
 
     Returns:
-        From `SMALLEST_FACTOR` to `LARGEST_FACTOR`.
+        From `SMALLEST_FACTOR` to `LARGEST_FACTOR`; what lies beyond is said aloud.
 
     Raises:
         PlanError: if the steps do not fit the device's memory.
@@ -55,9 +56,15 @@ def calibrate(
             f"expected a training step of {configuration.name!r} to fit the memory of {device}, found that "
             "it does not; plan with less --memory, or close what else uses the device"
         ) from error
-    factor = (measured - predicted.state) / (predicted.total - predicted.state)
-    logger.info("a training step took %.2f GB, predicted %.2f GB", measured / 1e9, predicted.total / 1e9)
-    return min(max(factor, SMALLEST_FACTOR), LARGEST_FACTOR)
+    factor = (measured - predicted.fixed) / (predicted.total - predicted.fixed)
+    bounded = min(max(factor, SMALLEST_FACTOR), LARGEST_FACTOR)
+    if factor != bounded:
+        logger.warning(
+            "a training step of %s took %.2f GiB where %.2f were predicted; if %s is free of other programs, "
+            "the estimate is corrected as far as a factor of %g goes",
+            *(configuration.name, measured / GIB, predicted.total / GIB, device, bounded),
+        )
+    return bounded
 
 
 def predict(plan: Plan, configuration: Configuration, *, gpu: bool) -> TrainingMemory:

@@ -99,12 +99,15 @@ class TrainingMemory:
     """What the loss takes beside the logits."""
 
     transients: int
-    """What lives for a moment in the backward pass, workspace, and what the process takes by itself."""
+    """What lives for a moment in the backward pass, and workspace."""
+
+    libraries: int
+    """What the process takes by itself."""
 
     @property
-    def state(self) -> int:
-        """What no estimate can miss: weights, gradients and optimiser."""
-        return self.weights + self.gradients + self.optimiser
+    def fixed(self) -> int:
+        """What does not depend on the patch: weights, gradients, optimiser and libraries."""
+        return self.weights + self.gradients + self.optimiser + self.libraries
 
     @property
     def total(self) -> int:
@@ -138,7 +141,10 @@ class InferenceMemory:
     """The volume as it was resampled, normalised, and padded to the size of a tile."""
 
     transients: int
-    """Workspace, and what the process takes by itself."""
+    """Workspace."""
+
+    libraries: int
+    """What the process takes by itself."""
 
     @property
     def total(self) -> int:
@@ -201,7 +207,7 @@ def training_memory(
         out_channels: of the logits.
         spacing_mm: of the patch.
         gpu: whether training runs on a GPU.
-        factor: that `planners.calibration` has measured, by which all but the weights' part is multiplied.
+        factor: that `planners.calibration` has measured, by which all but the fixed part is multiplied.
 
     Raises:
         PlanError: if a network of another distribution cannot be built or traced.
@@ -273,7 +279,8 @@ def inference_memory(
         activations=round(factor * activations),
         scores=FLOAT_BYTES * (out_channels + 1) * padded,
         image=in_channels * (FLOAT_BYTES * padded + (FLOAT_BYTES + 2) * prod(shape)),
-        transients=round(factor * (overhead.base + overhead.share * inside)),
+        transients=round(factor * overhead.share * inside),
+        libraries=round(overhead.base),
     )
 
 
@@ -286,7 +293,7 @@ def _moments(step: _Step, scores: int, voxels: int, precision: Precision) -> Ite
     # In float32 the logits are those of the loss already.
     per_score = LOSS_BYTES - (FLOAT_BYTES if precision == "float32" else 0)
     backward_of_loss = LOSS_GRADIENT_BYTES * scores
-    beyond = overhead.base + overhead.per_parameter * step.parameters
+    beyond = overhead.per_parameter * step.parameters
     beyond += overhead.share * (backward_of_loss + step.backward)
     for gradients, activations, loss, transients in (
         (weights, step.kept, per_score * scores + LOSS_BYTES_PER_VOXEL * voxels, 0),
@@ -301,6 +308,7 @@ def _moments(step: _Step, scores: int, voxels: int, precision: Precision) -> Ite
             activations=activations,
             loss=round(loss),
             transients=round(transients + beyond),
+            libraries=round(overhead.base),
         )
 
 

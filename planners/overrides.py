@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from math import isfinite
 from pathlib import Path
 from typing import cast, get_args
 
 import yaml
 
 from autospine.errors import FormatError, PlanError
+from autospine.fingerprint.case import COARSEST_MM, FINEST_MM
 from autospine.network.external import find_external
 from autospine.plan import Placement
 from autospine.serialization import from_plain
@@ -87,6 +87,8 @@ class Overrides:
 
     def _check_networks(self) -> None:
         known = known_networks()
+        if not self.networks or self.adaptive_stages == ():
+            raise PlanError("expected at least one network, and one stage where stages are given, found none")
         for option, values, allowed in (
             ("--network", self.networks, known),
             ("--attention", self.attention, get_args(Attention)),
@@ -98,7 +100,10 @@ class Overrides:
                 if value not in allowed:
                     listed = ", ".join(str(item) for item in allowed)
                     raise PlanError(f"expected {option} among {listed}, found {value!r}; choose one of them")
-        mechanisms = (self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages)
+        mechanisms = (
+            *(self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages),
+            not self.v2_blocks,
+        )
         if any(mechanisms) and not set(self.networks) & set(SWINS):
             raise PlanError(
                 f"expected a network that attention and fusion options apply to ({' or '.join(SWINS)}), "
@@ -128,8 +133,11 @@ class Overrides:
         wanted = self.feature_size
         if wanted is not None and (wanted % 4 or not 8 <= wanted <= 96):
             raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
-        if self.spacing_mm is not None and not all(isfinite(d) and d > 0 for d in self.spacing_mm):
-            raise PlanError(f"expected --spacing of three positive lengths in mm, found {self.spacing_mm}")
+        if self.spacing_mm is not None and not all(FINEST_MM <= d <= COARSEST_MM for d in self.spacing_mm):
+            raise PlanError(
+                f"expected --spacing of three lengths from {FINEST_MM} to {COARSEST_MM:g} mm, "
+                f"found {self.spacing_mm}"
+            )
         if self.patch_size is not None and min(self.patch_size) < 1:
             raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
 
@@ -146,4 +154,7 @@ def read_overrides(path: Path) -> Overrides:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"expected wishes for the plan in {path}, found {reason}; mend the file") from None
-    return from_plain(content or {}, Overrides, str(path))
+    try:
+        return from_plain(content or {}, Overrides, str(path))
+    except PlanError as error:
+        raise PlanError(f"{error} (in {path})") from None

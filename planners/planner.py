@@ -1,9 +1,9 @@
 """Fingerprint and memory budget in, plan out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from math import prod
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,10 @@ def make_plan(
     return _Planning(dataset, fingerprint, budget, overrides or Overrides()).plan()
 
 
+Needs = Callable[[Size], int]
+"""Bytes that a size needs."""
+
+
 @dataclass(slots=True)
 class _Planning:
     """One run of the planner: the facts, and the reasons as they accrue."""
@@ -91,6 +95,8 @@ class _Planning:
     budget: Budget
     overrides: Overrides
     rationale: list[Decision] = field(default_factory=list)
+    known: dict[str, TrainingMemory] = field(default_factory=dict)
+    """Estimates by network and size; those of traced networks take a second."""
 
     def plan(self) -> Plan:
         self._note("memory budget", f"{self.budget.memory_bytes / GIB:.1f} GiB", self.budget.reason)
@@ -140,48 +146,73 @@ class _Planning:
         if self.overrides.spacing_mm:
             full, why = self.overrides.spacing_mm, "set by the user"
         fullres = self._at_spacing(FULLRES, full, why)
-        fast, why_fast = rules.fast_spacing(full, self.thicknesses_mm)
+        fast = self._fast(full)
         lowres = self._lowres(full, fast, fullres[0].patch_size)
-        if fast == full:
-            self._note(
-                "configuration 0", FULLRES, "the data are coarse already: a faster one would not differ"
-            )
+        if not fast:
+            self._note("configuration 0", FULLRES, "there is no fast one")
             return [fullres, *lowres]
-        quick = self._at_spacing(FAST, fast, why_fast)
         if self.budget.gpu:
             self._note("configuration 0", FULLRES, "a GPU trains at full resolution in reasonable time")
-            return [fullres, *lowres, quick]
+            return [fullres, *lowres, fast]
         self._note("configuration 0", FAST, "without a GPU time is scarcest")
-        return [quick, *lowres, fullres]
+        return [fast, *lowres, fullres]
 
-    def _lowres(self, full: Vector3, fast: Vector3, patch: Shape3) -> list[list[Configuration]]:
+    def _fast(self, full: Vector3) -> list[Configuration]:
+        """Those of the coarse spacing; none where it would show less than three levels."""
+        spacing, why = rules.fast_spacing(full, self.thicknesses_mm)
+        if spacing == full:
+            self._note(FAST, "none", f"no coarser than {FULLRES} ({why})")
+            return []
+        noted = len(self.rationale)
+        planned = self._at_spacing(FAST, spacing, why)
+        shape = self._median_shape(spacing)
+        if all(rules.holds(one.patch_size, rules.THREE_LEVELS_MM, spacing, shape) for one in planned):
+            return planned
+        if self.overrides.patch_size:
+            return planned
+        del self.rationale[noted:]
+        reason = (
+            f"{rules.FAST_VOXELS} voxels would show less than three levels at {_readable(spacing)} mm ({why})"
+        )
+        self._note(FAST, "none", reason)
+        return []
+
+    def _lowres(self, full: Vector3, fast: list[Configuration], patch: Shape3) -> list[list[Configuration]]:
         size = self.median_size_mm
         low, why = rules.lowres_spacing(full, size)
-        reason = rules.why_no_lowres(full, low, fast, size, prod(patch))
+        known = fast[0].spacing_mm if fast else None
+        reason = rules.why_no_lowres(full, low, known, size, prod(patch))
         if reason is None:
             return [self._at_spacing(LOWRES, low, why)]
         self._note(LOWRES, "none", reason)
         return []
 
+    def _median_shape(self, spacing: Vector3) -> Shape3:
+        return rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
+
     def _at_spacing(self, cases: str, spacing: Vector3, why: str) -> list[Configuration]:
         self._warn_of_lost_classes(cases, spacing)
         return [self._configuration(cases, spacing, why, wish) for wish in self.overrides.wishes]
+
+    @staticmethod
+    def _advice(cases: str, thinnest_mm: float) -> str:
+        """What would keep a class: for `fullres` the user decides."""
+        enough = floor(100 * thinnest_mm) / 100
+        return f"--spacing of at most {enough:g} mm keeps them" if cases == FULLRES else "fullres is finer"
 
     def _warn_of_lost_classes(self, cases: str, spacing: Vector3) -> None:
         known = {c.name: c.thickness_mm for c in self.fingerprint.classes if c.thickness_mm is not None}
         lost = rules.lost_classes(known, spacing)
         if lost:
-            listed = ", ".join(f"{name} ({mm:.2g} mm)" for name, mm in lost.items())
-            reason = (
-                f"thinner than a voxel: {listed}; --spacing of at most {min(lost.values()):.2g} mm keeps them"
-            )
+            listed = ", ".join(f"{name} ({mm:.2f} mm)" for name, mm in lost.items())
+            reason = f"thinner than a voxel: {listed}; {self._advice(cases, min(lost.values()))}"
             self._note(f"{cases} loses", f"{len(lost)} classes", reason)
             logger.warning("%s at %s mm: %s", cases, _readable(spacing), reason)
 
     def _configuration(self, cases: str, spacing: Vector3, why: str, wish: Wish) -> Configuration:
         name = f"{cases}{wish.suffix}"
         self._note(f"{name}.spacing_mm", spacing, why)
-        shape = rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
+        shape = self._median_shape(spacing)
         designed = design(wish, self._facts(cases, spacing, shape))
         size, network = self._size_and_network(cases, name, spacing, shape, designed)
         if wish.checkpointing and not isinstance(network, ExternalPlan):
@@ -189,7 +220,7 @@ class _Planning:
         memory = self._memory(network, size, spacing)
         share = f"{memory.total / self.budget.memory_bytes:.0%} of the budget"
         self._note(f"{name}.memory", f"{memory.total / GIB:.2f} GiB", f"{share}: {_parts(memory)}")
-        self._note_inference(name, network, size, spacing, shape)
+        self._note_inference(name, network, size, spacing)
         return Configuration(
             name=name,
             cases=cases,
@@ -215,12 +246,13 @@ class _Planning:
             rungs, lambda size: needs(size) <= self.budget.memory_bytes, halving=halving
         )
         if best is None:
+            least = ceil(100 * needs(rungs[0]) / GIB) / 100
             patch, mend = "the smallest patch", "give more with --memory"
             if self.overrides.patch_size:
                 patch = f"--patch {_readable(self.overrides.patch_size)}"
                 mend = "give a smaller one, or more with --memory"
             raise PlanError(
-                f"expected a memory budget of at least {needs(rungs[0]) / GIB:.2f} GiB for {patch} of "
+                f"expected a memory budget of at least {least:.2f} GiB for {patch} of "
                 f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}"
             )
         size = rungs[best]
@@ -242,7 +274,9 @@ class _Planning:
         return rules.ladder(
             path,
             climbs,
-            widths=(wanted,) if wanted else designed.widths,
+            widths=(wanted,)
+            if wanted
+            else rules.widths_within(designed.widths, device.climbs[-1][1], int(voxels)),
             batches=rules.batches_within(device.batches, path[-1], int(voxels)),
         )
 
@@ -262,7 +296,7 @@ class _Planning:
             )
         return [wanted]
 
-    def _why_patch(self, cases: str, rungs: list[Size], best: int, shape: Shape3, needs: Any) -> str:
+    def _why_patch(self, cases: str, rungs: list[Size], best: int, shape: Shape3, needs: Needs) -> str:
         grown = f"grown towards the median case {_readable(shape)}"
         if self.overrides.patch_size:
             grown = "set by the user"
@@ -270,11 +304,10 @@ class _Planning:
             size, budget = rungs[best + 1], self.budget.memory_bytes / GIB
             step = f"{_readable(size.patch)}, {size.width} channels, batch {size.batch}"
             return f"{grown}; the next step ({step}) needs {needs(size) / GIB:.2f} GiB of {budget:.2f}"
-        if self.overrides.patch_size:
-            return grown
-        if cases == FAST and prod(rungs[best].patch) < (1 - rules.SPARE) * prod(shape):
-            return f"{grown}; a larger one would not be fast"
-        return f"{grown}; which is covered"
+        covered = all(n >= (1 - rules.SPARE) * m for n, m in zip(rungs[best].patch, shape, strict=True))
+        if self.overrides.patch_size or not covered:
+            return grown if cases != FAST else f"{grown}; a larger one would not be fast"
+        return f"{grown}, which is covered"
 
     def _facts(self, cases: str, spacing: Vector3, shape: Shape3) -> Facts:
         return Facts(
@@ -288,25 +321,28 @@ class _Planning:
         )
 
     def _memory(self, network: NetworkPlan, size: Size, spacing: Vector3) -> TrainingMemory:
-        return training_memory(
-            network,
-            size.patch,
-            batch_size=size.batch,
-            precision=self.budget.precision,
-            in_channels=len(self.dataset.channels),
-            out_channels=self.dataset.labels.n_channels,
-            spacing_mm=spacing,
-            gpu=self.budget.gpu,
-            factor=self.budget.calibration,
-        )
+        key = f"{network} {size} {spacing}"
+        if key not in self.known:
+            self.known[key] = training_memory(
+                network,
+                size.patch,
+                batch_size=size.batch,
+                precision=self.budget.precision,
+                in_channels=len(self.dataset.channels),
+                out_channels=self.dataset.labels.n_channels,
+                spacing_mm=spacing,
+                gpu=self.budget.gpu,
+                factor=self.budget.calibration,
+            )
+        return self.known[key]
 
-    def _note_inference(
-        self, name: str, network: NetworkPlan, size: Size, spacing: Vector3, shape: Shape3
-    ) -> None:
+    def _note_inference(self, name: str, network: NetworkPlan, size: Size, spacing: Vector3) -> None:
+        """Of the largest case; more than the budget is said aloud."""
+        largest = max(self.fingerprint.cases, key=lambda case: prod(case.size_mm))
         predicted = inference_memory(
             network,
             size.patch,
-            shape=shape,
+            shape=rules.median_shape([largest.size_mm], spacing),
             precision=self.budget.precision,
             in_channels=len(self.dataset.channels),
             out_channels=self.dataset.labels.n_channels,
@@ -315,8 +351,12 @@ class _Planning:
             gpu=self.budget.gpu,
             factor=self.budget.calibration,
         )
-        reason = f"estimated for the median case and {FOLDS} folds: {_parts(predicted)}"
-        self._note(f"{name}.inference", f"{predicted.total / GIB:.2f} GiB", reason)
+        gib = predicted.total / GIB
+        reason = f"estimated for the largest case, {largest.name}, and {FOLDS} folds: {_parts(predicted)}"
+        if predicted.total > self.budget.memory_bytes:
+            reason += "; more than the budget for training"
+            logger.warning("%s: the prediction of %s would take about %.1f GiB", name, largest.name, gib)
+        self._note(f"{name}.inference", f"{gib:.2f} GiB", reason)
 
     def _training(self, name: str, size: Size, shape: Shape3) -> TrainingPlan:
         device = self._trainer
@@ -336,11 +376,7 @@ class _Planning:
             precision=self.budget.precision,
         )
         for what, value, reason in (
-            (
-                "batch_size",
-                size.batch,
-                "one where memory is short or on a CPU, two, more once the case is covered",
-            ),
+            ("batch_size", size.batch, self._why_batch(size)),
             (
                 "training",
                 f"{plan.epochs} epochs of {plan.iterations_per_epoch} steps",
@@ -354,14 +390,29 @@ class _Planning:
             ("lambda_ce", lambda_ce, why_lambda),
             ("oversampling", oversampling, why_oversampling),
             ("precision", plan.precision, "the number format that pays on this device"),
+            ("weight_decay", plan.weight_decay, "nnU-Net's for transformers; on matrices and kernels only"),
+            ("warmup_fraction", plan.warmup_fraction, "nnU-Net's for transformers"),
+            ("gradient_clip", plan.gradient_clip, "nnU-Net's for transformers"),
+            ("ema_decay", plan.ema_decay, "a running average over about a thousand steps"),
         ):
             self._note(f"{name}.{what}", value, reason)
         return plan
 
+    def _why_batch(self, size: Size) -> str:
+        if not self.budget.gpu:
+            return "on a CPU more steps in the same time are worth more"
+        if size.batch == 1:
+            return "as much as fits, or as a CPU would take"
+        if size.batch == 2:
+            return (
+                "nnU-Net's least; more only once the case is covered and a batch is a small part of the data"
+            )
+        return "the case is covered, and a batch is a small part of the data"
+
     def _augmentation(self, name: str) -> Augmentation:
         axes, pairs, reason = rules.mirroring(self.dataset.labels)
         self._note(f"{name}.mirror_axes", "".join("SPL"[axis] for axis in axes) or "none", reason)
-        return Augmentation(
+        plan = Augmentation(
             rotation_deg=(10.0, 10.0, 15.0),
             scale=(0.85, 1.18),
             elastic_mm=2.0,
@@ -370,6 +421,15 @@ class _Planning:
             mirror_axes=axes,
             mirror_pairs=pairs,
         )
+        for what, value, why in (
+            ("rotation_deg", plan.rotation_deg, "how patients lie; most about the L axis, where spines bend"),
+            ("scale", plan.scale, "from small to tall adults"),
+            ("elastic_mm", plan.elastic_mm, "less than the thinnest parts of a vertebra"),
+            ("spatial_probability", plan.spatial_probability, "the device's: short trainings change fewer"),
+            ("intensity_probability", plan.intensity_probability, "about nnU-Net's, for each change"),
+        ):
+            self._note(f"{name}.{what}", value, why)
+        return plan
 
 
 def _parts(memory: TrainingMemory | InferenceMemory) -> str:

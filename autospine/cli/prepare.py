@@ -8,7 +8,7 @@ import typer
 
 from autospine.cli import options
 from autospine.cli.app import app
-from autospine.cli.screen import explain_plan, say, show_plan
+from autospine.cli.screen import compare_plans, explain_plan, say, show_plan
 
 if TYPE_CHECKING:
     from autospine.workspace import DatasetLocation
@@ -120,7 +120,12 @@ def plan(
     checkpointing: options.Checkpointing = None,
     overrides: options.OverridesFile = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print every decision with the rule and the facts behind it.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Print every decision with the rule and the facts behind it; alone, those of the plan that "
+            "is there.",
+        ),
     ] = False,
     calibrate: Annotated[
         bool,
@@ -137,9 +142,13 @@ def plan(
     """
     from autospine import pipeline
     from autospine.errors import PlanError
-    from autospine.hardware import choose_device
+    from autospine.hardware import choose_device, parse_bytes
     from autospine.workspace import Workspace
+    from planners.overrides import Overrides
 
+    # Wishes are checked before the work, not after.
+    for amount in memory or []:
+        parse_bytes(amount)
     wishes = _wishes(
         overrides,
         spacing_mm=spacing,
@@ -155,16 +164,20 @@ def plan(
     )
     location = Workspace.locate(workspace).find_dataset(dataset)
     amounts = memory or []
+    if explain and wishes == Overrides() and not (amounts or calibrate) and device == "auto":
+        explain_plan(pipeline.read_plan(location))
+        return
     if len(amounts) < 2:
-        amount = amounts[0] if amounts else None
-        _plan(location, amount, wishes, device, explain=explain, calibrate=calibrate)
+        only = amounts[0] if amounts else None
+        _plan(location, only, wishes, device, explain=explain, calibrate=calibrate)
         return
     if calibrate:
         raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
     plans = pipeline.compare_budgets(location, amounts, device=choose_device(device), overrides=wishes)
-    for planned in plans:
-        (explain_plan if explain else show_plan)(planned)
-        say("")
+    if explain:
+        for planned in plans:
+            explain_plan(planned)
+    compare_plans(plans)
     say("nothing is written: choose one --memory")
 
 

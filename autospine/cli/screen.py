@@ -22,38 +22,49 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def show_plan(plan: "Plan") -> None:
-    """The configurations side by side, the recommended one first."""
-    table = Table(
-        title=f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("")
-    for index, configuration in enumerate(plan.configurations):
-        table.add_column(escape(f"{index} {configuration.name}"), overflow="fold")
-    for name, values in _plan_rows(plan).items():
-        table.add_row(name, *(escape(value) for value in values))
-    _console().print(table)
+    """The configurations, the recommended one first."""
+    title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB"
+    _console().print(_plan_table([plan], title))
 
 
-def _plan_rows(plan: "Plan") -> dict[str, list[str]]:
-    """What `show_plan` says of every configuration."""
-    rows: dict[str, list[str]] = {}
-    for one in plan.configurations:
-        width: Any = getattr(one.network, "feature_size", None) or getattr(one.network, "features", "")
-        facts = {
-            "spacing (mm)": " ".join(f"{d:g}" for d in one.spacing_mm),
-            "patch": " ".join(str(n) for n in one.patch_size),
-            "batch": str(one.training.batch_size),
-            "network": getattr(one.network, "entry_point", one.network.name),
-            "features": str(width if isinstance(width, int | str) else width[0]),
-            "memory (GiB)": f"{one.memory_bytes / GIB:.2f}",
-            "epochs x steps": f"{one.training.epochs} x {one.training.iterations_per_epoch}",
-        }
-        for name, value in facts.items():
-            rows.setdefault(name, []).append(value)
-    return rows
+def compare_plans(plans: Sequence["Plan"]) -> None:
+    """The configurations of several plans side by side, each with its budget."""
+    ordered = sorted(plans, key=lambda plan: plan.memory_budget_bytes)
+    _console().print(_plan_table(ordered, f"Plans of {plans[0].dataset}"))
+
+
+def _plan_table(plans: Sequence["Plan"], title: str) -> Table:
+    """A row per configuration; of several plans, those of the same name together."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    columns = ["", "configuration", "spacing mm", "patch", "batch", "features", "GiB"]
+    if len(plans) > 1:
+        columns.insert(2, "budget")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("", "configuration") else "right")
+    names = list(dict.fromkeys(one.name for plan in plans for one in plan.configurations))
+    for name in names:
+        for plan in plans:
+            for index, one in enumerate(plan.configurations):
+                if one.name == name:
+                    table.add_row(*_plan_row(plan, index, budget=len(plans) > 1))
+    return table
+
+
+def _plan_row(plan: "Plan", index: int, *, budget: bool) -> list[str]:
+    one = plan.configurations[index]
+    width: Any = getattr(one.network, "feature_size", None) or getattr(one.network, "features", "")
+    row = [
+        str(index),
+        escape(one.name),
+        " ".join(f"{d:g}" for d in one.spacing_mm),
+        " ".join(str(n) for n in one.patch_size),
+        str(one.training.batch_size),
+        str(width if isinstance(width, int | str) else width[0]),
+        f"{one.memory_bytes / GIB:.2f}",
+    ]
+    if budget:
+        row.insert(2, f"{plan.memory_budget_bytes / GIB:.1f}")
+    return row
 
 
 def explain_plan(plan: "Plan") -> None:
@@ -65,7 +76,8 @@ def explain_plan(plan: "Plan") -> None:
     say(f"Plan of {plan.dataset}", "bold")
     for group, decisions in groups.items():
         table = Table(title=escape(group), title_justify="left", box=None, pad_edge=False, show_header=False)
-        for ratio in (2, 4, 7):
+        table.add_column(min_width=22, no_wrap=True)
+        for ratio in (3, 7):
             table.add_column(overflow="fold", ratio=ratio)
         for name, value, reason in decisions:
             table.add_row(escape(name), escape(value), escape(reason))

@@ -26,6 +26,7 @@ from planners.rules.device import (
 from planners.rules.sizes import (
     BATCH_SHARE,
     FAST_VOXELS,
+    PARAMETERS_PER_SQUARE,
     S_EMPHASIS,
     SPARE,
     STEP,
@@ -37,6 +38,7 @@ from planners.rules.sizes import (
     ladder,
     patch_path,
     step,
+    widths_within,
 )
 from planners.rules.spacing import (
     ANISOTROPY,
@@ -98,6 +100,7 @@ __all__ = [
     "LOWRES_SHARE",
     "LOWRES_VOXELS",
     "MOST_FEATURES",
+    "PARAMETERS_PER_SQUARE",
     "RESENC_BLOCKS",
     "SHORTEST_EDGE",
     "SHORTEST_LONE_EDGE",
@@ -137,5 +140,6 @@ __all__ = [
     "unet_features",
     "unet_levels",
     "why_no_lowres",
+    "widths_within",
     "windows",
 ]

@@ -22,6 +22,9 @@ STEP = 8
 BATCH_SHARE = 0.05
 """Largest share of the dataset's voxels in one batch (nnU-Net): beyond it steps repeat each other."""
 
+PARAMETERS_PER_SQUARE = 30_000
+"""Parameters of the Swin UNETR, per square of its width (measured at 48 and 96)."""
+
 Holds = Callable[[Shape3], bool]
 """Whether a patch shows enough."""
 
@@ -51,9 +54,10 @@ def ladder(
     """Every size that a plan may have, each larger than the one before.
 
     Each climb lets the patch grow until it holds what it should, and the network widen up to the climb's
-    width; where a larger patch costs less than the next width, the patch comes first. From the first of these
-    on there are as many patches as is usual, the second of `batches`. After the climbs the patch grows to
-    the end of its path, and what memory is left goes into more patches and into still wider networks.
+    width. At the end of the first one there are as many patches as is usual, the second of `batches`. Where a
+    larger patch costs less than the next width or number of patches, the patch comes first. After the climbs
+    the patch grows to the end of its path, and what memory is left goes into more patches and into still
+    wider networks.
 
     The plan takes the highest rung that fits. As the ladder does not depend on the budget and `Size.extent`
     rises along it, more memory never gives a smaller step.
@@ -68,10 +72,10 @@ def ladder(
     for holds_enough, widest in climbs:
         end = next((i for i, patch in enumerate(path) if holds_enough(patch)), len(path) - 1)
         rungs += _grown(rungs[-1], path[: end + 1])
-        rungs.append(rungs[-1]._replace(batch=batches[min(1, len(batches) - 1)]))
+        rungs += _enlarged(rungs[-1], path, batch=batches[min(1, len(batches) - 1)])
         for width in widths:
             if rungs[-1].width < width <= widest:
-                rungs += _widened(rungs[-1], path, width)
+                rungs += _enlarged(rungs[-1], path, width=width)
     rungs += _grown(rungs[-1], path)
     rungs += [rungs[-1]._replace(batch=batch) for batch in batches[2:]]
     rungs += [rungs[-1]._replace(width=width) for width in widths if width > rungs[-1].width]
@@ -83,10 +87,12 @@ def _grown(size: Size, path: Sequence[Shape3]) -> list[Size]:
     return [size._replace(patch=patch) for patch in path if prod(patch) > prod(size.patch)]
 
 
-def _widened(size: Size, path: Sequence[Shape3], width: int) -> list[Size]:
-    """The size with the larger patches that cost less than the next width does; then with that width."""
-    wider = size._replace(width=width)
-    return [*(one for one in _grown(size, path) if one.extent < wider.extent), wider]
+def _enlarged(
+    size: Size, path: Sequence[Shape3], *, width: int | None = None, batch: int | None = None
+) -> list[Size]:
+    """The size with the larger patches that cost less than the change of width or batch; then changed."""
+    changed = Size(width or size.width, size.patch, batch or size.batch)
+    return [*(one for one in _grown(size, path) if one.extent < changed.extent), changed]
 
 
 def highest_rung(rungs: Sequence[Size], fits: Callable[[Size], bool], *, halving: bool) -> int | None:
@@ -101,6 +107,15 @@ def highest_rung(rungs: Sequence[Size], fits: Callable[[Size], bool], *, halving
     if halving:
         return bisect_left(rungs, True, key=lambda size: not fits(size)) - 1 if fits(rungs[0]) else None
     return next((i for i in reversed(range(len(rungs))) if fits(rungs[i])), None)
+
+
+def widths_within(widths: Sequence[int], usual: int, dataset_voxels: int) -> tuple[int, ...]:
+    """Those of the widths up to the usual one, and wider ones with no more parameters than the dataset has
+    voxels: a few small crops do not teach hundreds of millions of numbers.
+    """
+    return tuple(
+        w for w in widths if w <= max(usual, widths[0]) or PARAMETERS_PER_SQUARE * w**2 <= dataset_voxels
+    )
 
 
 def batches_within(batches: Sequence[int], patch: Shape3, dataset_voxels: int) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def lowres_spacing(full: Vector3, size_mm: Vector3) -> tuple[Vector3, str]:
 
 
 def why_no_lowres(
-    full: Vector3, low: Vector3, fast: Vector3, size_mm: Vector3, patch_voxels: int
+    full: Vector3, low: Vector3, fast: Vector3 | None, size_mm: Vector3, patch_voxels: int
 ) -> str | None:
     """Why a low-resolution configuration is not worth having; None where it is.
 
@@ -99,7 +99,7 @@ def why_no_lowres(
     Args:
         full: spacing of `fullres`.
         low: of the low-resolution configuration.
-        fast: of `fast`.
+        fast: of `fast`; None where there is none.
         size_mm: of the median case.
         patch_voxels: of the patch of `fullres`.
     """
@@ -108,7 +108,7 @@ def why_no_lowres(
         return f"a patch of fullres covers {min(covered, 1.0):.0%} of the median case already"
     if 2 * _voxels(size_mm, low) > _voxels(size_mm, full):
         return "it would have more than half of the voxels of fullres"
-    if all(f <= LOWRES_MARGIN * d for f, d in zip(fast, low, strict=True)):
+    if fast is not None and all(f <= LOWRES_MARGIN * d for f, d in zip(fast, low, strict=True)):
         return "fast is as fine"
     return None
 

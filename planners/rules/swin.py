@@ -102,4 +102,6 @@ def fusion_kernels(
         if kernel not in kernels:
             kernels.append(kernel)
     spans = ", ".join(f"{width:.0f}" for width in widths)
-    return tuple(kernels), f"the embedding's own, then wide enough for structures of {spans} mm"
+    reason = f"the embedding's own, then for structures of {spans} mm"
+    capped = any(width > LARGEST_KERNEL * d for width in widths for d in spacing_mm)
+    return tuple(kernels), reason + (f", at most {LARGEST_KERNEL} voxels" if capped else "")

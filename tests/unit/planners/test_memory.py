@@ -166,8 +166,8 @@ def test_the_state_is_counted_and_the_rest_calibrated():
     parameters = parameter_count(NETWORK, 1, 4)
     assert (plain.weights, plain.optimiser) == (4 * parameters, 12 * parameters)
     assert plain.gradients in (0, 4 * parameters)
-    assert doubled.state == plain.state
-    assert doubled.total - doubled.state == pytest.approx(2 * (plain.total - plain.state), abs=3)
+    assert doubled.fixed == plain.fixed
+    assert doubled.total - doubled.fixed == pytest.approx(2 * (plain.total - plain.fixed), abs=3)
 
 
 TRACED = (
@@ -279,7 +279,7 @@ def test_calibration_compares_what_steps_take_with_what_is_predicted(monkeypatch
     plan = makers.plan()
     configuration = plan.configurations[0]
     predicted = calibration.predict(plan, configuration, gpu=True)
-    wanted = predicted.state + share * (predicted.total - predicted.state)
+    wanted = predicted.fixed + share * (predicted.total - predicted.fixed)
     device, taken = FakeGPU(context=1000), []
     device.install(monkeypatch)
 
@@ -317,14 +317,15 @@ class FakeGPU:
 
 def test_calibration_sees_what_a_step_takes_on_a_cpu():
     plan = makers.plan()
+    configuration = replace(plan.configurations[0], patch_size=(128, 128, 64))
+    predicted = calibration.predict(plan, configuration, gpu=False)
+    wanted = predicted.fixed + 1.3 * (predicted.total - predicted.fixed)
 
     def make_step():
         kept = []
-        return lambda: kept.append(torch.ones(2**26))
+        return lambda: kept.append(torch.ones(int(wanted / 2 / 4)))
 
-    factor = calibrate(plan, plan.configurations[0], torch.device("cpu"), make_step)
-    predicted = calibration.predict(plan, plan.configurations[0], gpu=False)
-    assert factor == pytest.approx((2**29 - predicted.state) / (predicted.total - predicted.state), rel=0.3)
+    assert calibrate(plan, configuration, torch.device("cpu"), make_step) == pytest.approx(1.3, abs=0.15)
 
 
 def test_calibration_says_that_a_step_does_not_fit():

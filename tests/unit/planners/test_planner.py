@@ -29,6 +29,8 @@ from planners import rules
 from planners.overrides import Overrides, read_overrides
 from planners.planner import Budget, make_plan
 
+NEXT_STEP = re.compile(r"next step \((\d+)x(\d+)x(\d+), (\d+) channels, batch (\d+)\) needs ([\d.]+)")
+
 FOLDER = Path(__file__).parent / "golden"
 GIB = 1024**3
 
@@ -339,9 +341,14 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
         grids = rules.token_grids(one.patch_size, one.network.strides)
         for grid, window in zip(grids, one.network.window_sizes, strict=True):
             assert not any(n % w for n, w in zip(grid, window, strict=True))
-        used = one.memory_bytes / plan.memory_budget_bytes
-        limits = ("needs", "which is covered", "would not be fast")
-        assert used >= 0.85 or any(limit in why for limit in limits)
+        if step := re.search(
+            r"next step \((\d+)x(\d+)x(\d+), (\d+) channels, batch (\d+)\) needs ([\d.]+)", why
+        ):
+            # The step that would not fit is hardly larger than what was chosen.
+            assert float(step[6]) >= round(gib, 2)
+            assert prod(int(n) for n in step.groups()[:5]) <= 1.6 * extent(one)
+        else:
+            assert "which is covered" in why or one.cases == "fast"
 
 
 def test_a_reason_is_given_for_every_number():
@@ -352,7 +359,7 @@ def test_a_reason_is_given_for_every_number():
 def test_a_class_thinner_than_a_voxel_is_reported_with_the_spacing_that_keeps_it(caplog):
     plan = planned(CUBE, [9.0, 0.6], budget(8), overrides=Overrides(spacing_mm=(1.0, 0.9, 0.8)))
     reason = next(d.reason for d in plan.rationale if d.name == "fullres loses")
-    assert "class 2 (0.6 mm)" in reason
+    assert "class 2 (0.60 mm)" in reason
     assert "--spacing of at most 0.6 mm" in reason
     kept = planned(CUBE, [9.0, 0.6], budget(8), overrides=Overrides(spacing_mm=(3.0, 0.5, 0.5)))
     assert "fullres loses" not in {d.name for d in kept.rationale}
