@@ -25,6 +25,9 @@ SINGLE_PRECISION = 1e-6
 SAME_MM = 1e-3
 """Two grids are the same if no corner differs by more."""
 
+FINEST_MM, COARSEST_MM = 0.05, 20.0
+"""Clinical scanners lie well within; beyond, a header holds metres, micrometres or nothing."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
@@ -192,3 +195,11 @@ def vector(values: np.ndarray) -> Vector3:
 
 def _times(shape: Shape3) -> str:
     return "x".join(str(n) for n in shape)
+
+
+def spacing_fault(spacing_mm: Vector3) -> str | None:
+    """What is wrong with a voxel size that no scanner makes; None if nothing is."""
+    if min(spacing_mm) >= FINEST_MM and max(spacing_mm) <= COARSEST_MM:
+        return None
+    found = " x ".join(f"{d:g}" for d in spacing_mm)
+    return f"expected voxels of {FINEST_MM:g} to {COARSEST_MM:g} mm, found {found} mm"

@@ -65,7 +65,8 @@ from autospine.verify import Report, verify_folder
 from autospine.workspace import DatasetLocation
 from planners.calibration import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from planners.overrides import Overrides
-from planners.planner import Budget, make_plan
+from planners.planner import make_plan
+from planners.sizing import Budget
 from trainers.cross_validation import Task, train_folds
 from trainers.fold import CACHE_BYTES
 from trainers.learner import Learner

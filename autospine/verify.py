@@ -9,7 +9,7 @@ import numpy as np
 
 from autospine.dataset import Case, Dataset, case_modality, ignored_files, inspect_dataset
 from autospine.errors import AutospineError, DatasetError
-from autospine.geometry import difference
+from autospine.geometry import difference, spacing_fault
 from autospine.images import Volume, read_labels, read_volume
 from autospine.log import progress
 from autospine.modality import offset_in_hu
@@ -43,7 +43,8 @@ class Report:
         if self.faults:
             listed = "\n".join(f"  {fault}" for fault in self.faults)
             raise DatasetError(
-                f"expected a sound dataset in {self.dataset.folder}, found {len(self.faults)} faults:\n"
+                f"expected a sound dataset in {self.dataset.folder}, found {len(self.faults)} "
+                f"fault{'s' if len(self.faults) > 1 else ''}:\n"
                 f"{listed}"
             )
 
@@ -81,6 +82,8 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
         image = read_volume(case.images)
         notes += [f"image: {note}" for note in image.notes]
         notes += _modality_notes(case, image)
+        if fault := spacing_fault(image.grid.spacing_mm):
+            faults.append(f"{fault}; mend the header")
     except AutospineError as error:
         faults.append(str(error))
     try:

@@ -9,7 +9,7 @@ from typing import cast, get_args
 import yaml
 
 from autospine.errors import FormatError, PlanError
-from autospine.fingerprint.case import COARSEST_MM, FINEST_MM
+from autospine.geometry import COARSEST_MM, FINEST_MM
 from autospine.network.external import find_external
 from autospine.plan import Placement
 from autospine.serialization import from_plain

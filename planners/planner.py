@@ -1,15 +1,9 @@
 """Fingerprint and memory budget in, plan out."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
-from math import ceil, floor, prod
-from typing import Any
-
-import numpy as np
+from math import floor, prod
 
 from autospine.dataset import Dataset
-from autospine.errors import PlanError
 from autospine.fingerprint import Fingerprint
 from autospine.folds import FOLDS
 from autospine.log import get_logger
@@ -21,48 +15,17 @@ from autospine.plan import (
     ExternalPlan,
     NetworkPlan,
     Plan,
-    Precision,
     TrainingPlan,
 )
 from autospine.types import Shape3, Vector3
 from planners import rules
-from planners.memory import (
-    InferenceMemory,
-    TrainingMemory,
-    has_closed_form,
-    inference_memory,
-    training_memory,
-)
-from planners.networks import Design, Facts, Wish, design
+from planners.memory import InferenceMemory, TrainingMemory
+from planners.networks import Wish
 from planners.overrides import Overrides
 from planners.rules import Size
+from planners.sizing import FAST, FULLRES, GIB, LOWRES, Budget, Climb, Sizing, readable
 
 logger = get_logger(__name__)
-
-GIB = 1024**3
-
-FULLRES, LOWRES, FAST = "fullres", "lowres", "fast"
-"""Names of the configurations, by their spacing."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """What the plan is made for."""
-
-    memory_bytes: int
-    """GPU memory, or the share of RAM that training may take."""
-
-    gpu: bool
-    """Whether training runs on a GPU."""
-
-    precision: Precision
-    """The number format of activations that pays on the device."""
-
-    reason: str
-    """Where the memory figure comes from."""
-
-    calibration: float = 1.0
-    """The factor that `planners.calibration` has measured on this device."""
 
 
 def make_plan(
@@ -79,11 +42,9 @@ def make_plan(
     Raises:
         PlanError: if no patch fits the budget, or an override contradicts the rules.
     """
-    return _Planning(dataset, fingerprint, budget, overrides or Overrides()).plan()
-
-
-Needs = Callable[[Size], int]
-"""Bytes that a size needs."""
+    wishes = overrides or Overrides()
+    sizing = Sizing(dataset, fingerprint, budget, wishes)
+    return _Planning(dataset, fingerprint, budget, wishes, sizing).plan()
 
 
 @dataclass(slots=True)
@@ -94,9 +55,8 @@ class _Planning:
     fingerprint: Fingerprint
     budget: Budget
     overrides: Overrides
+    sizing: Sizing
     rationale: list[Decision] = field(default_factory=list)
-    known: dict[str, TrainingMemory] = field(default_factory=dict)
-    """Estimates by network and size; those of traced networks take a second."""
 
     def plan(self) -> Plan:
         self._note("memory budget", f"{self.budget.memory_bytes / GIB:.1f} GiB", self.budget.reason)
@@ -119,26 +79,8 @@ class _Planning:
             rationale=tuple(self.rationale),
         )
 
-    @property
-    def _trainer(self) -> rules.Device:
-        """The device that training runs on."""
-        return rules.GPU() if self.budget.gpu else rules.CPU()
-
-    def _device(self, cases: str) -> rules.Device:
-        """What the sizes are for: `fast` suits a CPU, wherever it is planned."""
-        return rules.CPU() if cases == FAST else self._trainer
-
-    @property
-    def thicknesses_mm(self) -> list[float]:
-        return [c.thickness_mm for c in self.fingerprint.classes if c.thickness_mm is not None]
-
-    @property
-    def median_size_mm(self) -> Vector3:
-        s, p, left = np.median([case.size_mm for case in self.fingerprint.cases], axis=0).tolist()
-        return s, p, left
-
     def _note(self, name: str, value: object, reason: str) -> None:
-        self.rationale.append(Decision(name=name, value=_readable(value), reason=reason))
+        self.rationale.append(Decision(name=name, value=readable(value), reason=reason))
 
     def _configurations(self) -> list[list[Configuration]]:
         """Those of each spacing, in the order of recommendation."""
@@ -159,26 +101,26 @@ class _Planning:
 
     def _fast(self, full: Vector3) -> list[Configuration]:
         """Those of the coarse spacing; none where it would show less than three levels."""
-        spacing, why = rules.fast_spacing(full, self.thicknesses_mm)
+        spacing, why = rules.fast_spacing(full, self.sizing.thicknesses_mm)
         if spacing == full:
             self._note(FAST, "none", f"no coarser than {FULLRES} ({why})")
             return []
         noted = len(self.rationale)
         planned = self._at_spacing(FAST, spacing, why)
-        shape = self._median_shape(spacing)
+        shape = self.sizing.median_shape(spacing)
         if all(rules.holds(one.patch_size, rules.THREE_LEVELS_MM, spacing, shape) for one in planned):
             return planned
         if self.overrides.patch_size:
             return planned
         del self.rationale[noted:]
         reason = (
-            f"{rules.FAST_VOXELS} voxels would show less than three levels at {_readable(spacing)} mm ({why})"
+            f"{rules.FAST_VOXELS} voxels would show less than three levels at {readable(spacing)} mm ({why})"
         )
         self._note(FAST, "none", reason)
         return []
 
     def _lowres(self, full: Vector3, fast: list[Configuration], patch: Shape3) -> list[list[Configuration]]:
-        size = self.median_size_mm
+        size = self.sizing.median_size_mm
         low, why = rules.lowres_spacing(full, size)
         known = fast[0].spacing_mm if fast else None
         reason = rules.why_no_lowres(full, low, known, size, prod(patch))
@@ -186,9 +128,6 @@ class _Planning:
             return [self._at_spacing(LOWRES, low, why)]
         self._note(LOWRES, "none", reason)
         return []
-
-    def _median_shape(self, spacing: Vector3) -> Shape3:
-        return rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
 
     def _at_spacing(self, cases: str, spacing: Vector3, why: str) -> list[Configuration]:
         self._warn_of_lost_classes(cases, spacing)
@@ -207,17 +146,21 @@ class _Planning:
             listed = ", ".join(f"{name} ({mm:.2f} mm)" for name, mm in lost.items())
             reason = f"thinner than a voxel: {listed}; {self._advice(cases, min(lost.values()))}"
             self._note(f"{cases} loses", f"{len(lost)} classes", reason)
-            logger.warning("%s at %s mm: %s", cases, _readable(spacing), reason)
+            logger.warning("%s at %s mm: %s", cases, readable(spacing), reason)
 
     def _configuration(self, cases: str, spacing: Vector3, why: str, wish: Wish) -> Configuration:
         name = f"{cases}{wish.suffix}"
         self._note(f"{name}.spacing_mm", spacing, why)
-        shape = self._median_shape(spacing)
-        designed = design(wish, self._facts(cases, spacing, shape))
-        size, network = self._size_and_network(cases, name, spacing, shape, designed)
-        if wish.checkpointing and not isinstance(network, ExternalPlan):
-            self._note(f"{name}.checkpointing", "on", "wished for: less memory, more time")
-        memory = self._memory(network, size, spacing)
+        climb, saved = self.sizing.choose(cases, name, spacing, wish)
+        size, network = climb.size, climb.network
+        shape = self.sizing.median_shape(spacing)
+        self._note(f"{name}.patch_size", size.patch, self._why_patch(cases, climb, shape))
+        wide = "set by the user" if self.overrides.feature_size else climb.designed.width_reason()
+        for what, value, reason in climb.designed.notes(network, wide):
+            self._note(f"{name}.{what}", value, reason)
+        if not isinstance(network, ExternalPlan):
+            self._note(f"{name}.checkpointing", "on" if network.checkpointing else "off", saved)
+        memory = self.sizing.memory(network, size, spacing)
         share = f"{memory.total / self.budget.memory_bytes:.0%} of the budget"
         self._note(f"{name}.memory", f"{memory.total / GIB:.2f} GiB", f"{share}: {_parts(memory)}")
         self._note_inference(name, network, size, spacing)
@@ -232,134 +175,36 @@ class _Planning:
             memory_bytes=memory.total,
         )
 
-    def _size_and_network(
-        self, cases: str, name: str, spacing: Vector3, shape: Shape3, designed: Design[Any]
-    ) -> tuple[Size, NetworkPlan]:
-        """The highest rung of the ladder that fits, and its network."""
-        rungs = self._ladder(cases, spacing, shape, designed)
-
-        def needs(size: Size) -> int:
-            return self._memory(designed.network(size.width, size.patch), size, spacing).total
-
-        halving = not has_closed_form(designed.network(rungs[0].width, rungs[0].patch))
-        best = rules.highest_rung(
-            rungs, lambda size: needs(size) <= self.budget.memory_bytes, halving=halving
-        )
-        if best is None:
-            least = ceil(100 * needs(rungs[0]) / GIB) / 100
-            patch, mend = "the smallest patch", "give more with --memory"
-            if self.overrides.patch_size:
-                patch = f"--patch {_readable(self.overrides.patch_size)}"
-                mend = "give a smaller one, or more with --memory"
-            raise PlanError(
-                f"expected a memory budget of at least {least:.2f} GiB for {patch} of "
-                f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}"
-            )
-        size = rungs[best]
-        network: NetworkPlan = designed.network(size.width, size.patch)
-        self._note(f"{name}.patch_size", size.patch, self._why_patch(cases, rungs, best, shape, needs))
-        wide = "set by the user" if self.overrides.feature_size else designed.width_reason()
-        for what, value, reason in designed.notes(network, wide):
-            self._note(f"{name}.{what}", value, reason)
-        return size, network
-
-    def _ladder(self, cases: str, spacing: Vector3, shape: Shape3, designed: Design[Any]) -> list[Size]:
-        device, wanted = self._device(cases), self.overrides.feature_size
-        path = self._path(cases, spacing, shape, designed)
-        voxels = sum(prod(case.size_mm) for case in self.fingerprint.cases) / prod(spacing)
-        climbs = [
-            (partial(rules.holds, extent_mm=extent, spacing_mm=spacing, shape=shape), wanted or width)
-            for extent, width in device.climbs
-        ]
-        return rules.ladder(
-            path,
-            climbs,
-            widths=(wanted,)
-            if wanted
-            else rules.widths_within(designed.widths, device.climbs[-1][1], int(voxels)),
-            batches=rules.batches_within(device.batches, path[-1], int(voxels)),
-        )
-
-    def _path(self, cases: str, spacing: Vector3, shape: Shape3, designed: Design[Any]) -> list[Shape3]:
-        """The patches in the order of growth; the one that the user has set."""
-        wanted = self.overrides.patch_size
-        if wanted is None:
-            path = rules.patch_path(spacing, shape, designed.divisor, designed.smallest)
-            quick = [patch for patch in path if prod(patch) <= rules.FAST_VOXELS]
-            return (quick or path[:1]) if cases == FAST else path
-        network = designed.network(designed.widths[0], wanted)
-        if any(n % d for n, d in zip(wanted, network.divisor, strict=True)):
-            nearest = [max(1, round(n / d)) * d for n, d in zip(wanted, network.divisor, strict=True)]
-            raise PlanError(
-                f"expected a patch divisible by {_readable(network.divisor)}, the strides of {network.name} "
-                f"for {cases}, found --patch {_readable(wanted)}; the nearest is {_readable(nearest)}"
-            )
-        return [wanted]
-
-    def _why_patch(self, cases: str, rungs: list[Size], best: int, shape: Shape3, needs: Needs) -> str:
-        grown = f"grown towards the median case {_readable(shape)}"
+    def _why_patch(self, cases: str, climb: Climb, shape: Shape3) -> str:
+        size = climb.size
+        above = climb.rungs[climb.rungs.index(size) + 1 :]
+        grown = f"grown towards the median case {readable(shape)}"
         if self.overrides.patch_size:
             grown = "set by the user"
-        if best + 1 < len(rungs):
-            size, budget = rungs[best + 1], self.budget.memory_bytes / GIB
-            step = f"{_readable(size.patch)}, {size.width} channels, batch {size.batch}"
-            return f"{grown}; the next step ({step}) needs {needs(size) / GIB:.2f} GiB of {budget:.2f}"
-        covered = all(n >= (1 - rules.SPARE) * m for n, m in zip(rungs[best].patch, shape, strict=True))
+        if above:
+            larger, budget = above[0], self.budget.memory_bytes / GIB
+            step = f"{readable(larger.patch)}, {larger.width} channels, batch {larger.batch}"
+            needed = climb.needs(larger)
+            if needed <= self.budget.memory_bytes:
+                return f"{grown}; as far as checkpointing is worth its time"
+            return f"{grown}; the next step ({step}) needs {needed / GIB:.2f} GiB of {budget:.2f}"
+        covered = all(n >= (1 - rules.SPARE) * m for n, m in zip(size.patch, shape, strict=True))
         if self.overrides.patch_size or not covered:
             return grown if cases != FAST else f"{grown}; a larger one would not be fast"
         return f"{grown}, which is covered"
 
-    def _facts(self, cases: str, spacing: Vector3, shape: Shape3) -> Facts:
-        return Facts(
-            spacing_mm=spacing,
-            shape=shape,
-            patch_size=self.overrides.patch_size,
-            thicknesses_mm=self.thicknesses_mm,
-            in_channels=len(self.dataset.channels),
-            out_channels=self.dataset.labels.n_channels,
-            device=self._device(cases),
-        )
-
-    def _memory(self, network: NetworkPlan, size: Size, spacing: Vector3) -> TrainingMemory:
-        key = f"{network} {size} {spacing}"
-        if key not in self.known:
-            self.known[key] = training_memory(
-                network,
-                size.patch,
-                batch_size=size.batch,
-                precision=self.budget.precision,
-                in_channels=len(self.dataset.channels),
-                out_channels=self.dataset.labels.n_channels,
-                spacing_mm=spacing,
-                gpu=self.budget.gpu,
-                factor=self.budget.calibration,
-            )
-        return self.known[key]
-
     def _note_inference(self, name: str, network: NetworkPlan, size: Size, spacing: Vector3) -> None:
         """Of the largest case; more than the budget is said aloud."""
-        largest = max(self.fingerprint.cases, key=lambda case: prod(case.size_mm))
-        predicted = inference_memory(
-            network,
-            size.patch,
-            shape=rules.median_shape([largest.size_mm], spacing),
-            precision=self.budget.precision,
-            in_channels=len(self.dataset.channels),
-            out_channels=self.dataset.labels.n_channels,
-            spacing_mm=spacing,
-            networks=FOLDS,
-            gpu=self.budget.gpu,
-            factor=self.budget.calibration,
-        )
+        case, predicted = self.sizing.inference(network, size, spacing)
         gib = predicted.total / GIB
-        reason = f"estimated for the largest case, {largest.name}, and {FOLDS} folds: {_parts(predicted)}"
+        reason = f"estimated for the largest case, {case}, and {FOLDS} folds: {_parts(predicted)}"
         if predicted.total > self.budget.memory_bytes:
             reason += "; more than the budget for training"
-            logger.warning("%s: the prediction of %s would take about %.1f GiB", name, largest.name, gib)
+            logger.warning("%s: the prediction of %s would take about %.1f GiB", name, case, gib)
         self._note(f"{name}.inference", f"{gib:.2f} GiB", reason)
 
     def _training(self, name: str, size: Size, shape: Shape3) -> TrainingPlan:
-        device = self._trainer
+        device = self.sizing.trainer
         lambda_ce, why_lambda = rules.lambda_ce([facts.volume_ml for facts in self.fingerprint.classes])
         oversampling, why_oversampling = rules.oversampling(size.patch, shape)
         plan = TrainingPlan(
@@ -416,7 +261,7 @@ class _Planning:
             rotation_deg=(10.0, 10.0, 15.0),
             scale=(0.85, 1.18),
             elastic_mm=2.0,
-            spatial_probability=self._trainer.spatial_probability,
+            spatial_probability=self.sizing.trainer.spatial_probability,
             intensity_probability=0.15,
             mirror_axes=axes,
             mirror_pairs=pairs,
@@ -437,11 +282,3 @@ def _parts(memory: TrainingMemory | InferenceMemory) -> str:
     parts = {field.name: getattr(memory, field.name) / GIB for field in fields(memory)}
     listed = sorted(parts.items(), key=lambda part: -part[1])
     return ", ".join(f"{name} {gib:.2f}" for name, gib in listed if gib >= 0.005)
-
-
-def _readable(value: object) -> str:
-    """Triples as 1x2x3, lists of triples separated by commas."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        joint = "x" if all(isinstance(item, int | float) for item in value) else ", "
-        return joint.join(_readable(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

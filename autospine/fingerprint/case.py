@@ -12,16 +12,13 @@ from autospine.fingerprint.duplicates import Likeness, likeness
 from autospine.fingerprint.facts import CaseFacts, StructureFacts
 from autospine.fingerprint.noise import noise_level
 from autospine.fingerprint.thickness import LATTICE_POINTS, measure_thickness
-from autospine.geometry import difference
+from autospine.geometry import difference, spacing_fault
 from autospine.images import Volume, read_labels, read_volume
 from autospine.labels import IGNORE_INDEX, LabelSpace
 from autospine.types import MaskArray, Modality, Vector3
 
 SAMPLES_PER_CASE = 20_000
 """Foreground voxels drawn per case for the intensity statistics; every case weighs the same."""
-
-FINEST_MM, COARSEST_MM = 0.05, 20.0
-"""Clinical scanners lie well within; beyond, a header holds metres, micrometres or nothing."""
 
 MARGIN = 2
 """Voxels around the labelled ones in which noise is looked for too: even a single plane has neighbours
@@ -80,13 +77,8 @@ def measure_case(case: Case, labels: LabelSpace) -> Measured:
 
 
 def _check_spacing(volume: Volume, case: Case) -> None:
-    spacing = volume.grid.spacing_mm
-    if not (min(spacing) >= FINEST_MM and max(spacing) <= COARSEST_MM):
-        found = " x ".join(f"{d:g}" for d in spacing)
-        raise DatasetError(
-            f"expected voxels of {FINEST_MM:g} to {COARSEST_MM:g} mm, found {found} mm in {case.images[0]}; "
-            "mend its header"
-        )
+    if fault := spacing_fault(volume.grid.spacing_mm):
+        raise DatasetError(f"{fault} in {case.images[0]}; mend its header")
 
 
 def _box_around(labels: np.ndarray) -> Slices:

@@ -85,12 +85,10 @@ def lambda_ce(volumes_ml: Sequence[float]) -> tuple[float, str]:
     ratio = max(known) / min(known) if known else 1.0
     value = BALANCE - DECADE_SHIFT * max(0.0, log10(ratio) - FREE_DECADES)
     value = round(max(LEAST_LAMBDA, value), 2)
+    differ = f"classes differ {ratio:.0f}-fold in size" if ratio >= 1.5 else "classes are alike in size"
     if value == BALANCE:
-        return (
-            value,
-            f"cross-entropy and Dice in balance (the paper); classes differ {ratio:.0f}-fold in size",
-        )
-    return value, f"classes differ {ratio:.0f}-fold in size, and Dice counts small ones in full"
+        return value, f"cross-entropy and Dice in balance (the paper): {differ}"
+    return value, f"{differ}, and Dice counts small ones in full"
 
 
 def oversampling(patch: Shape3, shape: Shape3) -> tuple[float, str]:

@@ -24,7 +24,8 @@ from autospine.dataset import Dataset
 from autospine.errors import PlanError
 from autospine.fingerprint import Fingerprint
 from planners.calibration import predict
-from planners.planner import Budget, make_plan
+from planners.planner import make_plan
+from planners.sizing import Budget
 from trainers.learner import Learner
 
 GIB = 1024**3

@@ -239,6 +239,59 @@ def test_other_networks_are_planned_trained_and_predict(place):
         assert len(list((place.root / network).glob("*.nii.gz"))) == 2
 
 
+def test_budgets_are_compared_without_a_plan_being_written(place):
+    assert place.run("fingerprint", "-d", "1").code == 0
+    said = place.run("plan", "-d", "1", "--memory", "2GB", "--memory", "8GB", *SMALL[2:])
+    assert said.code == 0, said.err
+    rows = [line.split() for line in said.out.splitlines() if " fullres " in line]
+    assert [row[2] for row in rows] == ["2.0", "8.0"]
+    assert "nothing is written" in said.out
+    assert not (place.preprocessed / "plan.json").exists()
+    expect_refusal(
+        place,
+        *("plan", "-d", "1", "--memory", "2GB", "--memory", "8GB", "--calibrate"),
+        says=("expected one --memory", "--calibrate"),
+    )
+
+
+def test_a_plan_is_explained_as_it_is(place):
+    expect_refusal(place, "plan", "-d", "1", "--explain", says=("expected a plan", "plan-and-preprocess"))
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    before = (place.preprocessed / "plan.json").read_bytes()
+    said = place.run("plan", "-d", "1", "--explain")
+    assert said.code == 0, said.err
+    assert "set by the user" in said.out
+    assert (place.preprocessed / "plan.json").read_bytes() == before
+
+
+def test_a_plan_takes_wishes_from_a_file_and_says_what_it_replaces(place):
+    (place.root / "wishes.yaml").write_text(
+        "patch_size: [32, 32, 32]\nfeature_size: 8\nnetworks: [unet3d]\n", encoding="utf-8"
+    )
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    said = place.run(
+        *("plan", "-d", "1", "--memory", "2GB", "--overrides", "wishes.yaml", "--patch", "16", "16", "16")
+    )
+    assert said.code == 0, said.err
+    assert "no longer planned: fullres" in said.err
+    plan = read_json(place.preprocessed / "plan.json", Plan)
+    assert {(c.network.name, c.patch_size) for c in plan.configurations} == {("unet3d", (16, 16, 16))}
+
+
+def test_calibration_is_kept_and_counts_for_later_plans(place):
+    said = place.run("plan", "-d", "1", *SMALL, "--calibrate")
+    assert said.code == 0, said.err
+    factor = json.loads((place.preprocessed / "calibration.json").read_text(encoding="utf-8"))["factor"]
+    assert 0.5 <= factor <= 2.0
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    reasons = {d.name: d.value for d in read_json(place.preprocessed / "plan.json", Plan).rationale}
+    assert reasons["calibration"] == f"{factor:.2f}"
+    (place.preprocessed / "calibration.json").write_text(
+        '{"format_version": 1, "device": "x", "factor": -3.5}', encoding="utf-8"
+    )
+    expect_refusal(place, "plan", "-d", "1", *SMALL, says=("expected a factor", "calibrate again"))
+
+
 def test_training_begins_from_imported_weights(place):
     place.prepare()
     plan = read_json(place.preprocessed / "plan.json", Plan)

@@ -89,6 +89,16 @@ def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_imag
     )
 
 
+def test_a_voxel_size_that_no_scanner_makes_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a", "b"))
+    for part in ("imagesTr/a_0000", "labelsTr/a"):
+        write_image(folder / f"{part}.nii.gz", np.ones((6, 7, 8), np.uint8), spacing_mm=(0.001, 1.0, 1.0))
+    (fault,) = verify_folder(folder).faults
+    assert fault.startswith("a: expected voxels of 0.05 to 20 mm, found ")
+    with pytest.raises(DatasetError, match="found 1 fault:"):
+        verify_folder(folder).raise_if_bad()
+
+
 def test_an_image_taken_for_labels_makes_a_short_message(raw_dataset: RawDataset, write_image: WriteImage):
     folder = raw_dataset(names=("a",))
     write_image(folder / "labelsTr" / "a.nii.gz", np.arange(6 * 7 * 8).reshape(6, 7, 8).astype(np.int16))

@@ -262,7 +262,7 @@ def test_impossible_architectures_are_refused(changes: dict[str, object], messag
 
 def test_unknown_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "jaxtyping_disable", True)  # what a user has, who is not a type checker
-    with pytest.raises(PlanError, match="attention settings, 'identity' or None"):
+    with pytest.raises(PlanError, match="attention settings, 'plain', 'identity' or None"):
         plain(attention="none")
     with pytest.raises(PlanError, match="merge order 'fixed' or 'legacy'"):
         plain(merge_order="v2")

@@ -6,7 +6,8 @@ from unit.planners import facts
 
 from autospine.labels import VERSE, parse_labels
 from autospine.plan import Plan
-from planners.planner import Budget, make_plan
+from planners.planner import make_plan
+from planners.sizing import Budget
 
 GIB = 1024**3
 

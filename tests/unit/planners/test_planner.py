@@ -27,7 +27,8 @@ from autospine.plan import Configuration, Plan
 from autospine.serialization import from_json, to_json
 from planners import rules
 from planners.overrides import Overrides, read_overrides
-from planners.planner import Budget, make_plan
+from planners.planner import make_plan
+from planners.sizing import Budget
 
 NEXT_STEP = re.compile(r"next step \((\d+)x(\d+)x(\d+), (\d+) channels, batch (\d+)\) needs ([\d.]+)")
 
