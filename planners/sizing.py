@@ -221,7 +221,9 @@ class Sizing:
         """The patches in the order of growth; the one that the user has set."""
         wanted = self.overrides.patch_size
         if wanted is None:
-            path = rules.patch_path(spacing, shape, designed.divisor, designed.smallest)
+            # A network that would rather begin larger does not pad a short axis for it.
+            s, p, left = (min(n, m) for n, m in zip(designed.smallest, shape, strict=True))
+            path = rules.patch_path(spacing, shape, designed.divisor, (s, p, left))
             quick = [patch for patch in path if prod(patch) <= rules.FAST_VOXELS]
             return (quick or path[:1]) if cases == FAST else path
         network = designed.network(designed.widths[0], wanted)

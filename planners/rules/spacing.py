@@ -40,9 +40,18 @@ def target_spacing(spacings: Sequence[Vector3]) -> tuple[Vector3, str]:
     """Median spacing of each axis; a thick-sliced axis takes a low percentile instead.
 
     The median loses the least to resampling overall. Along a coarse axis it would throw away the finer
-    cases, and interpolating thick slices a little costs nothing.
+    cases, and interpolating thick slices a little costs nothing. Where some cases are thick-sliced along one
+    axis and others along another, their median would be a spacing that no case has; then each of these axes
+    takes the median of the cases that are fine along it.
     """
     table = np.asarray(spacings, dtype=np.float64)
+    thick = [row > ANISOTROPY * row.min() for row in table]
+    ways = np.any(thick, axis=0)
+    if ways.sum() > 1 and all(axes.sum() < 2 for axes in thick):
+        fine = [np.median(table[~np.array(thick)[:, axis], axis]) for axis in range(3)]
+        names = " and ".join("SPL"[axis] for axis in np.flatnonzero(ways))
+        reason = f"slices are thick along {names} in different cases; each takes the median of the others"
+        return _vector(np.round(fine, 3)), reason
     target = np.median(table, axis=0)
     coarse = int(np.argmax(target))
     others = float(np.max(np.delete(target, coarse)))

@@ -220,6 +220,14 @@ def test_every_network_is_planned_soundly(network, cases, gpu):
         assert getattr(built, "divisor", configuration.network.divisor) == configuration.network.divisor
 
 
+@pytest.mark.parametrize("network", COMPARED)
+def test_a_single_slice_is_not_padded(network):
+    plan = planned(
+        [((1, 96, 80), (5.0, 1.0, 1.0))], [9.0], budget(2), overrides=Overrides(networks=(network,))
+    )
+    assert {c.patch_size[0] for c in plan.configurations} == {1}
+
+
 def test_a_plan_that_was_written_gives_the_same_network():
     plan = planned(SMALL, [9.0], budget(2), overrides=Overrides(networks=COMPARED, patch_size=(32, 32, 32)))
     again = from_json(to_json(plan), Plan, "test")

@@ -42,6 +42,13 @@ def test_a_thick_sliced_axis_takes_its_low_percentile():
     assert "L is thick-sliced" in reason
 
 
+def test_slices_that_are_thick_along_different_axes_do_not_spoil_each_other():
+    spacings = [(0.65, 0.65, 4.4)] * 5 + [(5.0, 0.7, 0.7)] * 5
+    target, reason = rules.target_spacing(spacings)
+    assert target == (0.65, 0.675, 0.7)
+    assert "thick along S and L" in reason
+
+
 @given(SPACINGS, THICKNESSES)
 def test_fast_spacing_is_never_finer_and_loses_no_structure(full, thicknesses):
     fast, _ = rules.fast_spacing(full, thicknesses)
