@@ -14,7 +14,7 @@ from autospine.dataset import case_modality, load_dataset
 from autospine.errors import WorkspaceError
 from autospine.evaluation import Evaluation, write_evaluation
 from autospine.folds import FOLDS
-from autospine.hardware import cores
+from autospine.hardware import cores, default_workers
 from autospine.images import read_labels, read_volume
 from autospine.inference import open_model
 from autospine.log import get_logger
@@ -84,7 +84,7 @@ def run_demo(
         modalities=("CT", "MR"),
         seed=seed,
         overwrite=True,
-        workers=pipeline.default_workers(),
+        workers=default_workers(),
     )
     location = workspace.find_dataset(DATASET)
     pipeline.fingerprint(location)

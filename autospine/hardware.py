@@ -84,6 +84,11 @@ def cores() -> int:
     return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
 
 
+def default_workers() -> int:
+    """One process per core, at most eight."""
+    return min(cores(), 8)
+
+
 def free_memory() -> int:
     """Bytes of RAM that this process may still take: the machine's, and what its control group allows."""
     free: int = psutil.virtual_memory().available

@@ -69,7 +69,7 @@ def train(
 ) -> None:
     """Train folds of a planned dataset; finished ones are kept, an interrupted one goes on."""
     from autospine import pipeline
-    from autospine.hardware import choose_device, describe
+    from autospine.hardware import choose_device, default_workers, describe
     from autospine.workspace import Workspace
     from trainers.settings import Settings
 
@@ -79,7 +79,7 @@ def train(
     chosen = planned.configuration(configuration)
     where = choose_device(device)
     say(f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}")
-    per_gpu = 0 if where.type == "cpu" else pipeline.default_workers()
+    per_gpu = 0 if where.type == "cpu" else default_workers()
     evaluation = pipeline.train(
         location,
         configuration,

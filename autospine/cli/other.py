@@ -54,6 +54,7 @@ def phantom(
 ) -> None:
     """Write a dataset of synthetic spines with exact labels, in CT and MR."""
     from autospine import pipeline
+    from autospine.hardware import default_workers
     from autospine.types import Modality
 
     chosen: dict[Modalities, tuple[Modality, ...]] = {
@@ -70,7 +71,7 @@ def phantom(
         modalities=chosen[modality],
         seed=seed,
         overwrite=overwrite,
-        workers=workers or pipeline.default_workers(),
+        workers=workers or default_workers(),
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
 

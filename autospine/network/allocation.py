@@ -3,6 +3,8 @@
 import ctypes
 import sys
 
+import torch
+
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER, _ONE_GIB = -1, 1 << 30
@@ -22,3 +24,9 @@ def reuse_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _NEVER)) and bool(mallopt(_M_MMAP_THRESHOLD, _ONE_GIB))
+
+
+def prepare_memory(device: torch.device) -> None:
+    """Before training or inference: on a CPU, keep freed memory."""
+    if device.type == "cpu":
+        reuse_freed_memory()

@@ -13,6 +13,7 @@ import torch
 
 from autospine import pipeline
 from autospine.cli.screen import show_fingerprint
+from autospine.pipeline import datasets
 from autospine.workspace import DatasetLocation, Workspace
 
 NAME = "Dataset007_Test"
@@ -67,7 +68,7 @@ def test_a_fingerprint_of_the_same_files_is_kept(raw, monkeypatch):
     def again(*_: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(pipeline, "measure", again)
+    monkeypatch.setattr(datasets, "measure", again)
     _, second = pipeline.fingerprint(location)
     assert second == first
     assert path.stat().st_mtime_ns == before

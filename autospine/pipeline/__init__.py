@@ -1,0 +1,27 @@
+"""The stages, wired together: what the commands and the demo call."""
+
+from autospine.pipeline.datasets import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
+from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
+from autospine.pipeline.prediction import Predicted, evaluate, predict
+from autospine.pipeline.training import choose_folds, folds_at_once, preprocess, train
+from autospine.pipeline.weights import import_weights
+
+__all__ = [
+    "FINGERPRINT",
+    "FOLDS_FILE",
+    "PLAN",
+    "Predicted",
+    "check",
+    "choose_folds",
+    "compare_budgets",
+    "evaluate",
+    "fingerprint",
+    "folds_at_once",
+    "import_weights",
+    "make_phantoms",
+    "plan",
+    "predict",
+    "preprocess",
+    "read_plan",
+    "train",
+]

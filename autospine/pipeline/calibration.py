@@ -1,0 +1,85 @@
+"""The memory estimate, corrected by real training steps on this machine."""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import torch
+
+from autospine.errors import PlanError
+from autospine.hardware import describe
+from autospine.log import get_logger
+from autospine.network import prepare_memory
+from autospine.plan import Configuration, Plan
+from autospine.serialization import read_json, write_json
+from autospine.workspace import DatasetLocation
+from planners.calibration import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
+from trainers.learner import Learner
+
+logger = get_logger(__name__)
+
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How far the memory estimate is off on a device."""
+
+    format_version: int
+    device: str
+    """Its name; on another one the factor does not count."""
+
+    factor: float
+    """Measured over predicted memory, without what does not depend on the patch."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != 1 or not SMALLEST_FACTOR <= self.factor <= LARGEST_FACTOR:
+            raise PlanError(
+                f"expected a factor from {SMALLEST_FACTOR} to {LARGEST_FACTOR} in {CALIBRATION} of "
+                f"format_version 1, found {self.factor} and {self.format_version}; calibrate again"
+            )
+
+
+def known_calibration(location: DatasetLocation, device: torch.device) -> float:
+    """The factor that was measured on this device, 1 where none was."""
+    path = location.preprocessed / CALIBRATION
+    if not path.is_file():
+        return 1.0
+    known = read_json(path, Calibration)
+    return known.factor if known.device == describe(device) else 1.0
+
+
+def measure_calibration(location: DatasetLocation, planned: Plan, device: torch.device) -> float:
+    """Measure the largest configuration and keep the factor."""
+    chosen = max(planned.configurations, key=lambda one: one.memory_bytes)
+    logger.info("measuring two training steps of %s", chosen.name)
+    # A process of its own: what this one has freed and kept would not show.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            factor = pool.submit(_measured_factor, planned, chosen, device).result()
+        except BrokenProcessPool:
+            raise PlanError(
+                f"expected a training step of {chosen.name!r} to fit the memory, found that the system has "
+                "ended it; plan with less --memory"
+            ) from None
+    logger.info("it takes %.2f times what was predicted beyond weights and libraries", factor)
+    kept = Calibration(format_version=1, device=describe(device), factor=factor)
+    write_json(location.preprocessed / CALIBRATION, kept)
+    return factor
+
+
+def _measured_factor(planned: Plan, chosen: Configuration, device: torch.device) -> float:
+    prepare_memory(device)
+    return calibrate(planned, chosen, device, partial(_training_step, planned, chosen, device))
+
+
+def _training_step(planned: Plan, chosen: Configuration, device: torch.device) -> Callable[[], object]:
+    """A training step on noise, of the size that is planned."""
+    learner = Learner(planned, chosen, seed=0, device=device)
+    shape = (chosen.training.batch_size, *chosen.patch_size)
+    images = torch.randn(shape[0], len(planned.channels), *chosen.patch_size, device=device)
+    labels = torch.randint(0, len(planned.labels.integers) + 1, shape, device=device, dtype=torch.uint8)
+    return lambda: learner.step(images, labels, 0.0)

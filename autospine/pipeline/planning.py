@@ -1,0 +1,110 @@
+"""From a fingerprint and a memory budget to a plan."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from autospine.errors import AutospineError, DatasetError, WorkspaceError
+from autospine.hardware import bfloat16_pays, memory_budget
+from autospine.log import get_logger
+from autospine.pipeline.calibration import known_calibration, measure_calibration
+from autospine.pipeline.datasets import find_facts, write_split
+from autospine.plan import Plan
+from autospine.serialization import read_json, write_json
+from autospine.workspace import DatasetLocation
+from planners.overrides import Overrides
+from planners.planner import make_plan
+from planners.sizing import Budget
+
+logger = get_logger(__name__)
+
+PLAN = "plan.json"
+
+
+def plan(
+    location: DatasetLocation,
+    *,
+    device: torch.device,
+    memory: str | None = None,
+    overrides: Overrides | None = None,
+    measure_memory: bool = False,
+) -> Plan:
+    """Decide on a measured dataset (measured now if it was not); writes `plan.json` and `folds.json`.
+
+    `folds.json` is kept where there is one, since it may have been edited.
+
+    Args:
+        location: the dataset.
+        device: that training will run on.
+        memory: that it may take, such as `8GB`; None for the default.
+        overrides: what the user has fixed.
+        measure_memory: run real training steps of the plan, correct the memory estimate by them, and plan
+            again; the correction is kept in `calibration.json` for the next plans on this device.
+
+    Raises:
+        PlanError: if no patch fits the budget or the overrides contradict each other.
+    """
+    dataset, measured = find_facts(location)
+    budget = _budget(location, device, memory)
+    if measure_memory:
+        first = make_plan(dataset, measured, replace(budget, calibration=1.0), overrides)
+        budget = replace(budget, calibration=measure_calibration(location, first, device))
+    planned = make_plan(dataset, measured, budget, overrides)
+    _say_what_is_replaced(location, planned)
+    write_json(location.preprocessed / PLAN, planned)
+    try:
+        write_split(location, dataset, measured)
+    except DatasetError as error:
+        logger.warning("%s", error)
+    return planned
+
+
+def _say_what_is_replaced(location: DatasetLocation, planned: Plan) -> None:
+    """Log the configurations that were planned before and no longer are."""
+    try:
+        before = read_plan(location)
+    except AutospineError:
+        return
+    lost = {c.name for c in before.configurations} - {c.name for c in planned.configurations}
+    if lost:
+        logger.warning(
+            "no longer planned: %s; their models stay, and --network and the other wishes may be repeated to "
+            "plan several at once",
+            ", ".join(sorted(lost)),
+        )
+
+
+def compare_budgets(
+    location: DatasetLocation, memories: Sequence[str], *, device: torch.device, overrides: Overrides | None
+) -> list[Plan]:
+    """The plans for several amounts of memory; nothing is written but a missing fingerprint."""
+    dataset, measured = find_facts(location)
+    budgets = [_budget(location, device, memory) for memory in memories]
+    return [make_plan(dataset, measured, budget, overrides) for budget in budgets]
+
+
+def _budget(location: DatasetLocation, device: torch.device, memory: str | None) -> Budget:
+    bytes_, reason = memory_budget(device, memory)
+    return Budget(
+        memory_bytes=bytes_,
+        gpu=device.type == "cuda",
+        precision="bfloat16" if bfloat16_pays(device) else "float32",
+        reason=reason,
+        calibration=known_calibration(location, device),
+    )
+
+
+def read_plan(location: DatasetLocation) -> Plan:
+    """The plan of a dataset.
+
+    Raises:
+        WorkspaceError: if it has not been planned.
+    """
+    path = location.preprocessed / PLAN
+    if not path.is_file():
+        raise WorkspaceError(
+            f"expected a plan of {location.name} at {path}, found none; "
+            f"run `autospine plan-and-preprocess -d {location.name}` first"
+        )
+    return read_json(path, Plan)

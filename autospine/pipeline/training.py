@@ -1,0 +1,115 @@
+"""From a plan to stored cases and trained folds."""
+
+import time
+
+import torch
+
+from autospine.dataset import Dataset, load_dataset
+from autospine.errors import WorkspaceError
+from autospine.evaluation import Evaluation
+from autospine.folds import FOLDS, FULL, Fold, full_fold, read_folds
+from autospine.hardware import cores, default_workers, memory_budget
+from autospine.network import prepare_memory
+from autospine.network.weights import load_imported
+from autospine.pipeline.datasets import FOLDS_FILE, fresh_fingerprint, write_split
+from autospine.pipeline.planning import read_plan
+from autospine.plan import Configuration
+from autospine.preprocessing import StoredCase, preprocess_dataset
+from autospine.workspace import DatasetLocation
+from trainers.cross_validation import Task, train_folds
+from trainers.fold import CACHE_BYTES
+from trainers.settings import Settings
+
+
+def preprocess(
+    location: DatasetLocation, configuration: Configuration, workers: int | None = None
+) -> tuple[Dataset, dict[str, StoredCase]]:
+    """Store every case for a configuration, if it is not stored yet."""
+    dataset = load_dataset(location.raw)
+    folder = location.preprocessed / configuration.cases
+    stored = preprocess_dataset(
+        dataset, read_plan(location), configuration, folder, workers or _workers_for(len(dataset.cases))
+    )
+    return dataset, {case.name: case for case in stored}
+
+
+def train(
+    location: DatasetLocation,
+    configuration: str,
+    fold: str,
+    settings: Settings,
+    *,
+    minutes: float | None = None,
+) -> Evaluation | None:
+    """Train folds of a configuration.
+
+    Args:
+        location: a planned dataset.
+        configuration: index or name.
+        fold: `all`, the index of one fold, or `full`.
+        settings: the user's choices.
+        minutes: time for everything; the schedule is fitted to it.
+
+    Returns:
+        The cross-validation so far, None for `full`.
+
+    Raises:
+        PlanError: if there is no such configuration.
+        WorkspaceError: if there is no such fold or no plan.
+    """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    prepare_memory(settings.device)
+    planned = read_plan(location)
+    chosen = planned.configuration(configuration)
+    if settings.weights is not None:
+        load_imported(settings.weights).check(planned, chosen)
+    dataset = load_dataset(location.raw)
+    folds = choose_folds(location, dataset, fold)
+    dataset, stored = preprocess(location, chosen)
+    task = Task(
+        dataset=dataset,
+        plan=planned,
+        configuration=chosen,
+        stored=stored,
+        folder=location.results / chosen.name,
+        split=read_folds(split, dataset) if (split := location.preprocessed / FOLDS_FILE).is_file() else (),
+    )
+    return train_folds(task, folds, settings, deadline=deadline)
+
+
+def folds_at_once(configuration: Configuration, budget: int, device: torch.device) -> int:
+    """How many folds may be trained side by side: on a CPU as many as the memory budget holds."""
+    if device.type != "cpu":
+        return 1
+    memory = min(budget, memory_budget(device)[0])
+    at_most = FOLDS if cores() > 1 else 1
+    return max(1, min(at_most, memory // (configuration.memory_bytes + CACHE_BYTES)))
+
+
+def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:
+    """The folds that a word of the command line stands for.
+
+    Raises:
+        WorkspaceError: if there is no such fold.
+        DatasetError: if there are too few subjects for cross-validation.
+    """
+    if fold == FULL:
+        return (full_fold(dataset),)
+    if fold != "all" and not fold.isdigit():
+        raise WorkspaceError(f"expected --fold all, full or the number of a fold, found {fold!r}")
+    path = location.preprocessed / FOLDS_FILE
+    if not path.is_file():
+        write_split(location, dataset, fresh_fingerprint(location, dataset))
+    folds = read_folds(path, dataset)
+    if fold == "all":
+        return folds
+    found = tuple(candidate for candidate in folds if candidate.name == fold)
+    if not found:
+        known = ", ".join(candidate.name for candidate in folds)
+        raise WorkspaceError(f"expected --fold all, full or one of {known}, found {fold!r}")
+    return found
+
+
+def _workers_for(cases: int) -> int:
+    """Processes that pay: starting one costs as much as preprocessing several small cases."""
+    return 1 if cases < 16 else default_workers()
