@@ -21,6 +21,9 @@ MENTIONED = 10
 """Unknown labels that are named; a float image taken for labels would have thousands."""
 
 
+EMPTY = "labels are empty: all voxels are background"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What the check found."""
@@ -59,6 +62,12 @@ def verify(dataset: Dataset) -> Report:
             faults += [f"{case.name}: {text}" for text in bad]
             notes += [f"{case.name}: {text}" for text in said]
             meter.advance()
+    empty = sum(note.endswith(f": {EMPTY}") for note in notes)
+    if empty and empty == len(dataset.cases):
+        faults.append(
+            f"expected something labelled in at least one case, found background alone in all {empty}; "
+            "label them"
+        )
     return Report(dataset=dataset, faults=tuple(faults), notes=tuple(notes))
 
 
@@ -94,7 +103,7 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
         notes += [f"labels: {note}" for note in labels.notes]
         faults += _label_faults(labels, dataset)
         if not labels.array.any():
-            notes.append("labels are empty: all voxels are background")
+            notes.append(EMPTY)
     if image is not None and labels is not None and (apart := difference(image.grid, labels.grid)):
         faults.append(
             f"expected image and labels on one grid, found {apart}; resample the labels to the image"

@@ -1,7 +1,7 @@
 """What the user wants to be so: the rest is planned around it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import cast, get_args
@@ -150,11 +150,31 @@ def read_overrides(path: Path) -> Overrides:
         PlanError: If a wish is against the rules.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, twice = yaml.safe_load(text), _given_twice(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"expected wishes for the plan in {path}, found {reason}; mend the file") from None
+    if content is not None and not isinstance(content, dict):
+        raise FormatError(
+            f"expected wishes for the plan in {path}, such as `feature_size: 24` on a line of its own, found "
+            f"{type(content).__name__}; mend the file"
+        )
+    if twice:
+        raise FormatError(f"expected each wish once in {path}, found {', '.join(twice)} again; mend the file")
+    known = [field.name for field in fields(Overrides)]
+    if unknown := [str(name) for name in content or () if name not in known]:
+        raise FormatError(
+            f"expected wishes among {', '.join(known)} in {path}, found {', '.join(unknown)}; mend the file"
+        )
     try:
         return from_plain(content or {}, Overrides, str(path))
     except PlanError as error:
         raise PlanError(f"{error} (in {path})") from None
+
+
+def _given_twice(text: str) -> list[str]:
+    """Entries that a YAML file has more than once, of which the last alone would be read."""
+    node = yaml.compose(text, yaml.SafeLoader)
+    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    return sorted({name for name in names if names.count(name) > 1})

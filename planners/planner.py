@@ -1,7 +1,7 @@
 """Fingerprint and memory budget in, plan out."""
 
 from dataclasses import dataclass, field, fields
-from math import floor, prod
+from math import floor
 
 from autospine.dataset import Dataset
 from autospine.fingerprint import Fingerprint
@@ -23,7 +23,7 @@ from planners.memory import InferenceMemory, TrainingMemory
 from planners.networks import Wish
 from planners.overrides import Overrides
 from planners.rules import Size
-from planners.sizing import FAST, FULLRES, GIB, LOWRES, Budget, Climb, Sizing, readable
+from planners.sizing import FAST, FULLRES, GIB, LOWRES, Budget, Climb, MemoryBudgetError, Sizing, readable
 
 logger = get_logger(__name__)
 
@@ -40,7 +40,7 @@ def make_plan(
         overrides: what the user has fixed.
 
     Raises:
-        PlanError: if no patch fits the budget, or an override contradicts the rules.
+        PlanError: if no patch of any configuration fits the budget, or an override contradicts the rules.
     """
     wishes = overrides or Overrides()
     sizing = Sizing(dataset, fingerprint, budget, wishes)
@@ -57,6 +57,8 @@ class _Planning:
     overrides: Overrides
     sizing: Sizing
     rationale: list[Decision] = field(default_factory=list)
+    too_large: list[MemoryBudgetError] = field(default_factory=list)
+    """The configurations that do not fit."""
 
     def plan(self) -> Plan:
         self._note("memory budget", f"{self.budget.memory_bytes / GIB:.1f} GiB", self.budget.reason)
@@ -83,21 +85,31 @@ class _Planning:
         self.rationale.append(Decision(name=name, value=readable(value), reason=reason))
 
     def _configurations(self) -> list[list[Configuration]]:
-        """Those of each spacing, in the order of recommendation."""
+        """Those of each spacing, in the order of recommendation; what does not fit is left out."""
         full, why = rules.target_spacing([case.spacing_mm for case in self.fingerprint.cases])
         if self.overrides.spacing_mm:
             full, why = self.overrides.spacing_mm, "set by the user"
         fullres = self._at_spacing(FULLRES, full, why)
         fast = self._fast(full)
-        lowres = self._lowres(full, fast, fullres[0].patch_size)
+        lowres = self._lowres(full, fullres)
+        ordered = [fullres, lowres, fast] if self.budget.gpu else [fast, lowres, fullres]
+        ordered = ordered if fast else [fullres, lowres]
+        if not any(ordered):
+            raise min(self.too_large, key=lambda error: error.least)
+        for error in self.too_large:
+            logger.warning("%s", error)
+        self._note("configuration 0", *self._recommended(fullres, fast))
+        return ordered
+
+    def _recommended(self, fullres: list[Configuration], fast: list[Configuration]) -> tuple[str, str]:
+        """The spacing that comes first, and why."""
+        if not fullres:
+            return FAST if fast else LOWRES, f"there is no {FULLRES}"
         if not fast:
-            self._note("configuration 0", FULLRES, "there is no fast one")
-            return [fullres, *lowres]
+            return FULLRES, f"there is no {FAST}"
         if self.budget.gpu:
-            self._note("configuration 0", FULLRES, "a GPU trains at full resolution in reasonable time")
-            return [fullres, *lowres, fast]
-        self._note("configuration 0", FAST, "without a GPU time is scarcest")
-        return [fast, *lowres, fullres]
+            return FULLRES, "a GPU trains at full resolution in reasonable time"
+        return FAST, "without a GPU time is scarcest"
 
     def _fast(self, full: Vector3) -> list[Configuration]:
         """Those of the coarse spacing; none where it would show less than three levels."""
@@ -119,19 +131,28 @@ class _Planning:
         self._note(FAST, "none", reason)
         return []
 
-    def _lowres(self, full: Vector3, fast: list[Configuration], patch: Shape3) -> list[list[Configuration]]:
-        size = self.sizing.median_size_mm
-        low, why = rules.lowres_spacing(full, size)
-        known = fast[0].spacing_mm if fast else None
-        reason = rules.why_no_lowres(full, low, known, size, prod(patch))
+    def _lowres(self, full: Vector3, fullres: list[Configuration]) -> list[Configuration]:
+        size, spine = self.sizing.median_size_mm, self.sizing.spine_mm
+        low, why = rules.lowres_spacing(full, size, spine)
+        patch_mm = fullres[0].patch_size[0] * full[0] if fullres else None
+        reason = rules.why_no_lowres(full, low, size, spine, patch_mm)
         if reason is None:
-            return [self._at_spacing(LOWRES, low, why)]
+            return self._at_spacing(LOWRES, low, why)
         self._note(LOWRES, "none", reason)
         return []
 
     def _at_spacing(self, cases: str, spacing: Vector3, why: str) -> list[Configuration]:
         self._warn_of_lost_classes(cases, spacing)
-        return [self._configuration(cases, spacing, why, wish) for wish in self.overrides.wishes]
+        planned = []
+        for wish in self.overrides.wishes:
+            noted = len(self.rationale)
+            try:
+                planned.append(self._configuration(cases, spacing, why, wish))
+            except MemoryBudgetError as error:
+                del self.rationale[noted:]
+                self._note(f"{cases}{wish.suffix}", "none", str(error))
+                self.too_large.append(error)
+        return planned
 
     @staticmethod
     def _advice(cases: str, thinnest_mm: float) -> str:

@@ -52,6 +52,19 @@ class Budget:
     """The factor that `planners.calibration` has measured on this device."""
 
 
+class MemoryBudgetError(PlanError):
+    """Not even the smallest step fits.
+
+    Args:
+        message: for the user.
+        least: bytes that would do.
+    """
+
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 Needs = Callable[[Size], int]
 """Bytes that a size needs."""
 
@@ -97,8 +110,13 @@ class Sizing:
         return rules.GPU() if self.budget.gpu else rules.CPU()
 
     def device(self, cases: str) -> rules.Device:
-        """What the sizes are for: `fast` suits a CPU, wherever it is planned."""
-        return rules.CPU() if cases == FAST else self.trainer
+        """What the sizes are for: `fast` suits a CPU, wherever it is planned; `lowres` spans the spine."""
+        if cases == FAST:
+            return rules.CPU()
+        if cases == LOWRES:
+            climbs = tuple((max(extent, self.spine_mm), width) for extent, width in self.trainer.climbs)
+            return self.trainer._replace(climbs=climbs)
+        return self.trainer
 
     @property
     def thicknesses_mm(self) -> list[float]:
@@ -110,6 +128,12 @@ class Sizing:
         """Field of view of the median case."""
         s, p, left = np.median([case.size_mm for case in self.fingerprint.cases], axis=0).tolist()
         return s, p, left
+
+    @property
+    def spine_mm(self) -> float:
+        """Extent of the median case's structures along S."""
+        known = [case.spine_mm for case in self.fingerprint.cases if case.spine_mm > 0]
+        return float(np.median(known)) if known else self.median_size_mm[0]
 
     def median_shape(self, spacing: Vector3) -> Shape3:
         """Voxels of the median case at a spacing."""
@@ -125,21 +149,24 @@ class Sizing:
             wish: the network.
 
         Raises:
-            PlanError: if not even the first rung fits.
+            MemoryBudgetError: if not even the first rung fits.
+            PlanError: if the user's patch is against the rules.
         """
         shape = self.median_shape(spacing)
         climb, saved = self._climb(cases, spacing, shape, wish), "set by the user"
         if not wish.checkpointing:
             climb, saved = self._with_checkpointing_if_needed(climb, cases, spacing, shape, wish)
         if climb.best is None:
-            least = ceil(100 * climb.needs(climb.rungs[0]) / GIB) / 100
+            least = climb.needs(climb.rungs[0])
+            enough = ceil(100 * least / GIB) / 100
             patch, mend = "the smallest patch", "give more with --memory"
             if self.overrides.patch_size:
                 patch = f"--patch {readable(self.overrides.patch_size)}"
                 mend = "give a smaller one, or more with --memory"
-            raise PlanError(
-                f"expected a memory budget of at least {least:.2f} GiB for {patch} of "
-                f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}"
+            raise MemoryBudgetError(
+                f"expected a memory budget of at least {enough:.2f} GiB for {patch} of "
+                f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}",
+                least,
             )
         return climb, saved
 

@@ -6,6 +6,7 @@ from math import ceil, prod
 import numpy as np
 
 from autospine.types import Shape3, Vector3
+from planners.rules.sizes import S_EMPHASIS
 
 ANISOTROPY = 3.0
 """A grid whose coarsest spacing exceeds the next by this factor is thick-sliced (nnU-Net's threshold)."""
@@ -23,14 +24,11 @@ FAST_MM = 3.2
 """Spacing of the fast configuration: the coarsest at which the labels of vertebrae still come back with a
 Dice above 0.9 (0.92 on lumbar phantoms; 0.94 at 2.66 mm, with 1.7 times the voxels)."""
 
-LOWRES_SHARE = 0.25
-"""Share of the median case that a patch of the low-resolution configuration covers (nnU-Net)."""
-
 LOWRES_VOXELS = 128**3
 """Patch that the spacing of the low-resolution configuration is made for: that of nnU-Net in 8 GB."""
 
-LOWRES_MARGIN = 1.1
-"""Spacings that differ by less are as good as equal."""
+LOWRES_SHARE = 0.5
+"""Share of the spine up to which a patch of `fullres` leaves a use for `lowres`; a rule of thumb."""
 
 VOXELS_ACROSS = 2.0
 """A structure is kept if its local thickness spans this many voxels."""
@@ -77,48 +75,47 @@ def fast_spacing(full: Vector3, thicknesses_mm: Sequence[float]) -> tuple[Vector
     return _vector(np.maximum(full, spacing)), f"{which}; never finer than fullres"
 
 
-def lowres_spacing(full: Vector3, size_mm: Vector3) -> tuple[Vector3, str]:
-    """The finest spacing at which `LOWRES_VOXELS` cover `LOWRES_SHARE` of the median case.
+def lowres_spacing(full: Vector3, size_mm: Vector3, spine_mm: float) -> tuple[Vector3, str]:
+    """The finest spacing at which a patch of `LOWRES_VOXELS` spans the spine of the median case.
 
+    The patch reaches `S_EMPHASIS` times as far along the spine as across it, and nowhere beyond the case.
     Thick slices stay as they are: the other axes are coarsened up to them first.
 
     Args:
         full: spacing of `fullres`.
         size_mm: of the median case.
+        spine_mm: extent of the median case's structures along S.
     """
+    across = spine_mm / S_EMPHASIS
+    spanned = (min(size_mm[0], spine_mm), min(size_mm[1], across), min(size_mm[2], across))
     finest, coarsest = min(full), max(*full, *size_mm)
     for _ in range(40):
         middle = (finest + coarsest) / 2
-        if _voxels(size_mm, _at_least(full, middle)) > LOWRES_VOXELS / LOWRES_SHARE:
+        if _voxels(spanned, _at_least(full, middle)) > LOWRES_VOXELS:
             finest = middle
         else:
             coarsest = middle
     edge = round(LOWRES_VOXELS ** (1 / 3))
-    reason = f"the finest at which {edge}x{edge}x{edge} voxels cover {LOWRES_SHARE:.0%} of the median case"
+    reason = f"the finest at which {edge}x{edge}x{edge} voxels span the median spine of {spine_mm:.0f} mm"
     return _at_least(full, ceil(coarsest * 100) / 100), reason
 
 
 def why_no_lowres(
-    full: Vector3, low: Vector3, fast: Vector3 | None, size_mm: Vector3, patch_voxels: int
+    full: Vector3, low: Vector3, size_mm: Vector3, spine_mm: float, patch_mm: float | None
 ) -> str | None:
     """Why a low-resolution configuration is not worth having; None where it is.
-
-    The first two conditions are nnU-Net's.
 
     Args:
         full: spacing of `fullres`.
         low: of the low-resolution configuration.
-        fast: of `fast`; None where there is none.
         size_mm: of the median case.
-        patch_voxels: of the patch of `fullres`.
+        spine_mm: extent of its structures along S.
+        patch_mm: extent along S of the patch of `fullres`; None where there is no such configuration.
     """
-    covered = patch_voxels / _voxels(size_mm, full)
-    if covered >= LOWRES_SHARE:
-        return f"a patch of fullres covers {min(covered, 1.0):.0%} of the median case already"
+    if patch_mm is not None and patch_mm > LOWRES_SHARE * spine_mm:
+        return f"a patch of fullres spans {patch_mm:.0f} mm of a median spine of {spine_mm:.0f} mm"
     if 2 * _voxels(size_mm, low) > _voxels(size_mm, full):
         return "it would have more than half of the voxels of fullres"
-    if fast is not None and all(f <= LOWRES_MARGIN * d for f, d in zip(fast, low, strict=True)):
-        return "fast is as fine"
     return None
 
 

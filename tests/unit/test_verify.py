@@ -59,6 +59,14 @@ def test_every_fault_of_every_case_is_told(raw_dataset: RawDataset, write_image:
     assert [case.name for case in report.dataset.cases] == [name for name in names if name != "unlabelled"]
 
 
+def test_a_dataset_without_anything_labelled_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a", "b"))
+    for name in ("a", "b"):
+        write_image(folder / "labelsTr" / f"{name}.nii.gz", np.zeros((6, 7, 8), np.uint8))
+    with pytest.raises(DatasetError, match=r"something labelled in at least one case, found .* in all 2"):
+        verify_folder(folder).raise_if_bad()
+
+
 def test_labels_of_another_orientation_but_the_same_place_are_fine(
     raw_dataset: RawDataset, write_image: WriteImage
 ):

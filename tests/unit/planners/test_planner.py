@@ -353,9 +353,10 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
         if step := re.search(
             r"next step \((\d+)x(\d+)x(\d+), (\d+) channels, batch (\d+)\) needs ([\d.]+)", why
         ):
-            # The step that would not fit is hardly larger than what was chosen.
+            # The step that would not fit is hardly larger than what was chosen, or little is left.
             assert float(step[6]) >= round(gib, 2)
-            assert prod(int(n) for n in step.groups()[:5]) <= 1.6 * extent(one)
+            larger = prod(int(n) for n in step.groups()[:5])
+            assert larger <= 1.6 * extent(one) or one.memory_bytes >= 0.85 * plan.memory_budget_bytes
         else:
             assert "which is covered" in why or one.cases == "fast"
 
@@ -385,6 +386,21 @@ def test_low_resolution_is_planned_where_patches_show_little():
     assert [c.name for c in planned(CUBE, [9.0], budget(80, gpu=True)).configurations] == ["fullres", "fast"]
 
 
+def test_the_patch_of_low_resolution_spans_the_spine():
+    large = [((700, 400, 400), (1.0, 1.0, 1.0))]
+    low = planned(large, [9.0], budget(24, gpu=True)).configuration("lowres")
+    assert low.patch_size[0] * low.spacing_mm[0] >= 0.9 * 700
+
+
+def test_what_does_not_fit_is_left_out_and_said(caplog):
+    networks = Overrides(networks=("adaptive_swin_unetr", "resenc_unet"))
+    plan = planned(CUBE, [9.0], budget(0.4), overrides=networks)
+    assert [c.name for c in plan.configurations] == ["fast_resenc_unet", "fullres_resenc_unet"]
+    reasons = {d.name: d.reason for d in plan.rationale if "memory budget of at least" in d.reason}
+    assert set(reasons) == {"fast", "fullres"}
+    assert all(reason in caplog.text for reason in reasons.values())
+
+
 def test_wishes_come_from_a_file(tmp_path):
     file = tmp_path / "wishes.yaml"
     file.write_text(
@@ -397,6 +413,7 @@ def test_wishes_come_from_a_file(tmp_path):
         ("patch_size: [1, 2]", "patch_size"),
         ("feature_size: 7", "--feature-size from 8 to 96"),
         ("a: [", "wishes.yaml"),
+        ("feature_size: 16\nfeature_size: 24", "each wish once"),
         ("- 1", "wishes.yaml"),
     ):
         file.write_text(text, encoding="utf-8")
