@@ -1,14 +1,13 @@
-"""Ensembled sliding-window prediction on the input's own grid."""
+"""Ensembled sliding-window prediction on the input's own grid, in bounded memory."""
 
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model, save_weights
 from autospine.inference.predictor import Predictor
-from autospine.inference.sliding_window import class_probabilities, count_tiles
+from autospine.inference.tiles import count_tiles
 
 __all__ = [
     "WEIGHTS",
     "ModelFolder",
     "Predictor",
-    "class_probabilities",
     "count_tiles",
     "open_model",
     "save_weights",

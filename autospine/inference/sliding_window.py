@@ -1,94 +1,69 @@
-"""Ensembled sliding window: mean class probabilities over tiles and networks."""
+"""The sliding window: tiles run in order, and scores come out as soon as they are final."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
-from autospine.errors import ModelError
 from autospine.geometry import Box
-from autospine.inference.tiles import importance, tiles
-from autospine.types import Shape3
+from autospine.inference.slab import Piece, Slab, row_steps
+from autospine.inference.tiles import Layout
+from autospine.log import get_logger
 
-Network = Callable[[torch.Tensor], torch.Tensor]
+logger = get_logger(__name__)
+
+TileScores = Callable[[Box], Tensor | None]
 
 
-def class_probabilities(
-    image: torch.Tensor,
-    networks: Sequence[Network],
-    tile: Shape3,
-    *,
-    regions: bool,
-    advance: Callable[[], None] = lambda: None,
-) -> torch.Tensor:
-    """Gaussian-weighted mean of the networks' probabilities over all tiles.
+def finished_pieces(layout: Layout, slab: Slab, tile_scores: TileScores) -> Iterator[Piece]:
+    """Run the tiles and hand out scores as soon as no later tile touches them.
 
-    Every network sees a tile while it is loaded. Volumes shorter than a tile are padded with their
-    smallest value (normalised background) for the network and cut back afterwards.
+    Where the device is out of memory the slab goes to the CPU, with every tile that has been added.
 
     Args:
-        image: normalised, (C, S, P, L), on the networks' device.
-        networks: each maps (1, C, *tile) to logits (1, K, *tile).
-        tile: voxels of a tile.
-        regions: sigmoid channels instead of one softmax.
-        advance: called after each tile.
+        layout: where the tiles lie.
+        slab: an empty one for this layout.
+        tile_scores: a tile's scores (K, *tile) on any device, or None where the tile is left out.
 
-    Returns:
-        (K, S, P, L) float32 in [0, 1].
+    Yields:
+        Pieces that cover the image once, ordered along S, then P.
 
     Raises:
-        ModelError: if a network gives logits that are not finite.
+        torch.OutOfMemoryError: if a tile does not fit the device even so.
     """
-    padded, inside = _pad(image, tile)
-    weights = importance(tile).to(image.device)
-    total: torch.Tensor | None = None
-    weight_sum = torch.zeros(padded.shape[1:], device=image.device)
-    for box in tiles((padded.shape[1], padded.shape[2], padded.shape[3]), tile):
-        where = (slice(None), *box.slices)
-        probabilities = _mean_probabilities(padded[where][None], networks, regions)
-        if total is None:
-            total = torch.zeros((probabilities.shape[0], *padded.shape[1:]), device=image.device)
-        total[where] += probabilities * weights
-        weight_sum[box.slices] += weights
-        advance()
-    if total is None:
-        raise ModelError("expected at least one tile, found an empty volume")
-    total /= weight_sum
-    return total[(slice(None), *inside.slices)]
+    row, last = layout.starts[0][0], len(layout.starts[0])
+    for index, step in enumerate(row_steps(layout)):
+        for starts, columns in _strips(layout, slab.wide):
+            for start in starts if index < last else ():
+                for first in layout.starts[2]:
+                    _add_tile(slab, layout.box((row, start, first)), tile_scores)
+            piece = slab.finished(row, columns, step)
+            if piece is not None:
+                yield piece
+            slab.advance(columns, step)
+        row += step
 
 
-def count_tiles(shape: Shape3, tile: Shape3) -> int:
-    """Number of tiles that `class_probabilities` runs for a volume of this shape."""
-    padded = [max(n, k) for n, k in zip(shape, tile, strict=True)]
-    return sum(1 for _ in tiles((padded[0], padded[1], padded[2]), tile))
+def _strips(layout: Layout, wide: bool) -> Iterator[tuple[tuple[int, ...], slice]]:
+    """Tile starts along P that are run together, and the columns that are finished after them."""
+    starts = layout.starts[1]
+    end = starts[-1] + layout.tile[1]
+    if wide:
+        yield starts, slice(starts[0], end)
+        return
+    for start, following in zip(starts, (*starts[1:], end), strict=True):
+        yield (start,), slice(start, following)
 
 
-def _mean_probabilities(batch: torch.Tensor, networks: Sequence[Network], regions: bool) -> torch.Tensor:
-    mean: torch.Tensor | None = None
-    for network in networks:
-        logits = network(batch)[0].float()
-        if not torch.isfinite(logits).all():
-            raise ModelError(
-                "expected finite scores, found NaN or infinity; predict with float32 or train again"
-            )
-        probabilities = logits.sigmoid() if regions else logits.softmax(0)
-        mean = probabilities if mean is None else mean.add_(probabilities)
-    if mean is None:
-        raise ModelError("expected at least one network to predict with, found none")
-    return mean.div_(len(networks))
-
-
-def _pad(image: torch.Tensor, tile: Shape3) -> tuple[torch.Tensor, Box]:
-    """The image grown to at least a tile on every axis, and the box where it lies."""
-    shape = image.shape[1:]
-    missing = [max(0, k - n) for n, k in zip(shape, tile, strict=True)]
-    before = [m // 2 for m in missing]
-    inside = Box(
-        start=(before[0], before[1], before[2]),
-        stop=(before[0] + shape[0], before[1] + shape[1], before[2] + shape[2]),
-    )
-    if not any(missing):
-        return image, inside
-    grown = [n + m for n, m in zip(shape, missing, strict=True)]
-    padded = image.amin(dim=(1, 2, 3))[:, None, None, None].expand(-1, *grown).clone()
-    padded[(slice(None), *inside.slices)] = image
-    return padded, inside
+def _add_tile(slab: Slab, box: Box, tile_scores: TileScores) -> None:
+    try:
+        scores = tile_scores(box)
+    except torch.OutOfMemoryError:
+        if slab.device.type == "cpu":
+            raise
+        logger.info("the scores go on in RAM, as the memory of %s is used up", slab.device)
+        slab.to(torch.device("cpu"))
+        torch.cuda.empty_cache()
+        scores = tile_scores(box)
+    if scores is not None:
+        slab.add(scores.to(slab.device), box.start[1], box.start[2])

@@ -1,6 +1,7 @@
 """Where the tiles of a sliding window lie, and how much each of their voxels counts."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
@@ -20,20 +21,55 @@ FLOOR = 1e-3
 """Least importance, so that every voxel's weights can be divided by their sum in any number format."""
 
 
-def tiles(shape: Shape3, tile: Shape3, step: float = STEP) -> Iterator[Box]:
-    """Boxes of one size that cover a volume, ordered along its first axis.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How tiles cover an image.
 
-    They are spread evenly, the first and the last flush with the border, at most `step` tiles apart.
+    They are spread evenly along each axis, the first and the last flush with the border, at most `STEP`
+    tiles apart. Along an axis that is shorter than a tile the one tile reaches out on both sides.
+    """
+
+    shape: Shape3
+    """Voxels of the image."""
+
+    tile: Shape3
+    """Voxels of each tile."""
+
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """First voxel of the tiles along each axis, ascending; negative where the image is shorter."""
+
+    @property
+    def boxes(self) -> Iterator[Box]:
+        """Every tile, ordered along S, then P, then L."""
+        return (self.box(start) for start in product(*self.starts))
+
+    def box(self, start: Shape3) -> Box:
+        """The tile that starts here."""
+        s, p, left = (a + k for a, k in zip(start, self.tile, strict=True))
+        return Box(start=start, stop=(s, p, left))
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        s, p, left = map(len, self.starts)
+        return s * p * left
+
+
+def lay_tiles(shape: Shape3, tile: Shape3, step: float = STEP) -> Layout:
+    """Cover an image with tiles.
 
     Args:
-        shape: volume, at least as long as the tile on every axis.
-        tile: size of every box.
-        step: in (0, 1].
+        shape: voxels of the image.
+        tile: size of every tile.
+        step: largest distance between neighbours in tiles, in (0, 1].
     """
-    per_axis = [_starts(n, k, step) for n, k in zip(shape, tile, strict=True)]
-    for start in product(*per_axis):
-        stop = tuple(a + k for a, k in zip(start, tile, strict=True))
-        yield Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+    s, p, left = (_starts(n, k, step) for n, k in zip(shape, tile, strict=True))
+    return Layout(shape=shape, tile=tile, starts=(s, p, left))
+
+
+def count_tiles(shape: Shape3, tile: Shape3) -> int:
+    """Number of tiles that cover an image of this shape."""
+    return lay_tiles(shape, tile).count
 
 
 def importance(tile: Shape3) -> torch.Tensor:
@@ -43,9 +79,11 @@ def importance(tile: Shape3) -> torch.Tensor:
     return (weights / weights.max()).clamp_min(FLOOR)
 
 
-def _starts(n: int, k: int, step: float) -> list[int]:
+def _starts(n: int, k: int, step: float) -> tuple[int, ...]:
+    if n <= k:
+        return (-((k - n) // 2),)
     count = min(ceil((n - k) / (k * step)), n - k) + 1
-    return [round(start) for start in np.linspace(0, n - k, count)]
+    return tuple(round(start) for start in np.linspace(0, n - k, count))
 
 
 def _bell(n: int) -> torch.Tensor:

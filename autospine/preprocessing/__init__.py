@@ -1,15 +1,29 @@
 """From raw volumes to stored cases: crop, resample, normalise, store."""
 
 from autospine.preprocessing.normalise import IntensityTransform
-from autospine.preprocessing.prepare import Prepared, prepare_image, prepare_labels
+from autospine.preprocessing.prepare import (
+    Preparation,
+    Prepared,
+    begin_preparation,
+    prepare_image,
+    prepare_labels,
+)
 from autospine.preprocessing.preprocess import preprocess_dataset
-from autospine.preprocessing.resample import resample, resample_labels, target_shape, winning_channels
+from autospine.preprocessing.resample import (
+    LinearAxis,
+    resample,
+    resample_labels,
+    target_shape,
+)
 from autospine.preprocessing.store import StoredCase, open_case, open_cases
 
 __all__ = [
     "IntensityTransform",
+    "LinearAxis",
+    "Preparation",
     "Prepared",
     "StoredCase",
+    "begin_preparation",
     "open_case",
     "open_cases",
     "prepare_image",
@@ -18,5 +32,4 @@ __all__ = [
     "resample",
     "resample_labels",
     "target_shape",
-    "winning_channels",
 ]

@@ -17,11 +17,12 @@ from autospine.preprocessing.normalise import IntensityTransform, intensity_tran
 from autospine.preprocessing.resample import (
     Orders,
     image_orders,
-    resample,
+    needed_rows,
     resample_labels,
+    resample_rows,
     target_shape,
 )
-from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
+from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
 
 HU_RANGE = (-1024.0, 3071.0)
 """CT is clipped to what 12-bit scanners store: beyond lies metal, around which a cubic spline rings."""
@@ -75,6 +76,62 @@ class Prepared:
         return self.transform.apply(self.encoding.decode(self.image))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preparation:
+    """A volume that is to be prepared: every decision is taken, rows are made when they are asked for."""
+
+    array: VolumeArray
+    """What the crop keeps of the volume, as read."""
+
+    shape: Shape3
+    """Voxels of the prepared image."""
+
+    orders: Orders
+    bounds: tuple[tuple[float, float], ...]
+    """What each channel is clipped to."""
+
+    encoding: Encoding
+    transform: IntensityTransform
+    crop: Box
+    """What is kept of the volume, in voxels of its canonical grid."""
+
+    source_shape: Shape3
+    spacing_mm: Vector3
+
+    def rows(self, rows: slice) -> Int16[np.ndarray, "C s P L"]:
+        """Some rows of the prepared image; only the part of the volume that they depend on is touched.
+
+        Args:
+            rows: along S. The result is the same, to the last bit, where they begin at a multiple of
+                `resample.BLOCK`; else it may differ by the rounding of one step.
+        """
+        n = self.array.shape[1]
+        needed = needed_rows(n, self.shape[0], self.orders[0], rows)
+        stored = np.empty((len(self.array), rows.stop - rows.start, *self.shape[1:]), dtype=np.int16)
+        for channel, values in enumerate(self.array):
+            bounds = self.bounds[channel]
+            clipped = values[needed].astype(np.float32)
+            np.clip(clipped, *bounds, out=clipped)
+            fine = resample_rows(clipped, needed, n, self.shape, self.orders, rows)
+            # A cubic spline overshoots at edges.
+            np.clip(fine, *bounds, out=fine)
+            fine -= np.float32(self.encoding.offset[channel])
+            fine /= np.float32(self.encoding.scale[channel])
+            stored[channel] = np.rint(fine, out=fine)
+        return stored
+
+    def whole(self) -> Prepared:
+        """The whole prepared image."""
+        return Prepared(
+            image=self.rows(slice(0, self.shape[0])),
+            encoding=self.encoding,
+            transform=self.transform,
+            crop=self.crop,
+            source_shape=self.source_shape,
+            spacing_mm=self.spacing_mm,
+        )
+
+
 def prepare_image(
     volume: Volume,
     modality: Modality,
@@ -82,7 +139,18 @@ def prepare_image(
     normalisation: Normalisation,
     labels: LabelArray | None = None,
 ) -> Prepared:
-    """Crop, resample and encode a volume.
+    """Crop, resample and encode a volume; the arguments are those of `begin_preparation`."""
+    return begin_preparation(volume, modality, spacing_mm, normalisation, labels).whole()
+
+
+def begin_preparation(
+    volume: Volume,
+    modality: Modality,
+    spacing_mm: Vector3,
+    normalisation: Normalisation,
+    labels: LabelArray | None = None,
+) -> Preparation:
+    """Decide how a volume is cropped, resampled and encoded.
 
     Args:
         volume: in canonical orientation.
@@ -91,23 +159,18 @@ def prepare_image(
         normalisation: the plan's rule for this modality.
         labels: where given, (S, P, L) on the volume's grid, the crop leaves no labelled voxel out.
     """
-    array = volume.array
-    box = content_box(array)
+    box = content_box(volume.array)
     if labels is not None:
         box = union(box, mask_box(labels != 0))
-    array = array[(slice(None), *box.slices)]
+    array = volume.array[(slice(None), *box.slices)]
     transform = intensity_transform(array, normalisation)
-    shape = target_shape(box.shape, volume.grid.spacing_mm, spacing_mm)
-    orders = image_orders(volume.grid.spacing_mm, spacing_mm)
-    encoding = _encoding(modality, transform)
-    stored = np.empty((len(array), *shape), dtype=np.int16)
-    for channel, values in enumerate(array):
-        bounds = HU_RANGE if modality == "CT" else (transform.lower[channel], transform.upper[channel])
-        scale, offset = encoding.scale[channel], encoding.offset[channel]
-        stored[channel] = _stored(values, bounds, scale, offset, shape, orders)
-    return Prepared(
-        image=stored,
-        encoding=encoding,
+    own = tuple(zip(transform.lower, transform.upper, strict=True))
+    return Preparation(
+        array=array,
+        shape=target_shape(box.shape, volume.grid.spacing_mm, spacing_mm),
+        orders=image_orders(volume.grid.spacing_mm, spacing_mm),
+        bounds=(HU_RANGE,) * len(array) if modality == "CT" else own,
+        encoding=_encoding(modality, transform),
         transform=transform,
         crop=box,
         source_shape=volume.grid.shape,
@@ -122,26 +185,6 @@ def prepare_labels(labels: LabelArray, space: LabelSpace, prepared: Prepared) ->
         DatasetError: if an integer is not known to the label space.
     """
     return resample_labels(space.encode(labels[prepared.crop.slices]), prepared.shape)
-
-
-def _stored(
-    values: np.ndarray,
-    bounds: tuple[float, float],
-    scale: float,
-    offset: float,
-    shape: Shape3,
-    orders: Orders,
-) -> np.ndarray:
-    """One channel (S, P, L), clipped, resampled and on the 16-bit scale; still float32."""
-    clipped = values.astype(np.float32)
-    np.clip(clipped, *bounds, out=clipped)
-    fine = resample(clipped[None], shape, orders)[0]
-    # A cubic spline overshoots at edges.
-    np.clip(fine, *bounds, out=fine)
-    fine -= np.float32(offset)
-    fine /= np.float32(scale)
-    rounded: np.ndarray = np.rint(fine, out=fine)
-    return rounded
 
 
 def _encoding(modality: Modality, transform: IntensityTransform) -> Encoding:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from scipy import ndimage
 from scipy.linalg import solve_banded
 from torch import Tensor
@@ -40,7 +40,7 @@ _EDGE = 12
 _TIE = 1e-3
 """Shift of label samples, in voxels: it breaks the ties that sampling halfway between voxels makes."""
 
-_BLOCK = 64
+BLOCK = 64
 """Output positions computed at a time: each needs only the inputs near it."""
 
 
@@ -79,8 +79,70 @@ def resample(array: ImageArray, shape: Shape3, orders: Orders = CUBIC) -> Float3
     """
     if array.shape[1:] == shape:
         return array
-    channels = [_resample(torch.from_numpy(np.ascontiguousarray(x)), shape, orders) for x in array]
-    return torch.stack(channels).numpy()
+    rows, n_in = slice(0, shape[0]), array.shape[1]
+    needed = slice(0, n_in)
+    return np.stack(
+        [resample_rows(x, needed, n_in, shape, orders, rows) for x in np.ascontiguousarray(array)]
+    )
+
+
+def needed_rows(n_in: int, n_out: int, order: Order, rows: slice) -> slice:
+    """The input positions along an axis that some output positions depend on."""
+    return rows if n_in == n_out else _span(_matrix(n_in, n_out, order)[rows].any(dim=0))
+
+
+def resample_rows(
+    part: Float32[np.ndarray, "s P L"], needed: slice, n_in: int, shape: Shape3, orders: Orders, rows: slice
+) -> Float32[np.ndarray, "r p l"]:
+    """Some rows of what `resample` gives for one channel, from the rows that they depend on.
+
+    Args:
+        part: the input's rows `needed`.
+        needed: of `needed_rows`.
+        n_in: rows of the whole input.
+        shape: voxels of the whole result.
+        orders: per axis, as for `resample`.
+        rows: of the result along S.
+
+    Returns:
+        float32 (rows, *shape[1:]); `part` itself where nothing changes.
+    """
+    volume = torch.from_numpy(part)
+    sizes = (n_in, *part.shape[1:])
+    # The axes that shrink most go first, which saves work and memory.
+    for axis in sorted(range(3), key=lambda a: shape[a] / sizes[a]):
+        if shape[axis] != sizes[axis]:
+            matrix = _matrix(sizes[axis], shape[axis], orders[axis])
+            volume = _product(matrix[rows, needed] if axis == 0 else matrix, volume, axis)
+    return volume.numpy()
+
+
+class LinearAxis:
+    """Linear interpolation along one axis, for results that come piece by piece.
+
+    An output depends on two neighbouring inputs at most: it can be computed as soon as the second is there,
+    if the last input of the piece before has been kept.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        self.same = n_in == n_out
+        self._matrix = _matrix(n_in, n_out, 1)
+        self._last = n_in - 1 - self._matrix.flip(1).ne(0).int().argmax(dim=1)
+
+    def ready(self, inputs: slice) -> slice:
+        """The outputs whose last input lies in this piece."""
+        if self.same:
+            return inputs
+        bounds = torch.tensor([inputs.start, inputs.stop])
+        start, stop = torch.searchsorted(self._last, bounds).tolist()
+        return slice(start, stop)
+
+    def apply(self, values: Tensor, axis: int, first: int, outputs: slice) -> Tensor:
+        """Outputs along an axis of (S, P, L) values that begin with input `first`."""
+        if self.same:
+            return values.narrow(axis, outputs.start - first, outputs.stop - outputs.start)
+        inputs = slice(first, first + values.shape[axis])
+        return _product(self._matrix[outputs, inputs].to(values.device), values, axis)
 
 
 def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s p l"]:
@@ -114,42 +176,6 @@ def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s 
     return labels.numpy()
 
 
-def winning_channels(
-    scores: Float[Tensor, "K s p l"], shape: Shape3, *, regions: bool, threshold: float = 0.5
-) -> np.ndarray:
-    """Resample class scores linearly and reduce them, without holding all classes on the fine grid.
-
-    Args:
-        scores: (K, s, p, l) of any floating type: probabilities, or logits.
-        shape: voxels (S, P, L) of the result.
-        regions: whether channels overlap and are decided one by one.
-        threshold: for regions, the score above which a voxel is inside: 0.5 for probabilities, 0 for logits.
-
-    Returns:
-        Winning channel per voxel, uint8 (S, P, L), the lowest where several tie;
-        for regions a boolean (K, S, P, L).
-    """
-    matrices = [_matrix(n, m, 1) for n, m in zip(scores.shape[1:], shape, strict=True)]
-    out = torch.zeros(
-        (scores.shape[0], *shape) if regions else shape, dtype=torch.bool if regions else torch.uint8
-    )
-    for rows, columns in _bands(matrices[0]):
-        best: Tensor | None = None
-        for channel, values in enumerate(scores):
-            fine = _product(matrices[0][rows, columns], values[columns].float(), 0)
-            for axis in (1, 2):
-                if shape[axis] != values.shape[axis]:
-                    fine = _product(matrices[axis], fine, axis)
-            if regions:
-                out[channel, rows] = fine > threshold
-            elif best is None:
-                best = fine
-            else:
-                out[rows].masked_fill_(fine > best, channel)
-                torch.maximum(best, fine, out=best)
-    return out.numpy()
-
-
 def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]:
     """Each non-zero index present -> the smallest box that holds it.
 
@@ -158,15 +184,6 @@ def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]
     """
     found = ndimage.find_objects(indices)
     return {index: (box[0], box[1], box[2]) for index, box in enumerate(found, start=1) if box is not None}
-
-
-def _resample(volume: Tensor, shape: Shape3, orders: Orders) -> Tensor:
-    """One channel (S, P, L); the axes that shrink most go first, which saves work and memory."""
-    growth = [new / old for new, old in zip(shape, volume.shape, strict=True)]
-    for axis in sorted(range(3), key=lambda a: growth[a]):
-        if growth[axis] != 1:
-            volume = _product(_matrix(volume.shape[axis], shape[axis], orders[axis]), volume, axis)
-    return volume
 
 
 def _product(matrix: Tensor, volume: Tensor, axis: int) -> Tensor:
@@ -187,8 +204,8 @@ def _product(matrix: Tensor, volume: Tensor, axis: int) -> Tensor:
 
 def _bands(matrix: Tensor) -> Iterator[tuple[slice, slice]]:
     """Blocks of rows with the columns that they need."""
-    for start in range(0, matrix.shape[0], _BLOCK):
-        rows = slice(start, min(start + _BLOCK, matrix.shape[0]))
+    for start in range(0, matrix.shape[0], BLOCK):
+        rows = slice(start, min(start + BLOCK, matrix.shape[0]))
         yield rows, _span(matrix[rows].any(dim=0))
 
 

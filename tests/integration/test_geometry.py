@@ -10,10 +10,12 @@ import torch
 from autospine.dataset import load_dataset
 from autospine.geometry import difference
 from autospine.images import read_labels, write_array, write_labels
+from autospine.inference.native import NativeGrid
+from autospine.inference.slab import Piece
 from autospine.labels import LabelSpace, parse_labels
 from autospine.phantom import STRUCTURES, PhantomSettings, by_structure, generate
 from autospine.phantom.scan import ORIENTATIONS, reoriented
-from autospine.preprocessing import resample_labels, target_shape, winning_channels
+from autospine.preprocessing import resample_labels, target_shape
 
 SPACING_MM = (1.5, 1.5, 1.5)
 
@@ -25,8 +27,9 @@ def there_and_back(source: Path, target: Path, space: LabelSpace) -> None:
     coarse = resample_labels(indices, target_shape(indices.shape, volume.grid.spacing_mm, SPACING_MM))
     classes = torch.from_numpy(coarse).long()
     scores = torch.nn.functional.one_hot(classes, space.n_channels).movedim(-1, 0).float()
-    fine = winning_channels(scores, indices.shape, regions=False)
-    write_labels(target, space.decode(fine), volume.stored)
+    all_of_it = Piece(rows=slice(0, coarse.shape[0]), columns=slice(0, coarse.shape[1]), scores=scores)
+    fine = NativeGrid(coarse.shape, indices.shape).refine(all_of_it).winners()
+    write_labels(target, space.decode(fine.numpy()), volume.stored)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -4,11 +4,16 @@ import makers
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from autospine import inference
 from autospine.errors import ModelError
 from autospine.images import Volume
 from autospine.inference import Predictor
 from autospine.labels import parse_labels
+
+from . import whole
 
 LABELS = parse_labels({"background": 0, "bone": 300, "canal": 7})
 CPU = torch.device("cpu")
@@ -112,3 +117,57 @@ def test_a_wrong_number_of_channels_is_refused():
     two = replace(volume, array=np.repeat(volume.array, 2, axis=0))
     with pytest.raises(ModelError, match=r"expected 1 channels \(image\), found 2"):
         predictor(Thresholds()).predict(two, "CT")
+
+
+class Waves(torch.nn.Module):
+    """Scores that depend on the place in the tile and on the intensity."""
+
+    def __init__(self, classes: int, phase: float) -> None:
+        super().__init__()
+        self.classes, self.phase = classes, phase
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        axes = [torch.linspace(0, 3 + axis, n) for axis, n in enumerate(image.shape[2:])]
+        place = sum(torch.meshgrid(*axes, indexing="ij"))
+        waves = [torch.sin(place * (k + 1) + self.phase) + image[:, 0] * 0.3 * k for k in range(self.classes)]
+        return 2 * torch.stack(waves, dim=1)
+
+
+@pytest.mark.parametrize("labels", [LABELS, parse_labels({"a": [300, 7], "b": [7]}, (300, 7))])
+@given(
+    st.tuples(*[st.integers(3, 40)] * 3),
+    st.tuples(*[st.sampled_from([0.8, 1.5, 2.1])] * 3),
+    st.tuples(*[st.sampled_from([16, 32])] * 3),
+    st.tuples(*[st.integers(0, 6)] * 6),
+)
+@settings(deadline=None, max_examples=15)
+def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, patch, margins):
+    image = np.random.default_rng(1).integers(-300, 900, shape).astype(np.int16)
+    around = [margins[:2], margins[2:4], margins[4:]]
+    array = np.pad(image, around, constant_values=-1024)[None]
+    grid = makers.grid(array.shape[1:], spacing_mm)
+    volume = Volume(array=array, grid=grid, stored=grid)
+    several = predictor(Waves(labels.n_channels, 0.0), labels, patch_size=patch)
+    several = replace(several, networks=[Waves(labels.n_channels, 0.3 * fold) for fold in range(3)])
+    expected = whole.scores(several, volume)
+    bands = list(several.score_bands(volume, "CT"))
+    assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
+    assert bands[-1][0].stop == grid.shape[0]
+    found = np.concatenate([scores for _, scores in bands], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    predicted = several.predict(volume, "CT")
+    if labels.regions:
+        sure = (np.abs(expected - 0.5) > 1e-5).all(0)
+        wanted = labels.decode(expected > 0.5)
+    else:
+        first, second = np.sort(expected, axis=0)[[-1, -2]]
+        sure, wanted = first - second > 1e-5, labels.decode(expected.argmax(0))
+    assert (predicted == wanted)[sure].all()
+
+
+def test_bands_of_scores_are_small(monkeypatch):
+    volume, _ = phantom()
+    monkeypatch.setattr(inference.predictor, "BAND_BYTES", 2 * 4 * 3 * 18 * 22)
+    bands = [rows for rows, _ in predictor(Thresholds()).score_bands(volume, "CT")]
+    assert {rows.stop - rows.start for rows in bands} <= {1, 2}
+    assert sum(rows.stop - rows.start for rows in bands) == 20

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.inference.tiles import FLOOR, importance, tiles
+from autospine.inference.tiles import FLOOR, count_tiles, importance, lay_tiles
 
 AXIS = st.integers(1, 16).flatmap(lambda tile: st.tuples(st.integers(tile, 4 * tile), st.just(tile)))
 STEPS = st.sampled_from([0.25, 0.5, 0.6, 1.0])
@@ -17,7 +17,8 @@ def test_tiles_cover_every_voxel_and_lie_inside(case, step):
     shape, tile = case
     seen = np.zeros(shape, dtype=np.uint16)
     starts = []
-    for box in tiles(shape, tile, step):
+    layout = lay_tiles(shape, tile, step)
+    for box in layout.boxes:
         assert box.shape == tile
         assert all(a >= 0 and b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
         seen[box.slices] += 1
@@ -25,18 +26,29 @@ def test_tiles_cover_every_voxel_and_lie_inside(case, step):
     assert seen.min() >= 1
     assert len(set(starts)) == len(starts), "a tile comes twice"
     assert starts == sorted(starts), "tiles are not in order along the first axis"
+    assert len(starts) == layout.count
 
 
 @given(AXIS, STEPS)
 def test_neighbouring_tiles_are_no_further_apart_than_the_step(axis, step):
     n, k = axis
-    starts = [box.start[2] for box in tiles((1, 1, n), (1, 1, k), step)]
+    starts = lay_tiles((1, 1, n), (1, 1, k), step).starts[2]
     assert (starts[0], starts[-1]) == (0, n - k)
     assert all(0 < b - a <= max(1, np.ceil(k * step)) for a, b in pairwise(starts))
 
 
 def test_a_tile_of_the_volume_is_alone():
-    assert [box.start for box in tiles((8, 9, 10), (8, 9, 10))] == [(0, 0, 0)]
+    assert [box.start for box in lay_tiles((8, 9, 10), (8, 9, 10)).boxes] == [(0, 0, 0)]
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_a_tile_reaches_out_on_both_sides_of_what_is_shorter(shorter, by):
+    layout = lay_tiles((shorter, 1, 1), (shorter + by, 1, 1))
+    assert layout.count == count_tiles(layout.shape, layout.tile) == 1
+    (box,) = layout.boxes
+    below, above = -box.start[0], box.stop[0] - shorter
+    assert below + above == by
+    assert 0 <= above - below <= 1
 
 
 @given(st.tuples(*[st.integers(1, 20)] * 3))
@@ -58,7 +70,7 @@ def test_importance_is_largest_in_the_middle_and_never_nothing(tile):
 def test_summed_weights_leave_no_hole(tile, longer):
     shape = (tile + longer, tile, tile)
     total = torch.zeros(shape)
-    for box in tiles(shape, (tile, tile, tile)):
+    for box in lay_tiles(shape, (tile, tile, tile)).boxes:
         total[box.slices] += importance((tile, tile, tile))
     assert total.min() >= FLOOR
     inside = total[:, tile // 2, tile // 2]

@@ -10,12 +10,12 @@ from scipy import ndimage
 from autospine.preprocessing.resample import (
     CUBIC,
     LINEAR,
+    LinearAxis,
     bounding_boxes,
     image_orders,
     resample,
     resample_labels,
     target_shape,
-    winning_channels,
 )
 
 shapes = st.tuples(st.integers(1, 24), st.integers(1, 24), st.integers(1, 24))
@@ -116,22 +116,20 @@ def test_labels_there_and_back_agree(spacing):
         assert 2 * np.sum(back & turned) / (back.sum() + turned.sum()) > 0.97
 
 
-def test_winning_channels_is_the_argmax_of_linear_scores():
-    scores = torch.randn(5, 12, 9, 14, generator=torch.Generator().manual_seed(0))
-    fine = resample(scores.numpy(), (70, 20, 11), LINEAR)
-    found = winning_channels(scores, (70, 20, 11), regions=False)
-    assert found.dtype == np.uint8
-    assert np.mean(found == fine.argmax(0)) > 0.999
-    inside = winning_channels(scores, (70, 20, 11), regions=True, threshold=0.0)
-    assert inside.dtype == bool
-    assert np.mean(inside == (fine > 0)) > 0.999
-    assert not winning_channels(scores, (70, 20, 11), regions=True, threshold=9.0).any()
-
-
-def test_winning_channels_takes_half_precision():
-    scores = torch.randn(3, 6, 6, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
-    found = winning_channels(scores, (6, 6, 6), regions=False)
-    np.testing.assert_array_equal(found, scores.float().argmax(0).numpy())
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9))
+@settings(deadline=None)
+def test_linear_outputs_are_ready_with_their_last_input(n_in, n_out, step):
+    values = np.random.default_rng(n_in).random((1, n_in, 2, 3), dtype=np.float32)
+    expected = resample(values, (n_out, 2, 3), LINEAR)[0]
+    axis, done = LinearAxis(n_in, n_out), 0
+    for start in range(0, n_in, step):
+        inputs = slice(start, min(start + step, n_in))
+        outputs, first = axis.ready(inputs), max(0, start - 1)
+        assert outputs.start == done
+        part = torch.from_numpy(values[0, first : inputs.stop])
+        np.testing.assert_allclose(axis.apply(part, 0, first, outputs), expected[outputs], atol=1e-6)
+        done = outputs.stop
+    assert done == n_out
 
 
 def test_bounding_boxes():

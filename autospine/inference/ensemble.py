@@ -1,0 +1,51 @@
+"""Several networks' mean probabilities of a tile."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autospine.errors import ModelError
+
+Network = Callable[[Tensor], Tensor]
+
+CACHED_ROWS = 8
+"""Rows of a tile whose probabilities a CPU computes at a time: they stay in its cache."""
+
+
+def mean_probabilities(
+    tile: Float[Tensor, "1 C S P L"], networks: Sequence[Network], *, regions: bool, bfloat16: bool = False
+) -> Float[Tensor, "K S P L"]:
+    """The mean over networks of a tile's class probabilities, float32.
+
+    Args:
+        tile: normalised, on the networks' device.
+        networks: each maps the tile to logits (1, K, S, P, L).
+        regions: sigmoid channels instead of one softmax.
+        bfloat16: compute with bfloat16 where PyTorch finds it safe.
+
+    Raises:
+        ModelError: if there is no network, or one gives scores that are not finite.
+    """
+    total: Tensor | None = None
+    for network in networks:
+        with torch.no_grad(), torch.autocast(tile.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = network(tile)[0]
+        if total is None:
+            total = torch.zeros(logits.shape, device=logits.device)
+        _add_probabilities(total, logits, regions)
+    if total is None:
+        raise ModelError("expected at least one network to predict with, found none")
+    # A sum of finite numbers is finite, and one NaN makes it NaN.
+    if not torch.isfinite(total.sum()):
+        raise ModelError("expected finite scores, found NaN or infinity; predict with float32 or train again")
+    return total.div_(len(networks))
+
+
+def _add_probabilities(total: Tensor, logits: Tensor, regions: bool) -> None:
+    step = CACHED_ROWS if total.device.type == "cpu" else total.shape[1]
+    for start in range(0, total.shape[1], step):
+        rows = slice(start, start + step)
+        part = logits[:, rows].float()
+        total[:, rows] += part.sigmoid() if regions else part.softmax(0)

@@ -1,0 +1,159 @@
+"""A rolling slab of class scores: what tiles are still going to touch, and nothing else.
+
+Tiles come in order along S, then P, then L. Rows of the image (along S) and, within them, columns
+(along P) are finished as soon as no later tile touches them; they are handed out and forgotten. Between
+two rows of tiles only the overlap has to be kept for the whole width of the image, and beyond that, for
+the width of a single tile, the rest of the tile's depth.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autospine.inference.tiles import Layout, importance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Finished scores of some rows and columns of the image, the whole of its L axis."""
+
+    rows: slice
+    """Along S, in voxels of the image."""
+
+    columns: slice
+    """Along P."""
+
+    scores: Float[Tensor, "K s p l"]
+    """Means over tiles, a view that is valid until the next piece is asked for."""
+
+
+class Slab:
+    """Sums of weighted scores around the present row of tiles.
+
+    One channel more than there are classes holds the sum of the weights.
+
+    Args:
+        layout: where the tiles lie.
+        channels: classes or regions.
+        regions: what no tile has covered is background: the first channel, or none of the regions.
+        device: where the sums are kept.
+        wide: finish whole rows only, at the price of holding a tile's depth for the whole width.
+    """
+
+    def __init__(
+        self, layout: Layout, channels: int, *, regions: bool, device: torch.device, wide: bool = False
+    ) -> None:
+        self.wide = wide
+        self._layout, self._regions = layout, regions
+        depth, width, self._length = layout.tile[0], _held_columns(layout, wide), _padded(layout, 2)
+        self._kept = kept_rows(layout)
+        self._held = torch.zeros((channels + 1, self._kept, _padded(layout, 1), self._length), device=device)
+        self._fresh = torch.zeros((channels + 1, depth - self._kept, width, self._length), device=device)
+        self._weights = importance(layout.tile).to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sums are kept."""
+        return self._held.device
+
+    def to(self, device: torch.device) -> None:
+        """Move the sums, whatever has been added so far included."""
+        self._held, self._fresh = self._held.to(device), self._fresh.to(device)
+        self._weights = self._weights.to(device)
+
+    def add(self, scores: Float[Tensor, "K s p l"], columns: int, first: int) -> None:
+        """Add a tile of the present row.
+
+        Args:
+            scores: on the slab's device.
+            columns: the tile's start along P.
+            first: the tile's start along L.
+        """
+        at, along = columns - self._layout.starts[1][0], first - self._layout.starts[2][0]
+        _, width, length = self._layout.tile
+        here = slice(at, at + width)
+        fresh = here if self.wide else slice(0, width)
+        lower, upper = self._weights.tensor_split([self._kept])
+        for sums, part, weights, where in (
+            (self._held, scores[:, : self._kept], lower, here),
+            (self._fresh, scores[:, self._kept :], upper, fresh),
+        ):
+            target = sums[:, :, where, along : along + length]
+            target[:-1].addcmul_(part, weights)
+            target[-1] += weights
+
+    def finished(self, row: int, columns: slice, step: int) -> Piece | None:
+        """The means of the first `step` rows of the slab in these columns; None where they are no image.
+
+        Args:
+            row: where the slab starts along S.
+            columns: along P, those that no later tile of this row touches.
+            step: rows until the next row of tiles.
+        """
+        _, p, left = (starts[0] for starts in self._layout.starts)
+        sums = self._held[:, :step, columns.start - p : columns.stop - p]
+        weights = sums[-1]
+        empty = weights == 0
+        weights.masked_fill_(empty, 1)
+        scores = sums[:-1].div_(weights)
+        if not self._regions:
+            scores[0].masked_fill_(empty, 1)
+        n_rows, n_columns, n = self._layout.shape
+        rows = slice(max(row, 0), min(row + step, n_rows))
+        inside = slice(max(columns.start, 0), min(columns.stop, n_columns))
+        if rows.start >= rows.stop or inside.start >= inside.stop:
+            return None
+        view = scores[
+            :,
+            rows.start - row : rows.stop - row,
+            inside.start - columns.start : inside.stop - columns.start,
+            -left : n - left,
+        ]
+        return Piece(rows=rows, columns=inside, scores=view)
+
+    def advance(self, columns: slice, step: int) -> None:
+        """Move these columns of the slab `step` rows on, and the columns held beyond it to the next tile."""
+        first = self._layout.starts[1][0]
+        part = self._held[:, :, columns.start - first : columns.stop - first]
+        width = columns.stop - columns.start
+        stay, overlap = self._kept - step, self._layout.tile[0] - step
+        part[:, :stay] = part[:, step:].clone()
+        part[:, stay:overlap] = self._fresh[:, :, :width]
+        part[:, overlap:] = 0
+        rest = self._fresh.shape[2] - width
+        self._fresh[:, :, :rest] = self._fresh[:, :, width:].clone()
+        self._fresh[:, :, rest:] = 0
+
+
+def slab_bytes(layout: Layout, channels: int, *, wide: bool = False) -> int:
+    """Memory of a slab: 4 x (classes + 1) x (rows kept x a slice + the tile's other rows x its width)."""
+    kept, width, length = kept_rows(layout), _padded(layout, 1), _padded(layout, 2)
+    fresh = (layout.tile[0] - kept) * _held_columns(layout, wide)
+    return 4 * (channels + 1) * length * (kept * width + fresh)
+
+
+def kept_rows(layout: Layout) -> int:
+    """Rows that a slab keeps for the whole width: half a tile, or the largest overlap of two in a row."""
+    depth = layout.tile[0]
+    return max((depth + 1) // 2, *(depth - step for step in _between_rows(layout)), 0)
+
+
+def row_steps(layout: Layout) -> list[int]:
+    """How far the slab moves after each row of tiles, and the rows that are left at the end."""
+    kept = kept_rows(layout)
+    return [*_between_rows(layout), layout.tile[0] - kept, kept]
+
+
+def _between_rows(layout: Layout) -> list[int]:
+    return [b - a for a, b in pairwise(layout.starts[0])]
+
+
+def _held_columns(layout: Layout, wide: bool) -> int:
+    return _padded(layout, 1) if wide else layout.tile[1]
+
+
+def _padded(layout: Layout, axis: int) -> int:
+    return max(layout.shape[axis], layout.tile[axis])

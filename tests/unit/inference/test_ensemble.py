@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from autospine.errors import ModelError
+from autospine.inference.ensemble import CACHED_ROWS, mean_probabilities
+
+
+class Constant(torch.nn.Module):
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.logits.view(1, -1, 1, 1, 1).expand(1, -1, *image.shape[2:])
+
+
+class Random(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn((1, 4, *image.shape[2:]), generator=generator)
+
+
+TILE = torch.zeros(1, 1, 2 * CACHED_ROWS + 3, 5, 6)
+
+
+def test_probabilities_are_the_softmax_of_every_row():
+    found = mean_probabilities(TILE, [Random()], regions=False)
+    torch.testing.assert_close(found, Random()(TILE)[0].softmax(0))
+
+
+def test_regions_are_decided_one_by_one():
+    found = mean_probabilities(TILE, [Constant(0.0, 2.0, -2.0)], regions=True)
+    for channel, logit in enumerate((0.0, 2.0, -2.0)):
+        torch.testing.assert_close(found[channel], torch.tensor(logit).sigmoid().expand(TILE.shape[2:]))
+
+
+def test_networks_are_averaged_by_probability_not_by_logit():
+    networks = [Constant(0.0, 10.0), Constant(0.0, -1.0), Constant(0.0, -1.0)]
+    each = [torch.tensor([0.0, z]).softmax(0) for z in (10.0, -1.0, -1.0)]
+    expected = torch.stack(each).mean(0).view(2, 1, 1, 1).expand(2, *TILE.shape[2:])
+    torch.testing.assert_close(mean_probabilities(TILE, networks, regions=False), expected)
+
+
+def test_half_precision_networks_are_averaged_in_single_precision():
+    class Half(Random):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(image).bfloat16()
+
+    found = mean_probabilities(TILE, [Half(), Half()], regions=False)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.sum(0), torch.ones(TILE.shape[2:]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ModelError, match="expected finite scores"):
+        mean_probabilities(TILE, [Constant(0.0, bad)], regions=False)
+
+
+def test_no_network_is_refused():
+    with pytest.raises(ModelError, match="at least one network"):
+        mean_probabilities(TILE, [], regions=False)

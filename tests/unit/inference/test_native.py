@@ -1,0 +1,66 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autospine.inference.native import NativeGrid
+from autospine.inference.slab import Slab
+from autospine.inference.sliding_window import finished_pieces
+from autospine.inference.tiles import lay_tiles
+from autospine.preprocessing import resample
+from autospine.preprocessing.resample import LINEAR
+
+SIZES = st.tuples(*[st.integers(1, 24)] * 3)
+CPU = torch.device("cpu")
+
+
+def draw(shape, seed) -> torch.Tensor:
+    return torch.rand((3, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+def refined(scores, tile, native, wide):
+    """Every piece of some scores, as tiles give them."""
+    layout = lay_tiles(scores.shape[1:], tile)
+    slab = Slab(layout, len(scores), regions=True, device=CPU, wide=wide)
+    pad = [side for k in reversed(tile) for side in (k, k)]
+    padded = torch.nn.functional.pad(scores, pad)
+
+    def cut(box):
+        return padded[:, *(slice(a + k, b + k) for a, b, k in zip(box.start, box.stop, tile, strict=True))]
+
+    grid = NativeGrid(layout.shape, native)
+    return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut))
+
+
+@given(SIZES, SIZES, st.tuples(*[st.sampled_from([3, 4, 7])] * 3), st.integers(0, 99), st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_pieces_are_interpolated_as_the_whole_would_be(prepared, native, tile, seed, wide):
+    scores = draw(prepared, seed)
+    expected = resample(scores.numpy(), native, LINEAR)
+    found = np.full(expected.shape, np.nan, dtype=np.float32)
+    for piece in refined(scores, tile, native, wide):
+        assert np.isnan(found[:, piece.rows, piece.columns]).all(), "a voxel comes twice"
+        for channel in range(3):
+            for rows in piece.bands(2):
+                found[channel, rows, piece.columns] = piece.scores(channel, rows)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@given(SIZES, SIZES, st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_winners_and_regions_are_those_of_the_interpolated_scores(prepared, native, seed):
+    scores = draw(prepared, seed)
+    expected = resample(scores.numpy(), native, LINEAR)
+    first, second = np.sort(expected, axis=0)[[-1, -2]]
+    for piece in refined(scores, (4, 4, 4), native, wide=False):
+        here = (piece.rows, piece.columns)
+        clear = (first - second)[here] > 1e-5
+        assert (piece.winners().numpy() == expected.argmax(0)[here])[clear].all()
+        sure = np.abs(expected[:, *here] - 0.5) > 1e-5
+        assert (piece.inside().numpy() == (expected[:, *here] > 0.5))[sure].all()
+
+
+def test_the_lowest_class_wins_where_several_tie():
+    scores = torch.full((3, 4, 4, 4), 0.5)
+    for piece in refined(scores, (4, 4, 4), (4, 4, 4), wide=False):
+        assert not piece.winners().any()
