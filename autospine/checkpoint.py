@@ -4,6 +4,7 @@ Trainers write it and inference reads it. Nothing in it can run code.
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from autospine.errors import FormatError
+from autospine.errors import FormatError, WorkspaceError
 from autospine.files import replacing
 
 FORMAT_VERSION = 1
@@ -26,11 +27,24 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
         path: ends in `.safetensors`.
         tensors: name -> tensor of any shape; stored contiguously.
         facts: anything that JSON can hold.
+
+    Raises:
+        WorkspaceError: if it cannot be written, for instance because the disk is full.
     """
-    header = {"format_version": str(FORMAT_VERSION), "facts": json.dumps(facts)}
     stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(stored, temporary, metadata=header)
+    header = {
+        "format_version": str(FORMAT_VERSION),
+        "facts": json.dumps(facts),
+        "crc32": _checksum(stored),
+    }
+    try:
+        with replacing(path) as temporary:
+            save_file(stored, temporary, metadata=header)
+    except (OSError, SafetensorError) as error:
+        raise WorkspaceError(
+            f"expected to write {path}, found {error}; free disk space or mend the folder's permissions, and "
+            "run the same command again: what was there before is unchanged"
+        ) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -40,8 +54,14 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         FormatError: if the file is missing, damaged or of another version.
     """
     with _opened(path) as file:
-        facts = _facts(file, path)
-        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no __iter__)
+        facts, checksum = _facts(file, path), file.metadata().get("crc32")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no __iter__)
+    if checksum is not None and checksum != _checksum(tensors):
+        raise FormatError(
+            f"expected weights at {path}, found some that changed after they were written; "
+            "train or copy the model again"
+        )
+    return tensors, facts
 
 
 def load_facts(path: Path) -> dict[str, Any]:
@@ -74,6 +94,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 @contextmanager

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+TEMPORARY = ".tmp"
+"""In the names of files that are being written."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -15,7 +18,9 @@ def replacing(path: Path) -> Iterator[Path]:
     The file's folder is made. On an error the temporary file is removed and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=".", suffix=f"{TEMPORARY}{''.join(path.suffixes[-2:])}", dir=path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -25,6 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder; nothing else may be written there now."""
+    for leftover in folder.glob(f".*{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

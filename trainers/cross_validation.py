@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from autospine.checkpoint import load_facts
 from autospine.dataset import Dataset, case_modality
 from autospine.errors import TrainingError
 from autospine.evaluation import Evaluation, describe, evaluate_folder
-from autospine.files import write_text
+from autospine.files import remove_leftovers, write_text
 from autospine.folds import Fold
 from autospine.hardware import bfloat16_pays, cores
 from autospine.images import read_volume, write_labels
@@ -30,6 +31,7 @@ from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import write_json
 from trainers.fold import FoldTrainer, identity, other_start
+from trainers.lock import locked
 from trainers.record import last_row, summary
 from trainers.settings import Settings
 
@@ -203,10 +205,19 @@ def _train_side_by_side(
             "run the same command again with fewer folds at once (--parallel 1): it goes on where it was"
         ) from None
     except BaseException:
-        # A fold that failed, or Ctrl-C: every fold goes on from its last epoch when it is trained again.
-        for process in multiprocessing.active_children():
-            process.terminate()
+        _end(pool)
+        raise
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers after a fault or an interrupt; each finishes its step and writes a checkpoint first."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+    try:
         pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:  # the user will not wait
+        for process in multiprocessing.active_children():
+            process.kill()
         raise
 
 
@@ -230,7 +241,14 @@ def _train_in_worker(
     task: Task, fold: Fold, settings: Settings, deadline: float | None, *, share: float, threads: int
 ) -> None:
     torch.set_num_threads(threads)
-    _train_and_validate(task, fold, settings, _share(deadline, share))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _train_and_validate(task, fold, settings, _share(deadline, share))
+    except KeyboardInterrupt:
+        # The pool would hand this process the next fold.
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
@@ -268,22 +286,32 @@ def _status(task: Task, fold: Fold, row: dict[str, Any] | None) -> str:
 
 def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
     folder = _fold_folder(task, fold)
+    with locked(folder):
+        remove_leftovers(folder)
+        remove_leftovers(folder / VALIDATION)
+        network = _trained(task, fold, settings, seconds)
+        _validate(task, fold, network, settings.device)
+
+
+def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> nn.Module:
+    """The fold's network, from its folder or by training."""
+    folder = _fold_folder(task, fold)
     if (folder / WEIGHTS).is_file():
-        network = next(iter(open_model(task.folder).networks([fold.name]))).to(settings.device)
-    else:
-        trainer = FoldTrainer(
-            plan=task.plan,
-            configuration=task.configuration,
-            cases=[task.stored[name] for name in fold.training],
-            folder=folder,
-            name=fold.name,
-            settings=settings,
-        )
-        if seconds is not None:
-            needed = _validation_seconds(task, fold, trainer.learner.network, settings.device)
-            seconds = max(seconds - needed, 0.5 * seconds)
-        network = trainer.run(seconds)
-    _validate(task, fold, network, settings.device)
+        return next(iter(open_model(task.folder).networks([fold.name]))).to(settings.device)
+    began = time.monotonic()
+    trainer = FoldTrainer(
+        plan=task.plan,
+        configuration=task.configuration,
+        cases=[task.stored[name] for name in fold.training],
+        folder=folder,
+        name=fold.name,
+        settings=settings,
+    )
+    if seconds is not None:
+        needed = _validation_seconds(task, fold, trainer.learner.network, settings.device)
+        left = seconds - (time.monotonic() - began)
+        seconds = max(left - needed, 0.5 * left)
+    return trainer.run(seconds)
 
 
 def _validate(task: Task, fold: Fold, network: nn.Module, device: torch.device) -> None:

@@ -3,11 +3,11 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
-from autospine.checkpoint import load_tensors, save_tensors
 from autospine.data import Batch, PatchBatches
 from autospine.errors import TrainingError
 from autospine.inference import save_weights
@@ -16,14 +16,14 @@ from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import to_json
+from trainers.checkpoints import Checkpoints
+from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
 from trainers.record import Record, summary
 from trainers.schedule import Clock, learning_rate
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
-
-CHECKPOINT = "checkpoint.safetensors"
 
 CACHE_BYTES = 1024**3
 """Decompressed cases that a fold keeps in memory; the others are read from disk patch by patch."""
@@ -32,7 +32,7 @@ ENDLESS = 10**9
 """Steps of a schedule that only time ends."""
 
 PATIENCE = 20
-"""Steps in a row that may have non-finite gradients."""
+"""Steps in a row that may have a non-finite loss or gradient."""
 
 
 def identity(plan: Plan, configuration: Configuration, cases: Sequence[str]) -> str:
@@ -58,7 +58,8 @@ def other_start(folder: Path, folds: Sequence[str]) -> str:
 class FoldTrainer:
     """Trains one network and leaves its averaged weights in the fold's folder.
 
-    A checkpoint is written at the end of each epoch, and gone on from where there is one.
+    A checkpoint is written at the end of each epoch, and when training is told to stop; it is gone on from
+    where there is one.
 
     Args:
         plan: labels and channels.
@@ -99,6 +100,8 @@ class FoldTrainer:
             imported=None if imported is None else imported.tensors,
         )
         self._clock = Clock(total_steps=ENDLESS)
+        self._checkpoints = Checkpoints(folder)
+        self._steps: list[Step] = []
         epochs = self._resume()
         self._record = Record(
             folder, title=f"{plan.dataset}, fold {name}", classes=plan.labels.names, epochs=epochs
@@ -110,18 +113,23 @@ class FoldTrainer:
 
         Args:
             seconds: time to fit the schedule into; None to take the planned number of epochs.
+
+        Raises:
+            TrainingError: if training diverges.
+            KeyboardInterrupt: if it was told to stop; the step was finished and a checkpoint written.
         """
         recipe = self._configuration.training
         by_time = seconds is not None and self._settings.epochs is None
         self._clock.total_steps = ENDLESS if by_time else recipe.epochs * recipe.iterations_per_epoch
         self._clock.seconds = seconds
-        batches = self._batches()
-        try:
-            self._clock.start()
-            with progress(f"fold {self._name}, training %", 100) as meter:
-                self._train(batches, meter)
-        finally:
-            batches.close()
+        with postponed() as interruption:
+            batches = self._batches()
+            try:
+                self._clock.start()
+                with progress(f"fold {self._name}, training %", 100) as meter:
+                    self._train(batches, meter, interruption)
+            finally:
+                batches.close()
         self._record.draw()
         network = self.learner.averaged()
         facts: dict[str, object] = {
@@ -133,7 +141,7 @@ class FoldTrainer:
             "epochs": len(self._record.rows),
         }
         save_weights(self._folder, network, facts)
-        (self._folder / CHECKPOINT).unlink(missing_ok=True)
+        self._checkpoints.remove()
         return network
 
     def _batches(self) -> PatchBatches:
@@ -148,17 +156,18 @@ class FoldTrainer:
             cache_bytes=CACHE_BYTES,
         )
 
-    def _train(self, batches: PatchBatches, meter: Meter) -> None:
+    def _train(self, batches: PatchBatches, meter: Meter, interruption: Interruption) -> None:
         stream, percent = iter(batches), 0
-        while not self._clock.done:
+        while not (self._clock.done or interruption.wanted):
             began, waited = time.monotonic(), batches.seconds_waited
-            steps: list[Step] = []
-            while len(steps) < self._configuration.training.iterations_per_epoch and not self._clock.done:
-                steps.append(self._step(stream))
+            while not (self._epoch_done() or interruption.wanted):
+                self._steps.append(self._step(stream))
                 meter.advance(int(100 * self._clock.progress) - percent)
                 percent = int(100 * self._clock.progress)
+            if not self._epoch_done():
+                break
             row = self._record.add(
-                steps,
+                self._steps,
                 self.learner.network,
                 step=self._clock.step,
                 progress=round(self._clock.progress, 5),
@@ -167,7 +176,17 @@ class FoldTrainer:
                 seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
             )
             meter.update(summary(row))
+            self._steps = []
             self._save()
+        if self._steps:
+            self._save()
+        if interruption.wanted:
+            logger.info(
+                "fold %s stops after step %d; its checkpoint is written", self._name, self._clock.step
+            )
+
+    def _epoch_done(self) -> bool:
+        return self._clock.done or len(self._steps) >= self._configuration.training.iterations_per_epoch
 
     def _step(self, stream: Iterator[Batch]) -> Step:
         batch = next(stream)
@@ -176,8 +195,8 @@ class FoldTrainer:
         self._not_finite = 0 if step.finite else self._not_finite + 1
         if self._not_finite == PATIENCE:
             raise TrainingError(
-                f"expected finite gradients in fold {self._name}, found none in {PATIENCE} steps in a row; "
-                "plan with a smaller learning rate or float32 and train again"
+                f"expected finite losses and gradients in fold {self._name}, found none in {PATIENCE} "
+                "steps in a row; plan with a smaller learning rate or float32 and train again"
             )
         return step
 
@@ -192,15 +211,16 @@ class FoldTrainer:
             "step": self._clock.step,
             "progress": self._clock.progress,
             "epochs": len(self._record.rows),
+            "begun": [asdict(step) for step in self._steps],
         }
-        save_tensors(self._folder / CHECKPOINT, self.learner.tensors(), facts)
+        self._checkpoints.save(self.learner.tensors(), facts)
 
     def _resume(self) -> int:
         """Go on from the checkpoint, if there is one; the number of epochs that it has behind it."""
-        path = self._folder / CHECKPOINT
-        if not path.is_file():
+        found = self._checkpoints.load()
+        if found is None:
             return 0
-        tensors, facts = load_tensors(path)
+        tensors, facts, path = found
         if facts["identity"] != self._identity:
             raise TrainingError(
                 f"expected a checkpoint of the present plan in {path}, found one of another plan; "
@@ -210,5 +230,6 @@ class FoldTrainer:
             raise TrainingError(other_start(self._folder, [f"fold {self._name}"]))
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
-        logger.info("fold %s goes on after epoch %d", self._name, facts["epochs"])
+        self._steps = [Step(**{**step, "dice": tuple(step["dice"])}) for step in facts.get("begun", ())]
+        logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])
         return int(facts["epochs"])

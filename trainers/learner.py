@@ -35,7 +35,7 @@ class Step:
     """Soft Dice of each foreground class on the training patches."""
 
     finite: bool
-    """Whether the step was taken; one with a non-finite gradient is not."""
+    """Whether the step was taken; one with a non-finite loss or gradient is not."""
 
 
 class Learner:
@@ -88,7 +88,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
-        finite = bool(torch.isfinite(norm))
+        finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
         if finite:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["scale"]

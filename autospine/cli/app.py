@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -27,8 +28,8 @@ app = typer.Typer(
 COMMANDS = ("start", "prepare", "learn", "model", "apply", "other")
 """Modules of this package whose import registers commands, in the order of the help text."""
 
-INTERRUPTED = 130
-"""The exit code that shells give to what Ctrl-C has ended."""
+INTERRUPTED, TERMINATED = 130, 143
+"""The exit codes that shells give to what Ctrl-C and SIGTERM have ended."""
 
 
 def _version(wanted: bool) -> bool:
@@ -48,7 +49,7 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 user's fault, 2 usage, 3 ours, 130 interrupted."""
+    """Run the command line and return its exit code: 0, 1 user's fault, 2 usage, 3 ours, 130, 143 stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -67,9 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         typer.echo(f"autospine: expected to read and write files freely, found {error}", err=True)
         return 1
-    except KeyboardInterrupt:
-        typer.echo("autospine: interrupted; run the same command again to go on", err=True)
-        return INTERRUPTED
     except Exception as error:
         if debug:
             raise
@@ -85,15 +83,22 @@ def _run(words: list[str], debug: bool) -> int:
     from autospine import log
 
     log.setup(debug)
+    told: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # Like Ctrl-C: temporary files are removed and worker processes ended.
+        told.append(number)
+        signal.default_int_handler(number, frame)
+
     if threading.current_thread() is threading.main_thread():
-        # Being told to end is like Ctrl-C: temporary files are removed and worker processes ended.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(words, standalone_mode=True)
     except SystemExit as stop:
         code = stop.code
     if code == INTERRUPTED:  # typer has caught the interrupt
-        raise KeyboardInterrupt
+        typer.echo("autospine: interrupted; run the same command again to go on", err=True)
+        return TERMINATED if told else INTERRUPTED
     return int(code or 0)
 
 

@@ -45,6 +45,24 @@ def test_a_truncated_file_is_refused_wherever_it_ends(saved):
             load_tensors(saved)
 
 
+def test_a_changed_byte_is_noticed(saved):
+    whole = saved.read_bytes()
+    for place in (-1, -64 * 4, -70 * 4):
+        changed = bytearray(whole)
+        changed[place] ^= 4
+        saved.write_bytes(changed)
+        with pytest.raises(FormatError, match=r"model\.safetensors, found some that changed"):
+            load_tensors(saved)
+    saved.write_bytes(whole)
+    assert load_facts(saved) == {"fold": "0"}
+
+
+def test_files_without_a_checksum_are_read(tmp_path):
+    header = {"format_version": "1", "facts": "{}"}
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata=header)
+    assert load_tensors(tmp_path / "x.safetensors")[0]["a"].tolist() == [1, 1]
+
+
 def test_missing_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path / "absent.safetensors", tmp_path):
         with pytest.raises(FormatError, match="expected weights at"):

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from autospine.files import replacing, write_text
+from autospine.files import remove_leftovers, replacing, write_text
 
 
 def test_a_file_is_written_with_its_folder(tmp_path):
@@ -51,3 +51,14 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path):
     ordinary.write_text("")
     write_text(written, "")
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    write_text(tmp_path / "case.json", "kept")
+    (tmp_path / ".hidden").write_text("kept")
+    block = replacing(tmp_path / "model.safetensors")
+    block.__enter__().write_text("half")
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"case.json", ".hidden"}
+    remove_leftovers(tmp_path / "absent")

@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 
 import makers
@@ -11,7 +12,8 @@ from autospine.checkpoint import load_facts, load_tensors, save_tensors
 from autospine.errors import FormatError, PlanError, TrainingError
 from autospine.inference import WEIGHTS
 from autospine.network.weights import load_imported
-from trainers.fold import CHECKPOINT, PATIENCE, FoldTrainer
+from trainers.checkpoints import CHECKPOINT, PREVIOUS
+from trainers.fold import PATIENCE, FoldTrainer
 from trainers.learner import Step
 from trainers.record import CURVES, METRICS
 from trainers.settings import Settings
@@ -50,6 +52,19 @@ def interrupt_at(made: FoldTrainer, number: int) -> None:
     def step(*arguments) -> Step:
         if next(counted) == number:
             raise KeyboardInterrupt
+        return take(*arguments)
+
+    made.learner.step = step
+
+
+def tell_at(made: FoldTrainer, number: int, *signals: signal.Signals) -> None:
+    """Let signals arrive in the step of this number."""
+    take, counted = made.learner.step, iter(range(1, 10**6))
+
+    def step(*arguments) -> Step:
+        if next(counted) == number:
+            for each in signals:
+                signal.raise_signal(each)
         return take(*arguments)
 
     made.learner.step = step
@@ -102,6 +117,60 @@ def test_resumed_training_gives_the_same_weights(cases, tmp_path, undisturbed, i
     assert not (tmp_path / CHECKPOINT).exists()
     losses = [[row["loss"] for row in rows(folder)] for folder in (undisturbed, tmp_path)]
     assert losses[0] == losses[1]
+
+
+@pytest.fixture
+def _terminable():
+    """SIGTERM as the command line takes it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_terminable")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("told_in", [1, 2, 3])
+def test_told_to_stop_training_finishes_its_step_and_loses_nothing(
+    cases, tmp_path, undisturbed, number, told_in
+):
+    first = trainer(cases, tmp_path)
+    tell_at(first, told_in, number)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    facts = load_facts(tmp_path / CHECKPOINT)
+    assert facts["step"] == told_in
+    assert len(facts["begun"]) == told_in % STEPS
+    again = trainer(cases, tmp_path)
+    tell_at(again, 2 * STEPS - told_in + 1, number)
+    again.run(None)
+    for name, tensor in final(undisturbed).items():
+        torch.testing.assert_close(final(tmp_path)[name], tensor, rtol=0, atol=0, msg=name)
+    timeless = [
+        [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(folder)]
+        for folder in (undisturbed, tmp_path)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.usefixtures("_terminable")
+def test_told_twice_training_stops_at_once(cases, tmp_path):
+    made = trainer(cases, tmp_path)
+    tell_at(made, 1, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(None)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_damaged_checkpoint_costs_an_epoch(cases, tmp_path, undisturbed):
+    first = trainer(cases, tmp_path)
+    interrupt_at(first, 2 * STEPS)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    (tmp_path / PREVIOUS).write_bytes((tmp_path / CHECKPOINT).read_bytes())
+    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
+    trainer(cases, tmp_path).run(None)
+    for name, tensor in final(undisturbed).items():
+        torch.testing.assert_close(final(tmp_path)[name], tensor, rtol=0, atol=0, msg=name)
 
 
 def test_a_checkpoint_of_the_last_epoch_only_needs_to_be_exported(cases, tmp_path, undisturbed):
@@ -215,7 +284,9 @@ def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
     made = trainer(cases, tmp_path, iterations=PATIENCE)
     nothing = Step(loss=float("nan"), cross_entropy=float("nan"), dice=(0.0, 0.0), finite=False)
     made.learner.step = lambda *_: nothing
-    with pytest.raises(TrainingError, match=f"finite gradients in fold 0, found none in {PATIENCE} steps"):
+    with pytest.raises(
+        TrainingError, match=f"finite losses and gradients in fold 0, found none in {PATIENCE} steps"
+    ):
         made.run(None)
     assert not (tmp_path / WEIGHTS).exists()
 

@@ -1,0 +1,72 @@
+"""The checkpoints of a fold in training: the newest, and the one before it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autospine.checkpoint import load_tensors, save_tensors
+from autospine.errors import FormatError
+from autospine.log import get_logger
+
+logger = get_logger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint_previous.safetensors"
+ARRIVING = "checkpoint_arriving.safetensors"
+"""A complete checkpoint that has not taken the newest one's place yet."""
+
+
+class Checkpoints:
+    """At every moment at least one complete checkpoint lies in the folder, once there was one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._arriving, self._newest, self._previous = (
+            folder / name for name in (ARRIVING, CHECKPOINT, PREVIOUS)
+        )
+
+    def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint and keep the one before it.
+
+        Raises:
+            WorkspaceError: if it cannot be written; those before it stay.
+        """
+        save_tensors(self._arriving, tensors, facts)
+        if self._newest.exists():
+            self._newest.replace(self._previous)
+        self._arriving.replace(self._newest)
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any], Path] | None:
+        """The newest sound checkpoint with its facts and path; None if there is none at all.
+
+        Damaged ones are removed as soon as an earlier one has proved sound.
+
+        Raises:
+            FormatError: if there are checkpoints and all are damaged.
+        """
+        damaged: dict[Path, FormatError] = {}
+        for path in (self._arriving, self._newest, self._previous):
+            if not path.is_file():
+                continue
+            try:
+                tensors, facts = load_tensors(path)
+            except FormatError as error:
+                damaged[path] = error
+                continue
+            for other in damaged:
+                logger.warning("%s is damaged; going on from the checkpoint before it", other)
+                other.unlink()
+            return tensors, facts, path
+        if damaged:
+            names = ", ".join(path.name for path in damaged)
+            raise FormatError(
+                f"expected a sound checkpoint in {self._newest.parent}, found {names} damaged; "
+                "move that folder away to train the fold anew"
+            )
+        return None
+
+    def remove(self) -> None:
+        """Remove all checkpoints, once training is complete."""
+        for path in (self._arriving, self._newest, self._previous):
+            path.unlink(missing_ok=True)
