@@ -258,8 +258,8 @@ def describe(evaluation: Evaluation) -> dict[str, object]:
         **_plain(total.mean, "mean_"),
         "n_cases": total.cases,
         "classes": _plain_classes(total.by_class),
-        "modalities": {name: _plain_summary(group) for name, group in evaluation.by_modality.items()},
-        "sites": {name: _plain_summary(group) for name, group in evaluation.by_site.items()},
+        "modalities": {name: describe_summary(group) for name, group in evaluation.by_modality.items()},
+        "sites": {name: describe_summary(group) for name, group in evaluation.by_site.items()},
         "cases": {
             case.case: {
                 "modality": case.modality,
@@ -274,7 +274,8 @@ def describe(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def _plain_summary(summary: Summary) -> dict[str, object]:
+def describe_summary(summary: Summary) -> dict[str, object]:
+    """Scores of several cases as plain values: means, `n_cases`, and `classes` with theirs."""
     return {
         **_plain(summary.mean, "mean_"),
         "n_cases": summary.cases,

@@ -1,6 +1,5 @@
 """Training of several folds, each validated on its held-out cases at its end."""
 
-import math
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,7 @@ from torch import nn
 from autospine.checkpoint import load_facts
 from autospine.dataset import Dataset, case_modality
 from autospine.errors import TrainingError
-from autospine.evaluation import Evaluation, describe, evaluate_folder
+from autospine.evaluation import Evaluation
 from autospine.files import remove_leftovers, write_text
 from autospine.folds import Fold
 from autospine.hardware import bfloat16_pays, cores
@@ -30,6 +29,7 @@ from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import write_json
+from autospine.validation import HeldOut, score_held_out
 from trainers.fold import FoldTrainer, identity, other_start
 from trainers.lock import locked
 from trainers.record import last_row, summary
@@ -40,7 +40,6 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 VALIDATION = "validation"
-CROSS_VALIDATION = "cross_validation.json"
 
 WATCH_SECONDS = 1.0
 """Time between two looks at the folds' records."""
@@ -102,26 +101,15 @@ def train_folds(
 
 
 def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
-    """Evaluate the validation predictions of the folds that are complete, and write the summary."""
-    references = task.dataset.folder / "labelsTr"
+    """Score the validation predictions of the folds that are complete, and choose a cleanup by them."""
     done = [fold for fold in folds if fold.validation and _complete(task, fold)]
     if not done:
         return None
-    evaluations = [
-        evaluate_folder(
-            _fold_folder(task, fold) / VALIDATION, references, task.plan.labels, task.dataset.cases
-        )
+    held_out = [
+        HeldOut(fold=fold.name, cases=fold.validation, folder=_fold_folder(task, fold) / VALIDATION)
         for fold in done
     ]
-    # A case that was moved to another fold by hand may have left a prediction behind.
-    own = {name for fold in done for name in fold.validation}
-    found = {case.case: case for e in evaluations for case in e.cases if case.case in own}
-    cases = [found[name] for name in sorted(found)]
-    total = Evaluation(classes=task.plan.labels.names, cases=tuple(cases))
-    dice = {fold.name: e.mean_dice for fold, e in zip(done, evaluations, strict=True)}
-    by_fold = {name: None if math.isnan(value) else round(value, 6) for name, value in dice.items()}
-    write_json(task.folder / CROSS_VALIDATION, {**describe(total), "folds": by_fold})
-    return total
+    return score_held_out(task.folder, held_out, task.dataset, task.plan.labels)
 
 
 def _claim(task: Task, folds: Sequence[Fold], start: str | None) -> None:

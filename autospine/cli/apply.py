@@ -44,6 +44,13 @@ def predict(
     keep: Annotated[
         bool, typer.Option("--continue", help="Skip cases whose label map is there already.")
     ] = False,
+    postprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--postprocessing/--no-postprocessing",
+            help="Clean label maps as the model's cross-validation has found to help.",
+        ),
+    ] = True,
     workspace: options.Workspace = None,
     device: options.Device = "auto",
 ) -> None:
@@ -58,7 +65,13 @@ def predict(
     fold = None if fold == ["all"] else fold
     say(f"model: {folder}, folds {', '.join(fold or opened.ensemble)}")
     result = pipeline.predict(
-        opened, inputs, output, device=choose_device(device), folds=fold, overwrite=not keep
+        opened,
+        inputs,
+        output,
+        device=choose_device(device),
+        folds=fold,
+        overwrite=not keep,
+        postprocess=postprocessing,
     )
     say(
         f"written to {output}: {len(result.written)} of {len(result.written) + len(result.failed)} label maps"

@@ -13,6 +13,7 @@ from autospine.images import read_volume, write_labels
 from autospine.inference import ModelFolder, Predictor
 from autospine.log import get_logger
 from autospine.network import prepare_memory
+from autospine.postprocessing import Postprocessing, read_postprocessing
 
 logger = get_logger(__name__)
 
@@ -34,6 +35,7 @@ def predict(
     device: torch.device,
     folds: Sequence[str] | None = None,
     overwrite: bool = True,
+    postprocess: bool = True,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, each onto its own grid.
 
@@ -46,6 +48,7 @@ def predict(
         device: where the networks run.
         folds: which networks; by default every complete one.
         overwrite: whether cases that are there already are predicted again.
+        postprocess: whether label maps are cleaned as the model's postprocessing.json says.
 
     Raises:
         WorkspaceError: if `output` is a file.
@@ -56,6 +59,9 @@ def predict(
     cases = find_inputs(inputs, model.plan.channels)
     _spare_inputs(cases, output)
     output.mkdir(parents=True, exist_ok=True)
+    cleanup = read_postprocessing(model.path) if postprocess else None
+    if cleanup is not None and cleanup.cleaned_classes:
+        logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
     prepare_memory(device)
     predictor = Predictor(
         plan=model.plan,
@@ -71,7 +77,7 @@ def predict(
             written.append(target)
             continue
         try:
-            _predict_case(predictor, case, target, f"{case.name} ({index}/{len(cases)})")
+            _predict_case(predictor, cleanup, case, target, f"{case.name} ({index}/{len(cases)})")
             written.append(target)
         except (AutospineError, RuntimeError, MemoryError) as error:
             # RuntimeError: a GPU out of memory, for instance; the next case may be smaller.
@@ -93,14 +99,19 @@ def _spare_inputs(cases: Sequence[Case], output: Path) -> None:
         )
 
 
-def _predict_case(predictor: Predictor, case: Case, target: Path, description: str) -> None:
+def _predict_case(
+    predictor: Predictor, cleanup: Postprocessing | None, case: Case, target: Path, description: str
+) -> None:
     volume = read_volume(case.images)
     for note in volume.notes:
         logger.info("%s: %s", case.name, note)
     modality = case_modality(case, volume)
     if case.modality is None:
         logger.info("%s is taken for %s by its intensities", case.name, modality)
-    write_labels(target, predictor.predict(volume, modality, description), volume.stored)
+    labels = predictor.predict(volume, modality, description)
+    if cleanup is not None:
+        labels = cleanup.apply(labels, volume.grid.spacing_mm)
+    write_labels(target, labels, volume.stored)
 
 
 def evaluate(predictions: Path, references: Path, description: Path | None = None) -> Evaluation:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,6 +153,8 @@ def test_every_stage_leaves_its_files(trained):
     assert len(summary["cases"]) == 5
     assert set(summary["modalities"]) == {"CT", "MR"}
     assert set(summary["folds"]) == {"0", "1", "2", "3", "4"}
+    assert summary["postprocessed"]["n_cases"] == 5
+    assert (trained.results / "postprocessing.json").is_file()
     assert not [path for path in trained.root.rglob("*") if path.name.startswith(".")]
 
 
@@ -188,7 +191,7 @@ def test_running_again_keeps_what_is_finished(trained):
         assert said.code == 0
     assert said.err.count("is complete already") == 5
     changed = {path.name for path, state in trained.state().items() if before.get(path) != state}
-    assert changed <= {"plan.json", "dataset.json", "cross_validation.json"}
+    assert changed <= {"plan.json", "dataset.json", "cross_validation.json", "postprocessing.json"}
     assert "5 of 5 cases are preprocessed already" in said.err
 
 
@@ -201,6 +204,24 @@ def test_a_single_image_is_predicted_as_in_its_folder(trained):
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(sitk.ReadImage(str(single))), sitk.GetArrayFromImage(together)
     )
+
+
+def test_predictions_are_cleaned_as_the_model_says(spoilt):
+    """A rule that drops every piece of every class leaves nothing."""
+    path = spoilt.results / "postprocessing.json"
+    text = re.sub(r'"least_mm3": [\d.]+', '"least_mm3": 1e12', path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+    inputs = ("-i", spoilt.raw / "imagesTs", "-o")
+    said = spoilt.run("predict", *inputs, "cleaned")
+    assert said.code == 0, said.err
+    assert "label maps are cleaned: vertebra, disc, canal, sacrum" in said.err
+    assert spoilt.run("predict", *inputs, "raw_out", "--no-postprocessing").code == 0
+    path.unlink()
+    assert spoilt.run("predict", *inputs, "never").code == 0
+    for written in (spoilt.root / "never").glob("*.nii.gz"):
+        assert not sitk.GetArrayFromImage(sitk.ReadImage(str(spoilt.root / "cleaned" / written.name))).any()
+        raw = sitk.GetArrayFromImage(sitk.ReadImage(str(spoilt.root / "raw_out" / written.name)))
+        np.testing.assert_array_equal(raw, sitk.GetArrayFromImage(sitk.ReadImage(str(written))))
 
 
 @pytest.mark.slow

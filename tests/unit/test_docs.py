@@ -44,6 +44,7 @@ from autospine.plan import (
     UNetPlan,
     UNetTransformerPlan,
 )
+from autospine.postprocessing import ClassCleanup, Cleanup, Postprocessing
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
@@ -63,6 +64,7 @@ STORED_KINDS = (
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile),
+    *(Postprocessing, ClassCleanup, Cleanup),
 )
 """Dataclasses that are written as JSON."""
 

@@ -23,7 +23,7 @@ LEVELS = (
     ),
     ("fingerprint", "plan", "convert"),
     ("checkpoint", "preprocessing", "network", "data"),
-    ("inference", "metrics", "evaluation", "anatomy"),
+    ("inference", "metrics", "evaluation", "postprocessing", "validation", "anatomy"),
     ("report",),
     ("pipeline", "demo", "cli"),
 )

@@ -11,10 +11,12 @@ from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
 from autospine.images import read_labels
 from autospine.inference import WEIGHTS, open_model
+from autospine.labels import parse_labels
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
-from trainers.cross_validation import CROSS_VALIDATION, VALIDATION, Task, deal_rounds, train_folds
+from autospine.validation import CROSS_VALIDATION, HeldOut, read_cross_validation, score_held_out
+from trainers.cross_validation import VALIDATION, Task, deal_rounds, train_folds
 from trainers.settings import Settings
 
 NAMES = ("a", "b", "c")
@@ -71,6 +73,55 @@ def test_the_summary_tells_cases_and_folds(trained):
     assert set(summary["cases"]) == {"a", "b"}
     assert set(summary["folds"]) == {"0", "1"}
     assert summary["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
+
+
+def test_the_summary_counts_the_cases_of_a_class_in_each_fold(trained, caplog):
+    task, _ = trained
+    labels = parse_labels({"background": 0, "bone": 3, "canal": 7, "rib": 8})
+    held_out = [
+        HeldOut(fold=fold.name, cases=fold.validation, folder=task.folder / f"fold_{fold.name}" / VALIDATION)
+        for fold in FOLDS[:2]
+    ]
+    caplog.set_level("INFO", logger="autospine")
+    score_held_out(task.folder / "scored", held_out, task.dataset, labels)
+    assert "fold 0: no held-out case has rib" in caplog.text
+    folds = json.loads((task.folder / "scored" / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]
+    assert folds["0"]["cases"] == ["a"]
+    assert {name: scores["n_cases"] for name, scores in folds["0"]["classes"].items()} == {
+        "bone": 1,
+        "canal": 1,
+        "rib": 0,
+    }
+    assert folds["0"]["classes"]["rib"] == {"dice": None, "iou": None, "acc": None, "n_cases": 0}
+
+
+def test_what_is_read_back_is_what_was_written(trained):
+    task, evaluation = trained
+    found = read_cross_validation(task.folder)
+    assert found.folds == {"0": ("a",), "1": ("b",)}
+    assert found.dice == pytest.approx(evaluation.mean_dice, abs=1e-6)
+    assert found.by_modality == {"CT": found.dice}
+    assert found.cleaned_dice is not None
+
+
+def test_scores_of_another_version_are_refused(trained, tmp_path):
+    task, _ = trained
+    text = (task.folder / CROSS_VALIDATION).read_text(encoding="utf-8")
+    for spoilt, says in (
+        (text.replace('"format_version": 2', '"format_version": 1'), "format_version 2 .* found 1"),
+        (text.replace('"postprocessed"', '"processed"'), "expected complete scores"),
+    ):
+        (tmp_path / CROSS_VALIDATION).write_text(spoilt, encoding="utf-8")
+        with pytest.raises(FormatError, match=says):
+            read_cross_validation(tmp_path)
+
+
+def test_regions_are_not_cleaned(trained):
+    task, _ = trained
+    regions = parse_labels({"whole": [3, 7], "canal": [7]}, regions_class_order=(3, 7))
+    held_out = [HeldOut(fold="0", cases=("a",), folder=task.folder / "fold_0" / VALIDATION)]
+    score_held_out(task.folder / "regions", held_out, task.dataset, regions)
+    assert [path.name for path in (task.folder / "regions").iterdir()] == [CROSS_VALIDATION]
 
 
 def test_the_folder_is_all_that_prediction_needs(trained):
