@@ -1,0 +1,365 @@
+"""What fifteen minutes of training on two cores teach AutoSpine, nnU-Net and MONAI's Swin UNETR.
+
+Run by `make bench-training`. Every peer learns from the same 20 phantoms, CT and MR in turn, for the same
+time on the same machine, and segments the same 10 held-out ones; all are scored by `autospine.evaluation`.
+
+- `autospine`: configuration 0 of its own plan.
+- `nnunet`: nnU-Net v2's plain U-Net as it plans and trains by itself, the poly schedule fitted to the time.
+- `nnunet_coarse`: the same at the voxel size of AutoSpine's configuration 0, where a CPU takes more steps.
+- `monai`: MONAI's SwinUNETR in AutoSpine's loop, at AutoSpine's voxel size and recipe.
+
+nnU-Net ignores the orientation of files, so that its copies are stored in one. Each run is a process of its
+own and is kept in the work folder: what is there is not run again. Prints one JSON object last, and with
+`--write FILE` puts the table between that file's `<!-- measured -->` marks.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from network import processor, write
+
+from autospine import pipeline
+from autospine.hardware import default_workers
+from autospine.inference import open_model
+from autospine.workspace import DatasetLocation, Workspace
+from planners.overrides import Overrides
+from trainers.settings import Settings
+
+DATASET = "Dataset900_Bench"
+CASES, HELD_OUT, PHANTOM_SEED = 20, 10, 77
+MONAI = "monai_swin_unetr"
+CPU = torch.device("cpu")
+PEERS = ("autospine", "nnunet", "nnunet_coarse", "monai")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one training came to."""
+
+    peer: str
+    seed: int
+    minutes: float
+    steps: int
+    patch: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    parameters: int
+    peak_gb: float
+    dice: float
+    by_class: dict[str, float]
+    by_modality: dict[str, float]
+
+
+def prepare(work: Path) -> DatasetLocation:
+    """The phantoms and AutoSpine's plan for them."""
+    work.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace.locate(work)
+    folder = work / "raw" / DATASET
+    if not (folder / "dataset.json").is_file():
+        pipeline.make_phantoms(
+            folder,
+            cases=CASES,
+            test_cases=HELD_OUT,
+            region="lumbar",
+            scheme="structures",
+            modalities=("CT", "MR"),
+            seed=PHANTOM_SEED,
+            overwrite=True,
+            workers=default_workers(),
+        )
+    location = workspace.find_dataset(DATASET)
+    pipeline.fingerprint(location)
+    return location
+
+
+def score(location: DatasetLocation, predictions: Path, **facts: object) -> Run:
+    """A run, scored on the held-out cases."""
+    evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Run(
+        peak_gb=round(peak * 1024 / 1e9, 2),
+        dice=round(evaluation.mean_dice, 4),
+        by_class={name: round(scores.dice, 4) for name, scores in evaluation.total.by_class.items()},
+        by_modality={name: round(one.mean.dice, 4) for name, one in evaluation.by_modality.items()},
+        **facts,  # type: ignore[arg-type]
+    )
+
+
+def train_autospine(location: DatasetLocation, seed: int, minutes: float, peer: str) -> Run:
+    """AutoSpine's network, or MONAI's in AutoSpine's loop."""
+    # The least multiple of 32 that holds a case and leaves MONAI's deepest level more than one voxel.
+    wishes = Overrides(networks=(MONAI,), patch_size=(64, 64, 32)) if peer == "monai" else Overrides()
+    plan = pipeline.plan(location, device=CPU, overrides=wishes)
+    chosen = plan.configurations[0]
+    pipeline.preprocess(location, chosen)
+    pipeline.train(location, chosen.name, "full", Settings(seed=seed), minutes=minutes)
+    model = location.results / chosen.name
+    predictions = model / "predictions"
+    pipeline.predict(open_model(model), location.raw / "imagesTs", predictions, device=CPU)
+    network = open_model(model).networks()[0]
+    rows = (model / "fold_full" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return score(
+        location,
+        predictions,
+        peer=peer,
+        seed=seed,
+        minutes=minutes,
+        steps=json.loads(rows[-1])["step"],
+        patch=chosen.patch_size,
+        spacing_mm=chosen.spacing_mm,
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+
+
+def offer_monai(work: Path) -> None:
+    """MONAI's SwinUNETR as a network of another distribution, found by its entry point."""
+    site = work / "monai_network"
+    facts = site / "monai_network-1.0.dist-info"
+    facts.mkdir(parents=True, exist_ok=True)
+    (facts / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: monai-network\nVersion: 1.0\n", encoding="utf-8"
+    )
+    (facts / "entry_points.txt").write_text(
+        f"[autospine.networks]\n{MONAI} = monai_network:make\n", encoding="utf-8"
+    )
+    (site / "monai_network.py").write_text(
+        "import torch\n"
+        "from monai.networks.nets import SwinUNETR\n\n\n"
+        "def make(in_channels, out_channels, spacing_mm, patch_size):\n"
+        "    device = torch.get_default_device()\n"
+        "    with torch.device('cpu'):  # it reads numbers, which the meta device has not\n"
+        "        network = SwinUNETR(in_channels=in_channels, out_channels=out_channels, feature_size=24)\n"
+        "    network.divisor = (32, 32, 32)\n"
+        "    return network.to(device)\n",
+        encoding="utf-8",
+    )
+    sys.path.insert(0, str(site))
+
+
+def train_nnunet(location: DatasetLocation, work: Path, seed: int, minutes: float, peer: str) -> Run:
+    """nnU-Net v2's plain U-Net."""
+    _copy_for_nnunet(location, work / "nnunet" / "raw" / DATASET)
+    for kind in ("raw", "preprocessed", "results"):
+        folder = work / "nnunet" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{kind}"] = str(folder)
+    os.environ["nnUNet_n_proc_DA"] = "1"  # noqa: SIM112 (nnU-Net's spelling)
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+
+    number, name = int(DATASET[7:10]), f"{peer}Plans"
+    coarse = pipeline.plan(location, device=CPU).configurations[0].spacing_mm
+    api.extract_fingerprints([number], num_processes=2, clean=False)
+    api.plan_experiments(
+        [number],
+        overwrite_target_spacing=coarse if peer == "nnunet_coarse" else None,
+        overwrite_plans_name=name,
+    )
+    api.preprocess([number], name, ("3d_fullres",), num_processes=(1,))
+    preprocessed = work / "nnunet" / "preprocessed" / DATASET
+    trainer = _timed_trainer(preprocessed, name, seed, minutes)
+    predictions = work / "nnunet" / f"{peer}_{seed}_predictions"
+    _predict_with_nnunet(trainer, work / "nnunet" / "raw" / DATASET / "imagesTs", predictions)
+    return score(
+        location,
+        predictions,
+        peer=peer,
+        seed=seed,
+        minutes=minutes,
+        steps=trainer.steps,
+        patch=tuple(trainer.configuration_manager.patch_size),
+        spacing_mm=tuple(float(d) for d in trainer.configuration_manager.spacing),
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
+    )
+
+
+def _copy_for_nnunet(location: DatasetLocation, folder: Path) -> None:
+    """The same dataset, every file in one orientation."""
+    import SimpleITK as sitk
+
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for path in sorted((location.raw / part).glob("*.nii.gz")):
+            if not (folder / part / path.name).is_file():
+                sitk.WriteImage(
+                    sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS"), str(folder / part / path.name)
+                )
+    text = (location.raw / "dataset.json").read_text(encoding="utf-8")
+    (folder / "dataset.json").write_text(text, encoding="utf-8")
+
+
+def _timed_trainer(preprocessed: Path, plans_name: str, seed: int, minutes: float) -> Any:
+    """nnU-Net's trainer, after training for that time with its schedule fitted to it, without validation."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    torch.manual_seed(seed)
+    plans = json.loads((preprocessed / f"{plans_name}.json").read_text(encoding="utf-8"))
+    description = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
+    # The constructor takes this key out of the plans.
+    trainer = nnUNetTrainer({**plans, "continue_training": False}, "3d_fullres", "all", description, CPU)
+    trainer.initialize()
+    trainer.on_train_start()
+    trainer.network.train()
+    trainer.steps = 0
+    began = time.monotonic()
+    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = trainer.initial_lr * (1 - progress) ** 0.9
+        trainer.train_step(next(trainer.dataloader_train))
+        trainer.steps += 1
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
+        if hasattr(loader, "_finish"):
+            loader._finish()
+    return trainer
+
+
+def _predict_with_nnunet(trainer: Any, images: Path, output: Path) -> None:
+    """Without mirroring, which costs eight passes and which AutoSpine does without too."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    output.mkdir(parents=True, exist_ok=True)
+    predictor = nnUNetPredictor(
+        use_mirroring=False, perform_everything_on_device=False, device=CPU, allow_tqdm=False
+    )
+    trainer.set_deep_supervision_enabled(False)
+    predictor.manual_initialization(
+        trainer.network.eval(),
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        [trainer.network.state_dict()],
+        trainer.dataset_json,
+        "nnUNetTrainer",
+        None,
+    )
+    cases = [[str(path)] for path in sorted(images.glob("*.nii.gz"))]
+    names = [str(output / Path(files[0]).name.replace("_0000.nii.gz", "")) for files in cases]
+    predictor.predict_from_files_sequential(cases, names)
+
+
+def run_one(work: Path, peer: str, seed: int, minutes: float) -> Run:
+    """Prepare, train, predict and score, in this process."""
+    torch.set_num_threads(2)
+    offer_monai(work)
+    # A workspace each: a second training of a configuration would go on with the first.
+    own = work / f"{peer}_{seed}"
+    own.mkdir(parents=True, exist_ok=True)
+    if not (own / "raw").exists():
+        (own / "raw").symlink_to(work / "raw", target_is_directory=True)
+    location = Workspace.locate(own).find_dataset(DATASET)
+    pipeline.fingerprint(location)
+    if peer.startswith("nnunet"):
+        return train_nnunet(location, work, seed, minutes, peer)
+    return train_autospine(location, seed, minutes, peer)
+
+
+def measured(work: Path, peer: str, seed: int, minutes: float) -> Run:
+    """The run, made in a process of its own unless it is there."""
+    path = work / f"{peer}_{seed}_{minutes:g}min.json"
+    if not path.is_file():
+        subprocess.run(
+            [
+                sys.executable,
+                __file__,
+                "--work",
+                str(work),
+                "--minutes",
+                f"{minutes}",
+                "--one",
+                peer,
+                f"{seed}",
+            ],
+            check=True,
+            stdout=sys.stderr,
+        )
+    return Run(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def table(runs: list[Run]) -> str:
+    """The runs as Markdown."""
+    rows = [
+        "| | seed | voxel mm | patch | parameters | steps | memory | Dice | CT | MR | "
+        + " | ".join(runs[0].by_class)
+        + " |",
+        "|---|" + "---|" * (9 + len(runs[0].by_class)),
+    ]
+    for run in runs:
+        cells = [
+            run.peer,
+            run.seed,
+            " × ".join(f"{d:.2f}" for d in run.spacing_mm),
+            " × ".join(map(str, run.patch)),
+            f"{run.parameters / 1e6:.1f} M",
+            run.steps,
+            f"{run.peak_gb:.1f} GB",
+            f"**{run.dice:.3f}**",
+            *(f"{run.by_modality[name]:.3f}" for name in ("CT", "MR")),
+            *(f"{dice:.3f}" for dice in run.by_class.values()),
+        ]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "nnunetv2", "monai"))
+    minutes = runs[0].minutes
+    return "\n".join(
+        [f"{date.today()}, {processor()}, 2 threads, {minutes:g} minutes each; {versions}.", "", *rows]
+    )
+
+
+def figures(runs: list[Run]) -> dict[str, float | None]:
+    """Mean Dice over seeds; nnU-Net's is that of the better of its two plans."""
+    means = {
+        peer: statistics.mean(run.dice for run in runs if run.peer == peer)
+        for peer in dict.fromkeys(run.peer for run in runs)
+    }
+    nnunet = [dice for peer, dice in means.items() if peer.startswith("nnunet")]
+    return {
+        "dice_autospine": round(means["autospine"], 4) if "autospine" in means else None,
+        "dice_nnunet": round(max(nnunet), 4) if nnunet else None,
+        "dice_monai": round(means["monai"], 4) if "monai" in means else None,
+    }
+
+
+def main() -> None:
+    """Run what is missing, write the table, print the figures of merit as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/bench-training"))
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="AutoSpine's; peers take the first"
+    )
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--one", nargs=2, metavar=("PEER", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    work = options.work.resolve()
+    if options.one:
+        peer, seed = options.one[0], int(options.one[1])
+        run = run_one(work, peer, seed, options.minutes)
+        path = work / f"{peer}_{seed}_{options.minutes:g}min.json"
+        path.write_text(json.dumps(asdict(run), indent=2), encoding="utf-8")
+        return
+    prepare(work)
+    runs = [
+        measured(work, peer, seed, options.minutes)
+        for peer in options.peers
+        for seed in (options.seeds if peer == "autospine" else options.seeds[:1])
+    ]
+    if options.write:
+        write(options.write, table(runs))
+    print(json.dumps(figures(runs)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
