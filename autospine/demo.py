@@ -95,7 +95,7 @@ def run_demo(
     pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
     model = location.results / plan.configurations[0].name
     predictions = folder / "predictions"
-    pipeline.predict(open_model(model), location.raw / "imagesTs", predictions, device=device)
+    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, device=device)
     evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     write_evaluation(evaluation, folder)
     montage = folder / "montage.png"

@@ -16,6 +16,9 @@ from autospine.serialization import read_json, write_json
 
 logger = get_logger(__name__)
 
+VALIDATION = "validation"
+"""Folder of held-out predictions, in that of a fold."""
+
 CROSS_VALIDATION = "cross_validation.json"
 FORMAT_VERSION = 2
 

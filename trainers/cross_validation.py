@@ -29,7 +29,7 @@ from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import write_json
-from autospine.validation import HeldOut, score_held_out
+from autospine.validation import VALIDATION, HeldOut, score_held_out
 from trainers.fold import FoldTrainer, identity, other_start
 from trainers.lock import locked
 from trainers.record import last_row, summary
@@ -38,8 +38,6 @@ from trainers.settings import Settings
 logger = get_logger(__name__)
 
 T = TypeVar("T")
-
-VALIDATION = "validation"
 
 WATCH_SECONDS = 1.0
 """Time between two looks at the folds' records."""

@@ -76,6 +76,11 @@ def last_row(folder: Path) -> dict[str, Any] | None:
     return rows[-1] if rows else None
 
 
+def seconds_trained(folder: Path) -> float:
+    """How long a fold was trained, by its metrics.jsonl."""
+    return sum(float(row["seconds"]) for row in _read(folder / METRICS))
+
+
 def summary(row: dict[str, Any]) -> str:
     """A row in a few words, for the progress bar."""
     if row["loss"] is None:

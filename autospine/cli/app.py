@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = ("start", "prepare", "learn", "model", "apply", "other")
+COMMANDS = ("start", "prepare", "learn", "model", "compare", "apply", "other")
 """Modules of this package whose import registers commands, in the order of the help text."""
 
 INTERRUPTED, TERMINATED = 130, 143

@@ -17,19 +17,25 @@ def predict(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
     model: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--model", "-m", help="Model folder; by default the one completed last.", show_default=False
+            "--model",
+            "-m",
+            help="Model folder; repeated, the models predict together; by default the best of "
+            "`autospine compare`, else the one completed last.",
+            show_default=False,
         ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", "-d", help="Take the last model of this dataset.", show_default=False),
+        typer.Option(
+            "--dataset", "-d", help="Take the best, else the last model of this dataset.", show_default=False
+        ),
     ] = None,
     configuration: Annotated[
         str | None,
         typer.Option(
-            "--configuration", "-c", help="Take the model of this configuration.", show_default=False
+            "--configuration", "-c", help="Take the last model of this configuration.", show_default=False
         ),
     ] = None,
     fold: Annotated[
@@ -60,10 +66,13 @@ def predict(
     from autospine.inference import open_model
     from autospine.workspace import Workspace
 
-    folder = model or Workspace.locate(workspace).last_model(dataset, configuration)
-    opened = open_model(folder)
+    folders, reason = tuple(model or ()), "as asked for"
+    if not folders:
+        folders, reason = pipeline.choose_models(Workspace.locate(workspace), dataset, configuration)
+    opened = [open_model(folder) for folder in folders]
     fold = None if fold == ["all"] else fold
-    say(f"model: {folder}, folds {', '.join(fold or opened.ensemble)}")
+    for one in opened:
+        say(f"model: {one.path}, folds {', '.join(fold or one.ensemble)} ({reason})")
     result = pipeline.predict(
         opened,
         inputs,

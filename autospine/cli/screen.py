@@ -10,6 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from autospine.evaluation import Evaluation
     from autospine.fingerprint import Fingerprint, Summary
+    from autospine.pipeline import Best
     from autospine.plan import Plan
 
 
@@ -179,6 +180,28 @@ def _table(*columns: str) -> Table:
         words = long or name in ("case", "modality", "class")
         table.add_column(name, justify="left" if words else "right", no_wrap=not long, overflow="fold")
     return table
+
+
+def show_comparison(best: "Best") -> None:
+    """Models and ensembles, the best first, with what they cost."""
+    modalities = sorted({name for one in best.candidates for name in one.modality_dice})
+    # With one modality its column would repeat the total.
+    modalities = modalities if len(modalities) > 1 else []
+    title = f"{best.dataset}, Dice of {best.n_cases} held-out cases"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for column in ("Dice", "cleaned", *modalities, "minutes", "M weights", "GiB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in best.candidates:
+        dice = (one.dice, one.cleaned_dice, *(one.modality_dice.get(name) for name in modalities))
+        table.add_row(
+            escape(one.name),
+            *("–" if value is None else f"{value:.3f}" for value in dice),
+            f"{one.minutes:.1f}",
+            f"{one.parameters / 1e6:.2f}",
+            f"{one.memory_bytes / GIB:.2f}",
+        )
+    _console().print(table)
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

@@ -3,16 +3,21 @@
 from autospine.pipeline.datasets import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
 from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
 from autospine.pipeline.prediction import Predicted, evaluate, predict
+from autospine.pipeline.selection import BEST, Best, choose_models, compare
 from autospine.pipeline.training import choose_folds, folds_at_once, preprocess, train
 from autospine.pipeline.weights import import_weights
 
 __all__ = [
+    "BEST",
     "FINGERPRINT",
     "FOLDS_FILE",
     "PLAN",
+    "Best",
     "Predicted",
     "check",
     "choose_folds",
+    "choose_models",
+    "compare",
     "compare_budgets",
     "evaluate",
     "fingerprint",

@@ -10,10 +10,11 @@ from autospine.dataset import Case, case_modality, find_inputs, known_cases, loa
 from autospine.errors import AutospineError, DatasetError, EvaluationError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.images import read_volume, write_labels
-from autospine.inference import ModelFolder, Predictor
+from autospine.inference import JointPredictor, ModelFolder, Predictor
 from autospine.log import get_logger
 from autospine.network import prepare_memory
-from autospine.postprocessing import Postprocessing, read_postprocessing
+from autospine.pipeline.ensembles import find_cleanup, joint_predictor
+from autospine.postprocessing import Postprocessing
 
 logger = get_logger(__name__)
 
@@ -28,7 +29,7 @@ class Predicted:
 
 
 def predict(
-    model: ModelFolder,
+    models: Sequence[ModelFolder],
     inputs: Path,
     output: Path,
     *,
@@ -37,41 +38,38 @@ def predict(
     overwrite: bool = True,
     postprocess: bool = True,
 ) -> Predicted:
-    """Predict cases with the ensemble of a model's folds, each onto its own grid.
+    """Predict cases with the ensemble of a model's folds, or of several models', each onto its own grid.
 
     A case that fails is reported and the others go on.
 
     Args:
-        model: an opened model folder.
+        models: at least one opened model folder; several have the same labels and channels.
         inputs: an image, a folder of images or DICOM.
         output: folder for `CASE.ext`; made if absent.
         device: where the networks run.
-        folds: which networks; by default every complete one.
+        folds: which networks of each; by default every complete one.
         overwrite: whether cases that are there already are predicted again.
-        postprocess: whether label maps are cleaned as the model's postprocessing.json says.
+        postprocess: whether label maps are cleaned as cross-validation has found to help.
 
     Raises:
         WorkspaceError: if `output` is a file.
+        ModelError: if a fold is missing, or the models do not fit together.
         DatasetError: if there is nothing to predict.
     """
+    plan = models[0].plan
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
-    cases = find_inputs(inputs, model.plan.channels)
+    cases = find_inputs(inputs, plan.channels)
     _spare_inputs(cases, output)
     output.mkdir(parents=True, exist_ok=True)
-    cleanup = read_postprocessing(model.path) if postprocess else None
+    cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
     prepare_memory(device)
-    predictor = Predictor(
-        plan=model.plan,
-        configuration=model.configuration,
-        networks=model.networks(folds),
-        device=device,
-    )
+    predictor = joint_predictor(models, device, folds)
     written, failed = [], {}
     for index, case in enumerate(cases, start=1):
-        target = output / f"{case.name}{model.plan.file_ending}"
+        target = output / f"{case.name}{plan.file_ending}"
         if target.is_file() and not overwrite:
             logger.info("%s is there already", target)
             written.append(target)
@@ -100,7 +98,11 @@ def _spare_inputs(cases: Sequence[Case], output: Path) -> None:
 
 
 def _predict_case(
-    predictor: Predictor, cleanup: Postprocessing | None, case: Case, target: Path, description: str
+    predictor: Predictor | JointPredictor,
+    cleanup: Postprocessing | None,
+    case: Case,
+    target: Path,
+    description: str,
 ) -> None:
     volume = read_volume(case.images)
     for note in volume.notes:

@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import checkpoints
@@ -17,11 +17,15 @@ import SimpleITK as sitk
 import torch
 
 from autospine.cli import main
+from autospine.dataset import load_dataset
 from autospine.images import read_volume
+from autospine.inference import JointPredictor, Predictor, open_model
 from autospine.network.weights import load_imported
 from autospine.phantom import PhantomSettings, write_dataset
+from autospine.pipeline import Best
 from autospine.plan import Plan
-from autospine.serialization import read_json
+from autospine.serialization import read_json, write_json
+from autospine.validation import read_cross_validation
 from trainers.learner import Learner
 
 NAME = "Dataset001_Tiny"
@@ -370,6 +374,168 @@ def test_the_schedule_fits_the_time_given(place):
     assert said.code == 0, said.err
     rows = (place.results / "fold_0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(rows[-1])["progress"] == 1.0
+
+
+# Several models.
+
+PAIR = ("fullres", "fullres_unet3d")
+
+
+@pytest.fixture(scope="module")
+def compared(trained, tmp_path_factory) -> Place:
+    """A workspace with two models, compared."""
+    root = tmp_path_factory.mktemp("compared") / "workspace"
+    shutil.copytree(trained.root, root)
+    place = Place(root)
+    wishes = ("--network", "adaptive_swin_unetr", "--network", "unet3d")
+    for words in (
+        ("plan", "-d", "1", *SMALL, *wishes),
+        ("train", PAIR[1], *SHORT),
+        ("compare", "-d", "1"),
+    ):
+        said = place.run(*words)
+        assert said.code == 0, said.err
+    (root / "said.txt").write_text(said.out, encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def spoilt_pair(compared, tmp_path) -> Place:
+    """A copy of the workspace with two models."""
+    shutil.copytree(compared.root, tmp_path / "pair")
+    return Place(tmp_path / "pair")
+
+
+def test_models_and_their_ensemble_are_compared_on_the_same_cases(compared):
+    best = read_json(compared.results.parent / "best.json", Best)
+    assert {one.members for one in best.candidates} == {(PAIR[0],), (PAIR[1],), PAIR}
+    dice = [one.dice for one in best.candidates]
+    assert dice == sorted(dice, reverse=True)
+    assert best.members == best.candidates[0].members
+    assert best.n_cases == 5
+    by_members = {one.members: one for one in best.candidates}
+    one, two, both = by_members[PAIR[:1]], by_members[PAIR[1:]], by_members[PAIR]
+    assert both.parameters == one.parameters + two.parameters
+    assert both.minutes == pytest.approx(one.minutes + two.minutes, abs=0.01)
+    assert set(both.modality_dice) == {"CT", "MR"}
+    said = (compared.root / "said.txt").read_text(encoding="utf-8")
+    assert "fullres + fullres_unet3d" in said
+    assert f"next: {best.command}" in said
+    assert best.command.startswith("autospine predict -i IMAGES -o OUTPUT -m results/")
+
+
+def test_an_ensemble_is_validated_by_the_networks_that_have_not_seen_the_case(compared):
+    folds = read_cross_validation(compared.results).folds
+    ensemble = compared.results.parent / "ensembles" / "+".join(PAIR)
+    case = folds["2"][0]
+    models = [open_model(compared.results.parent / name) for name in PAIR]
+    predictors = [
+        Predictor(
+            plan=model.plan,
+            configuration=model.configuration,
+            networks=model.networks(["2"]),
+            device=torch.device("cpu"),
+        )
+        for model in models
+    ]
+    known = {c.name: c for c in load_dataset(compared.raw).cases}[case]
+    expected = JointPredictor(predictors=predictors).predict(read_volume(known.images), known.modality)
+    written = read_volume(ensemble / "fold_2" / "validation" / f"{case}.nii.gz")
+    np.testing.assert_array_equal(written.array[0], expected)
+    scores = json.loads((ensemble / "cross_validation.json").read_text(encoding="utf-8"))
+    assert len(scores["cases"]) == 5
+
+
+def test_comparing_again_keeps_what_the_ensemble_has_predicted(compared):
+    before = compared.state()
+    assert compared.run("compare", "-d", "1").code == 0
+    changed = {path.name for path, state in compared.state().items() if before.get(path) != state}
+    assert changed == {"best.json", "cross_validation.json", "postprocessing.json"}
+
+
+def test_prediction_takes_the_best(spoilt_pair):
+    path = spoilt_pair.results.parent / "best.json"
+    best = read_json(path, Best)
+    write_json(path, replace(best, members=PAIR))
+    inputs = ("predict", "-i", spoilt_pair.raw / "imagesTs", "-o")
+    said = spoilt_pair.run(*inputs, "by_itself")
+    assert said.code == 0, said.err
+    assert said.out.count("the best in results") == 2
+    folders = [word for name in PAIR[::-1] for word in ("-m", f"results/{NAME}/{name}")]
+    assert spoilt_pair.run(*inputs, "named", *folders).code == 0
+    one = spoilt_pair.run(*inputs, "single", "-c", PAIR[1])
+    assert "the one completed last" in one.out
+    for path in (spoilt_pair.root / "named").glob("*.nii.gz"):
+        named, by_itself = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(spoilt_pair.root / folder / path.name)))
+            for folder in ("named", "by_itself")
+        )
+        np.testing.assert_array_equal(named, by_itself)
+
+
+def test_an_ensemble_of_networks_trained_since_is_predicted_anew(spoilt_pair):
+    fold = spoilt_pair.results / "fold_0" / "model.safetensors"
+    shutil.copy(spoilt_pair.results / "fold_1" / "model.safetensors", fold)
+    inputs = ("-i", spoilt_pair.raw / "imagesTs", "-o", "new")
+    said = spoilt_pair.run("predict", *inputs)
+    assert "run `autospine compare -d Dataset001_Tiny` again" in said.out
+    folders = [word for name in PAIR for word in ("-m", f"results/{NAME}/{name}")]
+    said = spoilt_pair.run("predict", *inputs, *folders)
+    assert "not compared together as they are now" in said.err
+    before = spoilt_pair.state()
+    assert spoilt_pair.run("compare", "-d", "1").code == 0
+    after = spoilt_pair.state()
+    again = [path for path in after if path.match("ensembles/*/fold_*/validation/*")]
+    assert len(again) == 5
+    assert all(after[path] != before[path] for path in again)
+
+
+def test_models_alone_are_compared_without_predicting(spoilt_pair):
+    shutil.rmtree(spoilt_pair.results.parent / "ensembles")
+    assert spoilt_pair.run("compare", "-d", "1", "--no-ensembles").code == 0
+    assert not (spoilt_pair.results.parent / "ensembles").exists()
+    assert spoilt_pair.run("compare", "-d", "1", "-c", PAIR[1]).code == 0
+    assert read_json(spoilt_pair.results.parent / "best.json", Best).members == PAIR[1:]
+
+
+def test_models_that_cannot_be_compared(spoilt_pair):
+    results = spoilt_pair.results.parent
+    expect_refusal(
+        spoilt_pair, "compare", "-d", "1", "-c", "nothing", says=("not nothing", "autospine train")
+    )
+    scores = results / PAIR[1] / "cross_validation.json"
+    text = scores.read_text(encoding="utf-8")
+    described = json.loads(text)
+    described["folds"]["0"]["cases"], described["folds"]["1"]["cases"] = (
+        described["folds"]["1"]["cases"],
+        described["folds"]["0"]["cases"],
+    )
+    scores.write_text(json.dumps(described))
+    expect_refusal(spoilt_pair, "compare", "-d", "1", says=("same folds", "-c"))
+    del described["folds"]["0"]
+    scores.write_text(json.dumps(described))
+    expect_refusal(spoilt_pair, "compare", "-d", "1", "-c", PAIR[1], says=("all 5 cases", PAIR[1]))
+    said = spoilt_pair.run("compare", "-d", "1")
+    assert f"left out: {PAIR[1]}" in said.err
+    scores.write_text(text)
+    plan = results / PAIR[1] / "plan.json"
+    plan.write_text(plan.read_text(encoding="utf-8").replace('"disc"', '"disk"'), encoding="utf-8")
+    expect_refusal(spoilt_pair, "compare", "-d", "1", says=("same labels", "-c"))
+    folders = [word for name in PAIR for word in ("-m", results / name)]
+    inputs = ("-i", spoilt_pair.raw / "imagesTs", "-o", "new")
+    expect_refusal(spoilt_pair, "predict", *inputs, *folders, says=("predict together", "disk"))
+
+
+def test_a_best_model_that_is_gone_is_missed(spoilt_pair):
+    path = spoilt_pair.results.parent / "best.json"
+    write_json(path, replace(read_json(path, Best), members=PAIR))
+    shutil.rmtree(spoilt_pair.results.parent / PAIR[1])
+    inputs = ("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new")
+    expect_refusal(spoilt_pair, *inputs, says=(PAIR[1], "autospine compare"))
+
+
+def test_nothing_to_compare(place):
+    expect_refusal(place, "compare", "-d", "1", says=("found none", "autospine train"))
 
 
 # Bad input: a clear sentence, exit code 1, nothing half-written.

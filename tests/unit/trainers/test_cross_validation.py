@@ -15,8 +15,8 @@ from autospine.labels import parse_labels
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
-from autospine.validation import CROSS_VALIDATION, HeldOut, read_cross_validation, score_held_out
-from trainers.cross_validation import VALIDATION, Task, deal_rounds, train_folds
+from autospine.validation import CROSS_VALIDATION, VALIDATION, HeldOut, read_cross_validation, score_held_out
+from trainers.cross_validation import Task, deal_rounds, train_folds
 from trainers.settings import Settings
 
 NAMES = ("a", "b", "c")

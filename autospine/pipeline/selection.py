@@ -1,0 +1,258 @@
+"""Which model, or which two together, segment a dataset best: `best.json`."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from autospine.dataset import Dataset, load_dataset
+from autospine.errors import FormatError, ModelError
+from autospine.inference import WEIGHTS, ModelFolder, open_model
+from autospine.log import get_logger
+from autospine.network import prepare_memory
+from autospine.network.build import build_network
+from autospine.pipeline.ensembles import validate_ensemble
+from autospine.serialization import read_json, write_json
+from autospine.validation import CROSS_VALIDATION, CrossValidation, read_cross_validation
+from autospine.workspace import DatasetLocation, Workspace
+from trainers.record import seconds_trained
+
+logger = get_logger(__name__)
+
+BEST = "best.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A model or an ensemble of two, and what is known of it."""
+
+    members: tuple[str, ...]
+    """Names of the model folders."""
+
+    dice: float | None
+    """Of the held-out cases, mean over classes of the mean over cases."""
+
+    cleaned_dice: float | None
+    """The same after the cleanup that the other folds choose."""
+
+    modality_dice: dict[str, float | None]
+    """Dice of each modality's cases."""
+
+    minutes: float
+    """Time of training, all folds together."""
+
+    parameters: int
+    """Weights of one fold's networks."""
+
+    memory_bytes: int
+    """Estimated peak of a training step, of the larger model."""
+
+    @property
+    def name(self) -> str:
+        """The members, joined."""
+        return " + ".join(self.members)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """`best.json`: what was compared on the same held-out cases."""
+
+    format_version: int
+    dataset: str
+    n_cases: int
+    """Held-out cases, the same for all."""
+
+    members: tuple[str, ...]
+    """Model folders that predict together, beside this file."""
+
+    command: str
+    """Predicts with them, from where the comparison was made."""
+
+    candidates: tuple[Candidate, ...]
+    """Best first."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(
+                f"expected {BEST} of format_version {FORMAT_VERSION}, found {self.format_version}; "
+                f"run `autospine compare -d {self.dataset}` again"
+            )
+
+
+class Choice(NamedTuple):
+    """Models to predict with, and why these."""
+
+    folders: tuple[Path, ...]
+    reason: str
+
+
+class _Finished(NamedTuple):
+    model: ModelFolder
+    scores: CrossValidation
+
+
+def compare(
+    location: DatasetLocation, *, device: torch.device, names: Sequence[str] = (), ensembles: bool = True
+) -> Best:
+    """Compare a dataset's models by their held-out cases, and every two of them together.
+
+    Args:
+        location: of the dataset.
+        device: where the networks of ensembles run.
+        names: configurations; by default every one whose cross-validation is complete.
+        ensembles: whether two models together are tried; their networks predict every held-out case.
+
+    Returns:
+        What is written to `best.json`: the members with the largest mean Dice, the fewer where it is equal.
+
+    Raises:
+        ModelError: if no model is finished, or they have other labels or were validated on other cases.
+    """
+    dataset = load_dataset(location.raw)
+    finished = _finished_models(location, dataset, names)
+    _check_alike(finished)
+    candidates = [_single(one) for one in finished]
+    if ensembles and len(finished) > 1:
+        prepare_memory(device)
+        for pair in combinations(finished, 2):
+            candidates.append(_ensemble(pair, dataset, device))
+    ranked = sorted(candidates, key=lambda c: (-(c.dice or 0.0), len(c.members), c.members))
+    folders = [location.results / name for name in ranked[0].members]
+    best = Best(
+        format_version=FORMAT_VERSION,
+        dataset=location.name,
+        n_cases=sum(len(cases) for cases in finished[0].scores.folds.values()),
+        members=ranked[0].members,
+        command=shlex.join(
+            ["autospine", "predict", "-i", "IMAGES", "-o", "OUTPUT"]
+            + [word for folder in folders for word in ("-m", str(folder))]
+        ),
+        candidates=tuple(ranked),
+    )
+    write_json(location.results / BEST, best)
+    return best
+
+
+def choose_models(workspace: Workspace, dataset: str | None, configuration: str | None) -> Choice:
+    """The models to predict with where none is named: the best of a comparison, else the last completed.
+
+    Args:
+        workspace: where to look.
+        dataset: only models of this one; by default that of the model completed last.
+        configuration: this one, whatever a comparison says.
+
+    Raises:
+        WorkspaceError: if there is no model.
+        ModelError: if a member of the best is gone.
+        FormatError: if `best.json` is damaged.
+    """
+    last = workspace.last_model(dataset, configuration)
+    path = last.parent / BEST
+    if configuration is not None or not path.is_file():
+        return Choice((last,), "the one completed last")
+    folders = tuple(last.parent / name for name in read_json(path, Best).members)
+    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ModelError(
+            f"expected the models that {path} names, found none at {', '.join(gone)}; "
+            f"run `autospine compare -d {last.parent.name}` again, or name a model with -m"
+        )
+    written = path.stat().st_mtime
+    if any(weights.stat().st_mtime > written for weights in last.parent.glob(f"*/fold_*/{WEIGHTS}")):
+        again = f"run `autospine compare -d {last.parent.name}` again"
+        return Choice(folders, f"the best in {path}; models were trained since, {again}")
+    return Choice(folders, f"the best in {path}")
+
+
+def _finished_models(
+    location: DatasetLocation, dataset: Dataset, names: Sequence[str]
+) -> tuple[_Finished, ...]:
+    wanted = {case.name for case in dataset.cases}
+    there = sorted({path.parents[1] for path in location.results.glob(f"*/fold_*/{WEIGHTS}")})
+    unknown = sorted(set(names) - {folder.name for folder in there})
+    finished, unfinished = [], []
+    for folder in there:
+        if names and folder.name not in names:
+            continue
+        scores = read_cross_validation(folder) if (folder / CROSS_VALIDATION).is_file() else None
+        held_out = set() if scores is None else {case for fold in scores.folds.values() for case in fold}
+        if scores is None or not wanted <= held_out:
+            unfinished.append(folder.name)
+        else:
+            finished.append(_Finished(open_model(folder), scores))
+    if unknown or not finished or (names and unfinished):
+        found = ", ".join(one.model.path.name for one in finished) or "none"
+        missing = ", ".join((*unknown, *unfinished)) or "any"
+        raise ModelError(
+            f"expected models in {location.results} that were validated on all {len(wanted)} cases, found "
+            f"{found} but not {missing}; run `autospine train CONFIGURATION --fold all` for them first"
+        )
+    if unfinished:
+        logger.info("not validated on every case, left out: %s", ", ".join(unfinished))
+    return tuple(finished)
+
+
+def _check_alike(finished: Sequence[_Finished]) -> None:
+    """Raise unless all models have the labels, the channels and the split of the first."""
+    first = finished[0]
+    for other in finished[1:]:
+        names = f"{first.model.path.name} and {other.model.path.name}"
+        only = "compare those that belong together with -c"
+        if (first.model.plan.labels, first.model.plan.channels) != (
+            other.model.plan.labels,
+            other.model.plan.channels,
+        ):
+            raise ModelError(
+                f"expected models of the same labels and channels, found others in {names}; {only}"
+            )
+        if first.scores.folds != other.scores.folds:
+            raise ModelError(f"expected models validated on the same folds, found others in {names}; {only}")
+
+
+def _single(one: _Finished) -> Candidate:
+    model = one.model
+    with torch.device("meta"):
+        network = build_network(model.plan, model.configuration)
+    seconds = sum(seconds_trained(model.path / f"fold_{fold}") for fold in one.scores.folds)
+    return _candidate(
+        (model.path.name,),
+        one.scores,
+        minutes=round(seconds / 60, 2),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        memory_bytes=model.configuration.memory_bytes,
+    )
+
+
+def _ensemble(pair: Sequence[_Finished], dataset: Dataset, device: torch.device) -> Candidate:
+    parts = [_single(one) for one in pair]
+    folder, _ = validate_ensemble([one.model for one in pair], pair[0].scores.folds, dataset, device)
+    return _candidate(
+        tuple(name for part in parts for name in part.members),
+        read_cross_validation(folder),
+        minutes=round(sum(part.minutes for part in parts), 2),
+        parameters=sum(part.parameters for part in parts),
+        memory_bytes=max(part.memory_bytes for part in parts),
+    )
+
+
+def _candidate(
+    members: tuple[str, ...],
+    scores: CrossValidation,
+    *,
+    minutes: float,
+    parameters: int,
+    memory_bytes: int,
+) -> Candidate:
+    return Candidate(
+        members=members,
+        dice=scores.dice,
+        cleaned_dice=scores.cleaned_dice,
+        modality_dice=dict(scores.by_modality),
+        minutes=minutes,
+        parameters=parameters,
+        memory_bytes=memory_bytes,
+    )
