@@ -28,6 +28,8 @@ from autospine.fingerprint import (
 from autospine.folds import _FoldsFile
 from autospine.geometry import Box
 from autospine.labels import LabelSpace
+from autospine.pipeline.ensembles import Members
+from autospine.pipeline.selection import Best, Candidate
 from autospine.plan import (
     AttentionPlan,
     Augmentation,
@@ -64,7 +66,7 @@ STORED_KINDS = (
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile),
-    *(Postprocessing, ClassCleanup, Cleanup),
+    *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members),
 )
 """Dataclasses that are written as JSON."""
 
