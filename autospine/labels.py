@@ -112,11 +112,15 @@ class LabelSpace:
         Raises:
             DatasetError: if an integer is not known to this label space.
         """
-        values = np.unique(labels)
-        unknown = [int(value) for value in values if int(value) not in self.known]
+        indices = np.empty(labels.shape, dtype=np.uint8)
+        unknown: set[int] = set()
+        for plane, out in zip(labels, indices, strict=True):  # positions in a table take eight bytes each
+            values = np.unique(plane)
+            unknown |= set(values.tolist()) - self.known
+            if not unknown:
+                out[...] = self._table(values)[np.searchsorted(values, plane)]
         if unknown:
-            raise DatasetError(f"expected labels among {sorted(self.known)}, found {unknown}")
-        indices: np.ndarray = self._table(values)[np.searchsorted(values, labels)]
+            raise DatasetError(f"expected labels among {sorted(self.known)}, found {sorted(unknown)}")
         return indices
 
     def decode(self, channels: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from autospine.plan import Normalisation
 from autospine.preprocessing.crop import content_box, mask_box, union
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
 from autospine.preprocessing.resample import (
+    BLOCK,
     Orders,
     image_orders,
     needed_rows,
@@ -121,9 +122,13 @@ class Preparation:
         return stored
 
     def whole(self) -> Prepared:
-        """The whole prepared image."""
+        """The whole prepared image, made block by block: little besides it is held in memory."""
+        image = np.empty((len(self.array), *self.shape), dtype=np.int16)
+        for start in range(0, self.shape[0], BLOCK):
+            rows = slice(start, min(start + BLOCK, self.shape[0]))
+            image[:, rows] = self.rows(rows)
         return Prepared(
-            image=self.rows(slice(0, self.shape[0])),
+            image=image,
             encoding=self.encoding,
             transform=self.transform,
             crop=self.crop,

@@ -161,19 +161,11 @@ def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s 
     if indices.shape == shape:
         return indices
     matrices = [_matrix(n, m, 1, _TIE) for n, m in zip(indices.shape, shape, strict=True)]
-    labels = torch.zeros(shape, dtype=torch.uint8)
-    best, rest = torch.zeros(shape), torch.ones(shape)
-    for index, box in bounding_boxes(indices).items():
-        inside = torch.from_numpy((indices[box] == index).astype(np.float32))
-        reached = tuple(_reached(matrix, span) for matrix, span in zip(matrices, box, strict=True))
-        for axis in (2, 1, 0):
-            inside = _product(matrices[axis][reached[axis], box[axis]], inside, axis)
-        rest[reached] -= inside
-        wins = inside > best[reached]
-        labels[reached] = torch.where(wins, index, labels[reached])
-        best[reached] = torch.where(wins, inside, best[reached])
-    labels[rest >= best] = 0
-    return labels.numpy()
+    boxes = bounding_boxes(indices)
+    labels = np.zeros(shape, dtype=np.uint8)
+    for rows, columns in _bands(matrices[0]):
+        _elect(indices[columns], boxes, columns, [matrices[0][rows, columns], *matrices[1:]], labels[rows])
+    return labels
 
 
 def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]:
@@ -184,6 +176,40 @@ def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]
     """
     found = ndimage.find_objects(indices)
     return {index: (box[0], box[1], box[2]) for index, box in enumerate(found, start=1) if box is not None}
+
+
+def _elect(
+    indices: LabelArray,
+    boxes: dict[int, tuple[slice, slice, slice]],
+    columns: slice,
+    matrices: list[Tensor],
+    out: UInt8[np.ndarray, "rows p l"],
+) -> None:
+    """Write the index with the largest indicator into a slab that is 0 so far.
+
+    Args:
+        indices: the part of the labels along S that the slab needs.
+        boxes: of every index in the whole volume.
+        columns: where that part lies in it.
+        matrices: of the three axes, the first for this part alone.
+        out: (rows, p, l).
+    """
+    labels = torch.from_numpy(out)
+    best, rest = torch.zeros(out.shape), torch.ones(out.shape)
+    for index, (s, p, left) in boxes.items():
+        start, stop = max(s.start, columns.start), min(s.stop, columns.stop)
+        if start >= stop:
+            continue
+        box = (slice(start - columns.start, stop - columns.start), p, left)
+        inside = torch.from_numpy((indices[box] == index).astype(np.float32))
+        reached = tuple(_reached(matrix, span) for matrix, span in zip(matrices, box, strict=True))
+        for axis in (2, 1, 0):
+            inside = _product(matrices[axis][reached[axis], box[axis]], inside, axis)
+        rest[reached] -= inside
+        wins = inside > best[reached]
+        labels[reached].masked_fill_(wins, index)
+        torch.maximum(best[reached], inside, out=best[reached])
+    labels.masked_fill_(rest >= best, 0)
 
 
 def _product(matrix: Tensor, volume: Tensor, axis: int) -> Tensor:

@@ -21,6 +21,7 @@ from autospine.geometry import Box
 from autospine.labels import IGNORE_INDEX
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding, Prepared
+from autospine.preprocessing.resample import bounding_boxes
 from autospine.serialization import read_json, write_json
 from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
 
@@ -232,7 +233,9 @@ def stored_key(folder: Path, name: str) -> str | None:
 
 def count_labels(labels: LabelArray) -> tuple[tuple[int, int], ...]:
     """(index, voxels) of every index present in a uint8 label array."""
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = np.zeros(256, dtype=np.int64)
+    for plane in labels:  # bincount makes eight bytes of each
+        counts += np.bincount(plane.ravel(), minlength=256)
     return tuple((int(index), int(counts[index])) for index in np.flatnonzero(counts))
 
 
@@ -242,17 +245,18 @@ def locate(labels: LabelArray, limit: int = LOCATIONS_PER_LABEL) -> Int32[np.nda
     Returns:
         Rows of (index, s, p, l), ordered by index.
     """
-    flat = labels.ravel()
-    found = np.flatnonzero(flat)
-    values = flat[found]
     rows = []
-    for index in np.flatnonzero(np.bincount(values, minlength=256)):
+    for index, box in bounding_boxes(labels).items():
         if index == IGNORE_INDEX:
             continue
-        voxels = found[values == index]
+        inside = labels[box] == index
+        voxels = np.flatnonzero(inside)
         if len(voxels) > limit:
-            voxels = np.sort(np.random.default_rng(int(index)).choice(voxels, limit, replace=False))
-        rows.append(np.column_stack([np.full(len(voxels), index), *np.unravel_index(voxels, labels.shape)]))
+            voxels = np.sort(np.random.default_rng(index).choice(voxels, limit, replace=False))
+        positions = [
+            found + span.start for found, span in zip(np.unravel_index(voxels, inside.shape), box, strict=True)
+        ]
+        rows.append(np.column_stack([np.full(len(voxels), index), *positions]))
     return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
 
 
