@@ -79,6 +79,25 @@ class Augmentation:
     mirror_pairs: tuple[tuple[int, int], ...]
     """Stored label indices that change places in a left/right flip."""
 
+    # Off where a plan does not mention them, so that older plans still mean what they meant.
+    bias_probability: float = 0.0
+    """Share of MR patches that are multiplied by a smooth field."""
+
+    bias_std: float = 0.0
+    """Standard deviation of that field's logarithm at its control points."""
+
+    metal_probability: float = 0.0
+    """Share of CT patches that show metal with streaks; those without a structure stay as they are."""
+
+    metal_hu: float = 0.0
+    """What the strongest streaks add or take away, in HU."""
+
+    window_probability: float = 0.0
+    """Share of CT patches that are clipped at other bounds."""
+
+    window_shift: float = 0.0
+    """Largest shift of either bound, as a share of the clipping range."""
+
 
 Stages = tuple[bool, bool, bool, bool]
 

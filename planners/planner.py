@@ -278,6 +278,8 @@ class _Planning:
     def _augmentation(self, name: str) -> Augmentation:
         axes, pairs, reason = rules.mirroring(self.dataset.labels)
         self._note(f"{name}.mirror_axes", "".join("SPL"[axis] for axis in axes) or "none", reason)
+        artefacts, why = rules.artefacts({case.modality for case in self.fingerprint.cases})
+        self._note(f"{name}.artefacts", why, "the modalities of the dataset")
         plan = Augmentation(
             rotation_deg=(10.0, 10.0, 15.0),
             scale=(0.85, 1.18),
@@ -286,6 +288,7 @@ class _Planning:
             intensity_probability=0.15,
             mirror_axes=axes,
             mirror_pairs=pairs,
+            **artefacts,
         )
         for what, value, why in (
             ("rotation_deg", plan.rotation_deg, "how patients lie; most about the L axis, where spines bend"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autospine.data.artefacts import add_artefacts, windowed
 from autospine.data.augmentation import Intensities, Mirror
 from autospine.data.sampling import Sampler, patch_rng
 from autospine.data.spatial import cut, draw_deformation, warp
@@ -92,11 +93,13 @@ class PatchSource:
         strength = self._configuration.augmentation
         if self._mirror is None:
             return cut(case, start, size)
+        transform = windowed(case, strength, rng)
         if rng.random() < strength.spatial_probability:
             deformation = draw_deformation(rng, strength, size, spacing)
-            image, labels = warp(case, start, size, deformation, spacing)
+            image, labels = warp(case, start, size, deformation, spacing, transform)
         else:
-            image, labels = cut(case, start, size)
+            image, labels = cut(case, start, size, transform)
+        image = add_artefacts(image, labels, case, transform, strength, rng)
         return self._mirror(self._intensities(image, rng), labels, rng)
 
 

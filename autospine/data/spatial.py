@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from autospine.geometry import Box
 from autospine.plan import Augmentation
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing import IntensityTransform, StoredCase
 from autospine.types import ImageArray, LabelArray, Shape3, Vector3
 
 CONTROL_MM = 32.0
@@ -56,13 +56,16 @@ def draw_deformation(
     return Deformation(matrix=matrix, displacement=drawn * np.float32(strength.elastic_mm))
 
 
-def cut(case: StoredCase, start: Shape3, size: Shape3) -> tuple[ImageArray, LabelArray]:
+def cut(
+    case: StoredCase, start: Shape3, size: Shape3, transform: IntensityTransform | None = None
+) -> tuple[ImageArray, LabelArray]:
     """An exact part of a case.
 
     Args:
         case: where to cut.
         start: first voxel, possibly outside.
         size: voxels of the patch.
+        transform: to normalise with instead of the case's own.
 
     Returns:
         Normalised image (C, *size), outside the case as dark as the clipping range allows, and stored label
@@ -71,20 +74,26 @@ def cut(case: StoredCase, start: Shape3, size: Shape3) -> tuple[ImageArray, Labe
     first = [min(max(a, 0), end) for a, end in zip(start, case.shape, strict=True)]
     last = [min(max(a + n, 0), end) for a, n, end in zip(start, size, case.shape, strict=True)]
     box = _box(first, last)
+    transform = transform or case.record.transform
     if box.shape == size:
-        return case.image(box), case.labels(box)
+        return case.image(box, transform), case.labels(box)
     image = np.empty((case.record.channels, *size), dtype=np.float32)
-    image[:] = np.asarray(case.record.transform.background).reshape(-1, 1, 1, 1)
+    image[:] = np.asarray(transform.background).reshape(-1, 1, 1, 1)
     labels = np.zeros(size, dtype=np.uint8)
     if all(box.shape):
         s, p, left = (slice(b - a, e - a) for a, b, e in zip(start, first, last, strict=True))
-        image[:, s, p, left] = case.image(box)
+        image[:, s, p, left] = case.image(box, transform)
         labels[s, p, left] = case.labels(box)
     return image, labels
 
 
 def warp(
-    case: StoredCase, start: Shape3, size: Shape3, deformation: Deformation, spacing_mm: Vector3
+    case: StoredCase,
+    start: Shape3,
+    size: Shape3,
+    deformation: Deformation,
+    spacing_mm: Vector3,
+    transform: IntensityTransform | None = None,
 ) -> tuple[ImageArray, LabelArray]:
     """Like `cut`, seen through a deformation: linear for the image, nearest for the labels."""
     planes = _coordinates(start, size, deformation, spacing_mm)
@@ -95,7 +104,8 @@ def warp(
     box = _box(first, last)
     planes = [x - a for x, a in zip(planes, box.start, strict=True)]
     outside = any(a < 0 or b > n for (a, b), n in zip(extremes, case.shape, strict=True))
-    image = _linear(case.image(box), planes, case.record.transform.background)
+    transform = transform or case.record.transform
+    image = _linear(case.image(box, transform), planes, transform.background)
     return image, _nearest(case.labels(box), planes, outside)
 
 

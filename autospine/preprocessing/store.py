@@ -114,9 +114,14 @@ class StoredCase:
         located: dict[int, np.ndarray] = self._open["locations"]
         return located
 
-    def image(self, box: Box) -> ImageArray:
-        """A box of the normalised image, float32 (C, *box.shape); the box lies inside the case."""
-        return self.record.transform.apply(self.record.encoding.decode(self.stored(box)))
+    def image(self, box: Box, transform: IntensityTransform | None = None) -> ImageArray:
+        """A box of the normalised image, float32 (C, *box.shape); the box lies inside the case.
+
+        Args:
+            box: in voxels as stored.
+            transform: to normalise with instead of the case's own.
+        """
+        return (transform or self.record.transform).apply(self.record.encoding.decode(self.stored(box)))
 
     def stored(self, box: Box) -> Int16[np.ndarray, "C S P L"]:
         """A box of the image as stored; see `record.encoding`."""
@@ -254,7 +259,8 @@ def locate(labels: LabelArray, limit: int = LOCATIONS_PER_LABEL) -> Int32[np.nda
         if len(voxels) > limit:
             voxels = np.sort(np.random.default_rng(index).choice(voxels, limit, replace=False))
         positions = [
-            found + span.start for found, span in zip(np.unravel_index(voxels, inside.shape), box, strict=True)
+            found + span.start
+            for found, span in zip(np.unravel_index(voxels, inside.shape), box, strict=True)
         ]
         rows.append(np.column_stack([np.full(len(voxels), index), *positions]))
     return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)

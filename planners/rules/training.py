@@ -1,7 +1,8 @@
 """Intensities, mirroring and the recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import log10, prod
+from typing import TypedDict
 
 from autospine.fingerprint import Fingerprint
 from autospine.labels import LabelSpace, side_pairs
@@ -25,6 +26,35 @@ WANTED_FOREGROUND = 0.75
 
 LEAST_OVERSAMPLING = 0.5
 """Least share of patches that are centred on one: what nnU-Net's third comes to for batches of two."""
+
+BIAS_PROBABILITY = 0.3
+"""Share of MR patches with a bias field: most scans have one, and few are strong."""
+
+BIAS_STD = 0.2
+"""So that 95 % of the field lies within 40 %, the stronger of BrainWeb's two (Collins, IEEE TMI 1998)."""
+
+METAL_PROBABILITY = 0.1
+"""Share of CT patches with metal; patients with implants are rarer, but failures there are gross."""
+
+METAL_HU = 400.0
+"""Streaks of about the contrast between bone and muscle; a rule of thumb, not a measured one."""
+
+WINDOW_PROBABILITY = 0.3
+"""Share of CT patches with another window; a rule of thumb."""
+
+WINDOW_SHIFT = 0.05
+"""Of the clipping range: what another scanner's calibration and another dataset's statistics come to."""
+
+
+class Artefacts(TypedDict):
+    """The keys of `Augmentation` that depend on the modalities."""
+
+    bias_probability: float
+    bias_std: float
+    metal_probability: float
+    metal_hu: float
+    window_probability: float
+    window_shift: float
 
 
 def normalisation(fingerprint: Fingerprint) -> tuple[dict[Modality, Normalisation], str]:
@@ -102,3 +132,18 @@ def oversampling(patch: Shape3, shape: Shape3) -> tuple[float, str]:
     if by_chance < WANTED_FOREGROUND:
         value = max(value, round((WANTED_FOREGROUND - by_chance) / (1 - by_chance), 2))
     return value, f"a patch shows {by_chance:.0%} of the median case"
+
+
+def artefacts(modalities: Collection[Modality]) -> tuple[Artefacts, str]:
+    """What scanners add to images, for the modalities that the dataset has."""
+    ct, mr = "CT" in modalities, "MR" in modalities
+    planned = Artefacts(
+        bias_probability=BIAS_PROBABILITY if mr else 0.0,
+        bias_std=BIAS_STD,
+        metal_probability=METAL_PROBABILITY if ct else 0.0,
+        metal_hu=METAL_HU,
+        window_probability=WINDOW_PROBABILITY if ct else 0.0,
+        window_shift=WINDOW_SHIFT,
+    )
+    parts = [*(["CT: metal with streaks, shifted window"] if ct else []), *(["MR: bias field"] if mr else [])]
+    return planned, "; ".join(parts)

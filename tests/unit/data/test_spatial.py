@@ -85,3 +85,29 @@ def test_angles_and_displacements_stay_within_the_plan(configure):
         np.testing.assert_allclose(drawn.matrix[2], [0, 0, 1], atol=1e-12)
         assert np.abs(drawn.displacement).max() <= 7.5
         assert drawn.displacement.shape == (3, 4, 4, 2)
+
+
+def test_a_deformed_patch_is_filled_from_the_case_up_to_its_faces(store, configure):
+    labels = np.full((48, 48, 48), 1, dtype=np.uint8)
+    case = store("solid", np.full(labels.shape, 300), labels)
+    for seed in range(10):
+        deformation = draw_deformation(
+            np.random.default_rng(seed), configure().augmentation, (24, 24, 24), SPACING
+        )
+        image, found = warp(case, (12, 12, 12), (24, 24, 24), deformation, SPACING)
+        np.testing.assert_allclose(image, 3, atol=1e-4)
+        assert (found == 1).all()
+
+
+def test_where_a_case_ends_image_and_labels_end_together(store, configure):
+    labels = np.full((30, 30, 30), 1, dtype=np.uint8)
+    case = store("solid", np.full(labels.shape, 300), labels)
+    for seed in range(10):
+        deformation = draw_deformation(
+            np.random.default_rng(seed), configure().augmentation, (24, 24, 24), SPACING
+        )
+        image, found = warp(case, (18, 3, 3), (24, 24, 24), deformation, SPACING)
+        # Half-way between the last voxel and the background the image is half as bright.
+        clear = np.abs(image[0] + 3.5) > 2
+        np.testing.assert_array_equal(found[clear] == 1, image[0][clear] > -3.5)
+        assert 0 < np.mean(found == 1) < 1

@@ -1,0 +1,232 @@
+"""What scanners do to images of the spine: metal with its streaks in CT, uneven sensitivity in MR.
+
+Both are made on normalised patches and leave the labels as they are; the window of a CT is shifted before
+normalisation, where the stored values still reach beyond it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from autospine.labels import IGNORE_INDEX
+from autospine.plan import Augmentation
+from autospine.preprocessing import IntensityTransform, StoredCase, resample
+from autospine.types import ImageArray, LabelArray, Shape3, Vector3
+
+BIAS_MM = 80.0
+"""Distance, about, of the bias field's control points: coils are larger than vertebrae."""
+
+BIAS_LIMIT = 2.5
+"""Control points differ from one by at most this many standard deviations."""
+
+SCREW_RADIUS_MM = (2.0, 3.5)
+SCREW_LENGTH_MM = (30.0, 55.0)
+SCREW_DISTANCE_MM = (20.0, 40.0)
+"""Between two screws of one level. Pedicle screws are 4 to 7 mm thick."""
+
+SCREW_TURN_DEG = 25.0
+SCREW_TILT_DEG = 10.0
+"""Largest angle to front and back within the axial plane, and out of it."""
+
+STREAK_MM = 40.0
+"""Streaks fall to 1/e over this distance."""
+
+STREAK_SLICES_MM = 2.0
+"""Half of what streaks reach beyond the slices that hold metal: they arise slice by slice."""
+
+STREAK_WAVES = (2, 14)
+"""Fewest and most bright and dark streaks around a screw."""
+
+
+def windowed(case: StoredCase, strength: Augmentation, rng: np.random.Generator) -> IntensityTransform:
+    """The case's intensity transform, in CT at times with shifted clipping bounds."""
+    transform = case.record.transform
+    if case.record.modality != "CT" or rng.random() >= strength.window_probability:
+        return transform
+    low, high = rng.uniform(-strength.window_shift, strength.window_shift, 2)
+    bounds = [
+        (a + low * (b - a), b + high * (b - a)) for a, b in zip(transform.lower, transform.upper, strict=True)
+    ]
+    lower, upper = zip(*bounds, strict=True)
+    return replace(transform, lower=lower, upper=upper)
+
+
+def add_artefacts(
+    image: ImageArray,
+    labels: LabelArray,
+    case: StoredCase,
+    transform: IntensityTransform,
+    strength: Augmentation,
+    rng: np.random.Generator,
+) -> ImageArray:
+    """Metal in a CT patch or a bias field in an MR patch, each with its planned probability.
+
+    Args:
+        image: (C, S, P, L), normalised by `transform`; may be overwritten.
+        labels: stored indices (S, P, L).
+        case: where the patch comes from.
+        transform: what it was normalised with.
+        strength: probabilities and strengths.
+        rng: the patch's own.
+    """
+    if case.record.modality == "MR":
+        if rng.random() < strength.bias_probability:
+            return add_bias(image, transform, strength.bias_std, case.record.spacing_mm, rng)
+    elif rng.random() < strength.metal_probability:
+        return add_metal(image, labels, transform, strength.metal_hu, case.record.spacing_mm, rng)
+    return image
+
+
+def add_bias(
+    image: ImageArray,
+    transform: IntensityTransform,
+    std: float,
+    spacing_mm: Vector3,
+    rng: np.random.Generator,
+) -> ImageArray:
+    """Multiply the intensities above air by a smooth field, the same one for all channels.
+
+    Args:
+        image: normalised (C, S, P, L); overwritten.
+        transform: its lower bound is air.
+        std: standard deviation of the field's logarithm at its control points.
+        spacing_mm: voxel size.
+        rng: the patch's own.
+    """
+    size = (image.shape[1], image.shape[2], image.shape[3])
+    field = bias_field(size, std, spacing_mm, rng)
+    for values, air in zip(image, transform.background, strict=True):
+        values -= np.float32(air)
+        values *= field
+        values += np.float32(air)
+    return image
+
+
+def bias_field(
+    size: Shape3, std: float, spacing_mm: Vector3, rng: np.random.Generator
+) -> Float32[np.ndarray, "s p l"]:
+    """A positive field about 1 that changes over the distance of `BIAS_MM`: a cubic spline's exponential."""
+    points = [max(2, round(n * d / BIAS_MM) + 1) for n, d in zip(size, spacing_mm, strict=True)]
+    control = np.clip(rng.standard_normal(points, dtype=np.float32), -BIAS_LIMIT, BIAS_LIMIT)
+    field: np.ndarray = resample((control * np.float32(std))[None], size)[0]
+    np.exp(field, out=field)
+    return field
+
+
+def add_metal(
+    image: ImageArray,
+    labels: LabelArray,
+    transform: IntensityTransform,
+    streak_hu: float,
+    spacing_mm: Vector3,
+    rng: np.random.Generator,
+) -> ImageArray:
+    """Put one or two screws through a structure, with streaks in the slices that they lie in.
+
+    Args:
+        image: normalised (C, S, P, L); overwritten.
+        labels: stored indices (S, P, L); a patch without a structure stays as it is.
+        transform: what the image was normalised with; metal is as bright as its window allows.
+        streak_hu: how much the strongest streaks may add or take away.
+        spacing_mm: voxel size.
+        rng: the patch's own.
+    """
+    structure = np.flatnonzero((labels != 0) & (labels != IGNORE_INDEX))
+    if not len(structure):
+        return image
+    voxel = np.unravel_index(structure[rng.integers(len(structure))], labels.shape)
+    screw = _draw_screw(np.asarray(voxel) * np.asarray(spacing_mm), rng)
+    screws = [screw]
+    if rng.random() < 0.5:
+        aside = np.asarray([0.0, 0.0, rng.uniform(*SCREW_DISTANCE_MM)])
+        screws.append(_draw_screw(screw.centre_mm + aside, rng))
+    for screw in screws:
+        _add_streaks(image, screw, transform, streak_hu * rng.uniform(0.5, 1.0), spacing_mm, rng)
+    for screw in screws:
+        _paint(image, screw, transform, spacing_mm)
+    return image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Screw:
+    """A round rod, in mm from the patch's first voxel."""
+
+    centre_mm: np.ndarray
+    direction: np.ndarray
+    radius_mm: float
+    length_mm: float
+
+
+def _draw_screw(centre_mm: np.ndarray, rng: np.random.Generator) -> _Screw:
+    """A rod about the centre that runs from front to back, more or less."""
+    turn, tilt = np.deg2rad(rng.uniform(-1, 1, 2) * (SCREW_TURN_DEG, SCREW_TILT_DEG))
+    return _Screw(
+        centre_mm=centre_mm,
+        direction=np.asarray([np.sin(tilt), np.cos(tilt) * np.cos(turn), np.cos(tilt) * np.sin(turn)]),
+        radius_mm=rng.uniform(*SCREW_RADIUS_MM),
+        length_mm=rng.uniform(*SCREW_LENGTH_MM),
+    )
+
+
+def _add_streaks(
+    image: ImageArray,
+    screw: _Screw,
+    transform: IntensityTransform,
+    streak_hu: float,
+    spacing_mm: Vector3,
+    rng: np.random.Generator,
+) -> None:
+    slices, s, p, left = _around(screw, image.shape[1:], spacing_mm)
+    streaks = streak_hu * _star(p, left, rng) * _nearness(s, _reach(screw))
+    bounds = zip(transform.lower, transform.upper, transform.mean, transform.std, strict=True)
+    for values, (lower, upper, mean, std) in zip(image[:, slices], bounds, strict=True):
+        values += (streaks / std).astype(np.float32)
+        np.clip(values, (lower - mean) / std, (upper - mean) / std, out=values)
+
+
+def _paint(image: ImageArray, screw: _Screw, transform: IntensityTransform, spacing_mm: Vector3) -> None:
+    slices, s, p, left = _around(screw, image.shape[1:], spacing_mm)
+    along = s * screw.direction[0] + p * screw.direction[1] + left * screw.direction[2]
+    aside = s**2 + p**2 + left**2 - along**2
+    metal = (aside <= screw.radius_mm**2) & (np.abs(along) <= screw.length_mm / 2)
+    bounds = zip(transform.upper, transform.mean, transform.std, strict=True)
+    for values, (upper, mean, std) in zip(image[:, slices], bounds, strict=True):
+        values[metal] = (upper - mean) / std
+
+
+def _around(
+    screw: _Screw, size: tuple[int, ...], spacing_mm: Vector3
+) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
+    """The slices that the streaks reach, and the distances in mm from the screw's centre along each axis."""
+    reach = _reach(screw)
+    first = max(0, int((screw.centre_mm[0] - reach) / spacing_mm[0]))
+    last = min(size[0], int((screw.centre_mm[0] + reach) / spacing_mm[0]) + 2)
+    s, p, left = (
+        (np.arange(start, stop) * d - centre).astype(np.float32)
+        for start, stop, d, centre in zip(
+            (first, 0, 0), (last, *size[1:]), spacing_mm, screw.centre_mm, strict=True
+        )
+    )
+    return slice(first, last), s[:, None, None], p[:, None], left
+
+
+def _reach(screw: _Screw) -> float:
+    return float(abs(screw.direction[0]) * screw.length_mm / 2 + screw.radius_mm + 2 * STREAK_SLICES_MM)
+
+
+def _star(p: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Bright and dark rays within [-1, 1] about the origin of an axial plane, (P, L)."""
+    angle = np.arctan2(p, left)
+    waves = rng.integers(*STREAK_WAVES, size=3, endpoint=True)
+    phases = rng.uniform(0, 2 * np.pi, 3)
+    rays = sum(np.cos(n * angle + phase) for n, phase in zip(waves, phases, strict=True)) / 3
+    found: np.ndarray = rays * np.exp(-np.hypot(p, left) / STREAK_MM)
+    return found
+
+
+def _nearness(s: np.ndarray, reach: float) -> np.ndarray:
+    """1 in the slices that hold metal, falling to 0 where the streaks end."""
+    beyond = np.abs(s) - (reach - 2 * STREAK_SLICES_MM)
+    found: np.ndarray = np.clip(1 - beyond / (2 * STREAK_SLICES_MM), 0, 1)
+    return found
