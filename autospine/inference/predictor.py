@@ -1,7 +1,11 @@
 """From a volume to labels, or to class scores, on its own grid."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +17,7 @@ from autospine.hardware import bfloat16_pays
 from autospine.images import Volume
 from autospine.inference.ensemble import mean_probabilities
 from autospine.inference.native import NativeGrid, NativePiece
+from autospine.inference.selection import MARGIN_MM, body, spine, tiles_near
 from autospine.inference.slab import Slab, slab_bytes
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import Layout, lay_tiles
@@ -20,13 +25,40 @@ from autospine.inference.window import ImageWindow
 from autospine.log import progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
-from autospine.types import LabelArray, Modality, ScoreArray
+from autospine.preprocessing.resample import BLOCK
+from autospine.types import LabelArray, Modality, ScoreArray, Shape3
+
+Near = Literal["everything", "body", "spine"]
 
 BAND_BYTES = 256 << 20
 """Scores that `score_bands` hands out at a time, but at least one row."""
 
 GPU_SHARE = 0.5
 """Share of a GPU's free memory that the slab may take; else it is kept in RAM."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What there is to do for one volume."""
+
+    preparation: Preparation
+    layout: Layout
+    """As far as the tiles that are run reach."""
+
+    run: frozenset[Shape3]
+    """Starts of the tiles that are run."""
+
+    tiles: int
+    """Tiles that would cover the whole volume."""
+
+    near: Near
+    """What tiles are run for."""
+
+    bytes: int
+    """Image, scores and labels at their largest; networks and libraries come on top."""
+
+    shape: Shape3
+    """Voxels of the volume."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +71,11 @@ class Predictor:
     """Ensembled by mean probability; moved to `device`."""
 
     device: torch.device
+    confined: bool = True
+    """Whether tiles without body, or far from the spine, are left out."""
+
+    finder: "Predictor | None" = None
+    """A coarser model that says where the spine is; without one, the body is all that is looked for."""
 
     def __post_init__(self) -> None:
         for network in self.networks:
@@ -58,13 +95,25 @@ class Predictor:
         Raises:
             ModelError: if the channels are not those of the plan, or scores are not finite.
         """
-        labels = self.plan.labels
+        return self.carry_out(self.prepare(volume, modality), description)
+
+    def prepare(self, volume: Volume, modality: Modality) -> Work:
+        """Look through a volume and decide which tiles to run; the arguments and errors of `predict`."""
         preparation = self._preparation(volume, modality)
-        whole = np.zeros(volume.grid.shape, dtype=labels.dtype)
-        cropped = whole[preparation.crop.slices]
-        for piece in self._pieces(preparation, description, wide=False):
+        layout = lay_tiles(preparation.shape, self.configuration.patch_size)
+        if self.confined:
+            run, near = self._worth_running(layout, preparation, volume, modality)
+            return self._work(preparation, layout, run, near, volume)
+        return self._work(preparation, layout, {box.start for box in layout.boxes}, "everything", volume)
+
+    def carry_out(self, work: Work, description: str = "predict") -> LabelArray:
+        """Segment what `prepare` has looked through; the result and errors of `predict`."""
+        labels = self.plan.labels
+        whole = np.zeros(work.shape, dtype=labels.dtype)
+        cropped = whole[work.preparation.crop.slices]
+        for piece in self._pieces(work, description, wide=False):
             channels = piece.inside() if labels.regions else piece.winners()
-            cropped[piece.rows, piece.columns] = labels.decode(channels.cpu().numpy())
+            cropped[piece.box.slices] = labels.decode(channels.cpu().numpy())
         return whole
 
     def score_bands(
@@ -72,23 +121,37 @@ class Predictor:
     ) -> Iterator[tuple[slice, ScoreArray]]:
         """The mean probabilities of one volume, a band of rows at a time.
 
-        The arguments and errors are those of `predict`. What was cropped away is background.
+        The arguments and errors are those of `predict`. What was cropped away, and what no tile covers, is
+        background.
 
         Yields:
             Rows along S of the volume's canonical grid, and their scores (K, rows, P, L) in [0, 1]. The bands
             cover the volume in order; each is a new array of at most `BAND_BYTES` or one row.
         """
-        preparation = self._preparation(volume, modality)
-        crop = preparation.crop
-        above, below = slice(0, crop.start[0]), slice(crop.stop[0], volume.grid.shape[0])
-        yield from self._background(above, volume)
-        for piece in self._pieces(preparation, description, wide=True):
+        work = self.prepare(volume, modality)
+        # Here every row comes, so that the slab moves over the whole of the image.
+        work = replace(work, layout=lay_tiles(work.preparation.shape, self.configuration.patch_size))
+        crop = work.preparation.crop
+        done = crop.start[0]
+        yield from self._background(slice(0, done), volume)
+        for piece in self._pieces(work, description, wide=True):
             for rows in piece.bands(self._band_rows(volume)):
                 band = self._background_band(rows.stop - rows.start, volume)
                 for channel in range(piece.channels):
                     band[channel][:, *crop.slices[1:]] = piece.scores(channel, rows).cpu().numpy()
-                yield slice(rows.start + crop.start[0], rows.stop + crop.start[0]), band
-        yield from self._background(below, volume)
+                done = rows.stop + crop.start[0]
+                yield slice(rows.start + crop.start[0], done), band
+        yield from self._background(slice(done, volume.grid.shape[0]), volume)
+
+    @cached_property
+    def seconds_per_tile(self) -> float:
+        """Time that all networks take for a tile, measured once."""
+        tile = torch.zeros((1, len(self.plan.channels), *self.configuration.patch_size), device=self.device)
+        began = 0.0
+        for _ in range(2):  # The first pass is slower.
+            began = time.monotonic()
+            self._probabilities(tile, self.networks[:1])
+        return (time.monotonic() - began) * len(self.networks)
 
     def _preparation(self, volume: Volume, modality: Modality) -> Preparation:
         expected = self.plan.channels
@@ -101,27 +164,63 @@ class Predictor:
             volume, modality, self.configuration.spacing_mm, self.plan.normalisation[modality]
         )
 
-    def _pieces(self, preparation: Preparation, description: str, *, wide: bool) -> Iterator[NativePiece]:
-        layout = lay_tiles(preparation.shape, self.configuration.patch_size)
-        native = NativeGrid(preparation.shape, preparation.crop.shape)
-        with progress(description, layout.count) as meter:
-            tile_scores = self._tile_scores(ImageWindow(preparation), meter.advance)
-            for piece in finished_pieces(layout, self._slab(layout, wide), tile_scores):
+    def _worth_running(
+        self, layout: Layout, preparation: Preparation, volume: Volume, modality: Modality
+    ) -> tuple[set[Shape3], Near]:
+        shape = preparation.crop.shape
+        run = tiles_near(layout, body(preparation.array, modality, preparation.transform), shape)
+        if self.finder is None:
+            return run, "body"
+        found = spine(self.finder.predict(volume, modality, "looking for the spine")[preparation.crop.slices])
+        s, p, left = (MARGIN_MM / d for d in volume.grid.spacing_mm)
+        close = run & tiles_near(layout, found, shape, (s, p, left))
+        return (close, "spine") if close else (run, "body")
+
+    def _work(
+        self, preparation: Preparation, layout: Layout, run: set[Shape3], near: Near, volume: Volume
+    ) -> Work:
+        reached, labels = layout.around(run) if run else layout, self.plan.labels
+        _, p, left = preparation.shape
+        rows = 2 * len(self.plan.channels) * (layout.tile[0] + 2 * BLOCK) * p * left
+        scores = 8 * labels.n_channels * prod(layout.tile)
+        sums = slab_bytes(reached, labels.n_channels)
+        image = volume.array.nbytes + labels.dtype.itemsize * prod(volume.grid.shape)
+        return Work(
+            preparation=preparation,
+            layout=reached,
+            run=frozenset(run),
+            tiles=layout.count,
+            near=near,
+            bytes=image + rows + scores + sums,
+            shape=volume.grid.shape,
+        )
+
+    def _pieces(self, work: Work, description: str, *, wide: bool) -> Iterator[NativePiece]:
+        if not work.run:
+            return
+        prepared = work.preparation
+        native = NativeGrid(prepared.shape, prepared.crop.shape, work.layout.extent)
+        with progress(description, len(work.run)) as meter:
+            tile_scores = self._tile_scores(work, meter.advance)
+            for piece in finished_pieces(work.layout, self._slab(work.layout, wide), tile_scores):
                 yield native.refine(piece)
 
-    def _tile_scores(self, image: ImageWindow, advance: Callable[[], None]) -> Callable[[Box], Tensor]:
-        planned = self.configuration.training.precision == "bfloat16"
-        bfloat16 = planned and bfloat16_pays(self.device)
+    def _tile_scores(self, work: Work, advance: Callable[[], None]) -> Callable[[Box], Tensor | None]:
+        image = ImageWindow(work.preparation)
 
-        def tile_scores(box: Box) -> Tensor:
-            tile = image.tile(box).to(self.device)
-            scores = mean_probabilities(
-                tile, self.networks, regions=self.plan.labels.regions, bfloat16=bfloat16
-            )
+        def tile_scores(box: Box) -> Tensor | None:
+            if box.start not in work.run:
+                return None
+            scores = self._probabilities(image.tile(box).to(self.device), self.networks)
             advance()
             return scores
 
         return tile_scores
+
+    def _probabilities(self, tile: Tensor, networks: Sequence[nn.Module]) -> Tensor:
+        planned = self.configuration.training.precision == "bfloat16"
+        bfloat16 = planned and bfloat16_pays(self.device)
+        return mean_probabilities(tile, networks, regions=self.plan.labels.regions, bfloat16=bfloat16)
 
     def _slab(self, layout: Layout, wide: bool) -> Slab:
         labels = self.plan.labels

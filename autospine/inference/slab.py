@@ -13,18 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autospine.geometry import Box
 from autospine.inference.tiles import Layout, importance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Finished scores of some rows and columns of the image, the whole of its L axis."""
+    """Finished scores of some rows (along S) and columns (along P), as far as the tiles reach along L."""
 
-    rows: slice
-    """Along S, in voxels of the image."""
-
-    columns: slice
-    """Along P."""
+    box: Box
+    """In voxels of the prepared image."""
 
     scores: Float[Tensor, "K s p l"]
     """Means over tiles, a view that is valid until the next piece is asked for."""
@@ -48,10 +46,11 @@ class Slab:
     ) -> None:
         self.wide = wide
         self._layout, self._regions = layout, regions
-        depth, width, self._length = layout.tile[0], _held_columns(layout, wide), _padded(layout, 2)
-        self._kept = kept_rows(layout)
-        self._held = torch.zeros((channels + 1, self._kept, _padded(layout, 1), self._length), device=device)
-        self._fresh = torch.zeros((channels + 1, depth - self._kept, width, self._length), device=device)
+        depth, width, self._kept = layout.tile[0], _held_columns(layout, wide), kept_rows(layout)
+        self._extent = layout.extent
+        _, columns, length = self._extent.shape
+        self._held = torch.zeros((channels + 1, self._kept, columns, length), device=device)
+        self._fresh = torch.zeros((channels + 1, depth - self._kept, width, length), device=device)
         self._weights = importance(layout.tile).to(device)
 
     @property
@@ -72,7 +71,7 @@ class Slab:
             columns: the tile's start along P.
             first: the tile's start along L.
         """
-        at, along = columns - self._layout.starts[1][0], first - self._layout.starts[2][0]
+        at, along = columns - self._extent.start[1], first - self._extent.start[2]
         _, width, length = self._layout.tile
         here = slice(at, at + width)
         fresh = here if self.wide else slice(0, width)
@@ -93,31 +92,28 @@ class Slab:
             columns: along P, those that no later tile of this row touches.
             step: rows until the next row of tiles.
         """
-        _, p, left = (starts[0] for starts in self._layout.starts)
-        sums = self._held[:, :step, columns.start - p : columns.stop - p]
+        covered = Box(
+            start=(row, columns.start, self._extent.start[2]),
+            stop=(row + step, columns.stop, self._extent.stop[2]),
+        )
+        sums = self._held[:, :step, self._columns(columns)]
         weights = sums[-1]
         empty = weights == 0
         weights.masked_fill_(empty, 1)
         scores = sums[:-1].div_(weights)
         if not self._regions:
             scores[0].masked_fill_(empty, 1)
-        n_rows, n_columns, n = self._layout.shape
-        rows = slice(max(row, 0), min(row + step, n_rows))
-        inside = slice(max(columns.start, 0), min(columns.stop, n_columns))
-        if rows.start >= rows.stop or inside.start >= inside.stop:
+        start = tuple(max(a, 0) for a in covered.start)
+        stop = tuple(min(b, n) for b, n in zip(covered.stop, self._layout.shape, strict=True))
+        if any(a >= b for a, b in zip(start, stop, strict=True)):
             return None
-        view = scores[
-            :,
-            rows.start - row : rows.stop - row,
-            inside.start - columns.start : inside.stop - columns.start,
-            -left : n - left,
-        ]
-        return Piece(rows=rows, columns=inside, scores=view)
+        box = Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+        inside = (slice(a - o, b - o) for a, b, o in zip(start, stop, covered.start, strict=True))
+        return Piece(box=box, scores=scores[:, *inside])
 
     def advance(self, columns: slice, step: int) -> None:
         """Move these columns of the slab `step` rows on, and the columns held beyond it to the next tile."""
-        first = self._layout.starts[1][0]
-        part = self._held[:, :, columns.start - first : columns.stop - first]
+        part = self._held[:, :, self._columns(columns)]
         width = columns.stop - columns.start
         stay, overlap = self._kept - step, self._layout.tile[0] - step
         part[:, :stay] = part[:, step:].clone()
@@ -127,10 +123,14 @@ class Slab:
         self._fresh[:, :, :rest] = self._fresh[:, :, width:].clone()
         self._fresh[:, :, rest:] = 0
 
+    def _columns(self, columns: slice) -> slice:
+        first = self._extent.start[1]
+        return slice(columns.start - first, columns.stop - first)
+
 
 def slab_bytes(layout: Layout, channels: int, *, wide: bool = False) -> int:
     """Memory of a slab: 4 x (classes + 1) x (rows kept x a slice + the tile's other rows x its width)."""
-    kept, width, length = kept_rows(layout), _padded(layout, 1), _padded(layout, 2)
+    kept, (_, width, length) = kept_rows(layout), layout.extent.shape
     fresh = (layout.tile[0] - kept) * _held_columns(layout, wide)
     return 4 * (channels + 1) * length * (kept * width + fresh)
 
@@ -152,8 +152,4 @@ def _between_rows(layout: Layout) -> list[int]:
 
 
 def _held_columns(layout: Layout, wide: bool) -> int:
-    return _padded(layout, 1) if wide else layout.tile[1]
-
-
-def _padded(layout: Layout, axis: int) -> int:
-    return max(layout.shape[axis], layout.tile[axis])
+    return layout.extent.shape[1] if wide else layout.tile[1]

@@ -1,7 +1,7 @@
 """Where the tiles of a sliding window lie, and how much each of their voxels counts."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
 
@@ -53,6 +53,20 @@ class Layout:
         """Number of tiles."""
         s, p, left = map(len, self.starts)
         return s * p * left
+
+    @property
+    def extent(self) -> Box:
+        """The smallest box that holds every tile."""
+        s, p, left = self.starts
+        return Box(start=(s[0], p[0], left[0]), stop=self.box((s[-1], p[-1], left[-1])).stop)
+
+    def around(self, starts: Collection[Shape3]) -> "Layout":
+        """The part of the layout that reaches from the first to the last of some tiles along each axis."""
+        s, p, left = (
+            tuple(start for start in every if min(used) <= start <= max(used))
+            for every, used in zip(self.starts, zip(*starts, strict=True), strict=True)
+        )
+        return replace(self, starts=(s, p, left))
 
 
 def lay_tiles(shape: Shape3, tile: Shape3, step: float = STEP) -> Layout:

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 
 from autospine.dataset import load_dataset
-from autospine.geometry import difference
+from autospine.geometry import Box, difference
 from autospine.images import read_labels, write_array, write_labels
 from autospine.inference.native import NativeGrid
 from autospine.inference.slab import Piece
@@ -27,8 +27,9 @@ def there_and_back(source: Path, target: Path, space: LabelSpace) -> None:
     coarse = resample_labels(indices, target_shape(indices.shape, volume.grid.spacing_mm, SPACING_MM))
     classes = torch.from_numpy(coarse).long()
     scores = torch.nn.functional.one_hot(classes, space.n_channels).movedim(-1, 0).float()
-    all_of_it = Piece(rows=slice(0, coarse.shape[0]), columns=slice(0, coarse.shape[1]), scores=scores)
-    fine = NativeGrid(coarse.shape, indices.shape).refine(all_of_it).winners()
+    everything = Box(start=(0, 0, 0), stop=coarse.shape)
+    grid = NativeGrid(coarse.shape, indices.shape, everything)
+    fine = grid.refine(Piece(box=everything, scores=scores)).winners()
     write_labels(target, space.decode(fine.numpy()), volume.stored)
 
 

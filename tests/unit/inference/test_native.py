@@ -28,7 +28,7 @@ def refined(scores, tile, native, wide):
     def cut(box):
         return padded[:, *(slice(a + k, b + k) for a, b, k in zip(box.start, box.stop, tile, strict=True))]
 
-    grid = NativeGrid(layout.shape, native)
+    grid = NativeGrid(layout.shape, native, layout.extent)
     return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut))
 
 
@@ -39,10 +39,10 @@ def test_pieces_are_interpolated_as_the_whole_would_be(prepared, native, tile, s
     expected = resample(scores.numpy(), native, LINEAR)
     found = np.full(expected.shape, np.nan, dtype=np.float32)
     for piece in refined(scores, tile, native, wide):
-        assert np.isnan(found[:, piece.rows, piece.columns]).all(), "a voxel comes twice"
+        assert np.isnan(found[:, *piece.box.slices]).all(), "a voxel comes twice"
         for channel in range(3):
             for rows in piece.bands(2):
-                found[channel, rows, piece.columns] = piece.scores(channel, rows)
+                found[channel, rows, *piece.box.slices[1:]] = piece.scores(channel, rows)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_winners_and_regions_are_those_of_the_interpolated_scores(prepared, nati
     expected = resample(scores.numpy(), native, LINEAR)
     first, second = np.sort(expected, axis=0)[[-1, -2]]
     for piece in refined(scores, (4, 4, 4), native, wide=False):
-        here = (piece.rows, piece.columns)
+        here = piece.box.slices
         clear = (first - second)[here] > 1e-5
         assert (piece.winners().numpy() == expected.argmax(0)[here])[clear].all()
         sure = np.abs(expected[:, *here] - 0.5) > 1e-5

@@ -148,7 +148,8 @@ def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, 
     grid = makers.grid(array.shape[1:], spacing_mm)
     volume = Volume(array=array, grid=grid, stored=grid)
     several = predictor(Waves(labels.n_channels, 0.0), labels, patch_size=patch)
-    several = replace(several, networks=[Waves(labels.n_channels, 0.3 * fold) for fold in range(3)])
+    networks = [Waves(labels.n_channels, 0.3 * fold) for fold in range(3)]
+    several = replace(several, networks=networks, confined=False)
     expected = whole.scores(several, volume)
     bands = list(several.score_bands(volume, "CT"))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
@@ -171,3 +172,84 @@ def test_bands_of_scores_are_small(monkeypatch):
     bands = [rows for rows, _ in predictor(Thresholds()).score_bands(volume, "CT")]
     assert {rows.stop - rows.start for rows in bands} <= {1, 2}
     assert sum(rows.stop - rows.start for rows in bands) == 20
+
+
+class Counting(Thresholds):
+    """Counts the tiles that it has seen."""
+
+    seen = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return super().forward(image)
+
+
+def in_air() -> tuple[Volume, np.ndarray]:
+    """A phantom in a large field of view of noisy air."""
+    volume, labels = phantom()
+    margins = [(40, 40), (30, 40), (0, 60)]
+    array = np.pad(volume.array[0], margins, constant_values=-1000)
+    array[labels_free := np.pad(labels == 0, margins, constant_values=True)] = -1000
+    array = array + np.random.default_rng(0).integers(-9, 9, array.shape) * labels_free
+    grid = makers.grid(array.shape, (1.5, 1.5, 1.5))
+    return Volume(array=array.astype(np.int16)[None], grid=grid, stored=grid), np.pad(labels, margins)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.5, 1.5, 1.5), (1.2, 1.5, 2.0)])
+def test_tiles_of_air_are_not_run_and_the_labels_are_the_same(spacing_mm):
+    volume, labels = in_air()
+    some, every = Counting(), Counting()
+    confined = predictor(some, spacing_mm=spacing_mm)
+    full = replace(predictor(every, spacing_mm=spacing_mm), confined=False)
+    predicted = confined.predict(volume, "CT")
+    np.testing.assert_array_equal(predicted, full.predict(volume, "CT"))
+    work, whole_work = confined.prepare(volume, "CT"), full.prepare(volume, "CT")
+    assert some.seen == len(work.run) < every.seen / 2
+    assert every.seen == len(whole_work.run) == work.tiles
+    assert (work.near, whole_work.near) == ("body", "everything")
+    assert work.bytes < whole_work.bytes
+    if spacing_mm == (1.5, 1.5, 1.5):
+        np.testing.assert_array_equal(predicted, labels)
+    bands = np.concatenate([scores for _, scores in confined.score_bands(volume, "CT")], axis=1)
+    np.testing.assert_allclose(bands.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(LABELS.decode(bands.argmax(0)), predicted)
+
+
+def test_a_volume_of_nothing_but_air_runs_no_tile():
+    grid = makers.grid((30, 20, 20), (1.5, 1.5, 1.5))
+    array = np.random.default_rng(0).integers(-1010, -990, (1, 30, 20, 20)).astype(np.int16)
+    volume, network = Volume(array=array, grid=grid, stored=grid), Counting()
+    assert not predictor(network).predict(volume, "CT").any()
+    bands = list(predictor(network).score_bands(volume, "CT"))
+    assert sum(rows.stop - rows.start for rows, _ in bands) == 30
+    assert all((scores[0] == 1).all() for _, scores in bands)
+    assert network.seen == 0
+
+
+def test_tiles_far_from_the_spine_are_not_run():
+    small, _ = phantom((40, 40, 40))
+    array = np.pad(small.array, [(0, 0), (0, 0), (0, 0), (0, 100)], constant_values=HU["background"])
+    array += np.random.default_rng(0).integers(-9, 9, array.shape).astype(np.int16)
+    grid = makers.grid(array.shape[1:], (1.5, 1.5, 1.5))
+    far = Volume(array=array, grid=grid, stored=grid)
+    coarse, fine = Counting(), Counting()
+    finder = predictor(coarse, spacing_mm=(3.0, 3.0, 3.0))
+    guided = replace(predictor(fine), finder=finder)
+    work = guided.prepare(far, "CT")
+    assert work.near == "spine"
+    assert coarse.seen > 0
+    assert len(work.run) < work.tiles
+    np.testing.assert_array_equal(guided.carry_out(work), predictor(fine).predict(far, "CT"))
+
+
+def test_where_no_spine_is_found_the_body_counts():
+    volume, _ = phantom()
+
+    class Nothing(Thresholds):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.full_like(image, -1.5))
+
+    guided = replace(predictor(Thresholds()), finder=predictor(Nothing()))
+    work = guided.prepare(volume, "CT")
+    assert (work.near, len(work.run)) == ("body", work.tiles)
+    assert guided.seconds_per_tile > 0

@@ -42,8 +42,8 @@ def gathered(layout, tile_scores, **options) -> torch.Tensor:
     whole = torch.full((CLASSES, *layout.shape), torch.nan)
     slab = Slab(layout, CLASSES, regions=regions, device=CPU, **options)
     for piece in finished_pieces(layout, slab, tile_scores):
-        assert whole[:, piece.rows, piece.columns].isnan().all(), "a voxel comes twice"
-        whole[:, piece.rows, piece.columns] = piece.scores
+        assert whole[:, *piece.box.slices].isnan().all(), "a voxel comes twice"
+        whole[:, *piece.box.slices] = piece.scores
     return whole
 
 
@@ -76,9 +76,9 @@ def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
     starts = []
     for piece in finished_pieces(layout, slab, noise):
-        starts.append((piece.rows.start, piece.columns.start))
+        starts.append(piece.box.start[:2])
         if wide:
-            assert (piece.columns.start, piece.columns.stop) == (0, shape[1])
+            assert (piece.box.start[1], piece.box.stop[1]) == (0, shape[1])
     assert starts == sorted(starts)
 
 
@@ -127,7 +127,7 @@ def test_a_device_that_is_full_hands_its_slab_over_and_the_tile_is_run_again():
 
     whole = torch.empty((CLASSES, *layout.shape))
     for piece in finished_pieces(layout, slab, tight):
-        whole[:, piece.rows, piece.columns] = piece.scores
+        whole[:, *piece.box.slices] = piece.scores
     assert slab.moved_to == CPU
     torch.testing.assert_close(whole, expected(layout, noise), atol=1e-5, rtol=1e-5)
 
