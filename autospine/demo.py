@@ -1,12 +1,10 @@
 """The demo: synthetic spines through the whole chain, by the same code as the commands."""
 
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from autospine import pipeline
@@ -14,7 +12,7 @@ from autospine.dataset import case_modality, load_dataset
 from autospine.errors import WorkspaceError
 from autospine.evaluation import Evaluation, write_evaluation
 from autospine.folds import FOLDS
-from autospine.hardware import cores, default_workers
+from autospine.hardware import cores, default_workers, peak_memory
 from autospine.images import read_labels, read_volume
 from autospine.inference import open_model
 from autospine.log import get_logger
@@ -171,11 +169,4 @@ def _summarise(result: DemoResult) -> None:
 
 def _peak_bytes(workers: int) -> int:
     """An upper bound: the peaks need not have been at the same time."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset) * (1 + workers)
-    import resource  # absent on Windows
-
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    peak = own + workers * child
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_memory() + workers * peak_memory(children=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import psutil
@@ -100,6 +101,19 @@ def free_memory() -> int:
     except OSError:
         return free
     return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+
+
+def peak_memory(*, children: bool = False) -> int:
+    """Most bytes of RAM that this process has held so far, or the largest of its finished children has.
+
+    Windows does not tell about children; there they are taken to be as large as the process itself.
+    """
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # absent on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def describe(device: torch.device) -> str:

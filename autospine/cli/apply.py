@@ -7,7 +7,7 @@ import typer
 
 from autospine.cli import options
 from autospine.cli.app import app
-from autospine.cli.screen import say, show_evaluation
+from autospine.cli.screen import say, show_evaluation, show_predictions
 
 
 @app.command(rich_help_panel="Predict")
@@ -57,6 +57,13 @@ def predict(
             help="Clean label maps as the model's cross-validation has found to help.",
         ),
     ] = True,
+    roi: Annotated[
+        bool,
+        typer.Option(
+            "--roi/--no-roi",
+            help="Leave out tiles of air, and those far from the spine where a lowres model can find it.",
+        ),
+    ] = True,
     workspace: options.Workspace = None,
     device: options.Device = "auto",
 ) -> None:
@@ -81,7 +88,9 @@ def predict(
         folds=fold,
         overwrite=not keep,
         postprocess=postprocessing,
+        confined=roi,
     )
+    show_predictions(result.cases)
     say(
         f"written to {output}: {len(result.written)} of {len(result.written) + len(result.failed)} label maps"
     )

@@ -10,6 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from autospine.evaluation import Evaluation
     from autospine.fingerprint import Fingerprint, Summary
+    from autospine.inference import PredictedCase
     from autospine.pipeline import Best
     from autospine.plan import Plan
 
@@ -177,7 +178,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in columns:
         long = name in ("site", "median of", "foreground of")
-        words = long or name in ("case", "modality", "class")
+        words = long or name in ("case", "status", "modality", "class")
         table.add_column(name, justify="left" if words else "right", no_wrap=not long, overflow="fold")
     return table
 
@@ -202,6 +203,25 @@ def show_comparison(best: "Best") -> None:
             f"{one.memory_bytes / GIB:.2f}",
         )
     _console().print(table)
+
+
+def show_predictions(cases: Sequence["PredictedCase"]) -> None:
+    """What became of each case."""
+    table = _table("case", "status", "modality", "voxels S P L", "tiles", "seconds", "peak GB")
+    for case in cases:
+        table.add_row(
+            escape(case.case),
+            case.status,
+            case.modality or "",
+            "" if case.shape is None else " ".join(str(n) for n in case.shape),
+            "" if case.tiles is None else f"{case.tiles_run} of {case.tiles}",
+            "" if case.seconds is None else f"{case.seconds:.1f}",
+            "" if case.peak_gb is None else f"{case.peak_gb:.2f}",
+        )
+    _console().print(table)
+    for case in cases:
+        if case.error is not None:
+            say(f"{case.case}: {case.error}")
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

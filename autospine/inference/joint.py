@@ -9,7 +9,7 @@ import torch
 from autospine.errors import ModelError
 from autospine.images import Volume
 from autospine.inference.native import THRESHOLD
-from autospine.inference.predictor import Predictor
+from autospine.inference.predictor import Predictor, Started, ignore
 from autospine.labels import LabelSpace
 from autospine.log import progress
 from autospine.plan import Plan
@@ -46,13 +46,17 @@ class JointPredictor:
         """The first model's: it says what all have in common."""
         return self.predictors[0].plan
 
-    def predict(self, volume: Volume, modality: Modality, description: str = "predict") -> LabelArray:
-        """Segment one volume; as `Predictor.predict`."""
+    def predict(
+        self, volume: Volume, modality: Modality, description: str = "predict", started: Started = ignore
+    ) -> LabelArray:
+        """Segment one volume; as `Predictor.predict`. `started` is told of each model in turn."""
         labels = self.plan.labels
         whole = np.zeros(volume.grid.shape, dtype=labels.dtype)
         with progress(f"{description}, rows", volume.grid.shape[0]) as meter:
             streams = [
-                predictor.score_bands(volume, modality, f"{description}, {predictor.configuration.name}")
+                predictor.score_bands(
+                    volume, modality, f"{description}, {predictor.configuration.name}", started
+                )
                 for predictor in self.predictors
             ]
             for rows, scores in mean_bands(streams):

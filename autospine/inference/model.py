@@ -1,5 +1,6 @@
 """A trained model on disk: the folder that training leaves behind."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,15 @@ class ModelFolder:
     def ensemble(self) -> tuple[str, ...]:
         """The folds that predict together by default: those of the cross-validation, else `full`."""
         return tuple(fold for fold in self.folds if fold != FULL) or self.folds
+
+    def digest(self, folds: Sequence[str] | None = None) -> str:
+        """SHA-256 over the plan and the weights of some folds, by default of `ensemble`."""
+        total = hashlib.sha256()
+        weights = [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
+        for path in (self.path / "plan.json", *weights):
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
 
     def _network(self, path: Path) -> nn.Module:
         network = build_network(self.plan, self.configuration)

@@ -61,6 +61,13 @@ class Work:
     """Voxels of the volume."""
 
 
+Started = Callable[["Predictor", Work], None]
+
+
+def ignore(predictor: "Predictor", work: Work) -> None:
+    """For those who do not want to be told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """Networks of one configuration, ready to predict."""
@@ -81,13 +88,20 @@ class Predictor:
         for network in self.networks:
             network.to(self.device).eval()
 
-    def predict(self, volume: Volume, modality: Modality, description: str = "predict") -> LabelArray:
+    def predict(
+        self,
+        volume: Volume,
+        modality: Modality,
+        description: str = "predict",
+        started: Started = ignore,
+    ) -> LabelArray:
         """Segment one volume.
 
         Args:
             volume: every channel, in canonical axes.
             modality: decides the normalisation.
             description: shown beside the progress.
+            started: told who is going to do what, before the first tile.
 
         Returns:
             The dataset's integers on the volume's canonical grid, (S, P, L).
@@ -95,20 +109,8 @@ class Predictor:
         Raises:
             ModelError: if the channels are not those of the plan, or scores are not finite.
         """
-        return self.carry_out(self.prepare(volume, modality), description)
-
-    def prepare(self, volume: Volume, modality: Modality) -> Work:
-        """Look through a volume and decide which tiles to run; the arguments and errors of `predict`."""
-        preparation = self._preparation(volume, modality)
-        layout = lay_tiles(preparation.shape, self.configuration.patch_size)
-        if self.confined:
-            run, near = self._worth_running(layout, preparation, volume, modality)
-            return self._work(preparation, layout, run, near, volume)
-        return self._work(preparation, layout, {box.start for box in layout.boxes}, "everything", volume)
-
-    def carry_out(self, work: Work, description: str = "predict") -> LabelArray:
-        """Segment what `prepare` has looked through; the result and errors of `predict`."""
-        labels = self.plan.labels
+        work, labels = self.prepare(volume, modality), self.plan.labels
+        started(self, work)
         whole = np.zeros(work.shape, dtype=labels.dtype)
         cropped = whole[work.preparation.crop.slices]
         for piece in self._pieces(work, description, wide=False):
@@ -117,7 +119,11 @@ class Predictor:
         return whole
 
     def score_bands(
-        self, volume: Volume, modality: Modality, description: str = "predict"
+        self,
+        volume: Volume,
+        modality: Modality,
+        description: str = "predict",
+        started: Started = ignore,
     ) -> Iterator[tuple[slice, ScoreArray]]:
         """The mean probabilities of one volume, a band of rows at a time.
 
@@ -129,6 +135,7 @@ class Predictor:
             cover the volume in order; each is a new array of at most `BAND_BYTES` or one row.
         """
         work = self.prepare(volume, modality)
+        started(self, work)
         # Here every row comes, so that the slab moves over the whole of the image.
         work = replace(work, layout=lay_tiles(work.preparation.shape, self.configuration.patch_size))
         crop = work.preparation.crop
@@ -142,6 +149,15 @@ class Predictor:
                 done = rows.stop + crop.start[0]
                 yield slice(rows.start + crop.start[0], done), band
         yield from self._background(slice(done, volume.grid.shape[0]), volume)
+
+    def prepare(self, volume: Volume, modality: Modality) -> Work:
+        """Look through a volume and decide which tiles to run; the arguments and errors of `predict`."""
+        preparation = self._preparation(volume, modality)
+        layout = lay_tiles(preparation.shape, self.configuration.patch_size)
+        if self.confined:
+            run, near = self._worth_running(layout, preparation, volume, modality)
+            return self._work(preparation, layout, run, near, volume)
+        return self._work(preparation, layout, {box.start for box in layout.boxes}, "everything", volume)
 
     @cached_property
     def seconds_per_tile(self) -> float:

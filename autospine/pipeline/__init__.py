@@ -2,7 +2,8 @@
 
 from autospine.pipeline.datasets import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
 from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
-from autospine.pipeline.prediction import Predicted, evaluate, predict
+from autospine.pipeline.prediction import evaluate, predict
+from autospine.pipeline.run import Predicted
 from autospine.pipeline.selection import BEST, Best, choose_models, compare
 from autospine.pipeline.training import choose_folds, folds_at_once, preprocess, train
 from autospine.pipeline.weights import import_weights

@@ -12,13 +12,16 @@ from autospine.dataset import Dataset, case_modality
 from autospine.errors import FormatError, ModelError
 from autospine.evaluation import Evaluation
 from autospine.images import read_volume, write_labels
-from autospine.inference import WEIGHTS, JointPredictor, ModelFolder, Predictor
+from autospine.inference import WEIGHTS, JointPredictor, ModelFolder, Predictor, open_model
 from autospine.log import get_logger, track
 from autospine.postprocessing import Postprocessing, read_postprocessing
 from autospine.serialization import read_json, write_json
 from autospine.validation import VALIDATION, HeldOut, score_held_out
 
 logger = get_logger(__name__)
+
+COARSE = "lowres"
+"""Configuration whose model, where it has been trained beside the one that predicts, finds the spine."""
 
 ENSEMBLES = "ensembles"
 MEMBERS = "members.json"
@@ -35,7 +38,11 @@ class Members:
 
 
 def joint_predictor(
-    models: Sequence[ModelFolder], device: torch.device, folds: Sequence[str] | None = None
+    models: Sequence[ModelFolder],
+    device: torch.device,
+    folds: Sequence[str] | None = None,
+    *,
+    confined: bool = True,
 ) -> Predictor | JointPredictor:
     """What predicts with a model, or with several together.
 
@@ -43,6 +50,7 @@ def joint_predictor(
         models: at least one.
         device: where the networks run.
         folds: of every model; by default its complete ones.
+        confined: whether tiles without body, or far from the spine, are left out.
 
     Raises:
         ModelError: if a fold is missing, or the models' labels or channels differ.
@@ -53,6 +61,8 @@ def joint_predictor(
             configuration=model.configuration,
             networks=model.networks(folds),
             device=device,
+            confined=confined,
+            finder=_finder(model, device) if confined else None,
         )
         for model in models
     ]
@@ -157,3 +167,20 @@ def _holds(folder: Path, members: Members) -> bool:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
+    """The first fold of the coarse model beside this one, if there is one for the same channels."""
+    folder = model.path.parent / COARSE
+    if model.configuration.name == COARSE or not any(folder.glob(f"fold_*/{WEIGHTS}")):
+        return None
+    coarse = open_model(folder)
+    if coarse.plan.channels != model.plan.channels:
+        return None
+    logger.info("%s looks for the spine first", folder)
+    return Predictor(
+        plan=coarse.plan,
+        configuration=coarse.configuration,
+        networks=coarse.networks(coarse.ensemble[:1]),
+        device=device,
+    )

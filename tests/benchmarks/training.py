@@ -109,7 +109,7 @@ def train_autospine(location: DatasetLocation, seed: int, minutes: float, peer: 
     pipeline.train(location, chosen.name, "full", Settings(seed=seed), minutes=minutes)
     model = location.results / chosen.name
     predictions = model / "predictions"
-    pipeline.predict(open_model(model), location.raw / "imagesTs", predictions, device=CPU)
+    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, device=CPU)
     network = open_model(model).networks()[0]
     rows = (model / "fold_full" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return score(

@@ -19,7 +19,7 @@ import torch
 from autospine.cli import main
 from autospine.dataset import load_dataset
 from autospine.images import read_volume
-from autospine.inference import JointPredictor, Predictor, open_model
+from autospine.inference import JointPredictor, Predictor, open_model, read_record
 from autospine.network.weights import load_imported
 from autospine.phantom import PhantomSettings, write_dataset
 from autospine.pipeline import Best
@@ -203,7 +203,7 @@ def test_a_single_image_is_predicted_as_in_its_folder(trained):
     image = sorted((trained.raw / "imagesTs").iterdir())[0]
     said = trained.run("predict", "-i", image, "-o", "single", "-m", "results/Dataset001_Tiny/fullres")
     assert said.code == 0, said.err
-    (single,) = (trained.root / "single").iterdir()
+    (single,) = (trained.root / "single").glob("*.nii.gz")
     together = sitk.ReadImage(str(trained.root / "out" / single.name))
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(sitk.ReadImage(str(single))), sitk.GetArrayFromImage(together)
@@ -239,7 +239,7 @@ def test_predictions_of_real_images_lie_on_their_grids(trained, real_data, tmp_p
         output = tmp_path / path.name.split(".")[0]
         said = trained.run("predict", "-i", path, "-o", output, "-f", "0")
         assert said.code == 0, said.err
-        (written,) = output.iterdir()
+        (written,) = output.glob("*.nii.gz")
         labels = sitk.ReadImage(str(written))
         assert np.issubdtype(sitk.GetArrayViewFromImage(labels).dtype, np.integer)
         expected = read_volume(path).stored
@@ -707,8 +707,24 @@ def test_one_bad_image_does_not_stop_the_others(spoilt):
     said = spoilt.run("predict", "-i", spoilt.raw / "imagesTs", "-o", "new")
     assert said.code == 1
     assert images[0].name in said.err
-    written = [path.name for path in (spoilt.root / "new").iterdir()]
+    written = [path.name for path in (spoilt.root / "new").glob("*.nii.gz")]
     assert written == [images[1].name.replace("_0000", "")]
+    assert "damaged" in said.out
+    bad, good = sorted(read_record(spoilt.root / "new").values(), key=lambda case: case.status)
+    assert (bad.status, good.status) == ("failed", "written")
+    assert "damaged" in bad.error
+    assert good.tiles_run <= good.tiles
+    assert good.seconds > 0
+    assert good.peak_gb > 0.1
+    assert [len(model.digest) for model in good.models] == [64]
+    # The bad one is mended: it alone is predicted, and the other's entry is kept as it is.
+    shutil.copy(images[1], images[0])
+    said = spoilt.run("predict", "-i", spoilt.raw / "imagesTs", "-o", "new", "--continue")
+    assert said.code == 0
+    assert "tiles" in said.err
+    mended = read_record(spoilt.root / "new")
+    assert mended[good.case] == good
+    assert mended[bad.case].status == "written"
 
 
 def test_images_with_too_many_channels(spoilt):

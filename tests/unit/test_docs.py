@@ -27,6 +27,7 @@ from autospine.fingerprint import (
 )
 from autospine.folds import _FoldsFile
 from autospine.geometry import Box
+from autospine.inference import PredictedCase, UsedModel
 from autospine.labels import LabelSpace
 from autospine.pipeline.ensembles import Members
 from autospine.pipeline.selection import Best, Candidate
@@ -65,7 +66,7 @@ STORED_KINDS = (
     *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts, StructureFacts, Percentiles, SiteFacts),
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
-    *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile),
+    *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members),
 )
 """Dataclasses that are written as JSON."""

@@ -87,3 +87,13 @@ def test_a_model_is_found_from_inside_its_folder(folder, monkeypatch):
 def test_a_model_of_one_configuration_may_be_renamed(folder, tmp_path):
     renamed = folder.rename(tmp_path / "spine-model")
     assert open_model(renamed).configuration.name == "fullres"
+
+
+def test_the_digest_depends_on_the_plan_and_the_weights_that_take_part(folder, network):
+    before = open_model(folder).digest()
+    assert before == open_model(folder).digest(["0", "2"])
+    assert before != open_model(folder).digest(["0"])
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    save_weights(folder / "fold_2", network, {"fold": "2"})
+    assert open_model(folder).digest() != before

@@ -1,0 +1,227 @@
+"""Prediction of many cases: reading, networks and writing side by side, and the record of it."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from autospine.dataset import Case, case_modality
+from autospine.errors import AutospineError
+from autospine.hardware import free_memory, peak_memory
+from autospine.images import Volume, read_volume, write_labels
+from autospine.inference import (
+    JointPredictor,
+    PredictedCase,
+    Predictor,
+    Work,
+    read_record,
+    write_record,
+)
+from autospine.log import get_logger
+from autospine.postprocessing import Postprocessing
+
+logger = get_logger(__name__)
+
+ROOM_FOR_NEXT = 2.0
+"""The next image is read in advance if this many times the present case's memory is free."""
+
+
+FAILURES = (AutospineError, RuntimeError, MemoryError)
+"""Errors of one case; a RuntimeError may be a GPU out of memory, and the next case may be smaller."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predicted:
+    """What became of the cases to predict."""
+
+    cases: tuple[PredictedCase, ...]
+    """In the order in which they were found."""
+
+    written: tuple[Path, ...]
+    """Label maps, those that were kept included."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Case -> what went wrong."""
+        return {case.case: case.error or "" for case in self.cases if case.status == "failed"}
+
+
+class PredictionRun:
+    """One thread reads ahead, this one runs the networks, one cleans and writes.
+
+    Only the thread that writes touches the record.
+
+    Args:
+        predictor: of one or of several models.
+        cleanup: what label maps go through before they are written.
+        output: folder that they are written to.
+        facts: what is the same for every case's entry in the record.
+        device: where the networks run.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | JointPredictor,
+        cleanup: Postprocessing | None,
+        output: Path,
+        facts: PredictedCase,
+        device: torch.device,
+    ) -> None:
+        self._predictor, self._cleanup, self._output, self._facts = predictor, cleanup, output, facts
+        self._device = device
+        self._record = read_record(output)
+        self._done: dict[str, PredictedCase] = {}
+
+    def over(self, cases: Sequence[Case], *, overwrite: bool) -> Predicted:
+        """Predict the cases one after the other."""
+        todo = [case for case in cases if overwrite or not self._target(case).is_file()]
+        self._keep([case for case in cases if case not in todo])
+        with _Images(todo) as images, ThreadPoolExecutor(1) as writer:
+            pending: Future[None] | None = None
+            for index, case in enumerate(todo, start=1):
+                finish = self._begin(case, f"{case.name} ({index}/{len(todo)})", images)
+                if pending is not None:
+                    pending.result()
+                pending = writer.submit(self._end, case, finish)
+            if pending is not None:
+                pending.result()
+        return Predicted(
+            cases=tuple(self._done[case.name] for case in cases),
+            written=tuple(self._target(case) for case in cases if self._done[case.name].status != "failed"),
+        )
+
+    def _target(self, case: Case) -> Path:
+        return self._output / f"{case.name}{self._predictor.plan.file_ending}"
+
+    def _keep(self, cases: Sequence[Case]) -> None:
+        for case in cases:
+            logger.info("%s is there already", self._target(case))
+            unknown = PredictedCase(case=case.name, status="kept")
+            known = self._record.get(case.name, unknown)
+            self._done[case.name] = unknown if known.status == "failed" else known
+            made = [model.digest for model in known.models]
+            if made and made != [model.digest for model in self._facts.models]:
+                others = " and ".join(model.folder for model in known.models)
+                logger.warning("%s was predicted by another model, %s", case.name, others)
+
+    def _begin(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
+        """Run the networks; what is left to be done is returned."""
+        try:
+            return self._predict(case, description, images)
+        except FAILURES as error:
+            return partial(self._failed, case, error)
+
+    def _end(self, case: Case, finish: Callable[[], PredictedCase]) -> None:
+        """Clean and write the labels, then the record."""
+        try:
+            entry = finish()
+        except FAILURES as error:
+            entry = self._failed(case, error)
+        self._done[case.name] = self._record[case.name] = entry
+        write_record(self._output, self._record.values())
+
+    def _failed(self, case: Case, error: BaseException) -> PredictedCase:
+        reason = str(error) or type(error).__name__
+        logger.error("%s: %s", case.name, reason)
+        return replace(self._facts, case=case.name, status="failed", error=reason)
+
+    def _predict(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
+        volume = images.take()
+        began, warnings = time.monotonic(), list(volume.notes)
+        modality = case_modality(case, volume)
+        if case.modality is None:
+            warnings.append(f"taken for {modality} by its intensities")
+        for note in warnings:
+            logger.info("%s: %s", case.name, note)
+        entry = replace(
+            self._facts,
+            case=case.name,
+            status="written",
+            modality=modality,
+            shape=volume.grid.shape,
+            spacing_mm=volume.grid.spacing_mm,
+            warnings=tuple(warnings),
+        )
+
+        def started(predictor: Predictor, work: Work) -> None:
+            nonlocal entry
+            tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
+            entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
+            logger.info("%s: %s", description, _announcement(work, predictor))
+            images.read_next(work.bytes)
+
+        labels = self._predictor.predict(volume, modality, description, started)
+        stored, spacing_mm = volume.stored, volume.grid.spacing_mm
+        seconds = round(time.monotonic() - began, 2)
+        entry = replace(_with_peaks(entry, self._device), seconds=seconds)
+
+        def finish() -> PredictedCase:
+            cleaned = labels if self._cleanup is None else self._cleanup.apply(labels, spacing_mm)
+            write_labels(self._target(case), cleaned, stored)
+            return entry
+
+        return finish
+
+
+class _Images:
+    """Reads the cases' images in order, the next one in advance where there is room for two."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._left = deque(cases)
+        self._pool = ThreadPoolExecutor(1)
+        self._next: Future[Volume] | None = None
+
+    def __enter__(self) -> "_Images":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self) -> Volume:
+        """The image of the next case; raises what reading it raised."""
+        future, self._next = self._next or self._submit(), None
+        return future.result()
+
+    def read_next(self, needed: int) -> None:
+        """Read on, unless memory is short; the present case needs so many bytes."""
+        if self._left and self._next is None and free_memory() > ROOM_FOR_NEXT * needed:
+            self._next = self._submit()
+
+    def _submit(self) -> "Future[Volume]":
+        return self._pool.submit(read_volume, self._left.popleft().images)
+
+
+def _announcement(work: Work, predictor: Predictor) -> str:
+    """What is going to be done, in a line."""
+    voxels = "x".join(str(n) for n in work.shape)
+    networks = len(predictor.networks)
+    seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
+    left_out = {
+        "everything": "",
+        "body": " (the others show air)",
+        "spine": " (the others are off the spine)",
+    }
+    return (
+        f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
+        f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
+        f"network{'s' if networks > 1 else ''}; about {_duration(seconds)}, "
+        f"{work.bytes / 1e9:.1f} GB beside the networks"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _with_peaks(entry: PredictedCase, device: torch.device) -> PredictedCase:
+    entry = replace(entry, peak_gb=round(peak_memory() / 1e9, 3))
+    if device.type != "cuda":
+        return entry
+    gpu = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return replace(entry, gpu_peak_gb=round(gpu / 1e9, 3))
