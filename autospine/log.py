@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Meter(Protocol):
         """Count `amount` more of the total as done."""
 
     def update(self, text: str) -> None:
-        """Show `text` behind the description."""
+        """Show `text`, of one or more lines: under a bar, or at the end of a plain line."""
 
 
 @contextmanager
@@ -103,6 +104,16 @@ def track(items: Iterable[T], description: str, total: int | float | None = None
             meter.advance()
 
 
+class _Display(Progress):
+    """Bars, with what is to be said about them underneath."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            for line in task.fields["text"].splitlines():
+                yield Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class _Bar:
     """A rich progress bar; nested ones share one display."""
 
@@ -110,14 +121,13 @@ class _Bar:
         global _current
         self._owner = _current is None
         if _current is None:
-            _current = Progress(
+            _current = _Display(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=30),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}"),
                 console=CONSOLE,
                 transient=True,
                 refresh_per_second=4,
@@ -171,5 +181,5 @@ class _Lines:
         if self._total and 0 < self._done < self._total:
             parts.append(f"{elapsed * (self._total - self._done) / self._done:.0f} s left")
         if self._text:
-            parts.append(self._text)
+            parts.append("; ".join(self._text.splitlines()))
         CONSOLE.print(", ".join(parts), soft_wrap=True)

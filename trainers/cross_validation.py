@@ -1,5 +1,6 @@
 """Training of several folds, each validated on its held-out cases at its end."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -32,7 +33,7 @@ from autospine.serialization import write_json
 from autospine.validation import VALIDATION, HeldOut, score_held_out
 from trainers.fold import FoldTrainer, identity, other_start
 from trainers.lock import locked
-from trainers.record import last_row, summary
+from trainers.record import read_rows, summary
 from trainers.settings import Settings
 
 logger = get_logger(__name__)
@@ -220,6 +221,8 @@ def _set_up_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
+    # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
+    get_logger("trainers.record").setLevel(logging.ERROR)
     reuse_freed_memory()
 
 
@@ -238,34 +241,37 @@ def _train_in_worker(
 
 
 def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
-    """Show the folds' common progress until all are done or one fails; their records tell it."""
-    shown = 0
+    """Show the folds' progress and warnings until all are done or one fails; their records tell both."""
+    shown, folds = 0, list(futures.values())
+    warned = {(fold.name, text) for fold in folds for text in _warnings(read_rows(_fold_folder(task, fold)))}
     with progress(f"{len(futures)} folds, training %", 100 * len(futures)) as meter:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
+            rows = {fold.name: read_rows(_fold_folder(task, fold)) for fold in folds}
+            for fold in folds:
+                for text in _warnings(rows[fold.name]):
+                    if (fold.name, text) not in warned:
+                        warned.add((fold.name, text))
+                        logger.warning("fold %s: %s", fold.name, text)
             for future in done:
                 future.result()
-            rows = {fold.name: last_row(_fold_folder(task, fold)) for fold in futures.values()}
-            percent = sum(int(100 * row["progress"]) for row in rows.values() if row)
-            meter.update(
-                "; ".join(_status(task, fold, rows[fold.name]) for fold in _active(rows, task, futures))
-            )
+            percent = sum(int(100 * last[-1]["progress"]) for last in rows.values() if last)
+            active = [fold for fold in folds if rows[fold.name] and not _complete(task, fold)]
+            meter.update("\n".join(_status(task, fold, rows[fold.name][-1]) for fold in active))
             meter.advance(percent - shown)
             shown = percent
 
 
-def _active(
-    rows: Mapping[str, dict[str, Any] | None], task: Task, futures: Mapping["Future[None]", Fold]
-) -> list[Fold]:
-    """The folds that are being trained or validated."""
-    return [fold for fold in futures.values() if rows[fold.name] and not _complete(task, fold)]
+def _warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Every warning of a fold's record, in order."""
+    return [text for row in rows for text in row.get("warnings", {}).values()]
 
 
-def _status(task: Task, fold: Fold, row: dict[str, Any] | None) -> str:
-    """What a fold is doing, in a few words."""
-    if row is None or row["progress"] < 1:
-        return f"fold {fold.name}: {summary(row) if row else 'starting'}"
+def _status(task: Task, fold: Fold, row: dict[str, Any]) -> str:
+    """What a fold is doing, in a line."""
+    if row["progress"] < 1:
+        return f"fold {fold.name}: {'  '.join(summary(row))}"
     written = sum(_prediction(task, fold, name).is_file() for name in fold.validation)
     return f"fold {fold.name}: validation {written}/{len(fold.validation)}"
 

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
@@ -19,9 +19,11 @@ from autospine.serialization import to_json
 from trainers.checkpoints import Checkpoints
 from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
+from trainers.monitors import LOOK_EVERY
 from trainers.record import Record, summary
 from trainers.schedule import Clock, learning_rate
 from trainers.settings import Settings
+from trainers.trackers import Run, Trackers, flat
 
 logger = get_logger(__name__)
 
@@ -104,7 +106,12 @@ class FoldTrainer:
         self._steps: list[Step] = []
         epochs = self._resume()
         self._record = Record(
-            folder, title=f"{plan.dataset}, fold {name}", classes=plan.labels.names, epochs=epochs
+            folder,
+            title=f"{plan.dataset}, fold {name}",
+            classes=plan.labels.names,
+            configuration=self._configuration,
+            epochs=epochs,
+            trackers=Trackers(settings.trackers, self._told(plan.dataset, epochs)),
         )
         self._not_finite = 0
 
@@ -130,7 +137,7 @@ class FoldTrainer:
                     self._train(batches, meter, interruption)
             finally:
                 batches.close()
-        self._record.draw()
+                self._record.close()
         network = self.learner.averaged()
         facts: dict[str, object] = {
             "fold": self._name,
@@ -143,6 +150,17 @@ class FoldTrainer:
         save_weights(self._folder, network, facts)
         self._checkpoints.remove()
         return network
+
+    def _told(self, dataset: str, epochs: int) -> Run:
+        """What trackers are told of this fold."""
+        return Run(
+            group=f"{dataset} {self._configuration.name}",
+            name=f"fold {self._name}",
+            folder=self._folder,
+            identity=f"{self._identity}-{self._name}",
+            epoch=epochs,
+            params=flat({"seed": self._settings.seed, **asdict(self._configuration)}),
+        )
 
     def _batches(self) -> PatchBatches:
         recipe = self._configuration.training
@@ -169,13 +187,13 @@ class FoldTrainer:
             row = self._record.add(
                 self._steps,
                 self.learner.network,
+                progress=self._clock.progress,
                 step=self._clock.step,
-                progress=round(self._clock.progress, 5),
                 learning_rate=self._rate(),
                 seconds=round(time.monotonic() - began, 2),
                 seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
             )
-            meter.update(summary(row))
+            meter.update("\n".join(summary(row)))
             self._steps = []
             self._save()
         if self._steps:
@@ -190,7 +208,9 @@ class FoldTrainer:
 
     def _step(self, stream: Iterator[Batch]) -> Step:
         batch = next(stream)
-        step = self.learner.step(batch.images, batch.labels, self._rate())
+        step = self.learner.step(
+            batch.images, batch.labels, self._rate(), look=self._clock.step % LOOK_EVERY == 0
+        )
         self._clock.tick()
         self._not_finite = 0 if step.finite else self._not_finite + 1
         if self._not_finite == PATIENCE:
@@ -211,7 +231,7 @@ class FoldTrainer:
             "step": self._clock.step,
             "progress": self._clock.progress,
             "epochs": len(self._record.rows),
-            "begun": [asdict(step) for step in self._steps],
+            "begun": [asdict(replace(step, counts=None)) for step in self._steps],
         }
         self._checkpoints.save(self.learner.tensors(), facts)
 

@@ -1,7 +1,7 @@
 """The network with everything that changes while it learns."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from autospine.checkpoint import flatten_optimizer, restore_optimizer
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan
 from trainers.loss import SegmentationLoss
+from trainers.monitors import Counts
 
 BETAS = (0.9, 0.98)
 """AdamW's: a shorter memory of squared gradients than usual suits transformers (nnU-Net's Primus recipe)."""
@@ -36,6 +37,9 @@ class Step:
 
     finite: bool
     """Whether the step was taken; one with a non-finite loss or gradient is not."""
+
+    counts: Counts | None = field(default=None, compare=False)
+    """The first patch's prediction beside its labels, where it was looked at."""
 
 
 class Learner:
@@ -71,13 +75,14 @@ class Learner:
         )
         self._updates = 0
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> Step:
+    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, *, look: bool = False) -> Step:
         """One optimiser step.
 
         Args:
             images: (B, C, S, P, L), normalised.
             labels: (B, S, P, L), stored indices.
             rate: learning rate.
+            look: whether to count what the monitors want to know.
         """
         self.network.train()
         images, labels = images.to(self.device), labels.to(self.device)
@@ -99,6 +104,7 @@ class Learner:
             cross_entropy=float(cross_entropy),
             dice=tuple(dice.tolist()),
             finite=finite,
+            counts=self._loss.count(logits[0], labels[0]) if look else None,
         )
 
     def averaged(self) -> nn.Module:

@@ -2,10 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
 
 from autospine.labels import IGNORE_INDEX, LabelSpace
 from autospine.types import LabelBatch, LogitBatch
+from trainers.monitors import Counts, count
 
 SMOOTH = 1.0
 """Added above and below in Dice, in voxels: a class neither there nor predicted costs nothing."""
@@ -54,6 +56,10 @@ class SegmentationLoss(nn.Module):
         dice = self._dice(probabilities, target, valid)
         loss = self.lambda_ce * entropy + (1 - self.lambda_ce) * (1 - dice.mean())
         return loss, entropy.detach(), dice.detach()
+
+    def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> Counts:
+        """What the prediction for one patch and its labels have in common, for the monitors."""
+        return count(logits.detach(), labels, self.membership, regions=self.regions)
 
     def _cross_entropy(
         self, logits: torch.Tensor, log_probabilities: torch.Tensor, target: torch.Tensor, valid: torch.Tensor

@@ -2,15 +2,22 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from autospine.log import get_logger
 from autospine.network import AdaptiveSwinUNETR
+from autospine.plan import Configuration
 from autospine.report.curves import write_curves
 from trainers.learner import Step
+from trainers.monitors import LIMITS, Monitors, known_warnings
+from trainers.trackers import Trackers
+
+logger = get_logger(__name__)
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
@@ -20,35 +27,52 @@ CURVES_SECONDS = 30.0
 
 
 class Record:
-    """Rows of `folder/metrics.jsonl`, one per epoch.
+    """Rows of `folder/metrics.jsonl`, one per epoch, which trackers are told too.
 
     Args:
         folder: of the fold.
-        title: above the curves.
+        title: above the curves, and what warnings begin with.
         classes: names of the foreground classes.
+        configuration: what is trained, for the monitors.
         epochs: rows to keep from an earlier run; later ones, written after its last checkpoint, are dropped.
+        trackers: what else is told.
     """
 
-    def __init__(self, folder: Path, *, title: str, classes: Sequence[str], epochs: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        title: str,
+        classes: Sequence[str],
+        configuration: Configuration,
+        epochs: int,
+        trackers: Trackers | None = None,
+    ) -> None:
         self._folder, self._title, self._classes = folder, title, classes
-        self.rows = _read(folder / METRICS)[:epochs]
+        self._trackers = trackers or Trackers([])
+        self.rows = read_rows(folder)[:epochs]
+        self._monitors = Monitors(classes, configuration, said=known_warnings(self.rows))
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         (folder / METRICS).write_text(text, encoding="utf-8")
 
-    def add(self, steps: Sequence[Step], network: nn.Module, **facts: float) -> dict[str, Any]:
+    def add(
+        self, steps: Sequence[Step], network: nn.Module, *, progress: float, **facts: float
+    ) -> dict[str, Any]:
         """Append an epoch; the curves are drawn anew every now and then.
 
         Args:
             steps: the epoch's steps, at least one.
             network: for the mechanisms' state.
+            progress: of the training, in [0, 1].
             facts: further columns, such as the learning rate.
         """
         taken = [step for step in steps if step.finite]
         dice = [round(sum(v) / len(v), 5) for v in zip(*(step.dice for step in taken), strict=True)]
         row = {
             "epoch": len(self.rows) + 1,
+            "progress": round(progress, 5),
             "loss": _mean([step.loss for step in taken]),
             "ce": _mean([step.cross_entropy for step in taken]),
             "dice_loss": None if not dice else round(1 - sum(dice) / len(dice), 5),
@@ -56,10 +80,15 @@ class Record:
             "skipped_steps": len(steps) - len(taken),
             **facts,
             **_mechanisms(network),
+            **self._judged(taken, network, progress),
         }
+        self._trackers.log_metrics(numbers(row), row["epoch"])
+        row["warnings"] |= self._trackers.failures()
+        self._warn(row["warnings"])
         self.rows.append(row)
         with (self._folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        logger.debug("%s: %s", self._title, "  ".join(summary(row)))
         if time.monotonic() - self._drawn >= CURVES_SECONDS:
             self.draw()
         return row
@@ -67,30 +96,31 @@ class Record:
     def draw(self) -> None:
         """Draw the curves."""
         self._drawn = time.monotonic()
-        write_curves(self._folder / CURVES, self.rows, title=self._title)
+        write_curves(self._folder / CURVES, self.rows, title=self._title, limits=LIMITS)
+
+    def close(self) -> None:
+        """Draw the curves for the last time and end the trackers' runs."""
+        if self.rows:
+            self.draw()
+            self._trackers.log_image("curves", self._folder / CURVES, len(self.rows))
+        self._trackers.close()
+        self._warn(self._trackers.failures())
+
+    def _judged(self, steps: Sequence[Step], network: nn.Module, progress: float) -> dict[str, Any]:
+        """The monitors' numbers and new warnings."""
+        self._monitors.see([step.counts for step in steps if step.counts is not None])
+        readings = self._monitors.read(network)
+        warnings = self._monitors.warnings(readings, network, progress)
+        return {"monitors": asdict(readings), "warnings": warnings}
+
+    def _warn(self, warnings: Mapping[str, str]) -> None:
+        for text in warnings.values():
+            logger.warning("%s: %s", self._title, text)
 
 
-def last_row(folder: Path) -> dict[str, Any] | None:
-    """The newest complete row of a fold's metrics.jsonl, None before the first."""
-    rows = _read(folder / METRICS)
-    return rows[-1] if rows else None
-
-
-def seconds_trained(folder: Path) -> float:
-    """How long a fold was trained, by its metrics.jsonl."""
-    return sum(float(row["seconds"]) for row in _read(folder / METRICS))
-
-
-def summary(row: dict[str, Any]) -> str:
-    """A row in a few words, for the progress bar."""
-    if row["loss"] is None:
-        return f"epoch {row['epoch']}"
-    dice = row["pseudo_dice"].values()
-    mean = f", Dice {sum(dice) / len(dice):.2f}" if dice else ""
-    return f"epoch {row['epoch']}, loss {row['loss']:.2f}{mean}"
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The complete rows of a fold's metrics.jsonl, none before the first."""
+    path = folder / METRICS
     if not path.is_file():
         return []
     rows = []
@@ -100,6 +130,45 @@ def _read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break  # a line cut short, because the process was killed or is writing it now
     return rows
+
+
+def seconds_trained(folder: Path) -> float:
+    """How long a fold was trained, by its metrics.jsonl."""
+    return sum(float(row["seconds"]) for row in read_rows(folder))
+
+
+def summary(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A row in two lines for the screen: how learning goes, and what the mechanisms and the machine do."""
+    if row["loss"] is None:
+        return f"epoch {row['epoch']}  no step was taken", ""
+    first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}", f"CE {row['ce']:.2f}"]
+    if dice := row["pseudo_dice"].values():
+        first.append(f"Dice {sum(dice) / len(dice):.2f}")
+    monitors, second = row.get("monitors", {}), []
+    if (ratio := monitors.get("foreground_ratio")) is not None:
+        first.append(f"foreground ×{ratio:.2f}")
+    if (shift := monitors.get("border_shift")) is not None:
+        first.append(f"edges {shift:+.2f}")
+    if len(weights := row.get("fusion_weights", ())) > 1:
+        second.append("w " + " ".join(f"{weight:.2f}" for weight in weights))
+    if gammas := [gamma for gamma in row.get("gamma", ()) if gamma]:
+        second.append("γ " + " ".join(f"{gamma:.3f}" for gamma in gammas))
+    if "learning_rate" in row:
+        second.append(f"rate {row['learning_rate']:.3g}")
+    if "seconds_waited_for_data" in row:
+        second.append(f"waited {row['seconds_waited_for_data']:.1f} s of {row['seconds']:.0f}")
+    return "  ".join(first), "  ".join(second)
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row under flat names, such as `pseudo_dice/disc` and `gamma/1`."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        inner = value if isinstance(value, dict) else {}
+        if isinstance(value, list):
+            inner = {str(place): item for place, item in enumerate(value, start=1)}
+        found |= {f"{key}/{name}": item for name, item in inner.items()} if inner else {key: value}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -7,6 +7,7 @@ import torch
 
 from autospine.errors import TrainingError
 from autospine.plan import Configuration
+from trainers.trackers import check_trackers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,12 +32,16 @@ class Settings:
     weights: Path | None = None
     """Imported weights from which folds begin; None for random ones."""
 
+    trackers: tuple[str, ...] = ()
+    """Who else is told how training goes, by name."""
+
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("iterations", self.iterations)):
             if value is not None and value < 1:
                 raise TrainingError(f"expected --{name} of at least 1, found {value}")
+        check_trackers(self.trackers)
 
     def applied(self, configuration: Configuration) -> Configuration:
         """The configuration with these choices in it."""

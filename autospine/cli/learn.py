@@ -65,6 +65,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tell an experiment tracker as well: `tensorboard`, `wandb`, `mlflow` or one that is "
+            "installed; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """Train folds of a planned dataset; finished ones are kept, an interrupted one goes on."""
@@ -91,6 +99,7 @@ def train(
             seed=seed,
             workers=per_gpu if workers is None else workers,
             parallel=parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, where),
+            trackers=tuple(dict.fromkeys(tracker or ())),
             device=where,
         ),
         minutes=max_minutes,

@@ -156,6 +156,13 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             parts.append(self.embedding.scale_weights)
         return torch.cat(parts).detach()
 
+    def fusion_kernels(self) -> list[Shape3]:
+        """Return the size in voxels of the kernel that each of the `fusion_weights` belongs to."""
+        scales = [] if self.stem is None else [*self.stem.scales]
+        if self.stem is None or self.embedding.is_fused:
+            scales += [self.embedding.weight, *self.embedding.scales]
+        return [(scale.shape[2], scale.shape[3], scale.shape[4]) for scale in scales]
+
     def saliency_gammas(self) -> list[list[Float[Tensor, "heads"]]]:
         """Return gamma_h of every block of each stage, detached; an empty list where there is no saliency."""
         return [

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,26 +17,32 @@ from autospine.report.figures import new_figure, save_figure
 Row = Mapping[str, Any]
 
 DPI = 110
-PANEL_INCHES = (4.4, 2.9)
+PANEL_INCHES = (4.4, 3.1)
 COLUMNS = 3
 INK = "#24292f"
 MUTED = "#6e7781"
+LEGEND_COLUMNS = 5
 LEGEND_CLASSES = 6
 """With more classes than this, only their spread and mean are drawn."""
 
 
-def write_curves(path: Path, rows: Sequence[Row], *, title: str) -> None:
+def write_curves(
+    path: Path, rows: Sequence[Row], *, title: str, limits: Mapping[str, float] = MappingProxyType({})
+) -> None:
     """Draw what a training recorded as small panels in one PNG.
 
-    Panels: loss and its parts, Dice of each class on the training patches, learning rate, seconds per
-    epoch, fusion weights, size of the attention's gamma. Those of which nothing was recorded are left
-    out, and so are single values that are missing, null or not finite.
+    Panels: loss and its parts, Dice of each class on the training patches, learning rate; the monitors of
+    foreground, edges and the thinnest class; fusion weights, size of the attention's gamma, seconds per
+    epoch. Those of which nothing was recorded are left out, and so are single values that are missing, null
+    or not finite. A dotted red line stands where a monitor has warned.
 
     Args:
         path: of the PNG, replaced as a whole.
         rows: one mapping per epoch, in order.
         title: above the panels.
+        limits: of the monitors' readings by name, drawn as dashed lines.
     """
+    rows = [_flat(row) for row in rows]
     panels = [draw for draw, keys in _PANELS if any(_recorded(rows, key) for key in keys)]
     columns = max(1, min(COLUMNS, len(panels)))
     lines = max(1, math.ceil(len(panels) / columns))
@@ -50,10 +58,18 @@ def write_curves(path: Path, rows: Sequence[Row], *, title: str) -> None:
                 (left + 0.62) / width,
                 1 - (top + PANEL_INCHES[1] - 0.5) / height,
                 (PANEL_INCHES[0] - 0.85) / width,
-                (PANEL_INCHES[1] - 0.9) / height,
+                (PANEL_INCHES[1] - 1.15) / height,
             )
         )
         draw(axes, rows)
+        for key, limited in _LIMITED.items():
+            if limited.panel is draw and key in limits and _recorded(rows, key):
+                warned = [
+                    epoch
+                    for epoch, row in zip(_epochs(rows), rows, strict=True)
+                    if limited.warning in _mapping(row, "warnings")
+                ]
+                _draw_limit(axes, limited, limits[key], warned)
     if not panels:
         figure.text(0.5, 0.45, "nothing recorded yet", ha="center", color=MUTED)
     save_figure(figure, path)
@@ -115,15 +131,77 @@ def _draw_gamma(axes: Axes, rows: Sequence[Row]) -> None:
     _family(axes, rows, "gamma", "stage ")
 
 
+def _draw_foreground(axes: Axes, rows: Sequence[Row]) -> None:
+    _prepare(axes, "Foreground: predicted / true")
+    _line(axes, rows, _column(rows, "foreground_ratio"), "predicted / true", BLUE, width=1.8)
+    _finish(axes, floor=True)
+
+
+def _draw_edges(axes: Axes, rows: Sequence[Row]) -> None:
+    _prepare(axes, "Edges: voxels too far out")
+    _line(axes, rows, _column(rows, "border_shift"), "voxels too far out", BLUE, width=1.8)
+    _finish(axes)
+
+
+def _draw_thinnest(axes: Axes, rows: Sequence[Row]) -> None:
+    names = [row["thinnest_class"] for row in rows if row.get("thinnest_class")]
+    _prepare(axes, f"Thinnest class: {names[-1] if names else '?'}")
+    _line(axes, rows, _column(rows, "dice_ratio"), "Dice / others' Dice", BLUE, width=1.8)
+    _line(axes, rows, _column(rows, "kernel_ratio"), "fusion kernel / thickness", ORANGE, width=1.8)
+    _finish(axes, floor=True)
+
+
 _PANELS: tuple[tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]], ...] = (
     (_draw_loss, ("loss", "ce", "dice_loss")),
     (_draw_dice, ("pseudo_dice",)),
     (_draw_rate, ("learning_rate",)),
-    (_draw_seconds, ("seconds", "seconds_waited_for_data")),
+    (_draw_foreground, ("foreground_ratio",)),
+    (_draw_edges, ("border_shift",)),
+    (_draw_thinnest, ("dice_ratio", "kernel_ratio")),
     (_draw_fusion, ("fusion_weights",)),
     (_draw_gamma, ("gamma",)),
+    (_draw_seconds, ("seconds", "seconds_waited_for_data")),
 )
 """What can be drawn, and the keys that it is drawn from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Limited:
+    """A reading whose limit is drawn in a panel."""
+
+    panel: Callable[[Axes, Sequence[Row]], None]
+    warning: str
+    colour: Colour
+    below: bool
+    """Whether it warns below the limit, or above it."""
+
+
+_LIMITED = {
+    "foreground_ratio": _Limited(panel=_draw_foreground, warning="collapse", colour=BLUE, below=True),
+    "border_shift": _Limited(panel=_draw_edges, warning="bleeding", colour=BLUE, below=False),
+    "dice_ratio": _Limited(panel=_draw_thinnest, warning="small_structures", colour=BLUE, below=True),
+    "kernel_ratio": _Limited(panel=_draw_thinnest, warning="small_structures", colour=ORANGE, below=False),
+}
+
+
+def _draw_limit(axes: Axes, limited: _Limited, value: float, epochs: Sequence[float]) -> None:
+    """A dashed line at a limit, which is brought in sight, and dotted ones at the epochs that warned."""
+    axes.axhline(value, color=limited.colour, lw=1.0, ls=(0, (4, 3)), zorder=1)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, value - 0.15 * abs(value)), max(high, 1.15 * value))
+    axes.annotate(
+        f"warns {'below' if limited.below else 'above'}",
+        (1, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -2 if limited.below else 2),
+        textcoords="offset points",
+        ha="right",
+        va="top" if limited.below else "bottom",
+        size=7,
+        color=limited.colour,
+    )
+    for epoch in epochs:
+        axes.axvline(epoch, color=VERMILION, lw=1.0, ls=":")
 
 
 def _family(axes: Axes, rows: Sequence[Row], key: str, prefix: str) -> None:
@@ -138,7 +216,7 @@ def _family(axes: Axes, rows: Sequence[Row], key: str, prefix: str) -> None:
 
 
 def _prepare(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", size=10, color=INK, pad=6)
+    _title(axes, title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#d0d7de")
     axes.grid(axis="y", color="#eaeef2", lw=0.8)
@@ -147,6 +225,11 @@ def _prepare(axes: Axes, title: str) -> None:
     axes.set_xlabel("epoch", color=MUTED, size=8, labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _title(axes: Axes, text: str, *, above: int = 0) -> None:
+    """Set the title, above so many lines of a legend."""
+    axes.set_title(text, loc="left", size=10, color=INK, pad=6 + 12 * above)
 
 
 def _line(
@@ -171,8 +254,17 @@ def _finish(axes: Axes, *, floor: bool = False) -> None:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        legend = axes.legend(fontsize=7.5, framealpha=0.8, edgecolor="none", ncols=1 + (len(handles) > 4))
-        legend.set_zorder(5)
+        lines = 1 + (len(handles) > LEGEND_COLUMNS)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 0.98),
+            ncols=math.ceil(len(handles) / lines),
+            fontsize=7.5,
+            frameon=False,
+            handlelength=1.2,
+            columnspacing=1.1,
+        )
+        _title(axes, axes.get_title(loc="left"), above=lines)
 
 
 def _epochs(rows: Sequence[Row]) -> np.ndarray:
@@ -192,6 +284,11 @@ def _items(value: object) -> list[object]:
     if isinstance(value, Mapping):
         return list(value.values())
     return value if isinstance(value, list) else [value]
+
+
+def _flat(row: Row) -> Row:
+    """The monitors' readings beside the other columns."""
+    return {**row, **_mapping(row, "monitors")}
 
 
 def _mapping(row: Row, key: str) -> Mapping[str, Any]:

@@ -120,6 +120,23 @@ def test_bars_are_drawn_in_a_terminal_and_may_be_nested(terminal):
     assert log._current is None
 
 
+def test_what_is_said_of_a_bar_stands_underneath_and_is_cut_to_the_width(terminal):
+    with log.progress("training", 2) as meter:
+        meter.update("loss 0.5\n" + "w 1.00 " * 60)
+        log._current.refresh()
+    lines = [line.rstrip() for line in terminal.getvalue().splitlines()]
+    assert any(line.endswith("  loss 0.5") for line in lines)
+    assert any(line.startswith("  w 1.00") and line.endswith("…") and len(line) <= 200 for line in lines)
+
+
+def test_lines_of_text_are_one_where_there_is_no_terminal(clock, lines):
+    with log.progress("training", 2) as meter:
+        meter.update("loss 0.5\nw 1.00")
+        clock.now += 3
+        meter.advance()
+    assert lines.getvalue().splitlines()[0] == "training: 1/2, 3 s, 3 s left, loss 0.5; w 1.00"
+
+
 def test_messages_go_to_standard_error_as_plain_lines(loggers, capsys):
     log.setup()
     for logger in loggers:

@@ -21,6 +21,8 @@ def rows(count: int) -> list[dict[str, Any]]:
             "seconds": 2.0,
             "fusion_weights": [1.0, 0.01 * i],
             "gamma": [0.0, 0.001 * i],
+            "monitors": {"foreground_ratio": 1.0, "border_shift": -0.1, "dice_ratio": 0.9, "kernel_ratio": 2},
+            "warnings": {},
             "something_new": "ignored",
         }
         for i in range(count)
@@ -32,13 +34,13 @@ def pixels(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
-def test_six_panels(tmp_path: Path, count: int) -> None:
+def test_nine_panels(tmp_path: Path, count: int) -> None:
     write_curves(tmp_path / "curves.png", rows(count), title="fold 0")
     picture = pixels(tmp_path / "curves.png")
     width = round(PANEL_INCHES[0] * COLUMNS * DPI)
-    assert picture.shape == pytest.approx((round((PANEL_INCHES[1] * 2 + 0.45) * DPI), width, 3), abs=1)
+    assert picture.shape == pytest.approx((round((PANEL_INCHES[1] * 3 + 0.45) * DPI), width, 3), abs=1)
     for column in range(COLUMNS):
-        panel = picture[picture.shape[0] // 2 :, column * width // 3 : (column + 1) * width // 3]
+        panel = picture[picture.shape[0] // 3 :, column * width // 3 : (column + 1) * width // 3]
         assert panel.std() > 0.02
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
@@ -58,3 +60,19 @@ def test_six_panels(tmp_path: Path, count: int) -> None:
 def test_whatever_is_missing(tmp_path: Path, partial: list[dict[str, Any]]) -> None:
     write_curves(tmp_path / "new" / "curves.png", partial, title="fold 0")
     assert pixels(tmp_path / "new" / "curves.png").std() > 0
+
+
+def test_limits_and_warnings_are_drawn(tmp_path: Path) -> None:
+    usual, warned = rows(5), rows(5)
+    warned[3]["warnings"] = {"collapse": "the prediction collapses"}
+    limits = {"foreground_ratio": 0.1, "border_shift": 0.5}
+    for name, shown, drawn in (("a", usual, {}), ("b", usual, limits), ("c", warned, limits)):
+        write_curves(tmp_path / f"{name}.png", shown, title="fold 0", limits=drawn)
+    without, limited, red = (pixels(tmp_path / f"{name}.png") for name in "abc")
+    third = len(without) // 3
+    assert (limited[third : 2 * third] != without[third : 2 * third]).any()
+    # The red line stands in the first panel of the second row, and nowhere else.
+    changed = np.argwhere((red != limited).any(axis=-1))
+    assert len(changed)
+    assert third < changed[:, 0].min() <= changed[:, 0].max() < 2 * third
+    assert changed[:, 1].max() < red.shape[1] / 3

@@ -221,6 +221,14 @@ def test_a_fault_in_one_of_two_folds_side_by_side_reaches_the_user(tmp_path):
     assert "fold_0" not in times(task)
 
 
+def test_warnings_of_folds_side_by_side_reach_the_user_once(tmp_path, caplog):
+    task = make_task(tmp_path)
+    train_folds(task, FOLDS[:2], replace(SETTINGS, parallel=2))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    for fold in ("0", "1"):
+        assert len([text for text in said if text.startswith(f"fold {fold}: the adaptive attention")]) == 1
+
+
 @pytest.mark.parametrize(
     ("n", "cores", "most", "sizes"),
     [
