@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
@@ -104,6 +104,7 @@ class FoldTrainer:
         self._clock = Clock(total_steps=ENDLESS)
         self._checkpoints = Checkpoints(folder)
         self._steps: list[Step] = []
+        self._seen: Sequence[Sequence[int]] = ()
         epochs = self._resume()
         self._record = Record(
             folder,
@@ -111,6 +112,7 @@ class FoldTrainer:
             classes=plan.labels.names,
             configuration=self._configuration,
             epochs=epochs,
+            seen=self._seen,
             trackers=Trackers(settings.trackers, self._told(plan.dataset, epochs)),
         )
         self._not_finite = 0
@@ -208,9 +210,8 @@ class FoldTrainer:
 
     def _step(self, stream: Iterator[Batch]) -> Step:
         batch = next(stream)
-        step = self.learner.step(
-            batch.images, batch.labels, self._rate(), look=self._clock.step % LOOK_EVERY == 0
-        )
+        look = self._clock.step % LOOK_EVERY == 0
+        step = self.learner.step(batch.images, batch.labels, self._rate(), look)
         self._clock.tick()
         self._not_finite = 0 if step.finite else self._not_finite + 1
         if self._not_finite == PATIENCE:
@@ -231,7 +232,8 @@ class FoldTrainer:
             "step": self._clock.step,
             "progress": self._clock.progress,
             "epochs": len(self._record.rows),
-            "begun": [asdict(replace(step, counts=None)) for step in self._steps],
+            "begun": [step.plain() for step in self._steps],
+            "seen": self._record.seen(),
         }
         self._checkpoints.save(self.learner.tensors(), facts)
 
@@ -250,6 +252,7 @@ class FoldTrainer:
             raise TrainingError(other_start(self._folder, [f"fold {self._name}"]))
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
-        self._steps = [Step(**{**step, "dice": tuple(step["dice"])}) for step in facts.get("begun", ())]
+        self._steps = [Step.restored(step) for step in facts.get("begun", ())]
+        self._seen = facts.get("seen", ())
         logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])
         return int(facts["epochs"])

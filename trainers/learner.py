@@ -1,7 +1,8 @@
 """The network with everything that changes while it learns."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,6 +42,18 @@ class Step:
     counts: Counts | None = field(default=None, compare=False)
     """The first patch's prediction beside its labels, where it was looked at."""
 
+    def plain(self) -> dict[str, object]:
+        """The step as JSON can hold it."""
+        counts = None if self.counts is None else self.counts.numbers()
+        return {**asdict(replace(self, counts=None)), "counts": counts}
+
+    @classmethod
+    def restored(cls, plain: Mapping[str, Any]) -> "Step":
+        """The step that `plain` was taken of."""
+        counts = plain.get("counts")
+        restored = None if counts is None else Counts.restored(counts)
+        return cls(**{**plain, "dice": tuple(plain["dice"]), "counts": restored})
+
 
 class Learner:
     """Network, optimiser and averaged weights of one fold.
@@ -75,7 +88,7 @@ class Learner:
         )
         self._updates = 0
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, *, look: bool = False) -> Step:
+    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, look: bool = False) -> Step:
         """One optimiser step.
 
         Args:

@@ -35,6 +35,7 @@ class Record:
         classes: names of the foreground classes.
         configuration: what is trained, for the monitors.
         epochs: rows to keep from an earlier run; later ones, written after its last checkpoint, are dropped.
+        seen: what `seen` gave in an earlier run.
         trackers: what else is told.
     """
 
@@ -46,12 +47,13 @@ class Record:
         classes: Sequence[str],
         configuration: Configuration,
         epochs: int,
+        seen: Sequence[Sequence[int]] = (),
         trackers: Trackers | None = None,
     ) -> None:
         self._folder, self._title, self._classes = folder, title, classes
         self._trackers = trackers or Trackers([])
         self.rows = read_rows(folder)[:epochs]
-        self._monitors = Monitors(classes, configuration, said=known_warnings(self.rows))
+        self._monitors = Monitors(classes, configuration, said=known_warnings(self.rows), state=seen)
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -92,6 +94,10 @@ class Record:
         if time.monotonic() - self._drawn >= CURVES_SECONDS:
             self.draw()
         return row
+
+    def seen(self) -> list[list[int]]:
+        """What the monitors have seen, for a checkpoint."""
+        return self._monitors.state()
 
     def draw(self) -> None:
         """Draw the curves."""

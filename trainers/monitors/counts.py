@@ -1,6 +1,6 @@
 """What a prediction and its labels have in common, counted in voxels and faces."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,25 @@ class Counts:
     """Faces of the true foreground, background near it that is predicted as foreground, and foreground near
     the background that is predicted as background."""
 
+    def numbers(self) -> list[int]:
+        """All counts in a row, as `restored` takes them."""
+        arrays = np.concatenate([self.true, self.predicted, self.overlap, self.faces.ravel()])
+        return [*arrays.tolist(), *self.foreground, *self.border]
+
+    @classmethod
+    def restored(cls, numbers: Sequence[int]) -> "Counts":
+        """The counts that `numbers` were taken of."""
+        *arrays, true, predicted, faces, over, under = numbers
+        by_class = np.array(arrays, dtype=np.int64).reshape(6, -1)
+        return cls(
+            true=by_class[0],
+            predicted=by_class[1],
+            overlap=by_class[2],
+            faces=by_class[3:].reshape(-1, 3),
+            foreground=(true, predicted),
+            border=(faces, over, under),
+        )
+
     @property
     def dice(self) -> Float[np.ndarray, "n"]:
         """Dice of each class, NaN where it is neither there nor predicted."""
@@ -56,15 +75,7 @@ class Counts:
 
 def add(several: Iterable[Counts]) -> Counts:
     """The counts of all patches together; at least one."""
-    listed = list(several)
-    return Counts(
-        true=np.sum([one.true for one in listed], axis=0),
-        predicted=np.sum([one.predicted for one in listed], axis=0),
-        overlap=np.sum([one.overlap for one in listed], axis=0),
-        faces=np.sum([one.faces for one in listed], axis=0),
-        foreground=tuple(np.sum([one.foreground for one in listed], axis=0).tolist()),
-        border=tuple(np.sum([one.border for one in listed], axis=0).tolist()),
-    )
+    return Counts.restored(np.sum([one.numbers() for one in several], axis=0).tolist())
 
 
 @torch.no_grad()

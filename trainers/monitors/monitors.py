@@ -74,6 +74,7 @@ class Monitors:
         classes: names of the foreground classes.
         configuration: its spacing, network and recipe.
         said: warnings of an earlier run, which are not said again.
+        state: what `state` gave in an earlier run.
         looks: `LOOKS`, or fewer.
     """
 
@@ -83,12 +84,18 @@ class Monitors:
         configuration: Configuration,
         *,
         said: Iterable[str] = (),
+        state: Sequence[Sequence[int]] = (),
         looks: int = LOOKS,
     ) -> None:
         self._classes, self._configuration = classes, configuration
-        self._recent: deque[Counts] = deque(maxlen=looks)
-        self._all: Counts | None = None
+        seen = [Counts.restored(numbers) for numbers in state]
+        self._all: Counts | None = seen[0] if seen else None
+        self._recent: deque[Counts] = deque(seen[1:], maxlen=looks)
         self._said = set(said)
+
+    def state(self) -> list[list[int]]:
+        """All that was seen: in total, then the last looks one by one."""
+        return [] if self._all is None else [look.numbers() for look in (self._all, *self._recent)]
 
     def see(self, looks: Sequence[Counts]) -> None:
         """Take in what was counted."""

@@ -49,10 +49,10 @@ def interrupt_at(made: FoldTrainer, number: int) -> None:
     """Let the learner be interrupted in the step of this number, counted from here."""
     take, counted = made.learner.step, iter(range(1, 10**6))
 
-    def step(*arguments, **named) -> Step:
+    def step(*arguments) -> Step:
         if next(counted) == number:
             raise KeyboardInterrupt
-        return take(*arguments, **named)
+        return take(*arguments)
 
     made.learner.step = step
 

@@ -1,5 +1,6 @@
 """Each monitor speaks in a case that was made to fail, and is silent in a healthy one."""
 
+import json
 from dataclasses import replace
 
 import makers
@@ -105,7 +106,7 @@ def test_a_wrong_lambda_collapses_or_floods_where_there_is_little_foreground(lam
         s, p, left = torch.randint(0, 16 - size, (3,), generator=random).tolist()
         labels[0, s : s + size, p : p + size, left : left + size] = 1
         image = labels.float()[None] + 0.5 * torch.randn(labels[None].shape, generator=random)
-        step = learner.step(image, labels, 0.05, look=True)
+        step = learner.step(image, labels, 0.05, True)
         assert step.counts is not None
         monitors.see([step.counts])
     readings = monitors.read(learner.network)
@@ -165,6 +166,15 @@ def test_the_numbers_are_those_of_the_last_looks(labels, network):
     monitors.see([seen(soft(labels, 1.0, threshold=2.0), labels)] * 5)
     monitors.see([seen(soft(labels, 0.1), labels)] * 2)
     assert monitors.read(network).foreground_ratio == pytest.approx(1, abs=0.01)
+
+
+def test_monitors_go_on_from_their_state(labels, network):
+    first = Monitors(NAMES, CONFIGURATION)
+    first.see([seen(soft(labels, 0.5), labels)] * 3 + [seen(soft(labels, 1.0), labels)] * LOOKS)
+    again = Monitors(NAMES, CONFIGURATION, state=json.loads(json.dumps(first.state())))
+    assert again.read(network) == first.read(network)
+    assert again.state() == first.state()
+    assert Monitors(NAMES, CONFIGURATION, state=Monitors(NAMES, CONFIGURATION).state()).state() == []
 
 
 def test_mechanisms_that_stay_at_their_start_are_inert_at_the_end(labels, network):
