@@ -1,5 +1,6 @@
 """`autospine predict` and `autospine evaluate`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,8 @@ def predict(
         typer.Option(
             "--model",
             "-m",
-            help="Model folder; repeated, the models predict together; by default the best of "
-            "`autospine compare`, else the one completed last.",
+            help="Model folder or .autospine file; repeated, the models predict together; by default the "
+            "best of `autospine compare`, else the one completed last.",
             show_default=False,
         ),
     ] = None,
@@ -70,26 +71,27 @@ def predict(
     """Segment images with the ensemble of a model's folds, each on its own grid."""
     from autospine import pipeline
     from autospine.hardware import choose_device
-    from autospine.inference import open_model
+    from autospine.inference.bundle import opened_model
     from autospine.workspace import Workspace
 
     folders, reason = tuple(model or ()), "as asked for"
     if not folders:
         folders, reason = pipeline.choose_models(Workspace.locate(workspace), dataset, configuration)
-    opened = [open_model(folder) for folder in folders]
     fold = None if fold == ["all"] else fold
-    for one in opened:
-        say(f"model: {one.path}, folds {', '.join(fold or one.ensemble)} ({reason})")
-    result = pipeline.predict(
-        opened,
-        inputs,
-        output,
-        device=choose_device(device),
-        folds=fold,
-        overwrite=not keep,
-        postprocess=postprocessing,
-        confined=roi,
-    )
+    with ExitStack() as bundles:
+        opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
+        for name, one in zip(folders, opened, strict=True):
+            say(f"model: {name}, folds {', '.join(fold or one.ensemble)} ({reason})")
+        result = pipeline.predict(
+            opened,
+            inputs,
+            output,
+            device=choose_device(device),
+            folds=fold,
+            overwrite=not keep,
+            postprocess=postprocessing,
+            confined=roi,
+        )
     show_predictions(result.cases)
     say(
         f"written to {output}: {len(result.written)} of {len(result.written) + len(result.failed)} label maps"

@@ -16,7 +16,9 @@ from autospine.cli.screen import say
 if TYPE_CHECKING:
     from autospine.network import ImportReport
 
-model = typer.Typer(help="Weights outside training: import those of MONAI.", no_args_is_help=True)
+model = typer.Typer(
+    help="Models outside training: export, import, look into; weights of MONAI.", no_args_is_help=True
+)
 app.add_typer(model, name="model", rich_help_panel="Train")
 
 
@@ -89,6 +91,78 @@ def import_weights(
     show_import(report)
     say(f"written: {written}")
     say(f"next: autospine train {chosen.name} --weights {written}")
+
+
+@model.command("export")
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; ends in .autospine.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="Model folder; by default the one completed last.", show_default=False
+        ),
+    ] = None,
+    dataset: options.OptionalDataset = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fold",
+            "-f",
+            help="Which fold travels; may be repeated; by default those that predict together.",
+            show_default=False,
+        ),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option(help="Name of the licence, such as CC-BY-4.0, or a file with its text.")
+    ] = "not stated",
+    intended_use: Annotated[
+        str | None,
+        typer.Option(help="What the model is for; by default research alone.", show_default=False),
+    ] = None,
+    workspace: options.Workspace = None,
+) -> None:
+    """Write a trained model as one file that can be checked, without names of cases."""
+    from autospine.inference import open_model
+    from autospine.inference.bundle import INTENDED_USE, export_model
+    from autospine.workspace import Workspace
+
+    folder = source or Workspace.locate(workspace).last_model(dataset)
+    say(f"model: {folder}")
+    text = Path(licence).read_text(encoding="utf-8") if Path(licence).is_file() else licence
+    manifest = export_model(
+        open_model(folder), output, folds=fold, licence=text, intended_use=intended_use or INTENDED_USE
+    )
+    size = sum(entry.bytes for entry in manifest.files.values())
+    say(f"written: {output}, folds {', '.join(manifest.training)}, {size / 1e6:.1f} MB")
+    say(f"next: autospine predict -m {output} -i IMAGES -o OUTPUT")
+
+
+@model.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(help="An .autospine file.")],
+    workspace: options.Workspace = None,
+) -> None:
+    """Unpack a model into the workspace, once its sizes and hashes are found to be right."""
+    from autospine.inference.bundle import read_manifest, unpack
+    from autospine.workspace import Workspace
+
+    manifest = read_manifest(file)
+    folder = Workspace.locate(workspace).results / manifest.dataset / manifest.configuration
+    unpack(file, folder)
+    say(f"written: {folder}")
+    say(f"next: autospine predict -m {folder} -i IMAGES -o OUTPUT")
+
+
+@model.command("info")
+def info(
+    path: Annotated[Path, typer.Argument(help="An .autospine file or a model folder.")],
+) -> None:
+    """Show what a model segments, what it was trained on, its scores and what it is meant for."""
+    from autospine.cli.screen import show_model
+    from autospine.inference.bundle import describe, opened_model
+
+    with opened_model(path) as opened:
+        show_model(opened, describe(opened))
 
 
 def show_import(report: "ImportReport") -> None:

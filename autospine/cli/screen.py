@@ -1,6 +1,6 @@
 """What the commands show: results on standard output, as tables where they are tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,7 +10,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from autospine.evaluation import Evaluation
     from autospine.fingerprint import Fingerprint, Summary
-    from autospine.inference import PredictedCase
+    from autospine.inference import ModelFolder, PredictedCase
+    from autospine.inference.bundle import Manifest
     from autospine.pipeline import Best
     from autospine.plan import Plan
 
@@ -222,6 +223,51 @@ def show_predictions(cases: Sequence["PredictedCase"]) -> None:
     for case in cases:
         if case.error is not None:
             say(f"{case.case}: {case.error}")
+
+
+def show_model(model: "ModelFolder", facts: "Manifest") -> None:
+    """What a model segments, how, what it was trained on, its scores and what it is meant for."""
+    plan, chosen = model.plan, model.configuration
+    scores = facts.scores or {}
+    trained = (f"fold {fold}, {of.get('steps', '?')} steps" for fold, of in facts.training.items())
+    rows = [
+        ("dataset", facts.dataset),
+        ("configuration", f"{facts.configuration}, {chosen.network.name}"),
+        ("channels", ", ".join(plan.channels)),
+        ("voxels", f"{' x '.join(f'{d:g}' for d in chosen.spacing_mm)} mm"),
+        ("tiles", " x ".join(map(str, chosen.patch_size))),
+        ("trained", "; ".join(trained)),
+        ("cross-validated", _scored(scores)),
+        ("intended use", facts.intended_use),
+        ("licence", facts.licence),
+        ("exported", f"{facts.created}, AutoSpine {facts.autospine}" if facts.created else "no"),
+    ]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    _console().print(table)
+    classes = _table("class", "integer", "Dice", "cases")
+    of_class = scores.get("classes", {})
+    for name, integer in zip(plan.labels.names, plan.labels.painted, strict=True):
+        dice, cases = (of_class.get(name, {}).get(key) for key in ("dice", "n_cases"))
+        shown = ("" if dice is None else f"{dice:.3f}", "" if cases is None else str(cases))
+        classes.add_row(escape(name), str(integer), *shown)
+    _console().print(classes)
+
+
+def _scored(scores: Mapping[str, Any]) -> str:
+    """Mean Dice in total and by modality, in words."""
+    if scores.get("mean_dice") is None:
+        return "no"
+    parts = [f"Dice {scores['mean_dice']:.3f} over {scores['n_cases']} held-out cases"]
+    parts += [
+        f"{name} {of['mean_dice']:.3f} ({of['n_cases']})"
+        for name, of in scores.get("modalities", {}).items()
+        if of.get("mean_dice") is not None
+    ]
+    return ", ".join(parts)
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

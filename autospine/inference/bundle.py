@@ -1,0 +1,320 @@
+"""Models that travel: one file with everything that prediction needs, and nothing that can run code.
+
+A bundle is a zip whose entries are not compressed, so that nothing in it can grow when it is unpacked.
+`manifest.json` names every other entry with its size and SHA-256; what it does not name is refused. Names of
+cases stay behind: they may tell who the patients were.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from autospine import __version__
+from autospine.checkpoint import load_facts
+from autospine.errors import FormatError, ModelError
+from autospine.files import replacing
+from autospine.inference.model import WEIGHTS, ModelFolder, open_model
+from autospine.postprocessing import POSTPROCESSING
+from autospine.serialization import from_json, to_json
+
+ENDING = ".autospine"
+FORMAT_VERSION = 1
+
+MANIFEST, PLAN, DESCRIPTION, LICENCE = "manifest.json", "plan.json", "dataset.json", "LICENSE"
+SCORES = "cross_validation.json"
+
+INTENDED_USE = "research; not a medical device, not for diagnosis or treatment"
+
+LARGEST_MANIFEST = 1 << 20
+"""Bytes; a manifest of a hundred folds has a tenth of it."""
+
+_ENTRY = re.compile(rf"plan\.json|dataset\.json|{POSTPROCESSING}|LICENSE|fold_(?:\d+|full)/{WEIGHTS}")
+_CHUNK = 1 << 20
+_SHARED_KEYS = (
+    *("name", "description", "reference", "licence", "release"),
+    *("channel_names", "labels", "regions_class_order", "file_ending"),
+)
+"""What of dataset.json travels."""
+
+_SCORE_KEYS = ("n_cases", "mean_dice", "mean_iou", "mean_acc", "classes", "modalities", "sites")
+"""What of the cross-validation travels: everything but the cases."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One file of a bundle."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a bundle says about itself."""
+
+    format_version: int
+    autospine: str
+    """The version that wrote it."""
+
+    created: str
+    """Date and time, UTC."""
+
+    dataset: str
+    configuration: str
+    licence: str
+    intended_use: str
+    scores: dict[str, Any] | None
+    """Cross-validation without its cases, None without one."""
+
+    training: dict[str, dict[str, Any]]
+    """Of each fold its `steps` and `epochs`."""
+
+    files: dict[str, Entry]
+
+
+def export_model(
+    model: ModelFolder,
+    target: Path,
+    *,
+    folds: Sequence[str] | None = None,
+    licence: str = "not stated",
+    intended_use: str = INTENDED_USE,
+) -> Manifest:
+    """Write a model folder as one file, which is complete or not there.
+
+    Args:
+        model: an opened model folder.
+        target: ends in `.autospine`.
+        folds: which ones travel; by default those that predict together.
+        licence: a name such as `CC-BY-4.0`, or the text itself.
+        intended_use: in a few words.
+
+    Raises:
+        ModelError: if a fold is not there or the target has another ending.
+    """
+    if target.suffix != ENDING:
+        raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
+    chosen = tuple(folds or model.ensemble)
+    weights = {f"fold_{fold}/{WEIGHTS}": model.path / f"fold_{fold}" / WEIGHTS for fold in chosen}
+    if missing := [name for name, path in weights.items() if not path.is_file()]:
+        raise ModelError(
+            f"expected folds among {', '.join(model.folds)} in {model.path}, found no {', '.join(missing)}; "
+            "train them, or leave them out"
+        )
+    texts = _texts(model, licence)
+    described = replace(
+        describe(model),
+        autospine=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        licence=licence.strip().splitlines()[0][:200],
+        intended_use=intended_use,
+        training={fold: _training(path) for fold, path in zip(chosen, weights.values(), strict=True)},
+        files={
+            **{name: _entry_of_text(text) for name, text in texts.items()},
+            **{name: _entry_of_file(path) for name, path in weights.items()},
+        },
+    )
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(MANIFEST, to_json(described))
+        for name, text in texts.items():
+            archive.writestr(name, text)
+        for name, path in weights.items():
+            archive.write(path, name)
+    return described
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """What a bundle says about itself, its table of contents checked but not its bytes.
+
+    Raises:
+        FormatError: if it is no bundle, of another version, or holds what no bundle may hold.
+    """
+    with _opened(bundle) as archive:
+        return _checked(archive, bundle)
+
+
+def unpack(bundle: Path, folder: Path) -> Manifest:
+    """Unpack a bundle into a new folder; every size and hash is checked before the folder takes its name.
+
+    Raises:
+        FormatError: as `read_manifest`, and if a hash differs.
+        ModelError: if the folder is there already.
+    """
+    if folder.exists():
+        raise ModelError(f"expected no model at {folder} yet, found one; move it away or name another place")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder.parent))
+    try:
+        with _opened(bundle) as archive:
+            manifest = _checked(archive, bundle)
+            for name, entry in manifest.files.items():
+                _extract(archive, name, entry, temporary / name, bundle)
+        (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+        if manifest.scores is not None:
+            (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def describe(model: ModelFolder) -> Manifest:
+    """What is known of a model: by its manifest where it has travelled, else by its folder; without files."""
+    path = model.path / MANIFEST
+    if path.is_file():
+        return replace(_manifest(path.read_bytes(), model.path), files={})
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        autospine=__version__,
+        created="",
+        dataset=model.plan.dataset,
+        configuration=model.configuration.name,
+        licence="not stated",
+        intended_use=INTENDED_USE,
+        scores=_scores(model.path),
+        training={fold: _training(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.folds},
+        files={},
+    )
+
+
+@contextmanager
+def opened_model(path: Path) -> Iterator[ModelFolder]:
+    """A model folder, or a bundle unpacked for as long as the block lasts.
+
+    Raises:
+        FormatError: if it is a damaged bundle.
+        ModelError: as `open_model`.
+    """
+    if not path.is_file():
+        yield open_model(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="autospine-") as folder:
+        manifest = unpack(path, Path(folder) / "model")
+        model = open_model(Path(folder) / "model")
+        if (model.plan.dataset, model.configuration.name) != (manifest.dataset, manifest.configuration):
+            raise FormatError(
+                f"expected the plan of {manifest.dataset}, {manifest.configuration} in {path}, found that of "
+                f"{model.plan.dataset}, {model.configuration.name}; export the model again"
+            )
+        yield model
+
+
+def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
+    """The bundle's small files."""
+    # Reasons may name cases.
+    plan = replace(model.plan, configurations=(model.configuration,), rationale=())
+    texts = {PLAN: to_json(plan), LICENCE: licence.rstrip() + "\n"}
+    description = model.path / DESCRIPTION
+    if description.is_file():
+        content = json.loads(description.read_text(encoding="utf-8"))
+        texts[DESCRIPTION] = to_json({key: content[key] for key in _SHARED_KEYS if key in content})
+    cleanup = model.path / POSTPROCESSING
+    if cleanup.is_file():
+        texts[POSTPROCESSING] = cleanup.read_text(encoding="utf-8")
+    return texts
+
+
+def _scores(folder: Path) -> dict[str, Any] | None:
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {key: content[key] for key in _SCORE_KEYS if key in content}
+
+
+def _training(weights: Path) -> dict[str, Any]:
+    facts = load_facts(weights)
+    return {key: facts[key] for key in ("steps", "epochs") if key in facts}
+
+
+def _entry_of_text(text: str) -> Entry:
+    data = text.encode()
+    return Entry(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _entry_of_file(path: Path) -> Entry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return Entry(bytes=path.stat().st_size, sha256=digest.hexdigest())
+
+
+@contextmanager
+def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            yield archive
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise FormatError(
+            f"expected a model in {bundle}, found no whole {ENDING} file ({error}); copy or export it again"
+        ) from None
+
+
+def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
+    """The manifest, once the table of contents is found to be what it says and nothing else."""
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    if MANIFEST not in names or len(set(names)) != len(names):
+        raise FormatError(f"expected one {MANIFEST} and every name once in {bundle}; export the model again")
+    odd = [info.filename for info in infos if not _is_plain(info)]
+    if odd or sum(info.file_size for info in infos) > bundle.stat().st_size:
+        found = ", ".join(odd) or "overlapping ones"
+        raise FormatError(
+            f"expected plain uncompressed files of a model alone in {bundle}, found {found}; "
+            "do not use it, and ask whoever made it"
+        )
+    if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
+        raise FormatError(f"expected a manifest of at most {LARGEST_MANIFEST} bytes in {bundle}")
+    manifest = _manifest(archive.read(MANIFEST), bundle)
+    sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
+    stated = {name: entry.bytes for name, entry in manifest.files.items()}
+    if sizes != stated or PLAN not in stated:
+        different = sorted(set(sizes.items()) ^ set(stated.items()))
+        listed = ", ".join(sorted({name for name, _ in different})) or f"no {PLAN}"
+        raise FormatError(
+            f"expected the files of the manifest in {bundle}, found a difference in {listed}; "
+            "copy or export it again"
+        )
+    return manifest
+
+
+def _is_plain(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry has an allowed name, is stored as it is, and is a file."""
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    named = info.filename == MANIFEST or _ENTRY.fullmatch(info.filename) is not None
+    return named and info.compress_type == zipfile.ZIP_STORED and kind in (0, stat.S_IFREG)
+
+
+def _manifest(data: bytes, bundle: Path) -> Manifest:
+    try:
+        version = json.loads(data).get("format_version")
+    except (ValueError, AttributeError):
+        raise FormatError(f"expected JSON as {MANIFEST} in {bundle}, found none; export it again") from None
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        mend = "update AutoSpine" if newer else "export the model again"
+        raise FormatError(f"expected format_version {FORMAT_VERSION} in {bundle}, found {version}; {mend}")
+    return from_json(data.decode(), Manifest, f"{bundle}, {MANIFEST}")
+
+
+def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, left = hashlib.sha256(), entry.bytes
+    with archive.open(name) as source, target.open("wb") as file:
+        while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+            digest.update(chunk)
+            file.write(chunk)
+            left -= len(chunk)
+    if digest.hexdigest() != entry.sha256:
+        raise FormatError(
+            f"expected {name} in {bundle} as it was exported, found other bytes; copy or export it again"
+        )

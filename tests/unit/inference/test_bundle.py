@@ -1,0 +1,180 @@
+"""Bundles: what goes in comes out, and nothing else gets in."""
+
+import json
+import stat
+import zipfile
+
+import makers
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from autospine.cli.model import model as commands
+from autospine.errors import FormatError, ModelError
+from autospine.inference import open_model, save_weights
+from autospine.inference.bundle import ENDING, export_model, opened_model, read_manifest, unpack
+from autospine.network.build import build_network
+from autospine.serialization import write_json
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A trained model folder with scores and a secret name in every file that may hold one."""
+    plan = makers.plan()
+    folder = tmp_path / "results" / "Dataset001_Test" / plan.configurations[0].name
+    write_json(folder / "plan.json", plan)
+    for fold in ("0", "1"):
+        torch.manual_seed(int(fold))
+        network = build_network(plan, plan.configurations[0])
+        save_weights(folder / f"fold_{fold}", network, {"steps": 10, "epochs": 2})
+    write_json(folder / "dataset.json", {"labels": {"background": 0}, "dataset": {"Smith_John": {}}})
+    scores = {"n_cases": 2, "mean_dice": 0.5, "classes": {}, "cases": {"Smith_John": {"mean_dice": 0.5}}}
+    write_json(folder / "cross_validation.json", scores)
+    return open_model(folder)
+
+
+@pytest.fixture
+def bundle(model, tmp_path):
+    path = tmp_path / f"model{ENDING}"
+    export_model(model, path, licence="CC-BY-4.0")
+    return path
+
+
+def rewritten(bundle, target, change):
+    """The bundle with `change(name, data)` in place of each entry; None leaves it out."""
+    with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(target, "w") as new:
+        for info in old.infolist():
+            if (data := change(info.filename, old.read(info))) is not None:
+                new.writestr(info.filename, data)
+    return target
+
+
+def test_a_bundle_predicts_like_its_folder(model, bundle):
+    with opened_model(bundle) as other:
+        assert other.folds == ("0", "1")
+        assert other.configuration == model.configuration
+        for mine, its in zip(model.networks(), other.networks(), strict=True):
+            for a, b in zip(mine.state_dict().values(), its.state_dict().values(), strict=True):
+                assert torch.equal(a, b)
+    assert not other.path.exists()
+    with opened_model(model.path) as same:
+        assert same == model
+
+
+def test_it_says_where_it_comes_from_and_names_no_case(bundle, tmp_path):
+    manifest = read_manifest(bundle)
+    assert manifest.licence == "CC-BY-4.0"
+    assert "not a medical device" in manifest.intended_use
+    assert manifest.scores == {"n_cases": 2, "mean_dice": 0.5, "classes": {}}
+    assert manifest.training["0"] == {"steps": 10, "epochs": 2}
+    assert b"Smith" not in bundle.read_bytes()
+    unpack(bundle, tmp_path / "there")
+    assert json.loads((tmp_path / "there" / "cross_validation.json").read_text())["mean_dice"] == 0.5
+
+
+def test_only_the_folds_that_are_asked_for_travel(model, tmp_path):
+    path = tmp_path / f"one{ENDING}"
+    export_model(model, path, folds=["1"])
+    with opened_model(path) as other:
+        assert other.folds == ("1",)
+    with pytest.raises(ModelError, match="found no fold_3"):
+        export_model(model, path, folds=["3"])
+    with pytest.raises(ModelError, match="ends in"):
+        export_model(model, tmp_path / "model.zip")
+
+
+def test_a_model_that_is_there_is_not_replaced(bundle, model):
+    with pytest.raises(ModelError, match="found one; move it away"):
+        unpack(bundle, model.path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.json", "/etc/evil.json", "fold_0/evil.py", "fold_x/model.safetensors"]
+)
+def test_foreign_names_are_refused(bundle, tmp_path, name):
+    other = tmp_path / f"evil{ENDING}"
+    rewritten(bundle, other, lambda _, data: data)
+    with zipfile.ZipFile(other, "a") as archive:
+        archive.writestr(name, b"{}")
+    with pytest.raises(FormatError, match="plain uncompressed files of a model alone"):
+        read_manifest(other)
+    assert not (tmp_path / "evil.json").exists()
+
+
+def test_links_and_compressed_entries_are_refused(bundle, tmp_path):
+    link = zipfile.ZipInfo("LICENSE")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    for number, (entry, how) in enumerate(((link, zipfile.ZIP_STORED), ("LICENSE", zipfile.ZIP_DEFLATED))):
+        other = rewritten(
+            bundle, tmp_path / f"{number}{ENDING}", lambda name, data: None if name == "LICENSE" else data
+        )
+        with zipfile.ZipFile(other, "a") as archive:
+            archive.writestr(entry, b"0" * 100_000, compress_type=how)
+        with pytest.raises(FormatError, match=r"plain uncompressed files of a model alone.* found LICENSE"):
+            unpack(other, tmp_path / "there")
+
+
+def test_a_changed_byte_is_noticed(bundle, tmp_path):
+    def flipped(name, data):
+        return data[:-1] + bytes([data[-1] ^ 1]) if name.endswith(".safetensors") else data
+
+    other = rewritten(bundle, tmp_path / f"changed{ENDING}", flipped)
+    with pytest.raises(FormatError, match=r"fold_0/model.safetensors in .* found other bytes"):
+        unpack(other, tmp_path / "there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"changed{ENDING}",
+        f"model{ENDING}",
+        "results",
+    ]
+
+
+def test_files_that_the_manifest_does_not_state_are_refused(bundle, tmp_path):
+    longer = rewritten(
+        bundle, tmp_path / f"a{ENDING}", lambda name, data: data + b" " if name == "plan.json" else data
+    )
+    fewer = rewritten(
+        bundle, tmp_path / f"b{ENDING}", lambda name, data: data if name != "plan.json" else None
+    )
+    for other in (longer, fewer):
+        with pytest.raises(FormatError, match=r"a difference in plan\.json"):
+            read_manifest(other)
+
+
+@pytest.mark.parametrize(("version", "mend"), [(2, "update AutoSpine"), (0, "export the model again")])
+def test_other_versions_say_what_to_do(bundle, tmp_path, version, mend):
+    def renumbered(name, data):
+        return (
+            json.dumps({**json.loads(data), "format_version": version}) if name == "manifest.json" else data
+        )
+
+    other = rewritten(bundle, tmp_path / f"other{ENDING}", renumbered)
+    with pytest.raises(FormatError, match=rf"found {version}; {mend}"):
+        read_manifest(other)
+
+
+def test_what_is_no_zip_is_no_bundle(bundle, tmp_path):
+    cut = tmp_path / f"cut{ENDING}"
+    cut.write_bytes(bundle.read_bytes()[:-100])
+    with pytest.raises(FormatError, match=r"no whole \.autospine file"):
+        read_manifest(cut)
+
+
+def test_the_commands_export_describe_and_import(model, tmp_path):
+    def run(*words):
+        result = CliRunner().invoke(commands, [*map(str, words)])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.stdout.split())
+
+    path, other = tmp_path / f"travels{ENDING}", tmp_path / "elsewhere"
+    other.mkdir()
+    licence = tmp_path / "LICENCE.txt"
+    licence.write_text("Do good\nwith it.\n", encoding="utf-8")
+    run("export", "-m", model.path, "-o", path, "--licence", licence)
+    shown = run("info", path)
+    assert "Dice 0.500 over 2 held-out cases" in shown
+    assert "licence Do good" in shown
+    run("import", path, "--workspace", other)
+    folder = other / "results" / model.plan.dataset / model.configuration.name
+    assert open_model(folder).folds == ("0", "1")
+    assert (folder / "LICENSE").read_text(encoding="utf-8") == "Do good\nwith it.\n"
+    assert "licence Do good" in run("info", folder)
