@@ -243,29 +243,28 @@ def _train_in_worker(
 def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
     """Show the folds' progress and warnings until all are done or one fails; their records tell both."""
     shown, folds = 0, list(futures.values())
-    warned = {(fold.name, text) for fold in folds for text in _warnings(read_rows(_fold_folder(task, fold)))}
-    with progress(f"{len(futures)} folds, training %", 100 * len(futures)) as meter:
+    said = {fold.name: _warnings(read_rows(_fold_folder(task, fold))) for fold in folds}
+    with progress(f"{len(futures)} folds, training %", 100) as meter:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
             rows = {fold.name: read_rows(_fold_folder(task, fold)) for fold in folds}
             for fold in folds:
-                for text in _warnings(rows[fold.name]):
-                    if (fold.name, text) not in warned:
-                        warned.add((fold.name, text))
-                        logger.warning("fold %s: %s", fold.name, text)
+                for text in _warnings(rows[fold.name]) - said[fold.name]:
+                    logger.warning("fold %s: %s", fold.name, text)
+                said[fold.name] |= _warnings(rows[fold.name])
             for future in done:
                 future.result()
-            percent = sum(int(100 * last[-1]["progress"]) for last in rows.values() if last)
+            percent = int(sum(100 * found[-1]["progress"] for found in rows.values() if found) / len(folds))
             active = [fold for fold in folds if rows[fold.name] and not _complete(task, fold)]
             meter.update("\n".join(_status(task, fold, rows[fold.name][-1]) for fold in active))
             meter.advance(percent - shown)
             shown = percent
 
 
-def _warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Every warning of a fold's record, in order."""
-    return [text for row in rows for text in row.get("warnings", {}).values()]
+def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Every warning of a fold's record."""
+    return {text for row in rows for text in row.get("warnings", {}).values()}
 
 
 def _status(task: Task, fold: Fold, row: dict[str, Any]) -> str:

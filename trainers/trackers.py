@@ -4,6 +4,7 @@ The files of a fold are always written; trackers come on top. A tracker of anoth
 point `autospine.trackers` that names a callable from a `Run` to a `Tracker`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -17,6 +18,10 @@ GROUP = "autospine.trackers"
 
 PROJECT = "autospine"
 """What trackers that keep several projects apart are told."""
+
+TRIES = 3
+RETRY_SECONDS = 2.0
+"""For what two folds make at the same time, and one of them may find half made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +137,7 @@ class MLflow:
     def __init__(self, run: Run) -> None:
         from mlflow.tracking import MlflowClient
 
-        self._client: Any = MlflowClient()
-        name = f"{PROJECT} {run.group}"
-        experiment = self._client.get_experiment_by_name(name)
-        place = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        place, self._client = _patiently(lambda: _experiment(MlflowClient(), f"{PROJECT} {run.group}"))
         same = self._client.search_runs([place], f"tags.identity = '{run.identity}'", max_results=1)
         if same and run.epoch:
             self._id = same[0].info.run_id
@@ -265,8 +267,9 @@ class Trackers:
                 self._failed(name, doing, error)
 
     def _failed(self, name: str, doing: str, error: Exception) -> None:
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         self._failures[f"tracker_{name}"] = (
-            f"the tracker {name} could not be {doing} ({type(error).__name__}: {error}) and is left out; "
+            f"the tracker {name} could not be {doing} ({reason}) and is left out; "
             "training goes on and its own files are whole"
         )
 
@@ -277,6 +280,22 @@ def _maker(name: str) -> Callable[[Run], Tracker]:
     entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
     loaded: Callable[[Run], Tracker] = entry.load()
     return loaded
+
+
+def _experiment(client: Any, name: str) -> tuple[str, Any]:
+    """The identifier of an MLflow experiment, made if need be, and the client that knows it."""
+    found = client.get_experiment_by_name(name)
+    return found.experiment_id if found else client.create_experiment(name), client
+
+
+def _patiently(make: Callable[[], tuple[str, Any]]) -> tuple[str, Any]:
+    """Try again a little later: folds side by side make the same database or experiment at one moment."""
+    for _ in range(TRIES - 1):
+        try:
+            return make()
+        except Exception:  # of the database, the server or MLflow; the last try raises it
+            time.sleep(RETRY_SECONDS)
+    return make()
 
 
 def _plain(name: str) -> str:
