@@ -6,7 +6,7 @@ largest piece only, so it keeps all of them.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from skimage.measure import label
 
 from autospine.errors import FormatError
-from autospine.geometry import Box
 from autospine.labels import LabelSpace
 from autospine.metrics import Counts
 from autospine.serialization import read_json
@@ -39,6 +39,9 @@ WORST_LOSS = 0.01
 
 FEWEST_CASES = 3
 """With fewer cases than this there is no telling gain from noise."""
+
+_LEAST_SHELL = 6
+"""Voxels that it takes to enclose one."""
 
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 """Voxels that share a corner belong to one piece."""
@@ -128,14 +131,12 @@ class Postprocessing:
             return labels
         filling = frozenset(integer for integer, cleanup in cleanups.items() if cleanup.fill_holes)
         cleaned = _filled(labels, filling) if filling else labels.copy()
-        dropping = frozenset(
-            integer for integer, cleanup in cleanups.items() if cleanup.keep_largest or cleanup.least_mm3
-        )
-        for integer, pieces in _by_integer(_pieces(cleaned, dropping)).items():
-            sizes = np.asarray([piece.size for piece in pieces])
-            for piece, kept in zip(pieces, _kept(sizes, cleanups[integer], spacing_mm), strict=True):
-                if not kept:
-                    cleaned[piece.box.slices][piece.mask] = 0
+        pieces = _find_pieces(cleaned)
+        kept = np.ones(len(pieces.sizes), dtype=bool)
+        for integer, cleanup in cleanups.items():
+            own = pieces.integers == integer
+            kept[own] = _kept(pieces.sizes[own], cleanup, spacing_mm)
+        cleaned.reshape(-1)[pieces.voxels[~kept[pieces.piece]]] = 0
         return cleaned
 
 
@@ -222,15 +223,23 @@ def held_out_counts(
     return found
 
 
-class _Piece(NamedTuple):
-    """Voxels of one integer that hang together."""
+class _Pieces(NamedTuple):
+    """The foreground of a label map, voxels of one integer that hang together in one piece."""
 
-    integer: int
-    box: Box
-    mask: MaskArray
-    """Within the box."""
+    voxels: np.ndarray
+    """Flat indices of the foreground."""
 
-    size: int
+    piece: np.ndarray
+    """Number of the piece that each of them belongs to."""
+
+    integers: np.ndarray
+    """Of each piece; 0 where a number is not used."""
+
+    sizes: np.ndarray
+    """Voxels of each piece."""
+
+    numbers: np.ndarray
+    """The map of pieces, 0 where there is background."""
 
 
 class _PieceTable(NamedTuple):
@@ -300,57 +309,56 @@ def _piece_tables(
     prediction: LabelArray, reference: LabelArray, counted: MaskArray | None
 ) -> dict[int, _PieceTable]:
     """The pieces of each integer, measured against the reference; `counted` is where voxels count."""
+    pieces = _find_pieces(prediction)
+    true = reference.reshape(-1)[pieces.voxels]
+    counts = slice(None) if counted is None else counted.reshape(-1)[pieces.voxels]
+    right = true == pieces.integers[pieces.piece]
+    n = len(pieces.sizes)
+    predicted = np.bincount(pieces.piece[counts], minlength=n)
+    hits = np.bincount(pieces.piece[right], minlength=n)
     tables = {}
-    for integer, pieces in _by_integer(_pieces(prediction)).items():
-        rows = []
-        for piece in pieces:
-            at = piece.box.slices
-            inside = piece.mask if counted is None else piece.mask & counted[at]
-            hits = np.count_nonzero(reference[at][inside] == integer)
-            rows.append((piece.size, np.count_nonzero(inside), hits))
-        tables[integer] = _PieceTable(*np.asarray(rows, dtype=np.int64).T)
+    for integer in np.unique(pieces.integers).tolist():
+        own = pieces.integers == integer
+        tables[integer] = _PieceTable(size=pieces.sizes[own], predicted=predicted[own], hits=hits[own])
     return tables
 
 
 def _filled(labels: LabelArray, integers: frozenset[int]) -> LabelArray:
     """A copy in which background that a piece of these integers encloses belongs to it."""
     filled = labels.copy()
-    for piece in _pieces(labels, integers):
-        if min(piece.box.shape) > 2:
-            region = filled[piece.box.slices]
-            region[ndimage.binary_fill_holes(piece.mask) & (region == 0)] = piece.integer
+    pieces = _find_pieces(labels)
+    boxes = ndimage.find_objects(pieces.numbers)
+    for number in np.flatnonzero(pieces.sizes >= _LEAST_SHELL).tolist():
+        integer, box = int(pieces.integers[number]), boxes[number - 1]
+        if integer in integers:
+            region = filled[box]
+            region[ndimage.binary_fill_holes(pieces.numbers[box] == number) & (region == 0)] = integer
     return filled
 
 
-def _by_integer(pieces: Iterable[_Piece]) -> dict[int, list[_Piece]]:
-    found: dict[int, list[_Piece]] = {}
-    for piece in pieces:
-        found.setdefault(piece.integer, []).append(piece)
-    return found
+def _find_pieces(labels: LabelArray) -> _Pieces:
+    """Cut a label map into its pieces.
 
-
-def _pieces(labels: LabelArray, integers: frozenset[int] | None = None) -> Iterator[_Piece]:
-    """The pieces of a label map, of some integers or of all.
-
-    Foreground that hangs together is found first, whatever its integers: stray voxels then lie in small boxes
-    of their own and do not make the boxes of large structures as large as the image.
+    Foreground that hangs together is found first, whatever its integers: it takes little time and memory, and
+    most of what is stray is of one integer and finished with. Only what holds several is looked at again, in
+    its own box.
     """
     foreground = labels != 0
-    clusters, _ = ndimage.label(foreground, _NEIGHBOURS)
-    for index, slices in enumerate(ndimage.find_objects(clusters), start=1):
-        values = np.where(clusters[slices] == index, labels[slices], 0)
-        for integer in np.unique(values[values != 0]).tolist():
-            if integers is None or integer in integers:
-                yield from _pieces_within(values == integer, integer, slices)
-
-
-def _pieces_within(mask: MaskArray, integer: int, offset: Sequence[slice]) -> Iterator[_Piece]:
-    """The pieces of a mask that lies at an offset in its volume."""
-    (outer,) = ndimage.find_objects(mask.astype(np.uint8))
-    numbers, _ = ndimage.label(mask[outer], _NEIGHBOURS)
-    for index, inner in enumerate(ndimage.find_objects(numbers), start=1):
-        piece = numbers[inner] == index
-        starts = [a.start + b.start + c.start for a, b, c in zip(offset, outer, inner, strict=True)]
-        stops = [start + n for start, n in zip(starts, piece.shape, strict=True)]
-        box = Box(start=(starts[0], starts[1], starts[2]), stop=(stops[0], stops[1], stops[2]))
-        yield _Piece(integer=integer, box=box, mask=piece, size=int(np.count_nonzero(piece)))
+    numbers, n = ndimage.label(foreground, _NEIGHBOURS)
+    voxels = np.flatnonzero(foreground)
+    values, cluster = labels.reshape(-1)[voxels], numbers.reshape(-1)[voxels]
+    some = np.zeros(n + 1, dtype=labels.dtype)
+    some[cluster] = values
+    mixed = np.unique(cluster[some[cluster] != values]).tolist()
+    boxes = ndimage.find_objects(numbers) if mixed else []
+    for index in mixed:
+        region = numbers[boxes[index - 1]]
+        inside = region == index
+        parts = label(np.where(inside, labels[boxes[index - 1]], 0), background=0, connectivity=3)  # type: ignore[no-untyped-call]
+        region[inside] = parts[inside] + n
+        n += int(parts.max())
+    piece = numbers.reshape(-1)[voxels]
+    integers = np.zeros(n + 1, dtype=labels.dtype)
+    integers[piece] = values
+    sizes = np.bincount(piece, minlength=n + 1)
+    return _Pieces(voxels=voxels, piece=piece, integers=integers, sizes=sizes, numbers=numbers)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from autospine.errors import FormatError
 from autospine.labels import parse_labels
@@ -123,6 +124,22 @@ def test_what_is_added_up_is_what_the_cleaned_maps_show(seed, density):
         rule = Postprocessing(format_version=1, n_cases=0, classes=(one,))
         cleaned = rule.apply(prediction, spacing)
         assert counts == count_overlap(space.encode(cleaned), space.encode(true), space)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), density=st.floats(0.01, 0.9))
+def test_pieces_are_those_of_each_class_alone(seed, density):
+    rng = np.random.default_rng(seed)
+    shape = (8, 9, 10)
+    labels = np.where(rng.random(shape) < density, rng.choice([300, 7], shape), 0)
+    for name, integer in zip(LABELS.names, LABELS.painted, strict=True):
+        numbers, n = ndimage.label(labels == integer, np.ones((3, 3, 3)))
+        sizes = np.bincount(numbers.reshape(-1), minlength=2)[1:]
+        cleaned = rules(**{name: Cleanup(least_mm3=3)}).apply(labels, (1.0, 1.0, 1.0))
+        assert np.count_nonzero(cleaned == integer) == sizes[sizes >= 3].sum()
+        np.testing.assert_array_equal(cleaned[labels != integer], labels[labels != integer])
+        largest = rules(**{name: Cleanup(keep_largest=True)}).apply(labels, (1.0, 1.0, 1.0))
+        assert np.count_nonzero(largest == integer) == sizes.max(initial=0)
 
 
 def test_cleaning_twice_changes_nothing_more():
