@@ -43,6 +43,7 @@ def joint_predictor(
     folds: Sequence[str] | None = None,
     *,
     confined: bool = True,
+    find_spine: bool = True,
 ) -> Predictor | JointPredictor:
     """What predicts with a model, or with several together.
 
@@ -51,6 +52,7 @@ def joint_predictor(
         device: where the networks run.
         folds: of every model; by default its complete ones.
         confined: whether tiles without body, or far from the spine, are left out.
+        find_spine: whether a coarse model may say where the spine is.
 
     Raises:
         ModelError: if a fold is missing, or the models' labels or channels differ.
@@ -62,7 +64,7 @@ def joint_predictor(
             networks=model.networks(folds),
             device=device,
             confined=confined,
-            finder=_finder(model, device) if confined else None,
+            finder=_finder(model, device) if confined and find_spine else None,
         )
         for model in models
     ]
@@ -137,7 +139,8 @@ def _predict_held_out(
     cases = [case for case in dataset.cases if case.name in targets and not targets[case.name].is_file()]
     if not cases:
         return
-    predictor = joint_predictor(models, device, [fold.fold])
+    # The coarse model's network has seen most of these cases.
+    predictor = joint_predictor(models, device, [fold.fold], find_spine=False)
     names = " + ".join(model.path.resolve().name for model in models)
     for case in track(cases, f"{names}, fold {fold.fold}"):
         volume = read_volume(case.images)

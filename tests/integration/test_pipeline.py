@@ -490,6 +490,18 @@ def test_an_ensemble_of_networks_trained_since_is_predicted_anew(spoilt_pair):
     assert all(after[path] != before[path] for path in again)
 
 
+def test_no_model_that_has_seen_a_case_helps_with_it(spoilt_pair):
+    results = spoilt_pair.results.parent
+    shutil.copytree(results / PAIR[1], results / "lowres")
+    shutil.rmtree(results / "ensembles")
+    said = spoilt_pair.run("compare", "-d", "1", "-c", PAIR[0], "-c", PAIR[1])
+    assert said.code == 0, said.err
+    assert "looks for the spine" not in said.err
+    folders = [word for name in PAIR for word in ("-m", results / name)]
+    said = spoilt_pair.run("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new", *folders)
+    assert "looks for the spine" in said.err
+
+
 def test_models_alone_are_compared_without_predicting(spoilt_pair):
     shutil.rmtree(spoilt_pair.results.parent / "ensembles")
     assert spoilt_pair.run("compare", "-d", "1", "--no-ensembles").code == 0

@@ -133,7 +133,7 @@ def test_pieces_are_those_of_each_class_alone(seed, density):
     shape = (8, 9, 10)
     labels = np.where(rng.random(shape) < density, rng.choice([300, 7], shape), 0)
     for name, integer in zip(LABELS.names, LABELS.painted, strict=True):
-        numbers, n = ndimage.label(labels == integer, np.ones((3, 3, 3)))
+        numbers, _ = ndimage.label(labels == integer, np.ones((3, 3, 3)))
         sizes = np.bincount(numbers.reshape(-1), minlength=2)[1:]
         cleaned = rules(**{name: Cleanup(least_mm3=3)}).apply(labels, (1.0, 1.0, 1.0))
         assert np.count_nonzero(cleaned == integer) == sizes[sizes >= 3].sum()

@@ -8,7 +8,7 @@ import torch
 from trainers.learner import Step
 from trainers.monitors import Counts
 from trainers.monitors.monitors import LOOKS
-from trainers.record import CURVES, METRICS, Record, numbers, read_rows, summary
+from trainers.record import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
 
 CLASSES = ("bone", "canal")
 
@@ -30,6 +30,14 @@ def rows(folder) -> list[dict]:
 @pytest.fixture
 def network():
     return torch.nn.Identity()
+
+
+def test_the_time_of_a_fold_is_that_of_its_epochs(tmp_path, network):
+    assert seconds_trained(tmp_path) == 0
+    made = record(tmp_path)
+    for seconds in (1.5, 2.0):
+        made.add([step()], network, progress=0.5, learning_rate=0.1, seconds=seconds)
+    assert seconds_trained(tmp_path) == 3.5
 
 
 def test_an_epoch_is_the_mean_of_its_steps(tmp_path, network):
