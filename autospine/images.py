@@ -36,6 +36,21 @@ class Volume:
     """What had to be repaired in the header."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """One image as it was stored, checked."""
+
+    name: str
+    """Its file, or what it is called in messages."""
+
+    array: np.ndarray
+    """(3 axes) in ITK's order."""
+
+    grid: Grid
+    notes: tuple[str, ...] = ()
+    """What had to be repaired."""
+
+
 def file_ending(path: Path) -> str | None:
     """Which of `ENDINGS` a file name has."""
     name = path.name.lower()
@@ -56,27 +71,31 @@ def read_volume(paths: Path | Sequence[Path]) -> Volume:
             not finite, or the channels lie on different grids.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
-    stacked, notes, first = [], [], None
-    for file in files:
-        array, grid, note = _read(file)
-        if first is None:
-            first = grid
-        elif different := difference(first, grid):
+    return stack_channels([read_channel(file) for file in files])
+
+
+def stack_channels(channels: Sequence[Channel]) -> Volume:
+    """One volume of several channels, turned to canonical axes.
+
+    Raises:
+        ImageError: if there is none, or they lie on different grids.
+    """
+    if not channels:
+        raise ImageError("expected at least one image, found none")
+    first = channels[0]
+    for channel in channels[1:]:
+        if different := difference(first.grid, channel.grid):
             raise ImageError(
-                f"expected all channels of a case on one grid, found {file} with {different} compared to "
-                f"{files[0].name}; resample it"
+                f"expected all channels of a case on one grid, found {channel.name} with {different} "
+                f"compared to {Path(first.name).name}; resample it"
             )
-        stacked.append(array)
-        notes += note
-    if first is None:
-        raise ImageError("expected at least one image file, found none")
-    turned = orientation(first)
-    array = stacked[0][np.newaxis] if len(stacked) == 1 else np.stack(stacked)
+    arrays = [channel.array for channel in channels]
+    array = arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
     return Volume(
-        array=np.ascontiguousarray(turned.to_canonical(array)),
-        grid=canonical_grid(first),
-        stored=first,
-        notes=tuple(dict.fromkeys(notes)),
+        array=np.ascontiguousarray(orientation(first.grid).to_canonical(array)),
+        grid=canonical_grid(first.grid),
+        stored=first.grid,
+        notes=tuple(dict.fromkeys(note for channel in channels for note in channel.notes)),
     )
 
 
@@ -113,10 +132,14 @@ def write_array(path: Path, array: np.ndarray, grid: Grid) -> None:
     _write(path, array, grid)
 
 
-def _read(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
-    """The array as stored, its grid, and notes."""
+def read_channel(path: Path) -> Channel:
+    """Read one file, or a folder of DICOM slices, as it was stored.
+
+    Raises:
+        ImageError: as `read_volume`.
+    """
     if path.is_dir():
-        return _unpacked(read_series(path), path)
+        return unpack(read_series(path), str(path))
     if not path.is_file():
         raise ImageError(f"expected an image at {path}, found no such file")
     if file_ending(path) is None:
@@ -128,11 +151,11 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
     except RuntimeError as error:
         if "orthonormal" in str(error) and is_nifti(path):
             array, grid, note = read_repaired(path)
-            return _checked(array, grid, path), grid, [note]
+            return checked_channel(Channel(name=str(path), array=array, grid=grid, notes=(note,)))
         raise ImageError(
             f"expected a readable image, found {path} damaged: {_reason(error)}; copy or convert it again"
         ) from None
-    return _unpacked(image, path)
+    return unpack(image, str(path))
 
 
 def _read_file(path: Path) -> sitk.Image:
@@ -152,38 +175,50 @@ def _read_file(path: Path) -> sitk.Image:
     return image
 
 
-def _unpacked(image: sitk.Image, path: Path) -> tuple[np.ndarray, Grid, list[str]]:
+def unpack(image: sitk.Image, name: str) -> Channel:
+    """Array and grid of an image that SimpleITK holds.
+
+    Args:
+        image: of three axes.
+        name: what it is called in messages.
+
+    Raises:
+        ImageError: if its header is absurd or it has voxels that are not finite.
+    """
+    direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), name)
     array = sitk.GetArrayFromImage(image)
-    direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), str(path))
     grid = Grid(
         shape=(array.shape[0], array.shape[1], array.shape[2]),
         spacing_mm=vector(np.asarray(image.GetSpacing()[::-1])),
         origin_mm=vector(np.asarray(image.GetOrigin())),
         direction=direction,
     )
-    return _checked(array, grid, path), grid, [note] if note else []
+    return checked_channel(Channel(name=name, array=array, grid=grid, notes=(note,) if note else ()))
 
 
-def _checked(array: np.ndarray, grid: Grid, path: Path) -> np.ndarray:
+def checked_channel(channel: Channel) -> Channel:
+    """The channel itself.
+
+    Raises:
+        ImageError: if its spacing is not positive, or its origin or a voxel not finite.
+    """
+    array, grid, name = channel.array, channel.grid, channel.name
     if not all(np.isfinite(d) and d > 0 for d in grid.spacing_mm):
-        raise ImageError(f"expected positive spacing in {path}, found {grid.spacing_mm} mm; mend the header")
+        raise ImageError(f"expected positive spacing in {name}, found {grid.spacing_mm} mm; mend the header")
     if not np.isfinite(grid.origin_mm).all():
-        raise ImageError(f"expected a finite origin in {path}, found {grid.origin_mm}; mend the header")
+        raise ImageError(f"expected a finite origin in {name}, found {grid.origin_mm}; mend the header")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise ImageError(
-            f"expected finite voxels in {path}, found {count} NaN or infinite ones; replace them"
+            f"expected finite voxels in {name}, found {count} NaN or infinite ones; replace them"
         )
-    return array
+    return channel
 
 
 def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
     if file_ending(path) is None:
         raise ImageError(f"expected an output file ending in {', '.join(ENDINGS)}, found {path}; rename it")
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    image.SetSpacing(grid.spacing_mm[::-1])
-    image.SetOrigin(grid.origin_mm)
-    image.SetDirection(grid.direction)
+    image = pack(array, grid)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.
@@ -195,6 +230,15 @@ def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
         raise ImageError(
             f"expected to write {path}, found {_reason(error)}; free some space or choose another folder"
         ) from None
+
+
+def pack(array: np.ndarray, grid: Grid) -> sitk.Image:
+    """The image that has this array, in ITK's order of axes, on this grid."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetSpacing(grid.spacing_mm[::-1])
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(grid.direction)
+    return image
 
 
 def _reason(error: Exception) -> str:

@@ -83,22 +83,42 @@ def read_repaired(path: Path) -> tuple[np.ndarray, Grid, str]:
     with _damage_named(path):
         image = cast(nibabel.spatialimages.SpatialImage, nibabel.load(path))
         array = np.asanyarray(image.dataobj)
+    array, grid, note = unpack_nibabel(array, image.affine, str(path))
+    return array, grid, note or "direction matrix was not exactly orthonormal; repaired"
+
+
+def unpack_nibabel(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, Grid, str | None]:
+    """Array in ITK's axis order and grid of what nibabel holds.
+
+    Args:
+        array: as nibabel has it: axes i, j, k.
+        affine: 4x4, from voxels to RAS.
+        name: what it is called in messages.
+
+    Returns:
+        The array, its grid with perpendicular axes, and a word on the repair if there was one.
+
+    Raises:
+        ImageError: if it is no 3D volume, or its axes are too far from perpendicular.
+    """
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3:
-        raise ImageError(f"expected a 3D volume in {path}, found shape {array.shape}; split it into 3D files")
+        raise ImageError(f"expected a 3D volume in {name}, found shape {array.shape}; split it into 3D files")
     # nibabel's world is RAS: x and y point the other way in LPS.
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    direction, note = repaired_direction(affine[:3, :3] / spacing, str(path))
+    flipped = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
+    spacing = np.linalg.norm(flipped[:3, :3], axis=0)
+    if not (np.isfinite(spacing).all() and spacing.all()):
+        raise ImageError(f"expected positive voxel sizes in {name}, found {spacing} mm; mend the affine")
+    direction, note = repaired_direction(flipped[:3, :3] / spacing, name)
     array = array.transpose(2, 1, 0)
     grid = Grid(
         shape=(array.shape[0], array.shape[1], array.shape[2]),
         spacing_mm=vector(spacing[::-1]),
-        origin_mm=vector(affine[:3, 3]),
+        origin_mm=vector(flipped[:3, 3]),
         direction=direction,
     )
-    return array, grid, note or "direction matrix was not exactly orthonormal; repaired"
+    return array, grid, note
 
 
 @contextmanager

@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from autospine.dataset import Case, Dataset
 from autospine.geometry import Box, Grid
 from autospine.images import write_array
+from autospine.inference import save_weights
 from autospine.labels import LabelSpace, parse_labels
+from autospine.network.build import build_network
 from autospine.plan import (
     FORMAT_VERSION,
     AttentionPlan,
@@ -24,6 +27,7 @@ from autospine.plan import (
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing import store as storage
 from autospine.preprocessing.prepare import Encoding
+from autospine.serialization import write_json
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 LABELS = parse_labels({"background": 0, "bone": 3, "canal": 7})
@@ -102,6 +106,17 @@ def plan(*configurations: Configuration, labels: LabelSpace = LABELS, **changes)
         rationale=(Decision(name="fullres.patch_size", value="16x16x16", reason="small"),),
     )
     return replace(made, **changes)
+
+
+def write_model(folder: Path, *, folds=("full",), **changes) -> Plan:
+    """A model folder with untrained networks, one for each fold; `changes` are those of its plan."""
+    made = plan(**changes)
+    write_json(folder / "plan.json", made)
+    for seed, fold in enumerate(folds):
+        torch.manual_seed(seed)
+        facts = {"fold": fold, "steps": 10, "epochs": 2}
+        save_weights(folder / f"fold_{fold}", build_network(made, made.configurations[0]), facts)
+    return made
 
 
 def store_case(folder: Path, name: str, image: np.ndarray, indices: np.ndarray) -> StoredCase:

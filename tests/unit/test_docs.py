@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import makers
+import numpy as np
 import pytest
 import typer
 
@@ -27,8 +29,10 @@ from autospine.fingerprint import (
 )
 from autospine.folds import _FoldsFile
 from autospine.geometry import Box
-from autospine.inference import PredictedCase, UsedModel
-from autospine.labels import LabelSpace
+from autospine.images import write_array
+from autospine.inference import PredictedCase, UsedModel, open_model
+from autospine.inference.bundle import Entry, Manifest, export_model
+from autospine.labels import LabelSpace, parse_labels
 from autospine.pipeline.ensembles import Members
 from autospine.pipeline.selection import Best, Candidate
 from autospine.plan import (
@@ -67,7 +71,7 @@ STORED_KINDS = (
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
-    *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members),
+    *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
 )
 """Dataclasses that are written as JSON."""
 
@@ -156,8 +160,13 @@ def test_an_example_that_is_wrong_is_noticed():
 @pytest.mark.parametrize("blocks", fences("python"))
 def test_python_examples_run(blocks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if any("spine.autospine" in block for block in blocks):
+        makers.write_model(tmp_path / "model", labels=parse_labels({"background": 0, "vertebra": 1}))
+        export_model(open_model(tmp_path / "model"), tmp_path / "spine.autospine")
+        write_array(tmp_path / "ct.nii.gz", np.zeros((9, 8, 7), np.int16), makers.grid((9, 8, 7)))
+    names: dict[str, Any] = {"__name__": "example"}
     for block in blocks:
-        exec(compile(block, "example", "exec"), {"__name__": "example"})
+        exec(compile(block, "example", "exec"), names)
 
 
 @pytest.mark.parametrize("blocks", fences("json"))

@@ -11,22 +11,16 @@ from typer.testing import CliRunner
 
 from autospine.cli.model import model as commands
 from autospine.errors import FormatError, ModelError
-from autospine.inference import open_model, save_weights
+from autospine.inference import open_model
 from autospine.inference.bundle import ENDING, export_model, opened_model, read_manifest, unpack
-from autospine.network.build import build_network
 from autospine.serialization import write_json
 
 
 @pytest.fixture
 def model(tmp_path):
     """A trained model folder with scores and a secret name in every file that may hold one."""
-    plan = makers.plan()
-    folder = tmp_path / "results" / "Dataset001_Test" / plan.configurations[0].name
-    write_json(folder / "plan.json", plan)
-    for fold in ("0", "1"):
-        torch.manual_seed(int(fold))
-        network = build_network(plan, plan.configurations[0])
-        save_weights(folder / f"fold_{fold}", network, {"steps": 10, "epochs": 2})
+    folder = tmp_path / "results" / "Dataset001_Test" / "fullres"
+    makers.write_model(folder, folds=("0", "1"))
     write_json(folder / "dataset.json", {"labels": {"background": 0}, "dataset": {"Smith_John": {}}})
     scores = {"n_cases": 2, "mean_dice": 0.5, "classes": {}, "cases": {"Smith_John": {"mean_dice": 0.5}}}
     write_json(folder / "cross_validation.json", scores)
