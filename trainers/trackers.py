@@ -4,7 +4,6 @@ The files of a fold are always written; trackers come on top. A tracker of anoth
 point `autospine.trackers` that names a callable from a `Run` to a `Tracker`.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -12,16 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from filelock import FileLock
+
 from autospine.errors import TrainingError
 
 GROUP = "autospine.trackers"
 
 PROJECT = "autospine"
 """What trackers that keep several projects apart are told."""
-
-TRIES = 3
-RETRY_SECONDS = 2.0
-"""For what two folds make at the same time, and one of them may find half made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,9 +134,15 @@ class MLflow:
     def __init__(self, run: Run) -> None:
         from mlflow.tracking import MlflowClient
 
-        place, self._client = _patiently(lambda: _experiment(MlflowClient(), f"{PROJECT} {run.group}"))
+        name = f"{PROJECT} {run.group}"
+        # Folds that begin side by side would make the same database and experiment twice.
+        with FileLock(run.folder.parent / ".mlflow.lock"):
+            self._client: Any = MlflowClient()
+            found = self._client.get_experiment_by_name(name)
+            place = found.experiment_id if found else self._client.create_experiment(name)
         same = self._client.search_runs([place], f"tags.identity = '{run.identity}'", max_results=1)
-        if same and run.epoch:
+        self._goes_on = bool(same) and run.epoch > 0
+        if self._goes_on:
             self._id = same[0].info.run_id
         else:
             tags = {"identity": run.identity}
@@ -147,8 +150,8 @@ class MLflow:
         self._client.update_run(self._id, status="RUNNING")
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log each one; those of a run that goes on are the same."""
-        for name, value in params.items():
+        """Log each one; MLflow lets none of a run that goes on change."""
+        for name, value in params.items() if not self._goes_on else ():
             self._client.log_param(self._id, name, value)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -280,22 +283,6 @@ def _maker(name: str) -> Callable[[Run], Tracker]:
     entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
     loaded: Callable[[Run], Tracker] = entry.load()
     return loaded
-
-
-def _experiment(client: Any, name: str) -> tuple[str, Any]:
-    """The identifier of an MLflow experiment, made if need be, and the client that knows it."""
-    found = client.get_experiment_by_name(name)
-    return found.experiment_id if found else client.create_experiment(name), client
-
-
-def _patiently(make: Callable[[], tuple[str, Any]]) -> tuple[str, Any]:
-    """Try again a little later: folds side by side make the same database or experiment at one moment."""
-    for _ in range(TRIES - 1):
-        try:
-            return make()
-        except Exception:  # of the database, the server or MLflow; the last try raises it
-            time.sleep(RETRY_SECONDS)
-    return make()
 
 
 def _plain(name: str) -> str:
