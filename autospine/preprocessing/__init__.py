@@ -1,5 +1,6 @@
 """From raw volumes to stored cases: crop, resample, normalise, store."""
 
+from autospine.preprocessing.arrays import ArrayFormat
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import (
     Preparation,
@@ -18,6 +19,7 @@ from autospine.preprocessing.resample import (
 from autospine.preprocessing.store import StoredCase, open_case, open_cases
 
 __all__ = [
+    "ArrayFormat",
     "IntensityTransform",
     "LinearAxis",
     "Preparation",

@@ -2,29 +2,30 @@
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from autospine.dataset import Case, Dataset, case_modality
-from autospine.errors import AutospineError, DatasetError
+from autospine.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.geometry import difference
 from autospine.images import read_labels, read_volume
 from autospine.labels import LabelSpace
 from autospine.log import get_logger, progress
 from autospine.plan import Configuration, Normalisation, Plan
+from autospine.preprocessing.arrays import ArrayFormat, usable
 from autospine.preprocessing.prepare import prepare_image, prepare_labels
 from autospine.preprocessing.store import (
     FORMAT_VERSION,
     CaseRecord,
     StoredCase,
     count_labels,
+    find_case,
     open_cases,
-    stored_key,
+    refresh_key,
     write_case,
 )
 from autospine.serialization import to_json
@@ -45,13 +46,24 @@ class Settings:
     labels: LabelSpace
     normalisation: dict[Modality, Normalisation]
 
+    arrays: ArrayFormat = "blosc2"
+    """Format of new cases; a case stored in another one stays valid."""
+
 
 def preprocess_dataset(
-    dataset: Dataset, plan: Plan, configuration: Configuration, folder: Path, workers: int
+    dataset: Dataset,
+    plan: Plan,
+    configuration: Configuration,
+    folder: Path,
+    workers: int,
+    *,
+    arrays: ArrayFormat = "blosc2",
+    executor: Executor | None = None,
 ) -> tuple[StoredCase, ...]:
     """Store every training case of a dataset for one configuration.
 
-    Cases that are stored already, from the same raw files and settings, are kept as they are.
+    Cases that are stored already, from raw files of the same content and with the same settings, are kept as
+    they are. Files are read only where their state has changed since.
 
     Args:
         dataset: a verified dataset.
@@ -59,12 +71,15 @@ def preprocess_dataset(
         configuration: its spacing and patch size.
         folder: where the cases go.
         workers: processes; with 1 the work is done in this one.
+        arrays: format of cases that are stored now.
+        executor: does the work instead, on machines that see the same files; it stays open.
 
     Returns:
         The stored cases in the dataset's order.
 
     Raises:
         DatasetError: listing every case that could not be preprocessed; the others are stored.
+        WorkspaceError: as soon as the disk is full.
     """
     settings = Settings(
         format_version=FORMAT_VERSION,
@@ -72,14 +87,15 @@ def preprocess_dataset(
         patch_size=configuration.patch_size,
         labels=plan.labels,
         normalisation=plan.normalisation,
+        arrays=usable(arrays),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [case for case in dataset.cases if stored_key(folder, case.name) != case_key(case, settings)]
+    todo = [case for case in dataset.cases if not _unchanged(case, settings, folder)]
     if kept := len(dataset.cases) - len(todo):
         log.info("%d of %d cases are preprocessed already", kept, len(dataset.cases))
     problems: list[str] = []
     with progress(f"preprocess {configuration.name}", len(todo)) as meter:
-        for problem in _results(todo, settings, folder, min(workers, len(todo))):
+        for problem in _results(todo, settings, folder, min(workers, len(todo)), executor):
             problems += [problem] if problem else []
             meter.advance()
     if problems:
@@ -100,7 +116,7 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
     """
     if case.labels is None:
         raise DatasetError(f"expected a label file for training case {case.name}, found none")
-    key = case_key(case, settings)
+    key, content = case_key(case, settings), content_key(case, settings)
     volume = read_volume(case.images)
     labelled = read_labels(case.labels)
     if different := difference(labelled.grid, volume.grid):
@@ -130,8 +146,15 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
         label_voxels=count_labels(indices),
         repairs=volume.notes,
         key=key,
+        content=content,
+        arrays=settings.arrays,
     )
-    return write_case(folder, record, prepared, indices, settings.patch_size)
+    try:
+        return write_case(folder, record, prepared, indices, settings.patch_size)
+    except RuntimeError as error:
+        # Some file systems take no memory-mapped or compressed containers.
+        log.warning("case %s cannot be stored by Blosc2 (%s) and becomes .npy", case.name, error)
+        return write_case(folder, replace(record, arrays="npy"), prepared, indices, settings.patch_size)
 
 
 def case_key(case: Case, settings: Settings) -> str:
@@ -140,42 +163,103 @@ def case_key(case: Case, settings: Settings) -> str:
     Reading all of the files' bytes instead would make a run that has nothing to do as slow as the disk.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path in (*case.images, *((case.labels,) if case.labels else ())):
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            state = file.stat()
-            digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    relevant = (settings.format_version, settings.spacing_mm, settings.labels, settings.normalisation)
-    digest.update(to_json((*relevant, case.modality, case.subject, case.site)).encode())
+    for file in _files(case):
+        state = file.stat()
+        digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    digest.update(_relevant(case, settings))
     return digest.hexdigest()
 
 
-def _results(cases: list[Case], settings: Settings, folder: Path, workers: int) -> Iterator[str | None]:
+def content_key(case: Case, settings: Settings) -> str:
+    """Digest of the raw files' bytes and of the settings that matter."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in _files(case):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    digest.update(_relevant(case, settings))
+    return digest.hexdigest()
+
+
+def _files(case: Case) -> list[Path]:
+    """Every raw file, in a fixed order."""
+    given = (*case.images, *((case.labels,) if case.labels else ()))
+    return [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
+
+def _relevant(case: Case, settings: Settings) -> bytes:
+    parts = (settings.format_version, settings.spacing_mm, settings.labels, settings.normalisation)
+    return to_json((*parts, case.modality, case.subject, case.site)).encode()
+
+
+def _unchanged(case: Case, settings: Settings, folder: Path) -> bool:
+    """Whether the case is stored and its files look as they did then; no file is read for it."""
+    stored = find_case(folder, case.name)
+    return stored is not None and stored.record.key == case_key(case, settings)
+
+
+def _results(
+    cases: Sequence[Case], settings: Settings, folder: Path, workers: int, executor: Executor | None
+) -> Iterator[str | None]:
     """For each case, in any order, what went wrong with it or None."""
-    if workers <= 1:
+    if executor is not None:
+        futures = {executor.submit(_attempt, case, settings, folder): case for case in cases}
+        for future in as_completed(futures):
+            yield future.result() if not _killed(future) else _blamed(futures[future])
+    elif workers <= 1:
         for case in cases:
             yield _attempt(case, settings, folder)
-        return
+    else:
+        yield from _pooled(cases, settings, folder, workers)
+
+
+def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: int) -> Iterator[str | None]:
+    """The same in processes of our own.
+
+    When one is killed, all that were under way are lost. They are tried again by half as many processes,
+    which need half of the memory; a case that kills the only process is to blame itself.
+    """
     # Forking a process that runs threads (torch, Blosc2) can deadlock; a fresh one cannot.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        futures = {pool.submit(_attempt, case, settings, folder): case for case in cases}
-        for future in as_completed(futures):
-            yield _outcome(future, futures[future])
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    left = list(cases)
+    while left:
+        pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+        )
+        try:
+            futures = {pool.submit(_attempt, case, settings, folder): case for case in left}
+            lost = []
+            for future in as_completed(futures):
+                if _killed(future):
+                    lost.append(futures[future])
+                else:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        left = [case for case in left if case in lost]
+        if left and workers == 1:
+            yield _blamed(left.pop(0))
+        elif left:
+            workers = max(1, workers // 2)
+            log.warning("a worker process was killed; going on with %d", workers)
 
 
-def _outcome(future: "Future[str | None]", case: Case) -> str | None:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return f"{case.name}: a worker process was killed, probably for want of memory; use fewer workers"
+def _killed(future: "Future[str | None]") -> bool:
+    return isinstance(future.exception(), BrokenExecutor)
+
+
+def _blamed(case: Case) -> str:
+    return f"{case.name}: its worker process was killed, probably for want of memory; use fewer workers"
 
 
 def _attempt(case: Case, settings: Settings, folder: Path) -> str | None:
     try:
-        preprocess_case(case, settings, folder)
+        stored = find_case(folder, case.name)
+        if stored is not None and stored.record.content == content_key(case, settings):
+            refresh_key(stored, case_key(case, settings))
+        else:
+            preprocess_case(case, settings, folder)
+    except WorkspaceError:
+        raise  # a full disk is full for every case
     except AutospineError as error:
         text = str(error)
         return text if case.name in text else f"{case.name}: {text}"

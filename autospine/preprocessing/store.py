@@ -1,24 +1,24 @@
-"""Stored cases: images as 16-bit Blosc2 arrays from which any box is read in milliseconds.
+"""Stored cases: images as arrays of 16 bits from which any box is read in milliseconds.
 
-Per case `NAME_image.b2nd`, `NAME_labels.b2nd`, `NAME_locations.npy` and, written last, `NAME.json`: a case
-is there if and only if its JSON is.
+Per case `NAME_image.b2nd`, `NAME_labels.b2nd` (or `.npy`), `NAME_locations.npy` and, written last,
+`NAME.json`: a case is there if and only if its JSON is.
 """
 
-import sys
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 from jaxtyping import Int16, Int32
 
-from autospine.errors import FormatError
+from autospine.errors import FormatError, WorkspaceError
 from autospine.files import replacing
 from autospine.geometry import Box
 from autospine.labels import IGNORE_INDEX
+from autospine.preprocessing.arrays import ENDINGS, ArrayFormat, open_array, write_array
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding, Prepared
 from autospine.preprocessing.resample import bounding_boxes
@@ -30,11 +30,8 @@ FORMAT_VERSION = 1
 LOCATIONS_PER_LABEL = 2000
 """Voxels kept of each label to centre patches on."""
 
-BLOCK = 32
-"""Edge of the blocks that are decompressed as a whole; 32^3 voxels of 16 bits fill a level-2 cache."""
-
-MAX_CHUNK = 128
-"""Longest edge of a chunk."""
+SPARE_BYTES = 2**20
+"""Room for a case's small files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +66,14 @@ class CaseRecord:
     """What had to be mended in the header on reading."""
 
     key: str
-    """Digest of the raw files' state and the settings; another one means that the case is out of date."""
+    """Digest of the raw files' names, sizes and times and of the settings; as long as it is the same, so is
+    the case."""
+
+    content: str = ""
+    """Digest of the raw files' bytes and of the settings; another one means that the case is out of date."""
+
+    arrays: ArrayFormat = "blosc2"
+    """Format of image and labels."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -108,7 +112,7 @@ class StoredCase:
         """Some voxels (S, P, L) of each label present but background and ignored ones."""
         if "locations" not in self._open:
             with self._reading("locations"):
-                table = np.load(_path(self.folder, self.name, "locations"), allow_pickle=False)
+                table = np.load(self._path("locations"), allow_pickle=False)
                 rows = table[:, 1:]
                 self._open["locations"] = {int(i): rows[table[:, 0] == i] for i in np.unique(table[:, 0])}
         located: dict[int, np.ndarray] = self._open["locations"]
@@ -152,15 +156,14 @@ class StoredCase:
         return values
 
     def _opened(self, part: str) -> Any:
-        # Memory-mapped files cannot be replaced on Windows.
-        mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
-        array = blosc2.open(
-            str(_path(self.folder, self.name, part)), mode="r", dparams={"nthreads": 1}, **mapped
-        )
+        array = open_array(self._path(part), self.record.arrays)
         expected = self.shape if part == "labels" else (self.record.channels, *self.shape)
         if tuple(array.shape) != expected:
             raise ValueError(f"shape {tuple(array.shape)} instead of {expected}")
         return array
+
+    def _path(self, part: str) -> Path:
+        return _path(self.folder, self.name, part, self.record.arrays)
 
     @contextmanager
     def _reading(self, part: str) -> Iterator[None]:
@@ -168,7 +171,7 @@ class StoredCase:
         try:
             yield
         except (OSError, RuntimeError, ValueError, EOFError, IndexError) as error:
-            path, record = (_path(self.folder, self.name, x) for x in (part, "json"))
+            path, record = self._path(part), self._path("json")
             raise FormatError(
                 f"expected the stored {part} of case {self.name} in {path}, found a damaged file "
                 f"({error}); delete {record} and run `autospine preprocess` again"
@@ -186,14 +189,32 @@ def write_case(
         prepared: the image.
         labels: uint8 indices of the prepared image's shape.
         patch_size: what will be read at a time; decides the chunks.
+
+    Raises:
+        WorkspaceError: if there is not enough room on the disk.
+        OSError, RuntimeError: if an array cannot be written for another reason.
     """
-    _path(folder, record.name, "json").unlink(missing_ok=True)
-    _write_array(_path(folder, record.name, "image"), prepared.image, patch_size)
-    _write_array(_path(folder, record.name, "labels"), labels, patch_size)
-    with replacing(_path(folder, record.name, "locations")) as temporary:
-        np.save(temporary, locate(labels), allow_pickle=False)
-    write_json(_path(folder, record.name, "json"), record)
-    return StoredCase(folder=folder, record=record)
+    case = StoredCase(folder=folder, record=record)
+    needed = prepared.image.nbytes + labels.nbytes + SPARE_BYTES
+    _check_space(folder, record.name, needed)
+    case._path("json").unlink(missing_ok=True)
+    _remove_arrays(folder, record.name)
+    try:
+        write_array(case._path("image"), prepared.image, patch_size, record.arrays)
+        write_array(case._path("labels"), labels, patch_size, record.arrays)
+        with replacing(case._path("locations")) as temporary:
+            np.save(temporary, locate(labels), allow_pickle=False)
+        write_json(case._path("json"), record)
+    except (OSError, RuntimeError):
+        _remove_arrays(folder, record.name)
+        _check_space(folder, record.name, needed)  # where that was the cause, it says so better
+        raise
+    return case
+
+
+def refresh_key(case: StoredCase, key: str) -> None:
+    """Note that the raw files of a stored case have another state but the same content."""
+    write_json(case._path("json"), replace(case.record, key=key))
 
 
 def open_case(folder: Path, name: str) -> StoredCase:
@@ -202,7 +223,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     Raises:
         FormatError: if it is missing, damaged or of another version.
     """
-    path = _path(folder, name, "json")
+    path = folder / f"{name}.json"
     if not path.is_file():
         raise FormatError(
             f"expected case {name} to be preprocessed in {folder}, found no {path.name}; "
@@ -226,14 +247,13 @@ def open_cases(folder: Path, names: Sequence[str]) -> tuple[StoredCase, ...]:
     return tuple(open_case(folder, name) for name in names)
 
 
-def stored_key(folder: Path, name: str) -> str | None:
-    """The key of a stored case, None where there is none that can be read."""
+def find_case(folder: Path, name: str) -> StoredCase | None:
+    """A stored case with all of its files, None where there is none that can be read."""
     try:
         case = open_case(folder, name)
     except FormatError:
         return None
-    parts = ("image", "labels", "locations")
-    return case.record.key if all(_path(folder, name, part).is_file() for part in parts) else None
+    return case if all(case._path(part).is_file() for part in ("image", "labels", "locations")) else None
 
 
 def count_labels(labels: LabelArray) -> tuple[tuple[int, int], ...]:
@@ -266,24 +286,23 @@ def locate(labels: LabelArray, limit: int = LOCATIONS_PER_LABEL) -> Int32[np.nda
     return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
 
 
-def _path(folder: Path, name: str, part: str) -> Path:
+def _path(folder: Path, name: str, part: str, arrays: ArrayFormat) -> Path:
     endings = {"json": ".json", "locations": "_locations.npy"}
-    return folder / f"{name}{endings.get(part, f'_{part}.b2nd')}"
+    return folder / f"{name}{endings.get(part, f'_{part}{ENDINGS[arrays]}')}"
 
 
-def _write_array(path: Path, array: np.ndarray, patch_size: Shape3) -> None:
-    spatial = array.shape[-3:]
-    chunks = [
-        min(n, MAX_CHUNK, BLOCK * -(-patch // BLOCK)) for n, patch in zip(spatial, patch_size, strict=True)
-    ]
-    blocks = [min(BLOCK, chunk) for chunk in chunks]
-    leading = [1] * (array.ndim - 3)
-    with replacing(path) as temporary:
-        temporary.unlink()
-        blosc2.asarray(
-            np.ascontiguousarray(array),
-            urlpath=str(temporary),
-            chunks=(*leading, *chunks),
-            blocks=(*leading, *blocks),
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+def _remove_arrays(folder: Path, name: str) -> None:
+    """Remove what is left of a case, in whichever format it was."""
+    for kind in ENDINGS:
+        for part in ("image", "labels", "locations"):
+            _path(folder, name, part, kind).unlink(missing_ok=True)
+
+
+def _check_space(folder: Path, name: str, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise WorkspaceError(
+            f"expected room for case {name} in {folder}, up to {needed / 1e6:.0f} MB, "
+            f"found {free / 1e6:.0f} MB; free {(needed - free) / 1e6:.0f} MB more, or as much for every case "
+            "that is left, and run the command again: the cases stored so far are kept"
         )

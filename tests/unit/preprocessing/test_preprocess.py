@@ -1,11 +1,18 @@
 import json
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from autospine.dataset import load_dataset
-from autospine.errors import DatasetError
+from autospine.errors import DatasetError, WorkspaceError
+from autospine.preprocessing import arrays, store
 from autospine.preprocessing.preprocess import preprocess_dataset
 
 from .conftest import column, write_image
@@ -13,10 +20,16 @@ from .conftest import column, write_image
 
 @pytest.fixture
 def run(raw: Path, make_plan, tmp_path: Path):
-    def run(workers=1, **changes):
+    def run(workers=1, dataset=None, executor=None, arrays="blosc2", **changes):
         plan = make_plan(**changes)
         return preprocess_dataset(
-            load_dataset(raw), plan, plan.configurations[0], tmp_path / "stored", workers
+            dataset or load_dataset(raw),
+            plan,
+            plan.configurations[0],
+            tmp_path / "stored",
+            workers,
+            arrays=arrays,
+            executor=executor,
         )
 
     return run
@@ -88,3 +101,113 @@ def test_processes_store_the_same(run, tmp_path: Path):
     run(workers=2)
     assert contents() == one
     json.loads(one["ct_a.json"])
+
+
+def test_a_file_of_the_same_content_is_not_preprocessed_again(run, raw: Path):
+    folder = run()[0].folder
+    before = state(folder)
+    path = raw / "imagesTr" / "ct_a_0000.nii.gz"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    os.utime(path, (1, 1))
+    after = state(run()[0].folder)
+    assert {name for name in after if after[name] != before[name]} == {"ct_a.json"}
+    # From now on a look at the file is enough again.
+    assert state(run()[0].folder) == after
+
+
+def test_the_state_of_files_is_all_that_is_read_when_nothing_changed(run, monkeypatch):
+    run()
+
+    def unread(*_):
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr("autospine.preprocessing.preprocess.content_key", unread)
+    run()
+
+
+def test_plain_files_hold_the_same(run):
+    packed = [case.read_all() for case in run()]
+    folder = run()[0].folder
+    for path in folder.glob("*.json"):
+        path.unlink()
+    plain = run(arrays="npy")
+    assert {path.suffix for path in folder.iterdir()} == {".npy", ".json"}
+    for case, (image, labels) in zip(plain, packed, strict=True):
+        np.testing.assert_array_equal(case.read_all()[0], image)
+        np.testing.assert_array_equal(case.read_all()[1], labels)
+    assert state(run()[0].folder) == state(folder)  # another format is no reason to store again
+
+
+def test_without_blosc2_cases_become_plain_files(run, monkeypatch, caplog):
+    monkeypatch.setattr(arrays, "blosc2", None)
+    assert {case.record.arrays for case in run()} == {"npy"}
+    assert "Blosc2 cannot be imported" in caplog.text
+
+
+def test_where_blosc2_cannot_write_cases_become_plain_files(run, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise RuntimeError("Could not build empty array")
+
+    monkeypatch.setattr(arrays.blosc2, "asarray", refuse)
+    cases = run()
+    assert {case.record.arrays for case in cases} == {"npy"}
+    assert cases[0].read_all()[0].shape == (1, *cases[0].shape)
+    assert "Could not build empty array" in caplog.text
+
+
+def test_an_executor_that_is_handed_in_does_the_work_and_stays_open(run):
+    with ThreadPoolExecutor(1) as executor:
+        assert len(run(executor=executor)) == 2
+        assert executor.submit(int).result() == 0
+
+
+def test_a_broken_executor_is_reported_per_case(run):
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    with pytest.raises(DatasetError, match=r"2 failed(.|\n)*ct_a: its worker(.|\n)*mr_b: its worker"):
+        run(executor=Broken())
+
+
+class Deadly(str):
+    """Kills the process in which it is unpickled."""
+
+    __slots__ = ()
+
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def test_a_killed_worker_is_blamed_on_its_case_and_the_others_are_stored(run, raw: Path, tmp_path: Path):
+    dataset = load_dataset(raw)
+    first, second = dataset.cases
+    dataset = replace(dataset, cases=(replace(first, site=Deadly("x")), second))
+    with pytest.raises(DatasetError, match=r"1 failed:\s+ct_a: its worker process was killed") as caught:
+        run(workers=2, dataset=dataset)
+    assert "mr_b:" not in str(caught.value)
+    assert (tmp_path / "stored" / "mr_b.json").is_file()
+
+
+def test_a_full_disk_stops_everything_and_leaves_nothing(run, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(WorkspaceError, match=r"ct_a.*found 1 MB; free \d+ MB more"):
+        run()
+    assert list((tmp_path / "stored").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(run, monkeypatch, tmp_path: Path):
+    free = iter([10**9, 10**5])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "locate", full)
+    with pytest.raises(WorkspaceError, match="expected room for case ct_a"):
+        run()
+    assert list((tmp_path / "stored").iterdir()) == []
