@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-network bench-planner bench-gpu clean
+.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,6 +43,16 @@ format: $(STAMP) ## rewrite the code in the project's style
 $(PEERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $(PEERS)
+
+# nnU-Net requires timm for networks that nothing here builds, and with it a torchvision that fails beside a CPU
+# build of PyTorch; so it comes without its requirements, but for those that preprocessing imports.
+$(NNUNET): $(PEERS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps nnunetv2 acvl-utils \
+		batchgeneratorsv2 dynamic-network-architectures connected-components-3d tqdm
+	@touch $(NNUNET)
+
+bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batchgenerators; into docs/results/data.md
+	$(BIN)/python tests/benchmarks/data.py --write docs/results/data.md
 
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
 	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md

@@ -60,7 +60,7 @@ def plan_and_preprocess(
     location = Workspace.locate(workspace).find_dataset(dataset)
     fingerprint(dataset, workspace)
     _plan(location, memory, wishes, device)
-    preprocess(dataset, workspace, configuration, workers)
+    preprocess(dataset, workspace, configuration, workers=workers)
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
     say(f"next: autospine train 0 --fold {folds}")
 
@@ -186,6 +186,10 @@ def preprocess(
     dataset: options.DatasetName,
     workspace: options.Workspace = None,
     configuration: options.Configurations = None,
+    npy: Annotated[
+        bool,
+        typer.Option("--npy", help="Store plain .npy files instead of Blosc2, about twice as large."),
+    ] = False,
     workers: options.Workers = None,
 ) -> None:
     """Crop, resample and store the cases of a planned dataset; what is there already is kept."""
@@ -196,7 +200,7 @@ def preprocess(
     planned = pipeline.read_plan(location)
     for name in configuration or ["0"]:
         chosen = planned.configuration(name)
-        _, stored = pipeline.preprocess(location, chosen, workers)
+        _, stored = pipeline.preprocess(location, chosen, workers, "npy" if npy else "blosc2")
         say(f"{len(stored)} cases are ready in {location.preprocessed / chosen.cases}")
 
 

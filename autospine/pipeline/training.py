@@ -14,7 +14,7 @@ from autospine.network.weights import load_imported
 from autospine.pipeline.datasets import FOLDS_FILE, fresh_fingerprint, write_split
 from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration
-from autospine.preprocessing import StoredCase, preprocess_dataset
+from autospine.preprocessing import ArrayFormat, StoredCase, preprocess_dataset
 from autospine.workspace import DatasetLocation
 from trainers.cross_validation import Task, train_folds
 from trainers.fold import CACHE_BYTES
@@ -22,13 +22,21 @@ from trainers.settings import Settings
 
 
 def preprocess(
-    location: DatasetLocation, configuration: Configuration, workers: int | None = None
+    location: DatasetLocation,
+    configuration: Configuration,
+    workers: int | None = None,
+    arrays: ArrayFormat = "blosc2",
 ) -> tuple[Dataset, dict[str, StoredCase]]:
-    """Store every case for a configuration, if it is not stored yet."""
+    """Store every case for a configuration, if it is not stored yet as the plan and the files are now."""
     dataset = load_dataset(location.raw)
     folder = location.preprocessed / configuration.cases
     stored = preprocess_dataset(
-        dataset, read_plan(location), configuration, folder, workers or _workers_for(len(dataset.cases))
+        dataset,
+        read_plan(location),
+        configuration,
+        folder,
+        workers or _workers_for(len(dataset.cases)),
+        arrays=arrays,
     )
     return dataset, {case.name: case for case in stored}
 

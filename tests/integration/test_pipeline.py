@@ -366,6 +366,30 @@ def test_interrupted_training_goes_on(place, monkeypatch):
     assert not (place.results / "fold_2" / "checkpoint.safetensors").exists()
 
 
+def test_training_takes_files_and_plan_as_they_are_now(place):
+    def stored():
+        files = (place.preprocessed / "fullres").glob("*.json")
+        return {path.stem: path.stat().st_mtime_ns for path in files}
+
+    def trained_on_new():
+        before = stored()
+        assert place.run("train", "0", "--fold", "full", *SHORT).code == 0
+        return {name for name, time in stored().items() if time != before[name]}
+
+    place.prepare()
+    labels = min((place.raw / "labelsTr").iterdir())
+    image = sitk.ReadImage(str(labels))
+    image[0, 0, 0] = 1
+    sitk.WriteImage(image, str(labels))
+    assert trained_on_new() == {labels.name.removesuffix(".nii.gz")}
+    shutil.rmtree(place.results)
+    path = place.preprocessed / "plan.json"
+    planned = read_json(path, Plan)
+    ct = replace(planned.normalisation["CT"], mean=planned.normalisation["CT"].mean + 5)
+    write_json(path, replace(planned, normalisation={**planned.normalisation, "CT": ct}))
+    assert trained_on_new() == {case.name for case in load_dataset(place.raw).cases}
+
+
 def test_the_schedule_fits_the_time_given(place):
     place.prepare()
     said = place.run(
