@@ -75,6 +75,17 @@ def bfloat16_pays(device: torch.device) -> bool:
     return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
 
 
+def native_half(device: torch.device) -> torch.dtype | None:
+    """The 16-bit format that the device multiplies natively.
+
+    bfloat16, whose range is that of float32; else float16 (GPUs from Volta on); else None.
+    """
+    if bfloat16_pays(device):
+        return torch.bfloat16
+    volta = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return torch.float16 if volta else None
+
+
 def cores() -> int:
     """Cores that this process may use: those it is bound to, and what its control group allows."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ from autospine.types import Modality, Shape3, Vector3
 FORMAT_VERSION = 1
 
 Placement = Literal["embedding", "stem", "both"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

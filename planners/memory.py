@@ -77,7 +77,7 @@ GPU = Overhead(base=1e9, per_parameter=0.0, share=0.5)
 """Not measured: CUDA's context and the workspace of cuDNN are said to take 0.5 to 1 GB, fragments of memory
 about a tenth of the whole."""
 
-_SIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
+_SIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,7 +318,7 @@ def _counted(network: SwinPlan, patch: Shape3, of: _Passes) -> _Step:
     layout = SwinLayout(network=network, patch=patch, batch_size=of.batch_size, size=size, gpu=of.gpu)
     parameters = parameter_count(network, of.in_channels, of.out_channels)
     # Convolutions keep their weights in the activations' format.
-    cast = size * parameters if of.precision == "bfloat16" else 0
+    cast = size * parameters if of.precision != "float32" else 0
     ends = cast + size * (of.in_channels + of.out_channels) * layout.voxels[0]
     passing, edges = layout.backward, 2 * layout.map(0)
     kept = layout.always + ends + (edges if network.checkpointing else layout.recomputed)
@@ -370,8 +370,8 @@ def _on_meta(network: NetworkPlan, patch: Shape3, of: _Passes) -> tuple[nn.Modul
     with torch.device("meta"):
         built = assemble(network, of.in_channels, of.out_channels, spacing_mm=of.spacing_mm, patch_size=patch)
         image = torch.empty(of.batch_size, of.in_channels, *patch)
-    if of.precision == "bfloat16" and hasattr(built, "compute_dtype"):
-        setattr(built, "compute_dtype", torch.bfloat16)  # noqa: B010 (unknown to the module class)
+    if of.precision != "float32" and hasattr(built, "compute_dtype"):
+        setattr(built, "compute_dtype", getattr(torch, of.precision))  # noqa: B010 (unknown to the module class)
     return built, image
 
 

@@ -33,6 +33,7 @@ from autospine.serialization import write_json
 from autospine.validation import VALIDATION, HeldOut, score_held_out
 from trainers.fold import FoldTrainer, identity, other_start
 from trainers.lock import locked
+from trainers.randomness import deterministic
 from trainers.record import read_rows, summary
 from trainers.settings import Settings
 
@@ -87,16 +88,40 @@ def train_folds(
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     _claim(task, every, None if settings.weights is None else load_imported(settings.weights).digest)
-    todo = [fold for fold in folds if not _complete(task, fold)]
+    extended = [] if settings.extend is None else _to_extend(task, folds)
+    todo = [fold for fold in folds if fold not in extended and not _complete(task, fold)]
     for fold in folds:
-        if fold not in todo:
+        if fold not in (*todo, *extended):
             logger.info("fold %s is complete already", fold.name)
-    if min(settings.parallel, len(todo)) > 1:
-        _train_side_by_side(task, todo, settings, deadline)
-    else:
-        for index, fold in enumerate(todo):
-            _train_and_validate(task, fold, settings, _share(deadline, 1 / (len(todo) - index)))
+    _train_each(task, todo, replace(settings, extend=None), deadline)
+    _train_each(task, extended, settings, deadline)
     return cross_validation(task, every)
+
+
+def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:
+    """The folds that are behind: those that have been extended least often.
+
+    So a command that was interrupted extends each fold once when it is given again, and a command that was
+    not interrupted extends them all once more.
+    """
+    untrained = [fold.name for fold in folds if not (_fold_folder(task, fold) / WEIGHTS).is_file()]
+    if untrained:
+        raise TrainingError(
+            f"expected complete folds in {task.folder} to extend, found {', '.join(untrained)} not trained "
+            "to the end; give the command without --extend first"
+        )
+    times = [int(load_facts(_fold_folder(task, fold) / WEIGHTS).get("extensions", 0)) for fold in folds]
+    behind = [fold for fold, number in zip(folds, times, strict=True) if number == min(times)]
+    only_validation_lacks = min(times) > 0 and not all(_complete(task, fold) for fold in folds)
+    return [] if len(behind) == len(folds) and only_validation_lacks else behind
+
+
+def _train_each(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:
+    if min(settings.parallel, len(folds)) > 1:
+        _train_side_by_side(task, folds, settings, deadline)
+        return
+    for index, fold in enumerate(folds):
+        _train_and_validate(task, fold, settings, _share(deadline, 1 / (len(folds) - index)))
 
 
 def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
@@ -184,7 +209,7 @@ def _train_side_by_side(
             for index, together in enumerate(rounds)
             for fold in together
         }
-        _watch(task, futures)
+        _watch(task, futures, extending=settings.extend is not None)
         pool.shutdown(wait=True)
     except BrokenProcessPool:
         raise TrainingError(
@@ -240,10 +265,15 @@ def _train_in_worker(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
-    """Show the folds' progress and warnings until all are done or one fails; their records tell both."""
+def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
+    """Show the folds' progress and warnings until all are done or one fails; their records tell both.
+
+    Of folds that are extended, what the records say already is that of the finished training.
+    """
     shown, folds = 0, list(futures.values())
-    said = {fold.name: _warnings(read_rows(_fold_folder(task, fold))) for fold in folds}
+    before = {fold.name: read_rows(_fold_folder(task, fold)) for fold in folds}
+    finished = {name: len(rows) if extending else 0 for name, rows in before.items()}
+    said = {name: _warnings(rows) for name, rows in before.items()}
     with progress(f"{len(futures)} folds, training %", 100) as meter:
         pending = set(futures)
         while pending:
@@ -255,9 +285,15 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold]) -> None:
                 said[fold.name] |= _warnings(rows[fold.name])
             for future in done:
                 future.result()
-            percent = int(sum(100 * found[-1]["progress"] for found in rows.values() if found) / len(folds))
-            active = [fold for fold in folds if rows[fold.name] and not _complete(task, fold)]
-            meter.update("\n".join(_status(task, fold, rows[fold.name][-1]) for fold in active))
+            newest = {f: rows[f.name][-1] for f in folds if len(rows[f.name]) > finished[f.name]}
+            meter.update(
+                "\n".join(
+                    _status(task, fold, row)
+                    for fold, row in newest.items()
+                    if row["progress"] < 1 or not _complete(task, fold)
+                )
+            )
+            percent = int(sum(100 * row["progress"] for row in newest.values()) / len(folds))
             meter.advance(percent - shown)
             shown = percent
 
@@ -277,7 +313,7 @@ def _status(task: Task, fold: Fold, row: dict[str, Any]) -> str:
 
 def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
     folder = _fold_folder(task, fold)
-    with locked(folder):
+    with locked(folder), deterministic(settings.deterministic):
         remove_leftovers(folder)
         remove_leftovers(folder / VALIDATION)
         network = _trained(task, fold, settings, seconds)
@@ -287,7 +323,7 @@ def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: flo
 def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> nn.Module:
     """The fold's network, from its folder or by training."""
     folder = _fold_folder(task, fold)
-    if (folder / WEIGHTS).is_file():
+    if (folder / WEIGHTS).is_file() and settings.extend is None:
         return next(iter(open_model(task.folder).networks([fold.name]))).to(settings.device)
     began = time.monotonic()
     trainer = FoldTrainer(

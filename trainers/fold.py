@@ -8,14 +8,16 @@ from pathlib import Path
 
 from torch import nn
 
+from autospine.checkpoint import load_tensors
 from autospine.data import Batch, PatchBatches
 from autospine.errors import TrainingError
-from autospine.inference import save_weights
+from autospine.inference import WEIGHTS, save_weights
 from autospine.log import Meter, get_logger, progress
 from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import to_json
+from autospine.validation import VALIDATION
 from trainers.checkpoints import Checkpoints
 from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
@@ -60,8 +62,9 @@ def other_start(folder: Path, folds: Sequence[str]) -> str:
 class FoldTrainer:
     """Trains one network and leaves its averaged weights in the fold's folder.
 
-    A checkpoint is written at the end of each epoch, and when training is told to stop; it is gone on from
-    where there is one.
+    With `settings.extend` it trains finished weights further: a training with a short schedule of its own, at
+    whose end its weights replace the finished ones. A checkpoint is written at the end of each epoch, and
+    when training is told to stop; it is gone on from where there is one.
 
     Args:
         plan: labels and channels.
@@ -72,7 +75,7 @@ class FoldTrainer:
         settings: the user's choices.
 
     Raises:
-        TrainingError: if the checkpoint belongs to another plan or began from other weights.
+        TrainingError: if the checkpoint belongs to another plan or began otherwise.
         PlanError: if the imported weights are those of another network.
     """
 
@@ -100,20 +103,25 @@ class FoldTrainer:
             seed=settings.seed,
             device=settings.device,
             imported=None if imported is None else imported.tensors,
+            deep_supervision=settings.deep_supervision,
+            compiled=settings.compiled,
         )
+        self._steps_behind, self._extensions, rows = 0, 0, 0
+        if settings.extend is not None:
+            rows = self._begin_extension()
         self._clock = Clock(total_steps=ENDLESS)
         self._checkpoints = Checkpoints(folder)
         self._steps: list[Step] = []
         self._seen: Sequence[Sequence[int]] = ()
-        epochs = self._resume()
+        rows = self._resume() or rows
         self._record = Record(
             folder,
             title=f"{plan.dataset}, fold {name}",
             classes=plan.labels.names,
             configuration=self._configuration,
-            epochs=epochs,
+            epochs=rows,
             seen=self._seen,
-            trackers=Trackers(settings.trackers, self._told(plan.dataset, epochs)),
+            trackers=Trackers(settings.trackers, self._told(plan.dataset, rows)),
         )
         self._not_finite = 0
 
@@ -128,7 +136,7 @@ class FoldTrainer:
             KeyboardInterrupt: if it was told to stop; the step was finished and a checkpoint written.
         """
         recipe = self._configuration.training
-        by_time = seconds is not None and self._settings.epochs is None
+        by_time = seconds is not None and self._settings.epochs is None and self._settings.extend is None
         self._clock.total_steps = ENDLESS if by_time else recipe.epochs * recipe.iterations_per_epoch
         self._clock.seconds = seconds
         with postponed() as interruption:
@@ -146,9 +154,12 @@ class FoldTrainer:
             "identity": self._identity,
             "plan": self._plan_identity,
             "weights": self._weights,
-            "steps": self._clock.step,
+            "steps": self._steps_behind + self._clock.step,
             "epochs": len(self._record.rows),
+            "extensions": self._extensions,
         }
+        for outdated in (self._folder / VALIDATION).glob("*"):
+            outdated.unlink()
         save_weights(self._folder, network, facts)
         self._checkpoints.remove()
         return network
@@ -165,13 +176,12 @@ class FoldTrainer:
         )
 
     def _batches(self) -> PatchBatches:
-        recipe = self._configuration.training
         return PatchBatches(
             self._cases,
             self._configuration,
             seed=self._settings.seed,
-            start=self._clock.step,
-            stop=max(recipe.epochs * recipe.iterations_per_epoch, self._clock.total_steps),
+            start=self._steps_behind + self._clock.step,
+            stop=self._steps_behind + self._clock.total_steps,
             workers=self._settings.workers,
             cache_bytes=CACHE_BYTES,
         )
@@ -223,7 +233,11 @@ class FoldTrainer:
 
     def _rate(self) -> float:
         recipe = self._configuration.training
-        return learning_rate(self._clock.progress, recipe.learning_rate, recipe.warmup_fraction)
+        peak = recipe.learning_rate
+        if self._settings.extend is not None:
+            steps = recipe.epochs * recipe.iterations_per_epoch
+            peak *= steps / (steps + self._steps_behind)
+        return learning_rate(self._clock.progress, peak, recipe.warmup_fraction)
 
     def _save(self) -> None:
         facts = {
@@ -232,10 +246,19 @@ class FoldTrainer:
             "step": self._clock.step,
             "progress": self._clock.progress,
             "epochs": len(self._record.rows),
+            "extensions": self._extensions,
+            "deep_supervision": self._settings.deep_supervision,
             "begun": [step.plain() for step in self._steps],
             "seen": self._record.seen(),
         }
         self._checkpoints.save(self.learner.tensors(), facts)
+
+    def _begin_extension(self) -> int:
+        """Start from the finished weights; the number of epochs that they have behind them."""
+        weights, facts = load_tensors(self._folder / WEIGHTS)
+        self.learner.begin_from(weights)
+        self._steps_behind, self._extensions = int(facts["steps"]), int(facts.get("extensions", 0)) + 1
+        return int(facts["epochs"])
 
     def _resume(self) -> int:
         """Go on from the checkpoint, if there is one; the number of epochs that it has behind it."""
@@ -250,6 +273,16 @@ class FoldTrainer:
             )
         if facts.get("weights") != self._weights:
             raise TrainingError(other_start(self._folder, [f"fold {self._name}"]))
+        if facts.get("extensions", 0) < self._extensions:
+            # Left behind by a process that was killed just after it had written the finished weights.
+            self._checkpoints.remove()
+            return 0
+        if facts.get("deep_supervision", False) != self._settings.deep_supervision:
+            raise TrainingError(
+                f"expected --deep-supervision as when fold {self._name} began, found it "
+                f"{'added' if self._settings.deep_supervision else 'left out'}; give the command as it was "
+                f"then, or move {self._folder} away to train anew"
+            )
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
         self._steps = [Step.restored(step) for step in facts.get("begun", ())]

@@ -1,6 +1,6 @@
 """The network with everything that changes while it learns."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -8,10 +8,17 @@ import torch
 from torch import nn
 
 from autospine.checkpoint import flatten_optimizer, restore_optimizer
+from autospine.errors import AutospineError
+from autospine.hardware import native_half
+from autospine.log import get_logger
 from autospine.network.build import build_network
-from autospine.plan import Configuration, Plan
+from autospine.plan import Configuration, Plan, Precision
 from trainers.loss import SegmentationLoss
 from trainers.monitors import Counts
+from trainers.randomness import random_state, restore_random_state, seed_everything
+from trainers.supervision import DeeplySupervised, supervise
+
+logger = get_logger(__name__)
 
 BETAS = (0.9, 0.98)
 """AdamW's: a shorter memory of squared gradients than usual suits transformers (nnU-Net's Primus recipe)."""
@@ -25,6 +32,10 @@ size per step: what the 1e-4 of SwinUNETR's own fine-tuning is to weights of 0.0
 
 AVERAGED_SHARE = 0.05
 """Early on the averaged weights look back over this share of the steps so far."""
+
+
+COMPILER = "inductor"
+"""torch's own compiler of networks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +75,11 @@ class Learner:
         seed: of the first weights.
         device: where training runs.
         imported: weights to begin from, by name; the others are drawn.
+        deep_supervision: whether coarser levels of the decoder have heads of their own in training.
+        compiled: whether the network is compiled; where that fails, it is said once and training goes on.
+
+    Raises:
+        TrainingError: if the network cannot be deeply supervised.
     """
 
     def __init__(
@@ -74,19 +90,38 @@ class Learner:
         seed: int,
         device: torch.device,
         imported: Mapping[str, torch.Tensor] | None = None,
+        deep_supervision: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.recipe = configuration.training
         self.device = device
-        torch.manual_seed(seed)
+        self._dtype = number_format(self.recipe.precision, device)
+        seed_everything(seed)
         self.network = build_network(plan, configuration).to(device)
         imported = imported or {}
         self.network.load_state_dict({**self.network.state_dict(), **imported})
         self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self._loss = SegmentationLoss(plan.labels, self.recipe.lambda_ce).to(device)
-        self._optimizer = torch.optim.AdamW(
-            _groups(self.network, self.recipe.weight_decay, imported), betas=BETAS, fused=True
+        self._model = (
+            DeeplySupervised(self.network, plan.labels.n_channels).to(device)
+            if deep_supervision
+            else self.network
         )
+        self._forward: Callable[[torch.Tensor], Any] = (
+            torch.compile(self._model, backend=COMPILER) if compiled else self._model
+        )
+        self._optimizer = torch.optim.AdamW(
+            _groups(self._model, self.recipe.weight_decay, {f"{self._prefix}{name}" for name in imported}),
+            betas=BETAS,
+            fused=True,
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._updates = 0
+
+    def begin_from(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take trained weights as the start; each tensor keeps the learning rate of its first values."""
+        self.network.load_state_dict(weights)
+        self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, look: bool = False) -> Step:
         """One optimiser step.
@@ -97,48 +132,93 @@ class Learner:
             rate: learning rate.
             look: whether to count what the monitors want to know.
         """
-        self.network.train()
+        self._model.train()
         images, labels = images.to(self.device), labels.to(self.device)
-        bfloat16 = self.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = self.network(images)
-        loss, cross_entropy, dice = self._loss(logits, labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
+        logits, loss, cross_entropy, dice = self._gradients(images, labels)
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.recipe.gradient_clip)
         finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
         if finite:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             self._optimizer.step()
             self._average()
+        self._scaler.update()
         return Step(
-            loss=float(loss.detach()),
+            loss=float(loss),
             cross_entropy=float(cross_entropy),
             dice=tuple(dice.tolist()),
             finite=finite,
             counts=self._loss.count(logits[0], labels[0]) if look else None,
         )
 
+    def _gradients(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Leave the gradients in the parameters; logits, loss, cross-entropy and Dice at full resolution."""
+        try:
+            return self._backward(images, labels)
+        except (AutospineError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a compiler raises, in the forward or in the backward pass
+            if self._forward is self._model:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning(
+                "--compile has failed (%s: %s); training goes on without", type(error).__name__, reason
+            )
+            self._forward = self._model
+            return self._backward(images, labels)
+
+    def _backward(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            outputs = self._forward(images)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        total, loss, cross_entropy, dice = supervise(self._loss, outputs, labels)
+        self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        return outputs[0].detach(), loss.detach(), cross_entropy, dice
+
     def averaged(self) -> nn.Module:
         """The network with its averaged weights, in evaluation mode; training ends with it."""
         self.network.load_state_dict(self._averaged)
         return self.network.eval()
 
+    @property
+    def _prefix(self) -> str:
+        """What stands before the network's names among those of the model that is trained."""
+        return "" if self._model is self.network else "network."
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that a checkpoint keeps, by name."""
         return {
             **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
+            **self._heads(),
             **{f"averaged.{name}": tensor for name, tensor in self._averaged.items()},
             **flatten_optimizer(self._optimizer),
             "scales": torch.tensor([g["scale"] for g in self._optimizer.param_groups], dtype=torch.float64),
             "updates": torch.tensor(self._updates),
-            "random": torch.get_rng_state(),
+            **{f"random.{name}": tensor for name, tensor in random_state(self.device).items()},
+            **{
+                f"scaler.{name}": torch.tensor(
+                    value, dtype=torch.float64 if isinstance(value, float) else torch.int64
+                )
+                for name, value in self._scaler.state_dict().items()
+            },
         }
+
+    def _heads(self) -> dict[str, torch.Tensor]:
+        if not isinstance(self._model, DeeplySupervised):
+            return {}
+        return {f"heads.{name}": tensor for name, tensor in self._model.heads.state_dict().items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `tensors` took."""
         self.network.load_state_dict(_part(tensors, "network."))
+        if isinstance(self._model, DeeplySupervised):
+            self._model.heads.load_state_dict(_part(tensors, "heads."))
         self._averaged = {
             name: tensor.to(self.device) for name, tensor in _part(tensors, "averaged.").items()
         }
@@ -146,7 +226,9 @@ class Learner:
         for group, scale in zip(self._optimizer.param_groups, tensors["scales"].tolist(), strict=True):
             group["scale"] = scale
         self._updates = int(tensors["updates"])
-        torch.set_rng_state(tensors["random"])
+        restore_random_state(_part(tensors, "random."), self.device)
+        if scaler := _part(tensors, "scaler."):
+            self._scaler.load_state_dict({name: tensor.item() for name, tensor in scaler.items()})
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -156,6 +238,14 @@ class Learner:
         now = self.network.state_dict()
         floating = [name for name, tensor in now.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([self._averaged[n] for n in floating], [now[n] for n in floating], weight)
+
+
+def number_format(precision: Precision, device: torch.device) -> torch.dtype:
+    """The format of activations: the plan's; of those of 16 bits the one that a GPU multiplies natively."""
+    planned: torch.dtype = getattr(torch, precision)
+    if planned == torch.float32 or device.type != "cuda":
+        return planned
+    return native_half(device) or torch.float32
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

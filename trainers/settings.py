@@ -35,10 +35,25 @@ class Settings:
     trackers: tuple[str, ...] = ()
     """Who else is told how training goes, by name."""
 
+    extend: int | None = None
+    """Epochs by which folds that are complete are trained further."""
+
+    deep_supervision: bool = False
+    """Heads on coarser levels of the decoder, in training alone."""
+
+    compiled: bool = False
+    """Whether the network is compiled."""
+
+    deterministic: bool = False
+    """Whether the same command gives the same bits every time."""
+
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("iterations", self.iterations)):
+        if self.epochs is not None and self.extend is not None:
+            raise TrainingError("expected --epochs or --extend, found both; leave one out")
+        counts = (("epochs", self.epochs), ("iterations", self.iterations), ("extend", self.extend))
+        for name, value in counts:
             if value is not None and value < 1:
                 raise TrainingError(f"expected --{name} of at least 1, found {value}")
         check_trackers(self.trackers)
@@ -50,7 +65,7 @@ class Settings:
             configuration,
             training=replace(
                 training,
-                epochs=self.epochs or training.epochs,
+                epochs=self.extend or self.epochs or training.epochs,
                 iterations_per_epoch=self.iterations or training.iterations_per_epoch,
             ),
         )

@@ -9,70 +9,103 @@ from autospine.cli import options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
 
+ConfigurationName = Annotated[
+    str, typer.Argument(help="Configuration by index or name; 0 is the recommended one.")
+]
+FoldName = Annotated[
+    str,
+    typer.Option(
+        "--fold",
+        "-f",
+        help="`all`: each of the five folds; `3`: one of them; `full`: one model on every case "
+        "(what nnU-Net calls `all`).",
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs per fold instead of the plan's.", show_default=False)
+]
+Iterations = Annotated[
+    int | None, typer.Option(help="Steps per epoch instead of the plan's.", show_default=False)
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="Time for the whole command, validation included; the schedule is fitted to it.",
+        show_default=False,
+    ),
+]
+Extend = Annotated[
+    int | None,
+    typer.Option(
+        metavar="EPOCHS",
+        help="Train complete folds further by so many epochs, with a short schedule of their own.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Begin from weights that `autospine model import-weights` has written.", show_default=False
+    ),
+]
+DeepSupervision = Annotated[
+    bool, typer.Option("--deep-supervision", help="Supervise coarser levels of the decoder too.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the network: a slow start, then faster steps on a GPU.")
+]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="The same weights, bit for bit, each time; slower on a GPU.")
+]
+Seed = Annotated[int, typer.Option(help="Of the first weights and of every patch.")]
+PatchWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-j",
+        min=0,
+        help="Processes that make patches; 0 is a thread, the default without a GPU.",
+        show_default=False,
+    ),
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Folds trained side by side, at most; by default on a CPU as many as memory allows.",
+        show_default=False,
+    ),
+]
+
+Tracker = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tell an experiment tracker as well: `tensorboard`, `wandb`, `mlflow` or one that is "
+        "installed; may be repeated.",
+        show_default=False,
+    ),
+]
+
 
 @app.command(rich_help_panel="Train")
 def train(
-    configuration: Annotated[
-        str, typer.Argument(help="Configuration by index or name; 0 is the recommended one.")
-    ] = "0",
-    fold: Annotated[
-        str,
-        typer.Option(
-            "--fold",
-            "-f",
-            help="`all`: each of the five folds; `3`: one of them; `full`: one model on every case "
-            "(what nnU-Net calls `all`).",
-        ),
-    ] = "all",
+    configuration: ConfigurationName = "0",
+    fold: FoldName = "all",
     dataset: options.OptionalDataset = None,
     workspace: options.Workspace = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs per fold instead of the plan's.", show_default=False)
-    ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(help="Steps per epoch instead of the plan's.", show_default=False)
-    ] = None,
-    max_minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            help="Time for the whole command, validation included; the schedule is fitted to it.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Begin from weights that `autospine model import-weights` has written.", show_default=False
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first weights and of every patch.")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            "-j",
-            min=0,
-            help="Processes that make patches; 0 is a thread, the default without a GPU.",
-            show_default=False,
-        ),
-    ] = None,
-    parallel: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Folds trained side by side, at most; by default on a CPU as many as memory allows.",
-            show_default=False,
-        ),
-    ] = None,
-    tracker: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Tell an experiment tracker as well: `tensorboard`, `wandb`, `mlflow` or one that is "
-            "installed; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    epochs: Epochs = None,
+    iterations: Iterations = None,
+    max_minutes: MaxMinutes = None,
+    extend: Extend = None,
+    weights: Weights = None,
+    deep_supervision: DeepSupervision = False,
+    compile: Compile = False,
+    deterministic: Deterministic = False,
+    seed: Seed = 0,
+    workers: PatchWorkers = None,
+    parallel: Parallel = None,
+    tracker: Tracker = None,
     device: options.Device = "auto",
 ) -> None:
     """Train folds of a planned dataset; finished ones are kept, an interrupted one goes on."""
@@ -95,7 +128,11 @@ def train(
         Settings(
             epochs=epochs,
             iterations=iterations,
+            extend=extend,
             weights=weights,
+            deep_supervision=deep_supervision,
+            compiled=compile,
+            deterministic=deterministic,
             seed=seed,
             workers=per_gpu if workers is None else workers,
             parallel=parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, where),

@@ -27,6 +27,9 @@ class SegmentationNetwork(nn.Module, ABC):
         checkpointing: Recompute each stage in the backward pass to save memory.
     """
 
+    coarse_widths: tuple[int, ...] = ()
+    """Channels of the decoder's feature maps below full resolution, finest first; none without a decoder."""
+
     def __init__(self, in_channels: int, divisor: Shape3, *, checkpointing: bool) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -44,14 +47,30 @@ class SegmentationNetwork(nn.Module, ABC):
             PlanError: If the image's channels or size do not fit.
             ImageError: If an intensity is not finite; looked for on a CPU, outside of compiled graphs.
         """
+        return self._pass(image, None)
+
+    def with_coarse(self, image: ImageBatch) -> tuple[LogitBatch, list[Tensor]]:
+        """Return the logits and the decoder's feature maps (B, C, s, p, l) of `coarse_widths`.
+
+        Raises:
+            PlanError, ImageError: As `forward`.
+        """
+        coarse: list[Tensor] = []
+        logits = self._pass(image, coarse)
+        return logits, coarse[::-1]
+
+    @abstractmethod
+    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+        """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype.
+
+        The decoder's feature maps below full resolution are appended to `coarse`, coarsest first.
+        """
+
+    def _pass(self, image: Tensor, coarse: list[Tensor] | None) -> Tensor:
         self.check(image)
         dtype = self.dtype_for(image)
         with without_autocast(image.device.type):
-            return self.logits(image.to(dtype))
-
-    @abstractmethod
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
+            return self.logits(image.to(dtype), coarse)
 
     def check(self, image: ImageBatch) -> None:
         """Refuse an image that the network cannot take; see `forward`."""

@@ -52,7 +52,7 @@ class CNN3D(SegmentationNetwork):
         )
         self.head = Head(features, out_channels)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         for layer in self.layers:
             x = self.run(layer, x)

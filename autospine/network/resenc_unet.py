@@ -59,11 +59,12 @@ class ResEncUNet(SegmentationNetwork):
             _stage(widths[i], widths[i + 1], kernels[i], strides[i], blocks[i]) for i in range(len(features))
         )
         self.decoder = Decoder(out_channels, features, strides, kernels, DECODER_CONVOLUTIONS)
+        self.coarse_widths = tuple(features[1:-1])
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         maps = encode(self.encoder, self.run(self.stem, x), self.run)
-        y: Tensor = self.decoder(maps, self.run)
+        y: Tensor = self.decoder(maps, self.run, coarse)
         return y
 
 

@@ -20,7 +20,7 @@ from autospine.network.fusion import FusionSettings, PatchEmbedding, Stem
 from autospine.network.gradient import gradient_magnitude, gradient_pyramid
 from autospine.network.swin import AttentionKind, MergeOrder, SwinStage
 from autospine.network.tokenwise import layer_norm, linear
-from autospine.types import ImageBatch, LogitBatch, Shape3, Vector3
+from autospine.types import ImageBatch, Shape3, Vector3
 
 STAGES = 4
 
@@ -117,26 +117,15 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         )
         self.bottleneck = ResidualBlock(16 * f, 16 * f)
         widths = (f, f, 2 * f, 4 * f, 8 * f, 16 * f)
+        self.coarse_widths = widths[1:-1]
         self.decoders = nn.ModuleList(
             UpBlock(widths[i + 1], widths[i], self.strides[i]) for i in range(len(self.strides))
         )
         self.head = nn.Linear(f, out_channels)
 
-    def forward(self, image: ImageBatch) -> LogitBatch:
-        """Return the logits of each class, in the compute dtype.
-
-        Args:
-            image: Normalised intensities; axes are multiples of `divisor`.
-
-        Raises:
-            PlanError: If the image's channels or size do not fit.
-            ImageError: If a value is not finite; looked at on a CPU only, where it costs nothing.
-        """
-        return self._forward(image, None)
-
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits of an image in its dtype, from which the gradients are taken too."""
-        return self._logits(x, self._gradients(x), None)
+        return self._logits(x, self._gradients(x), coarse, None)
 
     @torch.no_grad()
     def attention_maps(self, image: ImageBatch) -> list[list[AttentionMaps]]:
@@ -146,7 +135,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         no longer for it.
         """
         records: list[list[AttentionMaps]] = [[] for _ in range(STAGES)]
-        self._forward(image, records)
+        self._pass(image, None, records)
         return [[maps.on_grid(lambda m: channels_first(m).float()) for maps in record] for record in records]
 
     def fusion_weights(self) -> Float[Tensor, "scales"]:
@@ -170,18 +159,27 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             for stage in self.stages
         ]
 
-    def _forward(self, image: Tensor, records: list[list[AttentionMaps]] | None) -> Tensor:
+    def _pass(
+        self,
+        image: Tensor,
+        coarse: list[Tensor] | None,
+        records: list[list[AttentionMaps]] | None = None,
+    ) -> Tensor:
         self.check(image)
         dtype, gradients = self.dtype_for(image), self._gradients(image)
         with without_autocast(image.device.type):
-            return self._logits(image.to(dtype), gradients, records)
+            return self._logits(image.to(dtype), gradients, coarse, records)
 
     def _logits(
-        self, x: Tensor, gradients: list[Tensor] | None, records: list[list[AttentionMaps]] | None
+        self,
+        x: Tensor,
+        gradients: list[Tensor] | None,
+        coarse: list[Tensor] | None,
+        records: list[list[AttentionMaps]] | None,
     ) -> Tensor:
         if self.stem is not None:
             x = self.run(self.stem, x)
-        return channels_first(self._decode(x, self._encode(x, gradients, records)))
+        return channels_first(self._decode(x, self._encode(x, gradients, records), coarse))
 
     def _encode(
         self, x: Tensor, gradients: list[Tensor] | None, records: list[list[AttentionMaps]] | None
@@ -196,7 +194,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             hidden.append(layer_norm(tokens))
         return hidden
 
-    def _decode(self, x: Tensor, hidden: list[Tensor]) -> Tensor:
+    def _decode(self, x: Tensor, hidden: list[Tensor], coarse: list[Tensor] | None) -> Tensor:
         """Return the logits, channels last."""
         skips = [self.run(self.encoders[0], channels_last(x))]
         skips += [encoder(h) for encoder, h in zip(self.encoders[1:], hidden[:3], strict=True)]
@@ -204,6 +202,8 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         y = self.bottleneck(hidden[4])
         for i in reversed(range(len(self.decoders))):
             y = self.run(self.decoders[i], y, skips[i]) if i == 0 else self.decoders[i](y, skips[i])
+            if coarse is not None and i > 0:
+                coarse.append(channels_first(y))
         return linear(y, self.head.weight, self.head.bias)
 
     def _gradients(self, image: Tensor) -> list[Tensor] | None:

@@ -130,11 +130,16 @@ class Decoder(nn.Module):
         )
         self.head = Head(features[0], out_channels)
 
-    def forward(self, maps: Sequence[Tensor], run: Run) -> Tensor:
-        """Return the logits, from the feature maps of all levels, finest first."""
+    def forward(self, maps: Sequence[Tensor], run: Run, coarse: list[Tensor] | None) -> Tensor:
+        """Return the logits, from the feature maps of all levels, finest first.
+
+        The stages' feature maps but the last one are appended to `coarse`.
+        """
         y = maps[-1]
-        for stage, skip in zip(reversed(self.stages), reversed(maps[:-1]), strict=True):
-            y = run(stage, y, skip)
+        for i in reversed(range(len(self.stages))):
+            y = run(self.stages[i], y, maps[i])
+            if coarse is not None and i > 0:
+                coarse.append(y)
         logits: Tensor = self.head(y)
         return logits
 

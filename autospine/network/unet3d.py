@@ -41,10 +41,11 @@ class UNet3D(SegmentationNetwork):
         super().__init__(in_channels, product(strides[1:] or [(1, 1, 1)]), checkpointing=checkpointing)
         self.encoder = plain_encoder(in_channels, features, strides, kernels)
         self.decoder = Decoder(out_channels, features, strides, kernels, CONVOLUTIONS)
+        self.coarse_widths = tuple(features[1:-1])
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
-        y: Tensor = self.decoder(encode(self.encoder, x, self.run), self.run)
+        y: Tensor = self.decoder(encode(self.encoder, x, self.run), self.run, coarse)
         return y
 
 

@@ -62,15 +62,16 @@ class UNet3DTransformer(SegmentationNetwork):
         self.layers = nn.ModuleList(TransformerLayer(features[-1], heads) for _ in range(layers))
         self.norm = LayerNorm(features[-1])
         self.decoder = Decoder(out_channels, features, strides, kernels, CONVOLUTIONS)
+        self.coarse_widths = tuple(features[1:-1])
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         *skips, bottom = encode(self.encoder, x, self.run)
         tokens = bottom.flatten(2).transpose(1, 2) + self.position(bottom)
         for layer in self.layers:
             tokens = self.run(layer, tokens)
         bottom = self.norm(tokens).transpose(1, 2).reshape(bottom.shape)
-        y: Tensor = self.decoder([*skips, bottom], self.run)
+        y: Tensor = self.decoder([*skips, bottom], self.run, coarse)
         return y
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 
 from autospine.errors import AutospineError, DatasetError, WorkspaceError
-from autospine.hardware import bfloat16_pays, memory_budget
+from autospine.hardware import memory_budget, native_half
 from autospine.log import get_logger
 from autospine.pipeline.calibration import known_calibration, measure_calibration
 from autospine.pipeline.datasets import find_facts, write_split
-from autospine.plan import Plan
+from autospine.plan import Plan, Precision
 from autospine.serialization import read_json, write_json
 from autospine.workspace import DatasetLocation
 from planners.overrides import Overrides
@@ -20,6 +20,12 @@ from planners.sizing import Budget
 logger = get_logger(__name__)
 
 PLAN = "plan.json"
+
+_PRECISIONS: dict[torch.dtype | None, Precision] = {
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    None: "float32",
+}
 
 
 def plan(
@@ -89,7 +95,7 @@ def _budget(location: DatasetLocation, device: torch.device, memory: str | None)
     return Budget(
         memory_bytes=bytes_,
         gpu=device.type == "cuda",
-        precision="bfloat16" if bfloat16_pays(device) else "float32",
+        precision=_PRECISIONS[native_half(device)],
         reason=reason,
         calibration=known_calibration(location, device),
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checkpoints import save_import
 
+from autospine.checkpoint import load_facts
 from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
 from autospine.images import read_labels
@@ -17,6 +18,8 @@ from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
 from autospine.validation import CROSS_VALIDATION, VALIDATION, HeldOut, read_cross_validation, score_held_out
 from trainers.cross_validation import Task, deal_rounds, train_folds
+from trainers.fold import FoldTrainer
+from trainers.lock import locked
 from trainers.settings import Settings
 
 NAMES = ("a", "b", "c")
@@ -227,6 +230,74 @@ def test_warnings_of_folds_side_by_side_reach_the_user_once(tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     for fold in ("0", "1"):
         assert len([text for text in said if text.startswith(f"fold {fold}: the adaptive attention")]) == 1
+
+
+def extensions(task: Task) -> list[int]:
+    return [load_facts(path)["extensions"] for path in sorted(task.folder.glob(f"fold_*/{WEIGHTS}"))]
+
+
+def test_an_interrupted_extension_of_several_folds_goes_on_where_it_was(tmp_path, monkeypatch):
+    """Each fold is extended once, whatever happens on the way; the next command extends all once more."""
+    task, further = make_task(tmp_path), replace(SETTINGS, epochs=None, extend=1)
+    train_folds(task, FOLDS[:2], SETTINGS)
+    predictions = [task.folder / f"fold_{i}" / VALIDATION / f"{'ab'[i]}.nii.gz" for i in range(2)]
+    for path in predictions:
+        path.write_bytes(b"outdated")
+    with monkeypatch.context() as patched:
+        stop_in(patched, "1")
+        with pytest.raises(KeyboardInterrupt):
+            train_folds(task, FOLDS[:2], further)
+    assert extensions(task) == [1, 0]
+    assert predictions[0].read_bytes() != b"outdated"
+    assert predictions[1].read_bytes() == b"outdated"
+    assert len(train_folds(task, FOLDS[:2], further).cases) == 2
+    assert extensions(task) == [1, 1]
+    assert predictions[1].read_bytes() != b"outdated"
+    predictions[1].unlink()
+    train_folds(task, FOLDS[:2], further)
+    assert extensions(task) == [1, 1]
+    assert predictions[1].is_file()
+    train_folds(task, FOLDS[:2], further)
+    assert extensions(task) == [2, 2]
+
+
+def stop_in(patched, name: str) -> None:
+    run = FoldTrainer.run
+
+    def stopping(self, seconds):
+        if self._name == name:
+            raise KeyboardInterrupt
+        return run(self, seconds)
+
+    patched.setattr(FoldTrainer, "run", stopping)
+
+
+def test_folds_that_are_not_trained_cannot_be_extended(trained):
+    task, _ = trained
+    with pytest.raises(
+        TrainingError, match=r"complete folds in .* to extend, found 2 not trained to the end"
+    ):
+        train_folds(task, FOLDS, replace(SETTINGS, epochs=None, extend=1))
+    assert set(extensions(task)) == {0}
+
+
+def test_a_fold_that_is_being_trained_is_left_to_who_trains_it(tmp_path):
+    task = make_task(tmp_path)
+    with locked(task.folder / "fold_0"), pytest.raises(TrainingError, match=r"one training of .*fold_0 at a"):
+        train_folds(task, FOLDS[:1], SETTINGS)
+    assert not times(task)
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    task = make_task(tmp_path)
+    leftovers = [
+        task.folder / "fold_0" / name for name in (".abc.tmp.safetensors", f"{VALIDATION}/.abc.tmp.nii.gz")
+    ]
+    for path in leftovers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    train_folds(task, FOLDS[:1], SETTINGS)
+    assert not [path for path in leftovers if path.exists()]
 
 
 @pytest.mark.parametrize(

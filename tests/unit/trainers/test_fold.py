@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import torch
 from checkpoints import save_import
 
 from autospine.checkpoint import load_facts, load_tensors, save_tensors
+from autospine.data.patches import PatchSource
 from autospine.errors import FormatError, PlanError, TrainingError
 from autospine.inference import WEIGHTS
 from autospine.network.weights import load_imported
+from autospine.validation import VALIDATION
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold import PATIENCE, FoldTrainer
 from trainers.learner import Step
@@ -217,6 +220,100 @@ def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):
     )
     with pytest.raises(TrainingError, match=r"checkpoint of the present plan in .*move .* away"):
         trainer(cases, tmp_path, configuration=other)
+
+
+# Extensions.
+
+
+def extend(cases, folder: Path, epochs: int = 1, **settings) -> FoldTrainer:
+    return trainer(cases, folder, epochs=None, extend=epochs, **settings)
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path) -> Path:
+    """A copy of a finished fold, with the prediction of a held-out case."""
+    folder = Path(shutil.copytree(undisturbed, tmp_path / "fold_0"))
+    (folder / VALIDATION).mkdir()
+    (folder / VALIDATION / "c.nii.gz").touch()
+    return folder
+
+
+def test_an_extension_trains_further_and_replaces_weights_and_predictions(cases, finished, undisturbed):
+    made = extend(cases, finished)
+    for name, tensor in final(undisturbed).items():
+        assert torch.equal(made.learner.network.state_dict()[name], tensor)
+    made.run(None)
+    facts = load_facts(finished / WEIGHTS)
+    assert (facts["steps"], facts["epochs"], facts["extensions"]) == (3 * STEPS, 3, 1)
+    assert facts["identity"] == load_facts(undisturbed / WEIGHTS)["identity"]
+    kept = rows(finished)
+    assert kept[:2] == rows(undisturbed)
+    assert (kept[2]["epoch"], kept[2]["progress"]) == (3, 1.0)
+    assert any(not torch.equal(final(finished)[name], t) for name, t in final(undisturbed).items())
+    assert not list((finished / VALIDATION).iterdir())
+    assert not (finished / CHECKPOINT).exists()
+
+
+def test_an_extension_has_a_schedule_in_proportion_to_its_length(cases, finished):
+    """One epoch after two rises to a third of the planned rate, six after two to three quarters of it."""
+    for epochs, share in ((1, 1 / 3), (6, 3 / 4)):
+        made = extend(cases, finished, epochs)
+        made._clock.progress = 0.1
+        assert made._rate() == pytest.approx(share * 1e-3)
+
+
+def test_an_extension_sees_new_patches(cases, finished):
+    batches = extend(cases, finished)._batches()
+    with batches:
+        first = next(batches)
+    source = PatchSource(cases, makers.configuration(), seed=0, cache_bytes=0)
+    assert torch.equal(first.images, source.batch(2 * STEPS).images)
+
+
+def test_an_interrupted_extension_leaves_the_finished_weights_and_goes_on(cases, finished, tmp_path):
+    whole = Path(shutil.copytree(finished, tmp_path / "whole"))
+    extend(cases, whole, 2).run(None)
+    before = (finished / WEIGHTS).read_bytes()
+    first = extend(cases, finished, 2)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    assert (finished / WEIGHTS).read_bytes() == before
+    assert list((finished / VALIDATION).iterdir())
+    again = extend(cases, finished, 2)
+    interrupt_at(again, STEPS + 1)
+    again.run(None)
+    for name, tensor in final(whole).items():
+        torch.testing.assert_close(final(finished)[name], tensor, rtol=0, atol=0, msg=name)
+    assert len(rows(finished)) == 4
+
+
+def test_a_checkpoint_that_a_finished_training_left_behind_is_not_gone_on_with(cases, finished):
+    left = trainer(cases, finished.parent / "other")
+    interrupt_at(left, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        left.run(None)
+    shutil.copy(finished.parent / "other" / CHECKPOINT, finished / CHECKPOINT)
+    extend(cases, finished).run(None)
+    assert load_facts(finished / WEIGHTS)["steps"] == 3 * STEPS
+
+
+# Choices of the recipe.
+
+
+def test_deep_supervision_leaves_no_trace_in_the_finished_network(cases, tmp_path, undisturbed):
+    made = trainer(cases, tmp_path, epochs=1, deep_supervision=True)
+    made.run(None)
+    assert final(tmp_path).keys() == final(undisturbed).keys()
+
+
+def test_deep_supervision_is_not_changed_on_the_way(cases, tmp_path):
+    first = trainer(cases, tmp_path, deep_supervision=True)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    with pytest.raises(TrainingError, match=r"--deep-supervision as when fold 0 began, found it left out"):
+        trainer(cases, tmp_path)
 
 
 # Imported weights.

@@ -1,17 +1,29 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import makers
 import pytest
 import torch
 
 from autospine.checkpoint import load_tensors, save_tensors
+from autospine.errors import ImageError
 from trainers.learner import IMPORTED_SHARE, Learner, Step
 
 CPU = torch.device("cpu")
 RATE = 0.02
 
 
-def learner(seed: int = 0, **training) -> Learner:
+def learner(seed: int = 0, *, deep_supervision=False, compiled=False, **training) -> Learner:
     plan = makers.plan(makers.configuration(training=training))
-    return Learner(plan, plan.configurations[0], seed=seed, device=CPU)
+    return Learner(
+        plan,
+        plan.configurations[0],
+        seed=seed,
+        device=CPU,
+        deep_supervision=deep_supervision,
+        compiled=compiled,
+    )
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,6 +35,11 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def weights(made: Learner) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
+
+
+def kept(made: Learner) -> dict[str, torch.Tensor]:
+    """What a checkpoint keeps, less the state of Python's random numbers, which the checks of types draw."""
+    return {name: tensor.clone() for name, tensor in made.tensors().items() if name != "random.python"}
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -52,31 +69,188 @@ def test_the_seed_decides_the_first_weights():
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_restored_checkpoint_gives_the_same_next_step(tmp_path, precision):
-    made = learner(precision=precision)
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"precision": "float32"},
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"deep_supervision": True},
+    ],
+    ids=lambda choices: str(*choices.values()),
+)
+def test_a_restored_checkpoint_gives_the_same_next_step(tmp_path, choices):
+    made = learner(**choices)
     for seed in range(2):
         made.step(*batch(seed), RATE)
     save_tensors(tmp_path / "x.safetensors", made.tensors(), {})
     expected = made.step(*batch(2), RATE)
 
-    again = learner(seed=5, precision=precision)
+    again = learner(seed=5, **choices)
     again.restore(load_tensors(tmp_path / "x.safetensors")[0])
     assert again.step(*batch(2), RATE) == expected
     assert_same(weights(made), weights(again))
-    assert_same(made.tensors(), again.tensors())
+    assert_same(kept(made), kept(again))
     assert_same(made.averaged().state_dict(), again.averaged().state_dict())
 
 
 def test_a_step_with_a_gradient_that_is_not_finite_is_not_taken():
     made = learner()
     made.step(*batch(), RATE)
-    before = {name: tensor.clone() for name, tensor in made.tensors().items()}
+    before = kept(made)
     images, labels = batch()
     step = made.step(torch.full_like(images, 3e38), labels, RATE)
     assert not step.finite
-    assert_same(before, made.tensors())
+    assert_same(before, kept(made))
     assert made.step(images, labels, RATE).finite
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_with_a_loss_that_is_not_finite_is_not_taken(value):
+    made = learner()
+    made.step(*batch(), RATE)
+    before = kept(made)
+    take = made._loss.forward
+
+    def broken(logits, labels):
+        loss, *rest = take(logits, labels)
+        return loss + value, *rest  # the gradients stay finite
+
+    made._loss.forward = broken
+    assert not made.step(*batch(), RATE).finite
+    assert_same(before, kept(made))
+
+
+def test_float16_scales_the_loss_and_a_step_that_overflows_lowers_the_scale():
+    made = learner(precision="float16")
+    assert made.step(*batch(), RATE).finite
+    scale = float(made.tensors()["scaler.scale"])
+    assert scale > 1
+    before = weights(made)
+    made._scaler.load_state_dict({**made._scaler.state_dict(), "scale": 1e38})
+    step = made.step(*batch(), RATE)
+    assert not step.finite
+    assert step.loss < 10
+    assert_same(before, weights(made))
+    assert float(made.tensors()["scaler.scale"]) == pytest.approx(5e37, rel=1e-3)
+
+
+def test_other_formats_need_no_scale():
+    for precision in ("float32", "bfloat16"):
+        assert not [name for name in learner(precision=precision).tensors() if "scaler" in name]
+
+
+# Deep supervision.
+
+
+def test_heads_are_learnt_kept_in_checkpoints_and_left_out_of_the_network():
+    plain, made = learner(), learner(deep_supervision=True)
+    assert_same(weights(plain), weights(made))
+    heads = {name: t.clone() for name, t in made.tensors().items() if name.startswith("heads.")}
+    assert heads
+    made.step(*batch(), RATE)
+    moved = made.tensors()
+    assert all(not torch.equal(moved[name], tensor) for name, tensor in heads.items())
+    assert made.averaged().state_dict().keys() == plain.averaged().state_dict().keys()
+    assert {n for n in moved if n.startswith("averaged.")} == {f"averaged.{n}" for n in weights(plain)}
+
+
+def test_the_loss_that_is_shown_is_that_of_full_resolution():
+    shown, plain = (learner(deep_supervision=deep).step(*batch(), RATE) for deep in (True, False))
+    assert shown == plain
+
+
+def test_imported_weights_learn_slower_under_deep_supervision_too():
+    plan = makers.plan(makers.configuration())
+    deep, plain = (
+        Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported(), deep_supervision=deep)
+        for deep in (True, False)
+    )
+    scales = [group["scale"] for group in plain._optimizer.param_groups]
+    assert [group["scale"] for group in deep._optimizer.param_groups][: len(scales)] == scales
+
+
+# Compilation.
+
+
+class Breaking(torch.autograd.Function):
+    """The identity, whose gradient cannot be had."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError("no kernel\nand more")
+
+
+def breaks_forward(network, backend):
+    def run(images):
+        raise RuntimeError("no kernel\nand more")
+
+    return run
+
+
+def breaks_backward(network, backend):
+    return lambda images: Breaking.apply(network(images))
+
+
+@pytest.mark.parametrize("compiler", [breaks_forward, breaks_backward])
+def test_where_compilation_fails_it_is_said_once_and_training_goes_on(monkeypatch, caplog, compiler):
+    monkeypatch.setattr(torch, "compile", compiler)
+    made, plain = learner(compiled=True), learner()
+    for seed in range(2):
+        assert made.step(*batch(seed), RATE) == plain.step(*batch(seed), RATE)
+    assert_same(weights(plain), weights(made))
+    assert caplog.messages == ["--compile has failed (RuntimeError: no kernel); training goes on without"]
+
+
+COMPILED = """
+import logging, sys, torch
+sys.path[:0] = [{tests!r}]
+import makers
+from trainers import learner as module
+from trainers.learner import Learner
+
+def broken(graph, inputs):
+    raise RuntimeError("no compiler")
+
+said = []
+module.logger.warning = lambda message, *words: said.append(message % words)
+configuration = makers.configuration()
+plan = makers.plan(configuration)
+images = torch.randn(1, 1, 16, 16, 16)
+labels = torch.from_numpy(makers.column((16, 16, 16)))[None]
+
+def run(**choices):
+    made = Learner(plan, configuration, seed=0, device=torch.device("cpu"), **choices)
+    steps = [made.step(images, labels, 0.02) for _ in range(2)]
+    return steps, made.network.state_dict()
+
+for deep, backend, messages in ((True, "eager", 0), (False, broken, 1)):
+    expected, weights = run(deep_supervision=deep)
+    said.clear()
+    module.COMPILER = backend
+    found, others = run(deep_supervision=deep, compiled=True)
+    assert found == expected, (backend, found, expected)
+    assert len(said) == messages, said
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+"""
+
+
+@pytest.mark.slow
+def test_torchs_compiler_is_used_and_may_fail():
+    """In a process of its own, because the compiler does not see through the checks of types in tests."""
+    script = COMPILED.format(tests=str(Path(__file__).parents[2]))
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_faults_that_are_not_the_compilers_are_raised():
+    made = learner()
+    with pytest.raises(ImageError):
+        made.step(torch.full((1, 1, 16, 16, 16), float("nan")), batch()[1], RATE)
 
 
 def test_averaged_weights_follow_the_weights():

@@ -17,7 +17,13 @@ def test_choices_replace_the_plans_numbers_and_nothing_else():
     assert changed == makers.configuration(training={"epochs": 7, "iterations_per_epoch": 3})
 
 
-@pytest.mark.parametrize("choice", [{"epochs": 0}, {"iterations": -1}])
+def test_an_extension_has_its_own_number_of_epochs():
+    assert Settings(extend=5).applied(makers.configuration()) == makers.configuration(training={"epochs": 5})
+    with pytest.raises(TrainingError, match="--epochs or --extend, found both"):
+        Settings(extend=5, epochs=5)
+
+
+@pytest.mark.parametrize("choice", [{"epochs": 0}, {"iterations": -1}, {"extend": 0}])
 def test_no_steps_are_refused(choice):
     with pytest.raises(TrainingError, match=f"--{next(iter(choice))} of at least 1"):
         Settings(**choice)
