@@ -67,7 +67,7 @@ def write_curves(
                 warned = [
                     epoch
                     for epoch, row in zip(_epochs(rows), rows, strict=True)
-                    if limited.warning in _mapping(row, "warnings")
+                    if any(kind in _mapping(row, "warnings") for kind in limited.warnings)
                 ]
                 _draw_limit(axes, limited, limits[key], warned)
     if not panels:
@@ -170,17 +170,23 @@ class _Limited:
     """A reading whose limit is drawn in a panel."""
 
     panel: Callable[[Axes, Sequence[Row]], None]
-    warning: str
+    warnings: tuple[str, ...]
+    """Kinds that its epochs are marked for."""
+
     colour: Colour
     below: bool
     """Whether it warns below the limit, or above it."""
 
 
 _LIMITED = {
-    "foreground_ratio": _Limited(panel=_draw_foreground, warning="collapse", colour=BLUE, below=True),
-    "border_shift": _Limited(panel=_draw_edges, warning="bleeding", colour=BLUE, below=False),
-    "dice_ratio": _Limited(panel=_draw_thinnest, warning="small_structures", colour=BLUE, below=True),
-    "kernel_ratio": _Limited(panel=_draw_thinnest, warning="small_structures", colour=ORANGE, below=False),
+    "foreground_ratio": _Limited(
+        panel=_draw_foreground, warnings=("collapse", "flood"), colour=BLUE, below=True
+    ),
+    "border_shift": _Limited(panel=_draw_edges, warnings=("bleeding",), colour=BLUE, below=False),
+    "dice_ratio": _Limited(panel=_draw_thinnest, warnings=("small_structures",), colour=BLUE, below=True),
+    "kernel_ratio": _Limited(
+        panel=_draw_thinnest, warnings=("small_structures",), colour=ORANGE, below=False
+    ),
 }
 
 
