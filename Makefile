@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-gpu clean
+.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-inference bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the tabl
 
 bench-planner: $(STAMP) ## predicted against measured memory; the table goes to docs/results/planner.md
 	$(BIN)/python tests/benchmarks/planner.py --write docs/results/planner.md
+
+bench-inference: $(NNUNET) ## memory and time of prediction; the tables go to docs/results/inference.md
+	$(BIN)/python tests/benchmarks/inference.py --write docs/results/inference.md
 
 bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
 	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md

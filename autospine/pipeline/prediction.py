@@ -12,7 +12,6 @@ from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.hardware import describe
 from autospine.inference import ModelFolder, PredictedCase, UsedModel
 from autospine.log import get_logger
-from autospine.network import prepare_memory
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
 from autospine.pipeline.run import Predicted, PredictionRun
 
@@ -59,7 +58,6 @@ def predict(
     cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
-    prepare_memory(device)
     used = (
         UsedModel(folder=str(model.path), folds=tuple(folds or model.ensemble), digest=model.digest(folds))
         for model in models
