@@ -399,6 +399,11 @@ def measure_augmentation(options: argparse.Namespace, case: Any) -> dict[str, fl
             source_of(case, spatial=1.0, intensity=0.15, artefacts=False),
             peer_of(case, rotation=1.0, scaling=1.0, intensity=0.15),
         ),
+        # Here what differs is the interpolation and the angles drawn, so that outputs can be compared.
+        "turned alone": (
+            source_of(case, spatial=1.0, intensity=0.0, artefacts=False),
+            peer_of(case, rotation=1.0, scaling=1.0, intensity=0.0),
+        ),
         "nnU-Net's probabilities": (
             source_of(case, spatial=apart, intensity=0.15, artefacts=False),
             peer_of(case, rotation=0.2, scaling=0.2, intensity=0.15),
@@ -548,7 +553,14 @@ def main() -> None:
         case = open_case(scratch / "cases" / "0" / OURS / "0" / "0", "case")
         augmentation = measure_augmentation(options, case)
         waiting = measure_waiting(options, scratch / "workspace")
-    augmentation = {"augment_vs_batchgenerators": augmentation["ratio, always turned"], **augmentation}
+    turned, alone, mixed = "always turned", "turned alone", "nnU-Net's probabilities"
+    augmentation = {
+        "augment_vs_batchgenerators": augmentation[f"ratio, {turned}"],
+        "augment_vs_batchgenerators_mixed": augmentation[f"ratio, {mixed}"],
+        "augment_largest_gap": augmentation[f"largest gap of a statistic, {alone}"],
+        "augment_largest_label_gap": augmentation[f"largest gap of a label's share, {alone}"],
+        **augmentation,
+    }
     shape = "x".join(str(n) for n in options.shape)
     setting = (
         f"{date.today()}, {processor()}; Python {platform.python_version()}, "
