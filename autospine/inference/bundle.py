@@ -104,13 +104,7 @@ def export_model(
     """
     if target.suffix != ENDING:
         raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
-    chosen = tuple(folds or model.ensemble)
-    weights = {f"fold_{fold}/{WEIGHTS}": model.path / f"fold_{fold}" / WEIGHTS for fold in chosen}
-    if missing := [name for name, path in weights.items() if not path.is_file()]:
-        raise ModelError(
-            f"expected folds among {', '.join(model.folds)} in {model.path}, found no {', '.join(missing)}; "
-            "train them, or leave them out"
-        )
+    weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
     texts = _texts(model, licence)
     described = replace(
         describe(model),
@@ -118,7 +112,7 @@ def export_model(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=licence.strip().splitlines()[0][:200],
         intended_use=intended_use,
-        training={fold: _training(path) for fold, path in zip(chosen, weights.values(), strict=True)},
+        training={path.parent.name.removeprefix("fold_"): _training(path) for path in weights.values()},
         files={
             **{name: _entry_of_text(text) for name, text in texts.items()},
             **{name: _entry_of_file(path) for name, path in weights.items()},

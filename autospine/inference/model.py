@@ -36,13 +36,21 @@ class ModelFolder:
         Raises:
             ModelError: if a fold is not there or its weights do not fit the plan.
         """
+        return [self._network(path) for path in self.weights(folds)]
+
+    def weights(self, folds: Sequence[str] | None = None) -> list[Path]:
+        """The files of some folds' weights, by default those of `ensemble`.
+
+        Raises:
+            ModelError: if a fold is not there.
+        """
         missing = sorted(set(folds or ()) - set(self.folds))
         if missing:
             raise ModelError(
                 f"expected folds among {', '.join(self.folds)}, the complete ones in {self.path}, "
                 f"found {', '.join(missing)}; train them, or leave them out"
             )
-        return [self._network(self.path / f"fold_{fold}" / WEIGHTS) for fold in folds or self.ensemble]
+        return [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
 
     @property
     def ensemble(self) -> tuple[str, ...]:
@@ -50,10 +58,9 @@ class ModelFolder:
         return tuple(fold for fold in self.folds if fold != FULL) or self.folds
 
     def digest(self, folds: Sequence[str] | None = None) -> str:
-        """SHA-256 over the plan and the weights of some folds, by default of `ensemble`."""
+        """SHA-256 over the plan and `weights`."""
         total = hashlib.sha256()
-        weights = [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
-        for path in (self.path / "plan.json", *weights):
+        for path in (self.path / "plan.json", *self.weights(folds)):
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
