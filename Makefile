@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-inference bench-gpu clean
+.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-inference bench-training bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-planner: $(STAMP) ## predicted against measured memory; the table goes to 
 
 bench-inference: $(NNUNET) ## memory and time of prediction; the tables go to docs/results/inference.md
 	$(BIN)/python tests/benchmarks/inference.py --write docs/results/inference.md
+
+bench-training: $(STAMP) ## kill a training ten times, and compare its weights with those of one that was not
+	$(BIN)/python tests/benchmarks/kill.py
 
 bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
 	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md

@@ -1,0 +1,12 @@
+import random
+
+import pytest
+from benchmarks.kill import measure
+
+
+@pytest.mark.slow
+def test_a_killed_training_loses_less_than_an_epoch_and_ends_with_the_same_weights(tmp_path):
+    found = measure(tmp_path, 2, random.Random(1))
+    assert found["kill_resume_equal"]
+    assert found["most_epochs_lost"] <= 1
+    assert found["kills"] == 2
