@@ -88,7 +88,7 @@ def run_demo(
     pipeline.fingerprint(location)
     plan = pipeline.plan(location, device=device)
     left = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
-    parallel = pipeline.folds_at_once(plan.configurations[0], plan.memory_budget_bytes, device)
+    parallel = pipeline.folds_at_once(plan.configurations[0], plan.memory_budget_bytes, [device])
     settings = Settings(seed=seed, device=device, parallel=parallel)
     pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
     model = location.results / plan.configurations[0].name

@@ -38,6 +38,18 @@ def choose_device(wish: str = "auto") -> torch.device:
     return device
 
 
+def devices_like(device: torch.device, wish: str) -> tuple[torch.device, ...]:
+    """The devices that work may be dealt out to: every GPU, unless the wish is for a certain one.
+
+    Args:
+        device: what `choose_device` made of the wish.
+        wish: as `choose_device` takes it.
+    """
+    if device.type == "cpu" or ":" in wish:
+        return (device,)
+    return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+
+
 def memory_budget(device: torch.device, wish: str | None = None) -> tuple[int, str]:
     """Bytes that training may take, and where the number comes from.
 
@@ -96,9 +108,9 @@ def cores() -> int:
     return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
 
 
-def default_workers() -> int:
-    """One process per core, at most eight."""
-    return min(cores(), 8)
+def default_workers(sharers: int = 1) -> int:
+    """One process per core, at most eight; less where so many others need as many."""
+    return max(1, min(cores() // sharers, 8))
 
 
 def free_memory() -> int:

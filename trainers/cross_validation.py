@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import write_json
 from autospine.validation import VALIDATION, HeldOut, score_held_out
+from trainers import distributed
 from trainers.fold import FoldTrainer, identity, other_start
 from trainers.lock import locked
 from trainers.randomness import deterministic
@@ -81,13 +84,16 @@ def train_folds(
             evenly among the folds that are left, validation included.
 
     Returns:
-        The evaluation over the validation cases of every fold trained so far, None without any.
+        The evaluation over the validation cases of every fold trained so far, None without any, and for all
+        but the first of several processes that train together.
 
     Raises:
         TrainingError: if the model folder holds folds of another plan, or begun from other weights.
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
-    _claim(task, every, None if settings.weights is None else load_imported(settings.weights).digest)
+    if distributed.leads():
+        _claim(task, every, None if settings.weights is None else load_imported(settings.weights).digest)
+    distributed.meet()
     extended = [] if settings.extend is None else _to_extend(task, folds)
     todo = [fold for fold in folds if fold not in extended and not _complete(task, fold)]
     for fold in folds:
@@ -95,7 +101,7 @@ def train_folds(
             logger.info("fold %s is complete already", fold.name)
     _train_each(task, todo, replace(settings, extend=None), deadline)
     _train_each(task, extended, settings, deadline)
-    return cross_validation(task, every)
+    return cross_validation(task, every) if distributed.leads() else None
 
 
 def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:
@@ -117,7 +123,7 @@ def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:
 
 
 def _train_each(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:
-    if min(settings.parallel, len(folds)) > 1:
+    if min(settings.parallel, len(folds)) > 1 and distributed.size() == 1:
         _train_side_by_side(task, folds, settings, deadline)
         return
     for index, fold in enumerate(folds):
@@ -191,10 +197,19 @@ def _train_side_by_side(
     Small patches keep one core busy but not several, and a core that another program takes away holds
     up one fold, not all threads of one. No core is idle in the last round: five folds on two cores are a
     round of three and a round of two, and a round's time is in proportion to its folds.
+
+    Where there are several GPUs each process keeps one of them, so that the next fold goes to the one that is
+    free first, and every round takes as long.
     """
-    rounds = deal_rounds(folds, cores(), settings.parallel)
+    places = settings.devices or (settings.device,)
+    rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(len(rounds[0]), mp_context=context, initializer=_set_up_worker)
+    free = context.SimpleQueue()
+    for index in range(len(rounds[0])):
+        free.put(str(places[index % len(places)]))
+    pool = ProcessPoolExecutor(
+        len(rounds[0]), mp_context=context, initializer=_set_up_worker, initargs=(free,)
+    )
     try:
         futures = {
             pool.submit(
@@ -203,7 +218,7 @@ def _train_side_by_side(
                 fold,
                 settings,
                 deadline,
-                share=len(together) / sum(len(later) for later in rounds[index:]),
+                share=_round_share(rounds[index:], alike=len(places) > 1),
                 threads=max(1, cores() // len(together)),
             ): fold
             for index, together in enumerate(rounds)
@@ -242,7 +257,17 @@ def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
     return [folds[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
 
-def _set_up_worker() -> None:
+def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
+    """The first round's share of the time left; rounds take alike long, or in proportion to their folds."""
+    return 1 / len(rounds) if alike else len(rounds[0]) / sum(len(folds) for folds in rounds)
+
+
+_place: list[torch.device] = []
+"""Of a worker process: the device that it keeps."""
+
+
+def _set_up_worker(free: "SimpleQueue[str]") -> None:
+    _place.append(torch.device(free.get()))
     # Ctrl-C reaches the whole process group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
@@ -257,7 +282,9 @@ def _train_in_worker(
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _train_and_validate(task, fold, settings, _share(deadline, share))
+        if _place[0].type == "cuda":
+            torch.cuda.set_device(_place[0])
+        _train_and_validate(task, fold, replace(settings, device=_place[0]), _share(deadline, share))
     except KeyboardInterrupt:
         # The pool would hand this process the next fold.
         os._exit(128 + signal.SIGTERM)
@@ -313,11 +340,15 @@ def _status(task: Task, fold: Fold, row: dict[str, Any]) -> str:
 
 def _train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
     folder = _fold_folder(task, fold)
-    with locked(folder), deterministic(settings.deterministic):
-        remove_leftovers(folder)
-        remove_leftovers(folder / VALIDATION)
+    lock = locked(folder) if distributed.leads() else nullcontext()
+    with lock, deterministic(settings.deterministic):
+        if distributed.leads():
+            remove_leftovers(folder)
+            remove_leftovers(folder / VALIDATION)
+        distributed.meet()
         network = _trained(task, fold, settings, seconds)
         _validate(task, fold, network, settings.device)
+        distributed.meet()
 
 
 def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> nn.Module:
@@ -342,9 +373,10 @@ def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) 
 
 
 def _validate(task: Task, fold: Fold, network: nn.Module, device: torch.device) -> None:
-    """Predict the held-out cases on their own grids."""
+    """Predict the held-out cases on their own grids; processes that train together share them."""
     predictor = Predictor(plan=task.plan, configuration=task.configuration, networks=[network], device=device)
-    cases = [case for case in task.dataset.cases if case.name in fold.validation]
+    held_out = [case for case in task.dataset.cases if case.name in fold.validation]
+    cases = held_out[distributed.rank() :: distributed.size()]
     for case in track(cases, f"fold {fold.name}, validation"):
         volume = read_volume(case.images)
         labels = predictor.predict(volume, case_modality(case, volume), case.name)
@@ -364,7 +396,7 @@ def _validation_seconds(task: Task, fold: Fold, network: nn.Module, device: torc
         float(network(image).sum())
     per_tile = (time.monotonic() - began) / 2
     tiles = [count_tiles(task.stored[name].shape, patch) for name in fold.validation]
-    return per_tile * sum(tiles) + SECONDS_PER_CASE * len(fold.validation)
+    return (per_tile * sum(tiles) + SECONDS_PER_CASE * len(fold.validation)) / distributed.size()
 
 
 def _fold_folder(task: Task, fold: Fold) -> Path:

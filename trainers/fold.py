@@ -18,6 +18,7 @@ from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import to_json
 from autospine.validation import VALIDATION
+from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
@@ -65,6 +66,7 @@ class FoldTrainer:
     With `settings.extend` it trains finished weights further: a training with a short schedule of its own, at
     whose end its weights replace the finished ones. A checkpoint is written at the end of each epoch, and
     when training is told to stop; it is gone on from where there is one.
+    Of several processes that train together the first one writes.
 
     Args:
         plan: labels and channels.
@@ -113,17 +115,11 @@ class FoldTrainer:
         self._checkpoints = Checkpoints(folder)
         self._steps: list[Step] = []
         self._seen: Sequence[Sequence[int]] = ()
-        rows = self._resume() or rows
-        self._record = Record(
-            folder,
-            title=f"{plan.dataset}, fold {name}",
-            classes=plan.labels.names,
-            configuration=self._configuration,
-            epochs=rows,
-            seen=self._seen,
-            trackers=Trackers(settings.trackers, self._told(plan.dataset, rows)),
-        )
-        self._not_finite = 0
+        self._processes = distributed.size()
+        with distributed.one_first():
+            rows = self._resume() or rows
+        self._record = self._begin_record(plan, rows) if distributed.leads() else None
+        self._not_finite, self._stopping = 0, False
 
     def run(self, seconds: float | None) -> nn.Module:
         """Train to the end and return the network with its averaged weights.
@@ -139,30 +135,48 @@ class FoldTrainer:
         by_time = seconds is not None and self._settings.epochs is None and self._settings.extend is None
         self._clock.total_steps = ENDLESS if by_time else recipe.epochs * recipe.iterations_per_epoch
         self._clock.seconds = seconds
+        if self._processes != distributed.size() and not by_time:
+            # Steps of other processes were larger or smaller; the share of the schedule counts.
+            self._clock.step = round(self._clock.progress * self._clock.total_steps)
         with postponed() as interruption:
             batches = self._batches()
             try:
                 self._clock.start()
                 with progress(f"fold {self._name}, training %", 100) as meter:
                     self._train(batches, meter, interruption)
+                distributed.meet()
             finally:
                 batches.close()
-                self._record.close()
+                if self._record is not None:
+                    self._record.close()
         network = self.learner.averaged()
-        facts: dict[str, object] = {
-            "fold": self._name,
-            "identity": self._identity,
-            "plan": self._plan_identity,
-            "weights": self._weights,
-            "steps": self._steps_behind + self._clock.step,
-            "epochs": len(self._record.rows),
-            "extensions": self._extensions,
-        }
-        for outdated in (self._folder / VALIDATION).glob("*"):
-            outdated.unlink()
-        save_weights(self._folder, network, facts)
-        self._checkpoints.remove()
+        if self._record is not None:
+            facts: dict[str, object] = {
+                "fold": self._name,
+                "identity": self._identity,
+                "plan": self._plan_identity,
+                "weights": self._weights,
+                "steps": self._steps_behind + self._clock.step,
+                "epochs": len(self._record.rows),
+                "extensions": self._extensions,
+            }
+            for outdated in (self._folder / VALIDATION).glob("*"):
+                outdated.unlink()
+            save_weights(self._folder, network, facts)
+            self._checkpoints.remove()
+        distributed.meet()
         return network
+
+    def _begin_record(self, plan: Plan, epochs: int) -> Record:
+        return Record(
+            self._folder,
+            title=f"{plan.dataset}, fold {self._name}",
+            classes=plan.labels.names,
+            configuration=self._configuration,
+            epochs=epochs,
+            seen=self._seen,
+            trackers=Trackers(self._settings.trackers, self._told(plan.dataset, epochs)),
+        )
 
     def _told(self, dataset: str, epochs: int) -> Run:
         """What trackers are told of this fold."""
@@ -184,36 +198,45 @@ class FoldTrainer:
             stop=self._steps_behind + self._clock.total_steps,
             workers=self._settings.workers,
             cache_bytes=CACHE_BYTES,
+            part=distributed.rank(),
         )
 
     def _train(self, batches: PatchBatches, meter: Meter, interruption: Interruption) -> None:
         stream, percent = iter(batches), 0
-        while not (self._clock.done or interruption.wanted):
+        while not (self._clock.done or self._stopping):
             began, waited = time.monotonic(), batches.seconds_waited
-            while not (self._epoch_done() or interruption.wanted):
+            while not (self._epoch_done() or self._stopping):
                 self._steps.append(self._step(stream))
+                self._agree(interruption)
                 meter.advance(int(100 * self._clock.progress) - percent)
                 percent = int(100 * self._clock.progress)
             if not self._epoch_done():
                 break
-            row = self._record.add(
-                self._steps,
-                self.learner.network,
-                progress=self._clock.progress,
-                step=self._clock.step,
-                learning_rate=self._rate(),
-                seconds=round(time.monotonic() - began, 2),
-                seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
-            )
-            meter.update("\n".join(summary(row)))
+            if self._record is not None:
+                row = self._record.add(
+                    self._steps,
+                    self.learner.network,
+                    progress=self._clock.progress,
+                    step=self._clock.step,
+                    learning_rate=self._rate(),
+                    seconds=round(time.monotonic() - began, 2),
+                    seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
+                )
+                meter.update("\n".join(summary(row)))
             self._steps = []
             self._save()
         if self._steps:
             self._save()
-        if interruption.wanted:
+        if self._stopping:
             logger.info(
                 "fold %s stops after step %d; its checkpoint is written", self._name, self._clock.step
             )
+
+    def _agree(self, interruption: Interruption) -> None:
+        """Let all processes be equally far, and stop together as soon as one is told to."""
+        self._clock.progress, told = distributed.largest(self._clock.progress, interruption.signal or 0)
+        if told:
+            interruption.signal, self._stopping = int(told), True
 
     def _epoch_done(self) -> bool:
         return self._clock.done or len(self._steps) >= self._configuration.training.iterations_per_epoch
@@ -240,11 +263,14 @@ class FoldTrainer:
         return learning_rate(self._clock.progress, peak, recipe.warmup_fraction)
 
     def _save(self) -> None:
+        if self._record is None:
+            return
         facts = {
             "identity": self._identity,
             "weights": self._weights,
             "step": self._clock.step,
             "progress": self._clock.progress,
+            "processes": distributed.size(),
             "epochs": len(self._record.rows),
             "extensions": self._extensions,
             "deep_supervision": self._settings.deep_supervision,
@@ -285,6 +311,7 @@ class FoldTrainer:
             )
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
+        self._processes = int(facts.get("processes", 1))
         self._steps = [Step.restored(step) for step in facts.get("begun", ())]
         self._seen = facts.get("seen", ())
         logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])

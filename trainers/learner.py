@@ -13,6 +13,7 @@ from autospine.hardware import native_half
 from autospine.log import get_logger
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan, Precision
+from trainers.distributed import add_gradients, begin_alike
 from trainers.loss import SegmentationLoss
 from trainers.monitors import Counts
 from trainers.randomness import random_state, restore_random_state, seed_everything
@@ -100,13 +101,14 @@ class Learner:
         self.network = build_network(plan, configuration).to(device)
         imported = imported or {}
         self.network.load_state_dict({**self.network.state_dict(), **imported})
-        self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        self._loss = SegmentationLoss(plan.labels, self.recipe.lambda_ce).to(device)
         self._model = (
             DeeplySupervised(self.network, plan.labels.n_channels).to(device)
             if deep_supervision
             else self.network
         )
+        begin_alike(self._model.state_dict().values())
+        self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        self._loss = SegmentationLoss(plan.labels, self.recipe.lambda_ce).to(device)
         self._forward: Callable[[torch.Tensor], Any] = (
             torch.compile(self._model, backend=COMPILER) if compiled else self._model
         )
@@ -127,7 +129,7 @@ class Learner:
         """One optimiser step.
 
         Args:
-            images: (B, C, S, P, L), normalised.
+            images: (B, C, S, P, L), normalised; this process's part of the batch.
             labels: (B, S, P, L), stored indices.
             rate: learning rate.
             look: whether to count what the monitors want to know.
@@ -135,6 +137,7 @@ class Learner:
         self._model.train()
         images, labels = images.to(self.device), labels.to(self.device)
         logits, loss, cross_entropy, dice = self._gradients(images, labels)
+        add_gradients(self._model.parameters())
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.recipe.gradient_clip)
         finite = bool(torch.isfinite(norm) & torch.isfinite(loss))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autospine.labels import IGNORE_INDEX, LabelSpace
 from autospine.types import LabelBatch, LogitBatch
+from trainers.distributed import add_up
 from trainers.monitors import Counts, count
 
 SMOOTH = 1.0
@@ -17,7 +18,8 @@ class SegmentationLoss(nn.Module):
     """`lambda_ce * cross-entropy + (1 - lambda_ce) * (1 - Dice)`.
 
     Plain labels use softmax and count Dice over the foreground; regions use sigmoid and binary
-    cross-entropy. Voxels of `IGNORE_INDEX` count in neither. Dice is taken over the whole batch.
+    cross-entropy. Voxels of `IGNORE_INDEX` count in neither. Dice is taken over the whole batch,
+    that of other processes included.
 
     Args:
         labels: which stored indices belong to which channel.
@@ -52,8 +54,13 @@ class SegmentationLoss(nn.Module):
         target = self.membership[:, column].movedim(0, 1)
         log_probabilities = F.logsigmoid(logits) if self.regions else F.log_softmax(logits, dim=1)
         probabilities = log_probabilities.exp()
-        entropy = self._cross_entropy(logits, log_probabilities, target, valid)
-        dice = self._dice(probabilities, target, valid)
+        entropy, n, overlap, total = add_up(
+            self._entropy(logits, log_probabilities, target, valid),
+            valid.sum(),
+            *self._overlap(probabilities, target, valid),
+        )
+        entropy = entropy / n.clamp_min(1)
+        dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
         loss = self.lambda_ce * entropy + (1 - self.lambda_ce) * (1 - dice.mean())
         return loss, entropy.detach(), dice.detach()
 
@@ -61,21 +68,22 @@ class SegmentationLoss(nn.Module):
         """What the prediction for one patch and its labels have in common, for the monitors."""
         return count(logits.detach(), labels, self.membership, regions=self.regions)
 
-    def _cross_entropy(
+    def _entropy(
         self, logits: torch.Tensor, log_probabilities: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        voxels = valid.sum().clamp_min(1)
+        """The cross-entropy summed over the voxels; of regions their mean."""
         if self.regions:
             each = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
-            return (each * valid[:, None]).sum() / (voxels * logits.shape[1])
-        return -(log_probabilities * target).sum() / voxels
+            return (each * valid[:, None]).sum() / logits.shape[1]
+        return -(log_probabilities * target).sum()
 
-    def _dice(self, probabilities: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def _overlap(
+        self, probabilities: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each foreground class what is predicted rightly, and what is predicted or there; in voxels."""
         first = 0 if self.regions else 1
         probabilities, target = probabilities[:, first:], target[:, first:]
         if not valid.all():
             probabilities = probabilities * valid[:, None]
         space = (0, 2, 3, 4)
-        overlap = (probabilities * target).sum(space)
-        total = probabilities.sum(space) + target.sum(space)
-        return (2 * overlap + SMOOTH) / (total + SMOOTH)
+        return (probabilities * target).sum(space), probabilities.sum(space) + target.sum(space)

@@ -1,12 +1,14 @@
 """What the user may choose for a run without planning again."""
 
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 
 import torch
 
 from autospine.errors import TrainingError
 from autospine.plan import Configuration
+from trainers.distributed import size
 from trainers.trackers import check_trackers
 
 
@@ -27,7 +29,7 @@ class Settings:
     """Processes that make patches; 0 is a thread of this process."""
 
     parallel: int = 1
-    """Folds trained side by side, each in a process with its share of the cores."""
+    """Folds trained side by side, each in a process of its own, at most."""
 
     weights: Path | None = None
     """Imported weights from which folds begin; None for random ones."""
@@ -49,6 +51,9 @@ class Settings:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    devices: tuple[torch.device, ...] = ()
+    """GPUs that folds side by side are dealt out to; none where all are on `device`."""
+
     def __post_init__(self) -> None:
         if self.epochs is not None and self.extend is not None:
             raise TrainingError("expected --epochs or --extend, found both; leave one out")
@@ -59,13 +64,17 @@ class Settings:
         check_trackers(self.trackers)
 
     def applied(self, configuration: Configuration) -> Configuration:
-        """The configuration with these choices in it."""
+        """The configuration with these choices in it.
+
+        Processes that train together share the patches of a planned epoch, each with the planned batch, so
+        that it has so many steps fewer.
+        """
         training = configuration.training
         return replace(
             configuration,
             training=replace(
                 training,
                 epochs=self.extend or self.epochs or training.epochs,
-                iterations_per_epoch=self.iterations or training.iterations_per_epoch,
+                iterations_per_epoch=self.iterations or ceil(training.iterations_per_epoch / size()),
             ),
         )

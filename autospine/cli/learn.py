@@ -73,7 +73,7 @@ Parallel = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Folds trained side by side, at most; by default on a CPU as many as memory allows.",
+        help="Folds trained side by side, at most; by default one per GPU, on a CPU what memory allows.",
         show_default=False,
     ),
 ]
@@ -90,6 +90,7 @@ Tracker = Annotated[
 
 @app.command(rich_help_panel="Train")
 def train(
+    context: typer.Context,
     configuration: ConfigurationName = "0",
     fold: FoldName = "all",
     dataset: options.OptionalDataset = None,
@@ -110,17 +111,25 @@ def train(
 ) -> None:
     """Train folds of a planned dataset; finished ones are kept, an interrupted one goes on."""
     from autospine import pipeline
-    from autospine.hardware import choose_device, default_workers, describe
+    from autospine.hardware import default_workers, describe, devices_like
     from autospine.workspace import Workspace
+    from trainers import distributed
     from trainers.settings import Settings
 
     place = Workspace.locate(workspace)
     location = place.find_dataset(dataset) if dataset else place.last_planned()
     planned = pipeline.read_plan(location)
     chosen = planned.configuration(configuration)
-    where = choose_device(device)
-    say(f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}")
-    per_gpu = 0 if where.type == "cpu" else default_workers()
+    where = context.with_resource(distributed.joined(device))
+    processes = distributed.size()
+    places = devices_like(where, device) if processes == 1 else (where,)
+    at_once = parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, places)
+    say(
+        f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}"
+        + (f", {processes} processes, each with the planned batch" if processes > 1 else "")
+        + (f", a fold on each of {len(places)} GPUs" if len(places) > 1 and fold == "all" else "")
+    )
+    per_gpu = 0 if where.type == "cpu" else default_workers(max(processes, at_once if fold == "all" else 1))
     evaluation = pipeline.train(
         location,
         configuration,
@@ -135,9 +144,10 @@ def train(
             deterministic=deterministic,
             seed=seed,
             workers=per_gpu if workers is None else workers,
-            parallel=parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, where),
+            parallel=at_once,
             trackers=tuple(dict.fromkeys(tracker or ())),
             device=where,
+            devices=places if len(places) > 1 else (),
         ),
         minutes=max_minutes,
     )

@@ -42,6 +42,7 @@ class PatchBatches:
         workers: processes; 0 uses one thread of this process.
         cache_bytes: decompressed cases that may be kept in memory, by all workers together.
         augment: whether patches are changed at all.
+        part: number of this process among those that train together, each with batches of its own.
 
     Raises:
         TrainingError: if there is no case.
@@ -58,9 +59,15 @@ class PatchBatches:
         workers: int,
         cache_bytes: int,
         augment: bool = True,
+        part: int = 0,
     ) -> None:
         source = PatchSource(
-            cases, configuration, seed=seed, cache_bytes=cache_bytes // max(1, workers), augment=augment
+            cases,
+            configuration,
+            seed=seed,
+            cache_bytes=cache_bytes // max(1, workers),
+            augment=augment,
+            part=part,
         )
         steps = range(start, stop)
         self._producer: _Thread | _Processes = (

@@ -38,6 +38,7 @@ class PatchSource:
         seed: of everything random.
         cache_bytes: decompressed cases that may be kept in memory.
         augment: whether patches are changed at all.
+        part: batches of a step are many where several processes train together; which one this is of.
     """
 
     def __init__(
@@ -48,11 +49,14 @@ class PatchSource:
         seed: int,
         cache_bytes: int,
         augment: bool = True,
+        part: int = 0,
     ) -> None:
         # Own objects, so that what they keep in memory goes when this does.
         self._cases = tuple(StoredCase(folder=case.folder, record=case.record) for case in cases)
         self._configuration = configuration
         self._seed = seed
+        size = configuration.training.batch_size
+        self._indices = range(part * size, (part + 1) * size)
         self._sampler = Sampler(
             self._cases,
             configuration.patch_size,
@@ -64,7 +68,7 @@ class PatchSource:
 
     def batch(self, step: int) -> Batch:
         """The batch of an optimiser step; the same one whenever it is asked for."""
-        patches = [self.patch(step, index) for index in range(self._configuration.training.batch_size)]
+        patches = [self.patch(step, index) for index in self._indices]
         return Batch(
             images=torch.stack([torch.from_numpy(np.ascontiguousarray(image)) for image, _, _ in patches]),
             labels=torch.stack([torch.from_numpy(np.ascontiguousarray(labels)) for _, labels, _ in patches]),

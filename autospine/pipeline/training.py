@@ -1,6 +1,7 @@
 """From a plan to stored cases and trained folds."""
 
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -16,6 +17,7 @@ from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration
 from autospine.preprocessing import ArrayFormat, StoredCase, preprocess_dataset
 from autospine.workspace import DatasetLocation
+from trainers import distributed
 from trainers.cross_validation import Task, train_folds
 from trainers.fold import CACHE_BYTES
 from trainers.settings import Settings
@@ -72,8 +74,9 @@ def train(
     if settings.weights is not None:
         load_imported(settings.weights).check(planned, chosen)
     dataset = load_dataset(location.raw)
-    folds = choose_folds(location, dataset, fold)
-    dataset, stored = preprocess(location, chosen)
+    with distributed.one_first():
+        folds = choose_folds(location, dataset, fold)
+        dataset, stored = preprocess(location, chosen)
     task = Task(
         dataset=dataset,
         plan=planned,
@@ -85,11 +88,17 @@ def train(
     return train_folds(task, folds, settings, deadline=deadline)
 
 
-def folds_at_once(configuration: Configuration, budget: int, device: torch.device) -> int:
-    """How many folds may be trained side by side: on a CPU as many as the memory budget holds."""
-    if device.type != "cpu":
-        return 1
-    memory = min(budget, memory_budget(device)[0])
+def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[torch.device]) -> int:
+    """How many folds may be trained side by side: one per GPU; on a CPU as many as the memory budget holds.
+
+    Args:
+        configuration: what is trained.
+        budget: bytes that the plan allows.
+        devices: GPUs, or a CPU alone.
+    """
+    if devices[0].type != "cpu":
+        return len(devices)
+    memory = min(budget, memory_budget(devices[0])[0])
     at_most = FOLDS if cores() > 1 else 1
     return max(1, min(at_most, memory // (configuration.memory_bytes + CACHE_BYTES)))
 

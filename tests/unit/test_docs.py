@@ -119,7 +119,9 @@ def commands_in(script: str) -> Iterator[list[str]]:
 def check_command(words: list[str]) -> None:
     """Raise unless the words are a command that exists, with arguments that it takes."""
     program, *rest = words
-    if program == "make":
+    if program == "torchrun":  # which starts `python -m autospine`
+        check_command(rest[rest.index("autospine") :])
+    elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(rest) <= set(targets), f"no such target: {rest}"
     elif Path(program).name == "autospine":

@@ -12,6 +12,7 @@ from autospine.hardware import (
     choose_device,
     cores,
     describe,
+    devices_like,
     free_memory,
     memory_budget,
     parse_bytes,
@@ -77,3 +78,11 @@ def test_the_device_is_described():
 def test_no_more_is_counted_than_the_machine_has():
     assert 1 <= cores() <= os.cpu_count()
     assert 0 <= free_memory() <= psutil.virtual_memory().total
+
+
+def test_work_is_dealt_out_to_every_gpu_unless_one_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    cuda = [torch.device("cuda", index) for index in range(3)]
+    assert devices_like(torch.device("cuda"), "auto") == tuple(cuda)
+    assert devices_like(cuda[1], "cuda:1") == (cuda[1],)
+    assert devices_like(CPU, "auto") == (CPU,)

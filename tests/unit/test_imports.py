@@ -26,7 +26,7 @@ LEVELS = (
     ("checkpoint", "preprocessing", "network", "data"),
     ("inference", "metrics", "evaluation", "postprocessing", "validation", "anatomy"),
     ("report",),
-    ("pipeline", "api", "demo", "cli"),
+    ("pipeline", "api", "demo", "cli", "__main__"),
 )
 """Parts of `autospine` by level; the root package is the empty name."""
 

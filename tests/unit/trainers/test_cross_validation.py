@@ -5,6 +5,7 @@ from dataclasses import replace
 import makers
 import numpy as np
 import pytest
+import torch
 from checkpoints import save_import
 
 from autospine.checkpoint import load_facts
@@ -315,3 +316,15 @@ def test_rounds_keep_the_cores_busy_and_hold_every_fold_once(n, cores, most, siz
     rounds = deal_rounds(range(n), cores, most)
     assert [len(together) for together in rounds] == sizes
     assert [fold for together in rounds for fold in together] == list(range(n))
+
+
+def test_each_process_of_folds_side_by_side_keeps_a_device(tmp_path):
+    task, places = make_task(tmp_path), (torch.device("cpu"), torch.device("cpu", 0))
+    train_folds(task, FOLDS, replace(SETTINGS, parallel=2, devices=places))
+    assert set(times(task)) == {"fold_0", "fold_1", "fold_2"}
+
+
+def test_every_device_is_used(tmp_path):
+    places = (torch.device("cpu"), torch.device("cuda", 99))
+    with pytest.raises(Exception, match=r"(?i)cuda"):
+        train_folds(make_task(tmp_path), FOLDS[:2], replace(SETTINGS, parallel=2, devices=places))
