@@ -28,7 +28,6 @@ from autospine.images import read_volume, write_labels
 from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
 from autospine.log import get_logger, progress, silence, track
 from autospine.network import reuse_freed_memory
-from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import write_json
@@ -36,6 +35,7 @@ from autospine.validation import VALIDATION, HeldOut, score_held_out
 from trainers import distributed
 from trainers.fold import FoldTrainer, identity, other_start
 from trainers.lock import locked
+from trainers.pretrained import load_start
 from trainers.randomness import deterministic
 from trainers.record import read_rows, summary
 from trainers.settings import Settings
@@ -92,7 +92,7 @@ def train_folds(
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     if distributed.leads():
-        _claim(task, every, None if settings.weights is None else load_imported(settings.weights).digest)
+        _claim(task, every, _start(task, settings))
     distributed.meet()
     extended = [] if settings.extend is None else _to_extend(task, folds)
     todo = [fold for fold in folds if fold not in extended and not _complete(task, fold)]
@@ -140,6 +140,15 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
         for fold in done
     ]
     return score_held_out(task.folder, held_out, task.dataset, task.plan.labels)
+
+
+def _start(task: Task, settings: Settings) -> str | None:
+    """Digest of the weights that folds begin from, None for random ones."""
+    if settings.pretrained is None:
+        return None
+    start = load_start(settings.pretrained, task.plan, task.configuration)
+    logger.info(start.report)
+    return start.digest
 
 
 def _claim(task: Task, folds: Sequence[Fold], start: str | None) -> None:

@@ -13,7 +13,6 @@ from autospine.data import Batch, PatchBatches
 from autospine.errors import TrainingError
 from autospine.inference import WEIGHTS, save_weights
 from autospine.log import Meter, get_logger, progress
-from autospine.network.weights import load_imported
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.serialization import to_json
@@ -23,6 +22,7 @@ from trainers.checkpoints import Checkpoints
 from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
 from trainers.monitors import LOOK_EVERY
+from trainers.pretrained import load_start
 from trainers.record import Record, summary
 from trainers.schedule import Clock, learning_rate
 from trainers.settings import Settings
@@ -55,8 +55,9 @@ def identity(plan: Plan, configuration: Configuration, cases: Sequence[str]) -> 
 def other_start(folder: Path, folds: Sequence[str]) -> str:
     """What to say where folds began from other weights than are asked for now."""
     return (
-        f"expected folds that began from the present --weights in {folder}, found {', '.join(folds)} begun "
-        "from others; give the same as then (none if there were none), or move that folder away to train anew"
+        f"expected folds that began from the present --pretrained in {folder}, found {', '.join(folds)} "
+        "begun from others; give the same as then (none if there were none), or move that folder away to "
+        "train anew"
     )
 
 
@@ -95,16 +96,14 @@ class FoldTrainer:
         self._identity = identity(plan, configuration, [case.name for case in cases])
         self._plan_identity = identity(plan, configuration, ())
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
-        imported = None if settings.weights is None else load_imported(settings.weights)
-        if imported is not None:
-            imported.check(plan, configuration)
-        self._weights = None if imported is None else imported.digest
+        start = None if settings.pretrained is None else load_start(settings.pretrained, plan, configuration)
+        self._weights = None if start is None else start.digest
         self.learner = Learner(
             plan,
             self._configuration,
             seed=settings.seed,
             device=settings.device,
-            imported=None if imported is None else imported.tensors,
+            imported=None if start is None else start.tensors,
             deep_supervision=settings.deep_supervision,
             compiled=settings.compiled,
         )

@@ -31,8 +31,8 @@ class Settings:
     parallel: int = 1
     """Folds trained side by side, each in a process of its own, at most."""
 
-    weights: Path | None = None
-    """Imported weights from which folds begin; None for random ones."""
+    pretrained: Path | None = None
+    """Imported weights or a model from which folds begin; None for random ones."""
 
     trackers: tuple[str, ...] = ()
     """Who else is told how training goes, by name."""

@@ -43,10 +43,12 @@ Extend = Annotated[
         show_default=False,
     ),
 ]
-Weights = Annotated[
+Pretrained = Annotated[
     Path | None,
     typer.Option(
-        help="Begin from weights that `autospine model import-weights` has written.", show_default=False
+        help="Begin from a trained model (its folder, a fold's folder in it, or an .autospine file), or from "
+        "weights that `autospine model import-weights` has written.",
+        show_default=False,
     ),
 ]
 DeepSupervision = Annotated[
@@ -90,7 +92,6 @@ Tracker = Annotated[
 
 @app.command(rich_help_panel="Train")
 def train(
-    context: typer.Context,
     configuration: ConfigurationName = "0",
     fold: FoldName = "all",
     dataset: options.OptionalDataset = None,
@@ -99,7 +100,7 @@ def train(
     iterations: Iterations = None,
     max_minutes: MaxMinutes = None,
     extend: Extend = None,
-    weights: Weights = None,
+    pretrained: Pretrained = None,
     deep_supervision: DeepSupervision = False,
     compile: Compile = False,
     deterministic: Deterministic = False,
@@ -120,38 +121,40 @@ def train(
     location = place.find_dataset(dataset) if dataset else place.last_planned()
     planned = pipeline.read_plan(location)
     chosen = planned.configuration(configuration)
-    where = context.with_resource(distributed.joined(device))
-    processes = distributed.size()
-    places = devices_like(where, device) if processes == 1 else (where,)
-    at_once = parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, places)
-    say(
-        f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}"
-        + (f", {processes} processes, each with the planned batch" if processes > 1 else "")
-        + (f", a fold on each of {len(places)} GPUs" if len(places) > 1 and fold == "all" else "")
-    )
-    per_gpu = 0 if where.type == "cpu" else default_workers(max(processes, at_once if fold == "all" else 1))
-    evaluation = pipeline.train(
-        location,
-        configuration,
-        fold,
-        Settings(
-            epochs=epochs,
-            iterations=iterations,
-            extend=extend,
-            weights=weights,
-            deep_supervision=deep_supervision,
-            compiled=compile,
-            deterministic=deterministic,
-            seed=seed,
-            workers=per_gpu if workers is None else workers,
-            parallel=at_once,
-            trackers=tuple(dict.fromkeys(tracker or ())),
-            device=where,
-            devices=places if len(places) > 1 else (),
-        ),
-        minutes=max_minutes,
-    )
-    if evaluation is not None:
-        show_evaluation(evaluation, f"{location.name}, {chosen.name}, cross-validation")
-    say(f"model: {location.results / chosen.name}")
-    say("next: autospine predict -i IMAGES -o OUTPUT")
+    with distributed.joined(device) as where:
+        processes = distributed.size()
+        places = devices_like(where, device) if processes == 1 else (where,)
+        at_once = parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, places)
+        say(
+            f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}"
+            + (f", {processes} processes, each with the planned batch" if processes > 1 else "")
+            + (f", a fold on each of {len(places)} GPUs" if len(places) > 1 and fold == "all" else "")
+        )
+        per_gpu = (
+            0 if where.type == "cpu" else default_workers(max(processes, at_once if fold == "all" else 1))
+        )
+        evaluation = pipeline.train(
+            location,
+            configuration,
+            fold,
+            Settings(
+                epochs=epochs,
+                iterations=iterations,
+                extend=extend,
+                pretrained=pretrained,
+                deep_supervision=deep_supervision,
+                compiled=compile,
+                deterministic=deterministic,
+                seed=seed,
+                workers=per_gpu if workers is None else workers,
+                parallel=at_once,
+                trackers=tuple(dict.fromkeys(tracker or ())),
+                device=where,
+                devices=places if len(places) > 1 else (),
+            ),
+            minutes=max_minutes,
+        )
+        if evaluation is not None:
+            show_evaluation(evaluation, f"{location.name}, {chosen.name}, cross-validation")
+        say(f"model: {location.results / chosen.name}")
+        say("next: autospine predict -i IMAGES -o OUTPUT")

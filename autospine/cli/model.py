@@ -71,7 +71,7 @@ def import_weights(
         bool, typer.Option("--exact", help="Refuse conversions that change what the network computes.")
     ] = False,
 ) -> None:
-    """Convert weights of MONAI's SwinUNETR for a planned network; `train --weights` begins from them."""
+    """Convert weights of MONAI's SwinUNETR for a planned network; `train --pretrained` begins from them."""
     from autospine import pipeline
     from autospine.workspace import Workspace
 
@@ -90,7 +90,7 @@ def import_weights(
     )
     show_import(report)
     say(f"written: {written}")
-    say(f"next: autospine train {chosen.name} --weights {written}")
+    say(f"next: autospine train {chosen.name} --pretrained {written}")
 
 
 @model.command("export")

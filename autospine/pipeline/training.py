@@ -11,7 +11,6 @@ from autospine.evaluation import Evaluation
 from autospine.folds import FOLDS, FULL, Fold, full_fold, read_folds
 from autospine.hardware import cores, default_workers, memory_budget
 from autospine.network import prepare_memory
-from autospine.network.weights import load_imported
 from autospine.pipeline.datasets import FOLDS_FILE, fresh_fingerprint, write_split
 from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration
@@ -20,6 +19,7 @@ from autospine.workspace import DatasetLocation
 from trainers import distributed
 from trainers.cross_validation import Task, train_folds
 from trainers.fold import CACHE_BYTES
+from trainers.pretrained import load_start
 from trainers.settings import Settings
 
 
@@ -71,8 +71,8 @@ def train(
     prepare_memory(settings.device)
     planned = read_plan(location)
     chosen = planned.configuration(configuration)
-    if settings.weights is not None:
-        load_imported(settings.weights).check(planned, chosen)
+    if settings.pretrained is not None:
+        load_start(settings.pretrained, planned, chosen)  # refused before anything is prepared
     dataset = load_dataset(location.raw)
     with distributed.one_first():
         folds = choose_folds(location, dataset, fold)

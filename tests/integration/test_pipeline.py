@@ -329,17 +329,17 @@ def test_training_begins_from_imported_weights(place):
         "100% of the encoder's",
         "matched:",
         "missing in the file",
-        "--weights",
+        "--pretrained",
     ):
         assert words in said.out
     weights = place.preprocessed / "fullres_pretrained.safetensors"
     assert load_imported(weights).tensors["bottleneck.conv1.weight"].equal(network.bottleneck.conv1.weight)
-    said = place.run("train", "0", "--fold", "0", "--weights", weights, *SHORT)
+    said = place.run("train", "0", "--fold", "0", "--pretrained", weights, *SHORT)
     assert said.code == 0, said.err
-    expect_refusal(place, "train", "0", "--fold", "1", *SHORT, says=("--weights", "fold_0"))
+    expect_refusal(place, "train", "0", "--fold", "1", *SHORT, says=("--pretrained", "fold_0"))
     place.run("plan", "-d", "1", *SMALL, "--network", "cnn3d")
     expect_refusal(place, "model", "import-weights", "monai.pt", says=("cnn3d",))
-    expect_refusal(place, "train", "0", "--weights", weights, says=("another network",))
+    expect_refusal(place, "train", "0", "--pretrained", weights, says=("another network",))
 
 
 def test_interrupted_training_goes_on(place, monkeypatch):
@@ -709,8 +709,8 @@ def test_training_without_a_plan(place):
         (("train", "0", "--fold", "5"), ("0, 1, 2, 3, 4", "'5'")),
         (("train", "0", "--fold", "some"), ("all, full", "'some'")),
         (("train", "0", "--epochs", "0"), ("--epochs",)),
-        (("train", "0", "--weights", "absent"), ("absent", "import-weights")),
-        (("train", "0", "--weights", f"raw/{NAME}/dataset.json"), ("dataset.json", "import-weights")),
+        (("train", "0", "--pretrained", "absent"), ("absent", "import-weights")),
+        (("train", "0", "--pretrained", f"raw/{NAME}/dataset.json"), ("dataset.json", "import-weights")),
         (("model", "import-weights", "absent"), ("absent",)),
         (("model", "import-weights", f"raw/{NAME}/dataset.json"), ("expected weights in",)),
         (("model", "import-weights", f"raw/{NAME}/dataset.json", "-o", "weights.pt"), (".safetensors",)),

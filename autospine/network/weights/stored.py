@@ -78,7 +78,7 @@ def save_imported(
         "converted": report.converted,
         "missing": report.missing,
         "unused": report.unused,
-        "digest": _digest(tensors),
+        "digest": digest(tensors),
         "network": _network_digest(plan, configuration),
     }
     save_tensors(path, tensors, facts)
@@ -90,7 +90,7 @@ def load_imported(path: Path) -> ImportedWeights:
     Raises:
         FormatError: if it is another file, or damaged.
     """
-    mend = "give the file that `autospine model import-weights` has written"
+    mend = "give a model folder, or the file that `autospine model import-weights` has written"
     if not path.is_file():
         raise FormatError(f"expected imported weights at {path}, found none; {mend}")
     try:
@@ -110,12 +110,13 @@ def load_imported(path: Path) -> ImportedWeights:
     )
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of the names and values of tensors."""
+    found = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        found.update(name.encode())
+        found.update(tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _network_digest(plan: Plan, configuration: Configuration) -> str:

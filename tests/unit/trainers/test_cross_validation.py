@@ -171,8 +171,10 @@ def test_folds_of_another_plan_are_refused(trained):
 
 def test_folds_that_began_from_other_weights_are_refused(trained, tmp_path):
     task, _ = trained
-    settings = replace(SETTINGS, weights=save_import(tmp_path / "imported.safetensors", seed=0))
-    with pytest.raises(TrainingError, match=r"present --weights .* found fold_0, fold_1 begun from others"):
+    settings = replace(SETTINGS, pretrained=save_import(tmp_path / "imported.safetensors", seed=0))
+    with pytest.raises(
+        TrainingError, match=r"present --pretrained .* found fold_0, fold_1 begun from others"
+    ):
         train_folds(task, FOLDS, settings)
     assert len(list(task.folder.glob("fold_*"))) == 2
 

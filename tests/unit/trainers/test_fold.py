@@ -326,7 +326,7 @@ def imported(tmp_path_factory) -> Path:
 
 
 def test_a_fold_begins_from_imported_weights_and_says_so(cases, tmp_path, imported, undisturbed):
-    made, weights = trainer(cases, tmp_path, epochs=1, weights=imported), load_imported(imported)
+    made, weights = trainer(cases, tmp_path, epochs=1, pretrained=imported), load_imported(imported)
     start = made.learner.network.state_dict()
     assert {name.split(".")[0] for name in weights.tensors} == {"embedding", "stages"}
     assert all(torch.equal(start[name], tensor) for name, tensor in weights.tensors.items())
@@ -336,25 +336,27 @@ def test_a_fold_begins_from_imported_weights_and_says_so(cases, tmp_path, import
 
 
 def test_a_fold_that_goes_on_keeps_what_it_has_learnt_from_them(cases, tmp_path, imported):
-    trainer(cases, tmp_path / "whole", weights=imported).run(None)
-    first = trainer(cases, tmp_path / "parts", weights=imported)
+    trainer(cases, tmp_path / "whole", pretrained=imported).run(None)
+    first = trainer(cases, tmp_path / "parts", pretrained=imported)
     interrupt_at(first, STEPS + 1)
     with pytest.raises(KeyboardInterrupt):
         first.run(None)
-    trainer(cases, tmp_path / "parts", weights=imported).run(None)
+    trainer(cases, tmp_path / "parts", pretrained=imported).run(None)
     expected, found = final(tmp_path / "whole"), final(tmp_path / "parts")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_fold_that_began_otherwise_is_not_gone_on_with(cases, tmp_path, imported):
-    first = trainer(cases, tmp_path / "fold_0", weights=imported)
+    first = trainer(cases, tmp_path / "fold_0", pretrained=imported)
     interrupt_at(first, STEPS + 1)
     with pytest.raises(KeyboardInterrupt):
         first.run(None)
     others = save_import(tmp_path / "others.safetensors", seed=6)
     for weights in (None, others):
-        with pytest.raises(TrainingError, match=r"the present --weights .* found fold 0 begun from others"):
-            trainer(cases, tmp_path / "fold_0", weights=weights)
+        with pytest.raises(
+            TrainingError, match=r"the present --pretrained .* found fold 0 begun from others"
+        ):
+            trainer(cases, tmp_path / "fold_0", pretrained=weights)
 
 
 def test_weights_of_another_network_or_none_at_all_are_refused(cases, tmp_path):
@@ -362,12 +364,12 @@ def test_weights_of_another_network_or_none_at_all_are_refused(cases, tmp_path):
     with pytest.raises(
         PlanError, match=r"'fullres' in .* found some for another.* import-weights theirs\.pt"
     ):
-        trainer(cases, tmp_path / "fold_0", weights=other)
+        trainer(cases, tmp_path / "fold_0", pretrained=other)
     save_tensors(tmp_path / "model.safetensors", {"a": torch.ones(1)}, {"fold": "0"})
     (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
     for name in ("model", "damaged", "absent"):
         with pytest.raises(FormatError, match=r"model import-weights` has written"):
-            trainer(cases, tmp_path / "fold_0", weights=tmp_path / f"{name}.safetensors")
+            trainer(cases, tmp_path / "fold_0", pretrained=tmp_path / f"{name}.safetensors")
     assert not (tmp_path / "fold_0").exists()
 
 
