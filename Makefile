@@ -45,10 +45,10 @@ $(PEERS): $(STAMP)
 	@touch $(PEERS)
 
 # nnU-Net requires timm for networks that nothing here builds, and with it a torchvision that fails beside a CPU
-# build of PyTorch; so it comes without its requirements, but for those that preprocessing imports.
+# build of PyTorch; so it comes without its requirements, but for those that are imported.
 $(NNUNET): $(PEERS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps nnunetv2 acvl-utils \
-		batchgeneratorsv2 dynamic-network-architectures connected-components-3d tqdm
+		batchgeneratorsv2 dynamic-network-architectures connected-components-3d tqdm seaborn
 	@touch $(NNUNET)
 
 bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batchgenerators; into docs/results/data.md
@@ -63,8 +63,8 @@ bench-planner: $(STAMP) ## predicted against measured memory; the table goes to 
 bench-inference: $(NNUNET) ## memory and time of prediction; the tables go to docs/results/inference.md
 	$(BIN)/python tests/benchmarks/inference.py --write docs/results/inference.md
 
-bench-training: $(STAMP) ## kill a training ten times, and compare its weights with those of one that was not
-	$(BIN)/python tests/benchmarks/kill.py
+bench-training: $(NNUNET) ## kill a training ten times; two hours of training against nnU-Net and MONAI
+	$(BIN)/python tests/benchmarks/training.py --record docs/results/training.json --write docs/results/training.md
 
 bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
 	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md

@@ -9,20 +9,23 @@ time on the same machine, and segments the same 10 held-out ones; all are scored
 - `monai`: MONAI's SwinUNETR in AutoSpine's loop, at AutoSpine's voxel size and recipe.
 
 nnU-Net ignores the orientation of files, so that its copies are stored in one. Each run is a process of its
-own and is kept in the work folder: what is there is not run again. Prints one JSON object last, and with
-`--write FILE` puts the table between that file's `<!-- measured -->` marks.
+own. All of them take two hours, so that finished ones are kept in `--record FILE`, with the kill test of
+`kill.py`: what stands there is not measured again unless `--again` is given. Prints one JSON object last, and
+with `--write FILE` puts the table between that file's `<!-- measured -->` marks.
 """
 
 import argparse
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +34,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import kill
 from network import processor, write
 
 from autospine import pipeline
@@ -44,6 +48,7 @@ DATASET = "Dataset900_Bench"
 CASES, HELD_OUT, PHANTOM_SEED = 20, 10, 77
 MONAI = "monai_swin_unetr"
 CPU = torch.device("cpu")
+KILLS = 10
 PEERS = ("autospine", "nnunet", "nnunet_coarse", "monai")
 
 
@@ -58,6 +63,9 @@ class Run:
     patch: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     parameters: int
+    day: str
+    machine: str
+    versions: dict[str, str]
     peak_gb: float
     dice: float
     by_class: dict[str, float]
@@ -91,6 +99,9 @@ def score(location: DatasetLocation, predictions: Path, **facts: object) -> Run:
     evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return Run(
+        day=str(date.today()),
+        machine=processor(),
+        versions={name: version(name) for name in ("torch", "nnunetv2", "monai")},
         peak_gb=round(peak * 1024 / 1e9, 2),
         dice=round(evaluation.mean_dice, 4),
         by_class={name: round(scores.dice, 4) for name, scores in evaluation.total.by_class.items()},
@@ -265,40 +276,52 @@ def run_one(work: Path, peer: str, seed: int, minutes: float) -> Run:
     return train_autospine(location, seed, minutes, peer)
 
 
+@dataclass
+class Record:
+    """What has been measured, kept in a file."""
+
+    path: Path | None
+    runs: list[Run] = field(default_factory=list)
+    kill: dict[str, Any] | None = None
+
+    def load(self) -> None:
+        """Take over what the file holds."""
+        if self.path is not None and self.path.is_file():
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            self.runs, self.kill = [Run(**run) for run in content["runs"]], content["kill"]
+
+    def save(self) -> None:
+        """Write everything to the file."""
+        if self.path is not None:
+            content = {"kill": self.kill, "runs": [asdict(run) for run in self.runs]}
+            self.path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def has(self, peer: str, seed: int, minutes: float) -> bool:
+        """Whether a run stands there."""
+        return any((run.peer, run.seed, run.minutes) == (peer, seed, minutes) for run in self.runs)
+
+
 def measured(work: Path, peer: str, seed: int, minutes: float) -> Run:
-    """The run, made in a process of its own unless it is there."""
-    path = work / f"{peer}_{seed}_{minutes:g}min.json"
-    if not path.is_file():
-        subprocess.run(
-            [
-                sys.executable,
-                __file__,
-                "--work",
-                str(work),
-                "--minutes",
-                f"{minutes}",
-                "--one",
-                peer,
-                f"{seed}",
-            ],
-            check=True,
-            stdout=sys.stderr,
-        )
+    """A run, made in a process of its own."""
+    path = work / f"{peer}_{seed}.json"
+    chosen = ["--work", str(work), "--minutes", f"{minutes}", "--one", peer, f"{seed}"]
+    subprocess.run([sys.executable, __file__, *chosen], check=True, stdout=sys.stderr)
     return Run(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def table(runs: list[Run]) -> str:
     """The runs as Markdown."""
     rows = [
-        "| | seed | voxel mm | patch | parameters | steps | memory | Dice | CT | MR | "
+        "| | seed | day | voxel mm | patch | parameters | steps | memory | Dice | CT | MR | "
         + " | ".join(runs[0].by_class)
         + " |",
-        "|---|" + "---|" * (9 + len(runs[0].by_class)),
+        "|---|" + "---|" * (10 + len(runs[0].by_class)),
     ]
     for run in runs:
         cells = [
             run.peer,
             run.seed,
+            run.day,
             " × ".join(f"{d:.2f}" for d in run.spacing_mm),
             " × ".join(map(str, run.patch)),
             f"{run.parameters / 1e6:.1f} M",
@@ -309,11 +332,9 @@ def table(runs: list[Run]) -> str:
             *(f"{dice:.3f}" for dice in run.by_class.values()),
         ]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "nnunetv2", "monai"))
     minutes = runs[0].minutes
-    return "\n".join(
-        [f"{date.today()}, {processor()}, 2 threads, {minutes:g} minutes each; {versions}.", "", *rows]
-    )
+    first = f"{minutes:g} minutes each on two threads; memory is the process's peak, Dice that of held-out cases."
+    return "\n".join([first, "", *rows])
 
 
 def figures(runs: list[Run]) -> dict[str, float | None]:
@@ -339,6 +360,8 @@ def main() -> None:
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="AutoSpine's; peers take the first"
     )
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--record", type=Path, help="file of finished runs")
+    parser.add_argument("--again", action="store_true", help="measure everything anew")
     parser.add_argument("--one", nargs=2, metavar=("PEER", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
@@ -347,18 +370,26 @@ def main() -> None:
     if options.one:
         peer, seed = options.one[0], int(options.one[1])
         run = run_one(work, peer, seed, options.minutes)
-        path = work / f"{peer}_{seed}_{options.minutes:g}min.json"
+        path = work / f"{peer}_{seed}.json"
         path.write_text(json.dumps(asdict(run), indent=2), encoding="utf-8")
         return
+    record = Record(path=options.record)
+    if not options.again:
+        record.load()
+    if record.kill is None:
+        with tempfile.TemporaryDirectory() as root:
+            record.kill = kill.measure(Path(root), KILLS, random.Random(0))
+        record.save()
     prepare(work)
-    runs = [
-        measured(work, peer, seed, options.minutes)
-        for peer in options.peers
-        for seed in (options.seeds if peer == "autospine" else options.seeds[:1])
-    ]
+    for peer in options.peers:
+        for seed in options.seeds if peer == "autospine" else options.seeds[:1]:
+            if not record.has(peer, seed, options.minutes):
+                record.runs.append(measured(work, peer, seed, options.minutes))
+                record.save()
+    runs = sorted(record.runs, key=lambda run: (PEERS.index(run.peer), run.seed))
     if options.write:
         write(options.write, table(runs))
-    print(json.dumps(figures(runs)))  # noqa: T201
+    print(json.dumps({**figures(runs), **record.kill}))  # noqa: T201
 
 
 if __name__ == "__main__":
