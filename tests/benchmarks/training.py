@@ -333,7 +333,7 @@ def table(runs: list[Run]) -> str:
         ]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     minutes = runs[0].minutes
-    first = f"{minutes:g} minutes each on two threads; memory is the process's peak, Dice that of held-out cases."
+    first = f"{minutes:g} minutes each on two threads; Dice of held-out cases, memory at the process's peak."
     return "\n".join([first, "", *rows])
 
 
