@@ -19,8 +19,8 @@ from autospine.log import get_logger
 from autospine.report.montage import Panel, write_montage
 from autospine.serialization import write_json
 from autospine.workspace import Workspace
-from trainers.cross_validation import deal_rounds
 from trainers.settings import Settings
+from trainers.side_by_side import deal_rounds
 
 logger = get_logger(__name__)
 

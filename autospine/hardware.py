@@ -98,6 +98,15 @@ def native_half(device: torch.device) -> torch.dtype | None:
     return torch.float16 if volta else None
 
 
+def inference_half(precision: str, device: torch.device) -> torch.dtype | None:
+    """The 16-bit format in which a network trained in `precision` predicts on a device, None for float32.
+
+    What was trained in bfloat16 may overflow in float16; the reverse is safe.
+    """
+    half = None if precision == "float32" else native_half(device)
+    return None if precision == "bfloat16" and half == torch.float16 else half
+
+
 def cores() -> int:
     """Cores that this process may use: those it is bound to, and what its control group allows."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

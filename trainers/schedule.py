@@ -4,6 +4,11 @@ import time
 from dataclasses import dataclass
 from math import cos, pi
 
+from autospine.errors import TrainingError
+
+SPARE = 0.03
+"""Share of the time left that is kept for what cannot be foreseen."""
+
 FINAL = 0.01
 """Share of the peak learning rate at the very end."""
 
@@ -61,3 +66,20 @@ class Clock:
             return 0.0
         share = (time.monotonic() - self._began) / max(self.seconds, 1e-9)
         return self._base + (1 - self._base) * min(share, 1.0)
+
+
+def share_of_time(deadline: float | None, share: float) -> float | None:
+    """This share of the time left until a value of `time.monotonic()`, in seconds.
+
+    Raises:
+        TrainingError: if none is left.
+    """
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TrainingError(
+            "expected time for the folds that are left, found none; "
+            "run the same command again: complete folds are kept"
+        )
+    return left * (1 - SPARE) * share

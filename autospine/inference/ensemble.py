@@ -15,7 +15,11 @@ CACHED_ROWS = 8
 
 
 def mean_probabilities(
-    tile: Float[Tensor, "1 C S P L"], networks: Sequence[Network], *, regions: bool, bfloat16: bool = False
+    tile: Float[Tensor, "1 C S P L"],
+    networks: Sequence[Network],
+    *,
+    regions: bool,
+    half: torch.dtype | None = None,
 ) -> Float[Tensor, "K S P L"]:
     """The mean over networks of a tile's class probabilities, float32.
 
@@ -23,14 +27,14 @@ def mean_probabilities(
         tile: normalised, on the networks' device.
         networks: each maps the tile to logits (1, K, S, P, L).
         regions: sigmoid channels instead of one softmax.
-        bfloat16: compute with bfloat16 where PyTorch finds it safe.
+        half: 16-bit format to compute in where PyTorch finds it safe; None for float32 alone.
 
     Raises:
         ModelError: if there is no network, or one gives scores that are not finite.
     """
     total: Tensor | None = None
     for network in networks:
-        with torch.no_grad(), torch.autocast(tile.device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.no_grad(), torch.autocast(tile.device.type, half, enabled=half is not None):
             logits = network(tile)[0]
         if total is None:
             total = torch.zeros(logits.shape, device=logits.device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autospine.errors import ModelError
 from autospine.geometry import Box
-from autospine.hardware import bfloat16_pays
+from autospine.hardware import inference_half
 from autospine.images import Volume
 from autospine.inference.ensemble import mean_probabilities
 from autospine.inference.native import NativeGrid, NativePiece
@@ -234,9 +234,8 @@ class Predictor:
         return tile_scores
 
     def _probabilities(self, tile: Tensor, networks: Sequence[nn.Module]) -> Tensor:
-        planned = self.configuration.training.precision == "bfloat16"
-        bfloat16 = planned and bfloat16_pays(self.device)
-        return mean_probabilities(tile, networks, regions=self.plan.labels.regions, bfloat16=bfloat16)
+        half = inference_half(self.configuration.training.precision, self.device)
+        return mean_probabilities(tile, networks, regions=self.plan.labels.regions, half=half)
 
     def _slab(self, layout: Layout, wide: bool) -> Slab:
         labels = self.plan.labels

@@ -17,10 +17,11 @@ from autospine.plan import Configuration
 from autospine.preprocessing import ArrayFormat, StoredCase, preprocess_dataset
 from autospine.workspace import DatasetLocation
 from trainers import distributed
-from trainers.cross_validation import Task, train_folds
+from trainers.cross_validation import train_folds
 from trainers.fold import CACHE_BYTES
 from trainers.pretrained import load_start
 from trainers.settings import Settings
+from trainers.task import Task
 
 
 def preprocess(

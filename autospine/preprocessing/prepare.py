@@ -10,7 +10,6 @@ from jaxtyping import Int16, UInt8
 
 from autospine.geometry import Box
 from autospine.images import Volume
-from autospine.labels import LabelSpace
 from autospine.plan import Normalisation
 from autospine.preprocessing.crop import content_box, mask_box, union
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
@@ -183,13 +182,9 @@ def begin_preparation(
     )
 
 
-def prepare_labels(labels: LabelArray, space: LabelSpace, prepared: Prepared) -> UInt8[np.ndarray, "s p l"]:
-    """Labels as on disk -> stored indices on a prepared image's grid, uint8.
-
-    Raises:
-        DatasetError: if an integer is not known to the label space.
-    """
-    return resample_labels(space.encode(labels[prepared.crop.slices]), prepared.shape)
+def prepare_labels(indices: LabelArray, prepared: Prepared) -> UInt8[np.ndarray, "s p l"]:
+    """Stored indices, uint8 on a volume's grid before its crop -> the same on the prepared image's grid."""
+    return resample_labels(indices[prepared.crop.slices], prepared.shape)
 
 
 def _encoding(modality: Modality, transform: IntensityTransform) -> Encoding:

@@ -117,18 +117,21 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
     if case.labels is None:
         raise DatasetError(f"expected a label file for training case {case.name}, found none")
     key, content = case_key(case, settings), content_key(case, settings)
-    volume = read_volume(case.images)
     labelled = read_labels(case.labels)
-    if different := difference(labelled.grid, volume.grid):
+    source, label_grid = settings.labels.encode(labelled.array[0]), labelled.grid
+    del labelled  # at most one source is held in full, and that for as short as may be
+    volume = read_volume(case.images)
+    if different := difference(label_grid, volume.grid):
         raise DatasetError(
             f"expected labels on the image's grid in {case.labels}, found {different}; run `autospine verify`"
         )
-    labels = labelled.array[0]
     modality = case_modality(case, volume)
     prepared = prepare_image(
-        volume, modality, settings.spacing_mm, settings.normalisation[modality], labels=labels
+        volume, modality, settings.spacing_mm, settings.normalisation[modality], labels=source
     )
-    indices = prepare_labels(labels, settings.labels, prepared)
+    spacing, repairs = volume.grid.spacing_mm, volume.notes
+    del volume
+    indices = prepare_labels(source, prepared)
     record = CaseRecord(
         format_version=FORMAT_VERSION,
         name=case.name,
@@ -136,7 +139,7 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
         subject=case.subject,
         site=case.site,
         source_shape=prepared.source_shape,
-        source_spacing_mm=volume.grid.spacing_mm,
+        source_spacing_mm=spacing,
         crop=prepared.crop,
         shape=prepared.shape,
         channels=len(prepared.image),
@@ -144,7 +147,7 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
         encoding=prepared.encoding,
         transform=prepared.transform,
         label_voxels=count_labels(indices),
-        repairs=volume.notes,
+        repairs=repairs,
         key=key,
         content=content,
         arrays=settings.arrays,

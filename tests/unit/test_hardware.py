@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autospine import hardware
 from autospine.errors import AutospineError, PlanError
 from autospine.hardware import (
     bfloat16_pays,
@@ -86,3 +87,14 @@ def test_work_is_dealt_out_to_every_gpu_unless_one_is_named(monkeypatch):
     assert devices_like(torch.device("cuda"), "auto") == tuple(cuda)
     assert devices_like(cuda[1], "cuda:1") == (cuda[1],)
     assert devices_like(CPU, "auto") == (CPU,)
+
+
+def test_a_network_predicts_in_the_format_that_is_safe_for_it(monkeypatch):
+    cpu = torch.device("cpu")
+    for half, expected in (
+        (torch.bfloat16, {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.bfloat16}),
+        (torch.float16, {"float32": None, "bfloat16": None, "float16": torch.float16}),
+        (None, {"float32": None, "bfloat16": None, "float16": None}),
+    ):
+        monkeypatch.setattr(hardware, "native_half", lambda _, half=half: half)
+        assert {name: hardware.inference_half(name, cpu) for name in expected} == expected

@@ -57,7 +57,7 @@ def test_labels_become_indices(volume):
     labels[20:24] = 9
     space = parse_labels({"background": 0, "b": 300, "a": 7, "ignore": 9})
     prepared = prepare_image(volume, "CT", (2.0, 1.5, 2.0), CT, labels=labels)
-    indices = prepare_labels(labels, space, prepared)
+    indices = prepare_labels(space.encode(labels), prepared)
     assert indices.shape == prepared.shape
     assert set(np.unique(indices)) == {0, 1, 2, IGNORE_INDEX}
     assert indices[4, 10, 5] == 2

@@ -18,10 +18,12 @@ from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
 from autospine.validation import CROSS_VALIDATION, VALIDATION, HeldOut, read_cross_validation, score_held_out
-from trainers.cross_validation import Task, deal_rounds, train_folds
+from trainers.cross_validation import train_folds
 from trainers.fold import FoldTrainer
 from trainers.lock import locked
 from trainers.settings import Settings
+from trainers.side_by_side import deal_rounds
+from trainers.task import Task
 
 NAMES = ("a", "b", "c")
 FOLDS = tuple(

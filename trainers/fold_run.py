@@ -1,0 +1,89 @@
+"""One fold, from its cases to its validation."""
+
+import time
+from contextlib import nullcontext
+
+from torch import nn
+
+from autospine.dataset import case_modality
+from autospine.files import remove_leftovers
+from autospine.folds import Fold
+from autospine.images import read_volume, write_labels
+from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
+from autospine.log import track
+from autospine.validation import VALIDATION
+from trainers import distributed
+from trainers.fold import FoldTrainer
+from trainers.lock import locked
+from trainers.randomness import deterministic
+from trainers.settings import Settings
+from trainers.task import Task
+
+SECONDS_PER_CASE = 1.0
+"""Reading, resampling and writing a validation case of ordinary size."""
+
+
+def train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
+    """Train a fold, unless it is trained already, and predict its held-out cases.
+
+    Args:
+        task: what is trained.
+        fold: which part of it.
+        settings: the user's choices.
+        seconds: for all of it; None for as long as the planned epochs take.
+    """
+    folder = task.fold_folder(fold)
+    lock = locked(folder) if distributed.leads() else nullcontext()
+    with lock, deterministic(settings.deterministic):
+        if distributed.leads():
+            remove_leftovers(folder)
+            remove_leftovers(folder / VALIDATION)
+        distributed.meet()
+        network = _trained(task, fold, settings, seconds)
+        _validate(task, fold, _predictor(task, network, settings))
+        distributed.meet()
+
+
+def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> nn.Module:
+    """The fold's network, from its folder or by training."""
+    folder = task.fold_folder(fold)
+    if (folder / WEIGHTS).is_file() and settings.extend is None:
+        return next(iter(open_model(task.folder).networks([fold.name]))).to(settings.device)
+    began = time.monotonic()
+    trainer = FoldTrainer(
+        plan=task.plan,
+        configuration=task.configuration,
+        cases=[task.stored[name] for name in fold.training],
+        folder=folder,
+        name=fold.name,
+        settings=settings,
+    )
+    if seconds is not None:
+        needed = _validation_seconds(task, fold, _predictor(task, trainer.learner.network, settings))
+        left = seconds - (time.monotonic() - began)
+        seconds = max(left - needed, 0.5 * left)
+    return trainer.run(seconds)
+
+
+def _validate(task: Task, fold: Fold, predictor: Predictor) -> None:
+    """Predict the held-out cases on their own grids; processes that train together share them."""
+    held_out = [case for case in task.dataset.cases if case.name in fold.validation]
+    cases = held_out[distributed.rank() :: distributed.size()]
+    for case in track(cases, f"fold {fold.name}, validation"):
+        volume = read_volume(case.images)
+        labels = predictor.predict(volume, case_modality(case, volume), case.name)
+        write_labels(task.prediction(fold, case.name), labels, volume.stored)
+
+
+def _validation_seconds(task: Task, fold: Fold, predictor: Predictor) -> float:
+    """How long validation will take, from the time of one tile."""
+    patch = task.configuration.patch_size
+    tiles = sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation)
+    seconds = predictor.seconds_per_tile * tiles + SECONDS_PER_CASE * len(fold.validation)
+    return seconds / distributed.size()
+
+
+def _predictor(task: Task, network: nn.Module, settings: Settings) -> Predictor:
+    return Predictor(
+        plan=task.plan, configuration=task.configuration, networks=[network], device=settings.device
+    )

@@ -1,0 +1,179 @@
+"""Several folds at once, each in a process of its own, watched through their records."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
+from typing import Any, TypeVar
+
+import torch
+
+from autospine.errors import TrainingError
+from autospine.folds import Fold
+from autospine.hardware import cores
+from autospine.log import get_logger, progress, silence
+from autospine.network import reuse_freed_memory
+from trainers.fold_run import train_and_validate
+from trainers.record import read_rows, summary
+from trainers.schedule import share_of_time
+from trainers.settings import Settings
+from trainers.task import Task
+
+logger = get_logger(__name__)
+
+T = TypeVar("T")
+
+WATCH_SECONDS = 1.0
+"""Time between two looks at the folds' records."""
+
+
+def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:
+    """Train several folds at once, each in a process of its own.
+
+    Small patches keep one core busy but not several, and a core that another program takes away holds
+    up one fold, not all threads of one. No core is idle in the last round: five folds on two cores are a
+    round of three and a round of two, and a round's time is in proportion to its folds.
+
+    Where there are several GPUs each process keeps one of them, so that the next fold goes to the one that is
+    free first, and every round takes as long.
+    """
+    places = settings.devices or (settings.device,)
+    rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
+    context = multiprocessing.get_context("spawn")
+    free = context.SimpleQueue()
+    for index in range(len(rounds[0])):
+        free.put(str(places[index % len(places)]))
+    pool = ProcessPoolExecutor(
+        len(rounds[0]), mp_context=context, initializer=_set_up_worker, initargs=(free,)
+    )
+    try:
+        futures = {
+            pool.submit(
+                _train_in_worker,
+                task,
+                fold,
+                settings,
+                deadline,
+                share=_round_share(rounds[index:], alike=len(places) > 1),
+                threads=max(1, cores() // len(together)),
+            ): fold
+            for index, together in enumerate(rounds)
+            for fold in together
+        }
+        _watch(task, futures, extending=settings.extend is not None)
+        pool.shutdown(wait=True)
+    except BrokenProcessPool:
+        raise TrainingError(
+            "expected every fold's process to finish, found one killed, probably for want of memory; "
+            "run the same command again with fewer folds at once (--parallel 1): it goes on where it was"
+        ) from None
+    except BaseException:
+        _end(pool)
+        raise
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers after a fault or an interrupt; each finishes its step and writes a checkpoint first."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+    try:
+        pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:  # the user will not wait
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+
+
+def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
+    """Folds in rounds of nearly equal size that keep all cores busy, `most` at a time, large rounds first."""
+    n = len(folds)
+    rounds = max(n // cores, -(-n // most), 1)
+    sizes = [n // rounds + (index < n % rounds) for index in range(rounds)]
+    starts = [sum(sizes[:index]) for index in range(rounds)]
+    return [folds[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+
+
+def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
+    """The first round's share of the time left; rounds take alike long, or in proportion to their folds."""
+    return 1 / len(rounds) if alike else len(rounds[0]) / sum(len(folds) for folds in rounds)
+
+
+_place: list[torch.device] = []
+"""Of a worker process: the device that it keeps."""
+
+
+def _set_up_worker(free: "SimpleQueue[str]") -> None:
+    _place.append(torch.device(free.get()))
+    # Ctrl-C reaches the whole process group; the parent ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    silence()
+    # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
+    get_logger("trainers.record").setLevel(logging.ERROR)
+    reuse_freed_memory()
+
+
+def _train_in_worker(
+    task: Task, fold: Fold, settings: Settings, deadline: float | None, *, share: float, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if _place[0].type == "cuda":
+            torch.cuda.set_device(_place[0])
+        train_and_validate(task, fold, replace(settings, device=_place[0]), share_of_time(deadline, share))
+    except KeyboardInterrupt:
+        # The pool would hand this process the next fold.
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
+    """Show the folds' progress and warnings until all are done or one fails; their records tell both.
+
+    Of folds that are extended, what the records say already is that of the finished training.
+    """
+    shown, folds = 0, list(futures.values())
+    before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
+    finished = {name: len(rows) if extending else 0 for name, rows in before.items()}
+    said = {name: _warnings(rows) for name, rows in before.items()}
+    with progress(f"{len(futures)} folds, training %", 100) as meter:
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
+            rows = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
+            for fold in folds:
+                for text in _warnings(rows[fold.name]) - said[fold.name]:
+                    logger.warning("fold %s: %s", fold.name, text)
+                said[fold.name] |= _warnings(rows[fold.name])
+            for future in done:
+                future.result()
+            newest = {f: rows[f.name][-1] for f in folds if len(rows[f.name]) > finished[f.name]}
+            meter.update(
+                "\n".join(
+                    _status(task, fold, row)
+                    for fold, row in newest.items()
+                    if row["progress"] < 1 or not task.complete(fold)
+                )
+            )
+            percent = int(sum(100 * row["progress"] for row in newest.values()) / len(folds))
+            meter.advance(percent - shown)
+            shown = percent
+
+
+def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Every warning of a fold's record."""
+    return {text for row in rows for text in row.get("warnings", {}).values()}
+
+
+def _status(task: Task, fold: Fold, row: dict[str, Any]) -> str:
+    """What a fold is doing, in a line."""
+    if row["progress"] < 1:
+        return f"fold {fold.name}: {'  '.join(summary(row))}"
+    written = sum(task.prediction(fold, name).is_file() for name in fold.validation)
+    return f"fold {fold.name}: validation {written}/{len(fold.validation)}"
