@@ -12,10 +12,14 @@ TEMPORARY = ".tmp"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` (same endings) that takes its place when the block succeeds.
 
     The file's folder is made. On an error the temporary file is removed and `path` is as it was.
+
+    Args:
+        path: the file to write.
+        durable: wait until the disk has it, so that not even a power cut leaves it empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -27,7 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         # Here, because what was written may have taken the temporary file's place.
         temporary.chmod(0o666 & ~_umask())
+        if durable:
+            _flush(temporary)
         temporary.replace(path)
+        if durable and os.name == "posix":
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -42,6 +50,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @cache

@@ -18,6 +18,10 @@ ARRIVING = "checkpoint_arriving.safetensors"
 """A complete checkpoint that has not taken the newest one's place yet."""
 
 
+DAMAGED = ".damaged"
+"""Ending of checkpoints that could not be read."""
+
+
 class Checkpoints:
     """At every moment at least one complete checkpoint lies in the folder, once there was one."""
 
@@ -40,7 +44,7 @@ class Checkpoints:
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any], Path] | None:
         """The newest sound checkpoint with its facts and path; None if there is none at all.
 
-        Damaged ones are removed as soon as an earlier one has proved sound.
+        Damaged ones are renamed as soon as an earlier one has proved sound.
 
         Raises:
             FormatError: if there are checkpoints and all are damaged.
@@ -56,7 +60,7 @@ class Checkpoints:
                 continue
             for other in damaged:
                 logger.warning("%s is damaged; going on from the checkpoint before it", other)
-                other.unlink()
+                other.replace(other.with_name(f"{other.name}{DAMAGED}"))
             return tensors, facts, path
         if damaged:
             names = ", ".join(path.name for path in damaged)
@@ -70,3 +74,4 @@ class Checkpoints:
         """Remove all checkpoints, once training is complete."""
         for path in (self._arriving, self._newest, self._previous):
             path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}{DAMAGED}").unlink(missing_ok=True)

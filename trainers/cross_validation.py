@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autospine.checkpoint import load_facts
-from autospine.errors import TrainingError
+from autospine.errors import FormatError, TrainingError
 from autospine.evaluation import Evaluation
 from autospine.files import write_text
 from autospine.folds import Fold
@@ -13,7 +13,7 @@ from autospine.log import get_logger
 from autospine.serialization import write_json
 from autospine.validation import VALIDATION, HeldOut, score_held_out
 from trainers import distributed
-from trainers.fold import identity, other_start
+from trainers.fold import damaged, identity, other_start
 from trainers.fold_run import train_and_validate
 from trainers.pretrained import load_start
 from trainers.schedule import share_of_time
@@ -45,7 +45,7 @@ def train_folds(
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     if distributed.leads():
-        _claim(task, every, _start(task, settings))
+        _claim(task, every, _start(task, folds, settings))
     distributed.meet()
     extended = [] if settings.extend is None else _to_extend(task, folds)
     todo = [fold for fold in folds if fold not in extended and not task.complete(fold)]
@@ -92,15 +92,25 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
         HeldOut(fold=fold.name, cases=fold.validation, folder=task.fold_folder(fold) / VALIDATION)
         for fold in done
     ]
-    return score_held_out(task.folder, held_out, task.dataset, task.plan.labels)
+    known = tuple(
+        replace(case, modality=task.stored[case.name].record.modality) if case.name in task.stored else case
+        for case in task.dataset.cases
+    )
+    return score_held_out(task.folder, held_out, replace(task.dataset, cases=known), task.plan.labels)
 
 
-def _start(task: Task, settings: Settings) -> str | None:
+def _start(task: Task, folds: Sequence[Fold], settings: Settings) -> str | None:
     """Digest of the weights that folds begin from, None for random ones."""
     if settings.pretrained is None:
         return None
     start = load_start(settings.pretrained, task.plan, task.configuration)
     logger.info(start.report)
+    if start.dataset == task.plan.dataset and any(fold.validation for fold in folds):
+        logger.warning(
+            "the model of --pretrained was trained on %s as well: held-out cases may be among those that it "
+            "has seen, and then their scores say too much; a model of other cases is a fair start",
+            start.dataset,
+        )
     return start.digest
 
 
@@ -112,10 +122,17 @@ def _claim(task: Task, folds: Sequence[Fold], start: str | None) -> None:
     of anything; `start` is the digest of those to begin from.
     """
     plan = identity(task.plan, task.configuration, ())
-    wanted = {f"fold_{fold.name}": identity(task.plan, task.configuration, fold.training) for fold in folds}
+    wanted = {
+        task.fold_folder(fold).name: identity(task.plan, task.configuration, task.cases(fold))
+        for fold in folds
+    }
     others, begun = [], []
     for weights in sorted(task.folder.glob(f"fold_*/{WEIGHTS}")):
-        facts, name = load_facts(weights), weights.parent.name
+        name = weights.parent.name
+        try:
+            facts = load_facts(weights)
+        except FormatError:
+            raise TrainingError(damaged(weights)) from None
         if facts.get("plan") != plan or facts.get("identity") != wanted.get(name, facts.get("identity")):
             others.append(name)
         elif facts.get("weights") != start:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
@@ -40,14 +40,16 @@ PATIENCE = 20
 """Steps in a row that may have a non-finite loss or gradient."""
 
 
-def identity(plan: Plan, configuration: Configuration, cases: Sequence[str]) -> str:
-    """Digest of the plan and the training cases, all that a fold's weights depend on but chance."""
+def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
+    """Digest of plan, recipe and training cases: all that a fold's weights depend on but chance and time."""
+    recipe = replace(configuration.training, epochs=1, iterations_per_epoch=1)
     parts = (
         to_json(configuration.network),
         to_json((configuration.spacing_mm, configuration.patch_size, plan.channels)),
         to_json(plan.labels),
         to_json(plan.normalisation),
-        to_json(tuple(sorted(cases))),
+        to_json((recipe, configuration.augmentation)),
+        to_json(tuple(sorted((case.name, case.record.content) for case in cases))),
     )
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
@@ -58,6 +60,14 @@ def other_start(folder: Path, folds: Sequence[str]) -> str:
         f"expected folds that began from the present --pretrained in {folder}, found {', '.join(folds)} "
         "begun from others; give the same as then (none if there were none), or move that folder away to "
         "train anew"
+    )
+
+
+def damaged(weights: Path) -> str:
+    """What to say where a fold's finished weights cannot be read."""
+    return (
+        f"expected the weights of a finished fold in {weights}, found them damaged; move {weights.parent} "
+        "away and run the same command again to train this fold anew"
     )
 
 
@@ -93,9 +103,10 @@ class FoldTrainer:
         settings: Settings,
     ) -> None:
         self._configuration = settings.applied(configuration)
-        self._identity = identity(plan, configuration, [case.name for case in cases])
+        self._identity = identity(plan, configuration, cases)
         self._plan_identity = identity(plan, configuration, ())
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
+        self._ending = plan.file_ending
         start = None if settings.pretrained is None else load_start(settings.pretrained, plan, configuration)
         self._weights = None if start is None else start.digest
         self.learner = Learner(
@@ -159,7 +170,7 @@ class FoldTrainer:
                 "epochs": len(self._record.rows),
                 "extensions": self._extensions,
             }
-            for outdated in (self._folder / VALIDATION).glob("*"):
+            for outdated in (self._folder / VALIDATION).glob(f"*{self._ending}"):
                 outdated.unlink()
             save_weights(self._folder, network, facts)
             self._checkpoints.remove()
@@ -273,6 +284,7 @@ class FoldTrainer:
             "epochs": len(self._record.rows),
             "extensions": self._extensions,
             "deep_supervision": self._settings.deep_supervision,
+            "seed": self._settings.seed,
             "begun": [step.plain() for step in self._steps],
             "seen": self._record.seen(),
         }
@@ -307,6 +319,12 @@ class FoldTrainer:
                 f"expected --deep-supervision as when fold {self._name} began, found it "
                 f"{'added' if self._settings.deep_supervision else 'left out'}; give the command as it was "
                 f"then, or move {self._folder} away to train anew"
+            )
+        if facts.get("seed", self._settings.seed) != self._settings.seed:
+            raise TrainingError(
+                f"expected --seed {facts['seed']}, with which fold {self._name} began, found "
+                f"{self._settings.seed}; give the command as it was then, or move {self._folder} away to "
+                "train anew"
             )
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])

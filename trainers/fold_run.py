@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from torch import nn
 
 from autospine.dataset import case_modality
+from autospine.errors import FormatError, TrainingError
 from autospine.files import remove_leftovers
 from autospine.folds import Fold
 from autospine.images import read_volume, write_labels
@@ -13,7 +14,7 @@ from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
 from autospine.log import track
 from autospine.validation import VALIDATION
 from trainers import distributed
-from trainers.fold import FoldTrainer
+from trainers.fold import FoldTrainer, damaged
 from trainers.lock import locked
 from trainers.randomness import deterministic
 from trainers.settings import Settings
@@ -48,12 +49,15 @@ def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) 
     """The fold's network, from its folder or by training."""
     folder = task.fold_folder(fold)
     if (folder / WEIGHTS).is_file() and settings.extend is None:
-        return next(iter(open_model(task.folder).networks([fold.name]))).to(settings.device)
+        try:
+            return open_model(task.folder).networks([fold.name])[0].to(settings.device)
+        except FormatError:
+            raise TrainingError(damaged(folder / WEIGHTS)) from None
     began = time.monotonic()
     trainer = FoldTrainer(
         plan=task.plan,
         configuration=task.configuration,
-        cases=[task.stored[name] for name in fold.training],
+        cases=task.cases(fold),
         folder=folder,
         name=fold.name,
         settings=settings,
@@ -68,7 +72,12 @@ def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) 
 def _validate(task: Task, fold: Fold, predictor: Predictor) -> None:
     """Predict the held-out cases on their own grids; processes that train together share them."""
     held_out = [case for case in task.dataset.cases if case.name in fold.validation]
-    cases = held_out[distributed.rank() :: distributed.size()]
+    # Predictions that are there are of these weights: finished training removes those of others.
+    cases = [
+        case
+        for case in held_out[distributed.rank() :: distributed.size()]
+        if not task.prediction(fold, case.name).is_file()
+    ]
     for case in track(cases, f"fold {fold.name}, validation"):
         volume = read_volume(case.images)
         labels = predictor.predict(volume, case_modality(case, volume), case.name)

@@ -33,6 +33,9 @@ class Start:
     digest: str
     """Two starts with the same one are the same."""
 
+    dataset: str | None
+    """That the model was trained on; None for imported weights."""
+
     report: str
     """What is taken and what is drawn anew, in a sentence."""
 
@@ -57,14 +60,14 @@ def load_start(path: Path, plan: Plan, configuration: Configuration) -> Start:
     imported = load_imported(path)
     imported.check(plan, configuration)
     report = f"{len(imported.tensors)} tensors are taken from {path}"
-    return Start(tensors=imported.tensors, digest=imported.digest, report=report)
+    return Start(tensors=imported.tensors, digest=imported.digest, dataset=None, report=report)
 
 
 def _of_model(path: Path, plan: Plan, configuration: Configuration) -> Start:
     wanted = build_network(plan, configuration).state_dict()
     with _fold(path) as (model, fold):
         theirs, _ = load_tensors(model.weights([fold])[0])
-        same_labels = model.plan.labels == plan.labels
+        same_labels, dataset = model.plan.labels == plan.labels, model.plan.dataset
     taken = {
         name: theirs[name]
         for name, tensor in wanted.items()
@@ -85,6 +88,7 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> Start:
     return Start(
         tensors=taken,
         digest=digest(taken),
+        dataset=dataset,
         report=f"{report}; drawn anew: {', '.join(left)}" if left else report,
     )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from autospine.errors import WorkspaceError
+from autospine.files import write_text
 from autospine.log import get_logger
 from autospine.network import AdaptiveSwinUNETR
 from autospine.plan import Configuration
@@ -56,8 +58,9 @@ class Record:
         self._monitors = Monitors(classes, configuration, said=known_warnings(self.rows), state=seen)
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        (folder / METRICS).write_text(text, encoding="utf-8")
+        path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
     def add(
         self, steps: Sequence[Step], network: nn.Module, *, progress: float, **facts: float
@@ -69,6 +72,9 @@ class Record:
             network: for the mechanisms' state.
             progress: of the training, in [0, 1].
             facts: further columns, such as the learning rate.
+
+        Raises:
+            WorkspaceError: if the row cannot be written.
         """
         taken = [step for step in steps if step.finite]
         dice = [round(sum(v) / len(v), 5) for v in zip(*(step.dice for step in taken), strict=True)]
@@ -88,8 +94,14 @@ class Record:
         row["warnings"] |= self._trackers.failures()
         self._warn(row["warnings"])
         self.rows.append(row)
-        with (self._folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with (self._folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise WorkspaceError(
+                f"expected to write {self._folder / METRICS}, found {error}; free disk space and run the "
+                "same command again: the fold goes on from its last checkpoint"
+            ) from None
         logger.debug("%s: %s", self._title, "  ".join(summary(row)))
         if time.monotonic() - self._drawn >= CURVES_SECONDS:
             self.draw()
@@ -100,15 +112,19 @@ class Record:
         return self._monitors.state()
 
     def draw(self) -> None:
-        """Draw the curves."""
+        """Draw the curves; a disk that has no room for them is no reason to stop."""
         self._drawn = time.monotonic()
-        write_curves(self._folder / CURVES, self.rows, title=self._title, limits=LIMITS)
+        try:
+            write_curves(self._folder / CURVES, self.rows, title=self._title, limits=LIMITS)
+        except OSError as error:
+            logger.warning("%s: the curves cannot be drawn: %s", self._title, error)
 
     def close(self) -> None:
         """Draw the curves for the last time and end the trackers' runs."""
         if self.rows:
             self.draw()
-            self._trackers.log_image("curves", self._folder / CURVES, len(self.rows))
+            if (self._folder / CURVES).is_file():
+                self._trackers.log_image("curves", self._folder / CURVES, len(self.rows))
         self._trackers.close()
         self._warn(self._trackers.failures())
 

@@ -9,6 +9,9 @@ from autospine.errors import TrainingError
 SPARE = 0.03
 """Share of the time left that is kept for what cannot be foreseen."""
 
+TOLERANCE = 1e-9
+"""Difference of two shares of a schedule that are the same but for rounding."""
+
 FINAL = 0.01
 """Share of the peak learning rate at the very end."""
 
@@ -31,7 +34,8 @@ def learning_rate(progress: float, peak: float, warmup: float) -> float:
 class Clock:
     """Training progress by steps, or by time where time runs out first.
 
-    Resuming goes on from the progress that was reached, whatever time is given now.
+    Resuming goes on from the progress that was reached, whatever time or number of steps is given now: what
+    is left of the schedule spreads over what is left of either.
     """
 
     total_steps: int
@@ -44,22 +48,32 @@ class Clock:
 
     _began: float = 0.0
     _base: float = 0.0
+    _base_step: int = 0
+    """Where the steps of this schedule are counted from; 0 if it was one of steps from the beginning."""
 
     def start(self) -> None:
         """Begin, or go on, now; fewer steps than were taken already are the end."""
         if self.step >= self.total_steps:
             self.progress = 1.0
         self._began, self._base = time.monotonic(), self.progress
+        as_planned = abs(self.progress - self.step / self.total_steps) < TOLERANCE
+        self._base_step = 0 if as_planned else self.step
 
     def tick(self) -> None:
         """Count one step."""
         self.step += 1
-        self.progress = max(self.progress, self.step / self.total_steps, self._by_time())
+        self.progress = max(self.progress, self._by_steps(), self._by_time())
 
     @property
     def done(self) -> bool:
         """Whether the end is reached."""
         return self.progress >= 1.0
+
+    def _by_steps(self) -> float:
+        if self._base_step == 0:
+            return self.step / self.total_steps
+        share = (self.step - self._base_step) / (self.total_steps - self._base_step)
+        return self._base + (1 - self._base) * share
 
     def _by_time(self) -> float:
         if self.seconds is None:

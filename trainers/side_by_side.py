@@ -4,11 +4,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +31,10 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 WATCH_SECONDS = 1.0
-"""Time between two looks at the folds' records."""
+"""Time between two looks at the folds' records, and of a worker at its parent."""
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a process that SIGTERM has ended."""
 
 
 def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:
@@ -45,11 +50,11 @@ def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, de
     places = settings.devices or (settings.device,)
     rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
     context = multiprocessing.get_context("spawn")
-    free = context.SimpleQueue()
+    free, stop = context.SimpleQueue(), context.Event()
     for index in range(len(rounds[0])):
         free.put(str(places[index % len(places)]))
     pool = ProcessPoolExecutor(
-        len(rounds[0]), mp_context=context, initializer=_set_up_worker, initargs=(free,)
+        len(rounds[0]), mp_context=context, initializer=_set_up_worker, initargs=(free, stop)
     )
     try:
         futures = {
@@ -73,14 +78,13 @@ def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, de
             "run the same command again with fewer folds at once (--parallel 1): it goes on where it was"
         ) from None
     except BaseException:
-        _end(pool)
+        _end(pool, stop)
         raise
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def _end(pool: ProcessPoolExecutor, stop: Event) -> None:
     """End the workers after a fault or an interrupt; each finishes its step and writes a checkpoint first."""
-    for process in multiprocessing.active_children():
-        process.terminate()
+    stop.set()
     try:
         pool.shutdown(wait=True, cancel_futures=True)
     except KeyboardInterrupt:  # the user will not wait
@@ -103,33 +107,70 @@ def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
     return 1 / len(rounds) if alike else len(rounds[0]) / sum(len(folds) for folds in rounds)
 
 
-_place: list[torch.device] = []
-"""Of a worker process: the device that it keeps."""
+@dataclass(slots=True)
+class _Worker:
+    """What a worker process knows of itself."""
+
+    place: torch.device
+    """The device that it keeps."""
+
+    training: bool = False
+    stopped: bool = False
+    """Whether it takes no more folds."""
 
 
-def _set_up_worker(free: "SimpleQueue[str]") -> None:
-    _place.append(torch.device(free.get()))
+_worker: list[_Worker] = []
+"""Of a worker process: itself."""
+
+
+def _set_up_worker(free: "SimpleQueue[str]", stop: Event) -> None:
+    _worker.append(_Worker(place=torch.device(free.get())))
     # Ctrl-C reaches the whole process group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
     # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
     get_logger("trainers.record").setLevel(logging.ERROR)
     reuse_freed_memory()
+    threading.Thread(target=_follow, args=(_worker[0], stop), daemon=True).start()
+
+
+def _follow(worker: _Worker, stop: Event) -> None:
+    """Stop with the parent: when it says so, and when it is gone, killed perhaps."""
+    while not stop.wait(WATCH_SECONDS) and _parent_lives():
+        pass
+    worker.stopped = True
+    if worker.training:
+        # As from outside: the step is finished and a checkpoint written.
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif not _parent_lives():
+        os._exit(TERMINATED)
+
+
+def _parent_lives() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.is_alive()
 
 
 def _train_in_worker(
     task: Task, fold: Fold, settings: Settings, deadline: float | None, *, share: float, threads: int
 ) -> None:
+    worker = _worker[0]
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    worker.training = True
     try:
-        if _place[0].type == "cuda":
-            torch.cuda.set_device(_place[0])
-        train_and_validate(task, fold, replace(settings, device=_place[0]), share_of_time(deadline, share))
+        if worker.stopped:
+            raise KeyboardInterrupt
+        if worker.place.type == "cuda":
+            torch.cuda.set_device(worker.place)
+        train_and_validate(task, fold, replace(settings, device=worker.place), share_of_time(deadline, share))
     except KeyboardInterrupt:
-        # The pool would hand this process the next fold.
-        os._exit(128 + signal.SIGTERM)
+        worker.stopped = True  # the pool may hand this process another fold
+        if not _parent_lives():
+            os._exit(TERMINATED)
+        raise
     finally:
+        worker.training = False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

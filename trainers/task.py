@@ -32,6 +32,10 @@ class Task:
         """Where a fold's weights, record and predictions go."""
         return self.folder / f"fold_{fold.name}"
 
+    def cases(self, fold: Fold) -> list[StoredCase]:
+        """The cases that train a fold."""
+        return [self.stored[name] for name in fold.training]
+
     def prediction(self, fold: Fold, case: str) -> Path:
         """The label map of a held-out case."""
         return self.fold_folder(fold) / VALIDATION / f"{case}{self.plan.file_ending}"

@@ -80,6 +80,10 @@ def coarsen(image: ImageArray, rng: np.random.Generator) -> ImageArray:
     return resample(resample(image, coarse, (0, 0, 0)), (s, p, left), (1, 1, 1))
 
 
+LEFT = 2
+"""The axis that runs from right to left."""
+
+
 class Mirror:
     """Flips patches along the allowed axes, each with probability one half.
 
@@ -87,14 +91,14 @@ class Mirror:
         strength: its `mirror_axes` and `mirror_pairs`.
 
     Raises:
-        PlanError: if the plan asks for a flip from head to foot.
+        PlanError: if the plan asks for another flip than that of left and right.
     """
 
     def __init__(self, strength: Augmentation) -> None:
-        if 0 in strength.mirror_axes:
+        if set(strength.mirror_axes) - {LEFT}:
             raise PlanError(
-                "expected mirror axes without 0, found a flip from head to foot, which makes an anatomy that "
-                "does not exist; remove 0 from mirror_axes in the plan"
+                f"expected no mirror axis but {LEFT} (left and right), found {strength.mirror_axes}: other "
+                "flips make an anatomy that does not exist; mend mirror_axes in the plan"
             )
         self._axes = strength.mirror_axes
         self._swapped = np.arange(256, dtype=np.uint8)

@@ -198,6 +198,7 @@ class _Processes:
             prefetch_factor=AHEAD,
             # Forking a process that runs threads (torch, Blosc2) can deadlock; a fresh one cannot.
             multiprocessing_context="spawn",
+            worker_init_fn=_heed_no_signal,
         )
         # torch would raise from a signal handler wherever the trainer happens to be; without the handler
         # it notices within five seconds, when the next batch is asked for.
@@ -225,6 +226,15 @@ class _Processes:
         if self._batches is not None:
             self._batches._shutdown_workers()
             self._batches = None
+
+
+def _heed_no_signal(_: int) -> None:
+    """Signals to the whole process group are the trainer's: it asks for no more batches when it has stopped.
+
+    torch ends these processes when they are no longer needed, and when the trainer is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Steps(Dataset[Batch | _Failure]):

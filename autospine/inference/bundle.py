@@ -156,6 +156,7 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
         (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         if manifest.scores is not None:
             (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
+        temporary.chmod(0o755)  # temporary folders are for their owner alone
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

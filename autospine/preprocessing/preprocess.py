@@ -4,13 +4,16 @@ import hashlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from autospine.dataset import Case, Dataset, case_modality
 from autospine.errors import AutospineError, DatasetError, WorkspaceError
+from autospine.files import remove_leftovers
 from autospine.geometry import difference
 from autospine.images import read_labels, read_volume
 from autospine.labels import LabelSpace
@@ -32,6 +35,8 @@ from autospine.serialization import to_json
 from autospine.types import Modality, Shape3, Vector3
 
 log = get_logger(__name__)
+
+LOCK = "preprocess.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +86,36 @@ def preprocess_dataset(
         DatasetError: listing every case that could not be preprocessed; the others are stored.
         WorkspaceError: as soon as the disk is full.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        remove_leftovers(folder)
+        return _preprocessed(dataset, plan, configuration, folder, workers, arrays, executor)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from storing cases in this folder at the same time: wait until they are done."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process preprocesses into %s; waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _preprocessed(
+    dataset: Dataset,
+    plan: Plan,
+    configuration: Configuration,
+    folder: Path,
+    workers: int,
+    arrays: ArrayFormat,
+    executor: Executor | None,
+) -> tuple[StoredCase, ...]:
     settings = Settings(
         format_version=FORMAT_VERSION,
         spacing_mm=configuration.spacing_mm,
@@ -89,7 +124,6 @@ def preprocess_dataset(
         normalisation=plan.normalisation,
         arrays=usable(arrays),
     )
-    folder.mkdir(parents=True, exist_ok=True)
     todo = [case for case in dataset.cases if not _unchanged(case, settings, folder)]
     if kept := len(dataset.cases) - len(todo):
         log.info("%d of %d cases are preprocessed already", kept, len(dataset.cases))

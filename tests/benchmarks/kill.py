@@ -77,9 +77,8 @@ def measure(root: Path, kills: int, moments: random.Random) -> dict[str, object]
         lost.append(epochs_lost(folder, began, seconds))
     run(root, *training)
     found = load_tensors(folder / WEIGHTS)[0]
-    equal = found.keys() == expected.keys() and all(
-        torch.equal(found[name], tensor) for name, tensor in expected.items()
-    )
+    equal = len(lost) == kills and found.keys() == expected.keys()
+    equal = equal and all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     return {
         "kill_resume_equal": equal,
         "most_epochs_lost": round(max(lost, default=0.0), 2),
@@ -118,7 +117,7 @@ def epochs_lost(folder: Path, began: float, seconds: float) -> float:
     if beyond > 0:
         return float(beyond)
     written = 0.0 if found is None else found[2].stat().st_mtime
-    return min(1.0, max(0.0, now - max(written, began)) / seconds)
+    return max(0.0, now - max(written, began)) / seconds
 
 
 if __name__ == "__main__":

@@ -171,6 +171,50 @@ def test_folds_of_another_plan_are_refused(trained):
     assert open_model(task.folder).configuration == task.configuration
 
 
+def test_folds_of_another_recipe_or_of_changed_images_are_refused(trained):
+    task, _ = trained
+    training = replace(task.configuration.training, lambda_ce=0.3)
+    other = replace(task.configuration, training=training)
+    case = task.stored["c"]
+    changed = replace(case, record=replace(case.record, content="another"))
+    for now in (
+        replace(task, configuration=other, plan=makers.plan(other)),
+        replace(task, stored={**task.stored, "c": changed}),
+    ):
+        with pytest.raises(TrainingError, match="found fold_0, fold_1 of another"):
+            train_folds(now, FOLDS[:2], SETTINGS)
+    longer = replace(task.configuration, training=replace(task.configuration.training, epochs=7))
+    assert train_folds(replace(task, configuration=longer, plan=makers.plan(longer)), FOLDS[:2], SETTINGS)
+
+
+def test_a_model_of_the_same_cases_is_no_fair_start(trained, tmp_path, caplog):
+    task, _ = trained
+    again = replace(task, folder=tmp_path / "again")
+    train_folds(again, FOLDS[:1], replace(SETTINGS, pretrained=task.folder))
+    assert "trained on Dataset007_Small as well: held-out cases may be among those" in caplog.text
+
+
+def test_damaged_weights_of_a_finished_fold_say_what_to_move(tmp_path):
+    task = make_task(tmp_path)
+    train_folds(task, FOLDS[:1], SETTINGS)
+    weights = task.folder / "fold_0" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=r"finished fold .* damaged; move .*fold_0 away"):
+        train_folds(task, FOLDS[:1], SETTINGS)
+
+
+def test_an_interrupted_validation_goes_on(tmp_path):
+    task = make_task(tmp_path)
+    fold = Fold(name="0", training=("c",), validation=("a", "b"))
+    train_folds(task, [fold], SETTINGS)
+    kept, lost = (task.prediction(fold, name) for name in fold.validation)
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    train_folds(task, [fold], SETTINGS)
+    assert lost.is_file()
+    assert kept.stat().st_mtime_ns == before
+
+
 def test_folds_that_began_from_other_weights_are_refused(trained, tmp_path):
     task, _ = trained
     settings = replace(SETTINGS, pretrained=save_import(tmp_path / "imported.safetensors", seed=0))

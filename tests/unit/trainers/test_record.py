@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from autospine.errors import WorkspaceError
 from trainers.learner import Step
 from trainers.monitors import Counts
 from trainers.monitors.monitors import LOOKS
@@ -256,3 +257,22 @@ def test_what_fails_at_the_end_is_said_too(tmp_path, network, monkeypatch, caplo
     written.add([step()], network, progress=1.0)
     written.close()
     assert "could not be closed (OSError: disk full)" in caplog.text
+
+
+def test_a_disk_that_takes_no_more_stops_with_a_sentence(tmp_path, network, caplog):
+    made = record(tmp_path)
+    made.add([step()], network, progress=0.1)
+    for name in (METRICS, CURVES):
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()  # cannot be written to, as on a full disk
+    with pytest.raises(WorkspaceError, match=r"expected to write .*metrics\.jsonl.*goes on from its last"):
+        made.add([step()], network, progress=0.2)
+    made.close()
+    assert "the curves cannot be drawn" in caplog.text
+
+
+def test_a_record_that_is_kept_whole_is_not_written_again(tmp_path, network):
+    record(tmp_path).add([step()], network, progress=0.1)
+    before = (tmp_path / METRICS).stat().st_mtime_ns
+    assert len(record(tmp_path, epochs=1).rows) == 1
+    assert (tmp_path / METRICS).stat().st_mtime_ns == before

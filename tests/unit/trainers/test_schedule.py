@@ -106,11 +106,29 @@ def test_a_resumed_clock_spends_the_time_given_now_on_what_is_left(watch):
     assert clock.done
 
 
-def test_progress_never_goes_back():
-    clock = Clock(total_steps=1000, step=10, progress=0.5)
+def test_what_is_left_of_a_schedule_spreads_over_the_steps_that_are_left():
+    """Half of the time was used up in 10 steps; then the command was given without a time."""
+    clock = Clock(total_steps=1010, step=10, progress=0.5)
     clock.start()
-    clock.tick()
-    assert clock.progress == 0.5
+    for _ in range(500):
+        clock.tick()
+    assert clock.progress == pytest.approx(0.75)
+    for _ in range(500):
+        assert not clock.done
+        clock.tick()
+    assert clock.done
+
+
+def test_a_resumed_clock_of_the_same_steps_ticks_as_if_it_had_not_stopped():
+    whole, parts = Clock(total_steps=7), Clock(total_steps=7)
+    whole.start()
+    for _ in range(7):
+        parts = Clock(total_steps=7, step=parts.step, progress=parts.progress)
+        parts.start()
+        whole.tick()
+        parts.tick()
+        assert parts.progress == whole.progress
+    assert whole.done
 
 
 def test_no_time_at_all_ends_after_one_step():

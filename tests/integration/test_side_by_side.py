@@ -1,0 +1,75 @@
+"""Folds side by side, told to stop and killed: each keeps what it has, and nobody is left behind."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autospine.checkpoint import load_facts
+from trainers.checkpoints import CHECKPOINT
+from trainers.lock import LOCK
+from trainers.record import METRICS
+
+TESTS = Path(__file__).parents[1]
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+
+if __name__ == "__main__":
+    from dataclasses import replace
+
+    from unit.trainers.test_cross_validation import FOLDS, SETTINGS, make_task
+
+    from trainers.cross_validation import train_folds
+
+    task = make_task(Path({folder!r}))
+    train_folds(task, FOLDS[:2], replace(SETTINGS, epochs=5000, iterations=20, parallel=2))
+"""
+
+PATIENCE = 60.0
+"""Seconds that anything here may take, on a busy machine too."""
+
+
+def wait_for(what, message: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.timeout(400)
+@pytest.mark.slow
+def test_every_fold_keeps_its_steps_and_no_process_is_left(tmp_path, number):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(tests=str(TESTS), folder=str(tmp_path)), encoding="utf-8")
+    folds = [tmp_path / "results" / "fullres" / f"fold_{name}" for name in "01"]
+    process = subprocess.Popen([sys.executable, str(script)], cwd=TESTS.parent, stderr=subprocess.PIPE)
+    try:
+        wait_for(
+            lambda: all((fold / METRICS).is_file() and (fold / METRICS).stat().st_size for fold in folds),
+            "expected both folds to train",
+        )
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        process.wait(timeout=PATIENCE)
+        wait_for(
+            lambda: not any((fold / LOCK).exists() for fold in folds),
+            "expected every fold to end its training",
+        )
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE)
+        assert not alive
+    finally:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+    for fold in folds:
+        facts = load_facts(fold / CHECKPOINT)
+        # In the middle of an epoch, most likely: its steps are there as well.
+        assert facts["step"] == 20 * facts["epochs"] + len(facts["begun"])
