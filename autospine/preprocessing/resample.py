@@ -8,7 +8,7 @@ interpolation problem of Unser (IEEE Signal Processing Magazine 1999) and equals
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +117,15 @@ def resample_rows(
     return volume.numpy()
 
 
+class Neighbours(NamedTuple):
+    """The two inputs that each output depends on, the same one twice where there is but one."""
+
+    lower: Tensor
+    upper: Tensor
+    share: Tensor
+    """Of the upper input."""
+
+
 class LinearAxis:
     """Linear interpolation along one axis, for results that come piece by piece.
 
@@ -136,6 +145,13 @@ class LinearAxis:
         bounds = torch.tensor([inputs.start, inputs.stop])
         start, stop = torch.searchsorted(self._last, bounds).tolist()
         return slice(start, stop)
+
+    def neighbours(self, outputs: slice) -> Neighbours:
+        """What each of these outputs is made of."""
+        upper = self._last[outputs]
+        share = self._matrix[outputs].gather(1, upper[:, None])[:, 0]
+        lower = torch.where(share < 1 - _TINY, upper - 1, upper)
+        return Neighbours(lower=lower, upper=upper, share=share)
 
     def apply(self, values: Tensor, axis: int, first: int, outputs: slice) -> Tensor:
         """Outputs along an axis of (S, P, L) values that begin with input `first`."""
