@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from autospine.checkpoint import load_tensors
-from autospine.data import Batch, PatchBatches
+from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.errors import TrainingError
 from autospine.inference import WEIGHTS, save_weights
 from autospine.log import Meter, get_logger, progress
@@ -216,7 +216,12 @@ class FoldTrainer:
         while not (self._clock.done or self._stopping):
             began, waited = time.monotonic(), batches.seconds_waited
             while not (self._epoch_done() or self._stopping):
-                self._steps.append(self._step(stream))
+                try:
+                    self._steps.append(self._step(stream))
+                except DataWorkerError:
+                    # A signal to the whole process group has ended them too.
+                    if not interruption.wanted or distributed.size() > 1:
+                        raise
                 self._agree(interruption)
                 meter.advance(int(100 * self._clock.progress) - percent)
                 percent = int(100 * self._clock.progress)

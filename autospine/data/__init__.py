@@ -1,6 +1,6 @@
 """Training patches: where they are cut, how they are changed, and how they reach the trainer."""
 
-from autospine.data.loader import PatchBatches
+from autospine.data.loader import DataWorkerError, PatchBatches
 from autospine.data.patches import Batch, PatchSource
 
-__all__ = ["Batch", "PatchBatches", "PatchSource"]
+__all__ = ["Batch", "DataWorkerError", "PatchBatches", "PatchSource"]

@@ -28,6 +28,10 @@ PATIENCE = 10.0
 """Seconds that a thread gets to finish the patch it is working on."""
 
 
+class DataWorkerError(TrainingError):
+    """A process that makes patches has ended."""
+
+
 class PatchBatches:
     """The batches of the steps from `start` to `stop`, in order.
 
@@ -88,7 +92,7 @@ class PatchBatches:
 
         Raises:
             StopIteration: after the last step.
-            TrainingError: if a worker process was killed.
+            DataWorkerError: if a worker process was killed.
             Exception: whatever went wrong in a worker, with a note that names the case.
         """
         began = time.monotonic()
@@ -198,7 +202,7 @@ class _Processes:
             prefetch_factor=AHEAD,
             # Forking a process that runs threads (torch, Blosc2) can deadlock; a fresh one cannot.
             multiprocessing_context="spawn",
-            worker_init_fn=_heed_no_signal,
+            worker_init_fn=_heed_no_interrupt,
         )
         # torch would raise from a signal handler wherever the trainer happens to be; without the handler
         # it notices within five seconds, when the next batch is asked for.
@@ -217,7 +221,7 @@ class _Processes:
         except (RuntimeError, OSError, EOFError) as error:
             # Errors of the patches come as values, so that this is one of the processes themselves.
             self.close()
-            raise TrainingError(
+            raise DataWorkerError(
                 f"expected the data workers to keep running, found one that ended ({error}); it was probably "
                 "killed for want of memory: use fewer workers, or --workers 0, and run the command again"
             ) from error
@@ -228,13 +232,9 @@ class _Processes:
             self._batches = None
 
 
-def _heed_no_signal(_: int) -> None:
-    """Signals to the whole process group are the trainer's: it asks for no more batches when it has stopped.
-
-    torch ends these processes when they are no longer needed, and when the trainer is gone.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _heed_no_interrupt(_: int) -> None:
+    """Ctrl-C reaches the whole process group, but is the trainer's: it asks for no more batches then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Steps(Dataset[Batch | _Failure]):

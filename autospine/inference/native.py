@@ -63,16 +63,20 @@ class NativePiece:
             least = torch.minimum(least.index_select(axis, lower), least.index_select(axis, upper))
             most = torch.maximum(most.index_select(axis, lower), most.index_select(axis, upper))
         voxels = (least != most).nonzero()
-        for part in voxels.split(max(1, CACHED_BYTES // (4 * self.channels))):
+        for part in torch.split(voxels, max(1, CACHED_BYTES // (4 * self.channels))):
             least[part.unbind(1)] = self._interpolated(part, around).argmax(0).byte()
         return least
 
     def _around(self) -> list[Neighbours]:
-        """Along each axis, the inputs around each voxel of the box, counted from the first that is held."""
+        """Along each axis, the inputs around each voxel of the box, counted from the first that is held.
+
+        Where tiles begin within the image, what lies before them counts nothing: the first one decides.
+        """
         found = []
         for axis, outputs, first in zip(self._axes, self.box.slices, self._first, strict=True):
             lower, upper, share = (part.to(self._scores.device) for part in axis.neighbours(outputs))
-            found.append(Neighbours(lower=lower - first, upper=upper - first, share=share))
+            lower = (lower - first).clamp_min(0)
+            found.append(Neighbours(lower=lower, upper=upper - first, share=share))
         return found
 
     def _interpolated(
