@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,7 @@ def test_every_fold_keeps_its_steps_and_no_process_is_left(tmp_path, number):
     script.write_text(SCRIPT.format(tests=str(TESTS), folder=str(tmp_path)), encoding="utf-8")
     folds = [tmp_path / "results" / "fullres" / f"fold_{name}" for name in "01"]
     process = subprocess.Popen([sys.executable, str(script)], cwd=TESTS.parent, stderr=subprocess.DEVNULL)
+    children: list[psutil.Process] = []
     try:
         wait_for(
             lambda: all((fold / METRICS).is_file() and (fold / METRICS).stat().st_size for fold in folds),
@@ -66,8 +68,9 @@ def test_every_fold_keeps_its_steps_and_no_process_is_left(tmp_path, number):
         _, alive = psutil.wait_procs(children, timeout=PATIENCE)
         assert not alive
     finally:
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
+        for left in (process, *children):
+            with suppress(psutil.Error):
+                left.kill()
     for fold in folds:
         facts = load_facts(fold / CHECKPOINT)
         # In the middle of an epoch, most likely: its steps are there as well.
