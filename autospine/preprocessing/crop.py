@@ -1,11 +1,12 @@
 """The part of a volume that holds an image rather than padding."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
 from autospine.geometry import Box
-from autospine.types import MaskArray, VolumeArray
+from autospine.types import LabelArray, VolumeArray
 
 CORNERS_THAT_AGREE = 3
 """Corners that must hold the same value for it to count as padding.
@@ -24,27 +25,39 @@ def content_box(array: VolumeArray) -> Box:
     Args:
         array: (C, S, P, L).
     """
-    content = np.zeros(array.shape[1:], dtype=bool)
-    for channel in array:
-        padding = _padding_value(channel)
-        if padding is None:
-            return whole_box(channel.shape)
-        content |= channel != padding
-    return mask_box(content) or whole_box(content.shape)
+    paddings = [_padding_value(channel) for channel in array]
+    known = [(channel, value) for channel, value in zip(array, paddings, strict=True) if value is not None]
+    if len(known) < len(array):
+        return whole_box(array.shape[1:])
+    # Plane by plane: masks of the whole volume would take as much memory as the image.
+    planes = (
+        np.logical_or.reduce([channel[row] != value for channel, value in known])
+        for row in range(array.shape[1])
+    )
+    return _box_of(planes, *array.shape[2:]) or whole_box(array.shape[1:])
 
 
-def mask_box(mask: MaskArray) -> Box | None:
-    """The smallest box that holds every true voxel, None where there is none."""
-    start: list[int] = []
-    stop: list[int] = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        if not len(filled):
-            return None
-        start.append(int(filled[0]))
-        stop.append(int(filled[-1]) + 1)
-    return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+def labelled_box(labels: LabelArray) -> Box | None:
+    """The smallest box that holds every voxel that is not 0, None where there is none.
+
+    Args:
+        labels: (S, P, L).
+    """
+    return _box_of((plane != 0 for plane in labels), *labels.shape[1:])
+
+
+def _box_of(planes: Iterable[np.ndarray], width: int, length: int) -> Box | None:
+    """The smallest box that holds every true voxel of a mask given plane by plane (P, L) along S."""
+    rows, columns, along = [], np.zeros(width, dtype=bool), np.zeros(length, dtype=bool)
+    for plane in planes:
+        rows.append(plane.any())
+        columns |= plane.any(axis=1)
+        along |= plane.any(axis=0)
+    filled = [np.flatnonzero(axis) for axis in (np.asarray(rows), columns, along)]
+    if not len(filled[0]):
+        return None
+    s, p, left = ((int(axis[0]), int(axis[-1]) + 1) for axis in filled)
+    return Box(start=(s[0], p[0], left[0]), stop=(s[1], p[1], left[1]))
 
 
 def union(a: Box, b: Box | None) -> Box:

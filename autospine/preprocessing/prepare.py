@@ -11,7 +11,7 @@ from jaxtyping import Int16, UInt8
 from autospine.geometry import Box
 from autospine.images import Volume
 from autospine.plan import Normalisation
-from autospine.preprocessing.crop import content_box, mask_box, union
+from autospine.preprocessing.crop import content_box, labelled_box, union
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
 from autospine.preprocessing.resample import (
     BLOCK,
@@ -102,12 +102,19 @@ class Preparation:
         """Some rows of the prepared image; only the part of the volume that they depend on is touched.
 
         Args:
-            rows: along S. The result is the same, to the last bit, where they begin at a multiple of
-                `resample.BLOCK`; else it may differ by the rounding of one step.
+            rows: along S. The result is the same, to the last bit, where they begin and end at multiples of
+                `resample.BLOCK` or the image's ends; else it may differ by the rounding of one step.
         """
+        stored = np.empty((len(self.array), rows.stop - rows.start, *self.shape[1:]), dtype=np.int16)
+        for start in range(rows.start, rows.stop, BLOCK):
+            block = slice(start, min(start + BLOCK, rows.stop))
+            self._make(block, stored[:, block.start - rows.start : block.stop - rows.start])
+        return stored
+
+    def _make(self, rows: slice, stored: Int16[np.ndarray, "C S P L"]) -> None:
+        """Write some rows into their place; little besides them is held in memory."""
         n = self.array.shape[1]
         needed = needed_rows(n, self.shape[0], self.orders[0], rows)
-        stored = np.empty((len(self.array), rows.stop - rows.start, *self.shape[1:]), dtype=np.int16)
         for channel, values in enumerate(self.array):
             bounds = self.bounds[channel]
             clipped = values[needed].astype(np.float32)
@@ -118,16 +125,11 @@ class Preparation:
             fine -= np.float32(self.encoding.offset[channel])
             fine /= np.float32(self.encoding.scale[channel])
             stored[channel] = np.rint(fine, out=fine)
-        return stored
 
     def whole(self) -> Prepared:
-        """The whole prepared image, made block by block: little besides it is held in memory."""
-        image = np.empty((len(self.array), *self.shape), dtype=np.int16)
-        for start in range(0, self.shape[0], BLOCK):
-            rows = slice(start, min(start + BLOCK, self.shape[0]))
-            image[:, rows] = self.rows(rows)
+        """The whole prepared image."""
         return Prepared(
-            image=image,
+            image=self.rows(slice(0, self.shape[0])),
             encoding=self.encoding,
             transform=self.transform,
             crop=self.crop,
@@ -165,7 +167,7 @@ def begin_preparation(
     """
     box = content_box(volume.array)
     if labels is not None:
-        box = union(box, mask_box(labels != 0))
+        box = union(box, labelled_box(labels))
     array = volume.array[(slice(None), *box.slices)]
     transform = intensity_transform(array, normalisation)
     own = tuple(zip(transform.lower, transform.upper, strict=True))

@@ -40,7 +40,7 @@ _EDGE = 12
 _TIE = 1e-3
 """Shift of label samples, in voxels: it breaks the ties that sampling halfway between voxels makes."""
 
-BLOCK = 64
+BLOCK = 32
 """Output positions computed at a time: each needs only the inputs near it."""
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from autospine.geometry import Box
-from autospine.preprocessing.crop import content_box, mask_box, union, whole_box
+from autospine.preprocessing.crop import content_box, labelled_box, union, whole_box
 
 
 @pytest.mark.parametrize("padding", [0, -1024])
@@ -30,10 +30,10 @@ def test_a_single_slice_is_kept():
 
 
 def test_boxes_join():
-    mask = np.zeros((5, 5, 5), dtype=bool)
-    assert mask_box(mask) is None
-    mask[1, 2, 3] = mask[4, 2, 3] = True
-    box = mask_box(mask)
+    mask = np.zeros((5, 5, 5), dtype=np.uint8)
+    assert labelled_box(mask) is None
+    mask[1, 2, 3] = mask[4, 2, 3] = 9
+    box = labelled_box(mask)
     assert box == Box(start=(1, 2, 3), stop=(5, 3, 4))
     assert union(Box(start=(2, 0, 0), stop=(3, 1, 1)), box) == Box(start=(1, 0, 0), stop=(5, 3, 4))
     assert union(box, None) is box
