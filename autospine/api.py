@@ -17,7 +17,6 @@ from autospine.held import Image, as_volume, like
 from autospine.inference import JointPredictor, Predictor
 from autospine.inference.bundle import opened_model
 from autospine.modality import guess_modality
-from autospine.network import prepare_memory
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
 from autospine.postprocessing import Postprocessing
 from autospine.types import Modality, Vector3
@@ -87,7 +86,6 @@ def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] |
         FormatError: if a file is damaged.
     """
     where = choose_device(device)
-    prepare_memory(where)
     with opened_model(Path(path)) as opened:
         labels = opened.plan.labels
         return Model(

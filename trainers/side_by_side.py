@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from autospine.allocation import reuse_freed_memory
 from autospine.errors import TrainingError
 from autospine.folds import Fold
 from autospine.hardware import cores
 from autospine.log import get_logger, progress, silence
-from autospine.network import reuse_freed_memory
 from trainers.fold_run import train_and_validate
 from trainers.record import read_rows, summary
 from trainers.schedule import share_of_time

@@ -1,6 +1,5 @@
 """The network: Swin UNETR with multi-scale fusion and adaptive attention."""
 
-from autospine.network.allocation import prepare_memory, reuse_freed_memory
 from autospine.network.attention import AttentionMaps, AttentionSettings
 from autospine.network.fusion import FusionSettings, FusionWeighting
 from autospine.network.swin_unetr import AdaptiveSwinUNETR
@@ -16,6 +15,4 @@ __all__ = [
     "StackingOrder",
     "load_monai",
     "load_monai_file",
-    "prepare_memory",
-    "reuse_freed_memory",
 ]

@@ -9,10 +9,10 @@ from multiprocessing import get_context
 
 import torch
 
+from autospine.allocation import prepare_memory
 from autospine.errors import PlanError
 from autospine.hardware import describe
 from autospine.log import get_logger
-from autospine.network import prepare_memory
 from autospine.plan import Configuration, Plan
 from autospine.serialization import read_json, write_json
 from autospine.workspace import DatasetLocation

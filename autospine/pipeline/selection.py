@@ -13,7 +13,6 @@ from autospine.dataset import Dataset, load_dataset
 from autospine.errors import FormatError, ModelError
 from autospine.inference import WEIGHTS, ModelFolder, open_model
 from autospine.log import get_logger
-from autospine.network import prepare_memory
 from autospine.network.build import build_network
 from autospine.pipeline.ensembles import validate_ensemble
 from autospine.serialization import read_json, write_json
@@ -118,7 +117,6 @@ def compare(
     _check_alike(finished)
     candidates = [_single(one) for one in finished]
     if ensembles and len(finished) > 1:
-        prepare_memory(device)
         for pair in combinations(finished, 2):
             candidates.append(_ensemble(pair, dataset, device))
     ranked = sorted(candidates, key=lambda c: (-(c.dice or 0.0), len(c.members), c.members))

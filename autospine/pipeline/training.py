@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
+from autospine.allocation import prepare_memory
 from autospine.dataset import Dataset, load_dataset
 from autospine.errors import WorkspaceError
 from autospine.evaluation import Evaluation
 from autospine.folds import FOLDS, FULL, Fold, full_fold, read_folds
 from autospine.hardware import cores, default_workers, memory_budget
-from autospine.network import prepare_memory
 from autospine.pipeline.datasets import FOLDS_FILE, fresh_fingerprint, write_split
 from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from autospine.allocation import return_freed_memory
 from autospine.dataset import Case, Dataset, case_modality
 from autospine.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.files import remove_leftovers
@@ -142,6 +143,12 @@ def _preprocessed(
     return open_cases(folder, [case.name for case in dataset.cases])
 
 
+def set_up_worker() -> None:
+    """What a process does before it takes cases: one thread, and no memory kept from case to case."""
+    torch.set_num_threads(1)
+    return_freed_memory()
+
+
 def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
     """Read, prepare and store one training case.
 
@@ -259,9 +266,7 @@ def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: in
     context = multiprocessing.get_context("spawn")
     left = list(cases)
     while left:
-        pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-        )
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=set_up_worker)
         try:
             futures = {pool.submit(_attempt, case, settings, folder): case for case in left}
             lost = []

@@ -79,10 +79,10 @@ def preprocess_ours(raw: Path, spacing: float) -> Callable[[Path], object]:
     """AutoSpine's preprocessing of the case into a folder."""
     from autospine.dataset import load_dataset
     from autospine.plan import Normalisation
-    from autospine.preprocessing.preprocess import Settings, preprocess_case
+    from autospine.preprocessing.preprocess import Settings, preprocess_case, set_up_worker
     from autospine.preprocessing.store import FORMAT_VERSION
 
-    torch.set_num_threads(1)
+    set_up_worker()
     dataset = load_dataset(raw)
     settings = Settings(
         format_version=FORMAT_VERSION,

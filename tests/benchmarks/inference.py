@@ -240,8 +240,9 @@ def measure_network(options: argparse.Namespace) -> Facts:
     """Seconds of a planned network for one tile."""
     import torch
 
+    from autospine.allocation import reuse_freed_memory
     from autospine.hardware import bfloat16_pays
-    from autospine.network import AdaptiveSwinUNETR, reuse_freed_memory
+    from autospine.network import AdaptiveSwinUNETR
 
     reuse_freed_memory()
     network = AdaptiveSwinUNETR(1, LABELS + 1, feature_size=24).eval()

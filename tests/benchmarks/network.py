@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings, reuse_freed_memory
+from autospine.allocation import reuse_freed_memory
+from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
 from autospine.network.weights import load_monai
 from autospine.phantom import PhantomSettings, by_structure, generate
 

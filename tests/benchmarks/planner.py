@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from network import processor, write
 from unit.planners import facts
 
+from autospine.allocation import reuse_freed_memory
 from autospine.errors import PlanError
-from autospine.network import reuse_freed_memory
 from autospine.plan import (
     AttentionPlan,
     CNNPlan,

@@ -1,0 +1,44 @@
+"""What the C library does with the memory of freed arrays and tensors on a CPU."""
+
+import ctypes
+import sys
+
+import torch
+
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NEVER, _ONE_GIB, _LARGE = -1, 1 << 30, 1 << 24
+
+
+def reuse_freed_memory() -> bool:
+    """Keep freed memory in the process instead of giving it back to the system; return whether that worked.
+
+    glibc returns large blocks at once when a tensor is freed, and the kernel clears each page anew for the
+    next one. A training step allocates the same tensors again and again, so that this costs it about a
+    quarter of its time. Call it once, before training on a CPU. The process keeps its peak
+    memory until it ends. Where the C library is another than glibc nothing happens.
+    """
+    return _set(_M_TRIM_THRESHOLD, _NEVER) and _set(_M_MMAP_THRESHOLD, _ONE_GIB)
+
+
+def return_freed_memory() -> bool:
+    """Give large freed blocks back to the system at once; return whether that worked.
+
+    By itself glibc raises the size from which it does so with each block that is freed, and so keeps whole
+    volumes in a process that handles one case after the other.
+    """
+    return _set(_M_TRIM_THRESHOLD, _LARGE) and _set(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def prepare_memory(device: torch.device) -> None:
+    """Before training: on a CPU, keep freed memory."""
+    if device.type == "cpu":
+        reuse_freed_memory()
+
+
+def _set(parameter: int, value: int) -> bool:
+    """Set a parameter of the C library's allocator; False where it is another one than glibc's."""
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(parameter, value))

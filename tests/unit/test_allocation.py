@@ -1,0 +1,41 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from autospine.allocation import reuse_freed_memory
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt belongs to glibc")
+def test_freed_memory_needs_no_new_pages() -> None:
+    assert reuse_freed_memory()
+    for _ in range(8):
+        torch.ones(1 << 26, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.ones(1 << 26, dtype=torch.uint8)
+    pages = 8 * (1 << 26) // resource.getpagesize()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < pages / 4
+
+
+KEPT = """
+import numpy as np
+import psutil
+
+from autospine.allocation import return_freed_memory
+
+assert return_freed_memory()
+before = psutil.Process().memory_info().rss
+for size in (24, 30, 28, 31):
+    block, small = np.ones(size << 20, dtype=np.uint8), np.ones(1000)
+    del block
+assert psutil.Process().memory_info().rss - before < 8 << 20
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt belongs to glibc")
+def test_freed_volumes_are_given_back() -> None:
+    # In a process of its own: the test above has told this one to keep everything.
+    subprocess.run([sys.executable, "-c", KEPT], check=True)
