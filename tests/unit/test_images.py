@@ -1,5 +1,6 @@
 """Volumes: what was written comes back on its own grid, and what is no volume is refused."""
 
+import gc
 import gzip
 import struct
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import SimpleITK as sitk
 
 from autospine.errors import ImageError
 from autospine.geometry import Grid
-from autospine.images import ENDINGS, read_labels, read_volume, write_array, write_labels
+from autospine.images import ENDINGS, read_labels, read_volume, unpack, write_array, write_labels
 
 WriteImage = Callable[..., Path]
 
@@ -341,3 +342,13 @@ def plain_grid(shape: tuple[int, int, int]) -> Grid:
         origin_mm=(0.0, 0.0, 0.0),
         direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
     )
+
+
+def test_voxels_outlive_the_image_that_they_were_read_with():
+    """They are not copied, and nobody else can write to them."""
+    expected = np.random.default_rng(0).integers(0, 9, (40, 50, 60)).astype(np.int16)
+    arrays = [unpack(sitk.GetImageFromArray(expected + n), "made").array for n in range(3)]
+    gc.collect()
+    for n, array in enumerate(arrays):
+        np.testing.assert_array_equal(array, expected + n)
+        assert not array.flags.writeable
