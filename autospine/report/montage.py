@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from autospine.colours import Colour, class_colours
 from autospine.labels import LabelSpace
-from autospine.report.colours import Colour, class_colours
 from autospine.report.figures import new_figure, save_figure
 from autospine.report.views import View, labelled, spine_views
 from autospine.types import LabelArray, Modality, Vector3

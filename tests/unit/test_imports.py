@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LEVELS = (
-    ("", "types", "errors", "log", "labels", "files", "serialization", "hardware", "allocation"),
+    ("", "types", "errors", "log", "labels", "files", "serialization", "hardware", "allocation", "colours"),
     (
         "geometry",
         "images",

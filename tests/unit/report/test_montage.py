@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from autospine.colours import Colour, class_colours
 from autospine.labels import IGNORE_INDEX, LabelSpace, parse_labels
-from autospine.report.colours import Colour, class_colours
 from autospine.report.montage import DPI, PAGE_INCHES, Panel, index_names, write_montage
 from autospine.report.views import CT_WINDOW_HU, MARGIN_MM, spine_views
 

@@ -1,4 +1,4 @@
-"""The colour of every class, the same in each picture."""
+"""The colour of every class, the same in each picture and in each label map."""
 
 import re
 from collections.abc import Sequence

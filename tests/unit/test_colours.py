@@ -2,8 +2,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from autospine.colours import class_colours
 from autospine.labels import VERTEBRAE
-from autospine.report.colours import class_colours
 
 
 def test_neighbouring_levels_and_their_discs_differ() -> None:
