@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from autospine.errors import ImageError
 from autospine.types import Modality
 
-SERIES, DESCRIPTION, MODALITY = "0020|000e", "0008|103e", "0008|0060"
+SERIES, DESCRIPTION, MODALITY, INSTANCE = "0020|000e", "0008|103e", "0008|0060", "0008|0018"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
 
 STEP_TOLERANCE = 0.05
@@ -28,9 +29,21 @@ TILT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """The one series of a folder, checked."""
+
+    files: tuple[Path, ...]
+    """One per slice of the volume, in its order."""
+
+    notes: tuple[str, ...] = ()
+    """What was left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Slice:
     path: Path
     series: str
+    instance: str
     description: str
     modality: str
     position_mm: tuple[float, float, float]
@@ -48,27 +61,49 @@ class _Slice:
         return float(self.normal @ np.asarray(self.position_mm))
 
 
-def read_series(folder: Path) -> sitk.Image:
-    """Read the one series of a folder.
+def find_series(folder: Path) -> Series:
+    """The one series of a folder, sorted by position.
 
-    SimpleITK alone returns a wrong spacing where a slice is missing; here positions are checked first.
+    Files that are copies of one another count once; other DICOM files, and damaged ones, are left out.
+
+    Raises:
+        ImageError: if there is no or more than one series, or slices are missing, double or tilted.
+    """
+    files = [file for file in folder.iterdir() if _is_dicom(file)]
+    readable = list(_slices(folder))
+    found = sorted(_one_series(readable, folder), key=lambda s: (s.along_mm, s.instance))
+    slices = _without_copies(found)
+    _check_steps(slices, folder)
+    left_out = {
+        "copies of others": len(found) - len(slices),
+        "damaged or no slices": len(files) - len(readable),
+    }
+    notes = [f"{n} of {len(files)} DICOM files left out: {what}" for what, n in left_out.items() if n]
+    return Series(files=tuple(s.path for s in slices), notes=tuple(notes))
+
+
+def read_series(files: Sequence[Path]) -> sitk.Image:
+    """Read the slices of a series as one volume.
+
+    SimpleITK alone returns a wrong spacing where a slice is missing; `find_series` checks positions first.
+
+    Args:
+        files: `Series.files`.
 
     Returns:
         The image with the scanner's rescaling applied (HU for CT).
 
     Raises:
-        ImageError: if there is no or more than one series, or slices are missing, double or tilted.
+        ImageError: if a file is damaged.
     """
-    slices = sorted(_one_series(list(_slices(folder)), folder), key=lambda s: s.along_mm)
-    _check_steps(slices, folder)
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(s.path) for s in slices])
+    reader.SetFileNames([str(file) for file in files])
     try:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise ImageError(
-            f"expected a readable DICOM series in {folder}, found {str(error).splitlines()[-1]}; "
-            "export it again"
+            f"expected a readable DICOM series in {files[0].parent}, found "
+            f"{str(error).splitlines()[-1]}; export it again"
         ) from None
     return image
 
@@ -88,14 +123,21 @@ def series_modality(folder: Path) -> Modality | None:
 
 def _slices(folder: Path) -> Iterator[_Slice]:
     for file in sorted(folder.iterdir()):
-        if found := _slice(file):
+        if _is_dicom(file) and (found := _slice(file)):
             yield found
 
 
+def _is_dicom(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        marked = file.read(132)[128:] == b"DICM"
+    # GDCM knows files of old without the mark, and does not own up to damaged ones.
+    return marked or sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
+
+
 def _slice(path: Path) -> _Slice | None:
-    """What a file's header says about its place, None where it is no DICOM image."""
-    if not path.is_file() or sitk.ImageFileReader.GetImageIOFromFileName(str(path)) != "GDCMImageIO":
-        return None
+    """What a DICOM file's header says about its place, None where it is no image."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
@@ -109,6 +151,7 @@ def _slice(path: Path) -> _Slice | None:
     return _Slice(
         path=path,
         series=_text(reader, SERIES),
+        instance=_text(reader, INSTANCE),
         description=_text(reader, DESCRIPTION),
         modality=_text(reader, MODALITY),
         position_mm=(position[0], position[1], position[2]),
@@ -142,6 +185,24 @@ def _one_series(slices: Sequence[_Slice], folder: Path) -> list[_Slice]:
         listed = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())
         raise ImageError(f"expected one DICOM series in {folder}, found {listed}; give each its own folder")
     return next(iter(by_series.values()))
+
+
+def _without_copies(slices: Sequence[_Slice]) -> list[_Slice]:
+    """One slice of those that are the same image: instance, place and voxels."""
+    kept: list[_Slice] = []
+    # Positions of copies are equal to the digit, so that copies are neighbours.
+    for _, same in groupby(slices, key=lambda s: (s.along_mm, s.position_mm, s.orientation, s.instance)):
+        first, *others = same
+        kept += [first, *(other for other in others if not _same_voxels(first.path, other.path))]
+    return kept
+
+
+def _same_voxels(one: Path, other: Path) -> bool:
+    try:
+        pair = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (one, other)]
+    except RuntimeError:  # damaged: no copy
+        return False
+    return np.array_equal(*pair)
 
 
 def _check_steps(slices: Sequence[_Slice], folder: Path) -> None:

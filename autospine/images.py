@@ -1,7 +1,7 @@
 """Volumes in and out: any orientation in, canonical axes inside, the input's own grid out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,15 +9,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import SimpleITK as sitk
 
-from autospine.dicom import read_series
+from autospine.dicom import find_series, read_series
 from autospine.errors import ImageError
 from autospine.geometry import Grid, canonical_grid, difference, orientation, repaired_direction, vector
 from autospine.nifti import check_nifti, is_nifti, read_repaired
+from autospine.segments import Segment, present, slicer_header
 from autospine.types import LabelArray, VolumeArray
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
-ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
+NRRD_ENDINGS = (".seg.nrrd", ".nrrd", ".nhdr")
+"""The first is how 3D Slicer knows a segmentation from an image."""
+
+ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", *NRRD_ENDINGS)
 """File formats that are read and written."""
 
 
@@ -33,7 +37,7 @@ class Volume:
     """Of the array as it lay in the file; labels are written back on it."""
 
     notes: tuple[str, ...] = ()
-    """What had to be repaired in the header."""
+    """What had to be repaired in the header, or was left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,17 +118,20 @@ def read_labels(path: Path) -> Volume:
     return Volume(array=whole.astype(np.int32), grid=volume.grid, stored=volume.stored, notes=volume.notes)
 
 
-def write_labels(path: Path, labels: LabelArray, stored: Grid) -> None:
+def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequence[Segment] = ()) -> None:
     """Write a label map on the grid that the input file had, compressed, in the smallest integer type.
 
     Args:
         path: with one of `ENDINGS`.
         labels: canonical axes.
         stored: `Volume.stored` of the input.
+        segments: every class; NRRD keeps names and colours of those that have voxels.
     """
     low, high = int(labels.min()), int(labels.max())
     smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
-    _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored)
+    named = segments and path.name.lower().endswith(NRRD_ENDINGS)
+    header = slicer_header(present(segments, labels), stored.shape) if named else {}
+    _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored, header)
 
 
 def write_array(path: Path, array: np.ndarray, grid: Grid) -> None:
@@ -139,7 +146,8 @@ def read_channel(path: Path) -> Channel:
         ImageError: as `read_volume`.
     """
     if path.is_dir():
-        return unpack(read_series(path), str(path))
+        series = find_series(path)
+        return unpack(read_series(series.files), str(path), series.notes)
     if not path.is_file():
         raise ImageError(f"expected an image at {path}, found no such file")
     if file_ending(path) is None:
@@ -183,12 +191,13 @@ class _Voxels:
         self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
 
 
-def unpack(image: sitk.Image, name: str) -> Channel:
+def unpack(image: sitk.Image, name: str, notes: tuple[str, ...] = ()) -> Channel:
     """Array and grid of an image that SimpleITK holds.
 
     Args:
         image: of three axes.
         name: what it is called in messages.
+        notes: on what was done to it before.
 
     Raises:
         ImageError: if its header is absurd or it has voxels that are not finite.
@@ -201,7 +210,8 @@ def unpack(image: sitk.Image, name: str) -> Channel:
         origin_mm=vector(np.asarray(image.GetOrigin())),
         direction=direction,
     )
-    return checked_channel(Channel(name=name, array=array, grid=grid, notes=(note,) if note else ()))
+    notes += (note,) if note else ()
+    return checked_channel(Channel(name=name, array=array, grid=grid, notes=notes))
 
 
 def checked_channel(channel: Channel) -> Channel:
@@ -223,10 +233,12 @@ def checked_channel(channel: Channel) -> Channel:
     return channel
 
 
-def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
+def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] | None = None) -> None:
     if file_ending(path) is None:
         raise ImageError(f"expected an output file ending in {', '.join(ENDINGS)}, found {path}; rename it")
     image = pack(array, grid)
+    for key, value in (header or {}).items():
+        image.SetMetaData(key, value)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.

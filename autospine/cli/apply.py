@@ -1,6 +1,7 @@
 """`autospine predict` and `autospine evaluate`."""
 
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,17 @@ import typer
 from autospine.cli import options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation, show_predictions
+
+
+class Format(StrEnum):
+    """Of predicted label maps."""
+
+    NII_GZ = "nii.gz"
+    NII = "nii"
+    MHA = "mha"
+    NRRD = "nrrd"
+    SEG_NRRD = "seg.nrrd"
+    DCM = "dcm"
 
 
 @app.command(rich_help_panel="Predict")
@@ -65,6 +77,15 @@ def predict(
             help="Leave out tiles of air, and those far from the spine where a lowres model can find it.",
         ),
     ] = True,
+    file_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Of the label maps: NIfTI, MetaImage, NRRD (seg.nrrd opens as a segmentation in 3D Slicer), "
+            "or dcm for DICOM segmentations of DICOM slices; by default that of the training data.",
+            show_default=False,
+        ),
+    ] = None,
     workspace: options.Workspace = None,
     device: options.Device = "auto",
 ) -> None:
@@ -91,6 +112,7 @@ def predict(
             overwrite=not keep,
             postprocess=postprocessing,
             confined=roi,
+            ending=f".{file_format}" if file_format else None,
         )
     show_predictions(result.cases)
     say(

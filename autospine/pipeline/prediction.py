@@ -13,6 +13,7 @@ from autospine.hardware import describe
 from autospine.inference import ModelFolder, PredictedCase, UsedModel
 from autospine.log import get_logger
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
+from autospine.pipeline.label_maps import LabelMaps
 from autospine.pipeline.run import Predicted, PredictionRun
 
 logger = get_logger(__name__)
@@ -28,6 +29,7 @@ def predict(
     overwrite: bool = True,
     postprocess: bool = True,
     confined: bool = True,
+    ending: str | None = None,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models', each onto its own grid.
 
@@ -43,17 +45,23 @@ def predict(
         overwrite: whether cases that are there already are predicted again.
         postprocess: whether label maps are cleaned as cross-validation has found to help.
         confined: whether tiles without body, or far from the spine, are left out.
+        ending: of the label maps, with the dot: one of `autospine.images.ENDINGS`, or `.dcm` for DICOM
+            segmentations; by default that of the training data.
 
     Raises:
         WorkspaceError: if `output` is a file.
         ModelError: if a fold is missing, or the models do not fit together.
-        DatasetError: if there is nothing to predict.
+        DatasetError: if there is nothing to predict, or it cannot be written in this format.
+        AutospineError: if highdicom is needed and not installed.
         FormatError: if the output folder's record is damaged.
     """
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
     cases = find_inputs(inputs, models[0].plan.channels)
     _spare_inputs(cases, output)
+    plan = models[0].plan
+    maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
+    maps.check(cases)
     output.mkdir(parents=True, exist_ok=True)
     cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:
@@ -70,7 +78,8 @@ def predict(
         device=describe(device),
     )
     predictor = joint_predictor(models, device, folds, confined=confined)
-    return PredictionRun(predictor, cleanup, output, facts, device).over(cases, overwrite=overwrite)
+    maps.write_names()
+    return PredictionRun(predictor, cleanup, maps, facts, device).over(cases, overwrite=overwrite)
 
 
 def _spare_inputs(cases: Sequence[Case], output: Path) -> None:
@@ -79,7 +88,8 @@ def _spare_inputs(cases: Sequence[Case], output: Path) -> None:
     Raises:
         WorkspaceError: if the output folder holds an input.
     """
-    if any(output.resolve() == image.resolve().parent for case in cases for image in case.images):
+    images = [image.resolve() for case in cases for image in case.images]
+    if any(output.resolve() in (image, image.parent) for image in images):
         raise WorkspaceError(
             f"expected an output folder other than that of the images, found {output} for both; "
             "name another folder with -o"

@@ -13,7 +13,7 @@ import torch
 from autospine.dataset import Case, case_modality
 from autospine.errors import AutospineError
 from autospine.hardware import free_memory, peak_memory
-from autospine.images import Volume, read_volume, write_labels
+from autospine.images import Volume, read_volume
 from autospine.inference import (
     JointPredictor,
     PredictedCase,
@@ -23,6 +23,7 @@ from autospine.inference import (
     write_record,
 )
 from autospine.log import get_logger
+from autospine.pipeline.label_maps import LabelMaps
 from autospine.postprocessing import Postprocessing
 
 logger = get_logger(__name__)
@@ -59,7 +60,7 @@ class PredictionRun:
     Args:
         predictor: of one or of several models.
         cleanup: what label maps go through before they are written.
-        output: folder that they are written to.
+        maps: the folder and format that they are written in.
         facts: what is the same for every case's entry in the record.
         device: where the networks run.
     """
@@ -68,13 +69,13 @@ class PredictionRun:
         self,
         predictor: Predictor | JointPredictor,
         cleanup: Postprocessing | None,
-        output: Path,
+        maps: LabelMaps,
         facts: PredictedCase,
         device: torch.device,
     ) -> None:
-        self._predictor, self._cleanup, self._output, self._facts = predictor, cleanup, output, facts
-        self._device = device
-        self._record = read_record(output)
+        self._predictor, self._cleanup, self._maps, self._facts = predictor, cleanup, maps, facts
+        self._output, self._device = maps.folder, device
+        self._record = read_record(self._output)
         self._done: dict[str, PredictedCase] = {}
 
     def over(self, cases: Sequence[Case], *, overwrite: bool) -> Predicted:
@@ -96,7 +97,7 @@ class PredictionRun:
         )
 
     def _target(self, case: Case) -> Path:
-        return self._output / f"{case.name}{self._predictor.plan.file_ending}"
+        return self._maps.path(case)
 
     def _keep(self, cases: Sequence[Case]) -> None:
         for case in cases:
@@ -162,7 +163,7 @@ class PredictionRun:
 
         def finish() -> PredictedCase:
             cleaned = labels if self._cleanup is None else self._cleanup.apply(labels, spacing_mm)
-            write_labels(self._target(case), cleaned, stored)
+            self._maps.write(case, cleaned, stored)
             return entry
 
         return finish

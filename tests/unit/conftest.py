@@ -95,6 +95,7 @@ def write_series() -> Callable[..., list[Path]]:
                 "0008|103e": description,
                 "0020|000e": uid,
                 "0020|000d": "1.2",
+                "0020|0052": "1.2.9",
                 "0008|0018": f"{uid}.{index + 1}",
                 "0020|0013": str(index + 1),
                 "0020|0032": f"-10\\{-20 + tilt * index}\\{z}",

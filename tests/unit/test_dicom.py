@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from autospine.dicom import is_series, series_modality
+from autospine.dicom import find_series, is_series, series_modality
 from autospine.errors import ImageError
+from autospine.geometry import difference
 from autospine.images import read_volume
 
 WriteSeries = Callable[..., list[Path]]
@@ -49,10 +51,49 @@ def test_a_missing_slice_is_refused(pixels: np.ndarray, write_series: WriteSerie
         read_volume(tmp_path)
 
 
-def test_a_double_slice_is_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+def test_files_are_listed_in_the_order_of_the_volume(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    files = write_series(tmp_path, pixels, range(5, -1, -1))
+    assert find_series(tmp_path).files == tuple(reversed(files))
+
+
+def test_copies_of_slices_are_left_out_with_a_word(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
     files = write_series(tmp_path, pixels, range(6))
-    shutil.copy(files[2], tmp_path / "copy.dcm")
+    for index in (0, 2, 2):
+        shutil.copy(files[index], tmp_path / f"{len(list(tmp_path.iterdir()))}.dcm")
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array[0], pixels)
+    assert volume.notes == ("3 of 9 DICOM files left out: copies of others",)
+
+
+def test_a_double_slice_is_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    """Two images at one position: which of them is meant is not for us to say."""
+    write_series(tmp_path, pixels, range(6))
+    other = write_series(tmp_path / "other", pixels[:1] + 1, [2.0])
+    shutil.copy(other[0], tmp_path / "other.dcm")
+    shutil.rmtree(tmp_path / "other")
     with pytest.raises(ImageError, match=r"one slice per position in .*found 1 double ones \(.*\); remove"):
+        read_volume(tmp_path)
+
+
+def test_damaged_files_are_left_out_with_a_word(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    """A gap tells of a damaged slice within; that the first or last one is missing only the note says."""
+    files = write_series(tmp_path, pixels, range(6))
+    files[5].write_bytes(files[5].read_bytes()[:-40])
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.array[0], pixels[:5])
+    assert volume.notes == ("1 of 6 DICOM files left out: damaged or no slices",)
+
+
+def test_a_copy_with_other_voxels_is_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    files = write_series(tmp_path, pixels, range(6))
+    (tmp_path / "copy.dcm").write_bytes(files[2].read_bytes()[:-2] + b"\x11\x11")
+    with pytest.raises(ImageError, match=r"found 1 double ones \(.*\); remove the copies"):
         read_volume(tmp_path)
 
 
@@ -113,7 +154,42 @@ def test_the_real_series(real_data: Path, tmp_path: Path):
     assert np.allclose(volume.grid.spacing_mm, (2, 0.9765625, 0.9765625))
     assert volume.array.min() == -1024
     assert series_modality(folder) == "CT"
-    shutil.copytree(folder, tmp_path / "gap")
-    sorted((tmp_path / "gap").iterdir())[7].unlink()
+    converted = tmp_path / "ct.nii.gz"
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    sitk.WriteImage(reader.Execute(), str(converted))
+    nifti = read_volume(converted)
+    assert np.array_equal(nifti.array, volume.array)
+    assert difference(nifti.grid, volume.grid) is None
+
+
+@pytest.mark.real_data
+def test_the_real_series_with_other_names_copies_and_gaps(real_data: Path, tmp_path: Path):
+    folder = real_data / "real" / "dicom_ct"
+    volume = read_volume(folder)
+    shuffled = tmp_path / "shuffled"
+    shuffled.mkdir()
+    files = find_series(folder).files
+    for index, file in enumerate(files):
+        shutil.copyfile(file, shuffled / f"IM{index * 7 % len(files):04d}")
+    again = read_volume(shuffled)
+    assert np.array_equal(again.array, volume.array)
+    assert difference(again.grid, volume.grid) is None
+    assert again.notes == ()
+
+    shutil.copyfile(shuffled / "IM0003", shuffled / "copy")
+    again = read_volume(shuffled)
+    assert np.array_equal(again.array, volume.array)
+    assert again.notes == ("1 of 21 DICOM files left out: copies of others",)
+
+    # Another image at the same place.
+    here, there = (sitk.ReadImage(str(file)).GetMetaData("0020|0032").encode() for file in files[3:5])
+    assert len(here) == len(there)
+    (shuffled / "copy").write_bytes(files[4].read_bytes().replace(there, here))
+    with pytest.raises(ImageError, match=r"one slice per position .* found 1 double ones \(.*\); remove"):
+        read_volume(shuffled)
+
+    (shuffled / "copy").unlink()
+    (shuffled / f"IM{7 * 7 % len(files):04d}").unlink()
     with pytest.raises(ImageError, match=r"slices 2 mm apart .* a step of 4 mm"):
-        read_volume(tmp_path / "gap")
+        read_volume(shuffled)

@@ -13,8 +13,18 @@ import pytest
 import SimpleITK as sitk
 
 from autospine.errors import ImageError
-from autospine.geometry import Grid
-from autospine.images import ENDINGS, read_labels, read_volume, unpack, write_array, write_labels
+from autospine.geometry import Grid, difference
+from autospine.images import (
+    ENDINGS,
+    NRRD_ENDINGS,
+    read_labels,
+    read_volume,
+    unpack,
+    write_array,
+    write_labels,
+)
+from autospine.labels import parse_labels
+from autospine.segments import segments_of
 
 WriteImage = Callable[..., Path]
 
@@ -78,6 +88,26 @@ def test_every_format_is_read_and_written(
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(target))), marked)
     detached = ending in (".mhd", ".nhdr")
     assert len(list(target.parent.iterdir())) == 1 + detached
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nrrd_carries_names_and_colours(ending: str, marked: np.ndarray, tmp_path: Path):
+    """The keys are those that 3D Slicer reads; they change neither voxels nor grid."""
+    space = parse_labels({"background": 0, "L1": 20, "T13": 28, "Röhre": 3})
+    labels = np.where(marked > np.median(marked), 28, 20) * (marked > marked.min())
+    target = tmp_path / f"a{ending}"
+    write_labels(target, labels, plain_grid(labels.shape), segments_of(space))
+    back = read_labels(target)
+    assert np.array_equal(back.array[0], labels)
+    assert difference(back.stored, plain_grid(labels.shape)) is None
+    image = sitk.ReadImage(str(target))
+    found = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
+    if ending not in NRRD_ENDINGS:
+        assert found == {}
+        return
+    assert [found[f"Segment{n}_Name"] for n in range(2)] == ["L1", "T13"]
+    assert [found[f"Segment{n}_LabelValue"] for n in range(2)] == ["20", "28"]
+    assert "Segment2_Name" not in found
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "uint8", "float32"])

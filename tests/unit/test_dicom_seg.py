@@ -1,0 +1,187 @@
+"""DICOM segmentations, read back by highdicom: the same voxels in the same place."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autospine import __version__, dicom_seg
+from autospine.dicom import find_series
+from autospine.dicom_seg import require_highdicom, structure, write_segmentation
+from autospine.errors import AutospineError, ImageError
+from autospine.geometry import orientation
+from autospine.images import Volume, read_volume
+from autospine.labels import LabelSpace, parse_labels
+from autospine.segments import rgb, segments_of
+
+hd = pytest.importorskip("highdicom")
+
+WriteSeries = Callable[..., list[Path]]
+
+SPACE = parse_labels({"background": 0, "T12": 19, "T13": 300, "L1": 20, "Röhre\\Kanal": 61})
+
+
+@pytest.fixture
+def series(write_series: WriteSeries, tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(-1000, 2000, (6, 8, 9)).astype(np.int16)
+    write_series(tmp_path / "in", pixels, [10.0 + 2.5 * index for index in range(6)])
+    return tmp_path / "in"
+
+
+def written(path: Path, labels: np.ndarray, series: Path, volume: Volume, space: LabelSpace = SPACE) -> Any:
+    write_segmentation(path, labels, volume.stored, segments_of(space), series)
+    return hd.seg.segread(path)
+
+
+def label_map(made: Any, space: LabelSpace) -> Any:
+    """A volume of integers as on disk."""
+    numbers = made.get_volume(combine_segments=True, allow_missing_positions=True)
+    integers = dict(zip((one.name for one in segments_of(space)), space.painted, strict=True))
+    table = [0] + [integers[one.SegmentLabel.replace("/", "\\")] for one in made.SegmentSequence]
+    return numbers.with_array(np.asarray(table)[numbers.array])
+
+
+def check_place(found: Any, labels: np.ndarray, volume: Volume) -> None:
+    """The voxels that are there are the label map's, where they belong; frames may be in another order."""
+    stored = orientation(volume.stored).to_stored(labels)
+    index = np.argwhere(stored)
+    places = volume.stored.physical(index)
+    inverse = np.linalg.inv(found.affine)
+    at = np.rint(places @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+    assert np.allclose(at @ found.affine[:3, :3].T + found.affine[:3, 3], places, atol=1e-3)
+    assert np.array_equal(found.array[tuple(at.T)], stored[tuple(index.T)])
+    assert np.count_nonzero(found.array) == len(index)
+
+
+def test_voxels_come_back_in_their_place(series: Path, tmp_path: Path):
+    volume = read_volume(series)
+    labels = np.random.default_rng(1).choice([0, 19, 300, 20, 61], volume.grid.shape)
+    made = written(tmp_path / "out" / "seg.dcm", labels, series, volume)
+    check_place(label_map(made, SPACE), labels, volume)
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["seg.dcm"]
+
+
+def test_every_segment_is_described(series: Path, tmp_path: Path):
+    volume = read_volume(series)
+    labels = np.random.default_rng(1).choice([0, 19, 300, 61], volume.grid.shape)
+    made = written(tmp_path / "seg.dcm", labels, series, volume)
+    assert made.SegmentationType == "BINARY"
+    described = made.SegmentSequence
+    assert [one.SegmentLabel for one in described] == ["T12", "T13", "Röhre/Kanal"]  # no L1 here
+    codes = [one.SegmentedPropertyTypeCodeSequence[0] for one in described]
+    assert [(code.CodingSchemeDesignator, code.CodeValue) for code in codes] == [
+        ("SCT", "23215003"),
+        ("SCT", "51282000"),
+        ("SCT", "91723000"),
+    ]
+    assert {one.SegmentAlgorithmType for one in described} == {"AUTOMATIC"}
+    algorithm = described[0].SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("AutoSpine", __version__)
+    colours = {one.name: rgb(one.colour) for one in segments_of(SPACE)}
+    lab = hd.color.CIELabColor.from_dicom_value(described[0].RecommendedDisplayCIELabValue)
+    assert np.allclose(lab.to_rgb(clip=True), colours["T12"], atol=1)
+
+
+def test_the_slices_are_referred_to(series: Path, tmp_path: Path):
+    import pydicom
+
+    volume = read_volume(series)
+    made = written(tmp_path / "seg.dcm", np.full(volume.grid.shape, 20), series, volume)
+    slices = [pydicom.dcmread(file) for file in find_series(series).files]
+    assert [source[2] for source in made.get_source_image_uids()] == [one.SOPInstanceUID for one in slices]
+    assert made.StudyInstanceUID == slices[0].StudyInstanceUID
+    assert made.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+    assert made.SeriesInstanceUID != slices[0].SeriesInstanceUID
+
+
+def test_the_step_is_that_of_the_positions(series: Path, tmp_path: Path):
+    """Readers that believe a wrong spacing in the header find no volume."""
+    import pydicom
+
+    volume = read_volume(series)
+    for file in series.iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.SpacingBetweenSlices = "1.0"
+        slice_.save_as(file)
+    labels = np.full(volume.grid.shape, 20)
+    labels[2:4] = 0
+    made = written(tmp_path / "seg.dcm", labels, series, volume)
+    check_place(label_map(made, SPACE), labels, volume)
+
+
+def test_an_empty_label_map_can_be_written(series: Path, tmp_path: Path):
+    volume = read_volume(series)
+    made = written(tmp_path / "seg.dcm", np.zeros(volume.grid.shape, np.uint8), series, volume)
+    assert len(made.SegmentSequence) == 4
+    assert not made.pixel_array.any()
+
+
+def test_slices_that_cannot_be_referred_to_are_named(series: Path, tmp_path: Path):
+    import pydicom
+
+    volume = read_volume(series)
+    for file in series.iterdir():
+        slice_ = pydicom.dcmread(file)
+        del slice_.FrameOfReferenceUID
+        slice_.save_as(file)
+    with pytest.raises(ImageError, match=r"can refer to in .*, found .*; predict with another --format"):
+        write_segmentation(
+            tmp_path / "seg.dcm",
+            np.ones(volume.grid.shape, np.uint8),
+            volume.stored,
+            segments_of(SPACE),
+            series,
+        )
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_without_highdicom_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    require_highdicom()
+    monkeypatch.setattr(dicom_seg, "find_spec", lambda name: None)
+    with pytest.raises(AutospineError, match=r"pip install 'autospine\[dicom\]'"):
+        require_highdicom()
+
+
+@pytest.mark.parametrize(
+    ("name", "keyword"),
+    [
+        ("C1", "C1Vertebra"),
+        ("vertebrae_T12", "T12Vertebra"),
+        ("vertebra l5", "L5Vertebra"),
+        ("L6", "Vertebra"),
+        ("T13", "Vertebra"),
+        ("T14", "AnatomicalStructure"),
+        ("Vertebrae", "Vertebra"),
+        ("sacrum", "Sacrum"),
+        ("coccyx", "Coccyx"),
+        ("cord", "SpinalCord"),
+        ("spinal_cord", "SpinalCord"),
+        ("canal", "VertebralCanal"),
+        ("spinal-canal", "VertebralCanal"),
+        ("disc_L1_L2", "AnatomicalStructure"),
+        ("C1 lamina", "AnatomicalStructure"),
+    ],
+)
+def test_structures_are_known_by_their_names(name: str, keyword: str):
+    from pydicom.sr.codedict import codes
+
+    assert structure(name) == keyword
+    assert getattr(codes.SCT, keyword).scheme_designator == "SCT"
+
+
+@pytest.mark.real_data
+def test_the_real_series(real_data: Path, tmp_path: Path):
+    import pydicom
+
+    folder = real_data / "real" / "dicom_ct"
+    volume = read_volume(folder)
+    labels = np.zeros(volume.grid.shape, np.int64)
+    bone = volume.array[0] > 200
+    labels[bone] = 20
+    labels[:8][bone[:8]] = 19
+    made = written(tmp_path / "seg.dcm", labels, folder, volume)
+    check_place(label_map(made, SPACE), labels, volume)
+    assert made.StudyInstanceUID  # although the slices have none
+    assert made.FrameOfReferenceUID == pydicom.dcmread(find_series(folder).files[0]).FrameOfReferenceUID
