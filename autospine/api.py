@@ -14,12 +14,14 @@ from typing import Any
 from autospine.errors import ModelError
 from autospine.hardware import choose_device
 from autospine.held import Image, as_volume, like
-from autospine.inference import JointPredictor, Predictor
+from autospine.inference import JointPredictor, Predictor, Probabilities, read_probabilities
 from autospine.inference.bundle import opened_model
 from autospine.modality import guess_modality
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
 from autospine.postprocessing import Postprocessing
 from autospine.types import Modality, Vector3
+
+__all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

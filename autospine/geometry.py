@@ -51,6 +51,13 @@ class Box:
         s, p, l = (b - a for a, b in zip(self.start, self.stop, strict=True))  # noqa: E741
         return s, p, l
 
+    def moved(self, by: Shape3) -> "Box":
+        """The box that many voxels further along each axis."""
+        start, stop = (
+            tuple(a + b for a, b in zip(corner, by, strict=True)) for corner in (self.start, self.stop)
+        )
+        return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:

@@ -86,6 +86,10 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option("--save-probabilities", help="Write the probabilities of every class as well."),
+    ] = False,
     workspace: options.Workspace = None,
     device: options.Device = "auto",
 ) -> None:
@@ -113,6 +117,7 @@ def predict(
             postprocess=postprocessing,
             confined=roi,
             ending=f".{file_format}" if file_format else None,
+            save_probabilities=save_probabilities,
         )
     show_predictions(result.cases)
     say(

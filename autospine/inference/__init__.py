@@ -3,21 +3,37 @@
 from autospine.inference.joint import JointPredictor
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model, save_weights
 from autospine.inference.predictor import Predictor, Work
+from autospine.inference.probabilities import ENDING as PROBABILITIES
+from autospine.inference.probabilities import (
+    Probabilities,
+    ProbabilityWriter,
+    check_room,
+    held_bytes,
+    read_probabilities,
+    stored_bytes,
+)
 from autospine.inference.record import RECORD, PredictedCase, UsedModel, read_record, write_record
 from autospine.inference.tiles import count_tiles
 
 __all__ = [
+    "PROBABILITIES",
     "RECORD",
     "WEIGHTS",
     "JointPredictor",
     "ModelFolder",
     "PredictedCase",
     "Predictor",
+    "Probabilities",
+    "ProbabilityWriter",
     "UsedModel",
     "Work",
+    "check_room",
     "count_tiles",
+    "held_bytes",
     "open_model",
+    "read_probabilities",
     "read_record",
     "save_weights",
+    "stored_bytes",
     "write_record",
 ]

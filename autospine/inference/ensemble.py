@@ -1,4 +1,4 @@
-"""Several networks' mean probabilities of a tile."""
+"""Several networks' mean probabilities of tiles."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,21 +11,21 @@ from autospine.errors import ModelError
 Network = Callable[[Tensor], Tensor]
 
 CACHED_ROWS = 8
-"""Rows of a tile whose probabilities a CPU computes at a time: they stay in its cache."""
+"""Rows whose probabilities a CPU computes at a time: they stay in its cache."""
 
 
 def mean_probabilities(
-    tile: Float[Tensor, "1 C S P L"],
+    tiles: Float[Tensor, "N C S P L"],
     networks: Sequence[Network],
     *,
     regions: bool,
     half: torch.dtype | None = None,
-) -> Float[Tensor, "K S P L"]:
-    """The mean over networks of a tile's class probabilities, float32.
+) -> Float[Tensor, "N K S P L"]:
+    """The mean over networks of tiles' class probabilities, float32.
 
     Args:
-        tile: normalised, on the networks' device.
-        networks: each maps the tile to logits (1, K, S, P, L).
+        tiles: normalised, on the networks' device.
+        networks: each maps the tiles to logits (N, K, S, P, L).
         regions: sigmoid channels instead of one softmax.
         half: 16-bit format to compute in where PyTorch finds it safe; None for float32 alone.
 
@@ -34,8 +34,8 @@ def mean_probabilities(
     """
     total: Tensor | None = None
     for network in networks:
-        with torch.no_grad(), torch.autocast(tile.device.type, half, enabled=half is not None):
-            logits = network(tile)[0]
+        with torch.no_grad(), torch.autocast(tiles.device.type, half, enabled=half is not None):
+            logits = network(tiles)
         if total is None:
             total = torch.zeros(logits.shape, device=logits.device)
         _add_probabilities(total, logits, regions)
@@ -48,8 +48,8 @@ def mean_probabilities(
 
 
 def _add_probabilities(total: Tensor, logits: Tensor, regions: bool) -> None:
-    step = CACHED_ROWS if total.device.type == "cpu" else total.shape[1]
-    for start in range(0, total.shape[1], step):
+    step = max(1, CACHED_ROWS // len(total)) if total.device.type == "cpu" else total.shape[2]
+    for start in range(0, total.shape[2], step):
         rows = slice(start, start + step)
-        part = logits[:, rows].float()
-        total[:, rows] += part.sigmoid() if regions else part.softmax(0)
+        part = logits[:, :, rows].float()
+        total[:, :, rows] += part.sigmoid() if regions else part.softmax(1)

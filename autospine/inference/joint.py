@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from autospine.errors import ModelError
+from autospine.geometry import Box
 from autospine.images import Volume
 from autospine.inference.native import THRESHOLD
-from autospine.inference.predictor import Predictor, Started, ignore
+from autospine.inference.predictor import Keep, Predictor, Started, ignore
 from autospine.labels import LabelSpace
 from autospine.log import progress
 from autospine.plan import Plan
@@ -47,7 +48,12 @@ class JointPredictor:
         return self.predictors[0].plan
 
     def predict(
-        self, volume: Volume, modality: Modality, description: str = "predict", started: Started = ignore
+        self,
+        volume: Volume,
+        modality: Modality,
+        description: str = "predict",
+        started: Started = ignore,
+        keep: Keep | None = None,
     ) -> LabelArray:
         """Segment one volume; as `Predictor.predict`. `started` is told of each model in turn."""
         labels = self.plan.labels
@@ -60,6 +66,10 @@ class JointPredictor:
                 for predictor in self.predictors
             ]
             for rows, scores in mean_bands(streams):
+                if keep is not None:
+                    box = Box(start=(rows.start, 0, 0), stop=(rows.stop, *volume.grid.shape[1:]))
+                    for channel, part in enumerate(scores):
+                        keep(box, channel, torch.from_numpy(part))
                 whole[rows] = labels.decode(_winners(scores, labels))
                 meter.advance(rows.stop - rows.start)
         return whole

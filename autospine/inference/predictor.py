@@ -17,9 +17,10 @@ from autospine.hardware import inference_half
 from autospine.images import Volume
 from autospine.inference.ensemble import mean_probabilities
 from autospine.inference.native import NativeGrid, NativePiece
+from autospine.inference.pace import Pace, find_pace
 from autospine.inference.selection import MARGIN_MM, body, spine, tiles_near
 from autospine.inference.slab import Slab, slab_bytes
-from autospine.inference.sliding_window import finished_pieces
+from autospine.inference.sliding_window import TileScores, finished_pieces
 from autospine.inference.tiles import Layout, lay_tiles
 from autospine.inference.window import ImageWindow
 from autospine.log import progress
@@ -34,7 +35,8 @@ BAND_BYTES = 256 << 20
 """Scores that `score_bands` hands out at a time, but at least one row."""
 
 GPU_SHARE = 0.5
-"""Share of a GPU's free memory that the slab may take; else it is kept in RAM."""
+"""Share of a GPU's free memory that the slab may take; else it is kept in RAM. Tiles that are run at once
+share the rest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,11 @@ class Work:
 
 
 Started = Callable[["Predictor", Work], None]
+
+
+Keep = Callable[[Box, int, Tensor], None]
+"""Takes the scores (s, p, l) of a channel in a box of the volume's canonical grid; boxes come in order along
+S, and what none covers is background."""
 
 
 def ignore(predictor: "Predictor", work: Work) -> None:
@@ -94,6 +101,7 @@ class Predictor:
         modality: Modality,
         description: str = "predict",
         started: Started = ignore,
+        keep: Keep | None = None,
     ) -> LabelArray:
         """Segment one volume.
 
@@ -102,6 +110,7 @@ class Predictor:
             modality: decides the normalisation.
             description: shown beside the progress.
             started: told who is going to do what, before the first tile.
+            keep: handed the mean probabilities that the labels are made of.
 
         Returns:
             The dataset's integers on the volume's canonical grid, (S, P, L).
@@ -114,6 +123,8 @@ class Predictor:
         whole = np.zeros(work.shape, dtype=labels.dtype)
         cropped = whole[work.preparation.crop.slices]
         for piece in self._pieces(work, description, wide=False):
+            if keep is not None:
+                _hand_over(piece, work.preparation.crop, keep)
             channels = piece.inside() if labels.regions else piece.winners()
             cropped[piece.box.slices] = labels.decode(channels.cpu().numpy())
         return whole
@@ -159,15 +170,19 @@ class Predictor:
             return self._work(preparation, layout, run, near, volume)
         return self._work(preparation, layout, {box.start for box in layout.boxes}, "everything", volume)
 
-    @cached_property
+    @property
     def seconds_per_tile(self) -> float:
         """Time that all networks take for a tile, measured once."""
-        tile = torch.zeros((1, len(self.plan.channels), *self.configuration.patch_size), device=self.device)
-        began = 0.0
-        for _ in range(2):  # The first pass is slower.
-            began = time.monotonic()
-            self._probabilities(tile, self.networks[:1])
-        return (time.monotonic() - began) * len(self.networks)
+        return self.pace.seconds_per_tile * len(self.networks)
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How many tiles are run at once, and the time that one network takes for each; measured once."""
+        if self.device.type != "cuda":
+            return find_pace(self._seconds, 1)
+        pace = find_pace(self._seconds, self._room_for_tiles())
+        torch.cuda.empty_cache()
+        return pace
 
     def _preparation(self, volume: Volume, modality: Modality) -> Preparation:
         expected = self.plan.channels
@@ -217,25 +232,44 @@ class Predictor:
         prepared = work.preparation
         native = NativeGrid(prepared.shape, prepared.crop.shape, work.layout.extent)
         with progress(description, len(work.run)) as meter:
-            tile_scores = self._tile_scores(work, meter.advance)
-            for piece in finished_pieces(work.layout, self._slab(work.layout, wide), tile_scores):
+            # A CPU runs one tile at a time, for which nothing has to be measured.
+            at_once = self.pace.at_once if self.device.type == "cuda" else 1
+            slab, tile_scores = self._slab(work.layout, wide), self._tile_scores(work, meter.advance)
+            for piece in finished_pieces(work.layout, slab, tile_scores, run=work.run, at_once=at_once):
                 yield native.refine(piece)
 
-    def _tile_scores(self, work: Work, advance: Callable[[], None]) -> Callable[[Box], Tensor | None]:
+    def _tile_scores(self, work: Work, advance: Callable[[int], None]) -> TileScores:
         image = ImageWindow(work.preparation)
 
-        def tile_scores(box: Box) -> Tensor | None:
-            if box.start not in work.run:
-                return None
-            scores = self._probabilities(image.tile(box).to(self.device), self.networks)
-            advance()
+        def tile_scores(boxes: Sequence[Box]) -> Tensor:
+            tiles = torch.cat([image.tile(box) for box in boxes])
+            scores = self._probabilities(tiles.to(self.device), self.networks)
+            advance(len(boxes))
             return scores
 
         return tile_scores
 
-    def _probabilities(self, tile: Tensor, networks: Sequence[nn.Module]) -> Tensor:
+    def _probabilities(self, tiles: Tensor, networks: Sequence[nn.Module]) -> Tensor:
         half = inference_half(self.configuration.training.precision, self.device)
-        return mean_probabilities(tile, networks, regions=self.plan.labels.regions, half=half)
+        return mean_probabilities(tiles, networks, regions=self.plan.labels.regions, half=half)
+
+    def _seconds(self, at_once: int) -> float:
+        """Time that one network takes for so many tiles together."""
+        shape = (at_once, len(self.plan.channels), *self.configuration.patch_size)
+        tiles, began = torch.zeros(shape, device=self.device), 0.0
+        for _ in range(2):  # The first pass is slower.
+            began = time.monotonic()
+            self._probabilities(tiles, self.networks[:1])
+        return time.monotonic() - began
+
+    def _room_for_tiles(self) -> int:
+        """Tiles that a GPU's free memory has room for beside the slab, by what one takes."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        self._seconds(1)
+        needed = torch.cuda.max_memory_allocated(self.device) - before
+        torch.cuda.empty_cache()
+        return int((1 - GPU_SHARE) * torch.cuda.mem_get_info(self.device)[0] / needed)
 
     def _slab(self, layout: Layout, wide: bool) -> Slab:
         labels = self.plan.labels
@@ -265,3 +299,11 @@ class Predictor:
         if not labels.regions:
             band[0] = 1
         return band
+
+
+def _hand_over(piece: NativePiece, crop: Box, keep: Keep) -> None:
+    box = piece.box.moved(crop.start)
+    if 0 in box.shape:
+        return
+    for channel in range(piece.channels):
+        keep(box, channel, piece.scores(channel, piece.box.slices[0]))

@@ -66,6 +66,9 @@ class PredictedCase:
     gpu_peak_gb: float | None = None
     """Most memory of the GPU that PyTorch held for this case."""
 
+    probabilities: str | None = None
+    """File beside the label map, where they were saved."""
+
     warnings: tuple[str, ...] = ()
     """Repairs to the header, and what was decided from the image."""
 

@@ -1,6 +1,6 @@
 """The sliding window: tiles run in order, and scores come out as soon as they are final."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,21 +9,33 @@ from autospine.geometry import Box
 from autospine.inference.slab import Piece, Slab, row_steps
 from autospine.inference.tiles import Layout
 from autospine.log import get_logger
+from autospine.types import Shape3
 
 logger = get_logger(__name__)
 
-TileScores = Callable[[Box], Tensor | None]
+TileScores = Callable[[Sequence[Box]], Tensor]
+"""Scores (N, K, *tile) of N tiles, on any device."""
 
 
-def finished_pieces(layout: Layout, slab: Slab, tile_scores: TileScores) -> Iterator[Piece]:
+def finished_pieces(
+    layout: Layout,
+    slab: Slab,
+    tile_scores: TileScores,
+    *,
+    run: Collection[Shape3] | None = None,
+    at_once: int = 1,
+) -> Iterator[Piece]:
     """Run the tiles and hand out scores as soon as no later tile touches them.
 
-    Where the device is out of memory the slab goes to the CPU, with every tile that has been added.
+    Where the device is out of memory fewer tiles are run at once, and where there is but one the slab goes to
+    the CPU. Every tile that has been added stays in it.
 
     Args:
         layout: where the tiles lie.
         slab: an empty one for this layout.
-        tile_scores: a tile's scores (K, *tile) on any device, or None where the tile is left out.
+        tile_scores: runs neighbouring tiles.
+        run: starts of the tiles that are run, by default all.
+        at_once: most tiles to hand to `tile_scores` at once.
 
     Yields:
         Pieces that cover the image once, ordered along S, then P.
@@ -34,9 +46,10 @@ def finished_pieces(layout: Layout, slab: Slab, tile_scores: TileScores) -> Iter
     row, last = layout.starts[0][0], len(layout.starts[0])
     for index, step in enumerate(row_steps(layout)):
         for starts, columns in _strips(layout, slab.wide):
-            for start in starts if index < last else ():
-                for first in layout.starts[2]:
-                    _add_tile(slab, layout.box((row, start, first)), tile_scores)
+            if index < last:
+                tiles = [(row, start, first) for start in starts for first in layout.starts[2]]
+                boxes = [layout.box(tile) for tile in tiles if run is None or tile in run]
+                at_once = _add_tiles(slab, boxes, tile_scores, at_once)
             piece = slab.finished(row, columns, step)
             if piece is not None:
                 yield piece
@@ -55,15 +68,35 @@ def _strips(layout: Layout, wide: bool) -> Iterator[tuple[tuple[int, ...], slice
         yield (start,), slice(start, following)
 
 
-def _add_tile(slab: Slab, box: Box, tile_scores: TileScores) -> None:
+def _add_tiles(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores, at_once: int) -> int:
+    """Run tiles and add their scores; returns how many at once the memory has room for."""
+    while boxes:
+        if _add_together(slab, boxes[:at_once], tile_scores):
+            boxes = boxes[at_once:]
+        else:  # The error is over: it had held on to what the tiles had taken.
+            at_once = _make_room(slab, min(at_once, len(boxes)))
+    return at_once
+
+
+def _add_together(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores) -> bool:
+    """Run tiles at once and add their scores; False where the memory has no room for them."""
     try:
-        scores = tile_scores(box)
+        scores = tile_scores(boxes)
     except torch.OutOfMemoryError:
-        if slab.device.type == "cpu":
+        if len(boxes) == 1 and slab.device.type == "cpu":
             raise
+        return False
+    for box, one in zip(boxes, scores.to(slab.device), strict=True):
+        slab.add(one, box.start[1], box.start[2])
+    return True
+
+
+def _make_room(slab: Slab, at_once: int) -> int:
+    """Half as many tiles at once; where it was but one, the slab makes room for it."""
+    if at_once > 1:
+        logger.info("the memory has no room for %d tiles at once; %d are run", at_once, at_once // 2)
+    else:
         logger.info("the scores go on in RAM, as the memory of %s is used up", slab.device)
         slab.to(torch.device("cpu"))
-        torch.cuda.empty_cache()
-        scores = tile_scores(box)
-    if scores is not None:
-        slab.add(scores.to(slab.device), box.start[1], box.start[2])
+    torch.cuda.empty_cache()
+    return max(1, at_once // 2)

@@ -15,6 +15,7 @@ from autospine.log import get_logger
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.pipeline.run import Predicted, PredictionRun
+from autospine.preprocessing import require_blosc2
 
 logger = get_logger(__name__)
 
@@ -30,6 +31,7 @@ def predict(
     postprocess: bool = True,
     confined: bool = True,
     ending: str | None = None,
+    save_probabilities: bool = False,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models', each onto its own grid.
 
@@ -47,9 +49,10 @@ def predict(
         confined: whether tiles without body, or far from the spine, are left out.
         ending: of the label maps, with the dot: one of `autospine.images.ENDINGS`, or `.dcm` for DICOM
             segmentations; by default that of the training data.
+        save_probabilities: whether those of every class are written beside the label maps.
 
     Raises:
-        WorkspaceError: if `output` is a file.
+        WorkspaceError: if `output` is a file, or there is no Blosc2 to write probabilities with.
         ModelError: if a fold is missing, or the models do not fit together.
         DatasetError: if there is nothing to predict, or it cannot be written in this format.
         AutospineError: if highdicom is needed and not installed.
@@ -57,6 +60,8 @@ def predict(
     """
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
+    if save_probabilities:
+        require_blosc2()
     cases = find_inputs(inputs, models[0].plan.channels)
     _spare_inputs(cases, output)
     plan = models[0].plan
@@ -79,7 +84,8 @@ def predict(
     )
     predictor = joint_predictor(models, device, folds, confined=confined)
     maps.write_names()
-    return PredictionRun(predictor, cleanup, maps, facts, device).over(cases, overwrite=overwrite)
+    run = PredictionRun(predictor, cleanup, maps, facts, device, save_probabilities=save_probabilities)
+    return run.over(cases, overwrite=overwrite)
 
 
 def _spare_inputs(cases: Sequence[Case], output: Path) -> None:

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,20 @@ import torch
 
 from autospine.dataset import Case, case_modality
 from autospine.errors import AutospineError
+from autospine.files import replacing
 from autospine.hardware import free_memory, peak_memory
 from autospine.images import Volume, read_volume
 from autospine.inference import (
+    PROBABILITIES,
     JointPredictor,
     PredictedCase,
     Predictor,
+    ProbabilityWriter,
     Work,
+    check_room,
+    held_bytes,
     read_record,
+    stored_bytes,
     write_record,
 )
 from autospine.log import get_logger
@@ -32,7 +39,7 @@ ROOM_FOR_NEXT = 2.0
 """The next image is read in advance if this many times the present case's memory is free."""
 
 
-FAILURES = (AutospineError, RuntimeError, MemoryError)
+FAILURES = (AutospineError, RuntimeError, MemoryError, OSError)
 """Errors of one case; a RuntimeError may be a GPU out of memory, and the next case may be smaller."""
 
 
@@ -63,6 +70,7 @@ class PredictionRun:
         maps: the folder and format that they are written in.
         facts: what is the same for every case's entry in the record.
         device: where the networks run.
+        save_probabilities: whether they are written beside the label maps.
     """
 
     def __init__(
@@ -72,15 +80,17 @@ class PredictionRun:
         maps: LabelMaps,
         facts: PredictedCase,
         device: torch.device,
+        *,
+        save_probabilities: bool = False,
     ) -> None:
         self._predictor, self._cleanup, self._maps, self._facts = predictor, cleanup, maps, facts
-        self._output, self._device = maps.folder, device
+        self._output, self._device, self._save_probabilities = maps.folder, device, save_probabilities
         self._record = read_record(self._output)
         self._done: dict[str, PredictedCase] = {}
 
     def over(self, cases: Sequence[Case], *, overwrite: bool) -> Predicted:
         """Predict the cases one after the other."""
-        todo = [case for case in cases if overwrite or not self._target(case).is_file()]
+        todo = [case for case in cases if overwrite or not self._is_there(case)]
         self._keep([case for case in cases if case not in todo])
         with _Images(todo) as images, ThreadPoolExecutor(1) as writer:
             pending: Future[None] | None = None
@@ -98,6 +108,13 @@ class PredictionRun:
 
     def _target(self, case: Case) -> Path:
         return self._maps.path(case)
+
+    def _probabilities(self, case: Case) -> Path:
+        return self._output / f"{case.name}{PROBABILITIES}"
+
+    def _is_there(self, case: Case) -> bool:
+        whole = not self._save_probabilities or self._probabilities(case).is_file()
+        return whole and self._target(case).is_file()
 
     def _keep(self, cases: Sequence[Case]) -> None:
         for case in cases:
@@ -147,26 +164,44 @@ class PredictionRun:
             shape=volume.grid.shape,
             spacing_mm=volume.grid.spacing_mm,
             warnings=tuple(warnings),
+            probabilities=self._probabilities(case).name if self._save_probabilities else None,
         )
 
         def started(predictor: Predictor, work: Work) -> None:
             nonlocal entry
             tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
             entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
-            logger.info("%s: %s", description, _announcement(work, predictor))
-            images.read_next(work.bytes)
+            held = held_bytes(predictor.plan.labels, work) if self._save_probabilities else 0
+            said = _announcement(work, predictor, held, self._save_probabilities)
+            logger.info("%s: %s", description, said)
+            images.read_next(work.bytes + held)
 
-        labels = self._predictor.predict(volume, modality, description, started)
+        # The probabilities take their name once the label map is there.
+        with ExitStack() as stack:
+            writer = self._writer(case, volume, stack) if self._save_probabilities else None
+            keep = None if writer is None else writer.take
+            labels = self._predictor.predict(volume, modality, description, started, keep)
+            if writer is not None:
+                writer.finish()
+            written = stack.pop_all()
         stored, spacing_mm = volume.stored, volume.grid.spacing_mm
         seconds = round(time.monotonic() - began, 2)
         entry = replace(_with_peaks(entry, self._device), seconds=seconds)
 
         def finish() -> PredictedCase:
-            cleaned = labels if self._cleanup is None else self._cleanup.apply(labels, spacing_mm)
-            self._maps.write(case, cleaned, stored)
+            with written:
+                cleaned = labels if self._cleanup is None else self._cleanup.apply(labels, spacing_mm)
+                self._maps.write(case, cleaned, stored)
+                if not self._save_probabilities:  # Earlier ones are not those of this label map.
+                    self._probabilities(case).unlink(missing_ok=True)
             return entry
 
         return finish
+
+    def _writer(self, case: Case, volume: Volume, stack: ExitStack) -> ProbabilityWriter:
+        target, labels = self._probabilities(case), self._predictor.plan.labels
+        check_room(target, labels, volume.grid.shape)
+        return ProbabilityWriter(stack.enter_context(replacing(target)), labels, volume.stored)
 
 
 class _Images:
@@ -197,8 +232,8 @@ class _Images:
         return self._pool.submit(read_volume, self._left.popleft().images)
 
 
-def _announcement(work: Work, predictor: Predictor) -> str:
-    """What is going to be done, in a line."""
+def _announcement(work: Work, predictor: Predictor, held: int, save_probabilities: bool) -> str:
+    """What is going to be done, in a line; so many bytes are held of probabilities that are saved."""
     voxels = "x".join(str(n) for n in work.shape)
     networks = len(predictor.networks)
     seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
@@ -207,12 +242,18 @@ def _announcement(work: Work, predictor: Predictor) -> str:
         "body": " (the others show air)",
         "spine": " (the others are off the spine)",
     }
+    on_disk = stored_bytes(predictor.plan.labels, work.shape)
     return (
         f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
         f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
         f"network{'s' if networks > 1 else ''}; about {_duration(seconds)}, "
-        f"{work.bytes / 1e9:.1f} GB beside the networks"
+        f"{_size(work.bytes + held)} beside the networks"
+        f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
     )
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{max(1, round(amount / 1e6))} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """From raw volumes to stored cases: crop, resample, normalise, store."""
 
-from autospine.preprocessing.arrays import ArrayFormat
+from autospine.preprocessing.arrays import ArrayFormat, require_blosc2
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import (
     Preparation,
@@ -31,6 +31,7 @@ __all__ = [
     "prepare_image",
     "prepare_labels",
     "preprocess_dataset",
+    "require_blosc2",
     "resample",
     "resample_labels",
     "target_shape",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from autospine.errors import WorkspaceError
 from autospine.files import replacing
 from autospine.log import get_logger
 from autospine.types import Shape3
@@ -37,6 +38,19 @@ def usable(wanted: ArrayFormat) -> ArrayFormat:
     return wanted
 
 
+def require_blosc2() -> None:
+    """For what can be written in no other format.
+
+    Raises:
+        WorkspaceError: where Blosc2 cannot be imported.
+    """
+    if blosc2 is None:
+        raise WorkspaceError(
+            "expected Blosc2 to write probabilities with, found that it cannot be imported; "
+            "run `pip install blosc2`, or leave out --save-probabilities"
+        )
+
+
 def write_array(path: Path, array: np.ndarray, patch_size: Shape3, kind: ArrayFormat) -> None:
     """Write an array (..., S, P, L), or leave what was there.
 
@@ -61,6 +75,29 @@ def write_array(path: Path, array: np.ndarray, patch_size: Shape3, kind: ArrayFo
             **_layout(array.shape, patch_size),
             cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
         )
+
+
+def create_array(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: type) -> Any:
+    """A new Blosc2 file of zeros that is written part by part, whole chunks at a time.
+
+    Args:
+        path: replaced where it is there.
+        shape: of the array.
+        chunks: that are compressed as a whole; boxes are read in blocks of at most `BLOCK` voxels each way.
+        dtype: of a number.
+
+    Raises:
+        OSError, RuntimeError: if it cannot be written; Blosc2 raises the second, here and on writing.
+    """
+    path.unlink(missing_ok=True)
+    return blosc2.zeros(
+        tuple(shape),
+        dtype=np.dtype(dtype),
+        chunks=tuple(chunks),
+        blocks=tuple(min(BLOCK, chunk) for chunk in chunks),
+        urlpath=str(path),
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+    )
 
 
 def open_array(path: Path, kind: ArrayFormat) -> Any:

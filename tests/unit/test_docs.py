@@ -28,10 +28,11 @@ from autospine.fingerprint import (
     StructureFacts,
 )
 from autospine.folds import _FoldsFile
-from autospine.geometry import Box
+from autospine.geometry import Box, Grid
 from autospine.images import write_array
-from autospine.inference import PredictedCase, UsedModel, open_model
+from autospine.inference import PredictedCase, ProbabilityWriter, UsedModel, open_model
 from autospine.inference.bundle import Entry, Manifest, export_model
+from autospine.inference.probabilities import Description
 from autospine.labels import LabelSpace, parse_labels
 from autospine.pipeline.ensembles import Members
 from autospine.pipeline.selection import Best, Candidate
@@ -72,6 +73,7 @@ STORED_KINDS = (
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
+    *(Description, Grid),
 )
 """Dataclasses that are written as JSON."""
 
@@ -166,6 +168,11 @@ def test_python_examples_run(blocks, tmp_path, monkeypatch):
         makers.write_model(tmp_path / "model", labels=parse_labels({"background": 0, "vertebra": 1}))
         export_model(open_model(tmp_path / "model"), tmp_path / "spine.autospine")
         write_array(tmp_path / "ct.nii.gz", np.zeros((9, 8, 7), np.int16), makers.grid((9, 8, 7)))
+    if any("out/spine7_probabilities.b2nd" in block for block in blocks):
+        (tmp_path / "out").mkdir()
+        labels = parse_labels({"background": 0, "vertebra": 1})
+        path = tmp_path / "out" / "spine7_probabilities.b2nd"
+        ProbabilityWriter(path, labels, makers.grid((9, 8, 7))).finish()
     names: dict[str, Any] = {"__name__": "example"}
     for block in blocks:
         exec(compile(block, "example", "exec"), names)

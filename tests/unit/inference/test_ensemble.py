@@ -25,19 +25,30 @@ TILE = torch.zeros(1, 1, 2 * CACHED_ROWS + 3, 5, 6)
 
 def test_probabilities_are_the_softmax_of_every_row():
     found = mean_probabilities(TILE, [Random()], regions=False)
-    torch.testing.assert_close(found, Random()(TILE)[0].softmax(0))
+    torch.testing.assert_close(found, Random()(TILE).softmax(1))
+
+
+def test_tiles_at_once_are_the_same_as_one_by_one():
+    class Waves(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([images.sin(), images.cos(), images], dim=1)
+
+    tiles = torch.randn(3, *TILE.shape[1:], generator=torch.Generator().manual_seed(0))
+    for regions in (False, True):
+        each = [mean_probabilities(tile[None], [Waves()], regions=regions) for tile in tiles]
+        torch.testing.assert_close(mean_probabilities(tiles, [Waves()], regions=regions), torch.cat(each))
 
 
 def test_regions_are_decided_one_by_one():
     found = mean_probabilities(TILE, [Constant(0.0, 2.0, -2.0)], regions=True)
     for channel, logit in enumerate((0.0, 2.0, -2.0)):
-        torch.testing.assert_close(found[channel], torch.tensor(logit).sigmoid().expand(TILE.shape[2:]))
+        torch.testing.assert_close(found[0, channel], torch.tensor(logit).sigmoid().expand(TILE.shape[2:]))
 
 
 def test_networks_are_averaged_by_probability_not_by_logit():
     networks = [Constant(0.0, 10.0), Constant(0.0, -1.0), Constant(0.0, -1.0)]
     each = [torch.tensor([0.0, z]).softmax(0) for z in (10.0, -1.0, -1.0)]
-    expected = torch.stack(each).mean(0).view(2, 1, 1, 1).expand(2, *TILE.shape[2:])
+    expected = torch.stack(each).mean(0).view(1, 2, 1, 1, 1).expand(1, 2, *TILE.shape[2:])
     torch.testing.assert_close(mean_probabilities(TILE, networks, regions=False), expected)
 
 
@@ -48,7 +59,7 @@ def test_half_precision_networks_are_averaged_in_single_precision():
 
     found = mean_probabilities(TILE, [Half(), Half()], regions=False)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.sum(0), torch.ones(TILE.shape[2:]))
+    torch.testing.assert_close(found.sum(1), torch.ones(1, *TILE.shape[2:]))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -28,8 +28,11 @@ def refined(scores, tile, native, wide):
     def cut(box):
         return padded[:, *(slice(a + k, b + k) for a, b, k in zip(box.start, box.stop, tile, strict=True))]
 
+    def cut_all(boxes):
+        return torch.stack([cut(box) for box in boxes])
+
     grid = NativeGrid(layout.shape, native, layout.extent)
-    return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut))
+    return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut_all))
 
 
 @given(SIZES, SIZES, st.tuples(*[st.sampled_from([3, 4, 7])] * 3), st.integers(0, 99), st.booleans())

@@ -133,6 +133,12 @@ class Waves(torch.nn.Module):
         return 2 * torch.stack(waves, dim=1)
 
 
+def background_of(labels, shape) -> np.ndarray:
+    scores = np.zeros((labels.n_channels, *shape), dtype=np.float32)
+    scores[0] = not labels.regions
+    return scores
+
+
 @pytest.mark.parametrize("labels", [LABELS, parse_labels({"a": [300, 7], "b": [7]}, (300, 7))])
 @given(
     st.tuples(*[st.integers(3, 40)] * 3),
@@ -156,7 +162,16 @@ def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, 
     assert bands[-1][0].stop == grid.shape[0]
     found = np.concatenate([scores for _, scores in bands], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    predicted = several.predict(volume, "CT")
+    kept, starts = background_of(labels, grid.shape), [0]
+
+    def keep(box, channel, scores):
+        kept[channel, *box.slices] = scores
+        starts.append(box.start[0])
+
+    predicted = several.predict(volume, "CT", keep=keep)
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    assert starts == sorted(starts)
+    np.testing.assert_array_equal(predicted, several.predict(volume, "CT"))
     if labels.regions:
         sure = (np.abs(expected - 0.5) > 1e-5).all(0)
         wanted = labels.decode(expected > 0.5)

@@ -19,16 +19,20 @@ def noise(box) -> torch.Tensor:
     return torch.rand((CLASSES, *box.shape), generator=generator)
 
 
-def expected(layout, tile_scores, regions=False) -> torch.Tensor:
+def noises(boxes) -> torch.Tensor:
+    """Of several tiles."""
+    return torch.stack([noise(box) for box in boxes])
+
+
+def expected(layout, regions=False, run=None) -> torch.Tensor:
     """All of it at once."""
     grown = [max(n, k) for n, k in zip(layout.shape, layout.tile, strict=True)]
     before = [-starts[0] for starts in layout.starts]
     total, weight_sum = torch.zeros(CLASSES, *grown), torch.zeros(grown)
     for box in layout.boxes:
         where = tuple(slice(a + b, a + b + k) for a, b, k in zip(box.start, before, box.shape, strict=True))
-        scores = tile_scores(box)
-        if scores is not None:
-            total[:, *where] += scores * importance(layout.tile)
+        if run is None or box.start in run:
+            total[:, *where] += noise(box) * importance(layout.tile)
             weight_sum[where] += importance(layout.tile)
     mean = total / weight_sum.clamp_min(1e-9)
     if not regions:
@@ -36,37 +40,39 @@ def expected(layout, tile_scores, regions=False) -> torch.Tensor:
     return mean[:, *(slice(b, b + n) for b, n in zip(before, layout.shape, strict=True))]
 
 
-def gathered(layout, tile_scores, **options) -> torch.Tensor:
+def gathered(layout, slab, tile_scores=noises, **options) -> torch.Tensor:
     """The pieces, put together."""
-    regions = options.pop("regions", False)
     whole = torch.full((CLASSES, *layout.shape), torch.nan)
-    slab = Slab(layout, CLASSES, regions=regions, device=CPU, **options)
-    for piece in finished_pieces(layout, slab, tile_scores):
+    for piece in finished_pieces(layout, slab, tile_scores, **options):
         assert whole[:, *piece.box.slices].isnan().all(), "a voxel comes twice"
         whole[:, *piece.box.slices] = piece.scores
     return whole
 
 
-@given(SIZES, TILES, st.booleans())
+@given(SIZES, TILES, st.booleans(), st.integers(1, 9))
 @settings(deadline=None, max_examples=80)
-def test_the_pieces_are_what_accumulating_the_whole_volume_gives(shape, tile, wide):
+def test_the_pieces_are_what_accumulating_the_whole_volume_gives(shape, tile, wide, at_once):
     layout = lay_tiles(shape, tile)
-    torch.testing.assert_close(
-        gathered(layout, noise, wide=wide), expected(layout, noise), atol=1e-5, rtol=1e-5
-    )
+    slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
+    found = gathered(layout, slab, at_once=at_once)
+    torch.testing.assert_close(found, expected(layout), atol=1e-5, rtol=1e-5)
 
 
-@given(SIZES, TILES, st.booleans(), st.integers(2, 5))
+@given(SIZES, TILES, st.booleans(), st.integers(2, 5), st.integers(1, 4))
 @settings(deadline=None, max_examples=40)
-def test_what_no_tile_has_covered_is_background(shape, tile, regions, every):
-    layout = lay_tiles(shape, tile)
+def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_once):
+    layout, seen = lay_tiles(shape, tile), []
+    run = {box.start for box in layout.boxes if sum(box.start) % every == 0}
 
-    def some(box):
-        return None if sum(box.start) % every else noise(box)
+    def look(boxes):
+        assert 1 <= len(boxes) <= at_once
+        seen.extend(box.start for box in boxes)
+        return noises(boxes)
 
-    torch.testing.assert_close(
-        gathered(layout, some, regions=regions), expected(layout, some, regions), atol=1e-5, rtol=1e-5
-    )
+    slab = Slab(layout, CLASSES, regions=regions, device=CPU)
+    found = gathered(layout, slab, look, run=run, at_once=at_once)
+    torch.testing.assert_close(found, expected(layout, regions, run), atol=1e-5, rtol=1e-5)
+    assert seen == [box.start for box in layout.boxes if box.start in run], "each once, in order"
 
 
 @given(SIZES, TILES, st.booleans())
@@ -75,7 +81,7 @@ def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
     layout = lay_tiles(shape, tile)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
     starts = []
-    for piece in finished_pieces(layout, slab, noise):
+    for piece in finished_pieces(layout, slab, noises):
         starts.append(piece.box.start[:2])
         if wide:
             assert (piece.box.start[1], piece.box.stop[1]) == (0, shape[1])
@@ -100,44 +106,85 @@ def test_the_steps_add_up_and_never_exceed_what_is_kept(n, tile):
 
 
 class OnGPU(Slab):
-    """Lies on a device without memory until it is moved."""
+    """Says that it lies on a GPU until it is moved."""
 
-    moved_to = None
+    moved = False
 
     @property
     def device(self):
-        return self.moved_to or torch.device("meta")
+        return CPU if self.moved else torch.device("meta")
 
     def to(self, device):
-        self.moved_to = device
+        assert device == CPU
+        self.moved = True
 
     def add(self, scores, columns, first):
-        super().add(scores if self.moved_to else noise(self.box), columns, first)
+        # What went to a device without memory is made anew.
+        super().add(scores if self.moved else self.latest.pop(0), columns, first)
 
 
-def test_a_device_that_is_full_hands_its_slab_over_and_the_tile_is_run_again():
-    layout = lay_tiles((12, 12, 12), (6, 6, 6))
-    slab = OnGPU(layout, CLASSES, regions=False, device=CPU)
+class Tight:
+    """A GPU on which few tiles fit at once: fewer still from some row on, beside a slab."""
 
-    def tight(box):
-        slab.box = box
-        if box.start[0] > 0 and slab.moved_to is None:
+    def __init__(self, slab: OnGPU, room: int, room_later: int) -> None:
+        self.slab, self.room, self.room_later = slab, room, room_later
+        self.tried: list[int] = []
+        self.run: list[tuple[int, int, int]] = []
+
+    def __call__(self, boxes):
+        self.tried.append(len(boxes))
+        room = self.room if boxes[0].start[0] == 0 else self.room_later
+        if len(boxes) > (max(room, 1) if self.slab.moved else room):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return noise(box)
+        self.run += [box.start for box in boxes]
+        self.slab.latest = [noise(box) for box in boxes]
+        return noises(boxes)
 
-    whole = torch.empty((CLASSES, *layout.shape))
-    for piece in finished_pieces(layout, slab, tight):
-        whole[:, *piece.box.slices] = piece.scores
-    assert slab.moved_to == CPU
-    torch.testing.assert_close(whole, expected(layout, noise), atol=1e-5, rtol=1e-5)
+
+@pytest.mark.parametrize(
+    ("room", "room_later", "tried_first", "moved"),
+    [
+        (8, 8, [7], False),
+        (3, 3, [7, 3], False),
+        (3, 1, [7, 3], False),
+        (1, 1, [7, 3, 1], False),
+        (4, 0, [7, 3], True),
+        (0, 0, [7, 3, 1, 1], True),
+    ],
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_full_device_runs_fewer_tiles_at_once_then_hands_its_slab_over(
+    room, room_later, tried_first, moved, wide
+):
+    layout = lay_tiles((12, 12, 24), (6, 6, 6))
+    slab = OnGPU(layout, CLASSES, regions=False, device=CPU, wide=wide)
+    tight = Tight(slab, room, room_later)
+    found = gathered(layout, slab, tight, at_once=7)
+    torch.testing.assert_close(found, expected(layout), atol=1e-5, rtol=1e-5)
+    assert tight.tried[: len(tried_first)] == tried_first
+    assert slab.moved == moved
+    assert tight.run == [box.start for box in layout.boxes], "finished tiles are kept"
 
 
 def test_a_tile_that_does_not_fit_even_so_is_an_error():
     layout = lay_tiles((6, 6, 6), (6, 6, 6))
     slab = Slab(layout, CLASSES, regions=False, device=CPU)
 
-    def never(box):
+    def never(boxes):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(finished_pieces(layout, slab, never))
+        list(finished_pieces(layout, slab, never, at_once=4))
+
+
+def test_other_errors_are_not_taken_for_want_of_memory():
+    layout = lay_tiles((6, 6, 12), (6, 6, 6))
+    slab, tried = Slab(layout, CLASSES, regions=False, device=CPU), []
+
+    def broken(boxes):
+        tried.append(len(boxes))
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        list(finished_pieces(layout, slab, broken, at_once=2))
+    assert tried == [2]
