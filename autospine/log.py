@@ -143,6 +143,7 @@ class _Bar:
         self._progress.update(self._task, text=text)
 
     def close(self) -> None:
+        """Take the bar off the screen, and with the outermost one the display."""
         global _current
         self._progress.remove_task(self._task)
         if self._owner:
@@ -160,6 +161,7 @@ class _Lines:
         self._spoke, self._said = False, 0.0
 
     def advance(self, amount: int | float = 1) -> None:
+        """Count on; now and then this is worth a line."""
         self._done += amount
         now = time.monotonic()
         if now - self._last >= LINE_SECONDS or (not self._spoke and now - self._start >= QUIET_SECONDS):
@@ -170,6 +172,7 @@ class _Lines:
         self._text = text
 
     def close(self) -> None:
+        """Say where it ended, if anything was said before."""
         now = time.monotonic()
         if self._spoke and self._said != self._done:
             self._line(now)

@@ -34,7 +34,6 @@ size per step: what the 1e-4 of SwinUNETR's own fine-tuning is to weights of 0.0
 AVERAGED_SHARE = 0.05
 """Early on the averaged weights look back over this share of the steps so far."""
 
-
 COMPILER = "inductor"
 """torch's own compiler of networks."""
 

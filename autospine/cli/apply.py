@@ -23,73 +23,101 @@ class Format(StrEnum):
     DCM = "dcm"
 
 
+Images = Annotated[Path, typer.Option("--input", "-i", help="An image, a folder of images, or DICOM slices.")]
+LabelMaps = Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model folder or .autospine file; repeated, the models predict together; by default the "
+        "best of `autospine compare`, else the one completed last.",
+        show_default=False,
+    ),
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", "-d", help="Take the best, else the last model of this dataset.", show_default=False
+    ),
+]
+ConfigurationName = Annotated[
+    str | None,
+    typer.Option(
+        "--configuration", "-c", help="Take the last model of this configuration.", show_default=False
+    ),
+]
+Folds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fold",
+        "-f",
+        help="Which fold to take: 0 ... 4, full or all; may be repeated; by default all of the five.",
+        show_default=False,
+    ),
+]
+Continue = Annotated[bool, typer.Option("--continue", help="Skip cases whose label map is there already.")]
+Postprocessing = Annotated[
+    bool,
+    typer.Option(
+        "--postprocessing/--no-postprocessing",
+        help="Clean label maps as the model's cross-validation has found to help.",
+    ),
+]
+RegionOfInterest = Annotated[
+    bool,
+    typer.Option(
+        "--roi/--no-roi",
+        help="Leave out tiles of air, and those far from the spine where a lowres model can find it.",
+    ),
+]
+FileFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="Of the label maps: NIfTI, MetaImage, NRRD (seg.nrrd opens as a segmentation in 3D Slicer), "
+        "or dcm for DICOM segmentations of DICOM slices; by default that of the training data.",
+        show_default=False,
+    ),
+]
+SaveProbabilities = Annotated[
+    bool, typer.Option("--save-probabilities", help="Write the probabilities of every class as well.")
+]
+Predictions = Annotated[Path, typer.Argument(help="Folder of predicted label maps.")]
+References = Annotated[Path, typer.Argument(help="Folder of reference label maps.")]
+Description = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        "-l",
+        help="dataset.json with the labels' names; by default the one beside the references.",
+        show_default=False,
+    ),
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder for evaluation.csv and evaluation.json; by default that of the predictions.",
+        show_default=False,
+    ),
+]
+
+
 @app.command(rich_help_panel="Predict")
 def predict(
-    inputs: Annotated[
-        Path, typer.Option("--input", "-i", help="An image, a folder of images, or DICOM slices.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
-    model: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Model folder or .autospine file; repeated, the models predict together; by default the "
-            "best of `autospine compare`, else the one completed last.",
-            show_default=False,
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", "-d", help="Take the best, else the last model of this dataset.", show_default=False
-        ),
-    ] = None,
-    configuration: Annotated[
-        str | None,
-        typer.Option(
-            "--configuration", "-c", help="Take the last model of this configuration.", show_default=False
-        ),
-    ] = None,
-    fold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fold",
-            "-f",
-            help="Which fold to take: 0 ... 4, full or all; may be repeated; by default all of the five.",
-            show_default=False,
-        ),
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--continue", help="Skip cases whose label map is there already.")
-    ] = False,
-    postprocessing: Annotated[
-        bool,
-        typer.Option(
-            "--postprocessing/--no-postprocessing",
-            help="Clean label maps as the model's cross-validation has found to help.",
-        ),
-    ] = True,
-    roi: Annotated[
-        bool,
-        typer.Option(
-            "--roi/--no-roi",
-            help="Leave out tiles of air, and those far from the spine where a lowres model can find it.",
-        ),
-    ] = True,
-    file_format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="Of the label maps: NIfTI, MetaImage, NRRD (seg.nrrd opens as a segmentation in 3D Slicer), "
-            "or dcm for DICOM segmentations of DICOM slices; by default that of the training data.",
-            show_default=False,
-        ),
-    ] = None,
-    save_probabilities: Annotated[
-        bool,
-        typer.Option("--save-probabilities", help="Write the probabilities of every class as well."),
-    ] = False,
+    inputs: Images,
+    output: LabelMaps,
+    model: Models = None,
+    dataset: DatasetName = None,
+    configuration: ConfigurationName = None,
+    fold: Folds = None,
+    keep: Continue = False,
+    postprocessing: Postprocessing = True,
+    roi: RegionOfInterest = True,
+    file_format: FileFormat = None,
+    save_probabilities: SaveProbabilities = False,
     workspace: options.Workspace = None,
     device: options.Device = "auto",
 ) -> None:
@@ -130,26 +158,10 @@ def predict(
 
 @app.command(rich_help_panel="Predict")
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.")],
-    references: Annotated[Path, typer.Argument(help="Folder of reference label maps.")],
-    description: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels",
-            "-l",
-            help="dataset.json with the labels' names; by default the one beside the references.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder for evaluation.csv and evaluation.json; by default that of the predictions.",
-            show_default=False,
-        ),
-    ] = None,
+    predictions: Predictions,
+    references: References,
+    description: Description = None,
+    output: Scores = None,
 ) -> None:
     """Compare label maps with references: Dice, IoU and accuracy per class, case and modality."""
     from autospine import pipeline

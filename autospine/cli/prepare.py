@@ -15,6 +15,36 @@ if TYPE_CHECKING:
     from planners.overrides import Overrides
 
 
+Measured = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-j",
+        min=1,
+        help="Cases measured at the same time; by default one per core, at most 4.",
+        show_default=False,
+    ),
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Print every decision with the rule and the facts behind it; alone, those of the plan that "
+        "is there.",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="Run two training steps, correct the memory estimate by what they take, and plan again.",
+    ),
+]
+PlainArrays = Annotated[
+    bool, typer.Option("--npy", help="Store plain .npy files instead of Blosc2, about twice as large.")
+]
+
+
 @app.command("plan-and-preprocess", rich_help_panel="Train")
 def plan_and_preprocess(
     dataset: options.DatasetName,
@@ -81,16 +111,7 @@ def verify(dataset: options.DatasetName, workspace: options.Workspace = None) ->
 def fingerprint(
     dataset: options.DatasetName,
     workspace: options.Workspace = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            "-j",
-            min=1,
-            help="Cases measured at the same time; by default one per core, at most 4.",
-            show_default=False,
-        ),
-    ] = None,
+    workers: Measured = None,
 ) -> None:
     """Verify and measure a dataset: spacings, sizes, noise, intensities, classes, duplicates."""
     from autospine import pipeline
@@ -119,21 +140,8 @@ def plan(
     v2_blocks: options.V2Blocks = None,
     checkpointing: options.Checkpointing = None,
     overrides: options.OverridesFile = None,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            help="Print every decision with the rule and the facts behind it; alone, those of the plan that "
-            "is there.",
-        ),
-    ] = False,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate",
-            help="Run two training steps, correct the memory estimate by what they take, and plan again.",
-        ),
-    ] = False,
+    explain: Explain = False,
+    calibrate: Calibrate = False,
     device: options.Device = "auto",
 ) -> None:
     """Decide spacing, patch, windows, fusion kernels and the rest.
@@ -186,10 +194,7 @@ def preprocess(
     dataset: options.DatasetName,
     workspace: options.Workspace = None,
     configuration: options.Configurations = None,
-    npy: Annotated[
-        bool,
-        typer.Option("--npy", help="Store plain .npy files instead of Blosc2, about twice as large."),
-    ] = False,
+    npy: PlainArrays = False,
     workers: options.Workers = None,
 ) -> None:
     """Crop, resample and store the cases of a planned dataset; what is there already is kept."""

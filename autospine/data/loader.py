@@ -153,6 +153,7 @@ class _Thread:
         self._stop = weakref.finalize(self, _end, thread, self._queue, stop)
 
     def take(self) -> Batch | _Failure | None:
+        """The next batch, or what went wrong with it; None after the last one and once closed."""
         return self._queue.get() if self._stop.alive else None
 
     def close(self) -> None:
@@ -213,6 +214,7 @@ class _Processes:
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
     def take(self) -> Batch | _Failure | None:
+        """The next batch, or what went wrong with it; None after the last one and once closed."""
         if self._batches is None:
             return None
         try:

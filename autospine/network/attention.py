@@ -192,6 +192,7 @@ class WindowAttention(nn.Module):
         """Return the position bias of each pair of tokens, gathered once per version of it."""
 
         def gather(table: Tensor) -> Tensor:
+            """The table's row for each pair of tokens, around a mean of zero."""
             index = relative_position_index(window, self.window, table.device, self.legacy_bias_slice)
             n = window[0] * window[1] * window[2]
             # Softmax ignores what all biases of a head have in common; half precision would round it in.

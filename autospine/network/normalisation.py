@@ -50,6 +50,7 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, normalise_residual: bool) -> Tensor:
+        """As `norm_act`; sum and activation take the place of the normalised map."""
         x = x.contiguous()
         y, mean, inverse_std = _normalise(x)
         residual_mean = residual_inverse_std = None
@@ -68,6 +69,7 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of `x` and `residual`, each from its input and the statistics of the norm."""
         x, y, mean, inverse_std, residual, residual_mean, residual_inverse_std = ctx.saved_tensors
         # The output of a LeakyReLU has the sign of its input, so the output itself serves.
         grad = torch.ops.aten.leaky_relu_backward(grad.contiguous(), y, NEGATIVE_SLOPE, True)

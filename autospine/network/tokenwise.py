@@ -65,6 +65,7 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in the precision of what they belong to, computed in float32."""
         x, weight, bias, mean, inverse_std = ctx.saved_tensors
         gain, shift = _cast(weight, torch.float32), _cast(bias, torch.float32)
         wanted = [True, weight is not None, bias is not None]
