@@ -49,3 +49,36 @@ def test_the_result_has_the_inputs_type_and_layout():
     assert out.dtype == torch.bfloat16
     assert out.is_contiguous(memory_format=LAST)
     torch.testing.assert_close(out.float(), F.conv3d(x.float(), weight, bias, padding=1), rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((3, 3, 3), (1, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 1, 1), (0, 0, 0)), ((1, 4, 4), (1, 2, 2), (0, 1, 1))],
+)
+def test_one_small_image_is_convolved_by_onednn_where_no_gradient_is_wanted(
+    kernel, stride, padding, threads, monkeypatch
+):
+    generator, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    x = torch.randn(1, 16, 6, 8, 8, generator=generator).to(memory_format=LAST)
+    weight = torch.randn(24, 16, *kernel, generator=generator).to(memory_format=LAST)
+    bias = torch.randn(24, generator=generator)
+    settings = {"stride": stride, "padding": padding}
+    exact = F.conv3d(x.double(), weight.double(), bias.double(), **settings)
+    asked = []
+    usual = torch.mkldnn_convolution
+    monkeypatch.setattr(torch, "mkldnn_convolution", lambda *given: asked.append(1) or usual(*given))
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            found = conv3d(x, weight, bias, **settings)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=1e-4)
+    assert found.is_contiguous(memory_format=LAST)
+    assert len(asked) == 1
+    # Elsewhere torch decides.
+    conv3d(x.requires_grad_(), weight, bias, **settings).sum().backward()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        conv3d(x, weight, bias, **settings)
+    assert len(asked) == 1
