@@ -201,7 +201,8 @@ def test_running_again_keeps_what_is_finished(trained):
 
 def test_a_single_image_is_predicted_as_in_its_folder(trained):
     image = sorted((trained.raw / "imagesTs").iterdir())[0]
-    said = trained.run("predict", "-i", image, "-o", "single", "-m", "results/Dataset001_Tiny/fullres")
+    options = ("-m", "results/Dataset001_Tiny/fullres", "--save-probabilities")
+    said = trained.run("predict", "-i", image, "-o", "single", *options)
     assert said.code == 0, said.err
     (single,) = (trained.root / "single").glob("*.nii.gz")
     together = sitk.ReadImage(str(trained.root / "out" / single.name))

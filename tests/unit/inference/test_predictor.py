@@ -11,6 +11,7 @@ from autospine import inference
 from autospine.errors import ModelError
 from autospine.images import Volume
 from autospine.inference import Predictor
+from autospine.inference.sliding_window import finished_pieces
 from autospine.labels import parse_labels
 
 from . import whole
@@ -268,3 +269,43 @@ def test_where_no_spine_is_found_the_body_counts():
     work = guided.prepare(volume, "CT")
     assert (work.near, len(work.run)) == ("body", work.tiles)
     assert guided.seconds_per_tile > 0
+
+
+class Roomy(Thresholds):
+    """Has room for so many tiles at once."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.sizes = room, []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if len(image) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(len(image))
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("room", [8, 2, 1])
+def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
+    volume, _ = in_air()
+    one_by_one = predictor(Thresholds())
+    expected, work = one_by_one.predict(volume, "CT"), one_by_one.prepare(volume, "CT")
+
+    def together(*arguments, at_once, **options):
+        assert at_once == 1, "on a CPU"
+        return finished_pieces(*arguments, at_once=5, **options)
+
+    monkeypatch.setattr(inference.predictor, "finished_pieces", together)
+    network = Roomy(room)
+    np.testing.assert_array_equal(predictor(network).predict(volume, "CT"), expected)
+    assert sum(network.sizes) == len(work.run), "what had been run was kept"
+    assert max(network.sizes) == {8: 3, 2: 1, 1: 1}[room], "of the three that lie side by side"
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_as_many_tiles_at_once_as_it_has_found_to_pay():
+    volume, labels = phantom()
+    there = replace(predictor(Thresholds()), device=torch.device("cuda"))
+    np.testing.assert_array_equal(there.predict(volume, "CT"), labels)
+    assert there.pace.at_once >= 1
+    assert there.seconds_per_tile > 0
