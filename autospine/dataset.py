@@ -158,7 +158,7 @@ def case_modality(case: Case, volume: Volume) -> Modality:
     return case.modality or guess_modality(volume.array[0])
 
 
-def find_inputs(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
+def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], dict[str, str]]:
     """Cases to predict.
 
     Args:
@@ -167,75 +167,80 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[Case, ...]:
             their folder, states modalities.
         channels: of the model.
 
+    Returns:
+        The complete cases in the order of their names, and what is wrong with the files of each other one.
+
     Raises:
-        DatasetError: if there is nothing to predict or a case lacks channels; lists all such cases.
+        DatasetError: if there is nothing to predict, or no case is complete; lists all of them.
     """
-    if path.is_file() and file_ending(path):
-        files, folders = [path], []
-    elif path.is_dir():
-        inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
-        files = [entry for entry in inside if entry.is_file() and file_ending(entry)]
-        folders = [entry for entry in inside if entry.is_dir() and is_series(entry)]
-        if not files and not folders and is_series(path):
-            folders = [path.resolve()]
-    else:
-        raise DatasetError(
-            f"expected an image ({', '.join(ENDINGS)}) or a folder at {path}, found "
-            f"{'another kind of file' if path.exists() else 'nothing'}; check -i"
-        )
-    groups: dict[str, list[tuple[int, Path]]] = defaultdict(list)
-    for file in files:
-        name, channel = _case_and_channel(file, len(channels))
-        groups[name].append((channel, file))
+    files, folders = _images_in(path)
+    groups = _by_case(files, len(channels))
     for folder in folders:
         groups[folder.name].append((0, folder))
     if not groups:
         raise DatasetError(
             f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found none; check -i"
         )
-    _check_channels(groups, channels, path)
-    _check_numbers([file for found in groups.values() for _, file in found], len(channels), path)
+    faults = {
+        name: _incomplete(name, [file for _, file in found], channels)
+        for name, found in sorted(groups.items())
+        if sorted(channel for channel, _ in found) != list(range(len(channels)))
+    }
+    if len(faults) == len(groups):
+        listed = "\n".join(f"  {name}: {fault}" for name, fault in faults.items())
+        raise DatasetError(f"expected at least one complete case in {path}, found none:\n{listed}")
     facts = _facts_beside(path)
-    return tuple(
-        _input(name, [file for _, file in found], channels, facts.get(name, {}))
+    cases = tuple(
+        _input(name, [file for _, file in sorted(found)], channels, facts.get(name, {}))
         for name, found in sorted(groups.items())
+        if name not in faults
     )
+    return cases, faults
 
 
-def _check_channels(
-    groups: Mapping[str, Sequence[tuple[int, Path]]], channels: Sequence[str], path: Path
-) -> None:
-    wanted = list(range(len(channels)))
-    faults = [
-        f"  {name}: {', '.join(file.name for _, file in found)}"
-        for name, found in sorted(groups.items())
-        if [channel for channel, _ in found] != wanted
-    ]
-    if faults:
-        listed = "\n".join(faults)
+def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
+    """Image files, and folders of DICOM slices."""
+    if path.is_file() and file_ending(path):
+        return [path], []
+    if not path.is_dir():
         raise DatasetError(
-            f"expected {len(channels)} files per case in {path} ({', '.join(channels)}: "
-            f"{', '.join(f'CASE_{index:04d}' for index in wanted)}), found these, to be completed "
-            f"or renamed:\n{listed}"
+            f"expected an image ({', '.join(ENDINGS)}) or a folder at {path}, found "
+            f"{'another kind of file' if path.exists() else 'nothing'}; check -i"
         )
+    inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    # A link that leads nowhere is an image that is missed, not one that is not there.
+    files = [entry for entry in inside if not entry.is_dir() and file_ending(entry)]
+    folders = [entry for entry in inside if entry.is_dir() and is_series(entry)]
+    if not files and not folders and is_series(path):
+        folders = [path.resolve()]
+    return files, folders
 
 
-def _check_numbers(files: Sequence[Path], n_channels: int, path: Path) -> None:
-    """Refuse CASE_0000 beside CASE_0001 where the model has fewer channels."""
-    numbers: dict[str, set[int]] = defaultdict(set)
-    for file in files:
-        if match := _CHANNEL.fullmatch(file.name[: -len(file_ending(file) or "")]):
-            numbers[match[1]].add(int(match[2]))
-    extra = [
-        f"{name}_{max(found):04d}"
-        for name, found in numbers.items()
-        if 0 in found and max(found) >= n_channels
-    ]
-    if extra:
-        raise DatasetError(
-            f"expected {n_channels} channels per case in {path}, numbered from 0000, found "
-            f"{', '.join(sorted(extra))} beside the first; remove or rename what is no channel"
-        )
+def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int, Path]]]:
+    """Files by case, each with the number of its channel.
+
+    A number beyond the channels belongs to the name, as in scan_2024, unless there is a scan_0000 too.
+    """
+    stems = {file: file.name[: -len(file_ending(file) or "")] for file in files}
+    numbered = {file: match for file, stem in stems.items() if (match := _CHANNEL.fullmatch(stem))}
+    begun = {match[1] for match in numbered.values() if int(match[2]) == 0}
+    groups: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for file, stem in stems.items():
+        match = numbered.get(file)
+        if match and (match[1] in begun or int(match[2]) < n_channels):
+            groups[match[1]].append((int(match[2]), file))
+        else:
+            groups[stem].append((0, file))
+    return groups
+
+
+def _incomplete(name: str, files: Sequence[Path], channels: Sequence[str]) -> str:
+    wanted = ", ".join(f"{name}_{index:04d} ({channel})" for index, channel in enumerate(channels))
+    n = len(channels)
+    return (
+        f"expected {n} file{'s' if n > 1 else ''}, {wanted}, found {', '.join(file.name for file in files)}; "
+        "add, rename or remove files"
+    )
 
 
 def _facts_beside(path: Path) -> dict[str, dict[str, str]]:
@@ -254,15 +259,6 @@ def _input(name: str, images: Sequence[Path], channels: Sequence[str], facts: Ma
     case = _case(name, images, None, channels, facts)
     stated = series_modality(images[0]) if images[0].is_dir() else None
     return replace(case, modality=stated) if stated else case
-
-
-def _case_and_channel(path: Path, n_channels: int) -> tuple[str, int]:
-    """`CASE_0001.ext` -> CASE, 1; a number beyond the channels belongs to the name, as in scan_2024."""
-    stem = path.name[: -len(file_ending(path) or "")]
-    match = _CHANNEL.fullmatch(stem)
-    if match and int(match[2]) < n_channels:
-        return match[1], int(match[2])
-    return stem, 0
 
 
 def _description(path: Path) -> dict[str, Any]:

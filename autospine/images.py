@@ -149,7 +149,8 @@ def read_channel(path: Path) -> Channel:
         series = find_series(path)
         return unpack(read_series(series.files), str(path), series.notes)
     if not path.is_file():
-        raise ImageError(f"expected an image at {path}, found no such file")
+        what = f"a link to {path.readlink()}, where there is none" if path.is_symlink() else "no such file"
+        raise ImageError(f"expected an image at {path}, found {what}; copy it there")
     if file_ending(path) is None:
         raise ImageError(f"expected an image ending in {', '.join(ENDINGS)}, found {path}; convert it")
     if is_nifti(path):
@@ -160,6 +161,10 @@ def read_channel(path: Path) -> Channel:
         if "orthonormal" in str(error) and is_nifti(path):
             array, grid, note = read_repaired(path)
             return checked_channel(Channel(name=str(path), array=array, grid=grid, notes=(note,)))
+        if "spacing" in str(error):
+            raise ImageError(
+                f"expected positive spacing in {path}, found one that is zero or not finite; mend the header"
+            ) from None
         raise ImageError(
             f"expected a readable image, found {path} damaged: {_reason(error)}; copy or convert it again"
         ) from None
@@ -168,6 +173,8 @@ def read_channel(path: Path) -> Channel:
 
 def _read_file(path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
+    if path.suffix in (".MHA", ".MHD"):  # which ITK does not know in capitals
+        reader.SetImageIO("MetaImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     size = reader.GetSize()
@@ -218,9 +225,14 @@ def checked_channel(channel: Channel) -> Channel:
     """The channel itself.
 
     Raises:
-        ImageError: if its spacing is not positive, or its origin or a voxel not finite.
+        ImageError: if it has no voxels, its spacing is not positive, or its origin or a voxel not finite.
     """
     array, grid, name = channel.array, channel.grid, channel.name
+    if not array.size:
+        raise ImageError(
+            f"expected voxels along every axis of {name}, found size {_times(array.shape[::-1])}; "
+            "convert it again"
+        )
     if not all(np.isfinite(d) and d > 0 for d in grid.spacing_mm):
         raise ImageError(f"expected positive spacing in {name}, found {grid.spacing_mm} mm; mend the header")
     if not np.isfinite(grid.origin_mm).all():
@@ -244,11 +256,15 @@ def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] 
         # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.
         with TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
             sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+            if is_nifti(path):
+                # The NIfTI library finishes without a word where the disk is full.
+                check_nifti(Path(folder) / path.name)
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 part.replace(path.parent / part.name)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ImageError) as error:
+        reason = "it cut short" if isinstance(error, ImageError) else _reason(error)
         raise ImageError(
-            f"expected to write {path}, found {_reason(error)}; free some space or choose another folder"
+            f"expected to write {path}, found {reason}; free some space or choose another folder"
         ) from None
 
 

@@ -44,11 +44,12 @@ def check_nifti(path: Path) -> None:
     """Read a file through once, without keeping it.
 
     Raises:
-        ImageError: if the file ends early, its voxel size is zero, negative or not finite, or it has
-            voxels that are not finite.
+        ImageError: if the file ends early, it has no voxels, their size is zero, negative or not finite, or
+            some of them are not finite.
     """
     with _damage_named(path), _opened(path) as file:
         header = _header(file)
+        _check_size(header, path)
         _check_spacing(header, path)
         dtype = header.get_data_dtype()
         expected = int(np.prod(header.get_data_shape(), dtype=np.int64)) * dtype.itemsize
@@ -103,8 +104,11 @@ def unpack_nibabel(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np
     """
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
-    if array.ndim != 3:
-        raise ImageError(f"expected a 3D volume in {name}, found shape {array.shape}; split it into 3D files")
+    if array.ndim != 3 or array.dtype.kind not in "biuf":
+        raise ImageError(
+            f"expected a 3D volume of single values in {name}, found shape {array.shape} of {array.dtype}; "
+            "split it into one 3D file per channel"
+        )
     # nibabel's world is RAS: x and y point the other way in LPS.
     flipped = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
     spacing = np.linalg.norm(flipped[:3, :3], axis=0)
@@ -154,6 +158,14 @@ def _header(file: BufferedIOBase) -> Any:
     if len(block) < size:
         raise EOFError(f"it ends within its header, after {len(block)} bytes")
     return kinds[size](block, check=False)
+
+
+def _check_size(header: Any, path: Path) -> None:
+    """Check the voxels along each axis, of which SimpleITK makes 1 where the header says 0."""
+    shape = header.get_data_shape()
+    if not all(n > 0 for n in shape[:3]):
+        found = "x".join(str(n) for n in shape)
+        raise ImageError(f"expected voxels along every axis of {path}, found size {found}; convert it again")
 
 
 def _check_spacing(header: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ A bundle is a zip whose entries are not compressed, so that nothing in it can gr
 cases stay behind: they may tell who the patients were.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -12,6 +13,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from typing import Any
 
 from autospine import __version__
 from autospine.checkpoint import load_facts
-from autospine.errors import FormatError, ModelError
+from autospine.errors import FormatError, ModelError, WorkspaceError
 from autospine.files import replacing
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model
 from autospine.postprocessing import POSTPROCESSING
@@ -38,7 +40,16 @@ INTENDED_USE = "research; not a medical device, not for diagnosis or treatment"
 LARGEST_MANIFEST = 1 << 20
 """Bytes; a manifest of a hundred folds has a tenth of it."""
 
+MENTIONED = 3
+"""Names of unfit entries that a message has."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk, or of a user's part of it, that is full."""
+
 _ENTRY = re.compile(rf"plan\.json|dataset\.json|{POSTPROCESSING}|LICENSE|fold_(?:\d+|full)/{WEIGHTS}")
+_ENCRYPTED = 1
+"""In the flags of a zip's entry."""
+
 _CHUNK = 1 << 20
 _SHARED_KEYS = (
     *("name", "description", "reference", "licence", "release"),
@@ -143,6 +154,7 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
     Raises:
         FormatError: as `read_manifest`, and if a hash differs.
         ModelError: if the folder is there already.
+        WorkspaceError: if the disk is full.
     """
     if folder.exists():
         raise ModelError(f"expected no model at {folder} yet, found one; move it away or name another place")
@@ -249,6 +261,11 @@ def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(bundle) as archive:
             yield archive
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise WorkspaceError(
+                f"expected room to unpack {bundle}, found {error}; free some space, or name a folder with "
+                "more of it in TMPDIR"
+            ) from None
         raise FormatError(
             f"expected a model in {bundle}, found no whole {ENDING} file ({error}); copy or export it again"
         ) from None
@@ -259,22 +276,29 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
     infos = archive.infolist()
     names = [info.filename for info in infos]
     if MANIFEST not in names or len(set(names)) != len(names):
-        raise FormatError(f"expected one {MANIFEST} and every name once in {bundle}; export the model again")
+        raise FormatError(
+            f"expected one {MANIFEST} and every name once in {bundle}, found "
+            f"{_some(sorted(name for name, n in Counter(names).items() if n > 1)) or 'none'}; "
+            "copy or export the model again"
+        )
     odd = [info.filename for info in infos if not _is_plain(info)]
     if odd or sum(info.file_size for info in infos) > bundle.stat().st_size:
-        found = ", ".join(odd) or "overlapping ones"
+        found = _some(odd) or "entries larger than the file itself"
         raise FormatError(
             f"expected plain uncompressed files of a model alone in {bundle}, found {found}; "
             "do not use it, and ask whoever made it"
         )
     if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
-        raise FormatError(f"expected a manifest of at most {LARGEST_MANIFEST} bytes in {bundle}")
+        raise FormatError(
+            f"expected a manifest of at most {LARGEST_MANIFEST} bytes in {bundle}, found "
+            f"{archive.getinfo(MANIFEST).file_size}; do not use it, and ask whoever made it"
+        )
     manifest = _manifest(archive.read(MANIFEST), bundle)
     sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
     stated = {name: entry.bytes for name, entry in manifest.files.items()}
     if sizes != stated or PLAN not in stated:
         different = sorted(set(sizes.items()) ^ set(stated.items()))
-        listed = ", ".join(sorted({name for name, _ in different})) or f"no {PLAN}"
+        listed = _some(sorted({name for name, _ in different})) or f"no {PLAN}"
         raise FormatError(
             f"expected the files of the manifest in {bundle}, found a difference in {listed}; "
             "copy or export it again"
@@ -286,19 +310,27 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     """Whether an entry has an allowed name, is stored as it is, and is a file."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     named = info.filename == MANIFEST or _ENTRY.fullmatch(info.filename) is not None
-    return named and info.compress_type == zipfile.ZIP_STORED and kind in (0, stat.S_IFREG)
+    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & _ENCRYPTED
+    return named and stored and kind in (0, stat.S_IFREG)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names; a file made in bad faith may have millions."""
+    more = len(names) - MENTIONED
+    return ", ".join(name[:100] for name in names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _manifest(data: bytes, bundle: Path) -> Manifest:
     try:
-        version = json.loads(data).get("format_version")
-    except (ValueError, AttributeError):
+        text = data.decode()
+        version = json.loads(text).get("format_version")
+    except (ValueError, AttributeError, RecursionError):
         raise FormatError(f"expected JSON as {MANIFEST} in {bundle}, found none; export it again") from None
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         mend = "update AutoSpine" if newer else "export the model again"
         raise FormatError(f"expected format_version {FORMAT_VERSION} in {bundle}, found {version}; {mend}")
-    return from_json(data.decode(), Manifest, f"{bundle}, {MANIFEST}")
+    return from_json(text, Manifest, f"{bundle}, {MANIFEST}")
 
 
 def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
@@ -52,9 +53,11 @@ def predict(
         save_probabilities: whether those of every class are written beside the label maps.
 
     Raises:
-        WorkspaceError: if `output` is a file, or there is no Blosc2 to write probabilities with.
+        WorkspaceError: if `output` is a file or cannot be written to, or there is no Blosc2 to write
+            probabilities with.
         ModelError: if a fold is missing, or the models do not fit together.
-        DatasetError: if there is nothing to predict, or it cannot be written in this format.
+        DatasetError: if there is nothing to predict, no case has all of its channels, or they cannot be
+            written in this format.
         AutospineError: if highdicom is needed and not installed.
         FormatError: if the output folder's record is damaged.
     """
@@ -62,12 +65,12 @@ def predict(
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
     if save_probabilities:
         require_blosc2()
-    cases = find_inputs(inputs, models[0].plan.channels)
+    cases, faults = find_inputs(inputs, models[0].plan.channels)
     _spare_inputs(cases, output)
     plan = models[0].plan
     maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
-    output.mkdir(parents=True, exist_ok=True)
+    _open(output)
     cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
@@ -85,7 +88,24 @@ def predict(
     predictor = joint_predictor(models, device, folds, confined=confined)
     maps.write_names()
     run = PredictionRun(predictor, cleanup, maps, facts, device, save_probabilities=save_probabilities)
-    return run.over(cases, overwrite=overwrite)
+    return run.over(cases, faults, overwrite=overwrite)
+
+
+def _open(output: Path) -> None:
+    """Make the output folder, and find out whether it can be written to before the work is done.
+
+    Raises:
+        WorkspaceError: if it cannot.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise WorkspaceError(
+            f"expected an output folder that can be written to, found {output} ({error.strerror}); "
+            "mend its permissions or name another with -o"
+        ) from None
 
 
 def _spare_inputs(cases: Sequence[Case], output: Path) -> None:

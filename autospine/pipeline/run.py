@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from autospine.dataset import Case, case_modality
-from autospine.errors import AutospineError
+from autospine.errors import AutospineError, WorkspaceError
 from autospine.files import replacing
 from autospine.hardware import free_memory, peak_memory
 from autospine.images import Volume, read_volume
@@ -39,6 +39,9 @@ ROOM_FOR_NEXT = 2.0
 """The next image is read in advance if this many times the present case's memory is free."""
 
 
+NOTHING_FOUND = "nothing was found: its label map is all background"
+
+
 FAILURES = (AutospineError, RuntimeError, MemoryError, OSError)
 """Errors of one case; a RuntimeError may be a GPU out of memory, and the next case may be smaller."""
 
@@ -48,7 +51,7 @@ class Predicted:
     """What became of the cases to predict."""
 
     cases: tuple[PredictedCase, ...]
-    """In the order in which they were found."""
+    """In the order of their names."""
 
     written: tuple[Path, ...]
     """Label maps, those that were kept included."""
@@ -87,9 +90,21 @@ class PredictionRun:
         self._output, self._device, self._save_probabilities = maps.folder, device, save_probabilities
         self._record = read_record(self._output)
         self._done: dict[str, PredictedCase] = {}
+        self._unwritten: WorkspaceError | None = None
 
-    def over(self, cases: Sequence[Case], *, overwrite: bool) -> Predicted:
-        """Predict the cases one after the other."""
+    def over(self, cases: Sequence[Case], faults: Mapping[str, str], *, overwrite: bool) -> Predicted:
+        """Predict the cases one after the other.
+
+        Args:
+            cases: complete ones.
+            faults: cases that are not, and why.
+            overwrite: whether cases that are there already are predicted again.
+
+        Raises:
+            WorkspaceError: if the record cannot be written in the end.
+        """
+        for name, fault in faults.items():
+            self._note(self._failed(name, fault))
         todo = [case for case in cases if overwrite or not self._is_there(case)]
         self._keep([case for case in cases if case not in todo])
         with _Images(todo) as images, ThreadPoolExecutor(1) as writer:
@@ -101,8 +116,10 @@ class PredictionRun:
                 pending = writer.submit(self._end, case, finish)
             if pending is not None:
                 pending.result()
+        if self._unwritten is not None:
+            raise self._unwritten
         return Predicted(
-            cases=tuple(self._done[case.name] for case in cases),
+            cases=tuple(self._done[name] for name in sorted(self._done)),
             written=tuple(self._target(case) for case in cases if self._done[case.name].status != "failed"),
         )
 
@@ -132,21 +149,28 @@ class PredictionRun:
         try:
             return self._predict(case, description, images)
         except FAILURES as error:
-            return partial(self._failed, case, error)
+            return partial(self._failed, case.name, _reason(error))
 
     def _end(self, case: Case, finish: Callable[[], PredictedCase]) -> None:
         """Clean and write the labels, then the record."""
         try:
             entry = finish()
         except FAILURES as error:
-            entry = self._failed(case, error)
-        self._done[case.name] = self._record[case.name] = entry
-        write_record(self._output, self._record.values())
+            entry = self._failed(case.name, _reason(error))
+        self._note(entry)
 
-    def _failed(self, case: Case, error: BaseException) -> PredictedCase:
-        reason = str(error) or type(error).__name__
-        logger.error("%s: %s", case.name, reason)
-        return replace(self._facts, case=case.name, status="failed", error=reason)
+    def _note(self, entry: PredictedCase) -> None:
+        """Take a case into the record, which is written as soon as it can be."""
+        self._done[entry.case] = self._record[entry.case] = entry
+        try:
+            write_record(self._output, self._record.values())
+            self._unwritten = None
+        except WorkspaceError as error:  # A disk that is full may have room again for a smaller case.
+            self._unwritten = error
+
+    def _failed(self, name: str, reason: str) -> PredictedCase:
+        logger.error("%s: %s", name, reason)
+        return replace(self._facts, case=name, status="failed", error=reason)
 
     def _predict(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
         volume = images.take()
@@ -194,7 +218,10 @@ class PredictionRun:
                 self._maps.write(case, cleaned, stored)
                 if not self._save_probabilities:  # Earlier ones are not those of this label map.
                     self._probabilities(case).unlink(missing_ok=True)
-            return entry
+            if cleaned.any():
+                return entry
+            logger.warning("%s: %s", case.name, NOTHING_FOUND)
+            return replace(entry, warnings=(*entry.warnings, NOTHING_FOUND))
 
         return finish
 
@@ -230,6 +257,10 @@ class _Images:
 
     def _submit(self) -> "Future[Volume]":
         return self._pool.submit(read_volume, self._left.popleft().images)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _announcement(work: Work, predictor: Predictor, held: int, save_probabilities: bool) -> str:

@@ -764,11 +764,38 @@ def test_one_bad_image_does_not_stop_the_others(spoilt):
     assert mended[bad.case].status == "written"
 
 
+def test_a_batch_goes_on_past_everything_that_is_no_image(spoilt):
+    """Wrong files are said one by one in the table's notes, the others are predicted, and the code is 1."""
+    images = spoilt.raw / "imagesTs"
+    good = sorted(path.name.removesuffix("_0000.nii.gz") for path in images.iterdir())
+    flat, colours = np.zeros((20, 20), np.int16), np.zeros((4, 20, 20, 3), np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(flat), str(images / "flat.nii.gz"))
+    sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(images / "colours.nrrd"))
+    (images / "absent.nii.gz").symlink_to("nowhere.nii.gz")
+    shutil.copy(images / f"{good[0]}_0000.nii.gz", images / "two_0000.nii.gz")
+    shutil.copy(images / f"{good[0]}_0000.nii.gz", images / "two_0001.nii.gz")
+    (images / "README.txt").write_text("Not an image.", encoding="utf-8")
+    said = spoilt.run("predict", "-i", images, "-o", "new", "-f", "0")
+    assert said.code == 1
+    assert "4 cases failed: absent, colours, flat, two" in " ".join(said.out.split())
+    assert "written to new: 2 of 6 label maps" in said.out
+    for word in (
+        "absent: expected an image at",
+        "colours: expected",
+        "flat: expected a 3D",
+        "two: expected 1",
+    ):
+        assert word in said.out
+    assert sorted(path.name for path in (spoilt.root / "new").glob("*.nii.gz")) == [
+        f"{name}.nii.gz" for name in good
+    ]
+
+
 def test_images_with_too_many_channels(spoilt):
     for path in sorted((spoilt.raw / "imagesTs").iterdir()):
         shutil.copy(path, spoilt.root / path.name)
         shutil.copy(path, spoilt.root / path.name.replace("_0000", ""))
-    expect_refusal(spoilt, "predict", "-i", ".", "-o", "new", says=("1 files per case",))
+    expect_refusal(spoilt, "predict", "-i", ".", "-o", "new", says=("expected 1 file,", "none"))
 
 
 def test_an_image_is_never_written_over(spoilt):

@@ -1,10 +1,14 @@
 """Prediction of several cases with untrained networks: what is run, kept, recorded and said."""
 
+import errno
 import logging
+import shutil
+import tempfile
 
 import makers
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 import autospine
@@ -138,6 +142,173 @@ def test_a_label_map_that_cannot_be_written_is_a_failed_case(model, images, tmp_
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "expected to write" in result.failed["case1"]
+
+
+def test_cases_without_all_of_their_channels_are_reported_with_the_others(model, images, tmp_path):
+    shutil.copy(images / "case1_0000.nii.gz", images / "case1_0001.nii.gz")
+    (images / "README.txt").write_text("Read me.", encoding="utf-8")
+    for continued in (False, True):
+        result = pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=not continued)
+        assert [case.case for case in result.cases] == ["case0", "case1", "case2"]
+        assert list(result.failed) == ["case1"]
+        assert (
+            "expected 1 file, case1_0000 (image), found case1_0000.nii.gz, case1_0001"
+            in result.failed["case1"]
+        )
+        assert read_record(tmp_path / "out")["case1"].status == "failed"
+    (images / "case1_0001.nii.gz").unlink()
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
+    assert [case.status for case in result.cases] == ["written"] * 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda image: np.zeros((4, 24)), "expected a 3D volume"),
+        (lambda image: np.zeros((2, 4, 5, 6)), "expected a 3D volume"),
+        (lambda image: np.where(image < -900, np.nan, image), "NaN or infinite"),
+        (lambda image: np.where(image < -900, np.inf, image), "NaN or infinite"),
+    ],
+)
+def test_an_image_that_is_none_fails_alone(model, images, tmp_path, spoil, says):
+    path = images / "case1_0000.nii.gz"
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    sitk.WriteImage(sitk.GetImageFromArray(spoil(array).astype(np.float32), isVector=False), str(path))
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert [case.status for case in result.cases] == ["written", "failed", "written"]
+    assert says in result.failed["case1"]
+
+
+def test_a_link_to_nothing_is_not_passed_over(model, images, tmp_path):
+    (images / "case1_0000.nii.gz").unlink()
+    (images / "case1_0000.nii.gz").symlink_to("elsewhere.nii.gz")
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert "found a link to elsewhere.nii.gz" in result.failed["case1"]
+    assert len(result.written) == 2
+
+
+@pytest.mark.parametrize("confined", [True, False])
+@pytest.mark.parametrize("shape", [(1, 24, 70), (24, 1, 70), (1, 1, 70), (3, 5, 4), (17, 16, 16)])
+def test_images_of_any_size_are_predicted(model, tmp_path, shape, confined):
+    """One slice, one line, less than a tile and hardly more."""
+    image = np.random.default_rng(0).normal(40, 20, shape).astype(np.int16)
+    write_array(tmp_path / "in" / "a.nii.gz", image, makers.grid(shape, (1.5, 1.5, 1.5)))
+    result = pipeline.predict([model], tmp_path / "in", tmp_path / "out", device=CPU, confined=confined)
+    assert result.failed == {}
+    np.testing.assert_array_equal(read_labels(result.written[0]).array[0], np.full(shape, 3))
+
+
+@pytest.mark.parametrize("confined", [True, False])
+@pytest.mark.parametrize("value", [-1000, 0])
+def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path, said, value, confined):
+    model = make_model(tmp_path / "results", "fullres", (1.5, 1.5, 1.5), foreground=False)
+    image = np.full((20, 24, 30), value, np.int16)
+    write_array(tmp_path / "in" / "a.nii.gz", image, makers.grid(image.shape, (1.5, 1.5, 1.5)))
+    result = pipeline.predict([model], tmp_path / "in", tmp_path / "out", device=CPU, confined=confined)
+    labels = read_labels(result.written[0]).array[0]
+    assert labels.shape == image.shape
+    assert not labels.any()
+    assert any("nothing was found" in warning for warning in result.cases[0].warnings)
+    assert "a: nothing was found" in said.text
+    assert ("0 of 12 tiles (the others show air)" in said.text) == confined
+
+
+@pytest.mark.parametrize(
+    ("file", "written"),
+    [
+        ("Frau Müller, L5 (2).nii.gz", "Frau Müller, L5 (2).nii.gz"),
+        ("A_0000.NII.GZ", "A.nii.gz"),
+        ("b.1.MHA", "b.1.nii.gz"),
+    ],
+)
+def test_names_as_people_give_them(model, images, tmp_path, file, written):
+    path = images / file
+    shutil.move(images / "case1_0000.nii.gz", path)
+    if path.suffix == ".MHA":
+        sitk.WriteImage(sitk.ReadImage(str(images / "case0_0000.nii.gz")), str(tmp_path / "x.mha"))
+        shutil.move(tmp_path / "x.mha", path)
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert result.failed == {}
+    assert written in files(tmp_path / "out")
+
+
+class FullDisk:
+    """From the second label map on there is no room, not even for the record, until some is made."""
+
+    def __init__(self, monkeypatch):
+        self.full = self.mended = False
+        self._write, self._open = sitk.WriteImage, tempfile.mkstemp
+        monkeypatch.setattr(sitk, "WriteImage", self.write)
+        monkeypatch.setattr(tempfile, "mkstemp", self.open)
+
+    def write(self, image, name, **options):
+        self.check()
+        self.full = not self.mended
+        self._write(image, name, **options)
+
+    def open(self, *arguments, **options):
+        self.check()
+        return self._open(*arguments, **options)
+
+    def check(self):
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_becomes_full_costs_the_cases_that_do_not_fit(model, images, tmp_path, monkeypatch, said):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        disk = FullDisk(patch)
+        with pytest.raises(WorkspaceError, match=r"expected to write .*predictions\.json.*use --continue"):
+            pipeline.predict([model], images, out, device=CPU)
+    assert files(out) == ["case0.nii.gz"]
+    assert "case2: expected to write" in said.text
+    kept = (out / "case0.nii.gz").read_bytes()
+    result = pipeline.predict([model], images, out, device=CPU, overwrite=False)
+    assert [case.status for case in result.cases] == ["kept", "written", "written"]
+    assert (out / "case0.nii.gz").read_bytes() == kept
+    assert files(out) == [f"case{n}.nii.gz" for n in range(3)]
+    assert disk.full
+
+
+def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, monkeypatch):
+    disk = FullDisk(monkeypatch)
+    usual = pipeline.run.PredictionRun._end
+
+    def end(run, case, finish):
+        if case.name == "case2":
+            disk.full, disk.mended = False, True
+        usual(run, case, finish)
+
+    monkeypatch.setattr(pipeline.run.PredictionRun, "_end", end)
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert [case.status for case in result.cases] == ["written", "failed", "written"]
+    assert "No space left" in result.failed["case1"]
+    assert list(read_record(tmp_path / "out").values()) == list(result.cases)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(model, images, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(WorkspaceError, match=r"that can be written to, found .*file/out \(Not a directory\)"):
+        pipeline.predict([model], images, tmp_path / "file" / "out", device=CPU)
+
+    def refused(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(pipeline.prediction, "TemporaryFile", refused)
+    monkeypatch.setattr(pipeline.prediction, "joint_predictor", None)
+    with pytest.raises(
+        WorkspaceError, match=r"found .*out \(Permission denied\); mend its permissions or nam"
+    ):
+        pipeline.predict([model], images, tmp_path / "out", device=CPU)
+
+
+def test_an_output_folder_within_the_inputs_is_not_taken_for_one(model, images, tmp_path):
+    for _ in range(2):
+        result = pipeline.predict([model], images, images / "out", device=CPU)
+        assert [case.case for case in result.cases] == ["case0", "case1", "case2"]
+    with pytest.raises(WorkspaceError, match="other than that of the images"):
+        pipeline.predict([model], images, images / "out" / "..", device=CPU)
 
 
 def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path, monkeypatch):

@@ -167,6 +167,66 @@ def test_other_dimensions_are_refused(shape: tuple[int, ...], size: str, tmp_pat
         read_volume(path)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 6), (4, 1, 6), (4, 5, 1), (1, 1, 1)])
+def test_an_axis_of_one_voxel_is_accepted(shape: tuple[int, ...], write_image: WriteImage, tmp_path: Path):
+    assert read_volume(write_image(tmp_path / "a.nii.gz", np.ones(shape, np.int16))).array.shape == (
+        1,
+        *shape,
+    )
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("size", [0, -4])
+def test_an_axis_without_voxels_is_refused(axis: int, size: int, tmp_path: Path):
+    path = save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16))
+    raw = bytearray(path.read_bytes())
+    raw[40 + 2 * axis : 42 + 2 * axis] = struct.pack("<h", size)
+    path.write_bytes(raw)
+    with pytest.raises(ImageError, match=rf"voxels along every axis of .*a\.nii, found size .*{size}"):
+        read_volume(path)
+
+
+def test_an_axis_without_voxels_is_refused_in_other_formats(tmp_path: Path):
+    path = tmp_path / "a.mha"
+    path.write_bytes(PLAIN_MHA.replace(b"DimSize = 2 2 2", b"DimSize = 2 0 2"))
+    with pytest.raises(ImageError, match=r"voxels along every axis of .*a\.mha, found size 2x0x2; convert"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_several_values_per_voxel_are_refused(ending: str, kind: type, tmp_path: Path):
+    """Colours, and vectors."""
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), kind), isVector=True), str(path))
+    with pytest.raises(
+        ImageError, match=r"of single values in .*found size 6x5x4 with 3 values per voxel; spl"
+    ):
+        read_volume(path)
+
+
+def test_colours_are_refused_where_axes_are_repaired(tmp_path: Path):
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[0, 1] = 3e-4
+    path = save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), [(c, "u1") for c in "RGB"]), affine)
+    with pytest.raises(ImageError, match=r"of single values in .*; split it into one 3D file per channel"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".seg.nrrd"])
+@pytest.mark.parametrize("name", ["Frau Müller, L5 (2)", "CASE.V1"])
+def test_names_as_people_give_them(ending: str, name: str, write_image: WriteImage, tmp_path: Path):
+    array = np.arange(24).reshape(2, 3, 4).astype(np.int16)
+    for number, last in enumerate((ending, ending.upper())):
+        path = write_image(tmp_path / str(number) / f"{name}{ending}", array)
+        path = path.rename(path.with_name(f"{name}{last}"))
+        volume = read_volume(path)
+        assert np.array_equal(volume.array[0], array)
+        target = tmp_path / "out" / f"{name}{ending}"
+        write_labels(target, volume.array[0], volume.stored)
+        assert np.array_equal(read_labels(target).array[0], array)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_truncated_files_are_refused(ending: str, kept: float, write_image: WriteImage, tmp_path: Path):
@@ -218,6 +278,14 @@ def test_impossible_voxel_sizes_are_refused(size: float, tmp_path: Path):
         read_volume(path)
 
 
+@pytest.mark.parametrize("size", [b"0", b"nan", b"inf"])
+def test_impossible_voxel_sizes_are_refused_in_other_formats(size: bytes, tmp_path: Path):
+    path = tmp_path / "a.mha"
+    path.write_bytes(PLAIN_MHA.replace(b"ElementSpacing = 1", b"ElementSpacing = " + size))
+    with pytest.raises(ImageError, match=r"positive spacing in .*a\.mha, found one that is zero or not fin"):
+        read_volume(path)
+
+
 def test_a_zero_column_of_the_affine_is_refused(tmp_path: Path):
     path = save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))
     raw = bytearray(path.read_bytes())
@@ -243,7 +311,7 @@ def test_axes_off_by_rounding_are_repaired_and_reported(tmp_path: Path):
 def test_sheared_axes_are_refused(ending: str, tmp_path: Path):
     path = tmp_path / f"a{ending}"
     if ending == ".mha":
-        path.write_bytes(SHEARED_MHA + bytes(8))
+        path.write_bytes(PLAIN_MHA.replace(b"1 0 0 0 1", b"1 0.1 0 0 1"))
     else:
         affine = np.diag([-1.0, -1.0, 1.0, 1.0])
         affine[0, 1] = 0.1
@@ -255,6 +323,11 @@ def test_sheared_axes_are_refused(ending: str, tmp_path: Path):
 def test_missing_files_and_unknown_endings_are_named(tmp_path: Path):
     with pytest.raises(ImageError, match=r"nothing\.nii\.gz, found no such file"):
         read_volume(tmp_path / "nothing.nii.gz")
+    (tmp_path / "link.nii.gz").symlink_to("nothing.nii.gz")
+    with pytest.raises(
+        ImageError, match=r"link\.nii\.gz, found a link to nothing\.nii\.gz, where there is none"
+    ):
+        read_volume(tmp_path / "link.nii.gz")
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(ImageError, match=r"ending in \.nii\.gz.*a\.png; convert it"):
         read_volume(tmp_path / "a.png")
@@ -271,6 +344,22 @@ def test_writing_fails_whole(tmp_path: Path):
     with pytest.raises(ImageError, match=r"expected to write .*b\.nii\.gz"):
         write_array(tmp_path / "b.nii.gz", np.zeros((2, 2, 2)), plain_grid((2, 2, 2)))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b.nii.gz", "file"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("bytes_left", [0, 100, 20_000])
+def test_a_disk_that_becomes_full_leaves_nothing(ending: str, bytes_left: int, tmp_path: Path):
+    """A limit to the size of files makes writing fail as a full disk does."""
+    noise = np.random.default_rng(0).integers(0, 28, (40, 40, 40)).astype(np.uint8)
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, limits[1]))
+    try:
+        with pytest.raises(ImageError, match=rf"expected to write .*a{ending}, found .*; free some space"):
+            write_labels(tmp_path / f"a{ending}", noise, plain_grid(noise.shape))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_arrays_are_written_on_their_grid(tmp_path: Path):
@@ -343,18 +432,18 @@ def test_a_real_mask_in_floating_point_is_read(real_data: Path):
     assert np.unique(volume.array).tolist() == [0, *range(16, 25)]
 
 
-SHEARED_MHA = b"""ObjectType = Image
+PLAIN_MHA = b"""ObjectType = Image
 NDims = 3
 BinaryData = True
 BinaryDataByteOrderMSB = False
 CompressedData = False
-TransformMatrix = 1 0.1 0 0 1 0 0 0 1
+TransformMatrix = 1 0 0 0 1 0 0 0 1
 Offset = 0 0 0
 ElementSpacing = 1 1 1
 DimSize = 2 2 2
 ElementType = MET_UCHAR
 ElementDataFile = LOCAL
-"""
+""" + bytes(8)
 
 
 def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:

@@ -1,8 +1,11 @@
 """Bundles: what goes in comes out, and nothing else gets in."""
 
+import errno
 import json
+import shutil
 import stat
 import zipfile
+from pathlib import Path
 
 import makers
 import pytest
@@ -10,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from autospine.cli.model import model as commands
-from autospine.errors import FormatError, ModelError
+from autospine.errors import FormatError, ModelError, WorkspaceError
 from autospine.inference import open_model
 from autospine.inference.bundle import ENDING, export_model, opened_model, read_manifest, unpack
 from autospine.serialization import write_json
@@ -40,6 +43,17 @@ def rewritten(bundle, target, change):
         for info in old.infolist():
             if (data := change(info.filename, old.read(info))) is not None:
                 new.writestr(info.filename, data)
+    return target
+
+
+def patched(bundle, target, **facts):
+    """The bundle with other facts about the first fold's weights in its table of contents."""
+    shutil.copy(bundle, target)
+    with zipfile.ZipFile(target, "a") as archive:
+        info = archive.getinfo("fold_0/model.safetensors")
+        for name, value in facts.items():
+            setattr(info, name, value)
+        archive._didModify = True
     return target
 
 
@@ -132,6 +146,90 @@ def test_files_that_the_manifest_does_not_state_are_refused(bundle, tmp_path):
     for other in (longer, fewer):
         with pytest.raises(FormatError, match=r"a difference in plan\.json"):
             read_manifest(other)
+
+
+def test_every_name_comes_once(bundle, tmp_path):
+    other = rewritten(bundle, tmp_path / f"twice{ENDING}", lambda _, data: data)
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(other, "a") as archive:
+        archive.writestr("plan.json", b"{}")
+    with pytest.raises(FormatError, match=r"every name once in .*, found plan\.json; copy or export"):
+        read_manifest(other)
+
+
+def test_entries_without_end_are_refused_in_a_few_words(bundle, tmp_path):
+    other = rewritten(bundle, tmp_path / f"many{ENDING}", lambda _, data: data)
+    with zipfile.ZipFile(other, "a") as archive:
+        for number in range(100, 3100):
+            archive.writestr(f"fold_{number}/model.safetensors", b"")
+    with pytest.raises(FormatError, match=r"a difference in fold_100/.* and 2997 more; copy") as refusal:
+        read_manifest(other)
+    assert len(str(refusal.value)) < 500
+    with zipfile.ZipFile(other, "a") as archive:
+        for number in range(3000):
+            archive.writestr(f"{number:0500}.exe", b"")
+    with pytest.raises(FormatError, match=r"found 0000.* and 2997 more; do not use it") as refusal:
+        read_manifest(other)
+    assert len(str(refusal.value)) < 1000
+
+
+def test_what_would_grow_when_it_is_unpacked_is_refused(bundle, tmp_path):
+    """By compression, by a size that is not true, and by several entries made of the same bytes."""
+    packed = rewritten(bundle, tmp_path / f"a{ENDING}", lambda name, data: data)
+    bomb = zipfile.ZipInfo("fold_7/model.safetensors")
+    bomb.compress_type = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(packed, "a") as archive, archive.open(bomb, "w", force_zip64=True) as file:
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    assert packed.stat().st_size < bundle.stat().st_size + (1 << 17)
+    lying = patched(bundle, tmp_path / f"b{ENDING}", file_size=1 << 30, compress_size=1 << 30)
+    for other, found in (
+        (packed, "fold_7/model.safetensors"),
+        (lying, "entries larger than the file itself"),
+    ):
+        with pytest.raises(FormatError, match=rf"plain uncompressed files .* found {found}; do not use it"):
+            unpack(other, tmp_path / "there")
+    same = patched(bundle, tmp_path / f"c{ENDING}", header_offset=0)
+    with pytest.raises(FormatError, match="found no whole"):
+        unpack(same, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_encrypted_entries_are_refused(bundle, tmp_path):
+    other = patched(bundle, tmp_path / f"other{ENDING}", flag_bits=1)
+    with pytest.raises(FormatError, match=r"plain uncompressed files of a model alone"):
+        unpack(other, tmp_path / "there")
+
+
+@pytest.mark.parametrize("manifest", [b"[" * 100_000, b"[]", b"", b"\xff\xfe{\x00}\x00", b" " * (2 << 20)])
+def test_a_manifest_of_nonsense_is_refused(bundle, tmp_path, manifest):
+    other = rewritten(
+        bundle, tmp_path / f"other{ENDING}", lambda name, data: manifest if name == "manifest.json" else data
+    )
+    with pytest.raises(FormatError, match=r"expected (JSON as manifest\.json|a manifest of at most)"):
+        read_manifest(other)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.999])
+def test_what_is_cut_short_is_refused(bundle, tmp_path, kept):
+    other = tmp_path / f"cut{ENDING}"
+    whole = bundle.read_bytes()
+    other.write_bytes(whole[: int(kept * len(whole))])
+    with (
+        pytest.raises(FormatError, match=r"found no whole \.autospine file .*; copy or export it again"),
+        opened_model(other),
+    ):
+        pass
+
+
+def test_a_full_disk_is_no_damaged_bundle(bundle, tmp_path, monkeypatch):
+    def full(path, mode):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(WorkspaceError, match=r"expected room to unpack .*No space left.*; free some space"):
+        unpack(bundle, tmp_path / "there")
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"model{ENDING}", "results"]
 
 
 @pytest.mark.parametrize(("version", "mend"), [(2, "update AutoSpine"), (0, "export the model again")])
