@@ -3,59 +3,71 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
+from filelock import FileLock, Timeout
 
 from autospine.errors import TrainingError
 
 LOCK = "training.lock"
-
-SAME_START = 2.0
-"""Seconds by which two readings of when a process began may differ: the clock is set now and then."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from training the fold in this folder, on this machine or another.
 
-    The lock of a process that has ended is taken over.
+    The operating system holds the lock, so that it is free as soon as its process has ended, however that
+    ended. What the file says is for people, and for other machines: network file systems do not always pass
+    locks on. There a lock counts for as long as its file is there, and two machines that begin within the
+    same moment may both get it.
 
     Raises:
-        TrainingError: if another process holds the lock.
+        TrainingError: if another process holds the lock, or one of another machine may do so.
     """
     path = folder / LOCK
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    if _may_be_held_elsewhere(path):
+        raise TrainingError(_held(path))
+    lock = FileLock(path)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "began": _began(os.getpid())}, file)
-    except FileExistsError:
+        lock.acquire(timeout=0)
+    except Timeout:
         raise TrainingError(_held(path)) from None
     try:
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "began": time.time()}
+        with suppress(PermissionError):  # Windows lets nobody write to a file that is locked.
+            path.write_text(json.dumps(owner), encoding="utf-8")
         yield
     finally:
-        path.unlink(missing_ok=True)
+        # While it is held: whoever has opened the file by now finds that it is gone, and makes a new one.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove the lock of a process of this machine that has ended."""
+def _may_be_held_elsewhere(path: Path) -> bool:
+    """Whether the file names another machine, or is damaged; an empty one was left by a process that died."""
+    try:
+        written = path.stat().st_size > 0
+    except OSError:
+        return False
     owner = _owner(path)
-    if owner is None or owner.get("host") != socket.gethostname():
-        return
-    began = _began(int(owner["pid"]))
-    if began is None or abs(began - float(owner["began"])) > SAME_START:
-        path.unlink(missing_ok=True)
+    return written and (owner is None or owner.get("host") != socket.gethostname())
 
 
 def _held(path: Path) -> str:
     owner = _owner(path) or {}
+    began = owner.get("began")
+    since = f" (it began at {datetime.fromtimestamp(began):%Y-%m-%d %H:%M})" if began else ""
     return (
         f"expected one training of {path.parent} at a time, found process {owner.get('pid', 'unknown')} on "
-        f"{owner.get('host', 'an unknown machine')} at it; wait for it, or delete {path} if it has ended"
+        f"{owner.get('host', 'an unknown machine')} at it; wait for it, or delete {path} if it has "
+        f"ended{since}"
     )
 
 
@@ -65,11 +77,3 @@ def _owner(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) else None
-
-
-def _began(pid: int) -> float | None:
-    """When a process of this machine began, None if there is none."""
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None

@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -48,6 +49,84 @@ def test_the_lock_of_a_process_that_has_ended_is_taken_over(tmp_path):
     write_lock(tmp_path, pid=ended.pid)
     with locked(tmp_path):
         pass
+
+
+@contextmanager
+def another_holds(folder):
+    """Another process of this machine trains here, until it is killed without a word."""
+    script = "import sys, time; from pathlib import Path; from trainers.lock import locked\n"
+    script += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free_at_once(tmp_path):
+    with another_holds(tmp_path) as other:
+        with (
+            pytest.raises(
+                TrainingError, match=rf"found process {other.pid} on .* \(it began at 2\d\d\d-\d\d-"
+            ),
+            locked(tmp_path),
+        ):
+            pass
+        # What the holder has written is not touched by others who ask.
+        assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["pid"] == other.pid
+    assert (tmp_path / LOCK).exists()
+    with locked(tmp_path):
+        pass
+
+
+def test_an_empty_lock_is_that_of_a_process_that_was_killed_on_the_way(tmp_path):
+    (tmp_path / LOCK).touch()
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["pid"] == os.getpid()
+
+
+def test_an_empty_lock_that_is_held_counts(tmp_path):
+    with another_holds(tmp_path):
+        (tmp_path / LOCK).write_text("", encoding="utf-8")
+        with pytest.raises(TrainingError, match="process unknown"), locked(tmp_path):
+            pass
+
+
+def test_of_several_that_find_an_abandoned_lock_at_once_one_gets_it(tmp_path):
+    """Many times over, and no two are ever inside together."""
+    script = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+from autospine.errors import TrainingError
+from trainers.lock import LOCK, locked
+abandoned = sys.argv[2]
+folder, inside = Path(sys.argv[1]), Path(sys.argv[1]) / "inside"
+got = 0
+print("ready", flush=True)
+while not (folder / "go").exists():
+    pass
+for _ in range(500):
+    try:
+        with locked(folder):
+            inside.touch(exist_ok=False)  # raises where two are inside
+            got += 1
+            inside.unlink()
+        with suppress(FileExistsError), (folder / LOCK).open("x") as file:
+            file.write(abandoned)
+    except TrainingError:
+        pass
+print(got)
+"""
+    write_lock(tmp_path, pid=2**22 + 1)
+    command = [sys.executable, "-c", script, str(tmp_path), (tmp_path / LOCK).read_text(encoding="utf-8")]
+    crowd = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [one.stdout.readline() for one in crowd] == [b"ready\n"] * 3
+    (tmp_path / "go").touch()
+    said = [one.communicate(timeout=120) for one in crowd]
+    assert [one.returncode for one in crowd] == [0, 0, 0], said
+    assert sum(int(out) for out, _ in said) > 0
 
 
 def test_a_later_process_with_the_same_number_does_not_count(tmp_path):
