@@ -3,10 +3,8 @@
 import contextlib
 import io
 import json
-import logging
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,25 +62,6 @@ class Place:
         """Every file with its size and time of change."""
         files = (path for path in self.root.rglob("*") if path.is_file())
         return {path.relative_to(self.root): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def restored_loggers() -> Iterator[None]:
-    """The command line sets up logging for the process; other tests want it as it was."""
-    loggers = [logging.getLogger(name) for name in ("autospine", "planners", "trainers")]
-    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def bare_environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AUTOSPINE_WORKSPACE", "nnUNet_raw"):
-            patch.delenv(name, raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

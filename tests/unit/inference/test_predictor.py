@@ -4,6 +4,7 @@ import makers
 import numpy as np
 import pytest
 import torch
+import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,6 @@ from autospine.images import Volume
 from autospine.inference import Predictor
 from autospine.inference.sliding_window import finished_pieces
 from autospine.labels import parse_labels
-
-from . import whole
 
 LABELS = parse_labels({"background": 0, "bone": 300, "canal": 7})
 CPU = torch.device("cpu")

@@ -10,6 +10,7 @@ from autospine.preprocessing import prepare_image, resample
 from autospine.preprocessing.resample import LINEAR
 
 
+@torch.no_grad()
 def blended(image, networks, tile, background, regions=False):
     """Mean probabilities (K, S, P, L) of a normalised image (C, S, P, L), and the tiles that were run."""
     shape = image.shape[1:]
