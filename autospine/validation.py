@@ -20,7 +20,9 @@ VALIDATION = "validation"
 """Folder of held-out predictions, in that of a fold."""
 
 CROSS_VALIDATION = "cross_validation.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, FORMAT_VERSION)
+"""Version 2 does not say which weights were scored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,9 @@ class HeldOut:
     folder: Path
     """Of the predictions, raw as the networks made them."""
 
+    weights: str | None = None
+    """Digest of the network's weights; None where several networks predicted together."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossValidation:
@@ -43,6 +48,9 @@ class CrossValidation:
 
     folds: Mapping[str, tuple[str, ...]]
     """Held-out cases of each fold that is complete."""
+
+    weights: Mapping[str, str | None]
+    """Digest of the weights of each fold's network, None where it is not known."""
 
     dice: float | None
     """Mean over classes of the mean over cases, 0 to 1; None if no class occurs."""
@@ -68,6 +76,7 @@ def score_held_out(
     Returns:
         The scores of the raw predictions.
     """
+    weights = {fold.fold: fold.weights for fold in held_out}
     by_fold = {fold.fold: _evaluated(fold, dataset, labels) for fold in held_out}
     cases = sorted((case for part in by_fold.values() for case in part.cases), key=lambda case: case.case)
     total = Evaluation(classes=labels.names, cases=tuple(cases))
@@ -81,7 +90,11 @@ def score_held_out(
         **describe(total),
         "format_version": FORMAT_VERSION,
         "folds": {
-            name: {**describe_summary(part.total), "cases": [case.case for case in part.cases]}
+            name: {
+                **describe_summary(part.total),
+                "cases": [case.case for case in part.cases],
+                "weights": weights[name],
+            }
             for name, part in by_fold.items()
         },
         "postprocessed": None if cleaned is None else _described_cleaned(cleaned),
@@ -99,15 +112,16 @@ def read_cross_validation(folder: Path) -> CrossValidation:
     path = folder / CROSS_VALIDATION
     found: dict[str, Any] = read_json(path, dict)
     again = f"run `autospine train {folder.resolve().name}` again: it keeps the folds and writes the scores"
-    if found.get("format_version") != FORMAT_VERSION:
+    if found.get("format_version") not in READABLE:
         raise FormatError(
-            f"expected scores of format_version {FORMAT_VERSION} in {path}, found "
+            f"expected scores of format_version {' or '.join(map(str, READABLE))} in {path}, found "
             f"{found.get('format_version')}; {again}"
         )
     try:
         cleaned = found["postprocessed"]
         return CrossValidation(
             folds={name: tuple(fold["cases"]) for name, fold in found["folds"].items()},
+            weights={name: fold.get("weights") for name, fold in found["folds"].items()},
             dice=found["mean_dice"],
             cleaned_dice=None if cleaned is None else cleaned["mean_dice"],
             by_modality={name: group["mean_dice"] for name, group in found["modalities"].items()},

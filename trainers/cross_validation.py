@@ -8,7 +8,7 @@ from autospine.errors import FormatError, TrainingError
 from autospine.evaluation import Evaluation
 from autospine.files import write_text
 from autospine.folds import Fold
-from autospine.inference import WEIGHTS
+from autospine.inference import WEIGHTS, weights_digest
 from autospine.log import get_logger
 from autospine.serialization import write_json
 from autospine.validation import VALIDATION, HeldOut, score_held_out
@@ -89,7 +89,12 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
     if not done:
         return None
     held_out = [
-        HeldOut(fold=fold.name, cases=fold.validation, folder=task.fold_folder(fold) / VALIDATION)
+        HeldOut(
+            fold=fold.name,
+            cases=fold.validation,
+            folder=task.fold_folder(fold) / VALIDATION,
+            weights=weights_digest(task.fold_folder(fold) / WEIGHTS),
+        )
         for fold in done
     ]
     known = tuple(

@@ -1,7 +1,7 @@
 """Ensembled sliding-window prediction on the input's own grid, in bounded memory."""
 
 from autospine.inference.joint import JointPredictor
-from autospine.inference.model import WEIGHTS, ModelFolder, open_model, save_weights
+from autospine.inference.model import WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
 from autospine.inference.predictor import Predictor, Work
 from autospine.inference.probabilities import ENDING as PROBABILITIES
 from autospine.inference.probabilities import (
@@ -35,5 +35,6 @@ __all__ = [
     "read_record",
     "save_weights",
     "stored_bytes",
+    "weights_digest",
     "write_record",
 ]

@@ -100,6 +100,12 @@ def open_model(path: Path) -> ModelFolder:
     return ModelFolder(path=path, plan=plan, configuration=plan.configuration(name), folds=folds)
 
 
+def weights_digest(path: Path) -> str:
+    """BLAKE2b, 128 bits, of a file of weights: by this a record says which ones it is about."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:
     """Write a fold's final weights; a fold counts as complete when they are there."""
     save_tensors(folder / WEIGHTS, network.state_dict(), facts)

@@ -1,6 +1,5 @@
 """Several models as one: their folder beside them, their held-out predictions, their cleanup."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,18 @@ from autospine.dataset import Dataset, case_modality
 from autospine.errors import FormatError, ModelError
 from autospine.evaluation import Evaluation
 from autospine.images import read_volume, write_labels
-from autospine.inference import WEIGHTS, JointPredictor, ModelFolder, Predictor, open_model
+from autospine.inference import (
+    WEIGHTS,
+    JointPredictor,
+    ModelFolder,
+    Predictor,
+    open_model,
+    weights_digest,
+)
 from autospine.log import get_logger, track
 from autospine.postprocessing import Postprocessing, read_postprocessing
 from autospine.serialization import read_json, write_json
-from autospine.validation import VALIDATION, HeldOut, score_held_out
+from autospine.validation import VALIDATION, HeldOut, read_cross_validation, score_held_out
 
 logger = get_logger(__name__)
 
@@ -69,6 +75,28 @@ def joint_predictor(
         for model in models
     ]
     return predictors[0] if len(predictors) == 1 else JointPredictor(predictors=predictors)
+
+
+def warn_of_other_weights(models: Sequence[ModelFolder]) -> None:
+    """Say where the scores and the cleanup of a model are of other weights than it has now."""
+    for model in models:
+        try:
+            scored = read_cross_validation(model.path).weights
+        except FormatError:  # without scores, or with those of a model that has travelled
+            continue
+        others = [
+            f"fold_{fold}"
+            for fold in model.ensemble
+            if scored.get(fold) and scored[fold] != weights_digest(model.path / f"fold_{fold}" / WEIGHTS)
+        ]
+        if others:
+            logger.warning(
+                "the cross-validation of %s is of other weights than %s has now: run `autospine train %s "
+                "--fold all` again, and delete its validation/ before where weights were copied there",
+                model.path,
+                " and ".join(others),
+                model.path.resolve().name,
+            )
 
 
 def find_cleanup(models: Sequence[ModelFolder]) -> Postprocessing | None:
@@ -153,7 +181,7 @@ def _members(models: Sequence[ModelFolder]) -> Members:
         format_version=FORMAT_VERSION,
         weights={
             model.path.resolve().name: {
-                fold: _digest(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.ensemble
+                fold: weights_digest(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.ensemble
             }
             for model in sorted(models, key=lambda model: model.path.resolve().name)
         },
@@ -165,11 +193,6 @@ def _holds(folder: Path, members: Members) -> bool:
         return read_json(folder / MEMBERS, Members) == members
     except FormatError:  # absent or damaged
         return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:

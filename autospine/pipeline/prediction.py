@@ -13,7 +13,7 @@ from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.hardware import describe
 from autospine.inference import ModelFolder, PredictedCase, UsedModel
 from autospine.log import get_logger
-from autospine.pipeline.ensembles import find_cleanup, joint_predictor
+from autospine.pipeline.ensembles import find_cleanup, joint_predictor, warn_of_other_weights
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.pipeline.run import Predicted, PredictionRun
 from autospine.preprocessing import require_blosc2
@@ -71,6 +71,7 @@ def predict(
     maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
     _open(output)
+    warn_of_other_weights(models)
     cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))

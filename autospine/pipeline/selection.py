@@ -14,7 +14,7 @@ from autospine.errors import FormatError, ModelError
 from autospine.inference import WEIGHTS, ModelFolder, open_model
 from autospine.log import get_logger
 from autospine.network.build import build_network
-from autospine.pipeline.ensembles import validate_ensemble
+from autospine.pipeline.ensembles import validate_ensemble, warn_of_other_weights
 from autospine.serialization import read_json, write_json
 from autospine.validation import CROSS_VALIDATION, CrossValidation, read_cross_validation
 from autospine.workspace import DatasetLocation, Workspace
@@ -115,6 +115,7 @@ def compare(
     dataset = load_dataset(location.raw)
     finished = _finished_models(location, dataset, names)
     _check_alike(finished)
+    warn_of_other_weights([one.model for one in finished])
     candidates = [_single(one) for one in finished]
     if ensembles and len(finished) > 1:
         for pair in combinations(finished, 2):

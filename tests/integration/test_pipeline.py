@@ -494,6 +494,22 @@ def test_an_ensemble_of_networks_trained_since_is_predicted_anew(spoilt_pair):
     assert all(after[path] != before[path] for path in again)
 
 
+def test_scores_of_other_weights_are_told(spoilt_pair):
+    """As after an extension that was broken off, or where weights were copied."""
+    folds = [spoilt_pair.results / f"fold_{fold}" for fold in range(2)]
+    words = {
+        "compare": ("compare", "-d", "1", "--no-ensembles"),
+        "predict": ("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new", "-m", spoilt_pair.results),
+    }
+    for command in words.values():
+        assert "is of other weights" not in spoilt_pair.run(*command).err
+    shutil.copy(folds[1] / "model.safetensors", folds[0] / "model.safetensors")
+    for command in words.values():
+        said = spoilt_pair.run(*command)
+        assert said.code == 0, said.err
+        assert f"fullres is of other weights than fold_0 has now: run `autospine train {PAIR[0]}" in said.err
+
+
 def test_no_model_that_has_seen_a_case_helps_with_it(spoilt_pair):
     results = spoilt_pair.results.parent
     shutil.copytree(results / PAIR[1], results / "lowres")

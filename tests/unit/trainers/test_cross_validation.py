@@ -12,7 +12,7 @@ from autospine.checkpoint import load_facts
 from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
 from autospine.images import read_labels
-from autospine.inference import WEIGHTS, open_model
+from autospine.inference import WEIGHTS, open_model, weights_digest
 from autospine.labels import parse_labels
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
@@ -105,6 +105,7 @@ def test_what_is_read_back_is_what_was_written(trained):
     task, evaluation = trained
     found = read_cross_validation(task.folder)
     assert found.folds == {"0": ("a",), "1": ("b",)}
+    assert found.weights == {fold: weights_digest(task.folder / f"fold_{fold}" / WEIGHTS) for fold in "01"}
     assert found.dice == pytest.approx(evaluation.mean_dice, abs=1e-6)
     assert found.by_modality == {"CT": found.dice}
     assert found.cleaned_dice is not None
@@ -114,12 +115,24 @@ def test_scores_of_another_version_are_refused(trained, tmp_path):
     task, _ = trained
     text = (task.folder / CROSS_VALIDATION).read_text(encoding="utf-8")
     for spoilt, says in (
-        (text.replace('"format_version": 2', '"format_version": 1'), "format_version 2 .* found 1"),
+        (text.replace('"format_version": 3', '"format_version": 1'), "format_version 2 or 3 .* found 1"),
         (text.replace('"postprocessed"', '"processed"'), "expected complete scores"),
     ):
         (tmp_path / CROSS_VALIDATION).write_text(spoilt, encoding="utf-8")
         with pytest.raises(FormatError, match=says):
             read_cross_validation(tmp_path)
+
+
+def test_scores_of_the_version_before_are_read(trained, tmp_path):
+    task, _ = trained
+    described = json.loads((task.folder / CROSS_VALIDATION).read_text(encoding="utf-8"))
+    described["format_version"] = 2
+    for fold in described["folds"].values():
+        del fold["weights"]
+    (tmp_path / CROSS_VALIDATION).write_text(json.dumps(described), encoding="utf-8")
+    found = read_cross_validation(tmp_path)
+    assert found.weights == {"0": None, "1": None}
+    assert replace(found, weights={}) == replace(read_cross_validation(task.folder), weights={})
 
 
 def test_regions_are_not_cleaned(trained):
