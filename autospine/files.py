@@ -1,6 +1,7 @@
 """Files that are either complete or unchanged."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes were writing in a folder; nothing else may be written there now."""
     for leftover in folder.glob(f".*{TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -58,7 +58,9 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
     (tmp_path / ".hidden").write_text("kept")
     block = replacing(tmp_path / "model.safetensors")
     block.__enter__().write_text("half")
-    assert len(list(tmp_path.iterdir())) == 3
+    (tmp_path / ".label map.tmp").mkdir()
+    (tmp_path / ".label map.tmp" / "case.nii.gz").write_text("half")
+    assert len(list(tmp_path.iterdir())) == 4
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"case.json", ".hidden"}
     remove_leftovers(tmp_path / "absent")

@@ -358,8 +358,11 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     for path in leftovers:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    half = task.folder / "fold_0" / VALIDATION / ".def.tmp" / "a.nii.gz"
+    half.parent.mkdir()
+    half.touch()
     train_folds(task, FOLDS[:1], SETTINGS)
-    assert not [path for path in leftovers if path.exists()]
+    assert not [path for path in (*leftovers, half.parent) if path.exists()]
 
 
 @pytest.mark.parametrize(
