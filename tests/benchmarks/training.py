@@ -19,6 +19,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -70,6 +71,11 @@ class Run:
     dice: float
     by_class: dict[str, float]
     by_modality: dict[str, float]
+
+    @property
+    def key(self) -> tuple[str, int, float]:
+        """What a second run of the same would share."""
+        return self.peer, self.seed, self.minutes
 
 
 def prepare(work: Path) -> DatasetLocation:
@@ -264,9 +270,10 @@ def run_one(work: Path, peer: str, seed: int, minutes: float) -> Run:
     """Prepare, train, predict and score, in this process."""
     torch.set_num_threads(2)
     offer_monai(work)
-    # A workspace each: a second training of a configuration would go on with the first.
+    # A workspace each, and a new one: a second training of a configuration would go on with the first.
     own = work / f"{peer}_{seed}"
-    own.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
     if not (own / "raw").exists():
         (own / "raw").symlink_to(work / "raw", target_is_directory=True)
     location = Workspace.locate(own).find_dataset(DATASET)
@@ -296,9 +303,10 @@ class Record:
             content = {"kill": self.kill, "runs": [asdict(run) for run in self.runs]}
             self.path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-    def has(self, peer: str, seed: int, minutes: float) -> bool:
-        """Whether a run stands there."""
-        return any((run.peer, run.seed, run.minutes) == (peer, seed, minutes) for run in self.runs)
+    def put(self, new: Run) -> None:
+        """Add a run in the place of the one that it repeats."""
+        self.runs = [run for run in self.runs if run.key != new.key] + [new]
+        self.save()
 
 
 def measured(work: Path, peer: str, seed: int, minutes: float) -> Run:
@@ -361,7 +369,9 @@ def main() -> None:
     )
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--record", type=Path, help="file of finished runs")
-    parser.add_argument("--again", action="store_true", help="measure everything anew")
+    parser.add_argument(
+        "--again", action="store_true", help="measure anew what is named, and the kills"
+    )
     parser.add_argument("--one", nargs=2, metavar=("PEER", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
@@ -374,19 +384,21 @@ def main() -> None:
         path.write_text(json.dumps(asdict(run), indent=2), encoding="utf-8")
         return
     record = Record(path=options.record)
-    if not options.again:
-        record.load()
-    if record.kill is None:
+    record.load()
+    if record.kill is None or options.again:
         with tempfile.TemporaryDirectory() as root:
             record.kill = kill.measure(Path(root), KILLS, random.Random(0))
         record.save()
     prepare(work)
     for peer in options.peers:
         for seed in options.seeds if peer == "autospine" else options.seeds[:1]:
-            if not record.has(peer, seed, options.minutes):
-                record.runs.append(measured(work, peer, seed, options.minutes))
-                record.save()
-    runs = sorted(record.runs, key=lambda run: (PEERS.index(run.peer), run.seed))
+            wanted = (peer, seed, options.minutes)
+            if options.again or all(run.key != wanted for run in record.runs):
+                record.put(measured(work, *wanted))
+    runs = sorted(
+        (run for run in record.runs if run.minutes == options.minutes),
+        key=lambda run: (PEERS.index(run.peer), run.seed),
+    )
     if options.write:
         write(options.write, table(runs))
     print(json.dumps({**figures(runs), **record.kill}))  # noqa: T201
