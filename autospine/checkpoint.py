@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from autospine.errors import FormatError, WorkspaceError
+from autospine.errors import FormatError, VersionError, WorkspaceError
 from autospine.files import replacing
 
 FORMAT_VERSION = 1
@@ -118,7 +118,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _facts(file: Any, path: Path) -> dict[str, Any]:
     header = file.metadata() or {}
     if header.get("format_version") != str(FORMAT_VERSION):
-        raise FormatError(
+        raise VersionError(
             f"expected format_version {FORMAT_VERSION} in {path}, found {header.get('format_version')}; "
             "use the AutoSpine version that wrote it"
         )

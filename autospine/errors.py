@@ -25,6 +25,10 @@ class FormatError(AutospineError):
     """A file is damaged, of another kind or version, or was edited into nonsense."""
 
 
+class VersionError(FormatError):
+    """A sound file that another version of AutoSpine has written."""
+
+
 class PlanError(AutospineError):
     """A plan cannot be made, or does not fit what it is used for."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from autospine.checkpoint import load_tensors, save_tensors
-from autospine.errors import FormatError
+from autospine.errors import FormatError, VersionError
 from autospine.log import get_logger
 
 logger = get_logger(__name__)
@@ -47,7 +47,7 @@ class Checkpoints:
         Damaged ones are renamed as soon as an earlier one has proved sound.
 
         Raises:
-            FormatError: if there are checkpoints and all are damaged.
+            FormatError: if there are checkpoints and all are damaged, or one is of another version.
         """
         damaged: dict[Path, FormatError] = {}
         for path in (self._arriving, self._newest, self._previous):
@@ -55,6 +55,8 @@ class Checkpoints:
                 continue
             try:
                 tensors, facts = load_tensors(path)
+            except VersionError:
+                raise
             except FormatError as error:
                 damaged[path] = error
                 continue

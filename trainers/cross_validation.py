@@ -11,7 +11,7 @@ from autospine.folds import Fold
 from autospine.inference import WEIGHTS, weights_digest
 from autospine.log import get_logger
 from autospine.serialization import write_json
-from autospine.validation import VALIDATION, HeldOut, score_held_out
+from autospine.validation import VALIDATION, HeldOut, read_cross_validation, score_held_out
 from trainers import distributed
 from trainers.fold import damaged, identity, other_start
 from trainers.fold_run import train_and_validate
@@ -71,8 +71,21 @@ def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:
         )
     times = [int(load_facts(task.fold_folder(fold) / WEIGHTS).get("extensions", 0)) for fold in folds]
     behind = [fold for fold, number in zip(folds, times, strict=True) if number == min(times)]
-    only_validation_lacks = min(times) > 0 and not all(task.complete(fold) for fold in folds)
+    only_validation_lacks = min(times) > 0 and not all(
+        task.complete(fold) and _scored(task, fold) for fold in folds
+    )
     return [] if len(behind) == len(folds) and only_validation_lacks else behind
+
+
+def _scored(task: Task, fold: Fold) -> bool:
+    """Whether the cross-validation is of the weights that the fold has now."""
+    if not fold.validation:
+        return True
+    try:
+        scored = read_cross_validation(task.folder).weights
+    except FormatError:
+        return False
+    return scored.get(fold.name) == weights_digest(task.fold_folder(fold) / WEIGHTS)
 
 
 def _train_each(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:

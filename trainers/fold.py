@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from autospine.checkpoint import load_tensors
@@ -259,13 +260,22 @@ class FoldTrainer:
     def _step(self, stream: Iterator[Batch]) -> Step:
         batch = next(stream)
         look = self._clock.step % LOOK_EVERY == 0
-        step = self.learner.step(batch.images, batch.labels, self._rate(), look)
+        try:
+            step = self.learner.step(batch.images, batch.labels, self._rate(), look)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"expected memory for a training step of fold {self._name} on {self.learner.device}, found "
+                "too little; end other programs there and train again, or plan with a smaller --memory"
+            ) from None
         self._clock.tick()
         self._not_finite = 0 if step.finite else self._not_finite + 1
         if self._not_finite == PATIENCE:
             raise TrainingError(
                 f"expected finite losses and gradients in fold {self._name}, found none in {PATIENCE} "
-                "steps in a row; plan with a smaller learning rate or float32 and train again"
+                f"steps in a row; move {self._folder} away, put a smaller learning_rate or the precision "
+                "float32 into the configuration's training in plan.json, and train again"
             )
         return step
 
@@ -338,3 +348,8 @@ class FoldTrainer:
         self._seen = facts.get("seen", ())
         logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])
         return int(facts["epochs"])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a GPU or the machine has no memory left; on a CPU torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

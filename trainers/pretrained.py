@@ -73,7 +73,7 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> Start:
         for name, tensor in wanted.items()
         if name in theirs
         and theirs[name].shape == tensor.shape
-        and (same_labels or not name.startswith(HEAD))
+        and (same_labels or not _of_classes(name, tensor, wanted, plan.labels.n_channels))
     }
     share = _size(taken) / _size(wanted)
     if share < SMALLEST_SHARE:
@@ -99,6 +99,16 @@ def _fold(path: Path) -> Iterator[tuple[ModelFolder, str]]:
     named = path.name.removeprefix("fold_") if path.name.startswith("fold_") else None
     with opened_model(path if named is None else path.parent) as model:
         yield model, named or (FULL if FULL in model.folds else model.folds[0])
+
+
+def _of_classes(name: str, tensor: Tensor, network: Mapping[str, Tensor], n_channels: int) -> bool:
+    """Whether a tensor has to do with single classes.
+
+    Which ones do is not known of a network that others have made; there it is whatever has as many outputs.
+    """
+    if any(other.startswith(HEAD) for other in network):
+        return name.startswith(HEAD)
+    return tensor.ndim > 0 and tensor.shape[0] == n_channels
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

@@ -101,7 +101,12 @@ def write_split(location: DatasetLocation, dataset: Dataset, measured: Fingerpri
                 )
             return
         except FormatError as error:
-            logger.warning("folds.json does not fit the dataset any more and is made anew: %s", error)
+            old = path.with_name(f"{FOLDS_FILE}.old")
+            path.replace(old)
+            logger.warning(
+                "folds.json does not fit the dataset any more and is made anew (it is kept as %s): %s",
+                *(old.name, error),
+            )
     folds = make_folds(cases)
     write_folds(path, dataset.name, folds)
     for name, missing in classes_missing(folds, cases).items():

@@ -3,7 +3,7 @@
 import hashlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -247,8 +247,13 @@ def _results(
     """For each case, in any order, what went wrong with it or None."""
     if executor is not None:
         futures = {executor.submit(_attempt, case, settings, folder): case for case in cases}
-        for future in as_completed(futures):
-            yield future.result() if not _killed(future) else _blamed(futures[future])
+        try:
+            for future in as_completed(futures):
+                yield future.result() if not _killed(future) else _blamed(futures[future])
+        finally:  # Nobody writes any more once the folder is not locked.
+            for future in futures:
+                future.cancel()
+            wait(futures)
     elif workers <= 1:
         for case in cases:
             yield _attempt(case, settings, folder)
@@ -305,6 +310,6 @@ def _attempt(case: Case, settings: Settings, folder: Path) -> str | None:
     except AutospineError as error:
         text = str(error)
         return text if case.name in text else f"{case.name}: {text}"
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:  # the last from torch, where memory is short
         return f"{case.name}: {type(error).__name__}: {error}"
     return None

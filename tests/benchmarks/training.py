@@ -369,9 +369,7 @@ def main() -> None:
     )
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--record", type=Path, help="file of finished runs")
-    parser.add_argument(
-        "--again", action="store_true", help="measure anew what is named, and the kills"
-    )
+    parser.add_argument("--again", action="store_true", help="measure anew what is named, and the kills")
     parser.add_argument("--one", nargs=2, metavar=("PEER", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()

@@ -103,6 +103,18 @@ def test_folds_that_separate_copies_are_kept_with_a_warning(raw, caplog):
     assert validation(location) == [set(names) for names in separating]
 
 
+def test_folds_that_fit_no_longer_are_kept_beside_the_new_ones(raw, caplog):
+    location = raw()
+    location.preprocessed.mkdir(parents=True)
+    path = location.preprocessed / pipeline.FOLDS_FILE
+    path.write_text("edited by hand")
+    with caplog.at_level(logging.WARNING):
+        plan(location)
+    assert "is made anew (it is kept as folds.json.old)" in caplog.text
+    assert path.with_name("folds.json.old").read_text() == "edited by hand"
+    assert len(validation(location)) == 5
+
+
 def test_the_line_for_cases_csv_mends_it(raw, caplog):
     location = raw(copies={"f": "a"}, cases_csv="case,subject\nf,a\n")
     with caplog.at_level(logging.WARNING):

@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -12,7 +14,7 @@ import pytest
 
 from autospine.dataset import load_dataset
 from autospine.errors import DatasetError, WorkspaceError
-from autospine.preprocessing import arrays, store
+from autospine.preprocessing import arrays, preprocess, store
 from autospine.preprocessing.preprocess import LOCK, preprocess_dataset
 
 from .conftest import column, write_image
@@ -161,6 +163,36 @@ def test_an_executor_that_is_handed_in_does_the_work_and_stays_open(run):
     with ThreadPoolExecutor(1) as executor:
         assert len(run(executor=executor)) == 2
         assert executor.submit(int).result() == 0
+
+
+def test_nobody_writes_after_a_full_disk_has_ended_it(run, monkeypatch):
+    """The folder is not locked any longer then."""
+    begun, at_work = threading.Event(), threading.Event()
+
+    def attempt(case, *_):
+        if case.name == "ct_a":
+            begun.wait(10)
+            raise WorkspaceError("full")
+        begun.set()
+        at_work.set()
+        time.sleep(0.3)
+        at_work.clear()
+
+    monkeypatch.setattr(preprocess, "_attempt", attempt)
+    with ThreadPoolExecutor(2) as executor:
+        with pytest.raises(WorkspaceError, match="full"):
+            run(executor=executor)
+        assert begun.is_set()
+        assert not at_work.is_set()
+
+
+def test_want_of_memory_is_reported_per_case(run, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(preprocess, "preprocess_case", refuse)
+    with pytest.raises(DatasetError, match=r"2 failed(.|\n)*ct_a: RuntimeError: Def(.|\n)*mr_b: Run"):
+        run()
 
 
 def test_a_broken_executor_is_reported_per_case(run):

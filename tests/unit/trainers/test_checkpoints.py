@@ -50,6 +50,16 @@ def test_a_damaged_newest_is_said_and_the_one_before_it_used(tmp_path, caplog):
     assert loaded(tmp_path) == 1
 
 
+def test_another_version_is_not_taken_for_damage(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
+        save(tmp_path, 2)
+    with pytest.raises(FormatError, match="use the AutoSpine version that wrote it"):
+        loaded(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, PREVIOUS}
+
+
 def test_when_all_are_damaged_nothing_is_removed(tmp_path):
     save(tmp_path, 1, 2)
     for name in (CHECKPOINT, PREVIOUS):

@@ -18,6 +18,7 @@ from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
 from autospine.validation import CROSS_VALIDATION, VALIDATION, HeldOut, read_cross_validation, score_held_out
+from trainers import cross_validation
 from trainers.cross_validation import train_folds
 from trainers.fold import FoldTrainer
 from trainers.lock import locked
@@ -319,8 +320,19 @@ def test_an_interrupted_extension_of_several_folds_goes_on_where_it_was(tmp_path
     train_folds(task, FOLDS[:2], further)
     assert extensions(task) == [1, 1]
     assert predictions[1].is_file()
-    train_folds(task, FOLDS[:2], further)
+    with monkeypatch.context() as patched:
+        patched.setattr(cross_validation, "score_held_out", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_folds(task, FOLDS[:2], further)
     assert extensions(task) == [2, 2]
+    train_folds(task, FOLDS[:2], further)
+    assert extensions(task) == [2, 2], "only the scores were lacking"
+    train_folds(task, FOLDS[:2], further)
+    assert extensions(task) == [3, 3]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def stop_in(patched, name: str) -> None:

@@ -390,6 +390,32 @@ def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
     assert not (tmp_path / WEIGHTS).exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate"), MemoryError()],
+)
+def test_want_of_memory_is_said_and_how_to_mend_it(cases, tmp_path, error):
+    made = trainer(cases, tmp_path)
+
+    def refuse(*_):
+        raise error
+
+    made.learner.step = refuse
+    with pytest.raises(TrainingError, match=r"memory for a training step of fold 0 on cpu, .*--memory"):
+        made.run(None)
+
+
+def test_another_fault_in_a_step_is_left_as_it_is(cases, tmp_path):
+    made = trainer(cases, tmp_path)
+
+    def fail(*_):
+        raise RuntimeError("shapes")
+
+    made.learner.step = fail
+    with pytest.raises(RuntimeError, match="shapes"):
+        made.run(None)
+
+
 def test_a_case_that_cannot_be_read_is_named(tmp_path):
     indices = makers.column()
     case = makers.store_case(tmp_path / "stored", "broken", indices.astype(float), indices)

@@ -8,6 +8,7 @@ from autospine.labels import parse_labels
 from autospine.network.build import build_network
 from autospine.plan import Plan
 from autospine.serialization import write_json
+from trainers import pretrained
 from trainers.pretrained import load_start
 
 OTHER_LABELS = parse_labels({"background": 0, "disc": 1, "cord": 2})
@@ -38,6 +39,17 @@ def test_the_head_is_drawn_anew_for_other_labels_of_the_same_number(tmp_path):
     found = start(model(tmp_path / "m", makers.plan(), "0"), makers.plan(labels=OTHER_LABELS))
     assert not any(name.startswith("head.") for name in found.tensors)
     assert found.report.endswith("drawn anew: head.weight, head.bias")
+
+
+def test_a_network_of_others_loses_what_has_an_output_for_each_class(tmp_path, monkeypatch):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3), torch.nn.Conv3d(8, 3, 1))
+    monkeypatch.setattr(pretrained, "build_network", lambda *_: network)
+    plan = makers.plan()
+    assert plan.labels.n_channels == 3
+    write_json(tmp_path / "m" / "plan.json", plan)
+    save_weights(tmp_path / "m" / "fold_0", network, {})
+    assert start(tmp_path / "m", plan).tensors.keys() == network.state_dict().keys()
+    assert start(tmp_path / "m", makers.plan(labels=OTHER_LABELS)).tensors.keys() == {"0.weight", "0.bias"}
 
 
 def test_the_first_layer_is_drawn_anew_for_other_channels(tmp_path):
