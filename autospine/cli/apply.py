@@ -152,7 +152,8 @@ def predict(
         f"written to {output}: {len(result.written)} of {len(result.written) + len(result.failed)} label maps"
     )
     if result.failed:
-        say(f"{len(result.failed)} cases failed: {', '.join(result.failed)}")
+        n = len(result.failed)
+        say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")
         raise typer.Exit(1)
 
 
