@@ -8,18 +8,27 @@ labels = model.predict(image)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from autospine.dicom import series_modality
 from autospine.errors import ModelError
-from autospine.hardware import choose_device
+from autospine.geometry import Box, Grid, orientation
+from autospine.hardware import choose_device, free_memory
 from autospine.held import Image, as_volume, like
+from autospine.images import Volume
 from autospine.inference import JointPredictor, Predictor, Probabilities, read_probabilities
 from autospine.inference.bundle import opened_model
-from autospine.modality import guess_modality
+from autospine.inference.predictor import Keep, ignore
+from autospine.labels import LabelSpace
+from autospine.modality import guess_modality, modality_of_channels
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
 from autospine.postprocessing import Postprocessing
-from autospine.types import Modality, Vector3
+from autospine.types import LabelArray, Modality, ScoreMap, Vector3
 
 __all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
 
@@ -52,7 +61,8 @@ class Model:
             image: of NumPy, (S, P, L) or (C, S, P, L) with S growing to the head, P to the back and L to the
                 left; of SimpleITK or nibabel, in any orientation; or the name of a file or of a folder of
                 DICOM slices. A list has one image per channel.
-            modality: `CT` or `MR`; by default by the intensities.
+            modality: `CT` or `MR`; by default what the header of DICOM slices says, else the names of the
+                model's channels, else the intensities.
             spacing_mm: of NumPy arrays, along S, P and L.
             postprocess: whether the label map is cleaned.
 
@@ -64,15 +74,61 @@ class Model:
             ImageError: if the image cannot be used.
             ModelError: if the channels are not those of the model, or the modality is none.
         """
-        if modality not in (None, "CT", "MR"):
-            raise ModelError(
-                f"expected the modality CT or MR, found {modality!r}; leave it out to have it guessed"
-            )
         volume = as_volume(image, spacing_mm)
-        labels = self.predictor.predict(volume, modality or guess_modality(volume.array[0]))
-        if postprocess and self.cleanup is not None:
-            labels = self.cleanup.apply(labels, volume.grid.spacing_mm)
+        labels = self._labels(volume, self._modality(modality, image, volume), postprocess=postprocess)
         return like(image, labels, volume)
+
+    def predict_with_probabilities(
+        self,
+        image: Image | Sequence[Image],
+        *,
+        classes: Sequence[str] | None = None,
+        modality: Modality | None = None,
+        spacing_mm: Vector3 | None = None,
+        postprocess: bool = True,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Segment one case, and say how likely each class is in each voxel; the networks run once for both.
+
+        The probabilities take 4 bytes for each voxel and class that is asked for, beside what `predict` does.
+
+        Args:
+            image: as in `predict`, and so are the arguments below.
+            classes: whose probabilities are wanted: names in `labels`, or `background` where classes do not
+                overlap; by default all of them.
+            modality: `CT` or `MR`.
+            spacing_mm: of NumPy arrays.
+            postprocess: whether the label map is cleaned; probabilities are those of the labels before.
+
+        Returns:
+            What `predict` returns; and by class a float32 map in [0, 1], on the same grid and of that kind.
+
+        Raises:
+            ImageError: if the image cannot be used.
+            ModelError: as `predict`, if there is no such class, or no memory for the probabilities.
+        """
+        names = _chosen(classes, self.predictor.plan.labels)
+        volume = as_volume(image, spacing_mm)
+        found = self._modality(modality, image, volume)
+        maps = _ScoreMaps(names, self.predictor.plan.labels, volume.stored)
+        labels = self._labels(volume, found, maps.take, postprocess=postprocess)
+        return like(image, labels, volume), {name: like(image, maps.pop(name), volume) for name in names}
+
+    def _labels(
+        self, volume: Volume, modality: Modality, keep: Keep | None = None, *, postprocess: bool
+    ) -> LabelArray:
+        labels = self.predictor.predict(volume, modality, "predict", ignore, keep)
+        if postprocess and self.cleanup is not None:
+            return self.cleanup.apply(labels, volume.grid.spacing_mm)
+        return labels
+
+    def _modality(self, wish: Modality | None, image: Any, volume: Volume) -> Modality:
+        """Which it is, decided as for the command but for `cases.csv`."""
+        if wish not in (None, "CT", "MR"):
+            raise ModelError(f"expected the modality CT or MR, found {wish!r}; leave it out to have it found")
+        first = image[0] if isinstance(image, list | tuple) else image
+        folder = Path(first) if isinstance(first, str | Path) else None
+        stated = series_modality(folder) if folder is not None and folder.is_dir() else None
+        return wish or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
 
 
 def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] | None = None) -> Model:
@@ -96,3 +152,46 @@ def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] |
             predictor=joint_predictor([opened], where, folds),
             cleanup=find_cleanup([opened]),
         )
+
+
+class _ScoreMaps:
+    """The probabilities of some classes as the image lies in its file; what no tile covers is background.
+
+    Raises:
+        ModelError: if there is no memory for them.
+    """
+
+    def __init__(self, names: Sequence[str], labels: LabelSpace, stored: Grid) -> None:
+        needed, free = 4 * len(names) * prod(stored.shape), free_memory()
+        if needed > free:
+            raise ModelError(
+                f"expected {needed / 1e9:.1f} GB of memory for the probabilities of {len(names)} classes, "
+                f"found {free / 1e9:.1f} GB; name fewer in `classes`, or write them to disk with "
+                "`autospine predict --save-probabilities`"
+            )
+        self._names = labels.channel_names
+        maps = {name: np.zeros(stored.shape, dtype=np.float32) for name in names}
+        if not labels.regions and self._names[0] in maps:
+            maps[self._names[0]][...] = 1
+        self._maps = {name: orientation(stored).to_canonical(map_) for name, map_ in maps.items()}
+
+    def take(self, box: Box, channel: int, scores: Tensor) -> None:
+        """Take a channel's scores (s, p, l) in a box of the canonical grid."""
+        if self._names[channel] in self._maps:
+            self._maps[self._names[channel]][box.slices] = scores.cpu().numpy()
+
+    def pop(self, name: str) -> ScoreMap:
+        """The map of a class on the canonical grid, which is not held here any longer."""
+        return self._maps.pop(name)
+
+
+def _chosen(classes: Sequence[str] | None, labels: LabelSpace) -> tuple[str, ...]:
+    """Names of the classes that are asked for, each once."""
+    wanted = labels.channel_names if classes is None else (classes,) if isinstance(classes, str) else classes
+    unknown = [name for name in wanted if name not in labels.channel_names]
+    if unknown:
+        raise ModelError(
+            f"expected classes among {', '.join(labels.channel_names)}, found "
+            f"{', '.join(map(repr, unknown))}; mend `classes`"
+        )
+    return tuple(dict.fromkeys(wanted))

@@ -1,4 +1,4 @@
-"""Images that other libraries hold in memory: in as volumes, label maps out in the same kind."""
+"""Images that other libraries hold in memory: in as volumes, and maps of the same kind out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from autospine.errors import ImageError
 from autospine.geometry import Grid, orientation
 from autospine.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
 from autospine.nifti import unpack_nibabel
-from autospine.types import LabelArray, Vector3
+from autospine.types import LabelArray, ScoreMap, Vector3
 
 Image: TypeAlias = Any
 """One channel: a NumPy array (S, P, L), an image of SimpleITK or nibabel, or a file's name; or all channels
@@ -41,12 +41,12 @@ def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None)
     return stack_channels([channel for one in images for channel in _channels(one, spacing_mm)])
 
 
-def like(image: Image | Sequence[Image], labels: LabelArray, volume: Volume) -> Any:
-    """A label map of the kind that the image has.
+def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: Volume) -> Any:
+    """A label map, or a map of probabilities, of the kind that the image has.
 
     Args:
         image: what `as_volume` was given.
-        labels: on the volume's canonical grid.
+        values: on the volume's canonical grid.
         volume: what `as_volume` returned.
 
     Returns:
@@ -54,8 +54,8 @@ def like(image: Image | Sequence[Image], labels: LabelArray, volume: Volume) -> 
     """
     first = image[0] if isinstance(image, list | tuple) else image
     if isinstance(first, np.ndarray):
-        return labels
-    stored = orientation(volume.stored).to_stored(labels)
+        return values
+    stored = orientation(volume.stored).to_stored(values)
     if isinstance(first, nibabel.spatialimages.SpatialImage):
         make: Any = nibabel.Nifti1Image
         return make(np.ascontiguousarray(stored.transpose(2, 1, 0)), first.affine)

@@ -98,6 +98,11 @@ class LabelSpace:
         return len(self.names) + (0 if self.regions else 1)
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What each output channel stands for."""
+        return self.names if self.regions else ("background", *self.names)
+
+    @property
     def membership(self) -> np.ndarray:
         """Boolean (channels, indices) table: which stored indices count as foreground of which channel."""
         columns = (0, *self.integers)

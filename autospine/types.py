@@ -19,6 +19,7 @@ ImageArray = Float32[np.ndarray, "C S P L"]
 LabelArray = Integer[np.ndarray, "S P L"]
 MaskArray = Bool[np.ndarray, "S P L"]
 ScoreArray = Float32[np.ndarray, "K S P L"]
+ScoreMap = Float32[np.ndarray, "S P L"]
 
 ImageBatch = Float[Tensor, "B C S P L"]
 LogitBatch = Float[Tensor, "B K S P L"]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import jaxtyping
 import makers
@@ -12,8 +13,9 @@ import SimpleITK as sitk
 import torch
 
 import autospine
+from autospine import api
 from autospine.errors import ModelError
-from autospine.inference import open_model
+from autospine.inference import Predictor, open_model
 from autospine.inference.bundle import export_model
 from autospine.pipeline import predict
 
@@ -63,6 +65,74 @@ def test_what_cannot_be_used_is_refused(folder, image):
         autospine.load_model(folder.parent / "nowhere")
     with pytest.raises(AttributeError, match="nothing"):
         _ = autospine.nothing
+
+
+def test_probabilities_come_with_the_labels_they_are_of(folder, image):
+    model = autospine.load_model(folder, device="cpu")
+    expected = sitk.GetArrayFromImage(model.predict(image))
+    labels, maps = model.predict_with_probabilities(image)
+    assert np.array_equal(sitk.GetArrayFromImage(labels), expected)
+    assert list(maps) == ["background", "bone", "canal"]
+    assert {map_.GetPixelID() for map_ in maps.values()} == {sitk.sitkFloat32}
+    assert all(map_.GetDirection() == image.GetDirection() for map_ in maps.values())
+    scores = np.stack([sitk.GetArrayFromImage(map_) for map_ in maps.values()])
+    np.testing.assert_allclose(scores.sum(0), 1, atol=1e-5)
+    assert np.array_equal(np.asarray([0, 3, 7])[scores.argmax(0)], expected)
+
+
+def test_probabilities_are_of_the_kind_of_the_image(folder, image):
+    model = autospine.load_model(folder, device="cpu")
+    array = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
+    spacing_mm = (0.9, 1.0, 1.1)
+    labels, maps = model.predict_with_probabilities(array, classes=["canal"], spacing_mm=spacing_mm)
+    assert list(maps) == ["canal"]
+    assert (maps["canal"].shape, maps["canal"].dtype) == (array.shape, np.float32)
+    assert np.array_equal(labels, model.predict(array, spacing_mm=spacing_mm))
+    of_simpleitk = model.predict_with_probabilities(image, classes="canal")[1]["canal"]
+    turned = sitk.GetArrayFromImage(sitk.DICOMOrient(of_simpleitk, "LPS"))
+    np.testing.assert_allclose(turned, maps["canal"], atol=1e-5)
+
+    affine = np.diag([-1.1, -1.0, 0.9, 1.0])
+    of_nibabel = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
+    _, nibabels = model.predict_with_probabilities(of_nibabel, classes=["canal"])
+    assert np.array_equal(nibabels["canal"].affine, affine)
+    found = np.asarray(nibabels["canal"].dataobj).transpose(2, 1, 0)
+    np.testing.assert_allclose(found, maps["canal"], atol=1e-5)
+
+
+def test_where_no_tile_is_run_the_probability_is_that_of_background(folder):
+    model = autospine.load_model(folder, device="cpu")
+    air = np.full((20, 18, 22), -1000, np.int16)
+    labels, maps = model.predict_with_probabilities(air, spacing_mm=(1, 1, 1), modality="CT")
+    assert not labels.any()
+    assert [np.unique(map_).tolist() for map_ in maps.values()] == [[1], [0], [0]]
+
+
+def test_probabilities_that_cannot_be_had_are_refused(folder, image, monkeypatch):
+    model = autospine.load_model(folder, device="cpu")
+    with pytest.raises(ModelError, match="expected classes among background, bone, canal, found 'disc'"):
+        model.predict_with_probabilities(image, classes=["bone", "disc"])
+    monkeypatch.setattr(api, "free_memory", lambda: 10_000)
+    with pytest.raises(ModelError, match=r"of memory for the probabilities of 3 classes, .* name fewer"):
+        model.predict_with_probabilities(image)
+
+
+def test_the_modality_is_found_as_for_the_command(folder, write_series, tmp_path, monkeypatch):
+    seen = []
+
+    def note(self, volume, modality, *_):
+        seen.append(modality)
+        return np.zeros(volume.grid.shape, np.uint8)
+
+    monkeypatch.setattr(Predictor, "predict", note)
+    array = np.random.default_rng(0).normal(-300, 300, (20, 18, 22)).astype(np.int16)
+    model = autospine.load_model(folder, device="cpu")
+    model.predict(array, spacing_mm=(1, 1, 1))
+    replace(model, channels=("T2",)).predict(array, spacing_mm=(1, 1, 1))
+    write_series(tmp_path / "series", array, range(20), modality="MR")
+    model.predict(tmp_path / "series")
+    model.predict(str(tmp_path / "series"), modality="CT")
+    assert seen == ["CT", "MR", "MR", "CT"]
 
 
 def test_importing_the_package_is_cheap():
