@@ -38,7 +38,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
         "crc32": _checksum(stored),
     }
     try:
-        with replacing(path, durable=True) as temporary:
+        with replacing(path) as temporary:
             save_file(stored, temporary, metadata=header)
     except (OSError, SafetensorError) as error:
         raise WorkspaceError(

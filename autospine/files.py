@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -13,14 +13,10 @@ TEMPORARY = ".tmp"
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` (same endings) that takes its place when the block succeeds.
 
     The file's folder is made. On an error the temporary file is removed and `path` is as it was.
-
-    Args:
-        path: the file to write.
-        durable: wait until the disk has it, so that not even a power cut leaves it empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -32,13 +28,22 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         yield temporary
         # Here, because what was written may have taken the temporary file's place.
         temporary.chmod(0o666 & ~_umask())
-        if durable:
-            _flush(temporary)
-        temporary.replace(path)
-        if durable and os.name == "posix":
-            _flush(path.parent)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_in_place(complete: Path, path: Path) -> None:
+    """Rename a complete file of the same file system to `path`, so that not even a power cut spoils it.
+
+    Without the wait for the disk a new name can outlive the power cut and its content not: the file would
+    count as done and be empty. It costs about a millisecond, and the time of writing what is large.
+    """
+    _flush(complete)
+    complete.replace(path)
+    if os.name == "posix":
+        with suppress(OSError):  # Some network file systems cannot do so for a folder.
+            _flush(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from autospine.dicom import find_series, read_series
 from autospine.errors import ImageError
+from autospine.files import put_in_place
 from autospine.geometry import Grid, canonical_grid, difference, orientation, repaired_direction, vector
 from autospine.nifti import check_nifti, is_nifti, read_repaired
 from autospine.segments import Segment, present, slicer_header
@@ -260,7 +261,7 @@ def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] 
                 # The NIfTI library finishes without a word where the disk is full.
                 check_nifti(Path(folder) / path.name)
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
-                part.replace(path.parent / part.name)
+                put_in_place(part, path.parent / part.name)
     except (OSError, RuntimeError, ImageError) as error:
         reason = "it cut short" if isinstance(error, ImageError) else _reason(error)
         raise ImageError(

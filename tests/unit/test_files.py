@@ -1,9 +1,12 @@
 import os
 import stat
 
+import makers
+import numpy as np
 import pytest
 
 from autospine.files import remove_leftovers, replacing, write_text
+from autospine.images import write_labels
 
 
 def test_a_file_is_written_with_its_folder(tmp_path):
@@ -64,3 +67,37 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"case.json", ".hidden"}
     remove_leftovers(tmp_path / "absent")
+
+
+@pytest.fixture
+def flushed(tmp_path, monkeypatch):
+    """What was waited for, a file or a folder, and which files had their names by then."""
+    seen, wait = [], os.fsync
+
+    def watching(handle: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"
+        seen.append((kind, sorted(path.name for path in tmp_path.glob("[!.]*"))))
+        wait(handle)
+
+    monkeypatch.setattr(os, "fsync", watching)
+    return seen
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders of POSIX")
+@pytest.mark.parametrize("name", ["plan.json", "case.nii.gz"])
+def test_the_disk_has_a_file_before_it_takes_its_name_and_then_the_name(tmp_path, flushed, name):
+    if name == "plan.json":
+        write_text(tmp_path / name, "{}")
+    else:
+        write_labels(tmp_path / name, np.zeros((3, 4, 5), dtype=np.uint8), makers.grid((3, 4, 5)))
+    assert flushed == [("file", []), ("folder", [name])]
+
+
+def test_a_file_system_that_cannot_wait_for_a_folder_is_no_error(tmp_path, monkeypatch):
+    def files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError("Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    write_text(tmp_path / "plan.json", "{}")
+    assert (tmp_path / "plan.json").read_text(encoding="utf-8") == "{}"
