@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from autospine.dataset import Dataset
-from autospine.errors import FormatError
+from autospine.errors import FormatError, ImageError
 from autospine.evaluation import CaseScores, Evaluation, describe, describe_summary, evaluate_folder
-from autospine.images import read_labels
+from autospine.images import Volume, read_labels
 from autospine.labels import LabelSpace
 from autospine.log import get_logger, track
 from autospine.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
@@ -128,6 +128,14 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
+
+
+def read_prediction(path: Path) -> Volume | None:
+    """A held-out prediction, None where it is absent or damaged and has to be made."""
+    try:
+        return read_labels(path)
+    except ImageError:
+        return None
 
 
 def _evaluated(fold: HeldOut, dataset: Dataset, labels: LabelSpace) -> Evaluation:

@@ -15,6 +15,7 @@ from autospine.validation import VALIDATION, HeldOut, read_cross_validation, sco
 from trainers import distributed
 from trainers.fold import damaged, identity, other_start
 from trainers.fold_run import train_and_validate
+from trainers.predictions import remove_outdated
 from trainers.pretrained import load_start
 from trainers.schedule import share_of_time
 from trainers.settings import Settings
@@ -46,6 +47,9 @@ def train_folds(
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     if distributed.leads():
         _claim(task, every, _start(task, folds, settings))
+        for fold in every:
+            if fold in folds or (task.fold_folder(fold) / WEIGHTS).is_file():
+                remove_outdated(task, fold)
     distributed.meet()
     extended = [] if settings.extend is None else _to_extend(task, folds)
     todo = [fold for fold in folds if fold not in extended and not task.complete(fold)]

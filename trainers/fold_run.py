@@ -72,7 +72,7 @@ def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) 
 def _validate(task: Task, fold: Fold, predictor: Predictor) -> None:
     """Predict the held-out cases on their own grids; processes that train together share them."""
     held_out = [case for case in task.dataset.cases if case.name in fold.validation]
-    # Predictions that are there are of these weights: finished training removes those of others.
+    # Predictions that are there are sound, and of these weights: finished training removes those of others.
     cases = [
         case
         for case in held_out[distributed.rank() :: distributed.size()]

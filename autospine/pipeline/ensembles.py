@@ -22,7 +22,7 @@ from autospine.inference import (
 from autospine.log import get_logger, track
 from autospine.postprocessing import Postprocessing, read_postprocessing
 from autospine.serialization import read_json, write_json
-from autospine.validation import VALIDATION, HeldOut, read_cross_validation, score_held_out
+from autospine.validation import VALIDATION, HeldOut, read_cross_validation, read_prediction, score_held_out
 
 logger = get_logger(__name__)
 
@@ -164,7 +164,9 @@ def _predict_held_out(
     models: Sequence[ModelFolder], fold: HeldOut, dataset: Dataset, device: torch.device
 ) -> None:
     targets = {name: fold.folder / f"{name}{models[0].plan.file_ending}" for name in fold.cases}
-    cases = [case for case in dataset.cases if case.name in targets and not targets[case.name].is_file()]
+    cases = [
+        case for case in dataset.cases if case.name in targets and read_prediction(targets[case.name]) is None
+    ]
     if not cases:
         return
     # The coarse model's network has seen most of these cases.

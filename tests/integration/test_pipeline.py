@@ -494,6 +494,16 @@ def test_an_ensemble_of_networks_trained_since_is_predicted_anew(spoilt_pair):
     assert all(after[path] != before[path] for path in again)
 
 
+def test_a_damaged_prediction_of_an_ensemble_is_made_again(spoilt_pair):
+    ensemble = spoilt_pair.results.parent / "ensembles" / "+".join(PAIR)
+    path = next(ensemble.glob("fold_2/validation/*"))
+    sound = path.read_bytes()
+    path.write_bytes(sound[: len(sound) // 2])
+    said = spoilt_pair.run("compare", "-d", "1")
+    assert said.code == 0, said.err
+    assert len(path.read_bytes()) == len(sound)
+
+
 def test_scores_of_other_weights_are_told(spoilt_pair):
     """As after an extension that was broken off, or where weights were copied."""
     folds = [spoilt_pair.results / f"fold_{fold}" for fold in range(2)]

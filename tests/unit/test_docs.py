@@ -56,6 +56,7 @@ from autospine.postprocessing import ClassCleanup, Cleanup, Postprocessing
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
+from trainers.predictions import PredictedImages
 from trainers.record import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,7 @@ STORED_KINDS = (
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
-    *(Description, Grid),
+    *(Description, Grid, PredictedImages),
 )
 """Dataclasses that are written as JSON."""
 

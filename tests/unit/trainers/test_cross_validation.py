@@ -11,7 +11,7 @@ from checkpoints import save_import
 from autospine.checkpoint import load_facts
 from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
-from autospine.images import read_labels
+from autospine.images import read_labels, write_labels
 from autospine.inference import WEIGHTS, open_model, weights_digest
 from autospine.labels import parse_labels
 from autospine.plan import Plan
@@ -176,6 +176,34 @@ def test_a_fold_without_its_predictions_is_validated_but_not_trained(trained):
     assert times(task) == before
 
 
+@pytest.mark.parametrize("fault", ["damaged", "not on the grid of its image"])
+def test_a_prediction_that_cannot_be_scored_is_made_again(trained, caplog, fault):
+    task, evaluation = trained
+    before, path = times(task), task.prediction(FOLDS[0], "a")
+    if fault == "damaged":
+        path.write_bytes(b"")
+    else:
+        volume = read_labels(path)
+        write_labels(path, volume.array[0, 1:], replace(volume.stored, shape=(17, 16, 20)))
+    assert train_folds(task, FOLDS[:2], SETTINGS) == evaluation
+    assert f"{path} is {fault} and is removed" in caplog.text
+    assert times(task) == before
+
+
+def test_a_held_out_image_that_has_changed_is_predicted_again(tmp_path, caplog):
+    task = make_task(tmp_path)
+    fold = Fold(name="0", training=("c",), validation=("a", "b"))
+    train_folds(task, [fold], SETTINGS)
+    outdated = {name: mark_outdated(task.prediction(fold, name)) for name in fold.validation}
+    case = task.stored["a"]
+    changed = replace(case, record=replace(case.record, content="another"))
+    for _ in range(2):
+        train_folds(replace(task, stored={**task.stored, "a": changed}), [fold], SETTINGS)
+        assert caplog.text.count("of an image that has changed since") == 1
+    assert task.prediction(fold, "a").read_bytes() != outdated["a"]
+    assert task.prediction(fold, "b").read_bytes() == outdated["b"]
+
+
 def test_folds_of_another_plan_are_refused(trained):
     task, _ = trained
     other = replace(task.configuration, network=makers.network_plan(feature_size=16))
@@ -304,18 +332,17 @@ def test_an_interrupted_extension_of_several_folds_goes_on_where_it_was(tmp_path
     task, further = make_task(tmp_path), replace(SETTINGS, epochs=None, extend=1)
     train_folds(task, FOLDS[:2], SETTINGS)
     predictions = [task.folder / f"fold_{i}" / VALIDATION / f"{'ab'[i]}.nii.gz" for i in range(2)]
-    for path in predictions:
-        path.write_bytes(b"outdated")
+    outdated = [mark_outdated(path) for path in predictions]
     with monkeypatch.context() as patched:
         stop_in(patched, "1")
         with pytest.raises(KeyboardInterrupt):
             train_folds(task, FOLDS[:2], further)
     assert extensions(task) == [1, 0]
-    assert predictions[0].read_bytes() != b"outdated"
-    assert predictions[1].read_bytes() == b"outdated"
+    assert predictions[0].read_bytes() != outdated[0]
+    assert predictions[1].read_bytes() == outdated[1]
     assert len(train_folds(task, FOLDS[:2], further).cases) == 2
     assert extensions(task) == [1, 1]
-    assert predictions[1].read_bytes() != b"outdated"
+    assert predictions[1].read_bytes() != outdated[1]
     predictions[1].unlink()
     train_folds(task, FOLDS[:2], further)
     assert extensions(task) == [1, 1]
@@ -329,6 +356,13 @@ def test_an_interrupted_extension_of_several_folds_goes_on_where_it_was(tmp_path
     assert extensions(task) == [2, 2], "only the scores were lacking"
     train_folds(task, FOLDS[:2], further)
     assert extensions(task) == [3, 3]
+
+
+def mark_outdated(path) -> bytes:
+    """Make a prediction one that no network would, and return the file."""
+    volume = read_labels(path)
+    write_labels(path, np.full_like(volume.array[0], 7), volume.stored)
+    return path.read_bytes()
 
 
 def interrupt(*_):
