@@ -19,6 +19,10 @@ logger = get_logger(__name__)
 VALIDATION = "validation"
 """Folder of held-out predictions, in that of a fold."""
 
+SCORING_LOCK = "scoring.lock"
+"""Keeps a second process from scoring the folds of a model, or ensembles, at the same time: the one that ends
+last would not always be the one that knows most folds."""
+
 CROSS_VALIDATION = "cross_validation.json"
 FORMAT_VERSION = 3
 READABLE = (2, FORMAT_VERSION)

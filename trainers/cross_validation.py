@@ -9,9 +9,10 @@ from autospine.evaluation import Evaluation
 from autospine.files import write_text
 from autospine.folds import Fold
 from autospine.inference import WEIGHTS, weights_digest
+from autospine.locks import alone
 from autospine.log import get_logger
 from autospine.serialization import write_json
-from autospine.validation import VALIDATION, HeldOut, read_cross_validation, score_held_out
+from autospine.validation import SCORING_LOCK, VALIDATION, HeldOut, read_cross_validation, score_held_out
 from trainers import distributed
 from trainers.fold import damaged, identity, other_start
 from trainers.fold_run import train_and_validate
@@ -101,7 +102,15 @@ def _train_each(task: Task, folds: Sequence[Fold], settings: Settings, deadline:
 
 
 def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
-    """Score the validation predictions of the folds that are complete, and choose a cleanup by them."""
+    """Score the validation predictions of the folds that are complete, and choose a cleanup by them.
+
+    Another process that has finished other folds may be at it.
+    """
+    with alone(task.folder / SCORING_LOCK, f"scores the folds of {task.folder}"):
+        return _scores(task, folds)
+
+
+def _scores(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
     done = [fold for fold in folds if fold.validation and task.complete(fold)]
     if not done:
         return None

@@ -19,10 +19,18 @@ from autospine.inference import (
     open_model,
     weights_digest,
 )
+from autospine.locks import alone
 from autospine.log import get_logger, track
 from autospine.postprocessing import Postprocessing, read_postprocessing
 from autospine.serialization import read_json, write_json
-from autospine.validation import VALIDATION, HeldOut, read_cross_validation, read_prediction, score_held_out
+from autospine.validation import (
+    SCORING_LOCK,
+    VALIDATION,
+    HeldOut,
+    read_cross_validation,
+    read_prediction,
+    score_held_out,
+)
 
 logger = get_logger(__name__)
 
@@ -147,17 +155,18 @@ def validate_ensemble(
     if folder is None:
         places = ", ".join(str(model.path) for model in models)
         raise ModelError(f"expected models in one folder, found {places}; copy them side by side")
-    members = _members(models)
-    if not _holds(folder, members):
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(folder / MEMBERS, members)
-    held_out = [
-        HeldOut(fold=fold, cases=tuple(cases), folder=folder / f"fold_{fold}" / VALIDATION)
-        for fold, cases in folds.items()
-    ]
-    for fold in held_out:
-        _predict_held_out(models, fold, dataset, device)
-    return folder, score_held_out(folder, held_out, dataset, models[0].plan.labels)
+    with alone(folder.parent / SCORING_LOCK, f"validates ensembles in {folder.parent}"):
+        members = _members(models)
+        if not _holds(folder, members):
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(folder / MEMBERS, members)
+        held_out = [
+            HeldOut(fold=fold, cases=tuple(cases), folder=folder / f"fold_{fold}" / VALIDATION)
+            for fold, cases in folds.items()
+        ]
+        for fold in held_out:
+            _predict_held_out(models, fold, dataset, device)
+        return folder, score_held_out(folder, held_out, dataset, models[0].plan.labels)
 
 
 def _predict_held_out(

@@ -4,12 +4,10 @@ import hashlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from autospine.allocation import return_freed_memory
 from autospine.dataset import Case, Dataset, case_modality
@@ -18,6 +16,7 @@ from autospine.files import remove_leftovers
 from autospine.geometry import difference
 from autospine.images import read_labels, read_volume
 from autospine.labels import LabelSpace
+from autospine.locks import alone
 from autospine.log import get_logger, progress
 from autospine.plan import Configuration, Normalisation, Plan
 from autospine.preprocessing.arrays import ArrayFormat, usable
@@ -87,25 +86,9 @@ def preprocess_dataset(
         DatasetError: listing every case that could not be preprocessed; the others are stored.
         WorkspaceError: as soon as the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder / LOCK, f"preprocesses into {folder}"):
         remove_leftovers(folder)
         return _preprocessed(dataset, plan, configuration, folder, workers, arrays, executor)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from storing cases in this folder at the same time: wait until they are done."""
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("another process preprocesses into %s; waiting for it", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _preprocessed(

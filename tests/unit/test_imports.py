@@ -8,7 +8,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LEVELS = (
-    ("", "types", "errors", "log", "labels", "files", "serialization", "hardware", "allocation", "colours"),
+    (
+        "",
+        "types",
+        "errors",
+        "log",
+        "labels",
+        "files",
+        "locks",
+        "serialization",
+        "hardware",
+        "allocation",
+        "colours",
+    ),
     (
         "geometry",
         "images",

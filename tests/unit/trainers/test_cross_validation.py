@@ -1,5 +1,6 @@
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import makers
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_import
+from filelock import FileLock
 
 from autospine.checkpoint import load_facts
 from autospine.errors import FormatError, TrainingError
@@ -17,7 +19,14 @@ from autospine.labels import parse_labels
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.serialization import read_json
-from autospine.validation import CROSS_VALIDATION, VALIDATION, HeldOut, read_cross_validation, score_held_out
+from autospine.validation import (
+    CROSS_VALIDATION,
+    SCORING_LOCK,
+    VALIDATION,
+    HeldOut,
+    read_cross_validation,
+    score_held_out,
+)
 from trainers import cross_validation
 from trainers.cross_validation import train_folds
 from trainers.fold import FoldTrainer
@@ -166,6 +175,21 @@ def test_the_summary_keeps_the_folds_that_are_not_asked_for(trained):
     assert train_folds(replace(task, split=FOLDS), FOLDS[:1], SETTINGS) == evaluation
     summary = json.loads((task.folder / CROSS_VALIDATION).read_text(encoding="utf-8"))
     assert set(summary["folds"]) == {"0", "1"}
+
+
+def test_folds_are_scored_by_one_process_at_a_time(trained, caplog):
+    """The second one counts what the first has finished in the meantime."""
+    task, evaluation = trained
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(1) as other:
+        with FileLock(task.folder / SCORING_LOCK):
+            scoring = other.submit(cross_validation.cross_validation, task, FOLDS)
+            while "waiting for it" not in caplog.text and not scoring.done():
+                time.sleep(0.01)
+            assert f"another process scores the folds of {task.folder}; waiting for it" in caplog.text
+            (task.folder / CROSS_VALIDATION).unlink()
+        assert scoring.result(60) == evaluation
+    assert set(read_cross_validation(task.folder).folds) == {"0", "1"}
 
 
 def test_a_fold_without_its_predictions_is_validated_but_not_trained(trained):
