@@ -63,6 +63,25 @@ def require_highdicom() -> None:
         )
 
 
+def check_slices(series: Path, stored: Grid, segments: Sequence[Segment]) -> None:
+    """Make a segmentation of one voxel, which shows whether one can be made, and drop it.
+
+    Args:
+        series: folder of the slices.
+        stored: `Volume.stored` of the series.
+        segments: every class.
+
+    Raises:
+        ImageError: if the slices' headers lack what a segmentation refers to.
+    """
+    voxel = np.zeros(stored.shape, dtype=np.uint8)
+    voxel[0, 0, 0] = 1
+    headers = _headers(series)
+    if not all(headers[0].get(keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID")):
+        logger.warning("%s: study or series has no UID; the segmentation refers to made-up ones", series)
+    _made(voxel, stored, segments, headers, series)
+
+
 def write_segmentation(
     path: Path, labels: LabelArray, stored: Grid, segments: Sequence[Segment], series: Path
 ) -> None:
@@ -76,17 +95,32 @@ def write_segmentation(
         series: folder of the slices that the labels are of.
 
     Raises:
-        ImageError: if the slices' headers lack what a segmentation refers to, or the file cannot be written.
+        ImageError: as `check_slices`, or if the file cannot be written.
     """
+    shown = present(segments, labels)
+    numbers = _numbered(orientation(stored).to_stored(labels), shown)
+    made = _made(numbers, stored, shown, _headers(series), series)
+    try:
+        with replacing(path) as temporary:
+            made.save_as(temporary)
+    except OSError as error:
+        raise ImageError(
+            f"expected to write {path}, found {error}; free some space or choose another folder"
+        ) from None
+
+
+def _made(
+    numbers: np.ndarray, stored: Grid, segments: Sequence[Segment], headers: Sequence[Any], series: Path
+) -> Any:
+    """A segmentation of these slices whose voxels have the numbers of the segments, from 1."""
     import highdicom as hd
 
-    shown = present(segments, labels)
     try:
-        made = hd.seg.Segmentation(
-            source_images=_sources(series, stored),
-            pixel_array=_numbered(orientation(stored).to_stored(labels), shown),
+        return hd.seg.Segmentation(
+            source_images=_completed(headers, stored),
+            pixel_array=numbers,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_described(number, one) for number, one in enumerate(shown, start=1)],
+            segment_descriptions=[_described(number, one) for number, one in enumerate(segments, start=1)],
             series_instance_uid=hd.UID(),
             series_number=SERIES_NUMBER,
             sop_instance_uid=hd.UID(),
@@ -98,27 +132,37 @@ def write_segmentation(
             series_description="AutoSpine segmentation",
             specific_character_set="ISO_IR 192",  # UTF-8, for names of any language
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ImageError(
             f"expected slices that a DICOM segmentation can refer to in {series}, found headers that do not "
             f"allow it ({type(error).__name__}: {error}); predict with another --format"
         ) from error
-    try:
-        with replacing(path) as temporary:
-            made.save_as(temporary)
-    except OSError as error:
-        raise ImageError(
-            f"expected to write {path}, found {error}; free some space or choose another folder"
-        ) from None
 
 
-def _sources(series: Path, stored: Grid) -> list[Any]:
-    """Headers of the slices in the volume's order, with what the standard wants filled in."""
+def _headers(series: Path) -> list[Any]:
+    """Headers of the slices in the volume's order.
+
+    Raises:
+        ImageError: if one has no frame of reference.
+    """
     import pydicom
 
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in find_series(series).files]
-    if not all(headers[0].get(keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID")):
-        logger.warning("%s: study or series has no UID; the segmentation refers to made-up ones", series)
+    headers = []
+    for file in find_series(series).files:
+        # Files of old have no mark at their beginning.
+        headers.append(pydicom.dcmread(file, stop_before_pixels=True, force=True))
+        if not headers[-1].get("FrameOfReferenceUID"):
+            raise ImageError(
+                f"expected slices with a frame of reference, which a DICOM segmentation refers to, found "
+                f"none in {file}; predict with another --format"
+            )
+    return headers
+
+
+def _completed(headers: Sequence[Any], stored: Grid) -> Sequence[Any]:
+    """The headers with what the standard wants filled in."""
+    import pydicom
+
     step = pydicom.valuerep.format_number_as_ds(stored.spacing_mm[0])
     for header in headers:
         header.SpacingBetweenSlices = step  # what stands there is not always what positions say

@@ -65,6 +65,19 @@ class LabelMaps:
                 "name another folder with -o"
             )
 
+    def check_slices(self, case: Case, stored: Grid) -> None:
+        """Raise if a case that was read cannot be written in this format.
+
+        Args:
+            case: whose image it is.
+            stored: `Volume.stored` of the image.
+
+        Raises:
+            ImageError: if a DICOM segmentation cannot refer to its slices.
+        """
+        if self.dicom:
+            dicom_seg.check_slices(case.images[0], stored, segments_of(self.labels))
+
     def write_names(self) -> None:
         """Write names and colours beside the label maps, where these have no place for them."""
         if self._needs_names:

@@ -107,7 +107,7 @@ class PredictionRun:
             self._note(self._failed(name, fault))
         todo = [case for case in cases if overwrite or not self._is_there(case)]
         self._keep([case for case in cases if case not in todo])
-        with _Images(todo) as images, ThreadPoolExecutor(1) as writer:
+        with _Images(todo, self._read) as images, ThreadPoolExecutor(1) as writer:
             pending: Future[None] | None = None
             for index, case in enumerate(todo, start=1):
                 finish = self._begin(case, f"{case.name} ({index}/{len(todo)})", images)
@@ -132,6 +132,11 @@ class PredictionRun:
     def _is_there(self, case: Case) -> bool:
         whole = not self._save_probabilities or self._probabilities(case).is_file()
         return whole and self._target(case).is_file()
+
+    def _read(self, case: Case) -> Volume:
+        volume = read_volume(case.images)
+        self._maps.check_slices(case, volume.stored)  # before the networks have run
+        return volume
 
     def _keep(self, cases: Sequence[Case]) -> None:
         for case in cases:
@@ -234,8 +239,8 @@ class PredictionRun:
 class _Images:
     """Reads the cases' images in order, the next one in advance where there is room for two."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self._left = deque(cases)
+    def __init__(self, cases: Sequence[Case], read: Callable[[Case], Volume]) -> None:
+        self._left, self._read = deque(cases), read
         self._pool = ThreadPoolExecutor(1)
         self._next: Future[Volume] | None = None
 
@@ -256,7 +261,7 @@ class _Images:
             self._next = self._submit()
 
     def _submit(self) -> "Future[Volume]":
-        return self._pool.submit(read_volume, self._left.popleft().images)
+        return self._pool.submit(self._read, self._left.popleft())
 
 
 def _reason(error: BaseException) -> str:

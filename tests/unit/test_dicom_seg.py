@@ -9,7 +9,7 @@ import pytest
 
 from autospine import __version__, dicom_seg
 from autospine.dicom import find_series
-from autospine.dicom_seg import require_highdicom, structure, write_segmentation
+from autospine.dicom_seg import check_slices, require_highdicom, structure, write_segmentation
 from autospine.errors import AutospineError, ImageError
 from autospine.geometry import orientation
 from autospine.images import Volume, read_volume
@@ -118,23 +118,60 @@ def test_an_empty_label_map_can_be_written(series: Path, tmp_path: Path):
     assert not made.pixel_array.any()
 
 
-def test_slices_that_cannot_be_referred_to_are_named(series: Path, tmp_path: Path):
+def changed(series: Path, change: Callable[[Any], None]) -> None:
+    import pydicom
+
+    for file in series.iterdir():
+        header = pydicom.dcmread(file)
+        change(header)
+        header.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda header: delattr(header, "FrameOfReferenceUID"),
+            "with a frame of reference, .* found none in",
+        ),
+        (lambda header: setattr(header, "FrameOfReferenceUID", ""), "with a frame of reference"),
+        (
+            lambda header: setattr(header, "SOPClassUID", "1.2.3"),
+            r"can refer to in .*, found headers that do",
+        ),
+    ],
+)
+def test_slices_that_cannot_be_referred_to_are_named(series: Path, tmp_path: Path, change: Any, says: str):
+    volume = read_volume(series)
+    changed(series, change)
+    for check in (
+        lambda: check_slices(series, volume.stored, segments_of(SPACE)),
+        lambda: written(tmp_path / "seg.dcm", np.ones(volume.grid.shape, np.uint8), series, volume),
+    ):
+        with pytest.raises(ImageError, match=rf"{says}.*; predict with another --format"):
+            check()
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_made_up_studies_are_told_once(series: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    volume = read_volume(series)
+    changed(series, lambda header: setattr(header, "StudyInstanceUID", ""))
+    check_slices(series, volume.stored, segments_of(SPACE))
+    written(tmp_path / "seg.dcm", np.full(volume.grid.shape, 20), series, volume)
+    assert caplog.text.count("refers to made-up ones") == 1
+
+
+def test_slices_of_old_without_a_mark_are_referred_to(series: Path, tmp_path: Path):
     import pydicom
 
     volume = read_volume(series)
     for file in series.iterdir():
-        slice_ = pydicom.dcmread(file)
-        del slice_.FrameOfReferenceUID
-        slice_.save_as(file)
-    with pytest.raises(ImageError, match=r"can refer to in .*, found .*; predict with another --format"):
-        write_segmentation(
-            tmp_path / "seg.dcm",
-            np.ones(volume.grid.shape, np.uint8),
-            volume.stored,
-            segments_of(SPACE),
-            series,
-        )
-    assert not (tmp_path / "seg.dcm").exists()
+        header = pydicom.dcmread(file)
+        header.preamble, header.file_meta = None, pydicom.dataset.FileMetaDataset()
+        header.save_as(file, implicit_vr=True, little_endian=True)
+    assert read_volume(series).grid == volume.grid
+    made = written(tmp_path / "seg.dcm", np.full(volume.grid.shape, 20), series, volume)
+    assert made.NumberOfFrames == len(volume.array[0])
 
 
 def test_without_highdicom_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch):

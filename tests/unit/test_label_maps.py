@@ -16,7 +16,7 @@ from autospine.dicom_seg import ENDING
 from autospine.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.geometry import difference
 from autospine.images import ENDINGS, read_labels, read_volume, write_array
-from autospine.inference import open_model
+from autospine.inference import Predictor, open_model
 from autospine.pipeline.label_maps import FIRST_LINE, NAMES, LabelMaps
 
 CPU = torch.device("cpu")
@@ -93,6 +93,31 @@ def test_dicom_takes_dicom(model, image, series, tmp_path):
     with pytest.raises(DatasetError, match=r"refer to, found ct in another format; predict with another --f"):
         predict(model, image, tmp_path / "out", "dcm")
     assert not (tmp_path / "out").exists()
+
+
+def test_slices_that_cannot_be_referred_to_fail_before_the_networks_run(
+    model, series, write_series, tmp_path, monkeypatch
+):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    voxels = np.random.default_rng(0).normal(40, 300, (10, 24, 22)).astype(np.int16)
+    for name in ("a", "b"):
+        write_series(tmp_path / "in" / name, voxels, [1.5 * index for index in range(10)])
+    for file in (tmp_path / "in" / "a").iterdir():
+        header = pydicom.dcmread(file)
+        header.FrameOfReferenceUID = ""
+        header.save_as(file)
+    usual, seen = Predictor.predict, []
+
+    def note(self, volume, modality, description, *arguments):
+        seen.append(description)
+        return usual(self, volume, modality, description, *arguments)
+
+    monkeypatch.setattr(Predictor, "predict", note)
+    result = predict(model, tmp_path / "in", tmp_path / "out", "dcm")
+    assert [case.status for case in result.cases] == ["failed", "written"]
+    assert "expected slices with a frame of reference" in result.failed["a"]
+    assert seen == ["b (2/2)"]
 
 
 def test_a_missing_library_is_noticed_first(model, series, tmp_path, monkeypatch):
