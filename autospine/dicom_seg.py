@@ -6,6 +6,7 @@ Written with highdicom, which is asked for only here and only when one is writte
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,20 @@ STRUCTURES = {
     r"(spinal |vertebral )?canal": "VertebralCanal",
 }
 """Names of classes (spaces for underscores) -> keywords of SNOMED CT's codes in DICOM PS3.16, as pydicom has
-them. A vertebra by level has a code of its own."""
+them. A vertebra by level has a code of its own, and so has a disc (context group 7604)."""
 
 _VERTEBRA = re.compile(r"(?:vertebrae? )?([CTL]\d+)", re.IGNORECASE)
+_DISC = re.compile(
+    r"(?:intervertebral )?dis[ck] "
+    r"(?:below (?P<one>[CTL]\d+)|(?P<above>[CTL]\d+) ?(?P<below>[CTL]\d+|S1?|sacrum))",
+    re.IGNORECASE,
+)
+
+_COLUMN = (*(name for name in VERTEBRAE if name not in ("C1", "T13", "L6")), "S1")
+"""Between neighbours here lie the discs that have codes: context group 7604 of DICOM PS3.16."""
+
+_LAST = ("T11", "T12", "L4", "L5")
+"""What lies below these differs from person to person, and with it the code of the disc."""
 
 _EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -213,11 +225,22 @@ def _described(number: int, segment: Segment) -> Any:
 def structure(name: str) -> str:
     """Keyword of the SNOMED CT code for a class; `AnatomicalStructure` for one that is not known.
 
-    T13 and L6 have no codes of their own and are vertebrae; discs have none that is free of doubt.
+    T13 and L6 have no codes of their own and are vertebrae. A disc has one where its name says which two
+    vertebrae it lies between.
     """
-    words = name.replace("_", " ").replace("-", " ")
+    words = re.sub(r"[_/-]", " ", name)
     level = _VERTEBRA.fullmatch(words)
     if level and level[1].upper() in VERTEBRAE:
         return "Vertebra" if level[1].upper() in ("T13", "L6") else f"{level[1].upper()}Vertebra"
+    if disc := _DISC.fullmatch(words):
+        return _disc(disc)
     known = (keyword for names, keyword in STRUCTURES.items() if re.fullmatch(names, words, re.IGNORECASE))
     return next(known, "AnatomicalStructure")
+
+
+def _disc(match: re.Match[str]) -> str:
+    one, above, below = ((match[group] or "").upper() for group in ("one", "above", "below"))
+    for pair in pairwise(_COLUMN):
+        if pair == (above, re.sub("^S.*", "S1", below)) or (pair[0] == one and one not in _LAST):
+            return f"{pair[0]}{pair[1]}Disc"
+    return "AnatomicalStructure"

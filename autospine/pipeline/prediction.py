@@ -16,7 +16,7 @@ from autospine.log import get_logger
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor, warn_of_other_weights
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.pipeline.run import Predicted, PredictionRun
-from autospine.preprocessing import require_blosc2
+from autospine.preprocessing import has_blosc2
 
 logger = get_logger(__name__)
 
@@ -63,8 +63,11 @@ def predict(
     """
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
-    if save_probabilities:
-        require_blosc2()
+    if save_probabilities and not has_blosc2():
+        raise WorkspaceError(
+            "expected Blosc2 to write probabilities with, found that it cannot be imported; "
+            "run `pip install blosc2`, or leave out --save-probabilities"
+        )
     cases, faults = find_inputs(inputs, models[0].plan.channels)
     _spare_inputs(cases, output)
     plan = models[0].plan

@@ -1,6 +1,6 @@
 """From raw volumes to stored cases: crop, resample, normalise, store."""
 
-from autospine.preprocessing.arrays import ArrayFormat, require_blosc2
+from autospine.preprocessing.arrays import ArrayFormat, has_blosc2
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import (
     Preparation,
@@ -26,12 +26,12 @@ __all__ = [
     "Prepared",
     "StoredCase",
     "begin_preparation",
+    "has_blosc2",
     "open_case",
     "open_cases",
     "prepare_image",
     "prepare_labels",
     "preprocess_dataset",
-    "require_blosc2",
     "resample",
     "resample_labels",
     "target_shape",

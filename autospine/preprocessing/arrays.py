@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autospine.errors import WorkspaceError
 from autospine.files import replacing
 from autospine.log import get_logger
 from autospine.types import Shape3
@@ -38,17 +37,9 @@ def usable(wanted: ArrayFormat) -> ArrayFormat:
     return wanted
 
 
-def require_blosc2() -> None:
-    """For what can be written in no other format.
-
-    Raises:
-        WorkspaceError: where Blosc2 cannot be imported.
-    """
-    if blosc2 is None:
-        raise WorkspaceError(
-            "expected Blosc2 to write probabilities with, found that it cannot be imported; "
-            "run `pip install blosc2`, or leave out --save-probabilities"
-        )
+def has_blosc2() -> bool:
+    """Whether Blosc2 can be imported."""
+    return blosc2 is not None
 
 
 def write_array(path: Path, array: np.ndarray, patch_size: Shape3, kind: ArrayFormat) -> None:

@@ -1,6 +1,7 @@
 """DICOM segmentations, read back by highdicom: the same voxels in the same place."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from autospine.dicom_seg import check_slices, require_highdicom, structure, writ
 from autospine.errors import AutospineError, ImageError
 from autospine.geometry import orientation
 from autospine.images import Volume, read_volume
-from autospine.labels import LabelSpace, parse_labels
+from autospine.labels import VERTEBRAE, LabelSpace, parse_labels
 from autospine.segments import rgb, segments_of
 
 hd = pytest.importorskip("highdicom")
@@ -197,7 +198,23 @@ def test_without_highdicom_the_command_that_installs_it_is_named(monkeypatch: py
         ("spinal_cord", "SpinalCord"),
         ("canal", "VertebralCanal"),
         ("spinal-canal", "VertebralCanal"),
-        ("disc_L1_L2", "AnatomicalStructure"),
+        ("disc_L1_L2", "L1L2Disc"),
+        ("Disk T9/T10", "T9T10Disc"),
+        ("intervertebral disc C7-T1", "C7T1Disc"),
+        ("disc_T12L1", "T12L1Disc"),
+        ("disc_L5_S", "L5S1Disc"),
+        ("disc L5/S1", "L5S1Disc"),
+        ("disc_L5_sacrum", "L5S1Disc"),
+        ("disc_below_C2", "C2C3Disc"),
+        ("disc_below_L3", "L3L4Disc"),
+        ("disc_below_L5", "AnatomicalStructure"),
+        ("disc_below_L6", "AnatomicalStructure"),
+        ("disc_below_T12", "AnatomicalStructure"),
+        ("disc_T12_T13", "AnatomicalStructure"),
+        ("disc_L4_S1", "AnatomicalStructure"),
+        ("disc_L1_L3", "AnatomicalStructure"),
+        ("disc_C1_C2", "AnatomicalStructure"),
+        ("disc", "AnatomicalStructure"),
         ("C1 lamina", "AnatomicalStructure"),
     ],
 )
@@ -206,6 +223,16 @@ def test_structures_are_known_by_their_names(name: str, keyword: str):
 
     assert structure(name) == keyword
     assert getattr(codes.SCT, keyword).scheme_designator == "SCT"
+
+
+def test_the_codes_of_discs_are_those_of_their_context_group():
+    from pydicom.sr.codedict import codes
+
+    column = [*(name for name in VERTEBRAE if name not in ("C1", "T13", "L6")), "S1"]
+    pairs = list(pairwise(column))
+    assert {structure(f"disc_{upper}_{lower}") for upper, lower in pairs} == set(codes.cid7604.dir())
+    meanings = [getattr(codes.SCT, structure(f"disc_{upper}_{lower}")).meaning for upper, lower in pairs]
+    assert meanings == [f"{upper}/{lower} disc" for upper, lower in pairs]
 
 
 @pytest.mark.real_data
