@@ -14,8 +14,8 @@ from autospine.log import get_logger
 from autospine.serialization import write_json
 from autospine.validation import SCORING_LOCK, VALIDATION, HeldOut, read_cross_validation, score_held_out
 from trainers import distributed
-from trainers.fold import damaged, identity, other_start
 from trainers.fold_run import train_and_validate
+from trainers.origin import damaged, identity, other_start
 from trainers.predictions import remove_outdated
 from trainers.pretrained import load_start
 from trainers.schedule import share_of_time

@@ -1,10 +1,10 @@
 """Training of one fold: the loop and its checkpoints."""
 
-import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,13 +16,13 @@ from autospine.inference import WEIGHTS, save_weights
 from autospine.log import Meter, get_logger, progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
-from autospine.serialization import to_json
 from autospine.validation import VALIDATION
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
 from trainers.monitors import LOOK_EVERY
+from trainers.origin import Origin, identity
 from trainers.pretrained import load_start
 from trainers.record import Record, summary
 from trainers.schedule import Clock, learning_rate
@@ -39,37 +39,6 @@ ENDLESS = 10**9
 
 PATIENCE = 20
 """Steps in a row that may have a non-finite loss or gradient."""
-
-
-def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
-    """Digest of plan, recipe and training cases: all that a fold's weights depend on but chance and time."""
-    recipe = replace(configuration.training, epochs=1, iterations_per_epoch=1)
-    parts = (
-        to_json(configuration.network),
-        to_json((configuration.spacing_mm, configuration.patch_size, plan.channels)),
-        to_json(plan.labels),
-        to_json(plan.normalisation),
-        to_json((recipe, configuration.augmentation)),
-        to_json(tuple(sorted((case.name, case.record.content) for case in cases))),
-    )
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
-
-
-def other_start(folder: Path, folds: Sequence[str]) -> str:
-    """What to say where folds began from other weights than are asked for now."""
-    return (
-        f"expected folds that began from the present --pretrained in {folder}, found {', '.join(folds)} "
-        "begun from others; give the same as then (none if there were none), or move that folder away to "
-        "train anew"
-    )
-
-
-def damaged(weights: Path) -> str:
-    """What to say where a fold's finished weights cannot be read."""
-    return (
-        f"expected the weights of a finished fold in {weights}, found them damaged; move {weights.parent} "
-        "away and run the same command again to train this fold anew"
-    )
 
 
 class FoldTrainer:
@@ -104,12 +73,22 @@ class FoldTrainer:
         settings: Settings,
     ) -> None:
         self._configuration = settings.applied(configuration)
-        self._identity = identity(plan, configuration, cases)
-        self._plan_identity = identity(plan, configuration, ())
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
         self._ending = plan.file_ending
         start = None if settings.pretrained is None else load_start(settings.pretrained, plan, configuration)
-        self._weights = None if start is None else start.digest
+        finished = None if settings.extend is None else load_tensors(folder / WEIGHTS)
+        behind: Mapping[str, Any] = {} if finished is None else finished[1]
+        self._steps_behind = int(behind.get("steps", 0))
+        self._origin = Origin(
+            fold=name,
+            folder=folder,
+            identity=identity(plan, configuration, cases),
+            plan=identity(plan, configuration, ()),
+            weights=None if start is None else start.digest,
+            seed=settings.seed,
+            deep_supervision=settings.deep_supervision,
+            extensions=0 if finished is None else int(behind.get("extensions", 0)) + 1,
+        )
         self.learner = Learner(
             plan,
             self._configuration,
@@ -119,16 +98,15 @@ class FoldTrainer:
             deep_supervision=settings.deep_supervision,
             compiled=settings.compiled,
         )
-        self._steps_behind, self._extensions, rows = 0, 0, 0
-        if settings.extend is not None:
-            rows = self._begin_extension()
+        if finished is not None:
+            self.learner.begin_from(finished[0])
         self._clock = Clock(total_steps=ENDLESS)
         self._checkpoints = Checkpoints(folder)
         self._steps: list[Step] = []
         self._seen: Sequence[Sequence[int]] = ()
         self._processes = distributed.size()
         with distributed.one_first():
-            rows = self._resume() or rows
+            rows = self._resume() or int(behind.get("epochs", 0))
         self._record = self._begin_record(plan, rows) if distributed.leads() else None
         self._not_finite, self._stopping = 0, False
 
@@ -164,12 +142,12 @@ class FoldTrainer:
         if self._record is not None:
             facts: dict[str, object] = {
                 "fold": self._name,
-                "identity": self._identity,
-                "plan": self._plan_identity,
-                "weights": self._weights,
+                "identity": self._origin.identity,
+                "plan": self._origin.plan,
+                "weights": self._origin.weights,
                 "steps": self._steps_behind + self._clock.step,
                 "epochs": len(self._record.rows),
-                "extensions": self._extensions,
+                "extensions": self._origin.extensions,
             }
             for outdated in (self._folder / VALIDATION).glob(f"*{self._ending}"):
                 outdated.unlink()
@@ -195,7 +173,7 @@ class FoldTrainer:
             group=f"{dataset} {self._configuration.name}",
             name=f"fold {self._name}",
             folder=self._folder,
-            identity=f"{self._identity}-{self._name}",
+            identity=f"{self._origin.identity}-{self._name}",
             epoch=epochs,
             params=flat({"seed": self._settings.seed, **asdict(self._configuration)}),
         )
@@ -291,13 +269,13 @@ class FoldTrainer:
         if self._record is None:
             return
         facts = {
-            "identity": self._identity,
-            "weights": self._weights,
+            "identity": self._origin.identity,
+            "weights": self._origin.weights,
             "step": self._clock.step,
             "progress": self._clock.progress,
             "processes": distributed.size(),
             "epochs": len(self._record.rows),
-            "extensions": self._extensions,
+            "extensions": self._origin.extensions,
             "deep_supervision": self._settings.deep_supervision,
             "seed": self._settings.seed,
             "begun": [step.plain() for step in self._steps],
@@ -305,42 +283,17 @@ class FoldTrainer:
         }
         self._checkpoints.save(self.learner.tensors(), facts)
 
-    def _begin_extension(self) -> int:
-        """Start from the finished weights; the number of epochs that they have behind them."""
-        weights, facts = load_tensors(self._folder / WEIGHTS)
-        self.learner.begin_from(weights)
-        self._steps_behind, self._extensions = int(facts["steps"]), int(facts.get("extensions", 0)) + 1
-        return int(facts["epochs"])
-
     def _resume(self) -> int:
         """Go on from the checkpoint, if there is one; the number of epochs that it has behind it."""
         found = self._checkpoints.load()
         if found is None:
             return 0
         tensors, facts, path = found
-        if facts["identity"] != self._identity:
-            raise TrainingError(
-                f"expected a checkpoint of the present plan in {path}, found one of another plan; "
-                f"move {self._folder} away to train anew, or restore the plan"
-            )
-        if facts.get("weights") != self._weights:
-            raise TrainingError(other_start(self._folder, [f"fold {self._name}"]))
-        if facts.get("extensions", 0) < self._extensions:
+        if facts.get("extensions", 0) < self._origin.extensions:
             # Left behind by a process that was killed just after it had written the finished weights.
             self._checkpoints.remove()
             return 0
-        if facts.get("deep_supervision", False) != self._settings.deep_supervision:
-            raise TrainingError(
-                f"expected --deep-supervision as when fold {self._name} began, found it "
-                f"{'added' if self._settings.deep_supervision else 'left out'}; give the command as it was "
-                f"then, or move {self._folder} away to train anew"
-            )
-        if facts.get("seed", self._settings.seed) != self._settings.seed:
-            raise TrainingError(
-                f"expected --seed {facts['seed']}, with which fold {self._name} began, found "
-                f"{self._settings.seed}; give the command as it was then, or move {self._folder} away to "
-                "train anew"
-            )
+        self._origin.check(path, facts)
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
         self._processes = int(facts.get("processes", 1))

@@ -14,8 +14,9 @@ from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
 from autospine.log import track
 from autospine.validation import VALIDATION
 from trainers import distributed
-from trainers.fold import FoldTrainer, damaged
+from trainers.fold import FoldTrainer
 from trainers.lock import locked
+from trainers.origin import damaged
 from trainers.randomness import deterministic
 from trainers.settings import Settings
 from trainers.task import Task
