@@ -4,21 +4,28 @@ The files of a fold are always written; trackers come on top. A tracker of anoth
 point `autospine.trackers` that names a callable from a `Run` to a `Tracker`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from filelock import FileLock
 
 from autospine.errors import TrainingError
 
+T = TypeVar("T")
+
 GROUP = "autospine.trackers"
 
 PROJECT = "autospine"
 """What trackers that keep several projects apart are told."""
+
+
+MLFLOW_PARAMS, MLFLOW_METRICS = 100, 1000
+"""What MLflow takes in one request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +42,7 @@ class Run:
     """Of the fold; a tracker may keep files of its own in a folder inside."""
 
     identity: str
-    """The same when an interrupted fold goes on, and for no other fold."""
+    """The same when an interrupted fold goes on, and for no other fold or seed."""
 
     epoch: int = 0
     """Epochs that are behind it, when it goes on."""
@@ -150,14 +157,23 @@ class MLflow:
         self._client.update_run(self._id, status="RUNNING")
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log each one; MLflow lets none of a run that goes on change."""
-        for name, value in params.items() if not self._goes_on else ():
-            self._client.log_param(self._id, name, value)
+        """Log them, a hundred at a time; MLflow lets none of a run that goes on change."""
+        if self._goes_on:
+            return
+        from mlflow.entities import Param
+
+        made = [Param(name, str(value)) for name, value in params.items()]
+        for part in _batched(made, MLFLOW_PARAMS):
+            self._client.log_batch(self._id, params=part)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log the numbers."""
-        for name, value in metrics.items():
-            self._client.log_metric(self._id, _plain(name), value, step=step)
+        """Log the numbers, all of them in one request."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        made = [Metric(_plain(name), value, now, step) for name, value in metrics.items()]
+        for part in _batched(made, MLFLOW_METRICS):
+            self._client.log_batch(self._id, metrics=part)
 
     def log_image(self, name: str, path: Path, step: int) -> None:
         """Keep the picture as an artifact."""
@@ -283,6 +299,11 @@ def _maker(name: str) -> Callable[[Run], Tracker]:
     entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
     loaded: Callable[[Run], Tracker] = entry.load()
     return loaded
+
+
+def _batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _plain(name: str) -> str:

@@ -148,8 +148,16 @@ def test_mlflow_keeps_the_folds_of_a_group_together(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)  # where its artifacts go
+    client_class = importlib.import_module("mlflow.tracking").MlflowClient
+    requests, send = [], client_class.log_batch
+    monkeypatch.setattr(
+        client_class,
+        "log_batch",
+        lambda self, *words, **parts: (requests.append(parts), send(self, *words, **parts)),
+    )
+    params = {"seed": 3, **{f"setting {number}": number for number in range(149)}}
     for fold in ("0", "1"):
-        made = Trackers(["mlflow"], run(tmp_path, name=f"fold {fold}", identity=f"abc-{fold}"))
+        made = Trackers(["mlflow"], run(tmp_path, name=f"fold {fold}", identity=f"abc-{fold}", params=params))
         made.log_metrics({"loss": 1.0, "pseudo_dice/T1 (left)": 0.5}, 1)
         made.log_image("curves", picture(tmp_path), 1)
         made.close()
@@ -158,12 +166,14 @@ def test_mlflow_keeps_the_folds_of_a_group_together(tmp_path, monkeypatch):
     again.log_metrics({"loss": 0.5}, 2)
     again.close()
     assert again.failures() == {}
-    client = importlib.import_module("mlflow.tracking").MlflowClient()
+    sent = [len(found) for parts in requests for found in parts.values()]
+    assert sent == [100, 50, 2, 100, 50, 2, 1]
+    client = client_class()
     experiment = client.get_experiment_by_name("autospine Dataset007_Small fast")
     runs = {found.info.run_name: found for found in client.search_runs([experiment.experiment_id])}
     assert set(runs) == {"fold 0", "fold 1"}
     assert runs["fold 0"].data.metrics == {"loss": 0.5, "pseudo_dice/T1 _left_": 0.5}
-    assert runs["fold 0"].data.params == {"seed": "3"}
+    assert runs["fold 0"].data.params == {name: str(value) for name, value in params.items()}
     assert runs["fold 1"].info.status == "FINISHED"
     assert [a.path for a in client.list_artifacts(runs["fold 1"].info.run_id)] == ["curves.png"]
 
