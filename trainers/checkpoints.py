@@ -1,12 +1,13 @@
 """The checkpoints of a fold in training: the newest, and the one before it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autospine.checkpoint import load_tensors, save_tensors
+from autospine.checkpoint import load_facts, load_tensors, save_tensors
 from autospine.errors import FormatError, VersionError
 from autospine.log import get_logger
 
@@ -71,6 +72,19 @@ class Checkpoints:
                 "move that folder away to train the fold anew"
             )
         return None
+
+    def remove_finished(self, extensions: int) -> None:
+        """Remove what a process has left that was killed just after it had written the finished weights.
+
+        Args:
+            extensions: of those weights; checkpoints of a later extension stay.
+        """
+        reached = []
+        for path in (self._arriving, self._newest, self._previous):
+            with suppress(FormatError):  # absent, or damaged
+                reached.append(int(load_facts(path).get("extensions", 0)))
+        if reached and max(reached) <= extensions:
+            self.remove()
 
     def remove(self) -> None:
         """Remove all checkpoints, once training is complete."""

@@ -14,6 +14,7 @@ from autospine.log import get_logger
 from autospine.serialization import write_json
 from autospine.validation import SCORING_LOCK, VALIDATION, HeldOut, read_cross_validation, score_held_out
 from trainers import distributed
+from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
 from trainers.origin import damaged, identity, other_start
 from trainers.predictions import remove_outdated
@@ -49,8 +50,7 @@ def train_folds(
     if distributed.leads():
         _claim(task, every, _start(task, folds, settings))
         for fold in every:
-            if fold in folds or (task.fold_folder(fold) / WEIGHTS).is_file():
-                remove_outdated(task, fold)
+            _tidy(task, fold, begins=fold in folds)
     distributed.meet()
     extended = [] if settings.extend is None else _to_extend(task, folds)
     todo = [fold for fold in folds if fold not in extended and not task.complete(fold)]
@@ -60,6 +60,16 @@ def train_folds(
     _train_each(task, todo, replace(settings, extend=None), deadline)
     _train_each(task, extended, settings, deadline)
     return cross_validation(task, every) if distributed.leads() else None
+
+
+def _tidy(task: Task, fold: Fold, *, begins: bool) -> None:
+    """Remove what does not count any more of a fold that is trained already or begins now."""
+    folder = task.fold_folder(fold)
+    trained = (folder / WEIGHTS).is_file()
+    if trained:
+        Checkpoints(folder).remove_finished(int(load_facts(folder / WEIGHTS).get("extensions", 0)))
+    if trained or begins:
+        remove_outdated(task, fold)
 
 
 def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:

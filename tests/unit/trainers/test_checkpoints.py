@@ -27,6 +27,10 @@ def damage(path):
     path.write_bytes(content)
 
 
+def damage_header(path):
+    path.write_bytes(path.read_bytes()[:20])
+
+
 def test_without_checkpoints_there_is_none(tmp_path):
     assert loaded(tmp_path) is None
 
@@ -119,3 +123,22 @@ def test_all_are_removed_at_the_end(tmp_path):
     (tmp_path / ARRIVING).write_bytes((tmp_path / CHECKPOINT).read_bytes())
     kept.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_those_of_finished_weights_are_removed_and_those_of_an_extension_stay(tmp_path):
+    kept = save(tmp_path, 1, 2)
+    damage_header(tmp_path / CHECKPOINT)
+    kept.remove_finished(0)
+    assert not list(tmp_path.iterdir())
+    kept.save({"step": torch.zeros(1)}, {"extensions": 1})
+    kept.remove_finished(0)
+    assert len(list(tmp_path.iterdir())) == 1
+    kept.remove_finished(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_all_are_damaged_nobody_knows_of_what(tmp_path):
+    kept = save(tmp_path, 1)
+    damage_header(tmp_path / CHECKPOINT)
+    kept.remove_finished(0)
+    assert len(list(tmp_path.iterdir())) == 1

@@ -10,7 +10,7 @@ import torch
 from checkpoints import save_import
 from filelock import FileLock
 
-from autospine.checkpoint import load_facts
+from autospine.checkpoint import load_facts, load_tensors
 from autospine.errors import FormatError, TrainingError
 from autospine.folds import Fold
 from autospine.images import read_labels, write_labels
@@ -28,6 +28,7 @@ from autospine.validation import (
     score_held_out,
 )
 from trainers import cross_validation
+from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.cross_validation import train_folds
 from trainers.fold import FoldTrainer
 from trainers.lock import locked
@@ -433,6 +434,22 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     half.touch()
     train_folds(task, FOLDS[:1], SETTINGS)
     assert not [path for path in (*leftovers, half.parent) if path.exists()]
+
+
+def test_a_checkpoint_that_a_finished_fold_has_left_behind_is_removed(tmp_path):
+    """By a process that was killed between the two."""
+    task = make_task(tmp_path)
+    full = Fold(name="full", training=NAMES, validation=())
+    train_folds(task, [full], SETTINGS)
+    folder, before = task.fold_folder(full), times(task)
+    Checkpoints(folder).save(*load_tensors(folder / WEIGHTS))
+    train_folds(task, [full], SETTINGS)
+    assert not (folder / CHECKPOINT).exists()
+    weights, facts = load_tensors(folder / WEIGHTS)
+    Checkpoints(folder).save(weights, {**facts, "extensions": 1})
+    train_folds(task, [full], SETTINGS)
+    assert (folder / CHECKPOINT).exists(), "of an extension that was interrupted"
+    assert times(task) == before
 
 
 @pytest.mark.parametrize(
