@@ -114,7 +114,7 @@ def write_model(folder: Path, *, folds=("full",), **changes) -> Plan:
     write_json(folder / "plan.json", made)
     for seed, fold in enumerate(folds):
         torch.manual_seed(seed)
-        facts = {"fold": fold, "steps": 10, "epochs": 2}
+        facts = {"fold": fold, "steps": 10, "epochs": 2, "seed": 4}
         save_weights(folder / f"fold_{fold}", build_network(made, made.configurations[0]), facts)
     return made
 

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from autospine import __version__
 from autospine.checkpoint import load_tensors
 from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.errors import TrainingError
+from autospine.hardware import describe
 from autospine.inference import WEIGHTS, save_weights
 from autospine.log import Meter, get_logger, progress
 from autospine.plan import Configuration, Plan
@@ -85,14 +87,14 @@ class FoldTrainer:
             identity=identity(plan, configuration, cases),
             plan=identity(plan, configuration, ()),
             weights=None if start is None else start.digest,
-            seed=settings.seed,
+            seed=behind.get("seed", 0) if settings.seed is None else settings.seed,
             deep_supervision=settings.deep_supervision,
             extensions=0 if finished is None else int(behind.get("extensions", 0)) + 1,
         )
         self.learner = Learner(
             plan,
             self._configuration,
-            seed=settings.seed,
+            seed=self._origin.seed,
             device=settings.device,
             imported=None if start is None else start.tensors,
             deep_supervision=settings.deep_supervision,
@@ -106,6 +108,8 @@ class FoldTrainer:
         self._seen: Sequence[Sequence[int]] = ()
         self._processes = distributed.size()
         with distributed.one_first():
+            if finished is not None:
+                self._checkpoints.remove_finished(self._origin.extensions - 1)
             rows = self._resume() or int(behind.get("epochs", 0))
         self._record = self._begin_record(plan, rows) if distributed.leads() else None
         self._not_finite, self._stopping = 0, False
@@ -140,14 +144,15 @@ class FoldTrainer:
                     self._record.close()
         network = self.learner.averaged()
         if self._record is not None:
-            facts: dict[str, object] = {
-                "fold": self._name,
-                "identity": self._origin.identity,
-                "plan": self._origin.plan,
-                "weights": self._origin.weights,
+            facts = {
+                **self._origin.facts(),
                 "steps": self._steps_behind + self._clock.step,
                 "epochs": len(self._record.rows),
-                "extensions": self._origin.extensions,
+                "minutes": round(sum(row["seconds"] for row in self._record.rows) / 60, 2),
+                "processes": distributed.size(),
+                "device": describe(self.learner.device),
+                "autospine": __version__,
+                "torch": torch.__version__,
             }
             for outdated in (self._folder / VALIDATION).glob(f"*{self._ending}"):
                 outdated.unlink()
@@ -173,16 +178,16 @@ class FoldTrainer:
             group=f"{dataset} {self._configuration.name}",
             name=f"fold {self._name}",
             folder=self._folder,
-            identity=f"{self._origin.identity}-{self._name}",
+            identity=f"{self._origin.identity}-{self._name}-{self._origin.seed}",
             epoch=epochs,
-            params=flat({"seed": self._settings.seed, **asdict(self._configuration)}),
+            params=flat({"seed": self._origin.seed, **asdict(self._configuration)}),
         )
 
     def _batches(self) -> PatchBatches:
         return PatchBatches(
             self._cases,
             self._configuration,
-            seed=self._settings.seed,
+            seed=self._origin.seed,
             start=self._steps_behind + self._clock.step,
             stop=self._steps_behind + self._clock.total_steps,
             workers=self._settings.workers,
@@ -269,15 +274,11 @@ class FoldTrainer:
         if self._record is None:
             return
         facts = {
-            "identity": self._origin.identity,
-            "weights": self._origin.weights,
+            **self._origin.facts(),
             "step": self._clock.step,
             "progress": self._clock.progress,
             "processes": distributed.size(),
             "epochs": len(self._record.rows),
-            "extensions": self._origin.extensions,
-            "deep_supervision": self._settings.deep_supervision,
-            "seed": self._settings.seed,
             "begun": [step.plain() for step in self._steps],
             "seen": self._record.seen(),
         }
@@ -289,10 +290,8 @@ class FoldTrainer:
         if found is None:
             return 0
         tensors, facts, path = found
-        if facts.get("extensions", 0) < self._origin.extensions:
-            # Left behind by a process that was killed just after it had written the finished weights.
-            self._checkpoints.remove()
-            return 0
+        if self._settings.seed is None:
+            self._origin = replace(self._origin, seed=facts.get("seed", self._origin.seed))
         self._origin.check(path, facts)
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])

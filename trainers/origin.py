@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Origin:
     deep_supervision: bool
     extensions: int
     """How often finished weights were trained further, this time included."""
+
+    def facts(self) -> dict[str, object]:
+        """All of it but the folder, for the header of weights and checkpoints."""
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
 
     def check(self, checkpoint: Path, facts: Mapping[str, Any]) -> None:
         """Refuse a checkpoint with these facts unless it is of the same.

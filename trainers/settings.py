@@ -22,8 +22,8 @@ class Settings:
     iterations: int | None = None
     """Optimiser steps per epoch."""
 
-    seed: int = 0
-    """Of the first weights and of every patch."""
+    seed: int | None = None
+    """Of the first weights and of every patch; by default 0, and of folds that go on the one they have."""
 
     workers: int = 0
     """Processes that make patches; 0 is a thread of this process."""

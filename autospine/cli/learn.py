@@ -60,7 +60,14 @@ Compile = Annotated[
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same weights, bit for bit, each time; slower on a GPU.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the first weights and of every patch.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the first weights and of every patch; by default 0, and of folds that go on or are extended "
+        "the one they have.",
+        show_default=False,
+    ),
+]
 PatchWorkers = Annotated[
     int | None,
     typer.Option(
@@ -104,7 +111,7 @@ def train(
     deep_supervision: DeepSupervision = False,
     compile: Compile = False,
     deterministic: Deterministic = False,
-    seed: Seed = 0,
+    seed: Seed = None,
     workers: PatchWorkers = None,
     parallel: Parallel = None,
     tracker: Tracker = None,

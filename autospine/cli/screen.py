@@ -229,14 +229,14 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
     """What a model segments, how, what it was trained on, its scores and what it is meant for."""
     plan, chosen = model.plan, model.configuration
     scores = facts.scores or {}
-    trained = (f"fold {fold}, {of.get('steps', '?')} steps" for fold, of in facts.training.items())
     rows = [
         ("dataset", facts.dataset),
         ("configuration", f"{facts.configuration}, {chosen.network.name}"),
         ("channels", ", ".join(plan.channels)),
         ("voxels", f"{' x '.join(f'{d:g}' for d in chosen.spacing_mm)} mm"),
         ("tiles", " x ".join(map(str, chosen.patch_size))),
-        ("trained", "; ".join(trained)),
+        ("trained", "; ".join(_trained(fold, of) for fold, of in facts.training.items())),
+        ("trained by", "; ".join(dict.fromkeys(filter(None, map(_trainer, facts.training.values()))))),
         ("cross-validated", _scored(scores)),
         ("intended use", facts.intended_use),
         ("licence", facts.licence),
@@ -255,6 +255,21 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
         shown = ("" if dice is None else f"{dice:.3f}", "" if cases is None else str(cases))
         classes.add_row(escape(name), str(integer), *shown)
     _console().print(classes)
+
+
+def _trained(fold: str, facts: Mapping[str, Any]) -> str:
+    """How long a fold was trained, in words."""
+    parts = [f"fold {fold}", f"{facts.get('steps', '?')} steps"]
+    parts += [f"{facts['minutes']:g} minutes"] if "minutes" in facts else []
+    parts += [f"seed {facts['seed']}"] if "seed" in facts else []
+    return ", ".join(parts)
+
+
+def _trainer(facts: Mapping[str, Any]) -> str:
+    """By what a fold was trained, nothing where it is not known."""
+    if not {"autospine", "torch", "device"} <= facts.keys():
+        return ""
+    return f"AutoSpine {facts['autospine']}, PyTorch {facts['torch']}, {facts['device']}"
 
 
 def _scored(scores: Mapping[str, Any]) -> str:

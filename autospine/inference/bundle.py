@@ -51,6 +51,9 @@ _ENCRYPTED = 1
 """In the flags of a zip's entry."""
 
 _CHUNK = 1 << 20
+_TRAINING_FACTS = ("steps", "epochs", "minutes", "seed", "device", "autospine", "torch")
+"""What of a fold's weights is told: how long, how and by which versions they were trained."""
+
 _SHARED_KEYS = (
     *("name", "description", "reference", "licence", "release"),
     *("channel_names", "labels", "regions_class_order", "file_ending"),
@@ -88,7 +91,7 @@ class Manifest:
     """Cross-validation without its cases, None without one."""
 
     training: dict[str, dict[str, Any]]
-    """Of each fold its `steps` and `epochs`."""
+    """Of each fold what is known of steps, epochs, minutes, seed, device and versions."""
 
     files: dict[str, Entry]
 
@@ -241,7 +244,7 @@ def _scores(folder: Path) -> dict[str, Any] | None:
 
 def _training(weights: Path) -> dict[str, Any]:
     facts = load_facts(weights)
-    return {key: facts[key] for key in ("steps", "epochs") if key in facts}
+    return {key: facts[key] for key in _TRAINING_FACTS if key in facts}
 
 
 def _entry_of_text(text: str) -> Entry:

@@ -74,7 +74,7 @@ def test_it_says_where_it_comes_from_and_names_no_case(bundle, tmp_path):
     assert manifest.licence == "CC-BY-4.0"
     assert "not a medical device" in manifest.intended_use
     assert manifest.scores == {"n_cases": 2, "mean_dice": 0.5, "classes": {}}
-    assert manifest.training["0"] == {"steps": 10, "epochs": 2}
+    assert manifest.training["0"] == {"steps": 10, "epochs": 2, "seed": 4}
     assert b"Smith" not in bundle.read_bytes()
     unpack(bundle, tmp_path / "there")
     assert json.loads((tmp_path / "there" / "cross_validation.json").read_text())["mean_dice"] == 0.5

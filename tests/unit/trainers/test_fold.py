@@ -93,6 +93,9 @@ def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES}
     facts = load_facts(undisturbed / WEIGHTS)
     assert (facts["fold"], facts["steps"], facts["epochs"]) == ("0", 2 * STEPS, 2)
+    assert (facts["seed"], facts["processes"], facts["torch"]) == (0, 1, torch.__version__)
+    assert facts["device"].startswith("CPU, ")
+    assert facts["minutes"] >= 0
     kept = rows(undisturbed)
     assert [row["epoch"] for row in kept] == [1, 2]
     assert [row["progress"] for row in kept] == [0.5, 1.0]
@@ -197,6 +200,41 @@ def test_another_seed_gives_other_weights(cases, tmp_path, undisturbed):
     trainer(cases, tmp_path, epochs=1, seed=1).run(None)
     found, expected = final(tmp_path), final(undisturbed)
     assert not all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def first_images(made: FoldTrainer) -> torch.Tensor:
+    with made._batches() as batches:
+        return next(batches).images
+
+
+def test_a_fold_goes_on_and_is_extended_with_the_seed_that_it_began_with(cases, tmp_path):
+    source = PatchSource(cases, makers.configuration(), seed=3, cache_bytes=0)
+    first = trainer(cases, tmp_path, seed=3)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    with pytest.raises(TrainingError, match="expected --seed 3, with which fold 0 began, found 0"):
+        trainer(cases, tmp_path, seed=0)
+    again = trainer(cases, tmp_path)
+    assert torch.equal(first_images(again), source.batch(STEPS).images)
+    again.run(None)
+    assert load_facts(tmp_path / WEIGHTS)["seed"] == 3
+    assert torch.equal(first_images(extend(cases, tmp_path)), source.batch(2 * STEPS).images)
+    other = PatchSource(cases, makers.configuration(), seed=4, cache_bytes=0)
+    assert torch.equal(first_images(extend(cases, tmp_path, seed=4)), other.batch(2 * STEPS).images)
+
+
+def test_weights_of_which_the_seed_is_not_known_are_extended(cases, finished):
+    weights, facts = load_tensors(finished / WEIGHTS)
+    before = ("fold", "steps", "epochs", "extensions", "weights", "plan", "identity")
+    save_tensors(finished / WEIGHTS, weights, {name: facts[name] for name in before})
+    extend(cases, finished).run(None)
+    assert load_facts(finished / WEIGHTS)["seed"] == 0
+
+
+def test_trackers_keep_folds_of_different_seeds_apart(cases, tmp_path):
+    runs = [trainer(cases, tmp_path, seed=seed)._told("spine", 0).identity for seed in (0, 1, 1)]
+    assert len(set(runs)) == 2
 
 
 def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_path):
