@@ -132,35 +132,31 @@ def train(
         processes = distributed.size()
         places = devices_like(where, device) if processes == 1 else (where,)
         at_once = parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, places)
+        per_gpu = (
+            0 if where.type == "cpu" else default_workers(max(processes, at_once if fold == "all" else 1))
+        )
+        settings = Settings(
+            epochs=epochs,
+            iterations=iterations,
+            extend=extend,
+            pretrained=pretrained,
+            deep_supervision=deep_supervision,
+            compiled=compile,
+            deterministic=deterministic,
+            seed=seed,
+            workers=per_gpu if workers is None else workers,
+            parallel=at_once,
+            trackers=tuple(dict.fromkeys(tracker or ())),
+            device=where,
+            devices=places if len(places) > 1 else (),
+        )
+        pipeline.check_fold(location, fold)
         say(
             f"training {location.name}, configuration {chosen.name}, fold {fold}, on {describe(where)}"
             + (f", {processes} processes, each with the planned batch" if processes > 1 else "")
             + (f", a fold on each of {len(places)} GPUs" if len(places) > 1 and fold == "all" else "")
         )
-        per_gpu = (
-            0 if where.type == "cpu" else default_workers(max(processes, at_once if fold == "all" else 1))
-        )
-        evaluation = pipeline.train(
-            location,
-            configuration,
-            fold,
-            Settings(
-                epochs=epochs,
-                iterations=iterations,
-                extend=extend,
-                pretrained=pretrained,
-                deep_supervision=deep_supervision,
-                compiled=compile,
-                deterministic=deterministic,
-                seed=seed,
-                workers=per_gpu if workers is None else workers,
-                parallel=at_once,
-                trackers=tuple(dict.fromkeys(tracker or ())),
-                device=where,
-                devices=places if len(places) > 1 else (),
-            ),
-            minutes=max_minutes,
-        )
+        evaluation = pipeline.train(location, configuration, fold, settings, minutes=max_minutes)
         if evaluation is not None:
             show_evaluation(evaluation, f"{location.name}, {chosen.name}, cross-validation")
         say(f"model: {location.results / chosen.name}")

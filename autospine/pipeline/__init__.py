@@ -5,7 +5,7 @@ from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
 from autospine.pipeline.prediction import evaluate, predict
 from autospine.pipeline.run import Predicted
 from autospine.pipeline.selection import BEST, Best, choose_models, compare
-from autospine.pipeline.training import choose_folds, folds_at_once, preprocess, train
+from autospine.pipeline.training import check_fold, folds_at_once, preprocess, train
 from autospine.pipeline.weights import import_weights
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Best",
     "Predicted",
     "check",
-    "choose_folds",
+    "check_fold",
     "choose_models",
     "compare",
     "compare_budgets",

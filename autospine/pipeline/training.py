@@ -104,6 +104,12 @@ def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[t
     return max(1, min(at_most, memory // (configuration.memory_bytes + CACHE_BYTES)))
 
 
+def check_fold(location: DatasetLocation, fold: str) -> None:
+    """Raise as `choose_folds` does, before anything else is done."""
+    with distributed.one_first():
+        choose_folds(location, load_dataset(location.raw), fold)
+
+
 def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:
     """The folds that a word of the command line stands for.
 

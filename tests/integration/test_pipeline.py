@@ -739,6 +739,19 @@ def test_what_does_not_exist(trained, words, says):
     expect_refusal(trained, *words, says=says)
 
 
+def test_a_model_tells_how_it_was_trained(trained):
+    said = trained.run("model", "info", trained.results)
+    assert said.code == 0, said.err
+    assert " minutes, seed 0" in said.out
+    assert f"PyTorch {torch.__version__}, CPU, " in " ".join(said.out.split())
+
+
+def test_a_fold_that_does_not_exist_is_refused_before_anything_is_said(trained):
+    said = trained.run("train", "0", "--fold", "9")
+    assert (said.code, said.out) == (1, "")
+    assert "one of 0, 1, 2, 3, 4, found '9'" in said.err
+
+
 def test_predicting_without_a_model(place):
     expect_refusal(place, "predict", "-i", place.raw / "imagesTs", "-o", "out", says=("autospine train 0",))
 
