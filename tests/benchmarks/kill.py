@@ -1,7 +1,7 @@
 """A training that is killed at random moments ends with the weights of one that never was.
 
-Run by `make bench-training`. Prints one JSON object last: whether the weights are equal, bit for bit, and the
-most epochs that a kill has cost.
+Run by `make bench-training`. Prints one JSON object last: whether the weights are equal, bit for bit, the
+most finished epochs that a kill has cost, and the most seconds since the last checkpoint.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def measure(root: Path, kills: int, moments: random.Random) -> dict[str, object]
     expected = load_tensors(folder / WEIGHTS)[0]
     folder.rename(root / "undisturbed")
 
-    lost = []
+    lost, seconds_lost = [], []
     for _ in range(kills):
         process = start(root, *training)
         began = wait_until_training(process, folder / METRICS)
@@ -73,15 +73,19 @@ def measure(root: Path, kills: int, moments: random.Random) -> dict[str, object]
         if process.poll() is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
+        killed = time.time()
         process.wait()
-        lost.append(epochs_lost(folder, began, seconds))
+        finished, written = lost_at(folder)
+        lost.append(finished)
+        seconds_lost.append(killed - max(written, began))
     run(root, *training)
     found = load_tensors(folder / WEIGHTS)[0]
     equal = len(lost) == kills and found.keys() == expected.keys()
     equal = equal and all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     return {
         "kill_resume_equal": equal,
-        "most_epochs_lost": round(max(lost, default=0.0), 2),
+        "most_finished_epochs_lost": max(lost, default=0),
+        "most_seconds_lost": round(max(seconds_lost, default=0.0), 2),
         "kills": len(lost),
         "epochs": epochs,
         "seconds_per_epoch": seconds,
@@ -110,14 +114,16 @@ def wait_until_training(process: "subprocess.Popen[bytes]", record: Path) -> flo
     return time.time()
 
 
-def epochs_lost(folder: Path, began: float, seconds: float) -> float:
-    """Epochs of work that are in no checkpoint: a whole one in the record, else a part by its time."""
-    now, found = time.time(), Checkpoints(folder).load()
-    beyond = len(read_rows(folder)) - (0 if found is None else int(found[1]["epochs"]))
-    if beyond > 0:
-        return float(beyond)
-    written = 0.0 if found is None else found[2].stat().st_mtime
-    return max(0.0, now - max(written, began)) / seconds
+def lost_at(folder: Path) -> tuple[int, float]:
+    """Finished epochs that are in no checkpoint, and when the last checkpoint was written, 0 without one.
+
+    An epoch begins once the checkpoint of the one before it is written. So a kill costs a finished epoch,
+    while its checkpoint is written, or a part of one that is not finished: at most one epoch in either case.
+    """
+    found = Checkpoints(folder).load()
+    if found is None:
+        return len(read_rows(folder)), 0.0
+    return len(read_rows(folder)) - int(found[1]["epochs"]), found[2].stat().st_mtime
 
 
 if __name__ == "__main__":
