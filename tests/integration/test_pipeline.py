@@ -739,6 +739,18 @@ def test_what_does_not_exist(trained, words, says):
     expect_refusal(trained, *words, says=says)
 
 
+def test_the_file_reference_names_every_file(trained):
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    cases = sorted(case.name for case in load_dataset(trained.raw).cases)
+    names = {
+        path.name for folder in ("preprocessed", "results") for path in (trained.root / folder).rglob("*")
+    }
+    for case in cases:
+        names = {name.replace(case, "CASE") for name in names}
+    folders = {NAME, "fullres", *(f"fold_{fold}" for fold in range(5))}
+    assert [name for name in sorted(names - folders) if name not in text] == []
+
+
 def test_a_model_tells_how_it_was_trained(trained):
     said = trained.run("model", "info", trained.results)
     assert said.code == 0, said.err

@@ -34,6 +34,7 @@ from autospine.inference import PredictedCase, ProbabilityWriter, UsedModel, ope
 from autospine.inference.bundle import Entry, Manifest, export_model
 from autospine.inference.probabilities import Description
 from autospine.labels import LabelSpace, parse_labels
+from autospine.pipeline.calibration import Calibration
 from autospine.pipeline.ensembles import Members
 from autospine.pipeline.selection import Best, Candidate
 from autospine.plan import (
@@ -56,6 +57,7 @@ from autospine.postprocessing import ClassCleanup, Cleanup, Postprocessing
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
+from trainers.origin import Origin
 from trainers.predictions import PredictedImages
 from trainers.record import METRICS
 
@@ -74,9 +76,9 @@ STORED_KINDS = (
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
-    *(Description, Grid, PredictedImages),
+    *(Description, Grid, PredictedImages, Calibration, Origin),
 )
-"""Dataclasses that are written as JSON."""
+"""Dataclasses that are written as JSON, by themselves or in the header of weights."""
 
 OTHER_PROGRAMS = ("python3", "source", ".venv/bin/pip")
 """What else the shell examples call."""

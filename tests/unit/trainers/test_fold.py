@@ -106,6 +106,16 @@ def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
         assert row["skipped_steps"] == 0
 
 
+def test_the_file_reference_names_every_fact(cases, tmp_path, undisturbed):
+    made = trainer(cases, tmp_path)
+    interrupt_at(made, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(None)
+    facts = {**load_facts(undisturbed / WEIGHTS), **load_facts(tmp_path / CHECKPOINT)}
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    assert [name for name in facts if f"`{name}`" not in text] == []
+
+
 @pytest.mark.parametrize("interrupted_in", [STEPS + 1, 2 * STEPS])
 def test_resumed_training_gives_the_same_weights(cases, tmp_path, undisturbed, interrupted_in):
     """Wherever it was interrupted after the first epoch, it goes on from that epoch's end."""
