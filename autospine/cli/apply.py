@@ -68,7 +68,7 @@ RegionOfInterest = Annotated[
     bool,
     typer.Option(
         "--roi/--no-roi",
-        help="Leave out tiles of air, and those far from the spine where a lowres model can find it.",
+        help="Leave out tiles of air, and those off the spine where a lowres or good fast model finds it.",
     ),
 ]
 FileFormat = Annotated[

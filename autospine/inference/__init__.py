@@ -13,9 +13,10 @@ from autospine.inference.probabilities import (
     stored_bytes,
 )
 from autospine.inference.record import RECORD, PredictedCase, UsedModel, read_record, write_record
-from autospine.inference.tiles import count_tiles
+from autospine.inference.tiles import FINDER_STEP, count_tiles
 
 __all__ = [
+    "FINDER_STEP",
     "PROBABILITIES",
     "RECORD",
     "WEIGHTS",

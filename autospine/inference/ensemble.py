@@ -10,8 +10,8 @@ from autospine.errors import ModelError
 
 Network = Callable[[Tensor], Tensor]
 
-CACHED_ROWS = 8
-"""Rows whose probabilities a CPU computes at a time: they stay in its cache."""
+CACHED_BYTES = 4 << 20
+"""Probabilities that a CPU computes at a time, but at least a row of the tile: they stay in its cache."""
 
 
 def mean_probabilities(
@@ -48,8 +48,8 @@ def mean_probabilities(
 
 
 def _add_probabilities(total: Tensor, logits: Tensor, regions: bool) -> None:
-    step = max(1, CACHED_ROWS // len(total)) if total.device.type == "cpu" else total.shape[2]
-    for start in range(0, total.shape[2], step):
-        rows = slice(start, start + step)
-        part = logits[:, :, rows].float()
-        total[:, :, rows] += part.sigmoid() if regions else part.softmax(1)
+    rows, row_bytes = total.shape[2], total[:, :, 0].nbytes
+    step = max(1, CACHED_BYTES // row_bytes) if total.device.type == "cpu" else rows
+    for start in range(0, rows, step):
+        part = logits[:, :, start : start + step].float()
+        total[:, :, start : start + step] += part.sigmoid() if regions else part.softmax(1)

@@ -68,15 +68,11 @@ class NativePiece:
         return least
 
     def _around(self) -> list[Neighbours]:
-        """Along each axis, the inputs around each voxel of the box, counted from the first that is held.
-
-        Where tiles begin within the image, what lies before them counts nothing: the first one decides.
-        """
+        """Along each axis, the inputs around each voxel of the box, counted from the first that is held."""
         found = []
         for axis, outputs, first in zip(self._axes, self.box.slices, self._first, strict=True):
             lower, upper, share = (part.to(self._scores.device) for part in axis.neighbours(outputs))
-            lower = (lower - first).clamp_min(0)
-            found.append(Neighbours(lower=lower, upper=upper - first, share=share))
+            found.append(Neighbours(lower=lower - first, upper=upper - first, share=share))
         return found
 
     def _interpolated(
@@ -131,9 +127,9 @@ class NativeGrid:
     """
 
     def __init__(self, prepared: Shape3, native: Shape3, covered: Box) -> None:
-        s, p, left = (LinearAxis(a, b) for a, b in zip(prepared, native, strict=True))
-        self._axes = (s, p, left)
         self._start = tuple(max(a, 0) for a in covered.start)
+        s, p, left = (LinearAxis(*sizes) for sizes in zip(prepared, native, self._start, strict=True))
+        self._axes = (s, p, left)
         self._columns = prepared[1]
         self._row: Tensor | None = None
         self._column: Tensor | None = None

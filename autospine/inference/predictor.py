@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -18,16 +18,16 @@ from autospine.images import Volume
 from autospine.inference.ensemble import mean_probabilities
 from autospine.inference.native import NativeGrid, NativePiece
 from autospine.inference.pace import Pace, find_pace
-from autospine.inference.selection import MARGIN_MM, body, spine, tiles_near
+from autospine.inference.selection import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
 from autospine.inference.slab import Slab, slab_bytes
 from autospine.inference.sliding_window import TileScores, finished_pieces
-from autospine.inference.tiles import Layout, lay_tiles
+from autospine.inference.tiles import STEP, Layout, lay_tiles
 from autospine.inference.window import ImageWindow
 from autospine.log import progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
 from autospine.preprocessing.resample import BLOCK
-from autospine.types import LabelArray, Modality, ScoreArray, Shape3
+from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
 
 Near = Literal["everything", "body", "spine"]
 
@@ -88,6 +88,9 @@ class Predictor:
     confined: bool = True
     """Whether tiles without body, or far from the spine, are left out."""
 
+    step: float = STEP
+    """Largest distance between neighbouring tiles in tiles, in (0, 1]."""
+
     finder: "Predictor | None" = None
     """A coarser model that says where the spine is; without one, the body is all that is looked for."""
 
@@ -147,27 +150,24 @@ class Predictor:
         """
         work = self.prepare(volume, modality)
         started(self, work)
-        # Here every row comes, so that the slab moves over the whole of the image.
-        work = replace(work, layout=lay_tiles(work.preparation.shape, self.configuration.patch_size))
-        crop = work.preparation.crop
-        done = crop.start[0]
-        yield from self._background(slice(0, done), volume)
+        crop, done = work.preparation.crop, 0
         for piece in self._pieces(work, description, wide=True):
+            box = piece.box.moved(crop.start)
+            yield from self._background(slice(done, box.start[0]), volume)
             for rows in piece.bands(self._band_rows(volume)):
                 band = self._background_band(rows.stop - rows.start, volume)
                 for channel in range(piece.channels):
-                    band[channel][:, *crop.slices[1:]] = piece.scores(channel, rows).cpu().numpy()
-                done = rows.stop + crop.start[0]
-                yield slice(rows.start + crop.start[0], done), band
+                    band[channel][:, *box.slices[1:]] = piece.scores(channel, rows).cpu().numpy()
+                yield slice(rows.start + crop.start[0], rows.stop + crop.start[0]), band
+            done = max(done, box.stop[0])
         yield from self._background(slice(done, volume.grid.shape[0]), volume)
 
     def prepare(self, volume: Volume, modality: Modality) -> Work:
         """Look through a volume and decide which tiles to run; the arguments and errors of `predict`."""
         preparation = self._preparation(volume, modality)
-        layout = lay_tiles(preparation.shape, self.configuration.patch_size)
         if self.confined:
-            run, near = self._worth_running(layout, preparation, volume, modality)
-            return self._work(preparation, layout, run, near, volume)
+            return self._work(preparation, *self._worth_running(preparation, volume, modality), volume)
+        layout = self._layout(preparation.shape)
         return self._work(preparation, layout, {box.start for box in layout.boxes}, "everything", volume)
 
     @property
@@ -196,16 +196,27 @@ class Predictor:
         )
 
     def _worth_running(
-        self, layout: Layout, preparation: Preparation, volume: Volume, modality: Modality
-    ) -> tuple[set[Shape3], Near]:
-        shape = preparation.crop.shape
-        run = tiles_near(layout, body(preparation.array, modality, preparation.transform), shape)
-        if self.finder is None:
-            return run, "body"
-        found = spine(self.finder.predict(volume, modality, "looking for the spine")[preparation.crop.slices])
-        s, p, left = (MARGIN_MM / d for d in volume.grid.spacing_mm)
-        close = run & tiles_near(layout, found, shape, (s, p, left))
-        return (close, "spine") if close else (run, "body")
+        self, preparation: Preparation, volume: Volume, modality: Modality
+    ) -> tuple[Layout, set[Shape3], Near]:
+        mask = body(preparation.array, modality, preparation.transform)
+        if self.finder is not None:
+            labels = self.finder.predict(volume, modality, "looking for the spine")
+            found = spine(labels[preparation.crop.slices])
+            s, p, left = (mm / d for mm, d in zip(MARGIN_MM, volume.grid.spacing_mm, strict=True))
+            layout, run = self._near(found, preparation, (s, p, left))
+            if close := run & tiles_near(layout, mask, preparation.crop.shape):
+                return layout, close, "spine"
+        return *self._near(mask, preparation, (0, 0, 0)), "body"
+
+    def _near(self, mask: Thinned, preparation: Preparation, margin: Vector3) -> tuple[Layout, set[Shape3]]:
+        """Tiles over the region around a mask, and those of them that come near it."""
+        native, prepared = preparation.crop.shape, preparation.shape
+        region = region_around(mask, native, prepared, margin)
+        layout = self._layout(prepared, region)
+        return layout, tiles_near(layout, mask, native, margin)
+
+    def _layout(self, shape: Shape3, region: Box | None = None) -> Layout:
+        return lay_tiles(shape, self.configuration.patch_size, self.step, region)
 
     def _work(
         self, preparation: Preparation, layout: Layout, run: set[Shape3], near: Near, volume: Volume
@@ -220,7 +231,7 @@ class Predictor:
             preparation=preparation,
             layout=reached,
             run=frozenset(run),
-            tiles=layout.count,
+            tiles=self._layout(preparation.shape).count,
             near=near,
             bytes=image + rows + scores + sums,
             shape=volume.grid.shape,

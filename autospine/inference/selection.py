@@ -1,10 +1,12 @@
-"""Which tiles are worth running: those that hold some of the body, or come near the spine."""
+"""Where tiles are worth running: where they hold some of the body, or come near the spine."""
 
 from math import ceil, floor
 
 import numpy as np
 from jaxtyping import Bool
+from scipy import ndimage
 
+from autospine.geometry import Box
 from autospine.inference.tiles import Layout
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.normalise import BACKGROUND_FRACTION
@@ -19,8 +21,15 @@ AIR_HU = -500.0
 STRIDE = 2
 """Every so many voxels of the image are looked at along each axis."""
 
-MARGIN_MM = 20.0
-"""Distance from the spine that a coarse pass has found within which every tile is run."""
+SPECK = 1e-3
+"""A component smaller than this share of all that a coarse pass has labelled is none of the spine: about a
+cubic centimetre of a whole one, and a tenth of the smallest vertebra."""
+
+MARGIN_MM: Vector3 = (40.0, 20.0, 20.0)
+"""How far along S, P and L tiles reach beyond the spine that a coarse pass has found.
+
+Along S that is a lumbar vertebra with its disc, should the coarse pass have missed the last one.
+"""
 
 
 def body(array: VolumeArray, modality: Modality, transform: IntensityTransform) -> Thinned:
@@ -36,9 +45,33 @@ def body(array: VolumeArray, modality: Modality, transform: IntensityTransform) 
 
 
 def spine(labels: LabelArray) -> Thinned:
-    """Where a label map is labelled."""
+    """Where a label map is labelled, but for specks."""
     mask: Thinned = labels[::STRIDE, ::STRIDE, ::STRIDE] != 0
-    return mask
+    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    found: Thinned = (sizes >= SPECK * sizes.sum()) & (sizes > 0)
+    return found[parts]
+
+
+def region_around(mask: Thinned, shape: Shape3, prepared: Shape3, margin: Vector3 = (0, 0, 0)) -> Box:
+    """The box of the prepared image within a margin of all that is true in a mask; the whole for none.
+
+    Args:
+        mask: of the image.
+        shape: voxels of the image.
+        prepared: voxels of the prepared image.
+        margin: along each axis, in voxels of the image.
+    """
+    start, stop = [0, 0, 0], list(prepared)
+    for axis, (n, m, by) in enumerate(zip(shape, prepared, margin, strict=True)):
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        if len(found):
+            first, last = STRIDE * int(found[0]) - by, STRIDE * int(found[-1] + 1) + by
+            start[axis] = max(0, floor(first * m / n))
+            stop[axis] = min(m, ceil(last * m / n))
+    return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
 
 
 def tiles_near(layout: Layout, mask: Thinned, shape: Shape3, margin: Vector3 = (0, 0, 0)) -> set[Shape3]:

@@ -14,6 +14,9 @@ from autospine.types import Shape3
 STEP = 0.5
 """Distance between neighbouring tiles as a share of the tile (nnU-Net's default)."""
 
+FINDER_STEP = 1.0
+"""The same where it only matters where the spine is."""
+
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian importance as a share of the tile (nnU-Net's default)."""
 
@@ -23,10 +26,11 @@ FLOOR = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How tiles cover an image.
+    """How tiles cover an image, or a region of it.
 
-    They are spread evenly along each axis, the first and the last flush with the border, at most `STEP`
-    tiles apart. Along an axis that is shorter than a tile the one tile reaches out on both sides.
+    They are spread evenly along each axis, the first and the last flush with the region's border, at most
+    `STEP` tiles apart. Where the region is shorter than a tile, the one tile reaches out on both sides, but
+    out of the image only where that is shorter, too.
     """
 
     shape: Shape3
@@ -69,15 +73,19 @@ class Layout:
         return replace(self, starts=(s, p, left))
 
 
-def lay_tiles(shape: Shape3, tile: Shape3, step: float = STEP) -> Layout:
+def lay_tiles(shape: Shape3, tile: Shape3, step: float = STEP, region: Box | None = None) -> Layout:
     """Cover an image with tiles.
 
     Args:
         shape: voxels of the image.
         tile: size of every tile.
         step: largest distance between neighbours in tiles, in (0, 1].
+        region: the part of the image that is covered, not empty; by default all.
     """
-    s, p, left = (_starts(n, k, step) for n, k in zip(shape, tile, strict=True))
+    part = region or Box(start=(0, 0, 0), stop=shape)
+    s, p, left = (
+        _starts(n, k, step, a, b) for n, k, a, b in zip(shape, tile, part.start, part.stop, strict=True)
+    )
     return Layout(shape=shape, tile=tile, starts=(s, p, left))
 
 
@@ -93,11 +101,15 @@ def importance(tile: Shape3) -> torch.Tensor:
     return (weights / weights.max()).clamp_min(FLOOR)
 
 
-def _starts(n: int, k: int, step: float) -> tuple[int, ...]:
+def _starts(n: int, k: int, step: float, first: int, stop: int) -> tuple[int, ...]:
+    """Along an axis of n voxels, for tiles of k that cover those from `first` to `stop`."""
     if n <= k:
         return (-((k - n) // 2),)
-    count = min(ceil((n - k) / (k * step)), n - k) + 1
-    return tuple(round(start) for start in np.linspace(0, n - k, count))
+    spare = stop - first - k
+    if spare <= 0:
+        return (min(max(0, first + spare // 2), n - k),)
+    count = min(ceil(spare / (k * step)), spare) + 1
+    return tuple(round(start) for start in np.linspace(first, stop - k, count))
 
 
 def _bell(n: int) -> torch.Tensor:

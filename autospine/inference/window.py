@@ -39,7 +39,7 @@ class ImageWindow:
 
     def _move(self, rows: slice) -> None:
         """Forget rows before `rows` and make those up to its end, whole blocks at a time."""
-        end = self._first + self._rows.shape[1]
+        end = max(self._first + self._rows.shape[1], rows.start)
         last = self._preparation.shape[0]
         if rows.stop <= end:
             return

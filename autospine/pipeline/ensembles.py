@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from autospine.errors import FormatError, ModelError
 from autospine.evaluation import Evaluation
 from autospine.images import read_volume, write_labels
 from autospine.inference import (
+    FINDER_STEP,
     WEIGHTS,
     JointPredictor,
     ModelFolder,
@@ -34,8 +36,14 @@ from autospine.validation import (
 
 logger = get_logger(__name__)
 
-COARSE = "lowres"
-"""Configuration whose model, where it has been trained beside the one that predicts, finds the spine."""
+FINDERS = ("lowres", "fast")
+"""Configurations whose model, where it has been trained beside a finer one that predicts, finds the spine."""
+
+FINER = 3.0
+"""A model is worth looking for the spine first if so many of its own voxels lie in one of the finder's."""
+
+TRUSTED_DICE = 0.5
+"""Cross-validated mean Dice from which on `fast`, which is there for other ends, finds the spine."""
 
 ENSEMBLES = "ensembles"
 MEMBERS = "members.json"
@@ -207,17 +215,30 @@ def _holds(folder: Path, members: Members) -> bool:
 
 
 def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
-    """The first fold of the coarse model beside this one, if there is one for the same channels."""
-    folder = model.path.parent / COARSE
-    if model.configuration.name == COARSE or not any(folder.glob(f"fold_*/{WEIGHTS}")):
-        return None
-    coarse = open_model(folder)
-    if coarse.plan.channels != model.plan.channels:
-        return None
-    logger.info("%s looks for the spine first", folder)
-    return Predictor(
-        plan=coarse.plan,
-        configuration=coarse.configuration,
-        networks=coarse.networks(coarse.ensemble[:1]),
-        device=device,
-    )
+    """The first fold of a coarse model beside this one, if there is one for the same channels."""
+    for name in FINDERS:
+        folder = model.path.parent / name
+        if not any(folder.glob(f"fold_*/{WEIGHTS}")) or not _is_trusted(folder):
+            continue
+        coarse = open_model(folder)
+        same = coarse.plan.channels == model.plan.channels
+        if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
+            logger.info("%s looks for the spine first; --no-roi leaves that out", folder)
+            return Predictor(
+                plan=coarse.plan,
+                configuration=coarse.configuration,
+                networks=coarse.networks(coarse.ensemble[:1]),
+                device=device,
+                step=FINDER_STEP,
+            )
+    return None
+
+
+def _is_trusted(folder: Path) -> bool:
+    if folder.name == FINDERS[0]:
+        return True
+    try:
+        dice = read_cross_validation(folder).dice
+    except FormatError:
+        return False
+    return dice is not None and dice >= TRUSTED_DICE

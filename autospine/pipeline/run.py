@@ -275,8 +275,8 @@ def _announcement(work: Work, predictor: Predictor, held: int, save_probabilitie
     seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
     left_out = {
         "everything": "",
-        "body": " (the others show air)",
-        "spine": " (the others are off the spine)",
+        "body": " (the rest is air)",
+        "spine": " (the rest is off the spine)",
     }
     on_disk = stored_bytes(predictor.plan.labels, work.shape)
     return (

@@ -131,12 +131,18 @@ class LinearAxis:
 
     An output depends on two neighbouring inputs at most: it can be computed as soon as the second is there,
     if the last input of the piece before has been kept.
+
+    Args:
+        n_in: inputs along the axis.
+        n_out: outputs along it.
+        first: the first input that there is; outputs that depend on those before it are never ready.
     """
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, first: int = 0) -> None:
         self.same = n_in == n_out
         self._matrix = _matrix(n_in, n_out, 1)
         self._last = n_in - 1 - self._matrix.flip(1).ne(0).int().argmax(dim=1)
+        self._start = int(self._matrix[:, :first].any(dim=1).sum())
 
     def ready(self, inputs: slice) -> slice:
         """The outputs whose last input lies in this piece."""
@@ -144,7 +150,7 @@ class LinearAxis:
             return inputs
         bounds = torch.tensor([inputs.start, inputs.stop])
         start, stop = torch.searchsorted(self._last, bounds).tolist()
-        return slice(start, stop)
+        return slice(max(start, self._start), max(stop, self._start))
 
     def neighbours(self, outputs: slice) -> Neighbours:
         """What each of these outputs is made of."""

@@ -19,6 +19,7 @@ from autospine.inference import PROBABILITIES, UsedModel, open_model, read_recor
 from autospine.network.build import build_network
 from autospine.preprocessing import arrays
 from autospine.serialization import write_json
+from autospine.validation import CROSS_VALIDATION
 
 CPU = torch.device("cpu")
 
@@ -63,13 +64,11 @@ def test_every_case_is_announced_predicted_and_recorded(model, images, tmp_path,
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert [case.status for case in result.cases] == ["written"] * 3
     assert [path.name for path in result.written] == [f"case{n}.nii.gz" for n in range(3)]
-    assert (
-        "case1 (2/3): 24x24x70 voxels; 12 of 32 tiles (the others show air) by 1 network; about" in said.text
-    )
+    assert "case1 (2/3): 24x24x70 voxels; 8 of 32 tiles (the rest is air) by 1 network; about" in said.text
     record = read_record(tmp_path / "out")
     assert list(record.values()) == list(result.cases)
     first = record["case0"]
-    assert (first.near, first.tiles_run, first.tiles) == ("body", 12, 32)
+    assert (first.near, first.tiles_run, first.tiles) == ("body", 8, 32)
     assert first.models == (UsedModel(folder=str(model.path), folds=("0",), digest=model.digest()),)
     labels = read_labels(result.written[0]).array[0]
     assert (labels[:, :, :20] == 3).all()
@@ -96,6 +95,20 @@ def test_a_coarse_model_beside_it_finds_the_spine(model, images, tmp_path, said)
         [open_model(tmp_path / "results" / "lowres")], images, tmp_path / "out", device=CPU
     )
     assert {case.near for case in result.cases} == {"body"}
+
+
+def test_a_fast_model_finds_the_spine_once_it_is_good(model, images, tmp_path):
+    def near():
+        return {case.near for case in pipeline.predict([model], images, tmp_path / "out", device=CPU).cases}
+
+    fast = make_model(tmp_path / "results", "fast", (3.0, 3.0, 3.0), foreground=True)
+    assert near() == {"body"}, "nobody knows how good it is"
+    scores = {"format_version": 3, "folds": {}, "postprocessed": None, "modalities": {}}
+    for dice, expected in ((0.49, "body"), (0.5, "spine")):
+        write_json(fast.path / CROSS_VALIDATION, scores | {"mean_dice": dice})
+        assert near() == {expected}
+    make_model(tmp_path / "results", "fast", (1.6, 1.6, 1.6), foreground=True)
+    assert near() == {"body"}, "hardly coarser than the model itself"
 
 
 def test_several_models_are_announced_and_recorded_together(model, images, tmp_path, said):
@@ -210,7 +223,7 @@ def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path
     assert not labels.any()
     assert any("nothing was found" in warning for warning in result.cases[0].warnings)
     assert "a: nothing was found" in said.text
-    assert ("0 of 12 tiles (the others show air)" in said.text) == confined
+    assert ("0 of 12 tiles (the rest is air)" in said.text) == confined
 
 
 @pytest.mark.parametrize(

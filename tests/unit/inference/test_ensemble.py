@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from autospine.errors import ModelError
-from autospine.inference.ensemble import CACHED_ROWS, mean_probabilities
+from autospine.inference import ensemble
+from autospine.inference.ensemble import mean_probabilities
 
 
 class Constant(torch.nn.Module):
@@ -20,10 +21,12 @@ class Random(torch.nn.Module):
         return torch.randn((1, 4, *image.shape[2:]), generator=generator)
 
 
-TILE = torch.zeros(1, 1, 2 * CACHED_ROWS + 3, 5, 6)
+TILE = torch.zeros(1, 1, 19, 5, 6)
 
 
-def test_probabilities_are_the_softmax_of_every_row():
+@pytest.mark.parametrize("rows", [0.5, 2, 19, 50])
+def test_probabilities_are_the_softmax_of_every_row(rows, monkeypatch):
+    monkeypatch.setattr(ensemble, "CACHED_BYTES", int(rows * 4 * 4 * 5 * 6))
     found = mean_probabilities(TILE, [Random()], regions=False)
     torch.testing.assert_close(found, Random()(TILE).softmax(1))
 

@@ -3,8 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autospine.geometry import Box
 from autospine.inference.native import NativeGrid
-from autospine.inference.slab import Slab
+from autospine.inference.slab import Piece, Slab
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import lay_tiles
 from autospine.preprocessing import resample
@@ -61,6 +62,28 @@ def test_winners_and_regions_are_those_of_the_interpolated_scores(prepared, nati
         assert (piece.winners().numpy() == expected.argmax(0)[here])[clear].all()
         sure = np.abs(expected[:, *here] - 0.5) > 1e-5
         assert (piece.inside().numpy() == (expected[:, *here] > 0.5))[sure].all()
+
+
+@given(SIZES, SIZES, st.data())
+@settings(deadline=None, max_examples=60)
+def test_what_depends_on_uncovered_inputs_is_not_given(prepared, native, data):
+    start = tuple(data.draw(st.integers(0, n - 1)) for n in prepared)
+    stop = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, prepared, strict=True))
+    covered, scores = Box(start=start, stop=stop), draw(prepared, 0)
+    known = torch.full_like(scores, torch.nan)
+    known[:, *covered.slices] = scores[:, *covered.slices]
+    # A weight of zero hides no NaN in a product, so that only what is there is interpolated.
+    grid = NativeGrid(prepared, native, covered)
+    piece = grid.refine(Piece(box=covered, scores=known[:, *covered.slices]))
+    expected = resample(scores.numpy(), native, LINEAR)[:, *piece.box.slices]
+    for channel in range(3):
+        found = piece.scores(channel, piece.box.slices[0])
+        np.testing.assert_allclose(found, expected[channel], atol=1e-5)
+    first, second = np.sort(expected, axis=0)[[-1, -2]]
+    sure = first - second > 1e-5
+    assert (piece.winners().numpy() == expected.argmax(0))[sure].all()
+    if covered.shape == prepared:
+        assert piece.box.shape == native
 
 
 def test_the_lowest_class_wins_where_several_tie():

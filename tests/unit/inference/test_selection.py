@@ -3,7 +3,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.inference.selection import STRIDE, body, spine, tiles_near
+from autospine.geometry import Box
+from autospine.inference.selection import STRIDE, body, region_around, spine, tiles_near
 from autospine.inference.tiles import lay_tiles
 from autospine.plan import Normalisation
 from autospine.preprocessing.normalise import intensity_transform
@@ -64,6 +65,30 @@ def test_tiles_with_something_in_them_are_found(native, prepared, tile, margin, 
             assert box.start not in found
 
 
+@given(
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.sampled_from([0.0, 3.0]),
+    st.data(),
+)
+@settings(deadline=None)
+def test_a_region_holds_what_is_labelled_and_the_margin(native, prepared, margin, data):
+    where = [STRIDE * data.draw(st.integers(0, (n - 1) // STRIDE)) for n in native]
+    labels = np.zeros(native, dtype=np.uint8)
+    labels[tuple(slice(a, a + STRIDE) for a in where)] = 7
+    region = region_around(spine(labels), native, prepared, (margin,) * 3)
+    for a, b, n, m, at in zip(region.start, region.stop, native, prepared, where, strict=True):
+        assert 0 <= a < b <= m
+        assert a * n / m <= max(0, at - margin) + 1e-6
+        assert b * n / m >= min(n, at + STRIDE + margin) - 1e-6
+        assert (b - a) * n / m <= STRIDE + 2 * margin + 2 * n / m + 1e-6
+
+
+def test_the_region_around_nothing_is_everything():
+    region = region_around(spine(np.zeros((5, 6, 7), dtype=np.uint8)), (5, 6, 7), (10, 6, 3))
+    assert region == Box(start=(0, 0, 0), stop=(10, 6, 3))
+
+
 def test_a_layout_shrinks_to_the_tiles_that_are_run():
     layout = lay_tiles((100, 40, 40), (8, 8, 8))
     run = {(layout.starts[0][3], layout.starts[1][2], layout.starts[2][1])}
@@ -74,6 +99,15 @@ def test_a_layout_shrinks_to_the_tiles_that_are_run():
     assert part.extent.start == (layout.starts[0][3], layout.starts[1][2], layout.starts[2][1])
     assert part.extent.stop[1] == layout.starts[1][2] + 8
     assert layout.around({box.start for box in layout.boxes}) == layout
+
+
+def test_specks_are_not_the_spine():
+    labels = np.zeros((80, 80, 80), dtype=np.uint8)
+    labels[20:60, 20:60, 20:60] = 3
+    labels[70:72, 70:72, 70:72] = 3
+    assert region_around(spine(labels), labels.shape, (40, 40, 40)).stop == (30, 30, 30)
+    labels[64:80, 64:80, 64:80] = 5
+    assert region_around(spine(labels), labels.shape, (40, 40, 40)).stop == (40, 40, 40)
 
 
 def test_columns_of_bone_are_the_spine():

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autospine.geometry import Box
 from autospine.inference.tiles import FLOOR, count_tiles, importance, lay_tiles
 
 AXIS = st.integers(1, 16).flatmap(lambda tile: st.tuples(st.integers(tile, 4 * tile), st.just(tile)))
@@ -35,6 +36,27 @@ def test_neighbouring_tiles_are_no_further_apart_than_the_step(axis, step):
     starts = lay_tiles((1, 1, n), (1, 1, k), step).starts[2]
     assert (starts[0], starts[-1]) == (0, n - k)
     assert all(0 < b - a <= max(1, np.ceil(k * step)) for a, b in pairwise(starts))
+
+
+@given(AXIS, st.data())
+@settings(deadline=None)
+def test_a_region_is_covered_and_little_else(axis, data):
+    n, k = axis
+    first = data.draw(st.integers(0, n - 1))
+    stop = data.draw(st.integers(first + 1, n))
+    region = Box(start=(0, 0, first), stop=(1, 1, stop))
+    starts = lay_tiles((1, 1, n), (1, 1, k), region=region).starts[2]
+    assert starts[0] >= 0
+    assert starts[-1] + k <= n
+    assert starts[0] <= first
+    assert starts[-1] + k >= stop
+    if stop - first >= k:
+        assert (starts[0], starts[-1] + k) == (first, stop)
+    else:
+        before, after = first - starts[0], starts[-1] + k - stop
+        assert len(starts) == 1
+        assert abs(before - after) <= 1 or starts[0] == 0 or starts[0] == n - k
+    assert all(0 < b - a <= max(1, np.ceil(k / 2)) for a, b in pairwise(starts))
 
 
 def test_a_tile_of_the_volume_is_alone():

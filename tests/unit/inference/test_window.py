@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autospine.geometry import Box
 from autospine.images import Volume
 from autospine.inference.tiles import lay_tiles
 from autospine.inference.window import ImageWindow
@@ -50,6 +51,15 @@ def test_only_a_few_rows_are_held():
     for box in lay_tiles(preparation.shape, (32, 4, 4)).boxes:
         window.tile(box)
         assert window._rows.shape[1] <= 32 + 2 * 64
+
+
+def test_rows_before_the_first_tile_are_not_made():
+    preparation = begin_preparation(volume((2000, 4, 4), (1.0, 1.0, 1.0)), "CT", (1.0, 1.0, 1.0), RULES["CT"])
+    whole, window = preparation.whole().normalised(), ImageWindow(preparation)
+    for start in (1500, 1510, 1700):
+        box = Box(start=(start, 0, 0), stop=(start + 32, 4, 4))
+        np.testing.assert_array_equal(window.tile(box)[0], whole[:, *box.slices])
+        assert window._rows.shape[1] <= 32 + 64
 
 
 @pytest.mark.parametrize("spacing_mm", [(0.8, 0.8, 0.8), (0.8, 3.0, 0.8), (2.5, 0.7, 0.7)])
