@@ -1,24 +1,27 @@
-"""Measure memory and time of prediction, and compare the way back to the image's grid with nnU-Net's.
+"""Measure memory and time of prediction, and its way back to the image's grid side by side with nnU-Net's.
 
-Run by `make bench-inference`. Needs nnU-Net. Every figure comes from a process of its own, whose
-peak is the kernel's `VmHWM`. Prints one JSON object last, and with `--write FILE` puts the tables between
-that file's `<!-- measured -->` marks. `--scale 0.5` halves the image's edges, for a try.
+Run by `make bench-inference`; needs nnU-Net, about an hour and a machine with nothing else to do. Figures of
+memory and of small networks come from a process of their own each, whose peak is the kernel's `VmHWM`. Prints
+one JSON object last, and with `--write FILE` puts the tables between that file's `<!-- measured -->` marks.
+`--scale 0.5` halves the image's edges and the minutes of training, for a try.
 """
 
 import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import export
 import numpy as np
+import whole_spine
+from processes import Facts, in_fresh_process, peak_bytes
 
 SHAPE = (800, 512, 512)
 NATIVE_MM = 0.8
@@ -26,17 +29,12 @@ RESAMPLED_MM = 1.0
 LABELS = 26
 TILE = 128
 FOLDS = 5
-EXPORT_SHAPE = (300, 200, 200)
-EXPORT_RATIO = 1.25
-"""Voxels of the prepared image are this much longer than the input's."""
+REPEATS = 3
+BANDS_HU = (-160.0, 1200.0)
+"""What the small networks divide among the classes."""
+
+PARTS = ("memory", "export", "commands")
 MARK = "<!-- measured -->"
-Facts = dict[str, Any]
-
-
-def status_bytes(name: str) -> int:
-    """A line of /proc/self/status; VmHWM is the peak of this program alone, VmRSS what it holds now."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def scaled(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:
@@ -72,35 +70,41 @@ def make_image(path: Path, shape: tuple[int, ...]) -> None:
     write_array(path, image, grid(shape, (NATIVE_MM,) * 3))
 
 
-def predictor(spacing_mm: float, options: argparse.Namespace, clock: Facts) -> Any:
-    """Small networks for the benchmark's labels, which add their time to the clock."""
+def predictor(options: argparse.Namespace, clock: Facts) -> Any:
+    """Small networks that tell the benchmark's labels by their HU, and add their time to the clock."""
     import torch
     from makers import configuration, plan
 
     from autospine.inference import Predictor
     from autospine.labels import parse_labels
 
-    class Timed(torch.nn.Sequential):
+    class Bands(torch.nn.Module):
+        """Logits 2 c x - c * c: the class whose centre c is next to the intensity x has the largest."""
+
+        def __init__(self, centres: torch.Tensor) -> None:
+            super().__init__()
+            self.smooth = torch.nn.AvgPool3d(3, 1, 1)
+            self.bands = torch.nn.Conv3d(1, len(centres), 1)
+            self.bands.weight.data = (40 * centres).view(-1, 1, 1, 1, 1)
+            self.bands.bias.data = -20 * centres**2
+
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             began = time.monotonic()
-            logits: torch.Tensor = super().forward(image)
+            logits: torch.Tensor = self.bands(self.smooth(image))
             clock["network"] = clock.get("network", 0.0) + time.monotonic() - began
             return logits
 
     names = {"background": 0, **{f"v{index}": index for index in range(1, LABELS + 1)}}
-    tile = (options.tile,) * 3
-    made = plan(configuration(spacing_mm=(spacing_mm,) * 3, patch_size=tile), labels=parse_labels(names))
-    torch.manual_seed(0)
-    networks = [
-        Timed(torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(8, LABELS + 1, 1))
-        for _ in range(options.folds)
-    ]
+    tile, spacing = (options.tile,) * 3, (options.spacing,) * 3
+    made = plan(configuration(spacing_mm=spacing, patch_size=tile), labels=parse_labels(names))
+    rule = made.normalisation["CT"]
+    lower, upper = ((hu - rule.mean) / rule.std for hu in BANDS_HU)
     return Predictor(
         plan=made,
         configuration=made.configurations[0],
-        networks=networks,
+        networks=[Bands(torch.linspace(lower, upper, LABELS + 1)) for _ in range(options.folds)],
         device=torch.device("cpu"),
-        confined=False,
+        confined=options.confined,
     )
 
 
@@ -109,253 +113,173 @@ def measure_prediction(options: argparse.Namespace) -> Facts:
     from autospine.images import read_volume, write_labels
 
     clock: Facts = {}
-    model = predictor(options.spacing, options, clock)
-    before = status_bytes("VmHWM")
-    began = time.monotonic()
+    model = predictor(options, clock)
+    start, began = peak_bytes(), time.monotonic()
     volume = read_volume(options.image)
-    read = status_bytes("VmHWM")
-    labels = model.predict(volume, "CT")
-    predicted = status_bytes("VmHWM")
+    read, work = peak_bytes(), []
+    labels = model.predict(volume, "CT", started=lambda _, todo: work.append(todo))
+    predicted = peak_bytes()
     stored, held = volume.stored, volume.array.nbytes + labels.nbytes
     del volume
     write_labels(options.image.with_name("labels.nii.gz"), labels, stored)
-    seconds = time.monotonic() - began
     return {
-        "peak": status_bytes("VmHWM"),
-        "start": before,
+        "seconds": time.monotonic() - began,
+        "network": clock["network"],
+        "peak": peak_bytes(),
+        "start": start,
         "read": read,
         "predicted": predicted,
         "image_and_labels": held,
-        "seconds": seconds,
-        "network": clock["network"],
+        "tiles": work[0].tiles,
+        "run": len(work[0].run),
+        "classes": len(np.unique(labels)),
     }
 
 
-def export_scores(options: argparse.Namespace) -> Any:
-    """Logits on the prepared grid, smooth as a network's are."""
-    import torch
-
-    native = scaled(EXPORT_SHAPE, options.scale)
-    prepared = [round(n / EXPORT_RATIO) for n in native]
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn((1, LABELS, *(max(2, n // 8) for n in prepared)), generator=generator)
-    return torch.nn.functional.interpolate(coarse, size=prepared, mode="trilinear")[0], native
-
-
-def measure_export(options: argparse.Namespace, label: Callable[[Any, tuple[int, ...]], Any]) -> Facts:
-    """Time, and peak above what is held with the scores in memory."""
-    scores, native = export_scores(options)
-    before = status_bytes("VmRSS")
-    began = time.monotonic()
-    labels = label(scores, native)
-    seconds = time.monotonic() - began
+def measure_memory(options: argparse.Namespace, image: Path) -> tuple[Facts, list[str]]:
+    """Small networks over the whole CT, at two spacings, half as long, and with tiles of air left out."""
+    shape = scaled(SHAPE, options.scale)
+    shorter = image.with_name("half.nii")
+    make_image(shorter, (shape[0] // 2, *shape[1:]))
+    runs = {
+        name: in_fresh_process(
+            __file__,
+            "prediction",
+            {
+                "image": path,
+                "spacing": spacing,
+                "confined": confined,
+                "tile": options.tile,
+                "folds": options.folds,
+            },
+        )
+        for name, path, spacing, confined in (
+            ("every tile", image, NATIVE_MM, False),
+            ("every tile, 1.0 mm", image, RESAMPLED_MM, False),
+            ("every tile, half as long", shorter, NATIVE_MM, False),
+            ("as by default: no air", image, NATIVE_MM, True),
+        )
+    }
+    native, resampled, half, default = runs.values()
+    beside = [run["predicted"] - run["image_and_labels"] for run in (native, half)]
+    rows = [
+        f"| {name} | {run['run']} of {run['tiles']} | {run['start'] / 1e9:.2f} | {run['read'] / 1e9:.2f} "
+        f"| {run['predicted'] / 1e9:.2f} | {run['peak'] / 1e9:.2f} | {run['seconds']:.0f} "
+        f"| {run['network']:.0f} | {run['seconds'] - run['network']:.0f} |"
+        for name, run in runs.items()
+    ]
     return {
-        "seconds": seconds,
-        "bytes": status_bytes("VmHWM") - before,
-        "checksum": int(np.sum(labels, dtype=np.int64)),
-    }
+        "peak_gb_native": native["peak"] / 1e9,
+        "peak_gb_resampled": resampled["peak"] / 1e9,
+        "growth_when_doubled": beside[0] / beside[1] - 1,
+        "non_network_seconds": default["seconds"] - default["network"],
+        "non_network_seconds_every_tile": native["seconds"] - native["network"],
+    }, rows
 
 
-def export_ours(scores: Any, native: tuple[int, ...]) -> np.ndarray:
-    """Pieces of 64 rows and columns, as a slab gives them."""
-    from autospine.geometry import Box
-    from autospine.inference.native import NativeGrid
-    from autospine.inference.slab import Piece
-
-    shape = tuple(scores.shape[1:])
-    whole = np.empty(native, dtype=np.uint8)
-    grid = NativeGrid(shape, native, Box(start=(0, 0, 0), stop=shape))
-    for row in range(0, shape[0], 64):
-        for column in range(0, shape[1], 64):
-            stop = (min(row + 64, shape[0]), min(column + 64, shape[1]), shape[2])
-            box = Box(start=(row, column, 0), stop=stop)
-            piece = grid.refine(Piece(box=box, scores=scores[:, *box.slices]))
-            whole[piece.box.slices] = piece.winners().numpy()
-    return whole
-
-
-def export_nnunet(scores: Any, native: tuple[int, ...]) -> np.ndarray:
-    """What nnU-Net's export does with logits: its default resampling, then argmax."""
-    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
-
-    spacing = [EXPORT_RATIO] * 3
-    fine = resample_data_or_seg_to_shape(
-        scores.numpy(), native, spacing, [1.0] * 3, is_seg=False, order=1, order_z=0, force_separate_z=None
-    )
-    return np.asarray(fine).argmax(0).astype(np.uint8)
+def measure(options: argparse.Namespace) -> tuple[Facts, str]:
+    """Every figure, and the tables."""
+    image = options.folder / "ct.nii"
+    make_image(image, scaled(SHAPE, options.scale))
+    figures: Facts = {}
+    parts = {}
+    if "memory" in options.parts:
+        found, parts["memory"] = measure_memory(options, image)
+        figures |= found
+    if "export" in options.parts:
+        found, parts["export"] = export.compare_exports(options)
+        figures |= found
+    if "commands" in options.parts:
+        found, parts["commands"], parts["roi"] = whole_spine.measure(options, image)
+        figures |= found
+    rounded = {key: round(value, 4) for key, value in figures.items()}
+    return rounded, report(rounded, parts, options)
 
 
-def measure_roi(options: argparse.Namespace) -> Facts:
-    """Tiles run and Dice lost where a coarse model looks for the spine first; networks know classes by HU."""
-    from dataclasses import replace
-
-    import torch
-    from makers import configuration, grid, plan
-
-    from autospine.images import Volume
-    from autospine.inference import Predictor
-    from autospine.labels import parse_labels
-    from autospine.phantom import PhantomSettings, by_structure, generate
-
-    class Dense(torch.nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            bone = 10 * image
-            return torch.cat([-bone, bone], dim=1)
-
-    def by_density(spacing_mm: float, tile: int) -> Predictor:
-        made = plan(
-            configuration(spacing_mm=(spacing_mm,) * 3, patch_size=(tile,) * 3),
-            labels=parse_labels({"background": 0, "bone": 1}),
-        )
-        return Predictor(
-            plan=made, configuration=made.configurations[0], networks=[Dense()], device=torch.device("cpu")
-        )
-
-    spacing, run, tiles, deltas = 2.0, 0, 0, []
-    for seed in range(3):
-        settings = PhantomSettings(
-            region="whole",
-            modality="CT",
-            spacing_mm=(spacing,) * 3,
-            size_mm=(640.0, 410.0, 410.0),
-            metal=False,
-        )
-        phantom = generate(settings, seed=seed)
-        truth = by_structure(phantom.labels) == 1
-        lattice = grid(phantom.image.shape, (spacing,) * 3)
-        volume = Volume(array=phantom.image[None], grid=lattice, stored=lattice)
-        guided = replace(by_density(spacing, 48), finder=by_density(6.0, 32))
-        work = guided.prepare(volume, "CT")
-        run, tiles = run + len(work.run), tiles + work.tiles
-        full = replace(guided, confined=False, finder=None)
-        dice = []
-        for model in (guided, full):
-            found = model.predict(volume, "CT") == 1
-            dice.append(2 * np.sum(found & truth) / (found.sum() + truth.sum()))
-        deltas.append(abs(dice[0] - dice[1]))
-    return {"run": run, "tiles": tiles, "dice_delta": max(deltas)}
-
-
-def measure_network(options: argparse.Namespace) -> Facts:
-    """Seconds of a planned network for one tile."""
-    import torch
-
-    from autospine.allocation import reuse_freed_memory
-    from autospine.hardware import bfloat16_pays
-    from autospine.network import AdaptiveSwinUNETR
-
-    reuse_freed_memory()
-    network = AdaptiveSwinUNETR(1, LABELS + 1, feature_size=24).eval()
-    image = torch.randn(1, 1, *(options.tile,) * 3)
-    seconds = []
-    fast = bfloat16_pays(torch.device("cpu"))
-    for _ in range(3):
-        began = time.monotonic()
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            network(image)
-        seconds.append(time.monotonic() - began)
-    return {"seconds": min(seconds), "bfloat16": fast}
-
-
-CHILDREN: dict[str, Callable[[argparse.Namespace], Facts]] = {
-    "prediction": measure_prediction,
-    "ours": lambda options: measure_export(options, export_ours),
-    "nnunet": lambda options: measure_export(options, export_nnunet),
-    "roi": measure_roi,
-    "network": measure_network,
+COLUMNS = {
+    "memory": (
+        "small networks over",
+        "tiles run",
+        "start",
+        "image read",
+        "predicted",
+        "written",
+        "seconds",
+        "of these networks",
+        "all else",
+    ),
+    "export": (
+        "logits",
+        "ours, s",
+        "nnU-Net's, s",
+        "ratio",
+        "ours, MB",
+        "nnU-Net's, MB",
+        "ratio",
+        "other voxels, %",
+    ),
+    "commands": ("folds", "tiles run", "near", "minutes", "peak, GB"),
+    "roi": (
+        "phantom",
+        "tiles",
+        "in the body",
+        "near the spine",
+        "found",
+        "Dice of every tile",
+        "and of these",
+    ),
 }
 
 
-def in_fresh_process(child: str, options: argparse.Namespace, **changes: Any) -> Facts:
-    """Measure in a new interpreter."""
-    given = {"scale": options.scale, "tile": options.tile, "folds": options.folds, **changes}
-    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, __file__, "--child", child, *words]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    facts: Facts = json.loads(done.stdout.splitlines()[-1])
-    print(child, changes, facts, file=sys.stderr)  # noqa: T201
-    return facts
-
-
-def measure(options: argparse.Namespace) -> tuple[Facts, list[str]]:
-    """Every figure, and the rows of the table."""
-    shape = scaled(SHAPE, options.scale)
-    with TemporaryDirectory(dir=options.folder) as folder:
-        runs: dict[str, Facts] = {}
-        for name, length, spacing in (
-            ("native", shape[0], NATIVE_MM),
-            ("resampled", shape[0], RESAMPLED_MM),
-            ("half", shape[0] // 2, NATIVE_MM),
-        ):
-            image = Path(folder) / f"{length}.nii"
-            if not image.exists():
-                make_image(image, (length, *shape[1:]))
-            runs[name] = in_fresh_process("prediction", options, image=image, spacing=spacing)
-    ours, nnunet = (in_fresh_process(child, options) for child in ("ours", "nnunet"))
-    roi, network = (in_fresh_process(child, options) for child in ("roi", "network"))
-    beside = {name: run["predicted"] - run["image_and_labels"] for name, run in runs.items()}
-    from autospine.inference import count_tiles
-
-    tiles = count_tiles(shape, (options.tile,) * 3)
-    figures = {
-        "peak_gb_native": runs["native"]["peak"] / 1e9,
-        "peak_gb_resampled": runs["resampled"]["peak"] / 1e9,
-        "growth_when_doubled": beside["native"] / beside["half"] - 1,
-        "non_network_seconds": runs["native"]["seconds"] - runs["native"]["network"],
-        "export_vs_nnunet": nnunet["seconds"] / ours["seconds"],
-        "export_memory_vs_nnunet": ours["bytes"] / nnunet["bytes"],
-        "roi_tile_ratio": roi["run"] / roi["tiles"],
-        "roi_dice_delta": roi["dice_delta"],
-        "cpu_minutes_one_fold": tiles * network["seconds"] / 60,
-    }
-    rows = [
-        f"| {name} | {run['start'] / 1e9:.2f} | {run['read'] / 1e9:.2f} | {run['predicted'] / 1e9:.2f} "
-        f"| {run['peak'] / 1e9:.2f} | {run['seconds']:.0f} | {run['network']:.0f} |"
-        for name, run in runs.items()
-    ]
-    return {key: round(value, 4) for key, value in figures.items()}, rows
-
-
-def report(figures: Facts, rows: list[str], options: argparse.Namespace) -> str:
+def report(figures: Facts, parts: dict[str, list[str]], options: argparse.Namespace) -> str:
     """The page's measured part."""
     shape = "×".join(str(n) for n in scaled(SHAPE, options.scale))
     cores = len(os.sched_getaffinity(0))
-    lines = [
-        f"{date.today().isoformat()}, {platform.machine()}, {cores} cores, a CT of {shape} voxels of "
-        f"{NATIVE_MM} mm, {LABELS} labels, tiles of {options.tile}³, {options.folds} small networks, every "
-        "tile run. GB of the whole process.",
-        "",
-        "| run | start | image read | predicted | written | seconds | of these networks |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-        *rows,
-        "",
-        "| | |",
-        "|---|--:|",
-        *(f"| `{key}` | {value} |" for key, value in figures.items()),
-    ]
-    return "\n".join(lines)
+    versions = f"torch {version('torch')}, nnunetv2 {version('nnunetv2')}"
+    tables = [table(COLUMNS[name], rows) for name, rows in parts.items()]
+    tables.append(table(("figure", ""), [f"| `{key}` | {value} |" for key, value in figures.items()]))
+    return "\n\n".join(
+        [
+            f"{date.today().isoformat()}, {platform.machine()}, {cores} cores, {versions}; a CT of {shape} "
+            f"voxels of {NATIVE_MM} mm, {LABELS} labels, tiles of {options.tile}³, {options.folds} small "
+            "networks. GB of the whole process.",
+            *tables,
+        ]
+    )
+
+
+def table(columns: tuple[str, ...], rows: list[str]) -> str:
+    head = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
+    return "\n".join(head + rows)
 
 
 def main() -> None:
     """Measure, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--tile", type=int, default=TILE)
     parser.add_argument("--folds", type=int, default=FOLDS)
-    parser.add_argument("--folder", type=Path, help="where the images are put while it runs")
-    parser.add_argument("--child", choices=CHILDREN)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="of the export, in turn with nnU-Net's")
+    parser.add_argument(
+        "--folder", type=Path, help="where images and models are put, and stay; else they do not"
+    )
+    parser.add_argument("--child", choices=["prediction"])
     parser.add_argument("--image", type=Path)
     parser.add_argument("--spacing", type=float)
+    parser.add_argument("--confined", type=lambda word: word == "True")
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(CHILDREN[options.child](options)))  # noqa: T201
+        print(json.dumps(measure_prediction(options)))  # noqa: T201
         return
-    figures, rows = measure(options)
+    with TemporaryDirectory() as scratch:
+        options.folder = (options.folder or Path(scratch)).resolve()
+        options.folder.mkdir(parents=True, exist_ok=True)
+        figures, text = measure(options)
     if options.write:
         before, _, after = options.write.read_text(encoding="utf-8").split(MARK)
-        text = f"{before}{MARK}\n\n{report(figures, rows, options)}\n\n{MARK}{after}"
-        options.write.write_text(text, encoding="utf-8")
+        options.write.write_text(f"{before}{MARK}\n\n{text}\n\n{MARK}{after}", encoding="utf-8")
     print(json.dumps(figures))  # noqa: T201
 
 
