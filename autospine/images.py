@@ -22,6 +22,9 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 NRRD_ENDINGS = (".seg.nrrd", ".nrrd", ".nhdr")
 """The first is how 3D Slicer knows a segmentation from an image."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Voxels are brought to float32 for the network."""
+
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", *NRRD_ENDINGS)
 """File formats that are read and written."""
 
@@ -182,13 +185,21 @@ def _read_file(path: Path) -> sitk.Image:
     if len(size) == 4 and size[3] == 1:
         # A 3D NIfTI is often saved with a fourth axis of one.
         reader.SetExtractSize([*size[:3], 0])
-    elif len(size) != 3 or reader.GetNumberOfComponents() != 1:
-        raise ImageError(
-            f"expected a 3D volume of single values in {path}, found size {_times(size)} with "
-            f"{reader.GetNumberOfComponents()} values per voxel; split it into one 3D file per channel"
-        )
+    elif fault := _not_a_volume(size, reader.GetNumberOfComponents()):
+        raise ImageError(f"expected a 3D volume of single values in {path}, found {fault}")
     image: sitk.Image = reader.Execute()
     return image
+
+
+def _not_a_volume(size: Sequence[int], values: int) -> str | None:
+    """What an image is that is no volume of single values, and what to do with it."""
+    if values != 1:
+        return f"{values} values in each voxel of {_times(size)}; save it in grey, or as one file per channel"
+    if len(size) < 3:
+        return f"a single slice of {_times(size)}; give the whole volume as one 3D file"
+    if len(size) > 3:
+        return f"{len(size)} axes of {_times(size)}; split it into 3D files, one per channel or point in time"
+    return None
 
 
 class _Voxels:
@@ -242,6 +253,11 @@ def checked_channel(channel: Channel) -> Channel:
         count = int((~np.isfinite(array)).sum())
         raise ImageError(
             f"expected finite voxels in {name}, found {count} NaN or infinite ones; replace them"
+        )
+    if array.dtype == np.float64 and max(-array.min(), array.max()) > LARGEST:
+        raise ImageError(
+            f"expected voxels that float32 holds in {name}, found {array.min():g} to {array.max():g}; "
+            "convert the image again"
         )
     return channel
 

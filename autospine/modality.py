@@ -23,6 +23,9 @@ FAT_HU, FAT_SHARE = -50.0, 2.0
 RINGING = 0.05
 """MR resampled with overshoot has negative voxels too, but by less than this share of its bright end."""
 
+FEWEST_VALUES = 64
+"""Images have hundreds of different values or more; label maps have tens at most."""
+
 _SAMPLE = 1 << 20
 """Voxels that a guess looks at, at most about."""
 
@@ -38,6 +41,13 @@ def guess_modality(array: np.ndarray) -> Modality:
     fatty, light = np.percentile(sample, (FAT_SHARE, 95))
     fat = fatty < FAT_HU and -fatty > RINGING * light
     return "CT" if air or fat or offset_in_hu(array) else "MR"
+
+
+def few_values(array: np.ndarray) -> int | None:
+    """How many different values an image has, where no scanner makes so few; None where it has enough."""
+    sample = _sampled(array)
+    count = np.unique(sample).size
+    return count if count < min(FEWEST_VALUES, sample.size / 8) else None
 
 
 def offset_in_hu(array: np.ndarray) -> int:

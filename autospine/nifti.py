@@ -35,6 +35,10 @@ _DAMAGE = (
 )
 
 
+SAME_SIZE = 0.01
+"""Voxel sizes that a header states twice may differ by this share: some round them to two decimals."""
+
+
 def is_nifti(path: Path) -> bool:
     """Whether a file's name says NIfTI."""
     return path.name.lower().endswith(ENDINGS)
@@ -107,7 +111,7 @@ def unpack_nibabel(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np
     if array.ndim != 3 or array.dtype.kind not in "biuf":
         raise ImageError(
             f"expected a 3D volume of single values in {name}, found shape {array.shape} of {array.dtype}; "
-            "split it into one 3D file per channel"
+            "save it as one 3D file per channel"
         )
     # nibabel's world is RAS: x and y point the other way in LPS.
     flipped = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
@@ -169,13 +173,22 @@ def _check_size(header: Any, path: Path) -> None:
 
 
 def _check_spacing(header: Any, path: Path) -> None:
-    """Check the voxel sizes that the file's affine is made of."""
-    if int(header["sform_code"]) > 0:
-        spacing = np.linalg.norm(np.asarray(header.get_sform(), dtype=np.float64)[:3, :3], axis=0)
-    else:
-        spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        found = " x ".join(f"{value:g}" for value in spacing)
+    """Check the voxel sizes: SimpleITK takes those of `pixdim`, other programs those of the sform."""
+    stated = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    with_sform = int(header["sform_code"]) > 0
+    spacing = np.linalg.norm(np.asarray(header.get_sform(), dtype=np.float64)[:3, :3], axis=0)
+    for sizes in (stated, spacing) if with_sform else (stated,):
+        if not (np.isfinite(sizes).all() and (sizes > 0).all()):
+            raise ImageError(
+                f"expected positive voxel sizes in {path}, found {_sizes(sizes)} mm; "
+                "mend the header or convert it again"
+            )
+    if with_sform and not np.allclose(stated, spacing, rtol=SAME_SIZE):
         raise ImageError(
-            f"expected positive voxel sizes in {path}, found {found} mm; mend the header or convert it again"
+            f"expected the same voxel sizes in pixdim and sform of {path}, found {_sizes(stated)} and "
+            f"{_sizes(spacing)} mm; mend the header or convert it again"
         )
+
+
+def _sizes(spacing: np.ndarray) -> str:
+    return " x ".join(f"{value:g}" for value in spacing)

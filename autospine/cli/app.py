@@ -97,7 +97,9 @@ def _run(words: list[str], debug: bool) -> int:
     except SystemExit as stop:
         code = stop.code
     if code == INTERRUPTED:  # typer has caught the interrupt
-        typer.echo("autospine: interrupted; run the same command again to go on", err=True)
+        anew = words[:1] == ["predict"] and "--continue" not in words
+        how = "with --continue" if anew else "again"
+        typer.echo(f"autospine: interrupted; run the same command {how} to go on", err=True)
         return TERMINATED if told else INTERRUPTED
     return int(code or 0)
 

@@ -130,7 +130,7 @@ def predict(
     folders, reason = tuple(model or ()), "as asked for"
     if not folders:
         folders, reason = pipeline.choose_models(Workspace.locate(workspace), dataset, configuration)
-    fold = None if fold == ["all"] else fold
+    fold = None if "all" in (fold or ()) else fold
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         for name, one in zip(folders, opened, strict=True):

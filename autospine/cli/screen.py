@@ -1,6 +1,7 @@
 """What the commands show: results on standard output, as tables where they are tables."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -240,20 +241,22 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
         ("cross-validated", _scored(scores)),
         ("intended use", facts.intended_use),
         ("licence", facts.licence),
-        ("exported", f"{facts.created}, AutoSpine {facts.autospine}" if facts.created else "no"),
+        ("exported", f"{_moment(facts.created)}, AutoSpine {facts.autospine}" if facts.created else "no"),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, escape(value))
+        if value:  # models of earlier versions do not say who trained them
+            table.add_row(name, escape(value))
     _console().print(table)
-    classes = _table("class", "integer", "Dice", "cases")
+    _console().print()
     of_class = scores.get("classes", {})
+    classes = _table("class", "integer", *(("Dice", "cases") if of_class else ()))
     for name, integer in zip(plan.labels.names, plan.labels.painted, strict=True):
         dice, cases = (of_class.get(name, {}).get(key) for key in ("dice", "n_cases"))
         shown = ("" if dice is None else f"{dice:.3f}", "" if cases is None else str(cases))
-        classes.add_row(escape(name), str(integer), *shown)
+        classes.add_row(escape(name), str(integer), *(shown if of_class else ()))
     _console().print(classes)
 
 
@@ -270,6 +273,14 @@ def _trainer(facts: Mapping[str, Any]) -> str:
     if not {"autospine", "torch", "device"} <= facts.keys():
         return ""
     return f"AutoSpine {facts['autospine']}, PyTorch {facts['torch']}, {facts['device']}"
+
+
+def _moment(created: str) -> str:
+    """A bundle's date and time as people write them; as it is where it is none."""
+    try:
+        return f"{datetime.fromisoformat(created).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return created
 
 
 def _scored(scores: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from autospine import __version__
 from autospine.checkpoint import load_facts
-from autospine.errors import FormatError, ModelError, WorkspaceError
+from autospine.errors import AutospineError, FormatError, ModelError, WorkspaceError
 from autospine.files import replacing
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model
 from autospine.postprocessing import POSTPROCESSING
@@ -208,15 +208,24 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
     if not path.is_file():
         yield open_model(path)
         return
-    with tempfile.TemporaryDirectory(prefix="autospine-") as folder:
+    with tempfile.TemporaryDirectory(prefix="autospine-") as folder, _named(Path(folder) / "model", path):
         manifest = unpack(path, Path(folder) / "model")
-        model = open_model(Path(folder) / "model")
+        model = replace(open_model(Path(folder) / "model"), bundle=path)
         if (model.plan.dataset, model.configuration.name) != (manifest.dataset, manifest.configuration):
             raise FormatError(
                 f"expected the plan of {manifest.dataset}, {manifest.configuration} in {path}, found that of "
                 f"{model.plan.dataset}, {model.configuration.name}; export the model again"
             )
         yield model
+
+
+@contextmanager
+def _named(folder: Path, bundle: Path) -> Iterator[None]:
+    """Have errors name the bundle: the folder is gone when they are read."""
+    try:
+        yield
+    except AutospineError as error:
+        raise type(error)(str(error).replace(str(folder), str(bundle))) from error.__cause__
 
 
 def _texts(model: ModelFolder, licence: str) -> dict[str, str]:

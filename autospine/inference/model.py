@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from autospine.checkpoint import load_tensors, save_tensors
-from autospine.errors import ModelError
+from autospine.errors import ModelError, PlanError
 from autospine.folds import FULL
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan
@@ -26,6 +26,14 @@ class ModelFolder:
     configuration: Configuration
     folds: tuple[str, ...]
     """Names of the folds whose training is complete: `0` ... `4`, or `full`."""
+
+    bundle: Path | None = None
+    """The file that it was unpacked from for a while."""
+
+    @property
+    def name(self) -> str:
+        """Where it can be found again."""
+        return str(self.bundle or self.path)
 
     def networks(self, folds: Sequence[str] | None = None) -> list[nn.Module]:
         """The trained networks, in evaluation mode on the CPU.
@@ -88,7 +96,10 @@ def open_model(path: Path) -> ModelFolder:
         raise ModelError(
             f"expected a model folder with plan.json, found none at {path}; name one with -m or train first"
         )
-    plan = read_json(path / "plan.json", Plan)
+    try:
+        plan = read_json(path / "plan.json", Plan)
+    except PlanError as error:
+        raise PlanError(f"expected a model of this AutoSpine in {path}, found another's: {error}") from None
     folds = tuple(sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{WEIGHTS}")))
     if not folds:
         raise ModelError(

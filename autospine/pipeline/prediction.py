@@ -79,7 +79,7 @@ def predict(
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
     used = (
-        UsedModel(folder=str(model.path), folds=tuple(folds or model.ensemble), digest=model.digest(folds))
+        UsedModel(folder=model.name, folds=tuple(folds or model.ensemble), digest=model.digest(folds))
         for model in models
     )
     facts = PredictedCase(

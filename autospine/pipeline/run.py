@@ -30,6 +30,7 @@ from autospine.inference import (
     write_record,
 )
 from autospine.log import get_logger
+from autospine.modality import few_values
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.postprocessing import Postprocessing
 
@@ -183,6 +184,8 @@ class PredictionRun:
         modality = case_modality(case, volume)
         if case.modality is None:
             warnings.append(f"taken for {modality} by its intensities")
+        if count := few_values(volume.array[0]):
+            warnings.append(f"has {count} different value{'s' if count > 1 else ''}; is it a label map?")
         for note in warnings:
             logger.info("%s: %s", case.name, note)
         entry = replace(

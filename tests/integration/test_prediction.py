@@ -13,6 +13,7 @@ import torch
 
 import autospine
 from autospine import inference, pipeline
+from autospine.cli import main
 from autospine.errors import WorkspaceError
 from autospine.images import read_labels, write_array
 from autospine.inference import PROBABILITIES, UsedModel, open_model, read_record, save_weights
@@ -245,6 +246,15 @@ def test_names_as_people_give_them(model, images, tmp_path, file, written):
     assert written in files(tmp_path / "out")
 
 
+def test_a_label_map_among_the_images_is_told(model, images, tmp_path, said):
+    labels = np.random.default_rng(0).integers(0, 5, (20, 20, 20)).astype(np.uint8)
+    write_array(images / "case1_0000.nii.gz", labels, makers.grid(labels.shape, (1.5, 1.5, 1.5)))
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    told = [warning for case in result.cases for warning in case.warnings if "is it a label map" in warning]
+    assert told == ["has 5 different values; is it a label map?"]
+    assert "case1: has 5 different values" in said.text
+
+
 class FullDisk:
     """From the second label map on there is no room, not even for the record, until some is made."""
 
@@ -430,3 +440,24 @@ def test_probabilities_need_blosc2(model, images, tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "blosc2", None)
     with pytest.raises(WorkspaceError, match="pip install blosc2"):
         pipeline.predict([model], images, tmp_path / "out", device=CPU, save_probabilities=True)
+
+
+def test_an_interrupted_batch_leaves_whole_cases_and_goes_on(model, images, tmp_path, monkeypatch, capsys):
+    usual, calls = inference.Predictor.predict, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return usual(self, *arguments)
+
+    monkeypatch.setattr(inference.Predictor, "predict", interrupted)
+    out = tmp_path / "out"
+    words = ["predict", "-i", str(images), "-o", str(out), "-m", str(model.path), "--device", "cpu"]
+    assert main(words) == 130
+    assert "run the same command with --continue to go on" in capsys.readouterr().err
+    assert files(out) == ["case0.nii.gz"]
+    assert list(read_record(out)) == ["case0"]
+    assert main([*words, "--continue", "--fold", "all", "--fold", "0"]) == 0
+    assert len(calls) == 4
+    assert files(out) == [f"case{n}.nii.gz" for n in range(3)]

@@ -159,11 +159,16 @@ def test_a_fourth_axis_of_one_is_accepted(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((4, 5), "4x5"), ((4, 5, 6, 7), "4x5x6x7"), ((4, 5, 6, 1, 3), "4x5x6x1x3")]
+    ("shape", "says"),
+    [
+        ((4, 5), "a single slice of 4x5; give the whole volume as one 3D file"),
+        ((4, 5, 6, 7), "4 axes of 4x5x6x7; split it into 3D files"),
+        ((4, 5, 6, 1, 3), "[35] .* of 4x5x6x1(x3)?; (save|split) it"),
+    ],
 )
-def test_other_dimensions_are_refused(shape: tuple[int, ...], size: str, tmp_path: Path):
+def test_other_dimensions_are_refused(shape: tuple[int, ...], says: str, tmp_path: Path):
     path = save_nifti(tmp_path / "a.nii.gz", np.zeros(shape, np.int16))
-    with pytest.raises(ImageError, match=rf"3D volume .*a\.nii\.gz, found size {size} .*split"):
+    with pytest.raises(ImageError, match=rf"3D volume .*a\.nii\.gz, found {says}"):
         read_volume(path)
 
 
@@ -199,9 +204,7 @@ def test_several_values_per_voxel_are_refused(ending: str, kind: type, tmp_path:
     """Colours, and vectors."""
     path = tmp_path / f"a{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), kind), isVector=True), str(path))
-    with pytest.raises(
-        ImageError, match=r"of single values in .*found size 6x5x4 with 3 values per voxel; spl"
-    ):
+    with pytest.raises(ImageError, match=r"of single values in .*found 3 values in each voxel of 6x5x4; s"):
         read_volume(path)
 
 
@@ -209,7 +212,7 @@ def test_colours_are_refused_where_axes_are_repaired(tmp_path: Path):
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     affine[0, 1] = 3e-4
     path = save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), [(c, "u1") for c in "RGB"]), affine)
-    with pytest.raises(ImageError, match=r"of single values in .*; split it into one 3D file per channel"):
+    with pytest.raises(ImageError, match=r"of single values in .*; save it as one 3D file per channel"):
         read_volume(path)
 
 
@@ -262,6 +265,26 @@ def test_voxels_that_are_not_finite_are_refused(
     array[1, 2, 3:] = value
     path = write_image(tmp_path / f"a{ending}", array)
     with pytest.raises(ImageError, match=rf"finite voxels in .*a{ending}, found 2 NaN or infinite"):
+        read_volume(path)
+
+
+def test_voxels_that_float32_does_not_hold_are_refused(write_image: WriteImage, tmp_path: Path):
+    path = write_image(tmp_path / "a.nii.gz", np.full((3, 4, 5), -1e300))
+    with pytest.raises(ImageError, match=r"voxels that float32 holds in .*a\.nii\.gz, found -1e\+300 to"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("size", [0.0, 2.0])
+def test_voxel_sizes_that_contradict_each_other_are_refused(size: float, tmp_path: Path):
+    path = save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16), np.diag([1.0, 1.5, 1.0, 1.0]))
+    raw = bytearray(path.read_bytes())
+    raw[84:88] = struct.pack("<f", 1.501)  # pixdim[2], rounded
+    path.write_bytes(raw)
+    read_volume(path)
+    raw[84:88] = struct.pack("<f", size)
+    path.write_bytes(raw)
+    says = "the same voxel sizes in pixdim and sform" if size else "positive voxel sizes"
+    with pytest.raises(ImageError, match=rf"{says} (in|of) .*a\.nii, found 1 x {size:g} x 1"):
         read_volume(path)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autospine.images import read_volume
-from autospine.modality import guess_modality, modality_of_channels, offset_in_hu
+from autospine.modality import few_values, guess_modality, modality_of_channels, offset_in_hu
 
 CASES = {
     "ct_cervical": "CT",
@@ -57,3 +57,11 @@ def test_real_images(name: str, real_data: Path):
         shifted = (np.maximum(array, -1024) + 1024).astype(np.uint16)
         assert guess_modality(shifted) == "CT"
         assert offset_in_hu(shifted) == 1024
+
+
+def test_label_maps_are_known_by_their_few_values():
+    rng = np.random.default_rng(0)
+    assert few_values(rng.integers(0, 26, (30, 30, 30))) == 26
+    assert few_values(np.zeros((30, 30, 30))) == 1
+    assert few_values(rng.normal(40, 300, (30, 30, 30)).astype(np.int16)) is None
+    assert few_values(rng.integers(0, 1000, (4, 4, 4))) is None  # as many as it can have

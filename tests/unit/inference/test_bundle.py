@@ -2,8 +2,10 @@
 
 import errno
 import json
+import re
 import shutil
 import stat
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from autospine.cli.model import model as commands
-from autospine.errors import FormatError, ModelError, WorkspaceError
+from autospine.errors import FormatError, ModelError, PlanError, WorkspaceError
 from autospine.inference import open_model
 from autospine.inference.bundle import ENDING, export_model, opened_model, read_manifest, unpack
 from autospine.serialization import write_json
@@ -244,6 +246,26 @@ def test_other_versions_say_what_to_do(bundle, tmp_path, version, mend):
         read_manifest(other)
 
 
+def test_errors_and_records_name_the_bundle_and_not_where_it_was_unpacked(bundle, model, tmp_path):
+    def broken():
+        with opened_model(bundle) as opened:
+            assert opened.name == str(bundle)
+            opened.weights()[0].write_bytes(b"nothing")
+            opened.networks()
+
+    with pytest.raises(FormatError, match=r"model\.autospine/fold_0/model\.safetensors") as raised:
+        broken()
+    assert tempfile.gettempdir() + "/autospine-" not in str(raised.value)
+    assert model.name == str(model.path)
+
+
+def test_a_model_of_another_version_is_named(model):
+    plan = model.path / "plan.json"
+    plan.write_text(plan.read_text().replace('"format_version": 1', '"format_version": 0'))
+    with pytest.raises(PlanError, match=r"a model of this AutoSpine in .*fullres, found another's: expected"):
+        open_model(model.path)
+
+
 def test_what_is_no_zip_is_no_bundle(bundle, tmp_path):
     cut = tmp_path / f"cut{ENDING}"
     cut.write_bytes(bundle.read_bytes()[:-100])
@@ -265,6 +287,9 @@ def test_the_commands_export_describe_and_import(model, tmp_path):
     shown = run("info", path)
     assert "Dice 0.500 over 2 held-out cases" in shown
     assert "licence Do good" in shown
+    assert re.search(r"exported \d{4}-\d\d-\d\d \d\d:\d\d UTC, AutoSpine", shown)
+    assert "trained by" not in shown  # which this model does not know
+    assert "class integer bone 3 canal 7" in shown  # no columns of scores that there are not
     run("import", path, "--workspace", other)
     folder = other / "results" / model.plan.dataset / model.configuration.name
     assert open_model(folder).folds == ("0", "1")
