@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from autospine.errors import PlanError
+from autospine.inference import CaseMemory
 from autospine.network.build import assemble
 from autospine.plan import ExternalPlan, NetworkPlan, Precision, SwinPlan
 from autospine.types import Shape3, Vector3
@@ -40,9 +41,8 @@ LOSS_BYTES_PER_VOXEL = 9.0
 LOSS_GRADIENT_BYTES = 20.0
 """Per voxel and class in the gradient of the loss: five float32."""
 
-TILE_SCORE_BYTES = 13.0
-"""Per voxel and class of a tile: logits and probabilities in float32, weighted ones, and whether each is
-finite."""
+TILE_SCORE_BYTES = 8.0
+"""Per voxel and class of a tile: a network's logits, and the sum of the probabilities, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +126,7 @@ class TrainingMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferenceMemory:
-    """Bytes at the moment of the prediction of one volume that needs the most."""
+    """Bytes that the prediction of one volume takes at most, beside what the process holds before."""
 
     weights: int
     """Of all networks of the ensemble, with the position biases that they keep."""
@@ -135,10 +135,10 @@ class InferenceMemory:
     """Of one tile in one network, and its scores."""
 
     scores: int
-    """Every class' score at every voxel of the volume, and the sum of the tiles' weights."""
+    """The slab of every class' scores that moves along the volume."""
 
     image: int
-    """The volume as it was resampled, normalised, and padded to the size of a tile."""
+    """The volume as it was read, its label map, and the rows that tiles are cut from."""
 
     transients: int
     """Workspace."""
@@ -235,7 +235,7 @@ def inference_memory(
     network: NetworkPlan,
     tile: Shape3,
     *,
-    shape: Shape3,
+    case: CaseMemory,
     precision: Precision,
     in_channels: int,
     out_channels: int,
@@ -249,11 +249,11 @@ def inference_memory(
     Args:
         network: of each fold.
         tile: voxels (S, P, L).
-        shape: voxels of the volume at the planned spacing.
+        case: what the volume takes by itself.
         precision: of the activations.
         in_channels: of the image.
         out_channels: of the logits.
-        spacing_mm: of the volume.
+        spacing_mm: of the prepared volume.
         networks: that are ensembled.
         gpu: whether inference runs on a GPU.
         factor: as in `training_memory`.
@@ -272,13 +272,12 @@ def inference_memory(
     built, image = _on_meta(network, tile, of)
     inside = _checked(network, trace_tile, built, image)
     activations = inside + TILE_SCORE_BYTES * out_channels * prod(tile)
-    padded = prod(max(n, k) for n, k in zip(shape, tile, strict=True))
     overhead = _inference_overhead(network, gpu)
     return InferenceMemory(
         weights=networks * (FLOAT_BYTES * _count(built) + _position_biases(network, tile, of)),
         activations=round(factor * activations),
-        scores=FLOAT_BYTES * (out_channels + 1) * padded,
-        image=in_channels * (FLOAT_BYTES * padded + (FLOAT_BYTES + 2) * prod(shape)),
+        scores=case.scores,
+        image=case.image,
         transients=round(factor * overhead.share * inside),
         libraries=round(overhead.base),
     )

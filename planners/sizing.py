@@ -12,6 +12,7 @@ from autospine.dataset import Dataset
 from autospine.errors import PlanError
 from autospine.fingerprint import Fingerprint
 from autospine.folds import FOLDS
+from autospine.inference import case_memory, lay_tiles
 from autospine.plan import NetworkPlan, Precision
 from autospine.types import Shape3, Vector3
 from planners import rules
@@ -173,13 +174,15 @@ class Sizing:
     def inference(self, network: NetworkPlan, size: Size, spacing: Vector3) -> tuple[str, InferenceMemory]:
         """Name of the largest case, and what its prediction by all folds takes."""
         largest = max(self.fingerprint.cases, key=lambda case: prod(case.size_mm))
+        shape = rules.median_shape([largest.size_mm], spacing)
+        channels, labels = len(self.dataset.channels), self.dataset.labels
         return largest.name, inference_memory(
             network,
             size.patch,
-            shape=rules.median_shape([largest.size_mm], spacing),
+            case=case_memory(lay_tiles(shape, size.patch), largest.shape, channels, labels),
             precision=self.budget.precision,
-            in_channels=len(self.dataset.channels),
-            out_channels=self.dataset.labels.n_channels,
+            in_channels=channels,
+            out_channels=labels.n_channels,
             spacing_mm=spacing,
             networks=FOLDS,
             gpu=self.budget.gpu,

@@ -1,6 +1,7 @@
 """Ensembled sliding-window prediction on the input's own grid, in bounded memory."""
 
 from autospine.inference.joint import JointPredictor
+from autospine.inference.memory import CaseMemory, case_memory
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
 from autospine.inference.predictor import Predictor, Work
 from autospine.inference.probabilities import ENDING as PROBABILITIES
@@ -13,13 +14,14 @@ from autospine.inference.probabilities import (
     stored_bytes,
 )
 from autospine.inference.record import RECORD, PredictedCase, UsedModel, read_record, write_record
-from autospine.inference.tiles import FINDER_STEP, count_tiles
+from autospine.inference.tiles import FINDER_STEP, count_tiles, lay_tiles
 
 __all__ = [
     "FINDER_STEP",
     "PROBABILITIES",
     "RECORD",
     "WEIGHTS",
+    "CaseMemory",
     "JointPredictor",
     "ModelFolder",
     "PredictedCase",
@@ -28,9 +30,11 @@ __all__ = [
     "ProbabilityWriter",
     "UsedModel",
     "Work",
+    "case_memory",
     "check_room",
     "count_tiles",
     "held_bytes",
+    "lay_tiles",
     "open_model",
     "read_probabilities",
     "read_record",

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from autospine.geometry import Box
 from autospine.hardware import inference_half
 from autospine.images import Volume
 from autospine.inference.ensemble import mean_probabilities
+from autospine.inference.memory import CaseMemory, case_memory
 from autospine.inference.native import NativeGrid, NativePiece
 from autospine.inference.pace import Pace, find_pace
 from autospine.inference.selection import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
@@ -26,7 +26,6 @@ from autospine.inference.window import ImageWindow
 from autospine.log import progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
-from autospine.preprocessing.resample import BLOCK
 from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
 
 Near = Literal["everything", "body", "spine"]
@@ -56,8 +55,8 @@ class Work:
     near: Near
     """What tiles are run for."""
 
-    bytes: int
-    """Image, scores and labels at their largest; networks and libraries come on top."""
+    memory: CaseMemory
+    """What it takes beside the networks."""
 
     shape: Shape3
     """Voxels of the volume."""
@@ -221,20 +220,16 @@ class Predictor:
     def _work(
         self, preparation: Preparation, layout: Layout, run: set[Shape3], near: Near, volume: Volume
     ) -> Work:
-        reached, labels = layout.around(run) if run else layout, self.plan.labels
-        _, p, left = preparation.shape
-        rows = 2 * len(self.plan.channels) * (layout.tile[0] + 2 * BLOCK) * p * left
-        scores = 8 * labels.n_channels * prod(layout.tile)
-        sums = slab_bytes(reached, labels.n_channels)
-        image = volume.array.nbytes + labels.dtype.itemsize * prod(volume.grid.shape)
+        reached, native = layout.around(run) if run else layout, volume.grid.shape
+        channels, voxel_bytes = len(self.plan.channels), volume.array.itemsize
         return Work(
             preparation=preparation,
             layout=reached,
             run=frozenset(run),
             tiles=self._layout(preparation.shape).count,
             near=near,
-            bytes=image + rows + scores + sums,
-            shape=volume.grid.shape,
+            memory=case_memory(reached, native, channels, self.plan.labels, voxel_bytes),
+            shape=native,
         )
 
     def _pieces(self, work: Work, description: str, *, wide: bool) -> Iterator[NativePiece]:

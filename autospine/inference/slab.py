@@ -136,9 +136,9 @@ def slab_bytes(layout: Layout, channels: int, *, wide: bool = False) -> int:
 
 
 def kept_rows(layout: Layout) -> int:
-    """Rows that a slab keeps for the whole width: half a tile, or the largest overlap of two in a row."""
+    """Rows kept for the whole width: half a tile, or what two tiles share, or do not share, if more."""
     depth = layout.tile[0]
-    return max((depth + 1) // 2, *(depth - step for step in _between_rows(layout)), 0)
+    return max((depth + 1) // 2, *(max(step, depth - step) for step in _between_rows(layout)), 0)
 
 
 def row_steps(layout: Layout) -> list[int]:

@@ -7,6 +7,7 @@ from tempfile import TemporaryFile
 import torch
 
 from autospine import __version__
+from autospine.allocation import prepare_memory
 from autospine.dataset import Case, find_inputs, known_cases, load_labels
 from autospine.errors import DatasetError, EvaluationError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
@@ -91,6 +92,7 @@ def predict(
     )
     predictor = joint_predictor(models, device, folds, confined=confined)
     maps.write_names()
+    prepare_memory(device)
     run = PredictionRun(predictor, cleanup, maps, facts, device, save_probabilities=save_probabilities)
     return run.over(cases, faults, overwrite=overwrite)
 

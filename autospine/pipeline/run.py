@@ -26,11 +26,11 @@ from autospine.inference import (
     check_room,
     held_bytes,
     read_record,
-    stored_bytes,
     write_record,
 )
 from autospine.log import get_logger
 from autospine.modality import few_values
+from autospine.pipeline.estimate import Estimates
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.postprocessing import Postprocessing
 
@@ -90,6 +90,7 @@ class PredictionRun:
         self._predictor, self._cleanup, self._maps, self._facts = predictor, cleanup, maps, facts
         self._output, self._device, self._save_probabilities = maps.folder, device, save_probabilities
         self._record = read_record(self._output)
+        self._estimates = Estimates()
         self._done: dict[str, PredictedCase] = {}
         self._unwritten: WorkspaceError | None = None
 
@@ -204,9 +205,11 @@ class PredictionRun:
             tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
             entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
             held = held_bytes(predictor.plan.labels, work) if self._save_probabilities else 0
-            said = _announcement(work, predictor, held, self._save_probabilities)
+            said = self._estimates.announcement(
+                predictor, work, held, save_probabilities=self._save_probabilities
+            )
             logger.info("%s: %s", description, said)
-            images.read_next(work.bytes + held)
+            images.read_next(work.memory.total + held)
 
         # The probabilities take their name once the label map is there.
         with ExitStack() as stack:
@@ -269,34 +272,6 @@ class _Images:
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _announcement(work: Work, predictor: Predictor, held: int, save_probabilities: bool) -> str:
-    """What is going to be done, in a line; so many bytes are held of probabilities that are saved."""
-    voxels = "x".join(str(n) for n in work.shape)
-    networks = len(predictor.networks)
-    seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
-    left_out = {
-        "everything": "",
-        "body": " (the rest is air)",
-        "spine": " (the rest is off the spine)",
-    }
-    on_disk = stored_bytes(predictor.plan.labels, work.shape)
-    return (
-        f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
-        f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
-        f"network{'s' if networks > 1 else ''}; about {_duration(seconds)}, "
-        f"{_size(work.bytes + held)} beside the networks"
-        f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
-    )
-
-
-def _size(amount: int) -> str:
-    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{max(1, round(amount / 1e6))} MB"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _with_peaks(entry: PredictedCase, device: torch.device) -> PredictedCase:

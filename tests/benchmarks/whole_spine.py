@@ -91,7 +91,7 @@ def command(workspace: Path, *words: object) -> float:
 
 
 def train_models(workspace: Path, minutes: tuple[float, float]) -> Path:
-    """Train fold 0 of `lowres`, then of `fullres` from its weights; the folder of both."""
+    """Train `lowres` on every case, then `fullres` from its weights; the folder of both."""
     make_raw(workspace / "raw" / "Dataset001_Trunk")
     wishes = ("--spacing", *[FULL_MM] * 3, "--patch", *[PATCH] * 3, "--feature-size", FEATURE_SIZE)
     command(workspace, "plan", "-d", 1, *wishes)
@@ -101,7 +101,7 @@ def train_models(workspace: Path, minutes: tuple[float, float]) -> Path:
         ("fullres", minutes[1], ("--pretrained", results / "lowres")),
     ):
         command(workspace, "preprocess", "-d", 1, "-c", name)
-        command(workspace, "train", name, "-d", 1, "--fold", 0, "--max-minutes", limit, *first)
+        command(workspace, "train", name, "-d", 1, "--fold", "full", "--max-minutes", limit, *first)
     written = results / "fullres" / "plan.json"
     plan = json.loads(written.read_text(encoding="utf-8"))
     for configuration in plan["configurations"]:
@@ -115,8 +115,10 @@ def time_commands(workspace: Path, results: Path, image: Path) -> tuple[Facts, l
     """Minutes from file to labels by one fold and by five, which are the same network five times."""
     figures, rows = {}, []
     for number, name in ((1, "one"), (FOLDS, "five")):
-        for fold in range(1, number):
-            shutil.copytree(results / "fullres/fold_0", results / f"fullres/fold_{fold}", dirs_exist_ok=True)
+        for fold in range(number):
+            shutil.copytree(
+                results / "fullres/fold_full", results / f"fullres/fold_{fold}", dirs_exist_ok=True
+            )
         out = workspace / f"out_{name}"
         folds = [word for fold in range(number) for word in ("-f", fold)]
         seconds = command(workspace, "predict", "-i", image, "-o", out, "-m", results / "fullres", *folds)

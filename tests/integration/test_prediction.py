@@ -348,7 +348,7 @@ def files(folder) -> list[str]:
 def test_probabilities_are_saved_beside_the_label_maps(model, images, tmp_path, said):
     plain = pipeline.predict([model], images, tmp_path / "plain", device=CPU)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU, save_probabilities=True)
-    assert "beside the networks; probabilities of up to 1 MB on disk" in said.text
+    assert "of memory; probabilities of up to 1 MB on disk" in said.text
     assert [case.probabilities for case in result.cases] == [f"case{n}_probabilities.b2nd" for n in range(3)]
     assert [case.probabilities for case in plain.cases] == [None] * 3
     for before, after in zip(plain.written, result.written, strict=True):

@@ -222,7 +222,7 @@ def test_tiles_of_air_are_not_run_and_the_labels_are_the_same(spacing_mm):
     assert some.seen == len(work.run) < every.seen / 2
     assert every.seen == len(whole_work.run) == work.tiles
     assert (work.near, whole_work.near) == ("body", "everything")
-    assert work.bytes < whole_work.bytes
+    assert work.memory.scores < whole_work.memory.scores
     if spacing_mm == (1.5, 1.5, 1.5):
         np.testing.assert_array_equal(predicted, labels)
     bands = np.concatenate([scores for _, scores in confined.score_bands(volume, "CT")], axis=1)

@@ -49,10 +49,13 @@ def gathered(layout, slab, tile_scores=noises, **options) -> torch.Tensor:
     return whole
 
 
-@given(SIZES, TILES, st.booleans(), st.integers(1, 9))
-@settings(deadline=None, max_examples=80)
-def test_the_pieces_are_what_accumulating_the_whole_volume_gives(shape, tile, wide, at_once):
-    layout = lay_tiles(shape, tile)
+STEPS = st.sampled_from([0.3, 0.5, 0.75, 1.0])
+
+
+@given(SIZES, TILES, STEPS, st.booleans(), st.integers(1, 9))
+@settings(deadline=None, max_examples=120)
+def test_the_pieces_are_what_accumulating_the_whole_volume_gives(shape, tile, step, wide, at_once):
+    layout = lay_tiles(shape, tile, step)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
     found = gathered(layout, slab, at_once=at_once)
     torch.testing.assert_close(found, expected(layout), atol=1e-5, rtol=1e-5)
@@ -98,9 +101,9 @@ def test_the_slab_holds_what_is_promised():
     assert long <= 1.1 * short
 
 
-@given(st.integers(1, 40), st.integers(1, 16))
-def test_the_steps_add_up_and_never_exceed_what_is_kept(n, tile):
-    layout = lay_tiles((n, 1, 1), (tile, 1, 1))
+@given(st.integers(1, 40), st.integers(1, 16), STEPS)
+def test_the_steps_add_up_and_never_exceed_what_is_kept(n, tile, step):
+    layout = lay_tiles((n, 1, 1), (tile, 1, 1), step)
     assert sum(row_steps(layout)) == max(n, tile)
     assert max(row_steps(layout)) <= kept_rows(layout) <= tile
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unit.planners import facts
 
 from autospine.errors import PlanError
+from autospine.inference import CaseMemory
 from autospine.network.build import assemble
 from autospine.plan import CNNPlan, UNetPlan
 from planners import calibration, memory
@@ -205,21 +206,22 @@ def test_checkpointing_saves_memory(network, gpu):
     assert estimate(saving, (64, 64, 64), gpu=gpu) < estimate(network, (64, 64, 64), gpu=gpu)
 
 
-def predicted(network=NETWORK, tile=(32, 32, 32), shape=(40, 50, 60), **changes):
-    arguments = {"precision": "bfloat16", "in_channels": 1, "out_channels": 4} | changes
-    return inference_memory(network, tile, shape=shape, spacing_mm=UNIT, **arguments)
+def predicted(network=NETWORK, tile=(32, 32, 32), **changes):
+    case = CaseMemory(image=1000, scores=2000)
+    arguments = {"precision": "bfloat16", "in_channels": 1, "out_channels": 4, "case": case} | changes
+    return inference_memory(network, tile, spacing_mm=UNIT, **arguments)
 
 
 @pytest.mark.parametrize("network", [NETWORK, TRACED[0]])
 def test_inference_counts_volume_tile_and_ensemble(network):
-    base, larger = predicted(network), predicted(network, shape=(80, 50, 60))
-    assert base.scores == 4 * (4 + 1) * 40 * 50 * 60
-    assert larger.scores == 2 * base.scores
-    assert (larger.activations, larger.weights) == (base.activations, base.weights)
+    base = predicted(network)
+    assert (base.image, base.scores) == (1000, 2000)
+    larger = predicted(network, case=CaseMemory(image=5000, scores=7000))
+    assert larger.total - base.total == 9000
+    assert base.activations > 2 * 4 * 4 * 32**3
     assert predicted(network, networks=5).weights == 5 * base.weights
     assert predicted(network, gpu=True).weights == base.weights
     assert predicted(network, tile=(32, 32, 64)).activations > base.activations
-    assert predicted(network, shape=(8, 8, 8)).scores == 4 * (4 + 1) * 32**3
     assert base.total < estimate(network)
 
 

@@ -1,0 +1,78 @@
+"""What a prediction is going to take, said before it begins."""
+
+import torch
+
+from autospine.hardware import inference_half, peak_memory
+from autospine.inference import Predictor, Work, stored_bytes
+from autospine.plan import Precision
+from planners.memory import inference_memory
+
+
+class Estimates:
+    """Memory and time of the cases of one run, from what the process holds once its networks are loaded."""
+
+    def __init__(self) -> None:
+        self._loaded = peak_memory()
+        self._tiles: dict[int, int] = {}
+
+    def announcement(self, predictor: Predictor, work: Work, held: int, *, save_probabilities: bool) -> str:
+        """What is going to be done, in a line.
+
+        Args:
+            predictor: that does it.
+            work: to be done.
+            held: bytes of probabilities that are to be saved.
+            save_probabilities: whether they are.
+        """
+        voxels = "x".join(str(n) for n in work.shape)
+        networks = len(predictor.networks)
+        seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
+        left_out = {
+            "everything": "",
+            "body": " (the rest is air)",
+            "spine": " (the rest is off the spine)",
+        }
+        on_disk = stored_bytes(predictor.plan.labels, work.shape)
+        return (
+            f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
+            f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
+            f"network{'s' if networks > 1 else ''}; about {_duration(seconds)}, "
+            f"{_size(self.memory(predictor, work) + held)} of memory"
+            f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
+        )
+
+    def memory(self, predictor: Predictor, work: Work) -> int:
+        """Bytes of RAM that the whole process takes at most."""
+        tile = 0 if predictor.device.type == "cuda" else self._tile(predictor, work)
+        return self._loaded + tile + work.memory.total
+
+    def _tile(self, predictor: Predictor, work: Work) -> int:
+        """Bytes of a tile in one network, and of the code that it loads."""
+        if id(predictor) not in self._tiles:
+            plan, configuration = predictor.plan, predictor.configuration
+            taken = inference_memory(
+                configuration.network,
+                configuration.patch_size,
+                case=work.memory,
+                precision=_precision(predictor),
+                in_channels=len(plan.channels),
+                out_channels=plan.labels.n_channels,
+                spacing_mm=configuration.spacing_mm,
+            )
+            self._tiles[id(predictor)] = taken.activations + taken.transients + taken.libraries
+        return self._tiles[id(predictor)]
+
+
+def _precision(predictor: Predictor) -> Precision:
+    half = inference_half(predictor.configuration.training.precision, predictor.device)
+    if half is None:
+        return "float32"
+    return "bfloat16" if half == torch.bfloat16 else "float16"
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{max(1, round(amount / 1e6))} MB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
