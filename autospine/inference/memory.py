@@ -30,7 +30,13 @@ class CaseMemory:
 
 
 def case_memory(
-    layout: Layout, native: Shape3, channels: int, labels: LabelSpace, voxel_bytes: int = VOXEL_BYTES
+    layout: Layout,
+    native: Shape3,
+    channels: int,
+    labels: LabelSpace,
+    voxel_bytes: int = VOXEL_BYTES,
+    *,
+    wide: bool = False,
 ) -> CaseMemory:
     """What a volume takes.
 
@@ -40,8 +46,9 @@ def case_memory(
         channels: of the image.
         labels: of the model.
         voxel_bytes: of the volume.
+        wide: whether the slab finishes whole rows.
     """
     rows = min(layout.shape[0], layout.tile[0] + 2 * BLOCK)
     window = channels * rows * prod(layout.shape[1:]) * VOXEL_BYTES
     stored = prod(native) * (channels * voxel_bytes + labels.dtype.itemsize)
-    return CaseMemory(image=stored + window, scores=slab_bytes(layout, labels.n_channels))
+    return CaseMemory(image=stored + window, scores=slab_bytes(layout, labels.n_channels, wide=wide))

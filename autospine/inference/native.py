@@ -1,7 +1,7 @@
 """From finished scores on the prepared grid to scores on the input's own."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -35,6 +35,10 @@ class NativePiece:
     def channels(self) -> int:
         """Classes or regions."""
         return len(self._scores)
+
+    def to(self, device: torch.device) -> "NativePiece":
+        """The same on another device."""
+        return replace(self, _scores=self._scores.to(device))
 
     def scores(self, channel: int, rows: slice) -> Float[Tensor, "s p l"]:
         """One channel's scores in some of the rows."""

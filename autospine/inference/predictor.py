@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +19,21 @@ from autospine.inference.memory import CaseMemory, case_memory
 from autospine.inference.native import NativeGrid, NativePiece
 from autospine.inference.pace import Pace, find_pace
 from autospine.inference.selection import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
-from autospine.inference.slab import Slab, slab_bytes
+from autospine.inference.slab import Piece, Slab, slab_bytes
 from autospine.inference.sliding_window import TileScores, finished_pieces
 from autospine.inference.tiles import STEP, Layout, lay_tiles
 from autospine.inference.window import ImageWindow
-from autospine.log import progress
+from autospine.log import get_logger, progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
 from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
 
+logger = get_logger(__name__)
+
 Near = Literal["everything", "body", "spine"]
+
+AnyPiece = TypeVar("AnyPiece", Piece, NativePiece)
+Made = TypeVar("Made")
 
 BAND_BYTES = 256 << 20
 """Scores that `score_bands` hands out at a time, but at least one row."""
@@ -127,7 +132,7 @@ class Predictor:
         for piece in self._pieces(work, description, wide=False):
             if keep is not None:
                 _hand_over(piece, work.preparation.crop, keep)
-            channels = piece.inside() if labels.regions else piece.winners()
+            channels = _with_room(NativePiece.inside if labels.regions else NativePiece.winners, piece)
             cropped[piece.box.slices] = labels.decode(channels.cpu().numpy())
         return whole
 
@@ -147,7 +152,7 @@ class Predictor:
             Rows along S of the volume's canonical grid, and their scores (K, rows, P, L) in [0, 1]. The bands
             cover the volume in order; each is a new array of at most `BAND_BYTES` or one row.
         """
-        work = self.prepare(volume, modality)
+        work = self.prepare(volume, modality, wide=True)
         started(self, work)
         crop, done = work.preparation.crop, 0
         for piece in self._pieces(work, description, wide=True):
@@ -161,13 +166,27 @@ class Predictor:
             done = max(done, box.stop[0])
         yield from self._background(slice(done, volume.grid.shape[0]), volume)
 
-    def prepare(self, volume: Volume, modality: Modality) -> Work:
-        """Look through a volume and decide which tiles to run; the arguments and errors of `predict`."""
+    def prepare(self, volume: Volume, modality: Modality, *, wide: bool = False) -> Work:
+        """Look through a volume and decide which tiles to run; the arguments and errors of `predict`.
+
+        Args:
+            volume: every channel, in canonical axes.
+            modality: decides the normalisation.
+            wide: whether the slab is to finish whole rows, as for `score_bands`.
+        """
         preparation = self._preparation(volume, modality)
-        if self.confined:
-            return self._work(preparation, *self._worth_running(preparation, volume, modality), volume)
-        layout = self._layout(preparation.shape)
-        return self._work(preparation, layout, {box.start for box in layout.boxes}, "everything", volume)
+        layout, run, near = self._worth_running(preparation, volume, modality)
+        reached, native = layout.around(run) if run else layout, volume.grid.shape
+        channels, voxel_bytes = len(self.plan.channels), volume.array.itemsize
+        return Work(
+            preparation=preparation,
+            layout=reached,
+            run=frozenset(run),
+            tiles=self._layout(preparation.shape).count,
+            near=near,
+            memory=case_memory(reached, native, channels, self.plan.labels, voxel_bytes, wide=wide),
+            shape=native,
+        )
 
     @property
     def seconds_per_tile(self) -> float:
@@ -197,6 +216,9 @@ class Predictor:
     def _worth_running(
         self, preparation: Preparation, volume: Volume, modality: Modality
     ) -> tuple[Layout, set[Shape3], Near]:
+        if not self.confined:
+            layout = self._layout(preparation.shape)
+            return layout, {box.start for box in layout.boxes}, "everything"
         mask = body(preparation.array, modality, preparation.transform)
         if self.finder is not None:
             labels = self.finder.predict(volume, modality, "looking for the spine")
@@ -217,21 +239,6 @@ class Predictor:
     def _layout(self, shape: Shape3, region: Box | None = None) -> Layout:
         return lay_tiles(shape, self.configuration.patch_size, self.step, region)
 
-    def _work(
-        self, preparation: Preparation, layout: Layout, run: set[Shape3], near: Near, volume: Volume
-    ) -> Work:
-        reached, native = layout.around(run) if run else layout, volume.grid.shape
-        channels, voxel_bytes = len(self.plan.channels), volume.array.itemsize
-        return Work(
-            preparation=preparation,
-            layout=reached,
-            run=frozenset(run),
-            tiles=self._layout(preparation.shape).count,
-            near=near,
-            memory=case_memory(reached, native, channels, self.plan.labels, voxel_bytes),
-            shape=native,
-        )
-
     def _pieces(self, work: Work, description: str, *, wide: bool) -> Iterator[NativePiece]:
         if not work.run:
             return
@@ -242,7 +249,7 @@ class Predictor:
             at_once = self.pace.at_once if self.device.type == "cuda" else 1
             slab, tile_scores = self._slab(work.layout, wide), self._tile_scores(work, meter.advance)
             for piece in finished_pieces(work.layout, slab, tile_scores, run=work.run, at_once=at_once):
-                yield native.refine(piece)
+                yield _with_room(native.refine, piece)
 
     def _tile_scores(self, work: Work, advance: Callable[[int], None]) -> TileScores:
         image = ImageWindow(work.preparation)
@@ -305,6 +312,16 @@ class Predictor:
         if not labels.regions:
             band[0] = 1
         return band
+
+
+def _with_room(make: Callable[[AnyPiece], Made], piece: AnyPiece) -> Made:
+    """What is made of a piece; where its device is out of memory, in RAM."""
+    try:
+        return make(piece)
+    except torch.OutOfMemoryError:
+        logger.info("some scores are brought to the image in RAM, as the device has no memory left")
+    torch.cuda.empty_cache()
+    return make(piece.to(torch.device("cpu")))
 
 
 def _hand_over(piece: NativePiece, crop: Box, keep: Keep) -> None:

@@ -6,7 +6,7 @@ two rows of tiles only the overlap has to be kept for the whole width of the ima
 the width of a single tile, the rest of the tile's depth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -26,6 +26,10 @@ class Piece:
 
     scores: Float[Tensor, "K s p l"]
     """Means over tiles, a view that is valid until the next piece is asked for."""
+
+    def to(self, device: torch.device) -> "Piece":
+        """The same on another device."""
+        return replace(self, scores=self.scores.to(device))
 
 
 class Slab:

@@ -2,7 +2,7 @@
 
 import torch
 
-from autospine.hardware import inference_half, peak_memory
+from autospine.hardware import free_memory, inference_half, peak_memory
 from autospine.inference import Predictor, Work, stored_bytes
 from autospine.plan import Precision
 from planners.memory import inference_memory
@@ -21,7 +21,7 @@ class Estimates:
         Args:
             predictor: that does it.
             work: to be done.
-            held: bytes of probabilities that are to be saved.
+            held: further bytes: of probabilities that are to be saved, of other models' slabs.
             save_probabilities: whether they are.
         """
         voxels = "x".join(str(n) for n in work.shape)
@@ -39,6 +39,16 @@ class Estimates:
             f"network{'s' if networks > 1 else ''}; about {_duration(seconds)}, "
             f"{_size(self.memory(predictor, work) + held)} of memory"
             f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
+        )
+
+    def shortage(self, predictor: Predictor, work: Work, held: int) -> str | None:
+        """What is to be done where the memory is not free; None where it is. The arguments as above."""
+        more, free = self.memory(predictor, work) + held - peak_memory(), free_memory()
+        if more <= free:
+            return None
+        return (
+            f"expected {_size(more)} more of free memory, found {_size(free)}; should the system stop it, "
+            "close other programs, or predict with a configuration of larger voxels or smaller patches"
         )
 
     def memory(self, predictor: Predictor, work: Work) -> int:

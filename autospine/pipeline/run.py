@@ -200,16 +200,22 @@ class PredictionRun:
             probabilities=self._probabilities(case).name if self._save_probabilities else None,
         )
 
+        slabs = 0
+
         def started(predictor: Predictor, work: Work) -> None:
-            nonlocal entry
+            nonlocal entry, slabs
             tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
             entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
-            held = held_bytes(predictor.plan.labels, work) if self._save_probabilities else 0
+            # Models that predict together hold their slabs at the same time.
+            held = slabs + (held_bytes(predictor.plan.labels, work) if self._save_probabilities else 0)
             said = self._estimates.announcement(
                 predictor, work, held, save_probabilities=self._save_probabilities
             )
             logger.info("%s: %s", description, said)
+            if shortage := self._estimates.shortage(predictor, work, held):
+                logger.warning("%s: %s", description, shortage)
             images.read_next(work.memory.total + held)
+            slabs += work.memory.scores
 
         # The probabilities take their name once the label map is there.
         with ExitStack() as stack:

@@ -24,6 +24,13 @@ def test_twice_the_length_adds_image_and_labels_alone():
     assert long.image - short.image == 300 * 60 * 70 * (2 + 2)
 
 
+def test_whole_rows_take_more():
+    layout = lay_tiles((100, 60, 70), (32, 32, 32))
+    narrow, wide = (case_memory(layout, (100, 60, 70), 1, LABELS, wide=wide) for wide in (False, True))
+    assert wide.scores == slab_bytes(layout, 3, wide=True) > narrow.scores
+    assert wide.image == narrow.image
+
+
 def test_the_window_is_no_longer_than_the_image():
     layout = lay_tiles((40, 10, 10), (32, 8, 8))
     memory = case_memory(layout, (40, 10, 10), 1, LABELS, voxel_bytes=4)

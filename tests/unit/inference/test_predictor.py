@@ -335,6 +335,38 @@ def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
     assert max(network.sizes) == {8: 5, 2: 2, 1: 1}[room]
 
 
+@pytest.mark.parametrize("part", ["refine", "winners"])
+def test_scores_that_the_device_has_no_room_for_are_read_in_ram(part, monkeypatch):
+    volume, labels = phantom()
+    kind = inference.native.NativeGrid if part == "refine" else inference.native.NativePiece
+    done, failed = getattr(kind, part), []
+
+    def short(*arguments):
+        if len(failed) % 2 == 0:
+            failed.append(arguments)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        failed.append(None)
+        return done(*arguments)
+
+    monkeypatch.setattr(kind, part, short)
+    np.testing.assert_array_equal(predictor(Thresholds()).predict(volume, "CT"), labels)
+    assert failed
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("labels", [LABELS, parse_labels({"a": [300, 7], "b": [7]}, (300, 7))])
+def test_a_gpu_gives_what_a_cpu_gives_wherever_the_slab_is(share, labels, monkeypatch):
+    volume, _ = phantom((40, 30, 30))
+    here = replace(predictor(Waves(labels.n_channels, 0.0), labels), confined=False)
+    expected = np.concatenate([scores for _, scores in here.score_bands(volume, "CT")], axis=1)
+    monkeypatch.setattr(inference.predictor, "GPU_SHARE", share)
+    there = replace(here, networks=[Waves(labels.n_channels, 0.0)], device=torch.device("cuda"))
+    found = np.concatenate([scores for _, scores in there.score_bands(volume, "CT")], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert (there.predict(volume, "CT") == here.predict(volume, "CT")).mean() > 0.999
+
+
 @pytest.mark.gpu
 def test_a_gpu_runs_as_many_tiles_at_once_as_it_has_found_to_pay():
     volume, labels = phantom()
