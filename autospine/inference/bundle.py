@@ -47,6 +47,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or of a user's part of it, that is full."""
 
 _ENTRY = re.compile(rf"plan\.json|dataset\.json|{POSTPROCESSING}|LICENSE|fold_(?:\d+|full)/{WEIGHTS}")
+_NAME = re.compile(r"\w[\w .+-]*")
+"""One part of a path, which leads nowhere else: import makes folders of these names."""
+
 _ENCRYPTED = 1
 """In the flags of a zip's entry."""
 
@@ -114,10 +117,16 @@ def export_model(
         intended_use: in a few words.
 
     Raises:
-        ModelError: if a fold is not there or the target has another ending.
+        ModelError: if a fold is not there, the target has another ending, or import would refuse the names of
+            dataset and configuration.
     """
     if target.suffix != ENDING:
         raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
+    if odd := _odd_names(model.plan.dataset, model.configuration.name):
+        raise ModelError(
+            f"expected a dataset and a configuration named with letters, digits, spaces and _ . + - alone in "
+            f"{model.name}, found {odd}; rename them in its {PLAN}"
+        )
     weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
     texts = _texts(model, licence)
     described = replace(
@@ -152,11 +161,11 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def unpack(bundle: Path, folder: Path) -> Manifest:
-    """Unpack a bundle into a new folder; every size and hash is checked before the folder takes its name.
+    """Unpack a bundle into a new folder; sizes, hashes and plan are checked before the folder takes its name.
 
     Raises:
-        FormatError: as `read_manifest`, and if a hash differs.
-        ModelError: if the folder is there already.
+        FormatError: as `read_manifest`, and if a hash differs or the plan is another's.
+        ModelError: if the folder is there already, or the bundle has no fold.
         WorkspaceError: if the disk is full.
     """
     if folder.exists():
@@ -168,6 +177,8 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
             manifest = _checked(archive, bundle)
             for name, entry in manifest.files.items():
                 _extract(archive, name, entry, temporary / name, bundle)
+        with _named(temporary, bundle):
+            _check_plan(temporary, manifest)
         (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         if manifest.scores is not None:
             (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
@@ -209,14 +220,8 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
         yield open_model(path)
         return
     with tempfile.TemporaryDirectory(prefix="autospine-") as folder, _named(Path(folder) / "model", path):
-        manifest = unpack(path, Path(folder) / "model")
-        model = replace(open_model(Path(folder) / "model"), bundle=path)
-        if (model.plan.dataset, model.configuration.name) != (manifest.dataset, manifest.configuration):
-            raise FormatError(
-                f"expected the plan of {manifest.dataset}, {manifest.configuration} in {path}, found that of "
-                f"{model.plan.dataset}, {model.configuration.name}; export the model again"
-            )
-        yield model
+        unpack(path, Path(folder) / "model")
+        yield replace(open_model(Path(folder) / "model"), bundle=path)
 
 
 @contextmanager
@@ -226,6 +231,17 @@ def _named(folder: Path, bundle: Path) -> Iterator[None]:
         yield
     except AutospineError as error:
         raise type(error)(str(error).replace(str(folder), str(bundle))) from error.__cause__
+
+
+def _check_plan(folder: Path, manifest: Manifest) -> None:
+    """Refuse a plan of another dataset or configuration than the manifest's."""
+    model = open_model(folder)
+    found = (model.plan.dataset, *(one.name for one in model.plan.configurations))
+    if found != (manifest.dataset, manifest.configuration):
+        raise FormatError(
+            f"expected the plan of {manifest.dataset}, {manifest.configuration} in {folder}, found that of "
+            f"{', '.join(found)}; export the model again"
+        )
 
 
 def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
@@ -306,6 +322,11 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
             f"{archive.getinfo(MANIFEST).file_size}; do not use it, and ask whoever made it"
         )
     manifest = _manifest(archive.read(MANIFEST), bundle)
+    if unfit := _odd_names(manifest.dataset, manifest.configuration):
+        raise FormatError(
+            f"expected a dataset and a configuration whose names can be folders' in {bundle}, found {unfit}; "
+            "do not use it, and ask whoever made it"
+        )
     sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
     stated = {name: entry.bytes for name, entry in manifest.files.items()}
     if sizes != stated or PLAN not in stated:
@@ -316,6 +337,11 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
             "copy or export it again"
         )
     return manifest
+
+
+def _odd_names(*names: str) -> str:
+    """Those that are no plain name of a folder, for messages."""
+    return _some([repr(name) for name in names if not _NAME.fullmatch(name)])
 
 
 def _is_plain(info: zipfile.ZipInfo) -> bool:

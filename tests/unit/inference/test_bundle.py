@@ -111,6 +111,47 @@ def test_foreign_names_are_refused(bundle, tmp_path, name):
     assert not (tmp_path / "evil.json").exists()
 
 
+def restated(bundle, target, **facts):
+    """The bundle with other facts in its manifest."""
+
+    def changed(name, data):
+        return json.dumps({**json.loads(data), **facts}) if name == "manifest.json" else data
+
+    return rewritten(bundle, target, changed)
+
+
+@pytest.mark.parametrize("key", ["dataset", "configuration"])
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/outside", "..", ".", "", ".hidden", "a/b", "a\\b", "a\n"]
+)
+def test_a_model_is_imported_into_the_workspace_alone(bundle, tmp_path, key, name):
+    place = tmp_path / "place" / "workspace"
+    place.mkdir(parents=True)
+    other = restated(bundle, tmp_path / f"other{ENDING}", **{key: name})
+    result = CliRunner().invoke(commands, ["import", str(other), "--workspace", str(place)])
+    assert isinstance(result.exception, FormatError)
+    assert re.search(
+        r"whose names can be folders' in .*other.autospine, found '.*do not use", str(result.exception)
+    )
+    assert list(place.parent.rglob("*")) == [place]
+
+
+def test_names_that_could_not_be_imported_are_not_exported(tmp_path):
+    makers.write_model(tmp_path / "model", dataset="Dataset007_a/b")
+    with pytest.raises(ModelError, match=r"found 'Dataset007_a/b'; rename them in its plan\.json"):
+        export_model(open_model(tmp_path / "model"), tmp_path / f"model{ENDING}")
+
+
+@pytest.mark.parametrize("facts", [{"dataset": "Dataset008_Other"}, {"configuration": "lowres"}])
+def test_a_plan_that_is_not_the_manifests_is_refused_before_the_folder_is_there(bundle, tmp_path, facts):
+    other = restated(bundle, tmp_path / f"other{ENDING}", **facts)
+    with pytest.raises(
+        FormatError, match=r"other\.autospine, found that of Dataset007_Small, fullres; export"
+    ):
+        unpack(other, tmp_path / "there" / "model")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_links_and_compressed_entries_are_refused(bundle, tmp_path):
     link = zipfile.ZipInfo("LICENSE")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
