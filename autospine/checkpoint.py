@@ -123,9 +123,11 @@ def _facts(file: Any, path: Path) -> dict[str, Any]:
             "use the AutoSpine version that wrote it"
         )
     try:
-        facts: dict[str, Any] = json.loads(header["facts"])
-    except (KeyError, ValueError):
+        facts = json.loads(header["facts"])
+    except (KeyError, ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
         raise FormatError(
             f"expected facts in the header of {path}, found none; train or copy the model again"
-        ) from None
+        )
     return facts

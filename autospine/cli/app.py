@@ -61,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AutospineError as error:
         if debug:
             raise
-        typer.secho(f"autospine: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        from autospine.cli.screen import printable
+
+        typer.secho(
+            f"autospine: {printable(str(error))}", err=True, fg="red" if sys.stderr.isatty() else None
+        )
         return 1
     except OSError as error:
         if debug:

@@ -1,6 +1,7 @@
 """What the commands show: results on standard output, as tables where they are tables."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,25 @@ if TYPE_CHECKING:
     from autospine.evaluation import Evaluation
     from autospine.fingerprint import Fingerprint, Summary
     from autospine.inference import ModelFolder, PredictedCase
-    from autospine.inference.bundle import Manifest
+    from autospine.inference.bundle import ClassScores, Manifest, ModelScores, Training
     from autospine.pipeline import Best
     from autospine.plan import Plan
 
 
 GIB = 1024**3
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves the cursor, colours, or turns the order of what is read; lines and tabs stay."""
+
+
+def printable(text: str) -> str:
+    """A text without what would steer the terminal: it may come from a file of somebody else's."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
 
 def say(text: str, style: str | None = None) -> None:
     """A line of result, as it is: names and paths may hold what rich would take for markup."""
-    _console().print(text, style=style, markup=False, soft_wrap=True, highlight=False)
+    _console().print(printable(text), style=style, markup=False, soft_wrap=True, highlight=False)
 
 
 def show_plan(plan: "Plan") -> None:
@@ -229,7 +238,6 @@ def show_predictions(cases: Sequence["PredictedCase"]) -> None:
 def show_model(model: "ModelFolder", facts: "Manifest") -> None:
     """What a model segments, how, what it was trained on, its scores and what it is meant for."""
     plan, chosen = model.plan, model.configuration
-    scores = facts.scores or {}
     rows = [
         ("dataset", facts.dataset),
         ("configuration", f"{facts.configuration}, {chosen.network.name}"),
@@ -238,7 +246,7 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
         ("tiles", " x ".join(map(str, chosen.patch_size))),
         ("trained", "; ".join(_trained(fold, of) for fold, of in facts.training.items())),
         ("trained by", "; ".join(dict.fromkeys(filter(None, map(_trainer, facts.training.values()))))),
-        ("cross-validated", _scored(scores)),
+        ("cross-validated", _scored(facts.scores)),
         ("intended use", facts.intended_use),
         ("licence", facts.licence),
         ("exported", f"{_moment(facts.created)}, AutoSpine {facts.autospine}" if facts.created else "no"),
@@ -248,31 +256,34 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         if value:  # models of earlier versions do not say who trained them
-            table.add_row(name, escape(value))
+            table.add_row(name, _cell(value))
     _console().print(table)
     _console().print()
-    of_class = scores.get("classes", {})
+    of_class = {} if facts.scores is None else facts.scores.classes
     classes = _table("class", "integer", *(("Dice", "cases") if of_class else ()))
     for name, integer in zip(plan.labels.names, plan.labels.painted, strict=True):
-        dice, cases = (of_class.get(name, {}).get(key) for key in ("dice", "n_cases"))
-        shown = ("" if dice is None else f"{dice:.3f}", "" if cases is None else str(cases))
-        classes.add_row(escape(name), str(integer), *(shown if of_class else ()))
+        classes.add_row(_cell(name), str(integer), *(_class_scores(of_class.get(name)) if of_class else ()))
     _console().print(classes)
 
 
-def _trained(fold: str, facts: Mapping[str, Any]) -> str:
+def _cell(text: str) -> str:
+    """A text of somebody else's as it is shown in a table."""
+    return escape(printable(text))
+
+
+def _trained(fold: str, facts: "Training") -> str:
     """How long a fold was trained, in words."""
-    parts = [f"fold {fold}", f"{facts.get('steps', '?')} steps"]
-    parts += [f"{facts['minutes']:g} minutes"] if "minutes" in facts else []
-    parts += [f"seed {facts['seed']}"] if "seed" in facts else []
+    parts = [f"fold {fold}", f"{'?' if facts.steps is None else facts.steps} steps"]
+    parts += [] if facts.minutes is None else [f"{facts.minutes:g} minutes"]
+    parts += [] if facts.seed is None else [f"seed {facts.seed}"]
     return ", ".join(parts)
 
 
-def _trainer(facts: Mapping[str, Any]) -> str:
+def _trainer(facts: "Training") -> str:
     """By what a fold was trained, nothing where it is not known."""
-    if not {"autospine", "torch", "device"} <= facts.keys():
+    if None in (facts.autospine, facts.torch, facts.device):
         return ""
-    return f"AutoSpine {facts['autospine']}, PyTorch {facts['torch']}, {facts['device']}"
+    return f"AutoSpine {facts.autospine}, PyTorch {facts.torch}, {facts.device}"
 
 
 def _moment(created: str) -> str:
@@ -283,17 +294,25 @@ def _moment(created: str) -> str:
         return created
 
 
-def _scored(scores: Mapping[str, Any]) -> str:
+def _scored(scores: "ModelScores | None") -> str:
     """Mean Dice in total and by modality, in words."""
-    if scores.get("mean_dice") is None:
+    if scores is None or scores.mean_dice is None:
         return "no"
-    parts = [f"Dice {scores['mean_dice']:.3f} over {scores['n_cases']} held-out cases"]
+    parts = [f"Dice {scores.mean_dice:.3f} over {scores.n_cases} held-out cases"]
     parts += [
-        f"{name} {of['mean_dice']:.3f} ({of['n_cases']})"
-        for name, of in scores.get("modalities", {}).items()
-        if of.get("mean_dice") is not None
+        f"{name} {of.mean_dice:.3f} ({of.n_cases})"
+        for name, of in scores.modalities.items()
+        if of.mean_dice is not None
     ]
     return ", ".join(parts)
+
+
+def _class_scores(scores: "ClassScores | None") -> tuple[str, str]:
+    """Dice and number of cases of a class, empty where they are not known."""
+    if scores is None:
+        return "", ""
+    dice, cases = scores.dice, scores.n_cases
+    return "" if dice is None else f"{dice:.3f}", "" if cases is None else str(cases)
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

@@ -16,10 +16,10 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autospine import __version__
 from autospine.checkpoint import load_facts
@@ -27,7 +27,7 @@ from autospine.errors import AutospineError, FormatError, ModelError, WorkspaceE
 from autospine.files import replacing
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model
 from autospine.postprocessing import POSTPROCESSING
-from autospine.serialization import from_json, to_json
+from autospine.serialization import from_json, from_plain, read_json, to_json
 
 ENDING = ".autospine"
 FORMAT_VERSION = 1
@@ -54,17 +54,11 @@ _ENCRYPTED = 1
 """In the flags of a zip's entry."""
 
 _CHUNK = 1 << 20
-_TRAINING_FACTS = ("steps", "epochs", "minutes", "seed", "device", "autospine", "torch")
-"""What of a fold's weights is told: how long, how and by which versions they were trained."""
-
 _SHARED_KEYS = (
     *("name", "description", "reference", "licence", "release"),
     *("channel_names", "labels", "regions_class_order", "file_ending"),
 )
 """What of dataset.json travels."""
-
-_SCORE_KEYS = ("n_cases", "mean_dice", "mean_iou", "mean_acc", "classes", "modalities", "sites")
-"""What of the cross-validation travels: everything but the cases."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +67,53 @@ class Entry:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassScores:
+    """Cross-validation of one class: means over the cases, 0 to 1, None where undefined."""
+
+    dice: float | None = None
+    iou: float | None = None
+    acc: float | None = None
+    n_cases: int | None = None
+    """Cases in which the class occurs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupScores:
+    """Cross-validation of some cases: means over the classes, 0 to 1, None where undefined."""
+
+    n_cases: int
+    mean_dice: float | None = None
+    mean_iou: float | None = None
+    mean_acc: float | None = None
+    classes: dict[str, ClassScores] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelScores(GroupScores):
+    """Cross-validation without its cases."""
+
+    modalities: dict[str, GroupScores] = field(default_factory=dict)
+    sites: dict[str, GroupScores] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """How long, how and by which versions a fold was trained; None where that is not known."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    seed: int | None = None
+    device: str | None = None
+    autospine: str | None = None
+    torch: str | None = None
+
+
+Told = TypeVar("Told", ModelScores, Training)
+"""What is told of a model in its manifest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,11 +131,11 @@ class Manifest:
     configuration: str
     licence: str
     intended_use: str
-    scores: dict[str, Any] | None
-    """Cross-validation without its cases, None without one."""
+    scores: ModelScores | None
+    """None without a cross-validation."""
 
-    training: dict[str, dict[str, Any]]
-    """Of each fold what is known of steps, epochs, minutes, seed, device and versions."""
+    training: dict[str, Training]
+    """Of each fold."""
 
     files: dict[str, Entry]
 
@@ -259,17 +300,21 @@ def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
     return texts
 
 
-def _scores(folder: Path) -> dict[str, Any] | None:
+def _scores(folder: Path) -> ModelScores | None:
     path = folder / SCORES
     if not path.is_file():
         return None
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {key: content[key] for key in _SCORE_KEYS if key in content}
+    return _known(read_json(path, dict), ModelScores, path)
 
 
-def _training(weights: Path) -> dict[str, Any]:
-    facts = load_facts(weights)
-    return {key: facts[key] for key in _TRAINING_FACTS if key in facts}
+def _training(weights: Path) -> Training:
+    return _known(load_facts(weights), Training, weights)
+
+
+def _known(content: Mapping[str, Any], kind: type[Told], path: Path) -> Told:
+    """Those of the entries that travel."""
+    names = [of.name for of in fields(kind)]
+    return from_plain({name: content[name] for name in names if name in content}, kind, str(path))
 
 
 def _entry_of_text(text: str) -> Entry:

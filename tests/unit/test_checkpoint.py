@@ -87,6 +87,15 @@ def test_foreign_files_are_refused(tmp_path):
             load_tensors(path)
 
 
+@pytest.mark.parametrize("facts", ["[" * 100_000, "[]", "3"])
+def test_facts_of_nonsense_are_refused(tmp_path, facts):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={"format_version": "1", "facts": facts})
+    for read in (load_tensors, load_facts):
+        with pytest.raises(FormatError, match=r"facts in the header of .*x\.safetensors, found none; train"):
+            read(path)
+
+
 def test_what_cannot_be_saved_leaves_the_old_file(saved):
     before = saved.read_bytes()
     with pytest.raises(TypeError):

@@ -14,10 +14,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from autospine.cli import main
 from autospine.cli.model import model as commands
 from autospine.errors import FormatError, ModelError, PlanError, WorkspaceError
 from autospine.inference import open_model
-from autospine.inference.bundle import ENDING, export_model, opened_model, read_manifest, unpack
+from autospine.inference.bundle import (
+    ENDING,
+    ModelScores,
+    Training,
+    describe,
+    export_model,
+    opened_model,
+    read_manifest,
+    unpack,
+)
 from autospine.serialization import write_json
 
 
@@ -75,8 +85,8 @@ def test_it_says_where_it_comes_from_and_names_no_case(bundle, tmp_path):
     manifest = read_manifest(bundle)
     assert manifest.licence == "CC-BY-4.0"
     assert "not a medical device" in manifest.intended_use
-    assert manifest.scores == {"n_cases": 2, "mean_dice": 0.5, "classes": {}}
-    assert manifest.training["0"] == {"steps": 10, "epochs": 2, "seed": 4}
+    assert manifest.scores == ModelScores(n_cases=2, mean_dice=0.5)
+    assert manifest.training["0"] == Training(steps=10, epochs=2, seed=4)
     assert b"Smith" not in bundle.read_bytes()
     unpack(bundle, tmp_path / "there")
     assert json.loads((tmp_path / "there" / "cross_validation.json").read_text())["mean_dice"] == 0.5
@@ -134,6 +144,40 @@ def test_a_model_is_imported_into_the_workspace_alone(bundle, tmp_path, key, nam
         r"whose names can be folders' in .*other.autospine, found '.*do not use", str(result.exception)
     )
     assert list(place.parent.rglob("*")) == [place]
+
+
+@pytest.mark.parametrize(
+    ("facts", "where"),
+    [
+        ({"scores": {"n_cases": 1, "classes": [1]}}, "scores.classes"),
+        ({"scores": {"n_cases": 1, "modalities": {"CT": 3}}}, "scores.modalities.CT"),
+        ({"scores": {"n_cases": 1, "mean_dice": "x"}}, "scores.mean_dice"),
+        ({"scores": {"n_cases": 1, "cases": {}}}, "scores.cases"),
+        ({"training": {"0": {"minutes": "x"}}}, "training.0.minutes"),
+        ({"training": {"0": 3}}, "training.0"),
+    ],
+)
+def test_scores_and_training_of_nonsense_are_refused(bundle, tmp_path, facts, where):
+    with pytest.raises(FormatError, match=rf"expected Manifest in .*manifest\.json, found {where}: "):
+        read_manifest(restated(bundle, tmp_path / f"other{ENDING}", **facts))
+
+
+def test_scores_of_nonsense_in_a_model_folder_are_refused(model):
+    for text in ("[1]", '{"n_cases": 2, "mean_dice": "x"}', "{"):
+        (model.path / "cross_validation.json").write_text(text, encoding="utf-8")
+        with pytest.raises(FormatError, match=r"in .*cross_validation\.json, found"):
+            describe(model)
+
+
+def test_nothing_in_a_bundle_steers_the_terminal(bundle, tmp_path, capsys):
+    evil = "\x1b]0;owned\x07\x1b[2Jgood\x9b31m\u202e"
+    other = restated(bundle, tmp_path / f"other{ENDING}", licence=evil, intended_use=evil)
+    assert main(["model", "info", str(other)]) == 0
+    assert main(["model", "info", str(restated(other, tmp_path / f"b{ENDING}", format_version=evil))]) == 1
+    shown, said = capsys.readouterr()
+    for text in (shown, said):
+        assert not set(text) & set("\x1b\x07\x9b\u202e")
+    assert "[2Jgood" in shown
 
 
 def test_names_that_could_not_be_imported_are_not_exported(tmp_path):
