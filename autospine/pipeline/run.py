@@ -43,8 +43,8 @@ ROOM_FOR_NEXT = 2.0
 NOTHING_FOUND = "nothing was found: its label map is all background"
 
 
-FAILURES = (AutospineError, RuntimeError, MemoryError, OSError)
-"""Errors of one case; a RuntimeError may be a GPU out of memory, and the next case may be smaller."""
+TELLING = (AutospineError, RuntimeError, MemoryError, OSError)
+"""Errors whose text says what happened; of others, such as a KeyError, it may be no more than a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +132,9 @@ class PredictionRun:
         return self._output / f"{case.name}{PROBABILITIES}"
 
     def _is_there(self, case: Case) -> bool:
+        known = self._record.get(case.name)
+        if known is not None and known.status == "failed":  # What lies there may be of another model.
+            return False
         whole = not self._save_probabilities or self._probabilities(case).is_file()
         return whole and self._target(case).is_file()
 
@@ -143,9 +146,8 @@ class PredictionRun:
     def _keep(self, cases: Sequence[Case]) -> None:
         for case in cases:
             logger.info("%s is there already", self._target(case))
-            unknown = PredictedCase(case=case.name, status="kept")
-            known = self._record.get(case.name, unknown)
-            self._done[case.name] = unknown if known.status == "failed" else known
+            known = self._record.get(case.name, PredictedCase(case=case.name, status="kept"))
+            self._done[case.name] = known
             made = [model.digest for model in known.models]
             if made and made != [model.digest for model in self._facts.models]:
                 others = " and ".join(model.folder for model in known.models)
@@ -155,14 +157,14 @@ class PredictionRun:
         """Run the networks; what is left to be done is returned."""
         try:
             return self._predict(case, description, images)
-        except FAILURES as error:
+        except Exception as error:  # A GPU out of memory, for instance; the next case may be smaller.
             return partial(self._failed, case.name, _reason(error))
 
     def _end(self, case: Case, finish: Callable[[], PredictedCase]) -> None:
         """Clean and write the labels, then the record."""
         try:
             entry = finish()
-        except FAILURES as error:
+        except Exception as error:
             entry = self._failed(case.name, _reason(error))
         self._note(entry)
 
@@ -276,8 +278,13 @@ class _Images:
         return self._pool.submit(self._read, self._left.popleft())
 
 
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _reason(error: Exception) -> str:
+    """What went wrong, in words; where it did is for `--debug`."""
+    logger.debug("where it went wrong:", exc_info=error)
+    name, text = type(error).__name__, str(error)
+    if not text:
+        return name
+    return text if isinstance(error, TELLING) else f"{name}: {text}"
 
 
 def _with_peaks(entry: PredictedCase, device: torch.device) -> PredictedCase:

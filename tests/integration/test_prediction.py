@@ -151,6 +151,52 @@ def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
     assert read_record(tmp_path / "out")["case1"].error == "MemoryError"
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("operands"), "ValueError: operands"),
+        (KeyError(7), "KeyError: 7"),
+        (IndexError(), "IndexError"),
+        (RuntimeError("CUDA out of memory"), "CUDA out of memory"),
+    ],
+)
+def test_no_error_of_a_case_stops_the_others(model, images, tmp_path, monkeypatch, said, error, says):
+    """Neither one of the networks nor one of the cleanup and of writing."""
+    usual, write = inference.Predictor.predict, pipeline.label_maps.LabelMaps.write
+
+    def predict(self, volume, modality, description, *arguments):
+        if description.startswith("case0"):
+            raise error
+        return usual(self, volume, modality, description, *arguments)
+
+    def written(self, case, *arguments):
+        if case.name == "case1":
+            raise error
+        write(self, case, *arguments)
+
+    monkeypatch.setattr(inference.Predictor, "predict", predict)
+    monkeypatch.setattr(pipeline.label_maps.LabelMaps, "write", written)
+    said.set_level(logging.DEBUG, logger="autospine")
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert result.failed == {"case0": says, "case1": says}
+    assert [case.status for case in read_record(tmp_path / "out").values()] == ["failed", "failed", "written"]
+    assert "Traceback" in said.text
+
+
+def test_going_on_does_not_keep_what_another_model_wrote_where_this_one_failed(
+    model, images, tmp_path, monkeypatch
+):
+    one, out = images / "case0_0000.nii.gz", tmp_path / "out"
+    pipeline.predict([model], one, out, device=CPU)
+    other = make_model(tmp_path / "results", "other", (1.5, 1.5, 1.5), foreground=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference.Predictor, "predict", None)
+        assert pipeline.predict([other], one, out, device=CPU).failed
+    result = pipeline.predict([other], one, out, device=CPU, overwrite=False)
+    assert [case.status for case in result.cases] == ["written"]
+    assert not read_labels(result.written[0]).array.any()
+
+
 def test_a_label_map_that_cannot_be_written_is_a_failed_case(model, images, tmp_path):
     (tmp_path / "out" / "case1.nii.gz").mkdir(parents=True)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
