@@ -14,6 +14,7 @@ from typing import Any
 
 from autospine.dicom import is_series, series_modality
 from autospine.errors import DatasetError
+from autospine.files import is_utf8, printable
 from autospine.images import ENDINGS, Volume, file_ending
 from autospine.labels import LabelSpace, parse_labels
 from autospine.modality import guess_modality, modality_of_channels
@@ -181,11 +182,10 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
         raise DatasetError(
             f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found none; check -i"
         )
-    faults = {
-        name: _incomplete(name, [file for _, file in found], channels)
-        for name, found in sorted(groups.items())
-        if sorted(channel for channel, _ in found) != list(range(len(channels)))
+    wrong = {
+        name: fault for name, found in sorted(groups.items()) if (fault := _fault(name, found, channels))
     }
+    faults = {printable(name): fault for name, fault in wrong.items()}
     if len(faults) == len(groups):
         listed = "\n".join(f"  {name}: {fault}" for name, fault in faults.items())
         raise DatasetError(f"expected at least one complete case in {path}, found none:\n{listed}")
@@ -193,7 +193,7 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
     cases = tuple(
         _input(name, [file for _, file in sorted(found)], channels, facts.get(name, {}))
         for name, found in sorted(groups.items())
-        if name not in faults
+        if name not in wrong
     )
     return cases, faults
 
@@ -232,6 +232,16 @@ def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int
         else:
             groups[stem].append((0, file))
     return groups
+
+
+def _fault(name: str, found: Sequence[tuple[int, Path]], channels: Sequence[str]) -> str | None:
+    """What is wrong with the names of a case's files; None if nothing is."""
+    strange = [printable(str(file)) for _, file in found if not is_utf8(file)]
+    if strange:
+        return f"expected names in UTF-8, found {', '.join(strange)}; rename what is not"
+    if sorted(channel for channel, _ in found) == list(range(len(channels))):
+        return None
+    return _incomplete(name, [file for _, file in found], channels)
 
 
 def _incomplete(name: str, files: Sequence[Path], channels: Sequence[str]) -> str:

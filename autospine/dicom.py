@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from autospine.errors import ImageError
+from autospine.files import is_utf8, printable
 from autospine.types import Modality
 
 SERIES, DESCRIPTION, MODALITY, INSTANCE = "0020|000e", "0008|103e", "0008|0060", "0008|0018"
@@ -70,6 +71,8 @@ def find_series(folder: Path) -> Series:
         ImageError: if there is no or more than one series, or slices are missing, double or tilted.
     """
     files = [file for file in folder.iterdir() if _is_dicom(file)]
+    for file in files:
+        check_name(file)
     readable = list(_slices(folder))
     found = sorted(_one_series(readable, folder), key=lambda s: (s.along_mm, s.instance))
     slices = _without_copies(found)
@@ -110,7 +113,21 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
 
 def is_series(folder: Path) -> bool:
     """Whether a folder holds DICOM slices."""
-    return folder.is_dir() and next(_slices(folder), None) is not None
+    if not folder.is_dir():
+        return False
+    return next(_slices(folder), None) is not None or any(
+        _is_dicom(file) and not is_utf8(file) for file in folder.iterdir()
+    )
+
+
+def check_name(path: Path) -> None:
+    """Raise unless SimpleITK can take a path, with which it would end the process.
+
+    Raises:
+        ImageError: if a name in it is not UTF-8.
+    """
+    if not is_utf8(path):
+        raise ImageError(f"expected a name in UTF-8, found {printable(str(path))}; rename it")
 
 
 def series_modality(folder: Path) -> Modality | None:
@@ -123,7 +140,7 @@ def series_modality(folder: Path) -> Modality | None:
 
 def _slices(folder: Path) -> Iterator[_Slice]:
     for file in sorted(folder.iterdir()):
-        if _is_dicom(file) and (found := _slice(file)):
+        if _is_dicom(file) and is_utf8(file) and (found := _slice(file)):
             yield found
 
 
@@ -133,7 +150,9 @@ def _is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
         marked = file.read(132)[128:] == b"DICM"
     # GDCM knows files of old without the mark, and does not own up to damaged ones.
-    return marked or sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
+    return marked or (
+        is_utf8(path) and sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
+    )
 
 
 def _slice(path: Path) -> _Slice | None:
@@ -161,8 +180,12 @@ def _slice(path: Path) -> _Slice | None:
 
 def _text(reader: sitk.ImageFileReader, key: str) -> str:
     """A header entry, empty where it is missing."""
+    if not reader.HasMetaDataKey(key):
+        return ""
+    # Headers have letters of many encodings; those beyond UTF-8 come as halves of characters.
+    text: str = reader.GetMetaData(key).encode(errors="surrogateescape").decode(errors="replace")
     # DICOM pads to even length, with NUL where older software does.
-    return str(reader.GetMetaData(key)).strip(" \0") if reader.HasMetaDataKey(key) else ""
+    return text.strip(" \0")
 
 
 def _numbers(reader: sitk.ImageFileReader, key: str) -> tuple[float, ...]:

@@ -55,6 +55,20 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether libraries that take names as UTF-8 can open a file; some end the process where they cannot."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    r"""A text, with what is not UTF-8 written as in `M\udcfcller`."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file."""
     with replacing(path) as temporary:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import SimpleITK as sitk
 
-from autospine.dicom import find_series, read_series
+from autospine.dicom import check_name, find_series, read_series
 from autospine.errors import ImageError
 from autospine.files import put_in_place
 from autospine.geometry import Grid, canonical_grid, difference, orientation, repaired_direction, vector
@@ -149,6 +149,7 @@ def read_channel(path: Path) -> Channel:
     Raises:
         ImageError: as `read_volume`.
     """
+    check_name(path)
     if path.is_dir():
         series = find_series(path)
         return unpack(read_series(series.files), str(path), series.notes)
@@ -265,6 +266,7 @@ def checked_channel(channel: Channel) -> Channel:
 def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] | None = None) -> None:
     if file_ending(path) is None:
         raise ImageError(f"expected an output file ending in {', '.join(ENDINGS)}, found {path}; rename it")
+    check_name(path)
     image = pack(array, grid)
     for key, value in (header or {}).items():
         image.SetMetaData(key, value)

@@ -13,7 +13,7 @@ import torch
 
 from autospine.dataset import Case, case_modality
 from autospine.errors import AutospineError, WorkspaceError
-from autospine.files import replacing
+from autospine.files import printable, replacing
 from autospine.hardware import free_memory, peak_memory
 from autospine.images import Volume, read_volume
 from autospine.inference import (
@@ -179,7 +179,8 @@ class PredictionRun:
 
     def _failed(self, name: str, reason: str) -> PredictedCase:
         logger.error("%s: %s", name, reason)
-        return replace(self._facts, case=name, status="failed", error=reason)
+        # The record is UTF-8, which names of files in a message need not be.
+        return replace(self._facts, case=name, status="failed", error=printable(reason))
 
     def _predict(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
         volume = images.take()

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import shutil
 import tempfile
 
@@ -290,6 +291,18 @@ def test_names_as_people_give_them(model, images, tmp_path, file, written):
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert result.failed == {}
     assert written in files(tmp_path / "out")
+
+
+def test_a_name_that_is_not_utf8_fails_alone(model, images, tmp_path):
+    strange = os.fsdecode("Müller".encode("latin-1"))
+    shutil.copy(images / "case0_0000.nii.gz", images / f"{strange}.nii.gz")
+    (images / f"{strange}2").mkdir()
+    (images / f"{strange}2" / "slice.dcm").write_bytes(bytes(128) + b"DICM")
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert list(result.failed) == ["M\\udcfcller", "M\\udcfcller2"]
+    assert "UTF-8, found" in result.failed["M\\udcfcller"]
+    assert len(result.written) == 3
+    assert set(read_record(tmp_path / "out")) == {*result.failed, "case0", "case1", "case2"}
 
 
 def test_a_label_map_among_the_images_is_told(model, images, tmp_path, said):

@@ -1,5 +1,6 @@
 """Series of slices: sorted by place, and refused where SimpleITK would guess."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,27 @@ def test_several_series_are_listed(pixels: np.ndarray, write_series: WriteSeries
     write_series(tmp_path, pixels[:4], range(4), uid="1.2.4", description="soft tissue")
     with pytest.raises(ImageError, match=r"bone \(6 slices\), soft tissue \(4 slices\); give each its own"):
         read_volume(tmp_path)
+
+
+def test_descriptions_of_any_encoding_can_be_written(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    """Latin-1, as headers without the words on their encoding have it."""
+    for uid in ("1.2.3", "1.2.4"):
+        for file in write_series(tmp_path, pixels, range(6), uid=uid, description="Wirbels_ule"):
+            file.write_bytes(file.read_bytes().replace(b"Wirbels_ule", b"Wirbels\xe4ule"))
+    with pytest.raises(ImageError, match=r"found Wirbels.+ule \(6 slices\)") as caught:
+        read_volume(tmp_path)
+    assert "Wirbels\N{REPLACEMENT CHARACTER}ule" in str(caught.value)
+
+
+def test_names_that_are_not_utf8_are_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    """SimpleITK would end the process."""
+    for file in write_series(tmp_path / "s", pixels, range(6)):
+        file.rename(tmp_path / "s" / f"{file.stem}{os.fsdecode(bytes([0xFC]))}.dcm")
+    assert is_series(tmp_path / "s")
+    with pytest.raises(ImageError, match=r"a name in UTF-8, found .*\\udcfc\.dcm; rename it"):
+        read_volume(tmp_path / "s")
 
 
 def test_folders_without_a_stack_are_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
