@@ -210,3 +210,17 @@ def spacing_fault(spacing_mm: Vector3) -> str | None:
         return None
     found = " x ".join(f"{d:g}" for d in spacing_mm)
     return f"expected voxels of {FINEST_MM:g} to {COARSEST_MM:g} mm, found {found} mm"
+
+
+def check_spacing(spacing_mm: Vector3, where: str) -> None:
+    """Raise where no scanner makes such voxels: the tiles would be no end of them, or a single one.
+
+    Args:
+        spacing_mm: of the voxels.
+        where: file, for the message.
+
+    Raises:
+        ImageError: saying what is wrong.
+    """
+    if fault := spacing_fault(spacing_mm):
+        raise ImageError(f"{fault} in {where}; mend the header, which may be in other units")

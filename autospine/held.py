@@ -1,6 +1,8 @@
 """Images that other libraries hold in memory: in as volumes, and maps of the same kind out."""
 
 from collections.abc import Sequence
+from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -9,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from autospine.errors import ImageError
-from autospine.geometry import Grid, orientation
+from autospine.geometry import Grid, check_spacing, orientation, vector
 from autospine.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
 from autospine.nifti import unpack_nibabel
 from autospine.types import LabelArray, ScoreMap, Vector3
@@ -29,16 +31,21 @@ def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None)
         spacing_mm: of NumPy arrays, along S, P and L; other kinds bring their own.
 
     Raises:
-        ImageError: if a kind is not known, the spacing is missing or superfluous, or as
-            `autospine.images.read_volume`.
+        ImageError: if a kind is not known, the spacing is missing, superfluous or none of a scanner's, or
+            as `autospine.images.read_volume`.
     """
     images = list(image) if isinstance(image, list | tuple) else [image]
+    spacing_mm = None if spacing_mm is None else checked_spacing(spacing_mm)
     if any(isinstance(one, np.ndarray) for one in images) != (spacing_mm is not None):
         raise ImageError(
             "expected spacing_mm=(S, P, L) with NumPy arrays and with nothing else, found "
             f"{'none' if spacing_mm is None else spacing_mm}; images of other kinds bring their own"
         )
-    return stack_channels([channel for one in images for channel in _channels(one, spacing_mm)])
+    volume = stack_channels([channel for one in images for channel in _channels(one, spacing_mm)])
+    check_spacing(
+        volume.grid.spacing_mm, str(images[0]) if isinstance(images[0], str | Path) else "the image"
+    )
+    return volume
 
 
 def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: Volume) -> Any:
@@ -60,6 +67,21 @@ def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: 
         make: Any = nibabel.Nifti1Image
         return make(np.ascontiguousarray(stored.transpose(2, 1, 0)), first.affine)
     return pack(stored, volume.stored)
+
+
+def checked_spacing(spacing_mm: object) -> Vector3:
+    """A spacing as somebody gave it.
+
+    Raises:
+        ImageError: if it is not three positive numbers.
+    """
+    numbers = list(spacing_mm) if isinstance(spacing_mm, list | tuple | np.ndarray) else []
+    if len(numbers) != 3 or not all(isinstance(d, Real) and 0 < d < inf for d in numbers):
+        raise ImageError(
+            f"expected spacing_mm=(S, P, L) as three positive numbers, found {spacing_mm!r}; give "
+            "the size of a voxel along each axis"
+        )
+    return vector(np.asarray(numbers))
 
 
 def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
@@ -88,6 +110,10 @@ def _of_array(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
     """Every channel of an array (S, P, L) or (C, S, P, L)."""
     if array.ndim not in (3, 4):
         raise ImageError(f"expected an array (S, P, L) or (C, S, P, L), found shape {array.shape}")
+    if array.dtype.kind not in "iufb":
+        raise ImageError(f"expected an array of numbers, found one of {array.dtype}; convert it")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
     grid = Grid(
         shape=(array.shape[-3], array.shape[-2], array.shape[-1]),
         spacing_mm=cast(Vector3, spacing_mm),

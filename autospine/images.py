@@ -152,7 +152,10 @@ def read_channel(path: Path) -> Channel:
     check_name(path)
     if path.is_dir():
         series = find_series(path)
-        return unpack(read_series(series.files), str(path), series.notes)
+        image = read_series(series.files)
+        if fault := _not_a_volume(image.GetSize(), image.GetNumberOfComponentsPerPixel()):
+            raise ImageError(f"expected a 3D volume of single values in {path}, found {fault}")
+        return unpack(image, str(path), series.notes)
     if not path.is_file():
         what = f"a link to {path.readlink()}, where there is none" if path.is_symlink() else "no such file"
         raise ImageError(f"expected an image at {path}, found {what}; copy it there")

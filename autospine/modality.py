@@ -64,6 +64,14 @@ def offset_in_hu(array: np.ndarray) -> int:
     return 1024 if 874 < middle < 1224 and high - low < 200 else 0
 
 
+def offset_note(array: np.ndarray) -> str | None:
+    """What is odd about a CT stored without its rescaling, and what to do; None of others."""
+    offset = offset_in_hu(array)
+    if not offset:
+        return None
+    return f"looks like CT with water at {offset} instead of 0 HU; subtract {offset} from the image"
+
+
 def modality_of_channels(channels: Sequence[str]) -> Modality | None:
     """What the first channel's name says, None if nothing."""
     if _CT_NAME.match(channels[0]):

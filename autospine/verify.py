@@ -12,7 +12,7 @@ from autospine.errors import AutospineError, DatasetError
 from autospine.geometry import difference, spacing_fault
 from autospine.images import Volume, read_labels, read_volume
 from autospine.log import progress
-from autospine.modality import offset_in_hu
+from autospine.modality import offset_note
 
 WORKERS = 2
 """Cases read at the same time."""
@@ -115,8 +115,8 @@ def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
     modality = case_modality(case, image)
     if case.modality is None:
         yield f"taken for {modality} by its intensities; state it in cases.csv if that is wrong"
-    if modality == "CT" and (offset := offset_in_hu(image.array[0])):
-        yield f"looks like CT with water at {offset} instead of 0 HU; subtract {offset} from the image"
+    if modality == "CT" and (note := offset_note(image.array[0])):
+        yield note
 
 
 def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:

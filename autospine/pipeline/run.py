@@ -14,6 +14,7 @@ import torch
 from autospine.dataset import Case, case_modality
 from autospine.errors import AutospineError, WorkspaceError
 from autospine.files import printable, replacing
+from autospine.geometry import check_spacing
 from autospine.hardware import free_memory, peak_memory
 from autospine.images import Volume, read_volume
 from autospine.inference import (
@@ -29,7 +30,7 @@ from autospine.inference import (
     write_record,
 )
 from autospine.log import get_logger
-from autospine.modality import few_values
+from autospine.modality import few_values, offset_note
 from autospine.pipeline.estimate import Estimates
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.postprocessing import Postprocessing
@@ -140,6 +141,7 @@ class PredictionRun:
 
     def _read(self, case: Case) -> Volume:
         volume = read_volume(case.images)
+        check_spacing(volume.grid.spacing_mm, str(case.images[0]))
         self._maps.check_slices(case, volume.stored)  # before the networks have run
         return volume
 
@@ -188,10 +190,12 @@ class PredictionRun:
         modality = case_modality(case, volume)
         if case.modality is None:
             warnings.append(f"taken for {modality} by its intensities")
+        if modality == "CT" and (note := offset_note(volume.array[0])):
+            warnings.append(note)
         if count := few_values(volume.array[0]):
             warnings.append(f"has {count} different value{'s' if count > 1 else ''}; is it a label map?")
-        for note in warnings:
-            logger.info("%s: %s", case.name, note)
+        for warning in warnings:
+            logger.info("%s: %s", case.name, warning)
         entry = replace(
             self._facts,
             case=case.name,

@@ -240,6 +240,28 @@ def test_an_image_that_is_none_fails_alone(model, images, tmp_path, spoil, says)
     assert says in result.failed["case1"]
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_voxels_in_other_units_fail_alone(model, images, tmp_path, factor):
+    """Metres would give background, and micrometres go on for ever."""
+    path = images / "case1_0000.nii.gz"
+    image = sitk.ReadImage(str(path))
+    image.SetSpacing([1.5 * factor] * 3)
+    sitk.WriteImage(image, str(path))
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert [case.status for case in result.cases] == ["written", "failed", "written"]
+    assert "expected voxels of 0.05 to 20 mm, found 0.0015" in result.failed["case1"] or factor > 1
+    assert f"in {path}; mend the header" in result.failed["case1"]
+
+
+def test_ct_with_water_at_1024_is_told(model, images, tmp_path):
+    path = images / "case1_0000.nii.gz"
+    array = np.zeros((24, 24, 70), np.int16)
+    array[:, :, :40] = np.random.default_rng(0).normal(1060, 30, (24, 24, 40))
+    write_array(path, array, makers.grid(array.shape, (1.5, 1.5, 1.5)))
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    assert [case.case for case in result.cases if any("1024" in note for note in case.warnings)] == ["case1"]
+
+
 def test_a_link_to_nothing_is_not_passed_over(model, images, tmp_path):
     (images / "case1_0000.nii.gz").unlink()
     (images / "case1_0000.nii.gz").symlink_to("elsewhere.nii.gz")

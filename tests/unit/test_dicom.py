@@ -124,6 +124,23 @@ def test_several_series_are_listed(pixels: np.ndarray, write_series: WriteSeries
         read_volume(tmp_path)
 
 
+def test_colours_are_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    """As they come of secondary captures."""
+    for file, slice_ in zip(write_series(tmp_path, pixels, range(6)), pixels, strict=True):
+        image = sitk.ReadImage(str(file))
+        colour = sitk.GetImageFromArray(np.stack([slice_.astype(np.uint8)[None]] * 3, -1), isVector=True)
+        colour.CopyInformation(image)
+        for key in ("0008|0060", "0020|000e", "0020|000d", "0008|0018", "0020|0032", "0020|0037"):
+            colour.SetMetaData(key, image.GetMetaData(key))
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetFileName(str(file))
+        writer.Execute(colour)
+    with pytest.raises(ImageError, match=r"single values in .*found 3 values in each voxel of 9x8x6; save"):
+        read_volume(tmp_path)
+
+
 def test_descriptions_of_any_encoding_can_be_written(
     pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
 ):

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 from autospine.errors import ImageError
 from autospine.geometry import difference
-from autospine.held import as_volume, like
+from autospine.held import as_volume, checked_spacing, like
 from autospine.images import read_volume
 
 VOXELS = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
@@ -63,11 +63,28 @@ def test_channels_are_stacked(image):
 
 
 @pytest.mark.parametrize(
+    "spacing", [1.5, "1 1 1", (1.5, 1.5), (1.0, 1.0, -1.0), (1.0, 1.0, np.nan), (1.0, 1.0, np.inf), ["1"] * 3]
+)
+def test_spacings_that_are_none_are_refused(spacing):
+    with pytest.raises(ImageError, match=r"spacing_mm=\(S, P, L\) as three positive numbers, found"):
+        checked_spacing(spacing)
+
+
+def test_spacings_and_masks_of_numpy_are_taken():
+    assert checked_spacing(np.asarray([1, 2, 3], np.float32)) == checked_spacing([1, 2, 3]) == (1.0, 2.0, 3.0)
+    assert as_volume(VOXELS > 3, (1.0, 1.0, 1.0)).array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
     ("held", "spacing", "message"),
     [
         (VOXELS, None, r"spacing_mm=\(S, P, L\) with NumPy arrays"),
         (VOXELS[0], (1.0, 1.0, 1.0), r"an array \(S, P, L\) or \(C, S, P, L\)"),
-        (VOXELS, (1.0, 0.0, 1.0), "positive spacing"),
+        (VOXELS, (1.0, 0.0, 1.0), "three positive numbers"),
+        (VOXELS, (1e-3, 1e-3, 1e-3), "voxels of 0.05 to 20 mm, found 0.001 x 0.001 x 0.001 mm in the image"),
+        (VOXELS.astype(complex), (1.0, 1.0, 1.0), "array of numbers, found one of complex128"),
+        (VOXELS.astype(str), (1.0, 1.0, 1.0), "array of numbers"),
+        (VOXELS.astype(object), (1.0, 1.0, 1.0), "array of numbers, found one of object"),
         (np.full((2, 2, 2), np.nan), (1.0, 1.0, 1.0), "found 8 NaN or infinite"),
         (sitk.Image(4, 4, sitk.sitkInt16), None, "a 3D image of single values, found 2 axes"),
         (sitk.Image([4, 4, 4], sitk.sitkVectorInt16, 2), None, "2 values per voxel"),
