@@ -74,6 +74,17 @@ def load_facts(path: Path) -> dict[str, Any]:
         return _facts(file, path)
 
 
+def load_shapes(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of what `save_tensors` wrote on the meta device: names and shapes, without their values.
+
+    Raises:
+        FormatError: as `load_tensors`.
+    """
+    with _opened(path) as file:
+        names: list[str] = file.keys()
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+
+
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's per-parameter state as tensors named `optimizer.<parameter>.<entry>`."""
     state = optimizer.state_dict()["state"]

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from autospine.checkpoint import load_tensors, save_tensors
+from autospine.checkpoint import load_shapes, load_tensors, save_tensors
 from autospine.errors import ModelError, PlanError
 from autospine.folds import FULL
 from autospine.network.build import build_network
@@ -74,16 +75,22 @@ class ModelFolder:
         return total.hexdigest()
 
     def _network(self, path: Path) -> nn.Module:
+        self._check_shapes(path)
         network = build_network(self.plan, self.configuration)
-        tensors, _ = load_tensors(path)
+        network.load_state_dict(load_tensors(path)[0])
+        return network.eval()
+
+    def _check_shapes(self, path: Path) -> None:
+        """Refuse weights of another network before any memory is taken: the plan may name any width."""
+        shapes = load_shapes(path)
         try:
-            network.load_state_dict(tensors)
+            with torch.device("meta"):
+                build_network(self.plan, self.configuration).load_state_dict(shapes)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise ModelError(
                 f"expected weights of the plan's network in {path}, found others: {first}"
             ) from None
-        return network.eval()
 
 
 def open_model(path: Path) -> ModelFolder:

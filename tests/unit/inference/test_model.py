@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import makers
 import pytest
 import torch
@@ -77,6 +79,28 @@ def test_weights_of_another_network_are_refused(folder, tmp_path):
     assert len(open_model(folder).networks(["0"])) == 1
     with pytest.raises(ModelError, match=r"expected weights of the plan's network in .*fold_2"):
         open_model(folder).networks()
+
+
+def test_a_network_far_larger_than_its_weights_takes_no_memory(folder):
+    """Of this width a single convolution would need 100 TB."""
+    wide = makers.configuration(network=makers.network_plan(feature_size=1 << 20))
+    write_json(folder / "plan.json", makers.plan(wide))
+    with pytest.raises(
+        ModelError, match=r"expected weights of the plan's network in .*fold_0.*size mismatch"
+    ):
+        open_model(folder).networks()
+
+
+@pytest.mark.parametrize("weighting", ["trainable", "ones"])
+def test_what_is_no_weight_has_its_values(tmp_path, weighting):
+    """Constants that are not stored are those of a fresh network."""
+    fusion = replace(makers.network_plan().fusion, weighting=weighting)
+    one = makers.configuration(network=makers.network_plan(fusion=fusion))
+    made = makers.write_model(tmp_path / "model", configurations=(one,))
+    torch.manual_seed(0)
+    fresh, image = build_network(made, one).eval(), torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(open_model(tmp_path / "model").networks()[0](image), fresh(image))
 
 
 def test_a_model_is_found_from_inside_its_folder(folder, monkeypatch):
