@@ -76,7 +76,7 @@ def checked_spacing(spacing_mm: object) -> Vector3:
         ImageError: if it is not three positive numbers.
     """
     numbers = list(spacing_mm) if isinstance(spacing_mm, list | tuple | np.ndarray) else []
-    if len(numbers) != 3 or not all(isinstance(d, Real) and 0 < d < inf for d in numbers):
+    if len(numbers) != 3 or not all(isinstance(d, Real) and 0 < float(d) < inf for d in numbers):
         raise ImageError(
             f"expected spacing_mm=(S, P, L) as three positive numbers, found {spacing_mm!r}; give "
             "the size of a voxel along each axis"
