@@ -181,6 +181,7 @@ def measure_memory(options: argparse.Namespace, image: Path) -> tuple[Facts, lis
 
 def measure(options: argparse.Namespace) -> tuple[Facts, str]:
     """Every figure, and the tables."""
+    results = whole_spine.train(options) if "commands" in options.parts else None
     image = options.folder / "ct.nii"
     make_image(image, scaled(SHAPE, options.scale))
     figures: Facts = {}
@@ -191,8 +192,8 @@ def measure(options: argparse.Namespace) -> tuple[Facts, str]:
     if "export" in options.parts:
         found, parts["export"] = export.compare_exports(options)
         figures |= found
-    if "commands" in options.parts:
-        found, parts["commands"], parts["roi"] = whole_spine.measure(options, image)
+    if results is not None:
+        found, parts["commands"], parts["roi"] = whole_spine.measure(options, results, image)
         figures |= found
     rounded = {key: round(value, 4) for key, value in figures.items()}
     return rounded, report(rounded, parts, options)

@@ -25,7 +25,7 @@ TILE = 128
 PATCH = 64
 """In training: a model is not bound to the tile that it was trained with, and this one learns on a CPU."""
 
-COARSE_MINUTES, FINE_MINUTES = 8.0, 2.0
+COARSE_MINUTES, FINE_MINUTES = 6.0, 1.0
 FOLDS = 5
 SIZE_MM = (640.0, 409.6, 409.6)
 LEVELS = 24
@@ -183,11 +183,14 @@ def measure_roi(results: Path, scale: float) -> tuple[Facts, list[str]]:
     return {"roi_tile_ratio": min(ratios), "roi_dice_delta": max(deltas)}, rows
 
 
-def measure(options: Namespace, image: Path) -> tuple[Facts, list[str], list[str]]:
-    """Train, then measure; figures, rows of the commands and of the spine first."""
-    workspace = options.folder / "workspace"
+def train(options: Namespace) -> Path:
+    """Make the models in a workspace; the folder of both."""
     minutes = (COARSE_MINUTES * options.scale, FINE_MINUTES * options.scale)
-    results = train_models(workspace, minutes)
-    timed, commands = time_commands(workspace, results, image)
+    return train_models(options.folder / "workspace", minutes)
+
+
+def measure(options: Namespace, results: Path, image: Path) -> tuple[Facts, list[str], list[str]]:
+    """Figures, rows of the commands and of the spine first."""
+    timed, commands = time_commands(options.folder / "workspace", results, image)
     found, spines = measure_roi(results, options.scale)
     return timed | found, commands, spines
