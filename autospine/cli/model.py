@@ -1,5 +1,6 @@
 """`autospine model`: what is done with weights outside training."""
 
+import errno
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import typer
 from autospine.cli import options
 from autospine.cli.app import app
 from autospine.cli.screen import say
+from autospine.errors import FormatError
 
 if TYPE_CHECKING:
     from autospine.network import ImportReport
@@ -128,9 +130,12 @@ def export(
 
     folder = source or Workspace.locate(workspace).last_model(dataset)
     say(f"model: {folder}")
-    text = Path(licence).read_text(encoding="utf-8") if Path(licence).is_file() else licence
     manifest = export_model(
-        open_model(folder), output, folds=fold, licence=text, intended_use=intended_use or INTENDED_USE
+        open_model(folder),
+        output,
+        folds=fold,
+        licence=_licence_text(licence),
+        intended_use=intended_use or INTENDED_USE,
     )
     size = sum(entry.bytes for entry in manifest.files.values())
     say(f"written: {output}, folds {', '.join(manifest.training)}, {size / 1e6:.1f} MB")
@@ -163,6 +168,20 @@ def info(
 
     with opened_model(path) as opened:
         show_model(opened, describe(opened))
+
+
+def _licence_text(given: str) -> str:
+    """What a file of this name holds; without one, what was given."""
+    try:
+        return Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given
+    except UnicodeDecodeError:
+        raise FormatError(
+            f"expected a licence in UTF-8 in {given}, found other bytes; save it as UTF-8"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a text
+            return given
+        raise
 
 
 def show_import(report: "ImportReport") -> None:

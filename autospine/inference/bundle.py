@@ -158,8 +158,9 @@ def export_model(
         intended_use: in a few words.
 
     Raises:
-        ModelError: if a fold is not there, the target has another ending, or import would refuse the names of
-            dataset and configuration.
+        ModelError: if a fold is not there, the licence is empty, the target has another ending, or import
+            would refuse the names of dataset and configuration.
+        WorkspaceError: if the file cannot be written.
     """
     if target.suffix != ENDING:
         raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
@@ -167,6 +168,10 @@ def export_model(
         raise ModelError(
             f"expected a dataset and a configuration named with letters, digits, spaces and _ . + - alone in "
             f"{model.name}, found {odd}; rename them in its {PLAN}"
+        )
+    if not licence.strip():
+        raise ModelError(
+            "expected a licence's name or text, found an empty one; leave it out where none is stated"
         )
     weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
     texts = _texts(model, licence)
@@ -182,7 +187,11 @@ def export_model(
             **{name: _entry_of_file(path) for name, path in weights.items()},
         },
     )
-    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        _writing(target),
+        replacing(target) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
         archive.writestr(MANIFEST, to_json(described))
         for name, text in texts.items():
             archive.writestr(name, text)
@@ -207,24 +216,29 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
     Raises:
         FormatError: as `read_manifest`, and if a hash differs or the plan is another's.
         ModelError: if the folder is there already, or the bundle has no fold.
-        WorkspaceError: if the disk is full.
+        WorkspaceError: if nothing can be written there, or the disk is full.
     """
-    if folder.exists():
-        raise ModelError(f"expected no model at {folder} yet, found one; move it away or name another place")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder.parent))
+    with _writing(folder):
+        if folder.exists():
+            raise ModelError(
+                f"expected no model at {folder} yet, found one; move it away or name another place"
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder.parent))
     try:
         with _opened(bundle) as archive:
             manifest = _checked(archive, bundle)
-            for name, entry in manifest.files.items():
-                _extract(archive, name, entry, temporary / name, bundle)
+            with _writing(folder):
+                for name, entry in manifest.files.items():
+                    _extract(archive, name, entry, temporary / name, bundle)
         with _named(temporary, bundle):
             _check_plan(temporary, manifest)
-        (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
-        if manifest.scores is not None:
-            (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
-        temporary.chmod(0o755)  # temporary folders are for their owner alone
-        temporary.replace(folder)
+        with _writing(folder):
+            (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+            if manifest.scores is not None:
+                (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
+            temporary.chmod(0o755)  # temporary folders are for their owner alone
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest
@@ -260,7 +274,9 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
     if not path.is_file():
         yield open_model(path)
         return
-    with tempfile.TemporaryDirectory(prefix="autospine-") as folder, _named(Path(folder) / "model", path):
+    with _writing(Path("TMPDIR")):
+        temporary = tempfile.TemporaryDirectory(prefix="autospine-")
+    with temporary as folder, _named(Path(folder) / "model", path):
         unpack(path, Path(folder) / "model")
         yield replace(open_model(Path(folder) / "model"), bundle=path)
 
@@ -330,17 +346,33 @@ def _entry_of_file(path: Path) -> Entry:
 
 @contextmanager
 def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
+    with _reading(bundle), zipfile.ZipFile(bundle) as archive:
+        yield archive
+
+
+@contextmanager
+def _reading(bundle: Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(bundle) as archive:
-            yield archive
+        yield
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise WorkspaceError(
-                f"expected room to unpack {bundle}, found {error}; free some space, or name a folder with "
-                "more of it in TMPDIR"
-            ) from None
         raise FormatError(
             f"expected a model in {bundle}, found no whole {ENDING} file ({error}); copy or export it again"
+        ) from None
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise WorkspaceError(
+                f"expected room to write {target}, found {error}; free some space, or name a folder with "
+                "more of it: for predictions in TMPDIR"
+            ) from None
+        raise WorkspaceError(
+            f"expected to write {target}, found {error}; mend the folder's permissions, or name another one: "
+            "for predictions in TMPDIR"
         ) from None
 
 
@@ -418,13 +450,20 @@ def _manifest(data: bytes, bundle: Path) -> Manifest:
 
 def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest, left = hashlib.sha256(), entry.bytes
-    with archive.open(name) as source, target.open("wb") as file:
-        while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for chunk in _chunks(archive, name, entry.bytes, bundle):
             digest.update(chunk)
             file.write(chunk)
-            left -= len(chunk)
     if digest.hexdigest() != entry.sha256:
         raise FormatError(
             f"expected {name} in {bundle} as it was exported, found other bytes; copy or export it again"
         )
+
+
+def _chunks(archive: zipfile.ZipFile, name: str, left: int, bundle: Path) -> Iterator[bytes]:
+    """An entry's bytes; what goes wrong here is the bundle's fault and not that of where they are written."""
+    with _reading(bundle), archive.open(name) as source:
+        while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+            yield chunk
+            left -= len(chunk)

@@ -313,10 +313,48 @@ def test_a_full_disk_is_no_damaged_bundle(bundle, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(WorkspaceError, match=r"expected room to unpack .*No space left.*; free some space"):
+    with pytest.raises(WorkspaceError, match=r"expected room to write .*No space left.*; free some space"):
         unpack(bundle, tmp_path / "there")
     monkeypatch.undo()
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"model{ENDING}", "results"]
+
+
+def test_a_place_that_cannot_be_written_to_is_no_damaged_bundle(model, bundle, tmp_path, monkeypatch):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    unwritable = "expected to write .*taken.* found .*; mend the folder's permissions"
+    with pytest.raises(WorkspaceError, match=unwritable):
+        unpack(bundle, taken / "model")
+    with pytest.raises(WorkspaceError, match=unwritable):
+        export_model(model, taken / f"model{ENDING}")
+    monkeypatch.setattr(tempfile, "tempdir", str(taken))
+    with pytest.raises(WorkspaceError, match="expected to write TMPDIR, found"), opened_model(bundle):
+        pass
+
+    def failing(path, mode):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(WorkspaceError, match=r"expected to write .*there, found .*Input/output error"):
+        unpack(bundle, tmp_path / "there")
+
+
+def test_licences_are_names_files_and_texts_of_any_length(model, tmp_path):
+    path, file = tmp_path / f"travels{ENDING}", tmp_path / "LICENCE.txt"
+
+    def run(licence):
+        return CliRunner().invoke(
+            commands, ["export", "-m", str(model.path), "-o", str(path), "--licence", licence]
+        )
+
+    file.write_text("\n", encoding="utf-8")
+    for empty in ("", "  ", str(file)):
+        assert isinstance(run(empty).exception, ModelError)
+    file.write_bytes(b"\xff")
+    assert isinstance(run(str(file)).exception, FormatError)
+    assert not path.exists()
+    assert run("Do good. " * 1000).exit_code == 0
+    assert read_manifest(path).licence.startswith("Do good. Do")
 
 
 @pytest.mark.parametrize(("version", "mend"), [(2, "update AutoSpine"), (0, "export the model again")])
