@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import Tensor
@@ -25,15 +25,20 @@ from autospine.inference import JointPredictor, Predictor, Probabilities, read_p
 from autospine.inference.bundle import opened_model
 from autospine.inference.predictor import Keep, ignore
 from autospine.labels import LabelSpace
+from autospine.log import get_logger
 from autospine.modality import guess_modality, modality_of_channels
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor
 from autospine.postprocessing import Postprocessing
 from autospine.types import LabelArray, Modality, ScoreMap, Vector3
+from autospine.validation import unseen_modality
 
 __all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Model:
     """A model whose networks are in memory, ready to predict."""
 
@@ -46,6 +51,13 @@ class Model:
     predictor: Predictor | JointPredictor
     cleanup: Postprocessing | None
     """What cross-validation has found to help; None for nothing."""
+
+    unseen: dict[Modality, str]
+    """Warnings for images of a modality that the model has not learnt from."""
+
+    def __repr__(self) -> str:
+        """Of labels and channels; networks would fill the screen."""
+        return f"Model(channels={list(self.channels)}, labels={self.labels})"
 
     def predict(
         self,
@@ -128,7 +140,10 @@ class Model:
         first = image[0] if isinstance(image, list | tuple) else image
         folder = Path(first) if isinstance(first, str | Path) else None
         stated = series_modality(folder) if folder is not None and folder.is_dir() else None
-        return wish or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
+        found = wish or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
+        if found in self.unseen:
+            logger.warning("%s", self.unseen[found])
+        return found
 
 
 def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] | None = None) -> Model:
@@ -151,6 +166,11 @@ def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] |
             channels=opened.plan.channels,
             predictor=joint_predictor([opened], where, folds),
             cleanup=find_cleanup([opened]),
+            unseen={
+                modality: warning
+                for modality in get_args(Modality)
+                if (warning := unseen_modality([opened.path], modality)) is not None
+            },
         )
 
 

@@ -13,6 +13,7 @@ from autospine.labels import LabelSpace
 from autospine.log import get_logger, track
 from autospine.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
 from autospine.serialization import read_json, write_json
+from autospine.types import Modality
 
 logger = get_logger(__name__)
 
@@ -132,6 +133,26 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
+
+
+def unseen_modality(folders: Sequence[Path], modality: Modality) -> str | None:
+    """A warning where models were cross-validated on cases of other modalities alone; None where not.
+
+    Args:
+        folders: of the models; those without scores count as if they knew every modality.
+        modality: of the case.
+    """
+    for folder in folders:
+        try:
+            known = read_json(folder / CROSS_VALIDATION, dict).get("modalities")
+        except FormatError:
+            continue
+        if isinstance(known, dict) and known and modality not in known:
+            return (
+                f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
+                "do not trust its labels"
+            )
+    return None
 
 
 def read_prediction(path: Path) -> Volume | None:

@@ -90,7 +90,10 @@ class Workspace:
             raise WorkspaceError(
                 f"expected one dataset {wanted!r} in {looked}, found {listed}; give the whole name"
             )
-        raise WorkspaceError(f"expected a dataset {wanted!r} in {looked}, found {listed}")
+        raise WorkspaceError(
+            f"expected a dataset {wanted!r} in {looked}, found {listed}; name one of these, or its "
+            "workspace with -w"
+        )
 
     def last_planned(self) -> DatasetLocation:
         """The dataset planned last.
@@ -130,7 +133,7 @@ class Workspace:
             )
             raise WorkspaceError(
                 f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
-                "run `autospine train 0 --fold all` first, or name a model with -m"
+                f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m"
             )
         return max(weights, key=lambda path: path.stat().st_mtime).parents[1]
 

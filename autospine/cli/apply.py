@@ -147,10 +147,10 @@ def predict(
             ending=f".{file_format}" if file_format else None,
             save_probabilities=save_probabilities,
         )
-    show_predictions(result.cases)
-    say(
-        f"written to {output}: {len(result.written)} of {len(result.written) + len(result.failed)} label maps"
-    )
+    show_predictions(result.cases, result.kept)
+    made, kept = len(result.written) - len(result.kept), len(result.kept)
+    also = f", {kept} kept" if kept else ""
+    say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
     if result.failed:
         n = len(result.failed)
         say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")

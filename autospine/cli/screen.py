@@ -1,7 +1,8 @@
 """What the commands show: results on standard output, as tables where they are tables."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -216,10 +217,12 @@ def show_comparison(best: "Best") -> None:
     _console().print(table)
 
 
-def show_predictions(cases: Sequence["PredictedCase"]) -> None:
-    """What became of each case."""
+def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = ()) -> None:
+    """What became of each case; of those that were kept not what they took when they were made."""
     table = _table("case", "status", "modality", "voxels S P L", "tiles", "seconds", "peak GB")
     for case in cases:
+        if case.case in kept:
+            case = replace(case, status="kept", tiles=None, seconds=None, peak_gb=None)
         table.add_row(
             escape(case.case),
             case.status,

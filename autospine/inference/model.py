@@ -57,7 +57,7 @@ class ModelFolder:
         if missing:
             raise ModelError(
                 f"expected folds among {', '.join(self.folds)}, the complete ones in {self.path}, "
-                f"found {', '.join(missing)}; train them, or leave them out"
+                f"found {', '.join(missing)}; leave out what is not there, or run `autospine train` for it"
             )
         return [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
 
@@ -100,8 +100,15 @@ def open_model(path: Path) -> ModelFolder:
         ModelError: if it is no model folder, or no fold is complete.
     """
     if not (path / "plan.json").is_file():
+        if (path / WEIGHTS).is_file() and (path.parent / "plan.json").is_file():
+            fold = path.name.removeprefix("fold_")
+            raise ModelError(
+                f"expected a model folder, found one of its folds; use -m {path.parent} -f {fold}"
+            )
+        found = "a folder without it" if path.is_dir() else "nothing at all"
         raise ModelError(
-            f"expected a model folder with plan.json, found none at {path}; name one with -m or train first"
+            f"expected a model folder with plan.json, or an .autospine file, at {path}, found {found}; "
+            "name one with -m or train first"
         )
     try:
         plan = read_json(path / "plan.json", Plan)

@@ -7,6 +7,9 @@ from autospine.inference import Predictor, Work, stored_bytes
 from autospine.plan import Precision
 from planners.memory import inference_memory
 
+SHORTEST = 10.0
+"""Seconds below which reading and writing take as long as the networks."""
+
 
 class Estimates:
     """Memory and time of the cases of one run, from what the process holds once its networks are loaded."""
@@ -36,7 +39,7 @@ class Estimates:
         return (
             f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
             f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
-            f"network{'s' if networks > 1 else ''}; about {_duration(seconds)}, "
+            f"network{'s' if networks > 1 else ''}; {_duration(seconds)}, "
             f"{_size(self.memory(predictor, work) + held)} of memory"
             f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
         )
@@ -85,4 +88,6 @@ def _size(amount: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    if seconds < SHORTEST:
+        return f"less than {SHORTEST:.0f} s"
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"

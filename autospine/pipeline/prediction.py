@@ -1,6 +1,7 @@
 """From images to label maps, and from label maps to scores."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -18,6 +19,7 @@ from autospine.pipeline.ensembles import find_cleanup, joint_predictor, warn_of_
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.pipeline.run import Predicted, PredictionRun
 from autospine.preprocessing import has_blosc2
+from autospine.validation import unseen_modality
 
 logger = get_logger(__name__)
 
@@ -93,7 +95,10 @@ def predict(
     predictor = joint_predictor(models, device, folds, confined=confined)
     maps.write_names()
     prepare_memory(device)
-    run = PredictionRun(predictor, cleanup, maps, facts, device, save_probabilities=save_probabilities)
+    unseen = partial(unseen_modality, [model.path for model in models])
+    run = PredictionRun(
+        predictor, cleanup, maps, facts, device, unseen=unseen, save_probabilities=save_probabilities
+    )
     return run.over(cases, faults, overwrite=overwrite)
 
 

@@ -34,6 +34,7 @@ from autospine.modality import few_values, offset_note
 from autospine.pipeline.estimate import Estimates
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.postprocessing import Postprocessing
+from autospine.types import Modality
 
 logger = get_logger(__name__)
 
@@ -58,6 +59,9 @@ class Predicted:
     written: tuple[Path, ...]
     """Label maps, those that were kept included."""
 
+    kept: frozenset[str]
+    """Cases whose label map was there already."""
+
     @property
     def failed(self) -> dict[str, str]:
         """Case -> what went wrong."""
@@ -75,6 +79,7 @@ class PredictionRun:
         maps: the folder and format that they are written in.
         facts: what is the same for every case's entry in the record.
         device: where the networks run.
+        unseen: a warning where the models do not know a case's modality.
         save_probabilities: whether they are written beside the label maps.
     """
 
@@ -86,10 +91,12 @@ class PredictionRun:
         facts: PredictedCase,
         device: torch.device,
         *,
+        unseen: Callable[[Modality], str | None] = lambda _: None,
         save_probabilities: bool = False,
     ) -> None:
         self._predictor, self._cleanup, self._maps, self._facts = predictor, cleanup, maps, facts
         self._output, self._device, self._save_probabilities = maps.folder, device, save_probabilities
+        self._unseen = unseen
         self._record = read_record(self._output)
         self._estimates = Estimates()
         self._done: dict[str, PredictedCase] = {}
@@ -124,6 +131,7 @@ class PredictionRun:
         return Predicted(
             cases=tuple(self._done[name] for name in sorted(self._done)),
             written=tuple(self._target(case) for case in cases if self._done[case.name].status != "failed"),
+            kept=frozenset(case.name for case in cases if case not in todo),
         )
 
     def _target(self, case: Case) -> Path:
@@ -152,8 +160,10 @@ class PredictionRun:
             self._done[case.name] = known
             made = [model.digest for model in known.models]
             if made and made != [model.digest for model in self._facts.models]:
-                others = " and ".join(model.folder for model in known.models)
-                logger.warning("%s was predicted by another model, %s", case.name, others)
+                others = " and ".join(
+                    f"{used.folder}, folds {', '.join(used.folds)}" for used in known.models
+                )
+                logger.warning("%s was predicted by another model or by other folds: %s", case.name, others)
 
     def _begin(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
         """Run the networks; what is left to be done is returned."""
@@ -196,6 +206,9 @@ class PredictionRun:
             warnings.append(f"has {count} different value{'s' if count > 1 else ''}; is it a label map?")
         for warning in warnings:
             logger.info("%s: %s", case.name, warning)
+        if unseen := self._unseen(modality):
+            logger.warning("%s: %s", case.name, unseen)
+            warnings.append(unseen)
         entry = replace(
             self._facts,
             case=case.name,

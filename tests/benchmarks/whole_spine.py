@@ -31,6 +31,7 @@ SIZE_MM = (640.0, 409.6, 409.6)
 LEVELS = 24
 SACRUM, DISC = 25, 26
 NAMES = ("background", *(f"v{index}" for index in range(1, LEVELS + 1)), "sacrum", "disc")
+DONE = "trained"
 HELD_OUT = (100, 101, 102)
 
 
@@ -91,7 +92,9 @@ def command(workspace: Path, *words: object) -> float:
 
 
 def train_models(workspace: Path, minutes: tuple[float, float]) -> Path:
-    """Train `lowres` on every case, then `fullres` from its weights; the folder of both."""
+    """Train `lowres` on every case, then `fullres` from its weights; the folder of both, made once."""
+    if (workspace / DONE).exists():
+        return workspace / "results" / "Dataset001_Trunk"
     make_raw(workspace / "raw" / "Dataset001_Trunk")
     wishes = ("--spacing", *[FULL_MM] * 3, "--patch", *[PATCH] * 3, "--feature-size", FEATURE_SIZE)
     command(workspace, "plan", "-d", 1, *wishes)
@@ -108,6 +111,7 @@ def train_models(workspace: Path, minutes: tuple[float, float]) -> Path:
         if configuration["name"] == "fullres":
             configuration["patch_size"] = [TILE] * 3
     written.write_text(json.dumps(plan), encoding="utf-8")
+    (workspace / DONE).touch()
     return results
 
 

@@ -66,7 +66,10 @@ def test_every_case_is_announced_predicted_and_recorded(model, images, tmp_path,
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert [case.status for case in result.cases] == ["written"] * 3
     assert [path.name for path in result.written] == [f"case{n}.nii.gz" for n in range(3)]
-    assert "case1 (2/3): 24x24x70 voxels; 8 of 32 tiles (the rest is air) by 1 network; about" in said.text
+    assert (
+        "case1 (2/3): 24x24x70 voxels; 8 of 32 tiles (the rest is air) by 1 network; less than 10 s, "
+        in said.text
+    )
     record = read_record(tmp_path / "out")
     assert list(record.values()) == list(result.cases)
     first = record["case0"]
@@ -542,3 +545,21 @@ def test_an_interrupted_batch_leaves_whole_cases_and_goes_on(model, images, tmp_
     assert main([*words, "--continue", "--fold", "all", "--fold", "0"]) == 0
     assert len(calls) == 4
     assert files(out) == [f"case{n}.nii.gz" for n in range(3)]
+
+
+def test_a_modality_that_the_model_has_not_learnt_from_is_warned_of(model, images, tmp_path, said):
+    scores = {"format_version": 3, "folds": {}, "postprocessed": None, "mean_dice": 0.9}
+    for known, warned in (("CT", False), ("MR", True)):
+        write_json(model.path / CROSS_VALIDATION, scores | {"modalities": {known: {"mean_dice": 0.9}}})
+        result = pipeline.predict([model], images, tmp_path / known, device=CPU)
+        warning = "it is CT, and the model has learnt from MR alone: do not trust its labels"
+        assert all((warning in case.warnings) == warned for case in result.cases)
+        assert (f"case0: {warning}" in said.text) == warned
+
+
+def test_what_was_kept_is_not_counted_as_written(model, images, tmp_path):
+    pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    (tmp_path / "out" / "case1.nii.gz").unlink()
+    again = pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
+    assert again.kept == {"case0", "case2"}
+    assert len(again.written) == 3

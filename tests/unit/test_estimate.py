@@ -24,7 +24,7 @@ def of_body(shape=(40, 30, 30)):
 def test_a_line_says_what_there_is_to_do():
     predictor, work = of_body()
     said = Estimates().announcement(predictor, work, 0, save_probabilities=False)
-    assert said.startswith("40x30x30 voxels; 36 of 36 tiles by 2 networks; about ")
+    assert said.startswith("40x30x30 voxels; 36 of 36 tiles by 2 networks; ")
     assert said.endswith("of memory")
     said = Estimates().announcement(predictor, work, 0, save_probabilities=True)
     assert "; probabilities of up to 1 MB on disk" in said
