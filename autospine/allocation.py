@@ -14,9 +14,9 @@ def reuse_freed_memory() -> bool:
     """Keep freed memory in the process instead of giving it back to the system; return whether that worked.
 
     glibc returns large blocks at once when a tensor is freed, and the kernel clears each page anew for the
-    next one. A training step, or a tile in prediction, allocates the same tensors again and again, so that
-    this costs it about a quarter of its time. Call it once, before networks run on a CPU. The process keeps
-    its peak memory until it ends. Where the C library is another than glibc nothing happens.
+    next one. A training step allocates the same tensors again and again, so that this costs it about a
+    quarter of its time. Call it once, before training on a CPU. The process keeps its peak memory until it
+    ends. Where the C library is another than glibc nothing happens.
     """
     return _set(_M_TRIM_THRESHOLD, _NEVER) and _set(_M_MMAP_THRESHOLD, _ONE_GIB)
 
@@ -31,7 +31,7 @@ def return_freed_memory() -> bool:
 
 
 def prepare_memory(device: torch.device) -> None:
-    """Before networks are trained or predict: on a CPU, keep freed memory."""
+    """Before training: on a CPU, keep freed memory."""
     if device.type == "cpu":
         reuse_freed_memory()
 

@@ -8,7 +8,6 @@ from tempfile import TemporaryFile
 import torch
 
 from autospine import __version__
-from autospine.allocation import prepare_memory
 from autospine.dataset import Case, find_inputs, known_cases, load_labels
 from autospine.errors import DatasetError, EvaluationError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
@@ -94,7 +93,6 @@ def predict(
     )
     predictor = joint_predictor(models, device, folds, confined=confined)
     maps.write_names()
-    prepare_memory(device)
     unseen = partial(unseen_modality, [model.path for model in models])
     run = PredictionRun(
         predictor, cleanup, maps, facts, device, unseen=unseen, save_probabilities=save_probabilities

@@ -109,10 +109,8 @@ def predictor(options: argparse.Namespace, clock: Facts) -> Any:
 
 def measure_prediction(options: argparse.Namespace) -> Facts:
     """Read, predict, write; the whole process' peak and the time besides the networks."""
-    from autospine.allocation import reuse_freed_memory
     from autospine.images import read_volume, write_labels
 
-    reuse_freed_memory()  # as the command does
     clock: Facts = {}
     model = predictor(options, clock)
     start, began = peak_bytes(), time.monotonic()
