@@ -131,7 +131,7 @@ def test_every_stage_leaves_its_files(trained):
     }
     for fold in range(5):
         names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
-        assert names == {"model.safetensors", "metrics.jsonl", "curves.png", "validation"}
+        assert names == {"model.safetensors", "metrics.jsonl", "curves.png", "validation", "validation.json"}
     summary = json.loads((trained.results / "cross_validation.json").read_text(encoding="utf-8"))
     assert len(summary["cases"]) == 5
     assert set(summary["modalities"]) == {"CT", "MR"}
@@ -523,6 +523,9 @@ def test_scores_of_other_weights_are_told(spoilt_pair):
 def test_no_model_that_has_seen_a_case_helps_with_it(spoilt_pair):
     results = spoilt_pair.results.parent
     shutil.copytree(results / PAIR[1], results / "lowres")
+    plan = json.loads((results / "lowres" / "plan.json").read_text(encoding="utf-8"))
+    plan["configurations"][0]["spacing_mm"] = [2 * d for d in plan["configurations"][0]["spacing_mm"]]
+    (results / "lowres" / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     shutil.rmtree(results / "ensembles")
     said = spoilt_pair.run("compare", "-d", "1", "-c", PAIR[0], "-c", PAIR[1])
     assert said.code == 0, said.err

@@ -45,7 +45,7 @@ def test_a_trained_network_comes_back(folder, network):
 def test_folds_can_be_chosen(folder):
     assert len(open_model(folder).networks()) == 2
     assert len(open_model(folder).networks(["2"])) == 1
-    with pytest.raises(ModelError, match=r"folds among 0, 2, .* found 1, 7; train them"):
+    with pytest.raises(ModelError, match=r"folds among 0, 2, .* found 1, 7; leave out"):
         open_model(folder).networks(["1", "2", "7"])
 
 
