@@ -15,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor
 
+from autospine.allocation import use_huge_pages
 from autospine.dicom import series_modality
 from autospine.errors import ModelError
 from autospine.geometry import Box, Grid, orientation
@@ -158,6 +159,7 @@ def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] |
         ModelError: if there is no such model, or a fold is missing.
         FormatError: if a file is damaged.
     """
+    use_huge_pages()
     where = choose_device(device)
     with opened_model(Path(path)) as opened:
         labels = opened.plan.labels

@@ -123,10 +123,12 @@ def predict(
 ) -> None:
     """Segment images with the ensemble of a model's folds, each on its own grid."""
     from autospine import pipeline
+    from autospine.allocation import use_huge_pages
     from autospine.hardware import choose_device
     from autospine.inference.bundle import opened_model
     from autospine.workspace import Workspace
 
+    use_huge_pages()
     folders, reason = tuple(model or ()), "as asked for"
     if not folders:
         folders, reason = pipeline.choose_models(Workspace.locate(workspace), dataset, configuration)

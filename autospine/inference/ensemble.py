@@ -1,6 +1,6 @@
 """Several networks' mean probabilities of tiles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from autospine.errors import ModelError
 
 Network = Callable[[Tensor], Tensor]
 
-CACHED_BYTES = 4 << 20
+CACHED_BYTES = 2 << 20
 """Probabilities that a CPU computes at a time, but at least a row of the tile: they stay in its cache."""
 
 
@@ -33,23 +33,38 @@ def mean_probabilities(
         ModelError: if there is no network, or one gives scores that are not finite.
     """
     total: Tensor | None = None
+    share = 1 / max(1, len(networks))
     for network in networks:
         with torch.no_grad(), torch.autocast(tiles.device.type, half, enabled=half is not None):
             logits = network(tiles)
+        first = total is None
         if total is None:
-            total = torch.zeros(logits.shape, device=logits.device)
-        _add_probabilities(total, logits, regions)
+            total = logits if _is_ours(logits, tiles) else torch.empty(logits.shape, device=logits.device)
+        for rows, probabilities in _probabilities(logits, regions):
+            if first:
+                torch.mul(probabilities, share, out=total[:, :, rows])
+            else:
+                total[:, :, rows].add_(probabilities, alpha=share)
     if total is None:
         raise ModelError("expected at least one network to predict with, found none")
     # A sum of finite numbers is finite, and one NaN makes it NaN.
     if not torch.isfinite(total.sum()):
         raise ModelError("expected finite scores, found NaN or infinity; predict with float32 or train again")
-    return total.div_(len(networks))
+    return total
 
 
-def _add_probabilities(total: Tensor, logits: Tensor, regions: bool) -> None:
-    rows, row_bytes = total.shape[2], total[:, :, 0].nbytes
-    step = max(1, CACHED_BYTES // row_bytes) if total.device.type == "cpu" else rows
-    for start in range(0, rows, step):
-        part = logits[:, :, start : start + step].float()
-        total[:, :, start : start + step] += part.sigmoid() if regions else part.softmax(1)
+def _is_ours(logits: Tensor, tiles: Tensor) -> bool:
+    """Whether probabilities can take the logits' place, which spares memory and the time to clear it."""
+    shared = logits.untyped_storage().data_ptr() == tiles.untyped_storage().data_ptr()
+    return logits.dtype == torch.float32 and logits.is_contiguous() and not shared
+
+
+def _probabilities(logits: Tensor, regions: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Rows along S and their probabilities, which are valid until the next are asked for."""
+    depth, row_bytes = logits.shape[2], 4 * logits[:, :, 0].numel()
+    step = max(1, CACHED_BYTES // row_bytes) if logits.device.type == "cpu" else depth
+    held = torch.empty(logits[:, :, :step].shape, device=logits.device)
+    for start in range(0, depth, step):
+        rows = slice(start, min(start + step, depth))
+        part, out = logits[:, :, rows].float(), held[:, :, : rows.stop - start]
+        yield rows, torch.sigmoid(part, out=out) if regions else torch.softmax(part, 1, out=out)

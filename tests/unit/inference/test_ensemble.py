@@ -55,6 +55,13 @@ def test_networks_are_averaged_by_probability_not_by_logit():
     torch.testing.assert_close(mean_probabilities(TILE, networks, regions=False), expected)
 
 
+def test_a_network_that_gives_its_input_back_does_not_spoil_it():
+    tile = torch.randn(1, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    expected = tile.softmax(1)
+    for networks in ([torch.nn.Identity()], [torch.nn.Identity(), torch.nn.Identity()]):
+        torch.testing.assert_close(mean_probabilities(tile, networks, regions=False), expected)
+
+
 def test_half_precision_networks_are_averaged_in_single_precision():
     class Half(Random):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
