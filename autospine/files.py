@@ -1,8 +1,10 @@
 """Files that are either complete or unchanged."""
 
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -10,6 +12,12 @@ from pathlib import Path
 
 TEMPORARY = ".tmp"
 """In the names of files that are being written."""
+
+ABANDONED_S = 24 * 3600.0
+"""A file that nothing has been added to for so long is written by nobody any more."""
+
+_LEFTOVER = re.compile(rf"\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}(\.\w+){{0,2}}")
+"""Names as `replacing` makes them."""
 
 
 @contextmanager
@@ -47,12 +55,20 @@ def put_in_place(complete: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder; nothing else may be written there now."""
+    """Remove what killed processes were writing in a folder that nobody writes to now."""
     for leftover in folder.glob(f".*{TEMPORARY}*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def remove_old_leftovers(folder: Path) -> None:
+    """Remove what `replacing` has left in a folder of the user's, where others may be writing now."""
+    for leftover in folder.glob(f".????????{TEMPORARY}*"):
+        with suppress(FileNotFoundError):
+            if _LEFTOVER.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > ABANDONED_S:
+                leftover.unlink()
 
 
 def is_utf8(path: Path) -> bool:

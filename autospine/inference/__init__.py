@@ -13,7 +13,7 @@ from autospine.inference.probabilities import (
     read_probabilities,
     stored_bytes,
 )
-from autospine.inference.record import RECORD, PredictedCase, UsedModel, read_record, write_record
+from autospine.inference.record import RECORD, PredictedCase, UsedModel, add_to_record, read_record
 from autospine.inference.tiles import FINDER_STEP, count_tiles, lay_tiles
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ProbabilityWriter",
     "UsedModel",
     "Work",
+    "add_to_record",
     "case_memory",
     "check_room",
     "count_tiles",
@@ -41,5 +42,4 @@ __all__ = [
     "save_weights",
     "stored_bytes",
     "weights_digest",
-    "write_record",
 ]

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from autospine.errors import FormatError, WorkspaceError
+from autospine.locks import alone
 from autospine.serialization import read_json, write_json
 from autospine.types import Modality, Shape3, Vector3
 
 RECORD = "predictions.json"
+LOCK = ".predictions.lock"
 FORMAT_VERSION = 1
 
 
@@ -97,15 +99,20 @@ def read_record(folder: Path) -> dict[str, PredictedCase]:
     return {case.case: case for case in record.cases}
 
 
-def write_record(folder: Path, cases: Iterable[PredictedCase]) -> None:
-    """Write the record, ordered by name, so that it is either complete or unchanged.
+def add_to_record(folder: Path, cases: Iterable[PredictedCase]) -> None:
+    """Put cases into a folder's record, ordered by name, so that it is either complete or unchanged.
+
+    Several processes may write to the same folder: what another one has put there since stays.
 
     Raises:
         WorkspaceError: if the folder cannot be written to.
+        FormatError: if the record there is damaged or of another version.
     """
-    ordered = tuple(sorted(cases, key=lambda case: case.case))
     try:
-        write_json(folder / RECORD, _RecordFile(format_version=FORMAT_VERSION, cases=ordered))
+        with alone(folder / LOCK, f"writes {folder / RECORD}"):
+            known = read_record(folder) | {case.case: case for case in cases}
+            ordered = tuple(known[name] for name in sorted(known))
+            write_json(folder / RECORD, _RecordFile(format_version=FORMAT_VERSION, cases=ordered))
     except OSError as error:
         raise WorkspaceError(
             f"expected to write {folder / RECORD}, found {error}; free some space and use --continue"

@@ -11,6 +11,7 @@ from autospine import __version__
 from autospine.dataset import Case, find_inputs, known_cases, load_labels
 from autospine.errors import DatasetError, EvaluationError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
+from autospine.files import remove_old_leftovers
 from autospine.hardware import describe
 from autospine.inference import ModelFolder, PredictedCase, UsedModel
 from autospine.log import get_logger
@@ -76,6 +77,7 @@ def predict(
     maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
     _open(output)
+    remove_old_leftovers(output)
     warn_of_other_weights(models)
     cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from autospine.dataset import Case, case_modality
-from autospine.errors import AutospineError, WorkspaceError
+from autospine.errors import AutospineError, FormatError, WorkspaceError
 from autospine.files import printable, replacing
 from autospine.geometry import check_spacing
 from autospine.hardware import free_memory, peak_memory
@@ -24,10 +24,10 @@ from autospine.inference import (
     Predictor,
     ProbabilityWriter,
     Work,
+    add_to_record,
     check_room,
     held_bytes,
     read_record,
-    write_record,
 )
 from autospine.log import get_logger
 from autospine.modality import few_values, offset_note
@@ -98,9 +98,10 @@ class PredictionRun:
         self._output, self._device, self._save_probabilities = maps.folder, device, save_probabilities
         self._unseen = unseen
         self._record = read_record(self._output)
+        self._noted: dict[str, PredictedCase] = {}
         self._estimates = Estimates()
         self._done: dict[str, PredictedCase] = {}
-        self._unwritten: WorkspaceError | None = None
+        self._unwritten: WorkspaceError | FormatError | None = None
 
     def over(self, cases: Sequence[Case], faults: Mapping[str, str], *, overwrite: bool) -> Predicted:
         """Predict the cases one after the other.
@@ -112,6 +113,7 @@ class PredictionRun:
 
         Raises:
             WorkspaceError: if the record cannot be written in the end.
+            FormatError: if it has been damaged since the run began.
         """
         for name, fault in faults.items():
             self._note(self._failed(name, fault))
@@ -182,11 +184,11 @@ class PredictionRun:
 
     def _note(self, entry: PredictedCase) -> None:
         """Take a case into the record, which is written as soon as it can be."""
-        self._done[entry.case] = self._record[entry.case] = entry
+        self._done[entry.case] = self._noted[entry.case] = entry
         try:
-            write_record(self._output, self._record.values())
+            add_to_record(self._output, self._noted.values())
             self._unwritten = None
-        except WorkspaceError as error:  # A disk that is full may have room again for a smaller case.
+        except (WorkspaceError, FormatError) as error:  # A full disk may have room again for a smaller case.
             self._unwritten = error
 
     def _failed(self, name: str, reason: str) -> PredictedCase:

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import makers
 import numpy as np
@@ -394,6 +395,29 @@ def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, 
     assert list(read_record(tmp_path / "out").values()) == list(result.cases)
 
 
+def test_two_runs_into_one_folder_share_its_record(model, images, tmp_path):
+    out = tmp_path / "out"
+    for name in ("case0", "case1", "case2"):
+        (tmp_path / name).mkdir()
+        shutil.move(images / f"{name}_0000.nii.gz", tmp_path / name)
+    cases = [tmp_path / name for name in ("case0", "case1", "case2")]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda case: pipeline.predict([model], case, out, device=CPU), cases))
+    assert {case.status for case in read_record(out).values()} == {"written"}
+    assert set(read_record(out)) == {"case0", "case1", "case2"}
+
+
+def test_leftovers_of_a_killed_run_are_removed_once_they_are_old(model, images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".abcd12_x.tmp.nii.gz", ".efgh34_y.tmp.nii.gz", ".mine.tmp.nii.gz"):
+        (out / name).write_text("half")
+    for name in (".abcd12_x.tmp.nii.gz", ".mine.tmp.nii.gz"):
+        os.utime(out / name, (0, 0))
+    pipeline.predict([model], images / "case0_0000.nii.gz", out, device=CPU)
+    assert files(out) == [".efgh34_y.tmp.nii.gz", ".mine.tmp.nii.gz", "case0.nii.gz"]
+
+
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(model, images, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(WorkspaceError, match=r"that can be written to, found .*file/out \(Not a directory\)"):
@@ -426,7 +450,8 @@ def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path,
 
 def files(folder) -> list[str]:
     """What lies there beside the record and the names of the classes."""
-    return sorted({path.name for path in folder.iterdir()} - {"predictions.json", "labels.txt"})
+    beside = {"predictions.json", ".predictions.lock", "labels.txt"}
+    return sorted({path.name for path in folder.iterdir()} - beside)
 
 
 def test_probabilities_are_saved_beside_the_label_maps(model, images, tmp_path, said):
