@@ -179,7 +179,9 @@ class _Lines:
 
     def _line(self, now: float) -> None:
         elapsed, self._said = now - self._start, self._done
-        parts = [f"{self._description}: {self._done:g}" + (f"/{self._total:g}" if self._total else "")]
+        parts = [
+            f"{self._description}: {round(self._done, 1):g}" + (f"/{self._total:g}" if self._total else "")
+        ]
         parts.append(f"{elapsed:.0f} s")
         if self._total and 0 < self._done < self._total:
             parts.append(f"{elapsed * (self._total - self._done) / self._done:.0f} s left")

@@ -39,6 +39,12 @@ CACHE_BYTES = 1024**3
 ENDLESS = 10**9
 """Steps of a schedule that only time ends."""
 
+MEASURED_STEPS = 10
+"""So many steps tell how many a given time is enough for."""
+
+FEW = 0.02
+"""Training by time that has room for a smaller share of the planned steps is warned of."""
+
 PATIENCE = 20
 """Steps in a row that may have a non-finite loss or gradient."""
 
@@ -196,7 +202,7 @@ class FoldTrainer:
         )
 
     def _train(self, batches: PatchBatches, meter: Meter, interruption: Interruption) -> None:
-        stream, percent = iter(batches), 0
+        stream, shown = iter(batches), 0.0
         while not (self._clock.done or self._stopping):
             began, waited = time.monotonic(), batches.seconds_waited
             while not (self._epoch_done() or self._stopping):
@@ -207,8 +213,9 @@ class FoldTrainer:
                     if not interruption.wanted or distributed.size() > 1:
                         raise
                 self._agree(interruption)
-                meter.advance(int(100 * self._clock.progress) - percent)
-                percent = int(100 * self._clock.progress)
+                meter.advance(100 * self._clock.progress - shown)
+                shown = 100 * self._clock.progress
+                self._show_beginning(meter)
             if not self._epoch_done():
                 break
             if self._record is not None:
@@ -230,6 +237,25 @@ class FoldTrainer:
             logger.info(
                 "fold %s stops after step %d; its checkpoint is written", self._name, self._clock.step
             )
+
+    def _show_beginning(self, meter: Meter) -> None:
+        """Until the first epoch has figures, show that steps are taken; say where time is short for them."""
+        if self._record is None or self._record.rows:
+            return
+        taken, per_epoch = len(self._steps), self._configuration.training.iterations_per_epoch
+        if taken:
+            meter.update(f"step {taken} of {per_epoch} of the first epoch  loss {self._steps[-1].loss:.2f}")
+        planned = self._configuration.training.epochs * per_epoch
+        if taken == MEASURED_STEPS and self._clock.total_steps == ENDLESS:
+            expected = taken / self._clock.progress
+            if expected < FEW * planned:
+                logger.warning(
+                    "fold %s: this time is enough for about %d of the %d steps that the plan has; "
+                    "labels will be coarse. More minutes, a smaller --patch or --feature-size, or a GPU help",
+                    self._name,
+                    round(expected),
+                    planned,
+                )
 
     def _agree(self, interruption: Interruption) -> None:
         """Let all processes be equally far, and stop together as soon as one is told to."""

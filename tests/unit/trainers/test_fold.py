@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import makers
@@ -15,6 +16,7 @@ from autospine.errors import FormatError, PlanError, TrainingError
 from autospine.inference import WEIGHTS
 from autospine.network.weights import load_imported
 from autospine.validation import VALIDATION
+from trainers import fold
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold import PATIENCE, FoldTrainer
 from trainers.learner import Step
@@ -251,6 +253,32 @@ def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_pa
     trainer(cases, tmp_path, epochs=None).run(0.0)
     assert load_facts(tmp_path / WEIGHTS)["steps"] == 1
     assert rows(tmp_path)[-1]["progress"] == 1.0
+
+
+@pytest.mark.parametrize(("planned", "warned"), [(100_000, True), (30, False)])
+def test_a_time_that_is_enough_for_few_steps_is_warned_of(cases, tmp_path, caplog, planned, warned):
+    recipe = {"iterations_per_epoch": 15, "epochs": planned // 15}
+    made = trainer(cases, tmp_path, epochs=None, configuration=makers.configuration(training=recipe))
+    made.run(2.0)
+    assert (f"of the {planned // 15 * 15} steps that the plan has" in caplog.text) == warned
+
+
+def test_the_first_steps_are_seen(cases, tmp_path, monkeypatch):
+    shown, counted = [], []
+
+    class Screen:
+        def advance(self, amount: float = 1) -> None:
+            counted.append(amount)
+
+        def update(self, text: str) -> None:
+            shown.append(text)
+
+    monkeypatch.setattr(fold, "progress", lambda *_: nullcontext(Screen()))
+    trainer(cases, tmp_path).run(None)
+    assert shown[0].startswith(f"step 1 of {STEPS} of the first epoch  loss ")
+    assert "loss" in shown[-1]
+    assert "first epoch" not in shown[-1]
+    assert counted == pytest.approx([25.0] * 4)
 
 
 def test_epochs_end_training_before_its_time(cases, tmp_path):
