@@ -109,8 +109,10 @@ def predictor(options: argparse.Namespace, clock: Facts) -> Any:
 
 def measure_prediction(options: argparse.Namespace) -> Facts:
     """Read, predict, write; the whole process' peak and the time besides the networks."""
+    from autospine.allocation import use_huge_pages
     from autospine.images import read_volume, write_labels
 
+    use_huge_pages()  # as `autospine predict` does
     clock: Facts = {}
     model = predictor(options, clock)
     start, began = peak_bytes(), time.monotonic()
@@ -216,6 +218,7 @@ COLUMNS = {
         "found",
         "Dice of every tile",
         "and of these",
+        "spine lost, %",
     ),
 }
 
