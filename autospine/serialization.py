@@ -82,10 +82,9 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}"
-        for problem in error.errors()
-    )
+    places = (".".join(map(str, problem["loc"])) or "file" for problem in error.errors())
+    texts = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+    return "; ".join(f"{place}: {text}" for place, text in zip(places, texts, strict=True))
 
 
 def _render(value: Any, indent: str) -> str:

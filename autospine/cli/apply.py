@@ -136,6 +136,7 @@ def predict(
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         for name, one in zip(folders, opened, strict=True):
+            one.weights(fold)  # raises where a fold is missing
             say(f"model: {name}, folds {', '.join(fold or one.ensemble)} ({reason})")
         result = pipeline.predict(
             opened,

@@ -74,6 +74,10 @@ def phantom(
         workers=workers or default_workers(),
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
+    if output.parent.name == "raw":
+        root = output.parent.parent
+        place = "" if root.resolve() == Path.cwd() else f" -w {root}"
+        say(f"next: autospine plan-and-preprocess -d {output.name}{place}")
 
 
 @app.command(rich_help_panel="Other")

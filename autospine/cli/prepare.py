@@ -105,6 +105,7 @@ def verify(dataset: options.DatasetName, workspace: options.Workspace = None) ->
     report = pipeline.check(location)
     report.raise_if_bad()
     say(f"{location.name} is sound: {len(report.dataset.cases)} training cases")
+    say(f"next: autospine plan-and-preprocess -d {location.name}")
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -122,6 +123,7 @@ def fingerprint(
     _, measured = pipeline.fingerprint(location, workers)
     show_fingerprint(measured)
     say(f"written: {location.preprocessed / pipeline.FINGERPRINT}")
+    say(f"next: autospine plan -d {location.name}")
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -178,6 +180,7 @@ def plan(
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
         _plan(location, only, wishes, device, explain=explain, calibrate=calibrate)
+        say(f"next: autospine preprocess -d {location.name}")
         return
     if calibrate:
         raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")

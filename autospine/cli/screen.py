@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 GIB = 1024**3
 
+RECOMMENDED = "configuration 0"
+"""The planner's decision which one that is."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What moves the cursor, colours, or turns the order of what is read; lines and tabs stay."""
 
@@ -39,6 +42,9 @@ def show_plan(plan: "Plan") -> None:
     """The configurations, the recommended one first."""
     title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB"
     _console().print(_plan_table([plan], title))
+    for decision in plan.rationale:
+        if decision.name == RECOMMENDED:
+            say(f"0 is {decision.value}: {decision.reason}", "dim")
 
 
 def compare_plans(plans: Sequence["Plan"]) -> None:
@@ -83,6 +89,8 @@ def _plan_row(plan: "Plan", index: int, *, budget: bool) -> list[str]:
 
 def explain_plan(plan: "Plan") -> None:
     """Every decision with the rule and the facts behind it, configuration by configuration."""
+    from rich.text import Text
+
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for decision in plan.rationale:
         group, _, name = decision.name.rpartition(".")
@@ -91,11 +99,9 @@ def explain_plan(plan: "Plan") -> None:
     for group, decisions in groups.items():
         table = Table(title=escape(group), title_justify="left", box=None, pad_edge=False, show_header=False)
         table.add_column(min_width=22, no_wrap=True)
-        for ratio in (3, 7):
-            table.add_column(overflow="fold", ratio=ratio)
+        table.add_column(overflow="fold")
         for name, value, reason in decisions:
-            table.add_row(escape(name), escape(value), escape(reason))
-        table.expand = True
+            table.add_row(escape(name), Text(value) + Text(f"\n{reason}", style="dim"))
         _console().print(table)
         say("")
 

@@ -9,7 +9,7 @@ import torch
 
 from autospine import __version__
 from autospine.dataset import Case, find_inputs, known_cases, load_labels
-from autospine.errors import DatasetError, EvaluationError, WorkspaceError
+from autospine.errors import DatasetError, EvaluationError, ModelError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.files import remove_old_leftovers
 from autospine.hardware import describe
@@ -76,20 +76,17 @@ def predict(
     plan = models[0].plan
     maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
+    used = _used(models, folds)
     _open(output)
     remove_old_leftovers(output)
     warn_of_other_weights(models)
     cleanup = find_cleanup(models) if postprocess else None
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
-    used = (
-        UsedModel(folder=model.name, folds=tuple(folds or model.ensemble), digest=model.digest(folds))
-        for model in models
-    )
     facts = PredictedCase(
         case="",
         status="kept",
-        models=tuple(used),
+        models=used,
         versions={"autospine": __version__, "torch": torch.__version__},
         device=describe(device),
     )
@@ -100,6 +97,26 @@ def predict(
         predictor, cleanup, maps, facts, device, unseen=unseen, save_probabilities=save_probabilities
     )
     return run.over(cases, faults, overwrite=overwrite)
+
+
+def _used(models: Sequence[ModelFolder], folds: Sequence[str] | None) -> tuple[UsedModel, ...]:
+    """What the record says of the models.
+
+    Raises:
+        ModelError: if a fold is missing, or two are the same model.
+    """
+    used = tuple(
+        UsedModel(folder=model.name, folds=tuple(folds or model.ensemble), digest=model.digest(folds))
+        for model in models
+    )
+    first = {one.digest: one for one in reversed(used)}
+    for one in used:
+        if (same := first[one.digest]) is not one:
+            raise ModelError(
+                f"expected different models to predict together, found the same weights in {same.folder} and "
+                f"{one.folder}; leave one out"
+            )
+    return used
 
 
 def _open(output: Path) -> None:

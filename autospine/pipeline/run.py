@@ -34,7 +34,7 @@ from autospine.modality import few_values, offset_note
 from autospine.pipeline.estimate import Estimates
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.postprocessing import Postprocessing
-from autospine.types import Modality
+from autospine.types import Modality, Vector3
 
 logger = get_logger(__name__)
 
@@ -217,7 +217,7 @@ class PredictionRun:
             status="written",
             modality=modality,
             shape=volume.grid.shape,
-            spacing_mm=volume.grid.spacing_mm,
+            spacing_mm=_rounded(volume.grid.spacing_mm),
             warnings=tuple(warnings),
             probabilities=self._probabilities(case).name if self._save_probabilities else None,
         )
@@ -296,6 +296,12 @@ class _Images:
 
     def _submit(self) -> "Future[Volume]":
         return self._pool.submit(self._read, self._left.popleft())
+
+
+def _rounded(spacing_mm: Vector3) -> Vector3:
+    """Voxel sizes without what the 32 bits of a header add to them."""
+    s, p, left = (round(mm, 6) for mm in spacing_mm)
+    return s, p, left
 
 
 def _reason(error: Exception) -> str:

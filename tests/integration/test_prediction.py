@@ -16,7 +16,7 @@ import torch
 import autospine
 from autospine import inference, pipeline
 from autospine.cli import main
-from autospine.errors import WorkspaceError
+from autospine.errors import ModelError, WorkspaceError
 from autospine.images import read_labels, write_array
 from autospine.inference import PROBABILITIES, UsedModel, open_model, read_record, save_weights
 from autospine.network.build import build_network
@@ -393,6 +393,21 @@ def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, 
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "No space left" in result.failed["case1"]
     assert list(read_record(tmp_path / "out").values()) == list(result.cases)
+
+
+def test_the_same_weights_twice_are_refused(model, images, tmp_path):
+    copied = open_model(shutil.copytree(model.path, tmp_path / "copy"))
+    with pytest.raises(ModelError, match="found the same weights in"):
+        pipeline.predict([model, copied], images, tmp_path / "out", device=CPU)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_record_has_the_voxels_size_as_people_write_it(model, images, tmp_path):
+    image = sitk.ReadImage(str(images / "case0_0000.nii.gz"))
+    image.SetSpacing([0.800000011920929, 0.800000011920929, 1.2])
+    sitk.WriteImage(image, str(images / "case0_0000.nii.gz"))
+    pipeline.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", device=CPU)
+    assert set(read_record(tmp_path / "out")["case0"].spacing_mm) == {0.8, 1.2}
 
 
 def test_two_runs_into_one_folder_share_its_record(model, images, tmp_path):

@@ -190,14 +190,14 @@ class Monitors:
             yield (
                 "inert_fusion",
                 f"the multi-scale fusion stayed inert: its weights moved by at most {fusion:.4f} from where "
-                "they began",
+                "they began; train for longer, or leave it out with --fusion-weighting off",
             )
         gammas = stage_gammas(network)
         if gammas and max(gammas) < INERT:
             yield (
                 "inert_attention",
                 f"the adaptive attention stayed inert: mean |gamma| is at most {max(gammas):.4f} in any "
-                "stage",
+                "stage; train for longer, or plan with --attention plain, which takes less time",
             )
 
     def _fusion_moved(self, network: AdaptiveSwinUNETR) -> float | None:
