@@ -125,7 +125,8 @@ def export(
 ) -> None:
     """Write a trained model as one file that can be checked, without names of cases."""
     from autospine.inference import open_model
-    from autospine.inference.bundle import INTENDED_USE, export_model
+    from autospine.inference.bundle import export_model
+    from autospine.inference.manifest import INTENDED_USE
     from autospine.workspace import Workspace
 
     folder = source or Workspace.locate(workspace).last_model(dataset)
@@ -164,7 +165,8 @@ def info(
 ) -> None:
     """Show what a model segments, what it was trained on, its scores and what it is meant for."""
     from autospine.cli.screen import show_model
-    from autospine.inference.bundle import describe, opened_model
+    from autospine.inference.bundle import opened_model
+    from autospine.inference.manifest import describe
 
     with opened_model(path) as opened:
         show_model(opened, describe(opened))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autospine.evaluation import Evaluation
     from autospine.fingerprint import Fingerprint, Summary
     from autospine.inference import ModelFolder, PredictedCase
-    from autospine.inference.bundle import ClassScores, Manifest, ModelScores, Training
+    from autospine.inference.manifest import ClassScores, Manifest, ModelScores, Training
     from autospine.pipeline import Best
     from autospine.plan import Plan
 

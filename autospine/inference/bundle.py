@@ -8,34 +8,38 @@ cases stay behind: they may tell who the patients were.
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 from autospine import __version__
-from autospine.checkpoint import load_facts
 from autospine.errors import AutospineError, FormatError, ModelError, WorkspaceError
 from autospine.files import replacing
+from autospine.inference.manifest import (
+    INTENDED_USE,
+    MANIFEST,
+    SCORES,
+    Entry,
+    Manifest,
+    describe,
+    parse_manifest,
+    training_of,
+)
 from autospine.inference.model import WEIGHTS, ModelFolder, open_model
 from autospine.postprocessing import POSTPROCESSING
-from autospine.serialization import from_json, from_plain, read_json, to_json
+from autospine.serialization import to_json
 
 ENDING = ".autospine"
-FORMAT_VERSION = 1
-
-MANIFEST, PLAN, DESCRIPTION, LICENCE = "manifest.json", "plan.json", "dataset.json", "LICENSE"
-SCORES = "cross_validation.json"
-
-INTENDED_USE = "research; not a medical device, not for diagnosis or treatment"
+PLAN, DESCRIPTION, LICENCE = "plan.json", "dataset.json", "LICENSE"
 
 LARGEST_MANIFEST = 1 << 20
 """Bytes; a manifest of a hundred folds has a tenth of it."""
@@ -59,85 +63,6 @@ _SHARED_KEYS = (
     *("channel_names", "labels", "regions_class_order", "file_ending"),
 )
 """What of dataset.json travels."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One file of a bundle."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassScores:
-    """Cross-validation of one class: means over the cases, 0 to 1, None where undefined."""
-
-    dice: float | None = None
-    iou: float | None = None
-    acc: float | None = None
-    n_cases: int | None = None
-    """Cases in which the class occurs."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GroupScores:
-    """Cross-validation of some cases: means over the classes, 0 to 1, None where undefined."""
-
-    n_cases: int
-    mean_dice: float | None = None
-    mean_iou: float | None = None
-    mean_acc: float | None = None
-    classes: dict[str, ClassScores] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelScores(GroupScores):
-    """Cross-validation without its cases."""
-
-    modalities: dict[str, GroupScores] = field(default_factory=dict)
-    sites: dict[str, GroupScores] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Training:
-    """How long, how and by which versions a fold was trained; None where that is not known."""
-
-    steps: int | None = None
-    epochs: int | None = None
-    minutes: float | None = None
-    seed: int | None = None
-    device: str | None = None
-    autospine: str | None = None
-    torch: str | None = None
-
-
-Told = TypeVar("Told", ModelScores, Training)
-"""What is told of a model in its manifest."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
-    """What a bundle says about itself."""
-
-    format_version: int
-    autospine: str
-    """The version that wrote it."""
-
-    created: str
-    """Date and time, UTC."""
-
-    dataset: str
-    configuration: str
-    licence: str
-    intended_use: str
-    scores: ModelScores | None
-    """None without a cross-validation."""
-
-    training: dict[str, Training]
-    """Of each fold."""
-
-    files: dict[str, Entry]
 
 
 def export_model(
@@ -181,7 +106,7 @@ def export_model(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=licence.strip().splitlines()[0][:200],
         intended_use=intended_use,
-        training={path.parent.name.removeprefix("fold_"): _training(path) for path in weights.values()},
+        training={path.parent.name.removeprefix("fold_"): training_of(path) for path in weights.values()},
         files={
             **{name: _entry_of_text(text) for name, text in texts.items()},
             **{name: _entry_of_file(path) for name, path in weights.items()},
@@ -244,25 +169,6 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
     return manifest
 
 
-def describe(model: ModelFolder) -> Manifest:
-    """What is known of a model: by its manifest where it has travelled, else by its folder; without files."""
-    path = model.path / MANIFEST
-    if path.is_file():
-        return replace(_manifest(path.read_bytes(), model.path), files={})
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        autospine=__version__,
-        created="",
-        dataset=model.plan.dataset,
-        configuration=model.configuration.name,
-        licence="not stated",
-        intended_use=INTENDED_USE,
-        scores=_scores(model.path),
-        training={fold: _training(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.folds},
-        files={},
-    )
-
-
 @contextmanager
 def opened_model(path: Path) -> Iterator[ModelFolder]:
     """A model folder, or a bundle unpacked for as long as the block lasts.
@@ -274,7 +180,7 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
     if not path.is_file():
         yield open_model(path)
         return
-    with _writing(Path("TMPDIR")):
+    with _writing(Path(os.environ.get("TMPDIR") or "the folder for temporary files")):
         temporary = tempfile.TemporaryDirectory(prefix="autospine-")
     with temporary as folder, _named(Path(folder) / "model", path):
         unpack(path, Path(folder) / "model")
@@ -314,23 +220,6 @@ def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
     if cleanup.is_file():
         texts[POSTPROCESSING] = cleanup.read_text(encoding="utf-8")
     return texts
-
-
-def _scores(folder: Path) -> ModelScores | None:
-    path = folder / SCORES
-    if not path.is_file():
-        return None
-    return _known(read_json(path, dict), ModelScores, path)
-
-
-def _training(weights: Path) -> Training:
-    return _known(load_facts(weights), Training, weights)
-
-
-def _known(content: Mapping[str, Any], kind: type[Told], path: Path) -> Told:
-    """Those of the entries that travel."""
-    names = [of.name for of in fields(kind)]
-    return from_plain({name: content[name] for name in names if name in content}, kind, str(path))
 
 
 def _entry_of_text(text: str) -> Entry:
@@ -398,7 +287,7 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
             f"expected a manifest of at most {LARGEST_MANIFEST} bytes in {bundle}, found "
             f"{archive.getinfo(MANIFEST).file_size}; do not use it, and ask whoever made it"
         )
-    manifest = _manifest(archive.read(MANIFEST), bundle)
+    manifest = parse_manifest(archive.read(MANIFEST), bundle)
     if unfit := _odd_names(manifest.dataset, manifest.configuration):
         raise FormatError(
             f"expected a dataset and a configuration whose names can be folders' in {bundle}, found {unfit}; "
@@ -433,19 +322,6 @@ def _some(names: Sequence[str]) -> str:
     """The first few names; a file made in bad faith may have millions."""
     more = len(names) - MENTIONED
     return ", ".join(name[:100] for name in names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _manifest(data: bytes, bundle: Path) -> Manifest:
-    try:
-        text = data.decode()
-        version = json.loads(text).get("format_version")
-    except (ValueError, AttributeError, RecursionError):
-        raise FormatError(f"expected JSON as {MANIFEST} in {bundle}, found none; export it again") from None
-    if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        mend = "update AutoSpine" if newer else "export the model again"
-        raise FormatError(f"expected format_version {FORMAT_VERSION} in {bundle}, found {version}; {mend}")
-    return from_json(text, Manifest, f"{bundle}, {MANIFEST}")
 
 
 def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:

@@ -31,7 +31,8 @@ from autospine.folds import _FoldsFile
 from autospine.geometry import Box, Grid
 from autospine.images import write_array
 from autospine.inference import PredictedCase, ProbabilityWriter, UsedModel, open_model
-from autospine.inference.bundle import Entry, Manifest, export_model
+from autospine.inference.bundle import export_model
+from autospine.inference.manifest import Entry, Manifest
 from autospine.inference.probabilities import Description
 from autospine.labels import LabelSpace, parse_labels
 from autospine.pipeline.calibration import Calibration
