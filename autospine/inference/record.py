@@ -59,6 +59,12 @@ class PredictedCase:
     near: Literal["everything", "body", "spine"] | None = None
     """What tiles were run for."""
 
+    finders: tuple[str, ...] = ()
+    """Configurations that found the spine, where that is what tiles were run for."""
+
+    cleaned: tuple[str, ...] = ()
+    """Classes that went through the cleanup."""
+
     seconds: float | None = None
     """From the image in memory to its labels."""
 

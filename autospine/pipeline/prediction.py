@@ -89,6 +89,7 @@ def predict(
         models=used,
         versions={"autospine": __version__, "torch": torch.__version__},
         device=describe(device),
+        cleaned=() if cleanup is None else tuple(cleanup.cleaned_classes),
     )
     predictor = joint_predictor(models, device, folds, confined=confined)
     maps.write_names()

@@ -228,6 +228,9 @@ class PredictionRun:
             nonlocal entry, slabs
             tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
             entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
+            if work.near == "spine" and predictor.finder is not None:
+                names = (*entry.finders, predictor.finder.configuration.name)
+                entry = replace(entry, finders=tuple(dict.fromkeys(names)))
             # Models that predict together hold their slabs at the same time.
             held = slabs + (held_bytes(predictor.plan.labels, work) if self._save_probabilities else 0)
             said = self._estimates.announcement(

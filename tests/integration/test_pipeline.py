@@ -199,6 +199,8 @@ def test_predictions_are_cleaned_as_the_model_says(spoilt):
     said = spoilt.run("predict", *inputs, "cleaned")
     assert said.code == 0, said.err
     assert "label maps are cleaned: vertebra, disc, canal, sacrum" in said.err
+    record = read_record(spoilt.root / "cleaned").values()
+    assert {case.cleaned for case in record} == {("vertebra", "disc", "canal", "sacrum")}
     assert spoilt.run("predict", *inputs, "raw_out", "--no-postprocessing").code == 0
     path.unlink()
     assert spoilt.run("predict", *inputs, "never").code == 0

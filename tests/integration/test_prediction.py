@@ -90,12 +90,12 @@ def test_all_tiles_are_run_where_that_is_wished(model, images, tmp_path):
 def test_a_coarse_model_beside_it_finds_the_spine(model, images, tmp_path, said):
     make_model(tmp_path / "results", "lowres", (3.0, 3.0, 3.0), foreground=True)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
-    assert {case.near for case in result.cases} == {"spine"}
+    assert {(case.near, case.finders) for case in result.cases} == {("spine", ("lowres",))}
     assert "lowres looks for the spine first" in said.text
     # One that finds nothing leaves it to the body.
     make_model(tmp_path / "results", "lowres", (3.0, 3.0, 3.0), foreground=False)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
-    assert {case.near for case in result.cases} == {"body"}
+    assert {(case.near, case.finders) for case in result.cases} == {("body", ())}
     # It does not look for itself.
     result = pipeline.predict(
         [open_model(tmp_path / "results" / "lowres")], images, tmp_path / "out", device=CPU
