@@ -3,18 +3,39 @@
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.models import CommandFunctionType
 
 import autospine
 from autospine.errors import AutospineError
 
-app = typer.Typer(
+HELP_COLUMNS = 100
+"""Most columns of a command's help text."""
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help has room for its sentences in 80 columns, which panels leave it 20 of."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **{**given, "rich_markup_mode": None})
+
+
+class App(typer.Typer):
+    """Commands with plain help; their overview has panels."""
+
+    def command(self, *args: Any, **given: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """As typer's."""
+        return super().command(*args, cls=PlainCommand, **given)
+
+
+app = App(
     name="autospine",
     help="Self-configuring 3D spine segmentation in CT and MR.",
     epilog="Errors are one line and exit code 1; add --debug anywhere for the traceback.",
@@ -22,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
 )
 
 COMMANDS = ("start", "prepare", "learn", "model", "compare", "apply", "other")

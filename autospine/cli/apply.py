@@ -30,6 +30,7 @@ Models = Annotated[
     typer.Option(
         "--model",
         "-m",
+        metavar="MODEL",
         help="Model folder or .autospine file; repeated, the models predict together; by default the "
         "best of `autospine compare`, else the one completed last.",
         show_default=False,
@@ -52,6 +53,7 @@ Folds = Annotated[
     typer.Option(
         "--fold",
         "-f",
+        metavar="FOLD",
         help="Which fold to take: 0 ... 4, full or all; may be repeated; by default all of the five.",
         show_default=False,
     ),
@@ -105,7 +107,10 @@ Scores = Annotated[
 ]
 
 
-@app.command(rich_help_panel="Predict")
+@app.command(
+    rich_help_panel="Predict",
+    epilog="For example: autospine predict -i images -o out -m spine.autospine",
+)
 def predict(
     inputs: Images,
     output: LabelMaps,
@@ -160,7 +165,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel="Predict")
+@app.command(rich_help_panel="Predict", epilog="For example: autospine evaluate out references")
 def evaluate(
     predictions: Predictions,
     references: References,

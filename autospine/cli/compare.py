@@ -17,6 +17,7 @@ def compare(
         typer.Option(
             "--configuration",
             "-c",
+            metavar="NAME",
             help="Configuration to compare, by name; may be repeated; by default every finished one.",
             show_default=False,
         ),

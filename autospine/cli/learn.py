@@ -90,6 +90,7 @@ Parallel = Annotated[
 Tracker = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="NAME",
         help="Tell an experiment tracker as well: `tensorboard`, `wandb`, `mlflow` or one that is "
         "installed; may be repeated.",
         show_default=False,
@@ -97,7 +98,7 @@ Tracker = Annotated[
 ]
 
 
-@app.command(rich_help_panel="Train")
+@app.command(rich_help_panel="Train", epilog="For example: autospine train 0 --fold all --max-minutes 60")
 def train(
     configuration: ConfigurationName = "0",
     fold: FoldName = "all",

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autospine.cli import options
-from autospine.cli.app import app
+from autospine.cli.app import App, app
 from autospine.cli.screen import say
 from autospine.errors import FormatError
 
 if TYPE_CHECKING:
     from autospine.network import ImportReport
 
-model = typer.Typer(
+model = App(
     help="Models outside training: export, import, look into; weights of MONAI.", no_args_is_help=True
 )
 app.add_typer(model, name="model", rich_help_panel="Train")
@@ -110,6 +110,7 @@ def export(
         typer.Option(
             "--fold",
             "-f",
+            metavar="FOLD",
             help="Which fold travels; may be repeated; by default those that predict together.",
             show_default=False,
         ),

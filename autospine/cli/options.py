@@ -39,6 +39,7 @@ Memories = Annotated[
     list[str] | None,
     typer.Option(
         "--memory",
+        metavar="SIZE",
         help="Memory that training may take, such as 8GB; by default the GPU's, else half of the free RAM. "
         "Several show the plans for each, without writing any.",
         show_default=False,
@@ -81,6 +82,7 @@ Networks = Annotated[
     list[str] | None,
     typer.Option(
         "--network",
+        metavar="NAME",
         help="Network to plan for; may be repeated; by default adaptive_swin_unetr. A wrong one lists all.",
         show_default=False,
     ),
@@ -89,6 +91,7 @@ Attention = Annotated[
     list[str] | None,
     typer.Option(
         "--attention",
+        metavar="KIND",
         help="Of Swin networks: adaptive, plain or identity (none, as a control); may be repeated.",
         show_default=False,
     ),
@@ -105,6 +108,7 @@ FusionWeighting = Annotated[
     list[str] | None,
     typer.Option(
         "--fusion-weighting",
+        metavar="KIND",
         help="Weights of the multi-scale fusion: trainable, ones or off (no fusion); may be repeated.",
         show_default=False,
     ),
@@ -113,6 +117,7 @@ FusionPlacement = Annotated[
     list[str] | None,
     typer.Option(
         "--fusion-placement",
+        metavar="PLACE",
         help="Where scales are fused: embedding, stem or both; may be repeated.",
         show_default=False,
     ),
@@ -136,6 +141,7 @@ Configurations = Annotated[
     typer.Option(
         "--configuration",
         "-c",
+        metavar="NAME",
         help="Configuration by index or name; may be repeated; by default 0, the recommended one.",
         show_default=False,
     ),

@@ -45,7 +45,11 @@ PlainArrays = Annotated[
 ]
 
 
-@app.command("plan-and-preprocess", rich_help_panel="Train")
+@app.command(
+    "plan-and-preprocess",
+    rich_help_panel="Train",
+    epilog="For example: autospine plan-and-preprocess -d Dataset001 --memory 8GB",
+)
 def plan_and_preprocess(
     dataset: options.DatasetName,
     workspace: options.Workspace = None,

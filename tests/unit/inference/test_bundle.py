@@ -326,7 +326,7 @@ def test_a_place_that_cannot_be_written_to_is_no_damaged_bundle(model, bundle, t
     with pytest.raises(WorkspaceError, match=unwritable):
         export_model(model, taken / f"model{ENDING}")
     monkeypatch.setattr(tempfile, "tempdir", str(taken))
-    with pytest.raises(WorkspaceError, match="expected to write .*, found.*TMPDIR"), opened_model(bundle):
+    with pytest.raises(WorkspaceError, match=r"expected to write .*, found.*TMPDIR"), opened_model(bundle):
         pass
 
     def failing(path, mode):
