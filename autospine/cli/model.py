@@ -125,6 +125,7 @@ def export(
     workspace: options.Workspace = None,
 ) -> None:
     """Write a trained model as one file that can be checked, without names of cases."""
+    from autospine import pipeline
     from autospine.inference import open_model
     from autospine.inference.bundle import export_model
     from autospine.inference.manifest import INTENDED_USE
@@ -132,15 +133,18 @@ def export(
 
     folder = source or Workspace.locate(workspace).last_model(dataset)
     say(f"model: {folder}")
+    opened = open_model(folder)
     manifest = export_model(
-        open_model(folder),
+        opened,
         output,
         folds=fold,
+        finder=pipeline.find_finder(opened),
         licence=_licence_text(licence),
         intended_use=intended_use or INTENDED_USE,
     )
     size = sum(entry.bytes for entry in manifest.files.values())
-    say(f"written: {output}, folds {', '.join(manifest.training)}, {size / 1e6:.1f} MB")
+    coarse = f" and {manifest.finder} to find the spine" if manifest.finder else ""
+    say(f"written: {output}, folds {', '.join(manifest.training)}{coarse}, {size / 1e6:.1f} MB")
     say(f"next: autospine predict -m {output} -i IMAGES -o OUTPUT")
 
 

@@ -253,6 +253,7 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
         ("channels", ", ".join(plan.channels)),
         ("voxels", f"{' x '.join(f'{d:g}' for d in chosen.spacing_mm)} mm"),
         ("tiles", " x ".join(map(str, chosen.patch_size))),
+        ("spine found by", facts.finder or ""),
         ("trained", "; ".join(_trained(fold, of) for fold, of in facts.training.items())),
         ("trained by", "; ".join(dict.fromkeys(filter(None, map(_trainer, facts.training.values()))))),
         ("cross-validated", _scored(facts.scores)),

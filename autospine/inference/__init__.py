@@ -2,7 +2,7 @@
 
 from autospine.inference.joint import JointPredictor
 from autospine.inference.memory import CaseMemory, case_memory
-from autospine.inference.model import WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
+from autospine.inference.model import FINDER, WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
 from autospine.inference.predictor import Predictor, Work
 from autospine.inference.probabilities import ENDING as PROBABILITIES
 from autospine.inference.probabilities import (
@@ -17,6 +17,7 @@ from autospine.inference.record import RECORD, PredictedCase, UsedModel, add_to_
 from autospine.inference.tiles import FINDER_STEP, count_tiles, lay_tiles
 
 __all__ = [
+    "FINDER",
     "FINDER_STEP",
     "PROBABILITIES",
     "RECORD",

@@ -34,7 +34,7 @@ from autospine.inference.manifest import (
     parse_manifest,
     training_of,
 )
-from autospine.inference.model import WEIGHTS, ModelFolder, open_model
+from autospine.inference.model import FINDER, WEIGHTS, ModelFolder, open_model
 from autospine.postprocessing import POSTPROCESSING
 from autospine.serialization import to_json
 
@@ -50,7 +50,9 @@ MENTIONED = 3
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or of a user's part of it, that is full."""
 
-_ENTRY = re.compile(rf"plan\.json|dataset\.json|{POSTPROCESSING}|LICENSE|fold_(?:\d+|full)/{WEIGHTS}")
+_ENTRY = re.compile(
+    rf"(?:{FINDER}/)?(?:plan\.json|fold_(?:\d+|full)/{WEIGHTS})|dataset\.json|{POSTPROCESSING}|LICENSE"
+)
 _NAME = re.compile(r"\w[\w .+-]*")
 """One part of a path, which leads nowhere else: import makes folders of these names."""
 
@@ -70,6 +72,7 @@ def export_model(
     target: Path,
     *,
     folds: Sequence[str] | None = None,
+    finder: ModelFolder | None = None,
     licence: str = "not stated",
     intended_use: str = INTENDED_USE,
 ) -> Manifest:
@@ -79,6 +82,7 @@ def export_model(
         model: an opened model folder.
         target: ends in `.autospine`.
         folds: which ones travel; by default those that predict together.
+        finder: a coarser model whose first fold travels along, to say where the spine is.
         licence: a name such as `CC-BY-4.0`, or the text itself.
         intended_use: in a few words.
 
@@ -100,13 +104,19 @@ def export_model(
         )
     weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
     texts = _texts(model, licence)
+    trained = {path.parent.name.removeprefix("fold_"): training_of(path) for path in weights.values()}
+    if finder is not None:
+        (path,) = finder.weights(finder.ensemble[:1])
+        weights |= {f"{FINDER}/{path.parent.name}/{WEIGHTS}": path}
+        texts |= {f"{FINDER}/{PLAN}": _shared_plan(finder)}
     described = replace(
         describe(model),
         autospine=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=licence.strip().splitlines()[0][:200],
         intended_use=intended_use,
-        training={path.parent.name.removeprefix("fold_"): training_of(path) for path in weights.values()},
+        training=trained,
+        finder=None if finder is None else finder.configuration.name,
         files={
             **{name: _entry_of_text(text) for name, text in texts.items()},
             **{name: _entry_of_file(path) for name, path in weights.items()},
@@ -205,13 +215,23 @@ def _check_plan(folder: Path, manifest: Manifest) -> None:
             f"expected the plan of {manifest.dataset}, {manifest.configuration} in {folder}, found that of "
             f"{', '.join(found)}; export the model again"
         )
+    coarse = open_model(folder / FINDER) if (folder / FINDER).exists() else None
+    name = None if coarse is None else coarse.configuration.name
+    if name != manifest.finder:
+        raise FormatError(
+            f"expected {manifest.finder or 'no model'} to find the spine in {folder}, found {name}; "
+            "export the model again"
+        )
+
+
+def _shared_plan(model: ModelFolder) -> str:
+    """Of its configuration alone, and without reasons, which may name cases."""
+    return to_json(replace(model.plan, configurations=(model.configuration,), rationale=()))
 
 
 def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
     """The bundle's small files."""
-    # Reasons may name cases.
-    plan = replace(model.plan, configurations=(model.configuration,), rationale=())
-    texts = {PLAN: to_json(plan), LICENCE: licence.rstrip() + "\n"}
+    texts = {PLAN: _shared_plan(model), LICENCE: licence.rstrip() + "\n"}
     description = model.path / DESCRIPTION
     if description.is_file():
         content = json.loads(description.read_text(encoding="utf-8"))

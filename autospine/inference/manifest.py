@@ -97,6 +97,9 @@ class Manifest:
 
     files: dict[str, Entry]
 
+    finder: str | None = None
+    """Configuration of the coarser model that travels along, to say where the spine is."""
+
 
 def describe(model: ModelFolder) -> Manifest:
     """What is known of a model: by its manifest where it has travelled, else by its folder; without files."""

@@ -17,6 +17,9 @@ from autospine.serialization import read_json
 
 WEIGHTS = "model.safetensors"
 
+FINDER = "finder"
+"""Folder in that of a model that has travelled: the coarser one that says where the spine is."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFolder:

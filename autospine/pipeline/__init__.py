@@ -1,6 +1,7 @@
 """The stages, wired together: what the commands and the demo call."""
 
 from autospine.pipeline.datasets import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
+from autospine.pipeline.ensembles import find_finder
 from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
 from autospine.pipeline.prediction import evaluate, predict
 from autospine.pipeline.run import Predicted
@@ -21,6 +22,7 @@ __all__ = [
     "compare",
     "compare_budgets",
     "evaluate",
+    "find_finder",
     "fingerprint",
     "folds_at_once",
     "import_weights",

@@ -13,6 +13,7 @@ from autospine.errors import FormatError, ModelError
 from autospine.evaluation import Evaluation
 from autospine.images import read_volume, write_labels
 from autospine.inference import (
+    FINDER,
     FINDER_STEP,
     WEIGHTS,
     JointPredictor,
@@ -214,24 +215,34 @@ def _holds(folder: Path, members: Members) -> bool:
         return False
 
 
-def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
-    """The first fold of a coarse model beside this one, if there is one for the same channels."""
-    for name in FINDERS:
-        folder = model.path.parent / name
-        if not any(folder.glob(f"fold_*/{WEIGHTS}")) or not _is_trusted(folder):
+def find_finder(model: ModelFolder) -> ModelFolder | None:
+    """The coarse model that finds the spine for this one, if there is one for the same channels.
+
+    A model that has travelled has it inside, others have it beside them.
+    """
+    beside = [model.path.parent / name for name in FINDERS]
+    for folder in (model.path / FINDER, *(folder for folder in beside if _is_trusted(folder))):
+        if not any(folder.glob(f"fold_*/{WEIGHTS}")):
             continue
         coarse = open_model(folder)
         same = coarse.plan.channels == model.plan.channels
         if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
-            logger.info("%s looks for the spine first; --no-roi leaves that out", folder)
-            return Predictor(
-                plan=coarse.plan,
-                configuration=coarse.configuration,
-                networks=coarse.networks(coarse.ensemble[:1]),
-                device=device,
-                step=FINDER_STEP,
-            )
+            return coarse
     return None
+
+
+def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
+    coarse = find_finder(model)
+    if coarse is None:
+        return None
+    logger.info("%s looks for the spine first; --no-roi leaves that out", coarse.configuration.name)
+    return Predictor(
+        plan=coarse.plan,
+        configuration=coarse.configuration,
+        networks=coarse.networks(coarse.ensemble[:1]),
+        device=device,
+        step=FINDER_STEP,
+    )
 
 
 def _is_trusted(folder: Path) -> bool:

@@ -26,6 +26,7 @@ from autospine.inference.bundle import (
     unpack,
 )
 from autospine.inference.manifest import ModelScores, Training, describe
+from autospine.pipeline import find_finder
 from autospine.serialization import write_json
 
 
@@ -99,6 +100,43 @@ def test_only_the_folds_that_are_asked_for_travel(model, tmp_path):
         export_model(model, path, folds=["3"])
     with pytest.raises(ModelError, match="ends in"):
         export_model(model, tmp_path / "model.zip")
+
+
+@pytest.fixture
+def finder(model):
+    """A coarser model beside it."""
+    folder = model.path.parent / "lowres"
+    coarse = makers.configuration(name="lowres", spacing_mm=(4.0, 4.0, 4.0))
+    makers.write_model(folder, folds=("0", "1"), configurations=(coarse,))
+    return open_model(folder)
+
+
+def test_the_model_that_finds_the_spine_travels_along(model, finder, tmp_path):
+    assert find_finder(model) == finder
+    path = tmp_path / f"both{ENDING}"
+    export_model(model, path, finder=finder)
+    with opened_model(path) as other:
+        found = find_finder(other)
+        assert found.configuration == finder.configuration
+        assert found.folds == ("0",)  # the one that looks
+        (mine,), (its,) = finder.networks(["0"]), found.networks()
+        for a, b in zip(mine.state_dict().values(), its.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+        again = tmp_path / f"again{ENDING}"
+        export_model(other, again, finder=found)
+    assert read_manifest(again).finder == read_manifest(path).finder == "lowres"
+
+
+def test_a_model_that_finds_the_spine_is_the_one_of_the_manifest(model, finder, bundle, tmp_path):
+    path = tmp_path / f"both{ENDING}"
+    export_model(model, path, finder=finder)
+    for told in (None, "fast"):
+        other = restated(path, tmp_path / f"{told}{ENDING}", finder=told)
+        with pytest.raises(FormatError, match="to find the spine in"):
+            unpack(other, tmp_path / "there")
+    with pytest.raises(FormatError, match=r"expected lowres to find the spine in .*, found None"):
+        unpack(restated(bundle, tmp_path / f"none{ENDING}", finder="lowres"), tmp_path / "there")
+    assert not (tmp_path / "there").exists()
 
 
 def test_a_model_that_is_there_is_not_replaced(bundle, model):
