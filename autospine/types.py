@@ -12,6 +12,7 @@ from torch import Tensor
 
 Vector3 = tuple[float, float, float]
 Shape3 = tuple[int, int, int]
+Slices3 = tuple[slice, slice, slice]
 Modality = Literal["CT", "MR"]
 
 VolumeArray = Num[np.ndarray, "C S P L"]

@@ -28,8 +28,10 @@ def blended(image, networks, tile, background, regions=False):
         probabilities = (logits.sigmoid() if regions else logits.softmax(1)).mean(0)
         if isinstance(total, int):
             total = torch.zeros(len(probabilities), *grown)
-        total[where] += probabilities * weights
-        weight_sum[box] += weights
+        counted = torch.zeros(tile)
+        counted[layout.counted(start)] = 1
+        total[where] += probabilities * weights * counted
+        weight_sum[box] += weights * counted
     return (total / weight_sum)[inside]
 
 

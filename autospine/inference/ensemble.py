@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autospine.errors import ModelError
+from autospine.types import Slices3
 
 Network = Callable[[Tensor], Tensor]
 
@@ -20,6 +21,7 @@ def mean_probabilities(
     *,
     regions: bool,
     half: torch.dtype | None = None,
+    counted: Slices3 | None = None,
 ) -> Float[Tensor, "N K S P L"]:
     """The mean over networks of tiles' class probabilities, float32.
 
@@ -27,28 +29,29 @@ def mean_probabilities(
         tiles: normalised, on the networks' device.
         networks: each maps the tiles to logits (N, K, S, P, L).
         regions: sigmoid channels instead of one softmax.
+        counted: the part of each tile that is asked for, by default all; the rest is undefined.
         half: 16-bit format to compute in where PyTorch finds it safe; None for float32 alone.
 
     Raises:
         ModelError: if there is no network, or one gives scores that are not finite.
     """
     total: Tensor | None = None
-    share = 1 / max(1, len(networks))
+    share, part = 1 / max(1, len(networks)), (slice(None), slice(None), *(counted or ()))
     for network in networks:
         with torch.no_grad(), torch.autocast(tiles.device.type, half, enabled=half is not None):
             logits = network(tiles)
         first = total is None
         if total is None:
             total = logits if _is_ours(logits, tiles) else torch.empty(logits.shape, device=logits.device)
-        for rows, probabilities in _probabilities(logits, regions):
+        for rows, probabilities in _probabilities(logits[part], regions):
             if first:
-                torch.mul(probabilities, share, out=total[:, :, rows])
+                torch.mul(probabilities, share, out=total[part][:, :, rows])
             else:
-                total[:, :, rows].add_(probabilities, alpha=share)
+                total[part][:, :, rows].add_(probabilities, alpha=share)
     if total is None:
         raise ModelError("expected at least one network to predict with, found none")
     # A sum of finite numbers is finite, and one NaN makes it NaN.
-    if not torch.isfinite(total.sum()):
+    if not torch.isfinite(total[part].sum()):
         raise ModelError("expected finite scores, found NaN or infinity; predict with float32 or train again")
     return total
 

@@ -26,7 +26,7 @@ from autospine.inference.window import ImageWindow
 from autospine.log import get_logger, progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
-from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
+from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Slices3, Vector3
 
 logger = get_logger(__name__)
 
@@ -256,15 +256,20 @@ class Predictor:
 
         def tile_scores(boxes: Sequence[Box]) -> Tensor:
             tiles = torch.cat([image.tile(box) for box in boxes])
-            scores = self._probabilities(tiles.to(self.device), self.networks)
+            # Those that are run together differ in what counts.
+            counted = work.layout.counted(boxes[0].start) if len(boxes) == 1 else None
+            scores = self._probabilities(tiles.to(self.device), self.networks, counted)
             advance(len(boxes))
             return scores
 
         return tile_scores
 
-    def _probabilities(self, tiles: Tensor, networks: Sequence[nn.Module]) -> Tensor:
+    def _probabilities(
+        self, tiles: Tensor, networks: Sequence[nn.Module], counted: Slices3 | None = None
+    ) -> Tensor:
         half = inference_half(self.configuration.training.precision, self.device)
-        return mean_probabilities(tiles, networks, regions=self.plan.labels.regions, half=half)
+        regions = self.plan.labels.regions
+        return mean_probabilities(tiles, networks, regions=regions, half=half, counted=counted)
 
     def _seconds(self, at_once: int) -> float:
         """Time that one network takes for so many tiles together."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from autospine.geometry import Box
 from autospine.inference.tiles import Layout, importance
+from autospine.types import Shape3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,26 +68,27 @@ class Slab:
         self._held, self._fresh = self._held.to(device), self._fresh.to(device)
         self._weights = self._weights.to(device)
 
-    def add(self, scores: Float[Tensor, "K s p l"], columns: int, first: int) -> None:
-        """Add a tile of the present row.
+    def add(self, scores: Float[Tensor, "K s p l"], start: Shape3) -> None:
+        """Add what counts of a tile of the present row.
 
         Args:
             scores: on the slab's device.
-            columns: the tile's start along P.
-            first: the tile's start along L.
+            start: the tile's.
         """
-        at, along = columns - self._extent.start[1], first - self._extent.start[2]
-        _, width, length = self._layout.tile
-        here = slice(at, at + width)
-        fresh = here if self.wide else slice(0, width)
-        lower, upper = self._weights.tensor_split([self._kept])
-        for sums, part, weights, where in (
-            (self._held, scores[:, : self._kept], lower, here),
-            (self._fresh, scores[:, self._kept :], upper, fresh),
+        rows, columns, along = self._layout.counted(start)
+        _, at, first = (a - b for a, b in zip(start, self._extent.start, strict=True))
+        for sums, above, across in (
+            (self._held, 0, at),
+            (self._fresh, self._kept, at if self.wide else 0),
         ):
-            target = sums[:, :, where, along : along + length]
-            target[:-1].addcmul_(part, weights)
-            target[-1] += weights
+            begin = max(rows.start, above)
+            part = slice(begin, max(begin, min(rows.stop, above + sums.shape[1])))
+            inside = (part, columns, along)
+            target = sums[
+                :, *(_moved(of, by) for of, by in zip(inside, (-above, across, first), strict=True))
+            ]
+            target[:-1].addcmul_(scores[:, *inside], self._weights[inside])
+            target[-1] += self._weights[inside]
 
     def finished(self, row: int, columns: slice, step: int) -> Piece | None:
         """The means of the first `step` rows of the slab in these columns; None where they are no image.
@@ -137,6 +139,10 @@ def slab_bytes(layout: Layout, channels: int, *, wide: bool = False) -> int:
     kept, (_, width, length) = kept_rows(layout), layout.extent.shape
     fresh = (layout.tile[0] - kept) * _held_columns(layout, wide)
     return 4 * (channels + 1) * length * (kept * width + fresh)
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def kept_rows(layout: Layout) -> int:

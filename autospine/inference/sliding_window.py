@@ -14,7 +14,7 @@ from autospine.types import Shape3
 logger = get_logger(__name__)
 
 TileScores = Callable[[Sequence[Box]], Tensor]
-"""Scores (N, K, *tile) of N tiles, on any device."""
+"""Scores (N, K, *tile) of N tiles, on any device; of a tile, what the layout counts is looked at."""
 
 
 def finished_pieces(
@@ -87,7 +87,7 @@ def _add_together(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores) -> 
             raise
         return False
     for box, one in zip(boxes, scores.to(slab.device), strict=True):
-        slab.add(one, box.start[1], box.start[2])
+        slab.add(one, box.start)
     return True
 
 

@@ -1,15 +1,15 @@
 """Where the tiles of a sliding window lie, and how much each of their voxels counts."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil
+from math import ceil, floor, log
 
 import numpy as np
 import torch
 
 from autospine.geometry import Box
-from autospine.types import Shape3
+from autospine.types import Shape3, Slices3
 
 STEP = 0.5
 """Distance between neighbouring tiles as a share of the tile (nnU-Net's default)."""
@@ -19,6 +19,9 @@ FINDER_STEP = 1.0
 
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian importance as a share of the tile (nnU-Net's default)."""
+
+NEGLIGIBLE = 0.01
+"""A tile's edge that weighs less than this share of what a neighbouring tile weighs there is left out."""
 
 FLOOR = 1e-3
 """Least importance, so that every voxel's weights can be divided by their sum in any number format."""
@@ -51,6 +54,16 @@ class Layout:
         """The tile that starts here."""
         s, p, left = (a + k for a, k in zip(start, self.tile, strict=True))
         return Box(start=start, stop=(s, p, left))
+
+    def counted(self, start: Shape3) -> Slices3:
+        """The part of the tile that starts here, in its own voxels, whose scores count.
+
+        That is all but the edges that neighbours outweigh by far; what lies there they know better.
+        """
+        s, p, left = (
+            _counted(at, k, every) for at, k, every in zip(start, self.tile, self.starts, strict=True)
+        )
+        return s, p, left
 
     @property
     def count(self) -> int:
@@ -110,6 +123,23 @@ def _starts(n: int, k: int, step: float, first: int, stop: int) -> tuple[int, ..
         return (min(max(0, first + spare // 2), n - k),)
     count = min(ceil(spare / (k * step)), spare) + 1
     return tuple(round(start) for start in np.linspace(first, stop - k, count))
+
+
+def _counted(start: int, k: int, starts: Sequence[int]) -> slice:
+    index = starts.index(start)
+    before = _edge(k, start - starts[index - 1]) if index > 0 else 0
+    after = _edge(k, starts[index + 1] - start) if index + 1 < len(starts) else 0
+    return slice(before, k - after)
+
+
+def _edge(k: int, step: int) -> int:
+    """Voxels at the edge of a tile of k where it weighs `NEGLIGIBLE` of the neighbour that is `step` away.
+
+    Of two Gaussians with standard deviation d at a distance of s, both in tiles, the farther one's share is
+    exp(-s (1 - 2 e - s) / (2 d^2)) at a distance e from its tile's edge; solved for e.
+    """
+    s = step / k
+    return max(0, floor(k * (1 - s - 2 * SIGMA**2 * log(1 / NEGLIGIBLE) / s) / 2))
 
 
 def _bell(n: int) -> torch.Tensor:

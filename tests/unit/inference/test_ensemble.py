@@ -55,6 +55,16 @@ def test_networks_are_averaged_by_probability_not_by_logit():
     torch.testing.assert_close(mean_probabilities(TILE, networks, regions=False), expected)
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_only_the_part_that_counts_is_computed(regions):
+    counted = (slice(3, 17), slice(0, 4), slice(1, 6))
+    networks = [Random(), Constant(0.0, 2.0, -2.0, 1.0)]
+    found = mean_probabilities(TILE, networks, regions=regions, counted=counted)
+    everything = mean_probabilities(TILE, networks, regions=regions)
+    assert found.shape == everything.shape
+    torch.testing.assert_close(found[:, :, *counted], everything[:, :, *counted])
+
+
 def test_a_network_that_gives_its_input_back_does_not_spoil_it():
     tile = torch.randn(1, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     expected = tile.softmax(1)

@@ -8,8 +8,8 @@ from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import importance, lay_tiles
 
 CPU = torch.device("cpu")
-SIZES = st.tuples(*[st.integers(1, 26)] * 3)
-TILES = st.tuples(*[st.sampled_from([1, 4, 6, 9])] * 3)
+SIZES = st.tuples(*[st.integers(1, 36)] * 3)
+TILES = st.tuples(*[st.sampled_from([1, 4, 9, 16])] * 3)
 CLASSES = 3
 
 
@@ -32,8 +32,10 @@ def expected(layout, regions=False, run=None) -> torch.Tensor:
     for box in layout.boxes:
         where = tuple(slice(a + b, a + b + k) for a, b, k in zip(box.start, before, box.shape, strict=True))
         if run is None or box.start in run:
-            total[:, *where] += noise(box) * importance(layout.tile)
-            weight_sum[where] += importance(layout.tile)
+            weights = torch.zeros(layout.tile)
+            weights[layout.counted(box.start)] = importance(layout.tile)[layout.counted(box.start)]
+            total[:, *where] += noise(box) * weights
+            weight_sum[where] += weights
     mean = total / weight_sum.clamp_min(1e-9)
     if not regions:
         mean[0][weight_sum == 0] = 1
@@ -121,9 +123,9 @@ class OnGPU(Slab):
         assert device == CPU
         self.moved = True
 
-    def add(self, scores, columns, first):
+    def add(self, scores, start):
         # What went to a device without memory is made anew.
-        super().add(scores if self.moved else self.latest.pop(0), columns, first)
+        super().add(scores if self.moved else self.latest.pop(0), start)
 
 
 class Tight:

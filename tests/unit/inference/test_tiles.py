@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.geometry import Box
-from autospine.inference.tiles import FLOOR, count_tiles, importance, lay_tiles
+from autospine.inference.tiles import FLOOR, NEGLIGIBLE, SIGMA, count_tiles, importance, lay_tiles
 
 AXIS = st.integers(1, 16).flatmap(lambda tile: st.tuples(st.integers(tile, 4 * tile), st.just(tile)))
 STEPS = st.sampled_from([0.25, 0.5, 0.6, 1.0])
@@ -85,6 +85,33 @@ def test_importance_is_largest_in_the_middle_and_never_nothing(tile):
     assert weights[middle] == weights.max()
     for axis in range(3):
         torch.testing.assert_close(weights, weights.flip(axis))
+
+
+@given(st.integers(4, 40), st.integers(0, 200), st.sampled_from([0.3, 0.5, 0.75, 1.0]))
+@settings(deadline=None)
+def test_only_what_a_neighbour_outweighs_by_far_is_not_counted(tile, longer, step):
+    layout = lay_tiles((tile + longer, tile, tile), (tile, tile, tile), step)
+    starts, offset = layout.starts[0], np.arange(tile) - (tile - 1) / 2
+    bell = np.exp(-0.5 * (offset / (tile * SIGMA)) ** 2)
+    covered = np.zeros(tile + longer)
+    for index, start in enumerate(starts):
+        rows, columns, along = layout.counted((start, 0, 0))
+        assert (columns, along) == (slice(0, tile), slice(0, tile))
+        covered[start + rows.start : start + rows.stop] += 1
+        left_out = [(row, index - 1) for row in range(rows.start)]
+        left_out += [(row, index + 1) for row in range(rows.stop, tile)]
+        for row, neighbour in left_out:
+            assert bell[row] <= NEGLIGIBLE * bell[start + row - starts[neighbour]]
+    assert covered.min() >= 1
+
+
+def test_a_tenth_of_a_tile_is_outweighed_where_tiles_lie_half_a_tile_apart():
+    layout = lay_tiles((256, 128, 128), (128, 128, 128))
+    assert [layout.counted((start, 0, 0))[0] for start in (0, 64, 128)] == [
+        slice(0, 115),
+        slice(13, 115),
+        slice(13, 128),
+    ]
 
 
 @given(st.integers(4, 24), st.integers(4, 60))
