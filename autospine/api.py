@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args, overload
 
 import numpy as np
+import SimpleITK as sitk
 from torch import Tensor
 
 from autospine.allocation import use_huge_pages
@@ -38,6 +39,9 @@ __all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
 
 logger = get_logger(__name__)
 
+ImageLike = TypeVar("ImageLike")
+"""Of SimpleITK or nibabel: what comes out is what went in."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Model:
@@ -59,6 +63,34 @@ class Model:
     def __repr__(self) -> str:
         """Of labels and channels; networks would fill the screen."""
         return f"Model(channels={list(self.channels)}, labels={self.labels})"
+
+    @overload
+    def predict(
+        self,
+        image: np.ndarray | Sequence[np.ndarray],
+        *,
+        modality: Modality | None = None,
+        spacing_mm: Vector3,
+        postprocess: bool = True,
+    ) -> LabelArray: ...
+
+    @overload
+    def predict(
+        self,
+        image: str | Path | Sequence[str | Path],
+        *,
+        modality: Modality | None = None,
+        postprocess: bool = True,
+    ) -> sitk.Image: ...
+
+    @overload
+    def predict(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        *,
+        modality: Modality | None = None,
+        postprocess: bool = True,
+    ) -> ImageLike: ...
 
     def predict(
         self,
@@ -147,13 +179,16 @@ class Model:
         return found
 
 
-def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] | None = None) -> Model:
+def load_model(
+    path: str | Path, *, device: str = "auto", folds: Sequence[str] | None = None, roi: bool = True
+) -> Model:
     """Load a trained model.
 
     Args:
         path: a model folder or an `.autospine` file, of which every hash is checked.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         folds: names of the folds whose networks predict together; by default every complete one.
+        roi: whether tiles of air, and those off the spine where a coarse model finds it, are left out.
 
     Raises:
         ModelError: if there is no such model, or a fold is missing.
@@ -166,7 +201,7 @@ def load_model(path: str | Path, *, device: str = "auto", folds: Sequence[str] |
         return Model(
             labels=dict(zip(labels.names, labels.painted, strict=True)),
             channels=opened.plan.channels,
-            predictor=joint_predictor([opened], where, folds),
+            predictor=joint_predictor([opened], where, folds, confined=roi),
             cleanup=find_cleanup([opened]),
             unseen={
                 modality: warning

@@ -55,6 +55,11 @@ def test_the_same_labels_as_the_command(folder, image, tmp_path):
     assert np.array_equal(sitk.GetArrayFromImage(model.predict(source)), expected)
 
 
+def test_every_tile_is_run_where_that_is_asked_for(folder):
+    assert autospine.load_model(folder).predictor.confined
+    assert not autospine.load_model(folder, roi=False).predictor.confined
+
+
 def test_what_cannot_be_used_is_refused(folder, image):
     model = autospine.load_model(folder, device="cpu")
     with pytest.raises((ModelError, jaxtyping.TypeCheckError), match="PET"):
