@@ -180,7 +180,12 @@ class Model:
 
 
 def load_model(
-    path: str | Path, *, device: str = "auto", folds: Sequence[str] | None = None, roi: bool = True
+    path: str | Path,
+    *,
+    device: str = "auto",
+    folds: Sequence[str] | None = None,
+    roi: bool = True,
+    mirror: bool = False,
 ) -> Model:
     """Load a trained model.
 
@@ -189,6 +194,7 @@ def load_model(
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         folds: names of the folds whose networks predict together; by default every complete one.
         roi: whether tiles of air, and those off the spine where a coarse model finds it, are left out.
+        mirror: whether each tile is run with left and right exchanged, too: twice the time.
 
     Raises:
         ModelError: if there is no such model, or a fold is missing.
@@ -201,7 +207,7 @@ def load_model(
         return Model(
             labels=dict(zip(labels.names, labels.painted, strict=True)),
             channels=opened.plan.channels,
-            predictor=joint_predictor([opened], where, folds, confined=roi),
+            predictor=joint_predictor([opened], where, folds, confined=roi, mirrored=mirror),
             cleanup=find_cleanup([opened]),
             unseen={
                 modality: warning

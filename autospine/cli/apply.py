@@ -73,6 +73,13 @@ RegionOfInterest = Annotated[
         help="Leave out tiles of air, and those off the spine where a lowres or good fast model finds it.",
     ),
 ]
+Mirrored = Annotated[
+    bool,
+    typer.Option(
+        "--mirror",
+        help="Run every tile with left and right exchanged too, as training did: twice the time.",
+    ),
+]
 FileFormat = Annotated[
     Format | None,
     typer.Option(
@@ -121,6 +128,7 @@ def predict(
     keep: Continue = False,
     postprocessing: Postprocessing = True,
     roi: RegionOfInterest = True,
+    mirror: Mirrored = False,
     file_format: FileFormat = None,
     save_probabilities: SaveProbabilities = False,
     workspace: options.Workspace = None,
@@ -152,6 +160,7 @@ def predict(
             overwrite=not keep,
             postprocess=postprocessing,
             confined=roi,
+            mirrored=mirror,
             ending=f".{file_format}" if file_format else None,
             save_probabilities=save_probabilities,
         )

@@ -2,6 +2,7 @@
 
 from autospine.inference.joint import JointPredictor
 from autospine.inference.memory import CaseMemory, case_memory
+from autospine.inference.mirror import with_mirrored
 from autospine.inference.model import FINDER, WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
 from autospine.inference.predictor import Predictor, Work
 from autospine.inference.probabilities import ENDING as PROBABILITIES
@@ -43,4 +44,5 @@ __all__ = [
     "save_weights",
     "stored_bytes",
     "weights_digest",
+    "with_mirrored",
 ]

@@ -62,6 +62,9 @@ class PredictedCase:
     finders: tuple[str, ...] = ()
     """Configurations that found the spine, where that is what tiles were run for."""
 
+    mirrored: bool = False
+    """Whether tiles were run with left and right exchanged, too."""
+
     cleaned: tuple[str, ...] = ()
     """Classes that went through the cleanup."""
 

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from autospine.dataset import Dataset, case_modality
 from autospine.errors import FormatError, ModelError
@@ -21,6 +22,7 @@ from autospine.inference import (
     Predictor,
     open_model,
     weights_digest,
+    with_mirrored,
 )
 from autospine.locks import alone
 from autospine.log import get_logger, track
@@ -67,6 +69,7 @@ def joint_predictor(
     *,
     confined: bool = True,
     find_spine: bool = True,
+    mirrored: bool = False,
 ) -> Predictor | JointPredictor:
     """What predicts with a model, or with several together.
 
@@ -76,15 +79,17 @@ def joint_predictor(
         folds: of every model; by default its complete ones.
         confined: whether tiles without body, or far from the spine, are left out.
         find_spine: whether a coarse model may say where the spine is.
+        mirrored: whether each network sees each tile with left and right exchanged, too.
 
     Raises:
-        ModelError: if a fold is missing, or the models' labels or channels differ.
+        ModelError: if a fold is missing, the models' labels or channels differ, or one was trained without
+            mirroring and is to predict with it.
     """
     predictors = [
         Predictor(
             plan=model.plan,
             configuration=model.configuration,
-            networks=model.networks(folds),
+            networks=_views(model, folds, mirrored=mirrored),
             device=device,
             confined=confined,
             finder=_finder(model, device) if confined and find_spine else None,
@@ -92,6 +97,13 @@ def joint_predictor(
         for model in models
     ]
     return predictors[0] if len(predictors) == 1 else JointPredictor(predictors=predictors)
+
+
+def _views(model: ModelFolder, folds: Sequence[str] | None, *, mirrored: bool) -> Sequence[nn.Module]:
+    networks = model.networks(folds)
+    if not mirrored:
+        return networks
+    return with_mirrored(networks, model.plan.labels, model.configuration.augmentation)
 
 
 def warn_of_other_weights(models: Sequence[ModelFolder]) -> None:

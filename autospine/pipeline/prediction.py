@@ -34,6 +34,7 @@ def predict(
     overwrite: bool = True,
     postprocess: bool = True,
     confined: bool = True,
+    mirrored: bool = False,
     ending: str | None = None,
     save_probabilities: bool = False,
 ) -> Predicted:
@@ -51,6 +52,7 @@ def predict(
         overwrite: whether cases that are there already are predicted again.
         postprocess: whether label maps are cleaned as cross-validation has found to help.
         confined: whether tiles without body, or far from the spine, are left out.
+        mirrored: whether each network sees each tile with left and right exchanged, too.
         ending: of the label maps, with the dot: one of `autospine.images.ENDINGS`, or `.dcm` for DICOM
             segmentations; by default that of the training data.
         save_probabilities: whether those of every class are written beside the label maps.
@@ -58,7 +60,8 @@ def predict(
     Raises:
         WorkspaceError: if `output` is a file or cannot be written to, or there is no Blosc2 to write
             probabilities with.
-        ModelError: if a fold is missing, or the models do not fit together.
+        ModelError: if a fold is missing, the models do not fit together, or one was trained without mirroring
+            and is to predict with it.
         DatasetError: if there is nothing to predict, no case has all of its channels, or they cannot be
             written in this format.
         AutospineError: if highdicom is needed and not installed.
@@ -89,9 +92,10 @@ def predict(
         models=used,
         versions={"autospine": __version__, "torch": torch.__version__},
         device=describe(device),
+        mirrored=mirrored,
         cleaned=() if cleanup is None else tuple(cleanup.cleaned_classes),
     )
-    predictor = joint_predictor(models, device, folds, confined=confined)
+    predictor = joint_predictor(models, device, folds, confined=confined, mirrored=mirrored)
     maps.write_names()
     unseen = partial(unseen_modality, [model.path for model in models])
     run = PredictionRun(

@@ -395,6 +395,12 @@ def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, 
     assert list(read_record(tmp_path / "out").values()) == list(result.cases)
 
 
+def test_tiles_are_run_mirrored_too_where_that_is_asked_for(model, images, tmp_path, said):
+    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, mirrored=True)
+    assert "by 2 networks" in said.text
+    assert {case.mirrored for case in result.cases} == {True}
+
+
 def test_the_same_weights_twice_are_refused(model, images, tmp_path):
     copied = open_model(shutil.copytree(model.path, tmp_path / "copy"))
     with pytest.raises(ModelError, match="found the same weights in"):
