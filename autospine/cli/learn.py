@@ -120,7 +120,9 @@ def train(
 ) -> None:
     """Train folds of a planned dataset; finished ones are kept, an interrupted one goes on."""
     from autospine import pipeline
+    from autospine.folds import FULL
     from autospine.hardware import default_workers, describe, devices_like
+    from autospine.inference import open_model
     from autospine.workspace import Workspace
     from trainers import distributed
     from trainers.settings import Settings
@@ -158,7 +160,9 @@ def train(
             + (f", a fold on each of {len(places)} GPUs" if len(places) > 1 and fold == "all" else "")
         )
         evaluation = pipeline.train(location, configuration, fold, settings, minutes=max_minutes)
-        if evaluation is not None:
+        if evaluation is not None and fold != FULL:
             show_evaluation(evaluation, f"{location.name}, {chosen.name}, cross-validation")
-        say(f"model: {location.results / chosen.name}")
-        say("next: autospine predict -i IMAGES -o OUTPUT")
+        folder = location.results / chosen.name
+        say(f"model: {folder}")
+        others = fold == FULL and open_model(folder).ensemble != (FULL,)
+        say(f"next: autospine predict -i IMAGES -o OUTPUT{f' -f {FULL}' if others else ''}")

@@ -372,6 +372,16 @@ def test_training_takes_files_and_plan_as_they_are_now(place):
     assert trained_on_new() == {case.name for case in load_dataset(place.raw).cases}
 
 
+def test_a_model_of_every_case_is_named_where_folds_would_predict(place):
+    place.prepare()
+    alone = place.run("train", "0", "--fold", "full", *SHORT)
+    assert "next: autospine predict -i IMAGES -o OUTPUT\n" in alone.out
+    shutil.copytree(place.results / "fold_full", place.results / "fold_0")
+    beside = place.run("train", "0", "--fold", "full", *SHORT)
+    assert "next: autospine predict -i IMAGES -o OUTPUT -f full" in beside.out
+    assert "cross-validation" not in beside.out
+
+
 def test_the_schedule_fits_the_time_given(place):
     place.prepare()
     said = place.run(
