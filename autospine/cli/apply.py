@@ -168,6 +168,8 @@ def predict(
     made, kept = len(result.written) - len(result.kept), len(result.kept)
     also = f", {kept} kept" if kept else ""
     say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
+    if made and not result.failed:
+        say(f"next: autospine evaluate {output} REFERENCES, where there are any")
     if result.failed:
         n = len(result.failed)
         say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")

@@ -71,7 +71,6 @@ def plan_and_preprocess(
 ) -> None:
     """Verify and measure a dataset, plan for it, and preprocess its cases."""
     from autospine.hardware import choose_device, parse_bytes
-    from autospine.pipeline import FOLDS_FILE
     from autospine.workspace import Workspace
 
     # Wishes are checked before the work, not after.
@@ -94,9 +93,7 @@ def plan_and_preprocess(
     location = Workspace.locate(workspace).find_dataset(dataset)
     fingerprint(dataset, workspace)
     _plan(location, memory, wishes, device)
-    preprocess(dataset, workspace, configuration, workers=workers)
-    folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
-    say(f"next: autospine train 0 --fold {folds}")
+    _preprocess(location, configuration, workers)
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -205,15 +202,24 @@ def preprocess(
     workers: options.Workers = None,
 ) -> None:
     """Crop, resample and store the cases of a planned dataset; what is there already is kept."""
-    from autospine import pipeline
     from autospine.workspace import Workspace
 
-    location = Workspace.locate(workspace).find_dataset(dataset)
+    _preprocess(Workspace.locate(workspace).find_dataset(dataset), configuration, workers, npy=npy)
+
+
+def _preprocess(
+    location: "DatasetLocation", names: list[str] | None, workers: int | None, *, npy: bool = False
+) -> None:
+    from autospine import pipeline
+
     planned = pipeline.read_plan(location)
-    for name in configuration or ["0"]:
+    names = names or ["0"]
+    for name in names:
         chosen = planned.configuration(name)
         _, stored = pipeline.preprocess(location, chosen, workers, "npy" if npy else "blosc2")
         say(f"{len(stored)} cases are ready in {location.preprocessed / chosen.cases}")
+    folds = "all" if (location.preprocessed / pipeline.FOLDS_FILE).is_file() else "full"
+    say(f"next: autospine train {names[0]} --fold {folds}")
 
 
 def _plan(
