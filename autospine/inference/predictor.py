@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -14,19 +14,19 @@ from autospine.errors import ModelError
 from autospine.geometry import Box
 from autospine.hardware import inference_half
 from autospine.images import Volume
-from autospine.inference.ensemble import mean_probabilities
+from autospine.inference.ensemble import mean_probabilities, probabilities
 from autospine.inference.memory import CaseMemory, case_memory
 from autospine.inference.native import NativeGrid, NativePiece
 from autospine.inference.pace import Pace, find_pace
 from autospine.inference.selection import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
-from autospine.inference.slab import Piece, Slab, slab_bytes
+from autospine.inference.slab import Piece, Slab, TilePart, slab_bytes
 from autospine.inference.sliding_window import TileScores, finished_pieces
 from autospine.inference.tiles import STEP, Layout, lay_tiles
 from autospine.inference.window import ImageWindow
 from autospine.log import get_logger, progress
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
-from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Slices3, Vector3
+from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
 
 logger = get_logger(__name__)
 
@@ -134,6 +134,7 @@ class Predictor:
                 _hand_over(piece, work.preparation.crop, keep)
             channels = _with_room(NativePiece.inside if labels.regions else NativePiece.winners, piece)
             cropped[piece.box.slices] = labels.decode(channels.cpu().numpy())
+            del piece  # or its scores would be held while the next tiles are run
         return whole
 
     def score_bands(
@@ -249,27 +250,39 @@ class Predictor:
             at_once = self.pace.at_once if self.device.type == "cuda" else 1
             slab, tile_scores = self._slab(work.layout, wide), self._tile_scores(work, meter.advance)
             for piece in finished_pieces(work.layout, slab, tile_scores, run=work.run, at_once=at_once):
+                _check_finite(piece)
                 yield _with_room(native.refine, piece)
 
     def _tile_scores(self, work: Work, advance: Callable[[int], None]) -> TileScores:
-        image = ImageWindow(work.preparation)
+        image, counted = ImageWindow(work.preparation), work.layout.counted
 
-        def tile_scores(boxes: Sequence[Box]) -> Tensor:
-            tiles = torch.cat([image.tile(box) for box in boxes])
-            # Those that are run together differ in what counts.
-            counted = work.layout.counted(boxes[0].start) if len(boxes) == 1 else None
-            scores = self._probabilities(tiles.to(self.device), self.networks, counted)
+        def one_by_one(boxes: Sequence[Box]) -> Iterator[TilePart]:
+            """As each network has them: their mean would take as much memory again."""
+            share = 1 / len(self.networks)
+            for box in boxes:
+                inside = counted(box.start)
+                for rows, scores in probabilities(
+                    image.tile(box), self.networks, **self._how, counted=inside
+                ):
+                    yield TilePart(start=box.start, rows=rows, scores=scores[0], share=share)
+                advance(1)
+
+        def together(boxes: Sequence[Box]) -> list[TilePart]:
+            tiles = torch.cat([image.tile(box) for box in boxes]).to(self.device)
+            means = mean_probabilities(tiles, self.networks, **self._how)
             advance(len(boxes))
-            return scores
+            inside = [counted(box.start) for box in boxes]
+            return [
+                TilePart(start=box.start, rows=part[0], scores=mean[:, *part])
+                for box, part, mean in zip(boxes, inside, means, strict=True)
+            ]
 
-        return tile_scores
+        return together if _runs_several(self.device) else one_by_one
 
-    def _probabilities(
-        self, tiles: Tensor, networks: Sequence[nn.Module], counted: Slices3 | None = None
-    ) -> Tensor:
+    @property
+    def _how(self) -> "_How":
         half = inference_half(self.configuration.training.precision, self.device)
-        regions = self.plan.labels.regions
-        return mean_probabilities(tiles, networks, regions=regions, half=half, counted=counted)
+        return {"regions": self.plan.labels.regions, "half": half}
 
     def _seconds(self, at_once: int) -> float:
         """Time that one network takes for so many tiles together."""
@@ -277,7 +290,7 @@ class Predictor:
         tiles, began = torch.zeros(shape, device=self.device), 0.0
         for _ in range(2):  # The first pass is slower.
             began = time.monotonic()
-            self._probabilities(tiles, self.networks[:1])
+            mean_probabilities(tiles, self.networks[:1], **self._how)
         return time.monotonic() - began
 
     def _room_for_tiles(self) -> int:
@@ -317,6 +330,24 @@ class Predictor:
         if not labels.regions:
             band[0] = 1
         return band
+
+
+def _runs_several(device: torch.device) -> bool:
+    """Whether tiles are run together, and networks' scores averaged before they are blended."""
+    return device.type == "cuda"
+
+
+class _How(TypedDict):
+    """How networks predict."""
+
+    regions: bool
+    half: torch.dtype | None
+
+
+def _check_finite(piece: Piece) -> None:
+    # A sum of finite numbers is finite, and one NaN makes it NaN.
+    if not torch.isfinite(piece.scores.sum()):
+        raise ModelError("expected finite scores, found NaN or infinity; predict with float32 or train again")
 
 
 def _with_room(make: Callable[[AnyPiece], Made], piece: AnyPiece) -> Made:

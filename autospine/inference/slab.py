@@ -33,6 +33,23 @@ class Piece:
         return replace(self, scores=self.scores.to(device))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TilePart:
+    """Scores of some rows of a tile, as far as its layout counts them."""
+
+    start: Shape3
+    """The tile's."""
+
+    rows: slice
+    """Of the tile."""
+
+    scores: Float[Tensor, "K s p l"]
+    """On any device."""
+
+    share: float = 1.0
+    """Of the tile's scores: those of one of n networks are an nth."""
+
+
 class Slab:
     """Sums of weighted scores around the present row of tiles.
 
@@ -68,27 +85,26 @@ class Slab:
         self._held, self._fresh = self._held.to(device), self._fresh.to(device)
         self._weights = self._weights.to(device)
 
-    def add(self, scores: Float[Tensor, "K s p l"], start: Shape3) -> None:
-        """Add what counts of a tile of the present row.
-
-        Args:
-            scores: on the slab's device.
-            start: the tile's.
-        """
-        rows, columns, along = self._layout.counted(start)
+    def add(self, part: TilePart) -> None:
+        """Add some of what counts of a tile of the present row."""
+        start, rows = part.start, part.rows
+        _, columns, along = self._layout.counted(start)
+        scores = part.scores.to(self._held.device)
         _, at, first = (a - b for a, b in zip(start, self._extent.start, strict=True))
         for sums, above, across in (
             (self._held, 0, at),
             (self._fresh, self._kept, at if self.wide else 0),
         ):
-            begin = max(rows.start, above)
-            part = slice(begin, max(begin, min(rows.stop, above + sums.shape[1])))
-            inside = (part, columns, along)
+            some = slice(max(rows.start, above), min(rows.stop, above + sums.shape[1]))
+            if some.start >= some.stop:
+                continue
+            inside = (some, columns, along)
             target = sums[
                 :, *(_moved(of, by) for of, by in zip(inside, (-above, across, first), strict=True))
             ]
-            target[:-1].addcmul_(scores[:, *inside], self._weights[inside])
-            target[-1] += self._weights[inside]
+            weights = self._weights[inside]
+            target[:-1].addcmul_(scores[:, _moved(some, -rows.start)], weights, value=part.share)
+            target[-1].add_(weights, alpha=part.share)
 
     def finished(self, row: int, columns: slice, step: int) -> Piece | None:
         """The means of the first `step` rows of the slab in these columns; None where they are no image.

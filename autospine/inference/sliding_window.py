@@ -1,20 +1,20 @@
 """The sliding window: tiles run in order, and scores come out as soon as they are final."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from autospine.geometry import Box
-from autospine.inference.slab import Piece, Slab, row_steps
+from autospine.inference.slab import Piece, Slab, TilePart, row_steps
 from autospine.inference.tiles import Layout
 from autospine.log import get_logger
 from autospine.types import Shape3
 
 logger = get_logger(__name__)
 
-TileScores = Callable[[Sequence[Box]], Tensor]
-"""Scores (N, K, *tile) of N tiles, on any device; of a tile, what the layout counts is looked at."""
+TileScores = Callable[[Sequence[Box]], Iterable[TilePart]]
+"""All that the layout counts of some tiles. Where a device may run out of memory it does so before the first
+part is there."""
 
 
 def finished_pieces(
@@ -65,7 +65,10 @@ def _strips(layout: Layout, wide: bool) -> Iterator[tuple[tuple[int, ...], slice
         yield starts, slice(starts[0], end)
         return
     for start, following in zip(starts, (*starts[1:], end), strict=True):
-        yield (start,), slice(start, following)
+        middle = min(start + (layout.tile[1] + 1) // 2, following)  # the last strip is as wide as a tile
+        yield (start,), slice(start, middle)
+        if middle < following:
+            yield (), slice(middle, following)
 
 
 def _add_tiles(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores, at_once: int) -> int:
@@ -81,13 +84,13 @@ def _add_tiles(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores, at_onc
 def _add_together(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores) -> bool:
     """Run tiles at once and add their scores; False where the memory has no room for them."""
     try:
-        scores = tile_scores(boxes)
+        parts = tile_scores(boxes)
     except torch.OutOfMemoryError:
         if len(boxes) == 1 and slab.device.type == "cpu":
             raise
         return False
-    for box, one in zip(boxes, scores.to(slab.device), strict=True):
-        slab.add(one, box.start)
+    for part in parts:
+        slab.add(part)
     return True
 
 

@@ -3,7 +3,7 @@ import torch
 
 from autospine.errors import ModelError
 from autospine.inference import ensemble
-from autospine.inference.ensemble import mean_probabilities
+from autospine.inference.ensemble import mean_probabilities, probabilities
 
 
 class Constant(torch.nn.Module):
@@ -59,10 +59,12 @@ def test_networks_are_averaged_by_probability_not_by_logit():
 def test_only_the_part_that_counts_is_computed(regions):
     counted = (slice(3, 17), slice(0, 4), slice(1, 6))
     networks = [Random(), Constant(0.0, 2.0, -2.0, 1.0)]
-    found = mean_probabilities(TILE, networks, regions=regions, counted=counted)
+    found = torch.zeros(1, 4, *TILE.shape[2:])
+    for rows, part in probabilities(TILE, networks, regions=regions, counted=counted):
+        found[:, :, rows, *counted[1:]] += part / 2
     everything = mean_probabilities(TILE, networks, regions=regions)
-    assert found.shape == everything.shape
     torch.testing.assert_close(found[:, :, *counted], everything[:, :, *counted])
+    assert found.count_nonzero() == found[:, :, *counted].count_nonzero()
 
 
 def test_a_network_that_gives_its_input_back_does_not_spoil_it():
@@ -80,12 +82,6 @@ def test_half_precision_networks_are_averaged_in_single_precision():
     found = mean_probabilities(TILE, [Half(), Half()], regions=False)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.sum(1), torch.ones(1, *TILE.shape[2:]))
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_scores_that_are_not_finite_are_refused(bad):
-    with pytest.raises(ModelError, match="expected finite scores"):
-        mean_probabilities(TILE, [Constant(0.0, bad)], regions=False)
 
 
 def test_no_network_is_refused():

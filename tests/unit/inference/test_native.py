@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autospine.geometry import Box
 from autospine.inference.native import NativeGrid
-from autospine.inference.slab import Piece, Slab
+from autospine.inference.slab import Piece, Slab, TilePart
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import lay_tiles
 from autospine.preprocessing import resample
@@ -30,7 +30,9 @@ def refined(scores, tile, native, wide):
         return padded[:, *(slice(a + k, b + k) for a, b, k in zip(box.start, box.stop, tile, strict=True))]
 
     def cut_all(boxes):
-        return torch.stack([cut(box) for box in boxes])
+        for box in boxes:
+            inside = layout.counted(box.start)
+            yield TilePart(start=box.start, rows=inside[0], scores=cut(box)[:, *inside])
 
     grid = NativeGrid(layout.shape, native, layout.extent)
     return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut_all))

@@ -325,14 +325,28 @@ def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
     expected, work = one_by_one.predict(volume, "CT"), one_by_one.prepare(volume, "CT")
 
     def together(*arguments, at_once, **options):
-        assert at_once == 1, "on a CPU"
         return finished_pieces(*arguments, at_once=5, **options)
 
+    monkeypatch.setattr(inference.predictor, "_runs_several", lambda device: True)
     monkeypatch.setattr(inference.predictor, "finished_pieces", together)
     network = Roomy(room)
     np.testing.assert_array_equal(predictor(network).predict(volume, "CT"), expected)
     assert sum(network.sizes) == len(work.run), "what had been run was kept"
     assert max(network.sizes) == {8: 5, 2: 2, 1: 1}[room]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("several", [False, True])
+def test_scores_that_are_not_finite_are_refused(bad, several, monkeypatch):
+    class Bad(Thresholds):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(image).clone()
+            logits[..., 5, 5, 5] = bad
+            return logits
+
+    monkeypatch.setattr(inference.predictor, "_runs_several", lambda device: several)
+    with pytest.raises(ModelError, match="expected finite scores"):
+        predictor(Bad()).predict(phantom()[0], "CT")
 
 
 @pytest.mark.parametrize("part", ["refine", "winners"])

@@ -1,9 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.inference.slab import Slab, kept_rows, row_steps, slab_bytes
+from autospine.inference.slab import Slab, TilePart, kept_rows, row_steps, slab_bytes
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import importance, lay_tiles
 
@@ -19,9 +21,19 @@ def noise(box) -> torch.Tensor:
     return torch.rand((CLASSES, *box.shape), generator=generator)
 
 
-def noises(boxes) -> torch.Tensor:
-    """Of several tiles."""
-    return torch.stack([noise(box) for box in boxes])
+def parts(layout, boxes):
+    """What counts of several tiles, each in three parts: some rows, and of the others two shares."""
+    for box in boxes:
+        rows, columns, along = layout.counted(box.start)
+        middle = (rows.start + rows.stop) // 2
+        for some, share in (
+            (slice(rows.start, middle), 1.0),
+            (slice(middle, rows.stop), 0.25),
+            (slice(middle, rows.stop), 0.75),
+        ):
+            yield TilePart(
+                start=box.start, rows=some, scores=noise(box)[:, some, columns, along], share=share
+            )
 
 
 def expected(layout, regions=False, run=None) -> torch.Tensor:
@@ -42,8 +54,9 @@ def expected(layout, regions=False, run=None) -> torch.Tensor:
     return mean[:, *(slice(b, b + n) for b, n in zip(before, layout.shape, strict=True))]
 
 
-def gathered(layout, slab, tile_scores=noises, **options) -> torch.Tensor:
+def gathered(layout, slab, tile_scores=None, **options) -> torch.Tensor:
     """The pieces, put together."""
+    tile_scores = tile_scores or partial(parts, layout)
     whole = torch.full((CLASSES, *layout.shape), torch.nan)
     for piece in finished_pieces(layout, slab, tile_scores, **options):
         assert whole[:, *piece.box.slices].isnan().all(), "a voxel comes twice"
@@ -72,7 +85,7 @@ def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_
     def look(boxes):
         assert 1 <= len(boxes) <= at_once
         seen.extend(box.start for box in boxes)
-        return noises(boxes)
+        return parts(layout, boxes)
 
     slab = Slab(layout, CLASSES, regions=regions, device=CPU)
     found = gathered(layout, slab, look, run=run, at_once=at_once)
@@ -86,7 +99,7 @@ def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
     layout = lay_tiles(shape, tile)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
     starts = []
-    for piece in finished_pieces(layout, slab, noises):
+    for piece in finished_pieces(layout, slab, partial(parts, layout)):
         starts.append(piece.box.start[:2])
         if wide:
             assert (piece.box.start[1], piece.box.stop[1]) == (0, shape[1])
@@ -123,10 +136,6 @@ class OnGPU(Slab):
         assert device == CPU
         self.moved = True
 
-    def add(self, scores, start):
-        # What went to a device without memory is made anew.
-        super().add(scores if self.moved else self.latest.pop(0), start)
-
 
 class Tight:
     """A GPU on which few tiles fit at once: fewer still from some row on, beside a slab."""
@@ -142,8 +151,7 @@ class Tight:
         if len(boxes) > (max(room, 1) if self.slab.moved else room):
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.run += [box.start for box in boxes]
-        self.slab.latest = [noise(box) for box in boxes]
-        return noises(boxes)
+        return parts(self.slab._layout, boxes)
 
 
 @pytest.mark.parametrize(
