@@ -150,7 +150,8 @@ def predict(
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         for name, one in zip(folders, opened, strict=True):
             one.weights(fold)  # raises where a fold is missing
-            say(f"model: {name}, folds {', '.join(fold or one.ensemble)} ({reason})")
+            folds = fold or one.ensemble
+            say(f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)} ({reason})")
         result = pipeline.predict(
             opened,
             inputs,
@@ -166,8 +167,11 @@ def predict(
         )
     show_predictions(result.cases, result.kept)
     made, kept = len(result.written) - len(result.kept), len(result.kept)
-    also = f", {kept} kept" if kept else ""
-    say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
+    if kept and not (made or result.failed):
+        say(f"nothing to do: {output} has all {kept} label maps")
+    else:
+        also = f", {kept} kept" if kept else ""
+        say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
     if made and not result.failed:
         say(f"next: autospine evaluate {output} REFERENCES, where there are any")
     if result.failed:

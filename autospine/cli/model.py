@@ -116,11 +116,19 @@ def export(
         ),
     ] = None,
     licence: Annotated[
-        str, typer.Option(help="Name of the licence, such as CC-BY-4.0, or a file with its text.")
-    ] = "not stated",
+        str | None,
+        typer.Option(
+            help="Name of the licence, such as CC-BY-4.0, or a file with its text; by default the one that "
+            "an imported model came with, else `not stated`.",
+            show_default=False,
+        ),
+    ] = None,
     intended_use: Annotated[
         str | None,
-        typer.Option(help="What the model is for; by default research alone.", show_default=False),
+        typer.Option(
+            help="What the model is for; by default as an imported model says, else research alone.",
+            show_default=False,
+        ),
     ] = None,
     workspace: options.Workspace = None,
 ) -> None:
@@ -128,7 +136,6 @@ def export(
     from autospine import pipeline
     from autospine.inference import open_model
     from autospine.inference.bundle import export_model
-    from autospine.inference.manifest import INTENDED_USE
     from autospine.workspace import Workspace
 
     folder = source or Workspace.locate(workspace).last_model(dataset)
@@ -139,8 +146,8 @@ def export(
         output,
         folds=fold,
         finder=pipeline.find_finder(opened),
-        licence=_licence_text(licence),
-        intended_use=intended_use or INTENDED_USE,
+        licence=None if licence is None else _licence_text(licence),
+        intended_use=intended_use,
     )
     size = sum(entry.bytes for entry in manifest.files.values())
     coarse = f" and {manifest.finder} to find the spine" if manifest.finder else ""

@@ -124,7 +124,6 @@ def fingerprint(
     _, measured = pipeline.fingerprint(location, workers)
     show_fingerprint(measured)
     say(f"written: {location.preprocessed / pipeline.FINGERPRINT}")
-    say(f"next: autospine plan -d {location.name}")
 
 
 @app.command(rich_help_panel="Train, step by step")

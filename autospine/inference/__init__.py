@@ -2,7 +2,7 @@
 
 from autospine.inference.joint import JointPredictor
 from autospine.inference.memory import CaseMemory, case_memory
-from autospine.inference.mirror import with_mirrored
+from autospine.inference.mirror import exchanged_channels, with_mirrored
 from autospine.inference.model import FINDER, WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
 from autospine.inference.predictor import Predictor, Work
 from autospine.inference.probabilities import ENDING as PROBABILITIES
@@ -36,6 +36,7 @@ __all__ = [
     "case_memory",
     "check_room",
     "count_tiles",
+    "exchanged_channels",
     "held_bytes",
     "lay_tiles",
     "open_model",

@@ -25,7 +25,6 @@ from autospine import __version__
 from autospine.errors import AutospineError, FormatError, ModelError, WorkspaceError
 from autospine.files import replacing
 from autospine.inference.manifest import (
-    INTENDED_USE,
     MANIFEST,
     SCORES,
     Entry,
@@ -51,7 +50,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or of a user's part of it, that is full."""
 
 _ENTRY = re.compile(
-    rf"(?:{FINDER}/)?(?:plan\.json|fold_(?:\d+|full)/{WEIGHTS})|dataset\.json|{POSTPROCESSING}|LICENSE"
+    rf"(?:{FINDER}/)?(?:plan\.json|fold_(?:\d+|full)/{re.escape(WEIGHTS)})"
+    rf"|dataset\.json|{re.escape(POSTPROCESSING)}|LICENSE"
 )
 _NAME = re.compile(r"\w[\w .+-]*")
 """One part of a path, which leads nowhere else: import makes folders of these names."""
@@ -73,8 +73,8 @@ def export_model(
     *,
     folds: Sequence[str] | None = None,
     finder: ModelFolder | None = None,
-    licence: str = "not stated",
-    intended_use: str = INTENDED_USE,
+    licence: str | None = None,
+    intended_use: str | None = None,
 ) -> Manifest:
     """Write a model folder as one file, which is complete or not there.
 
@@ -83,8 +83,9 @@ def export_model(
         target: ends in `.autospine`.
         folds: which ones travel; by default those that predict together.
         finder: a coarser model whose first fold travels along, to say where the spine is.
-        licence: a name such as `CC-BY-4.0`, or the text itself.
-        intended_use: in a few words.
+        licence: a name such as `CC-BY-4.0`, or the text itself; by default that of a model that has
+            travelled, else `not stated`.
+        intended_use: in a few words; by default that of a model that has travelled, else research alone.
 
     Raises:
         ModelError: if a fold is not there, the licence is empty, the target has another ending, or import
@@ -98,6 +99,8 @@ def export_model(
             f"expected a dataset and a configuration named with letters, digits, spaces and _ . + - alone in "
             f"{model.name}, found {odd}; rename them in its {PLAN}"
         )
+    known = describe(model)
+    licence = _licence(model, known) if licence is None else licence
     if not licence.strip():
         raise ModelError(
             "expected a licence's name or text, found an empty one; leave it out where none is stated"
@@ -110,11 +113,11 @@ def export_model(
         weights |= {f"{FINDER}/{path.parent.name}/{WEIGHTS}": path}
         texts |= {f"{FINDER}/{PLAN}": _shared_plan(finder)}
     described = replace(
-        describe(model),
+        known,
         autospine=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=licence.strip().splitlines()[0][:200],
-        intended_use=intended_use,
+        intended_use=known.intended_use if intended_use is None else intended_use,
         training=trained,
         finder=None if finder is None else finder.configuration.name,
         files={
@@ -222,6 +225,12 @@ def _check_plan(folder: Path, manifest: Manifest) -> None:
             f"expected {manifest.finder or 'no model'} to find the spine in {folder}, found {name}; "
             "export the model again"
         )
+
+
+def _licence(model: ModelFolder, known: Manifest) -> str:
+    """The whole text where a model has brought it."""
+    text = model.path / LICENCE
+    return text.read_text(encoding="utf-8") if text.is_file() else known.licence
 
 
 def _shared_plan(model: ModelFolder) -> str:

@@ -29,7 +29,9 @@ class Mirrored(nn.Module):
     def forward(self, tiles: ImageBatch) -> LogitBatch:
         """Logits (B, K, S, P, L) of tiles (B, C, S, P, L)."""
         logits: Tensor = self.network(tiles.flip(LEFT))
-        return logits[:, self.channels].flip(LEFT)
+        if self.channels != sorted(self.channels):
+            logits = logits[:, self.channels]
+        return logits.flip(LEFT)
 
 
 def with_mirrored(
@@ -45,20 +47,24 @@ def with_mirrored(
     Raises:
         ModelError: if it has not.
     """
-    channels = exchanged_channels(labels, strength) if strength.mirror_axes else None
-    if channels is None:
-        raise ModelError(
-            "expected a model that was trained with left and right mirrored, found one that was not (why: "
-            "mirror_axes of its plan); leave --mirror out"
-        )
+    channels = exchanged_channels(labels, strength)
     return [view for network in networks for view in (network, Mirrored(network, channels))]
 
 
-def exchanged_channels(labels: LabelSpace, strength: Augmentation) -> list[int] | None:
-    """For each channel the one that has its indices in the mirror; None where one has no counterpart."""
+def exchanged_channels(labels: LabelSpace, strength: Augmentation) -> list[int]:
+    """For each channel the one that has its indices in the mirror.
+
+    Raises:
+        ModelError: if training has not mirrored, or a channel has no counterpart.
+    """
     swapped = np.arange(len(labels.integers) + 1)
     for a, b in strength.mirror_pairs:
         swapped[[a, b]] = b, a
     rows = [tuple(row) for row in labels.membership]
     mirrored = [tuple(row) for row in labels.membership[:, swapped]]
-    return [rows.index(row) for row in mirrored] if set(mirrored) == set(rows) else None
+    if not strength.mirror_axes or set(mirrored) != set(rows):
+        raise ModelError(
+            "expected a model that was trained with left and right mirrored, found one that was not (why: "
+            "mirror_axes of its plan); leave --mirror out"
+        )
+    return [rows.index(row) for row in mirrored]

@@ -290,7 +290,7 @@ class Predictor:
         tiles, began = torch.zeros(shape, device=self.device), 0.0
         for _ in range(2):  # The first pass is slower.
             began = time.monotonic()
-            mean_probabilities(tiles, self.networks[:1], **self._how)
+            mean_probabilities(tiles, self.networks[-1:], **self._how)  # mirrored ones are last
         return time.monotonic() - began
 
     def _room_for_tiles(self) -> int:

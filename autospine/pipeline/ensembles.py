@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autospine.dataset import Dataset, case_modality
-from autospine.errors import FormatError, ModelError
+from autospine.errors import AutospineError, FormatError, ModelError
 from autospine.evaluation import Evaluation
 from autospine.images import read_volume, write_labels
 from autospine.inference import (
@@ -46,7 +46,7 @@ FINER = 3.0
 """A model is worth looking for the spine first if so many of its own voxels lie in one of the finder's."""
 
 TRUSTED_DICE = 0.5
-"""Cross-validated mean Dice from which on `fast`, which is there for other ends, finds the spine."""
+"""Cross-validated mean Dice from which on a model finds the spine; `lowres` needs none to be known."""
 
 ENSEMBLES = "ensembles"
 MEMBERS = "members.json"
@@ -236,7 +236,11 @@ def find_finder(model: ModelFolder) -> ModelFolder | None:
     for folder in (model.path / FINDER, *(folder for folder in beside if _is_trusted(folder))):
         if not any(folder.glob(f"fold_*/{WEIGHTS}")):
             continue
-        coarse = open_model(folder)
+        try:
+            coarse = open_model(folder)
+        except AutospineError as error:  # Nobody has asked for this model.
+            logger.warning("%s does not look for the spine: %s", folder, error)
+            continue
         same = coarse.plan.channels == model.plan.channels
         if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
             return coarse
@@ -258,10 +262,9 @@ def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
 
 
 def _is_trusted(folder: Path) -> bool:
-    if folder.name == FINDERS[0]:
-        return True
+    """Whether cross-validation says so; of `lowres`, which is there for this, where there is any."""
     try:
         dice = read_cross_validation(folder).dice
     except FormatError:
-        return False
-    return dice is not None and dice >= TRUSTED_DICE
+        dice = None
+    return folder.name == FINDERS[0] if dice is None else dice >= TRUSTED_DICE

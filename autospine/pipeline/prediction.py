@@ -13,7 +13,7 @@ from autospine.errors import DatasetError, EvaluationError, ModelError, Workspac
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.files import remove_old_leftovers
 from autospine.hardware import describe
-from autospine.inference import ModelFolder, PredictedCase, UsedModel
+from autospine.inference import ModelFolder, PredictedCase, UsedModel, exchanged_channels
 from autospine.log import get_logger
 from autospine.pipeline.ensembles import find_cleanup, joint_predictor, warn_of_other_weights
 from autospine.pipeline.label_maps import LabelMaps
@@ -80,6 +80,9 @@ def predict(
     maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
     used = _used(models, folds)
+    if mirrored:
+        for model in models:
+            exchanged_channels(model.plan.labels, model.configuration.augmentation)  # raises where it cannot
     _open(output)
     remove_old_leftovers(output)
     warn_of_other_weights(models)

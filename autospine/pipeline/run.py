@@ -166,6 +166,8 @@ class PredictionRun:
                     f"{used.folder}, folds {', '.join(used.folds)}" for used in known.models
                 )
                 logger.warning("%s was predicted by another model or by other folds: %s", case.name, others)
+            elif made and (known.mirrored, known.cleaned) != (self._facts.mirrored, self._facts.cleaned):
+                logger.warning("%s was predicted with other --mirror or --postprocessing", case.name)
 
     def _begin(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
         """Run the networks; what is left to be done is returned."""

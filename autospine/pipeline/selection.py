@@ -177,7 +177,7 @@ def _finished_models(
     for folder in there:
         if names and folder.name not in names:
             continue
-        scores = read_cross_validation(folder) if (folder / CROSS_VALIDATION).is_file() else None
+        scores = _scores(folder)
         held_out = set() if scores is None else {case for fold in scores.folds.values() for case in fold}
         if scores is None or not wanted <= held_out:
             unfinished.append(folder.name)
@@ -193,6 +193,17 @@ def _finished_models(
     if unfinished:
         logger.info("not validated on every case, left out: %s", ", ".join(unfinished))
     return tuple(finished)
+
+
+def _scores(folder: Path) -> CrossValidation | None:
+    """A model's cross-validation; None where there is none, as of a model that has travelled."""
+    if not (folder / CROSS_VALIDATION).is_file():
+        return None
+    try:
+        return read_cross_validation(folder)
+    except FormatError as error:
+        logger.warning("%s is left out: %s", folder.name, error)
+        return None
 
 
 def _check_alike(finished: Sequence[_Finished]) -> None:

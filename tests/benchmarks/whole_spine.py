@@ -161,7 +161,8 @@ def time_commands(workspace: Path, results: Path, image: Path) -> tuple[Facts, l
         out = workspace / f"out_{name}"
         folds = [word for fold in range(number) for word in ("-f", fold)]
         seconds = command(workspace, "predict", "-i", image, "-o", out, "-m", results / "fullres", *folds)
-        (entry,) = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["cases"]
+        cases = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["cases"]
+        (entry,) = (case for case in cases if case["case"] == image.name.partition(".")[0])
         if entry["near"] != "spine":
             raise SystemExit(f"expected tiles near the spine, found {entry['near']}; train for longer")
         figures |= {f"cpu_minutes_{name}_fold{'s' if number > 1 else ''}": seconds / 60}

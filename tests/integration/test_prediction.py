@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import makers
 import numpy as np
@@ -399,6 +400,17 @@ def test_tiles_are_run_mirrored_too_where_that_is_asked_for(model, images, tmp_p
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU, mirrored=True)
     assert "by 2 networks" in said.text
     assert {case.mirrored for case in result.cases} == {True}
+    pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
+    assert "case0 was predicted with other --mirror or --postprocessing" in said.text
+
+
+def test_a_model_without_mirrored_training_is_refused_before_the_work(model, images, tmp_path):
+    strength = replace(model.configuration.augmentation, mirror_axes=())
+    configuration = replace(model.configuration, augmentation=strength)
+    write_json(model.path / "plan.json", replace(model.plan, configurations=(configuration,)))
+    with pytest.raises(ModelError, match="leave --mirror out"):
+        pipeline.predict([open_model(model.path)], images, tmp_path / "out", device=CPU, mirrored=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_weights_twice_are_refused(model, images, tmp_path):

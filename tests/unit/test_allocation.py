@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,3 +40,27 @@ assert psutil.Process().memory_info().rss - before < 8 << 20
 def test_freed_volumes_are_given_back() -> None:
     # In a process of its own: the test above has told this one to keep everything.
     subprocess.run([sys.executable, "-c", KEPT], check=True)
+
+
+HUGE = """
+import torch
+
+from autospine.allocation import use_huge_pages
+
+use_huge_pages()
+large = torch.ones(1 << 26)
+rollup = open("/proc/self/smaps_rollup", encoding="ascii").read()
+(line,) = (line for line in rollup.splitlines() if line.startswith("AnonHugePages:"))
+assert int(line.split()[1]) << 10 > large.nbytes / 2, line
+"""
+
+
+def _huge_pages_can_be_asked_for() -> bool:
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return path.is_file() and "[never]" not in path.read_text(encoding="ascii")
+
+
+@pytest.mark.skipif(not _huge_pages_can_be_asked_for(), reason="the kernel hands out none")
+def test_large_tensors_lie_in_huge_pages() -> None:
+    # In a process of its own: PyTorch reads its variable once, at the first tensor.
+    subprocess.run([sys.executable, "-c", HUGE], check=True)

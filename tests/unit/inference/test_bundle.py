@@ -102,6 +102,28 @@ def test_only_the_folds_that_are_asked_for_travel(model, tmp_path):
         export_model(model, tmp_path / "model.zip")
 
 
+def test_a_model_that_travels_on_keeps_licence_and_use(model, tmp_path):
+    first, second = tmp_path / f"first{ENDING}", tmp_path / f"second{ENDING}"
+    export_model(model, first, licence="Do good.\nDo nothing else.\n", intended_use="teaching")
+    unpack(first, tmp_path / "there")
+    again = export_model(open_model(tmp_path / "there"), second)
+    assert (again.licence, again.intended_use) == ("Do good.", "teaching")
+    with zipfile.ZipFile(second) as archive:
+        assert archive.read("LICENSE") == b"Do good.\nDo nothing else.\n"
+    assert export_model(model, tmp_path / f"plain{ENDING}").licence == "not stated"
+
+
+def test_a_coarse_model_that_is_broken_or_bad_finds_no_spine(model, finder, caplog):
+    assert find_finder(model) == finder
+    scores = {"format_version": 3, "folds": {}, "postprocessed": None, "modalities": {}}
+    for dice, expected in ((0.49, None), (0.5, finder)):
+        write_json(finder.path / "cross_validation.json", scores | {"mean_dice": dice})
+        assert find_finder(model) == expected
+    (finder.path / "plan.json").write_text("{", encoding="utf-8")
+    assert find_finder(model) is None
+    assert "does not look for the spine" in caplog.text
+
+
 @pytest.fixture
 def finder(model):
     """A coarser model beside it."""
