@@ -1,7 +1,6 @@
 """What the C library does with the memory of freed arrays and tensors on a CPU."""
 
 import ctypes
-import os
 import sys
 
 import torch
@@ -38,7 +37,8 @@ def use_huge_pages() -> None:
     training, which keeps freed memory, huge pages gain nothing and take a fifth more. PyTorch reads its
     variable at a process's first tensor: call it before that. A variable that is set already is left alone.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # c10/core/impl/alloc_cpu.cpp; Linux alone knows it.
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).setenv(b"THP_MEM_ALLOC_ENABLE", b"1", 0)  # c10/core/impl/alloc_cpu.cpp
 
 
 def prepare_memory(device: torch.device) -> None:

@@ -8,7 +8,6 @@ cases stay behind: they may tell who the patients were.
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import stat
@@ -193,7 +192,7 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
     if not path.is_file():
         yield open_model(path)
         return
-    with _writing(Path(os.environ.get("TMPDIR") or "the folder for temporary files")):
+    with _writing(Path("a temporary folder")):
         temporary = tempfile.TemporaryDirectory(prefix="autospine-")
     with temporary as folder, _named(Path(folder) / "model", path):
         unpack(path, Path(folder) / "model")
