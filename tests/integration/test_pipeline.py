@@ -138,7 +138,8 @@ def test_every_stage_leaves_its_files(trained):
     assert set(summary["folds"]) == {"0", "1", "2", "3", "4"}
     assert summary["postprocessed"]["n_cases"] == 5
     assert (trained.results / "postprocessing.json").is_file()
-    assert not [path for path in trained.root.rglob("*") if path.name.startswith(".")]
+    hidden = {path.name for path in trained.root.rglob("*") if path.name.startswith(".")}
+    assert hidden == {".predictions.lock"}
 
 
 def test_predictions_lie_on_the_grids_of_their_images(trained):
