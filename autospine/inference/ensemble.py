@@ -49,7 +49,7 @@ def probabilities(
             some, out = logits[:, :, start:stop].float(), held[:, :, : stop - start]
             found = torch.sigmoid(some, out=out) if regions else torch.softmax(some, 1, out=out)
             yield slice(first + start, first + stop), found
-        del logits  # or it would be held while the next network runs
+        del logits, some  # or they would be held while the next network runs
 
 
 def mean_probabilities(
