@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -45,6 +47,21 @@ def prepare_memory(device: torch.device) -> None:
     """Before training: on a CPU, keep freed memory."""
     if device.type == "cpu":
         reuse_freed_memory()
+
+
+@contextmanager
+def as_in_prediction(device: torch.device) -> Iterator[None]:
+    """In the middle of training on this device, give freed memory back while volumes are predicted.
+
+    A training step takes the same memory again and again, a volume takes other sizes all the time, which
+    would be kept beside one another. What training has kept so far goes first.
+    """
+    if return_freed_memory():
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        yield
+    finally:
+        prepare_memory(device)
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 from torch import nn
 
+from autospine.allocation import as_in_prediction
 from autospine.dataset import case_modality
 from autospine.errors import FormatError, TrainingError
 from autospine.files import remove_leftovers
@@ -42,7 +43,8 @@ def train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: floa
             remove_leftovers(folder / VALIDATION)
         distributed.meet()
         network = _trained(task, fold, settings, seconds)
-        _validate(task, fold, _predictor(task, network, settings))
+        with as_in_prediction(settings.device):
+            _validate(task, fold, _predictor(task, network, settings))
         distributed.meet()
 
 

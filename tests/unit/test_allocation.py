@@ -42,6 +42,35 @@ def test_freed_volumes_are_given_back() -> None:
     subprocess.run([sys.executable, "-c", KEPT], check=True)
 
 
+BETWEEN = """
+import psutil
+import torch
+
+from autospine.allocation import as_in_prediction, prepare_memory
+
+cpu, process = torch.device("cpu"), psutil.Process()
+
+
+def kept():
+    torch.ones(1 << 26, dtype=torch.uint8)
+    return process.memory_info().rss
+
+
+before = process.memory_info().rss
+prepare_memory(cpu)
+assert kept() - before > 48 << 20
+with as_in_prediction(cpu):
+    assert process.memory_info().rss - before < 16 << 20, "what training has kept is given back"
+    assert kept() - before < 16 << 20
+assert kept() - before > 48 << 20
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt belongs to glibc")
+def test_in_the_middle_of_training_prediction_gives_memory_back() -> None:
+    subprocess.run([sys.executable, "-c", BETWEEN], check=True)
+
+
 HUGE = """
 import torch
 
