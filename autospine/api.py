@@ -7,6 +7,7 @@ labels = model.predict(image)
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -29,7 +30,8 @@ from autospine.inference.predictor import Keep, ignore
 from autospine.labels import LabelSpace
 from autospine.log import get_logger
 from autospine.modality import guess_modality, modality_of_channels
-from autospine.pipeline.ensembles import find_cleanup, joint_predictor
+from autospine.pipeline.ensembles import find_cleanup
+from autospine.pipeline.predictors import check_different, joint_predictor
 from autospine.postprocessing import Postprocessing
 from autospine.types import LabelArray, Modality, ScoreMap, Vector3
 from autospine.validation import unseen_modality
@@ -180,39 +182,45 @@ class Model:
 
 
 def load_model(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
     folds: Sequence[str] | None = None,
     roi: bool = True,
     mirror: bool = False,
 ) -> Model:
-    """Load a trained model.
+    """Load a trained model, or several that predict together.
 
     Args:
-        path: a model folder or an `.autospine` file, of which every hash is checked.
+        path: a model folder or an `.autospine` file, of which every hash is checked. Those of a list have the
+            same labels and channels; their probabilities are averaged.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
-        folds: names of the folds whose networks predict together; by default every complete one.
+        folds: names of the folds of each whose networks predict together; by default every complete one.
         roi: whether tiles of air, and those off the spine where a coarse model finds it, are left out.
         mirror: whether each tile is run with left and right exchanged, too: twice the time.
 
     Raises:
-        ModelError: if there is no such model, or a fold is missing.
+        ModelError: if there is no such model, a fold is missing, or several do not fit together.
         FormatError: if a file is damaged.
     """
     use_huge_pages()
     where = choose_device(device)
-    with opened_model(Path(path)) as opened:
-        labels = opened.plan.labels
+    paths = [path] if isinstance(path, str | Path) else path
+    if not paths:
+        raise ModelError("expected at least one model, found an empty list; name a folder or a file")
+    with ExitStack() as bundles:
+        models = [bundles.enter_context(opened_model(Path(one))) for one in paths]
+        check_different(models, folds)
+        plan, folders = models[0].plan, [model.path for model in models]
         return Model(
-            labels=dict(zip(labels.names, labels.painted, strict=True)),
-            channels=opened.plan.channels,
-            predictor=joint_predictor([opened], where, folds, confined=roi, mirrored=mirror),
-            cleanup=find_cleanup([opened]),
+            labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),
+            channels=plan.channels,
+            predictor=joint_predictor(models, where, folds, confined=roi, mirrored=mirror),
+            cleanup=find_cleanup(models),
             unseen={
                 modality: warning
                 for modality in get_args(Modality)
-                if (warning := unseen_modality([opened.path], modality)) is not None
+                if (warning := unseen_modality(folders, modality)) is not None
             },
         )
 

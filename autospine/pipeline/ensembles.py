@@ -1,31 +1,20 @@
-"""Several models as one: their folder beside them, their held-out predictions, their cleanup."""
+"""Models compared as one: their folder beside them, their held-out predictions, their cleanup."""
 
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from autospine.dataset import Dataset, case_modality
-from autospine.errors import AutospineError, FormatError, ModelError
+from autospine.errors import FormatError, ModelError
 from autospine.evaluation import Evaluation
 from autospine.images import read_volume, write_labels
-from autospine.inference import (
-    FINDER,
-    FINDER_STEP,
-    WEIGHTS,
-    JointPredictor,
-    ModelFolder,
-    Predictor,
-    open_model,
-    weights_digest,
-    with_mirrored,
-)
+from autospine.inference import WEIGHTS, ModelFolder, weights_digest
 from autospine.locks import alone
 from autospine.log import get_logger, track
+from autospine.pipeline.predictors import joint_predictor
 from autospine.postprocessing import Postprocessing, read_postprocessing
 from autospine.serialization import read_json, write_json
 from autospine.validation import (
@@ -39,15 +28,6 @@ from autospine.validation import (
 
 logger = get_logger(__name__)
 
-FINDERS = ("lowres", "fast")
-"""Configurations whose model, where it has been trained beside a finer one that predicts, finds the spine."""
-
-FINER = 3.0
-"""A model is worth looking for the spine first if so many of its own voxels lie in one of the finder's."""
-
-TRUSTED_DICE = 0.5
-"""Cross-validated mean Dice from which on a model finds the spine; `lowres` needs none to be known."""
-
 ENSEMBLES = "ensembles"
 MEMBERS = "members.json"
 FORMAT_VERSION = 1
@@ -60,50 +40,6 @@ class Members:
     format_version: int
     weights: dict[str, dict[str, str]]
     """Digest of the weights of each fold of each model."""
-
-
-def joint_predictor(
-    models: Sequence[ModelFolder],
-    device: torch.device,
-    folds: Sequence[str] | None = None,
-    *,
-    confined: bool = True,
-    find_spine: bool = True,
-    mirrored: bool = False,
-) -> Predictor | JointPredictor:
-    """What predicts with a model, or with several together.
-
-    Args:
-        models: at least one.
-        device: where the networks run.
-        folds: of every model; by default its complete ones.
-        confined: whether tiles without body, or far from the spine, are left out.
-        find_spine: whether a coarse model may say where the spine is.
-        mirrored: whether each network sees each tile with left and right exchanged, too.
-
-    Raises:
-        ModelError: if a fold is missing, the models' labels or channels differ, or one was trained without
-            mirroring and is to predict with it.
-    """
-    predictors = [
-        Predictor(
-            plan=model.plan,
-            configuration=model.configuration,
-            networks=_views(model, folds, mirrored=mirrored),
-            device=device,
-            confined=confined,
-            finder=_finder(model, device) if confined and find_spine else None,
-        )
-        for model in models
-    ]
-    return predictors[0] if len(predictors) == 1 else JointPredictor(predictors=predictors)
-
-
-def _views(model: ModelFolder, folds: Sequence[str] | None, *, mirrored: bool) -> Sequence[nn.Module]:
-    networks = model.networks(folds)
-    if not mirrored:
-        return networks
-    return with_mirrored(networks, model.plan.labels, model.configuration.augmentation)
 
 
 def warn_of_other_weights(models: Sequence[ModelFolder]) -> None:
@@ -225,46 +161,3 @@ def _holds(folder: Path, members: Members) -> bool:
         return read_json(folder / MEMBERS, Members) == members
     except FormatError:  # absent or damaged
         return False
-
-
-def find_finder(model: ModelFolder) -> ModelFolder | None:
-    """The coarse model that finds the spine for this one, if there is one for the same channels.
-
-    A model that has travelled has it inside, others have it beside them.
-    """
-    beside = [model.path.parent / name for name in FINDERS]
-    for folder in (model.path / FINDER, *(folder for folder in beside if _is_trusted(folder))):
-        if not any(folder.glob(f"fold_*/{WEIGHTS}")):
-            continue
-        try:
-            coarse = open_model(folder)
-        except AutospineError as error:  # Nobody has asked for this model.
-            logger.warning("%s does not look for the spine: %s", folder, error)
-            continue
-        same = coarse.plan.channels == model.plan.channels
-        if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
-            return coarse
-    return None
-
-
-def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
-    coarse = find_finder(model)
-    if coarse is None:
-        return None
-    logger.info("%s looks for the spine first; --no-roi leaves that out", coarse.configuration.name)
-    return Predictor(
-        plan=coarse.plan,
-        configuration=coarse.configuration,
-        networks=coarse.networks(coarse.ensemble[:1]),
-        device=device,
-        step=FINDER_STEP,
-    )
-
-
-def _is_trusted(folder: Path) -> bool:
-    """Whether cross-validation says so; of `lowres`, which is there for this, where there is any."""
-    try:
-        dice = read_cross_validation(folder).dice
-    except FormatError:
-        dice = None
-    return folder.name == FINDERS[0] if dice is None else dice >= TRUSTED_DICE

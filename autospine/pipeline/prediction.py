@@ -9,14 +9,15 @@ import torch
 
 from autospine import __version__
 from autospine.dataset import Case, find_inputs, known_cases, load_labels
-from autospine.errors import DatasetError, EvaluationError, ModelError, WorkspaceError
+from autospine.errors import DatasetError, EvaluationError, WorkspaceError
 from autospine.evaluation import Evaluation, evaluate_folder
 from autospine.files import remove_old_leftovers
 from autospine.hardware import describe
 from autospine.inference import ModelFolder, PredictedCase, UsedModel, exchanged_channels
 from autospine.log import get_logger
-from autospine.pipeline.ensembles import find_cleanup, joint_predictor, warn_of_other_weights
+from autospine.pipeline.ensembles import find_cleanup, warn_of_other_weights
 from autospine.pipeline.label_maps import LabelMaps
+from autospine.pipeline.predictors import check_different, joint_predictor
 from autospine.pipeline.run import Predicted, PredictionRun
 from autospine.preprocessing import has_blosc2
 from autospine.validation import unseen_modality
@@ -79,7 +80,7 @@ def predict(
     plan = models[0].plan
     maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
-    used = _used(models, folds)
+    check_different(models, folds)
     if mirrored:
         for model in models:
             exchanged_channels(model.plan.labels, model.configuration.augmentation)  # raises where it cannot
@@ -92,7 +93,7 @@ def predict(
     facts = PredictedCase(
         case="",
         status="kept",
-        models=used,
+        models=_used(models, folds),
         versions={"autospine": __version__, "torch": torch.__version__},
         device=describe(device),
         mirrored=mirrored,
@@ -108,23 +109,11 @@ def predict(
 
 
 def _used(models: Sequence[ModelFolder], folds: Sequence[str] | None) -> tuple[UsedModel, ...]:
-    """What the record says of the models.
-
-    Raises:
-        ModelError: if a fold is missing, or two are the same model.
-    """
-    used = tuple(
+    """What the record says of the models."""
+    return tuple(
         UsedModel(folder=model.name, folds=tuple(folds or model.ensemble), digest=model.digest(folds))
         for model in models
     )
-    first = {one.digest: one for one in reversed(used)}
-    for one in used:
-        if (same := first[one.digest]) is not one:
-            raise ModelError(
-                f"expected different models to predict together, found the same weights in {same.folder} and "
-                f"{one.folder}; leave one out"
-            )
-    return used
 
 
 def _open(output: Path) -> None:

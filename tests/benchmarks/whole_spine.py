@@ -180,7 +180,7 @@ def measure_roi(results: Path) -> tuple[Facts, list[str]]:
 
     from autospine.images import Volume
     from autospine.inference import Predictor, open_model
-    from autospine.pipeline.ensembles import joint_predictor
+    from autospine.pipeline.predictors import joint_predictor
 
     guided = joint_predictor([open_model(results / "fullres")], torch.device("cpu"))
     assert isinstance(guided, Predictor)

@@ -15,7 +15,7 @@ from autospine.geometry import Grid, vector
 from autospine.images import Volume, read_labels, read_volume, write_array
 from autospine.inference import ModelFolder, Predictor, open_model, save_weights
 from autospine.phantom import PhantomSettings, write_dataset
-from autospine.pipeline.ensembles import joint_predictor
+from autospine.pipeline.predictors import joint_predictor
 from autospine.types import Modality
 
 CPU = torch.device("cpu")

@@ -55,6 +55,37 @@ def test_the_same_labels_as_the_command(folder, image, tmp_path):
     assert np.array_equal(sitk.GetArrayFromImage(model.predict(source)), expected)
 
 
+def test_several_models_predict_together(folder, image, tmp_path):
+    torch.manual_seed(7)
+    makers.write_model(tmp_path / "fast", folds=("0", "1"))
+    paths = [folder, tmp_path / "fast"]
+    alone = [
+        autospine.load_model(path).predict_with_probabilities(image, classes="bone")[1] for path in paths
+    ]
+    both = autospine.load_model(paths).predict_with_probabilities(image, classes="bone")[1]
+    first, second = (sitk.GetArrayFromImage(maps["bone"]) for maps in alone)
+    assert not np.allclose(first, second, atol=1e-3), "the same networks would show nothing"
+    np.testing.assert_allclose(sitk.GetArrayFromImage(both["bone"]), (first + second) / 2, atol=1e-5)
+    with pytest.raises(ModelError, match="found the same weights in .*fullres and .*fullres"):
+        autospine.load_model([folder, str(folder)])
+    with pytest.raises(ModelError, match="found an empty list"):
+        autospine.load_model([])
+
+
+def test_the_mirror_image_counts_as_much_as_the_image(folder, image):
+    array = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
+    once, twice = (autospine.load_model(folder, roi=False, mirror=mirror) for mirror in (False, True))
+
+    def probabilities(model, of):
+        return model.predict_with_probabilities(of, classes="bone", modality="CT", spacing_mm=(1.5,) * 3)[1][
+            "bone"
+        ]
+
+    expected = (probabilities(once, array) + probabilities(once, array[..., ::-1])[..., ::-1]) / 2
+    assert not np.allclose(probabilities(once, array), expected, atol=1e-3)
+    np.testing.assert_allclose(probabilities(twice, array), expected, atol=1e-5)
+
+
 def test_every_tile_is_run_where_that_is_asked_for(folder):
     assert autospine.load_model(folder).predictor.confined
     assert not autospine.load_model(folder, roi=False).predictor.confined
