@@ -51,6 +51,11 @@ class Box:
         s, p, l = (b - a for a, b in zip(self.start, self.stop, strict=True))  # noqa: E741
         return s, p, l
 
+    def counted_from(self, origin: Shape3) -> "Box":
+        """The same box where this voxel is the first."""
+        s, p, left = origin
+        return self.moved((-s, -p, -left))
+
     def moved(self, by: Shape3) -> "Box":
         """The box that many voxels further along each axis."""
         start, stop = (

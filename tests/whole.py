@@ -29,7 +29,7 @@ def blended(image, networks, tile, background, regions=False):
         if isinstance(total, int):
             total = torch.zeros(len(probabilities), *grown)
         counted = torch.zeros(tile)
-        counted[layout.counted(start)] = 1
+        counted[layout.counted(start).counted_from(start).slices] = 1
         total[where] += probabilities * weights * counted
         weight_sum[box] += weights * counted
     return (total / weight_sum)[inside]

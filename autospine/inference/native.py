@@ -131,7 +131,7 @@ class NativeGrid:
     """
 
     def __init__(self, prepared: Shape3, native: Shape3, covered: Box) -> None:
-        self._start = tuple(max(a, 0) for a in covered.start)
+        self._start = covered.start
         s, p, left = (LinearAxis(*sizes) for sizes in zip(prepared, native, self._start, strict=True))
         self._axes = (s, p, left)
         self._columns = prepared[1]

@@ -14,12 +14,12 @@ from autospine.errors import ModelError
 from autospine.geometry import Box
 from autospine.hardware import inference_half
 from autospine.images import Volume
-from autospine.inference.ensemble import mean_probabilities, probabilities
+from autospine.inference.ensemble import mean_probabilities
 from autospine.inference.memory import CaseMemory, case_memory
 from autospine.inference.native import NativeGrid, NativePiece
 from autospine.inference.pace import Pace, find_pace
 from autospine.inference.selection import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
-from autospine.inference.slab import Piece, Slab, TilePart, slab_bytes
+from autospine.inference.slab import Piece, Slab, slab_bytes
 from autospine.inference.sliding_window import TileScores, finished_pieces
 from autospine.inference.tiles import STEP, Layout, lay_tiles
 from autospine.inference.window import ImageWindow
@@ -256,28 +256,17 @@ class Predictor:
     def _tile_scores(self, work: Work, advance: Callable[[int], None]) -> TileScores:
         image, counted = ImageWindow(work.preparation), work.layout.counted
 
-        def one_by_one(boxes: Sequence[Box]) -> Iterator[TilePart]:
-            """As each network has them: their mean would take as much memory again."""
-            share = 1 / len(self.networks)
-            for box in boxes:
-                inside = counted(box.start)
-                for rows, scores in probabilities(
-                    image.tile(box), self.networks, **self._how, counted=inside
-                ):
-                    yield TilePart(start=box.start, rows=rows, scores=scores[0], share=share)
-                advance(1)
-
-        def together(boxes: Sequence[Box]) -> list[TilePart]:
+        def tile_scores(boxes: Sequence[Box]) -> list[Tensor]:
+            inside = [counted(box.start).counted_from(box.start).slices for box in boxes]
             tiles = torch.cat([image.tile(box) for box in boxes]).to(self.device)
-            means = mean_probabilities(tiles, self.networks, **self._how)
+            alone = len(boxes) == 1
+            means = mean_probabilities(
+                tiles, self.networks, **self._how, counted=inside[0] if alone else None
+            )
             advance(len(boxes))
-            inside = [counted(box.start) for box in boxes]
-            return [
-                TilePart(start=box.start, rows=part[0], scores=mean[:, *part])
-                for box, part, mean in zip(boxes, inside, means, strict=True)
-            ]
+            return [means[0]] if alone else [mean[:, *part] for mean, part in zip(means, inside, strict=True)]
 
-        return together if _runs_several(self.device) else one_by_one
+        return tile_scores
 
     @property
     def _how(self) -> "_How":
@@ -330,11 +319,6 @@ class Predictor:
         if not labels.regions:
             band[0] = 1
         return band
-
-
-def _runs_several(device: torch.device) -> bool:
-    """Whether tiles are run together, and networks' scores averaged before they are blended."""
-    return device.type == "cuda"
 
 
 class _How(TypedDict):

@@ -22,7 +22,7 @@ from torch import Tensor
 from autospine.errors import DatasetError, FormatError, WorkspaceError
 from autospine.geometry import Box, Grid, canonical_grid, orientation
 from autospine.inference.predictor import Work
-from autospine.inference.slab import kept_rows
+from autospine.inference.slab import row_bands
 from autospine.labels import LabelSpace
 from autospine.preprocessing.arrays import create_array, open_array
 from autospine.serialization import from_json, to_json
@@ -239,7 +239,8 @@ def stored_bytes(labels: LabelSpace, shape: Shape3) -> int:
 def held_bytes(labels: LabelSpace, work: Work) -> int:
     """Memory of the rows that a writer holds at a time: as many as become final together, and a chunk's."""
     prepared = work.preparation
-    final = ceil(kept_rows(work.layout) * prepared.crop.shape[0] / prepared.shape[0]) + 1
+    most = max(band.final - band.start for band in row_bands(work.layout))
+    final = ceil(most * prepared.crop.shape[0] / prepared.shape[0]) + 1
     rows = min(work.shape[0], final + _chunk_rows(work.shape))
     return stored_bytes(labels, (rows, *work.shape[1:]))
 

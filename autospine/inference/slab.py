@@ -2,13 +2,16 @@
 
 Tiles come in order along S, then P, then L. Rows of the image (along S) and, within them, columns
 (along P) are finished as soon as no later tile touches them; they are handed out and forgotten. Between
-two rows of tiles only the overlap has to be kept for the whole width of the image, and beyond that, for
-the width of a single tile, the rest of the tile's depth.
+two rows of tiles only what both touch has to be kept for the whole width of the image, and beyond that
+no more than one tile's rows and columns.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,24 +37,31 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TilePart:
-    """Scores of some rows of a tile, as far as its layout counts them."""
+class Band:
+    """Rows or columns of the prepared image that are worked on together."""
 
-    start: Shape3
-    """The tile's."""
+    tiles: tuple[int, ...]
+    """Starts of the tiles that touch them; none where all have come before."""
 
-    rows: slice
-    """Of the tile."""
+    start: int
+    final: int
+    """Where those begin that a later band touches as well."""
 
-    scores: Float[Tensor, "K s p l"]
-    """On any device."""
+    stop: int
 
-    share: float = 1.0
-    """Of the tile's scores: those of one of n networks are an nth."""
+    @property
+    def size(self) -> int:
+        """All of them."""
+        return self.stop - self.start
+
+    @property
+    def shared(self) -> int:
+        """Those that a later band touches as well."""
+        return self.stop - self.final
 
 
 class Slab:
-    """Sums of weighted scores around the present row of tiles.
+    """Sums of weighted scores of the tiles of one band of rows and one of columns.
 
     One channel more than there are classes holds the sum of the weights.
 
@@ -66,116 +76,133 @@ class Slab:
     def __init__(
         self, layout: Layout, channels: int, *, regions: bool, device: torch.device, wide: bool = False
     ) -> None:
-        self.wide = wide
-        self._layout, self._regions = layout, regions
-        depth, width, self._kept = layout.tile[0], _held_columns(layout, wide), kept_rows(layout)
-        self._extent = layout.extent
-        _, columns, length = self._extent.shape
-        self._held = torch.zeros((channels + 1, self._kept, columns, length), device=device)
-        self._fresh = torch.zeros((channels + 1, depth - self._kept, width, length), device=device)
+        self.rows, self.columns = row_bands(layout), column_bands(layout, wide=wide)
+        self._layout, self._regions, self._wide = layout, regions, wide
+        self._along = layout.extent.slices[2]
+        present, kept = _cross_sections(self.rows, self.columns)
+        length = self._along.stop - self._along.start
+        self._present = torch.zeros((channels + 1, *present, length), device=device)
+        self._kept = torch.zeros((channels + 1, *kept, length), device=device)
         self._weights = importance(layout.tile).to(device)
+        self._at = self.rows[0], self.columns[0]
+        self._above = 0
 
     @property
     def device(self) -> torch.device:
         """Where the sums are kept."""
-        return self._held.device
+        return self._present.device
 
     def to(self, device: torch.device) -> None:
         """Move the sums, whatever has been added so far included."""
-        self._held, self._fresh = self._held.to(device), self._fresh.to(device)
+        self._present, self._kept = self._present.to(device), self._kept.to(device)
         self._weights = self._weights.to(device)
 
-    def add(self, part: TilePart) -> None:
-        """Add some of what counts of a tile of the present row."""
-        start, rows = part.start, part.rows
-        _, columns, along = self._layout.counted(start)
-        scores = part.scores.to(self._held.device)
-        _, at, first = (a - b for a, b in zip(start, self._extent.start, strict=True))
-        for sums, above, across in (
-            (self._held, 0, at),
-            (self._fresh, self._kept, at if self.wide else 0),
-        ):
-            some = slice(max(rows.start, above), min(rows.stop, above + sums.shape[1]))
-            if some.start >= some.stop:
-                continue
-            inside = (some, columns, along)
-            target = sums[
-                :, *(_moved(of, by) for of, by in zip(inside, (-above, across, first), strict=True))
-            ]
-            weights = self._weights[inside]
-            target[:-1].addcmul_(scores[:, _moved(some, -rows.start)], weights, value=part.share)
-            target[-1].add_(weights, alpha=part.share)
+    def begin(self, rows: Band, columns: Band) -> None:
+        """Get ready for the tiles of two bands, the next ones in order."""
+        last_rows, last_columns = self._at
+        known = 0
+        if columns is not self.columns[0]:
+            known = last_columns.shared
+            _move(self._present, 2, last_columns.size - known, known)
+        elif rows is not self.rows[0]:
+            self._above = last_rows.shared
+        self._at = rows, columns
+        if len(self.columns) > 1:
+            kept = self._kept[:, : self._above, self._held(columns.start + known, columns.stop)]
+            self._present[:, : self._above, known : columns.size] = kept
+        self._present[:, self._above : rows.size, known : columns.size] = 0
 
-    def finished(self, row: int, columns: slice, step: int) -> Piece | None:
-        """The means of the first `step` rows of the slab in these columns; None where they are no image.
+    def add(self, start: Shape3, scores: Float[Tensor, "K s p l"]) -> None:
+        """Add the scores of a tile of the present bands, on any device, as far as the layout counts them."""
+        counted, (rows, columns) = self._layout.counted(start), self._at
+        weights = self._weights[counted.counted_from(start).slices]
+        origin = (rows.start, columns.start, self._along.start)
+        target = self._present[:, *counted.counted_from(origin).slices]
+        target[:-1].addcmul_(scores.to(target.device), weights)
+        target[-1].add_(weights)
 
-        Args:
-            row: where the slab starts along S.
-            columns: along P, those that no later tile of this row touches.
-            step: rows until the next row of tiles.
-        """
-        covered = Box(
-            start=(row, columns.start, self._extent.start[2]),
-            stop=(row + step, columns.stop, self._extent.stop[2]),
-        )
-        sums = self._held[:, :step, self._columns(columns)]
+    def pieces(self) -> Iterator[Piece]:
+        """The means of what no later tile touches, in order along P; then the rest is put aside."""
+        rows, columns = self._at
+        for start, stop in pairwise(self._cuts()):
+            box = Box(start=(rows.start, start, self._along.start), stop=(rows.final, stop, self._along.stop))
+            yield Piece(box=box, scores=self._means(box))
+        if len(self.columns) > 1:
+            rest = self._present[:, rows.size - rows.shared : rows.size, : columns.size - columns.shared]
+            self._kept[:, : rows.shared, self._held(columns.start, columns.final)] = rest
+        else:
+            _move(self._present, 1, rows.size - rows.shared, rows.shared)
+
+    def _cuts(self) -> list[int]:
+        """Where pieces begin and end along P: but for wide ones, none is larger than a quarter of a tile."""
+        rows, columns = self._at
+        depth, width, _ = self._layout.tile
+        across = (rows.final - rows.start) * (columns.final - columns.start)
+        count = 1 if self._wide else min(ceil(4 * across / (depth * width)), columns.final - columns.start)
+        return [round(at) for at in np.linspace(columns.start, columns.final, count + 1)]
+
+    def _means(self, box: Box) -> Float[Tensor, "K s p l"]:
+        rows, columns = self._at
+        sums = self._present[:, *box.counted_from((rows.start, columns.start, self._along.start)).slices]
         weights = sums[-1]
         empty = weights == 0
         weights.masked_fill_(empty, 1)
         scores = sums[:-1].div_(weights)
         if not self._regions:
             scores[0].masked_fill_(empty, 1)
-        start = tuple(max(a, 0) for a in covered.start)
-        stop = tuple(min(b, n) for b, n in zip(covered.stop, self._layout.shape, strict=True))
-        if any(a >= b for a, b in zip(start, stop, strict=True)):
-            return None
-        box = Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
-        inside = (slice(a - o, b - o) for a, b, o in zip(start, stop, covered.start, strict=True))
-        return Piece(box=box, scores=scores[:, *inside])
+        return scores
 
-    def advance(self, columns: slice, step: int) -> None:
-        """Move these columns of the slab `step` rows on, and the columns held beyond it to the next tile."""
-        part = self._held[:, :, self._columns(columns)]
-        width = columns.stop - columns.start
-        stay, overlap = self._kept - step, self._layout.tile[0] - step
-        part[:, :stay] = part[:, step:].clone()
-        part[:, stay:overlap] = self._fresh[:, :, :width]
-        part[:, overlap:] = 0
-        rest = self._fresh.shape[2] - width
-        self._fresh[:, :, :rest] = self._fresh[:, :, width:].clone()
-        self._fresh[:, :, rest:] = 0
+    def _held(self, start: int, stop: int) -> slice:
+        first = self.columns[0].start
+        return slice(start - first, stop - first)
 
-    def _columns(self, columns: slice) -> slice:
-        first = self._extent.start[1]
-        return slice(columns.start - first, columns.stop - first)
+
+def row_bands(layout: Layout) -> list[Band]:
+    """Each row of tiles; the last one is finished in two, of which the second takes no more than is kept."""
+    *before, last = _bands(layout, 0)
+    kept = max((band.shared for band in before), default=0)
+    if not 0 < kept < last.size:
+        return [*before, last]
+    middle = last.stop - kept
+    return [*before, replace(last, final=middle), replace(last, tiles=(), start=middle)]
+
+
+def column_bands(layout: Layout, *, wide: bool) -> list[Band]:
+    """Each column of tiles, or all of them together."""
+    bands = _bands(layout, 1)
+    if not wide:
+        return bands
+    return [replace(bands[-1], tiles=layout.starts[1], start=bands[0].start)]
 
 
 def slab_bytes(layout: Layout, channels: int, *, wide: bool = False) -> int:
-    """Memory of a slab: 4 x (classes + 1) x (rows kept x a slice + the tile's other rows x its width)."""
-    kept, (_, width, length) = kept_rows(layout), layout.extent.shape
-    fresh = (layout.tile[0] - kept) * _held_columns(layout, wide)
-    return 4 * (channels + 1) * length * (kept * width + fresh)
+    """Memory of a slab: 4 x (classes + 1) x length x (deepest x widest band + shared rows x the whole width).
+
+    Where there is but one band of columns, what rows share lies in it.
+    """
+    sections = _cross_sections(row_bands(layout), column_bands(layout, wide=wide))
+    return 4 * (channels + 1) * layout.extent.shape[2] * sum(s * p for s, p in sections)
 
 
-def _moved(part: slice, by: int) -> slice:
-    return slice(part.start + by, part.stop + by)
+def _bands(layout: Layout, axis: int) -> list[Band]:
+    spans = [layout.span(axis, start) for start in layout.starts[axis]]
+    finals = [*(span.start for span in spans[1:]), spans[-1].stop]
+    return [
+        Band(tiles=(tile,), start=span.start, final=final, stop=span.stop)
+        for tile, span, final in zip(layout.starts[axis], spans, finals, strict=True)
+    ]
 
 
-def kept_rows(layout: Layout) -> int:
-    """Rows kept for the whole width: half a tile, or what two tiles share, or do not share, if more."""
-    depth = layout.tile[0]
-    return max((depth + 1) // 2, *(max(step, depth - step) for step in _between_rows(layout)), 0)
+def _cross_sections(rows: Sequence[Band], columns: Sequence[Band]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns of the present bands, and of what is kept for the next rows."""
+    present = max(band.size for band in rows), max(band.size for band in columns)
+    if len(columns) == 1:
+        return present, (0, 0)
+    return present, (max(band.shared for band in rows), columns[-1].stop - columns[0].start)
 
 
-def row_steps(layout: Layout) -> list[int]:
-    """How far the slab moves after each row of tiles, and the rows that are left at the end."""
-    kept = kept_rows(layout)
-    return [*_between_rows(layout), layout.tile[0] - kept, kept]
-
-
-def _between_rows(layout: Layout) -> list[int]:
-    return [b - a for a, b in pairwise(layout.starts[0])]
-
-
-def _held_columns(layout: Layout, wide: bool) -> int:
-    return layout.extent.shape[1] if wide else layout.tile[1]
+def _move(sums: Tensor, axis: int, by: int, count: int) -> None:
+    """Along an axis, move as many as `count` from where they lie to the start; by channel, to save memory."""
+    for channel in sums:
+        found = channel.narrow(axis - 1, by, count).clone()
+        channel.narrow(axis - 1, 0, count).copy_(found)

@@ -1,20 +1,21 @@
 """The sliding window: tiles run in order, and scores come out as soon as they are final."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import product
 
 import torch
+from torch import Tensor
 
 from autospine.geometry import Box
-from autospine.inference.slab import Piece, Slab, TilePart, row_steps
+from autospine.inference.slab import Piece, Slab
 from autospine.inference.tiles import Layout
 from autospine.log import get_logger
 from autospine.types import Shape3
 
 logger = get_logger(__name__)
 
-TileScores = Callable[[Sequence[Box]], Iterable[TilePart]]
-"""All that the layout counts of some tiles. Where a device may run out of memory it does so before the first
-part is there."""
+TileScores = Callable[[Sequence[Box]], Sequence[Tensor]]
+"""The scores (K, s, p, l) of each of some tiles, as far as the layout counts them."""
 
 
 def finished_pieces(
@@ -43,32 +44,13 @@ def finished_pieces(
     Raises:
         torch.OutOfMemoryError: if a tile does not fit the device even so.
     """
-    row, last = layout.starts[0][0], len(layout.starts[0])
-    for index, step in enumerate(row_steps(layout)):
-        for starts, columns in _strips(layout, slab.wide):
-            if index < last:
-                tiles = [(row, start, first) for start in starts for first in layout.starts[2]]
-                boxes = [layout.box(tile) for tile in tiles if run is None or tile in run]
-                at_once = _add_tiles(slab, boxes, tile_scores, at_once)
-            piece = slab.finished(row, columns, step)
-            if piece is not None:
-                yield piece
-            slab.advance(columns, step)
-        row += step
-
-
-def _strips(layout: Layout, wide: bool) -> Iterator[tuple[tuple[int, ...], slice]]:
-    """Tile starts along P that are run together, and the columns that are finished after them."""
-    starts = layout.starts[1]
-    end = starts[-1] + layout.tile[1]
-    if wide:
-        yield starts, slice(starts[0], end)
-        return
-    for start, following in zip(starts, (*starts[1:], end), strict=True):
-        middle = min(start + (layout.tile[1] + 1) // 2, following)  # the last strip is as wide as a tile
-        yield (start,), slice(start, middle)
-        if middle < following:
-            yield (), slice(middle, following)
+    for rows in slab.rows:
+        for columns in slab.columns:
+            slab.begin(rows, columns)
+            tiles = product(rows.tiles, columns.tiles, layout.starts[2])
+            boxes = [layout.box(tile) for tile in tiles if run is None or tile in run]
+            at_once = _add_tiles(slab, boxes, tile_scores, at_once)
+            yield from slab.pieces()
 
 
 def _add_tiles(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores, at_once: int) -> int:
@@ -84,13 +66,13 @@ def _add_tiles(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores, at_onc
 def _add_together(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores) -> bool:
     """Run tiles at once and add their scores; False where the memory has no room for them."""
     try:
-        parts = tile_scores(boxes)
+        scores = tile_scores(boxes)
     except torch.OutOfMemoryError:
         if len(boxes) == 1 and slab.device.type == "cpu":
             raise
         return False
-    for part in parts:
-        slab.add(part)
+    for box, of_tile in zip(boxes, scores, strict=True):
+        slab.add(box.start, of_tile)
     return True
 
 

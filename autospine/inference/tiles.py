@@ -1,6 +1,6 @@
 """Where the tiles of a sliding window lie, and how much each of their voxels counts."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, floor, log
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from autospine.geometry import Box
-from autospine.types import Shape3, Slices3
+from autospine.types import Shape3
 
 STEP = 0.5
 """Distance between neighbouring tiles as a share of the tile (nnU-Net's default)."""
@@ -55,15 +55,22 @@ class Layout:
         s, p, left = (a + k for a, k in zip(start, self.tile, strict=True))
         return Box(start=start, stop=(s, p, left))
 
-    def counted(self, start: Shape3) -> Slices3:
-        """The part of the tile that starts here, in its own voxels, whose scores count.
+    def counted(self, start: Shape3) -> Box:
+        """The part of the image in which the scores of the tile that starts here count.
 
-        That is all but the edges that neighbours outweigh by far; what lies there they know better.
+        That is all of the tile but what lies out of the image, and the edges that neighbours outweigh by far:
+        what lies there they know better.
         """
-        s, p, left = (
-            _counted(at, k, every) for at, k, every in zip(start, self.tile, self.starts, strict=True)
-        )
-        return s, p, left
+        s, p, left = (self.span(axis, at) for axis, at in enumerate(start))
+        return Box(start=(s.start, p.start, left.start), stop=(s.stop, p.stop, left.stop))
+
+    def span(self, axis: int, start: int) -> slice:
+        """The same along one axis."""
+        k, starts = self.tile[axis], self.starts[axis]
+        index = starts.index(start)
+        before = _edge(k, start - starts[index - 1]) if index > 0 else 0
+        after = _edge(k, starts[index + 1] - start) if index + 1 < len(starts) else 0
+        return slice(max(0, start + before), min(self.shape[axis], start + k - after))
 
     @property
     def count(self) -> int:
@@ -73,9 +80,10 @@ class Layout:
 
     @property
     def extent(self) -> Box:
-        """The smallest box that holds every tile."""
+        """The part of the image that lies in any tile."""
         s, p, left = self.starts
-        return Box(start=(s[0], p[0], left[0]), stop=self.box((s[-1], p[-1], left[-1])).stop)
+        first, last = self.counted((s[0], p[0], left[0])), self.counted((s[-1], p[-1], left[-1]))
+        return Box(start=first.start, stop=last.stop)
 
     def around(self, starts: Collection[Shape3]) -> "Layout":
         """The part of the layout that reaches from the first to the last of some tiles along each axis."""
@@ -123,13 +131,6 @@ def _starts(n: int, k: int, step: float, first: int, stop: int) -> tuple[int, ..
         return (min(max(0, first + spare // 2), n - k),)
     count = min(ceil(spare / (k * step)), spare) + 1
     return tuple(round(start) for start in np.linspace(first, stop - k, count))
-
-
-def _counted(start: int, k: int, starts: Sequence[int]) -> slice:
-    index = starts.index(start)
-    before = _edge(k, start - starts[index - 1]) if index > 0 else 0
-    after = _edge(k, starts[index + 1] - start) if index + 1 < len(starts) else 0
-    return slice(before, k - after)
 
 
 def _edge(k: int, step: int) -> int:

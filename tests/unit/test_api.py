@@ -66,7 +66,7 @@ def test_several_models_predict_together(folder, image, tmp_path):
     first, second = (sitk.GetArrayFromImage(maps["bone"]) for maps in alone)
     assert not np.allclose(first, second, atol=1e-3), "the same networks would show nothing"
     np.testing.assert_allclose(sitk.GetArrayFromImage(both["bone"]), (first + second) / 2, atol=1e-5)
-    with pytest.raises(ModelError, match="found the same weights in .*fullres and .*fullres"):
+    with pytest.raises(ModelError, match=r"found the same weights in .*fullres and .*fullres"):
         autospine.load_model([folder, str(folder)])
     with pytest.raises(ModelError, match="found an empty list"):
         autospine.load_model([])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autospine.geometry import Box
 from autospine.inference.native import NativeGrid
-from autospine.inference.slab import Piece, Slab, TilePart
+from autospine.inference.slab import Piece, Slab
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import lay_tiles
 from autospine.preprocessing import resample
@@ -23,16 +23,9 @@ def refined(scores, tile, native, wide):
     """Every piece of some scores, as tiles give them."""
     layout = lay_tiles(scores.shape[1:], tile)
     slab = Slab(layout, len(scores), regions=True, device=CPU, wide=wide)
-    pad = [side for k in reversed(tile) for side in (k, k)]
-    padded = torch.nn.functional.pad(scores, pad)
-
-    def cut(box):
-        return padded[:, *(slice(a + k, b + k) for a, b, k in zip(box.start, box.stop, tile, strict=True))]
 
     def cut_all(boxes):
-        for box in boxes:
-            inside = layout.counted(box.start)
-            yield TilePart(start=box.start, rows=inside[0], scores=cut(box)[:, *inside])
+        return [scores[:, *layout.counted(box.start).slices] for box in boxes]
 
     grid = NativeGrid(layout.shape, native, layout.extent)
     return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut_all))

@@ -327,7 +327,6 @@ def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
     def together(*arguments, at_once, **options):
         return finished_pieces(*arguments, at_once=5, **options)
 
-    monkeypatch.setattr(inference.predictor, "_runs_several", lambda device: True)
     monkeypatch.setattr(inference.predictor, "finished_pieces", together)
     network = Roomy(room)
     np.testing.assert_array_equal(predictor(network).predict(volume, "CT"), expected)
@@ -336,15 +335,13 @@ def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("several", [False, True])
-def test_scores_that_are_not_finite_are_refused(bad, several, monkeypatch):
+def test_scores_that_are_not_finite_are_refused(bad):
     class Bad(Thresholds):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             logits = super().forward(image).clone()
             logits[..., 5, 5, 5] = bad
             return logits
 
-    monkeypatch.setattr(inference.predictor, "_runs_several", lambda device: several)
     with pytest.raises(ModelError, match="expected finite scores"):
         predictor(Bad()).predict(phantom()[0], "CT")
 

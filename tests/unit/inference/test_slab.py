@@ -1,11 +1,12 @@
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.inference.slab import Slab, TilePart, kept_rows, row_steps, slab_bytes
+from autospine.inference.slab import Slab, column_bands, row_bands, slab_bytes
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import importance, lay_tiles
 
@@ -21,19 +22,14 @@ def noise(box) -> torch.Tensor:
     return torch.rand((CLASSES, *box.shape), generator=generator)
 
 
-def parts(layout, boxes):
-    """What counts of several tiles, each in three parts: some rows, and of the others two shares."""
-    for box in boxes:
-        rows, columns, along = layout.counted(box.start)
-        middle = (rows.start + rows.stop) // 2
-        for some, share in (
-            (slice(rows.start, middle), 1.0),
-            (slice(middle, rows.stop), 0.25),
-            (slice(middle, rows.stop), 0.75),
-        ):
-            yield TilePart(
-                start=box.start, rows=some, scores=noise(box)[:, some, columns, along], share=share
-            )
+def counted(layout, start):
+    """What counts of a tile, in its own voxels."""
+    return layout.counted(start).counted_from(start).slices
+
+
+def scores_of(layout, boxes):
+    """What counts of several tiles."""
+    return [noise(box)[:, *counted(layout, box.start)] for box in boxes]
 
 
 def expected(layout, regions=False, run=None) -> torch.Tensor:
@@ -45,7 +41,8 @@ def expected(layout, regions=False, run=None) -> torch.Tensor:
         where = tuple(slice(a + b, a + b + k) for a, b, k in zip(box.start, before, box.shape, strict=True))
         if run is None or box.start in run:
             weights = torch.zeros(layout.tile)
-            weights[layout.counted(box.start)] = importance(layout.tile)[layout.counted(box.start)]
+            inside = counted(layout, box.start)
+            weights[inside] = importance(layout.tile)[inside]
             total[:, *where] += noise(box) * weights
             weight_sum[where] += weights
     mean = total / weight_sum.clamp_min(1e-9)
@@ -56,7 +53,7 @@ def expected(layout, regions=False, run=None) -> torch.Tensor:
 
 def gathered(layout, slab, tile_scores=None, **options) -> torch.Tensor:
     """The pieces, put together."""
-    tile_scores = tile_scores or partial(parts, layout)
+    tile_scores = tile_scores or partial(scores_of, layout)
     whole = torch.full((CLASSES, *layout.shape), torch.nan)
     for piece in finished_pieces(layout, slab, tile_scores, **options):
         assert whole[:, *piece.box.slices].isnan().all(), "a voxel comes twice"
@@ -85,7 +82,7 @@ def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_
     def look(boxes):
         assert 1 <= len(boxes) <= at_once
         seen.extend(box.start for box in boxes)
-        return parts(layout, boxes)
+        return scores_of(layout, boxes)
 
     slab = Slab(layout, CLASSES, regions=regions, device=CPU)
     found = gathered(layout, slab, look, run=run, at_once=at_once)
@@ -99,7 +96,7 @@ def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
     layout = lay_tiles(shape, tile)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
     starts = []
-    for piece in finished_pieces(layout, slab, partial(parts, layout)):
+    for piece in finished_pieces(layout, slab, partial(scores_of, layout)):
         starts.append(piece.box.start[:2])
         if wide:
             assert (piece.box.start[1], piece.box.stop[1]) == (0, shape[1])
@@ -110,17 +107,43 @@ def test_the_slab_holds_what_is_promised():
     for shape, wide in (((40, 30, 20), False), ((400, 30, 20), False), ((40, 30, 20), True)):
         layout = lay_tiles(shape, (8, 8, 8))
         slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
-        assert slab._held.nbytes + slab._fresh.nbytes == slab_bytes(layout, CLASSES, wide=wide)
+        assert slab._present.nbytes + slab._kept.nbytes == slab_bytes(layout, CLASSES, wide=wide)
     # Twice as long, and no larger.
     short, long = (slab_bytes(lay_tiles((n, 60, 60), (8, 8, 8)), CLASSES) for n in (100, 200))
     assert long <= 1.1 * short
 
 
 @given(st.integers(1, 40), st.integers(1, 16), STEPS)
-def test_the_steps_add_up_and_never_exceed_what_is_kept(n, tile, step):
-    layout = lay_tiles((n, 1, 1), (tile, 1, 1), step)
-    assert sum(row_steps(layout)) == max(n, tile)
-    assert max(row_steps(layout)) <= kept_rows(layout) <= tile
+def test_bands_finish_every_voxel_once_and_share_what_two_of_them_touch(n, tile, step):
+    layout = lay_tiles((n, n, 1), (tile, tile, 1), step)
+    for axis, bands in enumerate((row_bands(layout), column_bands(layout, wide=False))):
+        assert [start for band in bands for start in band.tiles] == list(layout.starts[axis])
+        assert (bands[0].start, bands[-1].final, bands[-1].shared) == (0, n, 0)
+        for band, following in pairwise(bands):
+            assert band.start < band.final == following.start <= band.stop <= following.stop
+        for band in bands:
+            for start in band.tiles:
+                assert layout.span(axis, start) == slice(band.start, band.stop)
+    (wide,) = column_bands(layout, wide=True)
+    assert (wide.tiles, wide.start, wide.final, wide.stop) == (layout.starts[1], 0, n, n)
+
+
+def test_the_last_rows_are_finished_in_two():
+    layout = lay_tiles((300, 128, 128), (128, 128, 128))
+    *before, last, rest = row_bands(layout)
+    kept = max(band.shared for band in before)
+    assert (last.shared, rest.size, rest.tiles) == (kept, kept, ())
+    assert last.final - last.start < 0.75 * last.size
+    assert [band.tiles for band in row_bands(lay_tiles((90, 128, 128), (128, 128, 128)))] == [(-19,)]
+
+
+def test_pieces_are_no_larger_than_a_quarter_of_a_tile():
+    layout = lay_tiles((40, 50, 20), (16, 16, 16))
+    slab = Slab(layout, CLASSES, regions=False, device=CPU)
+    for piece in finished_pieces(layout, slab, partial(scores_of, layout)):
+        rows, columns, length = piece.box.shape
+        assert rows * columns <= 16 * 16 / 4 + rows, "columns are whole numbers"
+        assert length == 20
 
 
 class OnGPU(Slab):
@@ -151,7 +174,7 @@ class Tight:
         if len(boxes) > (max(room, 1) if self.slab.moved else room):
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.run += [box.start for box in boxes]
-        return parts(self.slab._layout, boxes)
+        return scores_of(self.slab._layout, boxes)
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,10 @@ def test_only_what_a_neighbour_outweighs_by_far_is_not_counted(tile, longer, ste
     bell = np.exp(-0.5 * (offset / (tile * SIGMA)) ** 2)
     covered = np.zeros(tile + longer)
     for index, start in enumerate(starts):
-        rows, columns, along = layout.counted((start, 0, 0))
-        assert (columns, along) == (slice(0, tile), slice(0, tile))
-        covered[start + rows.start : start + rows.stop] += 1
+        inside = layout.counted((start, 0, 0))
+        assert inside.slices[1:] == (slice(0, tile), slice(0, tile))
+        covered[inside.slices[0]] += 1
+        rows = inside.counted_from((start, 0, 0)).slices[0]
         left_out = [(row, index - 1) for row in range(rows.start)]
         left_out += [(row, index + 1) for row in range(rows.stop, tile)]
         for row, neighbour in left_out:
@@ -107,11 +108,18 @@ def test_only_what_a_neighbour_outweighs_by_far_is_not_counted(tile, longer, ste
 
 def test_a_tenth_of_a_tile_is_outweighed_where_tiles_lie_half_a_tile_apart():
     layout = lay_tiles((256, 128, 128), (128, 128, 128))
-    assert [layout.counted((start, 0, 0))[0] for start in (0, 64, 128)] == [
+    assert [layout.span(0, start) for start in (0, 64, 128)] == [
         slice(0, 115),
-        slice(13, 115),
-        slice(13, 128),
+        slice(77, 179),
+        slice(141, 256),
     ]
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_what_lies_out_of_the_image_does_not_count(shorter, by):
+    layout = lay_tiles((shorter, 4, 4), (shorter + by, 4, 4))
+    (box,) = layout.boxes
+    assert layout.counted(box.start) == layout.extent == Box(start=(0, 0, 0), stop=(shorter, 4, 4))
 
 
 @given(st.integers(4, 24), st.integers(4, 60))
