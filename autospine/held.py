@@ -35,6 +35,9 @@ def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None)
             as `autospine.images.read_volume`.
     """
     images = list(image) if isinstance(image, list | tuple) else [image]
+    for one in images:
+        if isinstance(one, np.ndarray):
+            _check_array(one)
     spacing_mm = None if spacing_mm is None else checked_spacing(spacing_mm)
     if any(isinstance(one, np.ndarray) for one in images) != (spacing_mm is not None):
         raise ImageError(
@@ -106,12 +109,17 @@ def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
     )
 
 
-def _of_array(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
-    """Every channel of an array (S, P, L) or (C, S, P, L)."""
+def _check_array(array: np.ndarray) -> None:
     if array.ndim not in (3, 4):
-        raise ImageError(f"expected an array (S, P, L) or (C, S, P, L), found shape {array.shape}")
+        raise ImageError(
+            f"expected an array (S, P, L) or (C, S, P, L), found shape {array.shape}; give a whole volume"
+        )
     if array.dtype.kind not in "iufb":
         raise ImageError(f"expected an array of numbers, found one of {array.dtype}; convert it")
+
+
+def _of_array(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
+    """Every channel of an array (S, P, L) or (C, S, P, L)."""
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     grid = Grid(

@@ -14,8 +14,9 @@ from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -80,14 +81,16 @@ class Meter(Protocol):
 
 
 @contextmanager
-def progress(description: str, total: int | float | None) -> Iterator[Meter]:
-    """Show how far a piece of work is and how long it will still take.
+def progress(description: str, total: int | float | None, *, percent: bool = False) -> Iterator[Meter]:
+    """Show how far a piece of work is and how long it will still take; of nothing to do, nothing.
 
     Args:
         description: what is being done, as a few words.
         total: number of steps, or None where it is unknown.
+        percent: whether a share says more than the number of steps.
     """
-    meter: _Bar | _Lines = _Bar(description, total) if CONSOLE.is_terminal else _Lines(description, total)
+    kind = _Bar if CONSOLE.is_terminal else _Lines
+    meter: _Bar | _Lines = kind(description, total, percent=percent)
     try:
         yield meter
     finally:
@@ -104,6 +107,21 @@ def track(items: Iterable[T], description: str, total: int | float | None = None
             meter.advance()
 
 
+def _count(done: float, total: float | None, *, percent: bool) -> str:
+    """How far it is: `7/25`, `28 %`, or `7` of an unknown number."""
+    if percent and total:
+        return f"{100 * done / total:.0f} %"
+    return f"{round(done, 1):g}" + (f"/{total:g}" if total else "")
+
+
+class _Count(ProgressColumn):
+    """The same, beside a bar."""
+
+    def render(self, task: Task) -> Text:
+        count = _count(task.completed, task.total, percent=task.fields["percent"])
+        return Text(count, style="progress.download")
+
+
 class _Display(Progress):
     """Bars, with what is to be said about them underneath."""
 
@@ -117,14 +135,14 @@ class _Display(Progress):
 class _Bar:
     """A rich progress bar; nested ones share one display."""
 
-    def __init__(self, description: str, total: int | float | None) -> None:
+    def __init__(self, description: str, total: int | float | None, *, percent: bool) -> None:
         global _current
         self._owner = _current is None
         if _current is None:
             _current = _Display(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=30),
-                MofNCompleteColumn(),
+                _Count(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
@@ -134,7 +152,9 @@ class _Bar:
             )
             _current.start()
         self._progress = _current
-        self._task = self._progress.add_task(description, total=total, text="")
+        self._task = self._progress.add_task(
+            description, total=total, visible=total != 0, text="", percent=percent
+        )
 
     def advance(self, amount: int | float = 1) -> None:
         self._progress.advance(self._task, amount)
@@ -154,8 +174,8 @@ class _Bar:
 class _Lines:
     """A line every few seconds, for log files and pipes."""
 
-    def __init__(self, description: str, total: int | float | None) -> None:
-        self._description, self._total = description, total
+    def __init__(self, description: str, total: int | float | None, *, percent: bool) -> None:
+        self._description, self._total, self._percent = description, total, percent
         self._done, self._text = 0.0, ""
         self._start = self._last = time.monotonic()
         self._spoke, self._said = False, 0.0
@@ -179,10 +199,8 @@ class _Lines:
 
     def _line(self, now: float) -> None:
         elapsed, self._said = now - self._start, self._done
-        parts = [
-            f"{self._description}: {round(self._done, 1):g}" + (f"/{self._total:g}" if self._total else "")
-        ]
-        parts.append(f"{elapsed:.0f} s")
+        count = _count(self._done, self._total, percent=self._percent)
+        parts = [f"{self._description}: {count}", f"{elapsed:.0f} s"]
         if self._total and 0 < self._done < self._total:
             parts.append(f"{elapsed * (self._total - self._done) / self._done:.0f} s left")
         if self._text:

@@ -398,7 +398,9 @@ class Plan:
             if name in (str(index), configuration.name):
                 return configuration
         known = ", ".join(f"{index} ({c.name})" for index, c in enumerate(self.configurations))
-        raise PlanError(f"expected a configuration of the plan of {self.dataset} ({known}), found {name!r}")
+        raise PlanError(
+            f"expected a configuration of the plan of {self.dataset}, found {name!r}; name one of {known}"
+        )
 
 
 def _product(strides: Sequence[Shape3]) -> Shape3:

@@ -141,7 +141,7 @@ class FoldTrainer:
             batches = self._batches()
             try:
                 self._clock.start()
-                with progress(f"fold {self._name}, training %", 100) as meter:
+                with progress(f"fold {self._name}, training", 100, percent=True) as meter:
                     self._train(batches, meter, interruption)
                 distributed.meet()
             finally:

@@ -183,7 +183,7 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: boo
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) if extending else 0 for name, rows in before.items()}
     said = {name: _warnings(rows) for name, rows in before.items()}
-    with progress(f"{len(futures)} folds, training %", 100) as meter:
+    with progress(f"{len(futures)} folds, training", 100, percent=True) as meter:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)

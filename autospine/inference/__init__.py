@@ -2,7 +2,7 @@
 
 from autospine.inference.joint import JointPredictor
 from autospine.inference.memory import CaseMemory, case_memory
-from autospine.inference.mirror import exchanged_channels, with_mirrored
+from autospine.inference.mirror import Mirrored, exchanged_channels, with_mirrored
 from autospine.inference.model import FINDER, WEIGHTS, ModelFolder, open_model, save_weights, weights_digest
 from autospine.inference.predictor import Predictor, Work
 from autospine.inference.probabilities import ENDING as PROBABILITIES
@@ -25,6 +25,7 @@ __all__ = [
     "WEIGHTS",
     "CaseMemory",
     "JointPredictor",
+    "Mirrored",
     "ModelFolder",
     "PredictedCase",
     "Predictor",

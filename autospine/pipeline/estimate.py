@@ -3,7 +3,7 @@
 import torch
 
 from autospine.hardware import free_memory, inference_half, peak_memory
-from autospine.inference import Predictor, Work, stored_bytes
+from autospine.inference import Mirrored, Predictor, Work, stored_bytes
 from autospine.plan import Precision
 from planners.memory import inference_memory
 
@@ -28,7 +28,8 @@ class Estimates:
             save_probabilities: whether they are.
         """
         voxels = "x".join(str(n) for n in work.shape)
-        networks = len(predictor.networks)
+        mirrored = sum(isinstance(network, Mirrored) for network in predictor.networks)
+        networks = len(predictor.networks) - mirrored
         seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
         left_out = {
             "everything": "",
@@ -39,7 +40,8 @@ class Estimates:
         return (
             f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
             f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
-            f"network{'s' if networks > 1 else ''}; {_duration(seconds)}, "
+            f"network{'s' if networks > 1 else ''}{', mirrored too' if mirrored else ''}; "
+            f"{_duration(seconds)}, "
             f"{_size(self.memory(predictor, work) + held)} of memory"
             f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
         )

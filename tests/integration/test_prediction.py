@@ -398,7 +398,7 @@ def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, 
 
 def test_tiles_are_run_mirrored_too_where_that_is_asked_for(model, images, tmp_path, said):
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU, mirrored=True)
-    assert "by 2 networks" in said.text
+    assert "by 1 network, mirrored too; " in said.text
     assert {case.mirrored for case in result.cases} == {True}
     pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
     assert "case0 was predicted with other --mirror or --postprocessing" in said.text

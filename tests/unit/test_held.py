@@ -80,6 +80,7 @@ def test_spacings_and_masks_of_numpy_are_taken():
     [
         (VOXELS, None, r"spacing_mm=\(S, P, L\) with NumPy arrays"),
         (VOXELS[0], (1.0, 1.0, 1.0), r"an array \(S, P, L\) or \(C, S, P, L\)"),
+        (VOXELS[0], None, r"an array \(S, P, L\) or \(C, S, P, L\)"),
         (VOXELS, (1.0, 0.0, 1.0), "three positive numbers"),
         (VOXELS, (1e-3, 1e-3, 1e-3), "voxels of 0.05 to 20 mm, found 0.001 x 0.001 x 0.001 mm in the image"),
         (VOXELS.astype(complex), (1.0, 1.0, 1.0), "array of numbers, found one of complex128"),

@@ -81,6 +81,28 @@ def test_work_of_unknown_length_says_how_far_it_is(clock, lines):
     assert lines.getvalue().splitlines()[0] == "waiting: 2.5, 3 s, slice 7"
 
 
+def test_a_share_is_said_in_percent(clock, lines):
+    with log.progress("training", 40, percent=True) as meter:
+        clock.now += 5
+        meter.advance(10)
+    assert lines.getvalue().splitlines() == ["training: 25 %, 5 s, 15 s left"]
+
+
+def test_a_bar_counts_steps_or_percent_and_is_not_there_for_nothing(terminal):
+    with (
+        log.progress("folds", 40, percent=True) as share,
+        log.progress("cases", 40) as count,
+        log.progress("nothing", 0),
+    ):
+        share.advance(10)
+        count.advance(10)
+        log._current.refresh()
+    said = terminal.getvalue()
+    assert "25 %" in said
+    assert "10/40" in said
+    assert "nothing" not in said
+
+
 def test_the_last_line_is_written_after_an_error(clock, lines):
     with pytest.raises(KeyError), log.progress("reading", 4) as meter:
         clock.now += 3
