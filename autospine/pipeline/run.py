@@ -200,61 +200,20 @@ class PredictionRun:
 
     def _predict(self, case: Case, description: str, images: "_Images") -> Callable[[], PredictedCase]:
         volume = images.take()
-        began, warnings = time.monotonic(), list(volume.notes)
-        modality = case_modality(case, volume)
-        if case.modality is None:
-            warnings.append(f"taken for {modality} by its intensities")
-        if modality == "CT" and (note := offset_note(volume.array[0])):
-            warnings.append(note)
-        if count := few_values(volume.array[0]):
-            warnings.append(f"has {count} different value{'s' if count > 1 else ''}; is it a label map?")
-        for warning in warnings:
-            logger.info("%s: %s", case.name, warning)
-        if unseen := self._unseen(modality):
-            logger.warning("%s: %s", case.name, unseen)
-            warnings.append(unseen)
-        entry = replace(
-            self._facts,
-            case=case.name,
-            status="written",
-            modality=modality,
-            shape=volume.grid.shape,
-            spacing_mm=_rounded(volume.grid.spacing_mm),
-            warnings=tuple(warnings),
-            probabilities=self._probabilities(case).name if self._save_probabilities else None,
-        )
-
-        slabs = 0
-
-        def started(predictor: Predictor, work: Work) -> None:
-            nonlocal entry, slabs
-            tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
-            entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
-            if work.near == "spine" and predictor.finder is not None:
-                names = (*entry.finders, predictor.finder.configuration.name)
-                entry = replace(entry, finders=tuple(dict.fromkeys(names)))
-            # Models that predict together hold their slabs at the same time.
-            held = slabs + (held_bytes(predictor.plan.labels, work) if self._save_probabilities else 0)
-            said = self._estimates.announcement(
-                predictor, work, held, save_probabilities=self._save_probabilities
-            )
-            logger.info("%s: %s", description, said)
-            if shortage := self._estimates.shortage(predictor, work, held):
-                logger.warning("%s: %s", description, shortage)
-            images.read_next(work.memory.total + held)
-            slabs += work.memory.scores
-
+        began, modality = time.monotonic(), case_modality(case, volume)
+        entry = self._seen(case, volume, modality)
+        beginning = _Beginning(entry, description, self._estimates, images, saving=self._save_probabilities)
         # The probabilities take their name once the label map is there.
         with ExitStack() as stack:
             writer = self._writer(case, volume, stack) if self._save_probabilities else None
             keep = None if writer is None else writer.take
-            labels = self._predictor.predict(volume, modality, description, started, keep)
+            labels = self._predictor.predict(volume, modality, description, beginning, keep)
             if writer is not None:
                 writer.finish()
             written = stack.pop_all()
         stored, spacing_mm = volume.stored, volume.grid.spacing_mm
         seconds = round(time.monotonic() - began, 2)
-        entry = replace(_with_peaks(entry, self._device), seconds=seconds)
+        entry = replace(_with_peaks(beginning.entry, self._device), seconds=seconds)
 
         def finish() -> PredictedCase:
             with written:
@@ -269,10 +228,64 @@ class PredictionRun:
 
         return finish
 
+    def _seen(self, case: Case, volume: Volume, modality: Modality) -> PredictedCase:
+        """What the record says of a case before it is predicted; what is odd about it is said."""
+        odd = list(volume.notes)
+        if case.modality is None:
+            odd.append(f"taken for {modality} by its intensities")
+        if modality == "CT" and (note := offset_note(volume.array[0])):
+            odd.append(note)
+        if count := few_values(volume.array[0]):
+            odd.append(f"has {count} different value{'s' if count > 1 else ''}; is it a label map?")
+        for text in odd:
+            logger.info("%s: %s", case.name, text)
+        if unseen := self._unseen(modality):
+            logger.warning("%s: %s", case.name, unseen)
+            odd.append(unseen)
+        return replace(
+            self._facts,
+            case=case.name,
+            status="written",
+            modality=modality,
+            shape=volume.grid.shape,
+            spacing_mm=_rounded(volume.grid.spacing_mm),
+            warnings=tuple(odd),
+            probabilities=self._probabilities(case).name if self._save_probabilities else None,
+        )
+
     def _writer(self, case: Case, volume: Volume, stack: ExitStack) -> ProbabilityWriter:
         target, labels = self._probabilities(case), self._predictor.plan.labels
         check_room(target, labels, volume.grid.shape)
         return ProbabilityWriter(stack.enter_context(replacing(target)), labels, volume.stored)
+
+
+class _Beginning:
+    """Says what is to be done, before the first tile of each model, and has the next image read."""
+
+    def __init__(
+        self, entry: PredictedCase, description: str, estimates: Estimates, images: "_Images", *, saving: bool
+    ) -> None:
+        self.entry = entry
+        """Of the record, with what is known so far."""
+        self._description, self._estimates, self._images = description, estimates, images
+        self._saving, self._slabs = saving, 0
+
+    def __call__(self, predictor: Predictor, work: Work) -> None:
+        entry = self.entry
+        tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
+        entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
+        if work.near == "spine" and predictor.finder is not None:
+            names = (*entry.finders, predictor.finder.configuration.name)
+            entry = replace(entry, finders=tuple(dict.fromkeys(names)))
+        self.entry = entry
+        # Models that predict together hold their slabs at the same time.
+        held = self._slabs + (held_bytes(predictor.plan.labels, work) if self._saving else 0)
+        said = self._estimates.announcement(predictor, work, held, save_probabilities=self._saving)
+        logger.info("%s: %s", self._description, said)
+        if shortage := self._estimates.shortage(predictor, work, held):
+            logger.warning("%s: %s", self._description, shortage)
+        self._images.read_next(work.memory.total + held)
+        self._slabs += work.memory.scores
 
 
 class _Images:
