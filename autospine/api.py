@@ -30,7 +30,7 @@ from autospine.inference.predictor import Keep, ignore
 from autospine.labels import LabelSpace
 from autospine.log import get_logger
 from autospine.modality import guess_modality, modality_of_channels
-from autospine.pipeline.ensembles import find_cleanup
+from autospine.pipeline.ensembles import find_cleanup, warn_of_other_weights
 from autospine.pipeline.predictors import check_different, joint_predictor
 from autospine.postprocessing import Postprocessing
 from autospine.types import LabelArray, Modality, ScoreMap, Vector3
@@ -211,6 +211,7 @@ def load_model(
     with ExitStack() as bundles:
         models = [bundles.enter_context(opened_model(Path(one))) for one in paths]
         check_different(models, folds)
+        warn_of_other_weights(models)
         plan, folders = models[0].plan, [model.path for model in models]
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),

@@ -148,6 +148,12 @@ def peak_memory(*, children: bool = False) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def held_memory() -> int:
+    """Bytes of RAM that this process holds now."""
+    held: int = psutil.Process().memory_info().rss
+    return held
+
+
 def describe(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
+from autospine.inference.native import seam_bytes
 from autospine.inference.slab import slab_bytes
 from autospine.inference.tiles import Layout
 from autospine.labels import LabelSpace
@@ -21,7 +22,7 @@ class CaseMemory:
     """The image as it was read, its label map, and the rows of the prepared image that tiles are cut from."""
 
     scores: int
-    """The slab of class scores."""
+    """The slab of class scores, and what brings pieces of it to the image's grid."""
 
     @property
     def total(self) -> int:
@@ -37,6 +38,7 @@ def case_memory(
     voxel_bytes: int = VOXEL_BYTES,
     *,
     wide: bool = False,
+    resampled: bool = True,
 ) -> CaseMemory:
     """What a volume takes.
 
@@ -47,8 +49,12 @@ def case_memory(
         labels: of the model.
         voxel_bytes: of the volume.
         wide: whether the slab finishes whole rows.
+        resampled: whether the prepared image has other rows or columns than the volume.
     """
     rows = min(layout.shape[0], layout.tile[0] + 2 * BLOCK)
     window = channels * rows * prod(layout.shape[1:]) * VOXEL_BYTES
     stored = prod(native) * (channels * voxel_bytes + labels.dtype.itemsize)
-    return CaseMemory(image=stored + window, scores=slab_bytes(layout, labels.n_channels, wide=wide))
+    scores = slab_bytes(layout, labels.n_channels, wide=wide)
+    if resampled:
+        scores += seam_bytes(layout, labels.n_channels)
+    return CaseMemory(image=stored + window, scores=scores)

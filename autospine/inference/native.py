@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autospine.geometry import Box
 from autospine.inference.slab import Piece
+from autospine.inference.tiles import Layout
 from autospine.preprocessing.resample import LinearAxis, Neighbours
 from autospine.types import Shape3
 
@@ -118,6 +119,12 @@ def _largest(scores: Float[Tensor, "K s p l"]) -> UInt8[Tensor, "s p l"]:
     return winner
 
 
+def seam_bytes(layout: Layout, channels: int) -> int:
+    """Memory of a `NativeGrid`: 4 x classes x length x (the seam of a row + a quarter of a tile)."""
+    depth, width, _ = layout.tile
+    return 4 * channels * layout.extent.shape[2] * (layout.shape[1] + depth * width // 4)
+
+
 class NativeGrid:
     """The way back from a prepared image to the (cropped) input, for pieces in the slab's order.
 
@@ -164,6 +171,7 @@ class NativeGrid:
             sewn[:, :1, before:] = self._row[:, :, columns]
         if before and self._column is not None:
             sewn[:, :, :1] = self._column
+        column = sewn[:, :, -1:].clone()  # If there is no memory for it, the seams are still those before.
         self._row[:, :, columns] = scores[:, -1:]
-        self._column = sewn[:, :, -1:].clone()
+        self._column = column
         return sewn

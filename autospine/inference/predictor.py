@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypedDict, TypeVar
 
 import numpy as np
@@ -131,7 +131,7 @@ class Predictor:
         cropped = whole[work.preparation.crop.slices]
         for piece in self._pieces(work, description, wide=False):
             if keep is not None:
-                _hand_over(piece, work.preparation.crop, keep)
+                _with_room(partial(_hand_over, crop=work.preparation.crop, keep=keep), piece)
             channels = _with_room(NativePiece.inside if labels.regions else NativePiece.winners, piece)
             cropped[piece.box.slices] = labels.decode(channels.cpu().numpy())
             del piece  # or its scores would be held while the next tiles are run
@@ -146,25 +146,29 @@ class Predictor:
     ) -> Iterator[tuple[slice, ScoreArray]]:
         """The mean probabilities of one volume, a band of rows at a time.
 
-        The arguments and errors are those of `predict`. What was cropped away, and what no tile covers, is
-        background.
+        The arguments and errors are those of `predict`; the volume is looked through at once. What was
+        cropped away, and what no tile covers, is background.
 
-        Yields:
+        Returns:
             Rows along S of the volume's canonical grid, and their scores (K, rows, P, L) in [0, 1]. The bands
             cover the volume in order; each is a new array of at most `BAND_BYTES` or one row.
         """
         work = self.prepare(volume, modality, wide=True)
         started(self, work)
+        return self._bands(work, volume, description)
+
+    def _bands(self, work: Work, volume: Volume, description: str) -> Iterator[tuple[slice, ScoreArray]]:
         crop, done = work.preparation.crop, 0
         for piece in self._pieces(work, description, wide=True):
             box = piece.box.moved(crop.start)
             yield from self._background(slice(done, box.start[0]), volume)
             for rows in piece.bands(self._band_rows(volume)):
                 band = self._background_band(rows.stop - rows.start, volume)
-                for channel in range(piece.channels):
-                    band[channel][:, *box.slices[1:]] = piece.scores(channel, rows).cpu().numpy()
+                _with_room(partial(_fill, band=band, box=box, rows=rows), piece)
                 yield slice(rows.start + crop.start[0], rows.stop + crop.start[0]), band
+                del band
             done = max(done, box.stop[0])
+            del piece  # or it would be held while the next tiles are run
         yield from self._background(slice(done, volume.grid.shape[0]), volume)
 
     def prepare(self, volume: Volume, modality: Modality, *, wide: bool = False) -> Work:
@@ -179,13 +183,16 @@ class Predictor:
         layout, run, near = self._worth_running(preparation, volume, modality)
         reached, native = layout.around(run) if run else layout, volume.grid.shape
         channels, voxel_bytes = len(self.plan.channels), volume.array.itemsize
+        resampled = preparation.shape[:2] != preparation.crop.shape[:2]
         return Work(
             preparation=preparation,
             layout=reached,
             run=frozenset(run),
             tiles=self._layout(preparation.shape).count,
             near=near,
-            memory=case_memory(reached, native, channels, self.plan.labels, voxel_bytes, wide=wide),
+            memory=case_memory(
+                reached, native, channels, self.plan.labels, voxel_bytes, wide=wide, resampled=resampled
+            ),
             shape=native,
         )
 
@@ -276,10 +283,13 @@ class Predictor:
     def _seconds(self, at_once: int) -> float:
         """Time that one network takes for so many tiles together."""
         shape = (at_once, len(self.plan.channels), *self.configuration.patch_size)
-        tiles, began = torch.zeros(shape, device=self.device), 0.0
-        for _ in range(2):  # The first pass is slower.
+        tiles, began = torch.zeros(shape, device=self.device), time.monotonic()
+        mean_probabilities(tiles, self.networks[-1:], **self._how)  # mirrored ones are last
+        if self.device.type == "cuda":  # Its first pass is by far slower, and nothing has waited for it.
+            torch.cuda.synchronize(self.device)
             began = time.monotonic()
-            mean_probabilities(tiles, self.networks[-1:], **self._how)  # mirrored ones are last
+            mean_probabilities(tiles, self.networks[-1:], **self._how)
+            torch.cuda.synchronize(self.device)
         return time.monotonic() - began
 
     def _room_for_tiles(self) -> int:
@@ -293,15 +303,12 @@ class Predictor:
 
     def _slab(self, layout: Layout, wide: bool) -> Slab:
         labels = self.plan.labels
-        needed = slab_bytes(layout, labels.n_channels, wide=wide)
-        on_gpu = self.device.type == "cuda" and needed < GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]
-        return Slab(
-            layout,
-            labels.n_channels,
-            regions=labels.regions,
-            device=self.device if on_gpu else torch.device("cpu"),
-            wide=wide,
-        )
+        needed, place = slab_bytes(layout, labels.n_channels, wide=wide), torch.device("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what earlier cases have left is free, too
+            if needed < GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]:
+                place = self.device
+        return Slab(layout, labels.n_channels, regions=labels.regions, device=place, wide=wide)
 
     def _background(self, rows: slice, volume: Volume) -> Iterator[tuple[slice, ScoreArray]]:
         step = self._band_rows(volume)
@@ -342,6 +349,11 @@ def _with_room(make: Callable[[AnyPiece], Made], piece: AnyPiece) -> Made:
         logger.info("some scores are brought to the image in RAM, as the device has no memory left")
     torch.cuda.empty_cache()
     return make(piece.to(torch.device("cpu")))
+
+
+def _fill(piece: NativePiece, band: ScoreArray, box: Box, rows: slice) -> None:
+    for channel in range(piece.channels):
+        band[channel][:, *box.slices[1:]] = piece.scores(channel, rows).cpu().numpy()
 
 
 def _hand_over(piece: NativePiece, crop: Box, keep: Keep) -> None:

@@ -63,7 +63,14 @@ class Band:
 class Slab:
     """Sums of weighted scores of the tiles of one band of rows and one of columns.
 
-    One channel more than there are classes holds the sum of the weights.
+    One channel more than there are classes holds the sum of the weights. A band of rows and one of columns
+    meet in four parts:
+
+                     columns: final    shared with the next
+        rows: final       handed out   moved to the start, for the next columns
+              shared       put aside   moved to the start
+
+    What is put aside has the whole width; the next row of tiles takes it back, column by column.
 
     Args:
         layout: where the tiles lie.
@@ -124,8 +131,7 @@ class Slab:
     def pieces(self) -> Iterator[Piece]:
         """The means of what no later tile touches, in order along P; then the rest is put aside."""
         rows, columns = self._at
-        for start, stop in pairwise(self._cuts()):
-            box = Box(start=(rows.start, start, self._along.start), stop=(rows.final, stop, self._along.stop))
+        for box in self._parts():
             yield Piece(box=box, scores=self._means(box))
         if len(self.columns) > 1:
             rest = self._present[:, rows.size - rows.shared : rows.size, : columns.size - columns.shared]
@@ -133,13 +139,17 @@ class Slab:
         else:
             _move(self._present, 1, rows.size - rows.shared, rows.shared)
 
-    def _cuts(self) -> list[int]:
-        """Where pieces begin and end along P: but for wide ones, none is larger than a quarter of a tile."""
+    def _parts(self) -> Iterator[Box]:
+        """What is final, in parts of a quarter of a tile across at most, whose copies take little memory."""
         rows, columns = self._at
-        depth, width, _ = self._layout.tile
-        across = (rows.final - rows.start) * (columns.final - columns.start)
-        count = 1 if self._wide else min(ceil(4 * across / (depth * width)), columns.final - columns.start)
-        return [round(at) for at in np.linspace(columns.start, columns.final, count + 1)]
+        most = self._layout.tile[0] * self._layout.tile[1] / 4
+        count = ceil((rows.final - rows.start) * (columns.final - columns.start) / most)
+        if self._wide:
+            parts = [(cut, (columns.start, columns.final)) for cut in _cuts(rows, count)]
+        else:
+            parts = [((rows.start, rows.final), cut) for cut in _cuts(columns, count)]
+        for s, p in parts:
+            yield Box(start=(s[0], p[0], self._along.start), stop=(s[1], p[1], self._along.stop))
 
     def _means(self, box: Box) -> Float[Tensor, "K s p l"]:
         rows, columns = self._at
@@ -199,6 +209,12 @@ def _cross_sections(rows: Sequence[Band], columns: Sequence[Band]) -> tuple[tupl
     if len(columns) == 1:
         return present, (0, 0)
     return present, (max(band.shared for band in rows), columns[-1].stop - columns[0].start)
+
+
+def _cuts(band: Band, count: int) -> Iterator[tuple[int, int]]:
+    """What is final of a band in so many parts, or as many as it has voxels."""
+    cuts = np.linspace(band.start, band.final, min(count, band.final - band.start) + 1)
+    return pairwise(round(cut) for cut in cuts)
 
 
 def _move(sums: Tensor, axis: int, by: int, count: int) -> None:

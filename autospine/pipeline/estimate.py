@@ -2,7 +2,7 @@
 
 import torch
 
-from autospine.hardware import free_memory, inference_half, peak_memory
+from autospine.hardware import free_memory, held_memory, inference_half
 from autospine.inference import Mirrored, Predictor, Work, stored_bytes
 from autospine.plan import Precision
 from planners.memory import inference_memory
@@ -15,7 +15,7 @@ class Estimates:
     """Memory and time of the cases of one run, from what the process holds once its networks are loaded."""
 
     def __init__(self) -> None:
-        self._loaded = peak_memory()
+        self._loaded = held_memory()
         self._tiles: dict[int, int] = {}
 
     def announcement(self, predictor: Predictor, work: Work, held: int, *, save_probabilities: bool) -> str:
@@ -48,7 +48,7 @@ class Estimates:
 
     def shortage(self, predictor: Predictor, work: Work, held: int) -> str | None:
         """What is to be done where the memory is not free; None where it is. The arguments as above."""
-        more, free = self.memory(predictor, work) + held - peak_memory(), free_memory()
+        more, free = self.memory(predictor, work) + held - held_memory(), free_memory()
         if more <= free:
             return None
         return (

@@ -117,8 +117,10 @@ class PredictionRun:
         """
         for name, fault in faults.items():
             self._note(self._failed(name, fault))
-        todo = [case for case in cases if overwrite or not self._is_there(case)]
-        self._keep([case for case in cases if case not in todo])
+        kept = [] if overwrite else [case for case in cases if self._is_there(case)]
+        names = frozenset(case.name for case in kept)
+        self._keep(kept)
+        todo = [case for case in cases if case.name not in names]
         with _Images(todo, self._read) as images, ThreadPoolExecutor(1) as writer:
             pending: Future[None] | None = None
             for index, case in enumerate(todo, start=1):
@@ -133,7 +135,7 @@ class PredictionRun:
         return Predicted(
             cases=tuple(self._done[name] for name in sorted(self._done)),
             written=tuple(self._target(case) for case in cases if self._done[case.name].status != "failed"),
-            kept=frozenset(case.name for case in cases if case not in todo),
+            kept=names,
         )
 
     def _target(self, case: Case) -> Path:

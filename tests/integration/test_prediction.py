@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,8 +19,8 @@ import autospine
 from autospine import inference, pipeline
 from autospine.cli import main
 from autospine.errors import ModelError, WorkspaceError
-from autospine.images import read_labels, write_array
-from autospine.inference import PROBABILITIES, UsedModel, open_model, read_record, save_weights
+from autospine.images import read_labels, read_volume, write_array
+from autospine.inference import PROBABILITIES, Predictor, UsedModel, open_model, read_record, save_weights
 from autospine.network.build import build_network
 from autospine.preprocessing import arrays
 from autospine.serialization import write_json
@@ -475,10 +476,29 @@ def test_an_output_folder_within_the_inputs_is_not_taken_for_one(model, images, 
         pipeline.predict([model], images, images / "out" / "..", device=CPU)
 
 
-def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.run, "free_memory", lambda: 0)
+@pytest.mark.parametrize("free", [0, 1 << 60])
+def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path, monkeypatch, free):
+    done, predict, second = [], Predictor.predict, threading.Event()
+
+    def reads(paths):
+        done.append(paths[0].name[:5])
+        if len(done) > 1:
+            second.set()
+        return read_volume(paths)
+
+    def predicts(predictor, *arguments):
+        labels = predict(predictor, *arguments)
+        assert not free or second.wait(60), "the next image is read while the networks run"
+        done.append("predicted")
+        return labels
+
+    monkeypatch.setattr(pipeline.run, "free_memory", lambda: free)
+    monkeypatch.setattr(pipeline.run, "read_volume", reads)
+    monkeypatch.setattr(Predictor, "predict", predicts)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert [case.status for case in result.cases] == ["written"] * 3
+    first = done.index("predicted")
+    assert done[:first] == (["case0", "case1"] if free else ["case0"])
 
 
 def files(folder) -> list[str]:

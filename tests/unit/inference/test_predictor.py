@@ -1,3 +1,5 @@
+import weakref
+from contextlib import suppress
 from dataclasses import replace
 
 import makers
@@ -362,6 +364,67 @@ def test_scores_that_the_device_has_no_room_for_are_read_in_ram(part, monkeypatc
     monkeypatch.setattr(kind, part, short)
     np.testing.assert_array_equal(predictor(Thresholds()).predict(volume, "CT"), labels)
     assert failed
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_seam_survives_a_want_of_memory_in_the_middle(wide, monkeypatch):
+    """Of every allocation that a piece's way to the image's grid takes, each fails once."""
+    volume, _ = phantom((48, 30, 34), (0.9, 1.1, 0.7))
+    one = replace(predictor(Waves(3, 0.0)), confined=False)
+    whole_of = whole.scores(one, volume)
+    refine, failed = inference.native.NativeGrid.refine, []
+
+    def fails(tensor, *_):
+        failed.append(tensor.shape)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def short(grid, piece):
+        for name in ("clone", "new_empty"):
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.Tensor, name, fails)
+                with suppress(torch.OutOfMemoryError):
+                    refine(grid, piece)
+        return refine(grid, piece)
+
+    monkeypatch.setattr(inference.native.NativeGrid, "refine", short)
+    if wide:
+        found = np.concatenate([scores for _, scores in one.score_bands(volume, "CT")], axis=1)
+        np.testing.assert_allclose(found, whole_of, atol=1e-5)
+    else:
+        kept = np.zeros_like(whole_of)
+        kept[0] = 1  # what was cropped away is not handed over
+        one.predict(volume, "CT", keep=lambda box, channel, part: _put(kept, box, channel, part))
+        np.testing.assert_allclose(kept, whole_of, atol=1e-5)
+    assert len(failed) >= 4
+
+
+def _put(kept, box, channel, part):
+    kept[channel][box.slices] = part
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_no_scores_are_held_while_a_tile_is_run(wide, monkeypatch):
+    volume, _ = phantom((60, 40, 40), (1.2, 1.2, 1.2))
+    held: list[weakref.ref] = []
+    refine = inference.native.NativeGrid.refine
+
+    def remembered(grid, piece):
+        made = refine(grid, piece)
+        held.append(weakref.ref(made._scores))
+        return made
+
+    class Watching(Thresholds):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            assert [scores for scores in held if scores() is not None] == []
+            logits = super().forward(image)
+            held.append(weakref.ref(logits))
+            return logits
+
+    monkeypatch.setattr(inference.native.NativeGrid, "refine", remembered)
+    one = replace(predictor(Thresholds()), networks=[Watching(), Watching()], confined=False)
+    for _ in one.score_bands(volume, "CT") if wide else [one.predict(volume, "CT")]:
+        pass
+    assert len(held) > 20
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autospine.geometry import Box
 from autospine.inference.slab import Slab, column_bands, row_bands, slab_bytes
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import importance, lay_tiles
@@ -35,7 +36,7 @@ def scores_of(layout, boxes):
 def expected(layout, regions=False, run=None) -> torch.Tensor:
     """All of it at once."""
     grown = [max(n, k) for n, k in zip(layout.shape, layout.tile, strict=True)]
-    before = [-starts[0] for starts in layout.starts]
+    before = [max(0, -starts[0]) for starts in layout.starts]
     total, weight_sum = torch.zeros(CLASSES, *grown), torch.zeros(grown)
     for box in layout.boxes:
         where = tuple(slice(a + b, a + b + k) for a, b, k in zip(box.start, before, box.shape, strict=True))
@@ -101,6 +102,23 @@ def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
         if wide:
             assert (piece.box.start[1], piece.box.stop[1]) == (0, shape[1])
     assert starts == sorted(starts)
+
+
+@given(SIZES, TILES, STEPS, st.booleans(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_part_of_the_image_is_blended_as_all_of_it(shape, tile, step, wide, data):
+    """Tiles around a region, and of them some that are run, as near the spine."""
+    start = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+    stop = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True))
+    laid = lay_tiles(shape, tile, step, Box(start=start, stop=stop))
+    every = [box.start for box in laid.boxes]
+    run = set(data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6)))
+    layout = laid.around(run)
+    found = gathered(layout, Slab(layout, CLASSES, regions=False, device=CPU, wide=wide), run=run)
+    inside = layout.extent.slices
+    torch.testing.assert_close(found[:, *inside], expected(layout, run=run)[:, *inside], atol=1e-5, rtol=1e-5)
+    found[:, *inside] = torch.nan
+    assert found.isnan().all(), "pieces lie in the part that tiles reach"
 
 
 def test_the_slab_holds_what_is_promised():
