@@ -69,7 +69,6 @@ def train(
         WorkspaceError: if there is no such fold or no plan.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    prepare_memory(settings.device)
     planned = read_plan(location)
     chosen = planned.configuration(configuration)
     if settings.pretrained is not None:
@@ -78,6 +77,7 @@ def train(
     with distributed.one_first():
         folds = choose_folds(location, dataset, fold)
         dataset, stored = preprocess(location, chosen)
+    prepare_memory(settings.device)  # not before: the volumes of preprocessing would be kept
     task = Task(
         dataset=dataset,
         plan=planned,
