@@ -14,7 +14,7 @@ from autospine.log import get_logger
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan, Precision
 from trainers.distributed import add_gradients, begin_alike
-from trainers.loss import SegmentationLoss
+from trainers.loss import Overlap, SegmentationLoss
 from trainers.monitors import Counts
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.supervision import DeeplySupervised, supervise
@@ -45,10 +45,13 @@ class Step:
     loss: float
     cross_entropy: float
     dice: tuple[float, ...]
-    """Soft Dice of each foreground class on the training patches."""
+    """Soft Dice of each foreground class as it is in the loss: 1 where it is neither there nor predicted."""
 
     finite: bool
     """Whether the step was taken; one with a non-finite loss or gradient is not."""
+
+    overlap: tuple[tuple[float, float, float], ...] = ()
+    """Of each foreground class as in `Overlap`: both, predicted, true; empty where it was not kept."""
 
     counts: Counts | None = field(default=None, compare=False)
     """The first patch's prediction beside its labels, where it was looked at."""
@@ -63,7 +66,8 @@ class Step:
         """The step that `plain` was taken of."""
         counts = plain.get("counts")
         restored = None if counts is None else Counts.restored(counts)
-        return cls(**{**plain, "dice": tuple(plain["dice"]), "counts": restored})
+        overlap = tuple(tuple(voxels) for voxels in plain.get("overlap", ()))
+        return cls(**{**plain, "dice": tuple(plain["dice"]), "overlap": overlap, "counts": restored})
 
 
 class Learner:
@@ -135,7 +139,7 @@ class Learner:
         """
         self._model.train()
         images, labels = images.to(self.device), labels.to(self.device)
-        logits, loss, cross_entropy, dice = self._gradients(images, labels)
+        logits, loss, cross_entropy, overlap = self._gradients(images, labels)
         add_gradients(self._model.parameters())
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.recipe.gradient_clip)
@@ -149,15 +153,16 @@ class Learner:
         return Step(
             loss=float(loss),
             cross_entropy=float(cross_entropy),
-            dice=tuple(dice.tolist()),
+            dice=tuple(overlap.dice.tolist()),
             finite=finite,
+            overlap=tuple(map(tuple, torch.stack(overlap, dim=1).tolist())),
             counts=self._loss.count(logits[0], labels[0]) if look else None,
         )
 
     def _gradients(
         self, images: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Leave the gradients in the parameters; logits, loss, cross-entropy and Dice at full resolution."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Overlap]:
+        """Leave the gradients in the parameters; logits, loss and its parts at full resolution."""
         try:
             return self._backward(images, labels)
         except (AutospineError, torch.OutOfMemoryError):
@@ -174,14 +179,14 @@ class Learner:
 
     def _backward(
         self, images: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Overlap]:
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             outputs = self._forward(images)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        total, loss, cross_entropy, dice = supervise(self._loss, outputs, labels)
+        total, loss, cross_entropy, overlap = supervise(self._loss, outputs, labels)
         self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        return outputs[0].detach(), loss.detach(), cross_entropy, dice
+        return outputs[0].detach(), loss.detach(), cross_entropy, overlap
 
     def averaged(self) -> nn.Module:
         """The network with its averaged weights, in evaluation mode; training ends with it."""

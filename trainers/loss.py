@@ -1,5 +1,7 @@
 """Cross-entropy and Dice, balanced by lambda."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -12,6 +14,22 @@ from trainers.monitors import Counts, count
 
 SMOOTH = 1.0
 """Added above and below in Dice, in voxels: a class neither there nor predicted costs nothing."""
+
+
+class Overlap(NamedTuple):
+    """Voxels of each foreground class in prediction and labels; predicted ones by their probability."""
+
+    both: Float[Tensor, "n"]
+    """Predicted where they are."""
+
+    predicted: Float[Tensor, "n"]
+    true: Float[Tensor, "n"]
+    """In the labels."""
+
+    @property
+    def dice(self) -> Float[Tensor, "n"]:
+        """Soft Dice of each class, 1 where it is neither there nor predicted."""
+        return (2 * self.both + SMOOTH) / (self.predicted + self.true + SMOOTH)
 
 
 class SegmentationLoss(nn.Module):
@@ -35,9 +53,7 @@ class SegmentationLoss(nn.Module):
         table = torch.from_numpy(labels.membership)
         self.register_buffer("membership", torch.cat([table, torch.zeros_like(table[:, :1])], dim=1))
 
-    def forward(
-        self, logits: LogitBatch, labels: LabelBatch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, logits: LogitBatch, labels: LabelBatch) -> tuple[torch.Tensor, torch.Tensor, Overlap]:
         """The loss and its parts.
 
         Args:
@@ -45,8 +61,7 @@ class SegmentationLoss(nn.Module):
             labels: stored indices.
 
         Returns:
-            Scalars: the loss and the cross-entropy; and the soft Dice of each foreground class (n,), 1 where
-            a class is neither there nor predicted.
+            Scalars: the loss and the cross-entropy; and what Dice is made of.
         """
         logits = logits.float()
         valid = labels != IGNORE_INDEX
@@ -54,15 +69,15 @@ class SegmentationLoss(nn.Module):
         target = self.membership[:, column].movedim(0, 1)
         log_probabilities = F.logsigmoid(logits) if self.regions else F.log_softmax(logits, dim=1)
         probabilities = log_probabilities.exp()
-        entropy, n, overlap, total = add_up(
+        entropy, n, *sums = add_up(
             self._entropy(logits, log_probabilities, target, valid),
             valid.sum(),
             *self._overlap(probabilities, target, valid),
         )
         entropy = entropy / n.clamp_min(1)
-        dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
-        loss = self.lambda_ce * entropy + (1 - self.lambda_ce) * (1 - dice.mean())
-        return loss, entropy.detach(), dice.detach()
+        overlap = Overlap(*sums)
+        loss = self.lambda_ce * entropy + (1 - self.lambda_ce) * (1 - overlap.dice.mean())
+        return loss, entropy.detach(), Overlap(*(each.detach() for each in overlap))
 
     def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> Counts:
         """What the prediction for one patch and its labels have in common, for the monitors."""
@@ -77,13 +92,15 @@ class SegmentationLoss(nn.Module):
             return (each * valid[:, None]).sum() / logits.shape[1]
         return -(log_probabilities * target).sum()
 
-    def _overlap(
-        self, probabilities: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each foreground class what is predicted rightly, and what is predicted or there; in voxels."""
+    def _overlap(self, probabilities: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> Overlap:
+        """What this process sees of each foreground class."""
         first = 0 if self.regions else 1
         probabilities, target = probabilities[:, first:], target[:, first:]
         if not valid.all():
             probabilities = probabilities * valid[:, None]
         space = (0, 2, 3, 4)
-        return (probabilities * target).sum(space), probabilities.sum(space) + target.sum(space)
+        return Overlap(
+            both=(probabilities * target).sum(space),
+            predicted=probabilities.sum(space),
+            true=target.sum(space).to(probabilities.dtype),
+        )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from autospine.errors import WorkspaceError
@@ -77,14 +78,14 @@ class Record:
             WorkspaceError: if the row cannot be written.
         """
         taken = [step for step in steps if step.finite]
-        dice = [round(sum(v) / len(v), 5) for v in zip(*(step.dice for step in taken), strict=True)]
+        dice_loss = [1 - sum(step.dice) / len(step.dice) for step in taken]
         row = {
             "epoch": len(self.rows) + 1,
             "progress": round(progress, 5),
             "loss": _mean([step.loss for step in taken]),
             "ce": _mean([step.cross_entropy for step in taken]),
-            "dice_loss": None if not dice else round(1 - sum(dice) / len(dice), 5),
-            "pseudo_dice": dict(zip(self._classes, dice, strict=False)),
+            "dice_loss": _mean(dice_loss),
+            "pseudo_dice": dict(zip(self._classes, epoch_dice(taken), strict=False)),
             "skipped_steps": len(steps) - len(taken),
             **facts,
             **_mechanisms(network),
@@ -140,6 +141,20 @@ class Record:
             logger.warning("%s: %s", self._title, text)
 
 
+def epoch_dice(steps: Sequence[Step]) -> list[float | None]:
+    """Soft Dice of each foreground class over the patches of all steps together, without the loss' smoothing.
+
+    None where no patch has the class: it would be 0 whatever is predicted. Steps of which the overlap is not
+    known do not count.
+    """
+    told = [step.overlap for step in steps if step.overlap]
+    if not told:
+        return []
+    both, predicted, true = np.sum(told, axis=0).T
+    dice = 2 * both / np.maximum(predicted + true, 1)
+    return [round(float(one), 5) if there else None for one, there in zip(dice, true > 0, strict=True)]
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The complete rows of a fold's metrics.jsonl, none before the first."""
     path = folder / METRICS
@@ -164,7 +179,7 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
     if row["loss"] is None:
         return f"epoch {row['epoch']}  no step was taken", ""
     first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}", f"CE {row['ce']:.2f}"]
-    if dice := row["pseudo_dice"].values():
+    if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
         first.append(f"Dice {sum(dice) / len(dice):.2f}")
     monitors, second = row.get("monitors", {}), []
     if (ratio := monitors.get("foreground_ratio")) is not None:

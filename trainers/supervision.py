@@ -8,7 +8,7 @@ from autospine.errors import TrainingError
 from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import Head
 from autospine.types import ImageBatch, LabelBatch
-from trainers.loss import SegmentationLoss
+from trainers.loss import Overlap, SegmentationLoss
 
 HEADS = 3
 """Heads below full resolution, at most."""
@@ -43,7 +43,7 @@ class DeeplySupervised(nn.Module):
 
 def supervise(
     loss: SegmentationLoss, outputs: list[torch.Tensor], labels: LabelBatch
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Overlap]:
     """The loss over all resolutions, weighted 1/2^i and normalised, and the parts of the finest.
 
     Args:
@@ -52,12 +52,12 @@ def supervise(
         labels: stored indices at full resolution; coarser ones are their nearest neighbours.
 
     Returns:
-        The loss to learn from; then the finest's loss, cross-entropy and Dice as `SegmentationLoss` has them.
+        The loss to learn from; then the finest's loss and its parts as `SegmentationLoss` has them.
     """
-    finest, entropy, dice = loss(outputs[0], labels)
+    finest, entropy, overlap = loss(outputs[0], labels)
     total, weights = finest, 1.0
     for i, logits in enumerate(outputs[1:], start=1):
         nearest = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
         total = total + loss(logits, nearest[:, 0].to(labels.dtype))[0] / 2**i
         weights += 1 / 2**i
-    return total / weights, finest, entropy, dice
+    return total / weights, finest, entropy, overlap

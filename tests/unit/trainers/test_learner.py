@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import makers
@@ -61,6 +63,8 @@ def test_a_step_tells_what_it_showed():
     assert len(step.dice) == 2
     assert all(0 <= dice <= 1 for dice in step.dice)
     assert step.loss == pytest.approx(0.5 * step.cross_entropy + 0.5 * (1 - sum(step.dice) / 2), rel=1e-4)
+    for dice, (both, predicted, true) in zip(step.dice, step.overlap, strict=True):
+        assert dice == pytest.approx((2 * both + 1) / (predicted + true + 1), rel=1e-5)
 
 
 def test_the_seed_decides_the_first_weights():
@@ -330,6 +334,14 @@ def test_imported_weights_learn_slower_than_random_ones_of_their_size():
     ):
         expected = IMPORTED_SHARE * same["scale"] if name in imported() else random["scale"]
         assert mine["scale"] == pytest.approx(expected), name
+
+
+def test_a_step_is_kept_as_json_and_one_of_before_lacks_its_overlap():
+    step = learner().step(*batch(), RATE, look=True)
+    plain = json.loads(json.dumps(step.plain()))
+    assert Step.restored(plain) == step
+    del plain["overlap"]
+    assert Step.restored(plain) == replace(step, overlap=())
 
 
 def test_steps_can_be_compared():

@@ -36,48 +36,53 @@ def confident(space, labels: torch.Tensor) -> torch.Tensor:
 @settings(deadline=None, max_examples=10)
 def test_a_perfect_prediction_costs_nothing(space, seed, lambda_ce):
     _, labels = draw(seed)
-    loss, entropy, dice = SegmentationLoss(space, lambda_ce)(confident(space, labels), labels)
+    loss, entropy, overlap = SegmentationLoss(space, lambda_ce)(confident(space, labels), labels)
     assert float(loss) == pytest.approx(0, abs=1e-5)
     assert float(entropy) == pytest.approx(0, abs=1e-5)
-    torch.testing.assert_close(dice, torch.ones(2))
+    torch.testing.assert_close(overlap.dice, torch.ones(2))
+    torch.testing.assert_close(overlap.both, overlap.true)
+    torch.testing.assert_close(overlap.predicted, overlap.true)
 
 
 def test_no_opinion_costs_the_logarithm_of_the_classes():
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
     labels[:, :2] = 1
-    loss, entropy, dice = SegmentationLoss(PLAIN, 0.5)(torch.zeros(SHAPE[0], 3, *SHAPE[1:]), labels)
+    loss, entropy, overlap = SegmentationLoss(PLAIN, 0.5)(torch.zeros(SHAPE[0], 3, *SHAPE[1:]), labels)
     n = VOXELS / 2
     bone = (2 * n / 3 + 1) / (VOXELS / 3 + n + 1)
     canal = 1 / (VOXELS / 3 + 1)
     assert float(entropy) == pytest.approx(math.log(3))
-    assert dice.tolist() == pytest.approx([bone, canal])
+    assert overlap.dice.tolist() == pytest.approx([bone, canal])
+    assert overlap.both.tolist() == pytest.approx([n / 3, 0])
+    assert overlap.predicted.tolist() == pytest.approx([VOXELS / 3] * 2)
+    assert overlap.true.tolist() == [n, 0]
     assert float(loss) == pytest.approx(0.5 * math.log(3) + 0.5 * (1 - (bone + canal) / 2))
 
 
 def test_regions_without_opinion_cost_the_logarithm_of_two():
     labels = torch.full(SHAPE, 2, dtype=torch.uint8)
-    loss, entropy, dice = SegmentationLoss(REGIONS, 0.25)(torch.zeros(SHAPE[0], 2, *SHAPE[1:]), labels)
+    loss, entropy, overlap = SegmentationLoss(REGIONS, 0.25)(torch.zeros(SHAPE[0], 2, *SHAPE[1:]), labels)
     each = (VOXELS + 1) / (1.5 * VOXELS + 1)
     assert float(entropy) == pytest.approx(math.log(2))
-    assert dice.tolist() == pytest.approx([each, each])
+    assert overlap.dice.tolist() == pytest.approx([each, each])
     assert float(loss) == pytest.approx(0.25 * math.log(2) + 0.75 * (1 - each))
 
 
 def test_the_opposite_of_the_truth_has_no_overlap():
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
     wrong = confident(PLAIN, torch.full(SHAPE, 1, dtype=torch.uint8))
-    _, entropy, dice = SegmentationLoss(PLAIN, 0.5)(wrong, labels)
+    _, entropy, overlap = SegmentationLoss(PLAIN, 0.5)(wrong, labels)
     assert float(entropy) == pytest.approx(60)
-    assert dice.tolist() == pytest.approx([1 / (VOXELS + 1), 1.0])
+    assert overlap.dice.tolist() == pytest.approx([1 / (VOXELS + 1), 1.0])
 
 
 @given(SEEDS, LAMBDAS)
 @settings(deadline=None, max_examples=10)
 def test_the_loss_is_its_parts_weighted_by_lambda(seed, lambda_ce):
     logits, labels = draw(seed)
-    loss, entropy, dice = SegmentationLoss(PLAIN, lambda_ce)(logits, labels)
+    loss, entropy, overlap = SegmentationLoss(PLAIN, lambda_ce)(logits, labels)
     assert float(loss) == pytest.approx(
-        lambda_ce * float(entropy) + (1 - lambda_ce) * (1 - float(dice.mean()))
+        lambda_ce * float(entropy) + (1 - lambda_ce) * (1 - float(overlap.dice.mean()))
     )
     reference = torch.nn.functional.cross_entropy(logits, labels.long())
     assert float(entropy) == pytest.approx(float(reference), rel=1e-5)
@@ -93,9 +98,9 @@ def test_ignored_voxels_have_no_influence(space, seed, lambda_ce):
     results = []
     for noise in (0.0, 1.0):
         changed = (logits + noise * ignored * 5).requires_grad_()
-        loss, entropy, dice = criterion(changed, labels)
+        loss, entropy, overlap = criterion(changed, labels)
         loss.backward()
-        results.append((loss.detach(), entropy, dice, changed.grad))
+        results.append((loss.detach(), entropy, overlap, changed.grad))
         assert not changed.grad[ignored.expand_as(changed)].any()
     for before, after in zip(*results, strict=True):
         torch.testing.assert_close(after, before)
@@ -138,8 +143,8 @@ def test_one_region_and_one_class_agree(seed, lambda_ce, ignored):
 
 def test_an_absent_class_that_is_not_predicted_costs_nothing():
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
-    _, _, dice = SegmentationLoss(PLAIN, 0.5)(confident(PLAIN, labels), labels)
-    torch.testing.assert_close(dice, torch.ones(2))
+    _, _, overlap = SegmentationLoss(PLAIN, 0.5)(confident(PLAIN, labels), labels)
+    torch.testing.assert_close(overlap.dice, torch.ones(2))
 
 
 @given(SEEDS)
@@ -156,7 +161,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(seed):
 
 def test_half_precision_scores_are_weighed_in_single_precision():
     logits, labels = draw(3)
-    loss, _, dice = SegmentationLoss(PLAIN, 0.5)(logits.bfloat16(), labels)
+    loss, _, overlap = SegmentationLoss(PLAIN, 0.5)(logits.bfloat16(), labels)
     expected, _, _ = SegmentationLoss(PLAIN, 0.5)(logits.bfloat16().float(), labels)
-    assert loss.dtype == dice.dtype == torch.float32
+    assert {loss.dtype, *(each.dtype for each in overlap)} == {torch.float32}
     torch.testing.assert_close(loss, expected)

@@ -14,8 +14,8 @@ from trainers.record import CURVES, METRICS, Record, numbers, read_rows, seconds
 CLASSES = ("bone", "canal")
 
 
-def step(loss=1.0, dice=(0.2, 0.4), finite=True) -> Step:
-    return Step(loss=loss, cross_entropy=2 * loss, dice=dice, finite=finite)
+def step(loss=1.0, dice=(0.2, 0.4), finite=True, overlap=((2, 10, 10), (4, 10, 10))) -> Step:
+    return Step(loss=loss, cross_entropy=2 * loss, dice=dice, finite=finite, overlap=overlap)
 
 
 def record(folder, epochs=0) -> Record:
@@ -43,7 +43,8 @@ def test_the_time_of_a_fold_is_that_of_its_epochs(tmp_path, network):
 
 def test_an_epoch_is_the_mean_of_its_steps(tmp_path, network):
     folder = tmp_path / "fold_0"
-    row = record(folder).add([step(), step(2.0, (0.6, 0.4))], network, progress=0.5, learning_rate=0.1)
+    steps = [step(), step(2.0, (0.6, 0.4), overlap=((6, 5, 15), (4, 10, 10)))]
+    row = record(folder).add(steps, network, progress=0.5, learning_rate=0.1)
     nothing = ("foreground_ratio", "border_shift", "thinnest_class", "kernel_ratio", "dice_ratio")
     assert row == {
         "epoch": 1,
@@ -61,9 +62,26 @@ def test_an_epoch_is_the_mean_of_its_steps(tmp_path, network):
     assert (folder / CURVES).stat().st_size > 1000
 
 
+def test_a_class_that_no_patch_has_does_not_count(tmp_path, network):
+    """In the loss its Dice is nearly 1; steps of which the overlap is not known tell nothing."""
+    made = record(tmp_path)
+    absent = step(dice=(0.2, 0.99), overlap=((2, 10, 10), (0, 0.01, 0)))
+    row = made.add([absent, absent, step(overlap=())], network, progress=0.5)
+    assert row["pseudo_dice"] == {"bone": 0.2, "canal": None}
+    assert "Dice 0.20" in summary(row)[0]
+    assert "pseudo_dice/canal" not in numbers(row)
+    # It is in one step of three: false voxels of the others count.
+    row = made.add([absent, absent, step(overlap=((0, 5, 0), (4.99, 9.98, 10)))], network, progress=0.5)
+    assert row["pseudo_dice"] == {"bone": pytest.approx(8 / 45, abs=1e-5), "canal": 0.499}
+    assert made.add([step(overlap=())], network, progress=0.5)["pseudo_dice"] == {}
+    assert rows(tmp_path) == made.rows
+
+
 def test_steps_that_were_not_taken_are_counted_apart(tmp_path, network):
     made = record(tmp_path)
-    row = made.add([step(), step(float("nan"), (float("nan"),) * 2, finite=False)], network, progress=0.5)
+    nan = float("nan")
+    broken = step(nan, (nan, nan), finite=False, overlap=((nan, nan, 1), (nan, nan, 1)))
+    row = made.add([step(), broken], network, progress=0.5)
     assert (row["loss"], row["skipped_steps"]) == (1.0, 1)
     row = made.add([step(float("inf"), finite=False)], network, progress=0.5)
     assert (row["loss"], row["ce"], row["dice_loss"], row["pseudo_dice"]) == (None, None, None, {})
@@ -106,7 +124,10 @@ def collapsed(folder) -> Record:
         border=(60, 0, 60),
     )
     made = record(folder)
-    looked_at = Step(loss=1.0, cross_entropy=1.0, dice=(0.0, 0.0), finite=True, counts=nothing)
+    missed = ((0.0, 0.0, 90.0), (0.0, 0.0, 10.0))
+    looked_at = Step(
+        loss=1.0, cross_entropy=1.0, dice=(0.0, 0.0), finite=True, overlap=missed, counts=nothing
+    )
     made.add([looked_at] * LOOKS, torch.nn.Identity(), progress=0.5)
     return made
 
