@@ -81,16 +81,19 @@ class Meter(Protocol):
 
 
 @contextmanager
-def progress(description: str, total: int | float | None, *, percent: bool = False) -> Iterator[Meter]:
+def progress(
+    description: str, total: int | float | None, *, done: float = 0.0, percent: bool = False
+) -> Iterator[Meter]:
     """Show how far a piece of work is and how long it will still take; of nothing to do, nothing.
 
     Args:
         description: what is being done, as a few words.
         total: number of steps, or None where it is unknown.
+        done: how much of the total was done before; the time left is told from what is done from here on.
         percent: whether a share says more than the number of steps.
     """
     kind = _Bar if CONSOLE.is_terminal else _Lines
-    meter: _Bar | _Lines = kind(description, total, percent=percent)
+    meter: _Bar | _Lines = kind(description, total, done=done, percent=percent)
     try:
         yield meter
     finally:
@@ -135,7 +138,7 @@ class _Display(Progress):
 class _Bar:
     """A rich progress bar; nested ones share one display."""
 
-    def __init__(self, description: str, total: int | float | None, *, percent: bool) -> None:
+    def __init__(self, description: str, total: int | float | None, *, done: float, percent: bool) -> None:
         global _current
         self._owner = _current is None
         if _current is None:
@@ -155,6 +158,7 @@ class _Bar:
         self._task = self._progress.add_task(
             description, total=total, visible=total != 0, text="", percent=percent
         )
+        self._progress.update(self._task, completed=done)
 
     def advance(self, amount: int | float = 1) -> None:
         self._progress.advance(self._task, amount)
@@ -174,9 +178,9 @@ class _Bar:
 class _Lines:
     """A line every few seconds, for log files and pipes."""
 
-    def __init__(self, description: str, total: int | float | None, *, percent: bool) -> None:
+    def __init__(self, description: str, total: int | float | None, *, done: float, percent: bool) -> None:
         self._description, self._total, self._percent = description, total, percent
-        self._done, self._text = 0.0, ""
+        self._before, self._done, self._text = done, done, ""
         self._start = self._last = time.monotonic()
         self._spoke, self._said = False, 0.0
 
@@ -201,8 +205,9 @@ class _Lines:
         elapsed, self._said = now - self._start, self._done
         count = _count(self._done, self._total, percent=self._percent)
         parts = [f"{self._description}: {count}", f"{elapsed:.0f} s"]
-        if self._total and 0 < self._done < self._total:
-            parts.append(f"{elapsed * (self._total - self._done) / self._done:.0f} s left")
+        if self._total and self._before < self._done < self._total:
+            pace = elapsed / (self._done - self._before)
+            parts.append(f"{pace * (self._total - self._done):.0f} s left")
         if self._text:
             parts.append("; ".join(self._text.splitlines()))
         CONSOLE.print(", ".join(parts), soft_wrap=True)

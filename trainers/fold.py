@@ -141,7 +141,8 @@ class FoldTrainer:
             batches = self._batches()
             try:
                 self._clock.start()
-                with progress(f"fold {self._name}, training", 100, percent=True) as meter:
+                done = 100 * self._clock.progress
+                with progress(f"fold {self._name}, training", 100, done=done, percent=True) as meter:
                     self._train(batches, meter, interruption)
                 distributed.meet()
             finally:
@@ -202,7 +203,7 @@ class FoldTrainer:
         )
 
     def _train(self, batches: PatchBatches, meter: Meter, interruption: Interruption) -> None:
-        stream, shown = iter(batches), 0.0
+        stream, shown = iter(batches), 100 * self._clock.progress
         while not (self._clock.done or self._stopping):
             began, waited = time.monotonic(), batches.seconds_waited
             while not (self._epoch_done() or self._stopping):

@@ -169,6 +169,12 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def rows_now(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The rows of the training that goes on now: those after a finished one, which is extended."""
+    ends = [number for number, row in enumerate(rows, start=1) if row["progress"] >= 1]
+    return rows[max(ends, default=0) :]
+
+
 def seconds_trained(folder: Path) -> float:
     """How long a fold was trained, by its metrics.jsonl."""
     return sum(float(row["seconds"]) for row in read_rows(folder))

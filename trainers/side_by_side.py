@@ -5,12 +5,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
+from statistics import mean
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ from autospine.folds import Fold
 from autospine.hardware import cores
 from autospine.log import get_logger, progress, silence
 from trainers.fold_run import train_and_validate
-from trainers.record import read_rows, summary
+from trainers.record import read_rows, rows_now, summary
 from trainers.schedule import share_of_time
 from trainers.settings import Settings
 from trainers.task import Task
@@ -179,11 +180,12 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: boo
 
     Of folds that are extended, what the records say already is that of the finished training.
     """
-    shown, folds = 0, list(futures.values())
+    folds = list(futures.values())
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
-    finished = {name: len(rows) if extending else 0 for name, rows in before.items()}
+    finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
     said = {name: _warnings(rows) for name, rows in before.items()}
-    with progress(f"{len(futures)} folds, training", 100, percent=True) as meter:
+    shown = _percent(rows[finished[name] :] for name, rows in before.items())
+    with progress(f"{len(futures)} folds, training", 100, done=shown, percent=True) as meter:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
@@ -202,9 +204,14 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: boo
                     if row["progress"] < 1 or not task.complete(fold)
                 )
             )
-            percent = int(sum(100 * row["progress"] for row in newest.values()) / len(folds))
+            percent = _percent(rows[fold.name][finished[fold.name] :] for fold in folds)
             meter.advance(percent - shown)
             shown = percent
+
+
+def _percent(records: Iterable[Sequence[dict[str, Any]]]) -> int:
+    """How far folds with these rows are together."""
+    return int(100 * mean(rows[-1]["progress"] if rows else 0.0 for rows in records))
 
 
 def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:

@@ -88,6 +88,28 @@ def test_a_share_is_said_in_percent(clock, lines):
     assert lines.getvalue().splitlines() == ["training: 25 %, 5 s, 15 s left"]
 
 
+def test_what_was_done_before_tells_nothing_of_the_time_left(clock, lines):
+    with log.progress("training", 100, done=80, percent=True) as meter:
+        clock.now += 3
+        meter.advance(0)
+        clock.now += 10
+        meter.advance(10)
+        clock.now += 13
+        meter.advance(10)
+    assert lines.getvalue().splitlines() == [
+        "training: 80 %, 3 s",
+        "training: 90 %, 13 s, 13 s left",
+        "training: 100 %, 26 s",
+    ]
+
+
+def test_a_bar_begins_where_the_work_goes_on(terminal):
+    with log.progress("training", 100, done=80, percent=True) as meter:
+        meter.advance(5)
+        log._current.refresh()
+    assert "85 %" in terminal.getvalue()
+
+
 def test_a_bar_counts_steps_or_percent_and_is_not_there_for_nothing(terminal):
     with (
         log.progress("folds", 40, percent=True) as share,

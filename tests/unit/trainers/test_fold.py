@@ -75,6 +75,23 @@ def tell_at(made: FoldTrainer, number: int, *signals: signal.Signals) -> None:
     made.learner.step = step
 
 
+class Screen:
+    """Stands for `progress`, and remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.shown, self.counted, self.done = [], [], None
+
+    def __call__(self, *_, done: float, percent: bool):
+        self.done = done
+        return nullcontext(self)
+
+    def advance(self, amount: float = 1) -> None:
+        self.counted.append(amount)
+
+    def update(self, text: str) -> None:
+        self.shown.append(text)
+
+
 def final(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / WEIGHTS)[0]
 
@@ -264,21 +281,25 @@ def test_a_time_that_is_enough_for_few_steps_is_warned_of(cases, tmp_path, caplo
 
 
 def test_the_first_steps_are_seen(cases, tmp_path, monkeypatch):
-    shown, counted = [], []
-
-    class Screen:
-        def advance(self, amount: float = 1) -> None:
-            counted.append(amount)
-
-        def update(self, text: str) -> None:
-            shown.append(text)
-
-    monkeypatch.setattr(fold, "progress", lambda *_: nullcontext(Screen()))
+    screen = Screen()
+    monkeypatch.setattr(fold, "progress", screen)
     trainer(cases, tmp_path).run(None)
+    shown, counted = screen.shown, screen.counted
     assert shown[0].startswith(f"step 1 of {STEPS} of the first epoch  loss ")
     assert "loss" in shown[-1]
     assert "first epoch" not in shown[-1]
-    assert counted == pytest.approx([25.0] * 4)
+    assert (screen.done, counted) == (0, pytest.approx([25.0] * 4))
+
+
+def test_a_fold_that_goes_on_shows_what_was_done_before_apart(cases, tmp_path, monkeypatch):
+    first = trainer(cases, tmp_path)
+    interrupt_at(first, STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    screen = Screen()
+    monkeypatch.setattr(fold, "progress", screen)
+    trainer(cases, tmp_path).run(None)
+    assert (screen.done, screen.counted) == (50, pytest.approx([25.0] * 2))
 
 
 def test_epochs_end_training_before_its_time(cases, tmp_path):

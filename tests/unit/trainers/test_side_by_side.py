@@ -1,0 +1,88 @@
+"""What the parent of folds side by side shows and says; their training is tested with cross-validation."""
+
+import json
+from concurrent.futures import Future
+from contextlib import nullcontext
+from pathlib import Path
+
+import makers
+import pytest
+
+from autospine.folds import Fold
+from trainers import side_by_side
+from trainers.record import METRICS
+from trainers.task import Task
+
+FOLDS = tuple(Fold(name=name, training=("a",), validation=()) for name in "01")
+
+
+@pytest.fixture
+def task(tmp_path) -> Task:
+    raw = tmp_path / "raw" / "Dataset007_Small"
+    raw.mkdir(parents=True)
+    plan = makers.plan()
+    return Task(
+        dataset=makers.dataset_of(raw, {}),
+        plan=plan,
+        configuration=plan.configurations[0],
+        stored={},
+        folder=tmp_path / "results" / "fullres",
+    )
+
+
+def write_rows(folder: Path, *shares: float, **warnings: str) -> None:
+    """A record that has come so far with each epoch; the last one warns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"epoch": number, "progress": share, "loss": None, "warnings": {}}
+        for number, share in enumerate(shares, start=1)
+    ]
+    rows[-1]["warnings"] = warnings
+    (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+class Training:
+    """Stands for the progress and for the wait: at each look the folds have come farther."""
+
+    def __init__(self, task: Task, *looks: dict[str, tuple[float, ...]]) -> None:
+        self.task, self.looks, self.counted, self.begun = task, list(looks), [], None
+
+    def progress(self, _: str, total: int, *, done: float, percent: bool):
+        self.begun = done
+        return nullcontext(self)
+
+    def wait(self, pending: set, **_):
+        for name, shares in self.looks.pop(0).items():
+            write_rows(self.task.folder / f"fold_{name}", *shares)
+        return (set(), pending) if self.looks else (pending, set())
+
+    def advance(self, amount: float = 1) -> None:
+        self.counted.append(amount)
+
+    def update(self, text: str) -> None:
+        pass
+
+    def watch(self, monkeypatch, *, extending: bool = False) -> None:
+        futures = {Future(): fold for fold in FOLDS}
+        for future in futures:
+            future.set_result(None)
+        monkeypatch.setattr(side_by_side, "progress", self.progress)
+        monkeypatch.setattr(side_by_side, "wait", self.wait)
+        side_by_side._watch(self.task, futures, extending=extending)
+
+
+def test_folds_that_go_on_begin_where_they_were(task, monkeypatch):
+    write_rows(task.folder / "fold_0", 0.4, 0.8)
+    training = Training(task, {"0": (0.4, 0.8, 1.0)}, {"1": (0.5,)}, {"1": (0.5, 1.0)})
+    training.watch(monkeypatch)
+    assert (training.begun, training.counted) == (40, [10, 25, 25])
+
+
+@pytest.mark.parametrize(("before", "begun"), [((), 0), ((0.25, 0.5), 25)])
+def test_folds_that_are_extended_begin_after_their_finished_training(task, monkeypatch, before, begun):
+    write_rows(task.folder / "fold_0", 0.5, 1.0, *before)
+    write_rows(task.folder / "fold_1", 0.5, 1.0)
+    end = (0.5, 1.0, 0.25, 0.5, 1.0)
+    training = Training(task, {"0": end}, {"1": end})
+    training.watch(monkeypatch, extending=True)
+    assert (training.begun, training.counted) == (begun, [50 - begun, 50])
