@@ -11,6 +11,9 @@ from autospine.plan import Configuration
 from trainers.distributed import size
 from trainers.trackers import check_trackers
 
+SEEDS = 2**64
+"""torch takes no larger ones, and NumPy's generators none below 0."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -61,6 +64,8 @@ class Settings:
         for name, value in counts:
             if value is not None and value < 1:
                 raise TrainingError(f"expected --{name} of at least 1, found {value}")
+        if self.seed is not None and not 0 <= self.seed < SEEDS:
+            raise TrainingError(f"expected --seed of 0 to {SEEDS - 1}, found {self.seed}")
         check_trackers(self.trackers)
 
     def applied(self, configuration: Configuration) -> Configuration:

@@ -63,6 +63,7 @@ Deterministic = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
+        min=0,
         help="Of the first weights and of every patch; by default 0, and of folds that go on or are extended "
         "the one they have.",
         show_default=False,

@@ -732,6 +732,7 @@ def test_training_without_a_plan(place):
         (("train", "0", "--fold", "5"), ("0, 1, 2, 3, 4", "'5'")),
         (("train", "0", "--fold", "some"), ("all, full", "'some'")),
         (("train", "0", "--epochs", "0"), ("--epochs",)),
+        (("train", "0", "--seed", str(2**64)), ("--seed",)),
         (("train", "0", "--pretrained", "absent"), ("absent", "import-weights")),
         (("train", "0", "--pretrained", f"raw/{NAME}/dataset.json"), ("dataset.json", "import-weights")),
         (("model", "import-weights", "absent"), ("absent",)),
@@ -904,6 +905,7 @@ def test_the_phantom_command_does_not_replace_what_is_there(place):
 
 def test_wrong_usage_is_code_2(place):
     assert place.run("train", "0", "--no-such-option").code == 2
+    assert place.run("train", "0", "--seed", "-1").code == 2
     assert place.run("predict").code == 2
     assert place.run("nothing").code == 2
 

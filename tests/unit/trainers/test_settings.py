@@ -2,7 +2,8 @@ import makers
 import pytest
 
 from autospine.errors import TrainingError
-from trainers.settings import Settings
+from trainers.randomness import seed_everything
+from trainers.settings import SEEDS, Settings
 
 
 def test_without_choices_the_plan_stands():
@@ -27,3 +28,15 @@ def test_an_extension_has_its_own_number_of_epochs():
 def test_no_steps_are_refused(choice):
     with pytest.raises(TrainingError, match=f"--{next(iter(choice))} of at least 1"):
         Settings(**choice)
+
+
+@pytest.mark.parametrize("seed", [-1, SEEDS])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(TrainingError, match=f"--seed of 0 to {SEEDS - 1}, found {seed}"):
+        Settings(seed=seed)
+
+
+@pytest.mark.parametrize("seed", [0, SEEDS - 1])
+def test_every_other_seed_is_taken(seed):
+    assert Settings(seed=seed).seed == seed
+    seed_everything(seed)
