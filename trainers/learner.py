@@ -248,10 +248,9 @@ class Learner:
 
 
 def number_format(precision: Precision, device: torch.device) -> torch.dtype:
-    """The format of activations: the plan's; of those of 16 bits the one that a GPU multiplies natively."""
-    planned: torch.dtype = getattr(torch, precision)
-    if planned == torch.float32 or device.type != "cuda":
-        return planned
+    """The format of activations: float32, or where the plan has 16 bits those that the device multiplies."""
+    if precision == "float32":
+        return torch.float32
     return native_half(device) or torch.float32
 
 

@@ -10,7 +10,7 @@ import torch
 
 from autospine.checkpoint import load_tensors, save_tensors
 from autospine.errors import ImageError
-from trainers.learner import IMPORTED_SHARE, Learner, Step
+from trainers.learner import IMPORTED_SHARE, Learner, Step, number_format
 
 CPU = torch.device("cpu")
 RATE = 0.02
@@ -33,6 +33,11 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     labels = torch.from_numpy(makers.column((16, 16, 24))[None, :, :, 4:20].copy())
     noise = torch.randn(labels.shape, generator=torch.Generator().manual_seed(seed))
     return (labels.float() + 0.1 * noise)[None], labels
+
+
+def multiply_natively(monkeypatch, half: torch.dtype | None) -> None:
+    """Let the device multiply this format, whatever it is."""
+    monkeypatch.setattr("trainers.learner.native_half", lambda _: half)
 
 
 def weights(made: Learner) -> dict[str, torch.Tensor]:
@@ -83,7 +88,8 @@ def test_the_seed_decides_the_first_weights():
     ],
     ids=lambda choices: str(*choices.values()),
 )
-def test_a_restored_checkpoint_gives_the_same_next_step(tmp_path, choices):
+def test_a_restored_checkpoint_gives_the_same_next_step(tmp_path, monkeypatch, choices):
+    multiply_natively(monkeypatch, getattr(torch, choices.get("precision", "float32")))
     made = learner(**choices)
     for seed in range(2):
         made.step(*batch(seed), RATE)
@@ -125,7 +131,16 @@ def test_a_step_with_a_loss_that_is_not_finite_is_not_taken(value):
     assert_same(before, kept(made))
 
 
-def test_float16_scales_the_loss_and_a_step_that_overflows_lowers_the_scale():
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16, None])
+def test_activations_have_16_bits_where_the_device_multiplies_them(monkeypatch, half):
+    multiply_natively(monkeypatch, half)
+    assert number_format("float32", CPU) == torch.float32
+    for planned in ("bfloat16", "float16"):
+        assert number_format(planned, CPU) == (half or torch.float32)
+
+
+def test_float16_scales_the_loss_and_a_step_that_overflows_lowers_the_scale(monkeypatch):
+    multiply_natively(monkeypatch, torch.float16)
     made = learner(precision="float16")
     assert made.step(*batch(), RATE).finite
     scale = float(made.tensors()["scaler.scale"])
@@ -139,7 +154,8 @@ def test_float16_scales_the_loss_and_a_step_that_overflows_lowers_the_scale():
     assert float(made.tensors()["scaler.scale"]) == pytest.approx(5e37, rel=1e-3)
 
 
-def test_other_formats_need_no_scale():
+def test_other_formats_need_no_scale(monkeypatch):
+    multiply_natively(monkeypatch, torch.bfloat16)
     for precision in ("float32", "bfloat16"):
         assert not [name for name in learner(precision=precision).tensors() if "scaler" in name]
 
