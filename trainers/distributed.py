@@ -6,6 +6,7 @@ here do nothing where there is one process alone.
 """
 
 import io
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
@@ -79,6 +80,16 @@ def rank() -> int:
 def size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def size_here() -> int:
+    """How many of these processes run on this machine; all of them have to ask."""
+    if size() == 1:
+        return 1
+    machines: list[str | None] = [None] * size()
+    with _wire():
+        dist.all_gather_object(machines, platform.node())
+    return machines.count(platform.node())
 
 
 def leads() -> bool:

@@ -124,6 +124,7 @@ def train(
     from autospine.folds import FULL
     from autospine.hardware import default_workers, describe, devices_like
     from autospine.inference import open_model
+    from autospine.pipeline.training import sharers_of_cores
     from autospine.workspace import Workspace
     from trainers import distributed
     from trainers.settings import Settings
@@ -136,9 +137,10 @@ def train(
         processes = distributed.size()
         places = devices_like(where, device) if processes == 1 else (where,)
         at_once = parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, places)
-        per_gpu = (
-            0 if where.type == "cpu" else default_workers(max(processes, at_once if fold == "all" else 1))
-        )
+        if processes > 1:
+            at_once = 1  # a fold is trained by all of them
+        sharers = sharers_of_cores(fold, at_once, distributed.size_here())
+        per_gpu = 0 if where.type == "cpu" else default_workers(sharers)
         settings = Settings(
             epochs=epochs,
             iterations=iterations,

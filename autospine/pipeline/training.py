@@ -104,6 +104,17 @@ def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[t
     return max(1, min(at_most, memory // (configuration.memory_bytes + CACHE_BYTES)))
 
 
+def sharers_of_cores(fold: str, at_once: int, processes: int) -> int:
+    """How many trainings share the cores of this machine, each with its own processes that make patches.
+
+    Args:
+        fold: `all`, the index of one fold, or `full`.
+        at_once: folds that may be trained side by side.
+        processes: those of torchrun on this machine, which train one fold together.
+    """
+    return max(processes, min(at_once, FOLDS) if fold == "all" else 1)
+
+
 def check_fold(location: DatasetLocation, fold: str) -> None:
     """Raise as `choose_folds` does, before anything else is done."""
     with distributed.one_first():

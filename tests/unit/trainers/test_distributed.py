@@ -106,6 +106,17 @@ def test_the_largest_value_decides_and_epochs_are_shared(two, tmp_path):
     assert two(share, (0.25, 0.5), tmp_path) == [(0.5, -0.25, 3)] * 2
 
 
+def count_here(machines: tuple[str, ...], folder: Path, rank: int) -> tuple[int, int]:
+    with distributed.meeting(f"file://{folder}/meeting", CPU, rank, 2), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("platform.node", lambda: machines[rank])
+        return distributed.size(), distributed.size_here()
+
+
+@pytest.mark.parametrize(("machines", "here"), [(("a", "a"), 2), (("a", "b"), 1)])
+def test_the_processes_of_a_machine_are_counted(two, tmp_path, machines, here):
+    assert two(count_here, machines, tmp_path) == [(2, here)] * 2
+
+
 def leave(reason: str, folder: Path, rank: int) -> str:
     with distributed.meeting(f"file://{folder}/meeting", CPU, rank, 2):
         if rank == 1:
@@ -121,6 +132,7 @@ def test_a_process_that_ends_ends_the_others_with_a_sentence(two, tmp_path):
 
 def test_one_process_alone_has_nobody_to_agree_with():
     assert (distributed.rank(), distributed.size(), distributed.leads()) == (0, 1, True)
+    assert distributed.size_here() == 1
     assert distributed.largest(1.0, 2.0) == (1.0, 2.0)
     sums = torch.ones(2), torch.zeros(())
     assert all(a is b for a, b in zip(distributed.add_up(*sums), sums, strict=True))
