@@ -268,15 +268,17 @@ class FoldTrainer:
         return self._clock.done or len(self._steps) >= self._configuration.training.iterations_per_epoch
 
     def _step(self, stream: Iterator[Batch]) -> Step:
-        batch = next(stream)
         look = self._clock.step % LOOK_EVERY == 0
         try:
+            batch = next(stream)
             step = self.learner.step(batch.images, batch.labels, self._rate(), look)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
+            # Patches are made in RAM wherever the network is.
+            place = self.learner.device if isinstance(error, torch.OutOfMemoryError) else "cpu"
             raise TrainingError(
-                f"expected memory for a training step of fold {self._name} on {self.learner.device}, found "
+                f"expected memory for a training step of fold {self._name} on {place}, found "
                 "too little; end other programs there and train again, or plan with a smaller --memory"
             ) from None
         self._clock.tick()

@@ -502,6 +502,15 @@ def test_want_of_memory_is_said_and_how_to_mend_it(cases, tmp_path, error):
         made.run(None)
 
 
+def test_want_of_memory_while_patches_are_made_is_said_too(cases, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(PatchSource, "batch", refuse)
+    with pytest.raises(TrainingError, match=r"memory for a training step of fold 0 on cpu, .*--memory"):
+        trainer(cases, tmp_path).run(None)
+
+
 def test_another_fault_in_a_step_is_left_as_it_is(cases, tmp_path):
     made = trainer(cases, tmp_path)
 
