@@ -56,7 +56,8 @@ class Record:
         self._folder, self._title, self._classes = folder, title, classes
         self._trackers = trackers or Trackers([])
         self.rows = read_rows(folder)[:epochs]
-        self._monitors = Monitors(classes, configuration, said=known_warnings(self.rows), state=seen)
+        said = known_warnings(rows_now(self.rows))
+        self._monitors = Monitors(classes, configuration, said=said, state=seen)
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)

@@ -178,25 +178,25 @@ def _train_in_worker(
 def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
     """Show the folds' progress and warnings until all are done or one fails; their records tell both.
 
-    Of folds that are extended, what the records say already is that of the finished training.
+    Of folds that are extended, the rows of the finished training do not count.
     """
     folds = list(futures.values())
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
-    said = {name: _warnings(rows) for name, rows in before.items()}
-    shown = _percent(rows[finished[name] :] for name, rows in before.items())
+    now = {name: rows[finished[name] :] for name, rows in before.items()}
+    said, shown = {name: _warnings(rows) for name, rows in now.items()}, _percent(now.values())
     with progress(f"{len(futures)} folds, training", 100, done=shown, percent=True) as meter:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
-            rows = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
+            now = {fold.name: read_rows(task.fold_folder(fold))[finished[fold.name] :] for fold in folds}
             for fold in folds:
-                for text in _warnings(rows[fold.name]) - said[fold.name]:
+                for text in _warnings(now[fold.name]) - said[fold.name]:
                     logger.warning("fold %s: %s", fold.name, text)
-                said[fold.name] |= _warnings(rows[fold.name])
+                said[fold.name] |= _warnings(now[fold.name])
             for future in done:
                 future.result()
-            newest = {f: rows[f.name][-1] for f in folds if len(rows[f.name]) > finished[f.name]}
+            newest = {fold: now[fold.name][-1] for fold in folds if now[fold.name]}
             meter.update(
                 "\n".join(
                     _status(task, fold, row)
@@ -204,7 +204,7 @@ def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: boo
                     if row["progress"] < 1 or not task.complete(fold)
                 )
             )
-            percent = _percent(rows[fold.name][finished[fold.name] :] for fold in folds)
+            percent = _percent(now.values())
             meter.advance(percent - shown)
             shown = percent
 
@@ -215,7 +215,7 @@ def _percent(records: Iterable[Sequence[dict[str, Any]]]) -> int:
 
 
 def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Every warning of a fold's record."""
+    """Every warning of these rows."""
     return {text for row in rows for text in row.get("warnings", {}).values()}
 
 

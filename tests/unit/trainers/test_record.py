@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autospine.errors import WorkspaceError
+from autospine.network.build import build_network
 from trainers.learner import Step
 from trainers.monitors import Counts
 from trainers.monitors.monitors import LOOKS
@@ -143,6 +144,17 @@ def test_what_the_monitors_find_stands_in_the_row_and_is_said_once(tmp_path, cap
     ]
     assert made.add([step()], torch.nn.Identity(), progress=0.6)["warnings"] == {}
     assert record(tmp_path, epochs=2).add([step()], torch.nn.Identity(), progress=0.7)["warnings"] == {}
+
+
+def test_what_is_inert_is_said_again_when_a_finished_training_is_extended(tmp_path):
+    plan = makers.plan()
+    network = build_network(plan, plan.configurations[0])
+    for _ in range(2):
+        made = record(tmp_path, epochs=len(read_rows(tmp_path)))
+        assert made.add([step()], network, progress=0.5)["warnings"] == {}
+        made = record(tmp_path, epochs=len(read_rows(tmp_path)))  # goes on
+        found = made.add([step()], network, progress=1.0)["warnings"]
+        assert set(found) == {"inert_fusion", "inert_attention"}
 
 
 def test_a_row_fits_a_terminal_of_100_columns():

@@ -44,8 +44,9 @@ def write_rows(folder: Path, *shares: float, **warnings: str) -> None:
 class Training:
     """Stands for the progress and for the wait: at each look the folds have come farther."""
 
-    def __init__(self, task: Task, *looks: dict[str, tuple[float, ...]]) -> None:
+    def __init__(self, task: Task, *looks: dict[str, tuple[float, ...]], **warnings: str) -> None:
         self.task, self.looks, self.counted, self.begun = task, list(looks), [], None
+        self.warnings = warnings
 
     def progress(self, _: str, total: int, *, done: float, percent: bool):
         self.begun = done
@@ -53,7 +54,7 @@ class Training:
 
     def wait(self, pending: set, **_):
         for name, shares in self.looks.pop(0).items():
-            write_rows(self.task.folder / f"fold_{name}", *shares)
+            write_rows(self.task.folder / f"fold_{name}", *shares, **self.warnings)
         return (set(), pending) if self.looks else (pending, set())
 
     def advance(self, amount: float = 1) -> None:
@@ -86,3 +87,11 @@ def test_folds_that_are_extended_begin_after_their_finished_training(task, monke
     training = Training(task, {"0": end}, {"1": end})
     training.watch(monkeypatch, extending=True)
     assert (training.begun, training.counted) == (begun, [50 - begun, 50])
+
+
+def test_an_extension_repeats_the_warnings_of_the_finished_training(task, monkeypatch, caplog):
+    for name in "01":
+        write_rows(task.folder / f"fold_{name}", 1.0, inert_fusion="the fusion stayed inert")
+    end = dict.fromkeys("01", (1.0, 1.0))
+    Training(task, end, end, inert_fusion="the fusion stayed inert").watch(monkeypatch, extending=True)
+    assert caplog.messages == [f"fold {name}: the fusion stayed inert" for name in "01"]
