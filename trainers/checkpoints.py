@@ -73,6 +73,13 @@ class Checkpoints:
             )
         return None
 
+    def facts(self) -> dict[str, Any] | None:
+        """Facts of the newest checkpoint by its header alone; None if there is none that can be read."""
+        for path in (self._arriving, self._newest, self._previous):
+            with suppress(FormatError):  # absent, or damaged
+                return load_facts(path)
+        return None
+
     def remove_finished(self, extensions: int) -> None:
         """Remove what a process has left that was killed just after it had written the finished weights.
 

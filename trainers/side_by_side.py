@@ -20,7 +20,9 @@ from autospine.allocation import reuse_freed_memory
 from autospine.errors import TrainingError
 from autospine.folds import Fold
 from autospine.hardware import cores
+from autospine.inference import WEIGHTS
 from autospine.log import get_logger, progress, silence
+from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
 from trainers.record import read_rows, rows_now, summary
 from trainers.schedule import share_of_time
@@ -48,6 +50,7 @@ def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, de
     Where there are several GPUs each process keeps one of them, so that the next fold goes to the one that is
     free first, and every round takes as long.
     """
+    _say_where_folds_go_on(task, folds, extending=settings.extend is not None)
     places = settings.devices or (settings.device,)
     rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
     context = multiprocessing.get_context("spawn")
@@ -173,6 +176,15 @@ def _train_in_worker(
     finally:
         worker.training = False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _say_where_folds_go_on(task: Task, folds: Sequence[Fold], *, extending: bool) -> None:
+    """Their own processes are silent; a fold that is trained already only validates."""
+    for fold in folds:
+        folder = task.fold_folder(fold)
+        facts = Checkpoints(folder).facts()
+        if facts is not None and (extending or not (folder / WEIGHTS).is_file()):
+            logger.info("fold %s goes on after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
 
 
 def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import makers
 import pytest
+import torch
 
 from autospine.folds import Fold
+from autospine.inference import WEIGHTS
 from trainers import side_by_side
+from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.record import METRICS
 from trainers.task import Task
 
@@ -95,3 +98,21 @@ def test_an_extension_repeats_the_warnings_of_the_finished_training(task, monkey
     end = dict.fromkeys("01", (1.0, 1.0))
     Training(task, end, end, inert_fusion="the fusion stayed inert").watch(monkeypatch, extending=True)
     assert caplog.messages == [f"fold {name}: the fusion stayed inert" for name in "01"]
+
+
+def test_it_is_said_which_folds_go_on(task, caplog):
+    caplog.set_level("INFO")
+    folder = task.folder / "fold_1"
+    for epochs in (6, 7):
+        Checkpoints(folder).save({"a": torch.ones(1)}, {"epochs": epochs, "step": 10 * epochs})
+    side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
+    (folder / CHECKPOINT).write_bytes(b"damaged")
+    side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
+    (folder / WEIGHTS).touch()
+    side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
+    assert caplog.messages == [
+        "fold 1 goes on after epoch 7, step 70",
+        "fold 1 goes on after epoch 6, step 60",
+    ]
+    side_by_side._say_where_folds_go_on(task, FOLDS, extending=True)
+    assert len(caplog.messages) == 3
