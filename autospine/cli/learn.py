@@ -124,7 +124,7 @@ def train(
     from autospine.folds import FULL
     from autospine.hardware import default_workers, describe, devices_like
     from autospine.inference import open_model
-    from autospine.pipeline.training import sharers_of_cores
+    from autospine.pipeline.training import comparable, sharers_of_cores
     from autospine.workspace import Workspace
     from trainers import distributed
     from trainers.settings import Settings
@@ -169,3 +169,6 @@ def train(
         say(f"model: {folder}")
         others = fold == FULL and open_model(folder).ensemble != (FULL,)
         say(f"next: autospine predict -i IMAGES -o OUTPUT{f' -f {FULL}' if others else ''}")
+        models = () if evaluation is None or fold == FULL else comparable(location)
+        if chosen.name in models and len(models) > 1:
+            say(f"or compare {', '.join(models)} first: autospine compare -d {location.name}")

@@ -2,19 +2,22 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from autospine.allocation import prepare_memory
 from autospine.dataset import Dataset, load_dataset
-from autospine.errors import WorkspaceError
+from autospine.errors import FormatError, WorkspaceError
 from autospine.evaluation import Evaluation
 from autospine.folds import FOLDS, FULL, Fold, full_fold, read_folds
 from autospine.hardware import cores, default_workers, memory_budget
+from autospine.inference import WEIGHTS
 from autospine.pipeline.datasets import FOLDS_FILE, fresh_fingerprint, write_split
 from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration
 from autospine.preprocessing import ArrayFormat, StoredCase, preprocess_dataset
+from autospine.validation import read_cross_validation
 from autospine.workspace import DatasetLocation
 from trainers import distributed
 from trainers.cross_validation import train_folds
@@ -115,6 +118,16 @@ def sharers_of_cores(fold: str, at_once: int, processes: int) -> int:
     return max(processes, min(at_once, FOLDS) if fold == "all" else 1)
 
 
+def comparable(location: DatasetLocation) -> tuple[str, ...]:
+    """Names of the models that were validated on every case: those that `compare` takes."""
+    wanted = {case.name for case in load_dataset(location.raw).cases}
+    return tuple(
+        folder.name
+        for folder in sorted({path.parents[1] for path in location.results.glob(f"*/fold_*/{WEIGHTS}")})
+        if wanted <= _validated(folder)
+    )
+
+
 def check_fold(location: DatasetLocation, fold: str) -> None:
     """Raise as `choose_folds` does, before anything else is done."""
     with distributed.one_first():
@@ -143,6 +156,14 @@ def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tupl
         known = ", ".join(candidate.name for candidate in folds)
         raise WorkspaceError(f"expected --fold all, full or one of {known}, found {fold!r}")
     return found
+
+
+def _validated(folder: Path) -> set[str]:
+    """The cases that a model was validated on."""
+    try:
+        return {case for cases in read_cross_validation(folder).folds.values() for case in cases}
+    except FormatError:  # absent, or damaged: `compare` says it
+        return set()
 
 
 def _workers_for(cases: int) -> int:

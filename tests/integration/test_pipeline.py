@@ -463,6 +463,13 @@ def test_an_ensemble_is_validated_by_the_networks_that_have_not_seen_the_case(co
     assert len(scores["cases"]) == 5
 
 
+def test_where_another_model_is_validated_too_training_ends_with_how_to_compare(spoilt, spoilt_pair):
+    for place, said_so in ((spoilt, False), (spoilt_pair, True)):
+        said = place.run("train", PAIR[0], *SHORT)
+        assert said.code == 0, said.err
+        assert (f"or compare {', '.join(PAIR)} first: autospine compare -d {NAME}" in said.out) == said_so
+
+
 def test_comparing_again_keeps_what_the_ensemble_has_predicted(compared):
     before = compared.state()
     assert compared.run("compare", "-d", "1").code == 0
