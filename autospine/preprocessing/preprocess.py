@@ -18,6 +18,7 @@ from autospine.images import read_labels, read_volume
 from autospine.labels import LabelSpace
 from autospine.locks import alone
 from autospine.log import get_logger, progress
+from autospine.modality import guess_modality
 from autospine.plan import Configuration, Normalisation, Plan
 from autospine.preprocessing.arrays import ArrayFormat, usable
 from autospine.preprocessing.prepare import prepare_image, prepare_labels
@@ -28,7 +29,7 @@ from autospine.preprocessing.store import (
     count_labels,
     find_case,
     open_cases,
-    refresh_key,
+    refresh_record,
     write_case,
 )
 from autospine.serialization import to_json
@@ -140,7 +141,7 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
     """
     if case.labels is None:
         raise DatasetError(f"expected a label file for training case {case.name}, found none")
-    key, content = case_key(case, settings), content_key(case, settings)
+    key, files = case_key(case, settings), files_key(case)
     labelled = read_labels(case.labels)
     source, label_grid = settings.labels.encode(labelled.array[0]), labelled.grid
     del labelled  # at most one source is held in full, and that for as short as may be
@@ -173,7 +174,7 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
         label_voxels=count_labels(indices),
         repairs=repairs,
         key=key,
-        content=content,
+        content=content_key(files, settings, modality),
         arrays=settings.arrays,
     )
     try:
@@ -185,7 +186,7 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
 
 
 def case_key(case: Case, settings: Settings) -> str:
-    """Digest of the raw files' names, sizes and times of change and of the settings that matter.
+    """Digest of the raw files' names, sizes and times, of what is said of the case, and of the settings.
 
     Reading all of the files' bytes instead would make a run that has nothing to do as slow as the disk.
     """
@@ -193,18 +194,28 @@ def case_key(case: Case, settings: Settings) -> str:
     for file in _files(case):
         state = file.stat()
         digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    digest.update(_relevant(case, settings))
+    digest.update(_relevant(settings, case.modality, case.subject, case.site))
     return digest.hexdigest()
 
 
-def content_key(case: Case, settings: Settings) -> str:
-    """Digest of the raw files' bytes and of the settings that matter."""
+def files_key(case: Case) -> bytes:
+    """Digest of the raw files' bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for path in _files(case):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
-    digest.update(_relevant(case, settings))
-    return digest.hexdigest()
+    return digest.digest()
+
+
+def content_key(files: bytes, settings: Settings, modality: Modality) -> str:
+    """Digest of all that the stored voxels depend on.
+
+    Args:
+        files: as of `files_key`.
+        settings: those that matter count.
+        modality: as stated or guessed; that a guess is written down changes nothing.
+    """
+    return hashlib.blake2b(files + _relevant(settings, modality), digest_size=16).hexdigest()
 
 
 def _files(case: Case) -> list[Path]:
@@ -213,15 +224,23 @@ def _files(case: Case) -> list[Path]:
     return [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
-def _relevant(case: Case, settings: Settings) -> bytes:
+def _relevant(settings: Settings, *facts: str | None) -> bytes:
+    """The settings that matter, and facts of a case."""
     parts = (settings.format_version, settings.spacing_mm, settings.labels, settings.normalisation)
-    return to_json((*parts, case.modality, case.subject, case.site)).encode()
+    return to_json((*parts, *facts)).encode()
 
 
 def _unchanged(case: Case, settings: Settings, folder: Path) -> bool:
     """Whether the case is stored and its files look as they did then; no file is read for it."""
     stored = find_case(folder, case.name)
     return stored is not None and stored.record.key == case_key(case, settings)
+
+
+def _same_content(record: CaseRecord, case: Case, settings: Settings) -> bool:
+    """Whether the case was stored from files of these bytes, with these settings and as of its modality."""
+    if record.content != content_key(files_key(case), settings, record.modality):
+        return False
+    return record.modality == (case.modality or guess_modality(read_volume(case.images[0]).array[0]))
 
 
 def _results(
@@ -284,8 +303,9 @@ def _blamed(case: Case) -> str:
 def _attempt(case: Case, settings: Settings, folder: Path) -> str | None:
     try:
         stored = find_case(folder, case.name)
-        if stored is not None and stored.record.content == content_key(case, settings):
-            refresh_key(stored, case_key(case, settings))
+        key = case_key(case, settings)
+        if stored is not None and _same_content(stored.record, case, settings):
+            refresh_record(stored, key=key, subject=case.subject, site=case.site)
         else:
             preprocess_case(case, settings, folder)
     except WorkspaceError:

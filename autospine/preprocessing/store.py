@@ -66,11 +66,12 @@ class CaseRecord:
     """What had to be mended in the header on reading."""
 
     key: str
-    """Digest of the raw files' names, sizes and times and of the settings; as long as it is the same, so is
-    the case."""
+    """Digest of the raw files' names, sizes and times, of what `cases.csv` says of the case and of the
+    settings; as long as it is the same, so is the case."""
 
     content: str = ""
-    """Digest of the raw files' bytes and of the settings; another one means that the case is out of date."""
+    """Digest of the raw files' bytes, the modality and the settings; another one means that the stored voxels
+    are out of date."""
 
     arrays: ArrayFormat = "blosc2"
     """Format of image and labels."""
@@ -212,9 +213,9 @@ def write_case(
     return case
 
 
-def refresh_key(case: StoredCase, key: str) -> None:
-    """Note that the raw files of a stored case have another state but the same content."""
-    write_json(case._path("json"), replace(case.record, key=key))
+def refresh_record(case: StoredCase, *, key: str, subject: str, site: str | None) -> None:
+    """Note what is new about a case whose voxels stay: the state of its files, its subject, its site."""
+    write_json(case._path("json"), replace(case.record, key=key, subject=subject, site=site))
 
 
 def open_case(folder: Path, name: str) -> StoredCase:

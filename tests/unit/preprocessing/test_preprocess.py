@@ -16,6 +16,7 @@ from autospine.dataset import load_dataset
 from autospine.errors import DatasetError, WorkspaceError
 from autospine.preprocessing import arrays, preprocess, store
 from autospine.preprocessing.preprocess import LOCK, preprocess_dataset
+from trainers.origin import identity
 
 from .conftest import column, write_image
 
@@ -119,13 +120,51 @@ def test_a_file_of_the_same_content_is_not_preprocessed_again(run, raw: Path):
     assert state(run()[0].folder) == after
 
 
+def write_facts(raw: Path, *lines: str) -> None:
+    (raw / "cases.csv").write_text("\n".join(["case,modality,site,subject", *lines, ""]))
+
+
+def test_what_is_said_of_a_case_later_changes_neither_its_voxels_nor_what_was_trained_on_it(
+    run, raw: Path, make_plan
+):
+    plan = make_plan()
+
+    def trained() -> str:
+        return identity(plan, plan.configurations[0], run())
+
+    write_facts(raw, "ct_a,CT,,one", "mr_b,,,two")
+    before, files = trained(), state(run()[0].folder)
+    write_facts(raw, "ct_a,CT,hospital,one", "mr_b,MR,,three")
+    assert trained() == before
+    ct, mr = run()
+    assert (ct.record.site, mr.record.subject, mr.record.modality) == ("hospital", "three", "MR")
+    changed = {name for name, time_ns in state(ct.folder).items() if time_ns != files[name]}
+    assert changed == {"ct_a.json", "mr_b.json"}
+
+
+def test_a_case_of_another_modality_is_made_anew(run, raw: Path, make_plan):
+    plan = make_plan()
+    write_facts(raw, "ct_a,CT,,one", "mr_b,,,two")
+    mr = run()[1]
+    before, files = identity(plan, plan.configurations[0], [mr]), state(mr.folder)
+    write_facts(raw, "ct_a,CT,,one", "mr_b,CT,,two")
+    mr = run()[1]
+    assert mr.record.modality == "CT"
+    assert identity(plan, plan.configurations[0], [mr]) != before
+    assert state(mr.folder)["mr_b_image.b2nd"] != files["mr_b_image.b2nd"]
+    write_facts(raw, "ct_a,CT,,one", "mr_b,,,two")
+    mr = run()[1]
+    assert mr.record.modality == "MR", "what was stated once does not count as a guess"
+    assert identity(plan, plan.configurations[0], [mr]) == before
+
+
 def test_the_state_of_files_is_all_that_is_read_when_nothing_changed(run, monkeypatch):
     run()
 
     def unread(*_):
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr("autospine.preprocessing.preprocess.content_key", unread)
+    monkeypatch.setattr("autospine.preprocessing.preprocess.files_key", unread)
     run()
 
 
