@@ -13,6 +13,9 @@ from autospine.errors import AutospineError, PlanError
 RAM_SHARE = 0.5
 """Share of the free RAM that training may take where there is no GPU."""
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container what it may take (cgroup v2)."""
+
 _UNITS = {"": 1024**3, "G": 1024**3, "M": 1024**2, "T": 1024**4}
 
 
@@ -111,7 +114,7 @@ def cores() -> int:
     """Cores that this process may use: those it is bound to, and what its control group allows."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return bound
     return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
@@ -123,16 +126,19 @@ def default_workers(sharers: int = 1) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of RAM that this process may still take: the machine's, and what its control group allows."""
+    """Bytes of RAM that this process may still take: the machine's, and what its control group allows.
+
+    Files that were read lie in memory that counts as taken by the group, until somebody asks for it.
+    """
     free: int = psutil.virtual_memory().available
     try:
         limit, used = (
-            Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="utf-8").strip()
+            (CONTROL_GROUP / f"memory.{name}").read_text(encoding="utf-8").strip()
             for name in ("max", "current")
         )
     except OSError:
         return free
-    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used) + _cached_files()))
 
 
 def peak_memory(*, children: bool = False) -> int:
@@ -161,6 +167,16 @@ def describe(device: torch.device) -> str:
         return f"{properties.name}, {properties.total_memory / 1024**3:.0f} GiB"
     total = psutil.virtual_memory().total / 1024**3
     return f"CPU, {torch.get_num_threads()} threads, {total:.0f} GiB RAM"
+
+
+def _cached_files() -> int:
+    """Bytes of files that the control group keeps in memory and drops when it is short of it."""
+    try:
+        lines = (CONTROL_GROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    counts = dict(line.split(maxsplit=1) for line in lines)
+    return sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
 def _cpu_flags() -> frozenset[str]:

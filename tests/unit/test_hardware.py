@@ -1,4 +1,5 @@
 import os
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -79,6 +80,38 @@ def test_the_device_is_described():
 def test_no_more_is_counted_than_the_machine_has():
     assert 1 <= cores() <= os.cpu_count()
     assert 0 <= free_memory() <= psutil.virtual_memory().total
+
+
+@pytest.fixture
+def control_group(tmp_path, monkeypatch):
+    """Writes what a control group says; the machine has 64 GB free."""
+    monkeypatch.setattr(hardware, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * 10**9))
+
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+
+    return write
+
+
+def test_files_that_were_read_do_not_take_memory_away(control_group):
+    control_group(max="8000000000", current="7900000000")
+    assert free_memory() == 100_000_000
+    control_group(stat="anon 900000000\nfile 7000000000\ninactive_file 5000000000\nactive_file 2000000000")
+    assert free_memory() == 7_100_000_000
+    control_group(stat="anon 900000000")
+    assert free_memory() == 100_000_000
+
+
+def test_a_control_group_allows_no_more_than_is_free(control_group):
+    assert free_memory() == 64 * 10**9
+    control_group(max="max", current="1")
+    assert free_memory() == 64 * 10**9
+    control_group(max="100000000000", current="1")
+    assert free_memory() == 64 * 10**9
+    control_group(max="8000000000", current="8000000001")
+    assert free_memory() == 0
 
 
 def test_work_is_dealt_out_to_every_gpu_unless_one_is_named(monkeypatch):
