@@ -2,6 +2,8 @@
 
 import hashlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
@@ -273,7 +275,7 @@ def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: in
     context = multiprocessing.get_context("spawn")
     left = list(cases)
     while left:
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=set_up_worker)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_set_up_own_worker)
         try:
             futures = {pool.submit(_attempt, case, settings, folder): case for case in left}
             lost = []
@@ -290,6 +292,22 @@ def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: in
         elif left:
             workers = max(1, workers // 2)
             log.warning("a worker process was killed; going on with %d", workers)
+
+
+def _set_up_own_worker() -> None:
+    set_up_worker()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, killed perhaps.
+
+    Nobody else would: it waits for work from a queue that it could write to itself, so that there is no end.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _killed(future: "Future[str | None]") -> bool:
