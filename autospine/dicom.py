@@ -28,6 +28,15 @@ TILT_TOLERANCE_MM = 0.1
 TILT_TOLERANCE = 1e-3
 """... and by this share of their distance from it: direction cosines may have three decimals."""
 
+VOXEL_TYPES = {
+    getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
+    for name in ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "Int64", "Float32", "Float64")
+}
+"""What slices are read as, by SimpleITK's number."""
+
+PIXEL_TOLERANCE = 1e-3
+"""Pixels of slices may differ in size by this share: headers round it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
@@ -49,6 +58,11 @@ class _Slice:
     modality: str
     position_mm: tuple[float, float, float]
     orientation: tuple[float, ...]
+    size: tuple[int, int]
+    """Columns and rows."""
+
+    pixel_mm: tuple[float, float]
+    """Width and height of a pixel."""
 
     @property
     def normal(self) -> np.ndarray:
@@ -68,7 +82,8 @@ def find_series(folder: Path) -> Series:
     Files that are copies of one another count once; other DICOM files, and damaged ones, are left out.
 
     Raises:
-        ImageError: if there is no or more than one series, or slices are missing, double or tilted.
+        ImageError: if there is no or more than one series, or slices are missing, double, tilted or
+            of different sizes.
     """
     files = [file for file in folder.iterdir() if _is_dicom(file)]
     for file in files:
@@ -76,6 +91,7 @@ def find_series(folder: Path) -> Series:
     readable = list(_slices(folder))
     found = sorted(_one_series(readable, folder), key=lambda s: (s.along_mm, s.instance))
     slices = _without_copies(found)
+    _check_alike(slices, folder)
     _check_steps(slices, folder)
     left_out = {
         "copies of others": len(found) - len(slices),
@@ -102,6 +118,7 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in files])
     try:
+        reader.SetOutputPixelType(_voxel_type(files))
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise ImageError(
@@ -109,6 +126,25 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
             f"{str(error).splitlines()[-1]}; export it again"
         ) from None
     return image
+
+
+def _voxel_type(files: Sequence[Path]) -> int:
+    """A type that holds the voxels of every slice.
+
+    It goes by each slice's own rescaling; SimpleITK alone reads all of them as the first one's, fractions cut
+    off.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    found = set()
+    for file in files:
+        reader.SetFileName(str(file))
+        reader.ReadImageInformation()
+        found.add(reader.GetPixelID())
+    if len(found) == 1 or not found <= VOXEL_TYPES.keys():
+        return int(sitk.sitkUnknown)  # that of the first one
+    common = np.result_type(*(VOXEL_TYPES[number] for number in found))
+    return next(int(number) for number, dtype in VOXEL_TYPES.items() if dtype == common)
 
 
 def is_series(folder: Path) -> bool:
@@ -175,6 +211,8 @@ def _slice(path: Path) -> _Slice | None:
         modality=_text(reader, MODALITY),
         position_mm=(position[0], position[1], position[2]),
         orientation=orientation,
+        size=reader.GetSize()[:2],
+        pixel_mm=reader.GetSpacing()[:2],
     )
 
 
@@ -228,15 +266,33 @@ def _same_voxels(one: Path, other: Path) -> bool:
     return np.array_equal(*pair)
 
 
+def _check_alike(slices: Sequence[_Slice], folder: Path) -> None:
+    """Refuse slices that are no stack; SimpleITK takes the first one's pixels to be those of all."""
+    first = slices[0]
+    for s in slices:
+        if not np.allclose(s.orientation, first.orientation, atol=1e-4):
+            raise ImageError(
+                f"expected parallel slices in {folder}, found different orientations; "
+                "give each stack of slices its own folder"
+            )
+        if s.size != first.size:
+            raise ImageError(
+                f"expected slices of one size in {folder}, found {first.size[0]}x{first.size[1]} pixels in "
+                f"{first.path.name} and {s.size[0]}x{s.size[1]} in {s.path.name}; "
+                "give each stack of slices its own folder"
+            )
+        if not np.allclose(s.pixel_mm, first.pixel_mm, rtol=PIXEL_TOLERANCE, atol=0):
+            raise ImageError(
+                f"expected pixels of one size in {folder}, found {first.pixel_mm[0]:.4g} x "
+                f"{first.pixel_mm[1]:.4g} mm in {first.path.name} and {s.pixel_mm[0]:.4g} x "
+                f"{s.pixel_mm[1]:.4g} mm in {s.path.name}; give each stack of slices its own folder"
+            )
+
+
 def _check_steps(slices: Sequence[_Slice], folder: Path) -> None:
     if len(slices) < 2:
         raise ImageError(
             f"expected a series of at least two slices in {folder}, found {len(slices)}; add the others"
-        )
-    if any(not np.allclose(s.orientation, slices[0].orientation, atol=1e-4) for s in slices):
-        raise ImageError(
-            f"expected parallel slices in {folder}, found different orientations; "
-            "give each stack of slices its own folder"
         )
     steps = np.diff([s.along_mm for s in slices])
     typical = float(np.median(steps))

@@ -117,6 +117,56 @@ def test_a_tilted_gantry_is_refused(pixels: np.ndarray, write_series: WriteSerie
         read_volume(tmp_path)
 
 
+def test_slices_of_another_size_are_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    write_series(tmp_path, pixels[:3], range(3))
+    for file in write_series(tmp_path / "small", pixels[:3, :7], range(3, 6)):
+        file.rename(tmp_path / f"small_{file.name}")
+    with pytest.raises(
+        ImageError, match=r"of one size in .*found 9x8 pixels in 1.* and 9x7 in small_.*; give each stack"
+    ):
+        read_volume(tmp_path)
+
+
+def test_pixels_of_another_size_are_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    """SimpleITK would take the first slice's for those of all."""
+    files = write_series(tmp_path, pixels, range(6))
+    content = files[4].read_bytes()
+    assert content.count(b".7\\.5 ") == 1
+    files[4].write_bytes(content.replace(b".7\\.5 ", b".7\\.6 "))
+    found = rf"found 0\.5 x 0\.7 mm in .* and 0\.6 x 0\.7 mm in {files[4].name}; give"
+    with pytest.raises(ImageError, match=rf"pixels of one size in .*{found}"):
+        read_volume(tmp_path)
+
+
+def test_pixels_of_rounded_size_are_accepted(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    files = write_series(tmp_path, pixels, range(6))
+    files[4].write_bytes(files[4].read_bytes().replace(b"\x06\0\0\0.7\\.5 ", b"\x08\0\0\0.7\\.4999"))
+    assert read_volume(tmp_path).grid.spacing_mm == pytest.approx((1, 0.7, 0.5), abs=1e-3)
+
+
+@pytest.mark.parametrize(("intercept", "slope"), [(b"-1024 ", b".5"), (b"90000 ", b"1 ")])
+def test_slices_that_are_rescaled_differently_keep_their_values(
+    intercept: bytes, slope: bytes, pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    """SimpleITK alone would bring those of the last three to the type that the first one's need."""
+    files = write_series(tmp_path, pixels, range(6), modality="MR")
+    expected = pixels.astype(np.float64)
+    for index, file in enumerate(files):
+        rescale = (b"0 ", b"1 ") if index < 3 else (intercept, slope)
+        expected[index] = pixels[index] * float(rescale[1]) + float(rescale[0])
+        file.write_bytes(rescaled(file.read_bytes(), *rescale))
+    assert np.array_equal(read_volume(tmp_path).array[0], expected)
+
+
+def rescaled(content: bytes, intercept: bytes, slope: bytes) -> bytes:
+    """A slice's file with these entries in its header."""
+    for tag, value in ((b"\x28\x00\x52\x10", intercept), (b"\x28\x00\x53\x10", slope)):
+        start = content.index(tag) + 4
+        stop = start + 4 + int.from_bytes(content[start : start + 4], "little")
+        content = content[:start] + len(value).to_bytes(4, "little") + value + content[stop:]
+    return content
+
+
 def test_several_series_are_listed(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
     write_series(tmp_path, pixels, range(6), uid="1.2.3", description="bone")
     write_series(tmp_path, pixels[:4], range(4), uid="1.2.4", description="soft tissue")
