@@ -52,7 +52,8 @@ class Cleanup:
     """What is done to the voxels of one class, in this order."""
 
     fill_holes: bool = False
-    """Background that a piece encloses becomes part of it."""
+    """Background that a piece encloses becomes part of it, unless a piece of another class that lies within
+    encloses it more closely."""
 
     keep_largest: bool = False
     """All pieces but the largest become background."""
@@ -324,16 +325,27 @@ def _piece_tables(
 
 
 def _filled(labels: LabelArray, integers: frozenset[int]) -> LabelArray:
-    """A copy in which background that a piece of these integers encloses belongs to it."""
+    """A copy in which background that a piece of these integers encloses belongs to it.
+
+    Of several pieces around it the innermost counts, whatever its integer: so what is filled of one integer
+    does not depend on which others are filled.
+    """
     filled = labels.copy()
     pieces = _find_pieces(labels)
     boxes = ndimage.find_objects(pieces.numbers)
-    for number in np.flatnonzero(pieces.sizes >= _LEAST_SHELL).tolist():
+    large = np.flatnonzero(pieces.sizes >= _LEAST_SHELL).tolist()
+    # From the outside in: the box of what lies within is smaller.
+    for number in sorted(large, key=lambda number: -_voxels(boxes[number - 1])):
         integer, box = int(pieces.integers[number]), boxes[number - 1]
-        if integer in integers:
-            region = filled[box]
-            region[ndimage.binary_fill_holes(pieces.numbers[box] == number) & (region == 0)] = integer
+        region, empty = filled[box], labels[box] == 0
+        if integer in integers or np.any(region[empty]):
+            enclosed = ndimage.binary_fill_holes(pieces.numbers[box] == number) & empty
+            region[enclosed] = integer if integer in integers else 0
     return filled
+
+
+def _voxels(box: tuple[slice, ...]) -> int:
+    return math.prod(span.stop - span.start for span in box)
 
 
 def _find_pieces(labels: LabelArray) -> _Pieces:

@@ -126,6 +126,50 @@ def test_what_is_added_up_is_what_the_cleaned_maps_show(seed, density):
         assert counts == count_overlap(space.encode(cleaned), space.encode(true), space)
 
 
+def shells(*integers: int) -> np.ndarray:
+    """One in another, from the outside in, with background between them and within."""
+    labels = np.zeros((4 * len(integers) + 1,) * 3, dtype=np.int32)
+    for depth, integer in enumerate(integers):
+        outer, inner = slice(2 * depth, -2 * depth or None), slice(2 * depth + 1, -2 * depth - 1)
+        labels[outer, outer, outer] = integer
+        labels[inner, inner, inner] = 0
+    return labels
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    integers=st.lists(st.sampled_from([300, 7]), min_size=1, max_size=3),
+    leaks=st.sampled_from([0.0, 0.005]),
+    seed=st.integers(0, 10_000),
+    data=st.data(),
+)
+def test_what_is_added_up_of_a_class_holds_whatever_is_done_to_others(integers, leaks, seed, data):
+    """Also where pieces of several classes enclose the same background."""
+    rng = np.random.default_rng(seed)
+    prediction = shells(*integers)
+    prediction[rng.random(prediction.shape) < leaks] = 0
+    true = rng.choice([0, 300, 7, 9], prediction.shape, p=[0.4, 0.3, 0.2, 0.1]).astype(np.int32)
+    tried = try_cleanups(prediction, true, LABELS, SPACING)
+    chosen = {name: data.draw(st.sampled_from(CANDIDATES)) for name in LABELS.names}
+    rule = rules(**chosen)
+    cleaned = rule.apply(prediction, SPACING)
+    found = count_overlap(LABELS.encode(cleaned), LABELS.encode(true), LABELS)
+    assert cleaned_counts(tried, rule) == found
+
+
+def test_a_hole_belongs_to_the_innermost_of_the_pieces_around_it():
+    labels = shells(300, 7)
+    middle, between = (4, 4, 4), (1, 1, 1)
+    fill = Cleanup(fill_holes=True)
+    for cleanups, expected in (
+        ({"vertebra": fill}, (0, 300)),
+        ({"canal": fill}, (7, 0)),
+        ({"vertebra": fill, "canal": fill}, (7, 300)),
+    ):
+        cleaned = rules(**cleanups).apply(labels, SPACING)
+        assert (cleaned[middle], cleaned[between]) == expected
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), density=st.floats(0.01, 0.9))
 def test_pieces_are_those_of_each_class_alone(seed, density):
