@@ -4,6 +4,7 @@ The files of a fold are always written; trackers come on top. A tracker of anoth
 point `autospine.trackers` that names a callable from a `Run` to a `Tracker`.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class WandB:
             project=PROJECT,
             group=run.group,
             name=f"{run.group} {run.name}",
-            id=run.identity,
+            id=_wandb_id(run),
             resume="allow",
             reinit="create_new",
             dir=str(run.folder),
@@ -299,6 +300,21 @@ def _maker(name: str) -> Callable[[Run], Tracker]:
     entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
     loaded: Callable[[Run], Tracker] = entry.load()
     return loaded
+
+
+def _wandb_id(run: Run) -> str:
+    """The id under which W&B knows a run: a new one, unless the fold goes on in the folder where it began.
+
+    Where a fold is trained anew, its run of before would drop every step that it has already.
+    """
+    path = run.folder / "wandb" / "run_id.txt"
+    kept = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if run.epoch > 0 and kept:
+        return kept
+    made = f"{secrets.token_hex(4)}-{run.identity}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(made, encoding="utf-8")
+    return made
 
 
 def _batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

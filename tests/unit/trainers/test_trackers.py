@@ -1,6 +1,7 @@
 """The protocol, and the real trackers where they are installed; none of them needs a network."""
 
 import importlib
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.image import imsave
 from autospine.errors import TrainingError
 from trainers import trackers
 from trainers.settings import Settings
-from trainers.trackers import BUILT_IN, Run, Tracker, Trackers, check_trackers, flat
+from trainers.trackers import BUILT_IN, Run, Tracker, Trackers, WandB, check_trackers, flat
 
 
 class Written:
@@ -141,6 +142,37 @@ def test_wandb_offline_keeps_a_run_of_each_fold_in_its_folder(tmp_path, monkeypa
         made.close()
         assert made.failures() == {}
         assert len(list((folder / "wandb").glob(f"offline-run-*abc-{fold}/*.wandb"))) == 1
+
+
+class FakeWandB:
+    """Notes what runs are begun with."""
+
+    def __init__(self) -> None:
+        self.begun = []
+
+    def init(self, **words):
+        self.begun.append(words)
+
+    def Settings(self, **_):  # noqa: N802
+        return None
+
+
+def test_wandb_goes_on_in_its_run_and_begins_another_for_a_fold_trained_anew(tmp_path, monkeypatch):
+    fake = FakeWandB()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    folder = tmp_path / "fold_0"
+    folder.mkdir()
+    for epoch in (0, 3, 5):
+        WandB(run(folder, epoch=epoch))
+    folder.rename(tmp_path / "away")
+    folder.mkdir()
+    for epoch in (0, 2):
+        WandB(run(folder, epoch=epoch))
+    first, *same, anew, again = [words["id"] for words in fake.begun]
+    assert same == [first, first]
+    assert anew == again != first
+    assert first.endswith("-abc-0")
+    assert anew.endswith("-abc-0")
 
 
 @pytest.mark.filterwarnings("default")
