@@ -3,12 +3,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
 from autospine.errors import TrainingError
+from trainers import lock
 from trainers.lock import LOCK, locked
 
 
@@ -133,6 +136,60 @@ def test_a_later_process_with_the_same_number_does_not_count(tmp_path):
     write_lock(tmp_path, began=1.0)
     with locked(tmp_path):
         pass
+
+
+def test_the_lock_of_another_machine_is_taken_over_where_nothing_beats(tmp_path, caplog):
+    """A container that was killed comes back under another name."""
+    write_lock(tmp_path, host="elsewhere", beat_seconds=0.02)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))["pid"] == os.getpid()
+    assert "its training was killed, and goes on here" in caplog.text
+
+
+def test_the_lock_of_another_machine_counts_where_it_beats(tmp_path, monkeypatch):
+    """Also where the operating system passes no locks on."""
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    write_lock(tmp_path, host="elsewhere", beat_seconds=0.5)
+    ended = threading.Event()
+    beating = threading.Thread(target=lock._beat, args=(tmp_path / LOCK, ended))
+    beating.start()
+    try:
+        with (
+            pytest.raises(TrainingError, match=r"on elsewhere at it, alive; wait for it, or"),
+            locked(tmp_path),
+        ):
+            pass
+    finally:
+        ended.set()
+        beating.join()
+
+
+def test_a_lock_beats_for_as_long_as_it_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    path = tmp_path / LOCK
+    with locked(tmp_path):
+        os.utime(path, (1, 1))
+        until = time.monotonic() + 10
+        while path.stat().st_mtime == 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 1
+    time.sleep(0.1)
+    assert not path.exists()
+
+
+def test_a_lock_that_cannot_be_touched_does_not_say_that_it_beats(tmp_path, monkeypatch):
+    """Else it would be taken from who holds it."""
+    monkeypatch.setattr(os, "utime", lambda *_: None)
+    with locked(tmp_path):
+        assert "beat_seconds" not in json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))
+
+
+def test_a_lock_of_another_machine_that_goes_meanwhile_is_free(tmp_path):
+    write_lock(tmp_path, host="elsewhere", beat_seconds=10)
+    timer = threading.Timer(0.2, (tmp_path / LOCK).unlink)
+    timer.start()
+    with locked(tmp_path):
+        timer.join()
 
 
 def test_nobody_knows_whether_processes_of_other_machines_have_ended(tmp_path):
