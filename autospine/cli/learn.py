@@ -124,7 +124,6 @@ def train(
     from autospine.folds import FULL
     from autospine.hardware import default_workers, describe, devices_like
     from autospine.inference import open_model
-    from autospine.pipeline.training import comparable, sharers_of_cores
     from autospine.workspace import Workspace
     from trainers import distributed
     from trainers.settings import Settings
@@ -139,7 +138,7 @@ def train(
         at_once = parallel or pipeline.folds_at_once(chosen, planned.memory_budget_bytes, places)
         if processes > 1:
             at_once = 1  # a fold is trained by all of them
-        sharers = sharers_of_cores(fold, at_once, distributed.size_here())
+        sharers = pipeline.sharers_of_cores(fold, at_once, distributed.size_here())
         per_gpu = 0 if where.type == "cpu" else default_workers(sharers)
         settings = Settings(
             epochs=epochs,
@@ -169,6 +168,6 @@ def train(
         say(f"model: {folder}")
         others = fold == FULL and open_model(folder).ensemble != (FULL,)
         say(f"next: autospine predict -i IMAGES -o OUTPUT{f' -f {FULL}' if others else ''}")
-        models = () if evaluation is None or fold == FULL else comparable(location)
+        models = () if evaluation is None or fold == FULL else pipeline.comparable(location)
         if chosen.name in models and len(models) > 1:
             say(f"or compare {', '.join(models)} first: autospine compare -d {location.name}")

@@ -6,7 +6,14 @@ from autospine.pipeline.prediction import evaluate, predict
 from autospine.pipeline.predictors import find_finder
 from autospine.pipeline.run import Predicted
 from autospine.pipeline.selection import BEST, Best, choose_models, compare
-from autospine.pipeline.training import check_fold, folds_at_once, preprocess, train
+from autospine.pipeline.training import (
+    check_fold,
+    comparable,
+    folds_at_once,
+    preprocess,
+    sharers_of_cores,
+    train,
+)
 from autospine.pipeline.weights import import_weights
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "check",
     "check_fold",
     "choose_models",
+    "comparable",
     "compare",
     "compare_budgets",
     "evaluate",
@@ -31,5 +39,6 @@ __all__ = [
     "predict",
     "preprocess",
     "read_plan",
+    "sharers_of_cores",
     "train",
 ]
