@@ -185,7 +185,7 @@ def load_model(
     path: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
-    folds: Sequence[str] | None = None,
+    folds: Sequence[str | int] | None = None,
     roi: bool = True,
     mirror: bool = False,
 ) -> Model:
@@ -205,18 +205,19 @@ def load_model(
     """
     use_huge_pages()
     where = choose_device(device)
+    names = None if folds is None else [str(fold) for fold in folds]
     paths = [path] if isinstance(path, str | Path) else path
     if not paths:
         raise ModelError("expected at least one model, found an empty list; name a folder or a file")
     with ExitStack() as bundles:
         models = [bundles.enter_context(opened_model(Path(one))) for one in paths]
-        check_different(models, folds)
+        check_different(models, names)
         warn_of_other_weights(models)
         plan, folders = models[0].plan, [model.path for model in models]
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),
             channels=plan.channels,
-            predictor=joint_predictor(models, where, folds, confined=roi, mirrored=mirror),
+            predictor=joint_predictor(models, where, names, confined=roi, mirrored=mirror),
             cleanup=find_cleanup(models),
             unseen={
                 modality: warning

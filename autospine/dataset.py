@@ -17,8 +17,14 @@ from autospine.errors import DatasetError
 from autospine.files import is_utf8, printable
 from autospine.images import ENDINGS, Volume, file_ending
 from autospine.labels import LabelSpace, parse_labels
+from autospine.log import get_logger
 from autospine.modality import guess_modality, modality_of_channels
 from autospine.types import Modality
+
+logger = get_logger(__name__)
+
+MENTIONED = 3
+"""Names of folders that a message has."""
 
 COLUMNS = ("case", "modality", "site", "subject")
 """Of cases.csv."""
@@ -213,7 +219,22 @@ def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
     folders = [entry for entry in inside if entry.is_dir() and is_series(entry)]
     if not files and not folders and is_series(path):
         folders = [path.resolve()]
+    rest = [entry for entry in inside if entry.is_dir() and entry not in folders]
+    others = [entry.name for entry in rest if _has_images(entry)]
+    if others and (files or folders):
+        logger.warning(
+            "%d folders in %s have images that are not looked at: %s%s",
+            len(others),
+            path,
+            ", ".join(others[:MENTIONED]),
+            ", ..." if len(others) > MENTIONED else "",
+        )
     return files, folders
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether files right in a folder are images."""
+    return any(file_ending(entry) and entry.is_file() for entry in folder.iterdir())
 
 
 def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int, Path]]]:

@@ -111,12 +111,15 @@ class FoldTrainer:
         self._clock = Clock(total_steps=ENDLESS)
         self._checkpoints = Checkpoints(folder)
         self._steps: list[Step] = []
+        self._began, self._spent = time.monotonic(), 0.0  # of the epoch; before it was broken off
         self._seen: Sequence[Sequence[int]] = ()
         self._processes = distributed.size()
         with distributed.one_first():
             if finished is not None:
                 self._checkpoints.remove_finished(self._origin.extensions - 1)
             rows = self._resume() or int(behind.get("epochs", 0))
+        if finished is not None and not self._clock.step:
+            logger.info("fold %s is extended by %s epochs, after its %d", name, settings.extend, rows)
         self._record = self._begin_record(plan, rows) if distributed.leads() else None
         self._not_finite, self._stopping = 0, False
 
@@ -171,7 +174,7 @@ class FoldTrainer:
     def _begin_record(self, plan: Plan, epochs: int) -> Record:
         return Record(
             self._folder,
-            title=f"{plan.dataset}, fold {self._name}",
+            title=f"{plan.dataset}, {self._configuration.name}, fold {self._name}",
             classes=plan.labels.names,
             configuration=self._configuration,
             epochs=epochs,
@@ -205,7 +208,8 @@ class FoldTrainer:
     def _train(self, batches: PatchBatches, meter: Meter, interruption: Interruption) -> None:
         stream, shown = iter(batches), 100 * self._clock.progress
         while not (self._clock.done or self._stopping):
-            began, waited = time.monotonic(), batches.seconds_waited
+            self._began, waited = time.monotonic() - self._spent, batches.seconds_waited
+            self._spent = 0.0
             while not (self._epoch_done() or self._stopping):
                 try:
                     self._steps.append(self._step(stream))
@@ -226,7 +230,7 @@ class FoldTrainer:
                     progress=self._clock.progress,
                     step=self._clock.step,
                     learning_rate=self._rate(),
-                    seconds=round(time.monotonic() - began, 2),
+                    seconds=round(time.monotonic() - self._began, 2),
                     seconds_waited_for_data=round(batches.seconds_waited - waited, 2),
                 )
                 meter.update("\n".join(summary(row)))
@@ -309,6 +313,7 @@ class FoldTrainer:
             "processes": distributed.size(),
             "epochs": len(self._record.rows),
             "begun": [step.plain() for step in self._steps],
+            "begun_seconds": round(time.monotonic() - self._began, 2) if self._steps else 0.0,
             "seen": self._record.seen(),
         }
         self._checkpoints.save(self.learner.tensors(), facts)
@@ -326,6 +331,7 @@ class FoldTrainer:
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
         self._processes = int(facts.get("processes", 1))
         self._steps = [Step.restored(step) for step in facts.get("begun", ())]
+        self._spent = float(facts.get("begun_seconds", 0.0))
         self._seen = facts.get("seen", ())
         logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])
         return int(facts["epochs"])

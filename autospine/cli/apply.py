@@ -172,7 +172,7 @@ def predict(
     else:
         also = f", {kept} kept" if kept else ""
         say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
-    if made and not result.failed:
+    if made and not result.failed and file_format != "dcm":
         say(f"next: autospine evaluate {output} REFERENCES, where there are any")
     if result.failed:
         n = len(result.failed)

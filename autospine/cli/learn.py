@@ -8,17 +8,20 @@ import typer
 from autospine.cli import options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
+from autospine.errors import TrainingError
 
 ConfigurationName = Annotated[
     str, typer.Argument(help="Configuration by index or name; 0 is the recommended one.")
 ]
 FoldName = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
         "--fold",
         "-f",
-        help="`all`: each of the five folds; `3`: one of them; `full`: one model on every case "
+        metavar="FOLD",
+        help="`all`, the default: each of the five folds; `3`: one of them; `full`: one model on every case "
         "(what nnU-Net calls `all`).",
+        show_default=False,
     ),
 ]
 Epochs = Annotated[
@@ -102,7 +105,7 @@ Tracker = Annotated[
 @app.command(rich_help_panel="Train", epilog="For example: autospine train 0 --fold all --max-minutes 60")
 def train(
     configuration: ConfigurationName = "0",
-    fold: FoldName = "all",
+    folds: FoldName = None,
     dataset: options.OptionalDataset = None,
     workspace: options.Workspace = None,
     epochs: Epochs = None,
@@ -128,6 +131,11 @@ def train(
     from trainers import distributed
     from trainers.settings import Settings
 
+    fold, *more = folds or ["all"]
+    if more:
+        raise TrainingError(
+            f"expected one --fold, found {1 + len(more)}; run the command once for each, or with --fold all"
+        )
     place = Workspace.locate(workspace)
     location = place.find_dataset(dataset) if dataset else place.last_planned()
     planned = pipeline.read_plan(location)

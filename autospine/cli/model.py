@@ -149,9 +149,10 @@ def export(
         licence=None if licence is None else _licence_text(licence),
         intended_use=intended_use,
     )
-    size = sum(entry.bytes for entry in manifest.files.values())
+    size, folds = sum(entry.bytes for entry in manifest.files.values()), list(manifest.training)
+    which = f"fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
     coarse = f" and {manifest.finder} to find the spine" if manifest.finder else ""
-    say(f"written: {output}, folds {', '.join(manifest.training)}{coarse}, {size / 1e6:.1f} MB")
+    say(f"written: {output}, {which}{coarse}, {size / 1e6:.1f} MB")
     say(f"next: autospine predict -m {output} -i IMAGES -o OUTPUT")
 
 

@@ -195,8 +195,8 @@ def _table(*columns: str) -> Table:
     """A plain table: words to the left, numbers to the right."""
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        long = name in ("site", "median of", "foreground of")
-        words = long or name in ("case", "status", "modality", "class")
+        long = name in ("case", "site", "median of", "foreground of")
+        words = long or name in ("status", "modality", "class")
         table.add_column(name, justify="left" if words else "right", no_wrap=not long, overflow="fold")
     return table
 

@@ -271,9 +271,11 @@ def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
 def _reading(bundle: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except OSError as error:
+        raise FormatError(f"expected to read {bundle}, found {error}; mend that or copy it again") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError):
         raise FormatError(
-            f"expected a model in {bundle}, found no whole {ENDING} file ({error}); copy or export it again"
+            f"expected a model in {bundle}, found no whole {ENDING} file there; copy or export it again"
         ) from None
 
 

@@ -105,13 +105,11 @@ def open_model(path: Path) -> ModelFolder:
     if not (path / "plan.json").is_file():
         if (path / WEIGHTS).is_file() and (path.parent / "plan.json").is_file():
             fold = path.name.removeprefix("fold_")
-            raise ModelError(
-                f"expected a model folder, found one of its folds; use -m {path.parent} -f {fold}"
-            )
+            raise ModelError(f"expected a model folder, found fold {fold} of one; name {path.parent} instead")
         found = "a folder without it" if path.is_dir() else "nothing at all"
         raise ModelError(
             f"expected a model folder with plan.json, or an .autospine file, at {path}, found {found}; "
-            "name one with -m or train first"
+            "name another, or train first"
         )
     try:
         plan = read_json(path / "plan.json", Plan)

@@ -38,6 +38,9 @@ Made = TypeVar("Made")
 BAND_BYTES = 256 << 20
 """Scores that `score_bands` hands out at a time, but at least one row."""
 
+SLOW_PASS = 5.0
+"""Seconds; a pass that takes longer is not measured a second time."""
+
 GPU_SHARE = 0.5
 """Share of a GPU's free memory that the slab may take; else it is kept in RAM. Tiles that are run at once
 share the rest."""
@@ -214,8 +217,9 @@ class Predictor:
         expected = self.plan.channels
         if volume.array.shape[0] != len(expected):
             raise ModelError(
-                f"expected {len(expected)} channels ({', '.join(expected)}), found {volume.array.shape[0]}; "
-                "give one file per channel, named CASE_0000, CASE_0001, ..."
+                f"expected {len(expected)} channel{'s' if len(expected) > 1 else ''} "
+                f"({', '.join(expected)}), found {volume.array.shape[0]}; give each channel once: as files "
+                "CASE_0000, CASE_0001, ..., or as a list"
             )
         return begin_preparation(
             volume, modality, self.configuration.spacing_mm, self.plan.normalisation[modality]
@@ -283,12 +287,16 @@ class Predictor:
     def _seconds(self, at_once: int) -> float:
         """Time that one network takes for so many tiles together."""
         shape = (at_once, len(self.plan.channels), *self.configuration.patch_size)
-        tiles, began = torch.zeros(shape, device=self.device), time.monotonic()
+        tiles = torch.zeros(shape, device=self.device)
+        seconds = self._pass(tiles)
+        if seconds < SLOW_PASS:  # The first pass is slower by a second or so.
+            seconds = self._pass(tiles)
+        return seconds
+
+    def _pass(self, tiles: Tensor) -> float:
+        began = time.monotonic()
         mean_probabilities(tiles, self.networks[-1:], **self._how)  # mirrored ones are last
-        if self.device.type == "cuda":  # Its first pass is by far slower, and nothing has waited for it.
-            torch.cuda.synchronize(self.device)
-            began = time.monotonic()
-            mean_probabilities(tiles, self.networks[-1:], **self._how)
+        if self.device.type == "cuda":  # Nothing has waited for it so far.
             torch.cuda.synchronize(self.device)
         return time.monotonic() - began
 

@@ -139,6 +139,11 @@ def _spare_inputs(cases: Sequence[Case], output: Path) -> None:
     Raises:
         WorkspaceError: if the output folder holds an input.
     """
+    if (output / "dataset.json").is_file():
+        raise WorkspaceError(
+            f"expected an output folder other than that of a dataset, found dataset.json in {output}; name "
+            "another folder with -o"
+        )
     images = [image.resolve() for case in cases for image in case.images]
     if any(output.resolve() in (image, image.parent) for image in images):
         raise WorkspaceError(

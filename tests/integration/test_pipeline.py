@@ -859,6 +859,11 @@ def test_an_image_is_never_written_over(spoilt):
     for path in (spoilt.raw / "imagesTs").iterdir():
         shutil.copy(path, images / path.name.replace("_0000", ""))
     expect_refusal(spoilt, "predict", "-i", images, "-o", images, says=("other than that of the images",))
+    expect_refusal(spoilt, "predict", "-i", images, "-o", spoilt.raw, says=("other than that of a dataset",))
+
+
+def test_several_folds_are_not_taken_for_the_last_one(spoilt):
+    expect_refusal(spoilt, "train", "0", "-f", "0", "-f", "1", says=("expected one --fold, found 2",))
 
 
 def test_damaged_files_of_ours_are_named(spoilt):

@@ -87,7 +87,7 @@ def test_the_mirror_image_counts_as_much_as_the_image(folder, image):
 
 
 def test_every_tile_is_run_where_that_is_asked_for(folder):
-    assert autospine.load_model(folder).predictor.confined
+    assert autospine.load_model(folder, folds=["full"]).predictor.confined
     assert not autospine.load_model(folder, roi=False).predictor.confined
 
 
@@ -95,12 +95,19 @@ def test_what_cannot_be_used_is_refused(folder, image):
     model = autospine.load_model(folder, device="cpu")
     with pytest.raises((ModelError, jaxtyping.TypeCheckError), match="PET"):
         model.predict(image, modality="PET")
-    with pytest.raises(ModelError, match="expected 1 channels"):
+    with pytest.raises(ModelError, match="expected 1 channel "):
         model.predict([image, image])
     with pytest.raises(ModelError, match="model folder"):
         autospine.load_model(folder.parent / "nowhere")
     with pytest.raises(AttributeError, match="nothing"):
         _ = autospine.nothing
+
+
+def test_folds_may_be_numbers(tmp_path):
+    makers.write_model(tmp_path / "fullres", folds=("0", "1"))
+    assert len(autospine.load_model(tmp_path / "fullres", folds=[1]).predictor.networks) == 1
+    with pytest.raises(ModelError, match="expected folds among 0, 1"):
+        autospine.load_model(tmp_path / "fullres", folds=[2])
 
 
 def test_probabilities_come_with_the_labels_they_are_of(folder, image):

@@ -166,6 +166,17 @@ class TestInputs:
         assert [case.name for case in cases] == ["scan_2024", "scan_2025", "x"]
         assert faults == {}
 
+    def test_folders_of_images_are_not_passed_over_in_silence(
+        self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        image(tmp_path / "a.nii.gz")
+        (tmp_path / "notes").mkdir()
+        for name in ("ct", "mr"):
+            (tmp_path / name).mkdir()
+            image(tmp_path / name / "b.nii.gz")
+        find_inputs(tmp_path, ["image"])
+        assert f"2 folders in {tmp_path} have images that are not looked at: ct, mr" in caplog.text
+
     @pytest.mark.parametrize(
         ("file", "name"),
         [

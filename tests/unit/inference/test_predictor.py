@@ -117,7 +117,7 @@ def test_magnetic_resonance_is_normalised_by_the_image_itself():
 def test_a_wrong_number_of_channels_is_refused():
     volume, _ = phantom()
     two = replace(volume, array=np.repeat(volume.array, 2, axis=0))
-    with pytest.raises(ModelError, match=r"expected 1 channels \(image\), found 2"):
+    with pytest.raises(ModelError, match=r"expected 1 channel \(image\), found 2; give each channel once"):
         predictor(Thresholds()).predict(two, "CT")
 
 

@@ -187,6 +187,20 @@ def test_told_to_stop_training_finishes_its_step_and_loses_nothing(
     assert timeless[0] == timeless[1]
 
 
+def test_the_time_of_a_broken_off_epoch_is_counted(cases, tmp_path):
+    first = trainer(cases, tmp_path)
+    tell_at(first, STEPS + 1, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    facts = load_facts(tmp_path / CHECKPOINT)
+    assert (len(facts["begun"]), facts["begun_seconds"] > 0) == (1, True)
+    again = trainer(cases, tmp_path)
+    again._spent += 1000
+    again.run(None)
+    slow = [row["seconds"] > 1000 for row in rows(tmp_path)]
+    assert slow == [False, True, *[False] * (len(slow) - 2)]
+
+
 @pytest.mark.usefixtures("_terminable")
 def test_told_twice_training_stops_at_once(cases, tmp_path):
     made = trainer(cases, tmp_path)
