@@ -223,8 +223,7 @@ def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
     others = [entry.name for entry in rest if _has_images(entry)]
     if others and (files or folders):
         logger.warning(
-            "%d folders in %s have images that are not looked at: %s%s",
-            len(others),
+            "images in folders of %s are not looked at: %s%s",
             path,
             ", ".join(others[:MENTIONED]),
             ", ..." if len(others) > MENTIONED else "",

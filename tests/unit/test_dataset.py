@@ -175,7 +175,7 @@ class TestInputs:
             (tmp_path / name).mkdir()
             image(tmp_path / name / "b.nii.gz")
         find_inputs(tmp_path, ["image"])
-        assert f"2 folders in {tmp_path} have images that are not looked at: ct, mr" in caplog.text
+        assert f"images in folders of {tmp_path} are not looked at: ct, mr" in caplog.text
 
     @pytest.mark.parametrize(
         ("file", "name"),
