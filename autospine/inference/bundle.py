@@ -45,7 +45,7 @@ LARGEST_MANIFEST = 1 << 20
 MENTIONED = 3
 """Names of unfit entries that a message has."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or of a user's part of it, that is full."""
 
 _ENTRY = re.compile(
@@ -284,7 +284,7 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise WorkspaceError(
                 f"expected room to write {target}, found {error}; free some space, or name a folder with "
                 "more of it: for predictions in TMPDIR"

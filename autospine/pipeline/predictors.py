@@ -80,6 +80,9 @@ def check_different(models: Sequence[ModelFolder], folds: Sequence[str] | None =
     Raises:
         ModelError: if a fold is missing, or two models have the same weights.
     """
+    if len(models) == 1:  # nothing to compare, so that its weights need not be read
+        models[0].weights(folds)
+        return
     seen: dict[str, ModelFolder] = {}
     for model in models:
         same = seen.setdefault(model.digest(folds), model)
