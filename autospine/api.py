@@ -30,7 +30,7 @@ from autospine.inference.predictor import Keep, ignore
 from autospine.labels import LabelSpace
 from autospine.log import get_logger
 from autospine.modality import guess_modality, modality_of_channels
-from autospine.pipeline.ensembles import find_cleanup, warn_of_other_weights
+from autospine.pipeline.cleanup import find_cleanup, warn_of_other_weights
 from autospine.pipeline.predictors import check_different, joint_predictor
 from autospine.postprocessing import Postprocessing
 from autospine.types import LabelArray, Modality, ScoreMap, Vector3

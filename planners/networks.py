@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import torch
 
 from autospine.network.external import external_names, find_external, stated_divisor
+from autospine.network.windows import token_grids
 from autospine.plan import (
     AttentionPlan,
     CNNPlan,
@@ -166,7 +167,7 @@ class SwinDesign(Design[SwinPlan]):
     def network(self, width: int, patch: Shape3) -> SwinPlan:
         """The network whose windows tile the patch's token grids."""
         strides, _ = self.strides
-        windows, _ = rules.windows(rules.token_grids(patch, strides), self.facts.device.largest_window)
+        windows, _ = rules.windows(token_grids(patch, strides), self.facts.device.largest_window)
         return SwinPlan(
             name=cast(Literal["adaptive_swin_unetr", "swin_unetr"], self.wish.network),
             feature_size=width,

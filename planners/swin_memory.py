@@ -11,9 +11,9 @@ from math import prod
 from autospine.network.blocks import COMPOSED_VOXELS
 from autospine.network.core import LANES
 from autospine.network.fusion import STEM_CHANNELS
+from autospine.network.windows import token_grids
 from autospine.plan import AttentionPlan, SwinPlan
 from autospine.types import Shape3
-from planners.rules import token_grids
 
 RESIDUAL_MAPS = 4
 """Of a residual block: the outputs of both convolutions and of both norms."""

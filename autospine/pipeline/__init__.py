@@ -1,11 +1,12 @@
 """The stages, wired together: what the commands and the demo call."""
 
+from autospine.pipeline.best import BEST, Best, choose_models
 from autospine.pipeline.datasets import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
 from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
 from autospine.pipeline.prediction import evaluate, predict
 from autospine.pipeline.predictors import find_finder
 from autospine.pipeline.run import Predicted
-from autospine.pipeline.selection import BEST, Best, choose_models, compare
+from autospine.pipeline.selection import compare
 from autospine.pipeline.training import (
     check_fold,
     comparable,

@@ -15,7 +15,7 @@ from autospine.files import remove_old_leftovers
 from autospine.hardware import describe
 from autospine.inference import ModelFolder, PredictedCase, UsedModel, exchanged_channels
 from autospine.log import get_logger
-from autospine.pipeline.ensembles import find_cleanup, warn_of_other_weights
+from autospine.pipeline.cleanup import find_cleanup, warn_of_other_weights
 from autospine.pipeline.label_maps import LabelMaps
 from autospine.pipeline.predictors import check_different, joint_predictor
 from autospine.pipeline.run import Predicted, PredictionRun

@@ -62,7 +62,6 @@ from planners.rules.swin import (
     fusion_kernels,
     heads,
     strides,
-    token_grids,
     windows,
 )
 from planners.rules.training import (
@@ -135,7 +134,6 @@ __all__ = [
     "step",
     "strides",
     "target_spacing",
-    "token_grids",
     "transformer_heads",
     "unet_features",
     "unet_levels",

@@ -46,15 +46,6 @@ def _pads(length: int, divisor: float) -> bool:
     return covering > max((1 + SPARE) * length, length + 1)
 
 
-def token_grids(patch: Shape3, strides: Sequence[Shape3]) -> tuple[Shape3, ...]:
-    """Token grids of the four Swin stages: after the embedding and after each merging but the last."""
-    grids, size = [], list(patch)
-    for stride in strides[:-1]:
-        size = [n // k for n, k in zip(size, stride, strict=True)]
-        grids.append((size[0], size[1], size[2]))
-    return tuple(grids)
-
-
 def windows(grids: Sequence[Shape3], largest: int) -> tuple[tuple[Shape3, ...], str]:
     """For each stage and axis a window that tiles the token grid exactly, so that none is padded.
 

@@ -30,6 +30,7 @@ from unit.planners import facts
 
 from autospine.allocation import reuse_freed_memory
 from autospine.errors import PlanError
+from autospine.network.windows import token_grids
 from autospine.plan import (
     AttentionPlan,
     CNNPlan,
@@ -94,7 +95,7 @@ def swin(
     largest_window: int = 4,
 ) -> SwinPlan:
     """Swin UNETR as planned, with the kernels of a phantom."""
-    windows, _ = rules.windows(rules.token_grids(patch, strides), largest_window)
+    windows, _ = rules.windows(token_grids(patch, strides), largest_window)
     s, p, left = strides[0]
     kernels = tuple((n * s, n * p, n * left) for n in (1, 2, 3))
     fusion = placement and FusionPlan(kernels=kernels, weighting="trainable", placement=placement)

@@ -35,9 +35,9 @@ from autospine.inference.bundle import export_model
 from autospine.inference.manifest import Entry, Manifest
 from autospine.inference.probabilities import Description
 from autospine.labels import LabelSpace, parse_labels
+from autospine.pipeline.best import Best, Candidate
 from autospine.pipeline.calibration import Calibration
-from autospine.pipeline.ensembles import Members
-from autospine.pipeline.selection import Best, Candidate
+from autospine.pipeline.cleanup import Members
 from autospine.plan import (
     AttentionPlan,
     Augmentation,

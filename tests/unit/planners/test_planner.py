@@ -23,9 +23,9 @@ from unit.planners.archetypes import GOLDEN
 
 from autospine.errors import AutospineError, PlanError
 from autospine.network.build import build_network
+from autospine.network.windows import token_grids
 from autospine.plan import Configuration, Plan
 from autospine.serialization import from_json, to_json
-from planners import rules
 from planners.overrides import Overrides, read_overrides
 from planners.planner import make_plan
 from planners.sizing import Budget
@@ -80,7 +80,7 @@ def test_every_plan_is_sound(cases, thicknesses, gib, gpu):
         assert configuration.memory_bytes <= plan.memory_budget_bytes
         assert min(patch) >= 1
         assert not any(n % d for n, d in zip(patch, network.divisor, strict=True))
-        for grid, window in zip(rules.token_grids(patch, network.strides), network.window_sizes, strict=True):
+        for grid, window in zip(token_grids(patch, network.strides), network.window_sizes, strict=True):
             assert not any(n % w for n, w in zip(grid, window, strict=True))
         assert network.fusion is None or network.fusion.kernels[0] == network.strides[0]
     explained = {decision.name for decision in plan.rationale}
@@ -347,7 +347,7 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
         why = reasons[f"{one.name}.patch_size"]
         shape = [int(n) for n in re.search(r"median case (\d+)x(\d+)x(\d+)", why).groups()]
         assert all(n <= max(1.1 * m, m + 1) for n, m in zip(one.patch_size, shape, strict=True))
-        grids = rules.token_grids(one.patch_size, one.network.strides)
+        grids = token_grids(one.patch_size, one.network.strides)
         for grid, window in zip(grids, one.network.window_sizes, strict=True):
             assert not any(n % w for n, w in zip(grid, window, strict=True))
         if step := re.search(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from unit.planners import facts
 
 from autospine.labels import parse_labels
+from autospine.network.windows import token_grids
 from planners import rules
 
 MM = st.floats(0.2, 8.0).map(lambda d: round(d, 3))
@@ -97,7 +98,7 @@ def test_an_axis_is_not_halved_if_it_had_to_be_padded_for_it():
 def test_windows_tile_the_token_grids(multiple, strides, largest):
     divisor = [prod(stride[axis] for stride in strides) for axis in range(3)]
     patch = tuple(m * d for m, d in zip(multiple, divisor, strict=True))
-    grids = rules.token_grids(patch, strides)
+    grids = token_grids(patch, strides)
     assert grids[0] == tuple(n // k for n, k in zip(patch, strides[0], strict=True))
     assert len(grids) == 4
     for grid, window in zip(grids, rules.windows(grids, largest)[0], strict=True):
