@@ -17,24 +17,25 @@ import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
-from autospine.allocation import use_huge_pages
-from autospine.dicom import series_modality
-from autospine.errors import ModelError
-from autospine.geometry import Box, Grid, orientation
-from autospine.hardware import choose_device, free_memory
-from autospine.held import Image, as_volume, like
-from autospine.images import Volume
-from autospine.inference import JointPredictor, Predictor, Probabilities, read_probabilities
-from autospine.inference.bundle import opened_model
-from autospine.inference.predictor import Keep, ignore
-from autospine.labels import LabelSpace
-from autospine.log import get_logger
-from autospine.modality import guess_modality, modality_of_channels
-from autospine.pipeline.cleanup import find_cleanup, warn_of_other_weights
-from autospine.pipeline.predictors import check_different, joint_predictor
-from autospine.postprocessing import Postprocessing
-from autospine.types import LabelArray, Modality, ScoreMap, Vector3
-from autospine.validation import unseen_modality
+from autospine.core.errors import ModelError
+from autospine.core.geometry import Box, Grid, orientation
+from autospine.core.labels import LabelSpace
+from autospine.core.modality import guess_modality, modality_of_channels
+from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
+from autospine.evaluation.held_out import unseen_modality
+from autospine.evaluation.postprocessing import Postprocessing
+from autospine.inference.multi_model import JointPredictor
+from autospine.inference.predictor import Keep, Predictor, ignore
+from autospine.io.dicom import series_modality
+from autospine.io.images import Volume
+from autospine.io.in_memory import Image, as_volume, like
+from autospine.models.archive import opened_model
+from autospine.prediction.cleanup import find_cleanup, warn_of_other_weights
+from autospine.prediction.loading import check_different, joint_predictor
+from autospine.prediction.probabilities import Probabilities, read_probabilities
+from autospine.system.allocation import use_huge_pages
+from autospine.system.hardware import choose_device, free_memory
+from autospine.system.log import get_logger
 
 __all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Literal
 
-from autospine.errors import PlanError
-from autospine.labels import LabelSpace
-from autospine.serialization import told_apart_by
-from autospine.types import Modality, Shape3, Vector3
+from autospine.core.errors import PlanError
+from autospine.core.labels import LabelSpace
+from autospine.core.types import Modality, Shape3, Vector3
+from autospine.storage.serialization import told_apart_by
 
 FORMAT_VERSION = 1
 

@@ -9,8 +9,9 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 import torch
 
+from autospine.core.types import Shape3, Vector3
 from autospine.network.external import external_names, find_external, stated_divisor
-from autospine.network.windows import token_grids
+from autospine.network.swin.windows import token_grids
 from autospine.plan import (
     AttentionPlan,
     CNNPlan,
@@ -23,7 +24,6 @@ from autospine.plan import (
     UNetPlan,
     UNetTransformerPlan,
 )
-from autospine.types import Shape3, Vector3
 from planners import rules
 
 DEFAULT = "adaptive_swin_unetr"

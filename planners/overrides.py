@@ -8,12 +8,12 @@ from typing import cast, get_args
 
 import yaml
 
-from autospine.errors import FormatError, PlanError
-from autospine.geometry import COARSEST_MM, FINEST_MM
+from autospine.core.errors import FormatError, PlanError
+from autospine.core.geometry import COARSEST_MM, FINEST_MM
+from autospine.core.types import Shape3, Vector3
 from autospine.network.external import find_external
 from autospine.plan import Placement
-from autospine.serialization import from_plain
-from autospine.types import Shape3, Vector3
+from autospine.storage.serialization import from_plain
 from planners.networks import (
     DEFAULT,
     OURS,

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field, fields
 from math import floor
 
-from autospine.dataset import Dataset
+from autospine.core.types import Shape3, Vector3
+from autospine.dataset.raw import Dataset
+from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
-from autospine.folds import FOLDS
-from autospine.log import get_logger
+from autospine.memory.estimate import InferenceMemory, TrainingMemory
 from autospine.plan import (
     FORMAT_VERSION,
     Augmentation,
@@ -17,9 +18,8 @@ from autospine.plan import (
     Plan,
     TrainingPlan,
 )
-from autospine.types import Shape3, Vector3
+from autospine.system.log import get_logger
 from planners import rules
-from planners.memory import InferenceMemory, TrainingMemory
 from planners.networks import Wish
 from planners.overrides import Overrides
 from planners.rules import Size

@@ -8,21 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from autospine.dataset import Dataset
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3, Vector3
+from autospine.dataset.raw import Dataset
+from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
-from autospine.folds import FOLDS
-from autospine.inference import case_memory, lay_tiles
-from autospine.plan import NetworkPlan, Precision
-from autospine.types import Shape3, Vector3
-from planners import rules
-from planners.memory import (
+from autospine.inference.case_memory import case_memory
+from autospine.inference.tiles import lay_tiles
+from autospine.memory.estimate import (
     InferenceMemory,
     TrainingMemory,
     has_closed_form,
     inference_memory,
     training_memory,
 )
+from autospine.plan import NetworkPlan, Precision
+from planners import rules
 from planners.networks import Design, Facts, Wish, design
 from planners.overrides import Overrides
 from planners.rules import Size
@@ -50,7 +51,7 @@ class Budget:
     """Where the memory figure comes from."""
 
     calibration: float = 1.0
-    """The factor that `planners.calibration` has measured on this device."""
+    """The factor that `planners.calibration_factor` has measured on this device."""
 
 
 class MemoryBudgetError(PlanError):

@@ -7,9 +7,9 @@ from torch import Tensor, device, manual_seed, ones
 
 from autospine.network import AdaptiveSwinUNETR, ImportReport
 from autospine.network.build import build_network
+from autospine.network.swin.windows import relative_position_index
 from autospine.network.weights import save_imported
 from autospine.network.weights.names import ENCODER, monai_name
-from autospine.network.windows import relative_position_index
 
 CPU = device("cpu")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autospine.dataset import Case, Dataset
-from autospine.geometry import Box, Grid
-from autospine.images import write_array
-from autospine.inference import save_weights
-from autospine.labels import LabelSpace, parse_labels
+from autospine.core.geometry import Box, Grid
+from autospine.core.labels import LabelSpace, parse_labels
+from autospine.dataset.raw import Case, Dataset
+from autospine.io.images import write_array
+from autospine.models.model_folder import save_weights
 from autospine.network.build import build_network
 from autospine.plan import (
     FORMAT_VERSION,
@@ -27,7 +27,7 @@ from autospine.plan import (
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing import store as storage
 from autospine.preprocessing.prepare import Encoding
-from autospine.serialization import write_json
+from autospine.storage.serialization import write_json
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 LABELS = parse_labels({"background": 0, "bone": 3, "canal": 7})

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from autospine.checkpoint import load_facts, load_tensors, save_tensors
-from autospine.errors import FormatError, VersionError
-from autospine.log import get_logger
+from autospine.core.errors import FormatError, VersionError
+from autospine.storage.tensors import load_facts, load_tensors, save_tensors
+from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 

@@ -3,26 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autospine.checkpoint import load_facts
-from autospine.errors import FormatError, TrainingError
-from autospine.evaluation import Evaluation
-from autospine.files import write_text
-from autospine.folds import Fold
-from autospine.inference import WEIGHTS, weights_digest
-from autospine.locks import alone
-from autospine.log import get_logger
-from autospine.serialization import write_json
-from autospine.validation import SCORING_LOCK, VALIDATION, HeldOut, read_cross_validation, score_held_out
+from autospine.core.errors import FormatError, TrainingError
+from autospine.dataset.splits import Fold
+from autospine.evaluation.held_out import (
+    SCORING_LOCK,
+    VALIDATION,
+    HeldOut,
+    read_cross_validation,
+    score_held_out,
+)
+from autospine.evaluation.scores import Evaluation
+from autospine.models.model_folder import WEIGHTS, weights_digest
+from autospine.storage.atomic import write_text
+from autospine.storage.locks import alone
+from autospine.storage.serialization import write_json
+from autospine.storage.tensors import load_facts
+from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
-from trainers.origin import damaged, identity, other_start
-from trainers.predictions import remove_outdated
-from trainers.pretrained import load_start
+from trainers.initial_weights import load_start
+from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time
 from trainers.settings import Settings
 from trainers.side_by_side import train_side_by_side
-from trainers.task import Task
+from trainers.training_run import Task
+from trainers.validation_record import remove_outdated
 
 logger = get_logger(__name__)
 

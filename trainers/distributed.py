@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from autospine.errors import TrainingError
-from autospine.hardware import choose_device
-from autospine.log import silence
+from autospine.core.errors import TrainingError
+from autospine.system.hardware import choose_device
+from autospine.system.log import silence
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for one another: the first one may have a dataset to preprocess. torchrun ends the

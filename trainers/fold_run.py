@@ -5,22 +5,24 @@ from contextlib import nullcontext
 
 from torch import nn
 
-from autospine.allocation import as_in_prediction
-from autospine.dataset import case_modality
-from autospine.errors import FormatError, TrainingError
-from autospine.files import remove_leftovers
-from autospine.folds import Fold
-from autospine.images import read_volume, write_labels
-from autospine.inference import WEIGHTS, Predictor, count_tiles, open_model
-from autospine.log import track
-from autospine.validation import VALIDATION
+from autospine.core.errors import FormatError, TrainingError
+from autospine.dataset.raw import case_modality
+from autospine.dataset.splits import Fold
+from autospine.evaluation.held_out import VALIDATION
+from autospine.inference.predictor import Predictor
+from autospine.inference.tiles import count_tiles
+from autospine.io.images import read_volume, write_labels
+from autospine.models.model_folder import WEIGHTS, open_model
+from autospine.storage.atomic import remove_leftovers
+from autospine.system.allocation import as_in_prediction
+from autospine.system.log import track
 from trainers import distributed
-from trainers.fold import FoldTrainer
-from trainers.lock import locked
-from trainers.origin import damaged
+from trainers.fold_lock import locked
+from trainers.fold_trainer import FoldTrainer
 from trainers.randomness import deterministic
+from trainers.run_identity import damaged
 from trainers.settings import Settings
-from trainers.task import Task
+from trainers.training_run import Task
 
 SECONDS_PER_CASE = 1.0
 """Reading, resampling and writing a validation case of ordinary size."""

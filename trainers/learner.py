@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from autospine.checkpoint import flatten_optimizer, restore_optimizer
-from autospine.errors import AutospineError
-from autospine.hardware import native_half
-from autospine.log import get_logger
+from autospine.core.errors import AutospineError
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan, Precision
+from autospine.storage.tensors import flatten_optimizer, restore_optimizer
+from autospine.system.hardware import native_half
+from autospine.system.log import get_logger
 from trainers.distributed import add_gradients, begin_alike
 from trainers.loss import Overlap, SegmentationLoss
 from trainers.monitors import Counts

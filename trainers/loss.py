@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from autospine.labels import IGNORE_INDEX, LabelSpace
-from autospine.types import LabelBatch, LogitBatch
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.types import LabelBatch, LogitBatch
 from trainers.distributed import add_up
 from trainers.monitors import Counts, count
 

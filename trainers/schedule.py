@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from math import cos, pi
 
-from autospine.errors import TrainingError
+from autospine.core.errors import TrainingError
 
 SPARE = 0.03
 """Share of the time left that is kept for what cannot be foreseen."""

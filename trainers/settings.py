@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from autospine.errors import TrainingError
+from autospine.core.errors import TrainingError
 from autospine.plan import Configuration
 from trainers.distributed import size
 from trainers.trackers import check_trackers

@@ -16,18 +16,18 @@ from typing import Any, TypeVar
 
 import torch
 
-from autospine.allocation import reuse_freed_memory
-from autospine.errors import TrainingError
-from autospine.folds import Fold
-from autospine.hardware import cores
-from autospine.inference import WEIGHTS
-from autospine.log import get_logger, progress, silence
+from autospine.core.errors import TrainingError
+from autospine.dataset.splits import Fold
+from autospine.models.model_folder import WEIGHTS
+from autospine.system.allocation import reuse_freed_memory
+from autospine.system.hardware import cores
+from autospine.system.log import get_logger, progress, silence
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
-from trainers.record import read_rows, rows_now, summary
+from trainers.metrics_log import read_rows, rows_now, summary
 from trainers.schedule import share_of_time
 from trainers.settings import Settings
-from trainers.task import Task
+from trainers.training_run import Task
 
 logger = get_logger(__name__)
 
@@ -133,7 +133,7 @@ def _set_up_worker(free: "SimpleQueue[str]", stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     silence()
     # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
-    get_logger("trainers.record").setLevel(logging.ERROR)
+    get_logger("trainers.metrics_log").setLevel(logging.ERROR)
     reuse_freed_memory()
     threading.Thread(target=_follow, args=(_worker[0], stop), daemon=True).start()
 

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autospine.errors import TrainingError
+from autospine.core.errors import TrainingError
+from autospine.core.types import ImageBatch, LabelBatch
 from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import Head
-from autospine.types import ImageBatch, LabelBatch
 from trainers.loss import Overlap, SegmentationLoss
 
 HEADS = 3

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from filelock import FileLock
 
-from autospine.errors import TrainingError
+from autospine.core.errors import TrainingError
 
 T = TypeVar("T")
 

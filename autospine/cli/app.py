@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from typer.models import CommandFunctionType
 
 import autospine
-from autospine.errors import AutospineError
+from autospine.core.errors import AutospineError
 
 HELP_COLUMNS = 100
 """Most columns of a command's help text."""
@@ -46,7 +46,17 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
 )
 
-COMMANDS = ("start", "prepare", "learn", "model", "compare", "apply", "other")
+COMMANDS = (
+    "demo",
+    "plan_and_preprocess",
+    "train",
+    "model",
+    "compare",
+    "predict",
+    "evaluate",
+    "phantoms",
+    "info",
+)
 """Modules of this package whose import registers commands, in the order of the help text."""
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -105,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], debug: bool) -> int:
-    from autospine import log
+    from autospine.system import log
 
     log.setup(debug)
     told: list[int] = []

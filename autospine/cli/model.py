@@ -13,7 +13,7 @@ import typer
 from autospine.cli import options
 from autospine.cli.app import App, app
 from autospine.cli.screen import say
-from autospine.errors import FormatError
+from autospine.core.errors import FormatError
 
 if TYPE_CHECKING:
     from autospine.network import ImportReport
@@ -75,7 +75,7 @@ def import_weights(
 ) -> None:
     """Convert weights of MONAI's SwinUNETR for a planned network; `train --pretrained` begins from them."""
     from autospine import pipeline
-    from autospine.workspace import Workspace
+    from autospine.storage.workspace import Workspace
 
     place = Workspace.locate(workspace)
     location = place.find_dataset(dataset) if dataset else place.last_planned()
@@ -134,9 +134,9 @@ def export(
 ) -> None:
     """Write a trained model as one file that can be checked, without names of cases."""
     from autospine import pipeline
-    from autospine.inference import open_model
-    from autospine.inference.bundle import export_model
-    from autospine.workspace import Workspace
+    from autospine.models.archive import export_model
+    from autospine.models.model_folder import open_model
+    from autospine.storage.workspace import Workspace
 
     folder = source or Workspace.locate(workspace).last_model(dataset)
     say(f"model: {folder}")
@@ -162,8 +162,8 @@ def import_model(
     workspace: options.Workspace = None,
 ) -> None:
     """Unpack a model into the workspace, once its sizes and hashes are found to be right."""
-    from autospine.inference.bundle import read_manifest, unpack
-    from autospine.workspace import Workspace
+    from autospine.models.archive import read_manifest, unpack
+    from autospine.storage.workspace import Workspace
 
     manifest = read_manifest(file)
     folder = Workspace.locate(workspace).results / manifest.dataset / manifest.configuration
@@ -178,8 +178,8 @@ def info(
 ) -> None:
     """Show what a model segments, what it was trained on, its scores and what it is meant for."""
     from autospine.cli.screen import show_model
-    from autospine.inference.bundle import opened_model
-    from autospine.inference.manifest import describe
+    from autospine.models.archive import opened_model
+    from autospine.models.manifest import describe
 
     with opened_model(path) as opened:
         show_model(opened, describe(opened))

@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from autospine.evaluation import Evaluation
+    from autospine.evaluation.scores import Evaluation
     from autospine.fingerprint import Fingerprint, Summary
-    from autospine.inference import ModelFolder, PredictedCase
-    from autospine.inference.manifest import ClassScores, Manifest, ModelScores, Training
-    from autospine.pipeline import Best
+    from autospine.models.best import Best
+    from autospine.models.manifest import ClassScores, Manifest, ModelScores, Training
+    from autospine.models.model_folder import ModelFolder
     from autospine.plan import Plan
+    from autospine.prediction.case_log import PredictedCase
 
 
 GIB = 1024**3
@@ -327,7 +328,7 @@ def _class_scores(scores: "ClassScores | None") -> tuple[str, str]:
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:
     """Scores per class, modality and case."""
-    from autospine.report.tables import evaluation_table
+    from autospine.evaluation.tables import evaluation_table
 
     _console().print(evaluation_table(evaluation, title=title))
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32
 
-from autospine.labels import IGNORE_INDEX
+from autospine.core.labels import IGNORE_INDEX
+from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
 from autospine.plan import Augmentation
 from autospine.preprocessing import IntensityTransform, StoredCase, resample
-from autospine.types import ImageArray, LabelArray, Shape3, Vector3
 
 BIAS_MM = 80.0
 """Distance, about, of the bias field's control points: coils are larger than vertebrae."""

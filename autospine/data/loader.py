@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from autospine.core.errors import TrainingError
 from autospine.data.patches import Batch, PatchSource
-from autospine.errors import TrainingError
 from autospine.plan import Configuration
 from autospine.preprocessing import StoredCase
 

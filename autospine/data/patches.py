@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autospine.core.types import ImageArray, ImageBatch, LabelArray, LabelBatch
 from autospine.data.artefacts import add_artefacts, windowed
 from autospine.data.augmentation import Intensities, Mirror
 from autospine.data.sampling import Sampler, patch_rng
 from autospine.data.spatial import cut, draw_deformation, warp
 from autospine.plan import Configuration
 from autospine.preprocessing import StoredCase
-from autospine.types import ImageArray, ImageBatch, LabelArray, LabelBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autospine.errors import TrainingError
-from autospine.labels import IGNORE_INDEX
+from autospine.core.errors import TrainingError
+from autospine.core.labels import IGNORE_INDEX
+from autospine.core.types import Shape3
 from autospine.preprocessing import StoredCase
-from autospine.types import Shape3
 
 
 def patch_rng(seed: int, step: int, index: int) -> np.random.Generator:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from autospine.dataset import Case, case_modality
-from autospine.errors import DatasetError
+from autospine.core.errors import DatasetError
+from autospine.core.geometry import difference, spacing_fault
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.types import MaskArray, Modality, Vector3
+from autospine.dataset.raw import Case, case_modality
 from autospine.fingerprint.duplicates import Likeness, likeness
 from autospine.fingerprint.facts import CaseFacts, StructureFacts
 from autospine.fingerprint.noise import noise_level
 from autospine.fingerprint.thickness import LATTICE_POINTS, measure_thickness
-from autospine.geometry import difference, spacing_fault
-from autospine.images import Volume, read_labels, read_volume
-from autospine.labels import IGNORE_INDEX, LabelSpace
-from autospine.types import MaskArray, Modality, Vector3
+from autospine.io.images import Volume, read_labels, read_volume
 
 SAMPLES_PER_CASE = 20_000
 """Foreground voxels drawn per case for the intensity statistics; every case weighs the same."""

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage, stats
 from scipy.sparse import csgraph
 
-from autospine.types import Vector3
+from autospine.core.types import Vector3
 
 SIDE = 20
 """Blocks along each axis of a thumbnail: vertebrae and organs differ from person to person at that size."""

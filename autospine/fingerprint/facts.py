@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autospine.labels import side_pairs
-from autospine.types import Modality, Shape3, Vector3
+from autospine.core.labels import side_pairs
+from autospine.core.types import Modality, Shape3, Vector3
 
 FORMAT_VERSION = 2
 """Of `fingerprint.json`. Raised whenever something else is measured, so that older files are made anew."""

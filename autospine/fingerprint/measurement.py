@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from autospine.dataset import Case, Dataset
-from autospine.errors import AutospineError, DatasetError
+from autospine.core.errors import AutospineError, DatasetError
+from autospine.core.labels import LabelSpace
+from autospine.core.types import Modality, Vector3
+from autospine.dataset.raw import Case, Dataset
 from autospine.fingerprint.case import Measured, measure_case
 from autospine.fingerprint.duplicates import find_duplicates
 from autospine.fingerprint.facts import (
@@ -20,10 +22,8 @@ from autospine.fingerprint.facts import (
     SiteFacts,
     StructureFacts,
 )
-from autospine.hardware import cores
-from autospine.labels import LabelSpace
-from autospine.log import progress
-from autospine.types import Modality, Vector3
+from autospine.system.hardware import cores
+from autospine.system.log import progress
 
 MOST_AT_ONCE = 4
 """Cases that are measured side by side unless the user wants more: each needs about four times its image."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autospine.core.labels import side_pairs
+from autospine.core.types import Modality, Vector3
 from autospine.fingerprint.facts import CaseFacts, Fingerprint, IntensityFacts
-from autospine.labels import side_pairs
-from autospine.types import Modality, Vector3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

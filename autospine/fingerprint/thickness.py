@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from autospine.core.types import MaskArray, Vector3
 from autospine.fingerprint.facts import Percentiles
-from autospine.types import MaskArray, Vector3
 
 LATTICE_POINTS = 6_000_000
 """Points per case at which distances are computed, shared among its classes: about a second of work."""

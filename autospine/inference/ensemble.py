@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autospine.errors import ModelError
-from autospine.types import Slices3
+from autospine.core.errors import ModelError
+from autospine.core.types import Slices3
 
 Network = Callable[[Tensor], Tensor]
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from autospine.errors import ModelError
-from autospine.labels import LabelSpace
+from autospine.core.errors import ModelError
+from autospine.core.labels import LabelSpace
+from autospine.core.types import ImageBatch, LogitBatch
 from autospine.plan import Augmentation
-from autospine.types import ImageBatch, LogitBatch
 
 LEFT = -1
 """The axis of a batch that runs from right to left."""

@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autospine.errors import ModelError
-from autospine.geometry import Box
-from autospine.hardware import inference_half
-from autospine.images import Volume
+from autospine.core.errors import ModelError
+from autospine.core.geometry import Box
+from autospine.core.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
+from autospine.inference.case_memory import CaseMemory, case_memory
 from autospine.inference.ensemble import mean_probabilities
-from autospine.inference.memory import CaseMemory, case_memory
-from autospine.inference.native import NativeGrid, NativePiece
-from autospine.inference.pace import Pace, find_pace
-from autospine.inference.selection import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
+from autospine.inference.image_rows import ImageWindow
+from autospine.inference.region_of_interest import MARGIN_MM, Thinned, body, region_around, spine, tiles_near
 from autospine.inference.slab import Piece, Slab, slab_bytes
 from autospine.inference.sliding_window import TileScores, finished_pieces
+from autospine.inference.tile_batch import Pace, find_pace
 from autospine.inference.tiles import STEP, Layout, lay_tiles
-from autospine.inference.window import ImageWindow
-from autospine.log import get_logger, progress
+from autospine.inference.to_native import NativeGrid, NativePiece
+from autospine.io.images import Volume
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
-from autospine.types import LabelArray, Modality, ScoreArray, Shape3, Vector3
+from autospine.system.hardware import inference_half
+from autospine.system.log import get_logger, progress
 
 logger = get_logger(__name__)
 

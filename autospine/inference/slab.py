@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autospine.geometry import Box
+from autospine.core.geometry import Box
+from autospine.core.types import Shape3
 from autospine.inference.tiles import Layout, importance
-from autospine.types import Shape3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,11 +6,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from autospine.geometry import Box
+from autospine.core.geometry import Box
+from autospine.core.types import Shape3
 from autospine.inference.slab import Piece, Slab
 from autospine.inference.tiles import Layout
-from autospine.log import get_logger
-from autospine.types import Shape3
+from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 

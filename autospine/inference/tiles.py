@@ -8,8 +8,8 @@ from math import ceil, floor, log
 import numpy as np
 import torch
 
-from autospine.geometry import Box
-from autospine.types import Shape3
+from autospine.core.geometry import Box
+from autospine.core.types import Shape3
 
 STEP = 0.5
 """Distance between neighbouring tiles as a share of the tile (nnU-Net's default)."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.utils.checkpoint import checkpoint
 
-from autospine.errors import ImageError, PlanError
-from autospine.types import ImageBatch, LogitBatch, Shape3
+from autospine.core.errors import ImageError, PlanError
+from autospine.core.types import ImageBatch, LogitBatch, Shape3
 
 
 class SegmentationNetwork(nn.Module, ABC):

@@ -5,13 +5,14 @@ from typing import Any, Literal
 
 from torch import nn
 
-from autospine.network.attention import AttentionSettings
+from autospine.core.types import Shape3, Vector3
 from autospine.network.cnn3d import CNN3D
 from autospine.network.external import find_external
-from autospine.network.fusion import FusionSettings
 from autospine.network.resenc_unet import ResEncUNet
-from autospine.network.swin import AttentionKind
-from autospine.network.swin_unetr import AdaptiveSwinUNETR
+from autospine.network.swin.attention import AttentionSettings
+from autospine.network.swin.fusion import FusionSettings
+from autospine.network.swin.stages import AttentionKind
+from autospine.network.swin.swin_unetr import AdaptiveSwinUNETR
 from autospine.network.unet3d import UNet3D
 from autospine.network.unet3d_transformer import UNet3DTransformer
 from autospine.plan import (
@@ -26,7 +27,6 @@ from autospine.plan import (
     UNetPlan,
     UNetTransformerPlan,
 )
-from autospine.types import Shape3, Vector3
 
 
 def build_network(plan: Plan, configuration: Configuration) -> nn.Module:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import ConvNorm, Head
-from autospine.types import Shape3
 
 KERNEL = (3, 3, 3)
 """Of every layer but the last."""

@@ -16,8 +16,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 from torch import nn
 
-from autospine.errors import PlanError
-from autospine.types import Shape3, Vector3
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3, Vector3
 
 GROUP = "autospine.networks"
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork, product
 from autospine.network.unet import NEGATIVE_SLOPE, ConvNorm, Decoder, check_levels, encode
-from autospine.types import Shape3
 
 DECODER_CONVOLUTIONS = 1
 """Convolutions per stage on the way up, as in the presets."""

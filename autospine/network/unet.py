@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3
 from autospine.network.convolution import conv3d
-from autospine.types import Shape3
 
 EPSILON = 1e-5
 """Added to the variance, as in nnU-Net."""

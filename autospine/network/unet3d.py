@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork, product
 from autospine.network.unet import Decoder, chain, check_levels, encode
-from autospine.types import Shape3
 
 CONVOLUTIONS = 2
 """Convolutions per stage, on both ways, as in both sources."""

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork, product
 from autospine.network.unet import Decoder, check_levels, encode
 from autospine.network.unet3d import CONVOLUTIONS, plain_encoder
-from autospine.types import Shape3
 
 WAVELENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Of the position's sine and cosine waves along each axis, in tokens."""

@@ -1,6 +1,5 @@
 """Synthetic spines in CT and MR with exact labels."""
 
-from autospine.phantom.dataset import label_names, write_dataset
 from autospine.phantom.generate import (
     STRUCTURES,
     Phantom,
@@ -11,6 +10,7 @@ from autospine.phantom.generate import (
     by_structure,
     generate,
 )
+from autospine.phantom.phantom_dataset import label_names, write_dataset
 
 __all__ = [
     "STRUCTURES",

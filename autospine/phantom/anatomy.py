@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autospine.labels import DISC_OFFSET, VERSE
+from autospine.core.labels import DISC_OFFSET, VERSE
 from autospine.phantom.shapes import Frame, rotation
 
 LEVELS_24: tuple[str, ...] = (

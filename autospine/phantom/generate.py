@@ -6,9 +6,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from autospine.errors import DatasetError
-from autospine.geometry import Grid
-from autospine.labels import DISC_OFFSET, VERSE
+from autospine.core.errors import DatasetError
+from autospine.core.geometry import Grid
+from autospine.core.labels import DISC_OFFSET, VERSE
+from autospine.core.types import Modality
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
 from autospine.phantom.apparatus import draw_metal, paint_metal_ct, paint_metal_mr, paint_table
 from autospine.phantom.body import hindmost, paint_body, sample_build, space_around
@@ -28,7 +29,6 @@ from autospine.phantom.skeleton import (
     paint_skull,
     paint_vertebrae,
 )
-from autospine.types import Modality
 
 Region = Literal["lumbar", "thoracolumbar", "cervical", "whole"]
 Scheme = Literal["levels", "structures"]

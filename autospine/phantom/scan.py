@@ -6,7 +6,7 @@ from itertools import permutations, product
 import numpy as np
 import numpy.typing as npt
 
-from autospine.geometry import Grid
+from autospine.core.geometry import Grid
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.intensity import Contrast
 from autospine.phantom.shapes import Raster, rotation

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from autospine.labels import VERSE
+from autospine.core.labels import VERSE
 from autospine.phantom.anatomy import SACRUM, Spine, Vertebra
 from autospine.phantom.canal import Canal
 from autospine.phantom.picture import Picture

@@ -1,12 +1,10 @@
 """The stages, wired together: what the commands and the demo call."""
 
-from autospine.pipeline.best import BEST, Best, choose_models
-from autospine.pipeline.datasets import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
+from autospine.evaluation.scores import evaluate_predictions as evaluate
+from autospine.models.best import BEST, Best, choose_models
+from autospine.pipeline.comparison import compare
+from autospine.pipeline.measuring import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
 from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
-from autospine.pipeline.prediction import evaluate, predict
-from autospine.pipeline.predictors import find_finder
-from autospine.pipeline.run import Predicted
-from autospine.pipeline.selection import compare
 from autospine.pipeline.training import (
     check_fold,
     comparable,
@@ -15,7 +13,10 @@ from autospine.pipeline.training import (
     sharers_of_cores,
     train,
 )
-from autospine.pipeline.weights import import_weights
+from autospine.pipeline.weight_import import import_weights
+from autospine.prediction.loading import find_finder
+from autospine.prediction.predict_cases import predict
+from autospine.prediction.prediction_run import Predicted
 
 __all__ = [
     "BEST",

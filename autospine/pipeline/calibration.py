@@ -9,14 +9,14 @@ from multiprocessing import get_context
 
 import torch
 
-from autospine.allocation import prepare_memory
-from autospine.errors import PlanError
-from autospine.hardware import describe
-from autospine.log import get_logger
+from autospine.core.errors import PlanError
 from autospine.plan import Configuration, Plan
-from autospine.serialization import read_json, write_json
-from autospine.workspace import DatasetLocation
-from planners.calibration import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
+from autospine.storage.serialization import read_json, write_json
+from autospine.storage.workspace import DatasetLocation
+from autospine.system.allocation import prepare_memory
+from autospine.system.hardware import describe
+from autospine.system.log import get_logger
+from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from trainers.learner import Learner
 
 logger = get_logger(__name__)

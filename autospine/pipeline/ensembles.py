@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from autospine.dataset import Dataset, case_modality
-from autospine.errors import ModelError
-from autospine.evaluation import Evaluation
-from autospine.images import read_volume, write_labels
-from autospine.inference import ModelFolder
-from autospine.locks import alone
-from autospine.log import track
-from autospine.pipeline.cleanup import MEMBERS, ensemble_folder, holds, members_of
-from autospine.pipeline.predictors import joint_predictor
-from autospine.serialization import write_json
-from autospine.validation import SCORING_LOCK, VALIDATION, HeldOut, read_prediction, score_held_out
+from autospine.core.errors import ModelError
+from autospine.dataset.raw import Dataset, case_modality
+from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, read_prediction, score_held_out
+from autospine.evaluation.scores import Evaluation
+from autospine.io.images import read_volume, write_labels
+from autospine.models.model_folder import ModelFolder
+from autospine.prediction.cleanup import MEMBERS, ensemble_folder, holds, members_of
+from autospine.prediction.loading import joint_predictor
+from autospine.storage.locks import alone
+from autospine.storage.serialization import write_json
+from autospine.system.log import track
 
 
 def validate_ensemble(

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import torch
 
-from autospine.errors import AutospineError, DatasetError, WorkspaceError
-from autospine.hardware import memory_budget, native_half
-from autospine.log import get_logger
+from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.pipeline.calibration import known_calibration, measure_calibration
-from autospine.pipeline.datasets import find_facts, write_split
+from autospine.pipeline.measuring import find_facts, write_split
 from autospine.plan import Plan, Precision
-from autospine.serialization import read_json, write_json
-from autospine.workspace import DatasetLocation
+from autospine.storage.serialization import read_json, write_json
+from autospine.storage.workspace import DatasetLocation
+from autospine.system.hardware import memory_budget, native_half
+from autospine.system.log import get_logger
 from planners.overrides import Overrides
 from planners.planner import make_plan
 from planners.sizing import Budget

@@ -6,25 +6,26 @@ from pathlib import Path
 
 import torch
 
-from autospine.allocation import prepare_memory
-from autospine.dataset import Dataset, load_dataset
-from autospine.errors import FormatError, WorkspaceError
-from autospine.evaluation import Evaluation
-from autospine.folds import FOLDS, FULL, Fold, full_fold, read_folds
-from autospine.hardware import cores, default_workers, memory_budget
-from autospine.inference import WEIGHTS
-from autospine.pipeline.datasets import FOLDS_FILE, fresh_fingerprint, write_split
+from autospine.core.errors import FormatError, WorkspaceError
+from autospine.dataset.raw import Dataset, load_dataset
+from autospine.dataset.splits import FOLDS, FULL, Fold, full_fold, read_folds
+from autospine.evaluation.held_out import read_cross_validation
+from autospine.evaluation.scores import Evaluation
+from autospine.models.model_folder import WEIGHTS
+from autospine.pipeline.measuring import FOLDS_FILE, fresh_fingerprint, write_split
 from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration
-from autospine.preprocessing import ArrayFormat, StoredCase, preprocess_dataset
-from autospine.validation import read_cross_validation
-from autospine.workspace import DatasetLocation
+from autospine.preprocessing import StoredCase, preprocess_dataset
+from autospine.storage.arrays import ArrayFormat
+from autospine.storage.workspace import DatasetLocation
+from autospine.system.allocation import prepare_memory
+from autospine.system.hardware import cores, default_workers, memory_budget
 from trainers import distributed
 from trainers.cross_validation import train_folds
-from trainers.fold import CACHE_BYTES
-from trainers.pretrained import load_start
+from trainers.fold_trainer import CACHE_BYTES
+from trainers.initial_weights import load_start
 from trainers.settings import Settings
-from trainers.task import Task
+from trainers.training_run import Task
 
 
 def preprocess(

@@ -1,6 +1,5 @@
 """From raw volumes to stored cases: crop, resample, normalise, store."""
 
-from autospine.preprocessing.arrays import ArrayFormat, has_blosc2
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import (
     Preparation,
@@ -17,6 +16,7 @@ from autospine.preprocessing.resample import (
     target_shape,
 )
 from autospine.preprocessing.store import StoredCase, open_case, open_cases
+from autospine.storage.arrays import ArrayFormat, has_blosc2
 
 __all__ = [
     "ArrayFormat",

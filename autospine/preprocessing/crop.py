@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from autospine.geometry import Box
-from autospine.types import LabelArray, VolumeArray
+from autospine.core.geometry import Box
+from autospine.core.types import LabelArray, VolumeArray
 
 CORNERS_THAT_AGREE = 3
 """Corners that must hold the same value for it to count as padding.

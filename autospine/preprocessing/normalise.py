@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autospine.core.types import ImageArray, VolumeArray
 from autospine.plan import Normalisation
-from autospine.types import ImageArray, VolumeArray
 
 SAMPLE_VOXELS = 2_000_000
 """Voxels of a channel, about, that its statistics are computed from."""

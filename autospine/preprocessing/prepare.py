@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from autospine.geometry import Box
-from autospine.images import Volume
+from autospine.core.geometry import Box
+from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
+from autospine.io.images import Volume
 from autospine.plan import Normalisation
 from autospine.preprocessing.crop import content_box, labelled_box, union
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
@@ -22,7 +23,6 @@ from autospine.preprocessing.resample import (
     resample_rows,
     target_shape,
 )
-from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
 
 HU_RANGE = (-1024.0, 3071.0)
 """CT is clipped to what 12-bit scanners store: beyond lies metal, around which a cubic spline rings."""

@@ -11,18 +11,14 @@ from pathlib import Path
 
 import torch
 
-from autospine.allocation import return_freed_memory
-from autospine.dataset import Case, Dataset, case_modality
-from autospine.errors import AutospineError, DatasetError, WorkspaceError
-from autospine.files import remove_leftovers
-from autospine.geometry import difference
-from autospine.images import read_labels, read_volume
-from autospine.labels import LabelSpace
-from autospine.locks import alone
-from autospine.log import get_logger, progress
-from autospine.modality import guess_modality
+from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
+from autospine.core.geometry import difference
+from autospine.core.labels import LabelSpace
+from autospine.core.modality import guess_modality
+from autospine.core.types import Modality, Shape3, Vector3
+from autospine.dataset.raw import Case, Dataset, case_modality
+from autospine.io.images import read_labels, read_volume
 from autospine.plan import Configuration, Normalisation, Plan
-from autospine.preprocessing.arrays import ArrayFormat, usable
 from autospine.preprocessing.prepare import prepare_image, prepare_labels
 from autospine.preprocessing.store import (
     FORMAT_VERSION,
@@ -34,8 +30,12 @@ from autospine.preprocessing.store import (
     refresh_record,
     write_case,
 )
-from autospine.serialization import to_json
-from autospine.types import Modality, Shape3, Vector3
+from autospine.storage.arrays import ArrayFormat, usable
+from autospine.storage.atomic import remove_leftovers
+from autospine.storage.locks import alone
+from autospine.storage.serialization import to_json
+from autospine.system.allocation import return_freed_memory
+from autospine.system.log import get_logger, progress
 
 log = get_logger(__name__)
 

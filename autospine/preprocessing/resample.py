@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.linalg import solve_banded
 from torch import Tensor
 
-from autospine.types import ImageArray, LabelArray, Shape3, Vector3
+from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
 
 Order = Literal[0, 1, 3]
 Orders = tuple[Order, Order, Order]

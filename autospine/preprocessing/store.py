@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int16, Int32
 
-from autospine.errors import FormatError, WorkspaceError
-from autospine.files import replacing
-from autospine.geometry import Box
-from autospine.labels import IGNORE_INDEX
-from autospine.preprocessing.arrays import ENDINGS, ArrayFormat, open_array, write_array
+from autospine.core.errors import FormatError, WorkspaceError
+from autospine.core.geometry import Box
+from autospine.core.labels import IGNORE_INDEX
+from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vector3
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding, Prepared
 from autospine.preprocessing.resample import bounding_boxes
-from autospine.serialization import read_json, write_json
-from autospine.types import ImageArray, LabelArray, Modality, Shape3, Vector3
+from autospine.storage.arrays import ENDINGS, ArrayFormat, open_array, write_array
+from autospine.storage.atomic import replacing
+from autospine.storage.serialization import read_json, write_json
 
 FORMAT_VERSION = 1
 

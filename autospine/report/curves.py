@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from autospine.colours import BLUE, ORANGE, PALETTE, SKY, VERMILION, Colour, class_colours
+from autospine.core.colours import BLUE, ORANGE, PALETTE, SKY, VERMILION, Colour, class_colours
 from autospine.report.figures import new_figure, save_figure
 
 Row = Mapping[str, Any]

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autospine.files import replacing
+from autospine.storage.atomic import replacing
 
 
 def new_figure(width: float, height: float, *, dpi: int, background: str) -> Figure:

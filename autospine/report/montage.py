@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from autospine.colours import Colour, class_colours
-from autospine.labels import LabelSpace
+from autospine.core.colours import Colour, class_colours
+from autospine.core.labels import LabelSpace
+from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.report.figures import new_figure, save_figure
 from autospine.report.views import View, labelled, spine_views
-from autospine.types import LabelArray, Modality, Vector3
 
 DPI = 120
 PAGE_INCHES = 13.0

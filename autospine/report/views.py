@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Num
 
-from autospine.labels import IGNORE_INDEX
-from autospine.types import LabelArray, MaskArray, Modality, Shape3, Vector3
+from autospine.core.labels import IGNORE_INDEX
+from autospine.core.types import LabelArray, MaskArray, Modality, Shape3, Vector3
 
 Plane = Literal["sagittal", "coronal"]
 """Sagittal slices are (S, P), coronal ones (S, L)."""

@@ -23,6 +23,19 @@ from planners.rules.device import (
     GPU,
     Device,
 )
+from planners.rules.recipe import (
+    BALANCE,
+    DECADE_SHIFT,
+    FREE_DECADES,
+    LEAST_LAMBDA,
+    LEAST_OVERSAMPLING,
+    WANTED_FOREGROUND,
+    artefacts,
+    lambda_ce,
+    mirroring,
+    normalisation,
+    oversampling,
+)
 from planners.rules.sizes import (
     BATCH_SHARE,
     FAST_VOXELS,
@@ -56,26 +69,13 @@ from planners.rules.spacing import (
     target_spacing,
     why_no_lowres,
 )
-from planners.rules.swin import (
+from planners.rules.transformer import (
     LARGEST_KERNEL,
     LEVELS,
     fusion_kernels,
     heads,
     strides,
     windows,
-)
-from planners.rules.training import (
-    BALANCE,
-    DECADE_SHIFT,
-    FREE_DECADES,
-    LEAST_LAMBDA,
-    LEAST_OVERSAMPLING,
-    WANTED_FOREGROUND,
-    artefacts,
-    lambda_ce,
-    mirroring,
-    normalisation,
-    oversampling,
 )
 
 __all__ = [

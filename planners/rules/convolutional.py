@@ -2,8 +2,8 @@
 
 from math import ceil
 
-from autospine.types import Shape3, Vector3
-from planners.rules.swin import strides as swin_strides
+from autospine.core.types import Shape3, Vector3
+from planners.rules.transformer import strides as swin_strides
 
 SHORTEST_EDGE = 4
 """A U-Net keeps halving an axis while this many voxels remain (nnU-Net)."""

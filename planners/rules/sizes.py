@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from math import ceil, prod
 from typing import NamedTuple
 
-from autospine.types import Shape3, Vector3
+from autospine.core.types import Shape3, Vector3
 
 FAST_VOXELS = 64**3
 """Largest patch of the fast configuration: a training step stays below a second on two cores."""

@@ -5,7 +5,7 @@ from math import ceil, prod
 
 import numpy as np
 
-from autospine.types import Shape3, Vector3
+from autospine.core.types import Shape3, Vector3
 from planners.rules.sizes import S_EMPHASIS
 
 ANISOTROPY = 3.0

@@ -43,7 +43,7 @@ OURS, NNUNET = "AutoSpine", "nnU-Net"
 
 def make_raw(folder: Path, shape: tuple[int, int, int]) -> None:
     """One phantom CT of this many voxels of 1 mm, with the labels of its largest structures as 1 ... 20."""
-    from autospine.images import Grid, write_array
+    from autospine.io.images import Grid, write_array
     from autospine.phantom import PhantomSettings, generate
 
     size = (float(shape[0]), float(shape[1]), float(shape[2]))
@@ -77,7 +77,7 @@ def make_raw(folder: Path, shape: tuple[int, int, int]) -> None:
 
 def preprocess_ours(raw: Path, spacing: float) -> Callable[[Path], object]:
     """AutoSpine's preprocessing of the case into a folder."""
-    from autospine.dataset import load_dataset
+    from autospine.dataset.raw import load_dataset
     from autospine.plan import Normalisation
     from autospine.preprocessing.preprocess import Settings, preprocess_case, set_up_worker
     from autospine.preprocessing.store import FORMAT_VERSION
@@ -200,7 +200,7 @@ def agreement(ours: Path, theirs: Path) -> dict[str, float]:
     """How far the stored images and labels of the case agree."""
     import blosc2
 
-    from autospine.geometry import Box
+    from autospine.core.geometry import Box
     from autospine.preprocessing import open_case
 
     case = open_case(ours, "case")
@@ -449,8 +449,8 @@ def measure_waiting(options: argparse.Namespace, workspace: Path) -> dict[str, f
     """Share of the time of training steps on a CPU that passes in waiting for batches."""
     from autospine import pipeline
     from autospine.data import PatchBatches
-    from autospine.workspace import Workspace
-    from trainers.fold import CACHE_BYTES
+    from autospine.storage.workspace import Workspace
+    from trainers.fold_trainer import CACHE_BYTES
     from trainers.learner import Learner
     from trainers.settings import Settings
 

@@ -74,9 +74,9 @@ LOGITS = {"spine": spine_logits, "random": random_logits}
 
 def export_ours(logits: torch.Tensor, native: tuple[int, ...]) -> np.ndarray:
     """Softmax of pieces as a slab finishes them, interpolation and argmax."""
-    from autospine.geometry import Box
-    from autospine.inference.native import NativeGrid
+    from autospine.core.geometry import Box
     from autospine.inference.slab import Piece
+    from autospine.inference.to_native import NativeGrid
 
     s, p, left = logits.shape[1:]
     whole = np.zeros(native, dtype=np.uint8)

@@ -45,7 +45,7 @@ def make_image(path: Path, shape: tuple[int, ...]) -> None:
     """A whole-spine CT of this size: a phantom at a quarter of the resolution, enlarged, with noise."""
     from makers import grid
 
-    from autospine.images import write_array
+    from autospine.io.images import write_array
     from autospine.phantom import PhantomSettings, generate
 
     coarse_mm = 4 * NATIVE_MM
@@ -75,8 +75,8 @@ def predictor(options: argparse.Namespace, clock: Facts) -> Any:
     import torch
     from makers import configuration, plan
 
-    from autospine.inference import Predictor
-    from autospine.labels import parse_labels
+    from autospine.core.labels import parse_labels
+    from autospine.inference.predictor import Predictor
 
     class Bands(torch.nn.Module):
         """Logits 2 c x - c * c: the class whose centre c is next to the intensity x has the largest."""
@@ -109,8 +109,8 @@ def predictor(options: argparse.Namespace, clock: Facts) -> Any:
 
 def measure_prediction(options: argparse.Namespace) -> Facts:
     """Read, predict, write; the whole process' peak and the time besides the networks."""
-    from autospine.allocation import use_huge_pages
-    from autospine.images import read_volume, write_labels
+    from autospine.io.images import read_volume, write_labels
+    from autospine.system.allocation import use_huge_pages
 
     use_huge_pages()  # as `autospine predict` does
     clock: Facts = {}

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from autospine.checkpoint import load_tensors
-from autospine.inference import WEIGHTS
+from autospine.models.model_folder import WEIGHTS
+from autospine.storage.tensors import load_tensors
 from trainers.checkpoints import Checkpoints
-from trainers.record import METRICS, read_rows
+from trainers.metrics_log import METRICS, read_rows
 
 COMMAND = (sys.executable, "-c", "import sys; from autospine.cli import main; sys.exit(main())")
 FOLDER = Path("results/Dataset001_Phantom/fullres/fold_full")

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autospine.allocation import reuse_freed_memory
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
 from autospine.network.weights import load_monai
 from autospine.phantom import PhantomSettings, by_structure, generate
+from autospine.system.allocation import reuse_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from checkpoints import as_monai

@@ -28,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from network import processor, write
 from unit.planners import facts
 
-from autospine.allocation import reuse_freed_memory
-from autospine.errors import PlanError
-from autospine.network.windows import token_grids
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3, Vector3
+from autospine.memory.estimate import TrainingMemory
+from autospine.network.swin.windows import token_grids
 from autospine.plan import (
     AttentionPlan,
     CNNPlan,
@@ -44,10 +45,9 @@ from autospine.plan import (
     UNetPlan,
     UNetTransformerPlan,
 )
-from autospine.types import Shape3, Vector3
+from autospine.system.allocation import reuse_freed_memory
 from planners import rules
-from planners.calibration import predict
-from planners.memory import TrainingMemory
+from planners.calibration_factor import predict
 from planners.networks import OURS
 from planners.overrides import Overrides
 from planners.planner import make_plan

@@ -20,10 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from unit.planners import facts
 
-from autospine.dataset import Dataset
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.dataset.raw import Dataset
 from autospine.fingerprint import Fingerprint
-from planners.calibration import predict
+from planners.calibration_factor import predict
 from planners.planner import make_plan
 from planners.sizing import Budget
 from trainers.learner import Learner

@@ -1,7 +1,8 @@
 """What fifteen minutes of training on two cores teach AutoSpine, nnU-Net and MONAI's Swin UNETR.
 
 Run by `make bench-training`. Every peer learns from the same 20 phantoms, CT and MR in turn, for the same
-time on the same machine, and segments the same 10 held-out ones; all are scored by `autospine.evaluation`.
+time on the same machine, and segments the same 10 held-out ones; all are scored by
+`autospine.evaluation.scores`.
 
 - `autospine`: configuration 0 of its own plan.
 - `nnunet`: nnU-Net v2's plain U-Net as it plans and trains by itself, the poly schedule fitted to the time.
@@ -39,9 +40,9 @@ import kill
 from network import processor, write
 
 from autospine import pipeline
-from autospine.hardware import default_workers
-from autospine.inference import open_model
-from autospine.workspace import DatasetLocation, Workspace
+from autospine.models.model_folder import open_model
+from autospine.storage.workspace import DatasetLocation, Workspace
+from autospine.system.hardware import default_workers
 from planners.overrides import Overrides
 from trainers.settings import Settings
 

@@ -69,7 +69,7 @@ TELLING = Pair(
 
 def trunk(spacing_mm: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A CT of the whole trunk, and 26 labels: 24 vertebrae, the sacrum, and the discs as one."""
-    from autospine.labels import DISC_OFFSET, VERSE
+    from autospine.core.labels import DISC_OFFSET, VERSE
     from autospine.phantom import PhantomSettings, generate
 
     settings = PhantomSettings(
@@ -93,7 +93,7 @@ def make_raw(folder: Path, pair: Pair) -> None:
     """A dataset of small phantoms."""
     from makers import grid
 
-    from autospine.images import write_array
+    from autospine.io.images import write_array
 
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
@@ -178,9 +178,10 @@ def measure_roi(results: Path) -> tuple[Facts, list[str]]:
     import torch
     from makers import grid
 
-    from autospine.images import Volume
-    from autospine.inference import Predictor, open_model
-    from autospine.pipeline.predictors import joint_predictor
+    from autospine.inference.predictor import Predictor
+    from autospine.io.images import Volume
+    from autospine.models.model_folder import open_model
+    from autospine.prediction.loading import joint_predictor
 
     guided = joint_predictor([open_model(results / "fullres")], torch.device("cpu"))
     assert isinstance(guided, Predictor)

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from autospine.demo import run_demo
-from autospine.errors import WorkspaceError
+from autospine.core.errors import WorkspaceError
+from autospine.pipeline.demo_run import run_demo
 
 
 def test_other_files_are_left_alone(tmp_path):

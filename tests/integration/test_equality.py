@@ -11,12 +11,13 @@ import whole
 
 from autospine import pipeline
 from autospine.cli import main
-from autospine.geometry import Grid, vector
-from autospine.images import Volume, read_labels, read_volume, write_array
-from autospine.inference import ModelFolder, Predictor, open_model, save_weights
+from autospine.core.geometry import Grid, vector
+from autospine.core.types import Modality
+from autospine.inference.predictor import Predictor
+from autospine.io.images import Volume, read_labels, read_volume, write_array
+from autospine.models.model_folder import ModelFolder, open_model, save_weights
 from autospine.phantom import PhantomSettings, write_dataset
-from autospine.pipeline.predictors import joint_predictor
-from autospine.types import Modality
+from autospine.prediction.loading import joint_predictor
 
 CPU = torch.device("cpu")
 NAME = "Dataset001_Tiny"

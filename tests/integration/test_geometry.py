@@ -7,12 +7,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autospine.dataset import load_dataset
-from autospine.geometry import Box, difference
-from autospine.images import read_labels, write_array, write_labels
-from autospine.inference.native import NativeGrid
+from autospine.core.geometry import Box, difference
+from autospine.core.labels import LabelSpace, parse_labels
+from autospine.dataset.raw import load_dataset
 from autospine.inference.slab import Piece
-from autospine.labels import LabelSpace, parse_labels
+from autospine.inference.to_native import NativeGrid
+from autospine.io.images import read_labels, write_array, write_labels
 from autospine.phantom import STRUCTURES, PhantomSettings, by_structure, generate
 from autospine.phantom.scan import ORIENTATIONS, reoriented
 from autospine.preprocessing import resample_labels, target_shape

@@ -15,15 +15,18 @@ import SimpleITK as sitk
 import torch
 
 from autospine.cli import main
-from autospine.dataset import load_dataset
-from autospine.images import read_volume
-from autospine.inference import JointPredictor, Predictor, open_model, read_record
+from autospine.dataset.raw import load_dataset
+from autospine.evaluation.held_out import read_cross_validation
+from autospine.inference.multi_model import JointPredictor
+from autospine.inference.predictor import Predictor
+from autospine.io.images import read_volume
+from autospine.models.best import Best
+from autospine.models.model_folder import open_model
 from autospine.network.weights import load_imported
 from autospine.phantom import PhantomSettings, write_dataset
-from autospine.pipeline import Best
 from autospine.plan import Plan
-from autospine.serialization import read_json, write_json
-from autospine.validation import read_cross_validation
+from autospine.prediction.case_log import read_record
+from autospine.storage.serialization import read_json, write_json
 from trainers.learner import Learner
 
 NAME = "Dataset001_Tiny"

@@ -16,15 +16,19 @@ import SimpleITK as sitk
 import torch
 
 import autospine
-from autospine import inference, pipeline
+from autospine import pipeline
 from autospine.cli import main
-from autospine.errors import ModelError, WorkspaceError
-from autospine.images import read_labels, read_volume, write_array
-from autospine.inference import PROBABILITIES, Predictor, UsedModel, open_model, read_record, save_weights
+from autospine.core.errors import ModelError, WorkspaceError
+from autospine.evaluation.held_out import CROSS_VALIDATION
+from autospine.inference.predictor import Predictor
+from autospine.io.images import read_labels, read_volume, write_array
+from autospine.models.model_folder import open_model, save_weights
 from autospine.network.build import build_network
-from autospine.preprocessing import arrays
-from autospine.serialization import write_json
-from autospine.validation import CROSS_VALIDATION
+from autospine.prediction import label_maps, probabilities
+from autospine.prediction.case_log import UsedModel, read_record
+from autospine.prediction.probabilities import ENDING as PROBABILITIES
+from autospine.storage import arrays
+from autospine.storage.serialization import write_json
 
 CPU = torch.device("cpu")
 
@@ -141,7 +145,7 @@ def test_what_is_there_is_kept_and_other_models_are_told_apart(model, images, tm
 
 def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
     (images / "case0_0000.nii.gz").write_bytes(b"nothing")
-    usual = inference.Predictor.predict
+    usual = Predictor.predict
 
     def one_too_large(self, volume, *arguments):
         if not done:
@@ -150,7 +154,7 @@ def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
         return usual(self, volume, *arguments)
 
     done: list[int] = []
-    monkeypatch.setattr(inference.Predictor, "predict", one_too_large)
+    monkeypatch.setattr(Predictor, "predict", one_too_large)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert [case.status for case in result.cases] == ["failed", "failed", "written"]
     assert "damaged" in result.failed["case0"]
@@ -169,7 +173,7 @@ def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
 )
 def test_no_error_of_a_case_stops_the_others(model, images, tmp_path, monkeypatch, said, error, says):
     """Neither one of the networks nor one of the cleanup and of writing."""
-    usual, write = inference.Predictor.predict, pipeline.label_maps.LabelMaps.write
+    usual, write = Predictor.predict, label_maps.LabelMaps.write
 
     def predict(self, volume, modality, description, *arguments):
         if description.startswith("case0"):
@@ -181,8 +185,8 @@ def test_no_error_of_a_case_stops_the_others(model, images, tmp_path, monkeypatc
             raise error
         write(self, case, *arguments)
 
-    monkeypatch.setattr(inference.Predictor, "predict", predict)
-    monkeypatch.setattr(pipeline.label_maps.LabelMaps, "write", written)
+    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr(label_maps.LabelMaps, "write", written)
     said.set_level(logging.DEBUG, logger="autospine")
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
     assert result.failed == {"case0": says, "case1": says}
@@ -197,7 +201,7 @@ def test_going_on_does_not_keep_what_another_model_wrote_where_this_one_failed(
     pipeline.predict([model], one, out, device=CPU)
     other = make_model(tmp_path / "results", "other", (1.5, 1.5, 1.5), foreground=False)
     with monkeypatch.context() as patch:
-        patch.setattr(inference.Predictor, "predict", None)
+        patch.setattr(Predictor, "predict", None)
         assert pipeline.predict([other], one, out, device=CPU).failed
     result = pipeline.predict([other], one, out, device=CPU, overwrite=False)
     assert [case.status for case in result.cases] == ["written"]
@@ -561,7 +565,7 @@ def test_a_case_whose_probabilities_cannot_be_written_leaves_everything_as_it_wa
     out = tmp_path / "out"
     pipeline.predict([model], images / "case1_0000.nii.gz", out, device=CPU, save_probabilities=True)
     before = {name: (out / name).read_bytes() for name in files(out)}
-    usual, calls = inference.ProbabilityWriter.finish, []
+    usual, calls = probabilities.ProbabilityWriter.finish, []
 
     def full(writer):
         calls.append(1)
@@ -569,7 +573,7 @@ def test_a_case_whose_probabilities_cannot_be_written_leaves_everything_as_it_wa
             raise WorkspaceError("expected to write probabilities, found a full disk")
         usual(writer)
 
-    monkeypatch.setattr(inference.ProbabilityWriter, "finish", full)
+    monkeypatch.setattr(probabilities.ProbabilityWriter, "finish", full)
     result = pipeline.predict([model], images, out, device=CPU, save_probabilities=True)
     assert [case.status for case in result.cases] == ["failed", "failed", "written"]
     assert "full disk" in result.failed["case0"]
@@ -591,8 +595,8 @@ def test_a_full_disk_fails_cases_before_a_tile_is_run(model, images, tmp_path, m
     class Full:
         free = 0
 
-    monkeypatch.setattr(inference.probabilities.shutil, "disk_usage", lambda _: Full())
-    monkeypatch.setattr(inference.Predictor, "prepare", None)
+    monkeypatch.setattr(probabilities.shutil, "disk_usage", lambda _: Full())
+    monkeypatch.setattr(Predictor, "prepare", None)
     result = pipeline.predict([model], images, tmp_path / "out", device=CPU, save_probabilities=True)
     assert all("leave out --save-probabilities" in error for error in result.failed.values())
     assert len(result.failed) == 3
@@ -605,7 +609,7 @@ def test_probabilities_need_blosc2(model, images, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_batch_leaves_whole_cases_and_goes_on(model, images, tmp_path, monkeypatch, capsys):
-    usual, calls = inference.Predictor.predict, []
+    usual, calls = Predictor.predict, []
 
     def interrupted(self, *arguments):
         calls.append(1)
@@ -613,7 +617,7 @@ def test_an_interrupted_batch_leaves_whole_cases_and_goes_on(model, images, tmp_
             raise KeyboardInterrupt
         return usual(self, *arguments)
 
-    monkeypatch.setattr(inference.Predictor, "predict", interrupted)
+    monkeypatch.setattr(Predictor, "predict", interrupted)
     out = tmp_path / "out"
     words = ["predict", "-i", str(images), "-o", str(out), "-m", str(model.path), "--device", "cpu"]
     assert main(words) == 130

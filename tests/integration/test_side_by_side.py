@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autospine.checkpoint import load_facts
+from autospine.storage.tensors import load_facts
 from trainers.checkpoints import CHECKPOINT
-from trainers.lock import LOCK
-from trainers.record import METRICS
+from trainers.fold_lock import LOCK
+from trainers.metrics_log import METRICS
 
 TESTS = Path(__file__).parents[1]
 

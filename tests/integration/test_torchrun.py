@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autospine.cli import main
-from autospine.inference import WEIGHTS
+from autospine.models.model_folder import WEIGHTS
 from autospine.phantom import PhantomSettings, write_dataset
 
 ROOT = Path(__file__).parents[2]

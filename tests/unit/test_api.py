@@ -14,10 +14,11 @@ import torch
 
 import autospine
 from autospine import api
-from autospine.errors import ModelError
-from autospine.inference import Predictor, open_model
-from autospine.inference.bundle import export_model
-from autospine.pipeline import predict
+from autospine.core.errors import ModelError
+from autospine.inference.predictor import Predictor
+from autospine.models.archive import export_model
+from autospine.models.model_folder import open_model
+from autospine.prediction.predict_cases import predict
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,13 @@ import numpy as np
 import pytest
 import typer
 
-from autospine import evaluation
 from autospine.cli.app import COMMANDS, app
+from autospine.core.geometry import Box, Grid
+from autospine.core.labels import LabelSpace, parse_labels
+from autospine.dataset.splits import _FoldsFile
+from autospine.evaluation import export
+from autospine.evaluation import scores as evaluation
+from autospine.evaluation.postprocessing import ClassCleanup, Cleanup, Postprocessing
 from autospine.fingerprint import (
     CaseFacts,
     ClassFacts,
@@ -27,17 +32,12 @@ from autospine.fingerprint import (
     SiteFacts,
     StructureFacts,
 )
-from autospine.folds import _FoldsFile
-from autospine.geometry import Box, Grid
-from autospine.images import write_array
-from autospine.inference import PredictedCase, ProbabilityWriter, UsedModel, open_model
-from autospine.inference.bundle import export_model
-from autospine.inference.manifest import Entry, Manifest
-from autospine.inference.probabilities import Description
-from autospine.labels import LabelSpace, parse_labels
-from autospine.pipeline.best import Best, Candidate
+from autospine.io.images import write_array
+from autospine.models.archive import export_model
+from autospine.models.best import Best, Candidate
+from autospine.models.manifest import Entry, Manifest
+from autospine.models.model_folder import open_model
 from autospine.pipeline.calibration import Calibration
-from autospine.pipeline.cleanup import Members
 from autospine.plan import (
     AttentionPlan,
     Augmentation,
@@ -54,13 +54,15 @@ from autospine.plan import (
     UNetPlan,
     UNetTransformerPlan,
 )
-from autospine.postprocessing import ClassCleanup, Cleanup, Postprocessing
+from autospine.prediction.case_log import PredictedCase, UsedModel
+from autospine.prediction.cleanup import Members
+from autospine.prediction.probabilities import Description, ProbabilityWriter
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
-from trainers.origin import Origin
-from trainers.predictions import PredictedImages
-from trainers.record import METRICS
+from trainers.metrics_log import METRICS
+from trainers.run_identity import Origin
+from trainers.validation_record import PredictedImages
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -249,7 +251,7 @@ def test_the_file_reference_names_the_keys_of_an_evaluation():
     text = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
     empty = evaluation.Evaluation(classes=("disc",), cases=())
     described = evaluation.describe(empty)
-    keys = {*described, *described["classes"]["disc"], *evaluation.COLUMNS}
+    keys = {*described, *described["classes"]["disc"], *export.COLUMNS}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
     assert METRICS in text
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from autospine.labels import IGNORE_INDEX
+from autospine.core.labels import IGNORE_INDEX
 
 REACH = 2
 """Voxels on either side of the foreground's border that count as near it."""

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autospine.network.windows import relative_position_index
-from autospine.types import Shape3
+from autospine.core.types import Shape3
+from autospine.network.swin.windows import relative_position_index
 
 LARGEST_WINDOW = 32
 """Longest edge that is tried when a bias table's window is worked out."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autospine.errors import FormatError
+from autospine.core.errors import FormatError
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
 """Keys under which training scripts keep the weights, beside the optimiser and the epoch."""

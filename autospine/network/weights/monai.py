@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from autospine.errors import FormatError
-from autospine.network.swin_unetr import AdaptiveSwinUNETR
+from autospine.core.errors import FormatError
+from autospine.core.types import Shape3
+from autospine.network.swin.swin_unetr import AdaptiveSwinUNETR
+from autospine.network.swin.windows import LEGACY_MERGING_ORDER, MERGING_ORDER
 from autospine.network.weights.conversion import (
     MergingWeights,
     adapt_channels,
@@ -22,8 +24,6 @@ from autospine.network.weights.conversion import (
 )
 from autospine.network.weights.file import read_weights, tensors_of
 from autospine.network.weights.names import ENCODER, Layout, layout_of, monai_name, standard_name
-from autospine.network.windows import LEGACY_MERGING_ORDER, MERGING_ORDER
-from autospine.types import Shape3
 
 StackingOrder = Literal["fixed", "legacy", "v2"]
 """Of the tokens in a merging: MONAI's `merging` since 1.5, the same up to 1.4, and `mergingv2`."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autospine.checkpoint import load_tensors, save_tensors
-from autospine.errors import FormatError, PlanError
-from autospine.network.swin_unetr import AdaptiveSwinUNETR
+from autospine.core.errors import FormatError, PlanError
+from autospine.network.swin.swin_unetr import AdaptiveSwinUNETR
 from autospine.network.weights.monai import ImportReport
 from autospine.plan import Configuration, Plan
-from autospine.serialization import to_json
+from autospine.storage.serialization import to_json
+from autospine.storage.tensors import load_tensors, save_tensors
 
 KIND = "imported weights"
 

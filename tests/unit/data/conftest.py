@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autospine.geometry import Box
+from autospine.core.geometry import Box
 from autospine.plan import Augmentation, Configuration, SwinPlan, TrainingPlan
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing.prepare import Encoding

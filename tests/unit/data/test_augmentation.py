@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 
+from autospine.core.errors import PlanError
 from autospine.data.augmentation import Intensities, Mirror, coarsen
-from autospine.errors import PlanError
 
 
 def image_of(seed=0, shape=(2, 12, 13, 14)):

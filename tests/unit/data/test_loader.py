@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
+from autospine.core.errors import FormatError, TrainingError
 from autospine.data import PatchBatches, PatchSource
-from autospine.errors import FormatError, TrainingError
-from autospine.serialization import write_json
+from autospine.storage.serialization import write_json
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ from pathlib import Path
 from autospine.data import PatchBatches
 from autospine.plan import Configuration
 from autospine.preprocessing import open_cases
-from autospine.serialization import read_json
+from autospine.storage.serialization import read_json
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

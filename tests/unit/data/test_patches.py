@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from autospine.core.errors import FormatError
 from autospine.data.patches import PatchSource
 from autospine.data.sampling import Sampler, patch_rng
-from autospine.errors import FormatError
 
 
 def source_of(cases, configuration, cache_bytes=0, **options):

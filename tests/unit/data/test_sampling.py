@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from autospine.core.errors import TrainingError
 from autospine.data.sampling import Sampler, patch_rng
-from autospine.errors import TrainingError
 
 
 def test_sites_depend_on_seed_step_and_index_alone(cases):

@@ -7,11 +7,11 @@ import makers
 import numpy as np
 import pytest
 
-from autospine.errors import DatasetError
+from autospine.core.errors import DatasetError
+from autospine.core.labels import parse_labels
 from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure, summarise
-from autospine.images import write_array
-from autospine.labels import parse_labels
-from autospine.serialization import from_json, to_json
+from autospine.io.images import write_array
+from autospine.storage.serialization import from_json, to_json
 
 
 def block(voxels: int, value: int = 3, shape=(12, 10, 8)) -> np.ndarray:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from autospine.errors import ModelError
+from autospine.core.errors import ModelError
 from autospine.inference import ensemble
 from autospine.inference.ensemble import mean_probabilities
 

@@ -4,10 +4,10 @@ import makers
 import pytest
 import torch
 
-from autospine.errors import ModelError
+from autospine.core.errors import ModelError
+from autospine.core.labels import parse_labels
 from autospine.inference.ensemble import mean_probabilities
 from autospine.inference.mirror import exchanged_channels, with_mirrored
-from autospine.labels import parse_labels
 from planners import rules
 
 PAIRED = {"background": 0, "facet_left": 1, "body": 2, "facet_right": 3}

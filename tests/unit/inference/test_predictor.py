@@ -10,12 +10,13 @@ import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine import inference
-from autospine.errors import ModelError
-from autospine.images import Volume
-from autospine.inference import Predictor
+from autospine.core.errors import ModelError
+from autospine.core.labels import parse_labels
+from autospine.inference import predictor as predictor_module
+from autospine.inference import to_native
+from autospine.inference.predictor import Predictor
 from autospine.inference.sliding_window import finished_pieces
-from autospine.labels import parse_labels
+from autospine.io.images import Volume
 
 LABELS = parse_labels({"background": 0, "bone": 300, "canal": 7})
 CPU = torch.device("cpu")
@@ -185,7 +186,7 @@ def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, 
 
 def test_bands_of_scores_are_small(monkeypatch):
     volume, _ = phantom()
-    monkeypatch.setattr(inference.predictor, "BAND_BYTES", 2 * 4 * 3 * 18 * 22)
+    monkeypatch.setattr(predictor_module, "BAND_BYTES", 2 * 4 * 3 * 18 * 22)
     bands = [rows for rows, _ in predictor(Thresholds()).score_bands(volume, "CT")]
     assert {rows.stop - rows.start for rows in bands} <= {1, 2}
     assert sum(rows.stop - rows.start for rows in bands) == 20
@@ -329,7 +330,7 @@ def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
     def together(*arguments, at_once, **options):
         return finished_pieces(*arguments, at_once=5, **options)
 
-    monkeypatch.setattr(inference.predictor, "finished_pieces", together)
+    monkeypatch.setattr(predictor_module, "finished_pieces", together)
     network = Roomy(room)
     np.testing.assert_array_equal(predictor(network).predict(volume, "CT"), expected)
     assert sum(network.sizes) == len(work.run), "what had been run was kept"
@@ -351,7 +352,7 @@ def test_scores_that_are_not_finite_are_refused(bad):
 @pytest.mark.parametrize("part", ["refine", "winners"])
 def test_scores_that_the_device_has_no_room_for_are_read_in_ram(part, monkeypatch):
     volume, labels = phantom()
-    kind = inference.native.NativeGrid if part == "refine" else inference.native.NativePiece
+    kind = to_native.NativeGrid if part == "refine" else to_native.NativePiece
     done, failed = getattr(kind, part), []
 
     def short(*arguments):
@@ -372,7 +373,7 @@ def test_a_seam_survives_a_want_of_memory_in_the_middle(wide, monkeypatch):
     volume, _ = phantom((48, 30, 34), (0.9, 1.1, 0.7))
     one = replace(predictor(Waves(3, 0.0)), confined=False)
     whole_of = whole.scores(one, volume)
-    refine, failed = inference.native.NativeGrid.refine, []
+    refine, failed = to_native.NativeGrid.refine, []
 
     def fails(tensor, *_):
         failed.append(tensor.shape)
@@ -386,7 +387,7 @@ def test_a_seam_survives_a_want_of_memory_in_the_middle(wide, monkeypatch):
                     refine(grid, piece)
         return refine(grid, piece)
 
-    monkeypatch.setattr(inference.native.NativeGrid, "refine", short)
+    monkeypatch.setattr(to_native.NativeGrid, "refine", short)
     if wide:
         found = np.concatenate([scores for _, scores in one.score_bands(volume, "CT")], axis=1)
         np.testing.assert_allclose(found, whole_of, atol=1e-5)
@@ -406,7 +407,7 @@ def _put(kept, box, channel, part):
 def test_no_scores_are_held_while_a_tile_is_run(wide, monkeypatch):
     volume, _ = phantom((60, 40, 40), (1.2, 1.2, 1.2))
     held: list[weakref.ref] = []
-    refine = inference.native.NativeGrid.refine
+    refine = to_native.NativeGrid.refine
 
     def remembered(grid, piece):
         made = refine(grid, piece)
@@ -420,7 +421,7 @@ def test_no_scores_are_held_while_a_tile_is_run(wide, monkeypatch):
             held.append(weakref.ref(logits))
             return logits
 
-    monkeypatch.setattr(inference.native.NativeGrid, "refine", remembered)
+    monkeypatch.setattr(to_native.NativeGrid, "refine", remembered)
     one = replace(predictor(Thresholds()), networks=[Watching(), Watching()], confined=False)
     for _ in one.score_bands(volume, "CT") if wide else [one.predict(volume, "CT")]:
         pass
@@ -434,7 +435,7 @@ def test_a_gpu_gives_what_a_cpu_gives_wherever_the_slab_is(share, labels, monkey
     volume, _ = phantom((40, 30, 30))
     here = replace(predictor(Waves(labels.n_channels, 0.0), labels), confined=False)
     expected = np.concatenate([scores for _, scores in here.score_bands(volume, "CT")], axis=1)
-    monkeypatch.setattr(inference.predictor, "GPU_SHARE", share)
+    monkeypatch.setattr(predictor_module, "GPU_SHARE", share)
     there = replace(here, networks=[Waves(labels.n_channels, 0.0)], device=torch.device("cuda"))
     found = np.concatenate([scores for _, scores in there.score_bands(volume, "CT")], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.geometry import Box
+from autospine.core.geometry import Box
 from autospine.inference.slab import Slab, column_bands, row_bands, slab_bytes
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import importance, lay_tiles

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.geometry import Box
+from autospine.core.geometry import Box
 from autospine.inference.tiles import FLOOR, NEGLIGIBLE, SIGMA, count_tiles, importance, lay_tiles
 
 AXIS = st.integers(1, 16).flatmap(lambda tile: st.tuples(st.integers(tile, 4 * tile), st.just(tile)))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from autospine.errors import PlanError
+from autospine.core.errors import PlanError
+from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.cnn3d import CNN3D
 from autospine.network.resenc_unet import ResEncUNet, average_pool
 from autospine.network.unet import instance_norm
 from autospine.network.unet3d import UNet3D
 from autospine.network.unet3d_transformer import Position, UNet3DTransformer
-from autospine.types import Shape3
 
 Make = Callable[..., SegmentationNetwork]
 

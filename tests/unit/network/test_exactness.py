@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings, load_monai
-from autospine.network.swin import SwinBlock
+from autospine.network.swin.stages import SwinBlock
+from autospine.network.swin.windows import LEGACY_MERGING_ORDER
 from autospine.network.weights.names import monai_name
-from autospine.network.windows import LEGACY_MERGING_ORDER
 
 pytest.importorskip("einops")
 with warnings.catch_warnings():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from autospine.errors import DatasetError
-from autospine.labels import DISC_OFFSET, VERSE
+from autospine.core.errors import DatasetError
+from autospine.core.labels import DISC_OFFSET, VERSE
 from autospine.phantom import PhantomSettings, by_structure, generate
 from autospine.phantom.anatomy import CANAL, SACRUM, table_size
 from autospine.phantom.generate import Phantom

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from unit.planners import facts
 
-from autospine.labels import VERSE, parse_labels
+from autospine.core.labels import VERSE, parse_labels
 from autospine.plan import Plan
 from planners.planner import make_plan
 from planners.sizing import Budget

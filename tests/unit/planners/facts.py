@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autospine.dataset import Dataset
+from autospine.core.labels import LabelSpace, parse_labels
+from autospine.dataset.raw import Dataset
 from autospine.fingerprint import (
     FORMAT_VERSION,
     CaseFacts,
@@ -14,7 +15,6 @@ from autospine.fingerprint import (
     Percentiles,
     StructureFacts,
 )
-from autospine.labels import LabelSpace, parse_labels
 
 CT = IntensityFacts(
     cases=1,

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from unit.planners import archetypes, facts
 from unit.planners.archetypes import GOLDEN
 
-from autospine.errors import AutospineError, PlanError
+from autospine.core.errors import AutospineError, PlanError
 from autospine.network.build import build_network
-from autospine.network.windows import token_grids
+from autospine.network.swin.windows import token_grids
 from autospine.plan import Configuration, Plan
-from autospine.serialization import from_json, to_json
+from autospine.storage.serialization import from_json, to_json
 from planners.overrides import Overrides, read_overrides
 from planners.planner import make_plan
 from planners.sizing import Budget

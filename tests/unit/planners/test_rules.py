@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.planners import facts
 
-from autospine.labels import parse_labels
-from autospine.network.windows import token_grids
+from autospine.core.labels import parse_labels
+from autospine.network.swin.windows import token_grids
 from planners import rules
 
 MM = st.floats(0.2, 8.0).map(lambda d: round(d, 3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from autospine.labels import parse_labels
+from autospine.core.labels import parse_labels
 from autospine.plan import (
     FORMAT_VERSION,
     Augmentation,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autospine.geometry import Box
+from autospine.core.geometry import Box
 from autospine.preprocessing.crop import content_box, labelled_box, union, whole_box
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autospine.images import read_labels, read_volume
-from autospine.labels import IGNORE_INDEX, parse_labels
+from autospine.core.labels import IGNORE_INDEX, parse_labels
+from autospine.io.images import read_labels, read_volume
 from autospine.plan import Normalisation
 from autospine.preprocessing.prepare import prepare_image, prepare_labels
 from autospine.preprocessing.resample import resample_labels

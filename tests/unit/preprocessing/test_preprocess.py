@@ -15,11 +15,12 @@ import numpy as np
 import psutil
 import pytest
 
-from autospine.dataset import load_dataset
-from autospine.errors import DatasetError, WorkspaceError
-from autospine.preprocessing import arrays, preprocess, store
+from autospine.core.errors import DatasetError, WorkspaceError
+from autospine.dataset.raw import load_dataset
+from autospine.preprocessing import preprocess, store
 from autospine.preprocessing.preprocess import LOCK, preprocess_dataset
-from trainers.origin import identity
+from autospine.storage import arrays
+from trainers.run_identity import identity
 
 from .conftest import column, write_image
 
@@ -271,8 +272,8 @@ def test_workers_do_not_outlive_a_killed_parent():
     script = """
 import time
 from pathlib import Path
-from autospine.dataset import Case
-from autospine.labels import parse_labels
+from autospine.dataset.raw import Case
+from autospine.core.labels import parse_labels
 from autospine.preprocessing.preprocess import Settings, _pooled
 labels = parse_labels({"background": 0, "bone": 1})
 sizes = {"spacing_mm": (1.0, 1.0, 1.0), "patch_size": (32, 32, 32)}

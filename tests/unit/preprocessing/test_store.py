@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autospine.dataset import load_dataset
-from autospine.errors import FormatError
-from autospine.geometry import Box
+from autospine.core.errors import FormatError
+from autospine.core.geometry import Box
+from autospine.dataset.raw import load_dataset
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase, count_labels, locate, open_case, open_cases
 

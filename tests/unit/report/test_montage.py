@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from autospine.colours import Colour, class_colours
-from autospine.labels import IGNORE_INDEX, LabelSpace, parse_labels
+from autospine.core.colours import Colour, class_colours
+from autospine.core.labels import IGNORE_INDEX, LabelSpace, parse_labels
 from autospine.report.montage import DPI, PAGE_INCHES, Panel, index_names, write_montage
 from autospine.report.views import CT_WINDOW_HU, MARGIN_MM, spine_views
 
@@ -114,7 +114,7 @@ def test_one_index_per_integer_in_any_order() -> None:
 
 @pytest.mark.real_data
 def test_a_real_case(tmp_path: Path, real_data: Path) -> None:
-    from autospine.images import read_labels, read_volume
+    from autospine.io.images import read_labels, read_volume
 
     dataset = real_data / "Dataset001_SpineReal"
     volume = read_volume(dataset / "imagesTr" / "mr_t2w_crop_0000.nii.gz")

@@ -4,8 +4,8 @@ import os
 import pytest
 import torch
 
-from autospine import checkpoint
-from autospine.errors import FormatError, WorkspaceError
+from autospine.core.errors import FormatError, WorkspaceError
+from autospine.storage import tensors as checkpoint
 from trainers.checkpoints import ARRIVING, CHECKPOINT, PREVIOUS, Checkpoints
 
 

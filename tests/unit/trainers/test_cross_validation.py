@@ -10,16 +10,10 @@ import torch
 from checkpoints import save_import
 from filelock import FileLock
 
-from autospine.checkpoint import load_facts, load_tensors
-from autospine.errors import FormatError, TrainingError
-from autospine.folds import Fold
-from autospine.images import read_labels, write_labels
-from autospine.inference import WEIGHTS, open_model, weights_digest
-from autospine.labels import parse_labels
-from autospine.plan import Plan
-from autospine.preprocessing import preprocess_dataset
-from autospine.serialization import read_json
-from autospine.validation import (
+from autospine.core.errors import FormatError, TrainingError
+from autospine.core.labels import parse_labels
+from autospine.dataset.splits import Fold
+from autospine.evaluation.held_out import (
     CROSS_VALIDATION,
     SCORING_LOCK,
     VALIDATION,
@@ -27,14 +21,20 @@ from autospine.validation import (
     read_cross_validation,
     score_held_out,
 )
+from autospine.io.images import read_labels, write_labels
+from autospine.models.model_folder import WEIGHTS, open_model, weights_digest
+from autospine.plan import Plan
+from autospine.preprocessing import preprocess_dataset
+from autospine.storage.serialization import read_json
+from autospine.storage.tensors import load_facts, load_tensors
 from trainers import cross_validation
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.cross_validation import train_folds
-from trainers.fold import FoldTrainer
-from trainers.lock import locked
+from trainers.fold_lock import locked
+from trainers.fold_trainer import FoldTrainer
 from trainers.settings import Settings
 from trainers.side_by_side import deal_rounds
-from trainers.task import Task
+from trainers.training_run import Task
 
 NAMES = ("a", "b", "c")
 FOLDS = tuple(

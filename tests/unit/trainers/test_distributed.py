@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from autospine.core.errors import TrainingError
+from autospine.core.labels import IGNORE_INDEX
 from autospine.data import PatchBatches
-from autospine.errors import TrainingError
-from autospine.labels import IGNORE_INDEX
 from trainers import distributed
 from trainers.learner import Learner, Step
 from trainers.settings import Settings

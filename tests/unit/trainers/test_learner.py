@@ -8,8 +8,8 @@ import makers
 import pytest
 import torch
 
-from autospine.checkpoint import load_tensors, save_tensors
-from autospine.errors import ImageError
+from autospine.core.errors import ImageError
+from autospine.storage.tensors import load_tensors, save_tensors
 from trainers.learner import IMPORTED_SHARE, Learner, Step, number_format
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autospine.labels import IGNORE_INDEX, parse_labels
+from autospine.core.labels import IGNORE_INDEX, parse_labels
 from trainers.loss import SegmentationLoss
 
 PLAIN = parse_labels({"background": 0, "bone": 4, "canal": 9})

@@ -1,7 +1,7 @@
 import makers
 import pytest
 
-from autospine.errors import TrainingError
+from autospine.core.errors import TrainingError
 from trainers.randomness import seed_everything
 from trainers.settings import SEEDS, Settings
 

@@ -9,12 +9,12 @@ import makers
 import pytest
 import torch
 
-from autospine.folds import Fold
-from autospine.inference import WEIGHTS
+from autospine.dataset.splits import Fold
+from autospine.models.model_folder import WEIGHTS
 from trainers import side_by_side
 from trainers.checkpoints import CHECKPOINT, Checkpoints
-from trainers.record import METRICS
-from trainers.task import Task
+from trainers.metrics_log import METRICS
+from trainers.training_run import Task
 
 FOLDS = tuple(Fold(name=name, training=("a",), validation=()) for name in "01")
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from autospine.errors import TrainingError
-from autospine.labels import IGNORE_INDEX
+from autospine.core.errors import TrainingError
+from autospine.core.labels import IGNORE_INDEX
 from autospine.network import AdaptiveSwinUNETR
 from autospine.network.cnn3d import CNN3D
 from autospine.network.resenc_unet import ResEncUNet

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imsave
 
-from autospine.errors import TrainingError
+from autospine.core.errors import TrainingError
 from trainers import trackers
 from trainers.settings import Settings
 from trainers.trackers import BUILT_IN, Run, Tracker, Trackers, WandB, check_trackers, flat

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from autospine.labels import IGNORE_INDEX, parse_labels
+from autospine.core.labels import IGNORE_INDEX, parse_labels
 from trainers.loss import SegmentationLoss
 from trainers.monitors.counts import Counts, add
 

@@ -1,0 +1,32 @@
+"""`autospine demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autospine.cli import options
+from autospine.cli.app import app
+from autospine.cli.screen import say, show_evaluation
+
+
+@app.command(rich_help_panel="Start here")
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path(
+        "autospine-demo"
+    ),
+    minutes: Annotated[
+        float, typer.Option(min=1, help="Time for the whole demo; longer training segments better.")
+    ] = 14.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms and of training.")] = 0,
+    device: options.Device = "auto",
+) -> None:
+    """Synthetic spines -> plan -> train five folds -> predict -> evaluate -> pictures."""
+    from autospine.pipeline.demo_run import run_demo
+    from autospine.system.hardware import choose_device
+
+    result = run_demo(output, minutes=minutes, seed=seed, device=choose_device(device))
+    show_evaluation(result.evaluation, "held-out cases")
+    say(f"took {result.seconds / 60:.1f} minutes and {result.peak_gb:.1f} GB of memory")
+    for what, path in result.files.items():
+        say(f"  {what:<12} {path}")

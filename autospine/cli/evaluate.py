@@ -1,0 +1,48 @@
+"""`autospine evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autospine.cli.app import app
+from autospine.cli.screen import say, show_evaluation
+
+Predictions = Annotated[Path, typer.Argument(help="Folder of predicted label maps.")]
+References = Annotated[Path, typer.Argument(help="Folder of reference label maps.")]
+Description = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        "-l",
+        help="dataset.json with the labels' names; by default the one beside the references.",
+        show_default=False,
+    ),
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder for evaluation.csv and evaluation.json; by default that of the predictions.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(rich_help_panel="Predict", epilog="For example: autospine evaluate out references")
+def evaluate(
+    predictions: Predictions,
+    references: References,
+    description: Description = None,
+    output: Scores = None,
+) -> None:
+    """Compare label maps with references: Dice, IoU and accuracy per class, case and modality."""
+    from autospine import pipeline
+    from autospine.evaluation.export import write_evaluation
+
+    evaluation = pipeline.evaluate(predictions, references, description)
+    folder = output or predictions
+    write_evaluation(evaluation, folder)
+    show_evaluation(evaluation, str(predictions))
+    say(f"written: {folder / 'evaluation.csv'} and {folder / 'evaluation.json'}")

@@ -1,0 +1,1 @@
+"""Types, errors, labels, modality, geometry and colours: what every other room knows."""

@@ -1,0 +1,231 @@
+"""Where voxels lie: grids, boxes, and the way into canonical axes and back.
+
+Physical space is LPS (x grows to the left, y to the back, z to the head), as in ITK and DICOM. Arrays
+are (S, P, L), so an array's axes run along z, y, x where the direction matrix is the identity.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations, product
+from types import EllipsisType
+
+import numpy as np
+
+from autospine.core.errors import ImageError
+from autospine.core.types import Shape3, Vector3
+
+Direction = tuple[float, float, float, float, float, float, float, float, float]
+"""Direction cosines, row by row; the columns are the directions of ITK's axes i, j, k."""
+
+ROUNDING = 1e-3
+"""Direction matrices off by no more than this were rounded on saving; beyond it they are sheared."""
+
+SINGLE_PRECISION = 1e-6
+"""Direction matrices off by no more than this are as good as a header of single precision can hold."""
+
+SAME_MM = 1e-3
+"""Two grids are the same if no corner differs by more."""
+
+FINEST_MM, COARSEST_MM = 0.05, 20.0
+"""Clinical scanners lie well within; beyond, a header holds metres, micrometres or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """A block of voxels, half open."""
+
+    start: Shape3
+    """First voxel inside."""
+
+    stop: Shape3
+    """First voxel outside."""
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """For indexing an array's last three axes."""
+        s, p, l = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))  # noqa: E741
+        return s, p, l
+
+    @property
+    def shape(self) -> Shape3:
+        """Voxels along each axis."""
+        s, p, l = (b - a for a, b in zip(self.start, self.stop, strict=True))  # noqa: E741
+        return s, p, l
+
+    def counted_from(self, origin: Shape3) -> "Box":
+        """The same box where this voxel is the first."""
+        s, p, left = origin
+        return self.moved((-s, -p, -left))
+
+    def moved(self, by: Shape3) -> "Box":
+        """The box that many voxels further along each axis."""
+        start, stop = (
+            tuple(a + b for a, b in zip(corner, by, strict=True)) for corner in (self.start, self.stop)
+        )
+        return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Where an array's voxels lie in physical space."""
+
+    shape: Shape3
+    """Voxels along the array's axes."""
+
+    spacing_mm: Vector3
+    """Along the array's axes."""
+
+    origin_mm: Vector3
+    """x, y, z of voxel (0, 0, 0)."""
+
+    direction: Direction
+    """Orthonormal; see `Direction`."""
+
+    @property
+    def axes_mm(self) -> np.ndarray:
+        """3x3, float64: column a is the step in mm from one voxel to the next along array axis a."""
+        directions = np.asarray(self.direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
+        axes: np.ndarray = directions * np.asarray(self.spacing_mm)
+        return axes
+
+    def physical(self, index: np.ndarray) -> np.ndarray:
+        """Array indices (..., 3) -> x, y, z in mm, float64."""
+        points: np.ndarray = np.asarray(index, dtype=np.float64) @ self.axes_mm.T + np.asarray(self.origin_mm)
+        return points
+
+    def index(self, point_mm: np.ndarray) -> np.ndarray:
+        """x, y, z in mm (..., 3) -> continuous array indices, float64."""
+        offset = np.asarray(point_mm, dtype=np.float64) - np.asarray(self.origin_mm)
+        indices: np.ndarray = np.linalg.solve(self.axes_mm, offset[..., None])[..., 0]
+        return indices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Orientation:
+    """How stored axes become canonical ones: canonical axis a is stored axis `order[a]`, perhaps reversed."""
+
+    order: tuple[int, int, int]
+    """A permutation of 0, 1, 2."""
+
+    flipped: tuple[bool, bool, bool]
+    """By canonical axis."""
+
+    def to_canonical(self, array: np.ndarray) -> np.ndarray:
+        """A view of the array's last three axes in canonical order."""
+        leading = array.ndim - 3
+        axes = (*range(leading), *(leading + axis for axis in self.order))
+        return array.transpose(axes)[self._slices]
+
+    def to_stored(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of `to_canonical`, also a view."""
+        leading = array.ndim - 3
+        back = np.argsort(self.order)
+        axes = (*range(leading), *(leading + int(axis) for axis in back))
+        return array[self._slices].transpose(axes)
+
+    @property
+    def _slices(self) -> tuple[EllipsisType | slice, ...]:
+        return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flipped))
+
+
+def orientation(stored: Grid) -> Orientation:
+    """The orientation of a stored grid: each canonical axis takes the stored axis nearest to it."""
+    # Row a: how far each stored array axis runs along canonical axis a (z, y, x).
+    along = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[::-1, ::-1]
+    order = max(permutations(range(3)), key=lambda o: sum(abs(along[a, o[a]]) for a in range(3)))
+    flips = [bool(along[axis, order[axis]] < 0) for axis in range(3)]
+    return Orientation(order=(order[0], order[1], order[2]), flipped=(flips[0], flips[1], flips[2]))
+
+
+def canonical_grid(stored: Grid) -> Grid:
+    """The grid of a stored array after `Orientation.to_canonical`."""
+    turned = orientation(stored)
+    columns = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
+    directions = np.stack(
+        [columns[:, o] * (-1 if f else 1) for o, f in zip(turned.order, turned.flipped, strict=True)], axis=1
+    )
+    corner = np.zeros(3)
+    for axis, flip in zip(turned.order, turned.flipped, strict=True):
+        corner[axis] = stored.shape[axis] - 1 if flip else 0
+    first, second, third = turned.order
+    return Grid(
+        shape=(stored.shape[first], stored.shape[second], stored.shape[third]),
+        spacing_mm=(stored.spacing_mm[first], stored.spacing_mm[second], stored.spacing_mm[third]),
+        origin_mm=vector(stored.physical(corner)),
+        direction=as_direction(directions[:, ::-1]),
+    )
+
+
+def repaired_direction(matrix: np.ndarray, where: str) -> tuple[Direction, str | None]:
+    """The nearest orthonormal matrix, and a word on the repair if there was something to repair.
+
+    Args:
+        matrix: 3x3 direction cosines, columns i, j, k.
+        where: file, for the message.
+
+    Raises:
+        ImageError: if the matrix is further from orthonormal than rounding explains, or not finite.
+    """
+    if not np.isfinite(matrix).all():
+        raise ImageError(
+            f"expected finite direction cosines in {where}, found {matrix.tolist()}; mend the header"
+        )
+    left, _, right = np.linalg.svd(matrix)
+    nearest = left @ right
+    off = float(np.abs(matrix - nearest).max())
+    if off > ROUNDING:
+        raise ImageError(
+            f"expected perpendicular axes in {where}, found them sheared by {off:.2g}; "
+            "resample the image to a rectangular grid first"
+        )
+    if off <= SINGLE_PRECISION:
+        return as_direction(nearest), None
+    return as_direction(nearest), f"direction matrix was off from orthonormal by {off:.1g}; repaired"
+
+
+def difference(a: Grid, b: Grid, tolerance_mm: float = SAME_MM) -> str | None:
+    """In words, how two grids differ; None if no corner is further apart than the tolerance."""
+    if a.shape != b.shape:
+        return f"{_times(a.shape)} against {_times(b.shape)} voxels"
+    corners = np.asarray(list(product(*((0, n - 1) for n in a.shape))))
+    apart = float(np.linalg.norm(a.physical(corners) - b.physical(corners), axis=1).max())
+    if apart <= tolerance_mm:
+        return None
+    return f"the same {_times(a.shape)} voxels but up to {apart:.3g} mm apart"
+
+
+def as_direction(matrix: np.ndarray) -> Direction:
+    """A 3x3 matrix as a tuple, row by row."""
+    a, b, c, d, e, f, g, h, i = (float(x) for x in np.asarray(matrix).ravel())
+    return a, b, c, d, e, f, g, h, i
+
+
+def vector(values: np.ndarray) -> Vector3:
+    """Three numbers as a tuple of floats."""
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+def _times(shape: Shape3) -> str:
+    return "x".join(str(n) for n in shape)
+
+
+def spacing_fault(spacing_mm: Vector3) -> str | None:
+    """What is wrong with a voxel size that no scanner makes; None if nothing is."""
+    if min(spacing_mm) >= FINEST_MM and max(spacing_mm) <= COARSEST_MM:
+        return None
+    found = " x ".join(f"{d:g}" for d in spacing_mm)
+    return f"expected voxels of {FINEST_MM:g} to {COARSEST_MM:g} mm, found {found} mm"
+
+
+def check_spacing(spacing_mm: Vector3, where: str) -> None:
+    """Raise where no scanner makes such voxels: the tiles would be no end of them, or a single one.
+
+    Args:
+        spacing_mm: of the voxels.
+        where: file, for the message.
+
+    Raises:
+        ImageError: saying what is wrong.
+    """
+    if fault := spacing_fault(spacing_mm):
+        raise ImageError(f"{fault} in {where}; mend the header, which may be in other units")

@@ -1,0 +1,1 @@
+"""A raw dataset: its files, its checks, and its splits."""

@@ -1,0 +1,138 @@
+"""The check of a raw dataset: every fault of every case, in one pass."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autospine.core.errors import AutospineError, DatasetError
+from autospine.core.geometry import difference, spacing_fault
+from autospine.core.modality import offset_note
+from autospine.dataset.raw import Case, Dataset, case_modality, ignored_files, inspect_dataset
+from autospine.io.images import Volume, read_labels, read_volume
+from autospine.system.log import progress
+
+WORKERS = 2
+"""Cases read at the same time."""
+
+MENTIONED = 10
+"""Unknown labels that are named; a float image taken for labels would have thousands."""
+
+
+EMPTY = "labels are empty: all voxels are background"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What the check found."""
+
+    dataset: Dataset
+    """Its complete cases."""
+
+    faults: tuple[str, ...]
+    """What must be mended, each naming its case."""
+
+    notes: tuple[str, ...]
+    """What was repaired, decided or is odd."""
+
+    def raise_if_bad(self) -> None:
+        """Stop where there are faults.
+
+        Raises:
+            DatasetError: with one line per fault.
+        """
+        if self.faults:
+            listed = "\n".join(f"  {fault}" for fault in self.faults)
+            raise DatasetError(
+                f"expected a sound dataset in {self.dataset.folder}, found {len(self.faults)} "
+                f"fault{'s' if len(self.faults) > 1 else ''}:\n"
+                f"{listed}"
+            )
+
+
+def verify(dataset: Dataset) -> Report:
+    """Read every case with its labels and check it."""
+    faults: list[str] = []
+    notes: list[str] = [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
+    cases = [*dataset.cases, *dataset.test_cases]
+    with progress("verify", len(cases)) as meter, ThreadPoolExecutor(WORKERS) as pool:
+        for case, (bad, said) in zip(cases, pool.map(lambda c: _check(c, dataset), cases), strict=True):
+            faults += [f"{case.name}: {text}" for text in bad]
+            notes += [f"{case.name}: {text}" for text in said]
+            meter.advance()
+    empty = sum(note.endswith(f": {EMPTY}") for note in notes)
+    if empty and empty == len(dataset.cases):
+        faults.append(
+            f"expected something labelled in at least one case, found background alone in all {empty}; "
+            "label them"
+        )
+    return Report(dataset=dataset, faults=tuple(faults), notes=tuple(notes))
+
+
+def verify_folder(folder: Path) -> Report:
+    """Check a raw dataset's names and then all that is inside its complete cases.
+
+    Raises:
+        DatasetError: if dataset.json or cases.csv cannot be understood.
+    """
+    dataset, faults = inspect_dataset(folder)
+    report = verify(dataset)
+    return replace(report, faults=(*faults, *report.faults))
+
+
+def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
+    """Faults and notes of one case."""
+    faults: list[str] = []
+    notes: list[str] = []
+    image = labels = None
+    try:
+        image = read_volume(case.images)
+        notes += [f"image: {note}" for note in image.notes]
+        notes += _modality_notes(case, image)
+        if fault := spacing_fault(image.grid.spacing_mm):
+            faults.append(f"{fault}; mend the header")
+    except AutospineError as error:
+        faults.append(str(error))
+    try:
+        labels = read_labels(case.labels) if case.labels else None
+    except AutospineError as error:
+        faults.append(str(error))
+    if labels is not None:
+        notes += [f"labels: {note}" for note in labels.notes]
+        faults += _label_faults(labels, dataset)
+        if not labels.array.any():
+            notes.append(EMPTY)
+    if image is not None and labels is not None and (apart := difference(image.grid, labels.grid)):
+        faults.append(
+            f"expected image and labels on one grid, found {apart}; resample the labels to the image"
+        )
+    return faults, notes
+
+
+def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
+    modality = case_modality(case, image)
+    if case.modality is None:
+        yield f"taken for {modality} by its intensities; state it in cases.csv if that is wrong"
+    if modality == "CT" and (note := offset_note(image.array[0])):
+        yield note
+
+
+def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:
+    values, counts = np.unique(labels.array, return_counts=True)
+    unknown = [
+        f"{value} ({count} voxels)"
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+        if value not in dataset.labels.known
+    ]
+    if unknown:
+        yield (
+            f"expected the labels {sorted(dataset.labels.known)} of dataset.json, found "
+            f"{_shortened(unknown)}; mend either"
+        )
+
+
+def _shortened(items: Sequence[str]) -> str:
+    more = len(items) - MENTIONED
+    return ", ".join(items[:MENTIONED]) + (f" and {more} more" if more > 0 else "")

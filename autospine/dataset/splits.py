@@ -1,0 +1,205 @@
+"""The splits: deterministic, grouped by subject, stratified, editable.
+
+`folds.json` lists the validation cases of each fold; all other cases train it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autospine.core.errors import DatasetError, FormatError
+from autospine.dataset.raw import Dataset
+from autospine.storage.serialization import read_json, write_json
+
+FORMAT_VERSION = 1
+FOLDS = 5
+
+FULL = "full"
+"""Name of the fold that trains on every case and validates on none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fold:
+    """One split."""
+
+    name: str
+    """`0` ... `4`, or `full`."""
+
+    training: tuple[str, ...]
+    """Case names."""
+
+    validation: tuple[str, ...]
+    """Case names, none of a subject that is in `training`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldCase:
+    """What the split goes by."""
+
+    name: str
+    """Unique in the dataset."""
+
+    subject: str
+    """Never split."""
+
+    stratum: tuple[str, ...]
+    """Modality and site, say: every fold gets its share of each."""
+
+    classes: frozenset[int]
+    """Foreground classes that occur in the case."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _FoldsFile:
+    format_version: int
+    dataset: str
+    validation: tuple[tuple[str, ...], ...]
+
+
+def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
+    """Deal subjects out to `n` folds.
+
+    Subjects with the rarest strata come first, then those with most cases. Each goes to the fold where
+    it takes no class away from the training part, then where fewest cases of its strata are, then of its
+    modality or site alone, then where its classes are rarest (so that they are spread out), then where
+    fewest cases are.
+
+    Raises:
+        DatasetError: if there are fewer subjects than folds.
+    """
+    subjects: dict[str, list[FoldCase]] = {}
+    for case in sorted(cases, key=lambda c: c.name):
+        subjects.setdefault(case.subject, []).append(case)
+    if len(subjects) < n:
+        raise DatasetError(
+            f"expected at least {n} subjects for {n} folds, found {len(subjects)} with {len(cases)} cases; "
+            "add cases, or train one model on all of them with --fold full"
+        )
+    strata = Counter(case.stratum for case in cases)
+    held = Counter(index for case in cases for index in case.classes)
+    folds: list[list[FoldCase]] = [[] for _ in range(n)]
+    order = sorted(
+        subjects.values(), key=lambda own: (min(strata[c.stratum] for c in own), -len(own), own[0].name)
+    )
+    for own in order:
+        min(folds, key=lambda fold: _cost(fold, own, held)).extend(own)
+    return _folds([[case.name for case in fold] for fold in folds], [case.name for case in cases])
+
+
+def fold_cases(
+    dataset: Dataset,
+    modalities: Mapping[str, str],
+    classes: Mapping[str, frozenset[int]],
+    duplicates: Sequence[Sequence[str]] = (),
+) -> list[FoldCase]:
+    """What the split of a dataset goes by, from what was measured on it.
+
+    Args:
+        dataset: its cases, with their subjects and sites.
+        modalities: by case.
+        classes: those that occur, by case.
+        duplicates: groups of cases that show one image; they count as one subject.
+    """
+    subjects = _joined({case.name: case.subject for case in dataset.cases}, duplicates)
+    return [
+        FoldCase(
+            name=case.name,
+            subject=subjects[case.name],
+            stratum=(modalities[case.name], case.site or ""),
+            classes=classes[case.name],
+        )
+        for case in dataset.cases
+    ]
+
+
+def write_folds(path: Path, dataset: str, folds: Sequence[Fold]) -> None:
+    """Write `folds.json`."""
+    validation = tuple(fold.validation for fold in folds)
+    write_json(path, _FoldsFile(format_version=FORMAT_VERSION, dataset=dataset, validation=validation))
+
+
+def read_folds(path: Path, dataset: Dataset) -> tuple[Fold, ...]:
+    """Read `folds.json`, perhaps edited by hand.
+
+    Raises:
+        FormatError: if a case is unknown, validated twice or in no fold, or a subject is split.
+    """
+    file = read_json(path, _FoldsFile)
+    subjects = {case.name: case.subject for case in dataset.cases}
+    listed = Counter(name for fold in file.validation for name in fold)
+    problems = [f"unknown case {name}" for name in sorted(set(listed) - set(subjects))]
+    problems += [f"case {name} is validated {n} times" for name, n in sorted(listed.items()) if n > 1]
+    problems += [f"case {name} is in no fold" for name in sorted(set(subjects) - set(listed))]
+    where: dict[str, set[int]] = {}
+    for index, fold in enumerate(file.validation):
+        for name in fold:
+            where.setdefault(subjects.get(name, name), set()).add(index)
+    problems += [f"fold {index} is empty" for index, fold in enumerate(file.validation) if not fold]
+    if len(file.validation) < 2:
+        problems.append("fewer than two folds")
+    problems += [f"subject {subject} is split" for subject, found in sorted(where.items()) if len(found) > 1]
+    if file.format_version != FORMAT_VERSION:
+        problems.append(f"format_version {file.format_version} instead of {FORMAT_VERSION}")
+    if problems:
+        raise FormatError(
+            f"expected every case of {dataset.name} in one fold of {path}, found {'; '.join(problems)}; "
+            "mend the file, or delete it and plan again"
+        )
+    return _folds([list(fold) for fold in file.validation], list(subjects))
+
+
+def full_fold(dataset: Dataset) -> Fold:
+    """Every case in training."""
+    return Fold(name=FULL, training=tuple(case.name for case in dataset.cases), validation=())
+
+
+def classes_missing(folds: Sequence[Fold], cases: Sequence[FoldCase]) -> dict[str, frozenset[int]]:
+    """By fold, the classes of the dataset that its training part lacks."""
+    classes = {case.name: case.classes for case in cases}
+    everything = frozenset().union(*classes.values())
+    lacking = {
+        fold.name: everything - frozenset().union(*(classes[name] for name in fold.training))
+        for fold in folds
+    }
+    return {name: missing for name, missing in lacking.items() if missing}
+
+
+def separated(folds: Sequence[Fold], duplicates: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """The groups of cases that are validated in more than one fold."""
+    where = {name: fold.name for fold in folds for name in fold.validation}
+    return tuple(tuple(group) for group in duplicates if len({where[name] for name in group}) > 1)
+
+
+def _joined(subjects: Mapping[str, str], duplicates: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Subject by case, where those that share an image have become one."""
+    now = {subject: subject for subject in subjects.values()}
+    for group in duplicates:
+        linked = {now[subjects[name]] for name in group}
+        now = {subject: min(linked) if name in linked else name for subject, name in now.items()}
+    return {name: now[subject] for name, subject in subjects.items()}
+
+
+def _cost(fold: Sequence[FoldCase], own: Sequence[FoldCase], held: Counter[int]) -> tuple[float, ...]:
+    strata = {case.stratum for case in own}
+    alike = sum(case.stratum in strata for case in fold)
+    # Where each site has a case or two, modalities are still to be spread.
+    partly = sum(
+        part == other for case in fold for s in strata for part, other in zip(case.stratum, s, strict=True)
+    )
+    in_fold = Counter(index for case in fold for index in case.classes)
+    added = Counter(index for case in own for index in case.classes)
+    lost = sum(in_fold[index] + count == held[index] for index, count in added.items())
+    rare = sum(in_fold[index] / held[index] for index in added)
+    return lost, alike, partly, rare, len(fold)
+
+
+def _folds(validation: Sequence[Sequence[str]], names: Sequence[str]) -> tuple[Fold, ...]:
+    return tuple(
+        Fold(
+            name=str(index),
+            training=tuple(sorted(set(names) - set(own))),
+            validation=tuple(sorted(own)),
+        )
+        for index, own in enumerate(validation)
+    )

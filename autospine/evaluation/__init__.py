@@ -1,0 +1,1 @@
+"""Scores of label maps: overlap, cross-validation, and the post-processing that it supports."""

@@ -1,0 +1,213 @@
+"""What a model's held-out predictions are worth: `cross_validation.json` and `postprocessing.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autospine.core.errors import FormatError, ImageError
+from autospine.core.labels import LabelSpace
+from autospine.core.types import Modality
+from autospine.dataset.raw import Dataset
+from autospine.evaluation.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
+from autospine.evaluation.scores import CaseScores, Evaluation, describe, describe_summary, evaluate_folder
+from autospine.io.images import Volume, read_labels
+from autospine.storage.serialization import read_json, write_json
+from autospine.system.log import get_logger, track
+
+logger = get_logger(__name__)
+
+VALIDATION = "validation"
+"""Folder of held-out predictions, in that of a fold."""
+
+SCORING_LOCK = "scoring.lock"
+"""Keeps a second process from scoring the folds of a model, or ensembles, at the same time: the one that ends
+last would not always be the one that knows most folds."""
+
+CROSS_VALIDATION = "cross_validation.json"
+FORMAT_VERSION = 3
+READABLE = (2, FORMAT_VERSION)
+"""Version 2 does not say which weights were scored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """The held-out cases of one fold and where their predictions lie."""
+
+    fold: str
+    """Name of the fold."""
+
+    cases: tuple[str, ...]
+    """Names, each with a prediction."""
+
+    folder: Path
+    """Of the predictions, raw as the networks made them."""
+
+    weights: str | None = None
+    """Digest of the network's weights; None where several networks predicted together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossValidation:
+    """What is read back of `cross_validation.json`."""
+
+    folds: Mapping[str, tuple[str, ...]]
+    """Held-out cases of each fold that is complete."""
+
+    weights: Mapping[str, str | None]
+    """Digest of the weights of each fold's network, None where it is not known."""
+
+    dice: float | None
+    """Mean over classes of the mean over cases, 0 to 1; None if no class occurs."""
+
+    cleaned_dice: float | None
+    """The same after the cleanup that the other folds choose; None where there was nothing to choose from."""
+
+    by_modality: Mapping[str, float | None]
+    """Dice of each modality's cases."""
+
+
+def score_held_out(
+    folder: Path, held_out: Sequence[HeldOut], dataset: Dataset, labels: LabelSpace
+) -> Evaluation:
+    """Score the folds' predictions, choose a cleanup by them, and write both into the model folder.
+
+    Args:
+        folder: of the model.
+        held_out: at least one fold.
+        dataset: has the references.
+        labels: what the integers mean.
+
+    Returns:
+        The scores of the raw predictions.
+    """
+    weights = {fold.fold: fold.weights for fold in held_out}
+    by_fold = {fold.fold: _evaluated(fold, dataset, labels) for fold in held_out}
+    cases = sorted((case for part in by_fold.values() for case in part.cases), key=lambda case: case.case)
+    total = Evaluation(classes=labels.names, cases=tuple(cases))
+    for name, part in by_fold.items():
+        _report_absent(name, part)
+    cleaned = None
+    # Regions lie one within another: what is dropped of one would be a hole in the next.
+    if not labels.regions:
+        cleaned = _choose_cleanup(folder, held_out, dataset, labels, total)
+    described = {
+        **describe(total),
+        "format_version": FORMAT_VERSION,
+        "folds": {
+            name: {
+                **describe_summary(part.total),
+                "cases": [case.case for case in part.cases],
+                "weights": weights[name],
+            }
+            for name, part in by_fold.items()
+        },
+        "postprocessed": None if cleaned is None else _described_cleaned(cleaned),
+    }
+    write_json(folder / CROSS_VALIDATION, described)
+    return total
+
+
+def read_cross_validation(folder: Path) -> CrossValidation:
+    """Read a model folder's `cross_validation.json`.
+
+    Raises:
+        FormatError: if it is missing, damaged or of another version.
+    """
+    path = folder / CROSS_VALIDATION
+    found: dict[str, Any] = read_json(path, dict)
+    again = f"run `autospine train {folder.resolve().name}` again: it keeps the folds and writes the scores"
+    if found.get("format_version") not in READABLE:
+        raise FormatError(
+            f"expected scores of format_version {' or '.join(map(str, READABLE))} in {path}, found "
+            f"{found.get('format_version')}; {again}"
+        )
+    try:
+        cleaned = found["postprocessed"]
+        return CrossValidation(
+            folds={name: tuple(fold["cases"]) for name, fold in found["folds"].items()},
+            weights={name: fold.get("weights") for name, fold in found["folds"].items()},
+            dice=found["mean_dice"],
+            cleaned_dice=None if cleaned is None else cleaned["mean_dice"],
+            by_modality={name: group["mean_dice"] for name, group in found["modalities"].items()},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
+
+
+def unseen_modality(folders: Sequence[Path], modality: Modality) -> str | None:
+    """A warning where models were cross-validated on cases of other modalities alone; None where not.
+
+    Args:
+        folders: of the models; those without scores count as if they knew every modality.
+        modality: of the case.
+    """
+    for folder in folders:
+        try:
+            known = read_json(folder / CROSS_VALIDATION, dict).get("modalities")
+        except FormatError:
+            continue
+        if isinstance(known, dict) and known and modality not in known:
+            return (
+                f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
+                "do not trust its labels"
+            )
+    return None
+
+
+def read_prediction(path: Path) -> Volume | None:
+    """A held-out prediction, None where it is absent or damaged and has to be made."""
+    try:
+        return read_labels(path)
+    except ImageError:
+        return None
+
+
+def _evaluated(fold: HeldOut, dataset: Dataset, labels: LabelSpace) -> Evaluation:
+    found = evaluate_folder(fold.folder, dataset.folder / "labelsTr", labels, dataset.cases)
+    # A case that was moved to another fold by hand may have left a prediction behind.
+    own = tuple(case for case in found.cases if case.case in fold.cases)
+    return Evaluation(classes=labels.names, cases=own)
+
+
+def _report_absent(fold: str, part: Evaluation) -> None:
+    absent = [name for name, scores in part.total.by_class.items() if scores.n == 0]
+    if absent:
+        logger.info("fold %s: no held-out case has %s", fold, ", ".join(absent))
+
+
+def _choose_cleanup(
+    folder: Path, held_out: Sequence[HeldOut], dataset: Dataset, labels: LabelSpace, total: Evaluation
+) -> Evaluation | None:
+    """Write the cleanup that all cases choose; the scores under those that the other folds choose."""
+    predictions = {
+        name: fold.folder / f"{name}{dataset.file_ending}" for fold in held_out for name in fold.cases
+    }
+    references = {case.name: case.labels for case in dataset.cases}
+    trials: dict[str, Trial] = {}
+    for name in track(sorted(predictions), "trying cleanups"):
+        reference = references[name]
+        if reference is not None:
+            true = read_labels(reference)
+            predicted = read_labels(predictions[name])
+            trials[name] = try_cleanups(predicted.array[0], true.array[0], labels, true.grid.spacing_mm)
+    chosen = choose(list(trials.values()), labels)
+    write_json(folder / POSTPROCESSING, chosen)
+    if chosen.cleaned_classes:
+        logger.info(
+            "predictions will be cleaned of what cross-validation tells: %s",
+            ", ".join(chosen.cleaned_classes),
+        )
+    if len(held_out) < 2:
+        return None
+    counts = held_out_counts(trials, [fold.cases for fold in held_out], labels)
+    return replace(total, cases=tuple(_with_counts(case, counts) for case in total.cases))
+
+
+def _with_counts(case: CaseScores, counts: Mapping[str, Any]) -> CaseScores:
+    return replace(case, counts=counts[case.case])
+
+
+def _described_cleaned(cleaned: Evaluation) -> dict[str, object]:
+    described = describe(cleaned)
+    return {key: described[key] for key in described if key not in ("format_version", "missing", "extra")}

@@ -1,0 +1,1 @@
+"""Images and label maps as files or in memory, with their geometry."""

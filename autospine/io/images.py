@@ -1,0 +1,313 @@
+"""Volumes in and out: any orientation in, canonical axes inside, the input's own grid out."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import SimpleITK as sitk
+
+from autospine.core.errors import ImageError
+from autospine.core.geometry import Grid, canonical_grid, difference, orientation, repaired_direction, vector
+from autospine.core.types import LabelArray, VolumeArray
+from autospine.io.dicom import check_name, find_series, read_series
+from autospine.io.nifti import check_nifti, is_nifti, read_repaired
+from autospine.io.segments import Segment, present, slicer_header
+from autospine.storage.atomic import put_in_place
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+NRRD_ENDINGS = (".seg.nrrd", ".nrrd", ".nhdr")
+"""The first is how 3D Slicer knows a segmentation from an image."""
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Voxels are brought to float32 for the network."""
+
+ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", *NRRD_ENDINGS)
+"""File formats that are read and written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """One case's channels in canonical axes."""
+
+    array: VolumeArray
+    grid: Grid
+    """Of the canonical array."""
+
+    stored: Grid
+    """Of the array as it lay in the file; labels are written back on it."""
+
+    notes: tuple[str, ...] = ()
+    """What had to be repaired in the header, or was left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """One image as it was stored, checked."""
+
+    name: str
+    """Its file, or what it is called in messages."""
+
+    array: np.ndarray
+    """(3 axes) in ITK's order."""
+
+    grid: Grid
+    notes: tuple[str, ...] = ()
+    """What had to be repaired."""
+
+
+def file_ending(path: Path) -> str | None:
+    """Which of `ENDINGS` a file name has."""
+    name = path.name.lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
+
+
+def read_volume(paths: Path | Sequence[Path]) -> Volume:
+    """Read a case.
+
+    Args:
+        paths: one file per channel in order, or a single file or folder of DICOM slices.
+
+    Returns:
+        Channels in canonical axes with the voxel type that was stored.
+
+    Raises:
+        ImageError: if a file is unreadable or no 3D volume, its header is absurd, it has voxels that are
+            not finite, or the channels lie on different grids.
+    """
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    return stack_channels([read_channel(file) for file in files])
+
+
+def stack_channels(channels: Sequence[Channel]) -> Volume:
+    """One volume of several channels, turned to canonical axes.
+
+    Raises:
+        ImageError: if there is none, or they lie on different grids.
+    """
+    if not channels:
+        raise ImageError("expected at least one image, found none")
+    first = channels[0]
+    for channel in channels[1:]:
+        if different := difference(first.grid, channel.grid):
+            raise ImageError(
+                f"expected all channels of a case on one grid, found {channel.name} with {different} "
+                f"compared to {Path(first.name).name}; resample it"
+            )
+    arrays = [channel.array for channel in channels]
+    array = arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
+    return Volume(
+        array=np.ascontiguousarray(orientation(first.grid).to_canonical(array)),
+        grid=canonical_grid(first.grid),
+        stored=first.grid,
+        notes=tuple(dict.fromkeys(note for channel in channels for note in channel.notes)),
+    )
+
+
+def read_labels(path: Path) -> Volume:
+    """Read a label map; masks saved as floating point are accepted where the values are whole.
+
+    Raises:
+        ImageError: as `read_volume`, and if a value is not a whole number.
+    """
+    volume = read_volume(path)
+    if np.issubdtype(volume.array.dtype, np.integer):
+        return volume
+    whole = np.rint(volume.array)
+    if not np.array_equal(whole, volume.array):
+        raise ImageError(f"expected whole numbers as labels in {path}, found fractions; save it as integers")
+    return Volume(array=whole.astype(np.int32), grid=volume.grid, stored=volume.stored, notes=volume.notes)
+
+
+def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequence[Segment] = ()) -> None:
+    """Write a label map on the grid that the input file had, compressed, in the smallest integer type.
+
+    Args:
+        path: with one of `ENDINGS`.
+        labels: canonical axes.
+        stored: `Volume.stored` of the input.
+        segments: every class; NRRD keeps names and colours of those that have voxels.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
+    named = segments and path.name.lower().endswith(NRRD_ENDINGS)
+    header = slicer_header(present(segments, labels), stored.shape) if named else {}
+    _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored, header)
+
+
+def write_array(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write an array (S, P, L) on its own grid, compressed, with its own voxel type."""
+    _write(path, array, grid)
+
+
+def read_channel(path: Path) -> Channel:
+    """Read one file, or a folder of DICOM slices, as it was stored.
+
+    Raises:
+        ImageError: as `read_volume`.
+    """
+    check_name(path)
+    if path.is_dir():
+        series = find_series(path)
+        image = read_series(series.files)
+        if fault := _not_a_volume(image.GetSize(), image.GetNumberOfComponentsPerPixel()):
+            raise ImageError(f"expected a 3D volume of single values in {path}, found {fault}")
+        return unpack(image, str(path), series.notes)
+    if not path.is_file():
+        what = f"a link to {path.readlink()}, where there is none" if path.is_symlink() else "no such file"
+        raise ImageError(f"expected an image at {path}, found {what}; copy it there")
+    if file_ending(path) is None:
+        raise ImageError(f"expected an image ending in {', '.join(ENDINGS)}, found {path}; convert it")
+    if is_nifti(path):
+        check_nifti(path)
+    try:
+        image = _read_file(path)
+    except RuntimeError as error:
+        if "orthonormal" in str(error) and is_nifti(path):
+            array, grid, note = read_repaired(path)
+            return checked_channel(Channel(name=str(path), array=array, grid=grid, notes=(note,)))
+        if "spacing" in str(error):
+            raise ImageError(
+                f"expected positive spacing in {path}, found one that is zero or not finite; mend the header"
+            ) from None
+        raise ImageError(
+            f"expected a readable image, found {path} damaged: {_reason(error)}; copy or convert it again"
+        ) from None
+    return unpack(image, str(path))
+
+
+def _read_file(path: Path) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    if path.suffix in (".MHA", ".MHD"):  # which ITK does not know in capitals
+        reader.SetImageIO("MetaImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = reader.GetSize()
+    if len(size) == 4 and size[3] == 1:
+        # A 3D NIfTI is often saved with a fourth axis of one.
+        reader.SetExtractSize([*size[:3], 0])
+    elif fault := _not_a_volume(size, reader.GetNumberOfComponents()):
+        raise ImageError(f"expected a 3D volume of single values in {path}, found {fault}")
+    image: sitk.Image = reader.Execute()
+    return image
+
+
+def _not_a_volume(size: Sequence[int], values: int) -> str | None:
+    """What an image is that is no volume of single values, and what to do with it."""
+    if values != 1:
+        return f"{values} values in each voxel of {_times(size)}; save it in grey, or as one file per channel"
+    if len(size) < 3:
+        return f"a single slice of {_times(size)}; give the whole volume as one 3D file"
+    if len(size) > 3:
+        return f"{len(size)} axes of {_times(size)}; split it into 3D files, one per channel or point in time"
+    return None
+
+
+class _Voxels:
+    """The voxels of an image, which lives as long as an array made of them: no copy, half of the memory."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
+
+
+def unpack(image: sitk.Image, name: str, notes: tuple[str, ...] = ()) -> Channel:
+    """Array and grid of an image that SimpleITK holds.
+
+    Args:
+        image: of three axes.
+        name: what it is called in messages.
+        notes: on what was done to it before.
+
+    Raises:
+        ImageError: if its header is absurd or it has voxels that are not finite.
+    """
+    direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), name)
+    array = np.asarray(_Voxels(image))
+    grid = Grid(
+        shape=(array.shape[0], array.shape[1], array.shape[2]),
+        spacing_mm=vector(np.asarray(image.GetSpacing()[::-1])),
+        origin_mm=vector(np.asarray(image.GetOrigin())),
+        direction=direction,
+    )
+    notes += (note,) if note else ()
+    return checked_channel(Channel(name=name, array=array, grid=grid, notes=notes))
+
+
+def checked_channel(channel: Channel) -> Channel:
+    """The channel itself.
+
+    Raises:
+        ImageError: if it has no voxels, its spacing is not positive, or its origin or a voxel not finite.
+    """
+    array, grid, name = channel.array, channel.grid, channel.name
+    if not array.size:
+        raise ImageError(
+            f"expected voxels along every axis of {name}, found size {_times(array.shape[::-1])}; "
+            "convert it again"
+        )
+    if not all(np.isfinite(d) and d > 0 for d in grid.spacing_mm):
+        raise ImageError(f"expected positive spacing in {name}, found {grid.spacing_mm} mm; mend the header")
+    if not np.isfinite(grid.origin_mm).all():
+        raise ImageError(f"expected a finite origin in {name}, found {grid.origin_mm}; mend the header")
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise ImageError(
+            f"expected finite voxels in {name}, found {count} NaN or infinite ones; replace them"
+        )
+    if array.dtype == np.float64 and max(-array.min(), array.max()) > LARGEST:
+        raise ImageError(
+            f"expected voxels that float32 holds in {name}, found {array.min():g} to {array.max():g}; "
+            "convert the image again"
+        )
+    return channel
+
+
+def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] | None = None) -> None:
+    if file_ending(path) is None:
+        raise ImageError(f"expected an output file ending in {', '.join(ENDINGS)}, found {path}; rename it")
+    check_name(path)
+    image = pack(array, grid)
+    for key, value in (header or {}).items():
+        image.SetMetaData(key, value)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.
+        with TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
+            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+            if is_nifti(path):
+                # The NIfTI library finishes without a word where the disk is full.
+                check_nifti(Path(folder) / path.name)
+            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
+                put_in_place(part, path.parent / part.name)
+    except (OSError, RuntimeError, ImageError) as error:
+        reason = "it cut short" if isinstance(error, ImageError) else _reason(error)
+        raise ImageError(
+            f"expected to write {path}, found {reason}; free some space or choose another folder"
+        ) from None
+
+
+def pack(array: np.ndarray, grid: Grid) -> sitk.Image:
+    """The image that has this array, in ITK's order of axes, on this grid."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetSpacing(grid.spacing_mm[::-1])
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(grid.direction)
+    return image
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of a library's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    telling = next((line for line in lines if "ERROR:" in line and not line.endswith(":")), lines[-1])
+    # ITK puts its class and address in front.
+    return re.sub(r"^.*ERROR: *(\w+\(0x[0-9a-f]+\): *)?", "", telling)[:200]
+
+
+def _times(size: Sequence[int]) -> str:
+    return "x".join(str(n) for n in size)

@@ -1,0 +1,132 @@
+"""Images that other libraries hold in memory: in as volumes, and maps of the same kind out."""
+
+from collections.abc import Sequence
+from math import inf
+from numbers import Real
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from autospine.core.errors import ImageError
+from autospine.core.geometry import Grid, check_spacing, orientation, vector
+from autospine.core.types import LabelArray, ScoreMap, Vector3
+from autospine.io.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
+from autospine.io.nifti import unpack_nibabel
+
+Image: TypeAlias = Any
+"""One channel: a NumPy array (S, P, L), an image of SimpleITK or nibabel, or a file's name; or all channels
+as one array (C, S, P, L). Other kinds are refused where they come in."""
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None) -> Volume:
+    """A case of any kind.
+
+    Args:
+        image: one image, or one per channel.
+        spacing_mm: of NumPy arrays, along S, P and L; other kinds bring their own.
+
+    Raises:
+        ImageError: if a kind is not known, the spacing is missing, superfluous or none of a scanner's, or
+            as `autospine.io.images.read_volume`.
+    """
+    images = list(image) if isinstance(image, list | tuple) else [image]
+    for one in images:
+        if isinstance(one, np.ndarray):
+            _check_array(one)
+    spacing_mm = None if spacing_mm is None else checked_spacing(spacing_mm)
+    if any(isinstance(one, np.ndarray) for one in images) != (spacing_mm is not None):
+        raise ImageError(
+            "expected spacing_mm=(S, P, L) with NumPy arrays and with nothing else, found "
+            f"{'none' if spacing_mm is None else spacing_mm}; images of other kinds bring their own"
+        )
+    volume = stack_channels([channel for one in images for channel in _channels(one, spacing_mm)])
+    check_spacing(
+        volume.grid.spacing_mm, str(images[0]) if isinstance(images[0], str | Path) else "the image"
+    )
+    return volume
+
+
+def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: Volume) -> Any:
+    """A label map, or a map of probabilities, of the kind that the image has.
+
+    Args:
+        image: what `as_volume` was given.
+        values: on the volume's canonical grid.
+        volume: what `as_volume` returned.
+
+    Returns:
+        A NumPy array (S, P, L), an image of nibabel with the image's affine, or else one of SimpleITK.
+    """
+    first = image[0] if isinstance(image, list | tuple) else image
+    if isinstance(first, np.ndarray):
+        return values
+    stored = orientation(volume.stored).to_stored(values)
+    if isinstance(first, nibabel.spatialimages.SpatialImage):
+        make: Any = nibabel.Nifti1Image
+        return make(np.ascontiguousarray(stored.transpose(2, 1, 0)), first.affine)
+    return pack(stored, volume.stored)
+
+
+def checked_spacing(spacing_mm: object) -> Vector3:
+    """A spacing as somebody gave it.
+
+    Raises:
+        ImageError: if it is not three positive numbers.
+    """
+    numbers = list(spacing_mm) if isinstance(spacing_mm, list | tuple | np.ndarray) else []
+    if len(numbers) != 3 or not all(isinstance(d, Real) and 0 < float(d) < inf for d in numbers):
+        raise ImageError(
+            f"expected spacing_mm=(S, P, L) as three positive numbers, found {spacing_mm!r}; give "
+            "the size of a voxel along each axis"
+        )
+    return vector(np.asarray(numbers))
+
+
+def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
+    if isinstance(image, np.ndarray):
+        return _of_array(image, spacing_mm)
+    if isinstance(image, sitk.Image):
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            raise ImageError(
+                f"expected a 3D image of single values, found {image.GetDimension()} axes and "
+                f"{image.GetNumberOfComponentsPerPixel()} values per voxel; give one image per channel"
+            )
+        return [unpack(image, "the image")]
+    if isinstance(image, nibabel.spatialimages.SpatialImage):
+        array, grid, note = unpack_nibabel(np.asanyarray(image.dataobj), image.affine, "the image")
+        notes = (note,) if note else ()
+        return [checked_channel(Channel(name="the image", array=array, grid=grid, notes=notes))]
+    if isinstance(image, str | Path):
+        return [read_channel(Path(image))]
+    raise ImageError(
+        f"expected an image of NumPy, SimpleITK or nibabel, or a file's name, found {type(image).__name__}; "
+        "convert it"
+    )
+
+
+def _check_array(array: np.ndarray) -> None:
+    if array.ndim not in (3, 4):
+        raise ImageError(
+            f"expected an array (S, P, L) or (C, S, P, L), found shape {array.shape}; give a whole volume"
+        )
+    if array.dtype.kind not in "iufb":
+        raise ImageError(f"expected an array of numbers, found one of {array.dtype}; convert it")
+
+
+def _of_array(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
+    """Every channel of an array (S, P, L) or (C, S, P, L)."""
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    grid = Grid(
+        shape=(array.shape[-3], array.shape[-2], array.shape[-1]),
+        spacing_mm=cast(Vector3, spacing_mm),
+        origin_mm=(0.0, 0.0, 0.0),
+        direction=IDENTITY,
+    )
+    parts = array if array.ndim == 4 else array[np.newaxis]
+    return [checked_channel(Channel(name="the array", array=part, grid=grid)) for part in parts]

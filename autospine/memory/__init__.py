@@ -1,0 +1,1 @@
+"""Memory of networks, estimated without running them."""

@@ -1,0 +1,375 @@
+"""Models that travel: one file with everything that prediction needs, and nothing that can run code.
+
+A bundle is a zip whose entries are not compressed, so that nothing in it can grow when it is unpacked.
+`manifest.json` names every other entry with its size and SHA-256; what it does not name is refused. Names of
+cases stay behind: they may tell who the patients were.
+"""
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autospine import __version__
+from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError
+from autospine.evaluation.postprocessing import POSTPROCESSING
+from autospine.models.manifest import (
+    MANIFEST,
+    SCORES,
+    Entry,
+    Manifest,
+    describe,
+    parse_manifest,
+    training_of,
+)
+from autospine.models.model_folder import FINDER, WEIGHTS, ModelFolder, open_model
+from autospine.storage.atomic import replacing
+from autospine.storage.serialization import to_json
+
+ENDING = ".autospine"
+PLAN, DESCRIPTION, LICENCE = "plan.json", "dataset.json", "LICENSE"
+
+LARGEST_MANIFEST = 1 << 20
+"""Bytes; a manifest of a hundred folds has a tenth of it."""
+
+MENTIONED = 3
+"""Names of unfit entries that a message has."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk, or of a user's part of it, that is full."""
+
+_ENTRY = re.compile(
+    rf"(?:{FINDER}/)?(?:plan\.json|fold_(?:\d+|full)/{re.escape(WEIGHTS)})"
+    rf"|dataset\.json|{re.escape(POSTPROCESSING)}|LICENSE"
+)
+_NAME = re.compile(r"\w[\w .+-]*")
+"""One part of a path, which leads nowhere else: import makes folders of these names."""
+
+_ENCRYPTED = 1
+"""In the flags of a zip's entry."""
+
+_CHUNK = 1 << 20
+_SHARED_KEYS = (
+    *("name", "description", "reference", "licence", "release"),
+    *("channel_names", "labels", "regions_class_order", "file_ending"),
+)
+"""What of dataset.json travels."""
+
+
+def export_model(
+    model: ModelFolder,
+    target: Path,
+    *,
+    folds: Sequence[str] | None = None,
+    finder: ModelFolder | None = None,
+    licence: str | None = None,
+    intended_use: str | None = None,
+) -> Manifest:
+    """Write a model folder as one file, which is complete or not there.
+
+    Args:
+        model: an opened model folder.
+        target: ends in `.autospine`.
+        folds: which ones travel; by default those that predict together.
+        finder: a coarser model whose first fold travels along, to say where the spine is.
+        licence: a name such as `CC-BY-4.0`, or the text itself; by default that of a model that has
+            travelled, else `not stated`.
+        intended_use: in a few words; by default that of a model that has travelled, else research alone.
+
+    Raises:
+        ModelError: if a fold is not there, the licence is empty, the target has another ending, or import
+            would refuse the names of dataset and configuration.
+        WorkspaceError: if the file cannot be written.
+    """
+    if target.suffix != ENDING:
+        raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
+    if odd := _odd_names(model.plan.dataset, model.configuration.name):
+        raise ModelError(
+            f"expected a dataset and a configuration named with letters, digits, spaces and _ . + - alone in "
+            f"{model.name}, found {odd}; rename them in its {PLAN}"
+        )
+    known = describe(model)
+    licence = _licence(model, known) if licence is None else licence
+    if not licence.strip():
+        raise ModelError(
+            "expected a licence's name or text, found an empty one; leave it out where none is stated"
+        )
+    weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
+    texts = _texts(model, licence)
+    trained = {path.parent.name.removeprefix("fold_"): training_of(path) for path in weights.values()}
+    if finder is not None:
+        (path,) = finder.weights(finder.ensemble[:1])
+        weights |= {f"{FINDER}/{path.parent.name}/{WEIGHTS}": path}
+        texts |= {f"{FINDER}/{PLAN}": _shared_plan(finder)}
+    described = replace(
+        known,
+        autospine=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        licence=licence.strip().splitlines()[0][:200],
+        intended_use=known.intended_use if intended_use is None else intended_use,
+        training=trained,
+        finder=None if finder is None else finder.configuration.name,
+        files={
+            **{name: _entry_of_text(text) for name, text in texts.items()},
+            **{name: _entry_of_file(path) for name, path in weights.items()},
+        },
+    )
+    with (
+        _writing(target),
+        replacing(target) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        archive.writestr(MANIFEST, to_json(described))
+        for name, text in texts.items():
+            archive.writestr(name, text)
+        for name, path in weights.items():
+            archive.write(path, name)
+    return described
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """What a bundle says about itself, its table of contents checked but not its bytes.
+
+    Raises:
+        FormatError: if it is no bundle, of another version, or holds what no bundle may hold.
+    """
+    with _opened(bundle) as archive:
+        return _checked(archive, bundle)
+
+
+def unpack(bundle: Path, folder: Path) -> Manifest:
+    """Unpack a bundle into a new folder; sizes, hashes and plan are checked before the folder takes its name.
+
+    Raises:
+        FormatError: as `read_manifest`, and if a hash differs or the plan is another's.
+        ModelError: if the folder is there already, or the bundle has no fold.
+        WorkspaceError: if nothing can be written there, or the disk is full.
+    """
+    with _writing(folder):
+        if folder.exists():
+            raise ModelError(
+                f"expected no model at {folder} yet, found one; move it away or name another place"
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder.parent))
+    try:
+        with _opened(bundle) as archive:
+            manifest = _checked(archive, bundle)
+            with _writing(folder):
+                for name, entry in manifest.files.items():
+                    _extract(archive, name, entry, temporary / name, bundle)
+        with _named(temporary, bundle):
+            _check_plan(temporary, manifest)
+        with _writing(folder):
+            (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+            if manifest.scores is not None:
+                (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
+            temporary.chmod(0o755)  # temporary folders are for their owner alone
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+@contextmanager
+def opened_model(path: Path) -> Iterator[ModelFolder]:
+    """A model folder, or a bundle unpacked for as long as the block lasts.
+
+    Raises:
+        FormatError: if it is a damaged bundle.
+        ModelError: as `open_model`.
+    """
+    if not path.is_file():
+        yield open_model(path)
+        return
+    with _writing(Path("a temporary folder")):
+        temporary = tempfile.TemporaryDirectory(prefix="autospine-")
+    with temporary as folder, _named(Path(folder) / "model", path):
+        unpack(path, Path(folder) / "model")
+        yield replace(open_model(Path(folder) / "model"), bundle=path)
+
+
+@contextmanager
+def _named(folder: Path, bundle: Path) -> Iterator[None]:
+    """Have errors name the bundle: the folder is gone when they are read."""
+    try:
+        yield
+    except AutospineError as error:
+        raise type(error)(str(error).replace(str(folder), str(bundle))) from error.__cause__
+
+
+def _check_plan(folder: Path, manifest: Manifest) -> None:
+    """Refuse a plan of another dataset or configuration than the manifest's."""
+    model = open_model(folder)
+    found = (model.plan.dataset, *(one.name for one in model.plan.configurations))
+    if found != (manifest.dataset, manifest.configuration):
+        raise FormatError(
+            f"expected the plan of {manifest.dataset}, {manifest.configuration} in {folder}, found that of "
+            f"{', '.join(found)}; export the model again"
+        )
+    coarse = open_model(folder / FINDER) if (folder / FINDER).exists() else None
+    name = None if coarse is None else coarse.configuration.name
+    if name != manifest.finder:
+        raise FormatError(
+            f"expected {manifest.finder or 'no model'} to find the spine in {folder}, found {name}; "
+            "export the model again"
+        )
+
+
+def _licence(model: ModelFolder, known: Manifest) -> str:
+    """The whole text where a model has brought it."""
+    text = model.path / LICENCE
+    return text.read_text(encoding="utf-8") if text.is_file() else known.licence
+
+
+def _shared_plan(model: ModelFolder) -> str:
+    """Of its configuration alone, and without reasons, which may name cases."""
+    return to_json(replace(model.plan, configurations=(model.configuration,), rationale=()))
+
+
+def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
+    """The bundle's small files."""
+    texts = {PLAN: _shared_plan(model), LICENCE: licence.rstrip() + "\n"}
+    description = model.path / DESCRIPTION
+    if description.is_file():
+        content = json.loads(description.read_text(encoding="utf-8"))
+        texts[DESCRIPTION] = to_json({key: content[key] for key in _SHARED_KEYS if key in content})
+    cleanup = model.path / POSTPROCESSING
+    if cleanup.is_file():
+        texts[POSTPROCESSING] = cleanup.read_text(encoding="utf-8")
+    return texts
+
+
+def _entry_of_text(text: str) -> Entry:
+    data = text.encode()
+    return Entry(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _entry_of_file(path: Path) -> Entry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return Entry(bytes=path.stat().st_size, sha256=digest.hexdigest())
+
+
+@contextmanager
+def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
+    with _reading(bundle), zipfile.ZipFile(bundle) as archive:
+        yield archive
+
+
+@contextmanager
+def _reading(bundle: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FormatError(f"expected to read {bundle}, found {error}; mend that or copy it again") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError):
+        raise FormatError(
+            f"expected a model in {bundle}, found no whole {ENDING} file there; copy or export it again"
+        ) from None
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise WorkspaceError(
+                f"expected room to write {target}, found {error}; free some space, or name a folder with "
+                "more of it: for predictions in TMPDIR"
+            ) from None
+        raise WorkspaceError(
+            f"expected to write {target}, found {error}; mend the folder's permissions, or name another one: "
+            "for predictions in TMPDIR"
+        ) from None
+
+
+def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
+    """The manifest, once the table of contents is found to be what it says and nothing else."""
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    if MANIFEST not in names or len(set(names)) != len(names):
+        raise FormatError(
+            f"expected one {MANIFEST} and every name once in {bundle}, found "
+            f"{_some(sorted(name for name, n in Counter(names).items() if n > 1)) or 'none'}; "
+            "copy or export the model again"
+        )
+    odd = [info.filename for info in infos if not _is_plain(info)]
+    if odd or sum(info.file_size for info in infos) > bundle.stat().st_size:
+        found = _some(odd) or "entries larger than the file itself"
+        raise FormatError(
+            f"expected plain uncompressed files of a model alone in {bundle}, found {found}; "
+            "do not use it, and ask whoever made it"
+        )
+    if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
+        raise FormatError(
+            f"expected a manifest of at most {LARGEST_MANIFEST} bytes in {bundle}, found "
+            f"{archive.getinfo(MANIFEST).file_size}; do not use it, and ask whoever made it"
+        )
+    manifest = parse_manifest(archive.read(MANIFEST), bundle)
+    if unfit := _odd_names(manifest.dataset, manifest.configuration):
+        raise FormatError(
+            f"expected a dataset and a configuration whose names can be folders' in {bundle}, found {unfit}; "
+            "do not use it, and ask whoever made it"
+        )
+    sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
+    stated = {name: entry.bytes for name, entry in manifest.files.items()}
+    if sizes != stated or PLAN not in stated:
+        different = sorted(set(sizes.items()) ^ set(stated.items()))
+        listed = _some(sorted({name for name, _ in different})) or f"no {PLAN}"
+        raise FormatError(
+            f"expected the files of the manifest in {bundle}, found a difference in {listed}; "
+            "copy or export it again"
+        )
+    return manifest
+
+
+def _odd_names(*names: str) -> str:
+    """Those that are no plain name of a folder, for messages."""
+    return _some([repr(name) for name in names if not _NAME.fullmatch(name)])
+
+
+def _is_plain(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry has an allowed name, is stored as it is, and is a file."""
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    named = info.filename == MANIFEST or _ENTRY.fullmatch(info.filename) is not None
+    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & _ENCRYPTED
+    return named and stored and kind in (0, stat.S_IFREG)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names; a file made in bad faith may have millions."""
+    more = len(names) - MENTIONED
+    return ", ".join(name[:100] for name in names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for chunk in _chunks(archive, name, entry.bytes, bundle):
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != entry.sha256:
+        raise FormatError(
+            f"expected {name} in {bundle} as it was exported, found other bytes; copy or export it again"
+        )
+
+
+def _chunks(archive: zipfile.ZipFile, name: str, left: int, bundle: Path) -> Iterator[bytes]:
+    """An entry's bytes; what goes wrong here is the bundle's fault and not that of where they are written."""
+    with _reading(bundle), archive.open(name) as source:
+        while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+            yield chunk
+            left -= len(chunk)

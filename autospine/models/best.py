@@ -1,0 +1,107 @@
+"""`best.json`: which model, or which two together, segment a dataset best; and the models to predict with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from autospine.core.errors import FormatError, ModelError
+from autospine.models.model_folder import WEIGHTS
+from autospine.storage.serialization import read_json
+from autospine.storage.workspace import Workspace
+
+BEST = "best.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A model or an ensemble of two, and what is known of it."""
+
+    members: tuple[str, ...]
+    """Names of the model folders."""
+
+    dice: float | None
+    """Of the held-out cases, mean over classes of the mean over cases."""
+
+    cleaned_dice: float | None
+    """The same after the cleanup that the other folds choose."""
+
+    modality_dice: dict[str, float | None]
+    """Dice of each modality's cases."""
+
+    minutes: float
+    """Time of training, all folds together."""
+
+    parameters: int
+    """Weights of one fold's networks."""
+
+    memory_bytes: int
+    """Estimated peak of a training step, of the larger model."""
+
+    @property
+    def name(self) -> str:
+        """The members, joined."""
+        return " + ".join(self.members)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """`best.json`: what was compared on the same held-out cases."""
+
+    format_version: int
+    dataset: str
+    n_cases: int
+    """Held-out cases, the same for all."""
+
+    members: tuple[str, ...]
+    """Model folders that predict together, beside this file."""
+
+    command: str
+    """Predicts with them, from where the comparison was made."""
+
+    candidates: tuple[Candidate, ...]
+    """Best first."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(
+                f"expected {BEST} of format_version {FORMAT_VERSION}, found {self.format_version}; "
+                f"run `autospine compare -d {self.dataset}` again"
+            )
+
+
+class Choice(NamedTuple):
+    """Models to predict with, and why these."""
+
+    folders: tuple[Path, ...]
+    reason: str
+
+
+def choose_models(workspace: Workspace, dataset: str | None, configuration: str | None) -> Choice:
+    """The models to predict with where none is named: the best of a comparison, else the last completed.
+
+    Args:
+        workspace: where to look.
+        dataset: only models of this one; by default that of the model completed last.
+        configuration: this one, whatever a comparison says.
+
+    Raises:
+        WorkspaceError: if there is no model.
+        ModelError: if a member of the best is gone.
+        FormatError: if `best.json` is damaged.
+    """
+    last = workspace.last_model(dataset, configuration)
+    path = last.parent / BEST
+    if configuration is not None or not path.is_file():
+        return Choice((last,), "the one completed last")
+    folders = tuple(last.parent / name for name in read_json(path, Best).members)
+    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ModelError(
+            f"expected the models that {path} names, found none at {', '.join(gone)}; "
+            f"run `autospine compare -d {last.parent.name}` again, or name a model with -m"
+        )
+    written = path.stat().st_mtime
+    if any(weights.stat().st_mtime > written for weights in last.parent.glob(f"*/fold_*/{WEIGHTS}")):
+        again = f"run `autospine compare -d {last.parent.name}` again"
+        return Choice(folders, f"the best in {path}; models were trained since, {again}")
+    return Choice(folders, f"the best in {path}")

@@ -1,0 +1,137 @@
+"""A trained model on disk: the folder that training leaves behind."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autospine.core.errors import ModelError, PlanError
+from autospine.dataset.splits import FULL
+from autospine.network.build import build_network
+from autospine.plan import Configuration, Plan
+from autospine.storage.serialization import read_json
+from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
+
+WEIGHTS = "model.safetensors"
+
+FINDER = "finder"
+"""Folder in that of a model that has travelled: the coarser one that says where the spine is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    """`results/DATASET/CONFIGURATION`: a plan and one trained network per fold."""
+
+    path: Path
+    plan: Plan
+    configuration: Configuration
+    folds: tuple[str, ...]
+    """Names of the folds whose training is complete: `0` ... `4`, or `full`."""
+
+    bundle: Path | None = None
+    """The file that it was unpacked from for a while."""
+
+    @property
+    def name(self) -> str:
+        """Where it can be found again."""
+        return str(self.bundle or self.path)
+
+    def networks(self, folds: Sequence[str] | None = None) -> list[nn.Module]:
+        """The trained networks, in evaluation mode on the CPU.
+
+        Args:
+            folds: which ones; by default `ensemble`.
+
+        Raises:
+            ModelError: if a fold is not there or its weights do not fit the plan.
+        """
+        return [self._network(path) for path in self.weights(folds)]
+
+    def weights(self, folds: Sequence[str] | None = None) -> list[Path]:
+        """The files of some folds' weights, by default those of `ensemble`.
+
+        Raises:
+            ModelError: if a fold is not there.
+        """
+        missing = sorted(set(folds or ()) - set(self.folds))
+        if missing:
+            raise ModelError(
+                f"expected folds among {', '.join(self.folds)}, the complete ones in {self.path}, "
+                f"found {', '.join(missing)}; leave out what is not there, or run `autospine train` for it"
+            )
+        return [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
+
+    @property
+    def ensemble(self) -> tuple[str, ...]:
+        """The folds that predict together by default: those of the cross-validation, else `full`."""
+        return tuple(fold for fold in self.folds if fold != FULL) or self.folds
+
+    def digest(self, folds: Sequence[str] | None = None) -> str:
+        """SHA-256 over the plan and `weights`."""
+        total = hashlib.sha256()
+        for path in (self.path / "plan.json", *self.weights(folds)):
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
+
+    def _network(self, path: Path) -> nn.Module:
+        self._check_shapes(path)
+        network = build_network(self.plan, self.configuration)
+        network.load_state_dict(load_tensors(path)[0])
+        return network.eval()
+
+    def _check_shapes(self, path: Path) -> None:
+        """Refuse weights of another network before any memory is taken: the plan may name any width."""
+        shapes = load_shapes(path)
+        try:
+            with torch.device("meta"):
+                build_network(self.plan, self.configuration).load_state_dict(shapes)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise ModelError(
+                f"expected weights of the plan's network in {path}, found others: {first}"
+            ) from None
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Read a model folder's plan and find its complete folds.
+
+    Raises:
+        ModelError: if it is no model folder, or no fold is complete.
+    """
+    if not (path / "plan.json").is_file():
+        if (path / WEIGHTS).is_file() and (path.parent / "plan.json").is_file():
+            fold = path.name.removeprefix("fold_")
+            raise ModelError(f"expected a model folder, found fold {fold} of one; name {path.parent} instead")
+        found = "a folder without it" if path.is_dir() else "nothing at all"
+        raise ModelError(
+            f"expected a model folder with plan.json, or an .autospine file, at {path}, found {found}; "
+            "name another, or train first"
+        )
+    try:
+        plan = read_json(path / "plan.json", Plan)
+    except PlanError as error:
+        raise PlanError(f"expected a model of this AutoSpine in {path}, found another's: {error}") from None
+    folds = tuple(sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{WEIGHTS}")))
+    if not folds:
+        raise ModelError(
+            f"expected at least one trained fold in {path}, found none; "
+            f"run `autospine train {path.resolve().name} --fold all` first"
+        )
+    # Training leaves one configuration in the plan, so that the folder may be renamed.
+    name = plan.configurations[0].name if len(plan.configurations) == 1 else path.resolve().name
+    return ModelFolder(path=path, plan=plan, configuration=plan.configuration(name), folds=folds)
+
+
+def weights_digest(path: Path) -> str:
+    """BLAKE2b, 128 bits, of a file of weights: by this a record says which ones it is about."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:
+    """Write a fold's final weights; a fold counts as complete when they are there."""
+    save_tensors(folder / WEIGHTS, network.state_dict(), facts)

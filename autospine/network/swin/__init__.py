@@ -1,0 +1,1 @@
+"""Swin UNETR with adaptive attention and multi-scale fusion."""

@@ -1,0 +1,173 @@
+"""Multi-scale fusion: F = sum_i w_i Conv_{k_i}(x), in the patch embedding, before the network, or both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autospine.core.errors import PlanError
+from autospine.core.types import ImageBatch, Shape3
+from autospine.network.blocks import channels_last
+from autospine.network.convolution import conv3d
+
+FusionWeighting = Literal["trainable", "ones", "off"]
+FusionPlacement = Literal["embedding", "stem", "both"]
+
+STEM_CHANNELS = 8
+"""Features of each scale in the stem; at full resolution every channel costs memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionSettings:
+    """Settings of the multi-scale fusion."""
+
+    kernel_sizes: tuple[Shape3, ...]
+    """Kernel sizes (S, P, L) in voxels; the first is the embedding's own and equals its stride."""
+
+    weighting: FusionWeighting = "trainable"
+    """`trainable`: free weights that start at (1, 0, ...); `ones`: all fixed at 1; `off`: no fusion."""
+
+    placement: FusionPlacement = "embedding"
+    """Where the scales are fused: in the patch embedding, the first layer of the Swin branch; in a stem
+    before the whole network; or in both."""
+
+    def __post_init__(self) -> None:
+        """Check the kernel sizes and the choices."""
+        if not self.kernel_sizes or min(size for kernel in self.kernel_sizes for size in kernel) < 1:
+            raise PlanError(
+                f"expected fusion kernels of at least 1 voxel per axis, found {self.kernel_sizes}; "
+                "plan the dataset again or correct the kernel sizes"
+            )
+        for name, value, known in (
+            ("weighting", self.weighting, get_args(FusionWeighting)),
+            ("placement", self.placement, get_args(FusionPlacement)),
+        ):
+            if value not in known:
+                raise PlanError(
+                    f"expected a fusion {name} of {', '.join(known)}, found {value!r}; choose one of them"
+                )
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether scales are fused before the network."""
+        return self.weighting != "off" and self.placement != "embedding"
+
+    @property
+    def is_in_embedding(self) -> bool:
+        """Whether scales are fused in the patch embedding."""
+        return self.weighting != "off" and self.placement != "stem"
+
+
+class PatchEmbedding(nn.Module):
+    """Strided convolution of the image into tokens, as a weighted sum over kernels of several sizes.
+
+    Scale 0 is the plain embedding, whose kernel is the stride. The kernels of the other scales lie round the
+    same voxels (one voxel more towards the low end where the sizes differ by an odd number), so their
+    weighted sum is one convolution with the weighted sum of the zero-padded kernels. One bias serves all
+    scales. At the start only scale 0 has weight.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Channels of a token.
+        stride: Voxels per token and axis.
+        fusion: Settings of the fusion; None is the plain embedding.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: Shape3, fusion: FusionSettings | None = None
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        plain = nn.Conv3d(in_channels, out_channels, stride, stride)
+        self.weight, self.bias = plain.weight, plain.bias
+        if fusion is not None and fusion.kernel_sizes[0] != stride:
+            raise PlanError(
+                f"expected the first fusion kernel to be the embedding's stride {stride}, "
+                f"found {fusion.kernel_sizes[0]}; put the stride first among the kernel sizes"
+            )
+        self.is_fused = fusion is not None and fusion.is_in_embedding
+        sizes = fusion.kernel_sizes[1:] if fusion is not None and self.is_fused else ()
+        self.scales = nn.ParameterList(nn.Conv3d(in_channels, out_channels, size).weight for size in sizes)
+        weighting = "off" if fusion is None or not self.is_fused else fusion.weighting
+        _set_scale_weights(self, 1 + len(sizes), weighting)
+
+    scale_weights: Tensor
+
+    def forward(self, image: ImageBatch) -> Float[Tensor, "B s p l f"]:
+        """Return the tokens, channels last."""
+        weight, padding = self.weight, (0, 0, 0)
+        if len(self.scales):
+            weight, padding = fused_kernel([self.weight, *self.scales], self.scale_weights, self.stride)
+        weight = weight.to(memory_format=torch.channels_last_3d)
+        return channels_last(conv3d(image, weight, self.bias, stride=self.stride, padding=padding))
+
+
+class Stem(nn.Module):
+    """Residual fusion at full resolution: x + P act(sum_i w_i Conv_{k_i}(x)), with P = 0 at the start.
+
+    The kernels are those of the embedding, each widened to the next odd size so that it has a centre. All of
+    the network sees the result, the skip connection at full resolution too, which the embedding's fusion
+    does not reach.
+
+    Args:
+        channels: Channels of the image.
+        fusion: Settings of the fusion.
+    """
+
+    def __init__(self, channels: int, fusion: FusionSettings) -> None:
+        super().__init__()
+        sizes = dict.fromkeys((s | 1, p | 1, left | 1) for s, p, left in fusion.kernel_sizes)
+        self.scales = nn.ParameterList(nn.Conv3d(channels, STEM_CHANNELS, size).weight for size in sizes)
+        _set_scale_weights(self, len(sizes), fusion.weighting)
+        self.projection = nn.Parameter(torch.zeros(channels, STEM_CHANNELS))
+
+    scale_weights: Tensor
+
+    def forward(self, image: ImageBatch) -> ImageBatch:
+        """Return the image with what the scales add to it."""
+        kernel, padding = fused_kernel(list(self.scales), self.scale_weights, (1, 1, 1))
+        features = F.leaky_relu(conv3d(image, kernel, padding=padding), 0.01)
+        projection = self.projection.to(image.dtype)[..., None, None, None]
+        return image + F.conv3d(features, projection)
+
+
+def fused_kernel(
+    kernels: Sequence[Float[Tensor, "D C _ _ _"]], weights: Float[Tensor, "scales"], stride: Shape3
+) -> tuple[Float[Tensor, "D C _ _ _"], Shape3]:
+    """Return the weighted sum of all kernels in a common frame, and the frame's reach beyond the token."""
+    reach = [
+        max(max(_reach(kernel.shape[axis + 2], step)) for kernel in kernels)
+        for axis, step in enumerate(stride)
+    ]
+    framed = [F.pad(kernel, _frame(kernel.shape[2:], stride, reach)) for kernel in kernels]
+    fused = torch.tensordot(weights, torch.stack(framed), dims=1)
+    return fused, (reach[0], reach[1], reach[2])
+
+
+def _set_scale_weights(module: nn.Module, count: int, weighting: FusionWeighting) -> None:
+    """Give the module its w_i: a parameter that starts at (1, 0, ...), or constants."""
+    one_hot = torch.tensor([1.0] + [0.0] * (count - 1))
+    if weighting == "trainable":
+        module.scale_weights = nn.Parameter(one_hot)
+    else:
+        constants = torch.ones(count) if weighting == "ones" else one_hot
+        module.register_buffer("scale_weights", constants, persistent=False)
+
+
+def _reach(size: int, stride: int) -> tuple[int, int]:
+    """Return a kernel's reach beyond the token, in voxels, to the low and the high end; may be negative."""
+    low = (size - stride + 1) // 2
+    return low, size - stride - low
+
+
+def _frame(sizes: torch.Size, stride: Shape3, reach: Sequence[int]) -> list[int]:
+    """Return the padding, last axis first, that puts a kernel in the common frame."""
+    padding = []
+    for size, step, extent in reversed(list(zip(sizes, stride, reach, strict=True))):
+        low, high = _reach(size, step)
+        padding += [extent - low, extent - high]
+    return padding

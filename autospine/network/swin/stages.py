@@ -1,0 +1,215 @@
+"""Swin Transformer stages on token grids (B, S, P, L, C)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autospine.core.types import Shape3
+from autospine.network.blocks import ResidualBlock
+from autospine.network.swin.attention import (
+    AttentionMaps,
+    AttentionSettings,
+    KeySaliency,
+    QueryTemperature,
+    WindowAttention,
+)
+from autospine.network.swin.windows import (
+    legacy_merging_index,
+    merging_layout,
+    partition,
+    unpartition,
+    window_layout,
+)
+from autospine.network.tokenwise import layer_norm, linear
+
+AttentionKind = AttentionSettings | Literal["plain", "identity"] | None
+"""Adaptive attention with its settings; `identity`, blocks without attention, as a control; None or `plain`,
+Swin's own."""
+
+MergeOrder = Literal["fixed", "legacy"]
+"""How a merging stacks its tokens: as MONAI does since 1.5, or as it did before."""
+
+
+class SwinBlock(nn.Module):
+    """Windowed attention and a two-layer perceptron, each after a layer norm and around a shortcut.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads.
+        window: Largest window in tokens (S, P, L).
+        shifted: Whether the windows are shifted by half their size.
+        drop_path: Probability of leaving out a branch for a sample in training.
+        attention: Kind of attention; with `identity` there is only the perceptron.
+        stage: Index of the stage, which the settings may switch off.
+        legacy_bias_slice: Read the bias of clamped windows as MONAI does.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Shape3,
+        *,
+        shifted: bool,
+        drop_path: float = 0.0,
+        attention: AttentionKind = None,
+        stage: int = 0,
+        legacy_bias_slice: bool = False,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shifted = shifted
+        self.drop_path = drop_path
+        saliency = temperature = None
+        if isinstance(attention, AttentionSettings) and attention.saliency[stage]:
+            saliency = KeySaliency(channels, heads, attention.saliency_bound)
+        if isinstance(attention, AttentionSettings) and attention.temperature[stage]:
+            temperature = QueryTemperature(channels, heads, attention.temperature_bound)
+        self.norm1 = self.attention = None
+        if attention != "identity":
+            self.norm1 = nn.LayerNorm(channels)
+            self.attention = WindowAttention(
+                channels, heads, window, saliency, temperature, legacy_bias_slice
+            )
+        self.norm2 = nn.LayerNorm(channels)
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, channels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S P L C"],
+        gradient: Float[Tensor, "B S P L 1"] | None = None,
+        record: list[AttentionMaps] | None = None,
+    ) -> Float[Tensor, "B S P L C"]:
+        """Return the tokens after the block.
+
+        Args:
+            x: Tokens.
+            gradient: Gradient magnitude of each token, for adaptive attention.
+            record: Receives the maps (B, S, P, L, heads) of the block's attention.
+        """
+        tokens = x.flatten(1, 3)
+        if self.attention is not None and self.norm1 is not None:
+            grid = (x.shape[1], x.shape[2], x.shape[3])
+            layout = window_layout(grid, self.window, self.shifted, x.device)
+            windows = partition(layer_norm(tokens, self.norm1), layout)
+            rows = None if gradient is None else partition(gradient.flatten(1, 3), layout)
+            attended = self.attention(windows, layout, rows, record)
+            tokens = self._drop(unpartition(attended, layout)).add_(tokens)
+            if record is not None:
+                record[-1] = record[-1].on_grid(lambda m: unpartition(m, layout).view(len(m), *grid, -1))
+        hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1.weight, self.linear1.bias))
+        tokens = self._drop(linear(hidden, self.linear2.weight, self.linear2.bias)).add_(tokens)
+        return tokens.view(x.shape)
+
+    def _drop(self, branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Return the branch with whole samples left out at random, the rest scaled up to keep the mean."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        keep = 1.0 - self.drop_path
+        kept = torch.bernoulli(torch.full((branch.shape[0], 1, 1), keep, device=branch.device))
+        return branch * (kept / keep).to(branch.dtype)
+
+
+class PatchMerging(nn.Module):
+    """Join the tokens of each cell of the stride into one of twice the channels.
+
+    Args:
+        channels: Channels of a token before merging.
+        stride: Tokens per cell and axis, 1 or 2.
+        order: How the tokens are stacked.
+    """
+
+    def __init__(self, channels: int, stride: Shape3, order: MergeOrder = "fixed") -> None:
+        super().__init__()
+        self.stride = stride
+        self.order = order
+        tokens = stride[0] * stride[1] * stride[2]
+        self.norm = nn.LayerNorm(tokens * channels)
+        self.reduction = nn.Linear(tokens * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B s p l D"]:
+        """Return the merged tokens; the stride divides the grid."""
+        grid = (x.shape[1], x.shape[2], x.shape[3])
+        cells = [length // step for length, step in zip(grid, self.stride, strict=True)]
+        if self.order == "legacy":
+            x = x.flatten(1, 3).index_select(1, legacy_merging_index(grid, x.device))
+        else:
+            x = partition(x.flatten(1, 3), merging_layout(grid, self.stride, x.device))
+        x = x.view(x.shape[0], *cells, -1)
+        return linear(layer_norm(x, self.norm), self.reduction.weight)
+
+
+class SwinStage(nn.Module):
+    """An optional residual convolution block, Swin blocks with alternating shift, and a merging.
+
+    Args:
+        channels: Channels of a token.
+        heads: Attention heads.
+        window: Largest window in tokens (S, P, L).
+        stride: Stride of the merging.
+        drop_paths: Drop probability of each block; their number is the depth.
+        use_v2: Whether the convolution block comes first.
+        attention: Kind of attention.
+        stage: Index of the stage.
+        legacy_bias_slice: Read the bias of clamped windows as MONAI does.
+        merge_order: How the merging stacks its tokens.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Shape3,
+        stride: Shape3,
+        *,
+        drop_paths: Sequence[float],
+        use_v2: bool,
+        attention: AttentionKind,
+        stage: int,
+        legacy_bias_slice: bool = False,
+        merge_order: MergeOrder = "fixed",
+    ) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(channels, channels) if use_v2 else None
+        self.blocks = nn.ModuleList(
+            SwinBlock(
+                channels,
+                heads,
+                window,
+                shifted=i % 2 == 1,
+                drop_path=probability,
+                attention=attention,
+                stage=stage,
+                legacy_bias_slice=legacy_bias_slice,
+            )
+            for i, probability in enumerate(drop_paths)
+        )
+        self.merging = PatchMerging(channels, stride, merge_order)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _initialise(module)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S P L C"],
+        gradient: Float[Tensor, "B S P L 1"] | None = None,
+        record: list[AttentionMaps] | None = None,
+    ) -> Float[Tensor, "B s p l D"]:
+        """Return the tokens of the next stage; arguments as in SwinBlock."""
+        if self.residual is not None:
+            x = self.residual(x)
+        for block in self.blocks:
+            x = block(x, gradient, record)
+        return self.merging(x)  # type: ignore[no-any-return]
+
+
+def _initialise(layer: nn.Linear) -> None:
+    """Draw the weights as Swin Transformer does."""
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

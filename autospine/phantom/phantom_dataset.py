@@ -1,0 +1,232 @@
+"""A whole dataset of phantoms in the nnU-Net v2 raw layout."""
+
+import csv
+import json
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autospine.core.errors import WorkspaceError
+from autospine.core.labels import DISC_OFFSET, VERSE, VERTEBRAE
+from autospine.core.types import Modality
+from autospine.io.images import write_array
+from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
+
+FILE_ENDING = ".nii.gz"
+"""Format of the images and labels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """One case to make."""
+
+    name: str
+    settings: PhantomSettings
+    seed: int
+    scheme: Scheme
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """One line of `cases.csv`, and the labels that the case holds."""
+
+    case: str
+    modality: Modality
+    site: str
+    subject: str
+    integers: frozenset[int]
+
+
+def write_dataset(
+    folder: Path,
+    *,
+    cases: int,
+    test_cases: int = 0,
+    region: Region = "lumbar",
+    modalities: Sequence[Modality] = ("CT", "MR"),
+    scheme: Scheme = "levels",
+    seed: int = 0,
+    settings: PhantomSettings | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a dataset of phantoms: images, labels, `dataset.json`, `cases.csv`; the whole folder or nothing.
+
+    Held-out cases lie in `imagesTs`, their labels in `labelsTs`. The same arguments give the same voxels,
+    whatever the number of workers.
+
+    Args:
+        folder: The dataset's folder, such as `raw/Dataset900_Phantom`.
+        cases: Number of training cases, at least 1.
+        test_cases: Number of held-out cases.
+        region: The part of the spine in the field of view.
+        modalities: Modalities of the cases, in turn.
+        scheme: `levels` (each vertebra and disc by level) or `structures` (vertebra, disc, canal, sacrum).
+        seed: Any non-negative integer.
+        settings: Further settings; its region and modality are replaced by the arguments above.
+        workers: Processes to share the cases; with more than one the caller must be importable (`spawn`).
+        overwrite: Whether to replace a dataset that is there.
+        on_progress: Called after each case with the number of cases done and the number in all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WorkspaceError: If the numbers make no dataset, or the folder exists and may not be replaced.
+    """
+    if cases < 1 or test_cases < 0 or not modalities:
+        raise WorkspaceError(
+            f"expected at least one training case, zero or more held-out ones and at least one modality, "
+            f"found {cases}, {test_cases} and {len(modalities)}; change these numbers"
+        )
+    folder = Path(folder)
+    _check_target(folder, overwrite=overwrite)
+    base = replace(settings or PhantomSettings(), region=region)
+    with _built_aside(folder) as draft:
+        jobs = _jobs(draft, base, cases, test_cases, tuple(modalities), scheme, seed)
+        rows = _run(jobs, workers, on_progress)
+        _describe(draft, rows, cases, scheme)
+    return folder
+
+
+def _check_target(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a file, and a folder with something in it that is not a dataset to be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise WorkspaceError(
+            f"expected a folder to write the dataset to, found a file: {folder}; name another one"
+        )
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / "dataset.json").is_file():
+        raise WorkspaceError(
+            f"expected an empty or new folder for the dataset, found other files in {folder}; "
+            f"name another one"
+        )
+    if not overwrite:
+        raise WorkspaceError(
+            f"expected a new folder for the dataset, found one that holds a dataset: {folder}; "
+            f"name another one, or ask to overwrite it (--overwrite)"
+        )
+
+
+@contextmanager
+def _built_aside(folder: Path) -> Iterator[Path]:
+    """Give a draft folder next to the target, which takes its place only when all has been written."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        draft = room / "new"
+        draft.mkdir()
+        yield draft
+        if folder.exists():
+            folder.replace(room / "old")
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _jobs(
+    folder: Path,
+    base: PhantomSettings,
+    cases: int,
+    test_cases: int,
+    modalities: tuple[Modality, ...],
+    scheme: Scheme,
+    seed: int,
+) -> list[_Job]:
+    """Return what is to be made; modalities take turns among the training and the held-out cases."""
+    jobs = []
+    for index in range(cases + test_cases):
+        held_out = index >= cases
+        modality = modalities[(index - cases if held_out else index) % len(modalities)]
+        name = f"{base.region}_{modality.lower()}_{index:03d}"
+        images, labels = ("imagesTs", "labelsTs") if held_out else ("imagesTr", "labelsTr")
+        for part in (images, labels):
+            (folder / part).mkdir(exist_ok=True)
+        jobs.append(
+            _Job(
+                name=name,
+                settings=replace(base, modality=modality),
+                seed=int(np.random.SeedSequence([seed, index]).generate_state(1)[0]),
+                scheme=scheme,
+                image=folder / images / f"{name}_0000{FILE_ENDING}",
+                labels=folder / labels / f"{name}{FILE_ENDING}",
+            )
+        )
+    return jobs
+
+
+def _run(jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None] | None) -> list[_Row]:
+    """Make every case, in this process or in several, and return the rows in the order of the jobs."""
+    report = on_progress or (lambda done, total: None)
+    rows: dict[str, _Row] = {}
+    if workers <= 1 or len(jobs) == 1:
+        for job in jobs:
+            rows[job.name] = _make(job)
+            report(len(rows), len(jobs))
+        return [rows[job.name] for job in jobs]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        for future in as_completed([pool.submit(_make, job) for job in jobs]):
+            row = future.result()
+            rows[row.case] = row
+            report(len(rows), len(jobs))
+    return [rows[job.name] for job in jobs]
+
+
+def _make(job: _Job) -> _Row:
+    """Generate and write one case."""
+    phantom = generate(job.settings, job.seed)
+    labels = by_structure(phantom.labels) if job.scheme == "structures" else phantom.labels
+    write_array(job.image, phantom.image, phantom.grid)
+    write_array(job.labels, labels, phantom.grid)
+    return _Row(
+        case=job.name,
+        modality=phantom.modality,
+        site=f"phantom_{phantom.contrast.lower()}",
+        subject=job.name,
+        integers=frozenset(int(value) for value in np.unique(labels)),
+    )
+
+
+def label_names(scheme: Scheme) -> dict[str, int]:
+    """Return every foreground name of a scheme and its integer, in anatomical order.
+
+    `levels`: vertebrae, sacrum and canal as in VerSe, a disc 100 + the vertebra above it.
+    `structures`: vertebra 1, disc 2, canal 3, sacrum 4.
+    """
+    if scheme == "structures":
+        return dict(STRUCTURES)
+    vertebrae = {name: VERSE[name] for name in VERTEBRAE}
+    discs = {f"disc_below_{name}": DISC_OFFSET + VERSE[name] for name in VERTEBRAE if name != "C1"}
+    return {**vertebrae, "sacrum": VERSE["sacrum"], **discs, "canal": VERSE["canal"]}
+
+
+def _describe(folder: Path, rows: list[_Row], cases: int, scheme: Scheme) -> None:
+    """Write `dataset.json` with the labels that occur, and `cases.csv`."""
+    seen = frozenset().union(*(row.integers for row in rows))
+    labels = {
+        "background": 0,
+        **{name: value for name, value in label_names(scheme).items() if value in seen},
+    }
+    description = {
+        "channel_names": {"0": "image"},
+        "labels": labels,
+        "numTraining": cases,
+        "file_ending": FILE_ENDING,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("case", "modality", "site", "subject"))
+        writer.writerows((row.case, row.modality, row.site, row.subject) for row in rows)

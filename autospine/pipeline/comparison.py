@@ -1,0 +1,172 @@
+"""Comparison of the models of a dataset, and of every two of them together, by cross-validation."""
+
+import shlex
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from autospine.core.errors import FormatError, ModelError
+from autospine.dataset.raw import Dataset, load_dataset
+from autospine.evaluation.held_out import CROSS_VALIDATION, CrossValidation, read_cross_validation
+from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
+from autospine.models.model_folder import WEIGHTS, ModelFolder, open_model
+from autospine.network.build import build_network
+from autospine.pipeline.ensembles import validate_ensemble
+from autospine.prediction.cleanup import warn_of_other_weights
+from autospine.storage.serialization import write_json
+from autospine.storage.workspace import DatasetLocation
+from autospine.system.log import get_logger
+from trainers.metrics_log import seconds_trained
+
+logger = get_logger(__name__)
+
+
+class _Finished(NamedTuple):
+    model: ModelFolder
+    scores: CrossValidation
+
+
+def compare(
+    location: DatasetLocation, *, device: torch.device, names: Sequence[str] = (), ensembles: bool = True
+) -> Best:
+    """Compare a dataset's models by their held-out cases, and every two of them together.
+
+    Args:
+        location: of the dataset.
+        device: where the networks of ensembles run.
+        names: configurations; by default every one whose cross-validation is complete.
+        ensembles: whether two models together are tried; their networks predict every held-out case.
+
+    Returns:
+        What is written to `best.json`: the members with the largest mean Dice, the fewer where it is equal.
+
+    Raises:
+        ModelError: if no model is finished, or they have other labels or were validated on other cases.
+    """
+    dataset = load_dataset(location.raw)
+    finished = _finished_models(location, dataset, names)
+    _check_alike(finished)
+    warn_of_other_weights([one.model for one in finished])
+    candidates = [_single(one) for one in finished]
+    if ensembles and len(finished) > 1:
+        for pair in combinations(finished, 2):
+            candidates.append(_ensemble(pair, dataset, device))
+    ranked = sorted(candidates, key=lambda c: (-(c.dice or 0.0), len(c.members), c.members))
+    folders = [location.results / name for name in ranked[0].members]
+    best = Best(
+        format_version=FORMAT_VERSION,
+        dataset=location.name,
+        n_cases=sum(len(cases) for cases in finished[0].scores.folds.values()),
+        members=ranked[0].members,
+        command=shlex.join(
+            ["autospine", "predict", "-i", "IMAGES", "-o", "OUTPUT"]
+            + [word for folder in folders for word in ("-m", str(folder))]
+        ),
+        candidates=tuple(ranked),
+    )
+    write_json(location.results / BEST, best)
+    return best
+
+
+def _finished_models(
+    location: DatasetLocation, dataset: Dataset, names: Sequence[str]
+) -> tuple[_Finished, ...]:
+    wanted = {case.name for case in dataset.cases}
+    there = sorted({path.parents[1] for path in location.results.glob(f"*/fold_*/{WEIGHTS}")})
+    unknown = sorted(set(names) - {folder.name for folder in there})
+    finished, unfinished = [], []
+    for folder in there:
+        if names and folder.name not in names:
+            continue
+        scores = _scores(folder)
+        held_out = set() if scores is None else {case for fold in scores.folds.values() for case in fold}
+        if scores is None or not wanted <= held_out:
+            unfinished.append(folder.name)
+        else:
+            finished.append(_Finished(open_model(folder), scores))
+    if unknown or not finished or (names and unfinished):
+        found = ", ".join(one.model.path.name for one in finished) or "none"
+        missing = ", ".join((*unknown, *unfinished)) or "any"
+        raise ModelError(
+            f"expected models in {location.results} that were validated on all {len(wanted)} cases, found "
+            f"{found} but not {missing}; run `autospine train CONFIGURATION --fold all` for them first"
+        )
+    if unfinished:
+        logger.info("not validated on every case, left out: %s", ", ".join(unfinished))
+    return tuple(finished)
+
+
+def _scores(folder: Path) -> CrossValidation | None:
+    """A model's cross-validation; None where there is none, as of a model that has travelled."""
+    if not (folder / CROSS_VALIDATION).is_file():
+        return None
+    try:
+        return read_cross_validation(folder)
+    except FormatError as error:
+        logger.warning("%s is left out: %s", folder.name, error)
+        return None
+
+
+def _check_alike(finished: Sequence[_Finished]) -> None:
+    """Raise unless all models have the labels, the channels and the split of the first."""
+    first = finished[0]
+    for other in finished[1:]:
+        names = f"{first.model.path.name} and {other.model.path.name}"
+        only = "compare those that belong together with -c"
+        if (first.model.plan.labels, first.model.plan.channels) != (
+            other.model.plan.labels,
+            other.model.plan.channels,
+        ):
+            raise ModelError(
+                f"expected models of the same labels and channels, found others in {names}; {only}"
+            )
+        if first.scores.folds != other.scores.folds:
+            raise ModelError(f"expected models validated on the same folds, found others in {names}; {only}")
+
+
+def _single(one: _Finished) -> Candidate:
+    model = one.model
+    with torch.device("meta"):
+        network = build_network(model.plan, model.configuration)
+    seconds = sum(seconds_trained(model.path / f"fold_{fold}") for fold in one.scores.folds)
+    return _candidate(
+        (model.path.name,),
+        one.scores,
+        minutes=round(seconds / 60, 2),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        memory_bytes=model.configuration.memory_bytes,
+    )
+
+
+def _ensemble(pair: Sequence[_Finished], dataset: Dataset, device: torch.device) -> Candidate:
+    parts = [_single(one) for one in pair]
+    folder, _ = validate_ensemble([one.model for one in pair], pair[0].scores.folds, dataset, device)
+    return _candidate(
+        tuple(name for part in parts for name in part.members),
+        read_cross_validation(folder),
+        minutes=round(sum(part.minutes for part in parts), 2),
+        parameters=sum(part.parameters for part in parts),
+        memory_bytes=max(part.memory_bytes for part in parts),
+    )
+
+
+def _candidate(
+    members: tuple[str, ...],
+    scores: CrossValidation,
+    *,
+    minutes: float,
+    parameters: int,
+    memory_bytes: int,
+) -> Candidate:
+    return Candidate(
+        members=members,
+        dice=scores.dice,
+        cleaned_dice=scores.cleaned_dice,
+        modality_dice=dict(scores.by_modality),
+        minutes=minutes,
+        parameters=parameters,
+        memory_bytes=memory_bytes,
+    )

@@ -1,0 +1,173 @@
+"""The demo: synthetic spines through the whole chain, by the same code as the commands."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autospine import pipeline
+from autospine.core.errors import WorkspaceError
+from autospine.dataset.raw import case_modality, load_dataset
+from autospine.dataset.splits import FOLDS
+from autospine.evaluation.export import write_evaluation
+from autospine.evaluation.scores import Evaluation
+from autospine.io.images import read_labels, read_volume
+from autospine.models.model_folder import open_model
+from autospine.report.montage import Panel, write_montage
+from autospine.storage.serialization import write_json
+from autospine.storage.workspace import Workspace
+from autospine.system.hardware import cores, default_workers, peak_memory
+from autospine.system.log import get_logger
+from trainers.settings import Settings
+from trainers.side_by_side import deal_rounds
+
+logger = get_logger(__name__)
+
+DATASET = "Dataset999_Demo"
+CASES = 20
+HELD_OUT = 6
+SHOWN = 4
+"""Held-out cases in the montage."""
+
+AFTER_TRAINING = 0.07
+"""Share of the time kept for prediction, evaluation and pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoResult:
+    """What the demo found and wrote."""
+
+    evaluation: Evaluation
+    """Of the held-out cases."""
+
+    seconds: float
+    peak_gb: float
+    """Memory at most, in GB: this process's peak and, for each fold trained beside it, the largest one's."""
+
+    files: dict[str, Path]
+    """What lies where."""
+
+
+def run_demo(
+    folder: Path,
+    *,
+    minutes: float,
+    seed: int,
+    device: torch.device,
+    cases: int = CASES,
+    held_out: int = HELD_OUT,
+) -> DemoResult:
+    """Make phantoms, plan, train five folds, predict held-out cases, evaluate, draw.
+
+    Args:
+        folder: workspace of the demo; an earlier demo in it is replaced.
+        minutes: time for everything.
+        seed: of phantoms and training.
+        device: where training runs.
+        cases: training phantoms, at least five.
+        held_out: phantoms to predict.
+
+    Raises:
+        WorkspaceError: if the folder holds something else than an earlier demo.
+    """
+    began = time.monotonic()
+    workspace = _fresh(folder)
+    pipeline.make_phantoms(
+        workspace.raw / DATASET,
+        cases=cases,
+        test_cases=held_out,
+        region="lumbar",
+        scheme="structures",
+        modalities=("CT", "MR"),
+        seed=seed,
+        overwrite=True,
+        workers=default_workers(),
+    )
+    location = workspace.find_dataset(DATASET)
+    pipeline.fingerprint(location)
+    plan = pipeline.plan(location, device=device)
+    left = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
+    parallel = pipeline.folds_at_once(plan.configurations[0], plan.memory_budget_bytes, [device])
+    settings = Settings(seed=seed, device=device, parallel=parallel)
+    pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
+    model = location.results / plan.configurations[0].name
+    predictions = folder / "predictions"
+    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, device=device)
+    evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
+    write_evaluation(evaluation, folder)
+    montage = folder / "montage.png"
+    _draw(location.raw, predictions, evaluation, montage)
+    result = DemoResult(
+        evaluation=evaluation,
+        seconds=time.monotonic() - began,
+        peak_gb=_peak_bytes(len(deal_rounds(range(FOLDS), cores(), parallel)[0])) / 1e9,
+        files={
+            "summary": folder / "summary.json",
+            "scores": folder / "evaluation.csv",
+            "montage": montage,
+            "predictions": predictions,
+            "curves": model / "fold_0" / "curves.png",
+            "model": model,
+        },
+    )
+    _summarise(result)
+    return result
+
+
+def _fresh(folder: Path) -> Workspace:
+    """An empty workspace; what an earlier demo left is removed, anything else is left alone."""
+    if folder.exists() and not folder.is_dir():
+        raise WorkspaceError(f"expected a folder for the demo, found the file {folder}; name another with -o")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "raw" / DATASET).is_dir():
+            raise WorkspaceError(
+                f"expected an empty folder or an earlier demo at {folder}, found other files; "
+                "name another with -o"
+            )
+        for name in ("raw", "preprocessed", "results"):
+            shutil.rmtree(folder / name / DATASET, ignore_errors=True)
+        shutil.rmtree(folder / "predictions", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Workspace.locate(folder)
+
+
+def _draw(raw: Path, predictions: Path, evaluation: Evaluation, path: Path) -> None:
+    """Reference and prediction of a few held-out cases."""
+    dataset = load_dataset(raw)
+    panels = []
+    for case in dataset.test_cases[:: max(1, len(dataset.test_cases) // SHOWN)][:SHOWN]:
+        volume = read_volume(case.images)
+        predicted = read_labels(predictions / f"{case.name}{dataset.file_ending}")
+        reference = read_labels(raw / "labelsTs" / f"{case.name}{dataset.file_ending}")
+        panels.append(
+            Panel(
+                title=case.name,
+                image=volume.array[0],
+                prediction=dataset.labels.encode(predicted.array[0]),
+                reference=dataset.labels.encode(reference.array[0]),
+                spacing_mm=volume.grid.spacing_mm,
+                modality=case_modality(case, volume),
+                score=f"Dice {evaluation.by_case[case.name].dice:.2f}",
+            )
+        )
+    write_montage(path, panels, dataset.labels, title="AutoSpine demo: held-out phantoms")
+
+
+def _summarise(result: DemoResult) -> None:
+    evaluation = result.evaluation
+    summary = {
+        "mean_dice": round(evaluation.mean_dice, 4),
+        "mean_iou": round(evaluation.mean_iou, 4),
+        "mean_acc": round(evaluation.mean_acc, 4),
+        "dice": {name: round(scores.dice, 4) for name, scores in evaluation.total.by_class.items()},
+        "seconds": round(result.seconds, 1),
+        "peak_gb": round(result.peak_gb, 2),
+    }
+    write_json(result.files["summary"], summary)
+
+
+def _peak_bytes(workers: int) -> int:
+    """An upper bound: the peaks need not have been at the same time."""
+    return peak_memory() + workers * peak_memory(children=True)

@@ -1,0 +1,149 @@
+"""From raw files to a fingerprint and folds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autospine.core.errors import FormatError, WorkspaceError
+from autospine.core.types import Modality
+from autospine.dataset.checks import Report, verify_folder
+from autospine.dataset.raw import Dataset, load_dataset
+from autospine.dataset.splits import (
+    classes_missing,
+    fold_cases,
+    make_folds,
+    read_folds,
+    separated,
+    write_folds,
+)
+from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure
+from autospine.phantom import Region, Scheme, write_dataset
+from autospine.storage.serialization import read_json, write_json
+from autospine.storage.workspace import DatasetLocation
+from autospine.system.log import get_logger, progress
+
+logger = get_logger(__name__)
+
+FINGERPRINT, FOLDS_FILE = "fingerprint.json", "folds.json"
+
+
+def check(location: DatasetLocation) -> Report:
+    """Verify a dataset, files' names and contents, and log what is noteworthy."""
+    report = verify_folder(location.raw)
+    for note in report.notes:
+        logger.info("%s", note)
+    return report
+
+
+def fingerprint(location: DatasetLocation, workers: int | None = None) -> tuple[Dataset, Fingerprint]:
+    """Verify and measure a dataset; writes `fingerprint.json`, unless the one there is of the same files.
+
+    Args:
+        location: a raw dataset.
+        workers: cases that are measured at the same time.
+
+    Raises:
+        DatasetError: listing every fault of every case.
+    """
+    report = check(location)
+    report.raise_if_bad()
+    try:
+        measured = fresh_fingerprint(location, report.dataset)
+    except (WorkspaceError, FormatError):
+        measured = measure(report.dataset, workers)
+        write_json(location.preprocessed / FINGERPRINT, measured)
+    for warning in find_warnings(measured):
+        logger.warning("%s", warning)
+    return report.dataset, measured
+
+
+def find_facts(location: DatasetLocation) -> tuple[Dataset, Fingerprint]:
+    """The dataset and its fingerprint, which is measured if there is none or another."""
+    try:
+        dataset = load_dataset(location.raw)
+        return dataset, fresh_fingerprint(location, dataset)
+    except (WorkspaceError, FormatError):
+        return fingerprint(location)
+
+
+def fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprint:
+    """The fingerprint, if it was measured on the dataset as it is now.
+
+    Raises:
+        WorkspaceError: if it was not.
+    """
+    path = location.preprocessed / FINGERPRINT
+    measured = read_json(path, Fingerprint) if path.is_file() else None
+    if measured is None or measured.key != dataset_key(dataset):
+        raise WorkspaceError(
+            f"expected a fingerprint of {location.name} as it is now in {path}, found "
+            f"{'none' if measured is None else 'one of other files or labels'}; "
+            f"run `autospine plan-and-preprocess -d {location.name}` again"
+        )
+    return measured
+
+
+def write_split(location: DatasetLocation, dataset: Dataset, measured: Fingerprint) -> None:
+    """Write `folds.json` unless it is there and fits.
+
+    Raises:
+        DatasetError: if there are fewer subjects than folds.
+    """
+    path = location.preprocessed / FOLDS_FILE
+    cases = fold_cases(
+        dataset,
+        {case.name: case.modality for case in measured.cases},
+        {
+            case.name: frozenset(index for index, voxels in enumerate(case.class_voxels) if voxels)
+            for case in measured.cases
+        },
+        measured.duplicates,
+    )
+    if path.is_file():
+        try:
+            for group in separated(read_folds(path, dataset), measured.duplicates):
+                logger.warning(
+                    "%s validates %s in different folds although they show the same image; "
+                    "mend the file, or delete it and plan again",
+                    *(path, ", ".join(group)),
+                )
+            return
+        except FormatError as error:
+            old = path.with_name(f"{FOLDS_FILE}.old")
+            path.replace(old)
+            logger.warning(
+                "folds.json does not fit the dataset any more and is made anew (it is kept as %s): %s",
+                *(old.name, error),
+            )
+    folds = make_folds(cases)
+    write_folds(path, dataset.name, folds)
+    for name, missing in classes_missing(folds, cases).items():
+        names = ", ".join(dataset.labels.names[index] for index in sorted(missing))
+        logger.warning("fold %s trains without %s: too few subjects have it", name, names)
+
+
+def make_phantoms(
+    folder: Path,
+    *,
+    cases: int,
+    test_cases: int,
+    region: Region,
+    scheme: Scheme,
+    modalities: Sequence[Modality],
+    seed: int,
+    overwrite: bool,
+    workers: int,
+) -> None:
+    """Write a dataset of phantoms, with progress; see `autospine.phantom.write_dataset`."""
+    with progress("phantoms", cases + test_cases) as meter:
+        write_dataset(
+            folder,
+            cases=cases,
+            test_cases=test_cases,
+            region=region,
+            modalities=modalities,
+            scheme=scheme,
+            seed=seed,
+            workers=workers,
+            overwrite=overwrite,
+            on_progress=lambda _done, _total: meter.advance(),
+        )

@@ -1,0 +1,60 @@
+"""From weights of other software to weights that training can begin from."""
+
+from pathlib import Path
+from typing import Literal
+
+from autospine.core.errors import FormatError, PlanError
+from autospine.core.types import Shape3
+from autospine.network import AdaptiveSwinUNETR, ImportReport, StackingOrder, load_monai_file
+from autospine.network.build import build_network
+from autospine.network.weights import save_imported
+from autospine.pipeline.planning import read_plan
+from autospine.plan import Configuration
+from autospine.storage.workspace import DatasetLocation
+
+PRETRAINED = "_pretrained.safetensors"
+"""Ending of imported weights, after the configuration's name."""
+
+
+def import_weights(
+    location: DatasetLocation,
+    configuration: Configuration,
+    file: Path,
+    output: Path | None = None,
+    *,
+    merge_order: StackingOrder | Literal["auto"] = "auto",
+    window_size: Shape3 | None = None,
+    exact: bool = False,
+) -> tuple[ImportReport, Path]:
+    """Convert weights of MONAI's SwinUNETR for a configuration's network and write them.
+
+    Args:
+        location: a planned dataset.
+        configuration: one of its plan, with a Swin UNETR.
+        file: a checkpoint.
+        output: ends in `.safetensors`; by default beside the plan.
+        merge_order: as `autospine.network.load_monai` takes it, like the rest.
+        window_size: of the file's network.
+        exact: refuse conversions that change what the network computes.
+
+    Returns:
+        What became of each tensor, and where they were written.
+
+    Raises:
+        PlanError: if the configuration has another network.
+        FormatError: if the file does not fit, or `output` has another ending.
+    """
+    target = output or location.preprocessed / f"{configuration.name}{PRETRAINED}"
+    if target.suffix != ".safetensors":
+        raise FormatError(f"expected an --output that ends in .safetensors, found {target}; name it so")
+    plan = read_plan(location)
+    network = build_network(plan, configuration)
+    if not isinstance(network, AdaptiveSwinUNETR):
+        raise PlanError(
+            f"expected a configuration with a Swin UNETR to take MONAI's weights, found "
+            f"{configuration.name!r} with {configuration.network.name}; choose another with -c"
+        )
+    report = load_monai_file(network, file, merge_order=merge_order, window_size=window_size, exact=exact)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_imported(target, network, report, plan=plan, configuration=configuration, source=file.name)
+    return report, target

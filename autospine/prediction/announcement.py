@@ -1,0 +1,97 @@
+"""What a prediction is going to take, said before it begins."""
+
+import torch
+
+from autospine.inference.mirror import Mirrored
+from autospine.inference.predictor import Predictor, Work
+from autospine.memory.estimate import inference_memory
+from autospine.plan import Precision
+from autospine.prediction.probabilities import stored_bytes
+from autospine.system.hardware import free_memory, held_memory, inference_half
+
+SHORTEST = 10.0
+"""Seconds below which reading and writing take as long as the networks."""
+
+
+class Estimates:
+    """Memory and time of the cases of one run, from what the process holds once its networks are loaded."""
+
+    def __init__(self) -> None:
+        self._loaded = held_memory()
+        self._tiles: dict[int, int] = {}
+
+    def announcement(self, predictor: Predictor, work: Work, held: int, *, save_probabilities: bool) -> str:
+        """What is going to be done, in a line.
+
+        Args:
+            predictor: that does it.
+            work: to be done.
+            held: further bytes: of probabilities that are to be saved, of other models' slabs.
+            save_probabilities: whether they are.
+        """
+        voxels = "x".join(str(n) for n in work.shape)
+        mirrored = sum(isinstance(network, Mirrored) for network in predictor.networks)
+        networks = len(predictor.networks) - mirrored
+        seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
+        left_out = {
+            "everything": "",
+            "body": " (the rest is air)",
+            "spine": " (the rest is off the spine)",
+        }
+        on_disk = stored_bytes(predictor.plan.labels, work.shape)
+        return (
+            f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
+            f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
+            f"network{'s' if networks > 1 else ''}{', mirrored too' if mirrored else ''}; "
+            f"{_duration(seconds)}, "
+            f"{_size(self.memory(predictor, work) + held)} of memory"
+            f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
+        )
+
+    def shortage(self, predictor: Predictor, work: Work, held: int) -> str | None:
+        """What is to be done where the memory is not free; None where it is. The arguments as above."""
+        more, free = self.memory(predictor, work) + held - held_memory(), free_memory()
+        if more <= free:
+            return None
+        return (
+            f"expected {_size(more)} more of free memory, found {_size(free)}; should the system stop it, "
+            "close other programs, or predict with a configuration of larger voxels or smaller patches"
+        )
+
+    def memory(self, predictor: Predictor, work: Work) -> int:
+        """Bytes of RAM that the whole process takes at most."""
+        tile = 0 if predictor.device.type == "cuda" else self._tile(predictor, work)
+        return self._loaded + tile + work.memory.total
+
+    def _tile(self, predictor: Predictor, work: Work) -> int:
+        """Bytes of a tile in one network, and of the code that it loads."""
+        if id(predictor) not in self._tiles:
+            plan, configuration = predictor.plan, predictor.configuration
+            taken = inference_memory(
+                configuration.network,
+                configuration.patch_size,
+                case=work.memory,
+                precision=_precision(predictor),
+                in_channels=len(plan.channels),
+                out_channels=plan.labels.n_channels,
+                spacing_mm=configuration.spacing_mm,
+            )
+            self._tiles[id(predictor)] = taken.activations + taken.transients + taken.libraries
+        return self._tiles[id(predictor)]
+
+
+def _precision(predictor: Predictor) -> Precision:
+    half = inference_half(predictor.configuration.training.precision, predictor.device)
+    if half is None:
+        return "float32"
+    return "bfloat16" if half == torch.bfloat16 else "float16"
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{max(1, round(amount / 1e6))} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < SHORTEST:
+        return f"less than {SHORTEST:.0f} s"
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"

@@ -1,0 +1,92 @@
+"""The cleanup that cross-validation chose for a model, or for several models that were compared together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autospine.core.errors import FormatError
+from autospine.evaluation.held_out import read_cross_validation
+from autospine.evaluation.postprocessing import Postprocessing, read_postprocessing
+from autospine.models.model_folder import WEIGHTS, ModelFolder, weights_digest
+from autospine.storage.serialization import read_json
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
+
+ENSEMBLES = "ensembles"
+MEMBERS = "members.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Members:
+    """`members.json`: whose predictions lie in an ensemble's folder."""
+
+    format_version: int
+    weights: dict[str, dict[str, str]]
+    """Digest of the weights of each fold of each model."""
+
+
+def warn_of_other_weights(models: Sequence[ModelFolder]) -> None:
+    """Say where the scores and the cleanup of a model are of other weights than it has now."""
+    for model in models:
+        try:
+            scored = read_cross_validation(model.path).weights
+        except FormatError:  # without scores, or with those of a model that has travelled
+            continue
+        others = [
+            f"fold_{fold}"
+            for fold in model.ensemble
+            if scored.get(fold) and scored[fold] != weights_digest(model.path / f"fold_{fold}" / WEIGHTS)
+        ]
+        if others:
+            logger.warning(
+                "the cross-validation of %s is of other weights than %s has now: run `autospine train %s "
+                "--fold all` again, and delete its validation/ before where weights were copied there",
+                model.path,
+                " and ".join(others),
+                model.path.resolve().name,
+            )
+
+
+def find_cleanup(models: Sequence[ModelFolder]) -> Postprocessing | None:
+    """The cleanup that cross-validation chose for a model, or for these models together."""
+    if len(models) == 1:
+        return read_postprocessing(models[0].path)
+    folder = ensemble_folder(models)
+    if folder is None or not holds(folder, members_of(models)):
+        logger.info(
+            "label maps are not cleaned: these models were not compared together as they are now; "
+            "`autospine compare` does it"
+        )
+        return None
+    return read_postprocessing(folder)
+
+
+def ensemble_folder(models: Sequence[ModelFolder]) -> Path | None:
+    """`ensembles/A+B` beside the models; None if they do not lie side by side."""
+    places = [model.path.resolve() for model in models]
+    if len({place.parent for place in places}) > 1:
+        return None
+    return models[0].path.parent / ENSEMBLES / "+".join(sorted(place.name for place in places))
+
+
+def members_of(models: Sequence[ModelFolder]) -> Members:
+    """What `members.json` says of these models as they are now."""
+    return Members(
+        format_version=FORMAT_VERSION,
+        weights={
+            model.path.resolve().name: {
+                fold: weights_digest(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.ensemble
+            }
+            for model in sorted(models, key=lambda model: model.path.resolve().name)
+        },
+    )
+
+
+def holds(folder: Path, members: Members) -> bool:
+    """Whether an ensemble's folder has the predictions of these members."""
+    try:
+        return read_json(folder / MEMBERS, Members) == members
+    except FormatError:  # absent or damaged
+        return False

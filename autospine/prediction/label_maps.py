@@ -1,0 +1,117 @@
+"""Predicted label maps as files: in which format, and where the names of their classes stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autospine.core.errors import DatasetError, WorkspaceError
+from autospine.core.geometry import Grid
+from autospine.core.labels import LabelSpace
+from autospine.core.types import LabelArray
+from autospine.dataset.raw import Case
+from autospine.io import dicom_seg
+from autospine.io.images import ENDINGS, NRRD_ENDINGS, write_labels
+from autospine.io.segments import segments_of, snap_descriptions
+from autospine.storage.atomic import write_text
+
+NAMES = "labels.txt"
+"""Names and colours of the classes, for formats that have no place for them."""
+
+FIRST_LINE = snap_descriptions(()).partition("\n")[0]
+"""By which such a file is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelMaps:
+    """The label maps of a folder."""
+
+    folder: Path
+    ending: str
+    """Of their names, dot included: one of `autospine.io.images.ENDINGS`, or that of DICOM."""
+
+    labels: LabelSpace
+    """What their integers mean."""
+
+    @property
+    def dicom(self) -> bool:
+        """Whether they are DICOM segmentations."""
+        return self.ending == dicom_seg.ENDING
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raise unless the cases can be written in this format.
+
+        Raises:
+            DatasetError: if the format is not known, or refers to DICOM slices and there are none.
+            AutospineError: if it takes highdicom, which is not installed.
+            WorkspaceError: if a file of somebody else's is in the way.
+        """
+        if self.ending not in (*ENDINGS, dicom_seg.ENDING):
+            raise DatasetError(
+                f"expected a format among {', '.join((*ENDINGS, dicom_seg.ENDING))}, found {self.ending}"
+            )
+        if self.dicom:
+            dicom_seg.require_highdicom()
+            others = [case.name for case in cases if not case.images[0].is_dir()]
+            if others:
+                raise DatasetError(
+                    "expected DICOM slices as input, which DICOM segmentations refer to, found "
+                    f"{', '.join(others[:3])}{' and others' if len(others) > 3 else ''} in another format; "
+                    "predict with another --format"
+                )
+        names = self.folder / NAMES
+        if self._needs_names and names.exists() and not _is_ours(names):
+            raise WorkspaceError(
+                f"expected to write the labels' names to {names}, found another file there; "
+                "name another folder with -o"
+            )
+
+    def check_slices(self, case: Case, stored: Grid) -> None:
+        """Raise if a case that was read cannot be written in this format.
+
+        Args:
+            case: whose image it is.
+            stored: `Volume.stored` of the image.
+
+        Raises:
+            ImageError: if a DICOM segmentation cannot refer to its slices.
+        """
+        if self.dicom:
+            dicom_seg.check_slices(case.images[0], stored, segments_of(self.labels))
+
+    def write_names(self) -> None:
+        """Write names and colours beside the label maps, where these have no place for them."""
+        if self._needs_names:
+            write_text(self.folder / NAMES, snap_descriptions(segments_of(self.labels)))
+
+    def path(self, case: Case) -> Path:
+        """Where a case's label map is written."""
+        return self.folder / f"{case.name}{self.ending}"
+
+    def write(self, case: Case, labels: LabelArray, stored: Grid) -> None:
+        """Write a case's label map on the grid of its image.
+
+        Args:
+            case: whose image it is.
+            labels: canonical axes.
+            stored: `Volume.stored` of the image.
+
+        Raises:
+            ImageError: if it cannot be written.
+        """
+        segments = segments_of(self.labels)
+        if self.dicom:
+            dicom_seg.write_segmentation(self.path(case), labels, stored, segments, case.images[0])
+        else:
+            write_labels(self.path(case), labels, stored, segments)
+
+    @property
+    def _needs_names(self) -> bool:
+        return not self.dicom and not self.ending.endswith(NRRD_ENDINGS)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n") == FIRST_LINE
+    except OSError:
+        return False

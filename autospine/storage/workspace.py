@@ -1,0 +1,156 @@
+"""Where datasets, preprocessed cases and models lie; the only place that reads the environment."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autospine.core.errors import WorkspaceError
+
+VARIABLE = "AUTOSPINE_WORKSPACE"
+NNUNET_RAW = "nnUNet_raw"
+
+_NAME = re.compile(r"Dataset(\d+)_(.+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetLocation:
+    """One dataset's folders; none but `raw` need exist."""
+
+    name: str
+    """Whole name, `Dataset001_SpineReal`."""
+
+    raw: Path
+    """The raw dataset, in the workspace or in nnU-Net's folder."""
+
+    preprocessed: Path
+    """Its fingerprint, plan, splits and stored cases."""
+
+    results: Path
+    """Its models."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workspace:
+    """A folder with `raw/`, `preprocessed/` and `results/`."""
+
+    root: Path
+    """The folder itself."""
+
+    @classmethod
+    def locate(cls, given: Path | None = None) -> "Workspace":
+        """The folder that was given, else `$AUTOSPINE_WORKSPACE`, else the current folder.
+
+        Raises:
+            WorkspaceError: if it is not a folder.
+        """
+        root = given or Path(os.environ.get(VARIABLE) or ".")
+        if not root.is_dir():
+            raise WorkspaceError(f"expected the workspace folder {root}, found none; make it or name another")
+        return cls(root=root)
+
+    @property
+    def raw(self) -> Path:
+        """Raw datasets."""
+        return self.root / "raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        """Fingerprints, plans and stored cases."""
+        return self.root / "preprocessed"
+
+    @property
+    def results(self) -> Path:
+        """Trained models."""
+        return self.root / "results"
+
+    def datasets(self) -> tuple[DatasetLocation, ...]:
+        """Every dataset, by name; one of nnU-Net's gives way to one of the same name in the workspace."""
+        folders: dict[str, Path] = {}
+        for root in self._raw_roots():
+            for folder in sorted(root.iterdir()) if root.is_dir() else ():
+                if folder.is_dir() and _NAME.fullmatch(folder.name):
+                    folders.setdefault(folder.name, folder)
+        return tuple(self._location(name, folder) for name, folder in sorted(folders.items()))
+
+    def find_dataset(self, wanted: str) -> DatasetLocation:
+        """The dataset of this number (`1`), short name (`Dataset001`) or whole name.
+
+        Raises:
+            WorkspaceError: if there is none, or several of that number; the message lists those there are.
+        """
+        datasets = self.datasets()
+        found = [dataset for dataset in datasets if _matches(dataset.name, wanted)]
+        if len(found) == 1:
+            return found[0]
+        listed = ", ".join(dataset.name for dataset in (found or datasets)) or "none at all"
+        looked = " and ".join(str(root) for root in self._raw_roots())
+        if found:
+            raise WorkspaceError(
+                f"expected one dataset {wanted!r} in {looked}, found {listed}; give the whole name"
+            )
+        raise WorkspaceError(
+            f"expected a dataset {wanted!r} in {looked}, found {listed}; name one of these, or its "
+            "workspace with -w"
+        )
+
+    def last_planned(self) -> DatasetLocation:
+        """The dataset planned last.
+
+        Raises:
+            WorkspaceError: if none is planned.
+        """
+        plans = sorted(self.preprocessed.glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
+        if not plans:
+            raise WorkspaceError(
+                f"expected a planned dataset in {self.preprocessed}, found none; "
+                "run `autospine plan-and-preprocess -d DATASET` first"
+            )
+        return self.find_dataset(plans[-1].parent.name)
+
+    def last_model(self, dataset: str | None = None, configuration: str | None = None) -> Path:
+        """The model folder whose newest fold was completed last.
+
+        Args:
+            dataset: only models of this one (number, short or whole name).
+            configuration: only this one, by name.
+
+        Raises:
+            WorkspaceError: if there is none.
+        """
+        weights = [
+            path
+            for path in self.results.glob("*/*/fold_*/model.safetensors")
+            if (dataset is None or _matches(path.parents[2].name, dataset))
+            and (configuration is None or path.parents[1].name == configuration)
+        ]
+        if not weights:
+            which = f" {configuration!r}" if configuration else ""
+            which += f" of {dataset}" if dataset else ""
+            there = sorted(
+                {str(path.parents[1]) for path in self.results.glob("*/*/fold_*/model.safetensors")}
+            )
+            raise WorkspaceError(
+                f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
+                f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m"
+            )
+        return max(weights, key=lambda path: path.stat().st_mtime).parents[1]
+
+    def _raw_roots(self) -> Iterator[Path]:
+        yield self.raw
+        if elsewhere := os.environ.get(NNUNET_RAW):
+            yield Path(elsewhere)
+
+    def _location(self, name: str, folder: Path) -> DatasetLocation:
+        return DatasetLocation(
+            name=name, raw=folder, preprocessed=self.preprocessed / name, results=self.results / name
+        )
+
+
+def _matches(name: str, wanted: str) -> bool:
+    match = _NAME.fullmatch(name)
+    if match is None or wanted == name:
+        return wanted == name
+    number = re.fullmatch(r"(?:Dataset)?(\d+)", wanted)
+    return number is not None and int(number[1]) == int(match[1])

@@ -1,0 +1,122 @@
+"""The check of a dataset tells every fault of every case at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autospine.core.errors import DatasetError
+from autospine.dataset.checks import verify, verify_folder
+from autospine.dataset.raw import load_dataset
+
+RawDataset = Callable[..., Path]
+WriteImage = Callable[..., Path]
+
+
+def test_a_sound_dataset_passes(raw_dataset: RawDataset):
+    report = verify(load_dataset(raw_dataset(channels={"0": "CT"})))
+    report.raise_if_bad()
+    assert report.faults == report.notes == ()
+
+
+def test_every_fault_of_every_case_is_told(raw_dataset: RawDataset, write_image: WriteImage):
+    names = ("cut", "empty", "labels", "moved", "nan", "shape", "sound", "unlabelled")
+    folder = raw_dataset(names=names, channels={"0": "CT"})
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    plain = np.zeros((6, 7, 8), np.uint8)
+    (images / "cut_0000.nii.gz").write_bytes((images / "cut_0000.nii.gz").read_bytes()[:-30])
+    write_image(labels / "empty.nii.gz", plain)
+    wrong = plain.copy()
+    wrong[0, 0, :3] = 7
+    wrong[0, 1, :2] = 9
+    write_image(labels / "labels.nii.gz", wrong)
+    write_image(labels / "moved.nii.gz", plain + 1, origin_mm=(0, 0.25, 0))
+    broken = plain.astype(np.float32)
+    broken[2, 2, 2] = np.nan
+    write_image(images / "nan_0000.nii.gz", broken)
+    write_image(labels / "shape.nii.gz", np.ones((6, 7, 9), np.uint8))
+    (labels / "unlabelled.nii.gz").unlink()
+
+    report = verify_folder(folder)
+    with pytest.raises(DatasetError) as raised:
+        report.raise_if_bad()
+    lines = str(raised.value).splitlines()
+    expected = {
+        "unlabelled: image without label": "add labelsTr",
+        "cut: expected a readable image, found": "cut_0000.nii.gz damaged",
+        "labels: expected the labels [0, 1] of dataset.json": "found 7 (3 voxels), 9 (2 voxels); mend",
+        "moved: expected image and labels on one grid": "up to 0.25 mm apart; resample",
+        "nan: expected finite voxels in": "found 1 NaN",
+        "shape: expected image and labels on one grid": "6x7x8 against 6x7x9 voxels",
+    }
+    assert "found 6 faults" in lines[0]
+    assert len(lines) == 7
+    for line, (start, rest) in zip(lines[1:], expected.items(), strict=True):
+        assert line.startswith(f"  {start}")
+        assert rest in line
+    assert report.notes == ("empty: labels are empty: all voxels are background",)
+    assert [case.name for case in report.dataset.cases] == [name for name in names if name != "unlabelled"]
+
+
+def test_a_dataset_without_anything_labelled_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a", "b"))
+    for name in ("a", "b"):
+        write_image(folder / "labelsTr" / f"{name}.nii.gz", np.zeros((6, 7, 8), np.uint8))
+    with pytest.raises(DatasetError, match=r"something labelled in at least one case, found .* in all 2"):
+        verify_folder(folder).raise_if_bad()
+
+
+def test_labels_of_another_orientation_but_the_same_place_are_fine(
+    raw_dataset: RawDataset, write_image: WriteImage
+):
+    folder = raw_dataset(names=("a",))
+    flipped = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    write_image(
+        folder / "labelsTr" / "a.nii.gz", np.ones((6, 7, 8), np.uint8), origin_mm=(7, 0, 0), direction=flipped
+    )
+    verify_folder(folder).raise_if_bad()
+
+
+def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("ct", "mr", "shifted"))
+    shape = (6, 7, 8)
+    write_image(folder / "imagesTr" / "mr_0000.nii.gz", np.arange(6 * 7 * 8).reshape(shape).astype(np.uint16))
+    water = np.random.default_rng(0).normal(1060, 40, shape).astype(np.int16)
+    water[:2] = 0
+    write_image(folder / "imagesTr" / "shifted_0000.nii.gz", water)
+    (folder / "imagesTr" / "ct_0000.mha").write_text("x")
+    report = verify_folder(folder)
+    assert report.faults == ()
+    assert report.notes == (
+        "imagesTr/ct_0000.mha: ignored, not .nii.gz",
+        "ct: taken for CT by its intensities; state it in cases.csv if that is wrong",
+        "mr: taken for MR by its intensities; state it in cases.csv if that is wrong",
+        "shifted: taken for CT by its intensities; state it in cases.csv if that is wrong",
+        "shifted: looks like CT with water at 1024 instead of 0 HU; subtract 1024 from the image",
+    )
+
+
+def test_a_voxel_size_that_no_scanner_makes_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a", "b"))
+    for part in ("imagesTr/a_0000", "labelsTr/a"):
+        write_image(folder / f"{part}.nii.gz", np.ones((6, 7, 8), np.uint8), spacing_mm=(0.001, 1.0, 1.0))
+    (fault,) = verify_folder(folder).faults
+    assert fault.startswith("a: expected voxels of 0.05 to 20 mm, found ")
+    with pytest.raises(DatasetError, match="found 1 fault:"):
+        verify_folder(folder).raise_if_bad()
+
+
+def test_an_image_taken_for_labels_makes_a_short_message(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a",))
+    write_image(folder / "labelsTr" / "a.nii.gz", np.arange(6 * 7 * 8).reshape(6, 7, 8).astype(np.int16))
+    (fault,) = verify_folder(folder).faults
+    assert "and 324 more" in fault
+    assert len(fault) < 300
+
+
+@pytest.mark.real_data
+def test_the_real_dataset_passes(real_data: Path):
+    report = verify_folder(real_data / "Dataset001_SpineReal")
+    report.raise_if_bad()
+    assert [note.split(":")[0] for note in report.notes] == ["ct_cervical", "mr_lumbar"]

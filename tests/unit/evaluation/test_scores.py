@@ -1,0 +1,176 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from autospine.core.errors import EvaluationError
+from autospine.core.geometry import Grid
+from autospine.core.labels import parse_labels
+from autospine.core.types import Modality
+from autospine.dataset.raw import Case
+from autospine.evaluation.export import COLUMNS, long_table, write_evaluation
+from autospine.evaluation.overlap import Counts
+from autospine.evaluation.scores import (
+    CaseScores,
+    Evaluation,
+    describe,
+    evaluate_case,
+    evaluate_folder,
+)
+from autospine.io.images import write_array
+
+LABELS = parse_labels({"background": 0, "vertebra": 20, "disc": 120})
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+SHAPE = (4, 5, 6)
+REVERSED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def grid(
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0), direction: tuple[float, ...] = IDENTITY
+) -> Grid:
+    return Grid(shape=SHAPE, spacing_mm=(3.0, 1.0, 0.5), origin_mm=origin, direction=direction)  # type: ignore[arg-type]
+
+
+def volume(vertebra: int, disc: int = 0) -> np.ndarray:
+    """The first voxels are vertebra, the last are disc."""
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels.reshape(-1)[:vertebra] = 20
+    if disc:
+        labels.reshape(-1)[-disc:] = 120
+    return labels
+
+
+def case(name: str, modality: Modality | None, site: str | None) -> Case:
+    return Case(name=name, images=(), labels=None, modality=modality, site=site, subject=name)
+
+
+def scores(name: str, *counts: tuple[int, int, int], modality: Modality | None = None) -> CaseScores:
+    made = tuple(Counts(tp=tp, fp=fp, fn=fn) for tp, fp, fn in counts)
+    return CaseScores(case=name, classes=LABELS.names, counts=made, modality=modality)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    write_array(references / "one.nii.gz", volume(10, 4), grid())
+    write_array(predictions / "one.nii.gz", volume(20, 4), grid())
+    write_array(references / "two.nii.gz", volume(10), grid())
+    write_array(predictions / "two.mha", volume(5), grid())
+    write_array(references / "three.nrrd", volume(10), grid())
+    write_array(predictions / "four.nii.gz", volume(10), grid())
+    (predictions / "plan.json").write_text("{}")
+    return predictions, references
+
+
+def test_case_over_its_classes() -> None:
+    prediction, reference = LABELS.encode(volume(20, 4)), LABELS.encode(volume(10, 4))
+    found = evaluate_case(prediction, reference, LABELS, case="one", modality="CT", site="here")
+    assert found.by_class["vertebra"].dice == pytest.approx(2 / 3)
+    assert found.mean.dice == pytest.approx((2 / 3 + 1) / 2)
+    assert (found.modality, found.site, found.mean.n) == ("CT", "here", 2)
+
+
+def test_case_names_itself_in_errors() -> None:
+    with pytest.raises(EvaluationError, match=r"case one: .*stored indices"):
+        evaluate_case(volume(1), volume(1), LABELS, case="one")
+
+
+def test_means_are_over_classes_of_means_over_cases() -> None:
+    evaluation = Evaluation(
+        classes=LABELS.names,
+        cases=(
+            scores("a", (1, 0, 0), (0, 0, 4), modality="CT"),
+            scores("b", (0, 1, 1), (0, 0, 0), modality="CT"),
+            scores("c", (0, 3, 0), (0, 0, 0), modality="MR"),
+        ),
+    )
+    assert evaluation.total.by_class["vertebra"].dice == pytest.approx(1 / 3)
+    assert evaluation.total.by_class["disc"].n == 1
+    assert evaluation.mean_dice == pytest.approx((1 / 3 + 0) / 2)
+    assert evaluation.mean_acc == pytest.approx((1 / 2 + 0) / 2)
+    groups = evaluation.by_modality
+    assert groups["CT"].mean.dice == pytest.approx((1 / 2 + 0) / 2)
+    assert groups["MR"].mean.n == 1
+    assert math.isnan(groups["MR"].mean.accuracy)
+    assert evaluation.by_site == {}
+    assert evaluation.by_case["a"].dice == pytest.approx(0.5)
+
+
+def test_folders_are_matched_by_name(folders: tuple[Path, Path]) -> None:
+    known = [case("one", "CT", "north"), case("two", "MR", "north"), case("elsewhere", "MR", "south")]
+    evaluation = evaluate_folder(*folders, LABELS, known)
+    assert [c.case for c in evaluation.cases] == ["one", "two"]
+    assert evaluation.missing == ("three",)
+    assert evaluation.extra == ("four",)
+    assert list(evaluation.by_modality) == ["CT", "MR"]
+    assert evaluation.by_site["north"].cases == 2
+    assert evaluation.total.by_class["vertebra"].dice == pytest.approx(2 / 3)
+    assert evaluation.total.by_class["disc"].dice == 1
+
+
+def test_orientation_of_the_files_does_not_matter(tmp_path: Path) -> None:
+    labels = volume(7, 3)
+    write_array(tmp_path / "references" / "a.nii.gz", labels, grid())
+    turned = grid((2.5, 4.0, 0.0), REVERSED)
+    write_array(tmp_path / "predictions" / "a.nii.gz", np.ascontiguousarray(labels[:, ::-1, ::-1]), turned)
+    assert evaluate_folder(tmp_path / "predictions", tmp_path / "references", LABELS).mean_dice == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "where", "message"),
+    [
+        (volume(10), (0.0, 0.0, 0.2), "case one.*0.2 mm apart"),
+        (volume(10)[1:], (0.0, 0.0, 0.0), "case one.*3x5x6 against 4x5x6 voxels"),
+        (volume(10) + 1, (0.0, 0.0, 0.0), r"case one.*one\.nii\.gz.*expected labels among"),
+    ],
+)
+def test_pairs_that_do_not_fit(
+    folders: tuple[Path, Path], labels: np.ndarray, where: tuple[float, float, float], message: str
+) -> None:
+    shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    bad = Grid(shape=shape, spacing_mm=(3.0, 1.0, 0.5), origin_mm=where, direction=IDENTITY)
+    write_array(folders[0] / "one.nii.gz", labels, bad)
+    with pytest.raises(EvaluationError, match=message):
+        evaluate_folder(*folders, LABELS)
+
+
+def test_folders_that_do_not_fit(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, references = folders
+    with pytest.raises(EvaluationError, match="expected a folder of predictions"):
+        evaluate_folder(tmp_path / "nowhere", references, LABELS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match="expected label maps"):
+        evaluate_folder(predictions, tmp_path / "empty", LABELS)
+    write_array(tmp_path / "others" / "x.nii.gz", volume(1), grid())
+    with pytest.raises(EvaluationError, match="expected predictions named as the references"):
+        evaluate_folder(tmp_path / "others", references, LABELS)
+    write_array(predictions / "one.mha", volume(1), grid())
+    with pytest.raises(EvaluationError, match="expected one file for case one"):
+        evaluate_folder(predictions, references, LABELS)
+
+
+def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    evaluation = evaluate_folder(*folders, LABELS, [case("one", "CT", None)])
+    write_evaluation(evaluation, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "evaluation.csv")
+    assert tuple(table.columns) == COLUMNS
+    expected = long_table(evaluation).assign(site=math.nan)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+    assert table.groupby("class")["dice"].mean().mean() == pytest.approx(evaluation.mean_dice)
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert written == describe(evaluation)
+    assert written["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
+    assert written["cases"]["two"]["classes"]["disc"] == {"dice": None, "iou": None, "acc": None}
+    assert written["classes"]["disc"]["n_cases"] == 1
+    assert written["missing"] == ["three"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.csv", "evaluation.json"]
+
+
+def test_nothing_defined_is_null_without_a_warning(tmp_path: Path) -> None:
+    evaluation = Evaluation(classes=LABELS.names, cases=(scores("a", (0, 0, 0), (0, 0, 0)),))
+    assert math.isnan(evaluation.mean_dice)
+    write_evaluation(evaluation, tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["mean_dice"] is None

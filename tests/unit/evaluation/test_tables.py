@@ -1,0 +1,68 @@
+import io
+
+from rich.console import Console
+
+from autospine.evaluation.overlap import Counts
+from autospine.evaluation.scores import CaseScores, Evaluation
+from autospine.evaluation.tables import WORST_CASES, evaluation_table
+
+CLASSES = ("vertebra", "disc")
+
+
+def evaluation(cases: int, missing: tuple[str, ...] = ()) -> Evaluation:
+    made = tuple(
+        CaseScores(
+            case=f"case_{i:03d}_with_a_rather_long_name_that_does_not_fit",
+            classes=CLASSES,
+            counts=(Counts(tp=i, fp=1, fn=1), Counts(tp=0, fp=0, fn=0)),
+            modality="CT" if i % 2 else "MR",
+            site="north" if i < 3 else "south",
+        )
+        for i in range(1, cases + 1)
+    )
+    return Evaluation(classes=CLASSES, cases=made, missing=missing)
+
+
+def shown(found: Evaluation, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(evaluation_table(found, title="Held-out cases"))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_holds_every_block() -> None:
+    text = shown(evaluation(3, missing=("lost",)))
+    for part in (
+        "Held-out cases",
+        "vertebra",
+        "disc",
+        "mean",
+        "modality",
+        "CT",
+        "MR",
+        "north",
+        "south",
+        "case_002",
+    ):
+        assert part in text
+    assert "No prediction, in no mean: lost" in text
+    assert "nan" not in text
+    assert "0.639" in text  # (1/2 + 2/3 + 3/4) / 3
+
+
+def test_fits_a_narrow_terminal() -> None:
+    lines = shown(evaluation(3)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all("…" not in line for line in lines if "case_" not in line)
+
+
+def test_one_modality_needs_no_block_of_its_own() -> None:
+    text = shown(evaluation(1))
+    assert "modality" not in text
+    assert "site" not in text
+
+
+def test_many_cases_show_the_worst() -> None:
+    text = shown(evaluation(60))
+    assert f"the worst {WORST_CASES} of 60" in text
+    assert text.count("case_0") == WORST_CASES
+    assert "case_001" in text

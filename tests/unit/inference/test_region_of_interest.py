@@ -1,0 +1,115 @@
+import makers
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autospine.core.geometry import Box
+from autospine.inference.region_of_interest import STRIDE, body, region_around, spine, tiles_near
+from autospine.inference.tiles import lay_tiles
+from autospine.plan import Normalisation
+from autospine.preprocessing.normalise import intensity_transform
+
+CT = Normalisation(scope="dataset", lower=-200.0, upper=1000.0, mean=100.0, std=200.0)
+MR = Normalisation(scope="image", lower=0.005, upper=0.995, mean=0.0, std=1.0)
+
+
+def of_body(array, modality, rule):
+    return body(array, modality, intensity_transform(array, rule))
+
+
+def test_the_body_in_ct_is_denser_than_air_and_lung():
+    values = np.asarray([-1000, -850, -500, -100, 50, 700])
+    array = values.repeat(STRIDE)[None, :, None, None] * np.ones((1, 12, 4, 4), dtype=np.int16)
+    assert of_body(array.astype(np.int16), "CT", CT)[:, 0, 0].tolist() == [False] * 3 + [True] * 3
+
+
+def test_the_body_in_mr_is_brighter_than_noise():
+    rng = np.random.default_rng(0)
+    array = np.abs(rng.normal(0, 8, (1, 60, 60, 60))).astype(np.int16)
+    array[:, 20:40, 20:40, 20:40] = rng.normal(600, 100, (20, 20, 20))
+    mask = of_body(array, "MR", MR)
+    assert mask[10:20, 10:20, 10:20].mean() > 0.99
+    mask[10:20, 10:20, 10:20] = False
+    assert mask.mean() < 0.01
+
+
+def test_any_channel_may_show_the_body():
+    array = np.full((2, 4, 4, 4), -1000, dtype=np.int16)
+    array[1] = 40
+    assert of_body(array, "CT", CT).all()
+
+
+@given(
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.tuples(*[st.sampled_from([4, 9])] * 3),
+    st.sampled_from([0.0, 3.0]),
+    st.data(),
+)
+@settings(deadline=None, max_examples=80)
+def test_tiles_with_something_in_them_are_found(native, prepared, tile, margin, data):
+    """A tile is found if it holds a cube of `STRIDE` labelled voxels, and not if it is far from any."""
+    where = [data.draw(st.integers(0, max(0, n - STRIDE))) for n in native]
+    labels = np.zeros(native, dtype=np.uint8)
+    labels[tuple(slice(a, a + STRIDE) for a in where)] = 7
+    layout = lay_tiles(prepared, tile)
+    found = tiles_near(layout, spine(labels), native, (margin,) * 3)
+    for box in layout.boxes:
+        gaps = []
+        for a, b, n, m, at in zip(box.start, box.stop, native, prepared, where, strict=True):
+            first, last = a * n / m - margin, b * n / m + margin
+            gaps.append(max(first - (at + STRIDE), at - last))
+        if max(gaps) < -2 * STRIDE:
+            assert box.start in found
+        if max(gaps) > 3 * STRIDE:
+            assert box.start not in found
+
+
+@given(
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.sampled_from([0.0, 3.0]),
+    st.data(),
+)
+@settings(deadline=None)
+def test_a_region_holds_what_is_labelled_and_the_margin(native, prepared, margin, data):
+    where = [STRIDE * data.draw(st.integers(0, (n - 1) // STRIDE)) for n in native]
+    labels = np.zeros(native, dtype=np.uint8)
+    labels[tuple(slice(a, a + STRIDE) for a in where)] = 7
+    region = region_around(spine(labels), native, prepared, (margin,) * 3)
+    for a, b, n, m, at in zip(region.start, region.stop, native, prepared, where, strict=True):
+        assert 0 <= a < b <= m
+        assert a * n / m <= max(0, at - margin) + 1e-6
+        assert b * n / m >= min(n, at + STRIDE + margin) - 1e-6
+        assert (b - a) * n / m <= STRIDE + 2 * margin + 2 * n / m + 1e-6
+
+
+def test_the_region_around_nothing_is_everything():
+    region = region_around(spine(np.zeros((5, 6, 7), dtype=np.uint8)), (5, 6, 7), (10, 6, 3))
+    assert region == Box(start=(0, 0, 0), stop=(10, 6, 3))
+
+
+def test_a_layout_shrinks_to_the_tiles_that_are_run():
+    layout = lay_tiles((100, 40, 40), (8, 8, 8))
+    run = {(layout.starts[0][3], layout.starts[1][2], layout.starts[2][1])}
+    run.add((layout.starts[0][6], layout.starts[1][2], layout.starts[2][3]))
+    part = layout.around(run)
+    assert [len(starts) for starts in part.starts] == [4, 1, 3]
+    assert run <= {box.start for box in part.boxes}
+    assert part.extent.start == (layout.starts[0][3], layout.starts[1][2], layout.starts[2][1])
+    assert part.extent.stop[1] == layout.starts[1][2] + 8
+    assert layout.around({box.start for box in layout.boxes}) == layout
+
+
+def test_specks_are_not_the_spine():
+    labels = np.zeros((80, 80, 80), dtype=np.uint8)
+    labels[20:60, 20:60, 20:60] = 3
+    labels[70:72, 70:72, 70:72] = 3
+    assert region_around(spine(labels), labels.shape, (40, 40, 40)).stop == (30, 30, 30)
+    labels[64:80, 64:80, 64:80] = 5
+    assert region_around(spine(labels), labels.shape, (40, 40, 40)).stop == (40, 40, 40)
+
+
+def test_columns_of_bone_are_the_spine():
+    labels = makers.column()
+    assert spine(labels).sum() == (labels[::2, ::2, ::2] != 0).sum()

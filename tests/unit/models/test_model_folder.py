@@ -1,0 +1,123 @@
+from dataclasses import replace
+
+import makers
+import pytest
+import torch
+
+from autospine.core.errors import FormatError, ModelError
+from autospine.models.model_folder import WEIGHTS, open_model, save_weights
+from autospine.network.build import build_network
+from autospine.storage.serialization import write_json
+from autospine.storage.tensors import load_tensors
+
+PLAN = makers.plan()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(3)
+    return build_network(PLAN, PLAN.configurations[0])
+
+
+@pytest.fixture
+def folder(tmp_path, network):
+    """A model with folds 0 and 2 complete and 1 not."""
+    folder = tmp_path / "Dataset007_Small" / "fullres"
+    write_json(folder / "plan.json", PLAN)
+    for name in ("0", "2"):
+        save_weights(folder / f"fold_{name}", network, {"fold": name})
+    (folder / "fold_1").mkdir()
+    return folder
+
+
+def test_a_trained_network_comes_back(folder, network):
+    model = open_model(folder)
+    assert model.folds == ("0", "2")
+    assert (model.plan, model.configuration) == (PLAN, PLAN.configurations[0])
+    image = torch.randn(1, 1, 16, 16, 16)
+    for again in model.networks():
+        assert not again.training
+        with torch.no_grad():
+            torch.testing.assert_close(again(image), network.eval()(image))
+    assert load_tensors(folder / "fold_0" / WEIGHTS)[1] == {"fold": "0"}
+
+
+def test_folds_can_be_chosen(folder):
+    assert len(open_model(folder).networks()) == 2
+    assert len(open_model(folder).networks(["2"])) == 1
+    with pytest.raises(ModelError, match=r"folds among 0, 2, .* found 1, 7; leave out"):
+        open_model(folder).networks(["1", "2", "7"])
+
+
+def test_what_is_no_model_is_refused(tmp_path, folder):
+    with pytest.raises(ModelError, match="expected a model folder"):
+        open_model(tmp_path)
+    with pytest.raises(ModelError, match="expected a model folder"):
+        open_model(tmp_path / "absent")
+    for name in ("0", "2"):
+        (folder / f"fold_{name}" / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match=r"at least one trained fold .*autospine train fullres"):
+        open_model(folder)
+
+
+def test_a_damaged_plan_is_refused(folder):
+    (folder / "plan.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"plan\.json"):
+        open_model(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    path = folder / "fold_2" / WEIGHTS
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FormatError, match="fold_2"):
+        open_model(folder).networks()
+
+
+def test_weights_of_another_network_are_refused(folder, tmp_path):
+    other = makers.configuration(network=makers.network_plan(feature_size=16))
+    save_weights(folder / "fold_2", build_network(makers.plan(other), other), {})
+    assert len(open_model(folder).networks(["0"])) == 1
+    with pytest.raises(ModelError, match=r"expected weights of the plan's network in .*fold_2"):
+        open_model(folder).networks()
+
+
+def test_a_network_far_larger_than_its_weights_takes_no_memory(folder):
+    """Of this width a single convolution would need 100 TB."""
+    wide = makers.configuration(network=makers.network_plan(feature_size=1 << 20))
+    write_json(folder / "plan.json", makers.plan(wide))
+    with pytest.raises(
+        ModelError, match=r"expected weights of the plan's network in .*fold_0.*size mismatch"
+    ):
+        open_model(folder).networks()
+
+
+@pytest.mark.parametrize("weighting", ["trainable", "ones"])
+def test_what_is_no_weight_has_its_values(tmp_path, weighting):
+    """Constants that are not stored are those of a fresh network."""
+    fusion = replace(makers.network_plan().fusion, weighting=weighting)
+    one = makers.configuration(network=makers.network_plan(fusion=fusion))
+    made = makers.write_model(tmp_path / "model", configurations=(one,))
+    torch.manual_seed(0)
+    fresh, image = build_network(made, one).eval(), torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(open_model(tmp_path / "model").networks()[0](image), fresh(image))
+
+
+def test_a_model_is_found_from_inside_its_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert open_model(folder.relative_to(folder)).configuration.name == "fullres"
+
+
+def test_a_model_of_one_configuration_may_be_renamed(folder, tmp_path):
+    renamed = folder.rename(tmp_path / "spine-model")
+    assert open_model(renamed).configuration.name == "fullres"
+
+
+def test_the_digest_depends_on_the_plan_and_the_weights_that_take_part(folder, network):
+    before = open_model(folder).digest()
+    assert before == open_model(folder).digest(["0", "2"])
+    assert before != open_model(folder).digest(["0"])
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    save_weights(folder / "fold_2", network, {"fold": "2"})
+    assert open_model(folder).digest() != before

@@ -1,0 +1,91 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from autospine.core.errors import PlanError
+from autospine.network import AdaptiveSwinUNETR
+from autospine.network.swin.fusion import FusionPlacement, FusionSettings, PatchEmbedding, Stem
+
+KERNELS = ((2, 2, 2), (4, 6, 4), (3, 2, 5), (1, 1, 1))
+
+
+def test_starts_as_the_plain_embedding() -> None:
+    fused = PatchEmbedding(2, 5, (2, 2, 2), FusionSettings(kernel_sizes=KERNELS))
+    plain = PatchEmbedding(2, 5, (2, 2, 2))
+    plain.load_state_dict(fused.state_dict(), strict=False)
+    image = torch.randn(2, 2, 8, 6, 4)
+    torch.testing.assert_close(fused(image), plain(image), atol=1e-6, rtol=1e-5)
+    fused(image).sum().backward()
+    assert isinstance(fused.scale_weights.grad, torch.Tensor) and fused.scale_weights.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2)])
+def test_equals_the_weighted_sum_of_convolutions(stride: tuple[int, int, int]) -> None:
+    kernels = (stride, (3, 4, 6), (5, 3, 2))
+    module = PatchEmbedding(1, 4, stride, FusionSettings(kernel_sizes=kernels)).double()
+    with torch.no_grad():
+        module.scale_weights.normal_()
+    image = torch.randn(1, 1, 6, 8, 10, dtype=torch.float64)
+    expected = torch.zeros(())
+    for weight, kernel in zip(module.scale_weights, [module.weight, *module.scales], strict=True):
+        padding: list[int] = []
+        for size, step in zip(reversed(kernel.shape[2:]), reversed(stride), strict=True):
+            low = (size - step + 1) // 2
+            padding += [low, size - step - low]
+        expected = expected + weight * F.conv3d(F.pad(image, padding), kernel, stride=stride)
+    expected = (expected + module.bias.view(1, -1, 1, 1, 1)).permute(0, 2, 3, 4, 1)
+    torch.testing.assert_close(module(image), expected)
+
+
+def test_weights_can_be_fixed() -> None:
+    ones = PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernel_sizes=KERNELS, weighting="ones"))
+    off = PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernel_sizes=KERNELS, weighting="off"))
+    assert ones.scale_weights.tolist() == [1.0] * 4 and not ones.scale_weights.requires_grad
+    assert len(off.scales) == 0
+
+
+@pytest.mark.parametrize("kernels", [(), ((2, 2, 2), (0, 3, 3)), ((4, 4, 4),)])
+def test_impossible_kernels_are_refused(kernels: tuple[tuple[int, int, int], ...]) -> None:
+    with pytest.raises(PlanError, match="kernel"):
+        PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernel_sizes=kernels))
+
+
+def test_stem_is_the_residual_of_its_scales() -> None:
+    """Even kernels grow to the next odd size, and equal ones collapse."""
+    stem = Stem(2, FusionSettings(kernel_sizes=((2, 2, 1), (3, 3, 1), (4, 6, 3)), placement="stem")).double()
+    assert [tuple(kernel.shape[2:]) for kernel in stem.scales] == [(3, 3, 1), (5, 7, 3)]
+    image = torch.randn(1, 2, 6, 8, 4, dtype=torch.float64)
+    assert torch.equal(stem(image), image)
+    with torch.no_grad():
+        stem.projection.normal_()
+        stem.scale_weights.normal_()
+    features = sum(
+        weight * F.conv3d(image, kernel, padding="same")
+        for weight, kernel in zip(stem.scale_weights, stem.scales, strict=True)
+    )
+    assert isinstance(features, torch.Tensor)
+    added = torch.einsum("cm,bmspl->bcspl", stem.projection, F.leaky_relu(features, 0.01))
+    torch.testing.assert_close(stem(image), image + added)
+
+
+@pytest.mark.parametrize("placement", ["embedding", "stem", "both"])
+def test_every_placement_starts_plain_and_learns(placement: FusionPlacement) -> None:
+    small = {"feature_size": 8, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 1, 1), "window_size": 2}
+    fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)), placement=placement)
+    fused, plain = AdaptiveSwinUNETR(1, 3, fusion=fusion, **small), AdaptiveSwinUNETR(1, 3, **small)  # type: ignore[arg-type]
+    plain.load_state_dict(fused.state_dict(), strict=False)
+    image = torch.randn(1, 1, 64, 32, 32)
+    torch.testing.assert_close(fused(image), plain(image), atol=1e-5, rtol=1e-4)
+    assert len(fused.fusion_weights()) == (4 if placement == "both" else 2)
+    optimiser = torch.optim.SGD(fused.parameters(), lr=0.1)
+    for _ in range(3):  # projection, then weights, then kernels leave zero
+        optimiser.zero_grad()
+        fused(image).square().mean().backward()
+        optimiser.step()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in fused.parameters())
+
+
+def test_off_leaves_nothing_of_the_fusion() -> None:
+    fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)), placement="both", weighting="off")
+    network = AdaptiveSwinUNETR(1, 3, feature_size=8, num_heads=(1, 2, 4, 8), fusion=fusion)
+    assert network.stem is None and network.fusion_weights().tolist() == [1.0]

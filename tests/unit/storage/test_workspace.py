@@ -1,0 +1,101 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from autospine.core.errors import WorkspaceError
+from autospine.storage.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AUTOSPINE_WORKSPACE", raising=False)
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    for name in ("Dataset001_Spine", "Dataset012_Neck", "notes"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    return Workspace.locate(tmp_path)
+
+
+def touch(path: Path, time: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+    os.utime(path, (time, time))
+    return path
+
+
+def test_the_root_is_given_or_set_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "set").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Workspace.locate().root.resolve() == tmp_path.resolve()
+    monkeypatch.setenv("AUTOSPINE_WORKSPACE", str(tmp_path / "set"))
+    assert Workspace.locate().root == tmp_path / "set"
+    assert Workspace.locate(tmp_path).root == tmp_path
+
+
+def test_a_missing_root_is_named(tmp_path: Path):
+    with pytest.raises(WorkspaceError, match=r"workspace folder .*nowhere, found none"):
+        Workspace.locate(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["1", "001", "Dataset001", "Dataset1", "Dataset001_Spine"])
+def test_datasets_go_by_number_short_or_whole_name(name: str, workspace: Workspace):
+    found = workspace.find_dataset(name)
+    assert found.name == "Dataset001_Spine"
+    assert found.raw == workspace.root / "raw" / "Dataset001_Spine"
+    assert found.preprocessed == workspace.root / "preprocessed" / "Dataset001_Spine"
+    assert found.results == workspace.root / "results" / "Dataset001_Spine"
+
+
+@pytest.mark.parametrize("name", ["2", "Dataset00", "Spine", "notes", ""])
+def test_unknown_datasets_list_those_there_are(name: str, workspace: Workspace):
+    with pytest.raises(WorkspaceError, match=r"raw, found Dataset001_Spine, Dataset012_Neck"):
+        workspace.find_dataset(name)
+
+
+def test_an_empty_workspace_says_so(tmp_path: Path):
+    with pytest.raises(WorkspaceError, match="found none at all"):
+        Workspace.locate(tmp_path).find_dataset("1")
+
+
+def test_two_of_a_number_need_the_whole_name(workspace: Workspace):
+    (workspace.raw / "Dataset001_Other").mkdir()
+    with pytest.raises(WorkspaceError, match=r"Dataset001_Other, Dataset001_Spine; give the whole name"):
+        workspace.find_dataset("1")
+    assert workspace.find_dataset("Dataset001_Other").name == "Dataset001_Other"
+
+
+def test_nnunet_datasets_are_found_in_place(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    theirs = tmp_path / "nnunet"
+    for name in ("Dataset001_Spine", "Dataset500_Hip"):
+        (theirs / name).mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_raw", str(theirs))
+    found = workspace.find_dataset("500")
+    assert found.raw == theirs / "Dataset500_Hip"
+    assert found.results == workspace.root / "results" / "Dataset500_Hip"
+    assert workspace.find_dataset("1").raw == workspace.raw / "Dataset001_Spine"
+
+
+def test_the_last_planned_dataset(workspace: Workspace):
+    with pytest.raises(WorkspaceError, match=r"planned dataset .* run `autospine plan-and-preprocess"):
+        workspace.last_planned()
+    touch(workspace.preprocessed / "Dataset012_Neck" / "plan.json", 2000)
+    touch(workspace.preprocessed / "Dataset001_Spine" / "plan.json", 1000)
+    assert workspace.last_planned().name == "Dataset012_Neck"
+
+
+def test_the_last_model(workspace: Workspace):
+    with pytest.raises(WorkspaceError, match=r"trained model in .* run `autospine train 0 --fold all` first"):
+        workspace.last_model()
+    old = touch(workspace.results / "Dataset001_Spine" / "fine" / "fold_0" / "model.safetensors", 1000)
+    new = touch(workspace.results / "Dataset012_Neck" / "fine" / "fold_0" / "model.safetensors", 2000)
+    touch(workspace.results / "Dataset001_Spine" / "coarse" / "fold_0" / "metrics.jsonl", 3000)
+    assert workspace.last_model() == new.parents[1]
+    assert workspace.last_model("1") == old.parents[1]
+    with pytest.raises(WorkspaceError, match="trained model 'coarse' of 1 "):
+        workspace.last_model("1", "coarse")

@@ -1,0 +1,207 @@
+import io
+import logging
+
+import pytest
+from rich.console import Console
+
+from autospine.system import log
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(log, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def lines(monkeypatch) -> io.StringIO:
+    """What is written where there is no terminal."""
+    text = io.StringIO()
+    monkeypatch.setattr(log, "CONSOLE", Console(file=text, force_terminal=False, highlight=False))
+    return text
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> io.StringIO:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, color_system=None, width=200)
+    monkeypatch.setattr(log, "CONSOLE", console)
+    return text
+
+
+@pytest.fixture
+def loggers():
+    """The package's loggers, put back as they were."""
+    found = [logging.getLogger(name) for name in ("autospine", "planners", "trainers")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in found]
+    yield found
+    for logger, (handlers, level, propagate) in zip(found, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def test_short_work_says_nothing(clock, lines):
+    with log.progress("reading", 3) as meter:
+        for _ in range(3):
+            clock.now += 0.6
+            meter.advance()
+    assert lines.getvalue() == ""
+
+
+def test_long_work_says_how_long_it_will_take(clock, lines):
+    with log.progress("reading", 8) as meter:
+        for _ in range(8):
+            clock.now += 5
+            meter.advance()
+    assert lines.getvalue().splitlines() == [
+        "reading: 1/8, 5 s, 35 s left",
+        "reading: 3/8, 15 s, 25 s left",
+        "reading: 5/8, 25 s, 15 s left",
+        "reading: 7/8, 35 s, 5 s left",
+        "reading: 8/8, 40 s",
+    ]
+
+
+def test_work_of_unknown_length_says_how_far_it_is(clock, lines):
+    with log.progress("waiting", None) as meter:
+        clock.now += 3
+        meter.update("slice 7")
+        meter.advance(2.5)
+    assert lines.getvalue().splitlines()[0] == "waiting: 2.5, 3 s, slice 7"
+
+
+def test_a_share_is_said_in_percent(clock, lines):
+    with log.progress("training", 40, percent=True) as meter:
+        clock.now += 5
+        meter.advance(10)
+    assert lines.getvalue().splitlines() == ["training: 25 %, 5 s, 15 s left"]
+
+
+def test_what_was_done_before_tells_nothing_of_the_time_left(clock, lines):
+    with log.progress("training", 100, done=80, percent=True) as meter:
+        clock.now += 3
+        meter.advance(0)
+        clock.now += 10
+        meter.advance(10)
+        clock.now += 13
+        meter.advance(10)
+    assert lines.getvalue().splitlines() == [
+        "training: 80 %, 3 s",
+        "training: 90 %, 13 s, 13 s left",
+        "training: 100 %, 26 s",
+    ]
+
+
+def test_a_bar_begins_where_the_work_goes_on(terminal):
+    with log.progress("training", 100, done=80, percent=True) as meter:
+        meter.advance(5)
+        log._current.refresh()
+    assert "85 %" in terminal.getvalue()
+
+
+def test_a_bar_counts_steps_or_percent_and_is_not_there_for_nothing(terminal):
+    with (
+        log.progress("folds", 40, percent=True) as share,
+        log.progress("cases", 40) as count,
+        log.progress("nothing", 0),
+    ):
+        share.advance(10)
+        count.advance(10)
+        log._current.refresh()
+    said = terminal.getvalue()
+    assert "25 %" in said
+    assert "10/40" in said
+    assert "nothing" not in said
+
+
+def test_the_last_line_is_written_after_an_error(clock, lines):
+    with pytest.raises(KeyError), log.progress("reading", 4) as meter:
+        clock.now += 3
+        meter.advance()
+        raise KeyError
+    assert lines.getvalue().splitlines()[-1].startswith("reading: 1/4")
+
+
+def test_long_lines_are_not_broken(clock, lines):
+    with log.progress("word " * 60, 2) as meter:
+        clock.now += 3
+        meter.advance()
+        assert len(lines.getvalue().splitlines()) == 1
+
+
+def test_track_gives_the_items_and_counts_them(clock, lines):
+    seen = []
+    for item in log.track("abc", "letters"):
+        clock.now += 12
+        seen.append(item)
+    assert seen == ["a", "b", "c"]
+    assert "letters: 2/3, 24 s, 12 s left" in lines.getvalue()
+    assert list(log.track(iter([1, 2]), "numbers", total=2)) == [1, 2]
+
+
+def test_bars_are_drawn_in_a_terminal_and_may_be_nested(terminal):
+    with log.progress("outer", 2) as outer:
+        for _ in range(2):
+            for _ in log.track(range(3), "inner"):
+                pass
+            outer.advance()
+            outer.update("half")
+    assert "outer" in terminal.getvalue()
+    assert log._current is None
+    with pytest.raises(KeyError), log.progress("again", None):
+        raise KeyError
+    assert log._current is None
+
+
+def test_what_is_said_of_a_bar_stands_underneath_and_is_cut_to_the_width(terminal):
+    with log.progress("training", 2) as meter:
+        meter.update("loss 0.5\n" + "w 1.00 " * 60)
+        log._current.refresh()
+    lines = [line.rstrip() for line in terminal.getvalue().splitlines()]
+    assert any(line.endswith("  loss 0.5") for line in lines)
+    assert any(line.startswith("  w 1.00") and line.endswith("…") and len(line) <= 200 for line in lines)
+
+
+def test_lines_of_text_are_one_where_there_is_no_terminal(clock, lines):
+    with log.progress("training", 2) as meter:
+        meter.update("loss 0.5\nw 1.00")
+        clock.now += 3
+        meter.advance()
+    assert lines.getvalue().splitlines()[0] == "training: 1/2, 3 s, 3 s left, loss 0.5; w 1.00"
+
+
+def test_messages_go_to_standard_error_as_plain_lines(loggers, capsys):
+    log.setup()
+    for logger in loggers:
+        logger.info("%s says [bold]this[/]", logger.name)
+    log.get_logger("autospine.io.images").debug("hidden")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [f"{logger.name} says [bold]this[/]" for logger in loggers]
+    log.setup(debug=True)
+    log.get_logger("autospine.io.images").debug("shown")
+    assert capsys.readouterr().err == "autospine.io.images: shown\n"
+
+
+def test_setting_up_twice_does_not_double_the_messages(loggers, capsys):
+    log.setup()
+    log.setup()
+    loggers[0].warning("once")
+    assert capsys.readouterr().err == "once\n"
+
+
+def test_messages_in_a_terminal_keep_their_brackets(loggers, terminal):
+    log.setup()
+    loggers[0].info("found [3] cases")
+    assert "found [3] cases" in terminal.getvalue()

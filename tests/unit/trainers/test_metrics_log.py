@@ -1,0 +1,311 @@
+import json
+
+import makers
+import numpy as np
+import pytest
+import torch
+
+from autospine.core.errors import WorkspaceError
+from autospine.network.build import build_network
+from trainers.learner import Step
+from trainers.metrics_log import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
+from trainers.monitors import Counts
+from trainers.monitors.failures import LOOKS
+
+CLASSES = ("bone", "canal")
+
+
+def step(loss=1.0, dice=(0.2, 0.4), finite=True, overlap=((2, 10, 10), (4, 10, 10))) -> Step:
+    return Step(loss=loss, cross_entropy=2 * loss, dice=dice, finite=finite, overlap=overlap)
+
+
+def record(folder, epochs=0) -> Record:
+    return Record(
+        folder, title="small, fold 0", classes=CLASSES, configuration=makers.configuration(), epochs=epochs
+    )
+
+
+def rows(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def network():
+    return torch.nn.Identity()
+
+
+def test_the_time_of_a_fold_is_that_of_its_epochs(tmp_path, network):
+    assert seconds_trained(tmp_path) == 0
+    made = record(tmp_path)
+    for seconds in (1.5, 2.0):
+        made.add([step()], network, progress=0.5, learning_rate=0.1, seconds=seconds)
+    assert seconds_trained(tmp_path) == 3.5
+
+
+def test_an_epoch_is_the_mean_of_its_steps(tmp_path, network):
+    folder = tmp_path / "fold_0"
+    steps = [step(), step(2.0, (0.6, 0.4), overlap=((6, 5, 15), (4, 10, 10)))]
+    row = record(folder).add(steps, network, progress=0.5, learning_rate=0.1)
+    nothing = ("foreground_ratio", "border_shift", "thinnest_class", "kernel_ratio", "dice_ratio")
+    assert row == {
+        "epoch": 1,
+        "progress": 0.5,
+        "loss": 1.5,
+        "ce": 3.0,
+        "dice_loss": pytest.approx(1 - (0.4 + 0.4) / 2),
+        "pseudo_dice": {"bone": 0.4, "canal": 0.4},
+        "skipped_steps": 0,
+        "learning_rate": 0.1,
+        "monitors": dict.fromkeys(nothing),
+        "warnings": {},
+    }
+    assert rows(folder) == [row]
+    assert (folder / CURVES).stat().st_size > 1000
+
+
+def test_a_class_that_no_patch_has_does_not_count(tmp_path, network):
+    """In the loss its Dice is nearly 1; steps of which the overlap is not known tell nothing."""
+    made = record(tmp_path)
+    absent = step(dice=(0.2, 0.99), overlap=((2, 10, 10), (0, 0.01, 0)))
+    row = made.add([absent, absent, step(overlap=())], network, progress=0.5)
+    assert row["pseudo_dice"] == {"bone": 0.2, "canal": None}
+    assert "Dice 0.20" in summary(row)[0]
+    assert "pseudo_dice/canal" not in numbers(row)
+    # It is in one step of three: false voxels of the others count.
+    row = made.add([absent, absent, step(overlap=((0, 5, 0), (4.99, 9.98, 10)))], network, progress=0.5)
+    assert row["pseudo_dice"] == {"bone": pytest.approx(8 / 45, abs=1e-5), "canal": 0.499}
+    assert made.add([step(overlap=())], network, progress=0.5)["pseudo_dice"] == {}
+    assert rows(tmp_path) == made.rows
+
+
+def test_steps_that_were_not_taken_are_counted_apart(tmp_path, network):
+    made = record(tmp_path)
+    nan = float("nan")
+    broken = step(nan, (nan, nan), finite=False, overlap=((nan, nan, 1), (nan, nan, 1)))
+    row = made.add([step(), broken], network, progress=0.5)
+    assert (row["loss"], row["skipped_steps"]) == (1.0, 1)
+    row = made.add([step(float("inf"), finite=False)], network, progress=0.5)
+    assert (row["loss"], row["ce"], row["dice_loss"], row["pseudo_dice"]) == (None, None, None, {})
+    assert [r["epoch"] for r in rows(tmp_path)] == [1, 2]
+
+
+def test_a_resumed_record_drops_what_came_after_the_checkpoint(tmp_path, network):
+    first = record(tmp_path)
+    for loss in (3.0, 2.0, 1.0):
+        first.add([step(loss)], network, progress=0.5)
+    again = record(tmp_path, epochs=2)
+    assert [row["loss"] for row in again.rows] == [3.0, 2.0]
+    again.add([step(1.5)], network, progress=0.5)
+    assert [row["loss"] for row in rows(tmp_path)] == [3.0, 2.0, 1.5]
+    assert rows(tmp_path)[-1]["epoch"] == 3
+
+
+def test_a_line_cut_short_is_dropped(tmp_path, network):
+    record(tmp_path).add([step()], network, progress=0.5)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    assert len(record(tmp_path, epochs=5).rows) == 1
+    assert len(rows(tmp_path)) == 1
+
+
+def test_a_new_record_starts_empty(tmp_path, network):
+    record(tmp_path).add([step()], network, progress=0.5)
+    assert record(tmp_path).rows == []
+    assert (tmp_path / METRICS).read_text(encoding="utf-8") == ""
+
+
+def collapsed(folder) -> Record:
+    """A record after an epoch in which nothing but background was predicted."""
+    nothing = Counts(
+        true=np.array([90, 10]),
+        predicted=np.array([0, 0]),
+        overlap=np.array([0, 0]),
+        faces=np.array([[20, 20, 20], [10, 10, 10]]),
+        foreground=(100, 0),
+        border=(60, 0, 60),
+    )
+    made = record(folder)
+    missed = ((0.0, 0.0, 90.0), (0.0, 0.0, 10.0))
+    looked_at = Step(
+        loss=1.0, cross_entropy=1.0, dice=(0.0, 0.0), finite=True, overlap=missed, counts=nothing
+    )
+    made.add([looked_at] * LOOKS, torch.nn.Identity(), progress=0.5)
+    return made
+
+
+def test_what_the_monitors_find_stands_in_the_row_and_is_said_once(tmp_path, caplog):
+    made = collapsed(tmp_path)
+    row = rows(tmp_path)[0]
+    assert row["monitors"]["foreground_ratio"] == 0
+    assert row["monitors"]["thinnest_class"] == "canal"
+    assert set(row["warnings"]) == {"collapse"}
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        f"small, fold 0: {row['warnings']['collapse']}"
+    ]
+    assert made.add([step()], torch.nn.Identity(), progress=0.6)["warnings"] == {}
+    assert record(tmp_path, epochs=2).add([step()], torch.nn.Identity(), progress=0.7)["warnings"] == {}
+
+
+def test_what_is_inert_is_said_again_when_a_finished_training_is_extended(tmp_path):
+    plan = makers.plan()
+    network = build_network(plan, plan.configurations[0])
+    for _ in range(2):
+        made = record(tmp_path, epochs=len(read_rows(tmp_path)))
+        assert made.add([step()], network, progress=0.5)["warnings"] == {}
+        made = record(tmp_path, epochs=len(read_rows(tmp_path)))  # goes on
+        found = made.add([step()], network, progress=1.0)["warnings"]
+        assert set(found) == {"inert_fusion", "inert_attention"}
+
+
+def test_a_row_fits_a_terminal_of_100_columns():
+    row = {
+        "epoch": 1000,
+        "loss": -0.123,
+        "ce": 10.25,
+        "pseudo_dice": {"bone": 0.5, "disc": 0.25},
+        "fusion_weights": [-0.98, 0.03, -0.01, 0.07],
+        "gamma": [0.0201, 0.011, 0.0, 0.0],
+        "learning_rate": 0.049999,
+        "seconds": 1234.5,
+        "seconds_waited_for_data": 123.4,
+        "monitors": {"foreground_ratio": 10.5, "border_shift": -0.126},
+    }
+    learning, machine = summary(row)
+    assert learning == "epoch 1000  loss -0.12  CE 10.25  Dice 0.38  foreground ×10.50  edges -0.13"
+    assert machine == "w -0.98 0.03 -0.01 0.07  γ 0.020 0.011  rate 0.05  waited 123.4 s of 1234"
+    assert max(len(learning), len(machine)) <= 98
+    assert summary({"epoch": 3, "loss": None}) == ("epoch 3  no step was taken", "")
+
+
+def test_the_numbers_of_a_row_have_flat_names(tmp_path):
+    row = collapsed(tmp_path).rows[0]
+    assert numbers({**row, "gamma": [0.1, 0.2]}) == {
+        "epoch": 1,
+        "progress": 0.5,
+        "loss": 1,
+        "ce": 1,
+        "dice_loss": 1,
+        "skipped_steps": 0,
+        "pseudo_dice/bone": 0,
+        "pseudo_dice/canal": 0,
+        "gamma/1": 0.1,
+        "gamma/2": 0.2,
+        "monitors/foreground_ratio": 0,
+        "monitors/border_shift": -1,
+    }
+
+
+def test_rows_are_read_while_they_are_written(tmp_path):
+    assert read_rows(tmp_path) == []
+    collapsed(tmp_path)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    assert [row["epoch"] for row in read_rows(tmp_path)] == [1]
+
+
+class Told:
+    """A tracker that remembers, or fails when it is told numbers."""
+
+    def __init__(self, run, broken=False):
+        self.said, self.broken = [("run", run.name)], broken
+
+    def log_params(self, params):
+        self.said.append(("params", dict(params)))
+
+    def log_metrics(self, metrics, step):
+        if self.broken:
+            raise ConnectionError("no route to host")
+        self.said.append(("metrics", step, metrics["loss"]))
+
+    def log_image(self, name, path, step):
+        self.said.append(("image", name, path.name, step))
+
+    def close(self):
+        self.said.append(("close",))
+
+
+def tracked(folder, monkeypatch, *made) -> Record:
+    """A record with these trackers."""
+    from trainers import trackers
+
+    monkeypatch.setattr(trackers, "_maker", lambda name: made[int(name)])
+    run = trackers.Run(group="g", name="fold 0", folder=folder, identity="x", params={"seed": 0})
+    return Record(
+        folder,
+        title="small, fold 0",
+        classes=CLASSES,
+        configuration=makers.configuration(),
+        epochs=0,
+        trackers=trackers.Trackers([str(i) for i in range(len(made))], run),
+    )
+
+
+def test_trackers_are_told_every_epoch_and_the_curves_at_the_end(tmp_path, network, monkeypatch):
+    made = []
+    written = tracked(tmp_path, monkeypatch, lambda run: made.append(Told(run)) or made[0])
+    assert made == []  # opened when there is something to tell
+    for loss in (2.0, 1.0):
+        written.add([step(loss)], network, progress=0.5)
+    written.close()
+    assert made[0].said == [
+        ("run", "fold 0"),
+        ("params", {"seed": 0}),
+        ("metrics", 1, 2.0),
+        ("metrics", 2, 1.0),
+        ("image", "curves", CURVES, 2),
+        ("close",),
+    ]
+
+
+def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path, network, monkeypatch, caplog):
+    good = []
+
+    def missing(run):
+        raise ImportError("no such module")
+
+    written = tracked(
+        tmp_path,
+        monkeypatch,
+        lambda run: Told(run, broken=True),
+        missing,
+        lambda run: good.append(Told(run)) or good[0],
+    )
+    for _ in range(3):
+        written.add([step()], network, progress=0.5)
+    written.close()
+    assert [set(row["warnings"]) for row in rows(tmp_path)] == [{"tracker_0", "tracker_1"}, set(), set()]
+    texts = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(texts) == 2
+    assert "could not be opened (ImportError: no such module) and is left out" in texts[0]
+    assert "could not be told (ConnectionError: no route to host)" in texts[1]
+    assert [word for word, *_ in good[0].said].count("metrics") == 3
+
+
+def test_what_fails_at_the_end_is_said_too(tmp_path, network, monkeypatch, caplog):
+    class Sticky(Told):
+        def close(self):
+            raise OSError("disk full")
+
+    written = tracked(tmp_path, monkeypatch, Sticky)
+    written.add([step()], network, progress=1.0)
+    written.close()
+    assert "could not be closed (OSError: disk full)" in caplog.text
+
+
+def test_a_disk_that_takes_no_more_stops_with_a_sentence(tmp_path, network, caplog):
+    made = record(tmp_path)
+    made.add([step()], network, progress=0.1)
+    for name in (METRICS, CURVES):
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()  # cannot be written to, as on a full disk
+    with pytest.raises(WorkspaceError, match=r"expected to write .*metrics\.jsonl.*goes on from its last"):
+        made.add([step()], network, progress=0.2)
+    made.close()
+    assert "the curves cannot be drawn" in caplog.text
+
+
+def test_a_record_that_is_kept_whole_is_not_written_again(tmp_path, network):
+    record(tmp_path).add([step()], network, progress=0.1)
+    before = (tmp_path / METRICS).stat().st_mtime_ns
+    assert len(record(tmp_path, epochs=1).rows) == 1
+    assert (tmp_path / METRICS).stat().st_mtime_ns == before

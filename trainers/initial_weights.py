@@ -1,0 +1,115 @@
+"""Weights that folds begin from: imported ones, or those of a trained model."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from autospine.core.errors import TrainingError
+from autospine.dataset.splits import FULL
+from autospine.models.archive import opened_model
+from autospine.models.model_folder import ModelFolder
+from autospine.network.build import build_network
+from autospine.network.weights import digest, load_imported
+from autospine.plan import Configuration, Plan
+from autospine.storage.tensors import load_tensors
+
+SMALLEST_SHARE = 0.5
+"""Of the parameters; with fewer the network is hardly the model's."""
+
+HEAD = "head."
+"""Begins the names of what turns features into logits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """What a fold begins from."""
+
+    tensors: dict[str, Tensor]
+    """The network's tensors that are taken, by name; the others are drawn."""
+
+    digest: str
+    """Two starts with the same one are the same."""
+
+    dataset: str | None
+    """That the model was trained on; None for imported weights."""
+
+    report: str
+    """What is taken and what is drawn anew, in a sentence."""
+
+
+def load_start(path: Path, plan: Plan, configuration: Configuration) -> Start:
+    """Read what `--pretrained` names.
+
+    Args:
+        path: a file that `autospine model import-weights` has written; or a model, as a folder or an
+            `.autospine` file, or a fold's folder in it.
+        plan: of the network to fill.
+        configuration: likewise.
+
+    Raises:
+        FormatError: if it is something else.
+        PlanError: if imported weights are those of another network.
+        ModelError: if the model has no such fold.
+        TrainingError: if less than half of the network can be filled.
+    """
+    if (path.is_file() and path.suffix == ".autospine") or path.is_dir():
+        return _of_model(path, plan, configuration)
+    imported = load_imported(path)
+    imported.check(plan, configuration)
+    report = f"{len(imported.tensors)} tensors are taken from {path}"
+    return Start(tensors=imported.tensors, digest=imported.digest, dataset=None, report=report)
+
+
+def _of_model(path: Path, plan: Plan, configuration: Configuration) -> Start:
+    wanted = build_network(plan, configuration).state_dict()
+    with _fold(path) as (model, fold):
+        theirs, _ = load_tensors(model.weights([fold])[0])
+        same_labels, dataset = model.plan.labels == plan.labels, model.plan.dataset
+    taken = {
+        name: theirs[name]
+        for name, tensor in wanted.items()
+        if name in theirs
+        and theirs[name].shape == tensor.shape
+        and (same_labels or not _of_classes(name, tensor, wanted, plan.labels.n_channels))
+    }
+    share = _size(taken) / _size(wanted)
+    if share < SMALLEST_SHARE:
+        raise TrainingError(
+            f"expected a model with the network of configuration {configuration.name!r} in {path}, found one "
+            f"of whose weights {share:.0%} of that network can be filled; plan with its --feature-size, "
+            "--network and --patch, which are in its plan.json"
+        )
+    left = [name for name in wanted if name not in taken]
+    counts = f"{len(taken)} of {len(wanted)} tensors, {share:.1%} of the weights"
+    report = f"{counts}, are taken from {path}, fold {fold}"
+    return Start(
+        tensors=taken,
+        digest=digest(taken),
+        dataset=dataset,
+        report=f"{report}; drawn anew: {', '.join(left)}" if left else report,
+    )
+
+
+@contextmanager
+def _fold(path: Path) -> Iterator[tuple[ModelFolder, str]]:
+    """The model and the name of the fold: the one that is named, else `full`, else the first."""
+    named = path.name.removeprefix("fold_") if path.name.startswith("fold_") else None
+    with opened_model(path if named is None else path.parent) as model:
+        yield model, named or (FULL if FULL in model.folds else model.folds[0])
+
+
+def _of_classes(name: str, tensor: Tensor, network: Mapping[str, Tensor], n_channels: int) -> bool:
+    """Whether a tensor has to do with single classes.
+
+    Which ones do is not known of a network that others have made; there it is whatever has as many outputs.
+    """
+    if any(other.startswith(HEAD) for other in network):
+        return name.startswith(HEAD)
+    return tensor.ndim > 0 and tensor.shape[0] == n_channels
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())

@@ -1,0 +1,230 @@
+"""The written record of a fold: metrics.jsonl and the curves drawn from it."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from autospine.core.errors import WorkspaceError
+from autospine.network import AdaptiveSwinUNETR
+from autospine.plan import Configuration
+from autospine.report.curves import write_curves
+from autospine.storage.atomic import write_text
+from autospine.system.log import get_logger
+from trainers.learner import Step
+from trainers.monitors import LIMITS, Monitors, known_warnings
+from trainers.trackers import Trackers
+
+logger = get_logger(__name__)
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+
+CURVES_SECONDS = 30.0
+"""Time between two drawings of the curves; one takes as long as a step or two."""
+
+
+class Record:
+    """Rows of `folder/metrics.jsonl`, one per epoch, which trackers are told too.
+
+    Args:
+        folder: of the fold.
+        title: above the curves, and what warnings begin with.
+        classes: names of the foreground classes.
+        configuration: what is trained, for the monitors.
+        epochs: rows to keep from an earlier run; later ones, written after its last checkpoint, are dropped.
+        seen: what `seen` gave in an earlier run.
+        trackers: what else is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        title: str,
+        classes: Sequence[str],
+        configuration: Configuration,
+        epochs: int,
+        seen: Sequence[Sequence[int]] = (),
+        trackers: Trackers | None = None,
+    ) -> None:
+        self._folder, self._title, self._classes = folder, title, classes
+        self._trackers = trackers or Trackers([])
+        self.rows = read_rows(folder)[:epochs]
+        said = known_warnings(rows_now(self.rows))
+        self._monitors = Monitors(classes, configuration, said=said, state=seen)
+        self._drawn = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    def add(
+        self, steps: Sequence[Step], network: nn.Module, *, progress: float, **facts: float
+    ) -> dict[str, Any]:
+        """Append an epoch; the curves are drawn anew every now and then.
+
+        Args:
+            steps: the epoch's steps, at least one.
+            network: for the mechanisms' state.
+            progress: of the training, in [0, 1].
+            facts: further columns, such as the learning rate.
+
+        Raises:
+            WorkspaceError: if the row cannot be written.
+        """
+        taken = [step for step in steps if step.finite]
+        dice_loss = [1 - sum(step.dice) / len(step.dice) for step in taken]
+        row = {
+            "epoch": len(self.rows) + 1,
+            "progress": round(progress, 5),
+            "loss": _mean([step.loss for step in taken]),
+            "ce": _mean([step.cross_entropy for step in taken]),
+            "dice_loss": _mean(dice_loss),
+            "pseudo_dice": dict(zip(self._classes, epoch_dice(taken), strict=False)),
+            "skipped_steps": len(steps) - len(taken),
+            **facts,
+            **_mechanisms(network),
+            **self._judged(taken, network, progress),
+        }
+        self._trackers.log_metrics(numbers(row), row["epoch"])
+        row["warnings"] |= self._trackers.failures()
+        self._warn(row["warnings"])
+        self.rows.append(row)
+        try:
+            with (self._folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise WorkspaceError(
+                f"expected to write {self._folder / METRICS}, found {error}; free disk space and run the "
+                "same command again: the fold goes on from its last checkpoint"
+            ) from None
+        logger.debug("%s: %s", self._title, "  ".join(summary(row)))
+        if time.monotonic() - self._drawn >= CURVES_SECONDS:
+            self.draw()
+        return row
+
+    def seen(self) -> list[list[int]]:
+        """What the monitors have seen, for a checkpoint."""
+        return self._monitors.state()
+
+    def draw(self) -> None:
+        """Draw the curves; a disk that has no room for them is no reason to stop."""
+        self._drawn = time.monotonic()
+        try:
+            write_curves(self._folder / CURVES, self.rows, title=self._title, limits=LIMITS)
+        except OSError as error:
+            logger.warning("%s: the curves cannot be drawn: %s", self._title, error)
+
+    def close(self) -> None:
+        """Draw the curves for the last time and end the trackers' runs."""
+        if self.rows:
+            self.draw()
+            if (self._folder / CURVES).is_file():
+                self._trackers.log_image("curves", self._folder / CURVES, len(self.rows))
+        self._trackers.close()
+        self._warn(self._trackers.failures())
+
+    def _judged(self, steps: Sequence[Step], network: nn.Module, progress: float) -> dict[str, Any]:
+        """The monitors' numbers and new warnings."""
+        self._monitors.see([step.counts for step in steps if step.counts is not None])
+        readings = self._monitors.read(network)
+        warnings = self._monitors.warnings(readings, network, progress)
+        return {"monitors": asdict(readings), "warnings": warnings}
+
+    def _warn(self, warnings: Mapping[str, str]) -> None:
+        for text in warnings.values():
+            logger.warning("%s: %s", self._title, text)
+
+
+def epoch_dice(steps: Sequence[Step]) -> list[float | None]:
+    """Soft Dice of each foreground class over the patches of all steps together, without the loss' smoothing.
+
+    None where no patch has the class: it would be 0 whatever is predicted. Steps of which the overlap is not
+    known do not count.
+    """
+    told = [step.overlap for step in steps if step.overlap]
+    if not told:
+        return []
+    both, predicted, true = np.sum(told, axis=0).T
+    dice = 2 * both / np.maximum(predicted + true, 1)
+    return [round(float(one), 5) if there else None for one, there in zip(dice, true > 0, strict=True)]
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The complete rows of a fold's metrics.jsonl, none before the first."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # a line cut short, because the process was killed or is writing it now
+    return rows
+
+
+def rows_now(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The rows of the training that goes on now: those after a finished one, which is extended."""
+    ends = [number for number, row in enumerate(rows, start=1) if row["progress"] >= 1]
+    return rows[max(ends, default=0) :]
+
+
+def seconds_trained(folder: Path) -> float:
+    """How long a fold was trained, by its metrics.jsonl."""
+    return sum(float(row["seconds"]) for row in read_rows(folder))
+
+
+def summary(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A row in two lines for the screen: how learning goes, and what the mechanisms and the machine do."""
+    if row["loss"] is None:
+        return f"epoch {row['epoch']}  no step was taken", ""
+    first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}", f"CE {row['ce']:.2f}"]
+    if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
+        first.append(f"Dice {sum(dice) / len(dice):.2f}")
+    monitors, second = row.get("monitors", {}), []
+    if (ratio := monitors.get("foreground_ratio")) is not None:
+        first.append(f"foreground ×{ratio:.2f}")
+    if (shift := monitors.get("border_shift")) is not None:
+        first.append(f"edges {shift:+.2f}")
+    if len(weights := row.get("fusion_weights", ())) > 1:
+        second.append("w " + " ".join(f"{weight:.2f}" for weight in weights))
+    if gammas := [gamma for gamma in row.get("gamma", ()) if gamma]:
+        second.append("γ " + " ".join(f"{gamma:.3f}" for gamma in gammas))
+    if "learning_rate" in row:
+        second.append(f"rate {row['learning_rate']:.3g}")
+    if "seconds_waited_for_data" in row:
+        second.append(f"waited {row['seconds_waited_for_data']:.1f} s of {row['seconds']:.0f}")
+    return "  ".join(first), "  ".join(second)
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row under flat names, such as `pseudo_dice/disc` and `gamma/1`."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        inner = value if isinstance(value, dict) else {}
+        if isinstance(value, list):
+            inner = {str(place): item for place, item in enumerate(value, start=1)}
+        found |= {f"{key}/{name}": item for name, item in inner.items()} if inner else {key: value}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 5) if values else None
+
+
+def _mechanisms(network: nn.Module) -> dict[str, list[float]]:
+    """Fusion weights w_i, and the mean size of gamma in each stage."""
+    if not isinstance(network, AdaptiveSwinUNETR):
+        return {}
+    gammas = [[float(gamma.abs().mean()) for gamma in stage] for stage in network.saliency_gammas()]
+    return {
+        "fusion_weights": [round(float(w), 5) for w in network.fusion_weights()],
+        "gamma": [round(sum(stage) / len(stage), 6) if stage else 0.0 for stage in gammas],
+    }

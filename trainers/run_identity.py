@@ -1,0 +1,95 @@
+"""What the training of a fold is of: what lies in its folder has to be of the same."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autospine.core.errors import TrainingError
+from autospine.plan import Configuration, Plan
+from autospine.preprocessing import StoredCase
+from autospine.storage.serialization import to_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Plan, cases and start of a fold's training."""
+
+    fold: str
+    """Its name."""
+
+    folder: Path
+    identity: str
+    """Digest of plan, recipe and training cases, as of `identity`."""
+
+    plan: str
+    """The same without the cases."""
+
+    weights: str | None
+    """Digest of the imported weights that it began from; None for random ones."""
+
+    seed: int
+    deep_supervision: bool
+    extensions: int
+    """How often finished weights were trained further, this time included."""
+
+    def facts(self) -> dict[str, object]:
+        """All of it but the folder, for the header of weights and checkpoints."""
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
+
+    def check(self, checkpoint: Path, facts: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint with these facts unless it is of the same.
+
+        Raises:
+            TrainingError: if it belongs to another plan or began otherwise.
+        """
+        if facts["identity"] != self.identity:
+            raise TrainingError(
+                f"expected a checkpoint of the present plan in {checkpoint}, found one of another plan; "
+                f"move {self.folder} away to train anew, or restore the plan"
+            )
+        if facts.get("weights") != self.weights:
+            raise TrainingError(other_start(self.folder, [f"fold {self.fold}"]))
+        if facts.get("deep_supervision", False) != self.deep_supervision:
+            raise TrainingError(
+                f"expected --deep-supervision as when fold {self.fold} began, found it "
+                f"{'added' if self.deep_supervision else 'left out'}; give the command as it was "
+                f"then, or move {self.folder} away to train anew"
+            )
+        if facts.get("seed", self.seed) != self.seed:
+            raise TrainingError(
+                f"expected --seed {facts['seed']}, with which fold {self.fold} began, found {self.seed}; "
+                f"give the command as it was then, or move {self.folder} away to train anew"
+            )
+
+
+def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
+    """Digest of plan, recipe and training cases: all that a fold's weights depend on but chance and time."""
+    recipe = replace(configuration.training, epochs=1, iterations_per_epoch=1)
+    parts = (
+        to_json(configuration.network),
+        to_json((configuration.spacing_mm, configuration.patch_size, plan.channels)),
+        to_json(plan.labels),
+        to_json(plan.normalisation),
+        to_json((recipe, configuration.augmentation)),
+        to_json(tuple(sorted((case.name, case.record.content) for case in cases))),
+    )
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def other_start(folder: Path, folds: Sequence[str]) -> str:
+    """What to say where folds began from other weights than are asked for now."""
+    return (
+        f"expected folds that began from the present --pretrained in {folder}, found {', '.join(folds)} "
+        "begun from others; give the same as then (none if there were none), or move that folder away to "
+        "train anew"
+    )
+
+
+def damaged(weights: Path) -> str:
+    """What to say where a fold's finished weights cannot be read."""
+    return (
+        f"expected the weights of a finished fold in {weights}, found them damaged; move {weights.parent} "
+        "away and run the same command again to train this fold anew"
+    )
