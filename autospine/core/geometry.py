@@ -4,14 +4,18 @@ Physical space is LPS (x grows to the left, y to the back, z to the head), as in
 are (S, P, L), so an array's axes run along z, y, x where the direction matrix is the identity.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations, product
 from types import EllipsisType
+from typing import TypeVar
 
 import numpy as np
 
 from autospine.core.errors import ImageError
-from autospine.core.types import Shape3, Vector3
+from autospine.core.types import Shape3, Slices3, Vector3
+
+T = TypeVar("T")
 
 Direction = tuple[float, float, float, float, float, float, float, float, float]
 """Direction cosines, row by row; the columns are the directions of ITK's axes i, j, k."""
@@ -29,39 +33,93 @@ FINEST_MM, COARSEST_MM = 0.05, 20.0
 """Clinical scanners lie well within; beyond, a header holds metres, micrometres or nothing."""
 
 
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """Return three values, one for each axis, as a tuple.
+
+    Args:
+        values: Exactly three. An array's become Python's own numbers.
+    """
+    a, b, c = values.tolist() if isinstance(values, np.ndarray) else values
+    return a, b, c
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
     """A block of voxels, half open."""
 
     start: Shape3
-    """First voxel inside."""
+    """First voxel inside, along each axis."""
 
     stop: Shape3
-    """First voxel outside."""
+    """First voxel outside, along each axis."""
+
+    @classmethod
+    def of(cls, slices: Iterable[slice | range]) -> "Box":
+        """Return the box that three slices, or ranges, with a start and a stop span."""
+        spans = triple(slices)
+        return cls(start=triple(span.start for span in spans), stop=triple(span.stop for span in spans))
+
+    @classmethod
+    def whole(cls, shape: Iterable[int]) -> "Box":
+        """Return the box of a whole array (S, P, L)."""
+        return cls(start=(0, 0, 0), stop=triple(shape))
+
+    @classmethod
+    def around(cls, mask: Iterable[np.ndarray]) -> "Box | None":
+        """Return the smallest box that holds every voxel that is true, or not 0; None if there is none.
+
+        Args:
+            mask: (S, P, L), or its planes (P, L) one by one: the mask of a whole volume can take as much
+                memory as the image.
+        """
+        rows: list[bool] = []
+        columns = along = np.zeros(0, dtype=bool)
+        for plane in mask:
+            if not rows:
+                columns, along = (np.zeros(n, dtype=bool) for n in plane.shape)
+            column = plane.any(axis=1)
+            rows.append(bool(column.any()))
+            columns |= column
+            along |= plane.any(axis=0)
+        if not any(rows):
+            return None
+        return cls.of(_span(axis) for axis in (np.asarray(rows), columns, along))
+
+    @classmethod
+    def hull(cls, boxes: Iterable["Box"]) -> "Box":
+        """Return the smallest box that holds several."""
+        starts, stops = zip(*((box.start, box.stop) for box in boxes), strict=True)
+        return cls(
+            start=triple(min(axis) for axis in zip(*starts, strict=True)),
+            stop=triple(max(axis) for axis in zip(*stops, strict=True)),
+        )
 
     @property
-    def slices(self) -> tuple[slice, slice, slice]:
-        """For indexing an array's last three axes."""
-        s, p, l = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))  # noqa: E741
-        return s, p, l
+    def slices(self) -> Slices3:
+        """Slices that cut the box out of an array's last three axes."""
+        return triple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     @property
     def shape(self) -> Shape3:
         """Voxels along each axis."""
-        s, p, l = (b - a for a, b in zip(self.start, self.stop, strict=True))  # noqa: E741
-        return s, p, l
+        return triple(b - a for a, b in zip(self.start, self.stop, strict=True))
 
     def counted_from(self, origin: Shape3) -> "Box":
-        """The same box where this voxel is the first."""
-        s, p, left = origin
-        return self.moved((-s, -p, -left))
+        """Return the same box in coordinates whose first voxel is `origin`."""
+        return self.moved(triple(-n for n in origin))
 
     def moved(self, by: Shape3) -> "Box":
-        """The box that many voxels further along each axis."""
+        """Return the box moved by a number of voxels along each axis."""
         start, stop = (
-            tuple(a + b for a, b in zip(corner, by, strict=True)) for corner in (self.start, self.stop)
+            triple(a + b for a, b in zip(corner, by, strict=True)) for corner in (self.start, self.stop)
         )
-        return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+        return Box(start=start, stop=stop)
+
+
+def _span(inside: np.ndarray) -> slice:
+    """Return the slice from the first to the last place along an axis (n,) where something is inside."""
+    places = np.flatnonzero(inside)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +191,7 @@ def orientation(stored: Grid) -> Orientation:
     along = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[::-1, ::-1]
     order = max(permutations(range(3)), key=lambda o: sum(abs(along[a, o[a]]) for a in range(3)))
     flips = [bool(along[axis, order[axis]] < 0) for axis in range(3)]
-    return Orientation(order=(order[0], order[1], order[2]), flipped=(flips[0], flips[1], flips[2]))
+    return Orientation(order=triple(order), flipped=triple(flips))
 
 
 def canonical_grid(stored: Grid) -> Grid:
@@ -146,10 +204,9 @@ def canonical_grid(stored: Grid) -> Grid:
     corner = np.zeros(3)
     for axis, flip in zip(turned.order, turned.flipped, strict=True):
         corner[axis] = stored.shape[axis] - 1 if flip else 0
-    first, second, third = turned.order
     return Grid(
-        shape=(stored.shape[first], stored.shape[second], stored.shape[third]),
-        spacing_mm=(stored.spacing_mm[first], stored.spacing_mm[second], stored.spacing_mm[third]),
+        shape=triple(stored.shape[axis] for axis in turned.order),
+        spacing_mm=triple(stored.spacing_mm[axis] for axis in turned.order),
         origin_mm=vector(stored.physical(corner)),
         direction=as_direction(directions[:, ::-1]),
     )

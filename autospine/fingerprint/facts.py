@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autospine.core.geometry import triple
 from autospine.core.labels import side_pairs
 from autospine.core.types import Modality, Shape3, Vector3
 
@@ -79,8 +80,7 @@ class CaseFacts:
     @property
     def size_mm(self) -> Vector3:
         """Field of view."""
-        s, p, l = (n * d for n, d in zip(self.shape, self.spacing_mm, strict=True))  # noqa: E741
-        return s, p, l
+        return triple(n * d for n, d in zip(self.shape, self.spacing_mm, strict=True))
 
     @property
     def anisotropy(self) -> float:

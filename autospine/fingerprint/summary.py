@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autospine.core.geometry import triple
 from autospine.core.labels import side_pairs
 from autospine.core.types import Modality, Vector3
 from autospine.fingerprint.facts import CaseFacts, Fingerprint, IntensityFacts
@@ -100,8 +101,7 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _spread3(triples: Sequence[Vector3]) -> Spread3:
-    s, p, l = (_spread(values) for values in zip(*triples, strict=True))  # noqa: E741
-    return s, p, l
+    return triple(_spread(values) for values in zip(*triples, strict=True))
 
 
 def _site_intensities(fingerprint: Fingerprint, modality: Modality, site: str) -> IntensityFacts | None:

@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from autospine.core.errors import ImageError
+from autospine.core.geometry import triple
 from autospine.core.types import Modality
 from autospine.storage.atomic import is_utf8, printable
 
@@ -209,7 +210,7 @@ def _slice(path: Path) -> _Slice | None:
         instance=_text(reader, INSTANCE),
         description=_text(reader, DESCRIPTION),
         modality=_text(reader, MODALITY),
-        position_mm=(position[0], position[1], position[2]),
+        position_mm=triple(position),
         orientation=orientation,
         size=reader.GetSize()[:2],
         pixel_mm=reader.GetSpacing()[:2],

@@ -10,7 +10,15 @@ import numpy as np
 import SimpleITK as sitk
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import Grid, canonical_grid, difference, orientation, repaired_direction, vector
+from autospine.core.geometry import (
+    Grid,
+    canonical_grid,
+    difference,
+    orientation,
+    repaired_direction,
+    triple,
+    vector,
+)
 from autospine.core.types import LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.nifti import check_nifti, is_nifti, read_repaired
@@ -228,7 +236,7 @@ def unpack(image: sitk.Image, name: str, notes: tuple[str, ...] = ()) -> Channel
     direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), name)
     array = np.asarray(_Voxels(image))
     grid = Grid(
-        shape=(array.shape[0], array.shape[1], array.shape[2]),
+        shape=triple(array.shape),
         spacing_mm=vector(np.asarray(image.GetSpacing()[::-1])),
         origin_mm=vector(np.asarray(image.GetOrigin())),
         direction=direction,

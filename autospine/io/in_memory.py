@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import Grid, check_spacing, orientation, vector
+from autospine.core.geometry import Grid, check_spacing, orientation, triple, vector
 from autospine.core.types import LabelArray, ScoreMap, Vector3
 from autospine.io.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
 from autospine.io.nifti import unpack_nibabel
@@ -123,7 +123,7 @@ def _of_array(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     grid = Grid(
-        shape=(array.shape[-3], array.shape[-2], array.shape[-1]),
+        shape=triple(array.shape[-3:]),
         spacing_mm=cast(Vector3, spacing_mm),
         origin_mm=(0.0, 0.0, 0.0),
         direction=IDENTITY,

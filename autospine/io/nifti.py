@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import Grid, repaired_direction, vector
+from autospine.core.geometry import Grid, repaired_direction, triple, vector
 
 ENDINGS = (".nii.gz", ".nii")
 
@@ -121,7 +121,7 @@ def unpack_nibabel(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np
     direction, note = repaired_direction(flipped[:3, :3] / spacing, name)
     array = array.transpose(2, 1, 0)
     grid = Grid(
-        shape=(array.shape[0], array.shape[1], array.shape[2]),
+        shape=triple(array.shape),
         spacing_mm=vector(spacing[::-1]),
         origin_mm=vector(flipped[:3, 3]),
         direction=direction,

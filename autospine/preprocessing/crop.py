@@ -1,12 +1,11 @@
 """The part of a volume that holds an image rather than padding."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
 
 from autospine.core.geometry import Box
-from autospine.core.types import LabelArray, VolumeArray
+from autospine.core.types import VolumeArray
 
 CORNERS_THAT_AGREE = 3
 """Corners that must hold the same value for it to count as padding.
@@ -17,7 +16,7 @@ image that fills its volume, noise makes them differ.
 
 
 def content_box(array: VolumeArray) -> Box:
-    """The smallest box outside which every channel is padding.
+    """Return the smallest box outside which every channel is padding.
 
     Padding is the value that several corners of a channel share: 0, or -1024 in CT. A channel without such
     a value, or with nothing else, is content throughout.
@@ -27,51 +26,15 @@ def content_box(array: VolumeArray) -> Box:
     """
     paddings = [_padding_value(channel) for channel in array]
     known = [(channel, value) for channel, value in zip(array, paddings, strict=True) if value is not None]
+    whole = Box.whole(array.shape[1:])
     if len(known) < len(array):
-        return whole_box(array.shape[1:])
+        return whole
     # Plane by plane: masks of the whole volume would take as much memory as the image.
     planes = (
         np.logical_or.reduce([channel[row] != value for channel, value in known])
         for row in range(array.shape[1])
     )
-    return _box_of(planes, *array.shape[2:]) or whole_box(array.shape[1:])
-
-
-def labelled_box(labels: LabelArray) -> Box | None:
-    """The smallest box that holds every voxel that is not 0, None where there is none.
-
-    Args:
-        labels: (S, P, L).
-    """
-    return _box_of((plane != 0 for plane in labels), *labels.shape[1:])
-
-
-def _box_of(planes: Iterable[np.ndarray], width: int, length: int) -> Box | None:
-    """The smallest box that holds every true voxel of a mask given plane by plane (P, L) along S."""
-    rows, columns, along = [], np.zeros(width, dtype=bool), np.zeros(length, dtype=bool)
-    for plane in planes:
-        rows.append(plane.any())
-        columns |= plane.any(axis=1)
-        along |= plane.any(axis=0)
-    filled = [np.flatnonzero(axis) for axis in (np.asarray(rows), columns, along)]
-    if not len(filled[0]):
-        return None
-    s, p, left = ((int(axis[0]), int(axis[-1]) + 1) for axis in filled)
-    return Box(start=(s[0], p[0], left[0]), stop=(s[1], p[1], left[1]))
-
-
-def union(a: Box, b: Box | None) -> Box:
-    """The smallest box that holds both."""
-    if b is None:
-        return a
-    start = tuple(map(min, a.start, b.start))
-    stop = tuple(map(max, a.stop, b.stop))
-    return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
-
-
-def whole_box(shape: tuple[int, ...]) -> Box:
-    """The box of a whole (S, P, L) array."""
-    return Box(start=(0, 0, 0), stop=(shape[0], shape[1], shape[2]))
+    return Box.around(planes) or whole
 
 
 def _padding_value(channel: np.ndarray) -> int | float | None:

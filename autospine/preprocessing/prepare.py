@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from autospine.core.geometry import Box
+from autospine.core.geometry import Box, triple
 from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
-from autospine.preprocessing.crop import content_box, labelled_box, union
+from autospine.preprocessing.crop import content_box
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
 from autospine.preprocessing.resample import (
     BLOCK,
@@ -68,8 +68,7 @@ class Prepared:
     @property
     def shape(self) -> Shape3:
         """Voxels of the prepared image."""
-        s, p, left = self.image.shape[1:]
-        return s, p, left
+        return triple(self.image.shape[1:])
 
     def normalised(self) -> ImageArray:
         """The network's input, float32 (C, S, P, L); a new array at each call."""
@@ -166,8 +165,8 @@ def begin_preparation(
         labels: where given, (S, P, L) on the volume's grid, the crop leaves no labelled voxel out.
     """
     box = content_box(volume.array)
-    if labels is not None:
-        box = union(box, labelled_box(labels))
+    if labels is not None and (labelled := Box.around(labels)):
+        box = Box.hull((box, labelled))
     array = volume.array[(slice(None), *box.slices)]
     transform = intensity_transform(array, normalisation)
     own = tuple(zip(transform.lower, transform.upper, strict=True))

@@ -17,6 +17,7 @@ from scipy import ndimage
 from scipy.linalg import solve_banded
 from torch import Tensor
 
+from autospine.core.geometry import triple
 from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
 
 Order = Literal[0, 1, 3]
@@ -46,8 +47,8 @@ BLOCK = 32
 
 def target_shape(shape: Shape3, spacing_mm: Vector3, target_mm: Vector3) -> Shape3:
     """Voxels of the same field of view at another spacing: round(n * spacing / target), at least 1."""
-    sizes = [max(1, round(n * old / new)) for n, old, new in zip(shape, spacing_mm, target_mm, strict=True)]
-    return sizes[0], sizes[1], sizes[2]
+    sizes = zip(shape, spacing_mm, target_mm, strict=True)
+    return triple(max(1, round(n * old / new)) for n, old, new in sizes)
 
 
 def image_orders(spacing_mm: Vector3, target_mm: Vector3) -> Orders:
@@ -62,7 +63,7 @@ def image_orders(spacing_mm: Vector3, target_mm: Vector3) -> Orders:
         if spacing[axis] > THICK_RATIO * max(others):
             orders: list[Order] = [3, 3, 3]
             orders[axis] = 1
-            return orders[0], orders[1], orders[2]
+            return triple(orders)
     return CUBIC
 
 
@@ -197,7 +198,7 @@ def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]
         indices: uint8 (S, P, L).
     """
     found = ndimage.find_objects(indices)
-    return {index: (box[0], box[1], box[2]) for index, box in enumerate(found, start=1) if box is not None}
+    return {index: triple(box) for index, box in enumerate(found, start=1) if box is not None}
 
 
 def _elect(

@@ -140,12 +140,12 @@ class StoredCase:
 
     def read_all(self) -> tuple[ImageArray, LabelArray]:
         """The whole normalised image (C, S, P, L) and the stored label indices (S, P, L)."""
-        whole = Box(start=(0, 0, 0), stop=self.shape)
+        whole = Box.whole(self.shape)
         return self.image(whole), self.labels(whole)
 
     def load(self) -> None:
         """Keep the decompressed case in memory, so that reading costs nothing from now on."""
-        whole = Box(start=(0, 0, 0), stop=self.shape)
+        whole = Box.whole(self.shape)
         image, labels = self.stored(whole), self.labels(whole)
         self._open |= {"image": image, "labels": labels}
 

@@ -15,6 +15,7 @@ from autospine.core.geometry import (
     difference,
     orientation,
     repaired_direction,
+    triple,
 )
 
 SIGNED_PERMUTATIONS = [
@@ -169,3 +170,41 @@ def test_difference_in_shape_is_named():
 def test_box_slices_cut_its_shape():
     box = Box(start=(1, 2, 0), stop=(3, 5, 4))
     assert np.zeros((9, 9, 9))[box.slices].shape == box.shape == (2, 3, 4)
+
+
+def test_a_triple_holds_three_numbers_of_python():
+    assert triple(n + 1 for n in range(3)) == (1, 2, 3)
+    assert [type(value) for value in triple(np.arange(3, dtype=np.int16))] == [int, int, int]
+    for wrong in ((1, 2), (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="values to unpack"):
+            triple(wrong)
+
+
+@given(arrays(np.bool_, st.tuples(*[st.integers(1, 4)] * 3)))
+def test_a_box_around_a_mask_is_the_smallest(mask: np.ndarray):
+    box = Box.around(mask)
+    assert Box.around(mask.astype(np.int16) * -3) == Box.around(plane for plane in mask) == box
+    if box is None:
+        assert not mask.any()
+    else:
+        assert mask[box.slices].sum() == mask.sum()
+        for axis in range(3):
+            planes = np.moveaxis(mask[box.slices], axis, 0)
+            assert planes[0].any() and planes[-1].any()
+
+
+def test_boxes_join():
+    mask = np.zeros((5, 5, 5), dtype=np.uint8)
+    assert Box.around(mask) is None
+    mask[1, 2, 3] = mask[4, 2, 3] = 9
+    box = Box.around(mask)
+    assert box == Box(start=(1, 2, 3), stop=(5, 3, 4))
+    other = Box(start=(2, 0, 0), stop=(3, 1, 1))
+    assert Box.hull((other, box)) == Box.hull((box, other)) == Box(start=(1, 0, 0), stop=(5, 3, 4))
+    assert Box.hull([box]) == box
+
+
+def test_a_box_is_what_its_slices_are():
+    box = Box(start=(1, 2, 0), stop=(3, 5, 4))
+    assert Box.of(box.slices) == Box.of([range(1, 3), range(2, 5), range(4)]) == box
+    assert Box.whole((3, 5, 4)) == Box(start=(0, 0, 0), stop=(3, 5, 4))
