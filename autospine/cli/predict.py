@@ -118,9 +118,9 @@ def predict(
     from autospine.models.archive import opened_model
     from autospine.models.best import choose_models
     from autospine.prediction.predict_cases import predict as predict_cases
+    from autospine.prediction.prediction_options import PredictionOptions
     from autospine.storage.workspace import Workspace
     from autospine.system.allocation import use_huge_pages
-    from autospine.system.hardware import choose_device
 
     use_huge_pages()
     folders, reason = tuple(model or ()), "as asked for"
@@ -137,14 +137,16 @@ def predict(
             opened,
             inputs,
             output,
-            device=choose_device(device),
-            folds=fold,
-            overwrite=not keep,
-            postprocess=postprocessing,
-            confined=roi,
-            mirrored=mirror,
-            ending=f".{file_format}" if file_format else None,
-            save_probabilities=save_probabilities,
+            PredictionOptions(
+                folds=tuple(fold) if fold else None,
+                overwrite=not keep,
+                post_process=postprocessing,
+                region_of_interest=roi,
+                mirror=mirror,
+                ending=f".{file_format}" if file_format else None,
+                save_probabilities=save_probabilities,
+                device=device,
+            ),
         )
     show_predictions(result.cases, result.kept)
     made, kept = len(result.written) - len(result.kept), len(result.kept)

@@ -15,6 +15,7 @@ from autospine.evaluation.export import write_evaluation
 from autospine.evaluation.scores import Evaluation
 from autospine.io.images import read_labels, read_volume
 from autospine.models.model_folder import open_model
+from autospine.prediction.prediction_options import PredictionOptions
 from autospine.report.montage import Panel, write_montage
 from autospine.storage.serialization import write_json
 from autospine.storage.workspace import Workspace
@@ -94,7 +95,8 @@ def run_demo(
     pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
     model = location.results / plan.configurations[0].name
     predictions = folder / "predictions"
-    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, device=device)
+    options = PredictionOptions(device=str(device))
+    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, options)
     evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     write_evaluation(evaluation, folder)
     montage = folder / "montage.png"

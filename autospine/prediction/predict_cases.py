@@ -17,10 +17,11 @@ from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.cleanup import find_cleanup, warn_of_other_weights
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.loading import check_different, joint_predictor
+from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.storage.arrays import has_blosc2
 from autospine.storage.atomic import remove_old_leftovers
-from autospine.system.hardware import describe
+from autospine.system.hardware import choose_device, describe
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -30,15 +31,7 @@ def predict(
     models: Sequence[ModelFolder],
     inputs: Path,
     output: Path,
-    *,
-    device: torch.device,
-    folds: Sequence[str] | None = None,
-    overwrite: bool = True,
-    postprocess: bool = True,
-    confined: bool = True,
-    mirrored: bool = False,
-    ending: str | None = None,
-    save_probabilities: bool = False,
+    options: PredictionOptions,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models', each onto its own grid.
 
@@ -49,15 +42,7 @@ def predict(
         models: at least one opened model folder; several have the same labels and channels.
         inputs: an image, a folder of images or DICOM.
         output: folder for `CASE.ext` and `predictions.json`; made if absent.
-        device: where the networks run.
-        folds: which networks of each; by default every complete one.
-        overwrite: whether cases that are there already are predicted again.
-        postprocess: whether label maps are cleaned as cross-validation has found to help.
-        confined: whether tiles without body, or far from the spine, are left out.
-        mirrored: whether each network sees each tile with left and right exchanged, too.
-        ending: of the label maps, with the dot: one of `autospine.io.images.ENDINGS`, or `.dcm` for DICOM
-            segmentations; by default that of the training data.
-        save_probabilities: whether those of every class are written beside the label maps.
+        options: what the user may choose.
 
     Raises:
         WorkspaceError: if `output` is a file or cannot be written to, or there is no Blosc2 to write
@@ -71,42 +56,49 @@ def predict(
     """
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
-    if save_probabilities and not has_blosc2():
+    if options.save_probabilities and not has_blosc2():
         raise WorkspaceError(
             "expected Blosc2 to write probabilities with, found that it cannot be imported; "
             "run `pip install blosc2`, or leave out --save-probabilities"
         )
+    device = choose_device(options.device)
     cases, faults = find_inputs(inputs, models[0].plan.channels)
     _spare_inputs(cases, output)
     plan = models[0].plan
-    maps = LabelMaps(folder=output, ending=ending or plan.file_ending, labels=plan.labels)
+    maps = LabelMaps(folder=output, ending=options.ending or plan.file_ending, labels=plan.labels)
     maps.check(cases)
-    check_different(models, folds)
-    if mirrored:
+    check_different(models, options.folds)
+    if options.mirror:
         for model in models:
             exchanged_channels(model.plan.labels, model.configuration.augmentation)  # raises where it cannot
     _open(output)
     remove_old_leftovers(output)
     warn_of_other_weights(models)
-    cleanup = find_cleanup(models) if postprocess else None
+    cleanup = find_cleanup(models) if options.post_process else None
     if cleanup is not None and cleanup.cleaned_classes:
         logger.info("label maps are cleaned: %s", ", ".join(cleanup.cleaned_classes))
     facts = PredictedCase(
         case="",
         status="kept",
-        models=_used(models, folds),
+        models=_used(models, options.folds),
         versions={"autospine": __version__, "torch": torch.__version__},
         device=describe(device),
-        mirrored=mirrored,
+        mirrored=options.mirror,
         cleaned=() if cleanup is None else tuple(cleanup.cleaned_classes),
     )
-    predictor = joint_predictor(models, device, folds, confined=confined, mirrored=mirrored)
+    predictor = joint_predictor(
+        models,
+        device,
+        options.folds,
+        confined=options.region_of_interest,
+        mirrored=options.mirror,
+    )
     maps.write_names()
     unseen = partial(unseen_modality, [model.path for model in models])
     run = PredictionRun(
-        predictor, cleanup, maps, facts, device, unseen=unseen, save_probabilities=save_probabilities
+        predictor, cleanup, maps, facts, device, unseen=unseen, save_probabilities=options.save_probabilities
     )
-    return run.over(cases, faults, overwrite=overwrite)
+    return run.over(cases, faults, overwrite=options.overwrite)
 
 
 def _used(models: Sequence[ModelFolder], folds: Sequence[str] | None) -> tuple[UsedModel, ...]:

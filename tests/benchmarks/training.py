@@ -41,6 +41,7 @@ from network import processor, write
 
 from autospine import pipeline
 from autospine.models.model_folder import open_model
+from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import default_workers
 from planners.overrides import Overrides
@@ -127,7 +128,9 @@ def train_autospine(location: DatasetLocation, seed: int, minutes: float, peer: 
     pipeline.train(location, chosen.name, "full", Settings(seed=seed), minutes=minutes)
     model = location.results / chosen.name
     predictions = model / "predictions"
-    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, device=CPU)
+    pipeline.predict(
+        [open_model(model)], location.raw / "imagesTs", predictions, PredictionOptions(device="cpu")
+    )
     network = open_model(model).networks()[0]
     rows = (model / "fold_full" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return score(

@@ -9,7 +9,6 @@ import pytest
 import torch
 import whole
 
-from autospine import pipeline
 from autospine.cli import main
 from autospine.core.geometry import Grid, vector
 from autospine.core.types import Modality
@@ -17,7 +16,10 @@ from autospine.inference.predictor import Predictor
 from autospine.io.images import Volume, read_labels, read_volume, write_array
 from autospine.models.model_folder import ModelFolder, open_model, save_weights
 from autospine.phantom import PhantomSettings, write_dataset
+from autospine.prediction import prediction_run
 from autospine.prediction.loading import joint_predictor
+from autospine.prediction.predict_cases import predict
+from autospine.prediction.prediction_options import PredictionOptions
 
 CPU = torch.device("cpu")
 NAME = "Dataset001_Tiny"
@@ -135,15 +137,13 @@ def test_cases_in_one_run_are_what_each_is_alone(model, places, tmp_path, monkey
     for name, path in places.items():
         volume = cut(path)
         write_array(tmp_path / "in" / f"{name}.nii.gz", volume.array[0], volume.grid)
-    options = {"device": CPU, "folds": ["0"]}
-    together = pipeline.predict([model], tmp_path / "in", tmp_path / "together", **options)
+    options = PredictionOptions(device="cpu", folds=("0",))
+    together = predict([model], tmp_path / "in", tmp_path / "together", options)
     assert [case.status for case in together.cases] == ["written"] * len(places)
-    monkeypatch.setattr(pipeline.run, "free_memory", lambda: 0)
-    one_by_one = pipeline.predict([model], tmp_path / "in", tmp_path / "one_by_one", **options)
+    monkeypatch.setattr(prediction_run, "free_memory", lambda: 0)
+    one_by_one = predict([model], tmp_path / "in", tmp_path / "one_by_one", options)
     for name, written, later in zip(sorted(places), together.written, one_by_one.written, strict=True):
-        (alone,) = pipeline.predict(
-            [model], tmp_path / "in" / f"{name}.nii.gz", tmp_path / "alone", **options
-        ).written
+        (alone,) = predict([model], tmp_path / "in" / f"{name}.nii.gz", tmp_path / "alone", options).written
         assert written.name == later.name == alone.name == f"{name}.nii.gz"
         assert written.read_bytes() == later.read_bytes() == alone.read_bytes()
         assert read_labels(alone).array.any()

@@ -16,7 +16,6 @@ import SimpleITK as sitk
 import torch
 
 import autospine
-from autospine import pipeline
 from autospine.cli import main
 from autospine.core.errors import ModelError, WorkspaceError
 from autospine.evaluation.held_out import CROSS_VALIDATION
@@ -24,13 +23,17 @@ from autospine.inference.predictor import Predictor
 from autospine.io.images import read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model, save_weights
 from autospine.network.build import build_network
-from autospine.prediction import label_maps, probabilities
+from autospine.prediction import label_maps, predict_cases, prediction_run, probabilities
 from autospine.prediction.case_log import UsedModel, read_record
+from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.probabilities import ENDING as PROBABILITIES
 from autospine.storage import arrays
 from autospine.storage.serialization import write_json
 
-CPU = torch.device("cpu")
+
+def predicted(models, inputs, output, **options):
+    """What a prediction on the CPU gives."""
+    return predict_cases.predict(models, inputs, output, PredictionOptions(device="cpu", **options))
 
 
 def make_model(folder, name, spacing_mm, foreground):
@@ -70,7 +73,7 @@ def said(caplog):
 
 
 def test_every_case_is_announced_predicted_and_recorded(model, images, tmp_path, said):
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written"] * 3
     assert [path.name for path in result.written] == [f"case{n}.nii.gz" for n in range(3)]
     assert (
@@ -88,30 +91,28 @@ def test_every_case_is_announced_predicted_and_recorded(model, images, tmp_path,
 
 
 def test_all_tiles_are_run_where_that_is_wished(model, images, tmp_path):
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, confined=False)
+    result = predicted([model], images, tmp_path / "out", region_of_interest=False)
     assert {(case.near, case.tiles_run) for case in result.cases} == {("everything", 32)}
     assert (read_labels(result.written[0]).array == 3).all()
 
 
 def test_a_coarse_model_beside_it_finds_the_spine(model, images, tmp_path, said):
     make_model(tmp_path / "results", "lowres", (3.0, 3.0, 3.0), foreground=True)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert {(case.near, case.finders) for case in result.cases} == {("spine", ("lowres",))}
     assert "lowres looks for the spine first" in said.text
     # One that finds nothing leaves it to the body.
     make_model(tmp_path / "results", "lowres", (3.0, 3.0, 3.0), foreground=False)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert {(case.near, case.finders) for case in result.cases} == {("body", ())}
     # It does not look for itself.
-    result = pipeline.predict(
-        [open_model(tmp_path / "results" / "lowres")], images, tmp_path / "out", device=CPU
-    )
+    result = predicted([open_model(tmp_path / "results" / "lowres")], images, tmp_path / "out")
     assert {case.near for case in result.cases} == {"body"}
 
 
 def test_a_fast_model_finds_the_spine_once_it_is_good(model, images, tmp_path):
     def near():
-        return {case.near for case in pipeline.predict([model], images, tmp_path / "out", device=CPU).cases}
+        return {case.near for case in predicted([model], images, tmp_path / "out").cases}
 
     fast = make_model(tmp_path / "results", "fast", (3.0, 3.0, 3.0), foreground=True)
     assert near() == {"body"}, "nobody knows how good it is"
@@ -125,7 +126,7 @@ def test_a_fast_model_finds_the_spine_once_it_is_good(model, images, tmp_path):
 
 def test_several_models_are_announced_and_recorded_together(model, images, tmp_path, said):
     other = make_model(tmp_path / "results", "other", (3.0, 3.0, 3.0), foreground=True)
-    result = pipeline.predict([model, other], images, tmp_path / "out", device=CPU)
+    result = predicted([model, other], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written"] * 3
     assert [used.folder for used in result.cases[0].models] == [str(model.path), str(other.path)]
     assert result.cases[0].tiles > 32
@@ -133,10 +134,10 @@ def test_several_models_are_announced_and_recorded_together(model, images, tmp_p
 
 
 def test_what_is_there_is_kept_and_other_models_are_told_apart(model, images, tmp_path, said):
-    first = pipeline.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", device=CPU)
+    first = predicted([model], images / "case0_0000.nii.gz", tmp_path / "out")
     (images.parent / "out" / "case1.nii.gz").write_bytes(first.written[0].read_bytes())
     other = make_model(tmp_path / "results", "other", (1.5, 1.5, 1.5), foreground=False)
-    result = pipeline.predict([other], images, tmp_path / "out", device=CPU, overwrite=False)
+    result = predicted([other], images, tmp_path / "out", overwrite=False)
     assert [case.status for case in result.cases] == ["written", "kept", "written"]
     assert result.cases[0] == first.cases[0]
     assert "case0 was predicted by another model" in said.text
@@ -155,7 +156,7 @@ def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
 
     done: list[int] = []
     monkeypatch.setattr(Predictor, "predict", one_too_large)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["failed", "failed", "written"]
     assert "damaged" in result.failed["case0"]
     assert result.failed["case1"] == "MemoryError"
@@ -188,7 +189,7 @@ def test_no_error_of_a_case_stops_the_others(model, images, tmp_path, monkeypatc
     monkeypatch.setattr(Predictor, "predict", predict)
     monkeypatch.setattr(label_maps.LabelMaps, "write", written)
     said.set_level(logging.DEBUG, logger="autospine")
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert result.failed == {"case0": says, "case1": says}
     assert [case.status for case in read_record(tmp_path / "out").values()] == ["failed", "failed", "written"]
     assert "Traceback" in said.text
@@ -198,19 +199,19 @@ def test_going_on_does_not_keep_what_another_model_wrote_where_this_one_failed(
     model, images, tmp_path, monkeypatch
 ):
     one, out = images / "case0_0000.nii.gz", tmp_path / "out"
-    pipeline.predict([model], one, out, device=CPU)
+    predicted([model], one, out)
     other = make_model(tmp_path / "results", "other", (1.5, 1.5, 1.5), foreground=False)
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "predict", None)
-        assert pipeline.predict([other], one, out, device=CPU).failed
-    result = pipeline.predict([other], one, out, device=CPU, overwrite=False)
+        assert predicted([other], one, out).failed
+    result = predicted([other], one, out, overwrite=False)
     assert [case.status for case in result.cases] == ["written"]
     assert not read_labels(result.written[0]).array.any()
 
 
 def test_a_label_map_that_cannot_be_written_is_a_failed_case(model, images, tmp_path):
     (tmp_path / "out" / "case1.nii.gz").mkdir(parents=True)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "expected to write" in result.failed["case1"]
 
@@ -219,7 +220,7 @@ def test_cases_without_all_of_their_channels_are_reported_with_the_others(model,
     shutil.copy(images / "case1_0000.nii.gz", images / "case1_0001.nii.gz")
     (images / "README.txt").write_text("Read me.", encoding="utf-8")
     for continued in (False, True):
-        result = pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=not continued)
+        result = predicted([model], images, tmp_path / "out", overwrite=not continued)
         assert [case.case for case in result.cases] == ["case0", "case1", "case2"]
         assert list(result.failed) == ["case1"]
         assert (
@@ -228,7 +229,7 @@ def test_cases_without_all_of_their_channels_are_reported_with_the_others(model,
         )
         assert read_record(tmp_path / "out")["case1"].status == "failed"
     (images / "case1_0001.nii.gz").unlink()
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
+    result = predicted([model], images, tmp_path / "out", overwrite=False)
     assert [case.status for case in result.cases] == ["written"] * 3
 
 
@@ -245,7 +246,7 @@ def test_an_image_that_is_none_fails_alone(model, images, tmp_path, spoil, says)
     path = images / "case1_0000.nii.gz"
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     sitk.WriteImage(sitk.GetImageFromArray(spoil(array).astype(np.float32), isVector=False), str(path))
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert says in result.failed["case1"]
 
@@ -257,7 +258,7 @@ def test_voxels_in_other_units_fail_alone(model, images, tmp_path, factor):
     image = sitk.ReadImage(str(path))
     image.SetSpacing([1.5 * factor] * 3)
     sitk.WriteImage(image, str(path))
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "expected voxels of 0.05 to 20 mm, found 0.0015" in result.failed["case1"] or factor > 1
     assert f"in {path}; mend the header" in result.failed["case1"]
@@ -268,14 +269,14 @@ def test_ct_with_water_at_1024_is_told(model, images, tmp_path):
     array = np.zeros((24, 24, 70), np.int16)
     array[:, :, :40] = np.random.default_rng(0).normal(1060, 30, (24, 24, 40))
     write_array(path, array, makers.grid(array.shape, (1.5, 1.5, 1.5)))
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.case for case in result.cases if any("1024" in note for note in case.warnings)] == ["case1"]
 
 
 def test_a_link_to_nothing_is_not_passed_over(model, images, tmp_path):
     (images / "case1_0000.nii.gz").unlink()
     (images / "case1_0000.nii.gz").symlink_to("elsewhere.nii.gz")
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert "found a link to elsewhere.nii.gz" in result.failed["case1"]
     assert len(result.written) == 2
 
@@ -286,7 +287,7 @@ def test_images_of_any_size_are_predicted(model, tmp_path, shape, confined):
     """One slice, one line, less than a tile and hardly more."""
     image = np.random.default_rng(0).normal(40, 20, shape).astype(np.int16)
     write_array(tmp_path / "in" / "a.nii.gz", image, makers.grid(shape, (1.5, 1.5, 1.5)))
-    result = pipeline.predict([model], tmp_path / "in", tmp_path / "out", device=CPU, confined=confined)
+    result = predicted([model], tmp_path / "in", tmp_path / "out", region_of_interest=confined)
     assert result.failed == {}
     np.testing.assert_array_equal(read_labels(result.written[0]).array[0], np.full(shape, 3))
 
@@ -297,7 +298,7 @@ def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path
     model = make_model(tmp_path / "results", "fullres", (1.5, 1.5, 1.5), foreground=False)
     image = np.full((20, 24, 30), value, np.int16)
     write_array(tmp_path / "in" / "a.nii.gz", image, makers.grid(image.shape, (1.5, 1.5, 1.5)))
-    result = pipeline.predict([model], tmp_path / "in", tmp_path / "out", device=CPU, confined=confined)
+    result = predicted([model], tmp_path / "in", tmp_path / "out", region_of_interest=confined)
     labels = read_labels(result.written[0]).array[0]
     assert labels.shape == image.shape
     assert not labels.any()
@@ -320,7 +321,7 @@ def test_names_as_people_give_them(model, images, tmp_path, file, written):
     if path.suffix == ".MHA":
         sitk.WriteImage(sitk.ReadImage(str(images / "case0_0000.nii.gz")), str(tmp_path / "x.mha"))
         shutil.move(tmp_path / "x.mha", path)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert result.failed == {}
     assert written in files(tmp_path / "out")
 
@@ -330,7 +331,7 @@ def test_a_name_that_is_not_utf8_fails_alone(model, images, tmp_path):
     shutil.copy(images / "case0_0000.nii.gz", images / f"{strange}.nii.gz")
     (images / f"{strange}2").mkdir()
     (images / f"{strange}2" / "slice.dcm").write_bytes(bytes(128) + b"DICM")
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert list(result.failed) == ["M\\udcfcller", "M\\udcfcller2"]
     assert "UTF-8, found" in result.failed["M\\udcfcller"]
     assert len(result.written) == 3
@@ -340,7 +341,7 @@ def test_a_name_that_is_not_utf8_fails_alone(model, images, tmp_path):
 def test_a_label_map_among_the_images_is_told(model, images, tmp_path, said):
     labels = np.random.default_rng(0).integers(0, 5, (20, 20, 20)).astype(np.uint8)
     write_array(images / "case1_0000.nii.gz", labels, makers.grid(labels.shape, (1.5, 1.5, 1.5)))
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     told = [warning for case in result.cases for warning in case.warnings if "is it a label map" in warning]
     assert told == ["has 5 different values; is it a label map?"]
     assert "case1: has 5 different values" in said.text
@@ -374,11 +375,11 @@ def test_a_disk_that_becomes_full_costs_the_cases_that_do_not_fit(model, images,
     with monkeypatch.context() as patch:
         disk = FullDisk(patch)
         with pytest.raises(WorkspaceError, match=r"expected to write .*predictions\.json.*use --continue"):
-            pipeline.predict([model], images, out, device=CPU)
+            predicted([model], images, out)
     assert files(out) == ["case0.nii.gz"]
     assert "case2: expected to write" in said.text
     kept = (out / "case0.nii.gz").read_bytes()
-    result = pipeline.predict([model], images, out, device=CPU, overwrite=False)
+    result = predicted([model], images, out, overwrite=False)
     assert [case.status for case in result.cases] == ["kept", "written", "written"]
     assert (out / "case0.nii.gz").read_bytes() == kept
     assert files(out) == [f"case{n}.nii.gz" for n in range(3)]
@@ -387,25 +388,25 @@ def test_a_disk_that_becomes_full_costs_the_cases_that_do_not_fit(model, images,
 
 def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, monkeypatch):
     disk = FullDisk(monkeypatch)
-    usual = pipeline.run.PredictionRun._end
+    usual = prediction_run.PredictionRun._end
 
     def end(run, case, finish):
         if case.name == "case2":
             disk.full, disk.mended = False, True
         usual(run, case, finish)
 
-    monkeypatch.setattr(pipeline.run.PredictionRun, "_end", end)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    monkeypatch.setattr(prediction_run.PredictionRun, "_end", end)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "No space left" in result.failed["case1"]
     assert list(read_record(tmp_path / "out").values()) == list(result.cases)
 
 
 def test_tiles_are_run_mirrored_too_where_that_is_asked_for(model, images, tmp_path, said):
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, mirrored=True)
+    result = predicted([model], images, tmp_path / "out", mirror=True)
     assert "by 1 network, mirrored too; " in said.text
     assert {case.mirrored for case in result.cases} == {True}
-    pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
+    predicted([model], images, tmp_path / "out", overwrite=False)
     assert "case0 was predicted with other --mirror or --postprocessing" in said.text
 
 
@@ -414,14 +415,14 @@ def test_a_model_without_mirrored_training_is_refused_before_the_work(model, ima
     configuration = replace(model.configuration, augmentation=strength)
     write_json(model.path / "plan.json", replace(model.plan, configurations=(configuration,)))
     with pytest.raises(ModelError, match="leave --mirror out"):
-        pipeline.predict([open_model(model.path)], images, tmp_path / "out", device=CPU, mirrored=True)
+        predicted([open_model(model.path)], images, tmp_path / "out", mirror=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_same_weights_twice_are_refused(model, images, tmp_path):
     copied = open_model(shutil.copytree(model.path, tmp_path / "copy"))
     with pytest.raises(ModelError, match="found the same weights in"):
-        pipeline.predict([model, copied], images, tmp_path / "out", device=CPU)
+        predicted([model, copied], images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -429,7 +430,7 @@ def test_the_record_has_the_voxels_size_as_people_write_it(model, images, tmp_pa
     image = sitk.ReadImage(str(images / "case0_0000.nii.gz"))
     image.SetSpacing([0.800000011920929, 0.800000011920929, 1.2])
     sitk.WriteImage(image, str(images / "case0_0000.nii.gz"))
-    pipeline.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", device=CPU)
+    predicted([model], images / "case0_0000.nii.gz", tmp_path / "out")
     assert set(read_record(tmp_path / "out")["case0"].spacing_mm) == {0.8, 1.2}
 
 
@@ -440,7 +441,7 @@ def test_two_runs_into_one_folder_share_its_record(model, images, tmp_path):
         shutil.move(images / f"{name}_0000.nii.gz", tmp_path / name)
     cases = [tmp_path / name for name in ("case0", "case1", "case2")]
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda case: pipeline.predict([model], case, out, device=CPU), cases))
+        list(pool.map(lambda case: predicted([model], case, out), cases))
     assert {case.status for case in read_record(out).values()} == {"written"}
     assert set(read_record(out)) == {"case0", "case1", "case2"}
 
@@ -452,32 +453,32 @@ def test_leftovers_of_a_killed_run_are_removed_once_they_are_old(model, images, 
         (out / name).write_text("half")
     for name in (".abcd12_x.tmp.nii.gz", ".mine.tmp.nii.gz"):
         os.utime(out / name, (0, 0))
-    pipeline.predict([model], images / "case0_0000.nii.gz", out, device=CPU)
+    predicted([model], images / "case0_0000.nii.gz", out)
     assert files(out) == [".efgh34_y.tmp.nii.gz", ".mine.tmp.nii.gz", "case0.nii.gz"]
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(model, images, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(WorkspaceError, match=r"that can be written to, found .*file/out \(Not a directory\)"):
-        pipeline.predict([model], images, tmp_path / "file" / "out", device=CPU)
+        predicted([model], images, tmp_path / "file" / "out")
 
     def refused(**_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(pipeline.prediction, "TemporaryFile", refused)
-    monkeypatch.setattr(pipeline.prediction, "joint_predictor", None)
+    monkeypatch.setattr(predict_cases, "TemporaryFile", refused)
+    monkeypatch.setattr(predict_cases, "joint_predictor", None)
     with pytest.raises(
         WorkspaceError, match=r"found .*out \(Permission denied\); mend its permissions or nam"
     ):
-        pipeline.predict([model], images, tmp_path / "out", device=CPU)
+        predicted([model], images, tmp_path / "out")
 
 
 def test_an_output_folder_within_the_inputs_is_not_taken_for_one(model, images, tmp_path):
     for _ in range(2):
-        result = pipeline.predict([model], images, images / "out", device=CPU)
+        result = predicted([model], images, images / "out")
         assert [case.case for case in result.cases] == ["case0", "case1", "case2"]
     with pytest.raises(WorkspaceError, match="other than that of the images"):
-        pipeline.predict([model], images, images / "out" / "..", device=CPU)
+        predicted([model], images, images / "out" / "..")
 
 
 @pytest.mark.parametrize("free", [0, 1 << 60])
@@ -496,10 +497,10 @@ def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path,
         done.append("predicted")
         return labels
 
-    monkeypatch.setattr(pipeline.run, "free_memory", lambda: free)
-    monkeypatch.setattr(pipeline.run, "read_volume", reads)
+    monkeypatch.setattr(prediction_run, "free_memory", lambda: free)
+    monkeypatch.setattr(prediction_run, "read_volume", reads)
     monkeypatch.setattr(Predictor, "predict", predicts)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written"] * 3
     first = done.index("predicted")
     assert done[:first] == (["case0", "case1"] if free else ["case0"])
@@ -512,8 +513,8 @@ def files(folder) -> list[str]:
 
 
 def test_probabilities_are_saved_beside_the_label_maps(model, images, tmp_path, said):
-    plain = pipeline.predict([model], images, tmp_path / "plain", device=CPU)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, save_probabilities=True)
+    plain = predicted([model], images, tmp_path / "plain")
+    result = predicted([model], images, tmp_path / "out", save_probabilities=True)
     assert "of memory; probabilities of up to 1 MB on disk" in said.text
     assert [case.probabilities for case in result.cases] == [f"case{n}_probabilities.b2nd" for n in range(3)]
     assert [case.probabilities for case in plain.cases] == [None] * 3
@@ -531,7 +532,7 @@ def test_probabilities_are_saved_beside_the_label_maps(model, images, tmp_path, 
 def test_probabilities_of_several_models_together(model, images, tmp_path):
     other = make_model(tmp_path / "results", "other", (3.0, 3.0, 3.0), foreground=False)
     out = tmp_path / "out"
-    result = pipeline.predict([model, other], images, out, device=CPU, save_probabilities=True)
+    result = predicted([model, other], images, out, save_probabilities=True)
     assert [case.status for case in result.cases] == ["written"] * 3
     # One is sure of bone and the other of background.
     bone = autospine.read_probabilities(out / "case0_probabilities.b2nd").read("bone", np.s_[:, :, :20])
@@ -540,11 +541,11 @@ def test_probabilities_of_several_models_together(model, images, tmp_path):
 
 def test_going_on_makes_probabilities_that_are_missing(model, images, tmp_path):
     out = tmp_path / "out"
-    pipeline.predict([model], images / "case0_0000.nii.gz", out, device=CPU, save_probabilities=True)
-    pipeline.predict([model], images / "case1_0000.nii.gz", out, device=CPU)
+    predicted([model], images / "case0_0000.nii.gz", out, save_probabilities=True)
+    predicted([model], images / "case1_0000.nii.gz", out)
     stamps = [(out / f"case{n}.nii.gz").stat().st_mtime_ns for n in range(2)]
-    options = {"device": CPU, "overwrite": False, "save_probabilities": True}
-    result = pipeline.predict([model], images, out, **options)
+    options = {"overwrite": False, "save_probabilities": True}
+    result = predicted([model], images, out, **options)
     assert all(case.probabilities for case in result.cases)
     assert (out / "case0.nii.gz").stat().st_mtime_ns == stamps[0]
     assert (out / "case1.nii.gz").stat().st_mtime_ns > stamps[1]
@@ -553,8 +554,8 @@ def test_going_on_makes_probabilities_that_are_missing(model, images, tmp_path):
 def test_a_new_label_map_does_not_stand_beside_old_probabilities(model, images, tmp_path):
     out = tmp_path / "out"
     one = images / "case0_0000.nii.gz"
-    pipeline.predict([model], one, out, device=CPU, save_probabilities=True)
-    result = pipeline.predict([model], one, out, device=CPU)
+    predicted([model], one, out, save_probabilities=True)
+    result = predicted([model], one, out)
     assert files(out) == ["case0.nii.gz"]
     assert result.cases[0].probabilities is None
 
@@ -563,7 +564,7 @@ def test_a_case_whose_probabilities_cannot_be_written_leaves_everything_as_it_wa
     model, images, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    pipeline.predict([model], images / "case1_0000.nii.gz", out, device=CPU, save_probabilities=True)
+    predicted([model], images / "case1_0000.nii.gz", out, save_probabilities=True)
     before = {name: (out / name).read_bytes() for name in files(out)}
     usual, calls = probabilities.ProbabilityWriter.finish, []
 
@@ -574,7 +575,7 @@ def test_a_case_whose_probabilities_cannot_be_written_leaves_everything_as_it_wa
         usual(writer)
 
     monkeypatch.setattr(probabilities.ProbabilityWriter, "finish", full)
-    result = pipeline.predict([model], images, out, device=CPU, save_probabilities=True)
+    result = predicted([model], images, out, save_probabilities=True)
     assert [case.status for case in result.cases] == ["failed", "failed", "written"]
     assert "full disk" in result.failed["case0"]
     names = [f"case{n}{ending}" for n in (1, 2) for ending in (".nii.gz", PROBABILITIES)]
@@ -585,7 +586,7 @@ def test_a_case_whose_probabilities_cannot_be_written_leaves_everything_as_it_wa
 def test_probabilities_of_a_label_map_that_cannot_be_written_are_dropped(model, images, tmp_path):
     out = tmp_path / "out"
     (out / "case1.nii.gz").mkdir(parents=True)
-    result = pipeline.predict([model], images, out, device=CPU, save_probabilities=True)
+    result = predicted([model], images, out, save_probabilities=True)
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "case1_probabilities.b2nd" not in files(out)
     assert not [name for name in files(out) if name.startswith(".")]
@@ -597,7 +598,7 @@ def test_a_full_disk_fails_cases_before_a_tile_is_run(model, images, tmp_path, m
 
     monkeypatch.setattr(probabilities.shutil, "disk_usage", lambda _: Full())
     monkeypatch.setattr(Predictor, "prepare", None)
-    result = pipeline.predict([model], images, tmp_path / "out", device=CPU, save_probabilities=True)
+    result = predicted([model], images, tmp_path / "out", save_probabilities=True)
     assert all("leave out --save-probabilities" in error for error in result.failed.values())
     assert len(result.failed) == 3
 
@@ -605,7 +606,7 @@ def test_a_full_disk_fails_cases_before_a_tile_is_run(model, images, tmp_path, m
 def test_probabilities_need_blosc2(model, images, tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "blosc2", None)
     with pytest.raises(WorkspaceError, match="pip install blosc2"):
-        pipeline.predict([model], images, tmp_path / "out", device=CPU, save_probabilities=True)
+        predicted([model], images, tmp_path / "out", save_probabilities=True)
 
 
 def test_an_interrupted_batch_leaves_whole_cases_and_goes_on(model, images, tmp_path, monkeypatch, capsys):
@@ -633,15 +634,15 @@ def test_a_modality_that_the_model_has_not_learnt_from_is_warned_of(model, image
     scores = {"format_version": 3, "folds": {}, "postprocessed": None, "mean_dice": 0.9}
     for known, warned in (("CT", False), ("MR", True)):
         write_json(model.path / CROSS_VALIDATION, scores | {"modalities": {known: {"mean_dice": 0.9}}})
-        result = pipeline.predict([model], images, tmp_path / known, device=CPU)
+        result = predicted([model], images, tmp_path / known)
         warning = "it is CT, and the model has learnt from MR alone: do not trust its labels"
         assert all((warning in case.warnings) == warned for case in result.cases)
         assert (f"case0: {warning}" in said.text) == warned
 
 
 def test_what_was_kept_is_not_counted_as_written(model, images, tmp_path):
-    pipeline.predict([model], images, tmp_path / "out", device=CPU)
+    predicted([model], images, tmp_path / "out")
     (tmp_path / "out" / "case1.nii.gz").unlink()
-    again = pipeline.predict([model], images, tmp_path / "out", device=CPU, overwrite=False)
+    again = predicted([model], images, tmp_path / "out", overwrite=False)
     assert again.kept == {"case0", "case2"}
     assert len(again.written) == 3

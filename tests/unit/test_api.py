@@ -19,6 +19,7 @@ from autospine.inference.predictor import Predictor
 from autospine.models.archive import export_model
 from autospine.models.model_folder import open_model
 from autospine.prediction.predict_cases import predict
+from autospine.prediction.prediction_options import PredictionOptions
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_the_same_labels_as_the_command(folder, image, tmp_path):
     source = tmp_path / "in" / "case.nii.gz"
     source.parent.mkdir()
     sitk.WriteImage(image, str(source))
-    predict([open_model(folder)], source, tmp_path / "out", device=torch.device("cpu"))
+    predict([open_model(folder)], source, tmp_path / "out", PredictionOptions(device="cpu"))
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz")))
 
     export_model(open_model(folder), tmp_path / "model.autospine")

@@ -9,7 +9,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autospine import pipeline
 from autospine.cli.predict import Format
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.core.geometry import difference
@@ -19,7 +18,9 @@ from autospine.io import dicom_seg
 from autospine.io.dicom_seg import ENDING
 from autospine.io.images import ENDINGS, read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model
+from autospine.prediction import predict_cases
 from autospine.prediction.label_maps import FIRST_LINE, NAMES, LabelMaps
+from autospine.prediction.prediction_options import PredictionOptions
 
 CPU = torch.device("cpu")
 
@@ -49,7 +50,7 @@ def series(write_series: WriteSeries, tmp_path: Path) -> Path:
 
 def predict(model, image: Path, output: Path, file_format: str | None):
     ending = None if file_format is None else f".{file_format}"
-    return pipeline.predict([model], image, output, device=CPU, ending=ending)
+    return predict_cases.predict([model], image, output, PredictionOptions(device="cpu", ending=ending))
 
 
 def test_the_command_offers_what_can_be_written():
@@ -86,7 +87,8 @@ def test_dicom_in_and_out(model, series, tmp_path):
         assert voxels.sum() == (expected == by_name[one.SegmentLabel]).sum()
     assert not (tmp_path / "dicom" / NAMES).exists()
     # What is there is kept.
-    again = pipeline.predict([model], series, tmp_path / "dicom", device=CPU, ending=".dcm", overwrite=False)
+    options = PredictionOptions(device="cpu", ending=".dcm", overwrite=False)
+    again = predict_cases.predict([model], series, tmp_path / "dicom", options)
     assert again.written == (written,)
 
 
