@@ -1,4 +1,4 @@
-"""README and docs say what is so: commands, constants, keys, messages, links and examples."""
+"""README and docs agree with the code: commands, numbers, keys, messages, links and examples."""
 
 import ast
 import json
@@ -15,6 +15,7 @@ import makers
 import numpy as np
 import pytest
 import typer
+from stated_values import STATED
 
 from autospine.cli.app import COMMANDS, app
 from autospine.core.geometry import Box, Grid
@@ -71,6 +72,10 @@ GOLDEN = ROOT / "tests" / "unit" / "planners" / "golden" / "lumbar_ct.json"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 CONSTANT = re.compile(r"^\| `([a-zA-Z_]+\.[\w.]+)` \| `([^`]+)`", re.MULTILINE)
+PLAN_KEY = re.compile(r"`(training|augmentation|normalisation)\.[\w.]+`")
+QUANTITIES = re.compile(r"^\| quantity \| value \| reason \|\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
+NUMBER = re.compile(r"(-?\d+(?:,\d{3})*(?:\.\d+)?)(?:\s?(%|million|MB|GB|MiB))?")
+UNITS = {"%": 0.01, "million": 1e6, "MB": 1e6, "GB": 1e9, "MiB": 2.0**20}
 MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
 STORED_KINDS = (
@@ -256,7 +261,54 @@ def test_the_file_reference_names_the_keys_of_an_evaluation():
     assert METRICS in text
 
 
-def constants() -> list[Any]:
+def stated() -> list[Any]:
+    return [
+        pytest.param(page, row, f"{owner}.{constant}", id=f"{page}: {row}")
+        for page, owners in STATED.items()
+        for owner, constants in owners.items()
+        for constant, row in constants.items()
+    ]
+
+
+@pytest.mark.parametrize(("page", "row", "place"), stated())
+def test_stated_numbers_are_those_of_the_code(page, row, place):
+    expected = actual(place)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    assert numbers(tables()[page][row])[: len(expected)] == pytest.approx(expected)
+
+
+def test_every_number_in_a_table_is_held_against_the_code():
+    pinned = {tuple(parameter.values[:2]) for parameter in stated()}
+    free = {
+        (page, row) for page, rows in tables().items() for row in rows if not PLAN_KEY.fullmatch(row)
+    } - pinned
+    assert not free, "tests/stated_values.py says where the code has a value"
+
+
+def test_the_numbers_of_a_cell_are_read():
+    assert numbers("262,144 (64 cubed)") == [262144, 64]
+    assert numbers("30, 100 and 3000 mm³") == [30, 100, 3000]
+    assert numbers("12 %") == [0.12]
+    assert numbers("-0.5 or 290 MB") == [-0.5, 290e6]
+
+
+@cache
+def tables() -> dict[str, dict[str, str]]:
+    """The tables of quantities in docs/concepts/: by page, each row's first cell and its value."""
+    found: dict[str, dict[str, str]] = {}
+    for page in sorted((ROOT / "docs" / "concepts").glob("*.md")):
+        for table in QUANTITIES.findall(page.read_text(encoding="utf-8")):
+            rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()]
+            found.setdefault(page.name, {}).update(dict(rows))
+    return found
+
+
+def numbers(cell: str) -> list[float]:
+    """The numbers in a cell, in the unit that follows them: bytes, or a share for per cent."""
+    return [float(number.replace(",", "")) * UNITS.get(unit, 1) for number, unit in NUMBER.findall(cell)]
+
+
+def plan_keys() -> list[Any]:
     return [
         pytest.param(path, value, id=path)
         for page in PAGES
@@ -264,14 +316,14 @@ def constants() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("path", "stated"), constants())
-def test_constants_have_the_value_that_is_stated(path, stated):
-    found, expected = actual(path), ast.literal_eval(stated)
+@pytest.mark.parametrize(("path", "value"), plan_keys())
+def test_keys_of_the_plan_have_the_value_that_is_stated(path, value):
+    found, expected = actual(path), ast.literal_eval(value)
     assert found == pytest.approx(expected) if not isinstance(found, str) else found == expected
 
 
 def actual(path: str) -> object:
-    """The value of a constant of the code, of a default, or of the recipe in a plan."""
+    """The value of a constant of the code, of a dataclass' default, or of the recipe in a plan."""
     first, *rest = path.split(".")
     if first in ("training", "augmentation", "normalisation"):
         plan = json.loads(GOLDEN.read_text(encoding="utf-8"))
