@@ -1,4 +1,4 @@
-"""The rooms of the code, and which module imports which: read from the source files without importing them."""
+"""The rooms of the code and their imports, read from the source files without importing them."""
 
 import ast
 from collections.abc import Iterator

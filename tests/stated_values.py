@@ -226,4 +226,4 @@ STATED = {
         },
     },
 }
-"""By page of docs/concepts/ and by module or class: constants and defaults with the first cell of their row."""
+"""By page of docs/concepts/ and by module or class: each constant or default, with its row's first cell."""

@@ -15,6 +15,7 @@ import makers
 import numpy as np
 import pytest
 import typer
+from house_graph import rooms
 from stated_values import STATED
 
 from autospine.cli.app import COMMANDS, app
@@ -220,6 +221,22 @@ def test_every_page_can_be_reached_from_the_readme(page):
         seen |= new
         todo += new
     assert page in seen
+
+
+def test_every_concept_page_leads_to_the_glossary():
+    glossary = ROOT / "docs" / "glossary.md"
+    for page in (PAGES[0], *(ROOT / "docs" / "concepts").glob("*.md")):
+        targets = LINK.findall(page.read_text(encoding="utf-8"))
+        assert glossary in {(page.parent / target).resolve() for target in targets}, name(page)
+
+
+def test_the_architecture_page_names_every_room_below_those_that_it_imports():
+    text = (ROOT / "docs" / "concepts" / "architecture.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("## Rooms in the order of their levels\n")
+    order = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert sorted(order) == sorted(rooms())
+    for place, room in enumerate(order):
+        assert rooms()[room] <= set(order[:place]), f"{room} imports rooms that stand below it"
 
 
 def anchors(page: Path) -> set[str]:
