@@ -28,6 +28,15 @@ Scores = Annotated[
         show_default=False,
     ),
 ]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        help="Metric to compute; give it several times for several. By default dice, iou and recall; also "
+        "hd95 (95 % Hausdorff distance in mm), nsd_1mm (surface Dice), and those of other distributions.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(rich_help_panel="Predict", epilog="For example: autospine evaluate out references")
@@ -36,12 +45,14 @@ def evaluate(
     references: References,
     description: Description = None,
     output: Scores = None,
+    metric: Metrics = None,
 ) -> None:
-    """Compare label maps with references: Dice, IoU and accuracy per class, case and modality."""
+    """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
     from autospine import pipeline
     from autospine.evaluation.export import write_evaluation
+    from autospine.evaluation.metrics import find_metrics
 
-    evaluation = pipeline.evaluate(predictions, references, description)
+    evaluation = pipeline.evaluate(predictions, references, description, find_metrics(metric or ()))
     folder = output or predictions
     write_evaluation(evaluation, folder)
     show_evaluation(evaluation, str(predictions))

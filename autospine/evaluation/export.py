@@ -1,46 +1,48 @@
-"""Scores as files: `evaluation.csv` and `evaluation.json`."""
+"""The files of an evaluation: `evaluation.csv` and `evaluation.json`."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
 
-from autospine.evaluation.scores import Evaluation, describe
+from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
+from autospine.evaluation.scores import Evaluation, describe_evaluation
 from autospine.storage.atomic import replacing
 from autospine.storage.serialization import write_json
 
 CSV = "evaluation.csv"
 JSON = "evaluation.json"
 
-COLUMNS = ("case", "modality", "site", "class", "dice", "iou", "accuracy", "tp", "fp", "fn")
-"""Columns of the long table."""
+COLUMN_NAMES = {"recall": "accuracy"}
+"""Columns of metrics that are not the metrics' names."""
+
+
+def table_columns(metrics: Sequence[Metric] = DEFAULT_METRICS) -> tuple[str, ...]:
+    """Return the columns of the long table: the case, the class, each metric, and the numbers of voxels."""
+    return (
+        *("case", "modality", "site", "class"),
+        *(COLUMN_NAMES.get(metric.name, metric.name) for metric in metrics),
+        *("tp", "fp", "fn"),
+    )
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write `evaluation.csv` (one row per case and class) and `evaluation.json` (all the means).
 
-    Undefined values are empty cells in the one and null in the other. Each file is written whole or not
-    at all.
+    Undefined values are empty cells in the CSV and null in the JSON. Each file is either complete or
+    unchanged.
     """
     with replacing(folder / CSV) as temporary:
         long_table(evaluation).to_csv(temporary, index=False)
-    write_json(folder / JSON, describe(evaluation))
+    write_json(folder / JSON, describe_evaluation(evaluation))
 
 
 def long_table(evaluation: Evaluation) -> pd.DataFrame:
-    """One row per case and class; columns as in `COLUMNS`."""
+    """Return one row per case and class; the columns are those of `table_columns`."""
     rows = [
-        {
-            "case": case.case,
-            "modality": case.modality,
-            "site": case.site,
-            "class": name,
-            "dice": counts.dice,
-            "iou": counts.iou,
-            "accuracy": counts.accuracy,
-            **asdict(counts),
-        }
+        (case.case, case.modality, case.site, name, *scores.values.values(), *astuple(counts))
         for case in evaluation.cases
-        for name, counts in zip(case.classes, case.counts, strict=True)
+        for (name, scores), counts in zip(case.by_class.items(), case.counts, strict=True)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(table_columns(evaluation.metrics)))

@@ -10,7 +10,13 @@ from autospine.core.labels import LabelSpace
 from autospine.core.types import Modality
 from autospine.dataset.raw import Dataset
 from autospine.evaluation.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
-from autospine.evaluation.scores import CaseScores, Evaluation, describe, describe_summary, evaluate_folder
+from autospine.evaluation.scores import (
+    CaseScores,
+    Evaluation,
+    describe_evaluation,
+    describe_mean,
+    evaluate_folder,
+)
 from autospine.io.images import Volume, read_labels
 from autospine.storage.serialization import read_json, write_json
 from autospine.system.log import get_logger, track
@@ -92,11 +98,11 @@ def score_held_out(
     if not labels.regions:
         cleaned = _choose_cleanup(folder, held_out, dataset, labels, total)
     described = {
-        **describe(total),
+        **describe_evaluation(total),
         "format_version": FORMAT_VERSION,
         "folds": {
             name: {
-                **describe_summary(part.total),
+                **describe_mean(part.total),
                 "cases": [case.case for case in part.cases],
                 "weights": weights[name],
             }
@@ -209,5 +215,5 @@ def _with_counts(case: CaseScores, counts: Mapping[str, Any]) -> CaseScores:
 
 
 def _described_cleaned(cleaned: Evaluation) -> dict[str, object]:
-    described = describe(cleaned)
+    described = describe_evaluation(cleaned)
     return {key: described[key] for key in described if key not in ("format_version", "missing", "extra")}

@@ -1,8 +1,8 @@
-"""Overlap of two label maps: counts of voxels, and Dice, IoU and accuracy from them.
+"""Overlap of two label maps: counts of voxels, and Dice, IoU and recall computed from them.
 
-What is returned where a class is missing:
+Values for a class that is missing from one map or both:
 
-| reference | prediction | Dice | IoU | accuracy |
+| reference | prediction | Dice | IoU | recall |
 |---|---|---|---|---|
 | empty | empty | NaN | NaN | NaN |
 | empty | present | 0 | 0 | NaN |
@@ -12,11 +12,10 @@ NaN stands for "absent" and is left out of every mean.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 
 from autospine.core.errors import EvaluationError
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
@@ -30,7 +29,7 @@ SLAB_VOXELS = 1 << 22
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """Agreement of one class in one case."""
+    """Numbers of voxels on which two label maps agree and differ about one class in one case."""
 
     tp: int
     """Voxels in the prediction and in the reference."""
@@ -52,33 +51,14 @@ class Counts:
         return _ratio(self.tp, self.tp + self.fp + self.fn)
 
     @property
-    def accuracy(self) -> float:
+    def recall(self) -> float:
         """Share of the reference that was found, TP / (TP + FN), 0 to 1; NaN where the reference is empty."""
         return _ratio(self.tp, self.tp + self.fn)
 
     @property
-    def scores(self) -> "Scores":
-        """The three measures; `n` is 1, or 0 where the class is in neither map."""
-        return Scores(
-            dice=self.dice, iou=self.iou, accuracy=self.accuracy, n=int(self.tp + self.fp + self.fn > 0)
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
-    """Dice, IoU and accuracy of a class, or their means over several things."""
-
-    dice: float
-    """0 to 1, NaN where undefined."""
-
-    iou: float
-    """0 to 1, NaN where undefined."""
-
-    accuracy: float
-    """TP / (TP + FN), 0 to 1, NaN where undefined."""
-
-    n: int
-    """How many values of Dice went into it."""
+    def occurs(self) -> bool:
+        """Whether the class is in the prediction or in the reference."""
+        return self.tp + self.fp + self.fn > 0
 
 
 def count_overlap(prediction: IndexArray, reference: IndexArray, labels: LabelSpace) -> tuple[Counts, ...]:
@@ -89,15 +69,15 @@ def count_overlap(prediction: IndexArray, reference: IndexArray, labels: LabelSp
     a prediction that ignores a voxel predicts nothing there.
 
     Args:
-        prediction: stored indices, as of `LabelSpace.encode`.
-        reference: stored indices of the same shape.
-        labels: what the indices mean.
+        prediction: Stored indices, as `LabelSpace.encode` returns them.
+        reference: Stored indices of the same shape.
+        labels: The label space that the indices belong to.
 
     Returns:
         One entry for each of `labels.names`.
 
     Raises:
-        EvaluationError: if the shapes differ or an index is not one of the label space.
+        EvaluationError: If the shapes differ or an index is not one of the label space.
     """
     if prediction.shape != reference.shape:
         raise EvaluationError(
@@ -116,15 +96,19 @@ def count_overlap(prediction: IndexArray, reference: IndexArray, labels: LabelSp
     )
 
 
-def mean_scores(scores: Iterable[Scores]) -> Scores:
-    """The mean of each measure over those of `scores` where it is defined; NaN where it is nowhere."""
-    scores = tuple(scores)
-    return Scores(
-        dice=_mean(score.dice for score in scores),
-        iou=_mean(score.iou for score in scores),
-        accuracy=_mean(score.accuracy for score in scores),
-        n=sum(not math.isnan(score.dice) for score in scores),
-    )
+def class_mask(indices: IndexArray, labels: LabelSpace, position: int) -> Bool[np.ndarray, "..."]:
+    """Return the mask of one foreground class; voxels that are `IGNORE_INDEX` are outside it.
+
+    Args:
+        indices: Stored indices that `count_overlap` accepts.
+        labels: The label space that they belong to.
+        position: Position of the class in `labels.names`.
+    """
+    table = np.zeros(IGNORE_INDEX + 1, dtype=bool)
+    members = labels.membership[-len(labels.names) :][position]
+    table[: len(members)] = members
+    mask: np.ndarray = table[indices]
+    return mask
 
 
 def _packed(indices: IndexArray, n: int) -> np.ndarray:
@@ -154,8 +138,3 @@ def _pairs(prediction: np.ndarray, reference: np.ndarray, width: int) -> np.ndar
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan

@@ -1,68 +1,123 @@
-"""Tables of agreement between predictions and references, over cases, classes, modalities and sites.
+"""Scores of predictions against their references, over cases, classes, modalities and sites.
 
-Every mean here is the mean over classes of the mean over cases, values that are undefined (see
-`autospine.evaluation.overlap`) left out: each class counts the same, however seldom it is seen.
+Every mean here is the mean over classes of the mean over cases, with undefined values left out (see
+`autospine.evaluation.metrics`): each class counts the same, however seldom it occurs.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from autospine.core.errors import AutospineError, DatasetError, EvaluationError
 from autospine.core.geometry import Grid, difference
-from autospine.core.labels import LabelSpace
-from autospine.core.types import LabelArray, Modality
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
-from autospine.evaluation.overlap import Counts, Scores, count_overlap, mean_scores
+from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
+from autospine.evaluation.overlap import Counts, class_mask, count_overlap
 from autospine.io.images import ENDINGS, file_ending, read_labels
 from autospine.system.log import track
 
 GRID_TOLERANCE_MM = 1e-2
-"""Distance that a voxel of two grids may differ by: rounding of headers, not a shift."""
+"""Distance by which corresponding voxels of two grids may differ: rounding of headers, not a shift."""
+
+KEYS = {"recall": "acc"}
+"""Keys of metrics in JSON that are not the metrics' names. "mAcc" is the paper's word for the mean recall."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Values of the metrics for one class of one case, or their means over several."""
+
+    values: Mapping[str, float]
+    """Value of each metric by name, in the order of the tables; NaN where it is undefined."""
+
+    n: int
+    """Number of cases, or of classes, in which the class occurs in the prediction or the reference."""
+
+    @property
+    def dice(self) -> float:
+        """Dice, 0 to 1; NaN where it is undefined or was not asked for."""
+        return self.values.get("dice", math.nan)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union, 0 to 1; NaN where it is undefined or was not asked for."""
+        return self.values.get("iou", math.nan)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN), 0 to 1; NaN where it is undefined or was not asked for."""
+        return self.values.get("recall", math.nan)
+
+
+def mean_scores(scores: Iterable[Scores], metrics: Sequence[Metric] = DEFAULT_METRICS) -> Scores:
+    """Average each metric over those of `scores` where it is defined; NaN where it is defined nowhere."""
+    scores = tuple(scores)
+    return Scores(
+        values={metric.name: _mean(score.values[metric.name] for score in scores) for metric in metrics},
+        n=sum(score.n > 0 for score in scores),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseScores:
-    """Agreement of one case, class by class."""
+    """Agreement of one prediction with its reference, class by class."""
 
     case: str
     """Name of the case."""
 
     classes: tuple[str, ...]
-    """Foreground classes, as in the label space."""
+    """Foreground classes, in the order of the label space."""
 
     counts: tuple[Counts, ...]
-    """Voxels of each class."""
+    """Numbers of voxels of each class."""
+
+    measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values of each metric that takes masks, by name, one for each class; NaN where undefined."""
+
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    """Metrics of the scores; those that take counts are computed from `counts`."""
 
     modality: Modality | None = None
-    """None where it is not known."""
+    """Modality of the case, None if it is unknown."""
 
     site: str | None = None
-    """None where it is not known."""
+    """Site of the case, None if it is unknown."""
 
     @property
     def by_class(self) -> dict[str, Scores]:
-        """Scores of each class; NaN where undefined."""
-        return {name: counts.scores for name, counts in zip(self.classes, self.counts, strict=True)}
+        """Scores of each class by name."""
+        return {name: self._scores(index) for index, name in enumerate(self.classes)}
 
     @property
     def mean(self) -> Scores:
-        """Mean over the classes where defined; `n` is the number of classes."""
-        return mean_scores(self.by_class.values())
+        """Means over the classes; `n` is the number of classes that occur."""
+        return mean_scores(self.by_class.values(), self.metrics)
+
+    def _scores(self, index: int) -> Scores:
+        counts = self.counts[index]
+        return Scores(
+            values={
+                metric.name: self.measured[metric.name][index]
+                if metric.from_counts is None
+                else metric.of_counts(counts)
+                for metric in self.metrics
+            },
+            n=int(counts.occurs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """Scores of several cases together."""
+class MeanScores:
+    """Mean scores of several cases."""
 
     mean: Scores
     """Mean over classes of the mean over cases; `n` is the number of classes that occur."""
 
     by_class: Mapping[str, Scores]
-    """Mean over the cases where defined; `n` is the number of cases in which the class occurs."""
+    """Mean of each class over the cases; `n` is the number of cases in which the class occurs."""
 
     cases: int
     """Number of cases."""
@@ -73,35 +128,40 @@ class Evaluation:
     """Agreement of a set of predictions with their references."""
 
     classes: tuple[str, ...]
-    """Foreground classes, as in the label space."""
+    """Foreground classes, in the order of the label space."""
 
     cases: tuple[CaseScores, ...]
-    """Compared cases, by name."""
+    """Scores of each compared case, in the order of the cases' names."""
 
     missing: tuple[str, ...] = ()
-    """References without a prediction; they are in no mean."""
+    """Cases with a reference and no prediction; they are in no mean."""
 
     extra: tuple[str, ...] = ()
-    """Predictions without a reference."""
+    """Cases with a prediction and no reference."""
 
     @property
-    def total(self) -> Summary:
-        """All cases."""
-        return self._summary(self.cases)
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of all cases."""
+        return self.cases[0].metrics if self.cases else DEFAULT_METRICS
 
     @property
-    def by_modality(self) -> dict[str, Summary]:
-        """The cases of each modality; empty where no modality is known."""
+    def total(self) -> MeanScores:
+        """Mean scores of all cases."""
+        return self._mean_scores(self.cases)
+
+    @property
+    def by_modality(self) -> dict[str, MeanScores]:
+        """Mean scores of each modality; empty if no modality is known."""
         return self._grouped(lambda case: case.modality)
 
     @property
-    def by_site(self) -> dict[str, Summary]:
-        """The cases of each site; empty where no site is known."""
+    def by_site(self) -> dict[str, MeanScores]:
+        """Mean scores of each site; empty if no site is known."""
         return self._grouped(lambda case: case.site)
 
     @property
     def by_case(self) -> dict[str, Scores]:
-        """Of each case the mean over its classes where defined."""
+        """Mean of each case over its classes."""
         return {case.case: case.mean for case in self.cases}
 
     @property
@@ -116,21 +176,25 @@ class Evaluation:
 
     @property
     def mean_acc(self) -> float:
-        """Mean over classes of the mean over cases of TP / (TP + FN), 0 to 1; NaN if no class occurs."""
-        return self.total.mean.accuracy
+        """Mean over classes of the mean over cases of recall, the paper's mAcc, 0 to 1; NaN if undefined."""
+        return self.total.mean.recall
 
-    def _grouped(self, key: Callable[[CaseScores], str | None]) -> dict[str, Summary]:
+    def _grouped(self, key: Callable[[CaseScores], str | None]) -> dict[str, MeanScores]:
         groups: dict[str, list[CaseScores]] = {}
         for case in self.cases:
             name = key(case)
             if name is not None:
                 groups.setdefault(name, []).append(case)
-        return {name: self._summary(groups[name]) for name in sorted(groups)}
+        return {name: self._mean_scores(groups[name]) for name in sorted(groups)}
 
-    def _summary(self, cases: Sequence[CaseScores]) -> Summary:
+    def _mean_scores(self, cases: Sequence[CaseScores]) -> MeanScores:
         scores = [case.by_class for case in cases]
-        by_class = {name: mean_scores(score[name] for score in scores) for name in self.classes}
-        return Summary(mean=mean_scores(by_class.values()), by_class=by_class, cases=len(cases))
+        by_class = {
+            name: mean_scores((score[name] for score in scores), self.metrics) for name in self.classes
+        }
+        return MeanScores(
+            mean=mean_scores(by_class.values(), self.metrics), by_class=by_class, cases=len(cases)
+        )
 
 
 def evaluate_case(
@@ -141,38 +205,58 @@ def evaluate_case(
     case: str,
     modality: Modality | None = None,
     site: str | None = None,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+    spacing_mm: Vector3 | None = None,
 ) -> CaseScores:
     """Compare one prediction with its reference.
 
     Args:
-        prediction: (S, P, L) stored indices, as of `LabelSpace.encode`.
+        prediction: (S, P, L) stored indices, as `LabelSpace.encode` returns them.
         reference: (S, P, L) stored indices; voxels that are `IGNORE_INDEX` are left out.
-        labels: what the indices mean.
-        case: name of the case.
-        modality: of the case, where known.
-        site: of the case, where known.
+        labels: The label space that the indices belong to.
+        case: Name of the case.
+        modality: Modality of the case, if known.
+        site: Site of the case, if known.
+        metrics: Metrics to compute.
+        spacing_mm: Voxel spacing along S, P and L; metrics that take masks need it.
 
     Raises:
-        EvaluationError: if the shapes differ or an index is not one of the label space.
+        EvaluationError: If the shapes differ, an index is not one of the label space, the spacing is missing,
+            or a metric fails; the message names the case.
     """
     try:
         counts = count_overlap(prediction, reference, labels)
+        measured = _measured(prediction, reference, labels, metrics, spacing_mm)
     except EvaluationError as error:
         raise EvaluationError(f"case {case}: {error}") from None
-    return CaseScores(case=case, classes=labels.names, counts=counts, modality=modality, site=site)
+    return CaseScores(
+        case=case,
+        classes=labels.names,
+        counts=counts,
+        measured=measured,
+        metrics=tuple(metrics),
+        modality=modality,
+        site=site,
+    )
 
 
-def evaluate_predictions(predictions: Path, references: Path, description: Path | None = None) -> Evaluation:
+def evaluate_predictions(
+    predictions: Path,
+    references: Path,
+    description: Path | None = None,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+) -> Evaluation:
     """Compare two folders of label maps.
 
     Args:
-        predictions: predicted label maps.
-        references: true ones.
-        description: the dataset.json that names the labels; by default the one beside the references.
+        predictions: Folder of predicted label maps.
+        references: Folder of reference label maps.
+        description: The dataset.json that names the labels; by default the one beside the references.
+        metrics: Metrics to compute, as `find_metrics` finds them by name.
 
     Raises:
-        DatasetError: if there is no description.
-        EvaluationError: if the folders do not match.
+        DatasetError: If there is no description.
+        EvaluationError: If the folders do not match, or a metric fails.
     """
     if not references.is_dir():
         raise EvaluationError(f"expected a folder of references, found none at {references}; name another")
@@ -181,26 +265,31 @@ def evaluate_predictions(predictions: Path, references: Path, description: Path 
         raise DatasetError(
             f"expected the dataset.json that names the labels at {path}, found none; give it with --labels"
         )
-    return evaluate_folder(predictions, references, load_labels(path), known_cases(path.parent))
+    return evaluate_folder(predictions, references, load_labels(path), known_cases(path.parent), metrics)
 
 
 def evaluate_folder(
-    predictions: Path, references: Path, labels: LabelSpace, cases: Iterable[Case] = ()
+    predictions: Path,
+    references: Path,
+    labels: LabelSpace,
+    cases: Iterable[Case] = (),
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
 ) -> Evaluation:
     """Compare the label maps of two folders, matched by file name without its ending.
 
     Args:
-        predictions: folder of predicted label maps, with the integers of the dataset.
-        references: folder of true label maps.
-        labels: what the integers mean.
-        cases: what is known of modality and site; cases that are in neither folder are passed over.
+        predictions: Folder of predicted label maps that hold the dataset's label values.
+        references: Folder of reference label maps.
+        labels: The dataset's label space.
+        cases: Cases whose modality and site are known; those that are in neither folder are passed over.
+        metrics: Metrics to compute.
 
     Returns:
         The scores of every case in both folders; those in one alone are listed.
 
     Raises:
-        EvaluationError: if a folder is absent, no names match, a file cannot be read or holds unknown
-            labels, or prediction and reference lie on different grids.
+        EvaluationError: If a folder is absent, no names match, a file cannot be read or holds unknown
+            labels, prediction and reference lie on different grids, or a metric fails.
     """
     predicted, true = _label_files(predictions, "predictions"), _label_files(references, "references")
     both = sorted(predicted.keys() & true.keys())
@@ -213,13 +302,17 @@ def evaluate_folder(
     scores = []
     for name in track(both, "evaluating"):
         about = known.get(name)
+        prediction, reference, spacing_mm = _read_pair(name, predicted[name], true[name], labels)
         scores.append(
             evaluate_case(
-                *_read_pair(name, predicted[name], true[name], labels),
+                prediction,
+                reference,
                 labels,
                 case=name,
                 modality=about.modality if about else None,
                 site=about.site if about else None,
+                metrics=metrics,
+                spacing_mm=spacing_mm,
             )
         )
     return Evaluation(
@@ -230,11 +323,12 @@ def evaluate_folder(
     )
 
 
-def describe(evaluation: Evaluation) -> dict[str, object]:
-    """The evaluation as plain values for JSON, undefined ones as None.
+def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
+    """Return the evaluation as plain values for JSON, undefined ones as None.
 
-    Keys: `mean_dice`, `mean_iou`, `mean_acc` (mean over classes of the mean over cases), `classes`,
-    `modalities` and `sites` (the same with their own classes), `cases`, `missing`, `extra`.
+    Keys: `mean_KEY` of each metric (mean over classes of the mean over cases), `classes`, `modalities` and
+    `sites` (the same with their own classes), `cases`, `missing`, `extra`. The key of a metric is its name,
+    but for those in `KEYS`.
     """
     total = evaluation.total
     return {
@@ -242,8 +336,8 @@ def describe(evaluation: Evaluation) -> dict[str, object]:
         **_plain(total.mean, "mean_"),
         "n_cases": total.cases,
         "classes": _plain_classes(total.by_class),
-        "modalities": {name: describe_summary(group) for name, group in evaluation.by_modality.items()},
-        "sites": {name: describe_summary(group) for name, group in evaluation.by_site.items()},
+        "modalities": {name: describe_mean(group) for name, group in evaluation.by_modality.items()},
+        "sites": {name: describe_mean(group) for name, group in evaluation.by_site.items()},
         "cases": {
             case.case: {
                 "modality": case.modality,
@@ -258,13 +352,36 @@ def describe(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def describe_summary(summary: Summary) -> dict[str, object]:
-    """Scores of several cases as plain values: means, `n_cases`, and `classes` with theirs."""
+def describe_mean(scores: MeanScores) -> dict[str, object]:
+    """Return the mean scores of several cases as plain values: means, `n_cases`, and each class."""
     return {
-        **_plain(summary.mean, "mean_"),
-        "n_cases": summary.cases,
-        "classes": _plain_classes(summary.by_class),
+        **_plain(scores.mean, "mean_"),
+        "n_cases": scores.cases,
+        "classes": _plain_classes(scores.by_class),
     }
+
+
+def _measured(
+    prediction: LabelArray,
+    reference: LabelArray,
+    labels: LabelSpace,
+    metrics: Sequence[Metric],
+    spacing_mm: Vector3 | None,
+) -> dict[str, tuple[float, ...]]:
+    """Compute the metrics that take masks: one value for each class."""
+    wanted = [metric for metric in metrics if metric.from_masks is not None]
+    if not wanted:
+        return {}
+    if spacing_mm is None:
+        raise EvaluationError(f"the metric {wanted[0].name} needs the voxel spacing; give spacing_mm")
+    values: dict[str, list[float]] = {metric.name: [] for metric in wanted}
+    stated = reference != IGNORE_INDEX
+    for position in range(len(labels.names)):
+        predicted = class_mask(prediction, labels, position) & stated
+        true = class_mask(reference, labels, position)
+        for metric in wanted:
+            values[metric.name].append(metric.of_masks(predicted, true, spacing_mm))
+    return {name: tuple(each) for name, each in values.items()}
 
 
 def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dict[str, object]:
@@ -275,12 +392,19 @@ def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dic
 
 
 def _plain(scores: Scores, prefix: str = "") -> dict[str, float | None]:
-    values = {"dice": scores.dice, "iou": scores.iou, "acc": scores.accuracy}
-    return {prefix + name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
+    return {
+        prefix + KEYS.get(name, name): None if math.isnan(value) else round(value, 6)
+        for name, value in scores.values.items()
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _label_files(folder: Path, what: str) -> dict[str, Path]:
-    """Label files of a folder by case name."""
+    """Return the label files of a folder by the name of their case."""
     if not folder.is_dir():
         raise EvaluationError(f"expected a folder of {what} at {folder}, found none; give an existing folder")
     files: dict[str, Path] = {}
@@ -304,8 +428,8 @@ def _label_files(folder: Path, what: str) -> dict[str, Path]:
 
 def _read_pair(
     case: str, prediction: Path, reference: Path, labels: LabelSpace
-) -> tuple[np.ndarray, np.ndarray]:
-    """Stored indices of prediction and reference, checked to lie on one grid."""
+) -> tuple[LabelArray, LabelArray, Vector3]:
+    """Return the stored indices of prediction and reference and their spacing, checked to lie on one grid."""
     predicted, predicted_grid = _read(case, prediction, labels)
     true, true_grid = _read(case, reference, labels)
     differs = difference(predicted_grid, true_grid, GRID_TOLERANCE_MM)
@@ -314,10 +438,10 @@ def _read_pair(
             f"expected prediction {prediction} of case {case} on the grid of its reference {reference}, "
             f"found {differs}; predict on the image that the reference belongs to"
         )
-    return predicted, true
+    return predicted, true, true_grid.spacing_mm
 
 
-def _read(case: str, path: Path, labels: LabelSpace) -> tuple[np.ndarray, Grid]:
+def _read(case: str, path: Path, labels: LabelSpace) -> tuple[LabelArray, Grid]:
     try:
         volume = read_labels(path)
         return labels.encode(volume.array[0]), volume.grid

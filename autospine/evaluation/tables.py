@@ -1,4 +1,4 @@
-"""The table of an evaluation for the screen."""
+"""The table of an evaluation on the screen."""
 
 import math
 
@@ -7,29 +7,44 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autospine.evaluation.overlap import Scores
-from autospine.evaluation.scores import Evaluation, Summary
+from autospine.evaluation.metrics import Metric
+from autospine.evaluation.scores import Evaluation, MeanScores, Scores
 
 MOST_CASES = 24
 """With more cases than this only the worst are shown."""
 
 WORST_CASES = 12
 
-NAME_WIDTH = 34
+WIDTH = 80
+"""Columns of a terminal that the table fits into, unless many metrics leave too few of them for the names."""
+
+NAME_WIDTHS = (16, 34)
+"""Least and usual width of the column of names."""
+
+NUMBER_WIDTH = 6
+"""Least width of a column of numbers."""
+
 LISTED_NAMES = 5
 
 
 def evaluation_table(evaluation: Evaluation, *, title: str = "") -> RenderableType:
-    """Classes and their mean, modalities and sites where there are several, and cases, in 80 columns.
+    """Return the scores of classes, their mean, modalities and sites where there are several, and cases.
 
-    The mean is that over classes of the mean over cases, and so it is for each modality and site; a
-    case's value is the mean over its classes. `n` is the number of cases in which a class occurs, the
+    The mean is that over classes of the mean over cases, and so it is for each modality and site; the
+    value of a case is the mean over its classes. `n` is the number of cases in which a class occurs, the
     number of cases of a modality or site, and the number of classes of a case.
     """
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    table.add_column("", width=NAME_WIDTH, overflow="ellipsis", no_wrap=True)
-    for name in ("Dice", "IoU", "Acc", "n"):
-        table.add_column(name, justify="right", width=6)
+    metrics = evaluation.metrics
+    widths = [max(NUMBER_WIDTH, len(_heading(metric))) for metric in metrics]
+    # Three blanks lie between two columns, and one at each end of a row.
+    rest = WIDTH - sum(width + 3 for width in (*widths, NUMBER_WIDTH)) - 2
+    least, usual = NAME_WIDTHS
+    name_width = max(least, min(usual, rest))
+    table.add_column("", width=name_width, overflow="ellipsis", no_wrap=True)
+    for metric, width in zip(metrics, widths, strict=True):
+        table.add_column(_heading(metric), justify="right", width=width)
+    table.add_column("n", justify="right", width=NUMBER_WIDTH)
     total = evaluation.total
     for name, scores in total.by_class.items():
         _row(table, name, scores, scores.n)
@@ -40,23 +55,34 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "") -> RenderableTy
     return Group(table, *_notes(evaluation))
 
 
-def _groups(table: Table, what: str, groups: dict[str, Summary]) -> None:
+def _heading(metric: Metric) -> str:
+    return f"{metric.title} {metric.unit}".rstrip()
+
+
+def _groups(table: Table, heading: str, groups: dict[str, MeanScores]) -> None:
     if len(groups) < 2:
         return  # it would repeat the mean
-    _section(table, what)
-    for name, summary in groups.items():
-        _row(table, name, summary.mean, summary.cases)
+    _section(table, heading)
+    for name, group in groups.items():
+        _row(table, name, group.mean, group.cases)
 
 
 def _cases(table: Table, evaluation: Evaluation) -> None:
     scores = list(evaluation.by_case.items())
     if len(scores) > MOST_CASES:
         _section(table, f"case, the worst {WORST_CASES} of {len(scores)}")
-        scores = sorted(scores, key=lambda item: (math.isnan(item[1].dice), item[1].dice))[:WORST_CASES]
+        first = evaluation.metrics[0]
+        scores = sorted(scores, key=lambda item: _badness(item[1], first))[:WORST_CASES]
     else:
         _section(table, "case")
     for name, score in scores:
         _row(table, name, score, score.n)
+
+
+def _badness(scores: Scores, metric: Metric) -> tuple[bool, float]:
+    """Sort the worst first and the undefined last."""
+    value = scores.values[metric.name]
+    return math.isnan(value), value if metric.higher_is_better else -value
 
 
 def _section(table: Table, title: str) -> None:
@@ -65,7 +91,7 @@ def _section(table: Table, title: str) -> None:
 
 
 def _row(table: Table, name: str, scores: Scores, n: int, style: str = "") -> None:
-    values = (_number(value) for value in (scores.dice, scores.iou, scores.accuracy))
+    values = map(_number, scores.values.values())
     table.add_row(Text(name), *values, str(n), style=style)
 
 

@@ -272,8 +272,8 @@ def test_the_file_reference_names_every_key(kind):
 def test_the_file_reference_names_the_keys_of_an_evaluation():
     text = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
     empty = evaluation.Evaluation(classes=("disc",), cases=())
-    described = evaluation.describe(empty)
-    keys = {*described, *described["classes"]["disc"], *export.COLUMNS}
+    described = evaluation.describe_evaluation(empty)
+    keys = {*described, *described["classes"]["disc"], *export.table_columns()}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
     assert METRICS in text
 

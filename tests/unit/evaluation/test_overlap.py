@@ -1,5 +1,4 @@
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from autospine.core.errors import EvaluationError
 from autospine.core.labels import IGNORE_INDEX, LabelSpace, parse_labels
 from autospine.evaluation import overlap as overlap_module
-from autospine.evaluation.overlap import Counts, Scores, count_overlap, mean_scores
+from autospine.evaluation.overlap import Counts, class_mask, count_overlap
 
 PLAIN = parse_labels({"background": 0, "a": 3, "b": 7})
 NESTED = parse_labels({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, [1, 2])
@@ -23,8 +22,8 @@ def test_counts_of_a_known_pair() -> None:
     a, b = count_overlap(line(1, 1, 1, 0, 2, 0), line(1, 1, 0, 1, 2, 2), PLAIN)
     assert a == Counts(tp=2, fp=1, fn=1)
     assert b == Counts(tp=1, fp=0, fn=1)
-    assert (a.dice, a.iou, a.accuracy) == pytest.approx((4 / 6, 2 / 4, 2 / 3))
-    assert (b.dice, b.iou, b.accuracy) == pytest.approx((2 / 3, 1 / 2, 1 / 2))
+    assert (a.dice, a.iou, a.recall) == pytest.approx((4 / 6, 2 / 4, 2 / 3))
+    assert (b.dice, b.iou, b.recall) == pytest.approx((2 / 3, 1 / 2, 1 / 2))
 
 
 def test_shifted_cube_has_its_analytic_dice() -> None:
@@ -44,8 +43,8 @@ def test_shifted_cube_has_its_analytic_dice() -> None:
     ],
 )
 def test_empty_classes(prediction: np.ndarray, reference: np.ndarray, expected: tuple[float, ...]) -> None:
-    scores = count_overlap(prediction, reference, PLAIN)[0].scores
-    assert (scores.dice, scores.iou, scores.accuracy, scores.n) == pytest.approx(expected, nan_ok=True)
+    counts = count_overlap(prediction, reference, PLAIN)[0]
+    assert (counts.dice, counts.iou, counts.recall, counts.occurs) == pytest.approx(expected, nan_ok=True)
 
 
 def test_ignored_voxels_of_the_reference_count_for_nothing() -> None:
@@ -77,6 +76,7 @@ def test_agrees_with_boolean_masks(seed: int) -> None:
     for index, counts in enumerate(count_overlap(prediction, reference, PLAIN), start=1):
         p, r = (prediction == index)[stated], (reference == index)[stated]
         assert (counts.tp, counts.fp, counts.fn) == ((p & r).sum(), (p & ~r).sum(), (~p & r).sum())
+        np.testing.assert_array_equal(class_mask(prediction, PLAIN, index - 1), prediction == index)
 
 
 def test_as_many_labels_as_fit_and_several_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,26 +107,14 @@ def test_refuses_shapes_that_differ() -> None:
         count_overlap(line(0, 1), line(0, 1, 1), PLAIN)
 
 
-def test_means_leave_out_what_is_undefined() -> None:
-    nan = math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        mean = mean_scores(
-            [
-                Scores(dice=0.5, iou=0.25, accuracy=nan, n=1),
-                Scores(dice=nan, iou=nan, accuracy=nan, n=0),
-                Scores(dice=1.0, iou=0.75, accuracy=0.5, n=1),
-            ]
-        )
-        nothing = mean_scores([])
-    assert mean == Scores(dice=0.75, iou=0.5, accuracy=0.5, n=2)
-    assert nothing.n == 0
-    assert math.isnan(nothing.dice)
-    assert math.isnan(nothing.accuracy)
+def test_masks_of_regions_overlap() -> None:
+    indices = line(0, 1, 2, IGNORE_INDEX)
+    assert class_mask(indices, NESTED, 0).ravel().tolist() == [False, True, True, False]
+    assert class_mask(indices, NESTED, 1).ravel().tolist() == [False, False, True, False]
 
 
 def test_perfect_prediction_of_every_label_space() -> None:
     for labels in (PLAIN, NESTED):
         assert isinstance(labels, LabelSpace)
         reference = line(0, 1, 2, 1)
-        assert all(c.dice == c.iou == c.accuracy == 1 for c in count_overlap(reference, reference, labels))
+        assert all(c.dice == c.iou == c.recall == 1 for c in count_overlap(reference, reference, labels))

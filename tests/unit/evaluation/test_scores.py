@@ -1,5 +1,7 @@
 import json
 import math
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,17 @@ from autospine.core.geometry import Grid
 from autospine.core.labels import parse_labels
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case
-from autospine.evaluation.export import COLUMNS, long_table, write_evaluation
+from autospine.evaluation.export import long_table, table_columns, write_evaluation
+from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.scores import (
     CaseScores,
     Evaluation,
-    describe,
+    Scores,
+    describe_evaluation,
     evaluate_case,
     evaluate_folder,
+    mean_scores,
 )
 from autospine.io.images import write_array
 
@@ -94,9 +99,27 @@ def test_means_are_over_classes_of_means_over_cases() -> None:
     groups = evaluation.by_modality
     assert groups["CT"].mean.dice == pytest.approx((1 / 2 + 0) / 2)
     assert groups["MR"].mean.n == 1
-    assert math.isnan(groups["MR"].mean.accuracy)
+    assert math.isnan(groups["MR"].mean.recall)
     assert evaluation.by_site == {}
     assert evaluation.by_case["a"].dice == pytest.approx(0.5)
+
+
+def test_means_leave_out_what_is_undefined() -> None:
+    nan = math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean = mean_scores(
+            [
+                Scores(values={"dice": 0.5, "iou": 0.25, "recall": nan}, n=1),
+                Scores(values={"dice": nan, "iou": nan, "recall": nan}, n=0),
+                Scores(values={"dice": 1.0, "iou": 0.75, "recall": 0.5}, n=1),
+            ]
+        )
+        nothing = mean_scores([])
+    assert mean == Scores(values={"dice": 0.75, "iou": 0.5, "recall": 0.5}, n=2)
+    assert nothing.n == 0
+    assert math.isnan(nothing.dice)
+    assert math.isnan(nothing.recall)
 
 
 def test_folders_are_matched_by_name(folders: tuple[Path, Path]) -> None:
@@ -156,12 +179,12 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
     evaluation = evaluate_folder(*folders, LABELS, [case("one", "CT", None)])
     write_evaluation(evaluation, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "evaluation.csv")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == table_columns()
     expected = long_table(evaluation).assign(site=math.nan)
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)
     assert table.groupby("class")["dice"].mean().mean() == pytest.approx(evaluation.mean_dice)
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
-    assert written == describe(evaluation)
+    assert written == describe_evaluation(evaluation)
     assert written["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
     assert written["cases"]["two"]["classes"]["disc"] == {"dice": None, "iou": None, "acc": None}
     assert written["classes"]["disc"]["n_cases"] == 1
@@ -174,3 +197,45 @@ def test_nothing_defined_is_null_without_a_warning(tmp_path: Path) -> None:
     assert math.isnan(evaluation.mean_dice)
     write_evaluation(evaluation, tmp_path)
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["mean_dice"] is None
+
+
+def test_chosen_metrics_are_columns_keys_and_means(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    known = [case("one", "CT", "here"), case("two", "MR", "there")]
+    chosen = evaluate_folder(*folders, LABELS, known, find_metrics(["hd95", "recall", "nsd_1mm"]))
+    write_evaluation(chosen, tmp_path)
+    table = pd.read_csv(tmp_path / "evaluation.csv")
+    assert list(table.columns[4:]) == ["hd95", "accuracy", "nsd_1mm", "tp", "fp", "fn"]
+    written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert {key for key in written if key.startswith("mean_")} == {"mean_hd95", "mean_acc", "mean_nsd_1mm"}
+    assert list(written["cases"]["two"]["classes"]["disc"]) == ["hd95", "acc", "nsd_1mm"]
+    assert written["cases"]["two"]["classes"]["disc"]["nsd_1mm"] is None
+    assert written["classes"]["vertebra"]["n_cases"] == 2
+    assert written["cases"]["one"]["mean_hd95"] == written["modalities"]["CT"]["mean_hd95"]
+    of_vertebrae = table.loc[table["class"] == "vertebra", "hd95"]
+    assert written["classes"]["vertebra"]["hd95"] == pytest.approx(of_vertebrae.mean())
+    assert written["mean_acc"] == pytest.approx(evaluate_folder(*folders, LABELS).mean_acc, abs=1e-6)
+
+
+def test_masks_are_measured_in_mm_and_without_ignored_voxels() -> None:
+    labels = parse_labels({"background": 0, "a": 1, "ignore": 2})
+    reference, prediction = np.zeros((2, 9, 9, 9), dtype=np.uint8)
+    reference[2, 4, 4] = prediction[2, 4, 4] = prediction[7, 4, 4] = 1
+    stored, true = labels.encode(prediction), labels.encode(reference)
+    chosen = find_metrics(["hd95"])
+
+    def measured(spacing_mm: tuple[float, float, float] | None) -> float:
+        found = evaluate_case(stored, true, labels, case="one", metrics=chosen, spacing_mm=spacing_mm)
+        return found.mean.values["hd95"]
+
+    assert measured((3.0, 1.0, 1.0)) == 15
+    with pytest.raises(EvaluationError, match=r"case one.*hd95.*spacing_mm"):
+        measured(None)
+    true[7] = labels.encode(np.full((1, 1, 1), 2))[0, 0, 0]
+    assert measured((3.0, 1.0, 1.0)) == 0
+
+
+def test_a_metric_that_fails_names_itself_and_the_case() -> None:
+    broken = replace(find_metrics(["hd95"])[0], name="broken", from_masks=lambda *_: -1.0, origin="other 1.0")
+    indices = LABELS.encode(volume(3))
+    with pytest.raises(EvaluationError, match=r"case one.*from 0 to inf.*broken of other 1\.0.*-1"):
+        evaluate_case(indices, indices, LABELS, case="one", metrics=[broken], spacing_mm=(1.0, 1.0, 1.0))

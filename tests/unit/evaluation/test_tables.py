@@ -1,7 +1,10 @@
 import io
+import math
+from dataclasses import replace
 
 from rich.console import Console
 
+from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.evaluation.tables import WORST_CASES, evaluation_table
@@ -66,3 +69,17 @@ def test_many_cases_show_the_worst() -> None:
     assert f"the worst {WORST_CASES} of 60" in text
     assert text.count("case_0") == WORST_CASES
     assert "case_001" in text
+
+
+def test_other_metrics_have_their_columns_and_sort_the_worst_first() -> None:
+    metrics = find_metrics(["hd95", "nsd_1mm", "dice"])
+    found = evaluation(60)
+    cases = tuple(
+        replace(case, metrics=metrics, measured={"hd95": (float(i), math.nan), "nsd_1mm": (0.5, math.nan)})
+        for i, case in enumerate(found.cases, start=1)
+    )
+    text = shown(replace(found, cases=cases))
+    assert max(map(len, text.splitlines())) <= 80
+    for part in ("HD95 mm", "NSD1mm", "Dice", "case_060", "60.000"):
+        assert part in text
+    assert "case_001" not in text
