@@ -34,7 +34,8 @@ from autospine.prediction.cleanup import find_cleanup, warn_of_other_weights
 from autospine.prediction.loading import check_different, joint_predictor
 from autospine.prediction.probabilities import Probabilities, read_probabilities
 from autospine.system.allocation import use_huge_pages
-from autospine.system.hardware import choose_device, free_memory
+from autospine.system.devices import choose_device
+from autospine.system.hardware import free_memory
 from autospine.system.log import get_logger
 
 __all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]

@@ -2,7 +2,7 @@
 
 STATED = {
     "planning.md": {
-        "autospine.system.hardware": {
+        "autospine.system.devices": {
             "RAM_SHARE": "share of the free RAM to plan for",
         },
         "planners.rules": {

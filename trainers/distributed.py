@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from autospine.core.errors import TrainingError
-from autospine.system.hardware import choose_device
+from autospine.system.devices import choose_device
 from autospine.system.log import silence
 
 PATIENCE = timedelta(days=1)

@@ -17,7 +17,7 @@ from autospine.models.model_folder import WEIGHTS, save_weights
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.storage.tensors import load_tensors
-from autospine.system.hardware import describe
+from autospine.system.devices import describe
 from autospine.system.log import Meter, get_logger, progress
 from trainers import distributed
 from trainers.checkpoints import Checkpoints

@@ -11,7 +11,7 @@ from autospine.core.errors import AutospineError
 from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan, Precision
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
-from autospine.system.hardware import native_half
+from autospine.system.devices import native_half
 from autospine.system.log import get_logger
 from trainers.distributed import add_gradients, begin_alike
 from trainers.loss import Overlap, SegmentationLoss

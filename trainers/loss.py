@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
-from autospine.core.types import LabelBatch, LogitBatch
+from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers.distributed import add_up
 from trainers.monitors import Counts, count
 

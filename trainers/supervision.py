@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autospine.core.errors import TrainingError
-from autospine.core.types import ImageBatch, LabelBatch
+from autospine.core.tensor_types import ImageBatch, LabelBatch
 from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import Head
 from trainers.loss import Overlap, SegmentationLoss

@@ -35,7 +35,7 @@ def compare(
     """Compare a dataset's models, and every two together, by cross-validation; `predict` takes the best."""
     from autospine import pipeline
     from autospine.storage.workspace import Workspace
-    from autospine.system.hardware import choose_device
+    from autospine.system.devices import choose_device
 
     place = Workspace.locate(workspace)
     location = place.find_dataset(dataset) if dataset else place.last_planned()

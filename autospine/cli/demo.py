@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Synthetic spines -> plan -> train five folds -> predict -> evaluate -> pictures."""
     from autospine.pipeline.demo_run import run_demo
-    from autospine.system.hardware import choose_device
+    from autospine.system.devices import choose_device
 
     result = run_demo(output, minutes=minutes, seed=seed, device=choose_device(device))
     show_evaluation(result.evaluation, "held-out cases")

@@ -14,7 +14,7 @@ def info(workspace: options.Workspace = None) -> None:
 
     import autospine
     from autospine.storage.workspace import Workspace
-    from autospine.system.hardware import bfloat16_pays, choose_device, describe, memory_budget
+    from autospine.system.devices import bfloat16_pays, choose_device, describe, memory_budget
 
     device = choose_device()
     budget, reason = memory_budget(device)

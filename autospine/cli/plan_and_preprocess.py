@@ -71,7 +71,8 @@ def plan_and_preprocess(
 ) -> None:
     """Verify and measure a dataset, plan for it, and preprocess its cases."""
     from autospine.storage.workspace import Workspace
-    from autospine.system.hardware import choose_device, parse_bytes
+    from autospine.system.devices import choose_device
+    from autospine.system.hardware import parse_bytes
 
     # Wishes are checked before the work, not after.
     if memory is not None:
@@ -153,7 +154,8 @@ def plan(
     from autospine import pipeline
     from autospine.core.errors import PlanError
     from autospine.storage.workspace import Workspace
-    from autospine.system.hardware import choose_device, parse_bytes
+    from autospine.system.devices import choose_device
+    from autospine.system.hardware import parse_bytes
     from planners.overrides import Overrides
 
     # Wishes are checked before the work, not after.
@@ -231,7 +233,7 @@ def _plan(
     calibrate: bool = False,
 ) -> None:
     from autospine import pipeline
-    from autospine.system.hardware import choose_device
+    from autospine.system.devices import choose_device
 
     planned = pipeline.plan(
         location,

@@ -127,7 +127,8 @@ def train(
     from autospine.dataset.splits import FULL
     from autospine.models.model_folder import open_model
     from autospine.storage.workspace import Workspace
-    from autospine.system.hardware import default_workers, describe, devices_like
+    from autospine.system.devices import describe, devices_like
+    from autospine.system.hardware import default_workers
     from trainers import distributed
     from trainers.settings import Settings
 

@@ -1,14 +1,14 @@
 """Array aliases with named axes, shared by every part.
 
 Axes: `C` channel, `S` superior, `P` posterior, `L` left (the index grows in that direction),
-`K` class, `B` batch. The aliases are documentation that the tests check at run time.
+`K` class, `B` batch. The aliases are documentation that the tests check at run time. Those of tensors
+are in `autospine.core.tensor_types`.
 """
 
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Integer, Num
-from torch import Tensor
+from jaxtyping import Bool, Float32, Integer, Num
 
 Vector3 = tuple[float, float, float]
 Shape3 = tuple[int, int, int]
@@ -21,7 +21,3 @@ LabelArray = Integer[np.ndarray, "S P L"]
 MaskArray = Bool[np.ndarray, "S P L"]
 ScoreArray = Float32[np.ndarray, "K S P L"]
 ScoreMap = Float32[np.ndarray, "S P L"]
-
-ImageBatch = Float[Tensor, "B C S P L"]
-LogitBatch = Float[Tensor, "B K S P L"]
-LabelBatch = Integer[Tensor, "B S P L"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autospine.core.types import ImageArray, ImageBatch, LabelArray, LabelBatch
+from autospine.core.tensor_types import ImageBatch, LabelBatch
+from autospine.core.types import ImageArray, LabelArray
 from autospine.data.artefacts import add_artefacts, windowed
 from autospine.data.augmentation import Intensities, Mirror
 from autospine.data.sampling import Sampler, patch_rng

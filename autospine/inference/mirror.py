@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from autospine.core.errors import ModelError
 from autospine.core.labels import LabelSpace
-from autospine.core.types import ImageBatch, LogitBatch
+from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.plan import Augmentation
 
 LEFT = -1

@@ -25,7 +25,7 @@ from autospine.inference.to_native import NativeGrid, NativePiece
 from autospine.io.images import Volume
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import Preparation, begin_preparation
-from autospine.system.hardware import inference_half
+from autospine.system.devices import inference_half
 from autospine.system.log import get_logger, progress
 
 logger = get_logger(__name__)

@@ -12,7 +12,8 @@ from torch.amp import is_autocast_available
 from torch.utils.checkpoint import checkpoint
 
 from autospine.core.errors import ImageError, PlanError
-from autospine.core.types import ImageBatch, LogitBatch, Shape3
+from autospine.core.tensor_types import ImageBatch, LogitBatch
+from autospine.core.types import Shape3
 
 
 class SegmentationNetwork(nn.Module, ABC):

@@ -14,7 +14,7 @@ from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json, write_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
-from autospine.system.hardware import describe
+from autospine.system.devices import describe
 from autospine.system.log import get_logger
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from trainers.learner import Learner

@@ -11,7 +11,7 @@ from autospine.pipeline.measuring import find_facts, write_split
 from autospine.plan import Plan, Precision
 from autospine.storage.serialization import read_json, write_json
 from autospine.storage.workspace import DatasetLocation
-from autospine.system.hardware import memory_budget, native_half
+from autospine.system.devices import memory_budget, native_half
 from autospine.system.log import get_logger
 from planners.overrides import Overrides
 from planners.planner import make_plan

@@ -19,7 +19,8 @@ from autospine.preprocessing import StoredCase, preprocess_dataset
 from autospine.storage.arrays import ArrayFormat
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
-from autospine.system.hardware import cores, default_workers, memory_budget
+from autospine.system.devices import memory_budget
+from autospine.system.hardware import cores, default_workers
 from trainers import distributed
 from trainers.cross_validation import train_folds
 from trainers.fold_trainer import CACHE_BYTES

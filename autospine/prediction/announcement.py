@@ -7,7 +7,8 @@ from autospine.inference.predictor import Predictor, Work
 from autospine.memory.estimate import inference_memory
 from autospine.plan import Precision
 from autospine.prediction.probabilities import stored_bytes
-from autospine.system.hardware import free_memory, held_memory, inference_half
+from autospine.system.devices import inference_half
+from autospine.system.hardware import free_memory, held_memory
 
 SHORTEST = 10.0
 """Seconds below which reading and writing take as long as the networks."""

@@ -21,7 +21,7 @@ from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.storage.arrays import has_blosc2
 from autospine.storage.atomic import remove_old_leftovers
-from autospine.system.hardware import choose_device, describe
+from autospine.system.devices import choose_device, describe
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
-from autospine.core.types import ImageBatch, Shape3
+from autospine.core.tensor_types import ImageBatch
+from autospine.core.types import Shape3
 from autospine.network.blocks import channels_last
 from autospine.network.convolution import conv3d
 

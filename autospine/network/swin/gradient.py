@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from autospine.core.types import ImageBatch, Shape3, Vector3
+from autospine.core.tensor_types import ImageBatch
+from autospine.core.types import Shape3, Vector3
 
 FLAT = 1e-4
 """Smallest mean that the magnitude is divided by; below it, what varies in normalised intensities is

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
-from autospine.core.types import ImageBatch, Shape3, Vector3
+from autospine.core.tensor_types import ImageBatch
+from autospine.core.types import Shape3, Vector3
 from autospine.network.base import SegmentationNetwork, product, without_autocast
 from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
 from autospine.network.swin.attention import AttentionMaps, AttentionSettings, KeySaliency
