@@ -13,11 +13,12 @@ from autospine.evaluation.held_out import (
     score_held_out,
 )
 from autospine.evaluation.scores import Evaluation
-from autospine.models.model_folder import WEIGHTS, weights_digest
+from autospine.models.model_folder import weights_digest
 from autospine.storage.atomic import write_text
 from autospine.storage.locks import alone
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_facts
+from autospine.storage.trained_models import WEIGHTS, fold_weights
 from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
@@ -174,7 +175,7 @@ def _claim(task: Task, folds: Sequence[Fold], start: str | None) -> None:
         for fold in folds
     }
     others, begun = [], []
-    for weights in sorted(task.folder.glob(f"fold_*/{WEIGHTS}")):
+    for weights in fold_weights(task.folder):
         name = weights.parent.name
         try:
             facts = load_facts(weights)

@@ -12,8 +12,9 @@ from autospine.evaluation.held_out import VALIDATION
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_volume, write_labels
-from autospine.models.model_folder import WEIGHTS, open_model
+from autospine.models.model_folder import open_model
 from autospine.storage.atomic import remove_leftovers
+from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import as_in_prediction
 from autospine.system.log import track
 from trainers import distributed

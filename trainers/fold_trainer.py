@@ -13,10 +13,11 @@ from autospine import __version__
 from autospine.core.errors import TrainingError
 from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.evaluation.held_out import VALIDATION
-from autospine.models.model_folder import WEIGHTS, save_weights
+from autospine.models.model_folder import save_weights
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.storage.tensors import load_tensors
+from autospine.storage.trained_models import WEIGHTS
 from autospine.system.devices import describe
 from autospine.system.log import Meter, get_logger, progress
 from trainers import distributed

@@ -18,7 +18,7 @@ import torch
 
 from autospine.core.errors import TrainingError
 from autospine.dataset.splits import Fold
-from autospine.models.model_folder import WEIGHTS
+from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import reuse_freed_memory
 from autospine.system.hardware import cores
 from autospine.system.log import get_logger, progress, silence

@@ -7,9 +7,9 @@ from pathlib import Path
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import VALIDATION
-from autospine.models.model_folder import WEIGHTS
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
+from autospine.storage.trained_models import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

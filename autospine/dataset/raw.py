@@ -17,7 +17,8 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
 from autospine.io.dicom import is_series, series_modality
-from autospine.io.images import ENDINGS, Volume, file_ending
+from autospine.io.formats import ENDINGS, check_input, file_ending
+from autospine.io.images import Volume
 from autospine.storage.atomic import is_utf8, printable
 from autospine.system.log import get_logger
 
@@ -206,13 +207,9 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
 
 def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
     """Image files, and folders of DICOM slices."""
-    if path.is_file() and file_ending(path):
+    check_input(path)
+    if path.is_file():
         return [path], []
-    if not path.is_dir():
-        raise DatasetError(
-            f"expected an image ({', '.join(ENDINGS)}) or a folder at {path}, found "
-            f"{'another kind of file' if path.exists() else 'nothing'}; check -i"
-        )
     inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     # A link that leads nowhere is an image that is missed, not one that is not there.
     files = [entry for entry in inside if not entry.is_dir() and file_ending(entry)]

@@ -16,7 +16,8 @@ from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import Counts, class_mask, count_overlap
-from autospine.io.images import ENDINGS, file_ending, read_labels
+from autospine.io.formats import ENDINGS, file_ending
+from autospine.io.images import read_labels
 from autospine.system.log import track
 
 GRID_TOLERANCE_MM = 1e-2

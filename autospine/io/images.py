@@ -21,20 +21,15 @@ from autospine.core.geometry import (
 )
 from autospine.core.types import LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
+from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.nifti import check_nifti, is_nifti, read_repaired
 from autospine.io.segments import Segment, present, slicer_header
 from autospine.storage.atomic import put_in_place
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
-NRRD_ENDINGS = (".seg.nrrd", ".nrrd", ".nhdr")
-"""The first is how 3D Slicer knows a segmentation from an image."""
-
 LARGEST = float(np.finfo(np.float32).max)
 """Voxels are brought to float32 for the network."""
-
-ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", *NRRD_ENDINGS)
-"""File formats that are read and written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,12 +60,6 @@ class Channel:
     grid: Grid
     notes: tuple[str, ...] = ()
     """What had to be repaired."""
-
-
-def file_ending(path: Path) -> str | None:
-    """Which of `ENDINGS` a file name has."""
-    name = path.name.lower()
-    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
 
 
 def read_volume(paths: Path | Sequence[Path]) -> Volume:

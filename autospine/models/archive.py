@@ -32,9 +32,10 @@ from autospine.models.manifest import (
     parse_manifest,
     training_of,
 )
-from autospine.models.model_folder import FINDER, WEIGHTS, ModelFolder, open_model
+from autospine.models.model_folder import FINDER, ModelFolder, open_model
 from autospine.storage.atomic import replacing
 from autospine.storage.serialization import to_json
+from autospine.storage.trained_models import WEIGHTS
 
 ENDING = ".autospine"
 PLAN, DESCRIPTION, LICENCE = "plan.json", "dataset.json", "LICENSE"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autospine.core.errors import FormatError, ModelError
-from autospine.models.model_folder import WEIGHTS
 from autospine.storage.serialization import read_json
+from autospine.storage.trained_models import DatasetModels
 from autospine.storage.workspace import Workspace
 
 BEST = "best.json"
@@ -101,7 +101,7 @@ def choose_models(workspace: Workspace, dataset: str | None, configuration: str 
             f"run `autospine compare -d {last.parent.name}` again, or name a model with -m"
         )
     written = path.stat().st_mtime
-    if any(weights.stat().st_mtime > written for weights in last.parent.glob(f"*/fold_*/{WEIGHTS}")):
+    if any(weights.stat().st_mtime > written for weights in DatasetModels(folder=last.parent).weights):
         again = f"run `autospine compare -d {last.parent.name}` again"
         return Choice(folders, f"the best in {path}; models were trained since, {again}")
     return Choice(folders, f"the best in {path}")

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from autospine import __version__
 from autospine.core.errors import FormatError
-from autospine.models.model_folder import WEIGHTS, ModelFolder
+from autospine.models.model_folder import ModelFolder
 from autospine.storage.serialization import from_json, from_plain, read_json
 from autospine.storage.tensors import load_facts
+from autospine.storage.trained_models import WEIGHTS
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1

@@ -14,8 +14,7 @@ from autospine.network.build import build_network
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
-
-WEIGHTS = "model.safetensors"
+from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds
 
 FINDER = "finder"
 """Folder in that of a model that has travelled: the coarser one that says where the spine is."""
@@ -56,12 +55,7 @@ class ModelFolder:
         Raises:
             ModelError: if a fold is not there.
         """
-        missing = sorted(set(folds or ()) - set(self.folds))
-        if missing:
-            raise ModelError(
-                f"expected folds among {', '.join(self.folds)}, the complete ones in {self.path}, "
-                f"found {', '.join(missing)}; leave out what is not there, or run `autospine train` for it"
-            )
+        check_folds(self.path, self.folds, folds or ())
         return [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
 
     @property
@@ -72,7 +66,7 @@ class ModelFolder:
     def digest(self, folds: Sequence[str] | None = None) -> str:
         """SHA-256 over the plan and `weights`."""
         total = hashlib.sha256()
-        for path in (self.path / "plan.json", *self.weights(folds)):
+        for path in (self.path / PLAN, *self.weights(folds)):
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
@@ -102,25 +96,11 @@ def open_model(path: Path) -> ModelFolder:
     Raises:
         ModelError: if it is no model folder, or no fold is complete.
     """
-    if not (path / "plan.json").is_file():
-        if (path / WEIGHTS).is_file() and (path.parent / "plan.json").is_file():
-            fold = path.name.removeprefix("fold_")
-            raise ModelError(f"expected a model folder, found fold {fold} of one; name {path.parent} instead")
-        found = "a folder without it" if path.is_dir() else "nothing at all"
-        raise ModelError(
-            f"expected a model folder with plan.json, or an .autospine file, at {path}, found {found}; "
-            "name another, or train first"
-        )
+    folds = find_folds(path)
     try:
-        plan = read_json(path / "plan.json", Plan)
+        plan = read_json(path / PLAN, Plan)
     except PlanError as error:
         raise PlanError(f"expected a model of this AutoSpine in {path}, found another's: {error}") from None
-    folds = tuple(sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{WEIGHTS}")))
-    if not folds:
-        raise ModelError(
-            f"expected at least one trained fold in {path}, found none; "
-            f"run `autospine train {path.resolve().name} --fold all` first"
-        )
     # Training leaves one configuration in the plan, so that the folder may be renamed.
     name = plan.configurations[0].name if len(plan.configurations) == 1 else path.resolve().name
     return ModelFolder(path=path, plan=plan, configuration=plan.configuration(name), folds=folds)

@@ -12,7 +12,7 @@ from autospine.core.errors import FormatError, ModelError
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.evaluation.held_out import CROSS_VALIDATION, CrossValidation, read_cross_validation
 from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
-from autospine.models.model_folder import WEIGHTS, ModelFolder, open_model
+from autospine.models.model_folder import ModelFolder, open_model
 from autospine.network.build import build_network
 from autospine.pipeline.ensembles import validate_ensemble
 from autospine.prediction.cleanup import warn_of_other_weights
@@ -75,7 +75,7 @@ def _finished_models(
     location: DatasetLocation, dataset: Dataset, names: Sequence[str]
 ) -> tuple[_Finished, ...]:
     wanted = {case.name for case in dataset.cases}
-    there = sorted({path.parents[1] for path in location.results.glob(f"*/fold_*/{WEIGHTS}")})
+    there = location.models.folders
     unknown = sorted(set(names) - {folder.name for folder in there})
     finished, unfinished = [], []
     for folder in there:

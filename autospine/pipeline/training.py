@@ -11,12 +11,12 @@ from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import FOLDS, FULL, Fold, full_fold, read_folds
 from autospine.evaluation.held_out import read_cross_validation
 from autospine.evaluation.scores import Evaluation
-from autospine.models.model_folder import WEIGHTS
 from autospine.pipeline.measuring import FOLDS_FILE, fresh_fingerprint, write_split
 from autospine.pipeline.planning import read_plan
 from autospine.plan import Configuration
 from autospine.preprocessing import StoredCase, preprocess_dataset
 from autospine.storage.arrays import ArrayFormat
+from autospine.storage.trained_models import WEIGHTS
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
 from autospine.system.devices import memory_budget

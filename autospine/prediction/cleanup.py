@@ -7,8 +7,9 @@ from pathlib import Path
 from autospine.core.errors import FormatError
 from autospine.evaluation.held_out import read_cross_validation
 from autospine.evaluation.postprocessing import Postprocessing, read_postprocessing
-from autospine.models.model_folder import WEIGHTS, ModelFolder, weights_digest
+from autospine.models.model_folder import ModelFolder, weights_digest
 from autospine.storage.serialization import read_json
+from autospine.storage.trained_models import WEIGHTS
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)

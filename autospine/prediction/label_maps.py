@@ -10,7 +10,8 @@ from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray
 from autospine.dataset.raw import Case
 from autospine.io import dicom_seg
-from autospine.io.images import ENDINGS, NRRD_ENDINGS, write_labels
+from autospine.io.formats import ENDINGS, NRRD_ENDINGS
+from autospine.io.images import write_labels
 from autospine.io.segments import segments_of, snap_descriptions
 from autospine.storage.atomic import write_text
 

@@ -13,7 +13,8 @@ from autospine.inference.mirror import with_mirrored
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import FINDER_STEP
-from autospine.models.model_folder import FINDER, WEIGHTS, ModelFolder, open_model
+from autospine.models.model_folder import FINDER, ModelFolder, open_model
+from autospine.storage.trained_models import fold_weights
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -102,7 +103,7 @@ def find_finder(model: ModelFolder) -> ModelFolder | None:
     """
     beside = [model.path.parent / name for name in FINDERS]
     for folder in (model.path / FINDER, *(folder for folder in beside if _is_trusted(folder))):
-        if not any(folder.glob(f"fold_*/{WEIGHTS}")):
+        if not fold_weights(folder):
             continue
         try:
             coarse = open_model(folder)

@@ -17,6 +17,7 @@ from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.cleanup import find_cleanup, warn_of_other_weights
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.loading import check_different, joint_predictor
+from autospine.prediction.output_folder import check_output
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.storage.arrays import has_blosc2
@@ -54,8 +55,7 @@ def predict(
         AutospineError: if highdicom is needed and not installed.
         FormatError: if the output folder's record is damaged.
     """
-    if output.exists() and not output.is_dir():
-        raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
+    check_output(output)
     if options.save_probabilities and not has_blosc2():
         raise WorkspaceError(
             "expected Blosc2 to write probabilities with, found that it cannot be imported; "

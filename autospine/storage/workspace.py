@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.errors import WorkspaceError
+from autospine.storage.trained_models import PLAN, DatasetModels
 
 VARIABLE = "AUTOSPINE_WORKSPACE"
 NNUNET_RAW = "nnUNet_raw"
@@ -29,6 +30,11 @@ class DatasetLocation:
 
     results: Path
     """Its models."""
+
+    @property
+    def models(self) -> DatasetModels:
+        """Its trained models."""
+        return DatasetModels(folder=self.results)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +107,7 @@ class Workspace:
         Raises:
             WorkspaceError: if none is planned.
         """
-        plans = sorted(self.preprocessed.glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
+        plans = sorted(self.preprocessed.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
         if not plans:
             raise WorkspaceError(
                 f"expected a planned dataset in {self.preprocessed}, found none; "
@@ -119,18 +125,18 @@ class Workspace:
         Raises:
             WorkspaceError: if there is none.
         """
+        folders = sorted(self.results.glob("*/"))
+        every = [path for folder in folders for path in DatasetModels(folder=folder).weights]
         weights = [
             path
-            for path in self.results.glob("*/*/fold_*/model.safetensors")
+            for path in every
             if (dataset is None or _matches(path.parents[2].name, dataset))
             and (configuration is None or path.parents[1].name == configuration)
         ]
         if not weights:
             which = f" {configuration!r}" if configuration else ""
             which += f" of {dataset}" if dataset else ""
-            there = sorted(
-                {str(path.parents[1]) for path in self.results.glob("*/*/fold_*/model.safetensors")}
-            )
+            there = sorted({str(path.parents[1]) for path in every})
             raise WorkspaceError(
                 f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
                 f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from autospine.models.model_folder import WEIGHTS
 from autospine.storage.tensors import load_tensors
+from autospine.storage.trained_models import WEIGHTS
 from trainers.checkpoints import Checkpoints
 from trainers.metrics_log import METRICS, read_rows
 

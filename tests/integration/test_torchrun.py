@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from autospine.cli import main
-from autospine.models.model_folder import WEIGHTS
 from autospine.phantom import PhantomSettings, write_dataset
+from autospine.storage.trained_models import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 NAME = "Dataset001_Tiny"

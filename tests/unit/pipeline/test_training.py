@@ -2,9 +2,9 @@ import makers
 import pytest
 
 from autospine.evaluation.held_out import CROSS_VALIDATION, FORMAT_VERSION
-from autospine.models.model_folder import WEIGHTS
 from autospine.pipeline.training import comparable, sharers_of_cores
 from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import WEIGHTS
 from autospine.storage.workspace import DatasetLocation
 
 

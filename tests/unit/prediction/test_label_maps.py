@@ -16,7 +16,8 @@ from autospine.dataset.raw import Case
 from autospine.inference.predictor import Predictor
 from autospine.io import dicom_seg
 from autospine.io.dicom_seg import ENDING
-from autospine.io.images import ENDINGS, read_labels, read_volume, write_array
+from autospine.io.formats import ENDINGS
+from autospine.io.images import read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model
 from autospine.prediction import predict_cases
 from autospine.prediction.label_maps import FIRST_LINE, NAMES, LabelMaps

@@ -22,11 +22,12 @@ from autospine.evaluation.held_out import (
     score_held_out,
 )
 from autospine.io.images import read_labels, write_labels
-from autospine.models.model_folder import WEIGHTS, open_model, weights_digest
+from autospine.models.model_folder import open_model, weights_digest
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_facts, load_tensors
+from autospine.storage.trained_models import WEIGHTS
 from trainers import cross_validation
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.cross_validation import train_folds

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from autospine.dataset.splits import Fold
-from autospine.models.model_folder import WEIGHTS
+from autospine.storage.trained_models import WEIGHTS
 from trainers import side_by_side
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.metrics_log import METRICS
