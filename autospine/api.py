@@ -25,7 +25,8 @@ from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
 from autospine.evaluation.held_out import unseen_modality
 from autospine.evaluation.postprocessing import Postprocessing
 from autospine.inference.multi_model import JointPredictor
-from autospine.inference.predictor import Keep, Predictor, ignore
+from autospine.inference.predictor import Predictor, ignore_start
+from autospine.inference.score_bands import ScoreSink
 from autospine.io.dicom import series_modality
 from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
@@ -163,9 +164,9 @@ class Model:
         return like(image, labels, volume), {name: like(image, maps.pop(name), volume) for name in names}
 
     def _labels(
-        self, volume: Volume, modality: Modality, keep: Keep | None = None, *, postprocess: bool
+        self, volume: Volume, modality: Modality, keep: ScoreSink | None = None, *, postprocess: bool
     ) -> LabelArray:
-        labels = self.predictor.predict(volume, modality, "predict", ignore, keep)
+        labels = self.predictor.predict(volume, modality, "predict", ignore_start, keep)
         if postprocess and self.cleanup is not None:
             return self.cleanup.apply(labels, volume.grid.spacing_mm)
         return labels
@@ -219,7 +220,7 @@ def load_model(
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),
             channels=plan.channels,
-            predictor=joint_predictor(models, where, names, confined=roi, mirrored=mirror),
+            predictor=joint_predictor(models, where, names, region_of_interest=roi, mirror=mirror),
             cleanup=find_cleanup(models),
             unseen={
                 modality: warning

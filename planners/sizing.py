@@ -14,7 +14,7 @@ from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
 from autospine.inference.case_memory import case_memory
-from autospine.inference.tiles import lay_tiles
+from autospine.inference.tiles import TileGrid
 from autospine.memory.estimate import (
     InferenceMemory,
     TrainingMemory,
@@ -180,7 +180,7 @@ class Sizing:
         return largest.name, inference_memory(
             network,
             size.patch,
-            case=case_memory(lay_tiles(shape, size.patch), largest.shape, channels, labels),
+            case=case_memory(TileGrid.covering(shape, size.patch), largest.shape, channels, labels),
             precision=self.budget.precision,
             in_channels=channels,
             out_channels=labels.n_channels,

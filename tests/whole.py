@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from autospine.inference.tiles import importance, lay_tiles
+from autospine.inference.tiles import TileGrid, gaussian_weights
 from autospine.preprocessing import prepare_image, resample
 from autospine.preprocessing.resample import LINEAR
 
@@ -14,13 +14,13 @@ from autospine.preprocessing.resample import LINEAR
 def blended(image, networks, tile, background, regions=False):
     """Mean probabilities (K, S, P, L) of a normalised image (C, S, P, L), and the tiles that were run."""
     shape = image.shape[1:]
-    layout = lay_tiles(shape, tile)
+    layout = TileGrid.covering(shape, tile)
     before = [-starts[0] for starts in layout.starts]
     grown = [max(n, k) for n, k in zip(shape, tile, strict=True)]
     padded = background.view(-1, 1, 1, 1).expand(-1, *grown).clone()
     inside = (slice(None), *(slice(b, b + n) for b, n in zip(before, shape, strict=True)))
     padded[inside] = image
-    weights, total, weight_sum = importance(tile), 0, torch.zeros(grown)
+    weights, total, weight_sum = gaussian_weights(tile), 0, torch.zeros(grown)
     for start in product(*layout.starts):
         box = tuple(slice(a + b, a + b + k) for a, b, k in zip(start, before, tile, strict=True))
         where = (slice(None), *box)
@@ -29,7 +29,7 @@ def blended(image, networks, tile, background, regions=False):
         if isinstance(total, int):
             total = torch.zeros(len(probabilities), *grown)
         counted = torch.zeros(tile)
-        counted[layout.counted(start).counted_from(start).slices] = 1
+        counted[layout.valid_region(start).counted_from(start).slices] = 1
         total[where] += probabilities * weights * counted
         weight_sum[box] += weights * counted
     return (total / weight_sum)[inside]

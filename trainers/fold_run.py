@@ -9,6 +9,7 @@ from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.raw import case_modality
 from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import VALIDATION
+from autospine.inference.ensemble import ready_networks
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_volume, write_labels
@@ -100,5 +101,8 @@ def _validation_seconds(task: Task, fold: Fold, predictor: Predictor) -> float:
 
 def _predictor(task: Task, network: nn.Module, settings: Settings) -> Predictor:
     return Predictor(
-        plan=task.plan, configuration=task.configuration, networks=[network], device=settings.device
+        plan=task.plan,
+        configuration=task.configuration,
+        networks=ready_networks([network], settings.device),
+        device=settings.device,
     )

@@ -1,4 +1,4 @@
-"""What the prediction of one volume takes beside the networks."""
+"""Memory that the prediction of one volume takes beside the networks."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,32 +6,32 @@ from math import prod
 from autospine.core.labels import LabelSpace
 from autospine.core.types import Shape3
 from autospine.inference.slab import slab_bytes
-from autospine.inference.tiles import Layout
-from autospine.inference.to_native import seam_bytes
+from autospine.inference.tiles import TileGrid
+from autospine.inference.to_native import halo_bytes
 from autospine.preprocessing.resample import BLOCK
 
 VOXEL_BYTES = 2
-"""Of an image as most are stored: 16-bit integers."""
+"""Bytes of a voxel of most images, which are stored as 16-bit integers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseMemory:
-    """Bytes, however many networks there are."""
+    """Bytes of RAM for one volume, which do not depend on the number of networks."""
 
     image: int
     """The image as it was read, its label map, and the rows of the prepared image that tiles are cut from."""
 
     scores: int
-    """The slab of class scores, and what brings pieces of it to the image's grid."""
+    """The slab of class scores, and the halo rows for resampling its pieces to the image's grid."""
 
     @property
     def total(self) -> int:
-        """Everything."""
+        """Sum of both."""
         return self.image + self.scores
 
 
 def case_memory(
-    layout: Layout,
+    tile_grid: TileGrid,
     native: Shape3,
     channels: int,
     labels: LabelSpace,
@@ -40,21 +40,22 @@ def case_memory(
     wide: bool = False,
     resampled: bool = True,
 ) -> CaseMemory:
-    """What a volume takes.
+    """Estimate the memory that a volume takes.
 
     Args:
-        layout: the tiles that are run, on the prepared image.
-        native: voxels of the volume.
-        channels: of the image.
-        labels: of the model.
-        voxel_bytes: of the volume.
-        wide: whether the slab finishes whole rows.
-        resampled: whether the prepared image has other rows or columns than the volume.
+        tile_grid: Tiles that are run, on the prepared image.
+        native: Voxels of the volume.
+        channels: Number of channels of the image.
+        labels: Label space of the model.
+        voxel_bytes: Bytes of a voxel of the volume.
+        wide: Whether the slab finishes whole rows.
+        resampled: Whether the prepared image has other rows or columns than the volume.
     """
-    rows = min(layout.shape[0], layout.tile[0] + 2 * BLOCK)
-    window = channels * rows * prod(layout.shape[1:]) * VOXEL_BYTES
+    # `ImageRows` makes whole blocks, of which the first and the last may reach beyond the tile.
+    rows = min(tile_grid.shape[0], tile_grid.tile[0] + 2 * BLOCK)
+    window = channels * rows * prod(tile_grid.shape[1:]) * VOXEL_BYTES
     stored = prod(native) * (channels * voxel_bytes + labels.dtype.itemsize)
-    scores = slab_bytes(layout, labels.n_channels, wide=wide)
+    scores = slab_bytes(tile_grid, labels.n_channels, wide=wide)
     if resampled:
-        scores += seam_bytes(layout, labels.n_channels)
+        scores += halo_bytes(tile_grid, labels.n_channels)
     return CaseMemory(image=stored + window, scores=scores)

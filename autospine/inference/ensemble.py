@@ -1,64 +1,110 @@
-"""Several networks' probabilities of tiles."""
+"""The mean class probabilities of several networks, tile by tile."""
 
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
 
 from autospine.core.errors import ModelError
+from autospine.core.geometry import Box
 from autospine.core.types import Slices3
+from autospine.inference.image_rows import ImageRows
+from autospine.inference.tiles import TileGrid
 
 Network = Callable[[Tensor], Tensor]
+"""Maps tiles (B, C, S, P, L) to logits (B, K, S, P, L)."""
 
 CACHED_BYTES = 1 << 20
-"""Probabilities that a CPU computes at a time, but at least a row of the tile: they stay in its cache."""
+"""Probabilities that a CPU computes at a time, but at least one row of the tile: they stay in its cache."""
+
+
+def ready_networks(networks: Sequence[nn.Module], device: torch.device) -> list[nn.Module]:
+    """Move networks to the device that they predict on, and put them into evaluation mode."""
+    return [network.to(device).eval() for network in networks]
+
+
+class TileEnsemble:
+    """Networks that predict tiles of one prepared image.
+
+    Args:
+        rows: The prepared image.
+        tile_grid: Positions of its tiles.
+        probabilities: Maps tiles (B, C, S, P, L) to class probabilities, as `mean_probabilities` does.
+        device: Device of the networks.
+        advance: Told the number of tiles that have been run.
+    """
+
+    def __init__(
+        self,
+        rows: ImageRows,
+        tile_grid: TileGrid,
+        probabilities: Callable[..., Tensor],
+        device: torch.device,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._rows, self._tile_grid, self._probabilities = rows, tile_grid, probabilities
+        self._device, self._advance = device, advance
+
+    def scores(self, boxes: Sequence[Box]) -> list[Float32[Tensor, "K s p l"]]:
+        """Return the mean probabilities of each of several tiles in the tile's valid region."""
+        valid = [self._tile_grid.valid_region(box.start).counted_from(box.start).slices for box in boxes]
+        tiles = torch.cat([self._rows.tile(box) for box in boxes]).to(self._device)
+        if len(boxes) == 1:  # of a single tile nothing is computed that is not used
+            means = [self._probabilities(tiles, valid=valid[0])[0]]
+        else:
+            every = self._probabilities(tiles)
+            means = [mean[:, *part] for mean, part in zip(every, valid, strict=True)]
+        self._advance(len(boxes))
+        return means
 
 
 def mean_probabilities(
-    tiles: Float[Tensor, "N C S P L"],
+    tiles: Float[Tensor, "B C S P L"],
     networks: Sequence[Network],
     *,
     regions: bool,
-    half: torch.dtype | None = None,
-    counted: Slices3 | None = None,
-) -> Float[Tensor, "N K s p l"]:
-    """The mean over networks of the class probabilities of tiles, float32.
+    amp_dtype: torch.dtype | None = None,
+    valid: Slices3 | None = None,
+) -> Float32[Tensor, "B K s p l"]:
+    """Return the mean over networks of the class probabilities of tiles.
 
-    Beside the mean, the scores of one network are held at a time.
+    Beside the mean, the logits of one network are held at a time.
 
     Args:
-        tiles: normalised, on the networks' device.
-        networks: each maps the tiles to logits (N, K, S, P, L).
-        regions: sigmoid channels instead of one softmax.
-        half: 16-bit format to compute in where PyTorch finds it safe; None for float32 alone.
-        counted: the part of each tile that is asked for; by default all.
+        tiles: Normalised tiles on the networks' device.
+        networks: Each maps the tiles to logits (B, K, S, P, L).
+        regions: Whether channels are regions that may overlap (sigmoid) or classes (softmax).
+        amp_dtype: 16-bit format for automatic mixed precision; None for float32 alone.
+        valid: Part of each tile whose probabilities are wanted; by default all of it.
 
     Raises:
-        ModelError: if there is no network.
+        ModelError: If there is no network.
     """
     if not networks:
         raise ModelError("expected at least one network to predict with, found none")
-    part: tuple[slice, ...] = (slice(None), slice(None), *(counted or ()))
+    part: tuple[slice, ...] = (slice(None), slice(None), *(valid or ()))
     mean: Tensor | None = None
     for network in networks:
-        with torch.no_grad(), torch.autocast(tiles.device.type, half, enabled=half is not None):
+        with torch.no_grad(), torch.autocast(tiles.device.type, amp_dtype, enabled=amp_dtype is not None):
             logits = network(tiles)[part]
         if mean is None:
             mean = torch.zeros(logits.shape, device=logits.device)
         _add_probabilities(mean, logits, regions=regions, share=1 / len(networks))
-        del logits  # or they would be held while the next network runs
+        del logits  # else these would be held while the next network runs
     assert mean is not None
     return mean
 
 
-def _add_probabilities(mean: Tensor, logits: Tensor, *, regions: bool, share: float) -> None:
-    """Some rows at a time on a CPU; a GPU has room for all at once."""
+def _add_probabilities(
+    mean: Float32[Tensor, "B K s p l"], logits: Float[Tensor, "B K s p l"], *, regions: bool, share: float
+) -> None:
+    """Add a network's share to the mean, a few rows at a time on a CPU; a GPU has room for all at once."""
     depth, row_bytes = logits.shape[2], 4 * logits[:, :, 0].numel()
     step = max(1, CACHED_BYTES // row_bytes) if logits.device.type == "cpu" else depth
-    held = torch.empty(logits[:, :, :step].shape, device=logits.device)
+    buffer = torch.empty(logits[:, :, :step].shape, device=logits.device)
     for start in range(0, depth, step):
         rows = slice(start, min(start + step, depth))
-        some, out = logits[:, :, rows].float(), held[:, :, : rows.stop - start]
-        found = torch.sigmoid(some, out=out) if regions else torch.softmax(some, 1, out=out)
-        mean[:, :, rows].add_(found, alpha=share)
+        some, out = logits[:, :, rows].float(), buffer[:, :, : rows.stop - start]
+        probabilities = torch.sigmoid(some, out=out) if regions else torch.softmax(some, 1, out=out)
+        mean[:, :, rows].add_(probabilities, alpha=share)

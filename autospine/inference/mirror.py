@@ -1,4 +1,4 @@
-"""Networks that see each tile from the other side, too."""
+"""Test-time mirroring: networks that also see each tile with left and right exchanged."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ LEFT = -1
 
 
 class Mirrored(nn.Module):
-    """What a network says of the tile with left and right exchanged, brought back.
+    """A network that sees tiles mirrored; its logits are mirrored back.
 
     Args:
-        network: maps tiles to logits.
-        channels: of the logits, the one that takes the place of each.
+        network: Maps tiles to logits.
+        channels: For each channel of the logits, the one that takes its place in the mirror image.
     """
 
     def __init__(self, network: nn.Module, channels: Sequence[int]) -> None:
@@ -27,42 +27,42 @@ class Mirrored(nn.Module):
         self.network, self.channels = network, list(channels)
 
     def forward(self, tiles: ImageBatch) -> LogitBatch:
-        """Logits (B, K, S, P, L) of tiles (B, C, S, P, L)."""
+        """Return the logits (B, K, S, P, L) of tiles (B, C, S, P, L)."""
         logits: Tensor = self.network(tiles.flip(LEFT))
         if self.channels != sorted(self.channels):
             logits = logits[:, self.channels]
         return logits.flip(LEFT)
 
 
-def with_mirrored(
-    networks: Sequence[nn.Module], labels: LabelSpace, strength: Augmentation
+def with_mirror(
+    networks: Sequence[nn.Module], labels: LabelSpace, augmentation: Augmentation
 ) -> list[nn.Module]:
-    """Every network, and after it the same one seeing the mirror image.
+    """Return every network, each followed by itself seeing the mirror image.
 
     Args:
-        networks: of a plan.
-        labels: the plan's.
-        strength: the plan's augmentation, which says whether and how training has mirrored.
+        networks: Networks of a plan.
+        labels: Labels of the plan.
+        augmentation: The plan's augmentation, which says whether and how training has mirrored.
 
     Raises:
-        ModelError: if it has not.
+        ModelError: If training has not mirrored.
     """
-    channels = exchanged_channels(labels, strength)
+    channels = mirrored_channels(labels, augmentation)
     return [view for network in networks for view in (network, Mirrored(network, channels))]
 
 
-def exchanged_channels(labels: LabelSpace, strength: Augmentation) -> list[int]:
-    """For each channel the one that has its indices in the mirror.
+def mirrored_channels(labels: LabelSpace, augmentation: Augmentation) -> list[int]:
+    """Return for each channel the one that has its label values in the mirror image.
 
     Raises:
-        ModelError: if training has not mirrored, or a channel has no counterpart.
+        ModelError: If training has not mirrored, or a channel has no counterpart.
     """
     swapped = np.arange(len(labels.integers) + 1)
-    for a, b in strength.mirror_pairs:
+    for a, b in augmentation.mirror_pairs:
         swapped[[a, b]] = b, a
     rows = [tuple(row) for row in labels.membership]
     mirrored = [tuple(row) for row in labels.membership[:, swapped]]
-    if not strength.mirror_axes or set(mirrored) != set(rows):
+    if not augmentation.mirror_axes or set(mirrored) != set(rows):
         raise ModelError(
             "expected a model that was trained with left and right mirrored, found one that was not (why: "
             "mirror_axes of its plan); leave --mirror out"

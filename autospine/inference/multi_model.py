@@ -5,29 +5,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int64
 
 from autospine.core.errors import ModelError
 from autospine.core.geometry import Box
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, ScoreArray
-from autospine.inference.predictor import Keep, Predictor, Started, ignore
+from autospine.inference.predictor import OnStart, Predictor, ignore_start
+from autospine.inference.score_bands import ScoreBand, ScoreSink
 from autospine.inference.to_native import THRESHOLD
 from autospine.io.images import Volume
 from autospine.plan import Plan
 from autospine.system.log import progress
 
-Band = tuple[slice, np.ndarray]
-"""Rows of a volume along S, and their scores (K, rows, P, L)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class JointPredictor:
-    """Models of the same labels and channels, however different otherwise; each counts the same.
+    """Models of the same labels and channels, however different otherwise, with equal weights.
 
-    Their probabilities meet on the image's own grid, a band of rows at a time.
+    Their probabilities are averaged on the image's own grid, a band of rows at a time.
 
     Raises:
-        ModelError: if their labels or channels differ.
+        ModelError: If their labels or channels differ.
     """
 
     predictors: Sequence[Predictor]
@@ -44,7 +43,7 @@ class JointPredictor:
 
     @property
     def plan(self) -> Plan:
-        """The first model's: it says what all have in common."""
+        """Plan of the first model, whose labels and channels are those of all."""
         return self.predictors[0].plan
 
     def predict(
@@ -52,34 +51,34 @@ class JointPredictor:
         volume: Volume,
         modality: Modality,
         description: str = "predict",
-        started: Started = ignore,
-        keep: Keep | None = None,
+        on_start: OnStart = ignore_start,
+        score_sink: ScoreSink | None = None,
     ) -> LabelArray:
-        """Segment one volume; as `Predictor.predict`. `started` is told of each model in turn."""
+        """Segment one volume, as `Predictor.predict` does; `on_start` is told of each model in turn."""
         labels = self.plan.labels
         whole = np.zeros(volume.grid.shape, dtype=labels.dtype)
         with progress(f"{description}, rows", volume.grid.shape[0]) as meter:
             streams = [
                 predictor.score_bands(
-                    volume, modality, f"{description}, {predictor.configuration.name}", started
+                    volume, modality, f"{description}, {predictor.configuration.name}", on_start
                 )
                 for predictor in self.predictors
             ]
             for rows, scores in mean_bands(streams):
-                if keep is not None:
+                if score_sink is not None:
                     box = Box(start=(rows.start, 0, 0), stop=(rows.stop, *volume.grid.shape[1:]))
                     for channel, part in enumerate(scores):
-                        keep(box, channel, torch.from_numpy(part))
-                whole[rows] = labels.decode(_winners(scores, labels))
+                        score_sink(box, channel, torch.from_numpy(part))
+                whole[rows] = labels.decode(_decide(scores, labels))
                 meter.advance(rows.stop - rows.start)
         return whole
 
 
-def mean_bands(streams: Sequence[Iterable[Band]]) -> Iterator[Band]:
-    """The mean of several streams of bands, over the rows that all have at hand.
+def mean_bands(streams: Sequence[Iterable[ScoreBand]]) -> Iterator[ScoreBand]:
+    """Average several streams of bands over the rows that all have at hand.
 
     Args:
-        streams: each covers the same rows in order, in bands of its own heights.
+        streams: Each covers the same rows in order, in bands of its own heights.
     """
     iterators = [iter(stream) for stream in streams]
     heads = [next(iterator, None) for iterator in iterators]
@@ -95,17 +94,21 @@ def mean_bands(streams: Sequence[Iterable[Band]]) -> Iterator[Band]:
         ]
 
 
-def _after(band: Band, row: int) -> Band | None:
-    """What of a band lies at or after a row."""
+def _after(band: ScoreBand, row: int) -> ScoreBand | None:
+    """Return the part of a band that lies at or after a row."""
     rows, scores = band
     return (slice(row, rows.stop), scores[:, row - rows.start :]) if row < rows.stop else None
 
 
-def _winners(scores: ScoreArray, labels: LabelSpace) -> np.ndarray:
+def _decide(
+    scores: ScoreArray, labels: LabelSpace
+) -> Bool[np.ndarray, "K S P L"] | Int64[np.ndarray, "S P L"]:
+    """Return which voxels lie in which region, or the most likely class of each."""
     if labels.regions:
-        inside: np.ndarray = scores > THRESHOLD
+        inside: Bool[np.ndarray, "K S P L"] = scores > THRESHOLD
         return inside
-    channels: np.ndarray = torch.from_numpy(scores).argmax(dim=0).numpy()
+    # PyTorch's argmax over the first axis runs in parallel, NumPy's does not.
+    channels: Int64[np.ndarray, "S P L"] = torch.from_numpy(scores).argmax(dim=0).numpy()
     return channels
 
 

@@ -1,9 +1,9 @@
-"""A rolling slab of class scores: what tiles are still going to touch, and nothing else.
+"""A rolling slab of class scores, which holds only voxels that tiles are still going to touch.
 
 Tiles come in order along S, then P, then L. Rows of the image (along S) and, within them, columns
 (along P) are finished as soon as no later tile touches them; they are handed out and forgotten. Between
-two rows of tiles only what both touch has to be kept for the whole width of the image, and beyond that
-no more than one tile's rows and columns.
+two rows of tiles, only the voxels that both touch have to be kept for the whole width of the image, and
+beyond that no more than one tile's rows and columns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autospine.core.geometry import Box
 from autospine.core.types import Shape3
-from autospine.inference.tiles import Layout, importance
+from autospine.inference.tiles import TileGrid, gaussian_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,86 +26,87 @@ class Piece:
     """Finished scores of some rows (along S) and columns (along P), as far as the tiles reach along L."""
 
     box: Box
-    """In voxels of the prepared image."""
+    """Position in voxels of the prepared image."""
 
     scores: Float[Tensor, "K s p l"]
-    """Means over tiles, a view that is valid until the next piece is asked for."""
+    """Weighted means over tiles, a view that is valid until the next piece is asked for."""
 
     def to(self, device: torch.device) -> "Piece":
-        """The same on another device."""
+        """Return the same piece on another device."""
         return replace(self, scores=self.scores.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
-    """Rows or columns of the prepared image that are worked on together."""
+    """Rows or columns of the prepared image that are accumulated together."""
 
     tiles: tuple[int, ...]
-    """Starts of the tiles that touch them; none where all have come before."""
+    """Starts of the tiles that touch the band; none if all of them have come before."""
 
     start: int
     final: int
-    """Where those begin that a later band touches as well."""
+    """First row or column that a later band touches as well."""
 
     stop: int
 
     @property
     def size(self) -> int:
-        """All of them."""
+        """Number of rows or columns."""
         return self.stop - self.start
 
     @property
     def shared(self) -> int:
-        """Those that a later band touches as well."""
+        """Number of rows or columns that a later band touches as well."""
         return self.stop - self.final
 
 
 class Slab:
-    """Sums of weighted scores of the tiles of one band of rows and one of columns.
+    """Sums of weighted scores over the tiles of one band of rows and one band of columns.
 
-    One channel more than there are classes holds the sum of the weights. A band of rows and one of columns
-    meet in four parts:
+    An additional channel holds the sum of the weights. A band of rows and a band of columns meet in four
+    parts:
 
                      columns: final    shared with the next
         rows: final       handed out   moved to the start, for the next columns
               shared       put aside   moved to the start
 
-    What is put aside has the whole width; the next row of tiles takes it back, column by column.
+    The part that is put aside has the whole width; the next row of tiles takes it back, column by column.
 
     Args:
-        layout: where the tiles lie.
-        channels: classes or regions.
-        regions: what no tile has covered is background: the first channel, or none of the regions.
-        device: where the sums are kept.
-        wide: finish whole rows only, at the price of holding a tile's depth for the whole width.
+        tile_grid: Positions of the tiles.
+        channels: Number of classes or regions.
+        regions: Whether channels are regions. Voxels that no tile has covered are background: they have the
+            first class, or lie in no region.
+        device: Device that the sums are kept on.
+        wide: Whether only whole rows are finished, which takes a tile's depth for the image's whole width.
     """
 
     def __init__(
-        self, layout: Layout, channels: int, *, regions: bool, device: torch.device, wide: bool = False
+        self, tile_grid: TileGrid, channels: int, *, regions: bool, device: torch.device, wide: bool = False
     ) -> None:
-        self.rows, self.columns = row_bands(layout), column_bands(layout, wide=wide)
-        self._layout, self._regions, self._wide = layout, regions, wide
-        self._along = layout.extent.slices[2]
+        self.rows, self.columns = row_bands(tile_grid), column_bands(tile_grid, wide=wide)
+        self.tile_grid, self._regions, self._wide = tile_grid, regions, wide
+        self._along = tile_grid.extent.slices[2]
         present, kept = _cross_sections(self.rows, self.columns)
         length = self._along.stop - self._along.start
         self._present = torch.zeros((channels + 1, *present, length), device=device)
         self._kept = torch.zeros((channels + 1, *kept, length), device=device)
-        self._weights = importance(layout.tile).to(device)
+        self._weights = gaussian_weights(tile_grid.tile).to(device)
         self._at = self.rows[0], self.columns[0]
         self._above = 0
 
     @property
     def device(self) -> torch.device:
-        """Where the sums are kept."""
+        """Device that the sums are kept on."""
         return self._present.device
 
     def to(self, device: torch.device) -> None:
-        """Move the sums, whatever has been added so far included."""
+        """Move the sums, with all that has been added so far, to another device."""
         self._present, self._kept = self._present.to(device), self._kept.to(device)
         self._weights = self._weights.to(device)
 
     def begin(self, rows: Band, columns: Band) -> None:
-        """Get ready for the tiles of two bands, the next ones in order."""
+        """Make room for the tiles of the next band of rows and band of columns in order."""
         last_rows, last_columns = self._at
         known = 0
         if columns is not self.columns[0]:
@@ -120,16 +121,21 @@ class Slab:
         self._present[:, self._above : rows.size, known : columns.size] = 0
 
     def add(self, start: Shape3, scores: Float[Tensor, "K s p l"]) -> None:
-        """Add the scores of a tile of the present bands, on any device, as far as the layout counts them."""
-        counted, (rows, columns) = self._layout.counted(start), self._at
-        weights = self._weights[counted.counted_from(start).slices]
+        """Add a tile of the present bands.
+
+        Args:
+            start: First voxel of the tile.
+            scores: Scores in the tile's valid region, on any device.
+        """
+        valid, (rows, columns) = self.tile_grid.valid_region(start), self._at
+        weights = self._weights[valid.counted_from(start).slices]
         origin = (rows.start, columns.start, self._along.start)
-        target = self._present[:, *counted.counted_from(origin).slices]
+        target = self._present[:, *valid.counted_from(origin).slices]
         target[:-1].addcmul_(scores.to(target.device), weights)
         target[-1].add_(weights)
 
     def pieces(self) -> Iterator[Piece]:
-        """The means of what no later tile touches, in order along P; then the rest is put aside."""
+        """Yield the means of all voxels that no later tile touches, in order along P; put the rest aside."""
         rows, columns = self._at
         for box in self._parts():
             yield Piece(box=box, scores=self._means(box))
@@ -140,9 +146,12 @@ class Slab:
             _move(self._present, 1, rows.size - rows.shared, rows.shared)
 
     def _parts(self) -> Iterator[Box]:
-        """What is final, in parts of a quarter of a tile across at most, whose copies take little memory."""
+        """Split the finished voxels into parts of at most a quarter of a tile across.
+
+        Copies of such parts, as resampling makes them, take little memory.
+        """
         rows, columns = self._at
-        most = self._layout.tile[0] * self._layout.tile[1] / 4
+        most = self.tile_grid.tile[0] * self.tile_grid.tile[1] / 4
         count = ceil((rows.final - rows.start) * (columns.final - columns.start) / most)
         if self._wide:
             parts = [(cut, (columns.start, columns.final)) for cut in _cuts(rows, count)]
@@ -167,9 +176,12 @@ class Slab:
         return slice(start - first, stop - first)
 
 
-def row_bands(layout: Layout) -> list[Band]:
-    """Each row of tiles; the last one is finished in two, of which the second takes no more than is kept."""
-    *before, last = _bands(layout, 0)
+def row_bands(tile_grid: TileGrid) -> list[Band]:
+    """Return a band for each row of tiles.
+
+    The last one is finished in two bands, of which the second is no larger than the rows that are kept.
+    """
+    *before, last = _bands(tile_grid, 0)
     kept = max((band.shared for band in before), default=0)
     if not 0 < kept < last.size:
         return [*before, last]
@@ -177,34 +189,35 @@ def row_bands(layout: Layout) -> list[Band]:
     return [*before, replace(last, final=middle), replace(last, tiles=(), start=middle)]
 
 
-def column_bands(layout: Layout, *, wide: bool) -> list[Band]:
-    """Each column of tiles, or all of them together."""
-    bands = _bands(layout, 1)
+def column_bands(tile_grid: TileGrid, *, wide: bool) -> list[Band]:
+    """Return a band for each column of tiles or, if only whole rows are finished, one for all of them."""
+    bands = _bands(tile_grid, 1)
     if not wide:
         return bands
-    return [replace(bands[-1], tiles=layout.starts[1], start=bands[0].start)]
+    return [replace(bands[-1], tiles=tile_grid.starts[1], start=bands[0].start)]
 
 
-def slab_bytes(layout: Layout, channels: int, *, wide: bool = False) -> int:
-    """Memory of a slab: 4 x (classes + 1) x length x (deepest x widest band + shared rows x the whole width).
+def slab_bytes(tile_grid: TileGrid, channels: int, *, wide: bool = False) -> int:
+    """Return the memory of a slab.
 
-    Where there is but one band of columns, what rows share lies in it.
+    These are 4 bytes x (classes + 1) x length x (deepest x widest band + shared rows x the whole width). If
+    there is only one band of columns, the shared rows lie in it.
     """
-    sections = _cross_sections(row_bands(layout), column_bands(layout, wide=wide))
-    return 4 * (channels + 1) * layout.extent.shape[2] * sum(s * p for s, p in sections)
+    sections = _cross_sections(row_bands(tile_grid), column_bands(tile_grid, wide=wide))
+    return 4 * (channels + 1) * tile_grid.extent.shape[2] * sum(s * p for s, p in sections)
 
 
-def _bands(layout: Layout, axis: int) -> list[Band]:
-    spans = [layout.span(axis, start) for start in layout.starts[axis]]
+def _bands(tile_grid: TileGrid, axis: int) -> list[Band]:
+    spans = [tile_grid.span(axis, start) for start in tile_grid.starts[axis]]
     finals = [*(span.start for span in spans[1:]), spans[-1].stop]
     return [
         Band(tiles=(tile,), start=span.start, final=final, stop=span.stop)
-        for tile, span, final in zip(layout.starts[axis], spans, finals, strict=True)
+        for tile, span, final in zip(tile_grid.starts[axis], spans, finals, strict=True)
     ]
 
 
 def _cross_sections(rows: Sequence[Band], columns: Sequence[Band]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns of the present bands, and of what is kept for the next rows."""
+    """Return the rows and columns of the present bands, and those of the part that is put aside."""
     present = max(band.size for band in rows), max(band.size for band in columns)
     if len(columns) == 1:
         return present, (0, 0)
@@ -212,13 +225,16 @@ def _cross_sections(rows: Sequence[Band], columns: Sequence[Band]) -> tuple[tupl
 
 
 def _cuts(band: Band, count: int) -> Iterator[tuple[int, int]]:
-    """What is final of a band in so many parts, or as many as it has voxels."""
+    """Split a band's finished rows or columns into at most `count` ranges."""
     cuts = np.linspace(band.start, band.final, min(count, band.final - band.start) + 1)
     return pairwise(round(cut) for cut in cuts)
 
 
 def _move(sums: Tensor, axis: int, by: int, count: int) -> None:
-    """Along an axis, move as many as `count` from where they lie to the start; by channel, to save memory."""
+    """Move `count` rows or columns that begin at `by` to the start of an axis.
+
+    Source and target may overlap, so that a copy is needed; it is made channel by channel to save memory.
+    """
     for channel in sums:
-        found = channel.narrow(axis - 1, by, count).clone()
-        channel.narrow(axis - 1, 0, count).copy_(found)
+        moved = channel.narrow(axis - 1, by, count).clone()
+        channel.narrow(axis - 1, 0, count).copy_(moved)

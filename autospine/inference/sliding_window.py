@@ -4,84 +4,89 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import product
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from autospine.core.geometry import Box
 from autospine.core.types import Shape3
 from autospine.inference.slab import Piece, Slab
-from autospine.inference.tiles import Layout
+from autospine.inference.tiles import TileGrid
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 
-TileScores = Callable[[Sequence[Box]], Sequence[Tensor]]
-"""The scores (K, s, p, l) of each of some tiles, as far as the layout counts them."""
+TileScores = Callable[[Sequence[Box]], Sequence[Float[Tensor, "K s p l"]]]
+"""Function that returns the scores (K, s, p, l) of each of several tiles in the tile's valid region."""
 
 
 def finished_pieces(
-    layout: Layout,
+    tile_grid: TileGrid,
     slab: Slab,
     tile_scores: TileScores,
     *,
     run: Collection[Shape3] | None = None,
-    at_once: int = 1,
+    batch_size: int = 1,
 ) -> Iterator[Piece]:
-    """Run the tiles and hand out scores as soon as no later tile touches them.
+    """Run the tiles and yield scores as soon as no later tile touches them.
 
-    Where the device is out of memory fewer tiles are run at once, and where there is but one the slab goes to
-    the CPU. Every tile that has been added stays in it.
+    If the device is out of memory, the tile batch size is halved; if it is one already, the slab moves to
+    RAM. No tile is run twice: all that have been added stay in the slab.
 
     Args:
-        layout: where the tiles lie.
-        slab: an empty one for this layout.
-        tile_scores: runs neighbouring tiles.
-        run: starts of the tiles that are run, by default all.
-        at_once: most tiles to hand to `tile_scores` at once.
+        tile_grid: Positions of the tiles.
+        slab: An empty slab for this tile grid.
+        tile_scores: Runs the networks on neighbouring tiles.
+        run: Starts of the tiles that are run; by default all.
+        batch_size: Largest number of tiles that are handed to `tile_scores` at once.
 
     Yields:
         Pieces that cover the image once, ordered along S, then P.
 
     Raises:
-        torch.OutOfMemoryError: if a tile does not fit the device even so.
+        torch.OutOfMemoryError: If a single tile does not fit while the slab is in RAM.
     """
     for rows in slab.rows:
         for columns in slab.columns:
             slab.begin(rows, columns)
-            tiles = product(rows.tiles, columns.tiles, layout.starts[2])
-            boxes = [layout.box(tile) for tile in tiles if run is None or tile in run]
-            at_once = _add_tiles(slab, boxes, tile_scores, at_once)
+            tiles = product(rows.tiles, columns.tiles, tile_grid.starts[2])
+            waiting = [tile_grid.box(tile) for tile in tiles if run is None or tile in run]
+            while waiting:
+                batch = waiting[:batch_size]
+                scores = _scores_if_they_fit(batch, tile_scores, slab)
+                if scores is None:
+                    batch_size = _make_room(slab, len(batch))
+                    continue
+                for box, scores_of_tile in zip(batch, scores, strict=True):
+                    slab.add(box.start, scores_of_tile)
+                waiting = waiting[len(batch) :]
+                # Else these would be held while the next tiles are run.
+                del scores, scores_of_tile
             yield from slab.pieces()
 
 
-def _add_tiles(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores, at_once: int) -> int:
-    """Run tiles and add their scores; returns how many at once the memory has room for."""
-    while boxes:
-        if _add_together(slab, boxes[:at_once], tile_scores):
-            boxes = boxes[at_once:]
-        else:  # The error is over: it had held on to what the tiles had taken.
-            at_once = _make_room(slab, min(at_once, len(boxes)))
-    return at_once
+def _scores_if_they_fit(
+    batch: Sequence[Box], tile_scores: TileScores, slab: Slab
+) -> Sequence[Float[Tensor, "K s p l"]] | None:
+    """Run tiles at once; return None where the device's memory has no room for them but can be given some.
 
-
-def _add_together(slab: Slab, boxes: Sequence[Box], tile_scores: TileScores) -> bool:
-    """Run tiles at once and add their scores; False where the memory has no room for them."""
+    The caller makes room only after this has returned: the error holds on to what the tiles had allocated.
+    """
     try:
-        scores = tile_scores(boxes)
+        return tile_scores(batch)
     except torch.OutOfMemoryError:
-        if len(boxes) == 1 and slab.device.type == "cpu":
+        if len(batch) == 1 and slab.device.type == "cpu":
             raise
-        return False
-    for box, of_tile in zip(boxes, scores, strict=True):
-        slab.add(box.start, of_tile)
-    return True
+        return None
 
 
-def _make_room(slab: Slab, at_once: int) -> int:
-    """Half as many tiles at once; where it was but one, the slab makes room for it."""
-    if at_once > 1:
-        logger.info("the memory has no room for %d tiles at once; %d are run", at_once, at_once // 2)
+def _make_room(slab: Slab, batch_size: int) -> int:
+    """Return half the tile batch size or, if that was one already, move the slab to RAM and return one."""
+    if batch_size > 1:
+        logger.info(
+            "the device has no memory for %d tiles at once; %d are run instead", batch_size, batch_size // 2
+        )
     else:
-        logger.info("the scores go on in RAM, as the memory of %s is used up", slab.device)
+        logger.info("scores are kept in RAM from here on, as the memory of %s is full", slab.device)
         slab.to(torch.device("cpu"))
     torch.cuda.empty_cache()
-    return max(1, at_once // 2)
+    return max(1, batch_size // 2)

@@ -1,45 +1,87 @@
-"""How many tiles to run at once: as many as pay."""
+"""The tile batch size: as many tiles at once as pay."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from autospine.inference.device_memory import room_for_tiles
 
 LARGEST = 16
-"""Most tiles that are run at once."""
+"""Largest tile batch size."""
 
 WORTH = 0.95
-"""Twice as many tiles at once pay if each takes no more than this share of the time."""
+"""A batch of twice the size pays if each tile takes at most this share of the time."""
+
+SLOW_PASS = 5.0
+"""Seconds; a forward pass that takes longer is not measured a second time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
-    """What has been measured."""
+class TileBatch:
+    """The chosen tile batch size, and the speed that was measured with it."""
 
-    at_once: int
-    """Tiles that are run at once."""
+    size: int
+    """Number of tiles that are run at once."""
 
     seconds_per_tile: float
-    """Of one network."""
+    """Time of one network for one tile."""
 
 
-def find_pace(seconds: Callable[[int], float], room: int) -> Pace:
-    """Double the tiles at once for as long as that pays and they fit.
+def measure_tile_batch(
+    forward: Callable[[Tensor], object], tile_shape: tuple[int, int, int, int], device: torch.device
+) -> TileBatch:
+    """Measure which tile batch size is fastest on a device; a CPU always runs one tile at a time.
 
     Args:
-        seconds: measures so many tiles together.
-        room: tiles that the memory is thought to have room for.
+        forward: Runs one network on tiles (B, C, S, P, L).
+        tile_shape: Channels and voxels of a tile, (C, S, P, L).
+        device: Device of the network.
 
     Raises:
-        torch.OutOfMemoryError: if not even one tile fits.
+        torch.OutOfMemoryError: If not even one tile fits.
     """
-    pace = Pace(at_once=1, seconds_per_tile=seconds(1))
-    while (more := 2 * pace.at_once) <= min(room, LARGEST):
+
+    def seconds(size: int) -> float:
+        tiles = torch.zeros((size, *tile_shape), device=device)
+        elapsed = _time_pass(forward, tiles)
+        # The first pass is slower by a second or so, in which kernels are loaded and chosen.
+        return elapsed if elapsed >= SLOW_PASS else _time_pass(forward, tiles)
+
+    if device.type != "cuda":
+        return choose_tile_batch(seconds, 1)
+    batch = choose_tile_batch(seconds, room_for_tiles(device, lambda: seconds(1)))
+    torch.cuda.empty_cache()
+    return batch
+
+
+def choose_tile_batch(seconds: Callable[[int], float], room: int) -> TileBatch:
+    """Double the tile batch size for as long as that pays and the tiles fit.
+
+    Args:
+        seconds: Measures the time of a batch of the given size.
+        room: Number of tiles that the memory is estimated to have room for.
+
+    Raises:
+        torch.OutOfMemoryError: If not even one tile fits.
+    """
+    batch = TileBatch(size=1, seconds_per_tile=seconds(1))
+    while (size := 2 * batch.size) <= min(room, LARGEST):
         try:
-            each = seconds(more) / more
+            each = seconds(size) / size
         except torch.OutOfMemoryError:
             break
-        if each > WORTH * pace.seconds_per_tile:
+        if each > WORTH * batch.seconds_per_tile:
             break
-        pace = Pace(at_once=more, seconds_per_tile=each)
-    return pace
+        batch = TileBatch(size=size, seconds_per_tile=each)
+    return batch
+
+
+def _time_pass(forward: Callable[[Tensor], object], tiles: Tensor) -> float:
+    began = time.monotonic()
+    forward(tiles)
+    if tiles.device.type == "cuda":  # a GPU works asynchronously: nothing has waited for it so far
+        torch.cuda.synchronize(tiles.device)
+    return time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Where the tiles of a sliding window lie, and how much each of their voxels counts."""
+"""The tile grid of a sliding window, and the weight of each voxel of a tile."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -7,33 +7,35 @@ from math import ceil, floor, log
 
 import numpy as np
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
-from autospine.core.geometry import Box
+from autospine.core.geometry import Box, triple
 from autospine.core.types import Shape3
 
-STEP = 0.5
+TILE_STEP_SIZE = 0.5
 """Distance between neighbouring tiles as a share of the tile (nnU-Net's default)."""
 
-FINDER_STEP = 1.0
-"""The same where it only matters where the spine is."""
+LOCALIZER_STEP_SIZE = 1.0
+"""Tile step size of the coarse model that locates the spine, which needs no exact borders."""
 
 SIGMA = 1 / 8
-"""Standard deviation of the Gaussian importance as a share of the tile (nnU-Net's default)."""
+"""Standard deviation of the Gaussian weights as a share of the tile (nnU-Net's default)."""
 
 NEGLIGIBLE = 0.01
-"""A tile's edge that weighs less than this share of what a neighbouring tile weighs there is left out."""
+"""A tile's edge is left out where it weighs less than this share of a neighbouring tile's weight."""
 
 FLOOR = 1e-3
-"""Least importance, so that every voxel's weights can be divided by their sum in any number format."""
+"""Smallest weight, so that every voxel's weights can be divided by their sum in any number format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """How tiles cover an image, or a region of it.
+class TileGrid:
+    """The positions of the tiles that cover an image, or a part of it.
 
-    They are spread evenly along each axis, the first and the last flush with the region's border, at most
-    `STEP` tiles apart. Where the region is shorter than a tile, the one tile reaches out on both sides, but
-    out of the image only where that is shorter, too.
+    Tiles are spread evenly along each axis, the first and the last flush with the part's border, at most
+    one tile step apart. Where the part is shorter than a tile, a single tile reaches out on both sides; it
+    leaves the image only where the image is shorter, too.
     """
 
     shape: Shape3
@@ -43,7 +45,25 @@ class Layout:
     """Voxels of each tile."""
 
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    """First voxel of the tiles along each axis, ascending; negative where the image is shorter."""
+    """First voxels of the tiles along each axis, ascending; negative where the image is shorter."""
+
+    @classmethod
+    def covering(
+        cls, shape: Shape3, tile: Shape3, step_size: float = TILE_STEP_SIZE, part: Box | None = None
+    ) -> "TileGrid":
+        """Cover an image with tiles.
+
+        Args:
+            shape: Voxels of the image.
+            tile: Voxels of every tile.
+            step_size: Largest distance between neighbouring tiles, in tiles, in (0, 1].
+            part: Part of the image that is covered, not empty; by default the whole image.
+        """
+        box = part or Box.whole(shape)
+        axes = zip(shape, tile, box.start, box.stop, strict=True)
+        return cls(
+            shape=shape, tile=tile, starts=triple(_starts(n, k, step_size, a, b) for n, k, a, b in axes)
+        )
 
     @property
     def boxes(self) -> Iterator[Box]:
@@ -51,21 +71,19 @@ class Layout:
         return (self.box(start) for start in product(*self.starts))
 
     def box(self, start: Shape3) -> Box:
-        """The tile that starts here."""
-        s, p, left = (a + k for a, k in zip(start, self.tile, strict=True))
-        return Box(start=start, stop=(s, p, left))
+        """Return the tile that starts at a voxel."""
+        return Box(start=start, stop=triple(a + k for a, k in zip(start, self.tile, strict=True)))
 
-    def counted(self, start: Shape3) -> Box:
-        """The part of the image in which the scores of the tile that starts here count.
+    def valid_region(self, start: Shape3) -> Box:
+        """Return the part of the image in which the scores of the tile that starts at a voxel are used.
 
-        That is all of the tile but what lies out of the image, and the edges that neighbours outweigh by far:
-        what lies there they know better.
+        This is the whole tile without what lies outside the image, and without the edges that neighbouring
+        tiles outweigh by far: a network knows least at its tile's border.
         """
-        s, p, left = (self.span(axis, at) for axis, at in enumerate(start))
-        return Box(start=(s.start, p.start, left.start), stop=(s.stop, p.stop, left.stop))
+        return Box.of(self.span(axis, at) for axis, at in enumerate(start))
 
     def span(self, axis: int, start: int) -> slice:
-        """The same along one axis."""
+        """Return `valid_region` along one axis."""
         k, starts = self.tile[axis], self.starts[axis]
         index = starts.index(start)
         before = _edge(k, start - starts[index - 1]) if index > 0 else 0
@@ -80,69 +98,54 @@ class Layout:
 
     @property
     def extent(self) -> Box:
-        """The part of the image that lies in any tile."""
-        s, p, left = self.starts
-        first, last = self.counted((s[0], p[0], left[0])), self.counted((s[-1], p[-1], left[-1]))
+        """Part of the image that lies in the valid region of any tile."""
+        first, last = (self.valid_region(triple(starts[at] for starts in self.starts)) for at in (0, -1))
         return Box(start=first.start, stop=last.stop)
 
-    def around(self, starts: Collection[Shape3]) -> "Layout":
-        """The part of the layout that reaches from the first to the last of some tiles along each axis."""
-        s, p, left = (
-            tuple(start for start in every if min(used) <= start <= max(used))
-            for every, used in zip(self.starts, zip(*starts, strict=True), strict=True)
+    def around(self, starts: Collection[Shape3]) -> "TileGrid":
+        """Return the part of the grid from the first to the last of some tiles along each axis."""
+        axes = zip(self.starts, zip(*starts, strict=True), strict=True)
+        return replace(
+            self,
+            starts=triple(
+                tuple(start for start in every if min(used) <= start <= max(used)) for every, used in axes
+            ),
         )
-        return replace(self, starts=(s, p, left))
 
 
-def lay_tiles(shape: Shape3, tile: Shape3, step: float = STEP, region: Box | None = None) -> Layout:
-    """Cover an image with tiles.
-
-    Args:
-        shape: voxels of the image.
-        tile: size of every tile.
-        step: largest distance between neighbours in tiles, in (0, 1].
-        region: the part of the image that is covered, not empty; by default all.
-    """
-    part = region or Box(start=(0, 0, 0), stop=shape)
-    s, p, left = (
-        _starts(n, k, step, a, b) for n, k, a, b in zip(shape, tile, part.start, part.stop, strict=True)
-    )
-    return Layout(shape=shape, tile=tile, starts=(s, p, left))
+def count_tiles(shape: Shape3, tile: Shape3, step_size: float = TILE_STEP_SIZE) -> int:
+    """Return the number of tiles that cover an image of this shape."""
+    return TileGrid.covering(shape, tile, step_size).count
 
 
-def count_tiles(shape: Shape3, tile: Shape3) -> int:
-    """Number of tiles that cover an image of this shape."""
-    return lay_tiles(shape, tile).count
-
-
-def importance(tile: Shape3) -> torch.Tensor:
-    """Gaussian weights in (0, 1] of a tile's voxels, largest in its middle, float32 (S, P, L)."""
-    axes = [_bell(n) for n in tile]
-    weights = torch.einsum("s,p,l->spl", *axes)
+def gaussian_weights(tile: Shape3) -> Float32[Tensor, "S P L"]:
+    """Return the Gaussian weights of a tile's voxels in (0, 1], largest in its middle."""
+    weights = torch.einsum("s,p,l->spl", *[_bell(n) for n in tile])
     return (weights / weights.max()).clamp_min(FLOOR)
 
 
-def _starts(n: int, k: int, step: float, first: int, stop: int) -> tuple[int, ...]:
-    """Along an axis of n voxels, for tiles of k that cover those from `first` to `stop`."""
+def _starts(n: int, k: int, step_size: float, first: int, stop: int) -> tuple[int, ...]:
+    """Return the starts along an axis of n voxels of tiles of k that cover those from `first` to `stop`."""
     if n <= k:
         return (-((k - n) // 2),)
     spare = stop - first - k
     if spare <= 0:
         return (min(max(0, first + spare // 2), n - k),)
-    count = min(ceil(spare / (k * step)), spare) + 1
+    count = min(ceil(spare / (k * step_size)), spare) + 1
     return tuple(round(start) for start in np.linspace(first, stop - k, count))
 
 
 def _edge(k: int, step: int) -> int:
-    """Voxels at the edge of a tile of k where it weighs `NEGLIGIBLE` of the neighbour that is `step` away.
+    """Return the voxels at the edge of a tile of k that a neighbour `step` voxels away outweighs by far.
 
-    Of two Gaussians with standard deviation d at a distance of s, both in tiles, the farther one's share is
-    exp(-s (1 - 2 e - s) / (2 d^2)) at a distance e from its tile's edge; solved for e.
+    Two Gaussians have the standard deviation d and lie s apart, all in tiles. At the distance e from the
+    farther one's edge, its share of the nearer one's weight is exp(-s (1 - 2 e - s) / (2 d^2)). The result is
+    this equation solved for e at the share `NEGLIGIBLE`.
     """
     s = step / k
     return max(0, floor(k * (1 - s - 2 * SIGMA**2 * log(1 / NEGLIGIBLE) / s) / 2))
 
 
-def _bell(n: int) -> torch.Tensor:
+def _bell(n: int) -> Float32[Tensor, " n"]:
     offset = torch.arange(n, dtype=torch.float32) - (n - 1) / 2
     return torch.exp(-0.5 * (offset / (n * SIGMA)) ** 2)

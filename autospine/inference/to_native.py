@@ -1,4 +1,4 @@
-"""From finished scores on the prepared grid to scores on the input's own."""
+"""Resampling of finished scores from the prepared image's grid to the input's own."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,41 +8,44 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from autospine.core.geometry import Box
+from autospine.core.geometry import Box, triple
 from autospine.core.types import Shape3
 from autospine.inference.slab import Piece
-from autospine.inference.tiles import Layout
+from autospine.inference.tiles import TileGrid
 from autospine.preprocessing.resample import LinearAxis, Neighbours
 
 CACHED_BYTES = 4 << 20
 """Scores of one class that are computed at a time: they stay in the processor's cache."""
 
 THRESHOLD = 0.5
-"""A voxel whose probability is larger lies in a region."""
+"""Probability above which a voxel lies in a region."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NativePiece:
-    """What a piece determines of the input's grid; scores are interpolated when they are asked for."""
+    """The part of the input's grid that a piece determines; scores are interpolated when they are read."""
 
     box: Box
-    """In voxels of the (cropped) input; empty where the piece determines nothing."""
+    """Position in voxels of the (cropped) input; empty where the piece determines nothing."""
 
     _axes: tuple[LinearAxis, LinearAxis, LinearAxis]
     _scores: Float[Tensor, "K s p l"]
+    """Scores on the prepared grid, with the halo that interpolation needs."""
+
     _first: Shape3
+    """Voxel of the prepared image at which `_scores` begin."""
 
     @property
     def channels(self) -> int:
-        """Classes or regions."""
+        """Number of classes or regions."""
         return len(self._scores)
 
     def to(self, device: torch.device) -> "NativePiece":
-        """The same on another device."""
+        """Return the same part on another device."""
         return replace(self, _scores=self._scores.to(device))
 
     def scores(self, channel: int, rows: slice) -> Float[Tensor, "s p l"]:
-        """One channel's scores in some of the rows."""
+        """Interpolate one channel's scores in some of the rows."""
         _, columns, along = self.box.slices
         values = self._scores[channel]
         for axis, outputs in enumerate((rows, columns, along)):
@@ -50,17 +53,17 @@ class NativePiece:
         return values
 
     def bands(self, step: int) -> Iterator[slice]:
-        """The rows in portions of at most `step`."""
+        """Split the rows into portions of at most `step`."""
         first, last = self.box.start[0], self.box.stop[0]
         for start in range(first, last, step):
             yield slice(start, min(start + step, last))
 
-    def winners(self) -> UInt8[Tensor, "s p l"]:
-        """The channel with the largest score per voxel, the lowest where several tie.
+    def argmax(self) -> UInt8[Tensor, "s p l"]:
+        """Return the channel with the largest score per voxel, the lowest where several tie.
 
-        Interpolated scores are means of those around a voxel: a class that is the largest at all of these is
-        the largest at the voxel. So only voxels between inputs of different classes, a few in a hundred, are
-        interpolated at all.
+        An interpolated score is a weighted mean of those around the voxel: a class whose score is the largest
+        at all of these has the largest at the voxel. So only voxels between inputs of different classes, a
+        few in a hundred, are interpolated at all.
         """
         least = most = _largest(self._scores)
         around = self._around()
@@ -73,17 +76,17 @@ class NativePiece:
         return least
 
     def _around(self) -> list[Neighbours]:
-        """Along each axis, the inputs around each voxel of the box, counted from the first that is held."""
-        found = []
+        """Return the inputs around each voxel of the box along each axis, counted from the first held one."""
+        neighbours = []
         for axis, outputs, first in zip(self._axes, self.box.slices, self._first, strict=True):
             lower, upper, share = (part.to(self._scores.device) for part in axis.neighbours(outputs))
-            found.append(Neighbours(lower=lower - first, upper=upper - first, share=share))
-        return found
+            neighbours.append(Neighbours(lower=lower - first, upper=upper - first, share=share))
+        return neighbours
 
     def _interpolated(
         self, voxels: Int64[Tensor, "n 3"], around: Sequence[Neighbours]
     ) -> Float[Tensor, "K n"]:
-        """Every channel's score at some voxels of the box."""
+        """Interpolate every channel's score at some voxels of the box."""
         total = self._scores.new_zeros((self.channels, len(voxels)))
         pairs = [
             ((lower[at], 1 - share[at]), (upper[at], share[at]))
@@ -93,8 +96,8 @@ class NativePiece:
             total.addcmul_(self._scores[:, s, p, left], s_share * p_share * left_share)
         return total
 
-    def inside(self) -> Bool[Tensor, "K s p l"]:
-        """Which voxels lie in which region."""
+    def above_threshold(self) -> Bool[Tensor, "K s p l"]:
+        """Return which voxels lie in which region."""
         out = torch.zeros((self.channels, *self.box.shape), dtype=torch.bool, device=self._scores.device)
         for rows in self._cached_bands():
             for channel in range(self.channels):
@@ -110,68 +113,72 @@ class NativePiece:
 
 
 def _largest(scores: Float[Tensor, "K s p l"]) -> UInt8[Tensor, "s p l"]:
-    """The channel with the largest score per voxel, the lowest where several tie."""
+    """Return the channel with the largest score per voxel, the lowest where several tie."""
     best = scores[0].clone()
-    winner = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    largest = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
     for channel in range(1, len(scores)):
-        winner.masked_fill_(scores[channel] > best, channel)
+        largest.masked_fill_(scores[channel] > best, channel)
         torch.maximum(best, scores[channel], out=best)
-    return winner
+    return largest
 
 
-def seam_bytes(layout: Layout, channels: int) -> int:
-    """Memory of a `NativeGrid`: 4 x classes x length x (the seam of a row + a quarter of a tile)."""
-    depth, width, _ = layout.tile
-    return 4 * channels * layout.extent.shape[2] * (layout.shape[1] + depth * width // 4)
+def halo_bytes(tile_grid: TileGrid, channels: int) -> int:
+    """Return the memory of a `NativeGrid`: its halo, and a piece of a quarter of a tile padded with it.
+
+    These are 4 bytes x classes x length x (width of the image + depth x width of a tile / 4).
+    """
+    depth, width, _ = tile_grid.tile
+    return 4 * channels * tile_grid.extent.shape[2] * (tile_grid.shape[1] + depth * width // 4)
 
 
 class NativeGrid:
-    """The way back from a prepared image to the (cropped) input, for pieces in the slab's order.
+    """Resampler from a prepared image to the (cropped) input, for pieces in the slab's order.
 
-    Interpolation between two pieces needs the last row and the last column of the earlier one; these seams
-    are kept.
+    Interpolation between two pieces needs the last row and the last column of the earlier one. They are kept
+    as a halo, with which the later piece is padded.
 
     Args:
-        prepared: voxels of the prepared image.
-        native: voxels of the cropped input.
-        covered: the part of the prepared image that pieces come from.
+        prepared: Voxels of the prepared image.
+        native: Voxels of the cropped input.
+        covered: Part of the prepared image that the pieces come from.
     """
 
     def __init__(self, prepared: Shape3, native: Shape3, covered: Box) -> None:
         self._start = covered.start
-        s, p, left = (LinearAxis(*sizes) for sizes in zip(prepared, native, self._start, strict=True))
-        self._axes = (s, p, left)
+        self._axes = triple(LinearAxis(*sizes) for sizes in zip(prepared, native, self._start, strict=True))
         self._columns = prepared[1]
-        self._row: Tensor | None = None
-        self._column: Tensor | None = None
+        self._halo_row: Float[Tensor, "K 1 P l"] | None = None
+        self._halo_column: Float[Tensor, "K s 1 l"] | None = None
 
-    def refine(self, piece: Piece) -> NativePiece:
-        """What a piece and the seams before it determine."""
-        s, p, left = (axis.ready(inputs) for axis, inputs in zip(self._axes, piece.box.slices, strict=True))
-        sewn = not (self._axes[0].same and self._axes[1].same)
-        scores = self._sewn(piece) if sewn else piece.scores
-        rows, columns, first = (b - n for b, n in zip(piece.box.stop, scores.shape[1:], strict=True))
+    def resample(self, piece: Piece) -> NativePiece:
+        """Return the part of the input's grid that a piece and its halo determine."""
+        ready = [axis.ready(inputs) for axis, inputs in zip(self._axes, piece.box.slices, strict=True)]
+        # Without interpolation along S and P no voxel depends on two pieces.
+        needs_halo = not (self._axes[0].same and self._axes[1].same)
+        scores = self._padded_with_halo(piece) if needs_halo else piece.scores
         return NativePiece(
-            box=Box(start=(s.start, p.start, left.start), stop=(s.stop, p.stop, left.stop)),
+            box=Box.of(ready),
             _axes=self._axes,
             _scores=scores,
-            _first=(rows, columns, first),
+            _first=triple(b - n for b, n in zip(piece.box.stop, scores.shape[1:], strict=True)),
         )
 
-    def _sewn(self, piece: Piece) -> Tensor:
-        """The piece with the row and the column before it, where there are any."""
+    def _padded_with_halo(self, piece: Piece) -> Float[Tensor, "K s p l"]:
+        """Return a piece's scores behind the row and the column before it, where there are any."""
         scores, (_, columns, _) = piece.scores, piece.box.slices
         n_classes, height, width, length = scores.shape
-        if self._row is None:
-            self._row = scores.new_empty((n_classes, 1, self._columns, length))
+        if self._halo_row is None:
+            self._halo_row = scores.new_empty((n_classes, 1, self._columns, length))
         above, before = (int(a > b) for a, b in zip(piece.box.start[:2], self._start[:2], strict=True))
-        sewn = scores.new_empty((n_classes, height + above, width + before, length))
-        sewn[:, above:, before:] = scores
+        padded = scores.new_empty((n_classes, height + above, width + before, length))
+        padded[:, above:, before:] = scores
         if above:
-            sewn[:, :1, before:] = self._row[:, :, columns]
-        if before and self._column is not None:
-            sewn[:, :, :1] = self._column
-        column = sewn[:, :, -1:].clone()  # If there is no memory for it, the seams are still those before.
-        self._row[:, :, columns] = scores[:, -1:]
-        self._column = column
-        return sewn
+            padded[:, :1, before:] = self._halo_row[:, :, columns]
+        if before and self._halo_column is not None:
+            padded[:, :, :1] = self._halo_column
+        # If there is no memory for the next halo, the present one is still whole, and the piece can be
+        # resampled again in RAM.
+        column = padded[:, :, -1:].clone()
+        self._halo_row[:, :, columns] = scores[:, -1:]
+        self._halo_column = column
+        return padded

@@ -14,7 +14,7 @@ from autospine.pipeline.training import (
     train,
 )
 from autospine.pipeline.weight_import import import_weights
-from autospine.prediction.loading import find_finder
+from autospine.prediction.loading import find_localizer
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_run import Predicted
 
@@ -32,7 +32,7 @@ __all__ = [
     "compare",
     "compare_budgets",
     "evaluate",
-    "find_finder",
+    "find_localizer",
     "fingerprint",
     "folds_at_once",
     "import_weights",

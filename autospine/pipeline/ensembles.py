@@ -69,7 +69,7 @@ def _predict_held_out(
     if not cases:
         return
     # The coarse model's network has seen most of these cases.
-    predictor = joint_predictor(models, device, [fold.fold], find_spine=False)
+    predictor = joint_predictor(models, device, [fold.fold], use_localizer=False)
     names = " + ".join(model.path.resolve().name for model in models)
     for case in track(cases, f"{names}, fold {fold.fold}"):
         volume = read_volume(case.images)

@@ -3,7 +3,7 @@
 import torch
 
 from autospine.inference.mirror import Mirrored
-from autospine.inference.predictor import Predictor, Work
+from autospine.inference.predictor import Predictor, TileJob
 from autospine.memory.estimate import inference_memory
 from autospine.plan import Precision
 from autospine.prediction.probabilities import stored_bytes
@@ -21,37 +21,37 @@ class Estimates:
         self._loaded = held_memory()
         self._tiles: dict[int, int] = {}
 
-    def announcement(self, predictor: Predictor, work: Work, held: int, *, save_probabilities: bool) -> str:
+    def announcement(self, predictor: Predictor, job: TileJob, held: int, *, save_probabilities: bool) -> str:
         """What is going to be done, in a line.
 
         Args:
             predictor: that does it.
-            work: to be done.
+            job: to be done.
             held: further bytes: of probabilities that are to be saved, of other models' slabs.
             save_probabilities: whether they are.
         """
-        voxels = "x".join(str(n) for n in work.shape)
+        voxels = "x".join(str(n) for n in job.shape)
         mirrored = sum(isinstance(network, Mirrored) for network in predictor.networks)
         networks = len(predictor.networks) - mirrored
-        seconds = len(work.run) * predictor.seconds_per_tile if work.run else 0.0
+        seconds = len(job.run) * predictor.seconds_per_tile if job.run else 0.0
         left_out = {
             "everything": "",
             "body": " (the rest is air)",
             "spine": " (the rest is off the spine)",
         }
-        on_disk = stored_bytes(predictor.plan.labels, work.shape)
+        on_disk = stored_bytes(predictor.plan.labels, job.shape)
         return (
-            f"{voxels} voxels; {len(work.run)} of {work.tiles} tiles"
-            f"{left_out[work.near] if len(work.run) < work.tiles else ''} by {networks} "
+            f"{voxels} voxels; {len(job.run)} of {job.tiles} tiles"
+            f"{left_out[job.region] if len(job.run) < job.tiles else ''} by {networks} "
             f"network{'s' if networks > 1 else ''}{', mirrored too' if mirrored else ''}; "
             f"{_duration(seconds)}, "
-            f"{_size(self.memory(predictor, work) + held)} of memory"
+            f"{_size(self.memory(predictor, job) + held)} of memory"
             f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
         )
 
-    def shortage(self, predictor: Predictor, work: Work, held: int) -> str | None:
+    def shortage(self, predictor: Predictor, job: TileJob, held: int) -> str | None:
         """What is to be done where the memory is not free; None where it is. The arguments as above."""
-        more, free = self.memory(predictor, work) + held - held_memory(), free_memory()
+        more, free = self.memory(predictor, job) + held - held_memory(), free_memory()
         if more <= free:
             return None
         return (
@@ -59,19 +59,19 @@ class Estimates:
             "close other programs, or predict with a configuration of larger voxels or smaller patches"
         )
 
-    def memory(self, predictor: Predictor, work: Work) -> int:
+    def memory(self, predictor: Predictor, job: TileJob) -> int:
         """Bytes of RAM that the whole process takes at most."""
-        tile = 0 if predictor.device.type == "cuda" else self._tile(predictor, work)
-        return self._loaded + tile + work.memory.total
+        tile = 0 if predictor.device.type == "cuda" else self._tile(predictor, job)
+        return self._loaded + tile + job.memory.total
 
-    def _tile(self, predictor: Predictor, work: Work) -> int:
+    def _tile(self, predictor: Predictor, job: TileJob) -> int:
         """Bytes of a tile in one network, and of the code that it loads."""
         if id(predictor) not in self._tiles:
             plan, configuration = predictor.plan, predictor.configuration
             taken = inference_memory(
                 configuration.network,
                 configuration.patch_size,
-                case=work.memory,
+                case=job.memory,
                 precision=_precision(predictor),
                 in_channels=len(plan.channels),
                 out_channels=plan.labels.n_channels,

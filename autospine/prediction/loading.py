@@ -9,10 +9,11 @@ from torch import nn
 
 from autospine.core.errors import AutospineError, FormatError, ModelError
 from autospine.evaluation.held_out import read_cross_validation
-from autospine.inference.mirror import with_mirrored
+from autospine.inference.ensemble import ready_networks
+from autospine.inference.mirror import with_mirror
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
-from autospine.inference.tiles import FINDER_STEP
+from autospine.inference.tiles import LOCALIZER_STEP_SIZE
 from autospine.models.model_folder import FINDER, ModelFolder, open_model
 from autospine.storage.trained_models import fold_weights
 from autospine.system.log import get_logger
@@ -34,9 +35,9 @@ def joint_predictor(
     device: torch.device,
     folds: Sequence[str] | None = None,
     *,
-    confined: bool = True,
-    find_spine: bool = True,
-    mirrored: bool = False,
+    region_of_interest: bool = True,
+    use_localizer: bool = True,
+    mirror: bool = False,
 ) -> Predictor | JointPredictor:
     """What predicts with a model, or with several together.
 
@@ -44,9 +45,9 @@ def joint_predictor(
         models: at least one.
         device: where the networks run.
         folds: of every model; by default its complete ones.
-        confined: whether tiles without body, or far from the spine, are left out.
-        find_spine: whether a coarse model may say where the spine is.
-        mirrored: whether each network sees each tile with left and right exchanged, too.
+        region_of_interest: whether tiles without body, or far from the spine, are left out.
+        use_localizer: whether a coarse model may locate the spine.
+        mirror: whether each network sees each tile with left and right exchanged, too.
 
     Raises:
         ModelError: if a fold is missing, the models' labels or channels differ, or one was trained without
@@ -56,10 +57,10 @@ def joint_predictor(
         Predictor(
             plan=model.plan,
             configuration=model.configuration,
-            networks=_views(model, folds, mirrored=mirrored),
+            networks=ready_networks(_views(model, folds, mirror=mirror), device),
             device=device,
-            confined=confined,
-            finder=_finder(model, device) if confined and find_spine else None,
+            region_of_interest=region_of_interest,
+            localizer=_localizer(model, device) if region_of_interest and use_localizer else None,
         )
         for model in models
     ]
@@ -89,14 +90,14 @@ def check_different(models: Sequence[ModelFolder], folds: Sequence[str] | None =
             )
 
 
-def _views(model: ModelFolder, folds: Sequence[str] | None, *, mirrored: bool) -> Sequence[nn.Module]:
+def _views(model: ModelFolder, folds: Sequence[str] | None, *, mirror: bool) -> Sequence[nn.Module]:
     networks = model.networks(folds)
-    if not mirrored:
+    if not mirror:
         return networks
-    return with_mirrored(networks, model.plan.labels, model.configuration.augmentation)
+    return with_mirror(networks, model.plan.labels, model.configuration.augmentation)
 
 
-def find_finder(model: ModelFolder) -> ModelFolder | None:
+def find_localizer(model: ModelFolder) -> ModelFolder | None:
     """The coarse model that finds the spine for this one, if there is one for the same channels.
 
     A model that has travelled has it inside, others have it beside them.
@@ -116,17 +117,17 @@ def find_finder(model: ModelFolder) -> ModelFolder | None:
     return None
 
 
-def _finder(model: ModelFolder, device: torch.device) -> Predictor | None:
-    coarse = find_finder(model)
+def _localizer(model: ModelFolder, device: torch.device) -> Predictor | None:
+    coarse = find_localizer(model)
     if coarse is None:
         return None
     logger.info("%s looks for the spine first; --no-roi leaves that out", coarse.configuration.name)
     return Predictor(
         plan=coarse.plan,
         configuration=coarse.configuration,
-        networks=coarse.networks(coarse.ensemble[:1]),
+        networks=ready_networks(coarse.networks(coarse.ensemble[:1]), device),
         device=device,
-        step=FINDER_STEP,
+        step_size=LOCALIZER_STEP_SIZE,
     )
 
 

@@ -11,7 +11,7 @@ from autospine import __version__
 from autospine.core.errors import WorkspaceError
 from autospine.dataset.raw import Case, find_inputs
 from autospine.evaluation.held_out import unseen_modality
-from autospine.inference.mirror import exchanged_channels
+from autospine.inference.mirror import mirrored_channels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.cleanup import find_cleanup, warn_of_other_weights
@@ -70,7 +70,7 @@ def predict(
     check_different(models, options.folds)
     if options.mirror:
         for model in models:
-            exchanged_channels(model.plan.labels, model.configuration.augmentation)  # raises where it cannot
+            mirrored_channels(model.plan.labels, model.configuration.augmentation)  # raises where it cannot
     _open(output)
     remove_old_leftovers(output)
     warn_of_other_weights(models)
@@ -90,8 +90,8 @@ def predict(
         models,
         device,
         options.folds,
-        confined=options.region_of_interest,
-        mirrored=options.mirror,
+        region_of_interest=options.region_of_interest,
+        mirror=options.mirror,
     )
     maps.write_names()
     unseen = partial(unseen_modality, [model.path for model in models])
@@ -110,7 +110,7 @@ def _used(models: Sequence[ModelFolder], folds: Sequence[str] | None) -> tuple[U
 
 
 def _open(output: Path) -> None:
-    """Make the output folder, and find out whether it can be written to before the work is done.
+    """Make the output folder, and find out whether it can be written to before the job is done.
 
     Raises:
         WorkspaceError: if it cannot.

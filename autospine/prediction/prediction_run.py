@@ -18,7 +18,7 @@ from autospine.core.types import Modality, Vector3
 from autospine.dataset.raw import Case, case_modality
 from autospine.evaluation.postprocessing import Postprocessing
 from autospine.inference.multi_model import JointPredictor
-from autospine.inference.predictor import Predictor, Work
+from autospine.inference.predictor import Predictor, TileJob
 from autospine.io.images import Volume, read_volume
 from autospine.prediction.announcement import Estimates
 from autospine.prediction.case_log import PredictedCase, add_to_record, read_record
@@ -265,22 +265,22 @@ class _Beginning:
         self._description, self._estimates, self._images = description, estimates, images
         self._saving, self._slabs = saving, 0
 
-    def __call__(self, predictor: Predictor, work: Work) -> None:
+    def __call__(self, predictor: Predictor, job: TileJob) -> None:
         entry = self.entry
-        tiles, run = (entry.tiles or 0) + work.tiles, (entry.tiles_run or 0) + len(work.run)
-        entry = replace(entry, tiles=tiles, tiles_run=run, near=work.near)
-        if work.near == "spine" and predictor.finder is not None:
-            names = (*entry.finders, predictor.finder.configuration.name)
+        tiles, run = (entry.tiles or 0) + job.tiles, (entry.tiles_run or 0) + len(job.run)
+        entry = replace(entry, tiles=tiles, tiles_run=run, near=job.region)
+        if job.region == "spine" and predictor.localizer is not None:
+            names = (*entry.finders, predictor.localizer.configuration.name)
             entry = replace(entry, finders=tuple(dict.fromkeys(names)))
         self.entry = entry
         # Models that predict together hold their slabs at the same time.
-        held = self._slabs + (held_bytes(predictor.plan.labels, work) if self._saving else 0)
-        said = self._estimates.announcement(predictor, work, held, save_probabilities=self._saving)
+        held = self._slabs + (held_bytes(predictor.plan.labels, job) if self._saving else 0)
+        said = self._estimates.announcement(predictor, job, held, save_probabilities=self._saving)
         logger.info("%s: %s", self._description, said)
-        if shortage := self._estimates.shortage(predictor, work, held):
+        if shortage := self._estimates.shortage(predictor, job, held):
             logger.warning("%s: %s", self._description, shortage)
-        self._images.read_next(work.memory.total + held)
-        self._slabs += work.memory.scores
+        self._images.read_next(job.memory.total + held)
+        self._slabs += job.memory.scores
 
 
 class _Images:

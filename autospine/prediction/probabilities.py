@@ -23,7 +23,7 @@ from autospine.core.errors import DatasetError, FormatError, WorkspaceError
 from autospine.core.geometry import Box, Grid, canonical_grid, orientation
 from autospine.core.labels import LabelSpace
 from autospine.core.types import Shape3
-from autospine.inference.predictor import Work
+from autospine.inference.predictor import TileJob
 from autospine.inference.slab import row_bands
 from autospine.storage.arrays import create_array, open_array
 from autospine.storage.serialization import from_json, to_json
@@ -236,13 +236,13 @@ def stored_bytes(labels: LabelSpace, shape: Shape3) -> int:
     return labels.n_channels * prod(shape)
 
 
-def held_bytes(labels: LabelSpace, work: Work) -> int:
+def held_bytes(labels: LabelSpace, job: TileJob) -> int:
     """Memory of the rows that a writer holds at a time: as many as become final together, and a chunk's."""
-    prepared = work.preparation
-    most = max(band.final - band.start for band in row_bands(work.layout))
+    prepared = job.preparation
+    most = max(band.final - band.start for band in row_bands(job.tile_grid))
     final = ceil(most * prepared.crop.shape[0] / prepared.shape[0]) + 1
-    rows = min(work.shape[0], final + _chunk_rows(work.shape))
-    return stored_bytes(labels, (rows, *work.shape[1:]))
+    rows = min(job.shape[0], final + _chunk_rows(job.shape))
+    return stored_bytes(labels, (rows, *job.shape[1:]))
 
 
 def _describe(labels: LabelSpace, stored: Grid) -> Description:

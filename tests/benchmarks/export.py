@@ -85,8 +85,8 @@ def export_ours(logits: torch.Tensor, native: tuple[int, ...]) -> np.ndarray:
         for column in range(0, p, PIECE):
             box = Box(start=(row, column, 0), stop=(min(row + PIECE, s), min(column + PIECE, p), left))
             scores = logits[:, *box.slices].softmax(0)
-            piece = grid.refine(Piece(box=box, scores=scores))
-            whole[piece.box.slices] = piece.winners().numpy()
+            piece = grid.resample(Piece(box=box, scores=scores))
+            whole[piece.box.slices] = piece.argmax().numpy()
     return whole
 
 

@@ -118,7 +118,7 @@ def measure_prediction(options: argparse.Namespace) -> Facts:
     start, began = peak_bytes(), time.monotonic()
     volume = read_volume(options.image)
     read, work = peak_bytes(), []
-    labels = model.predict(volume, "CT", started=lambda _, todo: work.append(todo))
+    labels = model.predict(volume, "CT", on_start=lambda _, todo: work.append(todo))
     predicted = peak_bytes()
     stored, held = volume.stored, volume.array.nbytes + labels.nbytes
     del volume

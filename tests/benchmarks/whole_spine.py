@@ -185,7 +185,10 @@ def measure_roi(results: Path) -> tuple[Facts, list[str]]:
 
     guided = joint_predictor([open_model(results / "fullres")], torch.device("cpu"))
     assert isinstance(guided, Predictor)
-    body, everything = replace(guided, finder=None), replace(guided, finder=None, confined=False)
+    body, everything = (
+        replace(guided, localizer=None),
+        replace(guided, localizer=None, region_of_interest=False),
+    )
     ratios, losses, lost, rows = [], [], [], []
     for seed in HELD_OUT:
         image, labels = trunk(HELD_OUT_MM, seed)
@@ -199,7 +202,7 @@ def measure_roi(results: Path) -> tuple[Facts, list[str]]:
         losses.append(dice[1] - dice[0])
         lost.append(np.sum(whole & ~near & truth) / np.sum(whole & truth))
         rows.append(
-            f"| {seed} | {works[0].tiles} | {len(works[1].run)} | {len(works[0].run)} | {works[0].near} "
+            f"| {seed} | {works[0].tiles} | {len(works[1].run)} | {len(works[0].run)} | {works[0].region} "
             f"| {dice[1]:.4f} | {dice[0]:.4f} | {100 * lost[-1]:.3f} |"
         )
     return {

@@ -104,7 +104,7 @@ def modality_of(name: str) -> Modality:
 
 
 def predictor_of(model: ModelFolder, folds: list[str]) -> Predictor:
-    predictor = joint_predictor([model], CPU, folds, confined=False, find_spine=False)
+    predictor = joint_predictor([model], CPU, folds, region_of_interest=False, use_localizer=False)
     assert isinstance(predictor, Predictor)
     return predictor
 

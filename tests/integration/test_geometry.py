@@ -29,7 +29,7 @@ def there_and_back(source: Path, target: Path, space: LabelSpace) -> None:
     scores = torch.nn.functional.one_hot(classes, space.n_channels).movedim(-1, 0).float()
     everything = Box(start=(0, 0, 0), stop=coarse.shape)
     grid = NativeGrid(coarse.shape, indices.shape, everything)
-    fine = grid.refine(Piece(box=everything, scores=scores)).winners()
+    fine = grid.resample(Piece(box=everything, scores=scores)).argmax()
     write_labels(target, space.decode(fine.numpy()), volume.stored)
 
 

@@ -89,8 +89,8 @@ def test_the_mirror_image_counts_as_much_as_the_image(folder, image):
 
 
 def test_every_tile_is_run_where_that_is_asked_for(folder):
-    assert autospine.load_model(folder, folds=["full"]).predictor.confined
-    assert not autospine.load_model(folder, roi=False).predictor.confined
+    assert autospine.load_model(folder, folds=["full"]).predictor.region_of_interest
+    assert not autospine.load_model(folder, roi=False).predictor.region_of_interest
 
 
 def test_what_cannot_be_used_is_refused(folder, image):

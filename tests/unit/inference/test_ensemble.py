@@ -3,7 +3,7 @@ import torch
 
 from autospine.core.errors import ModelError
 from autospine.inference import ensemble
-from autospine.inference.ensemble import mean_probabilities
+from autospine.inference.ensemble import mean_probabilities, ready_networks
 
 
 class Constant(torch.nn.Module):
@@ -59,7 +59,7 @@ def test_networks_are_averaged_by_probability_not_by_logit():
 def test_only_the_part_that_counts_is_computed(regions):
     counted = (slice(3, 17), slice(0, 4), slice(1, 6))
     networks = [Random(), Constant(0.0, 2.0, -2.0, 1.0)]
-    found = mean_probabilities(TILE, networks, regions=regions, counted=counted)
+    found = mean_probabilities(TILE, networks, regions=regions, valid=counted)
     everything = mean_probabilities(TILE, networks, regions=regions)
     torch.testing.assert_close(found, everything[:, :, *counted])
 
@@ -84,3 +84,9 @@ def test_half_precision_networks_are_averaged_in_single_precision():
 def test_no_network_is_refused():
     with pytest.raises(ModelError, match="at least one network"):
         mean_probabilities(TILE, [], regions=False)
+
+
+def test_networks_are_put_into_evaluation_mode():
+    network = Random().train()
+    assert ready_networks([network], torch.device("cpu")) == [network]
+    assert not network.training

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.core.geometry import Box
-from autospine.inference.image_rows import ImageWindow
-from autospine.inference.tiles import lay_tiles
+from autospine.inference.image_rows import ImageRows
+from autospine.inference.tiles import TileGrid
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
 from autospine.preprocessing import begin_preparation, prepare_image
@@ -35,8 +35,8 @@ def test_tiles_are_cut_from_the_prepared_image(shape, spacing_mm, tile, modality
     arguments = (image, modality, (1.0, 1.0, 1.0), RULES[modality])
     prepared = prepare_image(*arguments)
     outside = np.asarray(prepared.transform.background, dtype=np.float32)
-    window = ImageWindow(begin_preparation(*arguments))
-    layout = lay_tiles(prepared.shape, tile)
+    window = ImageRows(begin_preparation(*arguments))
+    layout = TileGrid.covering(prepared.shape, tile)
     normalised = np.pad(prepared.normalised(), [(0, 0), *[(70, 70)] * 3], constant_values=np.nan)
     for box in layout.boxes:
         expected = normalised[:, *(slice(a + 70, b + 70) for a, b in zip(box.start, box.stop, strict=True))]
@@ -47,15 +47,15 @@ def test_tiles_are_cut_from_the_prepared_image(shape, spacing_mm, tile, modality
 def test_only_a_few_rows_are_held():
     image = volume((2000, 4, 4), (1.0, 1.0, 1.0))
     preparation = begin_preparation(image, "CT", (1.0, 1.0, 1.0), RULES["CT"])
-    window = ImageWindow(preparation)
-    for box in lay_tiles(preparation.shape, (32, 4, 4)).boxes:
+    window = ImageRows(preparation)
+    for box in TileGrid.covering(preparation.shape, (32, 4, 4)).boxes:
         window.tile(box)
         assert window._rows.shape[1] <= 32 + 2 * 64
 
 
 def test_rows_before_the_first_tile_are_not_made():
     preparation = begin_preparation(volume((2000, 4, 4), (1.0, 1.0, 1.0)), "CT", (1.0, 1.0, 1.0), RULES["CT"])
-    whole, window = preparation.whole().normalised(), ImageWindow(preparation)
+    whole, window = preparation.whole().normalised(), ImageRows(preparation)
     for start in (1500, 1510, 1700):
         box = Box(start=(start, 0, 0), stop=(start + 32, 4, 4))
         np.testing.assert_array_equal(window.tile(box)[0], whole[:, *box.slices])

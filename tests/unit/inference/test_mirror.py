@@ -7,7 +7,7 @@ import torch
 from autospine.core.errors import ModelError
 from autospine.core.labels import parse_labels
 from autospine.inference.ensemble import mean_probabilities
-from autospine.inference.mirror import exchanged_channels, with_mirrored
+from autospine.inference.mirror import mirrored_channels, with_mirror
 from planners import rules
 
 PAIRED = {"background": 0, "facet_left": 1, "body": 2, "facet_right": 3}
@@ -31,7 +31,7 @@ def mirroring(names, order=None):
     ],
 )
 def test_side_specific_channels_change_places(names, order, expected):
-    assert exchanged_channels(*mirroring(names, order)) == expected
+    assert mirrored_channels(*mirroring(names, order)) == expected
 
 
 @pytest.mark.parametrize(("names", "order"), [(PAIRED, None), (REGIONS, ORDER)])
@@ -39,12 +39,12 @@ def test_with_mirrored_views_the_mirror_image_has_the_mirrored_scores(names, ord
     labels, strength = mirroring(names, order)
     torch.manual_seed(0)
     network = torch.nn.Conv3d(1, labels.n_channels, 3, padding=1)
-    views = with_mirrored([network], labels, strength)
+    views = with_mirror([network], labels, strength)
     tile = torch.randn(1, 1, 6, 5, 8)
     scores, of_mirror = (
         mean_probabilities(one, views, regions=labels.regions) for one in (tile, tile.flip(-1))
     )
-    channels = exchanged_channels(labels, strength)
+    channels = mirrored_channels(labels, strength)
     torch.testing.assert_close(of_mirror, scores[:, channels].flip(-1))
     alone = mean_probabilities(tile, [network], regions=labels.regions)
     assert not torch.allclose(alone, scores, atol=1e-3)
@@ -52,7 +52,7 @@ def test_with_mirrored_views_the_mirror_image_has_the_mirrored_scores(names, ord
 
 def test_every_network_has_its_mirrored_view():
     networks = [torch.nn.Conv3d(1, 4, 1) for _ in range(3)]
-    views = with_mirrored(networks, *mirroring(PAIRED))
+    views = with_mirror(networks, *mirroring(PAIRED))
     assert views[::2] == networks
     assert [view.network for view in views[1::2]] == networks
 
@@ -61,11 +61,11 @@ def test_a_model_that_was_not_trained_so_is_refused():
     labels, strength = mirroring({"background": 0, "facet_left": 1, "body": 2})
     assert strength.mirror_axes == ()
     with pytest.raises(ModelError, match="expected a model that was trained with left and right mirrored"):
-        with_mirrored([torch.nn.Conv3d(1, 3, 1)], labels, strength)
+        with_mirror([torch.nn.Conv3d(1, 3, 1)], labels, strength)
 
 
 def test_regions_without_a_counterpart_are_refused():
     _, strength = mirroring(PAIRED)
     strange = parse_labels({"background": 0, "some": [1, 2], "right": [3]}, [1, 3])
     with pytest.raises(ModelError, match="leave --mirror out"):
-        with_mirrored([torch.nn.Conv3d(1, 2, 1)], strange, strength)
+        with_mirror([torch.nn.Conv3d(1, 2, 1)], strange, strength)

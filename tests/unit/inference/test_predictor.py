@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from autospine.core.errors import ModelError
 from autospine.core.labels import parse_labels
-from autospine.inference import predictor as predictor_module
-from autospine.inference import to_native
+from autospine.inference import device_memory, to_native
+from autospine.inference import score_bands as bands_module
+from autospine.inference.ensemble import ready_networks
 from autospine.inference.predictor import Predictor
-from autospine.inference.sliding_window import finished_pieces
 from autospine.io.images import Volume
 
 LABELS = parse_labels({"background": 0, "bone": 300, "canal": 7})
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 HU = {"background": -200, "bone": 600, "canal": 50}
 
 
@@ -51,7 +51,8 @@ def phantom(shape=(20, 18, 22), spacing_mm=(1.5, 1.5, 1.5)) -> tuple[Volume, np.
 
 def predictor(network, labels=LABELS, **changes) -> Predictor:
     plan = makers.plan(makers.configuration(**changes), labels=labels)
-    return Predictor(plan=plan, configuration=plan.configurations[0], networks=[network], device=CPU)
+    networks = ready_networks([network], CPU)
+    return Predictor(plan=plan, configuration=plan.configurations[0], networks=networks, device=CPU)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -90,12 +91,6 @@ def test_regions_paint_over_each_other():
     labels = parse_labels({"whole": [300, 7], "bone": [300]}, regions_class_order=(7, 300))
     volume, expected = phantom()
     np.testing.assert_array_equal(predictor(Inside(), labels).predict(volume, "CT"), expected)
-
-
-def test_networks_are_put_into_evaluation_mode():
-    network = Thresholds().train()
-    predictor(network)
-    assert not network.training
 
 
 def test_magnetic_resonance_is_normalised_by_the_image_itself():
@@ -158,7 +153,7 @@ def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, 
     volume = Volume(array=array, grid=grid, stored=grid)
     several = predictor(Waves(labels.n_channels, 0.0), labels, patch_size=patch)
     networks = [Waves(labels.n_channels, 0.3 * fold) for fold in range(3)]
-    several = replace(several, networks=networks, confined=False)
+    several = replace(several, networks=networks, region_of_interest=False)
     expected = whole.scores(several, volume)
     bands = list(several.score_bands(volume, "CT"))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
@@ -171,7 +166,7 @@ def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, 
         kept[channel, *box.slices] = scores
         starts.append(box.start[0])
 
-    predicted = several.predict(volume, "CT", keep=keep)
+    predicted = several.predict(volume, "CT", score_sink=keep)
     np.testing.assert_allclose(kept, expected, atol=1e-5)
     assert starts == sorted(starts)
     np.testing.assert_array_equal(predicted, several.predict(volume, "CT"))
@@ -186,7 +181,7 @@ def test_streaming_is_the_same_as_holding_everything(labels, shape, spacing_mm, 
 
 def test_bands_of_scores_are_small(monkeypatch):
     volume, _ = phantom()
-    monkeypatch.setattr(predictor_module, "BAND_BYTES", 2 * 4 * 3 * 18 * 22)
+    monkeypatch.setattr(bands_module, "BAND_BYTES", 2 * 4 * 3 * 18 * 22)
     bands = [rows for rows, _ in predictor(Thresholds()).score_bands(volume, "CT")]
     assert {rows.stop - rows.start for rows in bands} <= {1, 2}
     assert sum(rows.stop - rows.start for rows in bands) == 20
@@ -217,18 +212,18 @@ def in_air() -> tuple[Volume, np.ndarray]:
 def test_tiles_of_air_are_not_run_and_the_labels_are_the_same(spacing_mm):
     volume, labels = in_air()
     some, every = Counting(), Counting()
-    confined = predictor(some, spacing_mm=spacing_mm)
-    full = replace(predictor(every, spacing_mm=spacing_mm), confined=False)
-    predicted = confined.predict(volume, "CT")
+    some_tiles = predictor(some, spacing_mm=spacing_mm)
+    full = replace(predictor(every, spacing_mm=spacing_mm), region_of_interest=False)
+    predicted = some_tiles.predict(volume, "CT")
     np.testing.assert_array_equal(predicted, full.predict(volume, "CT"))
-    work, whole_work = confined.prepare(volume, "CT"), full.prepare(volume, "CT")
+    work, whole_work = some_tiles.prepare(volume, "CT"), full.prepare(volume, "CT")
     assert some.seen == len(work.run) < every.seen / 2
     assert every.seen == len(whole_work.run) == work.tiles
-    assert (work.near, whole_work.near) == ("body", "everything")
+    assert (work.region, whole_work.region) == ("body", "everything")
     assert work.memory.scores < whole_work.memory.scores
     if spacing_mm == (1.5, 1.5, 1.5):
         np.testing.assert_array_equal(predicted, labels)
-    bands = np.concatenate([scores for _, scores in confined.score_bands(volume, "CT")], axis=1)
+    bands = np.concatenate([scores for _, scores in some_tiles.score_bands(volume, "CT")], axis=1)
     np.testing.assert_allclose(bands.sum(0), 1, atol=1e-5)
     np.testing.assert_array_equal(LABELS.decode(bands.argmax(0)), predicted)
 
@@ -251,10 +246,10 @@ def test_tiles_far_from_the_spine_are_not_run():
     grid = makers.grid(array.shape[1:], (1.5, 1.5, 1.5))
     far = Volume(array=array, grid=grid, stored=grid)
     coarse, fine = Counting(), Counting()
-    finder = predictor(coarse, spacing_mm=(3.0, 3.0, 3.0))
-    guided = replace(predictor(fine), finder=finder)
+    localizer = predictor(coarse, spacing_mm=(3.0, 3.0, 3.0))
+    guided = replace(predictor(fine), localizer=localizer)
     work = guided.prepare(far, "CT")
-    assert work.near == "spine"
+    assert work.region == "spine"
     assert coarse.seen > 0
     assert len(work.run) < work.tiles
     np.testing.assert_array_equal(guided.predict(far, "CT"), predictor(fine).predict(far, "CT"))
@@ -267,10 +262,10 @@ def test_where_no_spine_is_found_the_body_counts():
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return super().forward(torch.full_like(image, -1.5))
 
-    guided = replace(predictor(Thresholds()), finder=predictor(Nothing()))
+    guided = replace(predictor(Thresholds()), localizer=predictor(Nothing()))
     work = guided.prepare(volume, "CT")
     plain = predictor(Thresholds()).prepare(volume, "CT")
-    assert (work.near, work.run) == ("body", plain.run)
+    assert (work.region, work.run) == ("body", plain.run)
     assert guided.seconds_per_tile > 0
 
 
@@ -279,15 +274,15 @@ def test_tiles_lie_around_the_spine():
     array = np.pad(small.array, [(0, 0), (20, 20), (60, 60), (60, 60)], constant_values=HU["background"])
     array += np.random.default_rng(0).integers(-9, 9, array.shape).astype(np.int16)
     grid = makers.grid(array.shape[1:], (1.5, 1.5, 1.5))
-    finder = predictor(Thresholds(), spacing_mm=(3.0, 3.0, 3.0))
-    guided = replace(predictor(Thresholds(), patch_size=(32, 48, 48)), finder=finder)
+    localizer = predictor(Thresholds(), spacing_mm=(3.0, 3.0, 3.0))
+    guided = replace(predictor(Thresholds(), patch_size=(32, 48, 48)), localizer=localizer)
     work = guided.prepare(Volume(array=array, grid=grid, stored=grid), "CT")
     rows, columns, along = (np.flatnonzero(labels.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
-    assert abs(work.layout.extent.start[0] - max(0, 20 + rows[0] - 40 / 1.5)) <= 3
-    assert abs(work.layout.extent.stop[0] - min(80, 21 + rows[-1] + 40 / 1.5)) <= 3
+    assert abs(work.tile_grid.extent.start[0] - max(0, 20 + rows[0] - 40 / 1.5)) <= 3
+    assert abs(work.tile_grid.extent.stop[0] - min(80, 21 + rows[-1] + 40 / 1.5)) <= 3
     for axis, found in ((1, columns), (2, along)):
-        assert len(work.layout.starts[axis]) == 1
-        middle = work.layout.starts[axis][0] + 24
+        assert len(work.tile_grid.starts[axis]) == 1
+        middle = work.tile_grid.starts[axis][0] + 24
         assert abs(middle - (60 + found.mean())) <= 3, "the spine is in the tiles' middle"
     assert len(work.run) <= 4 < work.tiles == 4 * 5 * 5
 
@@ -298,7 +293,7 @@ def test_bands_of_scores_reach_beyond_the_spine():
     array += np.random.default_rng(0).integers(-9, 9, array.shape).astype(np.int16)
     grid = makers.grid(array.shape[1:], (1.5, 1.2, 1.5))
     far = Volume(array=array, grid=grid, stored=grid)
-    guided = replace(predictor(Thresholds()), finder=predictor(Thresholds(), spacing_mm=(3.0, 3.0, 3.0)))
+    guided = replace(predictor(Thresholds()), localizer=predictor(Thresholds(), spacing_mm=(3.0, 3.0, 3.0)))
     bands = list(guided.score_bands(far, "CT"))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
     scores = np.concatenate([band for _, band in bands], axis=1)
@@ -322,17 +317,14 @@ class Roomy(Thresholds):
 
 
 @pytest.mark.parametrize("room", [8, 2, 1])
-def test_several_tiles_at_once_give_the_same_labels(room, monkeypatch):
+def test_several_tiles_at_once_give_the_same_labels(room):
     volume, _ = phantom((20, 18, 60))
     one_by_one = predictor(Thresholds())
     expected, work = one_by_one.predict(volume, "CT"), one_by_one.prepare(volume, "CT")
 
-    def together(*arguments, at_once, **options):
-        return finished_pieces(*arguments, at_once=5, **options)
-
-    monkeypatch.setattr(predictor_module, "finished_pieces", together)
     network = Roomy(room)
-    np.testing.assert_array_equal(predictor(network).predict(volume, "CT"), expected)
+    together = replace(predictor(network), tile_batch_size=5)
+    np.testing.assert_array_equal(together.predict(volume, "CT"), expected)
     assert sum(network.sizes) == len(work.run), "what had been run was kept"
     assert max(network.sizes) == {8: 5, 2: 2, 1: 1}[room]
 
@@ -349,10 +341,10 @@ def test_scores_that_are_not_finite_are_refused(bad):
         predictor(Bad()).predict(phantom()[0], "CT")
 
 
-@pytest.mark.parametrize("part", ["refine", "winners"])
+@pytest.mark.parametrize("part", ["resample", "argmax"])
 def test_scores_that_the_device_has_no_room_for_are_read_in_ram(part, monkeypatch):
     volume, labels = phantom()
-    kind = to_native.NativeGrid if part == "refine" else to_native.NativePiece
+    kind = to_native.NativeGrid if part == "resample" else to_native.NativePiece
     done, failed = getattr(kind, part), []
 
     def short(*arguments):
@@ -371,9 +363,9 @@ def test_scores_that_the_device_has_no_room_for_are_read_in_ram(part, monkeypatc
 def test_a_seam_survives_a_want_of_memory_in_the_middle(wide, monkeypatch):
     """Of every allocation that a piece's way to the image's grid takes, each fails once."""
     volume, _ = phantom((48, 30, 34), (0.9, 1.1, 0.7))
-    one = replace(predictor(Waves(3, 0.0)), confined=False)
+    one = replace(predictor(Waves(3, 0.0)), region_of_interest=False)
     whole_of = whole.scores(one, volume)
-    refine, failed = to_native.NativeGrid.refine, []
+    refine, failed = to_native.NativeGrid.resample, []
 
     def fails(tensor, *_):
         failed.append(tensor.shape)
@@ -387,14 +379,14 @@ def test_a_seam_survives_a_want_of_memory_in_the_middle(wide, monkeypatch):
                     refine(grid, piece)
         return refine(grid, piece)
 
-    monkeypatch.setattr(to_native.NativeGrid, "refine", short)
+    monkeypatch.setattr(to_native.NativeGrid, "resample", short)
     if wide:
         found = np.concatenate([scores for _, scores in one.score_bands(volume, "CT")], axis=1)
         np.testing.assert_allclose(found, whole_of, atol=1e-5)
     else:
         kept = np.zeros_like(whole_of)
         kept[0] = 1  # what was cropped away is not handed over
-        one.predict(volume, "CT", keep=lambda box, channel, part: _put(kept, box, channel, part))
+        one.predict(volume, "CT", score_sink=lambda box, channel, part: _put(kept, box, channel, part))
         np.testing.assert_allclose(kept, whole_of, atol=1e-5)
     assert len(failed) >= 4
 
@@ -407,7 +399,7 @@ def _put(kept, box, channel, part):
 def test_no_scores_are_held_while_a_tile_is_run(wide, monkeypatch):
     volume, _ = phantom((60, 40, 40), (1.2, 1.2, 1.2))
     held: list[weakref.ref] = []
-    refine = to_native.NativeGrid.refine
+    refine = to_native.NativeGrid.resample
 
     def remembered(grid, piece):
         made = refine(grid, piece)
@@ -421,8 +413,8 @@ def test_no_scores_are_held_while_a_tile_is_run(wide, monkeypatch):
             held.append(weakref.ref(logits))
             return logits
 
-    monkeypatch.setattr(to_native.NativeGrid, "refine", remembered)
-    one = replace(predictor(Thresholds()), networks=[Watching(), Watching()], confined=False)
+    monkeypatch.setattr(to_native.NativeGrid, "resample", remembered)
+    one = replace(predictor(Thresholds()), networks=[Watching(), Watching()], region_of_interest=False)
     for _ in one.score_bands(volume, "CT") if wide else [one.predict(volume, "CT")]:
         pass
     assert len(held) > 20
@@ -433,10 +425,10 @@ def test_no_scores_are_held_while_a_tile_is_run(wide, monkeypatch):
 @pytest.mark.parametrize("labels", [LABELS, parse_labels({"a": [300, 7], "b": [7]}, (300, 7))])
 def test_a_gpu_gives_what_a_cpu_gives_wherever_the_slab_is(share, labels, monkeypatch):
     volume, _ = phantom((40, 30, 30))
-    here = replace(predictor(Waves(labels.n_channels, 0.0), labels), confined=False)
+    here = replace(predictor(Waves(labels.n_channels, 0.0), labels), region_of_interest=False)
     expected = np.concatenate([scores for _, scores in here.score_bands(volume, "CT")], axis=1)
-    monkeypatch.setattr(predictor_module, "GPU_SHARE", share)
-    there = replace(here, networks=[Waves(labels.n_channels, 0.0)], device=torch.device("cuda"))
+    monkeypatch.setattr(device_memory, "SLAB_SHARE", share)
+    there = replace(here, networks=ready_networks([Waves(labels.n_channels, 0.0)], GPU), device=GPU)
     found = np.concatenate([scores for _, scores in there.score_bands(volume, "CT")], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert (there.predict(volume, "CT") == here.predict(volume, "CT")).mean() > 0.999
@@ -445,7 +437,7 @@ def test_a_gpu_gives_what_a_cpu_gives_wherever_the_slab_is(share, labels, monkey
 @pytest.mark.gpu
 def test_a_gpu_runs_as_many_tiles_at_once_as_it_has_found_to_pay():
     volume, labels = phantom()
-    there = replace(predictor(Thresholds()), device=torch.device("cuda"))
+    there = replace(predictor(Thresholds()), networks=ready_networks([Thresholds()], GPU), device=GPU)
     np.testing.assert_array_equal(there.predict(volume, "CT"), labels)
-    assert there.pace.at_once >= 1
+    assert there.tile_batch.size >= 1
     assert there.seconds_per_tile > 0

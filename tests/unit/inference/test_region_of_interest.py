@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.core.geometry import Box
-from autospine.inference.region_of_interest import STRIDE, body, region_around, spine, tiles_near
-from autospine.inference.tiles import lay_tiles
+from autospine.inference.region_of_interest import STRIDE, body_mask, region_around, spine_mask, tiles_within
+from autospine.inference.tiles import TileGrid
 from autospine.plan import Normalisation
 from autospine.preprocessing.normalise import intensity_transform
 
@@ -14,7 +14,7 @@ MR = Normalisation(scope="image", lower=0.005, upper=0.995, mean=0.0, std=1.0)
 
 
 def of_body(array, modality, rule):
-    return body(array, modality, intensity_transform(array, rule))
+    return body_mask(array, modality, intensity_transform(array, rule))
 
 
 def test_the_body_in_ct_is_denser_than_air_and_lung():
@@ -52,8 +52,8 @@ def test_tiles_with_something_in_them_are_found(native, prepared, tile, margin, 
     where = [data.draw(st.integers(0, max(0, n - STRIDE))) for n in native]
     labels = np.zeros(native, dtype=np.uint8)
     labels[tuple(slice(a, a + STRIDE) for a in where)] = 7
-    layout = lay_tiles(prepared, tile)
-    found = tiles_near(layout, spine(labels), native, (margin,) * 3)
+    layout = TileGrid.covering(prepared, tile)
+    found = tiles_within(layout, spine_mask(labels), native, (margin,) * 3)
     for box in layout.boxes:
         gaps = []
         for a, b, n, m, at in zip(box.start, box.stop, native, prepared, where, strict=True):
@@ -76,7 +76,7 @@ def test_a_region_holds_what_is_labelled_and_the_margin(native, prepared, margin
     where = [STRIDE * data.draw(st.integers(0, (n - 1) // STRIDE)) for n in native]
     labels = np.zeros(native, dtype=np.uint8)
     labels[tuple(slice(a, a + STRIDE) for a in where)] = 7
-    region = region_around(spine(labels), native, prepared, (margin,) * 3)
+    region = region_around(spine_mask(labels), native, prepared, (margin,) * 3)
     for a, b, n, m, at in zip(region.start, region.stop, native, prepared, where, strict=True):
         assert 0 <= a < b <= m
         assert a * n / m <= max(0, at - margin) + 1e-6
@@ -85,12 +85,12 @@ def test_a_region_holds_what_is_labelled_and_the_margin(native, prepared, margin
 
 
 def test_the_region_around_nothing_is_everything():
-    region = region_around(spine(np.zeros((5, 6, 7), dtype=np.uint8)), (5, 6, 7), (10, 6, 3))
+    region = region_around(spine_mask(np.zeros((5, 6, 7), dtype=np.uint8)), (5, 6, 7), (10, 6, 3))
     assert region == Box(start=(0, 0, 0), stop=(10, 6, 3))
 
 
 def test_a_layout_shrinks_to_the_tiles_that_are_run():
-    layout = lay_tiles((100, 40, 40), (8, 8, 8))
+    layout = TileGrid.covering((100, 40, 40), (8, 8, 8))
     run = {(layout.starts[0][3], layout.starts[1][2], layout.starts[2][1])}
     run.add((layout.starts[0][6], layout.starts[1][2], layout.starts[2][3]))
     part = layout.around(run)
@@ -105,11 +105,11 @@ def test_specks_are_not_the_spine():
     labels = np.zeros((80, 80, 80), dtype=np.uint8)
     labels[20:60, 20:60, 20:60] = 3
     labels[70:72, 70:72, 70:72] = 3
-    assert region_around(spine(labels), labels.shape, (40, 40, 40)).stop == (30, 30, 30)
+    assert region_around(spine_mask(labels), labels.shape, (40, 40, 40)).stop == (30, 30, 30)
     labels[64:80, 64:80, 64:80] = 5
-    assert region_around(spine(labels), labels.shape, (40, 40, 40)).stop == (40, 40, 40)
+    assert region_around(spine_mask(labels), labels.shape, (40, 40, 40)).stop == (40, 40, 40)
 
 
 def test_columns_of_bone_are_the_spine():
     labels = makers.column()
-    assert spine(labels).sum() == (labels[::2, ::2, ::2] != 0).sum()
+    assert spine_mask(labels).sum() == (labels[::2, ::2, ::2] != 0).sum()

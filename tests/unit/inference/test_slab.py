@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autospine.core.geometry import Box
 from autospine.inference.slab import Slab, column_bands, row_bands, slab_bytes
 from autospine.inference.sliding_window import finished_pieces
-from autospine.inference.tiles import importance, lay_tiles
+from autospine.inference.tiles import TileGrid, gaussian_weights
 
 CPU = torch.device("cpu")
 SIZES = st.tuples(*[st.integers(1, 36)] * 3)
@@ -25,7 +25,7 @@ def noise(box) -> torch.Tensor:
 
 def counted(layout, start):
     """What counts of a tile, in its own voxels."""
-    return layout.counted(start).counted_from(start).slices
+    return layout.valid_region(start).counted_from(start).slices
 
 
 def scores_of(layout, boxes):
@@ -43,7 +43,7 @@ def expected(layout, regions=False, run=None) -> torch.Tensor:
         if run is None or box.start in run:
             weights = torch.zeros(layout.tile)
             inside = counted(layout, box.start)
-            weights[inside] = importance(layout.tile)[inside]
+            weights[inside] = gaussian_weights(layout.tile)[inside]
             total[:, *where] += noise(box) * weights
             weight_sum[where] += weights
     mean = total / weight_sum.clamp_min(1e-9)
@@ -68,16 +68,16 @@ STEPS = st.sampled_from([0.3, 0.5, 0.75, 1.0])
 @given(SIZES, TILES, STEPS, st.booleans(), st.integers(1, 9))
 @settings(deadline=None, max_examples=120)
 def test_the_pieces_are_what_accumulating_the_whole_volume_gives(shape, tile, step, wide, at_once):
-    layout = lay_tiles(shape, tile, step)
+    layout = TileGrid.covering(shape, tile, step)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
-    found = gathered(layout, slab, at_once=at_once)
+    found = gathered(layout, slab, batch_size=at_once)
     torch.testing.assert_close(found, expected(layout), atol=1e-5, rtol=1e-5)
 
 
 @given(SIZES, TILES, st.booleans(), st.integers(2, 5), st.integers(1, 4))
 @settings(deadline=None, max_examples=40)
 def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_once):
-    layout, seen = lay_tiles(shape, tile), []
+    layout, seen = TileGrid.covering(shape, tile), []
     run = {box.start for box in layout.boxes if sum(box.start) % every == 0}
 
     def look(boxes):
@@ -86,7 +86,7 @@ def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_
         return scores_of(layout, boxes)
 
     slab = Slab(layout, CLASSES, regions=regions, device=CPU)
-    found = gathered(layout, slab, look, run=run, at_once=at_once)
+    found = gathered(layout, slab, look, run=run, batch_size=at_once)
     torch.testing.assert_close(found, expected(layout, regions, run), atol=1e-5, rtol=1e-5)
     assert seen == [box.start for box in layout.boxes if box.start in run], "each once, in order"
 
@@ -94,7 +94,7 @@ def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_
 @given(SIZES, TILES, st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
-    layout = lay_tiles(shape, tile)
+    layout = TileGrid.covering(shape, tile)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
     starts = []
     for piece in finished_pieces(layout, slab, partial(scores_of, layout)):
@@ -110,7 +110,7 @@ def test_a_part_of_the_image_is_blended_as_all_of_it(shape, tile, step, wide, da
     """Tiles around a region, and of them some that are run, as near the spine."""
     start = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
     stop = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True))
-    laid = lay_tiles(shape, tile, step, Box(start=start, stop=stop))
+    laid = TileGrid.covering(shape, tile, step, Box(start=start, stop=stop))
     every = [box.start for box in laid.boxes]
     run = set(data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6)))
     layout = laid.around(run)
@@ -123,17 +123,17 @@ def test_a_part_of_the_image_is_blended_as_all_of_it(shape, tile, step, wide, da
 
 def test_the_slab_holds_what_is_promised():
     for shape, wide in (((40, 30, 20), False), ((400, 30, 20), False), ((40, 30, 20), True)):
-        layout = lay_tiles(shape, (8, 8, 8))
+        layout = TileGrid.covering(shape, (8, 8, 8))
         slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)
         assert slab._present.nbytes + slab._kept.nbytes == slab_bytes(layout, CLASSES, wide=wide)
     # Twice as long, and no larger.
-    short, long = (slab_bytes(lay_tiles((n, 60, 60), (8, 8, 8)), CLASSES) for n in (100, 200))
+    short, long = (slab_bytes(TileGrid.covering((n, 60, 60), (8, 8, 8)), CLASSES) for n in (100, 200))
     assert long <= 1.1 * short
 
 
 @given(st.integers(1, 40), st.integers(1, 16), STEPS)
 def test_bands_finish_every_voxel_once_and_share_what_two_of_them_touch(n, tile, step):
-    layout = lay_tiles((n, n, 1), (tile, tile, 1), step)
+    layout = TileGrid.covering((n, n, 1), (tile, tile, 1), step)
     for axis, bands in enumerate((row_bands(layout), column_bands(layout, wide=False))):
         assert [start for band in bands for start in band.tiles] == list(layout.starts[axis])
         assert (bands[0].start, bands[-1].final, bands[-1].shared) == (0, n, 0)
@@ -147,16 +147,16 @@ def test_bands_finish_every_voxel_once_and_share_what_two_of_them_touch(n, tile,
 
 
 def test_the_last_rows_are_finished_in_two():
-    layout = lay_tiles((300, 128, 128), (128, 128, 128))
+    layout = TileGrid.covering((300, 128, 128), (128, 128, 128))
     *before, last, rest = row_bands(layout)
     kept = max(band.shared for band in before)
     assert (last.shared, rest.size, rest.tiles) == (kept, kept, ())
     assert last.final - last.start < 0.75 * last.size
-    assert [band.tiles for band in row_bands(lay_tiles((90, 128, 128), (128, 128, 128)))] == [(-19,)]
+    assert [band.tiles for band in row_bands(TileGrid.covering((90, 128, 128), (128, 128, 128)))] == [(-19,)]
 
 
 def test_pieces_are_no_larger_than_a_quarter_of_a_tile():
-    layout = lay_tiles((40, 50, 20), (16, 16, 16))
+    layout = TileGrid.covering((40, 50, 20), (16, 16, 16))
     slab = Slab(layout, CLASSES, regions=False, device=CPU)
     for piece in finished_pieces(layout, slab, partial(scores_of, layout)):
         rows, columns, length = piece.box.shape
@@ -192,7 +192,7 @@ class Tight:
         if len(boxes) > (max(room, 1) if self.slab.moved else room):
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.run += [box.start for box in boxes]
-        return scores_of(self.slab._layout, boxes)
+        return scores_of(self.slab.tile_grid, boxes)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ class Tight:
 def test_a_full_device_runs_fewer_tiles_at_once_then_hands_its_slab_over(
     room, room_later, tried_first, moved, wide
 ):
-    layout = lay_tiles((12, 12, 24), (6, 6, 6))
+    layout = TileGrid.covering((12, 12, 24), (6, 6, 6))
     slab = OnGPU(layout, CLASSES, regions=False, device=CPU, wide=wide)
     tight = Tight(slab, room, room_later)
-    found = gathered(layout, slab, tight, at_once=7)
+    found = gathered(layout, slab, tight, batch_size=7)
     torch.testing.assert_close(found, expected(layout), atol=1e-5, rtol=1e-5)
     assert tight.tried[: len(tried_first)] == tried_first
     assert slab.moved == moved
@@ -221,18 +221,18 @@ def test_a_full_device_runs_fewer_tiles_at_once_then_hands_its_slab_over(
 
 
 def test_a_tile_that_does_not_fit_even_so_is_an_error():
-    layout = lay_tiles((6, 6, 6), (6, 6, 6))
+    layout = TileGrid.covering((6, 6, 6), (6, 6, 6))
     slab = Slab(layout, CLASSES, regions=False, device=CPU)
 
     def never(boxes):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(finished_pieces(layout, slab, never, at_once=4))
+        list(finished_pieces(layout, slab, never, batch_size=4))
 
 
 def test_other_errors_are_not_taken_for_want_of_memory():
-    layout = lay_tiles((6, 6, 12), (6, 6, 6))
+    layout = TileGrid.covering((6, 6, 12), (6, 6, 6))
     slab, tried = Slab(layout, CLASSES, regions=False, device=CPU), []
 
     def broken(boxes):
@@ -240,5 +240,5 @@ def test_other_errors_are_not_taken_for_want_of_memory():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal"):
-        list(finished_pieces(layout, slab, broken, at_once=2))
+        list(finished_pieces(layout, slab, broken, batch_size=2))
     assert tried == [2]

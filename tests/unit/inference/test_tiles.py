@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.core.geometry import Box
-from autospine.inference.tiles import FLOOR, NEGLIGIBLE, SIGMA, count_tiles, importance, lay_tiles
+from autospine.inference.tiles import FLOOR, NEGLIGIBLE, SIGMA, TileGrid, count_tiles, gaussian_weights
 
 AXIS = st.integers(1, 16).flatmap(lambda tile: st.tuples(st.integers(tile, 4 * tile), st.just(tile)))
 STEPS = st.sampled_from([0.25, 0.5, 0.6, 1.0])
@@ -18,7 +18,7 @@ def test_tiles_cover_every_voxel_and_lie_inside(case, step):
     shape, tile = case
     seen = np.zeros(shape, dtype=np.uint16)
     starts = []
-    layout = lay_tiles(shape, tile, step)
+    layout = TileGrid.covering(shape, tile, step)
     for box in layout.boxes:
         assert box.shape == tile
         assert all(a >= 0 and b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
@@ -33,7 +33,7 @@ def test_tiles_cover_every_voxel_and_lie_inside(case, step):
 @given(AXIS, STEPS)
 def test_neighbouring_tiles_are_no_further_apart_than_the_step(axis, step):
     n, k = axis
-    starts = lay_tiles((1, 1, n), (1, 1, k), step).starts[2]
+    starts = TileGrid.covering((1, 1, n), (1, 1, k), step).starts[2]
     assert (starts[0], starts[-1]) == (0, n - k)
     assert all(0 < b - a <= max(1, np.ceil(k * step)) for a, b in pairwise(starts))
 
@@ -45,7 +45,7 @@ def test_a_region_is_covered_and_little_else(axis, data):
     first = data.draw(st.integers(0, n - 1))
     stop = data.draw(st.integers(first + 1, n))
     region = Box(start=(0, 0, first), stop=(1, 1, stop))
-    starts = lay_tiles((1, 1, n), (1, 1, k), region=region).starts[2]
+    starts = TileGrid.covering((1, 1, n), (1, 1, k), part=region).starts[2]
     assert starts[0] >= 0
     assert starts[-1] + k <= n
     assert starts[0] <= first
@@ -60,12 +60,12 @@ def test_a_region_is_covered_and_little_else(axis, data):
 
 
 def test_a_tile_of_the_volume_is_alone():
-    assert [box.start for box in lay_tiles((8, 9, 10), (8, 9, 10)).boxes] == [(0, 0, 0)]
+    assert [box.start for box in TileGrid.covering((8, 9, 10), (8, 9, 10)).boxes] == [(0, 0, 0)]
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_a_tile_reaches_out_on_both_sides_of_what_is_shorter(shorter, by):
-    layout = lay_tiles((shorter, 1, 1), (shorter + by, 1, 1))
+    layout = TileGrid.covering((shorter, 1, 1), (shorter + by, 1, 1))
     assert layout.count == count_tiles(layout.shape, layout.tile) == 1
     (box,) = layout.boxes
     below, above = -box.start[0], box.stop[0] - shorter
@@ -76,7 +76,7 @@ def test_a_tile_reaches_out_on_both_sides_of_what_is_shorter(shorter, by):
 @given(st.tuples(*[st.integers(1, 20)] * 3))
 @settings(deadline=None)
 def test_importance_is_largest_in_the_middle_and_never_nothing(tile):
-    weights = importance(tile)
+    weights = gaussian_weights(tile)
     assert weights.shape == tile
     assert weights.dtype == torch.float32
     assert weights.max() == 1
@@ -90,12 +90,12 @@ def test_importance_is_largest_in_the_middle_and_never_nothing(tile):
 @given(st.integers(4, 40), st.integers(0, 200), st.sampled_from([0.3, 0.5, 0.75, 1.0]))
 @settings(deadline=None)
 def test_only_what_a_neighbour_outweighs_by_far_is_not_counted(tile, longer, step):
-    layout = lay_tiles((tile + longer, tile, tile), (tile, tile, tile), step)
+    layout = TileGrid.covering((tile + longer, tile, tile), (tile, tile, tile), step)
     starts, offset = layout.starts[0], np.arange(tile) - (tile - 1) / 2
     bell = np.exp(-0.5 * (offset / (tile * SIGMA)) ** 2)
     covered = np.zeros(tile + longer)
     for index, start in enumerate(starts):
-        inside = layout.counted((start, 0, 0))
+        inside = layout.valid_region((start, 0, 0))
         assert inside.slices[1:] == (slice(0, tile), slice(0, tile))
         covered[inside.slices[0]] += 1
         rows = inside.counted_from((start, 0, 0)).slices[0]
@@ -107,7 +107,7 @@ def test_only_what_a_neighbour_outweighs_by_far_is_not_counted(tile, longer, ste
 
 
 def test_a_tenth_of_a_tile_is_outweighed_where_tiles_lie_half_a_tile_apart():
-    layout = lay_tiles((256, 128, 128), (128, 128, 128))
+    layout = TileGrid.covering((256, 128, 128), (128, 128, 128))
     assert [layout.span(0, start) for start in (0, 64, 128)] == [
         slice(0, 115),
         slice(77, 179),
@@ -117,9 +117,9 @@ def test_a_tenth_of_a_tile_is_outweighed_where_tiles_lie_half_a_tile_apart():
 
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_what_lies_out_of_the_image_does_not_count(shorter, by):
-    layout = lay_tiles((shorter, 4, 4), (shorter + by, 4, 4))
+    layout = TileGrid.covering((shorter, 4, 4), (shorter + by, 4, 4))
     (box,) = layout.boxes
-    assert layout.counted(box.start) == layout.extent == Box(start=(0, 0, 0), stop=(shorter, 4, 4))
+    assert layout.valid_region(box.start) == layout.extent == Box(start=(0, 0, 0), stop=(shorter, 4, 4))
 
 
 @given(st.integers(4, 24), st.integers(4, 60))
@@ -127,8 +127,8 @@ def test_what_lies_out_of_the_image_does_not_count(shorter, by):
 def test_summed_weights_leave_no_hole(tile, longer):
     shape = (tile + longer, tile, tile)
     total = torch.zeros(shape)
-    for box in lay_tiles(shape, (tile, tile, tile)).boxes:
-        total[box.slices] += importance((tile, tile, tile))
+    for box in TileGrid.covering(shape, (tile, tile, tile)).boxes:
+        total[box.slices] += gaussian_weights((tile, tile, tile))
     assert total.min() >= FLOOR
     inside = total[:, tile // 2, tile // 2]
     # A share of the step apart, the Gaussians' tails add up to a third of the peak or more.

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from autospine.core.geometry import Box
 from autospine.inference.slab import Piece, Slab
 from autospine.inference.sliding_window import finished_pieces
-from autospine.inference.tiles import lay_tiles
+from autospine.inference.tiles import TileGrid
 from autospine.inference.to_native import NativeGrid
 from autospine.preprocessing import resample
 from autospine.preprocessing.resample import LINEAR
@@ -21,14 +21,14 @@ def draw(shape, seed) -> torch.Tensor:
 
 def refined(scores, tile, native, wide):
     """Every piece of some scores, as tiles give them."""
-    layout = lay_tiles(scores.shape[1:], tile)
+    layout = TileGrid.covering(scores.shape[1:], tile)
     slab = Slab(layout, len(scores), regions=True, device=CPU, wide=wide)
 
     def cut_all(boxes):
-        return [scores[:, *layout.counted(box.start).slices] for box in boxes]
+        return [scores[:, *layout.valid_region(box.start).slices] for box in boxes]
 
     grid = NativeGrid(layout.shape, native, layout.extent)
-    return (grid.refine(piece) for piece in finished_pieces(layout, slab, cut_all))
+    return (grid.resample(piece) for piece in finished_pieces(layout, slab, cut_all))
 
 
 @given(SIZES, SIZES, st.tuples(*[st.sampled_from([3, 4, 7])] * 3), st.integers(0, 99), st.booleans())
@@ -54,9 +54,9 @@ def test_winners_and_regions_are_those_of_the_interpolated_scores(prepared, nati
     for piece in refined(scores, (4, 4, 4), native, wide=False):
         here = piece.box.slices
         clear = (first - second)[here] > 1e-5
-        assert (piece.winners().numpy() == expected.argmax(0)[here])[clear].all()
+        assert (piece.argmax().numpy() == expected.argmax(0)[here])[clear].all()
         sure = np.abs(expected[:, *here] - 0.5) > 1e-5
-        assert (piece.inside().numpy() == (expected[:, *here] > 0.5))[sure].all()
+        assert (piece.above_threshold().numpy() == (expected[:, *here] > 0.5))[sure].all()
 
 
 @given(SIZES, SIZES, st.data())
@@ -69,14 +69,14 @@ def test_what_depends_on_uncovered_inputs_is_not_given(prepared, native, data):
     known[:, *covered.slices] = scores[:, *covered.slices]
     # A weight of zero hides no NaN in a product, so that only what is there is interpolated.
     grid = NativeGrid(prepared, native, covered)
-    piece = grid.refine(Piece(box=covered, scores=known[:, *covered.slices]))
+    piece = grid.resample(Piece(box=covered, scores=known[:, *covered.slices]))
     expected = resample(scores.numpy(), native, LINEAR)[:, *piece.box.slices]
     for channel in range(3):
         found = piece.scores(channel, piece.box.slices[0])
         np.testing.assert_allclose(found, expected[channel], atol=1e-5)
     first, second = np.sort(expected, axis=0)[[-1, -2]]
     sure = first - second > 1e-5
-    assert (piece.winners().numpy() == expected.argmax(0))[sure].all()
+    assert (piece.argmax().numpy() == expected.argmax(0))[sure].all()
     if covered.shape == prepared:
         assert piece.box.shape == native
 
@@ -84,4 +84,4 @@ def test_what_depends_on_uncovered_inputs_is_not_given(prepared, native, data):
 def test_the_lowest_class_wins_where_several_tie():
     scores = torch.full((3, 4, 4, 4), 0.5)
     for piece in refined(scores, (4, 4, 4), (4, 4, 4), wide=False):
-        assert not piece.winners().any()
+        assert not piece.argmax().any()

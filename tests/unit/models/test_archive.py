@@ -26,7 +26,7 @@ from autospine.models.archive import (
 )
 from autospine.models.manifest import ModelScores, Training, describe
 from autospine.models.model_folder import open_model
-from autospine.prediction.loading import find_finder
+from autospine.prediction.loading import find_localizer
 from autospine.storage.serialization import write_json
 
 
@@ -114,13 +114,13 @@ def test_a_model_that_travels_on_keeps_licence_and_use(model, tmp_path):
 
 
 def test_a_coarse_model_that_is_broken_or_bad_finds_no_spine(model, finder, caplog):
-    assert find_finder(model) == finder
+    assert find_localizer(model) == finder
     scores = {"format_version": 3, "folds": {}, "postprocessed": None, "modalities": {}}
     for dice, expected in ((0.49, None), (0.5, finder)):
         write_json(finder.path / "cross_validation.json", scores | {"mean_dice": dice})
-        assert find_finder(model) == expected
+        assert find_localizer(model) == expected
     (finder.path / "plan.json").write_text("{", encoding="utf-8")
-    assert find_finder(model) is None
+    assert find_localizer(model) is None
     assert "does not look for the spine" in caplog.text
 
 
@@ -134,11 +134,11 @@ def finder(model):
 
 
 def test_the_model_that_finds_the_spine_travels_along(model, finder, tmp_path):
-    assert find_finder(model) == finder
+    assert find_localizer(model) == finder
     path = tmp_path / f"both{ENDING}"
     export_model(model, path, finder=finder)
     with opened_model(path) as other:
-        found = find_finder(other)
+        found = find_localizer(other)
         assert found.configuration == finder.configuration
         assert found.folds == ("0",)  # the one that looks
         (mine,), (its,) = finder.networks(["0"]), found.networks()
