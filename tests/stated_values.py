@@ -165,10 +165,6 @@ STATED = {
         },
         "autospine.fingerprint.thickness": {
             "LATTICE_POINTS": "lattice points per case",
-            "PROBES": "sampled voxels per structure for the local thickness",
-        },
-        "autospine.fingerprint.noise": {
-            "VOXELS": "most voxels for the noise estimate",
         },
         "autospine.fingerprint.duplicates": {
             "SIDE": "edge of a thumbnail",

@@ -116,7 +116,7 @@ def fingerprint(
     workspace: options.Workspace = None,
     workers: Measured = None,
 ) -> None:
-    """Verify and measure a dataset: spacings, sizes, noise, intensities, classes, duplicates."""
+    """Verify and measure a dataset: spacings, sizes, intensities, classes, duplicates."""
     from autospine import pipeline
     from autospine.cli.screen import show_fingerprint
     from autospine.storage.workspace import Workspace

@@ -12,7 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from autospine.evaluation.scores import Evaluation
-    from autospine.fingerprint import Fingerprint, Summary
+    from autospine.fingerprint import Fingerprint, GroupStatistics
     from autospine.models.best import Best
     from autospine.models.manifest import ClassScores, Manifest, ModelScores, Training
     from autospine.models.model_folder import ModelFolder
@@ -109,10 +109,10 @@ def explain_plan(plan: "Plan") -> None:
 
 def show_fingerprint(fingerprint: "Fingerprint") -> None:
     """What was measured: case by case, by modality and site, and class by class."""
-    from autospine.fingerprint import summarise
+    from autospine.fingerprint import group_statistics
 
     say(f"Fingerprint of {fingerprint.dataset}", "italic")
-    groups = summarise(fingerprint)
+    groups = group_statistics(fingerprint)
     for table in (
         _cases_table(fingerprint),
         _groups_table(groups),
@@ -140,22 +140,21 @@ def _cases_table(fingerprint: "Fingerprint") -> Table:
     return table
 
 
-def _groups_table(groups: Sequence["Summary"]) -> Table:
+def _groups_table(groups: Sequence["GroupStatistics"]) -> Table:
     """Medians over the cases of each modality and site."""
-    table = _table("median of", "cases", "spacing mm", "size mm", "anisotropy", "noise")
+    table = _table("median of", "cases", "spacing mm", "size mm", "anisotropy")
     for group in groups:
         table.add_row(
             _group_name(group),
             str(group.cases),
-            " ".join(f"{d.median:.2f}" for d in group.spacing_mm),
-            " ".join(f"{n.median:.0f}" for n in group.size_mm),
-            f"{group.anisotropy.median:.1f}",
-            "" if group.noise is None else _noise(group.modality, group.noise.median),
+            " ".join(f"{d:.2f}" for d in group.spacing_mm),
+            " ".join(f"{n:.0f}" for n in group.size_mm),
+            f"{group.anisotropy:.1f}",
         )
     return table
 
 
-def _intensities_table(groups: Sequence["Summary"]) -> Table:
+def _intensities_table(groups: Sequence["GroupStatistics"]) -> Table:
     table = _table("foreground of", "mean", "std", "0.5 %", "25 %", "50 %", "75 %", "99.5 %")
     for group in groups:
         if (facts := group.intensities) is not None:
@@ -167,27 +166,19 @@ def _intensities_table(groups: Sequence["Summary"]) -> Table:
     return table
 
 
-def _group_name(group: "Summary") -> str:
+def _group_name(group: "GroupStatistics") -> str:
     return group.modality if group.site is None else escape(f"{group.modality} {group.site}")
 
 
-def _noise(modality: str, level: float) -> str:
-    return f"{level:.0f} HU" if modality == "CT" else f"{100 * level:.1f} %"
-
-
 def _classes_table(fingerprint: "Fingerprint") -> Table:
-    """Medians over the cases; of the local thickness its 10th, 50th and 90th percentile."""
-    table = _table("class", "cases", "volume ml", "pieces", "extent mm", "thickness mm", "local mm")
+    """Medians over the cases in which a class occurs."""
+    table = _table("class", "cases", "volume ml", "thickness mm")
     for facts in fingerprint.classes:
-        local = facts.local_thickness_mm
         table.add_row(
             escape(facts.name),
             str(facts.cases),
             f"{facts.volume_ml:.1f}",
-            "" if facts.components is None else f"{facts.components:g}",
-            "" if facts.extent_mm is None else " ".join(f"{n:.0f}" for n in facts.extent_mm),
             "" if facts.thickness_mm is None else f"{facts.thickness_mm:.1f}",
-            "" if local is None else f"{local.p10:.0f} {local.p50:.0f} {local.p90:.0f}",
         )
     return table
 

@@ -16,6 +16,7 @@ Slices3 = tuple[slice, slice, slice]
 Modality = Literal["CT", "MR"]
 
 VolumeArray = Num[np.ndarray, "C S P L"]
+ChannelArray = Num[np.ndarray, "S P L"]
 ImageArray = Float32[np.ndarray, "C S P L"]
 LabelArray = Integer[np.ndarray, "S P L"]
 MaskArray = Bool[np.ndarray, "S P L"]

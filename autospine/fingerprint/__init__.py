@@ -1,4 +1,4 @@
-"""The fingerprint: what is measured on a raw dataset before anything is decided."""
+"""The fingerprint: facts measured on a raw dataset, from which everything else is planned."""
 
 from autospine.fingerprint.facts import (
     FORMAT_VERSION,
@@ -6,26 +6,25 @@ from autospine.fingerprint.facts import (
     ClassFacts,
     Fingerprint,
     IntensityFacts,
-    Percentiles,
     SiteFacts,
     StructureFacts,
+    read_fingerprint,
 )
+from autospine.fingerprint.group_statistics import GroupStatistics, find_warnings, group_statistics
 from autospine.fingerprint.measurement import dataset_key, measure
-from autospine.fingerprint.summary import Spread, Summary, find_warnings, summarise
 
 __all__ = [
     "FORMAT_VERSION",
     "CaseFacts",
     "ClassFacts",
     "Fingerprint",
+    "GroupStatistics",
     "IntensityFacts",
-    "Percentiles",
     "SiteFacts",
-    "Spread",
     "StructureFacts",
-    "Summary",
     "dataset_key",
     "find_warnings",
+    "group_statistics",
     "measure",
-    "summarise",
+    "read_fingerprint",
 ]

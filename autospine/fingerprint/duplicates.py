@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Float, Float32
 from scipy import ndimage, stats
 from scipy.sparse import csgraph
 
-from autospine.core.types import Vector3
+from autospine.core.types import ChannelArray, Vector3
 
 SIDE = 20
 """Blocks along each axis of a thumbnail: vertebrae and organs differ from person to person at that size."""
@@ -21,51 +22,53 @@ were windowed at least 0.82, smoothed 0.87, cut by a voxel 0.72, at 0.7 of the r
 a tenth of the range 0.56."""
 
 SAME_SIZE = 0.05
-"""Fields of view that differ by more than this share along an axis are not compared: their blocks would not
-match."""
+"""Images whose fields of view differ by more than this share along an axis are not compared: their blocks
+would not match."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Likeness:
-    """What an image is recognised by."""
+class ImageSignature:
+    """The features by which a copy of an image is recognised."""
 
     digest: str
-    """Of its voxels' values, whatever their type, file format and orientation were."""
+    """Digest of the voxels' values, independent of their type, file format and orientation."""
 
-    thumbnail: np.ndarray
-    """Details as a vector of length 1, or 0 without any; (SIDE^3,), float32."""
+    thumbnail: Float32[np.ndarray, "points"]
+    """Local detail at `SIDE`^3 points as a vector of length 1, or 0 for an image without detail."""
 
     size_mm: Vector3
-    """Field of view."""
+    """Field of view along S, P, L."""
 
 
-def likeness(image: np.ndarray, size_mm: Vector3) -> Likeness:
-    """What an image (S, P, L) is recognised by."""
-    return Likeness(digest=_digest(image), thumbnail=_details(_shrunk(image)), size_mm=size_mm)
+def image_signature(image: ChannelArray, size_mm: Vector3) -> ImageSignature:
+    """Return the signature of an image (S, P, L) with a given field of view."""
+    return ImageSignature(digest=_digest(image), thumbnail=_details(_shrunk(image)), size_mm=size_mm)
 
 
-def find_duplicates(names: Sequence[str], seen: Sequence[Likeness]) -> tuple[tuple[str, ...], ...]:
-    """Groups of cases that show the same image, or nearly so: each in order of the names."""
-    thumbnails = np.stack([one.thumbnail for one in seen])
-    sizes = np.asarray([one.size_mm for one in seen])
-    digests = np.asarray([one.digest for one in seen])
+def find_duplicates(
+    names: Sequence[str], signatures: Sequence[ImageSignature]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of cases that show the same image, or nearly so, each in order of the names."""
+    thumbnails = np.stack([signature.thumbnail for signature in signatures])
+    sizes = np.asarray([signature.size_mm for signature in signatures])
+    digests = np.asarray([signature.digest for signature in signatures])
     close = np.abs(np.log(sizes[:, None] / sizes)).max(axis=-1) < SAME_SIZE
     same = digests[:, None] == digests
     count, group = csgraph.connected_components(same | (close & (thumbnails @ thumbnails.T > ALIKE)))
-    found = [tuple(sorted(np.asarray(names)[group == one].tolist())) for one in range(count)]
-    return tuple(sorted(together for together in found if len(together) > 1))
+    groups = [tuple(sorted(np.asarray(names)[group == index].tolist())) for index in range(count)]
+    return tuple(sorted(together for together in groups if len(together) > 1))
 
 
-def _digest(image: np.ndarray) -> str:
-    """Plane by plane as float32, so that an image saved anew as another type counts as the same."""
+def _digest(image: ChannelArray) -> str:
+    """Hash plane by plane as float32, so that an image saved anew as another type counts as the same."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     for plane in image:
         digest.update(plane.astype(np.float32).tobytes())
     return digest.hexdigest()
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    """Means over blocks, `SIDE` along each axis; where there are fewer voxels, some stand for several."""
+def _shrunk(image: ChannelArray) -> Float32[np.ndarray, "side side side"]:
+    """Return means over blocks, `SIDE` along each axis; with fewer voxels, blocks share some of them."""
     for axis in range(3):
         along = np.moveaxis(image, axis, 0)
         edges = np.linspace(0, len(along), SIDE + 1).astype(int)
@@ -74,8 +77,8 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _details(small: np.ndarray) -> np.ndarray:
-    """Ranks, which no window or scale changes, less those of the surroundings, which all spines share."""
+def _details(small: Float[np.ndarray, "side side side"]) -> Float32[np.ndarray, "points"]:
+    """Return ranks, which no window or scale changes, less those of the surroundings, which spines share."""
     ranks = stats.rankdata(small).reshape(small.shape)
     details = (ranks - ndimage.uniform_filter(ranks, 3)).ravel()
     length = np.linalg.norm(details)

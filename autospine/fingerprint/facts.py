@@ -1,53 +1,42 @@
-"""The measured facts of a dataset, as they are stored."""
+"""The measured facts of a dataset, as `fingerprint.json` stores them."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from autospine.core.errors import FormatError
 from autospine.core.geometry import triple
 from autospine.core.labels import side_pairs
 from autospine.core.types import Modality, Shape3, Vector3
+from autospine.storage.serialization import from_json
 
-FORMAT_VERSION = 2
-"""Of `fingerprint.json`. Raised whenever something else is measured, so that older files are made anew."""
+FORMAT_VERSION = 3
+"""Version of `fingerprint.json`; version 2 is read too."""
 
+MEASURES = 2
+"""Part of a dataset's key: raised whenever something is measured in another way, or more is measured, so that
+older fingerprints are made anew."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Percentiles:
-    """Local thickness over the voxels of a structure, in mm.
-
-    A voxel's local thickness is the diameter of the largest ball that contains it and lies inside.
-    """
-
-    p10: float
-    """A tenth of the structure is thinner."""
-
-    p50: float
-    """Half of the structure is thinner."""
-
-    p90: float
-    """Nine tenths of the structure are thinner."""
+FORMER_KEYS = frozenset(
+    {
+        *("noise", "repairs", "components", "extent_mm", "local_thickness_mm"),
+        *("percentile_05", "percentile_95"),
+    }
+)
+"""Keys of version 2 that nothing used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StructureFacts:
-    """One class where it occurs in a case."""
+    """One class in a case in which it occurs."""
 
     voxels: int
-    """More than none."""
-
-    components: int
-    """Pieces that do not touch, not even by a corner (26-neighbourhood)."""
-
-    extent_mm: Vector3
-    """Edges of its bounding box."""
+    """Number of its voxels, at least 1."""
 
     thickness_mm: float
     """Four times the mean distance to its surface: the thickness of a plate, two thirds of the diameter of a
-    rod, half of that of a ball."""
-
-    local_thickness_mm: Percentiles
-    """The diameter of a rod or a ball, the thickness of a plate."""
+    rod, half of the diameter of a ball."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,28 +47,23 @@ class CaseFacts:
     modality: Modality
     site: str | None
     subject: str
-    """Cases of one subject never lie on both sides of a split."""
+    """Person or specimen; cases of one subject never lie on both sides of a split."""
 
     shape: Shape3
     """Voxels along S, P, L."""
 
     spacing_mm: Vector3
+    """Voxel size along S, P, L."""
+
     structures: tuple[StructureFacts | None, ...]
     """Each foreground class in order, None where it is absent."""
 
     spine_mm: float
-    """Extent along S of everything that is labelled; 0 where nothing is."""
-
-    noise: float | None
-    """Standard deviation of the noise around the spine: in HU for CT, for MR as a share of the labelled
-    voxels' median. None where it cannot be told."""
-
-    repairs: tuple[str, ...]
-    """What had to be mended in the header on reading."""
+    """Extent along S of everything that is labelled; 0 if nothing is."""
 
     @property
     def size_mm(self) -> Vector3:
-        """Field of view."""
+        """Field of view along S, P, L."""
         return triple(n * d for n, d in zip(self.shape, self.spacing_mm, strict=True))
 
     @property
@@ -89,7 +73,7 @@ class CaseFacts:
 
     @property
     def class_voxels(self) -> tuple[int, ...]:
-        """Voxels of each foreground class."""
+        """Number of voxels of each foreground class."""
         return tuple(found.voxels if found else 0 for found in self.structures)
 
 
@@ -98,16 +82,14 @@ class IntensityFacts:
     """Foreground intensities over several cases (HU for CT), each of which weighs the same."""
 
     cases: int
-    """With any foreground."""
+    """Number of cases with any foreground."""
 
     mean: float
     std: float
     percentile_00_5: float
-    percentile_05: float
     percentile_25: float
     median: float
     percentile_75: float
-    percentile_95: float
     percentile_99_5: float
 
 
@@ -118,31 +100,22 @@ class SiteFacts:
     modality: Modality
     site: str
     intensities: IntensityFacts
-    """First channel."""
+    """Foreground intensities of the first channel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassFacts:
-    """One foreground class over all cases: medians over those in which it occurs, None if it never does."""
+    """One foreground class over all cases."""
 
     name: str
     cases: int
-    """Cases in which it occurs."""
+    """Number of cases in which it occurs."""
 
     volume_ml: float
-    """0 if it never occurs."""
-
-    components: float | None
-    """1 for a class that is one piece in most cases."""
-
-    extent_mm: Vector3 | None
-    """Edges of its bounding box."""
+    """Median over the cases in which it occurs; 0 if it never does."""
 
     thickness_mm: float | None
-    """Four times the mean distance to its surface: see `StructureFacts`."""
-
-    local_thickness_mm: Percentiles | None
-    """The median of each percentile."""
+    """Median of `StructureFacts.thickness_mm` over the cases in which it occurs; None if it never does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,27 +125,49 @@ class Fingerprint:
     format_version: int
     dataset: str
     key: str
-    """Digest of the files and labels that were measured."""
+    """Digest of the files and labels that were measured; see `dataset_key`."""
 
     cases: tuple[CaseFacts, ...]
     classes: tuple[ClassFacts, ...]
     intensities: dict[Modality, IntensityFacts]
-    """First channel, by modality."""
+    """Foreground intensities of the first channel by modality."""
 
     sites: tuple[SiteFacts, ...]
-    """The same for each modality and site, of the cases whose site is known."""
+    """The same for each modality and site, over the cases whose site is known."""
 
     duplicates: tuple[tuple[str, ...], ...]
-    """Cases that show the same image, or nearly so."""
-
-    @property
-    def foreground_fraction(self) -> float:
-        """Share of all voxels that belong to any class."""
-        voxels = sum(int(np.prod(case.shape)) for case in self.cases)
-        return sum(sum(case.class_voxels) for case in self.cases) / voxels
+    """Groups of cases that show the same image, or nearly so."""
 
     @property
     def side_pairs(self) -> tuple[tuple[str, str], ...]:
-        """Classes of the left side, each with its counterpart, by their names."""
-        names = [one.name for one in self.classes]
+        """Names of the classes of the left side, each with its counterpart on the right."""
+        names = [facts.name for facts in self.classes]
         return tuple((names[left], names[right]) for left, right in side_pairs(names).pairs)
+
+
+def read_fingerprint(path: Path) -> Fingerprint:
+    """Read `fingerprint.json`; of version 2, only what is still used.
+
+    Raises:
+        FormatError: If the file is missing, damaged or of another version.
+    """
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(described, dict) and described.get("format_version") == 2:
+            described = _without_former_keys(described) | {"format_version": FORMAT_VERSION}
+    except (OSError, ValueError) as error:
+        raise FormatError(f"expected a readable fingerprint at {path}, found {error}") from None
+    measured = from_json(json.dumps(described), Fingerprint, str(path))
+    if measured.format_version != FORMAT_VERSION:
+        raise FormatError(
+            f"expected format_version {FORMAT_VERSION} or 2 in {path}, found {measured.format_version}; "
+            "delete the file and run `autospine fingerprint` again"
+        )
+    return measured
+
+
+def _without_former_keys(value: Any) -> Any:
+    """Return JSON without the keys in `FORMER_KEYS`, at any depth."""
+    if isinstance(value, dict):
+        return {key: _without_former_keys(v) for key, v in value.items() if key not in FORMER_KEYS}
+    return [_without_former_keys(v) for v in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Measure a dataset: every case once, several at a time, then what they have in common."""
+"""Measurement of a dataset: every case once, several at a time, then statistics over all of them."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,41 +8,41 @@ import numpy as np
 
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.core.labels import LabelSpace
-from autospine.core.types import Modality, Vector3
+from autospine.core.types import Modality
 from autospine.dataset.raw import Case, Dataset
 from autospine.fingerprint.case import Measured, measure_case
 from autospine.fingerprint.duplicates import find_duplicates
 from autospine.fingerprint.facts import (
     FORMAT_VERSION,
+    MEASURES,
     CaseFacts,
     ClassFacts,
     Fingerprint,
     IntensityFacts,
-    Percentiles,
     SiteFacts,
-    StructureFacts,
 )
 from autospine.system.hardware import cores
 from autospine.system.log import progress
 
 MOST_AT_ONCE = 4
-"""Cases that are measured side by side unless the user wants more: each needs about four times its image."""
+"""Cases that are measured at the same time unless the user wants more: each needs about four times the memory
+of its image."""
 
 
 def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
     """Read every training case once and measure it.
 
     Args:
-        dataset: a verified dataset.
-        workers: cases that are measured at the same time, each in a thread; by default one per core, at most
-            `MOST_AT_ONCE`. Reading, transforms and hashing all release the interpreter's lock, and threads
-            start at once.
+        dataset: A verified dataset.
+        workers: Number of cases that are measured at the same time, each in a thread; by default one per
+            core, at most `MOST_AT_ONCE`. Reading, transforms and hashing release the interpreter's lock, and
+            threads start at once.
 
     Raises:
-        DatasetError: listing every case that cannot be measured, or if there is no foreground at all.
+        DatasetError: If a case cannot be measured (lists all of them), or if no case has foreground.
     """
     measured = _measure_all(dataset, workers or min(cores(), MOST_AT_ONCE))
-    facts = tuple(one.facts for one in measured)
+    facts = tuple(case.facts for case in measured)
     if not any(any(case.class_voxels) for case in facts):
         raise DatasetError(
             f"expected labelled voxels in {dataset.folder / 'labelsTr'}, found only background in all "
@@ -56,14 +56,14 @@ def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
         classes=tuple(_class_facts(facts, dataset.labels)),
         intensities=_by_modality(measured),
         sites=tuple(_by_site(measured)),
-        duplicates=find_duplicates([case.name for case in facts], [one.likeness for one in measured]),
+        duplicates=find_duplicates([case.name for case in facts], [case.signature for case in measured]),
     )
 
 
 def dataset_key(dataset: Dataset) -> str:
-    """Digest of all that is measured: the files' names, sizes and times, the labels, the case facts."""
+    """Return a digest of all that is measured: the files' names, sizes and times, the labels, `cases.csv`."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((FORMAT_VERSION, dataset.channels, dataset.labels)).encode())
+    digest.update(repr((MEASURES, dataset.channels, dataset.labels)).encode())
     for case in dataset.cases:
         digest.update(repr((case.name, case.modality, case.site, case.subject)).encode())
         for path in (*case.images, *((case.labels,) if case.labels else ())):
@@ -73,10 +73,10 @@ def dataset_key(dataset: Dataset) -> str:
 
 
 def _measure_all(dataset: Dataset, workers: int) -> list[Measured]:
-    """Every case in the dataset's order.
+    """Measure every case, in the dataset's order.
 
     Raises:
-        DatasetError: listing the cases that cannot be measured.
+        DatasetError: If a case cannot be measured; lists all of them.
     """
     measured: list[Measured] = []
     problems: list[str] = []
@@ -102,7 +102,7 @@ def _measure_all(dataset: Dataset, workers: int) -> list[Measured]:
 
 
 def _attempt(case: Case, labels: LabelSpace) -> Measured | str:
-    """What was measured, or what went wrong."""
+    """Measure a case; return a line that says what is wrong with it if that is not possible."""
     try:
         return measure_case(case, labels)
     except AutospineError as error:
@@ -112,73 +112,51 @@ def _attempt(case: Case, labels: LabelSpace) -> Measured | str:
 
 
 def _class_facts(cases: Sequence[CaseFacts], labels: LabelSpace) -> Iterator[ClassFacts]:
+    """Return each class's medians over the cases in which it occurs."""
     for index, name in enumerate(labels.names):
-        found = [(case, one) for case in cases if (one := case.structures[index]) is not None]
-        structures = [one for _, one in found]
-        volumes = [one.voxels * float(np.prod(case.spacing_mm)) / 1000 for case, one in found]
+        found = [(case, facts) for case in cases if (facts := case.structures[index]) is not None]
+        volumes = [facts.voxels * float(np.prod(case.spacing_mm)) / 1000 for case, facts in found]
+        thicknesses = [facts.thickness_mm for _, facts in found]
         yield ClassFacts(
             name=name,
             cases=len(found),
-            volume_ml=round(_median(volumes), 3) if found else 0.0,
-            components=_median([one.components for one in structures]) if found else None,
-            extent_mm=_median_extent(structures) if found else None,
-            thickness_mm=round(_median([one.thickness_mm for one in structures]), 2) if found else None,
-            local_thickness_mm=_median_percentiles(structures) if found else None,
+            volume_ml=round(float(np.median(volumes)), 3) if found else 0.0,
+            thickness_mm=round(float(np.median(thicknesses)), 2) if found else None,
         )
-
-
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))
-
-
-def _median_extent(structures: Sequence[StructureFacts]) -> Vector3:
-    s, p, l = np.median([one.extent_mm for one in structures], axis=0)  # noqa: E741
-    return round(float(s), 1), round(float(p), 1), round(float(l), 1)
-
-
-def _median_percentiles(structures: Sequence[StructureFacts]) -> Percentiles:
-    local = [one.local_thickness_mm for one in structures]
-    return Percentiles(
-        p10=round(_median([one.p10 for one in local]), 2),
-        p50=round(_median([one.p50 for one in local]), 2),
-        p90=round(_median([one.p90 for one in local]), 2),
-    )
 
 
 def _by_modality(measured: Sequence[Measured]) -> dict[Modality, IntensityFacts]:
     facts: dict[Modality, IntensityFacts] = {}
-    for modality in sorted({one.facts.modality for one in measured}):
-        found = _intensity_facts([one for one in measured if one.facts.modality == modality])
+    for modality in sorted({case.facts.modality for case in measured}):
+        found = _intensity_facts([case for case in measured if case.facts.modality == modality])
         if found is not None:
             facts[modality] = found
     return facts
 
 
 def _by_site(measured: Sequence[Measured]) -> Iterator[SiteFacts]:
-    known = [(one.facts.modality, one.facts.site) for one in measured if one.facts.site is not None]
+    known = [(case.facts.modality, case.facts.site) for case in measured if case.facts.site is not None]
     for modality, site in sorted(set(known)):
-        own = [one for one in measured if (one.facts.modality, one.facts.site) == (modality, site)]
-        found = _intensity_facts(own)
+        here = [case for case in measured if (case.facts.modality, case.facts.site) == (modality, site)]
+        found = _intensity_facts(here)
         if found is not None:
             yield SiteFacts(modality=modality, site=site, intensities=found)
 
 
 def _intensity_facts(measured: Sequence[Measured]) -> IntensityFacts | None:
-    """Over the samples of several cases; None where no case has foreground."""
-    samples = [one.sample for one in measured if one.sample.size]
+    """Return statistics over the samples of several cases; None if no case has foreground."""
+    samples = [case.sample for case in measured if case.sample.size]
     if not samples:
         return None
     values = np.concatenate(samples)
-    points = [float(value) for value in np.percentile(values, [0.5, 5, 25, 50, 75, 95, 99.5])]
+    points = [float(value) for value in np.percentile(values, [0.5, 25, 50, 75, 99.5])]
     return IntensityFacts(
         cases=len(samples),
         mean=float(values.mean(dtype=np.float64)),
         std=float(values.std(dtype=np.float64)),
         percentile_00_5=points[0],
-        percentile_05=points[1],
-        percentile_25=points[2],
-        median=points[3],
-        percentile_75=points[4],
-        percentile_95=points[5],
-        percentile_99_5=points[6],
+        percentile_25=points[1],
+        median=points[2],
+        percentile_75=points[3],
+        percentile_99_5=points[4],
     )

@@ -15,9 +15,9 @@ from autospine.dataset.splits import (
     separated,
     write_folds,
 )
-from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure
+from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure, read_fingerprint
 from autospine.phantom import Region, Scheme, write_dataset
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import write_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger, progress
 
@@ -72,7 +72,7 @@ def fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprin
         WorkspaceError: if it was not.
     """
     path = location.preprocessed / FINGERPRINT
-    measured = read_json(path, Fingerprint) if path.is_file() else None
+    measured = read_fingerprint(path) if path.is_file() else None
     if measured is None or measured.key != dataset_key(dataset):
         raise WorkspaceError(
             f"expected a fingerprint of {location.name} as it is now in {path}, found "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from autospine.fingerprint.duplicates import find_duplicates, likeness
+from autospine.fingerprint.duplicates import find_duplicates, image_signature
 from autospine.phantom import PhantomSettings, generate
 
 SIZE = (160.0, 140.0, 120.0)
@@ -33,7 +33,7 @@ def images() -> dict[str, np.ndarray]:
 
 
 def found(images: dict[str, np.ndarray], size_mm=SIZE) -> tuple[tuple[str, ...], ...]:
-    return find_duplicates(list(images), [likeness(image, size_mm) for image in images.values()])
+    return find_duplicates(list(images), [image_signature(image, size_mm) for image in images.values()])
 
 
 def windowed(image: np.ndarray) -> np.ndarray:
@@ -71,12 +71,18 @@ def test_copies_are_recognised(images, which, change):
 
 
 def test_the_same_voxels_are_recognised_whatever_the_header_says(images):
-    seen = [likeness(images["CT 0"], SIZE), likeness(images["CT 0"].astype(np.float64), (16.0, 14.0, 12.0))]
+    seen = [
+        image_signature(images["CT 0"], SIZE),
+        image_signature(images["CT 0"].astype(np.float64), (16.0, 14.0, 12.0)),
+    ]
     assert find_duplicates(["a", "b"], seen) == (("a", "b"),)
 
 
 def test_alike_images_of_other_sizes_are_not_compared(images):
-    seen = [likeness(images["CT 0"], SIZE), likeness(noisy(images["CT 0"]), (176.0, 140.0, 120.0))]
+    seen = [
+        image_signature(images["CT 0"], SIZE),
+        image_signature(noisy(images["CT 0"]), (176.0, 140.0, 120.0)),
+    ]
     assert find_duplicates(["a", "b"], seen) == ()
 
 

@@ -1,5 +1,6 @@
 """Datasets whose facts are known, measured as a whole."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,16 @@ import makers
 import numpy as np
 import pytest
 
-from autospine.core.errors import DatasetError
+from autospine.core.errors import DatasetError, FormatError
 from autospine.core.labels import parse_labels
-from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure, summarise
+from autospine.fingerprint import (
+    Fingerprint,
+    dataset_key,
+    find_warnings,
+    group_statistics,
+    measure,
+    read_fingerprint,
+)
 from autospine.io.images import write_array
 from autospine.storage.serialization import from_json, to_json
 
@@ -42,7 +50,6 @@ def test_cases_are_measured(tmp_path):
     assert first.size_mm == (18.0, 15.0, 12.0)
     assert first.anisotropy == 1.0
     assert first.spine_mm == 1.5
-    assert measured.foreground_fraction == pytest.approx(180 / (960 + 960 + 1600))
     bone, canal = measured.classes
     assert (bone.name, bone.cases, bone.volume_ml) == ("bone", 2, round(70 * 1.5**3 / 1000, 3))
     assert (canal.cases, canal.volume_ml) == (1, round(40 * 1.5**3 / 1000, 3))
@@ -54,18 +61,12 @@ def test_structures_are_measured(tmp_path):
     measured = measure(makers.dataset_of(tmp_path, {"a": two_pieces(), "b": block(40)}))
     bone, canal = measured.cases[0].structures
     assert bone is not None and canal is not None
-    assert (bone.voxels, bone.components) == (27 + 8, 2)
-    assert (canal.voxels, canal.components) == (2, 1)
-    assert bone.extent_mm == (10 * 1.5, 3 * 1.5, 3 * 1.5)
-    assert canal.extent_mm == (3.0, 3.0, 3.0)
+    assert (bone.voxels, canal.voxels) == (27 + 8, 2)
+    assert 1.5 <= bone.thickness_mm < 4.5
+    assert canal.thickness_mm == 1.5
     assert measured.cases[0].spine_mm == 15 * 1.5
-    assert bone.local_thickness_mm.p90 == pytest.approx(4.5, abs=0.01)
     assert measured.cases[1].structures[1] is None
-    assert measured.classes[0].components == 1.5
-    assert measured.classes[1].components == 1
-    assert measured.classes[1].extent_mm == (3.0, 3.0, 3.0)
-    # Images are ten times the label with noise of -3 ... 3, each as often as the others.
-    assert measured.cases[0].noise == pytest.approx(2, abs=0.6)
+    assert measured.classes[1].thickness_mm == 1.5
 
 
 def test_intensities_are_those_of_the_foreground(tmp_path):
@@ -75,8 +76,8 @@ def test_intensities_are_those_of_the_foreground(tmp_path):
     assert facts.cases == 2
     assert facts.mean == pytest.approx(50, abs=1)
     assert facts.std == pytest.approx(np.hypot(20, 2), abs=1)
-    assert 27 <= facts.percentile_00_5 <= facts.percentile_05 <= facts.percentile_25 <= 33
-    assert 67 <= facts.percentile_75 <= facts.percentile_95 <= facts.percentile_99_5 <= 73
+    assert 27 <= facts.percentile_00_5 <= facts.percentile_25 <= 33
+    assert 67 <= facts.percentile_75 <= facts.percentile_99_5 <= 73
 
 
 def test_every_case_weighs_the_same_in_the_intensities(tmp_path, monkeypatch):
@@ -109,8 +110,8 @@ def test_facts_come_by_modality_and_site(tmp_path):
     assert measured.sites[1].intensities.median == pytest.approx(70, abs=3)
 
 
-def test_summaries_spread_over_the_cases(tmp_path):
-    groups = summarise(sited(tmp_path))
+def test_groups_have_medians_over_their_cases(tmp_path):
+    groups = group_statistics(sited(tmp_path))
     # MR has one site only, which would say the same again.
     assert [(group.modality, group.site, group.cases) for group in groups] == [
         ("CT", None, 3),
@@ -119,20 +120,11 @@ def test_summaries_spread_over_the_cases(tmp_path):
         ("MR", None, 1),
     ]
     whole = groups[0]
-    assert [spread.median for spread in whole.size_mm] == [18.0, 15.0, 12.0]
-    assert whole.anisotropy.highest == 1.0
-    assert whole.spine_mm is not None and whole.noise is not None
-    assert whole.spine_mm.lowest <= whole.spine_mm.median <= whole.spine_mm.highest
+    assert whole.size_mm == (18.0, 15.0, 12.0)
+    assert whole.spacing_mm == (1.5, 1.5, 1.5)
+    assert whole.anisotropy == 1.0
     assert groups[2].intensities is not None
     assert groups[2].intensities.median == pytest.approx(70, abs=3)
-
-
-def test_noise_of_mr_is_relative(tmp_path):
-    dataset = makers.dataset_of(tmp_path, {"a": block(80), "b": block(40, 7)})
-    as_mr = replace(dataset, cases=tuple(replace(case, modality="MR") for case in dataset.cases))
-    absolute, relative = (measure(one).cases[0].noise for one in (dataset, as_mr))
-    assert absolute is not None and relative is not None
-    assert relative == pytest.approx(absolute / 30, rel=0.1)
 
 
 def test_measuring_is_repeatable_and_independent_of_workers(tmp_path):
@@ -161,7 +153,7 @@ def test_a_dataset_without_foreground_is_refused(tmp_path):
 def test_one_empty_case_among_others_is_fine(tmp_path):
     measured = measure(makers.dataset_of(tmp_path, {"a": block(9), "b": np.zeros((6, 6, 6), dtype=np.uint8)}))
     assert measured.cases[1].class_voxels == (0, 0)
-    assert (measured.cases[1].spine_mm, measured.cases[1].noise) == (0.0, None)
+    assert measured.cases[1].spine_mm == 0.0
     assert measured.intensities["CT"].cases == 1
 
 
@@ -210,7 +202,7 @@ def test_a_sound_dataset_has_no_warnings(tmp_path):
 def test_classes_that_never_occur_are_warned_of(tmp_path):
     measured = measure(makers.dataset_of(tmp_path, {"a": block(80), "b": block(40)}))
     absent = measured.classes[1]
-    assert (absent.cases, absent.volume_ml, absent.thickness_mm, absent.components) == (0, 0.0, None, None)
+    assert (absent.cases, absent.volume_ml, absent.thickness_mm) == (0, 0.0, None)
     (warning,) = find_warnings(measured)
     assert warning.startswith("canal: in dataset.json but in no label file")
 
@@ -235,3 +227,28 @@ def test_sides_are_paired_and_single_ones_warned_of(tmp_path):
     assert measured.side_pairs == (("rib left", "rib right"),)
     (warning,) = find_warnings(measured)
     assert warning.startswith("hip left: left or right without a counterpart")
+
+
+def test_a_fingerprint_of_version_2_is_read_without_what_was_dropped(tmp_path):
+    measured = measure(makers.dataset_of(tmp_path, {"a": block(80), "b": block(40)}))
+    described = json.loads(to_json(measured))
+    described["format_version"] = 2
+    percentiles = {"p10": 1.0, "p50": 2.0, "p90": 3.0}
+    for case in described["cases"]:
+        case |= {"noise": None, "repairs": ["direction matrix"]}
+        for structure in filter(None, case["structures"]):
+            structure |= {"components": 1, "extent_mm": [1.5, 1.5, 1.5], "local_thickness_mm": percentiles}
+    for facts in described["classes"]:
+        facts |= {"components": None, "extent_mm": None, "local_thickness_mm": None}
+    described["intensities"]["CT"] |= {"percentile_05": 1.0, "percentile_95": 2.0}
+    path = tmp_path / "fingerprint.json"
+    path.write_text(json.dumps(described))
+    assert read_fingerprint(path) == measured
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"format_version": 1}', '{"format_version": 2, "noise": 1}'])
+def test_a_fingerprint_that_cannot_be_read_is_named(tmp_path, text):
+    path = tmp_path / "fingerprint.json"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=r"fingerprint\.json"):
+        read_fingerprint(path)

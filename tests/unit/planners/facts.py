@@ -12,7 +12,6 @@ from autospine.fingerprint import (
     ClassFacts,
     Fingerprint,
     IntensityFacts,
-    Percentiles,
     StructureFacts,
 )
 
@@ -21,11 +20,9 @@ CT = IntensityFacts(
     mean=310.0,
     std=220.0,
     percentile_00_5=-110.0,
-    percentile_05=10.0,
     percentile_25=150.0,
     median=280.0,
     percentile_75=430.0,
-    percentile_95=740.0,
     percentile_99_5=1150.0,
 )
 
@@ -46,15 +43,8 @@ def dataset(labels: LabelSpace, channels=("CT",), name="Dataset001_Facts") -> Da
     )
 
 
-def structure(shape, spacing, thickness_mm) -> StructureFacts:
-    """A plate of one piece through the whole field of view."""
-    return StructureFacts(
-        voxels=int(np.prod(shape)) // 50,
-        components=1,
-        extent_mm=tuple(float(n * d) for n, d in zip(shape, spacing, strict=True)),
-        thickness_mm=thickness_mm,
-        local_thickness_mm=Percentiles(p10=thickness_mm, p50=thickness_mm, p90=thickness_mm),
-    )
+def structure(shape, thickness_mm) -> StructureFacts:
+    return StructureFacts(voxels=int(np.prod(shape)) // 50, thickness_mm=thickness_mm)
 
 
 def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", names=None) -> Fingerprint:
@@ -75,10 +65,8 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
                 subject=f"case {i}",
                 shape=tuple(shape),
                 spacing_mm=tuple(map(float, spacing)),
-                structures=tuple(t and structure(shape, spacing, t) for t in thicknesses_mm),
+                structures=tuple(t and structure(shape, t) for t in thicknesses_mm),
                 spine_mm=float(shape[0] * spacing[0]),
-                noise=None,
-                repairs=(),
             )
             for i, (shape, spacing) in enumerate(cases)
         ),
@@ -87,10 +75,7 @@ def fingerprint(cases, thicknesses_mm, modality="CT", name="Dataset001_Facts", n
                 name=names[i] if names else f"class {i + 1}",
                 cases=0 if t is None else len(cases),
                 volume_ml=10.0,
-                components=None if t is None else 1.0,
-                extent_mm=None if t is None else (t, t, t),
                 thickness_mm=t,
-                local_thickness_mm=t and Percentiles(p10=t, p50=t, p90=t),
             )
             for i, t in enumerate(thicknesses_mm)
         ),

@@ -1,4 +1,4 @@
-"""What the cases of a fingerprint have in common, and what is wrong with them: computed, stored nowhere."""
+"""Statistics of a fingerprint's cases by modality and site, and warnings; computed when shown, not stored."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,56 +12,39 @@ from autospine.fingerprint.facts import CaseFacts, Fingerprint, IntensityFacts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """One number per case, over several cases."""
-
-    lowest: float
-    median: float
-    highest: float
-
-
-Spread3 = tuple[Spread, Spread, Spread]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """The cases of one modality, or of one modality at one site."""
+class GroupStatistics:
+    """Medians over the cases of one modality, or of one modality at one site."""
 
     modality: Modality
     site: str | None
     """None for all sites together."""
 
     cases: int
-    spacing_mm: Spread3
-    shape: Spread3
-    """Voxels along S, P, L."""
+    """Number of cases."""
 
-    size_mm: Spread3
-    """Field of view."""
+    spacing_mm: Vector3
+    """Median voxel size along each of S, P, L."""
 
-    anisotropy: Spread
-    """Coarsest over finest spacing of each case."""
+    size_mm: Vector3
+    """Median field of view along each of S, P, L."""
 
-    spine_mm: Spread | None
-    """Extent along S of what is labelled, over the cases that have any."""
-
-    noise: Spread | None
-    """HU for CT, share of the foreground's median for MR; over the cases in which it could be told."""
+    anisotropy: float
+    """Median of the cases' coarsest over finest spacing: well above 1 for scans with thick slices."""
 
     intensities: IntensityFacts | None
-    """Of the foreground; None without any."""
+    """Foreground intensities; None if no case has foreground."""
 
 
-def summarise(fingerprint: Fingerprint) -> tuple[Summary, ...]:
-    """Every modality as a whole, followed by its sites where it has more than one."""
-    summaries: list[Summary] = []
+def group_statistics(fingerprint: Fingerprint) -> tuple[GroupStatistics, ...]:
+    """Return the statistics of every modality, each followed by those of its sites if it has several."""
+    groups: list[GroupStatistics] = []
     for modality in sorted({case.modality for case in fingerprint.cases}):
         cases = [case for case in fingerprint.cases if case.modality == modality]
-        summaries.append(_summary(cases, modality, None, fingerprint.intensities.get(modality)))
+        groups.append(_statistics(cases, modality, None, fingerprint.intensities.get(modality)))
         sites = sorted({case.site for case in cases if case.site is not None})
         if len({case.site for case in cases}) > 1:
-            summaries += [
-                _summary(
+            groups += [
+                _statistics(
                     [case for case in cases if case.site == site],
                     modality,
                     site,
@@ -69,44 +52,31 @@ def summarise(fingerprint: Fingerprint) -> tuple[Summary, ...]:
                 )
                 for site in sites
             ]
-    return tuple(summaries)
+    return tuple(groups)
 
 
 def find_warnings(fingerprint: Fingerprint) -> tuple[str, ...]:
-    """What the owner of the dataset should know or mend, one sentence each."""
+    """Return what the owner of the dataset should know or mend, one sentence each."""
     return (*_duplicates(fingerprint), *_absent(fingerprint), *_one_sided(fingerprint))
 
 
-def _summary(
+def _statistics(
     cases: Sequence[CaseFacts], modality: Modality, site: str | None, intensities: IntensityFacts | None
-) -> Summary:
-    spines = [case.spine_mm for case in cases if case.spine_mm > 0]
-    noises = [case.noise for case in cases if case.noise is not None]
-    return Summary(
+) -> GroupStatistics:
+    return GroupStatistics(
         modality=modality,
         site=site,
         cases=len(cases),
-        spacing_mm=_spread3([case.spacing_mm for case in cases]),
-        shape=_spread3([case.shape for case in cases]),
-        size_mm=_spread3([case.size_mm for case in cases]),
-        anisotropy=_spread([case.anisotropy for case in cases]),
-        spine_mm=_spread(spines) if spines else None,
-        noise=_spread(noises) if noises else None,
+        spacing_mm=triple(np.median([case.spacing_mm for case in cases], axis=0)),
+        size_mm=triple(np.median([case.size_mm for case in cases], axis=0)),
+        anisotropy=float(np.median([case.anisotropy for case in cases])),
         intensities=intensities,
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(lowest=float(min(values)), median=float(np.median(values)), highest=float(max(values)))
-
-
-def _spread3(triples: Sequence[Vector3]) -> Spread3:
-    return triple(_spread(values) for values in zip(*triples, strict=True))
-
-
 def _site_intensities(fingerprint: Fingerprint, modality: Modality, site: str) -> IntensityFacts | None:
-    found = (one for one in fingerprint.sites if (one.modality, one.site) == (modality, site))
-    return next((one.intensities for one in found), None)
+    matching = (facts for facts in fingerprint.sites if (facts.modality, facts.site) == (modality, site))
+    return next((facts.intensities for facts in matching), None)
 
 
 def _duplicates(fingerprint: Fingerprint) -> Iterator[str]:
@@ -122,7 +92,7 @@ def _duplicates(fingerprint: Fingerprint) -> Iterator[str]:
 
 
 def _absent(fingerprint: Fingerprint) -> Iterator[str]:
-    absent = [one.name for one in fingerprint.classes if not one.cases]
+    absent = [facts.name for facts in fingerprint.classes if not facts.cases]
     if absent:
         yield (
             f"{', '.join(absent)}: in dataset.json but in no label file, so nothing can be learnt about it; "
@@ -131,7 +101,7 @@ def _absent(fingerprint: Fingerprint) -> Iterator[str]:
 
 
 def _one_sided(fingerprint: Fingerprint) -> Iterator[str]:
-    names = [one.name for one in fingerprint.classes]
+    names = [facts.name for facts in fingerprint.classes]
     single = [names[index] for index in side_pairs(names).single]
     if single:
         yield (
