@@ -30,7 +30,6 @@ from autospine.fingerprint import (
     ClassFacts,
     Fingerprint,
     IntensityFacts,
-    Percentiles,
     SiteFacts,
     StructureFacts,
 )
@@ -80,7 +79,7 @@ UNITS = {"%": 0.01, "million": 1e6, "MB": 1e6, "GB": 1e9, "MiB": 2.0**20}
 MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 
 STORED_KINDS = (
-    *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts, StructureFacts, Percentiles, SiteFacts),
+    *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts, StructureFacts, SiteFacts),
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
     *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
