@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-inference bench-training bench-gpu clean
+.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-training: $(NNUNET) ## kill a training ten times; two hours of training ag
 bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
 	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md
 	$(BIN)/python tests/benchmarks/planner_gpu.py --write docs/results/planner-gpu.md
+
+bench-house: $(STAMP) ## count imports, names and axes, and time mistakes; the table goes to docs/results/house.md
+	$(BIN)/python tests/benchmarks/house.py --write docs/results/house.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
