@@ -1,22 +1,29 @@
 """The plan: every decision that the planner took, as data.
 
 Trainers, preprocessing and inference read it; nothing here decides anything. Triples are in array
-order (superior, posterior, left).
+order (superior, posterior, left). Importing this module does not load torch, so that a plan can be read and
+shown at once.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from autospine.core.errors import PlanError
 from autospine.core.labels import LabelSpace
 from autospine.core.types import Modality, Shape3, Vector3
+from autospine.network.cnn3d_plan import CNNPlan
+from autospine.network.external_plan import ExternalPlan
+from autospine.network.resenc_unet_plan import ResEncPlan
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
 from autospine.storage.serialization import told_apart_by
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT_VERSION = 1
 
-Placement = Literal["embedding", "stem", "both"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -99,190 +106,10 @@ class Augmentation:
     """Largest shift of either bound, as a share of the clipping range."""
 
 
-Stages = tuple[bool, bool, bool, bool]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FusionPlan:
-    """Multi-scale fusion."""
-
-    kernels: tuple[Shape3, ...]
-    """In voxels; the first is the patch embedding's own."""
-
-    weighting: Literal["trainable", "ones"]
-    """Free weights that start at (1, 0, ...), or all of them fixed at 1."""
-
-    placement: Placement
-    """In the patch embedding, in a stem before the whole network, or in both."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionPlan:
-    """Adaptive attention, stage by stage."""
-
-    saliency: Stages
-    """Stages whose keys are re-weighted by their saliency."""
-
-    temperature: Stages
-    """Stages whose queries have their own temperature."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SwinPlan:
-    """Swin UNETR with or without multi-scale fusion and adaptive attention."""
-
-    name: Literal["adaptive_swin_unetr", "swin_unetr"]
-    """What it was planned as; the settings below decide."""
-
-    feature_size: int
-    """Channels at full resolution."""
-
-    depths: tuple[int, int, int, int]
-    """Swin blocks per stage."""
-
-    num_heads: tuple[int, int, int, int]
-    """Attention heads per stage."""
-
-    window_sizes: tuple[Shape3, Shape3, Shape3, Shape3]
-    """Attention window of each stage, in tokens."""
-
-    strides: tuple[Shape3, Shape3, Shape3, Shape3, Shape3]
-    """Strides of the patch embedding and the four mergings."""
-
-    use_v2: bool
-    """Residual convolution block before each stage."""
-
-    fusion: FusionPlan | None
-    """None is the plain patch embedding."""
-
-    attention: AttentionPlan | Literal["plain", "identity"]
-    """`identity` leaves attention out of the blocks, as a control."""
-
-    checkpointing: bool
-    """Recompute stages in the backward pass: less memory, more time."""
-
-    @property
-    def divisor(self) -> Shape3:
-        """What every axis of the input must be a multiple of: the product of its strides."""
-        return _product(self.strides)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UNetPlan:
-    """The plain 3D U-Net, level by level from the finest."""
-
-    name: Literal["unet3d"]
-    features: tuple[int, ...]
-    """Channels."""
-
-    strides: tuple[Shape3, ...]
-    """Into each level; the first is 1."""
-
-    kernels: tuple[Shape3, ...]
-    """Of the convolutions, in voxels."""
-
-    checkpointing: bool
-
-    @property
-    def divisor(self) -> Shape3:
-        """What every axis of the input must be a multiple of: the product of its strides."""
-        return _product(self.strides)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResEncPlan:
-    """The U-Net with a residual encoder, level by level from the finest."""
-
-    name: Literal["resenc_unet"]
-    features: tuple[int, ...]
-    """Channels."""
-
-    strides: tuple[Shape3, ...]
-    """Into each level; the first is 1."""
-
-    kernels: tuple[Shape3, ...]
-    """Of the convolutions, in voxels."""
-
-    blocks: tuple[int, ...]
-    """Residual blocks."""
-
-    checkpointing: bool
-
-    @property
-    def divisor(self) -> Shape3:
-        """What every axis of the input must be a multiple of: the product of its strides."""
-        return _product(self.strides)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UNetTransformerPlan:
-    """The plain 3D U-Net with a Transformer at its coarsest level."""
-
-    name: Literal["unet3d_transformer"]
-    features: tuple[int, ...]
-    """Channels, level by level from the finest."""
-
-    strides: tuple[Shape3, ...]
-    """Into each level; the first is 1."""
-
-    kernels: tuple[Shape3, ...]
-    """Of the convolutions, in voxels."""
-
-    layers: int
-    """Transformer layers."""
-
-    heads: int
-    """Attention heads of each layer."""
-
-    checkpointing: bool
-
-    @property
-    def divisor(self) -> Shape3:
-        """What every axis of the input must be a multiple of: the product of its strides."""
-        return _product(self.strides)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CNNPlan:
-    """The plain convolutional network at full resolution."""
-
-    name: Literal["cnn3d"]
-    features: int
-    """Channels of every layer."""
-
-    dilations: tuple[Shape3, ...]
-    """Of each layer, in voxels."""
-
-    checkpointing: bool
-
-    @property
-    def divisor(self) -> Shape3:
-        """What every axis of the input must be a multiple of: any size will do."""
-        return 1, 1, 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExternalPlan:
-    """A network of another distribution."""
-
-    name: Literal["external"]
-    entry_point: str
-    """Its name in the entry points `autospine.networks`."""
-
-    distribution: str
-    """Name and version of the distribution that it came from."""
-
-    settings: dict[str, bool | int | float | str]
-    """What it is made with, besides channels, spacing and patch size."""
-
-    divisor: Shape3
-    """What every axis of the input must be a multiple of, as the network said."""
-
-
-NetworkPlan = Annotated[
+AnyNetworkPlan = Annotated[
     SwinPlan | UNetPlan | ResEncPlan | UNetTransformerPlan | CNNPlan | ExternalPlan, told_apart_by("name")
 ]
-"""Everything that determines the network but its input and output channels."""
+"""The known networks: a new one is added here, and its plan says how it is built."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,7 +166,7 @@ class Configuration:
     patch_size: Shape3
     """Voxels of a training patch and of an inference tile."""
 
-    network: NetworkPlan
+    network: AnyNetworkPlan
     training: TrainingPlan
     augmentation: Augmentation
 
@@ -403,6 +230,16 @@ class Plan:
         )
 
 
-def _product(strides: Sequence[Shape3]) -> Shape3:
-    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
-    return s, p, left
+def build_network(plan: Plan, configuration: Configuration) -> "nn.Module":
+    """Return the configuration's network with fresh weights, for the plan's channels and labels.
+
+    Raises:
+        PlanError: If the plan's numbers do not fit each other, or a network of another distribution is not
+            installed.
+    """
+    return configuration.network.build(
+        len(plan.channels),
+        plan.labels.n_channels,
+        spacing_mm=configuration.spacing_mm,
+        patch_size=configuration.patch_size,
+    )

@@ -10,20 +10,15 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import torch
 
 from autospine.core.types import Shape3, Vector3
+from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.external import external_names, find_external, stated_divisor
-from autospine.network.swin.windows import token_grids
-from autospine.plan import (
-    AttentionPlan,
-    CNNPlan,
-    ExternalPlan,
-    FusionPlan,
-    NetworkPlan,
-    Placement,
-    ResEncPlan,
-    SwinPlan,
-    UNetPlan,
-    UNetTransformerPlan,
-)
+from autospine.network.external_plan import ExternalPlan
+from autospine.network.network_plan import NetworkPlan
+from autospine.network.resenc_unet_plan import ResEncPlan
+from autospine.network.swin.swin_plan import SwinPlan, token_grids
+from autospine.network.swin.swin_settings import AttentionSettings, FusionPlacement, FusionSettings
+from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
 from planners import rules
 
 DEFAULT = "adaptive_swin_unetr"
@@ -58,7 +53,7 @@ class Wish:
     """Of Swin networks, as the rest below."""
 
     weighting: Weighting = "trainable"
-    placement: Placement = "embedding"
+    placement: FusionPlacement = "embedding"
     stages: Stages = ADAPTIVE_STAGES
     """With adaptive attention."""
 
@@ -206,7 +201,7 @@ class SwinDesign(Design[SwinPlan]):
             return "set by the user" if wished else otherwise
 
         attention: str = wish.attention
-        if isinstance(network.attention, AttentionPlan):
+        if isinstance(network.attention, AttentionSettings):
             stages = (str(i + 1) for i, on in enumerate(network.attention.saliency) if on)
             attention = f"adaptive in stages {', '.join(stages)}"
         blocks = f"{network.depths[0]} per stage, {'' if network.use_v2 else 'no '}convolutions first"
@@ -232,15 +227,15 @@ class SwinDesign(Design[SwinPlan]):
     def _kernels(self) -> tuple[tuple[Shape3, ...], str]:
         return rules.fusion_kernels(self.facts.spacing_mm, self.strides[0][0], self.facts.thicknesses_mm)
 
-    def _fusion(self) -> FusionPlan | None:
+    def _fusion(self) -> FusionSettings | None:
         kernels, _ = self._kernels()
         if self.wish.weighting == "off" or len(kernels) == 1:
             return None
-        return FusionPlan(kernels=kernels, weighting=self.wish.weighting, placement=self.wish.placement)
+        return FusionSettings(kernels=kernels, weighting=self.wish.weighting, placement=self.wish.placement)
 
-    def _attention(self) -> AttentionPlan | Literal["plain", "identity"]:
+    def _attention(self) -> AttentionSettings | Literal["plain", "identity"]:
         if self.wish.attention == "adaptive":
-            return AttentionPlan(saliency=self.wish.stages, temperature=self.wish.stages)
+            return AttentionSettings(saliency=self.wish.stages, temperature=self.wish.stages)
         return self.wish.attention
 
 

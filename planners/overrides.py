@@ -12,7 +12,7 @@ from autospine.core.errors import FormatError, PlanError
 from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.core.types import Shape3, Vector3
 from autospine.network.external import find_external
-from autospine.plan import Placement
+from autospine.network.swin.swin_settings import FusionPlacement
 from autospine.storage.serialization import from_plain
 from planners.networks import (
     DEFAULT,
@@ -80,7 +80,7 @@ class Overrides:
                 usual,
                 attention=cast(Attention, attention),
                 weighting=cast(Weighting, weighting),
-                placement=cast(Placement, placement),
+                placement=cast(FusionPlacement, placement),
                 stages=stages,
                 v2_blocks=self.v2_blocks,
             )
@@ -93,7 +93,7 @@ class Overrides:
             ("--network", self.networks, known),
             ("--attention", self.attention, get_args(Attention)),
             ("--fusion-weighting", self.fusion_weighting, get_args(Weighting)),
-            ("--fusion-placement", self.fusion_placement, get_args(Placement)),
+            ("--fusion-placement", self.fusion_placement, get_args(FusionPlacement)),
             ("--adaptive-stages", self.adaptive_stages or (), (1, 2, 3, 4)),
         ):
             for value in values:

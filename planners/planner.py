@@ -8,16 +8,9 @@ from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
 from autospine.memory.estimate import InferenceMemory, TrainingMemory
-from autospine.plan import (
-    FORMAT_VERSION,
-    Augmentation,
-    Configuration,
-    Decision,
-    ExternalPlan,
-    NetworkPlan,
-    Plan,
-    TrainingPlan,
-)
+from autospine.network.external_plan import ExternalPlan
+from autospine.network.network_plan import NetworkPlan
+from autospine.plan import FORMAT_VERSION, Augmentation, Configuration, Decision, Plan, TrainingPlan
 from autospine.system.log import get_logger
 from planners import rules
 from planners.networks import Wish

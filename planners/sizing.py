@@ -22,7 +22,8 @@ from autospine.memory.estimate import (
     inference_memory,
     training_memory,
 )
-from autospine.plan import NetworkPlan, Precision
+from autospine.network.network_plan import NetworkPlan
+from autospine.plan import AnyNetworkPlan, Precision
 from planners import rules
 from planners.networks import Design, Facts, Wish, design
 from planners.overrides import Overrides
@@ -89,9 +90,9 @@ class Climb:
         return self.rungs[self.best]
 
     @property
-    def network(self) -> NetworkPlan:
+    def network(self) -> AnyNetworkPlan:
         """Of that size."""
-        network: NetworkPlan = self.designed.network(self.size.width, self.size.patch)
+        network: AnyNetworkPlan = self.designed.network(self.size.width, self.size.patch)
         return network
 
 

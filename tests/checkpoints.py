@@ -5,11 +5,11 @@ from pathlib import Path
 import makers
 from torch import Tensor, device, manual_seed, ones
 
+from autospine.models.imported_weights import save_imported
 from autospine.network import AdaptiveSwinUNETR, ImportReport
-from autospine.network.build import build_network
 from autospine.network.swin.windows import relative_position_index
-from autospine.network.weights import save_imported
 from autospine.network.weights.names import ENCODER, monai_name
+from autospine.plan import build_network
 
 CPU = device("cpu")
 

@@ -11,7 +11,6 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.raw import Case, Dataset
 from autospine.io.images import write_array
 from autospine.models.model_folder import save_weights
-from autospine.network.build import build_network
 from autospine.plan import (
     FORMAT_VERSION,
     AttentionPlan,
@@ -23,6 +22,7 @@ from autospine.plan import (
     Plan,
     SwinPlan,
     TrainingPlan,
+    build_network,
 )
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing import store as storage

@@ -176,9 +176,9 @@ STATED = {
         },
     },
     "network.md": {
-        "autospine.network.AttentionSettings": {
-            "saliency_bound": "bound c of the saliency",
-            "temperature_bound": "bound c' of the logarithm of the temperature",
+        "autospine.network.AttentionBounds": {
+            "saliency": "bound c of the saliency",
+            "temperature": "bound c' of the logarithm of the temperature",
             "gradient_sigma_mm": "Gaussian before the gradient",
         },
         "autospine.network.swin.windows": {

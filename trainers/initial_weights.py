@@ -10,10 +10,9 @@ from torch import Tensor
 from autospine.core.errors import TrainingError
 from autospine.dataset.splits import FULL
 from autospine.models.archive import opened_model
+from autospine.models.imported_weights import digest, load_imported
 from autospine.models.model_folder import ModelFolder
-from autospine.network.build import build_network
-from autospine.network.weights import digest, load_imported
-from autospine.plan import Configuration, Plan
+from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.tensors import load_tensors
 
 SMALLEST_SHARE = 0.5

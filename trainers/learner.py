@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from autospine.core.errors import AutospineError
-from autospine.network.build import build_network
-from autospine.plan import Configuration, Plan, Precision
+from autospine.plan import Configuration, Plan, Precision, build_network
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
 from autospine.system.devices import native_half
 from autospine.system.log import get_logger

@@ -23,8 +23,10 @@ from autospine.core.types import Shape3, Vector3
 from autospine.inference.case_memory import CaseMemory
 from autospine.memory.swin_layout import SwinLayout
 from autospine.memory.trace import trace_step, trace_tile
-from autospine.network.build import assemble
-from autospine.plan import ExternalPlan, NetworkPlan, Precision, SwinPlan
+from autospine.network.external_plan import ExternalPlan
+from autospine.network.network_plan import NetworkPlan
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.plan import Precision
 
 Traced = TypeVar("Traced")
 
@@ -367,7 +369,7 @@ def _position_biases(network: NetworkPlan, tile: Shape3, of: _Passes) -> int:
 def _on_meta(network: NetworkPlan, patch: Shape3, of: _Passes) -> tuple[nn.Module, Tensor]:
     """The network and a batch of images, without memory."""
     with torch.device("meta"):
-        built = assemble(network, of.in_channels, of.out_channels, spacing_mm=of.spacing_mm, patch_size=patch)
+        built = network.build(of.in_channels, of.out_channels, spacing_mm=of.spacing_mm, patch_size=patch)
         image = torch.empty(of.batch_size, of.in_channels, *patch)
     if of.precision != "float32" and hasattr(built, "compute_dtype"):
         setattr(built, "compute_dtype", getattr(torch, of.precision))  # noqa: B010 (unknown to the module class)
@@ -399,5 +401,5 @@ def _count(built: nn.Module) -> int:
 def parameter_count(network: SwinPlan, in_channels: int, out_channels: int) -> int:
     """Trainable numbers of the network; it is built without memory for them."""
     with torch.device("meta"):
-        built = assemble(network, in_channels, out_channels, spacing_mm=(1.0, 1.0, 1.0), patch_size=(1, 1, 1))
+        built = network.build(in_channels, out_channels, spacing_mm=(1.0, 1.0, 1.0), patch_size=(1, 1, 1))
     return _count(built)

@@ -12,8 +12,8 @@ from autospine.core.types import Shape3
 from autospine.network.blocks import COMPOSED_VOXELS
 from autospine.network.swin.attention_core import LANES
 from autospine.network.swin.fusion import STEM_CHANNELS
-from autospine.network.swin.windows import token_grids
-from autospine.plan import AttentionPlan, SwinPlan
+from autospine.network.swin.swin_plan import SwinPlan, token_grids
+from autospine.network.swin.swin_settings import AttentionSettings
 
 RESIDUAL_MAPS = 4
 """Of a residual block: the outputs of both convolutions and of both norms."""
@@ -183,7 +183,7 @@ class SwinLayout:
 
     def _mechanisms(self, i: int) -> tuple[bool, bool]:
         attention = self.network.attention
-        if isinstance(attention, AttentionPlan):
+        if isinstance(attention, AttentionSettings):
             return attention.saliency[i], attention.temperature[i]
         return False, False
 

@@ -10,8 +10,7 @@ from torch import nn
 
 from autospine.core.errors import ModelError, PlanError
 from autospine.dataset.splits import FULL
-from autospine.network.build import build_network
-from autospine.plan import Configuration, Plan
+from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
 from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds

@@ -1,9 +1,8 @@
 """What the compared networks share: checks of the image, and the number format of a pass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from math import prod
 from typing import Any
 
 import torch
@@ -127,9 +126,3 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
     if is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
-
-
-def product(strides: Sequence[Shape3]) -> Shape3:
-    """Return the product of the strides of each axis."""
-    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
-    return s, p, left

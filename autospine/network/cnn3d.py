@@ -13,7 +13,7 @@ from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import ConvNorm, Head
 
 KERNEL = (3, 3, 3)
-"""Of every layer but the last."""
+"""Kernel size of every layer but the last."""
 
 
 class CNN3D(SegmentationNetwork):
@@ -23,7 +23,7 @@ class CNN3D(SegmentationNetwork):
         in_channels: Channels of the image.
         out_channels: Classes, background included.
         features: Channels of every layer.
-        dilations: Of each layer.
+        dilations: Dilation along S, P, L of each layer, in voxels.
         checkpointing: Recompute each layer in the backward pass to save memory.
 
     Raises:

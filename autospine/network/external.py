@@ -13,13 +13,18 @@ can build the network on the meta device, without memory.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from autospine.core.errors import PlanError
 from autospine.core.types import Shape3, Vector3
 
+if TYPE_CHECKING:
+    from torch import nn
+
 GROUP = "autospine.networks"
+
+Setting = bool | int | float | str
+"""Value of an argument that a plan keeps for a network of another distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +46,14 @@ class ExternalNetwork:
         spacing_mm: Vector3,
         patch_size: Shape3,
         settings: Mapping[str, object],
-    ) -> nn.Module:
+    ) -> "nn.Module":
         """Return the network with fresh weights.
 
         Raises:
             PlanError: If it cannot be loaded or made; names the distribution.
         """
+        from torch import nn
+
         factory = self.load()
         try:
             network = factory(
@@ -106,7 +113,7 @@ def find_external(name: str) -> ExternalNetwork:
     return found[0]
 
 
-def stated_divisor(network: nn.Module, distribution: str) -> Shape3:
+def stated_divisor(network: "nn.Module", distribution: str) -> Shape3:
     """The network's `divisor`, (1, 1, 1) if it has none.
 
     Raises:

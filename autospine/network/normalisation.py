@@ -1,10 +1,12 @@
-"""Instance normalisation fused with LeakyReLU, in channels-last layout.
+"""Instance normalisation: fused with LeakyReLU in channels-last layout, and plain in channels-first layout.
 
-torch's own InstanceNorm copies a channels-last tensor to the contiguous layout and back. Here a sample is
-viewed as a matrix of voxels times channels, on which batch normalisation is instance normalisation;
-activation and residual sum run in place on the result.
+The Swin UNETR keeps channels last and uses `norm_act`. torch's own InstanceNorm copies a channels-last tensor
+to the contiguous layout and back. Here a sample is viewed as a matrix of voxels times channels, on which batch
+normalisation is instance normalisation; activation and residual sum run in place on the result. The networks
+that it is compared with keep channels first and have affine norms: `instance_norm` is theirs.
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -13,10 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-5
-"""Added to the variance, as in torch.nn.InstanceNorm3d."""
+"""Added to the variance by every norm here, as in nnU-Net and in torch's InstanceNorm3d and LayerNorm."""
 
 NEGATIVE_SLOPE = 0.01
-"""LeakyReLU's slope in the residual blocks of SwinUNETR."""
+"""Slope of every LeakyReLU, as in nnU-Net and in the residual blocks of SwinUNETR."""
 
 _FOLDS = (64, 32, 16, 8, 4, 2, 1)
 
@@ -43,6 +45,21 @@ def norm_act(
     """
     y: Tensor = _NormAct.apply(x, residual, normalise_residual)  # type: ignore[no-untyped-call]
     return y
+
+
+def instance_norm(
+    x: Float[Tensor, "B C S P L"], weight: Float[Tensor, "C"], bias: Float[Tensor, "C"]
+) -> Float[Tensor, "B C S P L"]:
+    """Return the affine instance norm of a map with channels first, in its dtype.
+
+    Over a single voxel, where the norm would always return the bias, it is left out.
+    """
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    if prod(x.shape[2:]) == 1:
+        shape = (1, -1, 1, 1, 1)
+        return x * weight.view(shape) + bias.view(shape)
+    # Group norm with a channel per group: the same, and unlike instance norm it does not copy a batch.
+    return torch.group_norm(x, x.shape[1], weight, bias, EPSILON)
 
 
 class _NormAct(torch.autograd.Function):

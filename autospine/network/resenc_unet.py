@@ -12,54 +12,47 @@ from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
 from autospine.core.types import Shape3
-from autospine.network.base import SegmentationNetwork, product
-from autospine.network.unet import NEGATIVE_SLOPE, ConvNorm, Decoder, check_levels, encode
+from autospine.network.normalisation import NEGATIVE_SLOPE
+from autospine.network.unet import ConvNorm, Decoder, UNet, encode
+from autospine.network.unet_levels import UNetLevels
 
 DECODER_CONVOLUTIONS = 1
-"""Convolutions per stage on the way up, as in the presets."""
+"""Convolutions per stage of the decoder, as in the presets."""
 
 
-class ResEncUNet(SegmentationNetwork):
+class ResEncUNet(UNet):
     """Residual encoder, plain decoder.
 
     Args:
-        in_channels: Channels of the image.
-        out_channels: Classes, background included.
-        features: Channels per level, finest first.
-        strides: Of the first block of each level; the first level's is 1.
-        kernels: Odd kernel sizes per level.
+        in_channels: As in `UNet`, like the arguments that are not listed here.
         blocks: Residual blocks per level.
-        checkpointing: Recompute each stage in the backward pass to save memory.
 
     Raises:
-        PlanError: If the levels do not fit together.
+        PlanError: If there is not at least one block on each level.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
+        levels: UNetLevels,
         *,
-        features: Sequence[int],
-        strides: Sequence[Shape3],
-        kernels: Sequence[Shape3],
         blocks: Sequence[int],
         checkpointing: bool = False,
     ) -> None:
-        check_levels(features, strides, kernels)
+        features, strides, kernels = levels.features, levels.strides, levels.kernels
         if len(blocks) != len(features) or min(blocks) < 1:
             raise PlanError(
                 f"expected at least one residual block on each of {len(features)} levels, found "
                 f"{tuple(blocks)}; plan again or correct the network of the plan"
             )
-        super().__init__(in_channels, product(strides[1:] or [(1, 1, 1)]), checkpointing=checkpointing)
+        super().__init__(in_channels, levels, checkpointing=checkpointing)
         self.stem = ConvNorm(in_channels, features[0], kernels[0])
         widths = (features[0], *features)
         self.encoder = nn.ModuleList(
             _stage(widths[i], widths[i + 1], kernels[i], strides[i], blocks[i]) for i in range(len(features))
         )
-        self.decoder = Decoder(out_channels, features, strides, kernels, DECODER_CONVOLUTIONS)
-        self.coarse_widths = tuple(features[1:-1])
+        self.decoder = Decoder(out_channels, levels, DECODER_CONVOLUTIONS)
 
     def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
@@ -75,7 +68,7 @@ class ResidualBlockD(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel: Odd kernel size along S, P, L.
-        stride: Of the first convolution and of the shortcut's pooling.
+        stride: Stride along S, P, L of the first convolution and of the shortcut's pooling.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Shape3, stride: Shape3) -> None:
@@ -89,8 +82,8 @@ class ResidualBlockD(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the new feature map."""
+    def forward(self, x: Float[Tensor, "B C S P L"]) -> Float[Tensor, "B D s p l"]:
+        """Return the new feature map, smaller by the stride."""
         shortcut = average_pool(x, self.stride) if max(self.stride) > 1 else x
         if self.projection is not None:
             shortcut = self.projection(shortcut)

@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from autospine.network.normalisation import EPSILON
+
 MANY_TOKENS = 1024
 """Tokens from which a convolution is faster than a matrix product on a CPU."""
-
-EPSILON = 1e-5
-"""Added to the variance, as in torch.nn.LayerNorm."""
 
 _ROWS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 
@@ -45,11 +44,11 @@ def layer_norm(x: Float[Tensor, "*N C"], norm: nn.LayerNorm | None = None) -> Fl
     weight, bias, epsilon = (None, None, EPSILON) if norm is None else (norm.weight, norm.bias, norm.eps)
     if x.dtype not in (torch.bfloat16, torch.float16):
         return F.layer_norm(x, x.shape[-1:], _cast(weight, x.dtype), _cast(bias, x.dtype), epsilon)
-    y: Tensor = _LayerNorm.apply(x, weight, bias, epsilon)  # type: ignore[no-untyped-call]
+    y: Tensor = _HalfLayerNorm.apply(x, weight, bias, epsilon)  # type: ignore[no-untyped-call]
     return y
 
 
-class _LayerNorm(torch.autograd.Function):
+class _HalfLayerNorm(torch.autograd.Function):
     """Layer norm of half precision that computes in float32 and keeps its input in half precision.
 
     torch's own takes half precision too, but on a CPU twice as long forwards and ten times backwards.

@@ -5,25 +5,42 @@ Instance norm (affine, epsilon 1e-5) and LeakyReLU (slope 0.01) follow nnU-Net (
 """
 
 from collections.abc import Callable, Sequence
-from math import prod
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autospine.core.errors import PlanError
 from autospine.core.types import Shape3
+from autospine.network.base import SegmentationNetwork
 from autospine.network.convolution import conv3d
+from autospine.network.normalisation import NEGATIVE_SLOPE, instance_norm
+from autospine.network.unet_levels import UNetLevels
 
-EPSILON = 1e-5
-"""Added to the variance, as in nnU-Net."""
+RunStage = Callable[..., Tensor]
+"""Calls a module with its inputs, and again in the backward pass if it is to be recomputed there; see
+`SegmentationNetwork.run`."""
 
-NEGATIVE_SLOPE = 0.01
-"""LeakyReLU's slope, as in nnU-Net."""
 
-Run = Callable[..., Tensor]
-"""Calls a module with its inputs, or does so again in the backward pass; see `SegmentationNetwork.run`."""
+class UNet(SegmentationNetwork):
+    """What the U-Nets have in common: an encoder, a decoder with skip connections, and the settings of both.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        levels: Channels, strides and kernels per level.
+        checkpointing: Recompute each stage in the backward pass to save memory.
+
+    Raises:
+        PlanError: If further numbers do not fit the levels.
+    """
+
+    encoder: nn.ModuleList
+    decoder: "Decoder"
+
+    def __init__(self, in_channels: int, levels: UNetLevels, *, checkpointing: bool) -> None:
+        super().__init__(in_channels, levels.divisor, checkpointing=checkpointing)
+        self.coarse_widths = levels.features[1:-1]
 
 
 class ConvNorm(nn.Module):
@@ -105,32 +122,24 @@ class UpStage(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way up: one stage per level but the coarsest, and the head.
+    """The decoder of a U-Net: one stage per level but the coarsest, and the head.
 
     Args:
-        out_channels: Classes.
-        features: Channels per level, finest first.
-        strides: Of each level's way in; the first is not used on the way up.
-        kernels: Per level.
-        convolutions: Per stage.
+        out_channels: Classes, background included.
+        levels: Channels, strides and kernels per level; the first stride is not used on the way up.
+        convolutions: Convolutions per stage.
     """
 
-    def __init__(
-        self,
-        out_channels: int,
-        features: Sequence[int],
-        strides: Sequence[Shape3],
-        kernels: Sequence[Shape3],
-        convolutions: int,
-    ) -> None:
+    def __init__(self, out_channels: int, levels: UNetLevels, convolutions: int) -> None:
         super().__init__()
+        features, strides, kernels = levels.features, levels.strides, levels.kernels
         self.stages = nn.ModuleList(
             UpStage(features[i + 1], features[i], strides[i + 1], kernels[i], convolutions)
             for i in range(len(features) - 1)
         )
         self.head = Head(features[0], out_channels)
 
-    def forward(self, maps: Sequence[Tensor], run: Run, coarse: list[Tensor] | None) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], run: RunStage, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits, from the feature maps of all levels, finest first.
 
         The stages' feature maps but the last one are appended to `coarse`.
@@ -144,6 +153,15 @@ class Decoder(nn.Module):
         return logits
 
 
+def plain_encoder(in_channels: int, levels: UNetLevels, convolutions: int) -> nn.ModuleList:
+    """Return the plain encoder: several convolutions per level, the first with the level's stride."""
+    widths = (in_channels, *levels.features)
+    return nn.ModuleList(
+        chain(widths[i], widths[i + 1], levels.kernels[i], convolutions, stride=levels.strides[i])
+        for i in range(len(levels.features))
+    )
+
+
 def chain(
     in_channels: int, out_channels: int, kernel: Shape3, count: int, *, stride: Shape3 = (1, 1, 1)
 ) -> nn.Sequential:
@@ -152,46 +170,13 @@ def chain(
     return nn.Sequential(first, *(ConvNorm(out_channels, out_channels, kernel) for _ in range(count - 1)))
 
 
-def encode(stages: Sequence[nn.Module] | nn.ModuleList, x: Tensor, run: Run) -> list[Tensor]:
+def encode(stages: Sequence[nn.Module] | nn.ModuleList, x: Tensor, run: RunStage) -> list[Tensor]:
     """Return the feature map after each stage, finest first."""
     maps = []
     for stage in stages:
         x = run(stage, x)
         maps.append(x)
     return maps
-
-
-def instance_norm(x: Float[Tensor, "B C S P L"], weight: Tensor, bias: Tensor) -> Float[Tensor, "B C S P L"]:
-    """Return the affine instance norm; over a single voxel, where it would return the bias, without norm."""
-    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if prod(x.shape[2:]) == 1:
-        shape = (1, -1, 1, 1, 1)
-        return x * weight.view(shape) + bias.view(shape)
-    # Group norm with a channel per group: the same, and unlike instance norm it does not copy a batch.
-    return torch.group_norm(x, x.shape[1], weight, bias, EPSILON)
-
-
-def check_levels(features: Sequence[int], strides: Sequence[Shape3], kernels: Sequence[Shape3]) -> None:
-    """Refuse levels that do not fit together.
-
-    Raises:
-        PlanError: If their numbers differ, a number is not positive or a kernel is even.
-    """
-    if not features or not len(features) == len(strides) == len(kernels):
-        raise PlanError(
-            f"expected features, strides and kernels for as many levels each, found {len(features)}, "
-            f"{len(strides)} and {len(kernels)}; plan again or correct the network of the plan"
-        )
-    if min(features) < 1 or any(min(triple) < 1 for triple in (*strides, *kernels)):
-        raise PlanError(
-            f"expected features, strides and kernels of at least 1, found {tuple(features)}, "
-            f"{tuple(strides)} and {tuple(kernels)}; plan again or correct the network of the plan"
-        )
-    if any(side % 2 == 0 for kernel in kernels for side in kernel):
-        raise PlanError(
-            f"expected odd kernels, which keep the size of the map, found {tuple(kernels)}; "
-            "plan again or correct the network of the plan"
-        )
 
 
 def _same_padding(kernel: Shape3, dilation: Shape3) -> Shape3:

@@ -1,6 +1,5 @@
 """3D U-Net whose bottleneck is a Transformer over all of its tokens, as in TransBTS (arXiv 2103.04430)."""
 
-from collections.abc import Sequence
 from math import pi
 
 import torch
@@ -9,60 +8,51 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
-from autospine.core.types import Shape3
-from autospine.network.base import SegmentationNetwork, product
-from autospine.network.unet import Decoder, check_levels, encode
-from autospine.network.unet3d import CONVOLUTIONS, plain_encoder
+from autospine.network.unet import Decoder, UNet, encode, plain_encoder
+from autospine.network.unet3d import CONVOLUTIONS
+from autospine.network.unet_levels import UNetLevels
 
 WAVELENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-"""Of the position's sine and cosine waves along each axis, in tokens."""
+"""Wavelengths in tokens of the sine and cosine waves that encode the position along each axis."""
 
 EXPANSION = 4
-"""Hidden channels of the perceptron, per channel (Vaswani et al., 2017)."""
+"""Hidden channels of the perceptron per channel of a token (Vaswani et al., 2017)."""
 
 
-class UNet3DTransformer(SegmentationNetwork):
+class UNet3DTransformer(UNet):
     """The plain 3D U-Net with global self-attention at its coarsest level.
 
     Args:
-        in_channels: Channels of the image.
-        out_channels: Classes, background included.
-        features: Channels per level, finest first.
-        strides: Of the first convolution of each level.
-        kernels: Odd kernel sizes per level.
+        in_channels: As in `UNet`, like the arguments that are not listed here.
         layers: Transformer layers.
         heads: Attention heads; they divide the channels of the coarsest level.
-        checkpointing: Recompute each stage in the backward pass to save memory.
 
     Raises:
-        PlanError: If the levels do not fit together, or the heads do not divide the channels.
+        PlanError: If there is no layer, or the heads do not divide the channels.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
+        levels: UNetLevels,
         *,
-        features: Sequence[int],
-        strides: Sequence[Shape3],
-        kernels: Sequence[Shape3],
         layers: int,
         heads: int,
         checkpointing: bool = False,
     ) -> None:
-        check_levels(features, strides, kernels)
-        if layers < 1 or heads < 1 or features[-1] % heads:
+        channels = levels.features[-1]
+        if layers < 1 or heads < 1 or channels % heads:
             raise PlanError(
-                f"expected at least one layer, and heads that divide the {features[-1]} channels of the "
+                f"expected at least one layer, and heads that divide the {channels} channels of the "
                 f"coarsest level, found {layers} and {heads}; correct the network of the plan"
             )
-        super().__init__(in_channels, product(strides[1:] or [(1, 1, 1)]), checkpointing=checkpointing)
-        self.encoder = plain_encoder(in_channels, features, strides, kernels)
-        self.position = Position(features[-1])
-        self.layers = nn.ModuleList(TransformerLayer(features[-1], heads) for _ in range(layers))
-        self.norm = LayerNorm(features[-1])
-        self.decoder = Decoder(out_channels, features, strides, kernels, CONVOLUTIONS)
-        self.coarse_widths = tuple(features[1:-1])
+        super().__init__(in_channels, levels, checkpointing=checkpointing)
+        self.encoder = plain_encoder(in_channels, levels, CONVOLUTIONS)
+        self.position = PositionEmbedding(channels)
+        self.layers = nn.ModuleList(TransformerLayer(channels, heads) for _ in range(layers))
+        self.norm = CastLayerNorm(channels)
+        self.decoder = Decoder(out_channels, levels, CONVOLUTIONS)
 
     def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
@@ -76,21 +66,21 @@ class UNet3DTransformer(SegmentationNetwork):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention of all tokens to all, then a perceptron; each after a norm and around a shortcut.
+    """Self-attention among all tokens, then a perceptron; each after a norm and around a shortcut.
 
     Args:
-        channels: Per token.
-        heads: They divide the channels.
+        channels: Channels of a token.
+        heads: Attention heads; they divide the channels.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1, self.norm2 = LayerNorm(channels), LayerNorm(channels)
-        self.qkv, self.projection = Linear(channels, 3 * channels), Linear(channels, channels)
+        self.norm1, self.norm2 = CastLayerNorm(channels), CastLayerNorm(channels)
+        self.qkv, self.projection = CastLinear(channels, 3 * channels), CastLinear(channels, channels)
         self.widen, self.narrow = (
-            Linear(channels, EXPANSION * channels),
-            Linear(EXPANSION * channels, channels),
+            CastLinear(channels, EXPANSION * channels),
+            CastLinear(EXPANSION * channels, channels),
         )
 
     def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
@@ -104,41 +94,41 @@ class TransformerLayer(nn.Module):
         return x + y
 
 
-class Position(nn.Module):
-    """A learnt linear map of sine and cosine waves of a token's place: fits a grid of any size.
+class PositionEmbedding(nn.Module):
+    """Position embedding for a grid of any size: a learnt map of sine and cosine waves of the position.
 
-    Places are counted from the middle of the grid, so that a larger grid only adds places at its ends.
+    Positions are counted from the middle of the grid, so that a larger grid only adds positions at its ends.
 
     Args:
-        channels: Per token.
+        channels: Channels of a token.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.linear = Linear(6 * len(WAVELENGTHS), channels)
+        self.linear = CastLinear(6 * len(WAVELENGTHS), channels)
 
     def forward(self, x: Float[Tensor, "B C S P L"]) -> Float[Tensor, "N C"]:
-        """Return the embedding of each place of the map's grid, in the map's dtype."""
-        places = [torch.arange(n, device=x.device, dtype=torch.float32) - (n - 1) / 2 for n in x.shape[2:]]
-        grid = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).reshape(-1, 3, 1)
+        """Return the embedding of each position of the map's grid, in the map's dtype."""
+        positions = [torch.arange(n, device=x.device, dtype=torch.float32) - (n - 1) / 2 for n in x.shape[2:]]
+        grid = torch.stack(torch.meshgrid(*positions, indexing="ij"), dim=-1).reshape(-1, 3, 1)
         angles = grid * (2 * pi / torch.tensor(WAVELENGTHS, device=x.device))
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
         embedded: Tensor = self.linear(waves.to(x.dtype))
         return embedded
 
 
-class Linear(nn.Linear):
-    """torch's, computed in the input's dtype."""
+class CastLinear(nn.Linear):
+    """torch's linear layer, computed in the input's dtype."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, "*N C"]) -> Float[Tensor, "*N D"]:
         """Return the product."""
         return F.linear(input, self.weight.to(input.dtype), self.bias.to(input.dtype))
 
 
-class LayerNorm(nn.LayerNorm):
-    """torch's, computed in the input's dtype."""
+class CastLayerNorm(nn.LayerNorm):
+    """torch's layer norm, computed in the input's dtype."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
         """Return the normalised tokens."""
         weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
         return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)

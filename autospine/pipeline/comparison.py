@@ -13,8 +13,8 @@ from autospine.dataset.raw import Dataset, load_dataset
 from autospine.evaluation.held_out import CROSS_VALIDATION, CrossValidation, read_cross_validation
 from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
 from autospine.models.model_folder import ModelFolder, open_model
-from autospine.network.build import build_network
 from autospine.pipeline.ensembles import validate_ensemble
+from autospine.plan import build_network
 from autospine.prediction.cleanup import warn_of_other_weights
 from autospine.storage.serialization import write_json
 from autospine.storage.workspace import DatasetLocation

@@ -5,11 +5,10 @@ from typing import Literal
 
 from autospine.core.errors import FormatError, PlanError
 from autospine.core.types import Shape3
+from autospine.models.imported_weights import save_imported
 from autospine.network import AdaptiveSwinUNETR, ImportReport, StackingOrder, load_monai_file
-from autospine.network.build import build_network
-from autospine.network.weights import save_imported
 from autospine.pipeline.planning import read_plan
-from autospine.plan import Configuration
+from autospine.plan import Configuration, build_network
 from autospine.storage.workspace import DatasetLocation
 
 PRETRAINED = "_pretrained.safetensors"

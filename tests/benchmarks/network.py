@@ -47,7 +47,7 @@ KERNELS = ((2, 2, 2), (4, 4, 4), (6, 6, 6))
 def ours(options: argparse.Namespace, window: int, *, mechanisms: bool = False) -> AdaptiveSwinUNETR:
     """The network at the benchmark's size; plain, it is MONAI's."""
     switches = STAGES_WITH_ATTENTION
-    attention = AttentionSettings(saliency=switches, temperature=switches) if mechanisms else None
+    attention = AttentionSettings(saliency=switches, temperature=switches) if mechanisms else "plain"
     return AdaptiveSwinUNETR(
         1,
         options.classes,
@@ -55,7 +55,7 @@ def ours(options: argparse.Namespace, window: int, *, mechanisms: bool = False) 
         window_size=window,
         use_v2=False,
         legacy_bias_slice=True,
-        fusion=FusionSettings(kernel_sizes=KERNELS) if mechanisms else None,
+        fusion=FusionSettings(kernels=KERNELS) if mechanisms else None,
         attention=attention,
     )
 

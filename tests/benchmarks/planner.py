@@ -31,20 +31,14 @@ from unit.planners import facts
 from autospine.core.errors import PlanError
 from autospine.core.types import Shape3, Vector3
 from autospine.memory.estimate import TrainingMemory
-from autospine.network.swin.windows import token_grids
-from autospine.plan import (
-    AttentionPlan,
-    CNNPlan,
-    FusionPlan,
-    NetworkPlan,
-    Placement,
-    Plan,
-    Precision,
-    ResEncPlan,
-    SwinPlan,
-    UNetPlan,
-    UNetTransformerPlan,
-)
+from autospine.network.cnn3d_plan import CNNPlan
+from autospine.network.network_plan import NetworkPlan
+from autospine.network.resenc_unet_plan import ResEncPlan
+from autospine.network.swin.swin_plan import SwinPlan, token_grids
+from autospine.network.swin.swin_settings import AttentionSettings, FusionPlacement, FusionSettings
+from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
+from autospine.plan import Plan, Precision
 from autospine.system.allocation import reuse_freed_memory
 from planners import rules
 from planners.calibration_factor import predict
@@ -59,7 +53,7 @@ RATE = 1e-3
 ISOTROPIC = ((2, 2, 2),) * 5
 THICK = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 UNIT: Vector3 = (1.0, 1.0, 1.0)
-ADAPTIVE = AttentionPlan(saliency=(True, True, False, False), temperature=(True, True, False, False))
+ADAPTIVE = AttentionSettings(saliency=(True, True, False, False), temperature=(True, True, False, False))
 BUDGETS_GIB = (0.5, 1, 2, 4, 6, 8, 11, 16, 24, 40, 80)
 
 
@@ -89,8 +83,8 @@ def swin(
     patch: Shape3,
     *,
     strides: tuple[Shape3, ...] = ISOTROPIC,
-    placement: Placement | None = "embedding",
-    attention: AttentionPlan | Literal["plain", "identity"] = ADAPTIVE,
+    placement: FusionPlacement | None = "embedding",
+    attention: AttentionSettings | Literal["plain", "identity"] = ADAPTIVE,
     checkpointing: bool = False,
     largest_window: int = 4,
 ) -> SwinPlan:
@@ -98,7 +92,7 @@ def swin(
     windows, _ = rules.windows(token_grids(patch, strides), largest_window)
     s, p, left = strides[0]
     kernels = tuple((n * s, n * p, n * left) for n in (1, 2, 3))
-    fusion = placement and FusionPlan(kernels=kernels, weighting="trainable", placement=placement)
+    fusion = placement and FusionSettings(kernels=kernels, weighting="trainable", placement=placement)
     return SwinPlan(
         name="adaptive_swin_unetr",
         feature_size=feature_size,

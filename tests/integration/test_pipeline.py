@@ -21,8 +21,8 @@ from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.io.images import read_volume
 from autospine.models.best import Best
+from autospine.models.imported_weights import load_imported
 from autospine.models.model_folder import open_model
-from autospine.network.weights import load_imported
 from autospine.phantom import PhantomSettings, write_dataset
 from autospine.plan import Plan
 from autospine.prediction.case_log import read_record

@@ -22,7 +22,7 @@ from autospine.evaluation.held_out import CROSS_VALIDATION
 from autospine.inference.predictor import Predictor
 from autospine.io.images import read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model, save_weights
-from autospine.network.build import build_network
+from autospine.plan import build_network
 from autospine.prediction import label_maps, predict_cases, prediction_run, probabilities
 from autospine.prediction.case_log import UsedModel, read_record
 from autospine.prediction.prediction_options import PredictionOptions

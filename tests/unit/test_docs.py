@@ -38,23 +38,15 @@ from autospine.models.archive import export_model
 from autospine.models.best import Best, Candidate
 from autospine.models.manifest import Entry, Manifest
 from autospine.models.model_folder import open_model
+from autospine.network.cnn3d_plan import CNNPlan
+from autospine.network.external_plan import ExternalPlan
+from autospine.network.resenc_unet_plan import ResEncPlan
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.network.swin.swin_settings import AttentionSettings, FusionSettings
+from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
 from autospine.pipeline.calibration import Calibration
-from autospine.plan import (
-    AttentionPlan,
-    Augmentation,
-    CNNPlan,
-    Configuration,
-    Decision,
-    ExternalPlan,
-    FusionPlan,
-    Normalisation,
-    Plan,
-    ResEncPlan,
-    SwinPlan,
-    TrainingPlan,
-    UNetPlan,
-    UNetTransformerPlan,
-)
+from autospine.plan import Augmentation, Configuration, Decision, Normalisation, Plan, TrainingPlan
 from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.cleanup import Members
 from autospine.prediction.probabilities import Description, ProbabilityWriter
@@ -81,7 +73,16 @@ MESSAGE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 STORED_KINDS = (
     *(Fingerprint, CaseFacts, ClassFacts, IntensityFacts, StructureFacts, SiteFacts),
     *(Plan, Configuration, TrainingPlan, Augmentation, Normalisation, LabelSpace, Decision),
-    *(SwinPlan, FusionPlan, AttentionPlan, UNetPlan, ResEncPlan, UNetTransformerPlan, CNNPlan, ExternalPlan),
+    *(
+        SwinPlan,
+        FusionSettings,
+        AttentionSettings,
+        UNetPlan,
+        ResEncPlan,
+        UNetTransformerPlan,
+        CNNPlan,
+        ExternalPlan,
+    ),
     *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
     *(Description, Grid, PredictedImages, Calibration, Origin),

@@ -13,7 +13,8 @@ from torch import nn
 
 from autospine.core.types import Vector3
 from autospine.network import AdaptiveSwinUNETR
-from autospine.plan import Configuration, SwinPlan
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.plan import Configuration
 from trainers.monitors.counts import Counts, add
 
 LOOK_EVERY = 5

@@ -15,41 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autospine.core.errors import PlanError
 from autospine.core.types import Shape3
 from autospine.network.constants import PerVersion
 from autospine.network.swin.attention_core import attend, received_attention
 from autospine.network.swin.windows import WindowLayout, relative_position_index
 from autospine.network.tokenwise import linear
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionSettings:
-    """Settings of the adaptive attention."""
-
-    saliency: tuple[bool, bool, bool, bool] = (True, True, True, True)
-    """Stages whose keys are re-weighted by their saliency."""
-
-    temperature: tuple[bool, bool, bool, bool] = (True, True, True, True)
-    """Stages whose queries have their own temperature."""
-
-    saliency_bound: float = 4.0
-    """Largest magnitude of gamma_h s_j, in logits; positive."""
-
-    temperature_bound: float = 1.0
-    """Largest magnitude c of log tau, in (0, 1]: 1 allows temperatures from 0.37 to 2.7."""
-
-    gradient_sigma_mm: float = 1.0
-    """Smoothing of the image before its gradient is taken, in mm; positive."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not (self.saliency_bound > 0 and 0 < self.temperature_bound <= 1 and self.gradient_sigma_mm > 0):
-            raise PlanError(
-                "expected a positive saliency bound, a temperature bound in (0, 1] and a positive gradient "
-                f"sigma, found {self.saliency_bound}, {self.temperature_bound} and {self.gradient_sigma_mm}; "
-                "correct the attention settings"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

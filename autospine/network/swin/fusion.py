@@ -1,8 +1,6 @@
 """Multi-scale fusion: F = sum_i w_i Conv_{k_i}(x), in the patch embedding, before the network, or both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,53 +12,11 @@ from autospine.core.tensor_types import ImageBatch
 from autospine.core.types import Shape3
 from autospine.network.blocks import channels_last
 from autospine.network.convolution import conv3d
-
-FusionWeighting = Literal["trainable", "ones", "off"]
-FusionPlacement = Literal["embedding", "stem", "both"]
+from autospine.network.normalisation import NEGATIVE_SLOPE
+from autospine.network.swin.swin_settings import FusionSettings, FusionWeighting
 
 STEM_CHANNELS = 8
 """Features of each scale in the stem; at full resolution every channel costs memory."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FusionSettings:
-    """Settings of the multi-scale fusion."""
-
-    kernel_sizes: tuple[Shape3, ...]
-    """Kernel sizes (S, P, L) in voxels; the first is the embedding's own and equals its stride."""
-
-    weighting: FusionWeighting = "trainable"
-    """`trainable`: free weights that start at (1, 0, ...); `ones`: all fixed at 1; `off`: no fusion."""
-
-    placement: FusionPlacement = "embedding"
-    """Where the scales are fused: in the patch embedding, the first layer of the Swin branch; in a stem
-    before the whole network; or in both."""
-
-    def __post_init__(self) -> None:
-        """Check the kernel sizes and the choices."""
-        if not self.kernel_sizes or min(size for kernel in self.kernel_sizes for size in kernel) < 1:
-            raise PlanError(
-                f"expected fusion kernels of at least 1 voxel per axis, found {self.kernel_sizes}; "
-                "plan the dataset again or correct the kernel sizes"
-            )
-        for name, value, known in (
-            ("weighting", self.weighting, get_args(FusionWeighting)),
-            ("placement", self.placement, get_args(FusionPlacement)),
-        ):
-            if value not in known:
-                raise PlanError(
-                    f"expected a fusion {name} of {', '.join(known)}, found {value!r}; choose one of them"
-                )
-
-    @property
-    def has_stem(self) -> bool:
-        """Whether scales are fused before the network."""
-        return self.weighting != "off" and self.placement != "embedding"
-
-    @property
-    def is_in_embedding(self) -> bool:
-        """Whether scales are fused in the patch embedding."""
-        return self.weighting != "off" and self.placement != "stem"
 
 
 class PatchEmbedding(nn.Module):
@@ -85,16 +41,16 @@ class PatchEmbedding(nn.Module):
         self.stride = stride
         plain = nn.Conv3d(in_channels, out_channels, stride, stride)
         self.weight, self.bias = plain.weight, plain.bias
-        if fusion is not None and fusion.kernel_sizes[0] != stride:
+        if fusion is not None and fusion.kernels[0] != stride:
             raise PlanError(
                 f"expected the first fusion kernel to be the embedding's stride {stride}, "
-                f"found {fusion.kernel_sizes[0]}; put the stride first among the kernel sizes"
+                f"found {fusion.kernels[0]}; put the stride first among the kernel sizes"
             )
-        self.is_fused = fusion is not None and fusion.is_in_embedding
-        sizes = fusion.kernel_sizes[1:] if fusion is not None and self.is_fused else ()
+        fused = fusion if fusion is not None and fusion.is_in_embedding else None
+        self.is_fused = fused is not None
+        sizes = () if fused is None else fused.kernels[1:]
         self.scales = nn.ParameterList(nn.Conv3d(in_channels, out_channels, size).weight for size in sizes)
-        weighting = "off" if fusion is None or not self.is_fused else fusion.weighting
-        _set_scale_weights(self, 1 + len(sizes), weighting)
+        _set_scale_weights(self, 1 + len(sizes), None if fused is None else fused.weighting)
 
     scale_weights: Tensor
 
@@ -121,7 +77,7 @@ class Stem(nn.Module):
 
     def __init__(self, channels: int, fusion: FusionSettings) -> None:
         super().__init__()
-        sizes = dict.fromkeys((s | 1, p | 1, left | 1) for s, p, left in fusion.kernel_sizes)
+        sizes = dict.fromkeys((s | 1, p | 1, left | 1) for s, p, left in fusion.kernels)
         self.scales = nn.ParameterList(nn.Conv3d(channels, STEM_CHANNELS, size).weight for size in sizes)
         _set_scale_weights(self, len(sizes), fusion.weighting)
         self.projection = nn.Parameter(torch.zeros(channels, STEM_CHANNELS))
@@ -131,7 +87,7 @@ class Stem(nn.Module):
     def forward(self, image: ImageBatch) -> ImageBatch:
         """Return the image with what the scales add to it."""
         kernel, padding = fused_kernel(list(self.scales), self.scale_weights, (1, 1, 1))
-        features = F.leaky_relu(conv3d(image, kernel, padding=padding), 0.01)
+        features = F.leaky_relu(conv3d(image, kernel, padding=padding), NEGATIVE_SLOPE)
         projection = self.projection.to(image.dtype)[..., None, None, None]
         return image + F.conv3d(features, projection)
 
@@ -149,8 +105,8 @@ def fused_kernel(
     return fused, (reach[0], reach[1], reach[2])
 
 
-def _set_scale_weights(module: nn.Module, count: int, weighting: FusionWeighting) -> None:
-    """Give the module its w_i: a parameter that starts at (1, 0, ...), or constants."""
+def _set_scale_weights(module: nn.Module, count: int, weighting: FusionWeighting | None) -> None:
+    """Give the module its w_i: a parameter that starts at (1, 0, ...), or constants; None is no fusion."""
     one_hot = torch.tensor([1.0] + [0.0] * (count - 1))
     if weighting == "trainable":
         module.scale_weights = nn.Parameter(one_hot)

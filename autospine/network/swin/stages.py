@@ -10,13 +10,8 @@ from torch import Tensor, nn
 
 from autospine.core.types import Shape3
 from autospine.network.blocks import ResidualBlock
-from autospine.network.swin.attention import (
-    AttentionMaps,
-    AttentionSettings,
-    KeySaliency,
-    QueryTemperature,
-    WindowAttention,
-)
+from autospine.network.swin.attention import AttentionMaps, KeySaliency, QueryTemperature, WindowAttention
+from autospine.network.swin.swin_settings import AttentionBounds, AttentionKind, AttentionSettings
 from autospine.network.swin.windows import (
     legacy_merging_index,
     merging_layout,
@@ -25,10 +20,6 @@ from autospine.network.swin.windows import (
     window_layout,
 )
 from autospine.network.tokenwise import layer_norm, linear
-
-AttentionKind = AttentionSettings | Literal["plain", "identity"] | None
-"""Adaptive attention with its settings; `identity`, blocks without attention, as a control; None or `plain`,
-Swin's own."""
 
 MergeOrder = Literal["fixed", "legacy"]
 """How a merging stacks its tokens: as MONAI does since 1.5, or as it did before."""
@@ -44,6 +35,7 @@ class SwinBlock(nn.Module):
         shifted: Whether the windows are shifted by half their size.
         drop_path: Probability of leaving out a branch for a sample in training.
         attention: Kind of attention; with `identity` there is only the perceptron.
+        bounds: Bounds of the adaptive attention; the defaults if None.
         stage: Index of the stage, which the settings may switch off.
         legacy_bias_slice: Read the bias of clamped windows as MONAI does.
     """
@@ -56,7 +48,8 @@ class SwinBlock(nn.Module):
         *,
         shifted: bool,
         drop_path: float = 0.0,
-        attention: AttentionKind = None,
+        attention: AttentionKind = "plain",
+        bounds: AttentionBounds | None = None,
         stage: int = 0,
         legacy_bias_slice: bool = False,
     ) -> None:
@@ -64,11 +57,12 @@ class SwinBlock(nn.Module):
         self.window = window
         self.shifted = shifted
         self.drop_path = drop_path
+        bounds = bounds or AttentionBounds()
         saliency = temperature = None
         if isinstance(attention, AttentionSettings) and attention.saliency[stage]:
-            saliency = KeySaliency(channels, heads, attention.saliency_bound)
+            saliency = KeySaliency(channels, heads, bounds.saliency)
         if isinstance(attention, AttentionSettings) and attention.temperature[stage]:
-            temperature = QueryTemperature(channels, heads, attention.temperature_bound)
+            temperature = QueryTemperature(channels, heads, bounds.temperature)
         self.norm1 = self.attention = None
         if attention != "identity":
             self.norm1 = nn.LayerNorm(channels)
@@ -155,6 +149,7 @@ class SwinStage(nn.Module):
         drop_paths: Drop probability of each block; their number is the depth.
         use_v2: Whether the convolution block comes first.
         attention: Kind of attention.
+        bounds: Bounds of the adaptive attention.
         stage: Index of the stage.
         legacy_bias_slice: Read the bias of clamped windows as MONAI does.
         merge_order: How the merging stacks its tokens.
@@ -170,6 +165,7 @@ class SwinStage(nn.Module):
         drop_paths: Sequence[float],
         use_v2: bool,
         attention: AttentionKind,
+        bounds: AttentionBounds,
         stage: int,
         legacy_bias_slice: bool = False,
         merge_order: MergeOrder = "fixed",
@@ -184,6 +180,7 @@ class SwinStage(nn.Module):
                 shifted=i % 2 == 1,
                 drop_path=probability,
                 attention=attention,
+                bounds=bounds,
                 stage=stage,
                 legacy_bias_slice=legacy_bias_slice,
             )

@@ -15,12 +15,19 @@ from torch import Tensor, nn
 from autospine.core.errors import PlanError
 from autospine.core.tensor_types import ImageBatch
 from autospine.core.types import Shape3, Vector3
-from autospine.network.base import SegmentationNetwork, product, without_autocast
+from autospine.network.base import SegmentationNetwork, without_autocast
 from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
-from autospine.network.swin.attention import AttentionMaps, AttentionSettings, KeySaliency
-from autospine.network.swin.fusion import FusionSettings, PatchEmbedding, Stem
+from autospine.network.network_plan import total_stride
+from autospine.network.swin.attention import AttentionMaps, KeySaliency
+from autospine.network.swin.fusion import PatchEmbedding, Stem
 from autospine.network.swin.gradient import gradient_magnitude, gradient_pyramid
-from autospine.network.swin.stages import AttentionKind, MergeOrder, SwinStage
+from autospine.network.swin.stages import MergeOrder, SwinStage
+from autospine.network.swin.swin_settings import (
+    AttentionBounds,
+    AttentionKind,
+    AttentionSettings,
+    FusionSettings,
+)
 from autospine.network.tokenwise import layer_norm, linear
 
 STAGES = 4
@@ -47,8 +54,9 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         strides: Strides of the patch embedding and of the four mergings, 1 or 2 per axis.
         use_v2: Residual convolution block before each stage.
         fusion: Settings of the multi-scale fusion; None is the plain patch embedding.
-        attention: Settings of the adaptive attention; None or `plain` is plain attention; `identity` leaves
-            attention out of the blocks, as a control.
+        attention: Settings of the adaptive attention; `plain` is Swin's own; `identity` leaves attention out
+            of the blocks, as a control.
+        attention_bounds: Bounds of the adaptive attention; the defaults if None.
         legacy_bias_slice: Where a window is clamped to its grid, read its position bias as MONAI does, which
             is at the offsets of other pairs. For weights that were trained so.
         merge_order: `legacy` stacks the tokens of a merging as MONAI did up to 1.4. For weights that were
@@ -73,21 +81,22 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         strides: Sequence[Shape3] = ((2, 2, 2),) * 5,
         use_v2: bool = True,
         fusion: FusionSettings | None = None,
-        attention: AttentionKind = None,
+        attention: AttentionKind = "plain",
+        attention_bounds: AttentionBounds | None = None,
         legacy_bias_slice: bool = False,
         merge_order: MergeOrder = "fixed",
         spacing_mm: Vector3 = (1.0, 1.0, 1.0),
         drop_path: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
-        attention = None if attention == "plain" else attention
+        bounds = attention_bounds or AttentionBounds()
         windows = stage_windows(window_size)
         _check_numbers(in_channels, out_channels, feature_size, spacing_mm, drop_path)
         _check_architecture(feature_size, depths, num_heads, strides)
         _check_kinds(attention, merge_order, strides)
-        super().__init__(in_channels, product(strides), checkpointing=checkpointing)
+        super().__init__(in_channels, total_stride(strides), checkpointing=checkpointing)
         self.strides = tuple(strides)
-        self.attention = attention
+        self.attention, self.attention_bounds = attention, bounds
         self.merge_order = merge_order
         self.legacy_bias_slice = legacy_bias_slice
         self.windows = windows
@@ -107,6 +116,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
                 drop_paths=drop_paths[i],
                 use_v2=use_v2,
                 attention=attention,
+                bounds=bounds,
                 stage=i,
                 legacy_bias_slice=legacy_bias_slice,
                 merge_order=merge_order,
@@ -213,7 +223,9 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             return None
         if not any((*self.attention.saliency, *self.attention.temperature)):
             return None
-        magnitude = gradient_magnitude(image, self.spacing_mm, sigma_mm=self.attention.gradient_sigma_mm)
+        magnitude = gradient_magnitude(
+            image, self.spacing_mm, sigma_mm=self.attention_bounds.gradient_sigma_mm
+        )
         return gradient_pyramid(magnitude, self.strides[:STAGES])
 
     def check(self, image: ImageBatch) -> None:
@@ -291,10 +303,9 @@ def _check_architecture(
 
 
 def _check_kinds(attention: AttentionKind, merge_order: str, strides: Sequence[Shape3]) -> None:
-    if not (attention is None or attention == "identity" or isinstance(attention, AttentionSettings)):
+    if not (attention in ("plain", "identity") or isinstance(attention, AttentionSettings)):
         raise PlanError(
-            f"expected attention settings, 'plain', 'identity' or None, found {attention!r}; "
-            "choose one of them"
+            f"expected attention settings, 'plain' or 'identity', found {attention!r}; choose one of them"
         )
     if merge_order not in ("fixed", "legacy"):
         raise PlanError(f"expected the merge order 'fixed' or 'legacy', found {merge_order!r}; correct it")

@@ -1,6 +1,5 @@
 """Geometry of attention windows: which token lies in which window, at which offset, and who may see whom."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -266,12 +265,3 @@ def _classes(padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int,
             classes = 2 * classes + last.view([-1 if a == axis else 1 for a in range(3)])
     counts = [length // w for length, w in zip(padded, window, strict=True)]
     return classes.expand(counts).flatten()
-
-
-def token_grids(patch: Shape3, strides: Sequence[Shape3]) -> tuple[Shape3, ...]:
-    """Token grids of the four Swin stages: after the embedding and after each merging but the last."""
-    grids, size = [], list(patch)
-    for stride in strides[:-1]:
-        size = [n // k for n, k in zip(size, stride, strict=True)]
-        grids.append((size[0], size[1], size[2]))
-    return tuple(grids)

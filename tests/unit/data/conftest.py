@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from autospine.core.geometry import Box
-from autospine.plan import Augmentation, Configuration, SwinPlan, TrainingPlan
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.plan import Augmentation, Configuration, TrainingPlan
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import FORMAT_VERSION, CaseRecord, count_labels, write_case

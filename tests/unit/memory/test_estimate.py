@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from autospine.network.build import assemble
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.planners import facts
@@ -17,8 +18,8 @@ from autospine.memory import estimate as memory
 from autospine.memory.estimate import inference_memory, parameter_count, training_memory
 from autospine.memory.swin_layout import SwinLayout
 from autospine.memory.trace import Ledger, trace_step, trace_tile
-from autospine.network.build import assemble
-from autospine.plan import CNNPlan, UNetPlan
+from autospine.network.cnn3d_plan import CNNPlan
+from autospine.network.unet3d_plan import UNetPlan
 from planners import calibration_factor as calibration
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from trainers.loss import SegmentationLoss

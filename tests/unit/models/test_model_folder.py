@@ -6,7 +6,7 @@ import torch
 
 from autospine.core.errors import FormatError, ModelError
 from autospine.models.model_folder import open_model, save_weights
-from autospine.network.build import build_network
+from autospine.plan import build_network
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_tensors
 from autospine.storage.trained_models import WEIGHTS

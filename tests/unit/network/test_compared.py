@@ -10,10 +10,11 @@ from autospine.core.errors import PlanError
 from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.cnn3d import CNN3D
+from autospine.network.normalisation import instance_norm
 from autospine.network.resenc_unet import ResEncUNet, average_pool
-from autospine.network.unet import instance_norm
 from autospine.network.unet3d import UNet3D
-from autospine.network.unet3d_transformer import Position, UNet3DTransformer
+from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet3d_transformer import PositionEmbedding, UNet3DTransformer
 
 Make = Callable[..., SegmentationNetwork]
 
@@ -23,21 +24,25 @@ FLAT = ((3, 3, 1), (3, 3, 1), (3, 3, 3))
 CUBES = ((3, 3, 3),) * 3
 
 
-def levels(strides: tuple[Shape3, ...]) -> dict[str, object]:
+def unet_levels(features, strides, kernels) -> UNetPlan:
+    return UNetPlan(name="unet3d", features=features, strides=strides, kernels=kernels, checkpointing=False)
+
+
+def levels(strides: tuple[Shape3, ...]) -> UNetPlan:
     kernels = FLAT if strides == THICK else CUBES
-    return {"features": (4, 8, 16)[: len(strides)], "strides": strides, "kernels": kernels[: len(strides)]}
+    return unet_levels((4, 8, 16)[: len(strides)], strides, kernels[: len(strides)])
 
 
 def unet3d(strides=ISOTROPIC, **more) -> SegmentationNetwork:
-    return UNet3D(2, 3, **levels(strides), **more)
+    return UNet3D(2, 3, levels(strides), **more)
 
 
 def resenc_unet(strides=ISOTROPIC, **more) -> SegmentationNetwork:
-    return ResEncUNet(2, 3, **levels(strides), blocks=(1, 3, 2)[: len(strides)], **more)
+    return ResEncUNet(2, 3, levels(strides), blocks=(1, 3, 2)[: len(strides)], **more)
 
 
 def unet3d_transformer(strides=ISOTROPIC, **more) -> SegmentationNetwork:
-    return UNet3DTransformer(2, 3, **levels(strides), layers=2, heads=2, **more)
+    return UNet3DTransformer(2, 3, levels(strides), layers=2, heads=2, **more)
 
 
 def cnn3d(strides=ISOTROPIC, **more) -> SegmentationNetwork:
@@ -157,7 +162,7 @@ def test_the_transformer_sees_all_of_the_image():
 
 
 def test_places_keep_their_embedding_in_a_larger_grid():
-    position = Position(8)
+    position = PositionEmbedding(8)
     small = position(torch.zeros(1, 8, 2, 3, 4)).view(2, 3, 4, 8)
     large = position(torch.zeros(1, 8, 4, 5, 6)).view(4, 5, 6, 8)
     torch.testing.assert_close(large[1:3, 1:4, 1:5], small)
@@ -188,11 +193,11 @@ def test_an_image_that_does_not_fit_is_refused(make: Make):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: UNet3D(1, 1, features=(4, 8), strides=((1, 1, 1),), kernels=CUBES), "as many levels"),
-        (lambda: UNet3D(1, 1, features=(4,), strides=((0, 1, 1),), kernels=((3, 3, 3),)), "at least 1"),
-        (lambda: UNet3D(1, 1, features=(4,), strides=((1, 1, 1),), kernels=((2, 3, 3),)), "odd kernels"),
-        (lambda: ResEncUNet(1, 1, **levels(ISOTROPIC), blocks=(1, 1)), "residual block"),
-        (lambda: UNet3DTransformer(1, 1, **levels(ISOTROPIC), layers=1, heads=3), "heads that divide"),
+        (lambda: unet_levels((4, 8), ((1, 1, 1),), CUBES), "as many levels"),
+        (lambda: unet_levels((4,), ((0, 1, 1),), ((3, 3, 3),)), "at least 1"),
+        (lambda: unet_levels((4,), ((1, 1, 1),), ((2, 3, 3),)), "odd kernels"),
+        (lambda: ResEncUNet(1, 1, levels(ISOTROPIC), blocks=(1, 1)), "residual block"),
+        (lambda: UNet3DTransformer(1, 1, levels(ISOTROPIC), layers=1, heads=3), "heads that divide"),
         (lambda: CNN3D(1, 1, features=4, dilations=()), "dilations"),
     ],
 )
@@ -203,9 +208,7 @@ def test_numbers_that_do_not_fit_are_refused(make, message):
 
 def test_resenc_has_as_many_parameters_as_by_hand():
     """Stem, one block at full resolution, one with stride and projection, one decoder stage, head."""
-    network = ResEncUNet(
-        1, 3, features=(4, 8), strides=((1, 1, 1), (2, 2, 2)), kernels=((3, 3, 3),) * 2, blocks=(1, 2)
-    )
+    network = ResEncUNet(1, 3, unet_levels((4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2), blocks=(1, 2))
 
     def convolution(i: int, o: int, k: int = 27) -> int:
         return i * o * k + 2 * o

@@ -171,7 +171,7 @@ def test_mechanisms_at_their_start_change_nothing():
         feature_size=12,
         use_v2=False,
         legacy_bias_slice=True,
-        fusion=FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4), (6, 6, 6)), placement="both"),
+        fusion=FusionSettings(kernels=((2, 2, 2), (4, 4, 4), (6, 6, 6)), placement="both"),
         attention=AttentionSettings(),
     )
     report = load_monai(ours, theirs.state_dict(), exact=True)

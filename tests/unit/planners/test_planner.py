@@ -22,9 +22,8 @@ from unit.planners import archetypes, facts
 from unit.planners.archetypes import GOLDEN
 
 from autospine.core.errors import AutospineError, PlanError
-from autospine.network.build import build_network
-from autospine.network.swin.windows import token_grids
-from autospine.plan import Configuration, Plan
+from autospine.network.swin.swin_plan import token_grids
+from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.serialization import from_json, to_json
 from planners.overrides import Overrides, read_overrides
 from planners.planner import make_plan

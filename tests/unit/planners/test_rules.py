@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unit.planners import facts
 
 from autospine.core.labels import parse_labels
-from autospine.network.swin.windows import token_grids
+from autospine.network.swin.swin_plan import token_grids
 from planners import rules
 
 MM = st.floats(0.2, 8.0).map(lambda d: round(d, 3))

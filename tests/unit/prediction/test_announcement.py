@@ -4,7 +4,7 @@ import torch
 
 from autospine.inference.predictor import Predictor
 from autospine.io.images import Volume
-from autospine.network.build import build_network
+from autospine.plan import build_network
 from autospine.prediction import announcement as estimate
 from autospine.prediction.announcement import Estimates
 

@@ -9,15 +9,8 @@ import pytest
 import SimpleITK
 
 from autospine.core.labels import parse_labels
-from autospine.plan import (
-    FORMAT_VERSION,
-    Augmentation,
-    Configuration,
-    Normalisation,
-    Plan,
-    SwinPlan,
-    TrainingPlan,
-)
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.plan import FORMAT_VERSION, Augmentation, Configuration, Normalisation, Plan, TrainingPlan
 
 SPACING = (2.0, 1.5, 1.0)
 

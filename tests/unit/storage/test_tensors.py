@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from autospine.core.errors import FormatError
-from autospine.network.build import build_network
+from autospine.plan import build_network
 from autospine.storage.tensors import (
     flatten_optimizer,
     load_facts,

@@ -13,7 +13,7 @@ from checkpoints import save_import
 from autospine.core.errors import FormatError, PlanError, TrainingError
 from autospine.data.patches import PatchSource
 from autospine.evaluation.held_out import VALIDATION
-from autospine.network.weights import load_imported
+from autospine.models.imported_weights import load_imported
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
 from trainers import fold_trainer as fold

@@ -5,8 +5,7 @@ import torch
 from autospine.core.errors import FormatError, ModelError, TrainingError
 from autospine.core.labels import parse_labels
 from autospine.models.model_folder import save_weights
-from autospine.network.build import build_network
-from autospine.plan import Plan
+from autospine.plan import Plan, build_network
 from autospine.storage.serialization import write_json
 from trainers import initial_weights as pretrained
 from trainers.initial_weights import load_start

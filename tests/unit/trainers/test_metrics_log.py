@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autospine.core.errors import WorkspaceError
-from autospine.network.build import build_network
+from autospine.plan import build_network
 from trainers.learner import Step
 from trainers.metrics_log import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
 from trainers.monitors import Counts

@@ -9,16 +9,19 @@ from autospine.network import AdaptiveSwinUNETR
 from autospine.network.cnn3d import CNN3D
 from autospine.network.resenc_unet import ResEncUNet
 from autospine.network.unet3d import UNet3D
+from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer import UNet3DTransformer
 from trainers.loss import SegmentationLoss
 from trainers.supervision import HEADS, DeeplySupervised, supervise
 
 IMAGE = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-LEVELS = {
-    "features": (8, 8, 16),
-    "strides": ((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    "kernels": ((3, 3, 3),) * 3,
-}
+LEVELS = UNetPlan(
+    name="unet3d",
+    features=(8, 8, 16),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 3,
+    checkpointing=False,
+)
 
 
 def networks() -> dict[str, tuple[nn.Module, list[int]]]:
@@ -34,9 +37,9 @@ def networks() -> dict[str, tuple[nn.Module, list[int]]]:
     )
     return {
         "swin": (swin, [8, 4, 2]),
-        "unet": (UNet3D(1, 3, **LEVELS), [8]),
-        "resenc": (ResEncUNet(1, 3, **LEVELS, blocks=(1, 1, 1)), [8]),
-        "transformer": (UNet3DTransformer(1, 3, **LEVELS, layers=1, heads=2), [8]),
+        "unet": (UNet3D(1, 3, LEVELS), [8]),
+        "resenc": (ResEncUNet(1, 3, LEVELS, blocks=(1, 1, 1)), [8]),
+        "transformer": (UNet3DTransformer(1, 3, LEVELS, layers=1, heads=2), [8]),
     }
 
 

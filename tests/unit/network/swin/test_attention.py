@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from autospine.core.errors import PlanError
-from autospine.network.swin.attention import AttentionSettings, KeySaliency, QueryTemperature, WindowAttention
+from autospine.network.swin.attention import KeySaliency, QueryTemperature, WindowAttention
 from autospine.network.swin.attention_core import attend, attend_fused, attend_in_cache, received_attention
+from autospine.network.swin.swin_settings import AttentionBounds
 from autospine.network.swin.windows import relative_position_index, window_layout
 
 HEADS, CHANNELS, WINDOW, GRID = 2, 6, (2, 2, 2), (4, 4, 2)
@@ -175,7 +176,7 @@ def test_what_all_biases_have_in_common_does_not_cost_precision() -> None:
     assert (half.float() - exact).norm() <= 0.02 * exact.norm()
 
 
-@pytest.mark.parametrize("field", ["saliency_bound", "temperature_bound", "gradient_sigma_mm"])
-def test_settings_refuse_nonsense(field: str) -> None:
+@pytest.mark.parametrize("field", ["saliency", "temperature", "gradient_sigma_mm"])
+def test_bounds_refuse_nonsense(field: str) -> None:
     with pytest.raises(PlanError, match="expected a positive saliency bound"):
-        AttentionSettings(**{field: 0.0})
+        AttentionBounds(**{field: 0.0})

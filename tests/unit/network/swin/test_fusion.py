@@ -4,13 +4,14 @@ import torch.nn.functional as F
 
 from autospine.core.errors import PlanError
 from autospine.network import AdaptiveSwinUNETR
-from autospine.network.swin.fusion import FusionPlacement, FusionSettings, PatchEmbedding, Stem
+from autospine.network.swin.fusion import PatchEmbedding, Stem
+from autospine.network.swin.swin_settings import FusionPlacement, FusionSettings
 
 KERNELS = ((2, 2, 2), (4, 6, 4), (3, 2, 5), (1, 1, 1))
 
 
 def test_starts_as_the_plain_embedding() -> None:
-    fused = PatchEmbedding(2, 5, (2, 2, 2), FusionSettings(kernel_sizes=KERNELS))
+    fused = PatchEmbedding(2, 5, (2, 2, 2), FusionSettings(kernels=KERNELS))
     plain = PatchEmbedding(2, 5, (2, 2, 2))
     plain.load_state_dict(fused.state_dict(), strict=False)
     image = torch.randn(2, 2, 8, 6, 4)
@@ -22,7 +23,7 @@ def test_starts_as_the_plain_embedding() -> None:
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2)])
 def test_equals_the_weighted_sum_of_convolutions(stride: tuple[int, int, int]) -> None:
     kernels = (stride, (3, 4, 6), (5, 3, 2))
-    module = PatchEmbedding(1, 4, stride, FusionSettings(kernel_sizes=kernels)).double()
+    module = PatchEmbedding(1, 4, stride, FusionSettings(kernels=kernels)).double()
     with torch.no_grad():
         module.scale_weights.normal_()
     image = torch.randn(1, 1, 6, 8, 10, dtype=torch.float64)
@@ -38,8 +39,8 @@ def test_equals_the_weighted_sum_of_convolutions(stride: tuple[int, int, int]) -
 
 
 def test_weights_can_be_fixed() -> None:
-    ones = PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernel_sizes=KERNELS, weighting="ones"))
-    off = PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernel_sizes=KERNELS, weighting="off"))
+    ones = PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernels=KERNELS, weighting="ones"))
+    off = PatchEmbedding(1, 4, (2, 2, 2), None)
     assert ones.scale_weights.tolist() == [1.0] * 4 and not ones.scale_weights.requires_grad
     assert len(off.scales) == 0
 
@@ -47,12 +48,12 @@ def test_weights_can_be_fixed() -> None:
 @pytest.mark.parametrize("kernels", [(), ((2, 2, 2), (0, 3, 3)), ((4, 4, 4),)])
 def test_impossible_kernels_are_refused(kernels: tuple[tuple[int, int, int], ...]) -> None:
     with pytest.raises(PlanError, match="kernel"):
-        PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernel_sizes=kernels))
+        PatchEmbedding(1, 4, (2, 2, 2), FusionSettings(kernels=kernels))
 
 
 def test_stem_is_the_residual_of_its_scales() -> None:
     """Even kernels grow to the next odd size, and equal ones collapse."""
-    stem = Stem(2, FusionSettings(kernel_sizes=((2, 2, 1), (3, 3, 1), (4, 6, 3)), placement="stem")).double()
+    stem = Stem(2, FusionSettings(kernels=((2, 2, 1), (3, 3, 1), (4, 6, 3)), placement="stem")).double()
     assert [tuple(kernel.shape[2:]) for kernel in stem.scales] == [(3, 3, 1), (5, 7, 3)]
     image = torch.randn(1, 2, 6, 8, 4, dtype=torch.float64)
     assert torch.equal(stem(image), image)
@@ -71,7 +72,7 @@ def test_stem_is_the_residual_of_its_scales() -> None:
 @pytest.mark.parametrize("placement", ["embedding", "stem", "both"])
 def test_every_placement_starts_plain_and_learns(placement: FusionPlacement) -> None:
     small = {"feature_size": 8, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 1, 1), "window_size": 2}
-    fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)), placement=placement)
+    fusion = FusionSettings(kernels=((2, 2, 2), (4, 4, 4)), placement=placement)
     fused, plain = AdaptiveSwinUNETR(1, 3, fusion=fusion, **small), AdaptiveSwinUNETR(1, 3, **small)  # type: ignore[arg-type]
     plain.load_state_dict(fused.state_dict(), strict=False)
     image = torch.randn(1, 1, 64, 32, 32)
@@ -85,7 +86,6 @@ def test_every_placement_starts_plain_and_learns(placement: FusionPlacement) -> 
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in fused.parameters())
 
 
-def test_off_leaves_nothing_of_the_fusion() -> None:
-    fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)), placement="both", weighting="off")
-    network = AdaptiveSwinUNETR(1, 3, feature_size=8, num_heads=(1, 2, 4, 8), fusion=fusion)
+def test_without_settings_nothing_is_left_of_the_fusion() -> None:
+    network = AdaptiveSwinUNETR(1, 3, feature_size=8, num_heads=(1, 2, 4, 8), fusion=None)
     assert network.stem is None and network.fusion_weights().tolist() == [1.0]

@@ -22,7 +22,7 @@ def plain(**changes: object) -> AdaptiveSwinUNETR:
 
 
 def adaptive(**changes: object) -> AdaptiveSwinUNETR:
-    fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)))
+    fusion = FusionSettings(kernels=((2, 2, 2), (4, 4, 4)))
     return plain(**{"fusion": fusion, "attention": AttentionSettings(), **changes})
 
 
@@ -174,7 +174,7 @@ def test_sixteen_slices_need_no_padding() -> None:
 GRAPHS = """
 import torch
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
-fusion = FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4)), placement="both")
+fusion = FusionSettings(kernels=((2, 2, 2), (4, 4, 4)), placement="both")
 image = torch.randn(1, 1, 64, 32, 32)
 for mechanisms in ({}, {"fusion": fusion, "attention": AttentionSettings()}):
     network = AdaptiveSwinUNETR(
@@ -262,13 +262,13 @@ def test_impossible_architectures_are_refused(changes: dict[str, object], messag
 
 def test_unknown_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "jaxtyping_disable", True)  # what a user has, who is not a type checker
-    with pytest.raises(PlanError, match="attention settings, 'plain', 'identity' or None"):
+    with pytest.raises(PlanError, match="attention settings, 'plain' or 'identity'"):
         plain(attention="none")
     with pytest.raises(PlanError, match="merge order 'fixed' or 'legacy'"):
         plain(merge_order="v2")
     for field in ("weighting", "placement"):
         with pytest.raises(PlanError, match=f"fusion {field} of .*, found 'nowhere'"):
-            FusionSettings(kernel_sizes=((2, 2, 2),), **{field: "nowhere"})
+            FusionSettings(kernels=((2, 2, 2),), **{field: "nowhere"})
 
 
 def test_unfit_images_are_refused() -> None:

@@ -119,7 +119,7 @@ def test_the_autoencoders_layout_fills_the_encoder(source):
 
 
 def test_mechanisms_keep_their_initial_values(source):
-    target = small(fusion=FusionSettings(kernel_sizes=((2, 2, 2), (4, 4, 4))), attention=AttentionSettings())
+    target = small(fusion=FusionSettings(kernels=((2, 2, 2), (4, 4, 4))), attention=AttentionSettings())
     report = load_monai(target, as_monai(source))
     assert not report.missing
     assert {

@@ -10,9 +10,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from autospine.core.labels import parse_labels
-from autospine.network.build import build_network
+from autospine.network.swin.swin_settings import FusionSettings
 from autospine.phantom import STRUCTURES, PhantomSettings, by_structure, generate
-from autospine.plan import FusionPlan
+from autospine.plan import build_network
 from trainers.learner import Learner
 from trainers.loss import SegmentationLoss
 from trainers.monitors import Counts, Monitors, known_warnings
@@ -25,7 +25,7 @@ KERNELS = ((2, 2, 2), (10, 10, 10))
 CONFIGURATION = makers.configuration(
     spacing_mm=(2.0, 2.0, 2.0),
     network=makers.network_plan(
-        fusion=FusionPlan(kernels=KERNELS, weighting="trainable", placement="embedding")
+        fusion=FusionSettings(kernels=KERNELS, weighting="trainable", placement="embedding")
     ),
 )
 
@@ -197,7 +197,7 @@ def test_networks_without_the_mechanisms_are_watched_for_the_rest(labels):
 
 
 def test_fixed_fusion_weights_are_not_called_inert(labels):
-    fusion = FusionPlan(kernels=KERNELS, weighting="ones", placement="both")
+    fusion = FusionSettings(kernels=KERNELS, weighting="ones", placement="both")
     configuration = replace(CONFIGURATION, network=makers.network_plan(fusion=fusion))
     network = build_network(makers.plan(configuration, labels=SPACE), configuration)
     # The stem's kernels are widened to 3 and 11, those of the embedding are as planned.

@@ -1,0 +1,32 @@
+"""The plan of the residual-encoder U-Net."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from autospine.core.types import Shape3, Vector3
+from autospine.network.unet_levels import UNetLevels
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResEncPlan(UNetLevels):
+    """The U-Net with a residual encoder."""
+
+    name: Literal["resenc_unet"]
+    blocks: tuple[int, ...]
+    """Residual blocks of each level."""
+
+    checkpointing: bool
+    """Recompute each stage in the backward pass: less memory, more time."""
+
+    def build(
+        self, in_channels: int, out_channels: int, *, spacing_mm: Vector3, patch_size: Shape3
+    ) -> "nn.Module":
+        """Return the network with fresh weights; see `NetworkPlan.build`."""
+        from autospine.network.resenc_unet import ResEncUNet
+
+        return ResEncUNet(
+            in_channels, out_channels, self, blocks=self.blocks, checkpointing=self.checkpointing
+        )

@@ -1,0 +1,40 @@
+"""The plan of the 3D U-Net with a Transformer."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from autospine.core.types import Shape3, Vector3
+from autospine.network.unet_levels import UNetLevels
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetTransformerPlan(UNetLevels):
+    """The plain 3D U-Net with a Transformer at its coarsest level."""
+
+    name: Literal["unet3d_transformer"]
+    layers: int
+    """Transformer layers."""
+
+    heads: int
+    """Attention heads of each layer; they divide the channels of the coarsest level."""
+
+    checkpointing: bool
+    """Recompute each stage in the backward pass: less memory, more time."""
+
+    def build(
+        self, in_channels: int, out_channels: int, *, spacing_mm: Vector3, patch_size: Shape3
+    ) -> "nn.Module":
+        """Return the network with fresh weights; see `NetworkPlan.build`."""
+        from autospine.network.unet3d_transformer import UNet3DTransformer
+
+        return UNet3DTransformer(
+            in_channels,
+            out_channels,
+            self,
+            layers=self.layers,
+            heads=self.heads,
+            checkpointing=self.checkpointing,
+        )
