@@ -11,16 +11,15 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.raw import Case, Dataset
 from autospine.io.images import write_array
 from autospine.models.model_folder import save_weights
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.network.swin.swin_settings import AttentionSettings, FusionSettings
 from autospine.plan import (
     FORMAT_VERSION,
-    AttentionPlan,
     Augmentation,
     Configuration,
     Decision,
-    FusionPlan,
     Normalisation,
     Plan,
-    SwinPlan,
     TrainingPlan,
     build_network,
 )
@@ -47,8 +46,10 @@ def network_plan(**changes) -> SwinPlan:
         window_sizes=((2, 2, 2),) * 4,
         strides=((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
         use_v2=True,
-        fusion=FusionPlan(kernels=((2, 2, 2), (4, 4, 4)), weighting="trainable", placement="embedding"),
-        attention=AttentionPlan(saliency=(True, True, False, False), temperature=(True, True, False, False)),
+        fusion=FusionSettings(kernels=((2, 2, 2), (4, 4, 4)), weighting="trainable", placement="embedding"),
+        attention=AttentionSettings(
+            saliency=(True, True, False, False), temperature=(True, True, False, False)
+        ),
         checkpointing=False,
     )
     return replace(plan, **changes)
@@ -90,6 +91,13 @@ def configuration(*, training=None, augmentation=None, **changes) -> Configurati
     return replace(small, **changes)
 
 
+def normalisation(ct_mean=100.0) -> dict[str, Normalisation]:
+    return {
+        "CT": Normalisation(scope="dataset", lower=-200.0, upper=1000.0, mean=ct_mean, std=200.0),
+        "MR": Normalisation(scope="image", lower=0.005, upper=0.995, mean=0.0, std=1.0),
+    }
+
+
 def plan(*configurations: Configuration, labels: LabelSpace = LABELS, **changes) -> Plan:
     made = Plan(
         format_version=FORMAT_VERSION,
@@ -97,10 +105,7 @@ def plan(*configurations: Configuration, labels: LabelSpace = LABELS, **changes)
         channels=("image",),
         labels=labels,
         file_ending=".nii.gz",
-        normalisation={
-            "CT": Normalisation(scope="dataset", lower=-200.0, upper=1000.0, mean=100.0, std=200.0),
-            "MR": Normalisation(scope="image", lower=0.005, upper=0.995, mean=0.0, std=1.0),
-        },
+        normalisation=normalisation(),
         configurations=configurations or (configuration(),),
         memory_budget_bytes=2 * 10**9,
         rationale=(Decision(name="fullres.patch_size", value="16x16x16", reason="small"),),

@@ -1,9 +1,9 @@
 """Instance normalisation: fused with LeakyReLU in channels-last layout, and plain in channels-first layout.
 
 The Swin UNETR keeps channels last and uses `norm_act`. torch's own InstanceNorm copies a channels-last tensor
-to the contiguous layout and back. Here a sample is viewed as a matrix of voxels times channels, on which batch
-normalisation is instance normalisation; activation and residual sum run in place on the result. The networks
-that it is compared with keep channels first and have affine norms: `instance_norm` is theirs.
+to the contiguous layout and back. Here a sample is viewed as a matrix of voxels times channels, on which
+batch normalisation is instance normalisation; activation and residual sum run in place on the result. The
+networks that it is compared with keep channels first and have affine norms: `instance_norm` is theirs.
 """
 
 from math import prod

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import makers
 import numpy as np
 import pytest
 
 from autospine.core.geometry import Box
-from autospine.network.swin.swin_plan import SwinPlan
-from autospine.plan import Augmentation, Configuration, TrainingPlan
+from autospine.plan import Configuration
 from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import FORMAT_VERSION, CaseRecord, count_labels, write_case
@@ -79,38 +79,11 @@ def configure() -> Callable[..., Configuration]:
             "mirror_axes": (2,),
             "mirror_pairs": ((1, 2),),
         }
-        return Configuration(
-            name="fullres",
-            cases="fullres",
-            spacing_mm=(1.5, 1.5, 1.5),
+        return makers.configuration(
             patch_size=patch_size,
-            network=SwinPlan(
-                name="swin_unetr",
-                feature_size=12,
-                depths=(2, 2, 2, 2),
-                num_heads=(3, 6, 12, 24),
-                window_sizes=((4, 4, 4),) * 4,
-                strides=((1, 1, 1),) * 5,
-                use_v2=True,
-                fusion=None,
-                attention="plain",
-                checkpointing=False,
-            ),
-            training=TrainingPlan(
-                epochs=1,
-                iterations_per_epoch=1,
-                batch_size=batch_size,
-                learning_rate=1e-3,
-                weight_decay=0.01,
-                warmup_fraction=0.1,
-                gradient_clip=1.0,
-                ema_decay=0.99,
-                lambda_ce=0.5,
-                oversample_foreground_fraction=fraction,
-                precision="float32",
-            ),
-            augmentation=Augmentation(**(strength | augmentation)),
-            memory_bytes=0,
+            network=makers.network_plan(strides=((1, 1, 1),) * 5, fusion=None, attention="plain"),
+            training={"batch_size": batch_size, "oversample_foreground_fraction": fraction},
+            augmentation=strength | augmentation,
         )
 
     return make

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from autospine.network.build import assemble
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.planners import facts
@@ -38,7 +37,7 @@ def estimate(network=NETWORK, patch=(32, 32, 32), **changes) -> int:
 
 
 def test_parameters_are_counted_exactly():
-    network = assemble(NETWORK, 2, 5, spacing_mm=UNIT, patch_size=(32, 32, 32))
+    network = NETWORK.build(2, 5, spacing_mm=UNIT, patch_size=(32, 32, 32))
     assert parameter_count(NETWORK, 2, 5) == sum(p.numel() for p in network.parameters())
 
 
@@ -77,7 +76,7 @@ def step_of(network, image, classes) -> tuple[int, int]:
 def test_the_layout_counts_what_a_real_step_keeps(changes, precision):
     plan, classes = makers.network_plan(**changes), 3
     patch = (16, 48, 64) if "strides" in changes else (48, 32, 48)
-    network = assemble(plan, 1, classes, spacing_mm=UNIT, patch_size=patch)
+    network = plan.build(1, classes, spacing_mm=UNIT, patch_size=patch)
     network.compute_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     kept, beyond = step_of(network, torch.randn(1, 1, *patch), classes)
     size = {"float32": 4, "bfloat16": 2}[precision]
@@ -95,7 +94,7 @@ def test_the_layout_counts_what_a_trace_as_on_a_gpu_keeps(changes):
     plan = makers.network_plan(**changes)
     patch = (16, 64, 64) if "strides" in changes else (64, 32, 64)
     with torch.device("meta"):
-        network = assemble(plan, 1, 3, spacing_mm=UNIT, patch_size=patch)
+        network = plan.build(1, 3, spacing_mm=UNIT, patch_size=patch)
         network.compute_dtype = torch.bfloat16
         trace = trace_step(network, torch.empty(2, 1, *patch))
     layout = SwinLayout(network=plan, patch=patch, batch_size=2, size=2, gpu=True)
