@@ -268,3 +268,29 @@ def test_it_is_written_and_read(tmp_path):
     assert read_postprocessing(tmp_path) == chosen
     with pytest.raises(FormatError, match=r"format_version 1, found 2; predict with --no-postprocessing"):
         replace(chosen, format_version=2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 6)] * 3),
+    seed=st.integers(0, 10_000),
+    density=st.floats(0.3, 0.97),
+    fortran=st.booleans(),
+)
+def test_holes_are_those_of_scipy_up_to_the_border(shape, seed, density, fortran):
+    """Also in thin volumes, and whatever the order of the voxels in memory."""
+    mask = np.random.default_rng(seed).random(shape) < density
+    labels = np.asarray(np.where(mask, 7, 0), order="F" if fortran else "C")
+    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    expected = mask.copy()
+    for number in range(1, components.max() + 1):
+        expected |= ndimage.binary_fill_holes(components == number)
+    cleaned = rules(canal=Cleanup(fill_holes=True)).apply(labels, SPACING)
+    np.testing.assert_array_equal(cleaned == 7, expected)
+
+
+def test_of_two_largest_components_the_first_stays():
+    labels = np.zeros(SHAPE, dtype=np.int32, order="F")
+    labels[5, 3, 2], labels[2, 9, 9] = 7, 7
+    cleaned = rules(canal=Cleanup(keep_largest=True)).apply(labels, SPACING)
+    assert np.argwhere(cleaned).tolist() == [[2, 9, 9]]
