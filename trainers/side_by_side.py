@@ -22,6 +22,7 @@ from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import reuse_freed_memory
 from autospine.system.hardware import cores
 from autospine.system.log import get_logger, progress, silence
+from autospine.system.workers import SPAWN, ignore_interrupts, parent_lives
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
 from trainers.metrics_log import read_rows, rows_now, summary
@@ -53,12 +54,11 @@ def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, de
     _say_where_folds_go_on(task, folds, extending=settings.extend is not None)
     places = settings.devices or (settings.device,)
     rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
-    context = multiprocessing.get_context("spawn")
-    free, stop = context.SimpleQueue(), context.Event()
+    free, stop = SPAWN.SimpleQueue(), SPAWN.Event()
     for index in range(len(rounds[0])):
         free.put(str(places[index % len(places)]))
     pool = ProcessPoolExecutor(
-        len(rounds[0]), mp_context=context, initializer=_set_up_worker, initargs=(free, stop)
+        len(rounds[0]), mp_context=SPAWN, initializer=_set_up_worker, initargs=(free, stop)
     )
     try:
         futures = {
@@ -129,8 +129,7 @@ _worker: list[_Worker] = []
 
 def _set_up_worker(free: "SimpleQueue[str]", stop: Event) -> None:
     _worker.append(_Worker(place=torch.device(free.get())))
-    # Ctrl-C reaches the whole process group; the parent ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     silence()
     # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
     get_logger("trainers.metrics_log").setLevel(logging.ERROR)
@@ -140,19 +139,14 @@ def _set_up_worker(free: "SimpleQueue[str]", stop: Event) -> None:
 
 def _follow(worker: _Worker, stop: Event) -> None:
     """Stop with the parent: when it says so, and when it is gone, killed perhaps."""
-    while not stop.wait(WATCH_SECONDS) and _parent_lives():
+    while not stop.wait(WATCH_SECONDS) and parent_lives():
         pass
     worker.stopped = True
     if worker.training:
         # As from outside: the step is finished and a checkpoint written.
         os.kill(os.getpid(), signal.SIGTERM)
-    elif not _parent_lives():
+    elif not parent_lives():
         os._exit(TERMINATED)
-
-
-def _parent_lives() -> bool:
-    parent = multiprocessing.parent_process()
-    return parent is not None and parent.is_alive()
 
 
 def _train_in_worker(
@@ -170,7 +164,7 @@ def _train_in_worker(
         train_and_validate(task, fold, replace(settings, device=worker.place), share_of_time(deadline, share))
     except KeyboardInterrupt:
         worker.stopped = True  # the pool may hand this process another fold
-        if not _parent_lives():
+        if not parent_lives():
             os._exit(TERMINATED)
         raise
     finally:

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from autospine.core.labels import DISC_OFFSET, VERSE, VERTEBRAE
 from autospine.core.types import Modality
 from autospine.io.images import write_array
 from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
+from autospine.system.workers import reporting_killed, worker_pool
 
 FILE_ENDING = ".nii.gz"
 """Format of the images and labels."""
@@ -175,8 +175,11 @@ def _run(jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None]
             rows[job.name] = _make(job)
             report(len(rows), len(jobs))
         return [rows[job.name] for job in jobs]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+    killed = WorkspaceError(
+        "a process that makes phantoms was killed, probably for want of memory; run the command again with "
+        "fewer --workers"
+    )
+    with reporting_killed(killed), worker_pool(min(workers, len(jobs))) as pool:
         for future in as_completed([pool.submit(_make, job) for job in jobs]):
             row = future.result()
             rows[row.case] = row

@@ -1,11 +1,8 @@
 """The memory estimate, corrected by real training steps on this machine."""
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 import torch
 
@@ -16,6 +13,7 @@ from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
 from autospine.system.devices import describe
 from autospine.system.log import get_logger
+from autospine.system.workers import reporting_killed, worker_pool
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from trainers.learner import Learner
 
@@ -57,14 +55,12 @@ def measure_calibration(location: DatasetLocation, planned: Plan, device: torch.
     chosen = max(planned.configurations, key=lambda one: one.memory_bytes)
     logger.info("measuring two training steps of %s", chosen.name)
     # A process of its own: what this one has freed and kept would not show.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            factor = pool.submit(_measured_factor, planned, chosen, device).result()
-        except BrokenProcessPool:
-            raise PlanError(
-                f"expected a training step of {chosen.name!r} to fit the memory, found that the system has "
-                "ended it; plan with less --memory"
-            ) from None
+    killed = PlanError(
+        f"expected a training step of {chosen.name!r} to fit the memory, found that the system has ended it; "
+        "plan with less --memory"
+    )
+    with reporting_killed(killed), worker_pool(1) as pool:
+        factor = pool.submit(_measured_factor, planned, chosen, device).result()
     logger.info("it takes %.2f times what was predicted beyond weights and libraries", factor)
     kept = Calibration(format_version=1, device=describe(device), factor=factor)
     write_json(location.preprocessed / CALIBRATION, kept)

@@ -1,11 +1,8 @@
 """Preprocess a dataset: every case once, again only where something changed."""
 
 import hashlib
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import Executor, as_completed, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +33,7 @@ from autospine.storage.locks import alone
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
 from autospine.system.log import get_logger, progress
+from autospine.system.workers import was_killed, worker_pool
 
 log = get_logger(__name__)
 
@@ -253,7 +251,7 @@ def _results(
         futures = {executor.submit(_attempt, case, settings, folder): case for case in cases}
         try:
             for future in as_completed(futures):
-                yield future.result() if not _killed(future) else _blamed(futures[future])
+                yield future.result() if not was_killed(future) else _blamed(futures[future])
         finally:  # Nobody writes any more once the folder is not locked.
             for future in futures:
                 future.cancel()
@@ -271,16 +269,14 @@ def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: in
     When one is killed, all that were under way are lost. They are tried again by half as many processes,
     which need half of the memory; a case that kills the only process is to blame itself.
     """
-    # Forking a process that runs threads (torch, Blosc2) can deadlock; a fresh one cannot.
-    context = multiprocessing.get_context("spawn")
     left = list(cases)
     while left:
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_set_up_own_worker)
+        pool = worker_pool(workers, set_up_worker)
         try:
             futures = {pool.submit(_attempt, case, settings, folder): case for case in left}
             lost = []
             for future in as_completed(futures):
-                if _killed(future):
+                if was_killed(future):
                     lost.append(futures[future])
                 else:
                     yield future.result()
@@ -292,26 +288,6 @@ def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: in
         elif left:
             workers = max(1, workers // 2)
             log.warning("a worker process was killed; going on with %d", workers)
-
-
-def _set_up_own_worker() -> None:
-    set_up_worker()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, killed perhaps.
-
-    Nobody else would: it waits for work from a queue that it could write to itself, so that there is no end.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _killed(future: "Future[str | None]") -> bool:
-    return isinstance(future.exception(), BrokenExecutor)
 
 
 def _blamed(case: Case) -> str:
