@@ -11,13 +11,13 @@ from autospine.core.types import Modality
 _CT_NAME = re.compile(r"ct(?![a-z])", re.IGNORECASE)
 _MR_NAME = re.compile(r"(mri?|t1|t2|pd)(?![a-z])|t[12][a-z]|flair|stir|dixon", re.IGNORECASE)
 
-AIR_HU = -200.0
+AIR_EVIDENCE_HU = -200.0
 """CT has air, and fat blurred with it, below this."""
 
-AIR_SHARE = 0.1
+AIR_PERCENT = 0.1
 """Percent of voxels that must be that dark: a lumbar crop without air has 1 %, by noise and bowel gas."""
 
-FAT_HU, FAT_SHARE = -50.0, 2.0
+FAT_HU, FAT_PERCENT = -50.0, 2.0
 """A crop without any air still has fat: this percent of its voxels are darker than this."""
 
 RINGING = 0.05
@@ -36,9 +36,9 @@ def guess_modality(array: np.ndarray) -> Modality:
     CT stored with air at 0 is recognised by `offset_in_hu`.
     """
     sample = _sampled(array)
-    dark, bright = np.percentile(sample, (AIR_SHARE, 100 - AIR_SHARE))
-    air = dark < AIR_HU and -dark > RINGING * bright
-    fatty, light = np.percentile(sample, (FAT_SHARE, 95))
+    dark, bright = np.percentile(sample, (AIR_PERCENT, 100 - AIR_PERCENT))
+    air = dark < AIR_EVIDENCE_HU and -dark > RINGING * bright
+    fatty, light = np.percentile(sample, (FAT_PERCENT, 95))
     fat = fatty < FAT_HU and -fatty > RINGING * light
     return "CT" if air or fat or offset_in_hu(array) else "MR"
 

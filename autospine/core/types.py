@@ -8,7 +8,7 @@ are in `autospine.core.tensor_types`.
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer, Num
+from jaxtyping import Bool, Float32, Float64, Integer, Num
 
 Vector3 = tuple[float, float, float]
 Shape3 = tuple[int, int, int]
@@ -17,6 +17,8 @@ Modality = Literal["CT", "MR"]
 
 VolumeArray = Num[np.ndarray, "C S P L"]
 ChannelArray = Num[np.ndarray, "S P L"]
+Position = Float64[np.ndarray, "3"]
+Matrix3 = Float64[np.ndarray, "3 3"]
 ImageArray = Float32[np.ndarray, "C S P L"]
 LabelArray = Integer[np.ndarray, "S P L"]
 MaskArray = Bool[np.ndarray, "S P L"]

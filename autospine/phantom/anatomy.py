@@ -8,7 +8,7 @@ lengths in mm, angles in degrees.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64
 
 from autospine.core.labels import DISC_OFFSET, VERSE
 from autospine.phantom.shapes import Frame, rotation
@@ -27,8 +27,8 @@ SACRUM = VERSE["sacrum"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Size:
-    """Size of one vertebra; positions are in its own frame, whose origin is the centre of its body."""
+class VertebraSize:
+    """Dimensions of one vertebra; positions are in its own frame, whose origin is the centre of its body."""
 
     width: float
     """Width of the body at its endplates, mm."""
@@ -87,7 +87,7 @@ class Vertebra:
 
     name: str
     """Level, C1 to L6."""
-    size: Size
+    size: VertebraSize
     """Its dimensions."""
     frame: Frame
     """Its frame: origin at the centre of the body."""
@@ -121,15 +121,15 @@ class Spine:
     sacrum: Frame
     """Frame at the centre of the sacral endplate, its superior axis normal to it."""
     scale: float
-    """Size relative to the table."""
+    """VertebraSize relative to the table."""
     sacral_bend: float
     """Curvature of the sacrum from its first to its last segment, degrees."""
     degeneration: tuple[float, ...]
     """Of the disc below each vertebra, 0 healthy to 1 dry and low."""
 
     def curve(
-        self, heights_mm: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        self, heights_mm: Float64[np.ndarray, "heights"]
+    ) -> tuple[Float64[np.ndarray, "heights"], Float64[np.ndarray, "heights"]]:
         """Return x and y of the line through the bodies' centres at given superior coordinates, mm.
 
         Below the sacrum and above the atlas the line goes on straight.
@@ -148,7 +148,7 @@ class Posture:
     """What varies from one spine to the next."""
 
     scale: float
-    """Size relative to the table, about 0.85 to 1.15."""
+    """VertebraSize relative to the table, about 0.85 to 1.15."""
     lordosis: float
     """Gain on the lumbar tilts."""
     kyphosis: float
@@ -194,13 +194,13 @@ def level_names(variant: str) -> tuple[str, ...]:
     return LEVELS_24
 
 
-def table_size(name: str) -> Size:
+def table_size(name: str) -> VertebraSize:
     """Return the table's size of a level; T13 is between T12 and L1, L6 is like L5."""
     if name == "T13":
         mean = [(a + b) / 2 for a, b in zip(_TABLE["T12"], _TABLE["L1"], strict=True)]
-        return Size(**dict(zip(_COLUMNS, mean, strict=True)))
+        return VertebraSize(**dict(zip(_COLUMNS, mean, strict=True)))
     row = (float(value) for value in _TABLE["L5" if name == "L6" else name])
-    return Size(**dict(zip(_COLUMNS, row, strict=True)))
+    return VertebraSize(**dict(zip(_COLUMNS, row, strict=True)))
 
 
 def sample_spine(rng: np.random.Generator, posture: Posture, variant: str = "usual") -> Spine:
@@ -253,27 +253,27 @@ def sample_spine(rng: np.random.Generator, posture: Posture, variant: str = "usu
     )
 
 
-def _individual(rng: np.random.Generator, size: Size, scale: float, wear: float) -> Size:
+def _individual(rng: np.random.Generator, size: VertebraSize, scale: float, wear: float) -> VertebraSize:
     """Return a level's size in one person: scaled, each measure off by a few per cent, a worn disc lower."""
     factor = dict(zip(_COLUMNS, np.exp(rng.normal(0, 0.035, len(_COLUMNS))), strict=True))
     values = {name: getattr(size, name) * scale * factor[name] for name in _COLUMNS}
     values["tilt"] = size.tilt
     values["gap"] *= 1.08 - 0.45 * max(0.0, wear - 0.35)
-    return Size(**values)
+    return VertebraSize(**values)
 
 
-def _tilts(names: tuple[str, ...], posture: Posture) -> npt.NDArray[np.float64]:
+def _tilts(names: tuple[str, ...], posture: Posture) -> Float64[np.ndarray, "levels"]:
     """Return each level's tilt after the gains of its region."""
     gains = {"C": posture.neck, "T": posture.kyphosis, "L": posture.lordosis}
     tilt = np.array([table_size(name).tilt * gains[name[0]] for name in names])
     smooth = np.convolve(np.pad(tilt, 1, mode="edge"), [0.2, 0.6, 0.2], mode="valid")
-    result: npt.NDArray[np.float64] = smooth + posture.lean
+    result: np.ndarray = smooth + posture.lean
     return result
 
 
 def _stack(
-    sizes: list[Size], tilts: npt.NDArray[np.float64], slope: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    sizes: list[VertebraSize], tilts: Float64[np.ndarray, "levels"], slope: float
+) -> tuple[Float64[np.ndarray, "levels 3"], Float64[np.ndarray, "levels"]]:
     """Return centres in LPS mm and each body's tilt in degrees, stacking up from the sacral endplate."""
     count = len(sizes)
     centres = np.zeros((count, 3))
@@ -295,8 +295,8 @@ def _stack(
 
 
 def _sideways(
-    heights: npt.NDArray[np.float64], posture: Posture
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    heights: Float64[np.ndarray, "levels"], posture: Posture
+) -> tuple[Float64[np.ndarray, "levels"], Float64[np.ndarray, "levels"]]:
     """Return displacement in mm and tilt in degrees to the left at heights in mm above the sacrum."""
     length = 300.0 * posture.scale
     phase = posture.scoliosis_phase

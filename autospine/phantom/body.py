@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64, Int32
 from scipy import ndimage
 
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.picture import Picture
 from autospine.phantom.shapes import (
-    Array,
     Ellipsoid,
+    Field,
     Frame,
     Number,
     Part,
@@ -82,22 +82,22 @@ def sample_build(rng: np.random.Generator) -> Build:
 class Space:
     """Coordinates around the spine for every voxel, and the means to look up what varies with height."""
 
-    u: Array
+    u: Field
     """To the left of the spine, mm."""
-    v: Array
+    v: Field
     """Behind the centres of the bodies, mm."""
-    z: Array
+    z: Field
     """Superior coordinate, mm."""
-    rows: npt.NDArray[np.int32]
+    rows: Int32[np.ndarray, "S P L"]
     """Index of each voxel into a table with one entry per half millimetre of height."""
-    heights: npt.NDArray[np.float64]
+    heights: Float64[np.ndarray, "heights"]
     """Superior coordinate of the table's entries, mm."""
-    line: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    line: tuple[Float64[np.ndarray, "heights"], Float64[np.ndarray, "heights"]]
     """x and y of the line through the bodies' centres at those heights, mm."""
     levels: dict[str, float]
     """Superior coordinate of each level's centre, and of `S`, `top` and `end`, mm."""
 
-    def along(self, values: Mapping[str, Number]) -> Array:
+    def along(self, values: Mapping[str, Number]) -> Field:
         """Return for every voxel a number that is given at some levels and interpolated between them."""
         known = sorted((self.levels[name], number) for name, number in values.items() if name in self.levels)
         # Skin and muscles have no kinks: the table is smoothed over about two centimetres.
@@ -107,8 +107,8 @@ class Space:
         return np.asarray(table.astype(np.float32)[self.rows])
 
     def ellipse(
-        self, centre: tuple[Number | Array, Number | Array], radii: tuple[Number | Array, Number | Array]
-    ) -> Array:
+        self, centre: tuple[Number | Field, Number | Field], radii: tuple[Number | Field, Number | Field]
+    ) -> Field:
         """Return the distance to an upright tube of elliptic cross-section, mm."""
         a, b = np.asarray(radii[0], np.float32), np.asarray(radii[1], np.float32)
         qx = (self.u - np.asarray(centre[0], np.float32)) / a
@@ -131,15 +131,15 @@ class Stage:
     """The image being painted."""
     space: Space
     """Coordinates around the spine."""
-    ragged: Array
+    ragged: Field
     """Displacement of edges in mm, so that no muscle or organ is a plain ellipse."""
 
-    def tube(self, tissue: str, distance: Array, *, strength: float = 1.0) -> None:
+    def tube(self, tissue: str, distance: Field, *, strength: float = 1.0) -> None:
         """Paint a tissue whose distance is known everywhere."""
         self.picture.paint(tissue, distance, self.picture.raster.everywhere(), strength=strength)
 
     def organ(
-        self, tissues: Sequence[tuple[str, Number]], centre: Point, radii: Point, within: Array
+        self, tissues: Sequence[tuple[str, Number]], centre: Point, radii: Point, within: Field
     ) -> None:
         """Paint an egg-shaped organ in layers.
 
@@ -214,7 +214,7 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> No
     _vessels(stage)
 
 
-def _outline(space: Space, spine: Spine, build: Build) -> Array:
+def _outline(space: Space, spine: Spine, build: Build) -> Field:
     """Return the distance to the skin: an oval per height, its back a finger's breadth behind the spine."""
     tips = {v.name: v.frame.to_world((0.0, v.size.reach, -v.size.drop)) for v in spine.vertebrae}
     line = {name: float(tip[1] - spine.curve(np.array([tip[2]]))[1][0]) for name, tip in tips.items()}
@@ -240,13 +240,13 @@ def _outline(space: Space, spine: Spine, build: Build) -> Array:
     return np.asarray(oval + furrow, np.float32)
 
 
-def _wall(stage: Stage, inner: Array, build: Build) -> None:
+def _wall(stage: Stage, inner: Field, build: Build) -> None:
     """Paint the ring of muscle under the fat, hollow towards the spine."""
     ring = smooth_max(inner, -(inner + np.float32(build.wall_mm)), 2.0)
     stage.tube("muscle", smooth_max(ring, np.float32(9) - np.abs(stage.space.u), 4.0))
 
 
-def _chest(stage: Stage, inner: Array) -> None:
+def _chest(stage: Stage, inner: Field) -> None:
     """Paint lungs with vessels, the heart and the muscles over the ribs, down to the diaphragm's dome."""
     space, picture = stage.space, stage.picture
     z = space.levels
@@ -266,13 +266,15 @@ def _chest(stage: Stage, inner: Array) -> None:
     stage.tube("lung", lungs)
     vessels = 2.1 - picture.grain - 0.6 * picture.cloud
     share = np.clip(-lungs / 3, 0, 1) * np.clip(0.5 - vessels, 0, 0.9)
-    picture.mix(np.asarray(share, np.float32), *picture.palette.tissues["blood"], picture.raster.everywhere())
+    picture.mix(
+        np.asarray(share, np.float32), *picture.intensities.tissues["blood"], picture.raster.everywhere()
+    )
     stage.organ([("muscle", 0), ("blood", 8)], (20, -80, z["T8"]), (42, 34, 48), chest)
     oesophagus = smooth_max(space.ellipse((4, -34), (8, 5.5)), np.float32(z["T10"]) - space.z, 1.0)
     stage.tube("wall", oesophagus)
 
 
-def _abdomen(stage: Stage, inner: Array, build: Build) -> None:
+def _abdomen(stage: Stage, inner: Field, build: Build) -> None:
     """Paint the abdominal cavity: liver, spleen, kidneys, gut with gas, bladder and rectum."""
     space = stage.space
     k, z = build.girth, space.levels
@@ -291,15 +293,15 @@ def _abdomen(stage: Stage, inner: Array, build: Build) -> None:
     _gut(stage, inside, build)
 
 
-def _strands(stage: Stage, cavity: Array) -> None:
+def _strands(stage: Stage, cavity: Field) -> None:
     """Paint the small vessels and folds that run through the fat of the belly."""
     picture = stage.picture
     sheet = np.clip(1 - np.abs(picture.cloud + 0.25 * picture.grain - 0.9) / np.float32(0.16), 0, 0.75)
     share = np.asarray(sheet * np.clip(-cavity / 3, 0, 1), np.float32)
-    picture.mix(share, *picture.palette.tissues["wall"], picture.raster.everywhere())
+    picture.mix(share, *picture.intensities.tissues["wall"], picture.raster.everywhere())
 
 
-def _gut(stage: Stage, inside: Array, build: Build) -> None:
+def _gut(stage: Stage, inside: Field, build: Build) -> None:
     """Paint loops of bowel in front of the great vessels, rectum and bladder: wall, contents and gas."""
     space = stage.space
     rng = np.random.default_rng(build.seed)
@@ -324,7 +326,7 @@ def _gut(stage: Stage, inside: Array, build: Build) -> None:
         stage.organ([("wall", 0), ("fluid", 3)], (0, -95 * k, -108), (38, 26, 30), inside)
 
 
-def _neck(stage: Stage, inner: Array) -> None:
+def _neck(stage: Stage, inner: Field) -> None:
     """Paint the neck: muscles with fat between them, airway, great vessels."""
     space = stage.space
     here = np.asarray(np.float32(space.levels["T2"]) - space.z, np.float32)
@@ -346,7 +348,7 @@ def _neck(stage: Stage, inner: Array) -> None:
     stage.tube("fat", smooth_max(smooth_max(strip, here, 1.0), inner, 1.0), strength=0.7)
 
 
-def _back_muscles(stage: Stage, spine: Spine, build: Build, inner: Array) -> None:
+def _back_muscles(stage: Stage, spine: Spine, build: Build, inner: Field) -> None:
     """Paint psoas, quadratus and the long muscles of the back, with septa of fat and fatty streaks."""
     space = stage.space
     neck = np.asarray(space.z - np.float32(space.levels["T2"]), np.float32)
@@ -363,7 +365,7 @@ def _back_muscles(stage: Stage, spine: Spine, build: Build, inner: Array) -> Non
     stage.tube("ligament", smooth_max(sheet, limit + 1, 2.0), strength=0.5)
 
 
-def _front_muscles(space: Space, size: float, side: int) -> tuple[Array, ...]:
+def _front_muscles(space: Space, size: float, side: int) -> tuple[Field, ...]:
     """Return psoas and quadratus lumborum of one side."""
     lumbar = np.asarray(space.z - np.float32(space.levels["T12"]), np.float32)
     radius = space.along({"T12": 3, "L1": 8, "L3": 16, "L5": 21, "S": 20, "end": 16}) * np.float32(size)
@@ -374,7 +376,7 @@ def _front_muscles(space: Space, size: float, side: int) -> tuple[Array, ...]:
     return psoas, smooth_max(space.ellipse((side * 63, 25), (19 * size, 9 * size)), ends, 3.0)
 
 
-def _rear_muscles(space: Space, size: float, side: int, limit: Array) -> tuple[Array, ...]:
+def _rear_muscles(space: Space, size: float, side: int, limit: Field) -> tuple[Field, ...]:
     """Return erector spinae, multifidus and gluteus maximus of one side."""
     wide = space.along({"C7": 16, "T2": 18, "T10": 22, "L1": 29, "L4": 31, "S": 27, "end": 8}) * np.float32(
         size
@@ -393,7 +395,7 @@ def _rear_muscles(space: Space, size: float, side: int, limit: Array) -> tuple[A
     )
 
 
-def _muscle(stage: Stage, distance: Array) -> None:
+def _muscle(stage: Stage, distance: Field) -> None:
     """Paint one muscle and the fat in it."""
     stage.tube("muscle", distance)
     share = np.asarray(np.clip(-distance / 3, 0, 1), np.float32)
@@ -412,7 +414,9 @@ def _vessels(stage: Stage) -> None:
     stage.tube("wall", aorta)
     stage.tube("blood", aorta + np.float32(1.5))
     # Calcium lies in patches in the wall, more of it in worn bodies: where the coarse texture is high.
-    patch = np.clip(2 * (stage.picture.cloud - np.float32(2.4 - stage.picture.palette.infiltration)), 0, 1)
+    patch = np.clip(
+        2 * (stage.picture.cloud - np.float32(2.4 - stage.picture.intensities.infiltration)), 0, 1
+    )
     stage.tube("calcium", np.abs(aorta + np.float32(0.8)) - np.float32(0.9) * patch + np.float32(1 - patch))
     span = smooth_max(floor, space.z - np.float32(z["T9"]), 2.0)
     cava = smooth_max(space.ellipse((-19, front + 3), (12, 9)), span, 3.0)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64
 from scipy.interpolate import PchipInterpolator
 
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.picture import Picture
-from autospine.phantom.sacrum import Segment
-from autospine.phantom.shapes import FAR_MM, Array, Frame, Raster, smooth_max
+from autospine.phantom.sacrum import SacralSegment
+from autospine.phantom.shapes import FAR_MM, Field, Frame, Raster, smooth_max
 from autospine.phantom.vertebra import canal_centre
 
 _STEP_MM = 4.0
@@ -19,17 +19,19 @@ _STEP_MM = 4.0
 class Canal:
     """Signed distances in mm of the canal and what it holds, over the whole raster."""
 
-    wall: Array
+    wall: Field
     """Distance to the canal's wall."""
-    sac: Array
+    sac: Field
     """Distance to the thecal sac."""
-    cord: Array
+    cord: Field
     """Distance to the spinal cord."""
-    roots: Array
+    roots: Field
     """Pattern of the cauda equina, 0 to 1."""
 
 
-def draw_canal(raster: Raster, spine: Spine, chain: tuple[Segment, ...], rng: np.random.Generator) -> Canal:
+def draw_canal(
+    raster: Raster, spine: Spine, chain: tuple[SacralSegment, ...], rng: np.random.Generator
+) -> Canal:
     """Compute the canal as a chain of short elliptic tubes along a smooth curve."""
     points, radii, names = _stations(spine, chain)
     length = np.append(0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
@@ -55,16 +57,16 @@ def draw_canal(raster: Raster, spine: Spine, chain: tuple[Segment, ...], rng: np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Link:
-    start: npt.NDArray[np.float64]
-    end: npt.NDArray[np.float64]
+    start: Float64[np.ndarray, "5"]
+    end: Float64[np.ndarray, "5"]
     cord: tuple[float, float]
     sac: float
-    phase: npt.NDArray[np.float64] | None
+    phase: Float64[np.ndarray, "4"] | None
 
 
 def _stations(
-    spine: Spine, chain: tuple[Segment, ...]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[str]]:
+    spine: Spine, chain: tuple[SacralSegment, ...]
+) -> tuple[Float64[np.ndarray, "stations 3"], Float64[np.ndarray, "stations 2"], list[str]]:
     """Return centres (LPS), half width and depth in mm, and names, from the head to S4."""
     first = spine.vertebrae[0]
     above = first.frame.to_world((0.0, canal_centre(first)[1] - 2, 30.0))
@@ -78,7 +80,7 @@ def _stations(
 
 
 def _cord_radii(
-    at: float, length: npt.NDArray[np.float64], names: list[str], conus: float, scale: float
+    at: float, length: Float64[np.ndarray, "stations"], names: list[str], conus: float, scale: float
 ) -> tuple[float, float]:
     """Return the cord's half width and depth in mm: thicker in the neck and above its tip, gone below it."""
     if at > conus:
@@ -129,7 +131,7 @@ def _draw_link(raster: Raster, canal: Canal, link: _Link) -> None:
         canal.roots[box] = np.maximum(canal.roots[box], roots)
 
 
-def _oval(x: Array, y: Array, a: Array | np.float32, b: Array | np.float32, corners: float = 0.0) -> Array:
+def _oval(x: Field, y: Field, a: Field | np.float32, b: Field | np.float32, corners: float = 0.0) -> Field:
     """Return the first-order distance to an ellipse in mm, its four corners filled to a given degree."""
     qx, qy = x / a, y / b
     length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)
@@ -147,7 +149,7 @@ def paint_canal(picture: Picture, canal: Canal) -> None:
     picture.paint("ligament", np.where(near, canal.wall - np.float32(1.2), FAR_MM), box, strength=0.8)
     picture.paint("epidural", canal.wall, box)
     picture.paint("csf", canal.sac, box)
-    root, spread = picture.palette.tissues["cord"]
+    root, spread = picture.intensities.tissues["cord"]
     share = canal.roots * np.clip(np.float32(0.3) - canal.sac, 0, 1) * np.float32(0.75)
     picture.mix(np.asarray(share, np.float32), root, spread, box)
     picture.paint("cord", smooth_max(canal.cord, canal.sac, 0.5), box)

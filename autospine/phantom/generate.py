@@ -4,20 +4,27 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float32, Int16, UInt8
 
 from autospine.core.errors import DatasetError
 from autospine.core.geometry import Grid
 from autospine.core.labels import DISC_OFFSET, VERSE
-from autospine.core.types import Modality
+from autospine.core.types import Modality, Shape3, Vector3
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
-from autospine.phantom.apparatus import draw_metal, paint_metal_ct, paint_metal_mr, paint_table
 from autospine.phantom.body import hindmost, paint_body, sample_build, space_around
 from autospine.phantom.canal import draw_canal, paint_canal
-from autospine.phantom.intensity import Contrast, Palette, blur, finish_ct, finish_mr, sample_palette
+from autospine.phantom.foreign_objects import draw_metal, paint_metal_ct, paint_metal_mr, paint_table
+from autospine.phantom.intensity import (
+    Contrast,
+    TissueIntensities,
+    blur,
+    finish_ct,
+    finish_mr,
+    sample_intensities,
+)
 from autospine.phantom.picture import new_picture
-from autospine.phantom.sacrum import segments
-from autospine.phantom.scan import ORIENTATIONS, View, canonical_grid, reoriented, sample_view
+from autospine.phantom.sacrum import sacral_segments
+from autospine.phantom.scan import ORIENTATIONS, ScanGeometry, raster_grid, reoriented, sample_scan
 from autospine.phantom.shapes import FAR_MM
 from autospine.phantom.skeleton import (
     Skeleton,
@@ -50,9 +57,9 @@ class PhantomSettings:
     """Weighting of an MR (T1w or T2w)."""
     variant: Variant | None = None
     """Number of vertebrae; None draws an unusual one in about one case of twelve."""
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: Vector3 | None = None
     """Distance between voxels along superior, posterior, left, mm."""
-    size_mm: tuple[float, float, float] | None = None
+    size_mm: Vector3 | None = None
     """Field of view along superior, posterior, left, mm."""
     orientation: str | None = None
     """Directions in which the file's axes i, j, k grow, as three letters such as LPS or RAS."""
@@ -77,9 +84,9 @@ class PhantomSettings:
 class Phantom:
     """A synthetic case: what a scanner would have stored, and the truth."""
 
-    image: npt.NDArray[np.int16]
+    image: Int16[np.ndarray, "k j i"]
     """Intensities (HU in CT), array axes as the grid gives them."""
-    labels: npt.NDArray[np.uint8]
+    labels: UInt8[np.ndarray, "k j i"]
     """Labels by level: vertebrae, sacrum and canal as in VerSe, discs 100 + the vertebra above."""
     grid: Grid
     """Position and orientation of both arrays; not necessarily canonical."""
@@ -89,7 +96,7 @@ class Phantom:
     """CT, T1w or T2w."""
     orientation: str
     """Directions in which the file's axes i, j, k grow."""
-    centroids_mm: dict[str, tuple[float, float, float]] = field(repr=False)
+    centroids_mm: dict[str, Vector3] = field(repr=False)
     """LPS position (x, y, z) of the centre of each vertebra's body that lies in the field of view, mm."""
 
 
@@ -110,7 +117,7 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
     kind, shape, field_of_view, look, texture, noise = streams
     contrast = _contrast(settings, kind)
     spine = sample_spine(shape, sample_posture(shape), _variant(settings, kind))
-    view = sample_view(
+    scan = sample_scan(
         spine,
         settings.region,
         contrast,
@@ -120,27 +127,27 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
         orientation=settings.orientation,
         oblique_deg=settings.oblique_deg,
     )
-    palette = sample_palette(look, contrast)
-    value, labels = _draw(spine, view, palette, settings, texture, look)
-    value = blur(value, view.fine.spacing_mm, palette.blur_mm)
-    value, labels = _averaged(value, view.factor), _elected(labels, view.factor)
+    intensities = sample_intensities(look, contrast)
+    value, labels = _draw(spine, scan, intensities, settings, texture, look)
+    value = blur(value, scan.fine.spacing_mm, intensities.blur_mm)
+    value, labels = _averaged(value, scan.factor), _elected(labels, scan.factor)
     if contrast == "CT":
-        image = finish_ct(value, palette, view.raster.spacing_mm, noise)
+        image = finish_ct(value, intensities, scan.raster.spacing_mm, noise)
     else:
-        image = finish_mr(value, palette, noise)
-    grid, (image, labels) = reoriented(canonical_grid(view.raster), (image, labels), view.orientation)
+        image = finish_mr(value, intensities, noise)
+    grid, (image, labels) = reoriented(raster_grid(scan.raster), (image, labels), scan.orientation)
     return Phantom(
         image=image,
         labels=labels,
         grid=grid,
         modality="CT" if contrast == "CT" else "MR",
         contrast=contrast,
-        orientation=view.orientation,
-        centroids_mm=_centroids(spine, view),
+        orientation=scan.orientation,
+        centroids_mm=_centroids(spine, scan),
     )
 
 
-def by_structure(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def by_structure(labels: UInt8[np.ndarray, "k j i"]) -> UInt8[np.ndarray, "k j i"]:
     """Return labels by level as labels by structure: vertebra 1, disc 2, canal 3, sacrum 4."""
     table = np.zeros(256, dtype=np.uint8)
     for name, integer in VERSE.items():
@@ -148,7 +155,8 @@ def by_structure(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
             table[integer] = STRUCTURES["vertebra"]
             table[DISC_OFFSET + integer] = STRUCTURES["disc"]
     table[CANAL], table[SACRUM] = STRUCTURES["canal"], STRUCTURES["sacrum"]
-    return table[labels]
+    structures: np.ndarray = table[labels]
+    return structures
 
 
 def _contrast(settings: PhantomSettings, rng: np.random.Generator) -> Contrast:
@@ -173,21 +181,21 @@ def _variant(settings: PhantomSettings, rng: np.random.Generator) -> Variant:
 
 def _draw(
     spine: Spine,
-    view: View,
-    palette: Palette,
+    scan: ScanGeometry,
+    intensities: TissueIntensities,
     settings: PhantomSettings,
     texture: np.random.Generator,
     look: np.random.Generator,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+) -> tuple[Float32[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"]]:
     """Paint soft tissue, canal, discs and bones in this order."""
-    raster = view.fine
-    picture = new_picture(raster, palette, texture)
-    chain = segments(spine)
+    raster = scan.fine
+    picture = new_picture(raster, intensities, texture)
+    chain = sacral_segments(spine)
     build = sample_build(look)
     space = space_around(picture, spine)
     paint_body(picture, space, spine, build)
     table, metal = (float(value) for value in look.random(2))
-    if palette.contrast == "CT" and (table < 0.75 if settings.table is None else settings.table):
+    if intensities.contrast == "CT" and (table < 0.75 if settings.table is None else settings.table):
         paint_table(picture, hindmost(spine, build) + 2)
     canal = draw_canal(raster, spine, chain, look)
     paint_canal(picture, canal)
@@ -207,14 +215,14 @@ def _draw(
     paint_skull(skeleton, spine)
     if metal < 1 / 30 if settings.metal is None else settings.metal:
         distance = draw_metal(picture, spine, look)
-        if palette.contrast == "CT":
+        if intensities.contrast == "CT":
             paint_metal_ct(picture, distance, look)
         else:
             paint_metal_mr(picture, distance)
     return picture.value, skeleton.labels
 
 
-def _averaged(value: npt.NDArray[np.float32], factor: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+def _averaged(value: Float32[np.ndarray, "S P L"], factor: Shape3) -> Float32[np.ndarray, "s p l"]:
     """Return the mean over the thin slices that make up each thick one."""
     for axis, count in enumerate(factor):
         if count > 1:
@@ -223,7 +231,7 @@ def _averaged(value: npt.NDArray[np.float32], factor: tuple[int, int, int]) -> n
     return value
 
 
-def _elected(labels: npt.NDArray[np.uint8], factor: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+def _elected(labels: UInt8[np.ndarray, "S P L"], factor: Shape3) -> UInt8[np.ndarray, "s p l"]:
     """Return the majority among the three thin slices of each thick one; the middle where all differ."""
     for axis, count in enumerate(factor):
         if count > 1:
@@ -234,13 +242,13 @@ def _elected(labels: npt.NDArray[np.uint8], factor: tuple[int, int, int]) -> npt
     return labels
 
 
-def _centroids(spine: Spine, view: View) -> dict[str, tuple[float, float, float]]:
+def _centroids(spine: Spine, scan: ScanGeometry) -> dict[str, Vector3]:
     """Return the centres of the bodies that lie in the field of view."""
     found = {}
-    inverse = np.linalg.inv(view.raster.steps_mm)
+    inverse = np.linalg.inv(scan.raster.steps_mm)
     for vertebra in spine.vertebrae:
         x, y, z = vertebra.frame.origin_mm
-        index = inverse @ (vertebra.frame.origin_mm - view.raster.origin_mm)
-        if np.all(index >= 0) and np.all(index <= np.asarray(view.raster.shape) - 1):
+        index = inverse @ (vertebra.frame.origin_mm - scan.raster.origin_mm)
+        if np.all(index >= 0) and np.all(index <= np.asarray(scan.raster.shape) - 1):
             found[vertebra.name] = (float(x), float(y), float(z))
     return found

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Int16
 from scipy import ndimage
 
-from autospine.phantom.shapes import Array, Number
+from autospine.core.types import Shape3, Vector3
+from autospine.phantom.shapes import Field, Number
 
 Contrast = Literal["CT", "T1w", "T2w"]
 
@@ -89,7 +90,7 @@ _T1: dict[str, tuple[Number, Number]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Palette:
+class TissueIntensities:
     """Intensity of each tissue in one picture."""
 
     contrast: Contrast
@@ -106,19 +107,19 @@ class Palette:
     """How far fat has grown into the muscles, 0 to 1."""
 
 
-def sample_palette(rng: np.random.Generator, contrast: Contrast) -> Palette:
+def sample_intensities(rng: np.random.Generator, contrast: Contrast) -> TissueIntensities:
     """Draw the intensities of one picture: age (marrow, fat in muscle), contrast agent, dose."""
     base = dict({"CT": _CT, "T2w": _T2, "T1w": _T1}[contrast])
     infiltration = float(rng.beta(1.5, 2.5))
     if contrast == "CT":
-        return _ct_palette(rng, base, infiltration)
+        return _ct_intensities(rng, base, infiltration)
     spread = np.exp(rng.normal(0, 0.10, len(base)))
     tissues = {
         name: (mean * float(f), sd) for (name, (mean, sd)), f in zip(base.items(), spread, strict=True)
     }
     marrow = float(rng.uniform(0.26, 0.46) if contrast == "T2w" else rng.uniform(0.42, 0.72))
     texture = 0.10 * marrow
-    return Palette(
+    return TissueIntensities(
         contrast=contrast,
         tissues=tissues,
         trabecular={region: (marrow * float(rng.normal(1, 0.04)), texture) for region in "CTLS"},
@@ -128,9 +129,9 @@ def sample_palette(rng: np.random.Generator, contrast: Contrast) -> Palette:
     )
 
 
-def _ct_palette(
+def _ct_intensities(
     rng: np.random.Generator, base: dict[str, tuple[Number, Number]], infiltration: float
-) -> Palette:
+) -> TissueIntensities:
     """Draw a CT's intensities."""
     tissues = {
         name: (mean + float(rng.normal(0, 5 if mean > -500 else 0)), sd) for name, (mean, sd) in base.items()
@@ -146,7 +147,7 @@ def _ct_palette(
     means = {"C": 2.4 * lumbar + 40, "T": 1.35 * lumbar + 15, "L": lumbar, "S": 0.72 * lumbar}
     cortical = float(rng.uniform(760, 1180))
     tissues["cortical"] = (cortical, 90)
-    return Palette(
+    return TissueIntensities(
         contrast="CT",
         tissues=tissues,
         trabecular={region: (mean, 18 + 0.16 * mean) for region, mean in means.items()},
@@ -156,35 +157,37 @@ def _ct_palette(
     )
 
 
-def blur(value: Array, spacing_mm: tuple[float, float, float], sigma_mm: float) -> Array:
+def blur(value: Field, spacing_mm: Vector3, sigma_mm: float) -> Field:
     """Blur by the scanner's point spread, a Gaussian."""
     sigma = [sigma_mm / step for step in spacing_mm]
     return np.asarray(ndimage.gaussian_filter(value, sigma, truncate=3.0, mode="nearest"), dtype=np.float32)
 
 
 def finish_ct(
-    value: Array, palette: Palette, spacing_mm: tuple[float, float, float], rng: np.random.Generator
-) -> npt.NDArray[np.int16]:
+    value: Field, intensities: TissueIntensities, spacing_mm: Vector3, rng: np.random.Generator
+) -> Int16[np.ndarray, "S P L"]:
     """Add noise (correlated as a reconstruction kernel leaves it) and clip to the scanner's range of HU."""
     noise = rng.standard_normal(value.shape, dtype=np.float32)
     soft = ndimage.gaussian_filter(noise, [0.55 / step for step in spacing_mm], truncate=2.5)
-    level = palette.noise / max(float(soft.std()), 1e-6)
+    level = intensities.noise / max(float(soft.std()), 1e-6)
     # Less dose reaches the middle of the body than the air around it.
     inside = np.where(value > -400, np.float32(1.0), np.float32(0.55))
     result = np.clip(value + soft * level * inside, -1024, 3071)
     return np.asarray(np.rint(result), dtype=np.int16)
 
 
-def finish_mr(value: Array, palette: Palette, rng: np.random.Generator) -> npt.NDArray[np.int16]:
+def finish_mr(
+    value: Field, intensities: TissueIntensities, rng: np.random.Generator
+) -> Int16[np.ndarray, "S P L"]:
     """Apply the coils' bias field, Rician noise and an arbitrary scale."""
     value = value * _bias(value.shape, rng)
-    real = value + rng.standard_normal(value.shape, dtype=np.float32) * np.float32(palette.noise)
-    imaginary = rng.standard_normal(value.shape, dtype=np.float32) * np.float32(palette.noise)
+    real = value + rng.standard_normal(value.shape, dtype=np.float32) * np.float32(intensities.noise)
+    imaginary = rng.standard_normal(value.shape, dtype=np.float32) * np.float32(intensities.noise)
     scale = np.float32(np.exp(rng.uniform(np.log(160), np.log(1400))))
     return np.asarray(np.rint(np.sqrt(real * real + imaginary * imaginary) * scale), dtype=np.int16)
 
 
-def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _bias(shape: Shape3, rng: np.random.Generator) -> Field:
     """Return a smooth gain: the exponential of a quadratic, brighter towards the coil in the back."""
     s, p, q = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     c = rng.normal(0, 0.12, 6).astype(np.float32)

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from autospine.core.geometry import vector
 from autospine.phantom.anatomy import Spine
-from autospine.phantom.shapes import Array, Capsule, Custom, Ellipsoid, Frame, Part, Plate, Point
+from autospine.phantom.shapes import Capsule, Custom, Ellipsoid, Field, Frame, Part, Plate, Point
 
 _HEIGHTS = (30.0, 26.0, 22.0, 18.0, 15.0)
 _WIDTHS = (50.0, 38.0, 31.0, 26.0, 22.0)
@@ -16,7 +17,7 @@ _CANALS = ((30.0, 15.0), (25.0, 11.0), (19.0, 8.0), (13.0, 5.5), (9.0, 4.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Segment:
+class SacralSegment:
     """One of the five fused sacral vertebrae."""
 
     frame: Frame
@@ -37,7 +38,7 @@ class Segment:
         return (0.0, self.depth / 2 + self.canal[1] / 2 - 0.5, 0.0)
 
 
-def segments(spine: Spine) -> tuple[Segment, ...]:
+def sacral_segments(spine: Spine) -> tuple[SacralSegment, ...]:
     """Return the five segments: a chain along the hollow front of the sacrum, each turned further forward."""
     scale = spine.scale
     turns = np.array([0.0, 0.10, 0.36, 0.70, 1.0]) * spine.sacral_bend
@@ -48,7 +49,7 @@ def segments(spine: Spine) -> tuple[Segment, ...]:
         height, depth = _HEIGHTS[i] * scale, _DEPTHS[i] * scale
         centre = frame.moved((0.0, depth / 2, -height / 2))
         result.append(
-            Segment(
+            SacralSegment(
                 frame=centre,
                 height=height,
                 width=_WIDTHS[i] * scale,
@@ -61,7 +62,7 @@ def segments(spine: Spine) -> tuple[Segment, ...]:
     return tuple(result)
 
 
-def segment_parts(chain: tuple[Segment, ...], index: int) -> tuple[Part, ...]:
+def segment_parts(chain: tuple[SacralSegment, ...], index: int) -> tuple[Part, ...]:
     """Return the solids of one segment in its own frame; foramina are carved by `foramina`."""
     s = chain[index]
     parts = [Part(shape=_block(s, first=index == 0), blend_mm=3), *_wings(chain, index)]
@@ -93,11 +94,11 @@ def segment_parts(chain: tuple[Segment, ...], index: int) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _block(s: Segment, *, first: bool) -> Custom:
+def _block(s: SacralSegment, *, first: bool) -> Custom:
     """Return a segment's body: an oval prism, the first one with a concave endplate and a promontory."""
     half = s.height / 2 + (0.0 if first else 2.0)
 
-    def distance(x: Array, y: Array, z: Array) -> Array:
+    def distance(x: Field, y: Field, z: Field) -> Field:
         a, b = np.float32(s.width / 2), np.float32(s.depth / 2)
         qx, qy = x / a, y / b
         length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)
@@ -112,7 +113,7 @@ def _block(s: Segment, *, first: bool) -> Custom:
     return Custom(low_mm=(-reach[0], -reach[1], -reach[2]), high_mm=reach, function=distance)
 
 
-def _wings(chain: tuple[Segment, ...], index: int) -> list[Part]:
+def _wings(chain: tuple[SacralSegment, ...], index: int) -> list[Part]:
     """Return the lateral parts: broad alae on top, then masses that join into one edge."""
     s = chain[index]
     scale = s.depth / _DEPTHS[index]
@@ -144,7 +145,7 @@ def _wings(chain: tuple[Segment, ...], index: int) -> list[Part]:
             )
             seam = Capsule(
                 start_mm=(side * (s.wing - 10 * scale), 0.12 * s.wing, -4.0),
-                end_mm=(float(edge[0]), float(edge[1]), float(edge[2])),
+                end_mm=vector(edge),
                 radius_mm=(9.5 * scale * (1 - 0.12 * index), 8.0 * scale * (1 - 0.15 * index)),
                 stretch=(0.85, 1.1, 1),
             )
@@ -152,7 +153,7 @@ def _wings(chain: tuple[Segment, ...], index: int) -> list[Part]:
     return parts
 
 
-def foramina(chain: tuple[Segment, ...], index: int) -> tuple[Part, ...]:
+def foramina(chain: tuple[SacralSegment, ...], index: int) -> tuple[Part, ...]:
     """Return the pair of openings below a segment, running from front to back."""
     s = chain[index]
     radius = (5.0, 4.6, 3.8, 3.0)[index] * s.depth / _DEPTHS[index]
@@ -170,7 +171,7 @@ def foramina(chain: tuple[Segment, ...], index: int) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def disc_remnant(s: Segment) -> Ellipsoid:
+def disc_remnant(s: SacralSegment) -> Ellipsoid:
     """Return the remnant of the disc below the first segments: seen in the picture, part of the sacrum."""
     return Ellipsoid(
         centre_mm=(0.0, 0.0, -s.height / 2), radii_mm=(0.33 * s.width, 0.34 * s.depth, 0.05 * s.height)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Int, Int16, UInt8
 
-from autospine.core.geometry import Grid
+from autospine.core.geometry import Grid, as_direction, triple, vector
+from autospine.core.types import Matrix3, Position, Shape3, Vector3
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.intensity import Contrast
 from autospine.phantom.shapes import Raster, rotation
@@ -30,30 +31,30 @@ _REGIONS: dict[str, tuple[tuple[tuple[float, float], ...], tuple[str, str]]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class ScanGeometry:
     """One scan's sampling."""
 
     raster: Raster
     """The grid of the image, axes S, P, L."""
     fine: Raster
     """The grid on which it is painted: slices that are thick are painted as three thin ones."""
-    factor: tuple[int, int, int]
+    factor: Shape3
     """Samples of the fine grid per voxel along S, P, L."""
     orientation: str
     """Directions in which the file's axes i, j, k grow."""
 
 
-def sample_view(
+def sample_scan(
     spine: Spine,
     region: str,
     contrast: Contrast,
     rng: np.random.Generator,
     *,
-    spacing_mm: tuple[float, float, float] | None,
-    size_mm: tuple[float, float, float] | None,
+    spacing_mm: Vector3 | None,
+    size_mm: Vector3 | None,
     orientation: str | None,
     oblique_deg: float | None,
-) -> View:
+) -> ScanGeometry:
     """Draw a scan of a region; what is given is taken, the rest is drawn.
 
     Args:
@@ -80,23 +81,21 @@ def sample_view(
     raster = _raster(centre, steps, shape)
     factor = tuple(3 if step > 1.8 * min(spacing) and step > 2 else 1 for step in spacing)
     fine = _raster(centre, steps / np.asarray(factor), shape * np.asarray(factor))
-    return View(
+    return ScanGeometry(
         raster=raster,
         fine=fine,
-        factor=(factor[0], factor[1], factor[2]),
+        factor=triple(factor),
         orientation=orientation or drawn_orientation,
     )
 
 
-def _raster(
-    centre: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], shape: npt.NDArray[np.int_]
-) -> Raster:
+def _raster(centre: Position, steps: Matrix3, shape: Int[np.ndarray, "3"]) -> Raster:
     """Return a grid of given steps around a centre."""
     origin = centre - steps @ ((shape - 1) / 2)
-    return Raster(shape=(int(shape[0]), int(shape[1]), int(shape[2])), origin_mm=origin, steps_mm=steps)
+    return Raster(shape=triple(shape), origin_mm=origin, steps_mm=steps)
 
 
-def _spacing(region: str, contrast: Contrast, rng: np.random.Generator) -> tuple[float, float, float]:
+def _spacing(region: str, contrast: Contrast, rng: np.random.Generator) -> Vector3:
     """Draw distances between voxels along S, P, L."""
     coarse = 1.6 if region == "whole" else 1.15 if region == "thoracolumbar" else 1.0
     kind, fine, thick = rng.random(), float(rng.uniform(0.8, 1.2)), float(rng.uniform(3.3, 4.4))
@@ -116,30 +115,30 @@ def _angle(rng: np.random.Generator) -> float:
     return 0.0 if kind < 0.4 else small if kind < 0.8 else large
 
 
-def _turn(axis: npt.NDArray[np.float64], degrees: float) -> npt.NDArray[np.float64]:
+def _turn(axis: Position, degrees: float) -> Matrix3:
     """Return a rotation by an angle about a random axis, composed of pitch, roll and yaw."""
     pitch, roll, yaw = axis / np.linalg.norm(axis) * degrees
     return rotation(pitch=float(pitch), roll=float(roll), yaw=float(yaw))
 
 
-def _centre(spine: Spine, upper: str, lower: str, at: float) -> npt.NDArray[np.float64]:
+def _centre(spine: Spine, upper: str, lower: str, at: float) -> Position:
     """Return a point between two levels, as far behind the bodies as to hold the spinous processes."""
     frames = {v.name: v.frame for v in spine.vertebrae}
     names = [v.name for v in spine.vertebrae]
     first = frames.get(upper, spine.vertebrae[0].frame).origin_mm
     second = frames[lower if lower in frames else names[-1]].origin_mm
-    point: npt.NDArray[np.float64] = first + at * (second - first) + np.array([0.0, 14.0, -8.0])
+    point: Position = first + at * (second - first) + np.array([0.0, 14.0, -8.0])
     return point
 
 
-def canonical_grid(raster: Raster) -> Grid:
+def raster_grid(raster: Raster) -> Grid:
     """Return a raster as the grid of an image whose array axes are S, P, L."""
     return _grid(raster.shape, raster.steps_mm, raster.origin_mm)
 
 
 def reoriented(
-    grid: Grid, arrays: tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]], orientation: str
-) -> tuple[Grid, tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]:
+    grid: Grid, arrays: tuple[Int16[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"]], orientation: str
+) -> tuple[Grid, tuple[Int16[np.ndarray, "k j i"], UInt8[np.ndarray, "k j i"]]]:
     """Store arrays with axes S, P, L in another orientation of the file's axes, each voxel where it was.
 
     Args:
@@ -163,18 +162,15 @@ def reoriented(
             steps[:, axis] *= -1
             turned = [np.flip(array, axis) for array in turned]
     image, labels = (np.ascontiguousarray(array) for array in turned)
-    return _grid((shape[0], shape[1], shape[2]), steps, origin), (image, labels)
+    return _grid(triple(shape), steps, origin), (image, labels)
 
 
-def _grid(
-    shape: tuple[int, int, int], steps: npt.NDArray[np.float64], origin: npt.NDArray[np.float64]
-) -> Grid:
+def _grid(shape: Shape3, steps: Matrix3, origin: Position) -> Grid:
     """Return a grid from the displacement per step along each array axis."""
     spacing = np.linalg.norm(steps, axis=0)
-    d = [float(value) for value in (steps / spacing)[:, ::-1].ravel()]
     return Grid(
         shape=shape,
-        spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction=(d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8]),
+        spacing_mm=vector(spacing),
+        origin_mm=vector(origin),
+        direction=as_direction((steps / spacing)[:, ::-1]),
     )

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float32
 
-Array = npt.NDArray[np.float32]
-Slices = tuple[slice, slice, slice]
+from autospine.core.geometry import Box, triple, vector
+from autospine.core.types import Matrix3, Position, Shape3, Slices3, Vector3
+
+Field = Float32[np.ndarray, "S P L"]
+"""A number for each voxel of a raster, or of a box in it: a signed distance in mm, or an intensity."""
+
 Number = float | int
 Point = tuple[Number, Number, Number]
 
@@ -25,14 +29,15 @@ FAR_MM = np.float32(60.0)
 class Frame:
     """A right-handed coordinate frame of a structure, in LPS space."""
 
-    origin_mm: npt.NDArray[np.float64]
+    origin_mm: Position
     """Origin in LPS (x left, y posterior, z superior), mm."""
-    axes: npt.NDArray[np.float64]
+    axes: Matrix3
     """3x3 matrix; its columns are the structure's left, posterior and superior directions in LPS."""
 
-    def to_world(self, point: Point) -> npt.NDArray[np.float64]:
+    def to_world(self, point: Point) -> Position:
         """Return the LPS position in mm of a point given in this frame in mm."""
-        return self.origin_mm + self.axes @ np.asarray(point, dtype=np.float64)
+        position: Position = self.origin_mm + self.axes @ np.asarray(point, dtype=np.float64)
+        return position
 
     def moved(self, point: Point) -> "Frame":
         """Return this frame with its origin at a point given in this frame."""
@@ -43,7 +48,7 @@ class Frame:
         return Frame(origin_mm=self.origin_mm, axes=self.axes @ rotation(pitch=degrees))
 
 
-def rotation(*, pitch: float = 0.0, roll: float = 0.0, yaw: float = 0.0) -> npt.NDArray[np.float64]:
+def rotation(*, pitch: float = 0.0, roll: float = 0.0, yaw: float = 0.0) -> Matrix3:
     """Return the rotation by three angles in degrees.
 
     Args:
@@ -55,7 +60,7 @@ def rotation(*, pitch: float = 0.0, roll: float = 0.0, yaw: float = 0.0) -> npt.
     about_left = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_back = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     about_up = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    matrix: npt.NDArray[np.float64] = about_back @ about_left @ about_up
+    matrix: Matrix3 = about_back @ about_left @ about_up
     return matrix
 
 
@@ -63,29 +68,28 @@ def rotation(*, pitch: float = 0.0, roll: float = 0.0, yaw: float = 0.0) -> npt.
 class Raster:
     """The sampling grid of a picture: axes superior, posterior, left, possibly oblique to the patient."""
 
-    shape: tuple[int, int, int]
+    shape: Shape3
     """Number of samples along S, P, L."""
-    origin_mm: npt.NDArray[np.float64]
+    origin_mm: Position
     """LPS position of sample (0, 0, 0), mm."""
-    steps_mm: npt.NDArray[np.float64]
+    steps_mm: Matrix3
     """3x3 matrix; column a is the LPS displacement in mm of one step along array axis a (S, P, L)."""
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Vector3:
         """Distance in mm between samples along S, P, L."""
-        s, p, q = np.linalg.norm(self.steps_mm, axis=0)
-        return float(s), float(p), float(q)
+        return triple(np.linalg.norm(self.steps_mm, axis=0))
 
     @property
     def voxel_mm(self) -> float:
         """Edge in mm of the cube that has a voxel's volume: the width of partial volume at a surface."""
         return float(np.prod(self.spacing_mm) ** (1 / 3))
 
-    def everywhere(self) -> Slices:
+    def everywhere(self) -> Slices3:
         """Return the slices of the whole raster."""
-        return slice(0, self.shape[0]), slice(0, self.shape[1]), slice(0, self.shape[2])
+        return Box.whole(self.shape).slices
 
-    def near(self, frame: Frame, low: Point, high: Point, pad_mm: Number) -> Slices | None:
+    def near(self, frame: Frame, low: Point, high: Point, pad_mm: Number) -> Slices3 | None:
         """Return the part of the raster that holds a box given in a frame, or None where they do not meet."""
         ends = np.stack([np.asarray(low) - pad_mm, np.asarray(high) + pad_mm])
         corners = np.array(
@@ -97,10 +101,9 @@ class Raster:
         stop = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, self.shape)
         if np.any(start >= stop):
             return None
-        s, p, q = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-        return s, p, q
+        return Box(start=triple(start), stop=triple(stop)).slices
 
-    def coordinates(self, frame: Frame, box: Slices) -> tuple[Array, Array, Array]:
+    def coordinates(self, frame: Frame, box: Slices3) -> tuple[Field, Field, Field]:
         """Return x (left), y (posterior), z (superior) in mm in a frame, for each voxel of a box."""
         gain = frame.axes.T @ self.steps_mm
         offset = frame.axes.T @ (self.origin_mm - frame.origin_mm)
@@ -109,7 +112,7 @@ class Raster:
         for row, shift in zip(gain, offset, strict=True):
             s, p, q = (np.asarray(g * i, dtype=np.float32) for g, i in zip(row, index, strict=True))
             result.append((s[:, None, None] + np.float32(shift)) + p[None, :, None] + q[None, None, :])
-        return result[0], result[1], result[2]
+        return triple(result)
 
 
 @runtime_checkable
@@ -119,7 +122,7 @@ class Shape(Protocol):
     def bounds(self) -> tuple[Point, Point]:
         """Return the lowest and highest corner of a box that holds the solid, mm."""
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Return the signed distance in mm at points given in the structure's frame."""
 
 
@@ -136,7 +139,7 @@ class Ellipsoid:
         """Return the lowest and highest corner of a box that holds the solid, mm."""
         return _around([self.centre_mm], self.radii_mm)
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Return |q| (|q| - 1) / |q / r| with q = p / r, the usual first-order distance of an ellipsoid."""
         (cx, cy, cz), (rx, ry, rz) = self.centre_mm, self.radii_mm
         qx, qy, qz = (x - cx) / rx, (y - cy) / ry, (z - cz) / rz
@@ -167,7 +170,7 @@ class Capsule:
         reach = (radius * sx, radius * sy + abs(self.slant) * radius * sz, radius * sz)
         return _around([self.start_mm, self.end_mm], reach)
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Return the distance in stretched space over the length of its gradient: exact to first order."""
         scale = np.asarray(self.stretch)
         start, end = np.asarray(self.start_mm) / scale, np.asarray(self.end_mm) / scale
@@ -207,7 +210,7 @@ class Plate:
         wide = max(self.half_thickness_mm) + abs(self.lean) * (max(ys) - min(ys))
         return (-wide, min(ys), min(zs)), (wide, max(ys), max(zs))
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Return the rounded intersection of the polygon's edges and the two faces."""
         low, high = min(c[0] for c in self.corners_mm), max(c[0] for c in self.corners_mm)
         inside = np.full(np.broadcast_shapes(x.shape, y.shape), -FAR_MM, dtype=np.float32)
@@ -234,37 +237,37 @@ class Custom:
     """Lowest corner of a box that holds the solid, mm."""
     high_mm: Point
     """Highest corner of that box, mm."""
-    function: Callable[[Array, Array, Array], Array] = field(repr=False)
+    function: Callable[[Field, Field, Field], Field] = field(repr=False)
     """Signed distance in mm from x, y, z in mm."""
 
     def bounds(self) -> tuple[Point, Point]:
         """Return the lowest and highest corner of a box that holds the solid, mm."""
         return self.low_mm, self.high_mm
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Return the signed distance in mm."""
         return self.function(x, y, z)
 
 
-def smooth_min(a: Array, b: Array, blend_mm: Number) -> Array:
+def smooth_min(a: Field, b: Field, blend_mm: Number) -> Field:
     """Return the polynomial smooth minimum: the minimum where the two differ by more than the blend."""
-    result: Array = np.minimum(a, b)
+    result: Field = np.minimum(a, b)
     if blend_mm > 0:
         result -= _fillet(a, b, blend_mm)
     return result
 
 
-def smooth_max(a: Array, b: Array, blend_mm: Number) -> Array:
+def smooth_max(a: Field, b: Field, blend_mm: Number) -> Field:
     """Return the polynomial smooth maximum of two distances."""
-    result: Array = np.maximum(a, b)
+    result: Field = np.maximum(a, b)
     if blend_mm > 0:
         result += _fillet(a, b, blend_mm)
     return result
 
 
-def _fillet(a: Array, b: Array, blend_mm: Number) -> Array:
+def _fillet(a: Field, b: Field, blend_mm: Number) -> Field:
     """Return max(blend - |a - b|, 0)^2 / (4 blend), in as few passes as may be."""
-    gap: Array = np.subtract(a, b)
+    gap: Field = np.subtract(a, b)
     np.abs(gap, out=gap)
     np.subtract(np.float32(blend_mm), gap, out=gap)
     np.maximum(gap, 0, out=gap)
@@ -273,7 +276,7 @@ def _fillet(a: Array, b: Array, blend_mm: Number) -> Array:
     return gap
 
 
-def coverage(distance: Array, width_mm: Number) -> Array:
+def coverage(distance: Field, width_mm: Number) -> Field:
     """Return the share (0 to 1) of a voxel that lies inside a surface: analytic partial volume."""
     return np.asarray(np.clip(np.float32(0.5) - distance / np.float32(width_mm), 0, 1), dtype=np.float32)
 
@@ -292,7 +295,7 @@ class Part:
 
 def render(
     raster: Raster, frame: Frame, parts: tuple[Part, ...], *, margin_mm: Number
-) -> tuple[Slices, Array] | None:
+) -> tuple[Slices3, Field] | None:
     """Evaluate the union of parts around it.
 
     Args:
@@ -305,9 +308,8 @@ def render(
         The part of the raster and the signed distances in it, or None where the structure is out of view.
     """
     limits = [part.shape.bounds() for part in parts if not part.carve]
-    low = tuple(float(v) for v in np.min([a for a, _ in limits], axis=0))
-    high = tuple(float(v) for v in np.max([b for _, b in limits], axis=0))
-    box = raster.near(frame, (low[0], low[1], low[2]), (high[0], high[1], high[2]), margin_mm)
+    low, high = np.min([a for a, _ in limits], axis=0), np.max([b for _, b in limits], axis=0)
+    box = raster.near(frame, vector(low), vector(high), margin_mm)
     if box is None:
         return None
     result = np.full([part.stop - part.start for part in box], FAR_MM, dtype=np.float32)
@@ -316,7 +318,7 @@ def render(
     return box, result
 
 
-def _join(result: Array, raster: Raster, frame: Frame, part: Part, box: Slices, margin_mm: Number) -> None:
+def _join(result: Field, raster: Raster, frame: Frame, part: Part, box: Slices3, margin_mm: Number) -> None:
     """Add or carve one part in place."""
     here = raster.near(frame, *part.shape.bounds(), margin_mm + part.blend_mm)
     here = None if here is None else intersection(here, box)
@@ -330,20 +332,18 @@ def _join(result: Array, raster: Raster, frame: Frame, part: Part, box: Slices, 
         result[inner] = smooth_min(result[inner], distance, part.blend_mm)
 
 
-def intersection(a: Slices, b: Slices) -> Slices | None:
+def intersection(a: Slices3, b: Slices3) -> Slices3 | None:
     """Return the common part of two boxes, or None."""
     parts = [slice(max(u.start, v.start), min(u.stop, v.stop)) for u, v in zip(a, b, strict=True)]
-    return None if any(part.start >= part.stop for part in parts) else (parts[0], parts[1], parts[2])
+    return None if any(part.start >= part.stop for part in parts) else triple(parts)
 
 
-def inside(box: Slices, outer: Slices) -> Slices:
+def inside(box: Slices3, outer: Slices3) -> Slices3:
     """Return a box relative to the start of another that holds it."""
-    s, p, q = (slice(u.start - v.start, u.stop - v.start) for u, v in zip(box, outer, strict=True))
-    return s, p, q
+    return triple(slice(u.start - v.start, u.stop - v.start) for u, v in zip(box, outer, strict=True))
 
 
 def _around(points: list[Point], reach: Point) -> tuple[Point, Point]:
     """Return the box around points, extended by a reach along each axis."""
     array = np.asarray(points)
-    low, high = array.min(axis=0) - reach, array.max(axis=0) + reach
-    return (float(low[0]), float(low[1]), float(low[2])), (float(high[0]), float(high[1]), float(high[2]))
+    return vector(array.min(axis=0) - reach), vector(array.max(axis=0) + reach)

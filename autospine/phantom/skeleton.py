@@ -4,21 +4,21 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import UInt8
 
 from autospine.core.labels import VERSE
+from autospine.core.types import Slices3
 from autospine.phantom.anatomy import SACRUM, Spine, Vertebra
 from autospine.phantom.canal import Canal
 from autospine.phantom.picture import Picture
-from autospine.phantom.sacrum import Segment, disc_remnant, foramina, hip_parts, segment_parts
+from autospine.phantom.sacrum import SacralSegment, disc_remnant, foramina, hip_parts, segment_parts
 from autospine.phantom.shapes import (
     FAR_MM,
-    Array,
     Capsule,
     Custom,
+    Field,
     Frame,
     Part,
-    Slices,
     coverage,
     inside,
     intersection,
@@ -39,11 +39,11 @@ class Skeleton:
 
     picture: Picture
     """The image."""
-    labels: npt.NDArray[np.uint8]
+    labels: UInt8[np.ndarray, "S P L"]
     """Labels in the scheme by level."""
     canal: Canal
     """The spinal canal, which no bone enters."""
-    bone: Array
+    bone: Field
     """Distance in mm to the bones painted so far."""
     shell_mm: tuple[float, float]
     """Thickness of the cortical shell of bodies and of arches, mm."""
@@ -88,7 +88,7 @@ def _disc(
     )
     # Bones are painted next; the disc reaches a voxel under them, lest soft tissue show between.
     picture.paint("annulus", np.maximum(side, ends - np.float32(voxel)), box)
-    (dry, spread), (moist, _) = picture.palette.tissues["annulus"], picture.palette.tissues["nucleus"]
+    (dry, spread), (moist, _) = picture.intensities.tissues["annulus"], picture.intensities.tissues["nucleus"]
     picture.mix(coverage(core, max(voxel, 4.5)), moist + (dry - moist) * min(1.0, wear * 1.15), spread, box)
     if vacuum:
         picture.paint("gas", core + np.float32(2.4), box, strength=0.8)
@@ -141,7 +141,7 @@ def _vein(skeleton: Skeleton, vertebra: Vertebra) -> None:
         skeleton.picture.paint("epidural", drawn[1], drawn[0], strength=0.65)
 
 
-def paint_sacrum(skeleton: Skeleton, chain: tuple[Segment, ...]) -> None:
+def paint_sacrum(skeleton: Skeleton, chain: tuple[SacralSegment, ...]) -> None:
     """Paint the sacrum: five segments joined, then the foramina cut through all of them."""
     raster = skeleton.picture.raster
     whole = np.full(raster.shape, FAR_MM, dtype=np.float32)
@@ -169,7 +169,7 @@ def paint_sacrum(skeleton: Skeleton, chain: tuple[Segment, ...]) -> None:
     skeleton.labels[whole < 0] = SACRUM
 
 
-def _carve(skeleton: Skeleton, whole: Array, frame: Frame, part: Part) -> None:
+def _carve(skeleton: Skeleton, whole: Field, frame: Frame, part: Part) -> None:
     """Cut one opening in place."""
     box = skeleton.picture.raster.near(frame, *part.shape.bounds(), 3.0)
     if box is not None:
@@ -233,7 +233,7 @@ def paint_skull(skeleton: Skeleton, spine: Spine) -> None:
     k = spine.scale
     radii = (70.0 * k, 88.0 * k, 70.0 * k)
 
-    def shell(x: Array, y: Array, z: Array) -> Array:
+    def shell(x: Field, y: Field, z: Field) -> Field:
         q = [(w - c) / r for w, c, r in zip((x, y, z), (0, 22 * k, 84 * k), radii, strict=True)]
         length = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2) + np.float32(1e-3)
         return np.asarray((length - 1) * np.float32(75 * k), np.float32)
@@ -265,15 +265,15 @@ def _plain_bone(
 
 
 def _bone(
-    skeleton: Skeleton, distance: Array, box: Slices, shell_mm: Array | np.float32, region: str
+    skeleton: Skeleton, distance: Field, box: Slices3, shell_mm: Field | np.float32, region: str
 ) -> None:
     """Paint cortical around cancellous bone, both with partial volume, and remember the distance."""
     picture = skeleton.picture
     voxel = picture.raster.voxel_mm
     outer, inner = coverage(distance, voxel), coverage(np.asarray(distance + shell_mm, np.float32), voxel)
     (hard, roughness), (soft, texture) = (
-        picture.palette.tissues["cortical"],
-        picture.palette.trabecular[region],
+        picture.intensities.tissues["cortical"],
+        picture.intensities.trabecular[region],
     )
     grain, cloud = picture.grain[box], picture.cloud[box]
     # Trabeculae are denser next to the shell.

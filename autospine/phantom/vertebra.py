@@ -5,8 +5,8 @@ x points left, y posterior, z superior; the origin is the centre of the body.
 
 import numpy as np
 
-from autospine.phantom.anatomy import Size, Vertebra
-from autospine.phantom.shapes import Array, Capsule, Custom, Ellipsoid, Number, Part, Plate, Point, smooth_max
+from autospine.phantom.anatomy import Vertebra, VertebraSize
+from autospine.phantom.shapes import Capsule, Custom, Ellipsoid, Field, Number, Part, Plate, Point, smooth_max
 
 
 def body_part(vertebra: Vertebra) -> Part:
@@ -14,7 +14,7 @@ def body_part(vertebra: Vertebra) -> Part:
     size = vertebra.size
     reach = (size.width / 2 + 3, size.depth / 2 + 3, size.height / 2 + 3)
 
-    def distance(x: Array, y: Array, z: Array) -> Array:
+    def distance(x: Field, y: Field, z: Field) -> Field:
         wall = footprint(vertebra, x, y, z, waist=True)
         ends = np.maximum(upper_endplate(vertebra, x, y, z), lower_endplate(vertebra, x, y, z))
         return smooth_max(wall, ends, 2.5 if vertebra.region != "C" else 1.5)
@@ -24,7 +24,7 @@ def body_part(vertebra: Vertebra) -> Part:
     )
 
 
-def footprint(vertebra: Vertebra, x: Array, y: Array, z: Array, *, waist: bool) -> Array:
+def footprint(vertebra: Vertebra, x: Field, y: Field, z: Field, *, waist: bool) -> Field:
     """Return the distance in mm to the body's side wall: an oval, hollow behind, narrowest half-way up."""
     size = vertebra.size
     half_width, half_depth = size.width / 2, size.depth / 2
@@ -49,17 +49,17 @@ def footprint(vertebra: Vertebra, x: Array, y: Array, z: Array, *, waist: bool) 
     return smooth_max(np.asarray(oval, np.float32), np.asarray(y - 0.97 * dent, np.float32), 3.0)
 
 
-def upper_endplate(vertebra: Vertebra, x: Array, y: Array, z: Array) -> Array:
+def upper_endplate(vertebra: Vertebra, x: Field, y: Field, z: Field) -> Field:
     """Return the height in mm above the upper endplate (negative below it, towards the body)."""
     return np.asarray(z - _endplate(vertebra, x, y, cranial=True), np.float32)
 
 
-def lower_endplate(vertebra: Vertebra, x: Array, y: Array, z: Array) -> Array:
+def lower_endplate(vertebra: Vertebra, x: Field, y: Field, z: Field) -> Field:
     """Return the height in mm below the lower endplate (negative above it, towards the body)."""
     return np.asarray(-z - _endplate(vertebra, x, y, cranial=False), np.float32)
 
 
-def _endplate(vertebra: Vertebra, x: Array, y: Array, *, cranial: bool) -> Array:
+def _endplate(vertebra: Vertebra, x: Field, y: Field, *, cranial: bool) -> Field:
     """Return an endplate's distance from the middle of the body in mm."""
     size = vertebra.size
     qx, qy = x / np.float32(size.width / 2), y / np.float32(size.depth / 2)
@@ -302,7 +302,7 @@ def _neck_blade(vertebra: Vertebra, root: Number) -> Plate:
     return Plate(corners_mm=corners, half_thickness_mm=(2.2, 4.2 if vertebra.name != "C7" else 3.6))
 
 
-def _dens(s: Size) -> tuple[Part, ...]:
+def _dens(s: VertebraSize) -> tuple[Part, ...]:
     """Return the dens and the shoulders of the axis (C2)."""
     top = s.height / 2
     dens = Capsule(start_mm=(0, 0.5, 2), end_mm=(0, -1.0, top + 10), radius_mm=(5.6, 4.6))
@@ -312,7 +312,7 @@ def _dens(s: Size) -> tuple[Part, ...]:
     )
 
 
-def _atlas(s: Size) -> tuple[Part, ...]:
+def _atlas(s: VertebraSize) -> tuple[Part, ...]:
     """Return the atlas (C1): a ring of two arches between lateral masses; the frame's origin is the dens."""
     half = s.canal_width / 2
     mass = half + 4.0

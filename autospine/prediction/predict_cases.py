@@ -9,7 +9,8 @@ import torch
 
 from autospine import __version__
 from autospine.core.errors import WorkspaceError
-from autospine.dataset.raw import Case, find_inputs
+from autospine.dataset.inputs import find_inputs
+from autospine.dataset.raw import Case
 from autospine.evaluation.held_out import unseen_modality
 from autospine.inference.mirror import mirrored_channels
 from autospine.models.model_folder import ModelFolder

@@ -1,8 +1,8 @@
-"""Preprocess a dataset: every case once, again only where something changed."""
+"""Preprocessing of a dataset: every case once, and again only if something has changed."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, as_completed, wait
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,19 +41,20 @@ LOCK = "preprocess.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """All of a plan that stored cases depend on."""
+class PreprocessingSettings:
+    """The parts of a plan that stored cases depend on."""
 
     format_version: int
     spacing_mm: Vector3
     patch_size: Shape3
-    """Decides the chunks only; a case stored for another patch size stays valid."""
+    """Shape that training reads at a time. It decides the chunks only: a case stored for another patch size
+    stays valid."""
 
     labels: LabelSpace
     normalisation: dict[Modality, Normalisation]
 
     arrays: ArrayFormat = "blosc2"
-    """Format of new cases; a case stored in another one stays valid."""
+    """Format of new cases; a case stored in another format stays valid."""
 
 
 def preprocess_dataset(
@@ -64,7 +65,6 @@ def preprocess_dataset(
     workers: int,
     *,
     arrays: ArrayFormat = "blosc2",
-    executor: Executor | None = None,
 ) -> tuple[StoredCase, ...]:
     """Store every training case of a dataset for one configuration.
 
@@ -72,24 +72,23 @@ def preprocess_dataset(
     they are. Files are read only where their state has changed since.
 
     Args:
-        dataset: a verified dataset.
-        plan: its labels and normalisation.
-        configuration: its spacing and patch size.
-        folder: where the cases go.
-        workers: processes; with 1 the work is done in this one.
-        arrays: format of cases that are stored now.
-        executor: does the work instead, on machines that see the same files; it stays open.
+        dataset: A verified dataset.
+        plan: The plan, for its labels and normalisation.
+        configuration: The configuration, for its spacing and patch size.
+        folder: Folder that the cases are stored in.
+        workers: Number of processes; with 1 the work is done in this process.
+        arrays: Format of the cases that are stored now.
 
     Returns:
         The stored cases in the dataset's order.
 
     Raises:
-        DatasetError: listing every case that could not be preprocessed; the others are stored.
-        WorkspaceError: as soon as the disk is full.
+        DatasetError: If a case cannot be preprocessed; lists all such cases, and the others are stored.
+        WorkspaceError: If the disk is full.
     """
     with alone(folder / LOCK, f"preprocesses into {folder}"):
         remove_leftovers(folder)
-        return _preprocessed(dataset, plan, configuration, folder, workers, arrays, executor)
+        return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
 
 
 def _preprocessed(
@@ -99,9 +98,8 @@ def _preprocessed(
     folder: Path,
     workers: int,
     arrays: ArrayFormat,
-    executor: Executor | None,
 ) -> tuple[StoredCase, ...]:
-    settings = Settings(
+    settings = PreprocessingSettings(
         format_version=FORMAT_VERSION,
         spacing_mm=configuration.spacing_mm,
         patch_size=configuration.patch_size,
@@ -114,7 +112,7 @@ def _preprocessed(
         log.info("%d of %d cases are preprocessed already", kept, len(dataset.cases))
     problems: list[str] = []
     with progress(f"preprocess {configuration.name}", len(todo)) as meter:
-        for problem in _results(todo, settings, folder, min(workers, len(todo)), executor):
+        for problem in _results(todo, settings, folder, min(workers, len(todo))):
             problems += [problem] if problem else []
             meter.advance()
     if problems:
@@ -128,23 +126,23 @@ def _preprocessed(
 
 
 def set_up_worker() -> None:
-    """What a process does before it takes cases: one thread, and no memory kept from case to case."""
+    """Prepare a worker process: one thread, and no memory kept from case to case."""
     torch.set_num_threads(1)
     return_freed_memory()
 
 
-def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
+def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -> StoredCase:
     """Read, prepare and store one training case.
 
     Raises:
-        AutospineError: if it cannot be read, or image and labels do not fit together.
+        AutospineError: If a file of the case cannot be read, or image and labels do not fit together.
     """
     if case.labels is None:
         raise DatasetError(f"expected a label file for training case {case.name}, found none")
     key, files = case_key(case, settings), files_key(case)
     labelled = read_labels(case.labels)
     source, label_grid = settings.labels.encode(labelled.array[0]), labelled.grid
-    del labelled  # at most one source is held in full, and that for as short as may be
+    del labelled  # at most one source array is in memory, and no longer than needed
     volume = read_volume(case.images)
     if different := difference(label_grid, volume.grid):
         raise DatasetError(
@@ -185,8 +183,8 @@ def preprocess_case(case: Case, settings: Settings, folder: Path) -> StoredCase:
         return write_case(folder, replace(record, arrays="npy"), prepared, indices, settings.patch_size)
 
 
-def case_key(case: Case, settings: Settings) -> str:
-    """Digest of the raw files' names, sizes and times, of what is said of the case, and of the settings.
+def case_key(case: Case, settings: PreprocessingSettings) -> str:
+    """Return a digest of the raw files' names, sizes and times, the row of `cases.csv` and the settings.
 
     Reading all of the files' bytes instead would make a run that has nothing to do as slow as the disk.
     """
@@ -199,7 +197,7 @@ def case_key(case: Case, settings: Settings) -> str:
 
 
 def files_key(case: Case) -> bytes:
-    """Digest of the raw files' bytes."""
+    """Return a digest of the raw files' bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for path in _files(case):
         with path.open("rb") as file:
@@ -207,73 +205,66 @@ def files_key(case: Case) -> bytes:
     return digest.digest()
 
 
-def content_key(files: bytes, settings: Settings, modality: Modality) -> str:
-    """Digest of all that the stored voxels depend on.
+def content_key(files: bytes, settings: PreprocessingSettings, modality: Modality) -> str:
+    """Return a digest of everything that the stored voxels depend on.
 
     Args:
-        files: as of `files_key`.
-        settings: those that matter count.
-        modality: as stated or guessed; that a guess is written down changes nothing.
+        files: Result of `files_key`.
+        settings: The settings; patch size and array format do not matter.
+        modality: Modality as stated or guessed, so that writing down a right guess changes nothing.
     """
     return hashlib.blake2b(files + _relevant(settings, modality), digest_size=16).hexdigest()
 
 
 def _files(case: Case) -> list[Path]:
-    """Every raw file, in a fixed order."""
+    """Return every raw file, in a fixed order."""
     given = (*case.images, *((case.labels,) if case.labels else ()))
     return [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
-def _relevant(settings: Settings, *facts: str | None) -> bytes:
-    """The settings that matter, and facts of a case."""
+def _relevant(settings: PreprocessingSettings, *facts: str | None) -> bytes:
+    """Encode the settings that the stored voxels depend on, and facts of a case."""
     parts = (settings.format_version, settings.spacing_mm, settings.labels, settings.normalisation)
     return to_json((*parts, *facts)).encode()
 
 
-def _unchanged(case: Case, settings: Settings, folder: Path) -> bool:
-    """Whether the case is stored and its files look as they did then; no file is read for it."""
+def _unchanged(case: Case, settings: PreprocessingSettings, folder: Path) -> bool:
+    """Whether the case is stored and its files have kept names, sizes and times; reads no raw file."""
     stored = find_case(folder, case.name)
     return stored is not None and stored.record.key == case_key(case, settings)
 
 
-def _same_content(record: CaseRecord, case: Case, settings: Settings) -> bool:
-    """Whether the case was stored from files of these bytes, with these settings and as of its modality."""
+def _same_content(record: CaseRecord, case: Case, settings: PreprocessingSettings) -> bool:
+    """Whether the case was stored from the same bytes, settings and modality."""
     if record.content != content_key(files_key(case), settings, record.modality):
         return False
     return record.modality == (case.modality or guess_modality(read_volume(case.images[0]).array[0]))
 
 
 def _results(
-    cases: Sequence[Case], settings: Settings, folder: Path, workers: int, executor: Executor | None
+    cases: Sequence[Case], settings: PreprocessingSettings, folder: Path, workers: int
 ) -> Iterator[str | None]:
-    """For each case, in any order, what went wrong with it or None."""
-    if executor is not None:
-        futures = {executor.submit(_attempt, case, settings, folder): case for case in cases}
-        try:
-            for future in as_completed(futures):
-                yield future.result() if not was_killed(future) else _blamed(futures[future])
-        finally:  # Nobody writes any more once the folder is not locked.
-            for future in futures:
-                future.cancel()
-            wait(futures)
-    elif workers <= 1:
+    """Preprocess cases; yield for each, in any order, what went wrong with it or None."""
+    if workers <= 1:
         for case in cases:
             yield _attempt(case, settings, folder)
     else:
         yield from _pooled(cases, settings, folder, workers)
 
 
-def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: int) -> Iterator[str | None]:
-    """The same in processes of our own.
+def _pooled(
+    cases: Sequence[Case], settings: PreprocessingSettings, folder: Path, workers: int
+) -> Iterator[str | None]:
+    """Preprocess cases in worker processes, as `_results` does.
 
-    When one is killed, all that were under way are lost. They are tried again by half as many processes,
-    which need half of the memory; a case that kills the only process is to blame itself.
+    If a process is killed, all cases under way are lost. They are tried again by half as many processes,
+    which need half of the memory; a case during which the only process is killed is reported.
     """
-    left = list(cases)
-    while left:
+    remaining = list(cases)
+    while remaining:
         pool = worker_pool(workers, set_up_worker)
         try:
-            futures = {pool.submit(_attempt, case, settings, folder): case for case in left}
+            futures = {pool.submit(_attempt, case, settings, folder): case for case in remaining}
             lost = []
             for future in as_completed(futures):
                 if was_killed(future):
@@ -282,10 +273,10 @@ def _pooled(cases: Sequence[Case], settings: Settings, folder: Path, workers: in
                     yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        left = [case for case in left if case in lost]
-        if left and workers == 1:
-            yield _blamed(left.pop(0))
-        elif left:
+        remaining = [case for case in remaining if case in lost]
+        if remaining and workers == 1:
+            yield _blamed(remaining.pop(0))
+        elif remaining:
             workers = max(1, workers // 2)
             log.warning("a worker process was killed; going on with %d", workers)
 
@@ -294,7 +285,7 @@ def _blamed(case: Case) -> str:
     return f"{case.name}: its worker process was killed, probably for want of memory; use fewer workers"
 
 
-def _attempt(case: Case, settings: Settings, folder: Path) -> str | None:
+def _attempt(case: Case, settings: PreprocessingSettings, folder: Path) -> str | None:
     try:
         stored = find_case(folder, case.name)
         key = case_key(case, settings)

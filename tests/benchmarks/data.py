@@ -79,12 +79,12 @@ def preprocess_ours(raw: Path, spacing: float) -> Callable[[Path], object]:
     """AutoSpine's preprocessing of the case into a folder."""
     from autospine.dataset.raw import load_dataset
     from autospine.plan import Normalisation
-    from autospine.preprocessing.preprocess import Settings, preprocess_case, set_up_worker
+    from autospine.preprocessing.preprocess import PreprocessingSettings, preprocess_case, set_up_worker
     from autospine.preprocessing.store import FORMAT_VERSION
 
     set_up_worker()
     dataset = load_dataset(raw)
-    settings = Settings(
+    settings = PreprocessingSettings(
         format_version=FORMAT_VERSION,
         spacing_mm=(spacing, spacing, spacing),
         patch_size=PATCH,
@@ -452,7 +452,6 @@ def measure_waiting(options: argparse.Namespace, workspace: Path) -> dict[str, f
     from autospine.storage.workspace import Workspace
     from trainers.fold_trainer import CACHE_BYTES
     from trainers.learner import Learner
-    from trainers.settings import Settings
 
     pipeline.make_phantoms(
         workspace / "raw" / "Dataset900_Phantom",
@@ -481,7 +480,7 @@ def measure_waiting(options: argparse.Namespace, workspace: Path) -> dict[str, f
         seed=0,
         start=0,
         stop=stop,
-        workers=Settings().workers,
+        workers=PreprocessingSettings().workers,
         cache_bytes=CACHE_BYTES,
     ) as batches:
         for step, batch in enumerate(batches):

@@ -3,10 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +24,7 @@ from .conftest import column, write_image
 
 @pytest.fixture
 def run(raw: Path, make_plan, tmp_path: Path):
-    def run(workers=1, dataset=None, executor=None, arrays="blosc2", **changes):
+    def run(workers=1, dataset=None, arrays="blosc2", **changes):
         plan = make_plan(**changes)
         return preprocess_dataset(
             dataset or load_dataset(raw),
@@ -36,7 +33,6 @@ def run(raw: Path, make_plan, tmp_path: Path):
             tmp_path / "stored",
             workers,
             arrays=arrays,
-            executor=executor,
         )
 
     return run
@@ -202,33 +198,6 @@ def test_where_blosc2_cannot_write_cases_become_plain_files(run, monkeypatch, ca
     assert "Could not build empty array" in caplog.text
 
 
-def test_an_executor_that_is_handed_in_does_the_work_and_stays_open(run):
-    with ThreadPoolExecutor(1) as executor:
-        assert len(run(executor=executor)) == 2
-        assert executor.submit(int).result() == 0
-
-
-def test_nobody_writes_after_a_full_disk_has_ended_it(run, monkeypatch):
-    """The folder is not locked any longer then."""
-    begun, at_work = threading.Event(), threading.Event()
-
-    def attempt(case, *_):
-        if case.name == "ct_a":
-            begun.wait(10)
-            raise WorkspaceError("full")
-        begun.set()
-        at_work.set()
-        time.sleep(0.3)
-        at_work.clear()
-
-    monkeypatch.setattr(preprocess, "_attempt", attempt)
-    with ThreadPoolExecutor(2) as executor:
-        with pytest.raises(WorkspaceError, match="full"):
-            run(executor=executor)
-        assert begun.is_set()
-        assert not at_work.is_set()
-
-
 def test_want_of_memory_is_reported_per_case(run, monkeypatch):
     def refuse(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -236,17 +205,6 @@ def test_want_of_memory_is_reported_per_case(run, monkeypatch):
     monkeypatch.setattr(preprocess, "preprocess_case", refuse)
     with pytest.raises(DatasetError, match=r"2 failed(.|\n)*ct_a: RuntimeError: Def(.|\n)*mr_b: Run"):
         run()
-
-
-def test_a_broken_executor_is_reported_per_case(run):
-    class Broken(ThreadPoolExecutor):
-        def submit(self, *_):
-            future = Future()
-            future.set_exception(BrokenProcessPool("killed"))
-            return future
-
-    with pytest.raises(DatasetError, match=r"2 failed(.|\n)*ct_a: its worker(.|\n)*mr_b: its worker"):
-        run(executor=Broken())
 
 
 class Deadly(str):
@@ -274,10 +232,10 @@ import time
 from pathlib import Path
 from autospine.dataset.raw import Case
 from autospine.core.labels import parse_labels
-from autospine.preprocessing.preprocess import Settings, _pooled
+from autospine.preprocessing.preprocess import PreprocessingSettings, _pooled
 labels = parse_labels({"background": 0, "bone": 1})
 sizes = {"spacing_mm": (1.0, 1.0, 1.0), "patch_size": (32, 32, 32)}
-settings = Settings(format_version=1, labels=labels, normalisation={}, **sizes)
+settings = PreprocessingSettings(format_version=1, labels=labels, normalisation={}, **sizes)
 case = Case(name="a", images=(), labels=None, modality="CT", site=None, subject="a")
 for problem in _pooled([case], settings, Path("."), workers=1):
     print(problem, flush=True)

@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float32
 from scipy import fft
 
+from autospine.core.geometry import vector
+from autospine.core.types import Position
 from autospine.phantom.anatomy import Spine, Vertebra
 from autospine.phantom.picture import Picture
-from autospine.phantom.shapes import FAR_MM, Array, Capsule, Frame, Part, Point, render, smooth_max
+from autospine.phantom.shapes import FAR_MM, Capsule, Field, Frame, Part, Point, render, smooth_max
 from autospine.phantom.vertebra import canal_centre
 
 
@@ -35,7 +37,7 @@ def screws(spine: Spine, rng: np.random.Generator) -> list[tuple[Frame, tuple[Pa
     first = int(rng.integers(0, len(low) - count + 1))
     chosen = low[first : first + count]
     result = []
-    heads: dict[int, list[npt.NDArray[np.float64]]] = {1: [], -1: []}
+    heads: dict[int, list[Position]] = {1: [], -1: []}
     for vertebra in chosen:
         parts = []
         for side in (1, -1):
@@ -46,7 +48,7 @@ def screws(spine: Spine, rng: np.random.Generator) -> list[tuple[Frame, tuple[Pa
         result.append((vertebra.frame, tuple(parts)))
     world = Frame(origin_mm=np.zeros(3), axes=np.eye(3))
     rods = tuple(
-        Part(shape=Capsule(start_mm=_point(a), end_mm=_point(b), radius_mm=(2.8, 2.8)), blend_mm=0)
+        Part(shape=Capsule(start_mm=vector(a), end_mm=vector(b), radius_mm=(2.8, 2.8)), blend_mm=0)
         for places in heads.values()
         for a, b in pairwise(places)
     )
@@ -61,12 +63,7 @@ def _screw(vertebra: Vertebra, side: int) -> tuple[Point, Point]:
     return (0.55 * x, -0.18 * s.depth, 0.14 * s.height), (1.25 * x, y + 13.0, 0.16 * s.height)
 
 
-def _point(place: npt.NDArray[np.float64]) -> Point:
-    """Return a position as a tuple."""
-    return float(place[0]), float(place[1]), float(place[2])
-
-
-def draw_metal(picture: Picture, spine: Spine, rng: np.random.Generator) -> Array:
+def draw_metal(picture: Picture, spine: Spine, rng: np.random.Generator) -> Field:
     """Return the distance in mm to the screws and rods."""
     distance = np.full(picture.raster.shape, FAR_MM, dtype=np.float32)
     for frame, parts in screws(spine, rng):
@@ -77,7 +74,7 @@ def draw_metal(picture: Picture, spine: Spine, rng: np.random.Generator) -> Arra
     return distance
 
 
-def paint_metal_ct(picture: Picture, metal: Array, rng: np.random.Generator) -> None:
+def paint_metal_ct(picture: Picture, metal: Field, rng: np.random.Generator) -> None:
     """Paint metal in CT with the star of thin bright and dark streaks that it casts in each axial slice."""
     box = picture.raster.everywhere()
     picture.paint("metal", metal, box)
@@ -94,7 +91,9 @@ def paint_metal_ct(picture: Picture, metal: Array, rng: np.random.Generator) -> 
             picture.value[index] += streak.astype(np.float32) * (metal[index] > 0)
 
 
-def _star(rows: int, columns: int, step_p: float, step_l: float, rng: np.random.Generator) -> Array:
+def _star(
+    rows: int, columns: int, step_p: float, step_l: float, rng: np.random.Generator
+) -> Float32[np.ndarray, "P L"]:
     """Return the streaks of a point of metal: falling off along each ray, irregular from ray to ray."""
     y = (np.arange(rows) - rows // 2)[:, None] * step_p
     x = (np.arange(columns) - columns // 2)[None, :] * step_l
@@ -109,11 +108,11 @@ def _star(rows: int, columns: int, step_p: float, step_l: float, rng: np.random.
     return np.asarray(strength * rays / (radius + 2.0) * np.exp(-radius / 60.0), dtype=np.float32)
 
 
-def paint_metal_mr(picture: Picture, metal: Array) -> None:
+def paint_metal_mr(picture: Picture, metal: Field) -> None:
     """Paint metal in MR: the signal is lost around it, and piled up in a rim."""
     box = picture.raster.everywhere()
     ragged = metal - np.float32(4.5) + np.float32(1.5) * picture.cloud
-    fat, spread = picture.palette.tissues["fat"]
+    fat, spread = picture.intensities.tissues["fat"]
     rim = np.clip(1 - np.abs(ragged - 1) / np.float32(1.5), 0, 1) * np.float32(0.5)
     picture.mix(np.asarray(rim, np.float32), 1.3 * fat, spread, box)
     picture.paint("metal", np.asarray(ragged, np.float32), box)

@@ -1,0 +1,43 @@
+"""`cases.csv`: modality, site and subject of each case, stated by the owner of a dataset."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from autospine.core.errors import DatasetError
+
+CASE_COLUMNS = ("case", "modality", "site", "subject")
+"""Columns of `cases.csv`; all but the first may be left out."""
+
+
+def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Read `cases.csv`, if it exists.
+
+    Returns:
+        The rows by case, each from column to text, and what is wrong with them.
+
+    Raises:
+        DatasetError: If the file is no table, or has other columns.
+    """
+    if not path.is_file():
+        return {}, []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = tuple(table.fieldnames or ())
+            rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
+    if "case" not in columns or not set(columns) <= set(CASE_COLUMNS):
+        raise DatasetError(
+            f"expected the columns {', '.join(CASE_COLUMNS)} (all but `case` may be left out) in {path}, "
+            f"found {', '.join(map(str, columns)) or 'none'}; mend its first line"
+        )
+    faults = [
+        f"{row['case']}: modality {row['modality']!r} in cases.csv is neither CT nor MR"
+        for row in rows
+        if row.get("modality", "").upper() not in ("CT", "MR", "")
+    ]
+    listed = Counter(row["case"] for row in rows)
+    faults += [f"{name}: {n} times in cases.csv" for name, n in listed.items() if n > 1]
+    return {row["case"]: row for row in rows}, faults

@@ -1,0 +1,124 @@
+"""Inputs to predict: every way to name and to arrange them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autospine.core.errors import DatasetError
+from autospine.dataset.inputs import find_inputs
+
+WriteImage = Callable[..., Path]
+
+
+class TestInputs:
+    """What there is to predict."""
+
+    @pytest.fixture
+    def image(self, write_image: WriteImage) -> Callable[[Path], Path]:
+        return lambda path: write_image(path, np.zeros((2, 3, 4), np.int16))
+
+    def test_a_file(self, image: Callable[[Path], Path], tmp_path: Path):
+        (case,), _ = find_inputs(image(tmp_path / "mine.mha"), ["CT"])
+        assert (case.name, case.modality, case.labels) == ("mine", "CT", None)
+
+    def test_a_folder_of_either_way_to_name(self, image: Callable[[Path], Path], tmp_path: Path):
+        for name in ("x_0000.nii.gz", "scan_2024.nii.gz", "scan_2025.nii.gz", ".hidden.nii.gz"):
+            image(tmp_path / name)
+        (tmp_path / "README.txt").write_text("x")
+        cases, faults = find_inputs(tmp_path, ["image"])
+        assert [case.name for case in cases] == ["scan_2024", "scan_2025", "x"]
+        assert faults == {}
+
+    def test_folders_of_images_are_not_passed_over_in_silence(
+        self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        image(tmp_path / "a.nii.gz")
+        (tmp_path / "notes").mkdir()
+        for name in ("ct", "mr"):
+            (tmp_path / name).mkdir()
+            image(tmp_path / name / "b.nii.gz")
+        find_inputs(tmp_path, ["image"])
+        assert f"images in folders of {tmp_path} are not looked at: ct, mr" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("file", "name"),
+        [
+            ("Frau Müller, L5 (2).nii.gz", "Frau Müller, L5 (2)"),
+            ("A.NII.GZ", "A"),
+            ("a.b.c.MHA", "a.b.c"),
+            ("CASE_0000.Nrrd", "CASE"),
+        ],
+    )
+    def test_names_as_people_give_them(
+        self, file: str, name: str, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        image(tmp_path / "plain.nii.gz").rename(tmp_path / file)
+        (case,), _ = find_inputs(tmp_path, ["CT"])
+        assert (case.name, case.images) == (name, (tmp_path / file,))
+
+    def test_a_link_to_nothing_is_a_case(self, tmp_path: Path):
+        """Its image is missed later on, rather than left out without a word."""
+        (tmp_path / "a_0000.nii.gz").symlink_to(tmp_path / "elsewhere.nii.gz")
+        (case,), _ = find_inputs(tmp_path, ["CT"])
+        assert case.name == "a"
+
+    def test_channels_are_grouped(self, image: Callable[[Path], Path], tmp_path: Path):
+        for name in ("x_0001.nii.gz", "x_0000.nii.gz", "y_0000.nii.gz", "y_0001.nii.gz"):
+            image(tmp_path / name)
+        (first, second), _ = find_inputs(tmp_path, ["T1", "T2"])
+        assert [path.name for path in first.images] == ["x_0000.nii.gz", "x_0001.nii.gz"]
+        assert (second.name, second.modality) == ("y", "MR")
+
+    def test_cases_that_lack_channels_or_have_too_many_are_told_apart(
+        self, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        for name in ("v_0000", "v_0001", "v_0002", "w_0000", "w_0001", "x_0001", "y", "z_0000"):
+            image(tmp_path / f"{name}.nii.gz")
+        image(tmp_path / "z_0000.mha")
+        cases, faults = find_inputs(tmp_path, ["T1", "T2"])
+        assert [case.name for case in cases] == ["w"]
+        assert list(faults) == ["v", "x", "y", "z"]
+        assert faults["x"] == (
+            "expected 2 files, x_0000 (T1), x_0001 (T2), found x_0001.nii.gz; add, rename or remove files"
+        )
+        assert "found v_0000.nii.gz, v_0001.nii.gz, v_0002.nii.gz;" in faults["v"]
+        assert "found z_0000.mha, z_0000.nii.gz;" in faults["z"]
+
+    def test_a_case_with_more_channels_than_the_model_is_one_case(
+        self, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        for name in ("x_0000", "x_0001", "scan_2024", "y_0000"):
+            image(tmp_path / f"{name}.nii.gz")
+        cases, faults = find_inputs(tmp_path, ["CT"])
+        assert [case.name for case in cases] == ["scan_2024", "y"]
+        assert list(faults) == ["x"]
+
+    def test_without_a_complete_case_there_is_nothing_to_predict(
+        self, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        for name in ("x_0001", "w_0000"):
+            image(tmp_path / f"{name}.nii.gz")
+        with pytest.raises(
+            DatasetError, match=r"complete case in .*\n  w: .* found w_0.*\n  x: .* found x_0"
+        ):
+            find_inputs(tmp_path, ["T1", "T2"])
+        with pytest.raises(DatasetError, match=r"complete case in .*w_0000\.nii\.gz, found none:\n  w: "):
+            find_inputs(tmp_path / "w_0000.nii.gz", ["T1", "T2"])
+
+    def test_dicom_folders(self, write_series: Callable[..., list[Path]], tmp_path: Path):
+        for name, modality in (("p1", "MR"), ("p2", "CT")):
+            write_series(tmp_path / name, np.zeros((2, 8, 9), np.int16), range(2), modality=modality)
+        (case,), _ = find_inputs(tmp_path / "p1", ["image"])
+        assert (case.name, case.images, case.modality) == ("p1", (tmp_path / "p1",), "MR")
+        assert [case.modality for case in find_inputs(tmp_path, ["image"])[0]] == ["MR", "CT"]
+
+    def test_nothing_to_predict(self, tmp_path: Path):
+        with pytest.raises(DatasetError, match=r"images .* or DICOM slices in .*, found none; check -i"):
+            find_inputs(tmp_path, ["CT"])
+        with pytest.raises(DatasetError, match=r"nowhere, found nothing; check -i"):
+            find_inputs(tmp_path / "nowhere", ["CT"])
+        (tmp_path / "a.png").write_bytes(b"x")
+        with pytest.raises(DatasetError, match=r"a\.png, found another kind of file; check -i"):
+            find_inputs(tmp_path / "a.png", ["CT"])
