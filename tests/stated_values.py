@@ -187,17 +187,17 @@ STATED = {
     },
     "inference.md": {
         "autospine.inference.tiles": {
-            "STEP": "tile step size",
+            "TILE_STEP_SIZE": "tile step size",
             "SIGMA": "standard deviation of the Gaussian weight",
             "FLOOR": "smallest Gaussian weight",
             "NEGLIGIBLE": "weight, relative to the neighbouring tile, below which a tile's edge is left out",
-            "FINDER_STEP": "tile step size of the localizer",
+            "LOCALIZER_STEP_SIZE": "tile step size of the localizer",
         },
         "autospine.inference.to_native": {
             "THRESHOLD": "probability above which a region is predicted",
         },
-        "autospine.inference.predictor": {
-            "GPU_SHARE": "share of a GPU's free memory for the slab",
+        "autospine.inference.device_memory": {
+            "SLAB_SHARE": "share of a GPU's free memory for the slab",
         },
         "autospine.inference.tile_batch": {
             "WORTH": "time per tile below which a larger tile batch is kept",
@@ -206,7 +206,7 @@ STATED = {
         "autospine.inference.region_of_interest": {
             "AIR_HU": "CT: upper limit of air",
             "MARGIN_MM": "margin around the located spine (S, P, L)",
-            "SPECK": "smallest component of the localizer's labels, as a share of all of them",
+            "SMALL_COMPONENT": "smallest component of the localizer's labels, as a share of all of them",
             "STRIDE": "stride at which the image is searched for tissue",
         },
         "autospine.preprocessing.normalise": {

@@ -361,7 +361,11 @@ def actual(path: str) -> object:
 
 
 def submodule(parent: Any, part: str) -> object:
-    return import_module(f"{parent.__name__}.{part}")
+    path = f"{parent.__name__}.{part}"
+    try:
+        return import_module(path)
+    except ModuleNotFoundError:
+        pytest.fail(f"{path} is gone: say in tests/stated_values.py where its value is now")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "how-to"], ids=name)
