@@ -31,8 +31,8 @@ from autospine.io.dicom import series_modality
 from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
 from autospine.models.archive import opened_model
-from autospine.prediction.cleanup import find_cleanup, warn_of_other_weights
-from autospine.prediction.loading import check_different, joint_predictor
+from autospine.prediction.build_predictor import build_predictor, check_distinct
+from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
 from autospine.system.allocation import use_huge_pages
 from autospine.system.devices import choose_device
@@ -214,14 +214,14 @@ def load_model(
         raise ModelError("expected at least one model, found an empty list; name a folder or a file")
     with ExitStack() as bundles:
         models = [bundles.enter_context(opened_model(Path(one))) for one in paths]
-        check_different(models, names)
+        check_distinct(models, names)
         warn_of_other_weights(models)
         plan, folders = models[0].plan, [model.path for model in models]
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),
             channels=plan.channels,
-            predictor=joint_predictor(models, where, names, region_of_interest=roi, mirror=mirror),
-            cleanup=find_cleanup(models),
+            predictor=build_predictor(models, where, names, region_of_interest=roi, mirror=mirror),
+            cleanup=find_post_processing(models),
             unseen={
                 modality: warning
                 for modality in get_args(Modality)

@@ -145,7 +145,7 @@ def export(
         opened,
         output,
         folds=fold,
-        finder=pipeline.find_localizer(opened),
+        localizer=pipeline.find_localizer(opened),
         licence=None if licence is None else _licence_text(licence),
         intended_use=intended_use,
     )

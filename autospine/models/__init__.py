@@ -1,1 +1,1 @@
-"""Trained models on disk: folders, archives, manifests, and the best of a comparison."""
+"""Trained models on disk: folders, archives, manifests, localizers, and the best of a comparison."""

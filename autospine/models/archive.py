@@ -1,8 +1,8 @@
-"""Models that travel: one file with everything that prediction needs, and nothing that can run code.
+"""Export and import of models: one file with all that prediction needs, and nothing that can run code.
 
-A bundle is a zip whose entries are not compressed, so that nothing in it can grow when it is unpacked.
-`manifest.json` names every other entry with its size and SHA-256; what it does not name is refused. Names of
-cases stay behind: they may tell who the patients were.
+An archive is a zip whose entries are not compressed, so that nothing in it can grow when it is unpacked.
+`manifest.json` names every other entry with its size and SHA-256; entries that it does not name are refused.
+Names of cases are not exported: they may tell who the patients were.
 """
 
 import errno
@@ -32,7 +32,7 @@ from autospine.models.manifest import (
     parse_manifest,
     training_of,
 )
-from autospine.models.model_folder import FINDER, ModelFolder, open_model
+from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.atomic import replacing
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import WEIGHTS
@@ -41,30 +41,30 @@ ENDING = ".autospine"
 PLAN, DESCRIPTION, LICENCE = "plan.json", "dataset.json", "LICENSE"
 
 LARGEST_MANIFEST = 1 << 20
-"""Bytes; a manifest of a hundred folds has a tenth of it."""
+"""Largest manifest in bytes; that of a hundred folds has a tenth of it."""
 
 MENTIONED = 3
-"""Names of unfit entries that a message has."""
+"""Number of unfit entries that a message names."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says of a disk, or of a user's part of it, that is full."""
+"""Errors of the system if a disk, or a user's quota of it, is full."""
 
 _ENTRY = re.compile(
-    rf"(?:{FINDER}/)?(?:plan\.json|fold_(?:\d+|full)/{re.escape(WEIGHTS)})"
+    rf"(?:{LOCALIZER}/)?(?:plan\.json|fold_(?:\d+|full)/{re.escape(WEIGHTS)})"
     rf"|dataset\.json|{re.escape(POSTPROCESSING)}|LICENSE"
 )
 _NAME = re.compile(r"\w[\w .+-]*")
-"""One part of a path, which leads nowhere else: import makes folders of these names."""
+"""Names that import may make folders of: one part of a path, which leads nowhere else."""
 
 _ENCRYPTED = 1
-"""In the flags of a zip's entry."""
+"""Bit in the flags of a zip's entry."""
 
 _CHUNK = 1 << 20
 _SHARED_KEYS = (
     *("name", "description", "reference", "licence", "release"),
     *("channel_names", "labels", "regions_class_order", "file_ending"),
 )
-"""What of dataset.json travels."""
+"""Keys of dataset.json that are exported."""
 
 
 def export_model(
@@ -72,25 +72,25 @@ def export_model(
     target: Path,
     *,
     folds: Sequence[str] | None = None,
-    finder: ModelFolder | None = None,
+    localizer: ModelFolder | None = None,
     licence: str | None = None,
     intended_use: str | None = None,
 ) -> Manifest:
     """Write a model folder as one file, which is complete or not there.
 
     Args:
-        model: an opened model folder.
-        target: ends in `.autospine`.
-        folds: which ones travel; by default those that predict together.
-        finder: a coarser model whose first fold travels along, to say where the spine is.
-        licence: a name such as `CC-BY-4.0`, or the text itself; by default that of a model that has
-            travelled, else `not stated`.
-        intended_use: in a few words; by default that of a model that has travelled, else research alone.
+        model: An opened model folder.
+        target: File that ends in `.autospine`.
+        folds: Names of the folds to export; by default those that predict together.
+        localizer: Coarse model whose first fold is exported as well, to locate the spine.
+        licence: Name such as `CC-BY-4.0`, or the text itself; by default that of a model that was imported,
+            else `not stated`.
+        intended_use: A few words; by default those of a model that was imported, else research alone.
 
     Raises:
-        ModelError: if a fold is not there, the licence is empty, the target has another ending, or import
+        ModelError: If a fold is not there, the licence is empty, the target has another ending, or import
             would refuse the names of dataset and configuration.
-        WorkspaceError: if the file cannot be written.
+        WorkspaceError: If the file cannot be written.
     """
     if target.suffix != ENDING:
         raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
@@ -108,10 +108,10 @@ def export_model(
     weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
     texts = _texts(model, licence)
     trained = {path.parent.name.removeprefix("fold_"): training_of(path) for path in weights.values()}
-    if finder is not None:
-        (path,) = finder.weights(finder.ensemble[:1])
-        weights |= {f"{FINDER}/{path.parent.name}/{WEIGHTS}": path}
-        texts |= {f"{FINDER}/{PLAN}": _shared_plan(finder)}
+    if localizer is not None:
+        (path,) = localizer.weights(localizer.ensemble[:1])
+        weights |= {f"{LOCALIZER}/{path.parent.name}/{WEIGHTS}": path}
+        texts |= {f"{LOCALIZER}/{PLAN}": _shared_plan(localizer)}
     described = replace(
         known,
         autospine=__version__,
@@ -119,7 +119,7 @@ def export_model(
         licence=licence.strip().splitlines()[0][:200],
         intended_use=known.intended_use if intended_use is None else intended_use,
         training=trained,
-        finder=None if finder is None else finder.configuration.name,
+        finder=None if localizer is None else localizer.configuration.name,
         files={
             **{name: _entry_of_text(text) for name, text in texts.items()},
             **{name: _entry_of_file(path) for name, path in weights.items()},
@@ -139,22 +139,22 @@ def export_model(
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """What a bundle says about itself, its table of contents checked but not its bytes.
+    """Read the manifest of an archive; its table of contents is checked, but not its bytes.
 
     Raises:
-        FormatError: if it is no bundle, of another version, or holds what no bundle may hold.
+        FormatError: If it is no archive, of another version, or holds what no archive may hold.
     """
     with _opened(bundle) as archive:
         return _checked(archive, bundle)
 
 
 def unpack(bundle: Path, folder: Path) -> Manifest:
-    """Unpack a bundle into a new folder; sizes, hashes and plan are checked before the folder takes its name.
+    """Unpack an archive into a new folder; all is checked before the folder takes its name.
 
     Raises:
-        FormatError: as `read_manifest`, and if a hash differs or the plan is another's.
-        ModelError: if the folder is there already, or the bundle has no fold.
-        WorkspaceError: if nothing can be written there, or the disk is full.
+        FormatError: As `read_manifest`, and if a hash differs or the plan is another's.
+        ModelError: If the folder is there already, or the archive has no fold.
+        WorkspaceError: If nothing can be written there, or the disk is full.
     """
     with _writing(folder):
         if folder.exists():
@@ -184,11 +184,11 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
 
 @contextmanager
 def opened_model(path: Path) -> Iterator[ModelFolder]:
-    """A model folder, or a bundle unpacked for as long as the block lasts.
+    """Open a model folder, or an archive that is unpacked for as long as the context lasts.
 
     Raises:
-        FormatError: if it is a damaged bundle.
-        ModelError: as `open_model`.
+        FormatError: If it is a damaged archive.
+        ModelError: As `open_model`.
     """
     if not path.is_file():
         yield open_model(path)
@@ -202,7 +202,7 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
 
 @contextmanager
 def _named(folder: Path, bundle: Path) -> Iterator[None]:
-    """Have errors name the bundle: the folder is gone when they are read."""
+    """Have errors name the archive: the folder is gone when they are read."""
     try:
         yield
     except AutospineError as error:
@@ -212,42 +212,42 @@ def _named(folder: Path, bundle: Path) -> Iterator[None]:
 def _check_plan(folder: Path, manifest: Manifest) -> None:
     """Refuse a plan of another dataset or configuration than the manifest's."""
     model = open_model(folder)
-    found = (model.plan.dataset, *(one.name for one in model.plan.configurations))
+    found = (model.plan.dataset, *(configuration.name for configuration in model.plan.configurations))
     if found != (manifest.dataset, manifest.configuration):
         raise FormatError(
             f"expected the plan of {manifest.dataset}, {manifest.configuration} in {folder}, found that of "
             f"{', '.join(found)}; export the model again"
         )
-    coarse = open_model(folder / FINDER) if (folder / FINDER).exists() else None
+    coarse = open_model(folder / LOCALIZER) if (folder / LOCALIZER).exists() else None
     name = None if coarse is None else coarse.configuration.name
     if name != manifest.finder:
         raise FormatError(
-            f"expected {manifest.finder or 'no model'} to find the spine in {folder}, found {name}; "
+            f"expected {manifest.finder or 'no model'} as the localizer in {folder}, found {name}; "
             "export the model again"
         )
 
 
 def _licence(model: ModelFolder, known: Manifest) -> str:
-    """The whole text where a model has brought it."""
+    """Return the licence's whole text if an imported model has it, else its name."""
     text = model.path / LICENCE
     return text.read_text(encoding="utf-8") if text.is_file() else known.licence
 
 
 def _shared_plan(model: ModelFolder) -> str:
-    """Of its configuration alone, and without reasons, which may name cases."""
+    """Return the plan of this configuration alone, and without reasons, which may name cases."""
     return to_json(replace(model.plan, configurations=(model.configuration,), rationale=()))
 
 
 def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
-    """The bundle's small files."""
+    """Return the small files of an archive by name."""
     texts = {PLAN: _shared_plan(model), LICENCE: licence.rstrip() + "\n"}
     description = model.path / DESCRIPTION
     if description.is_file():
         content = json.loads(description.read_text(encoding="utf-8"))
         texts[DESCRIPTION] = to_json({key: content[key] for key in _SHARED_KEYS if key in content})
-    cleanup = model.path / POSTPROCESSING
-    if cleanup.is_file():
-        texts[POSTPROCESSING] = cleanup.read_text(encoding="utf-8")
+    post_processing = model.path / POSTPROCESSING
+    if post_processing.is_file():
+        texts[POSTPROCESSING] = post_processing.read_text(encoding="utf-8")
     return texts
 
 
@@ -297,7 +297,7 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
-    """The manifest, once the table of contents is found to be what it says and nothing else."""
+    """Return the manifest once the table of contents is found to be what it says and nothing else."""
     infos = archive.infolist()
     names = [info.filename for info in infos]
     if MANIFEST not in names or len(set(names)) != len(names):
@@ -337,12 +337,12 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
 
 
 def _odd_names(*names: str) -> str:
-    """Those that are no plain name of a folder, for messages."""
+    """Return the names that are no plain name of a folder, for messages."""
     return _some([repr(name) for name in names if not _NAME.fullmatch(name)])
 
 
 def _is_plain(info: zipfile.ZipInfo) -> bool:
-    """Whether an entry has an allowed name, is stored as it is, and is a file."""
+    """Return whether an entry has an allowed name, is not compressed, and is a file."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     named = info.filename == MANIFEST or _ENTRY.fullmatch(info.filename) is not None
     stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & _ENCRYPTED
@@ -350,7 +350,7 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first few names; a file made in bad faith may have millions."""
+    """Return the first few names; a file made in bad faith may have millions."""
     more = len(names) - MENTIONED
     return ", ".join(name[:100] for name in names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
 
@@ -368,9 +368,9 @@ def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bu
         )
 
 
-def _chunks(archive: zipfile.ZipFile, name: str, left: int, bundle: Path) -> Iterator[bytes]:
-    """An entry's bytes; what goes wrong here is the bundle's fault and not that of where they are written."""
+def _chunks(archive: zipfile.ZipFile, name: str, size: int, bundle: Path) -> Iterator[bytes]:
+    """Yield an entry's bytes, at most `size`; an error here is the archive's fault, not the target's."""
     with _reading(bundle), archive.open(name) as source:
-        while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+        while size > 0 and (chunk := source.read(min(_CHUNK, size))):
             yield chunk
-            left -= len(chunk)
+            size -= len(chunk)

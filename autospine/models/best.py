@@ -1,4 +1,4 @@
-"""`best.json`: which model, or which two together, segment a dataset best; and the models to predict with."""
+"""`best.json`: the model, or the two models together, that segment a dataset best."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,49 +15,49 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A model or an ensemble of two, and what is known of it."""
+    """A model or an ensemble of two models, with its scores and costs."""
 
     members: tuple[str, ...]
     """Names of the model folders."""
 
     dice: float | None
-    """Of the held-out cases, mean over classes of the mean over cases."""
+    """Dice of the held-out cases: mean over classes of the mean over cases."""
 
     cleaned_dice: float | None
-    """The same after the cleanup that the other folds choose."""
+    """The same after the post-processing that the other folds have chosen."""
 
     modality_dice: dict[str, float | None]
     """Dice of each modality's cases."""
 
     minutes: float
-    """Time of training, all folds together."""
+    """Training time of all folds together."""
 
     parameters: int
-    """Weights of one fold's networks."""
+    """Number of parameters of one fold's networks."""
 
     memory_bytes: int
     """Estimated peak of a training step, of the larger model."""
 
     @property
     def name(self) -> str:
-        """The members, joined."""
+        """Names of the members, joined by a plus."""
         return " + ".join(self.members)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Best:
-    """`best.json`: what was compared on the same held-out cases."""
+    """`best.json`: models and ensembles that were compared on the same held-out cases."""
 
     format_version: int
     dataset: str
     n_cases: int
-    """Held-out cases, the same for all."""
+    """Number of held-out cases, the same for all."""
 
     members: tuple[str, ...]
-    """Model folders that predict together, beside this file."""
+    """Model folders beside this file that predict together best."""
 
     command: str
-    """Predicts with them, from where the comparison was made."""
+    """Command that predicts with them, from the folder of the comparison."""
 
     candidates: tuple[Candidate, ...]
     """Best first."""
@@ -71,24 +71,24 @@ class Best:
 
 
 class Choice(NamedTuple):
-    """Models to predict with, and why these."""
+    """Models to predict with, and why these were chosen."""
 
     folders: tuple[Path, ...]
     reason: str
 
 
 def choose_models(workspace: Workspace, dataset: str | None, configuration: str | None) -> Choice:
-    """The models to predict with where none is named: the best of a comparison, else the last completed.
+    """Choose the models to predict with if none is named: the best of a comparison, else the last completed.
 
     Args:
-        workspace: where to look.
-        dataset: only models of this one; by default that of the model completed last.
-        configuration: this one, whatever a comparison says.
+        workspace: Workspace to look in.
+        dataset: Dataset whose models are considered; by default that of the model completed last.
+        configuration: Configuration to use, whatever a comparison says.
 
     Raises:
-        WorkspaceError: if there is no model.
-        ModelError: if a member of the best is gone.
-        FormatError: if `best.json` is damaged.
+        WorkspaceError: If there is no model.
+        ModelError: If a member of the best is gone.
+        FormatError: If `best.json` is damaged.
     """
     last = workspace.last_model(dataset, configuration)
     path = last.parent / BEST

@@ -1,4 +1,4 @@
-"""What a model says about itself: what it was trained on, how, its scores and what it is meant for."""
+"""The manifest of a model: its dataset, training, scores and intended use."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ INTENDED_USE = "research; not a medical device, not for diagnosis or treatment"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One file of a bundle."""
+    """One file of an archive."""
 
     bytes: int
     sha256: str
@@ -36,7 +36,7 @@ class ClassScores:
     iou: float | None = None
     acc: float | None = None
     n_cases: int | None = None
-    """Cases in which the class occurs."""
+    """Number of cases in which the class occurs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class GroupScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelScores(GroupScores):
-    """Cross-validation without its cases."""
+    """Cross-validation of a model, without its cases."""
 
     modalities: dict[str, GroupScores] = field(default_factory=dict)
     sites: dict[str, GroupScores] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class ModelScores(GroupScores):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """How long, how and by which versions a fold was trained; None where that is not known."""
+    """Length, settings and versions of the training of a fold; None where unknown."""
 
     steps: int | None = None
     epochs: int | None = None
@@ -71,39 +71,40 @@ class Training:
     torch: str | None = None
 
 
-Told = TypeVar("Told", ModelScores, Training)
-"""What is told of a model in its manifest."""
+Described = TypeVar("Described", ModelScores, Training)
+"""A part of the manifest that is read from another file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a bundle says about itself."""
+    """`manifest.json` of an archive."""
 
     format_version: int
     autospine: str
-    """The version that wrote it."""
+    """Version of AutoSpine that wrote it."""
 
     created: str
-    """Date and time, UTC."""
+    """Date and time in UTC."""
 
     dataset: str
     configuration: str
     licence: str
     intended_use: str
     scores: ModelScores | None
-    """None without a cross-validation."""
+    """Scores of the cross-validation; None without one."""
 
     training: dict[str, Training]
-    """Of each fold."""
+    """Training of each fold."""
 
     files: dict[str, Entry]
+    """Every other file of the archive, by name."""
 
     finder: str | None = None
-    """Configuration of the coarser model that travels along, to say where the spine is."""
+    """Configuration of the localizer that was exported with the model."""
 
 
 def describe(model: ModelFolder) -> Manifest:
-    """What is known of a model: by its manifest where it has travelled, else by its folder; without files."""
+    """Describe a model by its manifest if it was imported, else by its folder; without files."""
     path = model.path / MANIFEST
     if path.is_file():
         return replace(parse_manifest(path.read_bytes(), model.path), files={})
@@ -122,10 +123,10 @@ def describe(model: ModelFolder) -> Manifest:
 
 
 def parse_manifest(data: bytes, source: Path) -> Manifest:
-    """The manifest that a bundle or a model folder holds.
+    """Parse the manifest of an archive or a model folder.
 
     Raises:
-        FormatError: if it is damaged or of another version.
+        FormatError: If it is damaged or of another version.
     """
     try:
         text = data.decode()
@@ -140,7 +141,7 @@ def parse_manifest(data: bytes, source: Path) -> Manifest:
 
 
 def training_of(weights: Path) -> Training:
-    """How a fold was trained, by what its weights say."""
+    """Return how a fold was trained, as its weights' metadata says."""
     return _known(load_facts(weights), Training, weights)
 
 
@@ -151,7 +152,7 @@ def _scores(folder: Path) -> ModelScores | None:
     return _known(read_json(path, dict), ModelScores, path)
 
 
-def _known(content: Mapping[str, Any], kind: type[Told], path: Path) -> Told:
-    """Those of the entries that travel."""
-    names = [of.name for of in fields(kind)]
+def _known(content: Mapping[str, Any], kind: type[Described], path: Path) -> Described:
+    """Read the entries of another file that the manifest has, too."""
+    names = [entry.name for entry in fields(kind)]
     return from_plain({name: content[name] for name in names if name in content}, kind, str(path))

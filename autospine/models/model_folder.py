@@ -1,4 +1,4 @@
-"""A trained model on disk: the folder that training leaves behind."""
+"""The folder of a trained model."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
 from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds
 
-FINDER = "finder"
-"""Folder in that of a model that has travelled: the coarser one that says where the spine is."""
+LOCALIZER = "finder"
+"""Folder of the localizer in that of an exported model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,40 +30,40 @@ class ModelFolder:
     """Names of the folds whose training is complete: `0` ... `4`, or `full`."""
 
     bundle: Path | None = None
-    """The file that it was unpacked from for a while."""
+    """Archive that the model was unpacked from into a temporary folder."""
 
     @property
     def name(self) -> str:
-        """Where it can be found again."""
+        """Path under which the user can find the model again."""
         return str(self.bundle or self.path)
 
     def networks(self, folds: Sequence[str] | None = None) -> list[nn.Module]:
-        """The trained networks, in evaluation mode on the CPU.
+        """Load the trained networks, in evaluation mode on the CPU.
 
         Args:
-            folds: which ones; by default `ensemble`.
+            folds: Names of the folds; by default `ensemble`.
 
         Raises:
-            ModelError: if a fold is not there or its weights do not fit the plan.
+            ModelError: If a fold is not there or its weights do not fit the plan.
         """
         return [self._network(path) for path in self.weights(folds)]
 
     def weights(self, folds: Sequence[str] | None = None) -> list[Path]:
-        """The files of some folds' weights, by default those of `ensemble`.
+        """Return the files of some folds' weights, by default those of `ensemble`.
 
         Raises:
-            ModelError: if a fold is not there.
+            ModelError: If a fold is not there.
         """
         check_folds(self.path, self.folds, folds or ())
         return [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
 
     @property
     def ensemble(self) -> tuple[str, ...]:
-        """The folds that predict together by default: those of the cross-validation, else `full`."""
+        """Folds that predict together by default: those of the cross-validation, else `full`."""
         return tuple(fold for fold in self.folds if fold != FULL) or self.folds
 
     def digest(self, folds: Sequence[str] | None = None) -> str:
-        """SHA-256 over the plan and `weights`."""
+        """Return the SHA-256 over the plan and `weights`."""
         total = hashlib.sha256()
         for path in (self.path / PLAN, *self.weights(folds)):
             with path.open("rb") as file:
@@ -77,7 +77,7 @@ class ModelFolder:
         return network.eval()
 
     def _check_shapes(self, path: Path) -> None:
-        """Refuse weights of another network before any memory is taken: the plan may name any width."""
+        """Refuse weights of another network before memory is allocated: the plan may name any width."""
         shapes = load_shapes(path)
         try:
             with torch.device("meta"):
@@ -93,7 +93,7 @@ def open_model(path: Path) -> ModelFolder:
     """Read a model folder's plan and find its complete folds.
 
     Raises:
-        ModelError: if it is no model folder, or no fold is complete.
+        ModelError: If it is no model folder, or no fold is complete.
     """
     folds = find_folds(path)
     try:
@@ -106,7 +106,7 @@ def open_model(path: Path) -> ModelFolder:
 
 
 def weights_digest(path: Path) -> str:
-    """BLAKE2b, 128 bits, of a file of weights: by this a record says which ones it is about."""
+    """Return the BLAKE2b digest (128 bits) of a file of weights, by which records identify them."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from autospine.evaluation.scores import evaluate_predictions as evaluate
 from autospine.models.best import BEST, Best, choose_models
+from autospine.models.localizer import find_localizer
 from autospine.pipeline.comparison import compare
 from autospine.pipeline.measuring import FINGERPRINT, FOLDS_FILE, check, fingerprint, make_phantoms
 from autospine.pipeline.planning import PLAN, compare_budgets, plan, read_plan
@@ -14,7 +15,6 @@ from autospine.pipeline.training import (
     train,
 )
 from autospine.pipeline.weight_import import import_weights
-from autospine.prediction.loading import find_localizer
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_run import Predicted
 

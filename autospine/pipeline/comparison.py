@@ -15,7 +15,7 @@ from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
 from autospine.models.model_folder import ModelFolder, open_model
 from autospine.pipeline.ensembles import validate_ensemble
 from autospine.plan import build_network
-from autospine.prediction.cleanup import warn_of_other_weights
+from autospine.prediction.model_postprocessing import warn_of_other_weights
 from autospine.storage.serialization import write_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger

@@ -12,8 +12,8 @@ from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, rea
 from autospine.evaluation.scores import Evaluation
 from autospine.io.images import read_volume, write_labels
 from autospine.models.model_folder import ModelFolder
-from autospine.prediction.cleanup import MEMBERS, ensemble_folder, holds, members_of
-from autospine.prediction.loading import joint_predictor
+from autospine.prediction.build_predictor import build_predictor
+from autospine.prediction.model_postprocessing import MEMBERS, ensemble_folder, holds, members_of
 from autospine.storage.locks import alone
 from autospine.storage.serialization import write_json
 from autospine.system.log import track
@@ -69,7 +69,7 @@ def _predict_held_out(
     if not cases:
         return
     # The coarse model's network has seen most of these cases.
-    predictor = joint_predictor(models, device, [fold.fold], use_localizer=False)
+    predictor = build_predictor(models, device, [fold.fold], use_localizer=False)
     names = " + ".join(model.path.resolve().name for model in models)
     for case in track(cases, f"{names}, fold {fold.fold}"):
         volume = read_volume(case.images)

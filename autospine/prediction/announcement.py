@@ -1,4 +1,4 @@
-"""What a prediction is going to take, said before it begins."""
+"""Estimates of the time and memory of a prediction, announced before it begins."""
 
 import torch
 
@@ -15,26 +15,30 @@ SHORTEST = 10.0
 
 
 class Estimates:
-    """Memory and time of the cases of one run, from what the process holds once its networks are loaded."""
+    """Memory and time of the cases of one run.
 
-    def __init__(self) -> None:
-        self._loaded = held_memory()
+    Args:
+        loaded: Bytes that the process holds once its networks are loaded.
+    """
+
+    def __init__(self, loaded: int) -> None:
+        self._loaded = loaded
         self._tiles: dict[int, int] = {}
 
     def announcement(self, predictor: Predictor, job: TileJob, held: int, *, save_probabilities: bool) -> str:
-        """What is going to be done, in a line.
+        """Describe the work on a case in one line.
 
         Args:
-            predictor: that does it.
-            job: to be done.
-            held: further bytes: of probabilities that are to be saved, of other models' slabs.
-            save_probabilities: whether they are.
+            predictor: Predictor that does the work.
+            job: The work.
+            held: Further bytes that are held: of probabilities to be saved, and of other models' slabs.
+            save_probabilities: Whether probabilities are saved.
         """
         voxels = "x".join(str(n) for n in job.shape)
         mirrored = sum(isinstance(network, Mirrored) for network in predictor.networks)
         networks = len(predictor.networks) - mirrored
         seconds = len(job.run) * predictor.seconds_per_tile if job.run else 0.0
-        left_out = {
+        skipped = {
             "everything": "",
             "body": " (the rest is air)",
             "spine": " (the rest is off the spine)",
@@ -42,7 +46,7 @@ class Estimates:
         on_disk = stored_bytes(predictor.plan.labels, job.shape)
         return (
             f"{voxels} voxels; {len(job.run)} of {job.tiles} tiles"
-            f"{left_out[job.region] if len(job.run) < job.tiles else ''} by {networks} "
+            f"{skipped[job.region] if len(job.run) < job.tiles else ''} by {networks} "
             f"network{'s' if networks > 1 else ''}{', mirrored too' if mirrored else ''}; "
             f"{_duration(seconds)}, "
             f"{_size(self.memory(predictor, job) + held)} of memory"
@@ -50,7 +54,7 @@ class Estimates:
         )
 
     def shortage(self, predictor: Predictor, job: TileJob, held: int) -> str | None:
-        """What is to be done where the memory is not free; None where it is. The arguments as above."""
+        """Return a warning if too little memory is free; the arguments are those of `announcement`."""
         more, free = self.memory(predictor, job) + held - held_memory(), free_memory()
         if more <= free:
             return None
@@ -60,15 +64,15 @@ class Estimates:
         )
 
     def memory(self, predictor: Predictor, job: TileJob) -> int:
-        """Bytes of RAM that the whole process takes at most."""
+        """Estimate the bytes of RAM that the whole process takes at most."""
         tile = 0 if predictor.device.type == "cuda" else self._tile(predictor, job)
         return self._loaded + tile + job.memory.total
 
     def _tile(self, predictor: Predictor, job: TileJob) -> int:
-        """Bytes of a tile in one network, and of the code that it loads."""
+        """Estimate the bytes of a tile in one network, and of the libraries that it loads."""
         if id(predictor) not in self._tiles:
             plan, configuration = predictor.plan, predictor.configuration
-            taken = inference_memory(
+            estimate = inference_memory(
                 configuration.network,
                 configuration.patch_size,
                 case=job.memory,
@@ -77,7 +81,7 @@ class Estimates:
                 out_channels=plan.labels.n_channels,
                 spacing_mm=configuration.spacing_mm,
             )
-            self._tiles[id(predictor)] = taken.activations + taken.transients + taken.libraries
+            self._tiles[id(predictor)] = estimate.activations + estimate.transients + estimate.libraries
         return self._tiles[id(predictor)]
 
 

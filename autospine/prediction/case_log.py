@@ -1,4 +1,4 @@
-"""predictions.json: how each label map in a folder came about."""
+"""predictions.json: the record of how each label map in a folder was made."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class UsedModel:
     """A model that took part."""
 
     folder: str
-    """As it was given."""
+    """Path as the user gave it."""
 
     folds: tuple[str, ...]
-    """Whose networks took part."""
+    """Folds whose networks took part."""
 
     digest: str
     """SHA-256 of its plan and of these weights."""
@@ -31,20 +31,20 @@ class UsedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictedCase:
-    """What became of one case."""
+    """Status of one case, and how its label map was made."""
 
     case: str
     status: Literal["written", "kept", "failed"]
-    """`kept`: its label map was there already and nothing is known about it."""
+    """`kept` means that its label map was there already and nothing is known about it."""
 
     error: str | None = None
-    """Why it failed."""
+    """Reason for its failure."""
 
     models: tuple[UsedModel, ...] = ()
-    """Which predicted together."""
+    """Models that predicted together."""
 
     versions: dict[str, str] | None = None
-    """Of AutoSpine and of PyTorch."""
+    """Versions of AutoSpine and PyTorch."""
 
     device: str | None = None
     modality: Modality | None = None
@@ -53,23 +53,25 @@ class PredictedCase:
 
     spacing_mm: Vector3 | None = None
     tiles: int | None = None
-    """That would cover the image."""
+    """Number of tiles that would cover the image."""
 
     tiles_run: int | None = None
+    """Number of tiles that were run."""
+
     near: Literal["everything", "body", "spine"] | None = None
-    """What tiles were run for."""
+    """Region of interest: the part of the image that tiles were run for."""
 
     finders: tuple[str, ...] = ()
-    """Configurations that found the spine, where that is what tiles were run for."""
+    """Configurations of the localizers, if the region of interest was the spine."""
 
     mirrored: bool = False
-    """Whether tiles were run with left and right exchanged, too."""
+    """Whether tiles were also run with left and right exchanged (option `mirror`)."""
 
     cleaned: tuple[str, ...] = ()
-    """Classes that went through the cleanup."""
+    """Classes that were post-processed."""
 
     seconds: float | None = None
-    """From the image in memory to its labels."""
+    """Time from the image in memory to its labels."""
 
     peak_gb: float | None = None
     """Most RAM that the process had held until then, in 10⁹ bytes."""
@@ -78,10 +80,10 @@ class PredictedCase:
     """Most memory of the GPU that PyTorch held for this case."""
 
     probabilities: str | None = None
-    """File beside the label map, where they were saved."""
+    """Name of the file of probabilities beside the label map, if they were saved."""
 
     warnings: tuple[str, ...] = ()
-    """Repairs to the header, and what was decided from the image."""
+    """Repairs to the header, and decisions taken from the image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,10 +93,10 @@ class _RecordFile:
 
 
 def read_record(folder: Path) -> dict[str, PredictedCase]:
-    """The cases that a folder's record knows, by name; none where there is no record.
+    """Return the entries of a folder's record by case; none if there is no record.
 
     Raises:
-        FormatError: if the file is damaged or of another version.
+        FormatError: If the file is damaged or of another version.
     """
     path = folder / RECORD
     if not path.exists():
@@ -109,13 +111,13 @@ def read_record(folder: Path) -> dict[str, PredictedCase]:
 
 
 def add_to_record(folder: Path, cases: Iterable[PredictedCase]) -> None:
-    """Put cases into a folder's record, ordered by name, so that it is either complete or unchanged.
+    """Add entries to a folder's record, ordered by name; on an error the record stays as it was.
 
-    Several processes may write to the same folder: what another one has put there since stays.
+    Several processes may write to the same folder: entries that another one has added meanwhile stay.
 
     Raises:
-        WorkspaceError: if the folder cannot be written to.
-        FormatError: if the record there is damaged or of another version.
+        WorkspaceError: If the folder cannot be written to.
+        FormatError: If the record there is damaged or of another version.
     """
     try:
         with alone(folder / LOCK, f"writes {folder / RECORD}"):

@@ -1,4 +1,4 @@
-"""Predicted label maps as files: in which format, and where the names of their classes stand."""
+"""Files of predicted label maps, and of the names of their classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,32 +19,32 @@ NAMES = "labels.txt"
 """Names and colours of the classes, for formats that have no place for them."""
 
 FIRST_LINE = snap_descriptions(()).partition("\n")[0]
-"""By which such a file is known."""
+"""First line of such a file, by which AutoSpine recognises its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelMaps:
-    """The label maps of a folder."""
+    """Writer of the label maps of one folder."""
 
     folder: Path
     ending: str
-    """Of their names, dot included: one of `autospine.io.images.ENDINGS`, or that of DICOM."""
+    """Ending of the files' names with its dot: one of `autospine.io.formats.ENDINGS`, or that of DICOM."""
 
     labels: LabelSpace
-    """What their integers mean."""
+    """Meaning of the label values."""
 
     @property
     def dicom(self) -> bool:
-        """Whether they are DICOM segmentations."""
+        """Whether the label maps are DICOM segmentations."""
         return self.ending == dicom_seg.ENDING
 
     def check(self, cases: Sequence[Case]) -> None:
-        """Raise unless the cases can be written in this format.
+        """Refuse cases that cannot be written in this format.
 
         Raises:
-            DatasetError: if the format is not known, or refers to DICOM slices and there are none.
-            AutospineError: if it takes highdicom, which is not installed.
-            WorkspaceError: if a file of somebody else's is in the way.
+            DatasetError: If the format is not known, or refers to DICOM slices and there are none.
+            AutospineError: If it takes highdicom, which is not installed.
+            WorkspaceError: If a file that AutoSpine has not written is in the way.
         """
         if self.ending not in (*ENDINGS, dicom_seg.ENDING):
             raise DatasetError(
@@ -67,37 +67,37 @@ class LabelMaps:
             )
 
     def check_slices(self, case: Case, stored: Grid) -> None:
-        """Raise if a case that was read cannot be written in this format.
+        """Refuse a case that was read and cannot be written in this format.
 
         Args:
-            case: whose image it is.
-            stored: `Volume.stored` of the image.
+            case: Case that the image belongs to.
+            stored: Grid of the image file, `Volume.stored`.
 
         Raises:
-            ImageError: if a DICOM segmentation cannot refer to its slices.
+            ImageError: If a DICOM segmentation cannot refer to its slices.
         """
         if self.dicom:
             dicom_seg.check_slices(case.images[0], stored, segments_of(self.labels))
 
     def write_names(self) -> None:
-        """Write names and colours beside the label maps, where these have no place for them."""
+        """Write names and colours beside the label maps, if these have no place for them."""
         if self._needs_names:
             write_text(self.folder / NAMES, snap_descriptions(segments_of(self.labels)))
 
     def path(self, case: Case) -> Path:
-        """Where a case's label map is written."""
+        """Return the file of a case's label map."""
         return self.folder / f"{case.name}{self.ending}"
 
     def write(self, case: Case, labels: LabelArray, stored: Grid) -> None:
         """Write a case's label map on the grid of its image.
 
         Args:
-            case: whose image it is.
-            labels: canonical axes.
-            stored: `Volume.stored` of the image.
+            case: Case that the image belongs to.
+            labels: Label values in canonical axes.
+            stored: Grid of the image file, `Volume.stored`.
 
         Raises:
-            ImageError: if it cannot be written.
+            ImageError: If it cannot be written.
         """
         segments = segments_of(self.labels)
         if self.dicom:

@@ -1,8 +1,11 @@
 """The folder that label maps are written to."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from autospine.core.errors import WorkspaceError
+from autospine.dataset.raw import Case
 
 
 def check_output(output: Path) -> None:
@@ -13,3 +16,39 @@ def check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
+
+
+def check_apart_from_inputs(output: Path, cases: Sequence[Case]) -> None:
+    """Refuse to write label maps among the images: they would replace them, or be taken for images next time.
+
+    Raises:
+        WorkspaceError: If the output folder holds an input.
+    """
+    if (output / "dataset.json").is_file():
+        raise WorkspaceError(
+            f"expected an output folder other than that of a dataset, found dataset.json in {output}; name "
+            "another folder with -o"
+        )
+    images = [image.resolve() for case in cases for image in case.images]
+    if any(output.resolve() in (image, image.parent) for image in images):
+        raise WorkspaceError(
+            f"expected an output folder other than that of the images, found {output} for both; "
+            "name another folder with -o"
+        )
+
+
+def open_output(output: Path) -> None:
+    """Make the output folder, and find out whether it can be written to before the work is done.
+
+    Raises:
+        WorkspaceError: If it cannot.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise WorkspaceError(
+            f"expected an output folder that can be written to, found {output} ({error.strerror}); "
+            "mend its permissions or name another with -o"
+        ) from None

@@ -181,9 +181,9 @@ def measure_roi(results: Path) -> tuple[Facts, list[str]]:
     from autospine.inference.predictor import Predictor
     from autospine.io.images import Volume
     from autospine.models.model_folder import open_model
-    from autospine.prediction.loading import joint_predictor
+    from autospine.prediction.build_predictor import build_predictor
 
-    guided = joint_predictor([open_model(results / "fullres")], torch.device("cpu"))
+    guided = build_predictor([open_model(results / "fullres")], torch.device("cpu"))
     assert isinstance(guided, Predictor)
     body, everything = (
         replace(guided, localizer=None),

@@ -16,8 +16,8 @@ from autospine.inference.predictor import Predictor
 from autospine.io.images import Volume, read_labels, read_volume, write_array
 from autospine.models.model_folder import ModelFolder, open_model, save_weights
 from autospine.phantom import PhantomSettings, write_dataset
-from autospine.prediction import prediction_run
-from autospine.prediction.loading import joint_predictor
+from autospine.prediction import read_ahead
+from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 
@@ -104,7 +104,7 @@ def modality_of(name: str) -> Modality:
 
 
 def predictor_of(model: ModelFolder, folds: list[str]) -> Predictor:
-    predictor = joint_predictor([model], CPU, folds, region_of_interest=False, use_localizer=False)
+    predictor = build_predictor([model], CPU, folds, region_of_interest=False, use_localizer=False)
     assert isinstance(predictor, Predictor)
     return predictor
 
@@ -140,7 +140,7 @@ def test_cases_in_one_run_are_what_each_is_alone(model, places, tmp_path, monkey
     options = PredictionOptions(device="cpu", folds=("0",))
     together = predict([model], tmp_path / "in", tmp_path / "together", options)
     assert [case.status for case in together.cases] == ["written"] * len(places)
-    monkeypatch.setattr(prediction_run, "free_memory", lambda: 0)
+    monkeypatch.setattr(read_ahead, "free_memory", lambda: 0)
     one_by_one = predict([model], tmp_path / "in", tmp_path / "one_by_one", options)
     for name, written, later in zip(sorted(places), together.written, one_by_one.written, strict=True):
         (alone,) = predict([model], tmp_path / "in" / f"{name}.nii.gz", tmp_path / "alone", options).written

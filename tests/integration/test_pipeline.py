@@ -202,7 +202,7 @@ def test_predictions_are_cleaned_as_the_model_says(spoilt):
     inputs = ("-i", spoilt.raw / "imagesTs", "-o")
     said = spoilt.run("predict", *inputs, "cleaned")
     assert said.code == 0, said.err
-    assert "label maps are cleaned: vertebra, disc, canal, sacrum" in said.err
+    assert "label maps are post-processed: vertebra, disc, canal, sacrum" in said.err
     record = read_record(spoilt.root / "cleaned").values()
     assert {case.cleaned for case in record} == {("vertebra", "disc", "canal", "sacrum")}
     assert spoilt.run("predict", *inputs, "raw_out", "--no-postprocessing").code == 0
@@ -553,10 +553,10 @@ def test_no_model_that_has_seen_a_case_helps_with_it(spoilt_pair):
     shutil.rmtree(results / "ensembles")
     said = spoilt_pair.run("compare", "-d", "1", "-c", PAIR[0], "-c", PAIR[1])
     assert said.code == 0, said.err
-    assert "looks for the spine" not in said.err
+    assert "locates the spine" not in said.err
     folders = [word for name in PAIR for word in ("-m", results / name)]
     said = spoilt_pair.run("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new", *folders)
-    assert "looks for the spine" in said.err
+    assert "locates the spine" in said.err
 
 
 def test_models_alone_are_compared_without_predicting(spoilt_pair):

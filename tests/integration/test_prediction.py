@@ -23,7 +23,14 @@ from autospine.inference.predictor import Predictor
 from autospine.io.images import read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model, save_weights
 from autospine.plan import build_network
-from autospine.prediction import label_maps, predict_cases, prediction_run, probabilities
+from autospine.prediction import (
+    label_maps,
+    output_folder,
+    predict_cases,
+    prediction_run,
+    probabilities,
+    read_ahead,
+)
 from autospine.prediction.case_log import UsedModel, read_record
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.probabilities import ENDING as PROBABILITIES
@@ -100,7 +107,7 @@ def test_a_coarse_model_beside_it_finds_the_spine(model, images, tmp_path, said)
     make_model(tmp_path / "results", "lowres", (3.0, 3.0, 3.0), foreground=True)
     result = predicted([model], images, tmp_path / "out")
     assert {(case.near, case.finders) for case in result.cases} == {("spine", ("lowres",))}
-    assert "lowres looks for the spine first" in said.text
+    assert "lowres locates the spine first" in said.text
     # One that finds nothing leaves it to the body.
     make_model(tmp_path / "results", "lowres", (3.0, 3.0, 3.0), foreground=False)
     result = predicted([model], images, tmp_path / "out")
@@ -388,14 +395,14 @@ def test_a_disk_that_becomes_full_costs_the_cases_that_do_not_fit(model, images,
 
 def test_a_disk_that_has_room_again_has_a_whole_record(model, images, tmp_path, monkeypatch):
     disk = FullDisk(monkeypatch)
-    usual = prediction_run.PredictionRun._end
+    usual = label_maps.LabelMaps.write
 
-    def end(run, case, finish):
+    def write(maps, case, *arguments):
         if case.name == "case2":
             disk.full, disk.mended = False, True
-        usual(run, case, finish)
+        usual(maps, case, *arguments)
 
-    monkeypatch.setattr(prediction_run.PredictionRun, "_end", end)
+    monkeypatch.setattr(label_maps.LabelMaps, "write", write)
     result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written", "failed", "written"]
     assert "No space left" in result.failed["case1"]
@@ -465,8 +472,8 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(model, image
     def refused(**_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(predict_cases, "TemporaryFile", refused)
-    monkeypatch.setattr(predict_cases, "joint_predictor", None)
+    monkeypatch.setattr(output_folder, "TemporaryFile", refused)
+    monkeypatch.setattr(predict_cases, "build_predictor", None)
     with pytest.raises(
         WorkspaceError, match=r"found .*out \(Permission denied\); mend its permissions or nam"
     ):
@@ -497,7 +504,7 @@ def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path,
         done.append("predicted")
         return labels
 
-    monkeypatch.setattr(prediction_run, "free_memory", lambda: free)
+    monkeypatch.setattr(read_ahead, "free_memory", lambda: free)
     monkeypatch.setattr(prediction_run, "read_volume", reads)
     monkeypatch.setattr(Predictor, "predict", predicts)
     result = predicted([model], images, tmp_path / "out")

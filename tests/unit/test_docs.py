@@ -48,7 +48,7 @@ from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
 from autospine.pipeline.calibration import Calibration
 from autospine.plan import Augmentation, Configuration, Decision, Normalisation, Plan, TrainingPlan
 from autospine.prediction.case_log import PredictedCase, UsedModel
-from autospine.prediction.cleanup import Members
+from autospine.prediction.model_postprocessing import Members
 from autospine.prediction.probabilities import Description, ProbabilityWriter
 from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding

@@ -24,9 +24,9 @@ from autospine.models.archive import (
     read_manifest,
     unpack,
 )
+from autospine.models.localizer import find_localizer
 from autospine.models.manifest import ModelScores, Training, describe
 from autospine.models.model_folder import open_model
-from autospine.prediction.loading import find_localizer
 from autospine.storage.serialization import write_json
 
 
@@ -113,19 +113,19 @@ def test_a_model_that_travels_on_keeps_licence_and_use(model, tmp_path):
     assert export_model(model, tmp_path / f"plain{ENDING}").licence == "not stated"
 
 
-def test_a_coarse_model_that_is_broken_or_bad_finds_no_spine(model, finder, caplog):
-    assert find_localizer(model) == finder
+def test_a_coarse_model_that_is_broken_or_bad_finds_no_spine(model, localizer, caplog):
+    assert find_localizer(model) == localizer
     scores = {"format_version": 3, "folds": {}, "postprocessed": None, "modalities": {}}
-    for dice, expected in ((0.49, None), (0.5, finder)):
-        write_json(finder.path / "cross_validation.json", scores | {"mean_dice": dice})
+    for dice, expected in ((0.49, None), (0.5, localizer)):
+        write_json(localizer.path / "cross_validation.json", scores | {"mean_dice": dice})
         assert find_localizer(model) == expected
-    (finder.path / "plan.json").write_text("{", encoding="utf-8")
+    (localizer.path / "plan.json").write_text("{", encoding="utf-8")
     assert find_localizer(model) is None
-    assert "does not look for the spine" in caplog.text
+    assert "cannot locate the spine" in caplog.text
 
 
 @pytest.fixture
-def finder(model):
+def localizer(model):
     """A coarser model beside it."""
     folder = model.path.parent / "lowres"
     coarse = makers.configuration(name="lowres", spacing_mm=(4.0, 4.0, 4.0))
@@ -133,30 +133,30 @@ def finder(model):
     return open_model(folder)
 
 
-def test_the_model_that_finds_the_spine_travels_along(model, finder, tmp_path):
-    assert find_localizer(model) == finder
+def test_the_model_that_finds_the_spine_travels_along(model, localizer, tmp_path):
+    assert find_localizer(model) == localizer
     path = tmp_path / f"both{ENDING}"
-    export_model(model, path, finder=finder)
+    export_model(model, path, localizer=localizer)
     with opened_model(path) as other:
         found = find_localizer(other)
-        assert found.configuration == finder.configuration
+        assert found.configuration == localizer.configuration
         assert found.folds == ("0",)  # the one that looks
-        (mine,), (its,) = finder.networks(["0"]), found.networks()
+        (mine,), (its,) = localizer.networks(["0"]), found.networks()
         for a, b in zip(mine.state_dict().values(), its.state_dict().values(), strict=True):
             assert torch.equal(a, b)
         again = tmp_path / f"again{ENDING}"
-        export_model(other, again, finder=found)
+        export_model(other, again, localizer=found)
     assert read_manifest(again).finder == read_manifest(path).finder == "lowres"
 
 
-def test_a_model_that_finds_the_spine_is_the_one_of_the_manifest(model, finder, bundle, tmp_path):
+def test_a_model_that_finds_the_spine_is_the_one_of_the_manifest(model, localizer, bundle, tmp_path):
     path = tmp_path / f"both{ENDING}"
-    export_model(model, path, finder=finder)
+    export_model(model, path, localizer=localizer)
     for told in (None, "fast"):
         other = restated(path, tmp_path / f"{told}{ENDING}", finder=told)
-        with pytest.raises(FormatError, match="to find the spine in"):
+        with pytest.raises(FormatError, match="as the localizer in"):
             unpack(other, tmp_path / "there")
-    with pytest.raises(FormatError, match=r"expected lowres to find the spine in .*, found None"):
+    with pytest.raises(FormatError, match=r"expected lowres as the localizer in .*, found None"):
         unpack(restated(bundle, tmp_path / f"none{ENDING}", finder="lowres"), tmp_path / "there")
     assert not (tmp_path / "there").exists()
 

@@ -7,6 +7,7 @@ from autospine.io.images import Volume
 from autospine.plan import build_network
 from autospine.prediction import announcement as estimate
 from autospine.prediction.announcement import Estimates
+from autospine.system.hardware import held_memory
 
 CPU = torch.device("cpu")
 
@@ -23,15 +24,15 @@ def of_body(shape=(40, 30, 30)):
 
 def test_a_line_says_what_there_is_to_do():
     predictor, work = of_body()
-    said = Estimates().announcement(predictor, work, 0, save_probabilities=False)
+    said = Estimates(held_memory()).announcement(predictor, work, 0, save_probabilities=False)
     assert said.startswith("40x30x30 voxels; 36 of 36 tiles by 2 networks; ")
     assert said.endswith("of memory")
-    said = Estimates().announcement(predictor, work, 0, save_probabilities=True)
+    said = Estimates(held_memory()).announcement(predictor, work, 0, save_probabilities=True)
     assert "; probabilities of up to 1 MB on disk" in said
 
 
 def test_memory_is_that_of_the_process_a_tile_and_the_case():
-    estimates = Estimates()
+    estimates = Estimates(held_memory())
     predictor, small = of_body()
     _, large = of_body((80, 30, 30))
     assert estimates.memory(predictor, small) > small.memory.total + 200e6
@@ -41,6 +42,8 @@ def test_memory_is_that_of_the_process_a_tile_and_the_case():
 
 def test_too_little_memory_is_said(monkeypatch):
     predictor, work = of_body()
-    assert Estimates().shortage(predictor, work, 0) is None
+    assert Estimates(held_memory()).shortage(predictor, work, 0) is None
     monkeypatch.setattr(estimate, "free_memory", lambda: 1_000_000)
-    assert "found 1 MB; should the system stop it" in str(Estimates().shortage(predictor, work, 0))
+    assert "found 1 MB; should the system stop it" in str(
+        Estimates(held_memory()).shortage(predictor, work, 0)
+    )

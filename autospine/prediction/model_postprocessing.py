@@ -1,4 +1,4 @@
-"""The cleanup that cross-validation chose for a model, or for several models that were compared together."""
+"""Post-processing that cross-validation has chosen for a model, or for several models together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,51 +21,51 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Members:
-    """`members.json`: whose predictions lie in an ensemble's folder."""
+    """`members.json`: the models whose predictions lie in an ensemble's folder."""
 
     format_version: int
     weights: dict[str, dict[str, str]]
-    """Digest of the weights of each fold of each model."""
+    """Digests of the weights by model and fold."""
 
 
 def warn_of_other_weights(models: Sequence[ModelFolder]) -> None:
-    """Say where the scores and the cleanup of a model are of other weights than it has now."""
+    """Warn if a model was cross-validated with different weights than it has now."""
     for model in models:
         try:
             scored = read_cross_validation(model.path).weights
-        except FormatError:  # without scores, or with those of a model that has travelled
+        except FormatError:  # it has no scores, or those of an exported model
             continue
-        others = [
+        changed = [
             f"fold_{fold}"
             for fold in model.ensemble
             if scored.get(fold) and scored[fold] != weights_digest(model.path / f"fold_{fold}" / WEIGHTS)
         ]
-        if others:
+        if changed:
             logger.warning(
                 "the cross-validation of %s is of other weights than %s has now: run `autospine train %s "
                 "--fold all` again, and delete its validation/ before where weights were copied there",
                 model.path,
-                " and ".join(others),
+                " and ".join(changed),
                 model.path.resolve().name,
             )
 
 
-def find_cleanup(models: Sequence[ModelFolder]) -> Postprocessing | None:
-    """The cleanup that cross-validation chose for a model, or for these models together."""
+def find_post_processing(models: Sequence[ModelFolder]) -> Postprocessing | None:
+    """Return the post-processing that cross-validation has chosen for a model, or for models together."""
     if len(models) == 1:
         return read_postprocessing(models[0].path)
     folder = ensemble_folder(models)
     if folder is None or not holds(folder, members_of(models)):
         logger.info(
-            "label maps are not cleaned: these models were not compared together as they are now; "
-            "`autospine compare` does it"
+            "label maps are not post-processed, as these models were not compared together as they are now; "
+            "run `autospine compare` to do so"
         )
         return None
     return read_postprocessing(folder)
 
 
 def ensemble_folder(models: Sequence[ModelFolder]) -> Path | None:
-    """`ensembles/A+B` beside the models; None if they do not lie side by side."""
+    """Return the folder `ensembles/A+B` beside the models; None if they do not lie side by side."""
     places = [model.path.resolve() for model in models]
     if len({place.parent for place in places}) > 1:
         return None
@@ -73,7 +73,7 @@ def ensemble_folder(models: Sequence[ModelFolder]) -> Path | None:
 
 
 def members_of(models: Sequence[ModelFolder]) -> Members:
-    """What `members.json` says of these models as they are now."""
+    """Return what `members.json` is to hold for these models as they are now."""
     return Members(
         format_version=FORMAT_VERSION,
         weights={
@@ -86,7 +86,7 @@ def members_of(models: Sequence[ModelFolder]) -> Members:
 
 
 def holds(folder: Path, members: Members) -> bool:
-    """Whether an ensemble's folder has the predictions of these members."""
+    """Return whether an ensemble's folder holds the predictions of these models."""
     try:
         return read_json(folder / MEMBERS, Members) == members
     except FormatError:  # absent or damaged

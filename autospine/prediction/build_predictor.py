@@ -1,0 +1,100 @@
+"""Predictors of one trained model or of several, with their localizers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from autospine.core.errors import ModelError
+from autospine.inference.ensemble import ready_networks
+from autospine.inference.mirror import with_mirror
+from autospine.inference.multi_model import JointPredictor
+from autospine.inference.predictor import Predictor
+from autospine.inference.tiles import LOCALIZER_STEP_SIZE
+from autospine.models.localizer import find_localizer
+from autospine.models.model_folder import ModelFolder
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
+
+
+def build_predictor(
+    models: Sequence[ModelFolder],
+    device: torch.device,
+    folds: Sequence[str] | None = None,
+    *,
+    region_of_interest: bool = True,
+    use_localizer: bool = True,
+    mirror: bool = False,
+) -> Predictor | JointPredictor:
+    """Load the networks of one model, or of several that predict together.
+
+    Args:
+        models: At least one model.
+        device: Device that the networks run on.
+        folds: Names of the folds of every model; by default its complete ones.
+        region_of_interest: Whether tiles are skipped that hold none of the body, or lie away from the spine.
+        use_localizer: Whether a coarse model may locate the spine.
+        mirror: Whether each tile is also run with left and right exchanged.
+
+    Raises:
+        ModelError: If a fold is missing, the models' labels or channels differ, or one was trained without
+            mirroring and is to predict with it.
+    """
+    predictors = [
+        Predictor(
+            plan=model.plan,
+            configuration=model.configuration,
+            networks=ready_networks(_networks(model, folds, mirror=mirror), device),
+            device=device,
+            region_of_interest=region_of_interest,
+            localizer=_localizer(model, device) if region_of_interest and use_localizer else None,
+        )
+        for model in models
+    ]
+    return predictors[0] if len(predictors) == 1 else JointPredictor(predictors=predictors)
+
+
+def check_distinct(models: Sequence[ModelFolder], folds: Sequence[str] | None = None) -> None:
+    """Refuse models that share their networks, which would count twice.
+
+    Args:
+        models: At least one model.
+        folds: Names of the folds of every model; by default its complete ones.
+
+    Raises:
+        ModelError: If a fold is missing, or two models have the same weights.
+    """
+    if len(models) == 1:  # nothing to compare, so that its weights need not be read
+        models[0].weights(folds)
+        return
+    by_digest: dict[str, ModelFolder] = {}
+    for model in models:
+        same = by_digest.setdefault(model.digest(folds), model)
+        if same is not model:
+            raise ModelError(
+                f"expected different models to predict together, found the same weights in {same.name} and "
+                f"{model.name}; leave one out"
+            )
+
+
+def _networks(model: ModelFolder, folds: Sequence[str] | None, *, mirror: bool) -> Sequence[nn.Module]:
+    networks = model.networks(folds)
+    if not mirror:
+        return networks
+    return with_mirror(networks, model.plan.labels, model.configuration.augmentation)
+
+
+def _localizer(model: ModelFolder, device: torch.device) -> Predictor | None:
+    coarse = find_localizer(model)
+    if coarse is None:
+        return None
+    logger.info("%s locates the spine first; use --no-roi to skip this", coarse.configuration.name)
+    return Predictor(
+        plan=coarse.plan,
+        configuration=coarse.configuration,
+        # One fold is enough to know roughly where the spine lies.
+        networks=ready_networks(coarse.networks(coarse.ensemble[:1]), device),
+        device=device,
+        step_size=LOCALIZER_STEP_SIZE,
+    )

@@ -1,0 +1,81 @@
+"""The files that a prediction leaves of a case: its label map and, if asked for, its probabilities."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autospine.core.geometry import Grid
+from autospine.core.types import LabelArray, Vector3
+from autospine.dataset.raw import Case
+from autospine.evaluation.postprocessing import Postprocessing
+from autospine.io.images import Volume
+from autospine.prediction.label_maps import LabelMaps
+from autospine.prediction.probabilities import ENDING, ProbabilityWriter, check_room
+from autospine.storage.atomic import replacing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseOutputs:
+    """Writer of the files of each case into one folder."""
+
+    maps: LabelMaps
+    """Folder and file format of the label maps."""
+
+    post_processing: Postprocessing | None
+    """Post-processing that label maps go through before they are written; None for nothing."""
+
+    save_probabilities: bool
+    """Whether probabilities are written beside the label maps."""
+
+    def label_map(self, case: Case) -> Path:
+        """Return the file of a case's label map."""
+        return self.maps.path(case)
+
+    def probabilities(self, case: Case) -> Path:
+        """Return the file of a case's probabilities."""
+        return self.maps.folder / f"{case.name}{ENDING}"
+
+    def are_there(self, case: Case) -> bool:
+        """Return whether all files that would be written of a case are there already."""
+        complete = not self.save_probabilities or self.probabilities(case).is_file()
+        return complete and self.label_map(case).is_file()
+
+    @contextmanager
+    def open_probabilities(self, case: Case, volume: Volume) -> Iterator[ProbabilityWriter | None]:
+        """Open a new file of probabilities, which takes its name when the context ends without an error.
+
+        Yields:
+            Its writer, or None if no probabilities are asked for.
+
+        Raises:
+            WorkspaceError: If the disk has no room for them.
+        """
+        if not self.save_probabilities:
+            yield None
+            return
+        target, labels = self.probabilities(case), self.maps.labels
+        check_room(target, labels, volume.grid.shape)
+        with replacing(target) as temporary:
+            yield ProbabilityWriter(temporary, labels, volume.stored)
+
+    def write(
+        self, case: Case, labels: LabelArray, stored: Grid, spacing_mm: Vector3, probabilities: ExitStack
+    ) -> bool:
+        """Post-process a label map and write it; return whether it has any label but background.
+
+        Args:
+            case: Case that was predicted.
+            labels: Label values in canonical axes.
+            stored: Grid of its image file.
+            spacing_mm: Voxel size along S, P and L.
+            probabilities: Closed once the label map is there, so that its probabilities take their name.
+        """
+        with probabilities:
+            final = labels
+            if self.post_processing is not None:
+                final = self.post_processing.apply(labels, spacing_mm)
+            self.maps.write(case, final, stored)
+            if not self.save_probabilities:  # earlier ones do not belong to this label map
+                self.probabilities(case).unlink(missing_ok=True)
+        return bool(final.any())
