@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -83,10 +84,9 @@ def test_every_case_is_announced_predicted_and_recorded(model, images, tmp_path,
     result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written"] * 3
     assert [path.name for path in result.written] == [f"case{n}.nii.gz" for n in range(3)]
-    assert (
-        "case1 (2/3): 24x24x70 voxels; 8 of 32 tiles (the rest is air) by 1 network; less than 10 s, "
-        in said.text
-    )
+    line = "case1 (2/3): 24x24x70 voxels; 8 of 32 tiles (the rest is air) by 1 network; "
+    # On a machine that others keep busy, it takes longer than usual.
+    assert re.search(re.escape(line) + r"(less than 10 s|about \d+ (s|min)), ", said.text)
     record = read_record(tmp_path / "out")
     assert list(record.values()) == list(result.cases)
     first = record["case0"]
