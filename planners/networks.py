@@ -20,8 +20,8 @@ from autospine.network.swin.swin_settings import AttentionSettings, FusionPlacem
 from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
 from planners import rules
+from planners.planning_options import DEFAULT
 
-DEFAULT = "adaptive_swin_unetr"
 SWINS = (DEFAULT, "swin_unetr")
 OURS = (*SWINS, "cnn3d", "unet3d", "unet3d_transformer", "resenc_unet")
 

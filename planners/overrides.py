@@ -1,4 +1,4 @@
-"""What the user wants to be so: the rest is planned around it."""
+"""User overrides; everything else is planned around them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -10,12 +10,10 @@ import yaml
 
 from autospine.core.errors import FormatError, PlanError
 from autospine.core.geometry import COARSEST_MM, FINEST_MM
-from autospine.core.types import Shape3, Vector3
 from autospine.network.external import find_external
 from autospine.network.swin.swin_settings import FusionPlacement
 from autospine.storage.serialization import from_plain
 from planners.networks import (
-    DEFAULT,
     OURS,
     SWINS,
     Attention,
@@ -24,37 +22,12 @@ from planners.networks import (
     known_networks,
     usual_wish,
 )
+from planners.planning_options import PlanningOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Overrides:
-    """What the user wants to be so; the rest is planned around it."""
-
-    spacing_mm: Vector3 | None = None
-    """Target spacing of `fullres`."""
-
-    patch_size: Shape3 | None = None
-    """Patch of every configuration, in voxels."""
-
-    feature_size: int | None = None
-    """Width of every configuration: 8 to 96, a multiple of 4."""
-
-    networks: tuple[str, ...] = (DEFAULT,)
-    """Each is planned for at each spacing."""
-
-    attention: tuple[str, ...] = ()
-    """Of Swin networks, as the next three; each is planned for. None: as the network's name says."""
-
-    fusion_weighting: tuple[str, ...] = ()
-    fusion_placement: tuple[str, ...] = ()
-    adaptive_stages: tuple[int, ...] | None = None
-    """Stages with adaptive attention, from 1 to 4."""
-
-    v2_blocks: bool = True
-    """Convolution block before each stage of Swin networks."""
-
-    checkpointing: bool = False
-    """Recompute stages in the backward pass, which saves memory and takes time."""
+class Overrides(PlanningOptions):
+    """The user's overrides, checked; everything else is planned around them."""
 
     @property
     def wishes(self) -> tuple[Wish, ...]:

@@ -1,8 +1,7 @@
-"""What the user may choose for a run without planning again."""
+"""Settings of a run: the user's choices, and the devices that it takes."""
 
 from dataclasses import dataclass, field, replace
 from math import ceil
-from pathlib import Path
 
 import torch
 
@@ -10,47 +9,21 @@ from autospine.core.errors import TrainingError
 from autospine.plan import Configuration
 from trainers.distributed import size
 from trainers.trackers import check_trackers
+from trainers.training_options import TrainingOptions
 
 SEEDS = 2**64
 """torch takes no larger ones, and NumPy's generators none below 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """Choices for one run; None leaves the plan's."""
-
-    epochs: int | None = None
-    """Epochs per fold; with a time limit, whichever ends first."""
-
-    iterations: int | None = None
-    """Optimiser steps per epoch."""
-
-    seed: int | None = None
-    """Of the first weights and of every patch; by default 0, and of folds that go on the one they have."""
+class Settings(TrainingOptions):
+    """The user's choices for one run, and the devices that it takes."""
 
     workers: int = 0
-    """Processes that make patches; 0 is a thread of this process."""
+    """Processes that make patches; 0 is a thread of the training process."""
 
     parallel: int = 1
-    """Folds trained side by side, each in a process of its own, at most."""
-
-    pretrained: Path | None = None
-    """Imported weights or a model from which folds begin; None for random ones."""
-
-    trackers: tuple[str, ...] = ()
-    """Who else is told how training goes, by name."""
-
-    extend: int | None = None
-    """Epochs by which folds that are complete are trained further."""
-
-    deep_supervision: bool = False
-    """Heads on coarser levels of the decoder, in training alone."""
-
-    compiled: bool = False
-    """Whether the network is compiled."""
-
-    deterministic: bool = False
-    """Whether the same command gives the same bits every time."""
+    """Most folds that are trained side by side, each in a process of its own."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 

@@ -1,16 +1,21 @@
-"""The `autospine` command and what happens when it fails."""
+"""The `autospine` command: how it starts, and how it ends when something is wrong.
+
+Only the module of the command that is given is imported, and PyTorch only after the names of datasets,
+configurations, folds, models and inputs have been checked.
+"""
 
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 import autospine
@@ -19,24 +24,55 @@ from autospine.core.errors import AutospineError
 HELP_COLUMNS = 100
 """Most columns of a command's help text."""
 
+COMMANDS = {
+    "demo": "demo",
+    "plan-and-preprocess": "plan_and_preprocess",
+    "train": "train",
+    "model": "model",
+    "compare": "compare",
+    "predict": "predict",
+    "evaluate": "evaluate",
+    "verify": "plan_and_preprocess",
+    "fingerprint": "plan_and_preprocess",
+    "plan": "plan_and_preprocess",
+    "preprocess": "plan_and_preprocess",
+    "phantom": "phantoms",
+    "info": "info",
+}
+"""Module of this package that has each command, in the order of the help."""
+
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes that shells give to processes ended by Ctrl-C and by SIGTERM."""
+
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
 
 class PlainCommand(TyperCommand):
-    """A command whose help has room for its sentences in 80 columns, which panels leave it 20 of."""
+    """A command with plain help: panels would leave its sentences 20 of 80 columns."""
 
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **{**given, "rich_markup_mode": None})
+
+
+class Overview(TyperGroup):
+    """The commands in the order of `COMMANDS`, in whichever order their modules were imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands."""
+        return [name for name in COMMANDS if name in self.commands]
 
 
 class App(typer.Typer):
     """Commands with plain help; their overview has panels."""
 
     def command(self, *args: Any, **given: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """As typer's."""
+        """Register a command, as typer's method of this name does."""
         return super().command(*args, cls=PlainCommand, **given)
 
 
 app = App(
     name="autospine",
+    cls=Overview,
     help="Self-configuring 3D spine segmentation in CT and MR.",
     epilog="Errors are one line and exit code 1; add --debug anywhere for the traceback.",
     no_args_is_help=True,
@@ -46,21 +82,11 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
 )
 
-COMMANDS = (
-    "demo",
-    "plan_and_preprocess",
-    "train",
-    "model",
-    "compare",
-    "predict",
-    "evaluate",
-    "phantoms",
-    "info",
-)
-"""Modules of this package whose import registers commands, in the order of the help text."""
 
-INTERRUPTED, TERMINATED = 130, 143
-"""The exit codes that shells give to what Ctrl-C and SIGTERM have ended."""
+def load_commands(name: str | None = None) -> None:
+    """Import the module of a command, or of all where the name is that of none."""
+    for module in [COMMANDS[name]] if name in COMMANDS else dict.fromkeys(COMMANDS.values()):
+        import_module(f"autospine.cli.{module}")
 
 
 def _version(wanted: bool) -> bool:
@@ -80,12 +106,19 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 user's fault, 2 usage, 3 ours, 130, 143 stopped."""
+    """Run the command line.
+
+    Args:
+        arguments: Words of the command line, without the program; by default those of this process.
+
+    Returns:
+        The exit code: 0, 1 for an error that the user can mend, 2 for a command line that was not understood,
+        3 for a fault of AutoSpine, 130 or 143 if interrupted or terminated.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    for module in COMMANDS:
-        import_module(f"autospine.cli.{module}")
+    load_commands(words[0] if words else None)
     try:
         _check_own_packages()
         return _run(words, debug)
@@ -118,32 +151,46 @@ def _run(words: list[str], debug: bool) -> int:
     from autospine.system import log
 
     log.setup(debug)
-    told: list[int] = []
+    signals: list[int] = []
 
     def terminate(number: int, frame: FrameType | None) -> None:
         # Like Ctrl-C: temporary files are removed and worker processes ended.
-        told.append(number)
+        signals.append(number)
         signal.default_int_handler(number, frame)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
     try:
-        code = app(words, standalone_mode=True)
-    except SystemExit as stop:
-        code = stop.code
+        code = app(words, prog_name="autospine", standalone_mode=False)
+    except _UsageError as error:
+        return _show_usage(error)
+    except typer.Abort:
+        code = 1
     if code == INTERRUPTED:  # typer has caught the interrupt
         anew = words[:1] == ["predict"] and "--continue" not in words
         how = "with --continue" if anew else "again"
         typer.echo(f"autospine: interrupted; run the same command {how} to go on", err=True)
-        return TERMINATED if told else INTERRUPTED
+        return TERMINATED if signals else INTERRUPTED
     return int(code or 0)
 
 
+def _show_usage(error: Any) -> int:
+    """Show in one line why a command line was not understood; of one without a command, the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.ctx.get_help(), nl=False)
+        return int(error.exit_code)
+    message = error.format_message().removesuffix(".")
+    where = error.ctx.command_path if error.ctx else "autospine"
+    typer.echo(f"autospine: {message[:1].lower()}{message[1:]}; see `{where} --help`", err=True)
+    return int(error.exit_code)
+
+
 def _check_own_packages() -> None:
-    """Other distributions are called `planners` and `trainers` too; refuse to work with theirs."""
+    """Refuse the packages of other distributions that are called `planners` and `trainers`, too."""
     home = Path(autospine.__file__).parents[1]
     for name in ("planners", "trainers"):
-        found = Path(str(import_module(name).__file__)).parents[1]
+        spec = find_spec(name)
+        found = None if spec is None else Path(str(spec.origin)).parents[1]
         if found != home:
             raise AutospineError(
                 f"expected AutoSpine's own package `{name}` in {home}, found another one in {found}; "

@@ -4,21 +4,25 @@ from typing import Annotated
 
 import typer
 
-from autospine.cli import options
+from autospine.cli import shared_options
 from autospine.cli.app import app
-from autospine.cli.screen import say, show_comparison
+from autospine.cli.model_tables import show_comparison
+from autospine.cli.screen import say
+from autospine.storage.workspace import Workspace
+from autospine.system.hardware import check_device_name
 
 
 @app.command(rich_help_panel="Train")
 def compare(
-    dataset: options.OptionalDataset = None,
+    dataset: shared_options.OptionalDataset = None,
     configuration: Annotated[
         list[str] | None,
         typer.Option(
             "--configuration",
             "-c",
             metavar="NAME",
-            help="Configuration to compare, by name; may be repeated; by default every finished one.",
+            help="Compare this configuration, by name. Repeat it for several; by default every finished one "
+            "is compared.",
             show_default=False,
         ),
     ] = None,
@@ -26,22 +30,25 @@ def compare(
         bool,
         typer.Option(
             "--ensembles/--no-ensembles",
-            help="Try every two models together too: they predict the held-out cases of each fold.",
+            help="Compare the ensemble of every two models as well; they predict the held-out cases of each "
+            "fold.",
         ),
     ] = True,
-    workspace: options.Workspace = None,
-    device: options.Device = "auto",
+    workspace: shared_options.Workspace = None,
+    device: shared_options.Device = "auto",
 ) -> None:
-    """Compare a dataset's models, and every two together, by cross-validation; `predict` takes the best."""
-    from autospine import pipeline
-    from autospine.storage.workspace import Workspace
+    """Compare a dataset's models, and every two of them together, by cross-validation.
+
+    `best.json` keeps the result, and `autospine predict` takes the best.
+    """
+    location = Workspace.locate(workspace).dataset_or_last(dataset)
+    check_device_name(device)
+
+    from autospine.models.best import BEST
+    from autospine.pipeline.comparison import compare
     from autospine.system.devices import choose_device
 
-    place = Workspace.locate(workspace)
-    location = place.find_dataset(dataset) if dataset else place.last_planned()
-    best = pipeline.compare(
-        location, device=choose_device(device), names=configuration or (), ensembles=ensembles
-    )
+    best = compare(location, device=choose_device(device), names=configuration or (), ensembles=ensembles)
     show_comparison(best)
-    say(f"written: {location.results / pipeline.BEST}")
+    say(f"written: {location.results / BEST}")
     say(f"next: {best.command}")

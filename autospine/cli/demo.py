@@ -5,23 +5,35 @@ from typing import Annotated
 
 import typer
 
-from autospine.cli import options
+from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
+from autospine.system.hardware import check_device_name
 
 
 @app.command(rich_help_panel="Start here")
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path(
-        "autospine-demo"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write everything into this folder; an earlier demo in it is replaced, anything else "
+            "refused.",
+        ),
+    ] = Path("autospine-demo"),
     minutes: Annotated[
-        float, typer.Option(min=1, help="Time for the whole demo; longer training segments better.")
+        float,
+        typer.Option(
+            min=1, help="Finish the whole demo in this many minutes; longer training segments better."
+        ),
     ] = 14.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms and of training.")] = 0,
-    device: options.Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed the phantoms and the training.")] = 0,
+    device: shared_options.Device = "auto",
 ) -> None:
-    """Synthetic spines -> plan -> train five folds -> predict -> evaluate -> pictures."""
+    """Run everything on synthetic spines: plan, train five folds, predict, evaluate, draw."""
+    check_device_name(device)
+
     from autospine.pipeline.demo_run import run_demo
     from autospine.system.devices import choose_device
 

@@ -8,14 +8,16 @@ import typer
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
 
-Predictions = Annotated[Path, typer.Argument(help="Folder of predicted label maps.")]
-References = Annotated[Path, typer.Argument(help="Folder of reference label maps.")]
+Predictions = Annotated[Path, typer.Argument(help="Evaluate the predicted label maps in this folder.")]
+References = Annotated[
+    Path, typer.Argument(help="Compare them with the reference label maps of the same names in this folder.")
+]
 Description = Annotated[
     Path | None,
     typer.Option(
         "--labels",
         "-l",
-        help="dataset.json with the labels' names; by default the one beside the references.",
+        help="Read the names of the labels from this dataset.json; by default the one beside the references.",
         show_default=False,
     ),
 ]
@@ -24,7 +26,7 @@ Scores = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Folder for evaluation.csv and evaluation.json; by default that of the predictions.",
+        help="Write evaluation.csv and evaluation.json into this folder; by default that of the predictions.",
         show_default=False,
     ),
 ]
@@ -48,11 +50,11 @@ def evaluate(
     metric: Metrics = None,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
-    from autospine import pipeline
     from autospine.evaluation.export import write_evaluation
     from autospine.evaluation.metrics import find_metrics
+    from autospine.evaluation.scores import evaluate_predictions
 
-    evaluation = pipeline.evaluate(predictions, references, description, find_metrics(metric or ()))
+    evaluation = evaluate_predictions(predictions, references, description, find_metrics(metric or ()))
     folder = output or predictions
     write_evaluation(evaluation, folder)
     show_evaluation(evaluation, str(predictions))

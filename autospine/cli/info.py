@@ -2,18 +2,21 @@
 
 import typer
 
-from autospine.cli import options
+from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say
+from autospine.storage.trained_models import PLAN
+from autospine.storage.workspace import Workspace
 
 
 @app.command(rich_help_panel="Other")
-def info(workspace: options.Workspace = None) -> None:
-    """Show versions, the device, and the datasets of the workspace."""
+def info(workspace: shared_options.Workspace = None) -> None:
+    """Show versions, the device, its memory budget, and the datasets of the workspace."""
+    place = Workspace.locate(workspace)
+
     import torch
 
     import autospine
-    from autospine.storage.workspace import Workspace
     from autospine.system.devices import bfloat16_pays, choose_device, describe, memory_budget
 
     device = choose_device()
@@ -21,13 +24,9 @@ def info(workspace: options.Workspace = None) -> None:
     say(f"autospine {autospine.__version__}, torch {torch.__version__}")
     say(f"device: {describe(device)}; bfloat16 {'pays' if bfloat16_pays(device) else 'does not pay'}")
     say(f"memory budget: {budget / 1024**3:.1f} GiB ({reason})")
-    place = Workspace.locate(workspace)
     say(f"workspace: {place.root.resolve()}")
     for location in place.datasets():
-        planned = "planned" if (location.preprocessed / "plan.json").is_file() else "not planned"
-        models = sorted(
-            {path.parents[1].name for path in location.results.glob("*/fold_*/model.safetensors")}
-        )
-        say(f"  {location.name}: {planned}, trained: {', '.join(models) or 'nothing'}")
+        planned = "planned" if (location.preprocessed / PLAN).is_file() else "not planned"
+        say(f"  {location.name}: {planned}, trained: {', '.join(location.models.names) or 'nothing'}")
     if not place.datasets():
         typer.echo(f"  no datasets in {place.raw}")

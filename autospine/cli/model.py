@@ -1,4 +1,4 @@
-"""`autospine model`: what is done with weights outside training."""
+"""`autospine model`: export, import and inspection of models, and import of MONAI's weights."""
 
 import errno
 import re
@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autospine.cli import options
+from autospine.cli import shared_options
 from autospine.cli.app import App, app
+from autospine.cli.model_tables import show_model
 from autospine.cli.screen import say
 from autospine.core.errors import FormatError
+from autospine.storage.trained_models import check_folds, find_folds
+from autospine.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from autospine.network import ImportReport
 
-model = App(
-    help="Models outside training: export, import, look into; weights of MONAI.", no_args_is_help=True
-)
+model = App(help="Export, import or inspect models, and import weights of MONAI.", no_args_is_help=True)
 app.add_typer(model, name="model", rich_help_panel="Train")
 
 
 class MergeOrder(StrEnum):
-    """In which order the imported network stacks the tokens of a merging."""
+    """Orders in which the imported network stacks the tokens of a merging."""
 
     AUTO = "auto"
     FIXED = "fixed"
@@ -37,34 +38,39 @@ class MergeOrder(StrEnum):
 def import_weights(
     file: Annotated[
         Path,
-        typer.Argument(help="Checkpoint of MONAI's SwinUNETR, .pt or .safetensors; model_swinvit.pt too."),
+        typer.Argument(
+            help="Convert this checkpoint of MONAI's SwinUNETR, .pt or .safetensors; model_swinvit.pt works "
+            "too."
+        ),
     ],
-    dataset: options.OptionalDataset = None,
+    dataset: shared_options.OptionalDataset = None,
     configuration: Annotated[
         str,
-        typer.Option("--configuration", "-c", help="Configuration to fill the network of, by index or name."),
+        typer.Option(
+            "--configuration", "-c", help="Fill the network of this configuration, by index or name."
+        ),
     ] = "0",
-    workspace: options.Workspace = None,
+    workspace: shared_options.Workspace = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="File to write; by default CONFIGURATION_pretrained.safetensors beside the plan.",
+            help="Write this file; by default CONFIGURATION_pretrained.safetensors beside the plan.",
             show_default=False,
         ),
     ] = None,
     merge_order: Annotated[
         MergeOrder,
         typer.Option(
-            help="How mergings of the file's network stack tokens: as in MONAI since 1.5 (fixed), as before "
-            "(legacy), or as `mergingv2` (v2); auto decides by the file."
+            help="State how mergings of the file's network stack tokens: as in MONAI since 1.5 (fixed), as "
+            "before (legacy), or as `mergingv2` (v2); auto decides by the file."
         ),
     ] = MergeOrder.AUTO,
     window: Annotated[
         tuple[int, int, int] | None,
         typer.Option(
-            help="Window of the file's network, where the file does not tell.",
+            help="State the attention window of the file's network, where the file does not.",
             metavar="S P L",
             show_default=False,
         ),
@@ -73,16 +79,22 @@ def import_weights(
         bool, typer.Option("--exact", help="Refuse conversions that change what the network computes.")
     ] = False,
 ) -> None:
-    """Convert weights of MONAI's SwinUNETR for a planned network; `train --pretrained` begins from them."""
-    from autospine import pipeline
-    from autospine.storage.workspace import Workspace
+    """Convert weights of MONAI's SwinUNETR for a planned network and list what became of each tensor.
 
-    place = Workspace.locate(workspace)
-    location = place.find_dataset(dataset) if dataset else place.last_planned()
-    chosen = pipeline.read_plan(location).configuration(configuration)
+    `autospine train --pretrained` initialises a network from them.
+    """
+    from autospine.pipeline.planned_dataset import read_plan
+
+    location = Workspace.locate(workspace).dataset_or_last(dataset)
+    planned = read_plan(location)
+    chosen = planned.configuration(configuration)
+
+    from autospine.pipeline.weight_import import import_weights
+
     say(f"importing {file} for {location.name}, configuration {chosen.name}")
-    report, written = pipeline.import_weights(
+    report, written = import_weights(
         location,
+        planned,
         chosen,
         file,
         output,
@@ -97,55 +109,61 @@ def import_weights(
 
 @model.command("export")
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; ends in .autospine.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write this file; its name ends in .autospine.")
+    ],
     source: Annotated[
         Path | None,
         typer.Option(
-            "--model", "-m", help="Model folder; by default the one completed last.", show_default=False
+            "--model",
+            "-m",
+            help="Export this model folder; by default the model completed last.",
+            show_default=False,
         ),
     ] = None,
-    dataset: options.OptionalDataset = None,
+    dataset: shared_options.OptionalDataset = None,
     fold: Annotated[
         list[str] | None,
         typer.Option(
             "--fold",
             "-f",
             metavar="FOLD",
-            help="Which fold travels; may be repeated; by default those that predict together.",
+            help="Export this fold. Repeat it for several; by default those that predict as an ensemble.",
             show_default=False,
         ),
     ] = None,
     licence: Annotated[
         str | None,
         typer.Option(
-            help="Name of the licence, such as CC-BY-4.0, or a file with its text; by default the one that "
-            "an imported model came with, else `not stated`.",
+            help="State the licence by its name, such as CC-BY-4.0, or by a file with its text; by default "
+            "the one that an imported model came with, else `not stated`.",
             show_default=False,
         ),
     ] = None,
     intended_use: Annotated[
         str | None,
         typer.Option(
-            help="What the model is for; by default as an imported model says, else research alone.",
+            help="State what the model is for; by default as an imported model says, else research alone.",
             show_default=False,
         ),
     ] = None,
-    workspace: options.Workspace = None,
+    workspace: shared_options.Workspace = None,
 ) -> None:
-    """Write a trained model as one file that can be checked, without names of cases."""
-    from autospine import pipeline
+    """Write a trained model as one file that can be verified, without names of cases."""
+    folder = source or Workspace.locate(workspace).last_model(dataset)
+    check_folds(folder, find_folds(folder), fold or ())
+
     from autospine.models.archive import export_model
     from autospine.models.model_folder import open_model
-    from autospine.storage.workspace import Workspace
+    from autospine.models.localizer import find_localizer
 
-    folder = source or Workspace.locate(workspace).last_model(dataset)
     say(f"model: {folder}")
     opened = open_model(folder)
     manifest = export_model(
         opened,
         output,
         folds=fold,
-        localizer=pipeline.find_localizer(opened),
+        localizer=find_localizer(opened),
         licence=None if licence is None else _licence_text(licence),
         intended_use=intended_use,
     )
@@ -158,12 +176,14 @@ def export(
 
 @model.command("import")
 def import_model(
-    file: Annotated[Path, typer.Argument(help="An .autospine file.")],
-    workspace: options.Workspace = None,
+    file: Annotated[Path, typer.Argument(help="Import this .autospine file.")],
+    workspace: shared_options.Workspace = None,
 ) -> None:
-    """Unpack a model into the workspace, once its sizes and hashes are found to be right."""
+    """Unpack an .autospine file into the workspace after its sizes and hashes have been verified.
+
+    An existing model is not replaced.
+    """
     from autospine.models.archive import read_manifest, unpack
-    from autospine.storage.workspace import Workspace
 
     manifest = read_manifest(file)
     folder = Workspace.locate(workspace).results / manifest.dataset / manifest.configuration
@@ -174,10 +194,15 @@ def import_model(
 
 @model.command("info")
 def info(
-    path: Annotated[Path, typer.Argument(help="An .autospine file or a model folder.")],
+    path: Annotated[Path, typer.Argument(help="Inspect this .autospine file or model folder.")],
 ) -> None:
-    """Show what a model segments, what it was trained on, its scores and what it is meant for."""
-    from autospine.cli.screen import show_model
+    """Show the classes of a model, its training data, cross-validated scores, licence and intended use.
+
+    Every hash of an .autospine file is verified.
+    """
+    if not path.is_file():  # as a bundle would be
+        find_folds(path)
+
     from autospine.models.archive import opened_model
     from autospine.models.manifest import describe
 
@@ -186,7 +211,7 @@ def info(
 
 
 def _licence_text(given: str) -> str:
-    """What a file of this name holds; without one, what was given."""
+    """Return the text of the file of this name, or the words themselves if there is none."""
     try:
         return Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given
     except UnicodeDecodeError:
@@ -200,7 +225,7 @@ def _licence_text(given: str) -> str:
 
 
 def show_import(report: "ImportReport") -> None:
-    """What the network computes now, and which tensors were filled, converted, left, and had no place."""
+    """Print what the network computes now, and which tensors were filled, converted, missing or unused."""
     say(f"layout {report.layout}; merge order {report.merge_order}: {report.merge_reason}")
     say(f"filled: {report.encoder_share:.0%} of the encoder's tensors, {len(report.filled)} in all")
     for difference in report.differences:
@@ -214,7 +239,7 @@ def show_import(report: "ImportReport") -> None:
 
 
 def _show(title: str, names: Sequence[str]) -> None:
-    """A title with a count, and the names below it, those that differ in a number only as one."""
+    """Print a title with a count, and the names below it; those that differ in a number only count as one."""
     say(f"{title}: {len(names)}", "bold")
     for name, times in Counter(re.sub(r"\.\d+", ".*", name) for name in names).items():
         say(f"  {name}" + (f"  ({times})" if times > 1 else ""), "dim")

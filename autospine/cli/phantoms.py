@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from autospine.cli import options
 from autospine.cli.app import app
 from autospine.cli.screen import say
 
 
 class Region(StrEnum):
-    """Part of the spine in the field of view."""
+    """Parts of the spine that fit the field of view."""
 
     LUMBAR = "lumbar"
     THORACOLUMBAR = "thoracolumbar"
@@ -21,40 +20,65 @@ class Region(StrEnum):
 
 
 class Labels(StrEnum):
-    """What the phantoms' labels tell apart."""
+    """Schemes of the phantoms' labels."""
 
     LEVELS = "levels"
     STRUCTURES = "structures"
 
 
 class Modalities(StrEnum):
-    """Which modalities to draw."""
+    """Modalities that are drawn."""
 
     BOTH = "both"
     CT = "CT"
     MR = "MR"
 
 
+Drawn = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-j",
+        min=1,
+        help="Draw cases in this many processes; by default in one per core, at most 8.",
+        show_default=False,
+    ),
+]
+
+
 @app.command(rich_help_panel="Other")
 def phantom(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Dataset folder, such as raw/Dataset900_Phantom.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Write the dataset into this folder, such as raw/Dataset900_Phantom."
+        ),
     ],
-    cases: Annotated[int, typer.Option("--cases", "-n", min=1, help="Training cases.")] = 10,
-    test_cases: Annotated[int, typer.Option(min=0, help="Held-out cases, in imagesTs and labelsTs.")] = 0,
-    region: Annotated[Region, typer.Option(help="Part of the spine in the field of view.")] = Region.LUMBAR,
+    cases: Annotated[int, typer.Option("--cases", "-n", min=1, help="Draw this many training cases.")] = 10,
+    test_cases: Annotated[
+        int, typer.Option(min=0, help="Draw this many held-out cases, into imagesTs and labelsTs.")
+    ] = 0,
+    region: Annotated[
+        Region, typer.Option(help="Put this part of the spine into the field of view.")
+    ] = Region.LUMBAR,
     labels: Annotated[
         Labels,
-        typer.Option(help="Each vertebra and disc by level, or vertebra, disc, canal and sacrum as wholes."),
+        typer.Option(
+            help="Label each vertebra and disc by level, or vertebra, disc, canal and sacrum as structures."
+        ),
     ] = Labels.LEVELS,
-    modality: Annotated[Modalities, typer.Option(help="CT and MR in turn, or one.")] = Modalities.BOTH,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same dataset.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a dataset that is there.")] = False,
-    workers: options.Workers = None,
+    modality: Annotated[
+        Modalities, typer.Option(help="Draw CT and MR in turn, or one of them.")
+    ] = Modalities.BOTH,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed the phantoms: the same seed draws the same dataset.")
+    ] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
+    workers: Drawn = None,
 ) -> None:
     """Write a dataset of synthetic spines with exact labels, in CT and MR."""
-    from autospine import pipeline
     from autospine.core.types import Modality
+    from autospine.pipeline.measuring import make_phantoms
     from autospine.system.hardware import default_workers
 
     chosen: dict[Modalities, tuple[Modality, ...]] = {
@@ -62,7 +86,7 @@ def phantom(
         Modalities.CT: ("CT",),
         Modalities.MR: ("MR",),
     }
-    pipeline.make_phantoms(
+    make_phantoms(
         output,
         cases=cases,
         test_cases=test_cases,

@@ -1,19 +1,27 @@
-"""Commands from the raw dataset to stored cases."""
+"""The commands from the raw dataset to stored cases, alone and in one."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autospine.cli import options
+from autospine.cli import shared_options
 from autospine.cli.app import app
-from autospine.cli.screen import compare_plans, explain_plan, say, show_plan
+from autospine.cli.declared import Given, takes
+from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
+from autospine.cli.screen import say
+from autospine.core.errors import PlanError
+from autospine.storage.trained_models import PLAN
+from autospine.storage.workspace import DatasetLocation, Workspace
+from autospine.system.hardware import check_device_name, parse_bytes
+from planners.planning_options import PlanningOptions
 
 if TYPE_CHECKING:
-    from autospine.storage.workspace import DatasetLocation
+    from autospine.dataset.raw import Dataset
+    from autospine.fingerprint import Fingerprint
+    from autospine.plan import Plan
     from planners.overrides import Overrides
-
 
 Measured = Annotated[
     int | None,
@@ -21,7 +29,7 @@ Measured = Annotated[
         "--workers",
         "-j",
         min=1,
-        help="Cases measured at the same time; by default one per core, at most 4.",
+        help="Measure this many cases at the same time; by default one per core, at most 4.",
         show_default=False,
     ),
 ]
@@ -29,19 +37,24 @@ Explain = Annotated[
     bool,
     typer.Option(
         "--explain",
-        help="Print every decision with the rule and the facts behind it; alone, those of the plan that "
-        "is there.",
+        help="Print the reason for every decision. Without other options, explain the existing plan.",
     ),
 ]
 Calibrate = Annotated[
     bool,
     typer.Option(
         "--calibrate",
-        help="Run two training steps, correct the memory estimate by what they take, and plan again.",
+        help="Run two training steps, correct the memory estimate by the memory that they take, and plan"
+        " again; calibration.json keeps the correction for this device.",
     ),
 ]
 PlainArrays = Annotated[
-    bool, typer.Option("--npy", help="Store plain .npy files instead of Blosc2, about twice as large.")
+    bool,
+    typer.Option(
+        "--npy",
+        help="Store plain .npy files instead of Blosc2, about twice as large; AutoSpine does so by "
+        "itself where Blosc2 cannot be imported. Cases stored in either format are kept.",
+    ),
 ]
 
 
@@ -50,61 +63,42 @@ PlainArrays = Annotated[
     rich_help_panel="Train",
     epilog="For example: autospine plan-and-preprocess -d Dataset001 --memory 8GB",
 )
+@takes(PlanningOptions, partly=True)
 def plan_and_preprocess(
-    dataset: options.DatasetName,
-    workspace: options.Workspace = None,
-    configuration: options.Configurations = None,
-    memory: options.Memory = None,
-    spacing: options.Spacing = None,
-    patch: options.Patch = None,
-    feature_size: options.FeatureSize = None,
-    networks: options.Networks = None,
-    attention: options.Attention = None,
-    adaptive_stages: options.AdaptiveStages = None,
-    fusion_weighting: options.FusionWeighting = None,
-    fusion_placement: options.FusionPlacement = None,
-    v2_blocks: options.V2Blocks = None,
-    checkpointing: options.Checkpointing = None,
-    overrides: options.OverridesFile = None,
-    workers: options.Workers = None,
-    device: options.Device = "auto",
+    dataset: shared_options.DatasetName,
+    workspace: shared_options.Workspace = None,
+    configuration: shared_options.Configurations = None,
+    memory: shared_options.Memory = None,
+    *,
+    options: Given,
+    overrides: shared_options.OverridesFile = None,
+    workers: shared_options.Workers = None,
+    device: shared_options.Device = "auto",
 ) -> None:
-    """Verify and measure a dataset, plan for it, and preprocess its cases."""
-    from autospine.storage.workspace import Workspace
-    from autospine.system.devices import choose_device
-    from autospine.system.hardware import parse_bytes
+    """Verify and measure a dataset, plan for it, and preprocess its cases.
 
-    # Wishes are checked before the work, not after.
-    if memory is not None:
-        parse_bytes(memory)
-    choose_device(device)
-    wishes = _wishes(
-        overrides,
-        spacing_mm=spacing,
-        patch_size=patch,
-        feature_size=feature_size,
-        networks=networks,
-        attention=attention,
-        adaptive_stages=_stages(adaptive_stages),
-        fusion_weighting=fusion_weighting,
-        fusion_placement=fusion_placement,
-        v2_blocks=v2_blocks,
-        checkpointing=checkpointing,
-    )
+    This is `verify`, `fingerprint`, `plan` and `preprocess` in one.
+    """
     location = Workspace.locate(workspace).find_dataset(dataset)
-    fingerprint(dataset, workspace)
-    _plan(location, memory, wishes, device)
-    _preprocess(location, configuration, workers)
+    _check(memory, device)
+    fixed = _overrides(overrides, options)  # refused before the work, not after
+    _check_device(device)
+    facts = _fingerprint(location, None)
+    planned = _plan(location, memory, fixed, device, facts=facts)
+    _preprocess(location, planned, configuration, workers, dataset=facts[0])
 
 
 @app.command(rich_help_panel="Train, step by step")
-def verify(dataset: options.DatasetName, workspace: options.Workspace = None) -> None:
-    """List every fault of a raw dataset at once."""
-    from autospine import pipeline
-    from autospine.storage.workspace import Workspace
+def verify(dataset: shared_options.DatasetName, workspace: shared_options.Workspace = None) -> None:
+    """Read every case of a raw dataset and list every fault at once.
 
+    Repairs, decisions and oddities are listed as well.
+    """
     location = Workspace.locate(workspace).find_dataset(dataset)
-    report = pipeline.check(location)
+
+    from autospine.pipeline.measuring import check
+
+    report = check(location)
     report.raise_if_bad()
     say(f"{location.name} is sound: {len(report.dataset.cases)} training cases")
     say(f"next: autospine plan-and-preprocess -d {location.name}")
@@ -112,81 +106,57 @@ def verify(dataset: options.DatasetName, workspace: options.Workspace = None) ->
 
 @app.command(rich_help_panel="Train, step by step")
 def fingerprint(
-    dataset: options.DatasetName,
-    workspace: options.Workspace = None,
+    dataset: shared_options.DatasetName,
+    workspace: shared_options.Workspace = None,
     workers: Measured = None,
 ) -> None:
-    """Verify and measure a dataset: spacings, sizes, intensities, classes, duplicates."""
-    from autospine import pipeline
-    from autospine.cli.screen import show_fingerprint
-    from autospine.storage.workspace import Workspace
+    """Verify and measure a dataset: spacings, sizes, intensities, classes, duplicates.
 
-    location = Workspace.locate(workspace).find_dataset(dataset)
-    _, measured = pipeline.fingerprint(location, workers)
-    show_fingerprint(measured)
-    say(f"written: {location.preprocessed / pipeline.FINGERPRINT}")
+    `fingerprint.json` keeps the measurements; they are made anew only if the dataset has changed.
+    """
+    _fingerprint(Workspace.locate(workspace).find_dataset(dataset), workers)
 
 
 @app.command(rich_help_panel="Train, step by step")
+@takes(PlanningOptions, partly=True)
 def plan(
-    dataset: options.DatasetName,
-    workspace: options.Workspace = None,
-    memory: options.Memories = None,
-    spacing: options.Spacing = None,
-    patch: options.Patch = None,
-    feature_size: options.FeatureSize = None,
-    networks: options.Networks = None,
-    attention: options.Attention = None,
-    adaptive_stages: options.AdaptiveStages = None,
-    fusion_weighting: options.FusionWeighting = None,
-    fusion_placement: options.FusionPlacement = None,
-    v2_blocks: options.V2Blocks = None,
-    checkpointing: options.Checkpointing = None,
-    overrides: options.OverridesFile = None,
+    dataset: shared_options.DatasetName,
+    workspace: shared_options.Workspace = None,
+    memory: shared_options.Memories = None,
+    *,
+    options: Given,
+    overrides: shared_options.OverridesFile = None,
     explain: Explain = False,
     calibrate: Calibrate = False,
-    device: options.Device = "auto",
+    device: shared_options.Device = "auto",
 ) -> None:
-    """Decide spacing, patch, windows, fusion kernels and the rest.
+    """Plan spacing, patch size, network and training for a dataset; write plan.json and folds.json.
 
-    With several --memory the plans are shown side by side, and none is written.
+    A dataset without a fingerprint is measured first. A folds.json that fits the dataset is kept; one that
+    does not becomes folds.json.old. With several --memory, plans are shown side by side, and none is written.
     """
-    from autospine import pipeline
-    from autospine.core.errors import PlanError
-    from autospine.storage.workspace import Workspace
-    from autospine.system.devices import choose_device
-    from autospine.system.hardware import parse_bytes
-    from planners.overrides import Overrides
-
-    # Wishes are checked before the work, not after.
-    for amount in memory or []:
-        parse_bytes(amount)
-    wishes = _wishes(
-        overrides,
-        spacing_mm=spacing,
-        patch_size=patch,
-        feature_size=feature_size,
-        networks=networks,
-        attention=attention,
-        adaptive_stages=_stages(adaptive_stages),
-        fusion_weighting=fusion_weighting,
-        fusion_placement=fusion_placement,
-        v2_blocks=v2_blocks,
-        checkpointing=checkpointing,
-    )
     location = Workspace.locate(workspace).find_dataset(dataset)
     amounts = memory or []
-    if explain and wishes == Overrides() and not (amounts or calibrate) and device == "auto":
-        explain_plan(pipeline.read_plan(location))
+    for amount in amounts:
+        _check(amount, device)
+    if explain and not (options or overrides or amounts or calibrate) and device == "auto":
+        from autospine.pipeline.planned_dataset import read_plan
+
+        explain_plan(read_plan(location))
         return
+    if calibrate and len(amounts) > 1:
+        raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
+    fixed = _overrides(overrides, options)
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
-        _plan(location, only, wishes, device, explain=explain, calibrate=calibrate)
+        _plan(location, only, fixed, device, explain=explain, calibrate=calibrate)
         say(f"next: autospine preprocess -d {location.name}")
         return
-    if calibrate:
-        raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
-    plans = pipeline.compare_budgets(location, amounts, device=choose_device(device), overrides=wishes)
+
+    from autospine.pipeline.planning import compare_budgets
+    from autospine.system.devices import choose_device
+
+    plans = compare_budgets(location, amounts, device=choose_device(device), overrides=fixed)
     if explain:
         for planned in plans:
             explain_plan(planned)
@@ -196,82 +166,103 @@ def plan(
 
 @app.command(rich_help_panel="Train, step by step")
 def preprocess(
-    dataset: options.DatasetName,
-    workspace: options.Workspace = None,
-    configuration: options.Configurations = None,
+    dataset: shared_options.DatasetName,
+    workspace: shared_options.Workspace = None,
+    configuration: shared_options.Configurations = None,
     npy: PlainArrays = False,
-    workers: options.Workers = None,
+    workers: shared_options.Workers = None,
 ) -> None:
-    """Crop, resample and store the cases of a planned dataset; what is there already is kept."""
-    from autospine.storage.workspace import Workspace
+    """Crop, resample and store the cases of a planned dataset.
 
-    _preprocess(Workspace.locate(workspace).find_dataset(dataset), configuration, workers, npy=npy)
+    Cases that are stored already, from the same files with the same settings, are kept. `autospine train`
+    preprocesses cases before it starts, so that a changed file or plan is noticed.
+    """
+    from autospine.pipeline.planned_dataset import read_plan
+
+    location = Workspace.locate(workspace).find_dataset(dataset)
+    _preprocess(location, read_plan(location), configuration, workers, npy=npy)
 
 
-def _preprocess(
-    location: "DatasetLocation", names: list[str] | None, workers: int | None, *, npy: bool = False
-) -> None:
-    from autospine import pipeline
+def _check(memory: str | None, device: str) -> None:
+    """Refuse an amount of memory or a name of a device that cannot be."""
+    if memory is not None:
+        parse_bytes(memory)
+    check_device_name(device)
 
-    planned = pipeline.read_plan(location)
-    names = names or ["0"]
-    for name in names:
-        chosen = planned.configuration(name)
-        _, stored = pipeline.preprocess(location, chosen, workers, "npy" if npy else "blosc2")
-        say(f"{len(stored)} cases are ready in {location.preprocessed / chosen.cases}")
-    folds = "all" if (location.preprocessed / pipeline.FOLDS_FILE).is_file() else "full"
-    say(f"next: autospine train {names[0]} --fold {folds}")
+
+def _check_device(device: str) -> None:
+    """Refuse a device that this machine lacks."""
+    from autospine.system.devices import choose_device
+
+    choose_device(device)
+
+
+def _fingerprint(location: DatasetLocation, workers: int | None) -> "tuple[Dataset, Fingerprint]":
+    from autospine.cli.fingerprint_tables import show_fingerprint
+    from autospine.pipeline.measuring import FINGERPRINT, fingerprint
+
+    dataset, measured = fingerprint(location, workers)
+    show_fingerprint(measured)
+    say(f"written: {location.preprocessed / FINGERPRINT}")
+    return dataset, measured
 
 
 def _plan(
-    location: "DatasetLocation",
+    location: DatasetLocation,
     memory: str | None,
     overrides: "Overrides",
     device: str,
     *,
     explain: bool = False,
     calibrate: bool = False,
-) -> None:
-    from autospine import pipeline
+    facts: "tuple[Dataset, Fingerprint] | None" = None,
+) -> "Plan":
+    from autospine.pipeline.planning import plan
     from autospine.system.devices import choose_device
 
-    planned = pipeline.plan(
+    planned = plan(
         location,
         device=choose_device(device),
         memory=memory,
         overrides=overrides,
         measure_memory=calibrate,
+        facts=facts,
     )
     if explain:
         explain_plan(planned)
     else:
         show_plan(planned)
         say(f"why: autospine plan -d {location.name} --explain", "dim")
-    say(f"written: {location.preprocessed / pipeline.PLAN}")
+    say(f"written: {location.preprocessed / PLAN}")
+    return planned
 
 
-def _stages(text: str | None) -> tuple[int, ...] | None:
-    """`1,2` as numbers."""
-    from autospine.core.errors import PlanError
+def _preprocess(
+    location: DatasetLocation,
+    planned: "Plan",
+    names: list[str] | None,
+    workers: int | None,
+    *,
+    npy: bool = False,
+    dataset: "Dataset | None" = None,
+) -> None:
+    names = names or ["0"]
+    chosen = [planned.configuration(name) for name in names]
 
-    if text is None:
-        return None
-    words = text.replace(",", " ").split()
-    if not words or not all(word.isdigit() for word in words):
-        raise PlanError(f"expected --adaptive-stages such as 1,2, found {text!r}")
-    return tuple(int(word) for word in words)
+    from autospine.dataset.raw import load_dataset
+    from autospine.pipeline.planned_dataset import FOLDS_FILE
+    from autospine.pipeline.training import preprocess
+
+    dataset = dataset or load_dataset(location.raw)
+    for configuration in chosen:
+        stored = preprocess(location, dataset, planned, configuration, workers, "npy" if npy else "blosc2")
+        say(f"{len(stored)} cases are ready in {location.preprocessed / configuration.cases}")
+    folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
+    say(f"next: autospine train {names[0]} --fold {folds}")
 
 
-def _wishes(file: Path | None, **given: Any) -> "Overrides":
-    """The options of `plan`, and the file's wishes for those that were not given.
-
-    The planner refuses what it does not know.
-    """
+def _overrides(file: Path | None, given: Given) -> "Overrides":
+    """The options that were given, and the file's overrides for the others."""
     from planners.overrides import Overrides, read_overrides
 
-    said: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in given.items()
-        if value is not None
-    }
-    return replace(Overrides() if file is None else read_overrides(file), **said)
+    return replace(Overrides() if file is None else read_overrides(file), **given)

@@ -1,96 +1,64 @@
 """`autospine predict`."""
 
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autospine.cli import options
+from autospine.cli import shared_options
 from autospine.cli.app import app
-from autospine.cli.screen import say, show_predictions
+from autospine.cli.declared import takes
+from autospine.cli.prediction_table import show_predictions
+from autospine.cli.screen import say
+from autospine.io.formats import check_input
+from autospine.prediction.output_folder import check_output
+from autospine.prediction.prediction_options import PredictionOptions
+from autospine.storage.trained_models import check_folds, find_folds
+from autospine.storage.workspace import Workspace
+from autospine.system.hardware import check_device_name
 
+if TYPE_CHECKING:
+    from autospine.prediction.prediction_run import Predicted
 
-class Format(StrEnum):
-    """Of predicted label maps."""
-
-    NII_GZ = "nii.gz"
-    NII = "nii"
-    MHA = "mha"
-    NRRD = "nrrd"
-    SEG_NRRD = "seg.nrrd"
-    DCM = "dcm"
-
-
-Images = Annotated[Path, typer.Option("--input", "-i", help="An image, a folder of images, or DICOM slices.")]
-LabelMaps = Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")]
+Images = Annotated[
+    Path,
+    typer.Option(
+        "--input", "-i", help="Segment this image, every image of this folder, or a folder of DICOM slices."
+    ),
+]
+LabelMaps = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="Write the label maps into this folder, which is made if absent."),
+]
 Models = Annotated[
     list[Path] | None,
     typer.Option(
         "--model",
         "-m",
         metavar="MODEL",
-        help="Model folder or .autospine file; repeated, the models predict together; by default the "
-        "best of `autospine compare`, else the one completed last.",
+        help="Predict with this model folder or .autospine file. Repeat it for several, which predict as an "
+        "ensemble; by default the best of `autospine compare` predicts, else the model completed last.",
         show_default=False,
     ),
 ]
 DatasetName = Annotated[
     str | None,
     typer.Option(
-        "--dataset", "-d", help="Take the best, else the last model of this dataset.", show_default=False
+        "--dataset",
+        "-d",
+        help="Predict with the best, else the last model of this dataset.",
+        show_default=False,
     ),
 ]
 ConfigurationName = Annotated[
     str | None,
     typer.Option(
-        "--configuration", "-c", help="Take the last model of this configuration.", show_default=False
-    ),
-]
-Folds = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fold",
-        "-f",
-        metavar="FOLD",
-        help="Which fold to take: 0 ... 4, full or all; may be repeated; by default all of the five.",
+        "--configuration",
+        "-c",
+        help="Predict with the last model of this configuration, by name.",
         show_default=False,
     ),
-]
-Continue = Annotated[bool, typer.Option("--continue", help="Skip cases whose label map is there already.")]
-Postprocessing = Annotated[
-    bool,
-    typer.Option(
-        "--postprocessing/--no-postprocessing",
-        help="Clean label maps as the model's cross-validation has found to help.",
-    ),
-]
-RegionOfInterest = Annotated[
-    bool,
-    typer.Option(
-        "--roi/--no-roi",
-        help="Leave out tiles of air, and those off the spine where a lowres or good fast model finds it.",
-    ),
-]
-Mirrored = Annotated[
-    bool,
-    typer.Option(
-        "--mirror",
-        help="Run every tile with left and right exchanged too, as training did: twice the time.",
-    ),
-]
-FileFormat = Annotated[
-    Format | None,
-    typer.Option(
-        "--format",
-        help="Of the label maps: NIfTI, MetaImage, NRRD (seg.nrrd opens as a segmentation in 3D Slicer), "
-        "or dcm for DICOM segmentations of DICOM slices; by default that of the training data.",
-        show_default=False,
-    ),
-]
-SaveProbabilities = Annotated[
-    bool, typer.Option("--save-probabilities", help="Write the probabilities of every class as well.")
 ]
 
 
@@ -98,66 +66,59 @@ SaveProbabilities = Annotated[
     rich_help_panel="Predict",
     epilog="For example: autospine predict -i images -o out -m spine.autospine",
 )
+@takes(PredictionOptions)
 def predict(
     inputs: Images,
     output: LabelMaps,
+    *,
     model: Models = None,
     dataset: DatasetName = None,
     configuration: ConfigurationName = None,
-    fold: Folds = None,
-    keep: Continue = False,
-    postprocessing: Postprocessing = True,
-    roi: RegionOfInterest = True,
-    mirror: Mirrored = False,
-    file_format: FileFormat = None,
-    save_probabilities: SaveProbabilities = False,
-    workspace: options.Workspace = None,
-    device: options.Device = "auto",
+    options: PredictionOptions,
+    workspace: shared_options.Workspace = None,
 ) -> None:
-    """Segment images with the ensemble of a model's folds, each on its own grid."""
+    """Segment images with the ensemble of a model's folds, each on its own grid.
+
+    A table at the end shows the status of each case; the exit code is 1 if any failed.
+    """
+    check_input(inputs)
+    check_output(output)
+    check_device_name(options.device)
+    for folder in model or ():
+        if not folder.is_file():  # as a bundle would be
+            check_folds(folder, find_folds(folder), options.folds or ())
+    folders, reason = tuple(model or ()), "as asked for"
+    if not folders:
+        from autospine.models.best import choose_models
+
+        folders, reason = choose_models(Workspace.locate(workspace), dataset, configuration)
+
     from autospine.models.archive import opened_model
-    from autospine.models.best import choose_models
     from autospine.prediction.predict_cases import predict as predict_cases
-    from autospine.prediction.prediction_options import PredictionOptions
-    from autospine.storage.workspace import Workspace
     from autospine.system.allocation import use_huge_pages
 
     use_huge_pages()
-    folders, reason = tuple(model or ()), "as asked for"
-    if not folders:
-        folders, reason = choose_models(Workspace.locate(workspace), dataset, configuration)
-    fold = None if "all" in (fold or ()) else fold
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         for name, one in zip(folders, opened, strict=True):
-            one.weights(fold)  # raises where a fold is missing
-            folds = fold or one.ensemble
+            one.weights(options.folds)  # raises where a fold is missing
+            folds = options.folds or one.ensemble
             say(f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)} ({reason})")
-        result = predict_cases(
-            opened,
-            inputs,
-            output,
-            PredictionOptions(
-                folds=tuple(fold) if fold else None,
-                overwrite=not keep,
-                post_process=postprocessing,
-                region_of_interest=roi,
-                mirror=mirror,
-                ending=f".{file_format}" if file_format else None,
-                save_probabilities=save_probabilities,
-                device=device,
-            ),
-        )
+        result = predict_cases(opened, inputs, output, options)
     show_predictions(result.cases, result.kept)
+    _say_what_was_written(result, output, options)
+    if result.failed:
+        n = len(result.failed)
+        say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")
+        raise typer.Exit(1)
+
+
+def _say_what_was_written(result: "Predicted", output: Path, options: PredictionOptions) -> None:
     made, kept = len(result.written) - len(result.kept), len(result.kept)
     if kept and not (made or result.failed):
         say(f"nothing to do: {output} has all {kept} label maps")
     else:
         also = f", {kept} kept" if kept else ""
         say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
-    if made and not result.failed and file_format != "dcm":
+    if made and not result.failed and options.ending != ".dcm":
         say(f"next: autospine evaluate {output} REFERENCES, where there are any")
-    if result.failed:
-        n = len(result.failed)
-        say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")
-        raise typer.Exit(1)

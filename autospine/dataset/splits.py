@@ -7,13 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autospine.core.errors import DatasetError, FormatError
-from autospine.dataset.raw import Dataset
 from autospine.storage.serialization import read_json, write_json
+
+if TYPE_CHECKING:  # it reads images, which takes long to import
+    from autospine.dataset.raw import Dataset
 
 FORMAT_VERSION = 1
 FOLDS = 5
+
+ALL = "all"
+"""Word for every fold of the cross-validation."""
 
 FULL = "full"
 """Name of the fold that trains on every case and validates on none."""
@@ -51,10 +57,20 @@ class FoldCase:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _FoldsFile:
+class FoldsFile:
+    """Content of `folds.json`, which may have been edited by hand."""
+
     format_version: int
     dataset: str
+    """Name of the dataset folder."""
+
     validation: tuple[tuple[str, ...], ...]
+    """Names of the validation cases of each fold."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the folds: `0`, `1`, ..."""
+        return tuple(str(index) for index in range(len(self.validation)))
 
 
 def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
@@ -88,7 +104,7 @@ def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
 
 
 def fold_cases(
-    dataset: Dataset,
+    dataset: "Dataset",
     modalities: Mapping[str, str],
     classes: Mapping[str, frozenset[int]],
     duplicates: Sequence[Sequence[str]] = (),
@@ -116,16 +132,29 @@ def fold_cases(
 def write_folds(path: Path, dataset: str, folds: Sequence[Fold]) -> None:
     """Write `folds.json`."""
     validation = tuple(fold.validation for fold in folds)
-    write_json(path, _FoldsFile(format_version=FORMAT_VERSION, dataset=dataset, validation=validation))
+    write_json(path, FoldsFile(format_version=FORMAT_VERSION, dataset=dataset, validation=validation))
 
 
-def read_folds(path: Path, dataset: Dataset) -> tuple[Fold, ...]:
-    """Read `folds.json`, perhaps edited by hand.
+def read_folds(path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
+    """Read `folds.json`, as `folds_of` does.
 
     Raises:
-        FormatError: if a case is unknown, validated twice or in no fold, or a subject is split.
+        FormatError: If it does not fit the dataset.
     """
-    file = read_json(path, _FoldsFile)
+    return folds_of(read_json(path, FoldsFile), path, dataset)
+
+
+def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
+    """Return the folds that a `folds.json` describes.
+
+    Args:
+        file: Its content.
+        path: Its path, for messages.
+        dataset: The dataset that is split.
+
+    Raises:
+        FormatError: If a case is unknown, validated twice or in no fold, or a subject is split.
+    """
     subjects = {case.name: case.subject for case in dataset.cases}
     listed = Counter(name for fold in file.validation for name in fold)
     problems = [f"unknown case {name}" for name in sorted(set(listed) - set(subjects))]
@@ -149,7 +178,7 @@ def read_folds(path: Path, dataset: Dataset) -> tuple[Fold, ...]:
     return _folds([list(fold) for fold in file.validation], list(subjects))
 
 
-def full_fold(dataset: Dataset) -> Fold:
+def full_fold(dataset: "Dataset") -> Fold:
     """Every case in training."""
     return Fold(name=FULL, training=tuple(case.name for case in dataset.cases), validation=())
 

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import torch
 
-from autospine import pipeline
 from autospine.core.errors import WorkspaceError
 from autospine.dataset.raw import case_modality, load_dataset
-from autospine.dataset.splits import FOLDS
+from autospine.dataset.splits import ALL, FOLDS
 from autospine.evaluation.export import write_evaluation
-from autospine.evaluation.scores import Evaluation
+from autospine.evaluation.scores import Evaluation, evaluate_predictions
 from autospine.io.images import read_labels, read_volume
 from autospine.models.model_folder import open_model
+from autospine.pipeline.measuring import fingerprint, make_phantoms
+from autospine.pipeline.planned_dataset import open_planned
+from autospine.pipeline.planning import plan
+from autospine.pipeline.training import folds_at_once, open_project, train
+from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.report.montage import Panel, write_montage
 from autospine.storage.serialization import write_json
@@ -30,25 +34,26 @@ DATASET = "Dataset999_Demo"
 CASES = 20
 HELD_OUT = 6
 SHOWN = 4
-"""Held-out cases in the montage."""
+"""Number of held-out cases in the montage."""
 
 AFTER_TRAINING = 0.07
-"""Share of the time kept for prediction, evaluation and pictures."""
+"""Share of the time that is reserved for prediction, evaluation and pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoResult:
-    """What the demo found and wrote."""
+    """Result of the demo."""
 
     evaluation: Evaluation
-    """Of the held-out cases."""
+    """Scores of the held-out cases."""
 
     seconds: float
     peak_gb: float
-    """Memory at most, in GB: this process's peak and, for each fold trained beside it, the largest one's."""
+    """Upper bound of the memory, in GB: the peak of this process, and of the largest child for each fold
+    trained beside it."""
 
     files: dict[str, Path]
-    """What lies where."""
+    """Paths of the files and folders, by what they contain."""
 
 
 def run_demo(
@@ -63,19 +68,19 @@ def run_demo(
     """Make phantoms, plan, train five folds, predict held-out cases, evaluate, draw.
 
     Args:
-        folder: workspace of the demo; an earlier demo in it is replaced.
-        minutes: time for everything.
-        seed: of phantoms and training.
-        device: where training runs.
-        cases: training phantoms, at least five.
-        held_out: phantoms to predict.
+        folder: Workspace of the demo; an earlier demo in it is replaced.
+        minutes: Time for everything, in minutes.
+        seed: Random seed of phantoms and training.
+        device: Device that networks run on.
+        cases: Number of training phantoms, at least five.
+        held_out: Number of phantoms that are predicted.
 
     Raises:
-        WorkspaceError: if the folder holds something else than an earlier demo.
+        WorkspaceError: If the folder contains something else than an earlier demo.
     """
     began = time.monotonic()
     workspace = _fresh(folder)
-    pipeline.make_phantoms(
+    make_phantoms(
         workspace.raw / DATASET,
         cases=cases,
         test_cases=held_out,
@@ -87,17 +92,18 @@ def run_demo(
         workers=default_workers(),
     )
     location = workspace.find_dataset(DATASET)
-    pipeline.fingerprint(location)
-    plan = pipeline.plan(location, device=device)
-    left = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
-    parallel = pipeline.folds_at_once(plan.configurations[0], plan.memory_budget_bytes, [device])
+    facts = fingerprint(location)
+    plan(location, device=device, facts=facts)
+    planned = open_planned(location, "0")
+    seconds = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
+    parallel = folds_at_once(planned.configuration, planned.plan.memory_budget_bytes, [device])
     settings = Settings(seed=seed, device=device, parallel=parallel)
-    pipeline.train(location, "0", "all", settings, minutes=max(left, 1.0) / 60)
-    model = location.results / plan.configurations[0].name
+    train(open_project(planned, ALL, facts[0]), ALL, settings, minutes=max(seconds, 1.0) / 60)
+    model = location.results / planned.configuration.name
     predictions = folder / "predictions"
     options = PredictionOptions(device=str(device))
-    pipeline.predict([open_model(model)], location.raw / "imagesTs", predictions, options)
-    evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
+    predict([open_model(model)], location.raw / "imagesTs", predictions, options)
+    evaluation = evaluate_predictions(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     write_evaluation(evaluation, folder)
     montage = folder / "montage.png"
     _draw(location.raw, predictions, evaluation, montage)
@@ -119,7 +125,7 @@ def run_demo(
 
 
 def _fresh(folder: Path) -> Workspace:
-    """An empty workspace; what an earlier demo left is removed, anything else is left alone."""
+    """Return an empty workspace; an earlier demo is removed, and nothing else."""
     if folder.exists() and not folder.is_dir():
         raise WorkspaceError(f"expected a folder for the demo, found the file {folder}; name another with -o")
     if folder.is_dir() and any(folder.iterdir()):
@@ -136,7 +142,7 @@ def _fresh(folder: Path) -> Workspace:
 
 
 def _draw(raw: Path, predictions: Path, evaluation: Evaluation, path: Path) -> None:
-    """Reference and prediction of a few held-out cases."""
+    """Draw reference and prediction of a few held-out cases."""
     dataset = load_dataset(raw)
     panels = []
     for case in dataset.test_cases[:: max(1, len(dataset.test_cases) // SHOWN)][:SHOWN]:
@@ -171,5 +177,5 @@ def _summarise(result: DemoResult) -> None:
 
 
 def _peak_bytes(workers: int) -> int:
-    """An upper bound: the peaks need not have been at the same time."""
+    """Return an upper bound of the memory: the peaks need not have been at the same time."""
     return peak_memory() + workers * peak_memory(children=True)

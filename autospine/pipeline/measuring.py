@@ -17,13 +17,14 @@ from autospine.dataset.splits import (
 )
 from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure, read_fingerprint
 from autospine.phantom import Region, Scheme, write_dataset
+from autospine.pipeline.planned_dataset import FOLDS_FILE
 from autospine.storage.serialization import write_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-FINGERPRINT, FOLDS_FILE = "fingerprint.json", "folds.json"
+FINGERPRINT = "fingerprint.json"
 
 
 def check(location: DatasetLocation) -> Report:

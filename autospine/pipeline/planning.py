@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import torch
 
-from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
+from autospine.core.errors import AutospineError, DatasetError
+from autospine.dataset.raw import Dataset
+from autospine.fingerprint import Fingerprint
 from autospine.pipeline.calibration import known_calibration, measure_calibration
 from autospine.pipeline.measuring import find_facts, write_split
+from autospine.pipeline.planned_dataset import read_plan
 from autospine.plan import Plan, Precision
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.devices import memory_budget, native_half
 from autospine.system.log import get_logger
@@ -18,8 +22,6 @@ from planners.planner import make_plan
 from planners.sizing import Budget
 
 logger = get_logger(__name__)
-
-PLAN = "plan.json"
 
 _PRECISIONS: dict[torch.dtype | None, Precision] = {
     torch.bfloat16: "bfloat16",
@@ -35,23 +37,26 @@ def plan(
     memory: str | None = None,
     overrides: Overrides | None = None,
     measure_memory: bool = False,
+    facts: tuple[Dataset, Fingerprint] | None = None,
 ) -> Plan:
-    """Decide on a measured dataset (measured now if it was not); writes `plan.json` and `folds.json`.
+    """Plan for a measured dataset and write `plan.json` and `folds.json`.
 
-    `folds.json` is kept where there is one, since it may have been edited.
+    A `folds.json` that fits the dataset is kept, since it may have been edited.
 
     Args:
-        location: the dataset.
-        device: that training will run on.
-        memory: that it may take, such as `8GB`; None for the default.
-        overrides: what the user has fixed.
-        measure_memory: run real training steps of the plan, correct the memory estimate by them, and plan
-            again; the correction is kept in `calibration.json` for the next plans on this device.
+        location: Folders of the dataset.
+        device: The device that training will run on.
+        memory: Memory that training may take, such as `8GB`; None for the default.
+        overrides: Values that the user has fixed.
+        measure_memory: Whether to run real training steps of the plan, correct the memory estimate by them,
+            and plan again; `calibration.json` keeps the correction for the next plans on this device.
+        facts: The dataset and its fingerprint where they have been read already; a dataset without a
+            fingerprint is measured now.
 
     Raises:
-        PlanError: if no patch fits the budget or the overrides contradict each other.
+        PlanError: If no patch fits the budget or the overrides contradict each other.
     """
-    dataset, measured = find_facts(location)
+    dataset, measured = facts or find_facts(location)
     budget = _budget(location, device, memory)
     if measure_memory:
         first = make_plan(dataset, measured, replace(budget, calibration=1.0), overrides)
@@ -99,18 +104,3 @@ def _budget(location: DatasetLocation, device: torch.device, memory: str | None)
         reason=reason,
         calibration=known_calibration(location, device),
     )
-
-
-def read_plan(location: DatasetLocation) -> Plan:
-    """The plan of a dataset.
-
-    Raises:
-        WorkspaceError: if it has not been planned.
-    """
-    path = location.preprocessed / PLAN
-    if not path.is_file():
-        raise WorkspaceError(
-            f"expected a plan of {location.name} at {path}, found none; "
-            f"run `autospine plan-and-preprocess -d {location.name}` first"
-        )
-    return read_json(path, Plan)

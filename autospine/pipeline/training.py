@@ -2,104 +2,198 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
-from autospine.core.errors import FormatError, WorkspaceError
+from autospine.core.errors import FormatError
 from autospine.dataset.raw import Dataset, load_dataset
-from autospine.dataset.splits import FOLDS, FULL, Fold, full_fold, read_folds
+from autospine.dataset.splits import ALL, FOLDS, FULL, Fold, FoldsFile, folds_of, full_fold
 from autospine.evaluation.held_out import read_cross_validation
 from autospine.evaluation.scores import Evaluation
-from autospine.pipeline.measuring import FOLDS_FILE, fresh_fingerprint, write_split
-from autospine.pipeline.planning import read_plan
-from autospine.plan import Configuration
+from autospine.pipeline.measuring import fresh_fingerprint, write_split
+from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold
+from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase, preprocess_dataset
 from autospine.storage.arrays import ArrayFormat
-from autospine.storage.trained_models import WEIGHTS
+from autospine.storage.serialization import read_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
-from autospine.system.devices import memory_budget
+from autospine.system.devices import devices_like, memory_budget
 from autospine.system.hardware import cores, default_workers
 from trainers import distributed
 from trainers.cross_validation import train_folds
 from trainers.fold_trainer import CACHE_BYTES
 from trainers.initial_weights import load_start
 from trainers.settings import Settings
+from trainers.training_options import TrainingOptions
 from trainers.training_run import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Project:
+    """A planned dataset with its cases and its folds: what the training of any fold is made of."""
+
+    location: DatasetLocation
+    plan: Plan
+    configuration: Configuration
+    dataset: Dataset
+    split: tuple[Fold, ...]
+    """Every fold of the cross-validation; none where one model is trained on every case."""
+
+    def folds(self, fold: str) -> tuple[Fold, ...]:
+        """Return the folds that a word of the command line stands for.
+
+        Args:
+            fold: `all`, the name of one fold, or `full`.
+
+        Raises:
+            WorkspaceError: If there is no such fold.
+        """
+        check_fold(fold, [known.name for known in self.split])
+        if fold == FULL:
+            return (full_fold(self.dataset),)
+        return tuple(known for known in self.split if fold in (ALL, known.name))
+
+
+def open_project(planned: PlannedDataset, fold: str, dataset: Dataset | None = None) -> Project:
+    """Read the cases and the folds of a planned dataset; the folds are made if there are none yet.
+
+    Args:
+        planned: The dataset.
+        fold: What is trained: `all`, the name of one fold, or `full`, for which no folds are made.
+        dataset: The raw dataset where it has been read already.
+
+    Raises:
+        DatasetError: If the raw dataset is faulty, or has too few subjects for cross-validation.
+        FormatError: If `folds.json` does not fit the dataset.
+    """
+    location, file = planned.location, planned.folds_file
+    path = location.preprocessed / FOLDS_FILE
+    dataset = dataset or load_dataset(location.raw)
+    if file is None and fold != FULL:
+        if not path.is_file():  # of several processes the first one has made it
+            write_split(location, dataset, fresh_fingerprint(location, dataset))
+        file = read_json(path, FoldsFile)
+    return Project(
+        location=location,
+        plan=planned.plan,
+        configuration=planned.configuration,
+        dataset=dataset,
+        split=() if file is None else folds_of(file, path, dataset),
+    )
 
 
 def preprocess(
     location: DatasetLocation,
+    dataset: Dataset,
+    plan: Plan,
     configuration: Configuration,
     workers: int | None = None,
     arrays: ArrayFormat = "blosc2",
-) -> tuple[Dataset, dict[str, StoredCase]]:
-    """Store every case for a configuration, if it is not stored yet as the plan and the files are now."""
-    dataset = load_dataset(location.raw)
+) -> dict[str, StoredCase]:
+    """Store every case for a configuration, unless it is stored already as plan and files are now.
+
+    Args:
+        location: Folders of the dataset.
+        dataset: The raw dataset.
+        plan: The dataset's plan.
+        configuration: One of the plan's.
+        workers: Worker processes; by default one for few cases, else one per core.
+        arrays: Format of the stored arrays.
+
+    Returns:
+        The stored cases by name.
+    """
     folder = location.preprocessed / configuration.cases
     stored = preprocess_dataset(
-        dataset,
-        read_plan(location),
-        configuration,
-        folder,
+        *(dataset, plan, configuration, folder),
         workers or _workers_for(len(dataset.cases)),
         arrays=arrays,
     )
-    return dataset, {case.name: case for case in stored}
+    return {case.name: case for case in stored}
 
 
 def train(
-    location: DatasetLocation,
-    configuration: str,
-    fold: str,
-    settings: Settings,
-    *,
-    minutes: float | None = None,
+    project: Project, fold: str, settings: Settings, *, minutes: float | None = None
 ) -> Evaluation | None:
     """Train folds of a configuration.
 
     Args:
-        location: a planned dataset.
-        configuration: index or name.
-        fold: `all`, the index of one fold, or `full`.
-        settings: the user's choices.
-        minutes: time for everything; the schedule is fitted to it.
+        project: What is trained.
+        fold: `all`, the name of one fold, or `full`.
+        settings: The user's choices.
+        minutes: Time for everything, in minutes; the schedule is fitted to it.
 
     Returns:
         The cross-validation so far, None for `full`.
 
     Raises:
-        PlanError: if there is no such configuration.
-        WorkspaceError: if there is no such fold or no plan.
+        WorkspaceError: If there is no such fold.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    planned = read_plan(location)
-    chosen = planned.configuration(configuration)
+    location, plan, configuration = project.location, project.plan, project.configuration
+    folds = project.folds(fold)
     if settings.pretrained is not None:
-        load_start(settings.pretrained, planned, chosen)  # refused before anything is prepared
-    dataset = load_dataset(location.raw)
+        load_start(settings.pretrained, plan, configuration)  # refused before anything is prepared
     with distributed.one_first():
-        folds = choose_folds(location, dataset, fold)
-        dataset, stored = preprocess(location, chosen)
+        stored = preprocess(location, project.dataset, plan, configuration)
     prepare_memory(settings.device)  # not before: the volumes of preprocessing would be kept
     task = Task(
-        dataset=dataset,
-        plan=planned,
-        configuration=chosen,
+        dataset=project.dataset,
+        plan=plan,
+        configuration=configuration,
         stored=stored,
-        folder=location.results / chosen.name,
-        split=read_folds(split, dataset) if (split := location.preprocessed / FOLDS_FILE).is_file() else (),
+        folder=location.results / configuration.name,
+        split=project.split,
     )
     return train_folds(task, folds, settings, deadline=deadline)
 
 
-def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[torch.device]) -> int:
-    """How many folds may be trained side by side: one per GPU; on a CPU as many as the memory budget holds.
+def choose_settings(
+    options: TrainingOptions, planned: PlannedDataset, fold: str, *, device: torch.device, name: str
+) -> Settings:
+    """Choose devices and worker processes for what is trained; what the user has chosen stays.
 
     Args:
-        configuration: what is trained.
-        budget: bytes that the plan allows.
+        options: The user's choices.
+        planned: What is trained.
+        fold: `all`, the name of one fold, or `full`.
+        device: The device of this process.
+        name: The device as the user named it.
+
+    Raises:
+        TrainingError: If the user's choices contradict each other.
+    """
+    processes = distributed.size()
+    devices = devices_like(device, name) if processes == 1 else (device,)
+    at_once = options.parallel or folds_at_once(
+        planned.configuration, planned.plan.memory_budget_bytes, devices
+    )
+    if processes > 1:
+        at_once = 1  # all processes train one fold together
+    sharers = sharers_of_cores(fold, at_once, distributed.size_here())
+    workers = 0 if device.type == "cpu" else default_workers(sharers)
+    chosen = {field.name: getattr(options, field.name) for field in fields(options)}
+    return Settings(
+        **chosen
+        | {
+            "workers": workers if options.workers is None else options.workers,
+            "parallel": at_once,
+            "trackers": tuple(dict.fromkeys(options.trackers)),
+            "device": device,
+            "devices": devices if len(devices) > 1 else (),
+        }
+    )
+
+
+def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[torch.device]) -> int:
+    """Return how many folds may be trained side by side: one per GPU; on a CPU as many as the memory holds.
+
+    Args:
+        configuration: The configuration that is trained.
+        budget: Memory that the plan allows, in bytes.
         devices: GPUs, or a CPU alone.
     """
     if devices[0].type != "cpu":
@@ -110,58 +204,24 @@ def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[t
 
 
 def sharers_of_cores(fold: str, at_once: int, processes: int) -> int:
-    """How many trainings share the cores of this machine, each with its own processes that make patches.
+    """Return how many trainings share the cores of this machine, each with its own worker processes.
 
     Args:
-        fold: `all`, the index of one fold, or `full`.
-        at_once: folds that may be trained side by side.
-        processes: those of torchrun on this machine, which train one fold together.
+        fold: `all`, the name of one fold, or `full`.
+        at_once: Folds that may be trained side by side.
+        processes: Processes of torchrun on this machine, which train one fold together.
     """
-    return max(processes, min(at_once, FOLDS) if fold == "all" else 1)
+    return max(processes, min(at_once, FOLDS) if fold == ALL else 1)
 
 
-def comparable(location: DatasetLocation) -> tuple[str, ...]:
-    """Names of the models that were validated on every case: those that `compare` takes."""
-    wanted = {case.name for case in load_dataset(location.raw).cases}
-    return tuple(
-        folder.name
-        for folder in sorted({path.parents[1] for path in location.results.glob(f"*/fold_*/{WEIGHTS}")})
-        if wanted <= _validated(folder)
-    )
-
-
-def check_fold(location: DatasetLocation, fold: str) -> None:
-    """Raise as `choose_folds` does, before anything else is done."""
-    with distributed.one_first():
-        choose_folds(location, load_dataset(location.raw), fold)
-
-
-def choose_folds(location: DatasetLocation, dataset: Dataset, fold: str) -> tuple[Fold, ...]:
-    """The folds that a word of the command line stands for.
-
-    Raises:
-        WorkspaceError: if there is no such fold.
-        DatasetError: if there are too few subjects for cross-validation.
-    """
-    if fold == FULL:
-        return (full_fold(dataset),)
-    if fold != "all" and not fold.isdigit():
-        raise WorkspaceError(f"expected --fold all, full or the number of a fold, found {fold!r}")
-    path = location.preprocessed / FOLDS_FILE
-    if not path.is_file():
-        write_split(location, dataset, fresh_fingerprint(location, dataset))
-    folds = read_folds(path, dataset)
-    if fold == "all":
-        return folds
-    found = tuple(candidate for candidate in folds if candidate.name == fold)
-    if not found:
-        known = ", ".join(candidate.name for candidate in folds)
-        raise WorkspaceError(f"expected --fold all, full or one of {known}, found {fold!r}")
-    return found
+def comparable(location: DatasetLocation, dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of the models that were validated on every case: those that `compare` takes."""
+    wanted = {case.name for case in dataset.cases}
+    return tuple(folder.name for folder in location.models.folders if wanted <= _validated(folder))
 
 
 def _validated(folder: Path) -> set[str]:
-    """The cases that a model was validated on."""
+    """Return the names of the cases that a model was validated on."""
     try:
         return {case for cases in read_cross_validation(folder).folds.values() for case in cases}
     except FormatError:  # absent, or damaged: `compare` says it
@@ -169,5 +229,5 @@ def _validated(folder: Path) -> set[str]:
 
 
 def _workers_for(cases: int) -> int:
-    """Processes that pay: starting one costs as much as preprocessing several small cases."""
+    """Return the worker processes that pay: to start one takes as long as several small cases."""
     return 1 if cases < 16 else default_workers()

@@ -1,4 +1,4 @@
-"""From weights of other software to weights that training can begin from."""
+"""Import of other software's weights, for trainings that begin from them."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,8 +7,7 @@ from autospine.core.errors import FormatError, PlanError
 from autospine.core.types import Shape3
 from autospine.models.imported_weights import save_imported
 from autospine.network import AdaptiveSwinUNETR, ImportReport, StackingOrder, load_monai_file
-from autospine.pipeline.planning import read_plan
-from autospine.plan import Configuration, build_network
+from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.workspace import DatasetLocation
 
 PRETRAINED = "_pretrained.safetensors"
@@ -17,6 +16,7 @@ PRETRAINED = "_pretrained.safetensors"
 
 def import_weights(
     location: DatasetLocation,
+    plan: Plan,
     configuration: Configuration,
     file: Path,
     output: Path | None = None,
@@ -28,25 +28,25 @@ def import_weights(
     """Convert weights of MONAI's SwinUNETR for a configuration's network and write them.
 
     Args:
-        location: a planned dataset.
-        configuration: one of its plan, with a Swin UNETR.
-        file: a checkpoint.
-        output: ends in `.safetensors`; by default beside the plan.
-        merge_order: as `autospine.network.load_monai` takes it, like the rest.
-        window_size: of the file's network.
-        exact: refuse conversions that change what the network computes.
+        location: Folders of the dataset.
+        plan: Plan of the dataset.
+        configuration: One of the plan's, with a Swin UNETR.
+        file: Path of a checkpoint.
+        output: Path that ends in `.safetensors`; by default beside the plan.
+        merge_order: Order of the tokens of a merging, as `autospine.network.load_monai` takes it.
+        window_size: Attention window of the file's network, in tokens.
+        exact: Whether to refuse conversions that change what the network computes.
 
     Returns:
-        What became of each tensor, and where they were written.
+        A report on each tensor, and the path of the written file.
 
     Raises:
-        PlanError: if the configuration has another network.
-        FormatError: if the file does not fit, or `output` has another ending.
+        PlanError: If the configuration has another network.
+        FormatError: If the file does not fit, or `output` has another ending.
     """
     target = output or location.preprocessed / f"{configuration.name}{PRETRAINED}"
     if target.suffix != ".safetensors":
         raise FormatError(f"expected an --output that ends in .safetensors, found {target}; name it so")
-    plan = read_plan(location)
     network = build_network(plan, configuration)
     if not isinstance(network, AdaptiveSwinUNETR):
         raise PlanError(

@@ -101,6 +101,14 @@ class Workspace:
             "workspace with -w"
         )
 
+    def dataset_or_last(self, wanted: str | None) -> DatasetLocation:
+        """Find a dataset as `find_dataset` does, or the one planned last where none is named.
+
+        Raises:
+            WorkspaceError: If there is none.
+        """
+        return self.last_planned() if wanted is None else self.find_dataset(wanted)
+
     def last_planned(self) -> DatasetLocation:
         """The dataset planned last.
 

@@ -447,13 +447,15 @@ def measure_augmentation(options: argparse.Namespace, case: Any) -> dict[str, fl
 
 def measure_waiting(options: argparse.Namespace, workspace: Path) -> dict[str, float]:
     """Share of the time of training steps on a CPU that passes in waiting for batches."""
-    from autospine import pipeline
     from autospine.data import PatchBatches
+    from autospine.pipeline.measuring import fingerprint, make_phantoms
+    from autospine.pipeline.planning import plan as make_plan
+    from autospine.pipeline.training import preprocess
     from autospine.storage.workspace import Workspace
     from trainers.fold_trainer import CACHE_BYTES
     from trainers.learner import Learner
 
-    pipeline.make_phantoms(
+    make_phantoms(
         workspace / "raw" / "Dataset900_Phantom",
         cases=6,
         test_cases=0,
@@ -465,11 +467,11 @@ def measure_waiting(options: argparse.Namespace, workspace: Path) -> dict[str, f
         workers=1,
     )
     location = Workspace.locate(workspace).find_dataset("900")
-    pipeline.fingerprint(location)
+    dataset, measured = fingerprint(location)
     device = torch.device("cpu")
-    plan = pipeline.plan(location, device=device)
+    plan = make_plan(location, device=device, facts=(dataset, measured))
     chosen = plan.configurations[0]
-    _, stored = pipeline.preprocess(location, chosen, 1)
+    stored = preprocess(location, dataset, plan, chosen, 1)
     torch.set_num_threads(options.threads)
     learner = Learner(plan, chosen, seed=0, device=device, imported=None)
     warmup = 5

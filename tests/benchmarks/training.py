@@ -39,8 +39,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kill
 from network import processor, write
 
-from autospine import pipeline
+from autospine.dataset.splits import FULL
+from autospine.evaluation.scores import evaluate_predictions
 from autospine.models.model_folder import open_model
+from autospine.pipeline.measuring import fingerprint, make_phantoms
+from autospine.pipeline.planned_dataset import open_planned
+from autospine.pipeline.planning import plan as make_plan
+from autospine.pipeline.training import open_project, preprocess, train
+from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import default_workers
@@ -86,7 +92,7 @@ def prepare(work: Path) -> DatasetLocation:
     workspace = Workspace.locate(work)
     folder = work / "raw" / DATASET
     if not (folder / "dataset.json").is_file():
-        pipeline.make_phantoms(
+        make_phantoms(
             folder,
             cases=CASES,
             test_cases=HELD_OUT,
@@ -98,13 +104,13 @@ def prepare(work: Path) -> DatasetLocation:
             workers=default_workers(),
         )
     location = workspace.find_dataset(DATASET)
-    pipeline.fingerprint(location)
+    fingerprint(location)
     return location
 
 
 def score(location: DatasetLocation, predictions: Path, **facts: object) -> Run:
     """A run, scored on the held-out cases."""
-    evaluation = pipeline.evaluate(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
+    evaluation = evaluate_predictions(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return Run(
         day=str(date.today()),
@@ -122,15 +128,14 @@ def train_autospine(location: DatasetLocation, seed: int, minutes: float, peer: 
     """AutoSpine's network, or MONAI's in AutoSpine's loop."""
     # The least multiple of 32 that holds a case and leaves MONAI's deepest level more than one voxel.
     wishes = Overrides(networks=(MONAI,), patch_size=(64, 64, 32)) if peer == "monai" else Overrides()
-    plan = pipeline.plan(location, device=CPU, overrides=wishes)
-    chosen = plan.configurations[0]
-    pipeline.preprocess(location, chosen)
-    pipeline.train(location, chosen.name, "full", Settings(seed=seed), minutes=minutes)
+    make_plan(location, device=CPU, overrides=wishes)
+    project = open_project(open_planned(location, "0"), FULL)
+    chosen = project.configuration
+    preprocess(location, project.dataset, project.plan, chosen)
+    train(project, FULL, Settings(seed=seed), minutes=minutes)
     model = location.results / chosen.name
     predictions = model / "predictions"
-    pipeline.predict(
-        [open_model(model)], location.raw / "imagesTs", predictions, PredictionOptions(device="cpu")
-    )
+    predict([open_model(model)], location.raw / "imagesTs", predictions, PredictionOptions(device="cpu"))
     network = open_model(model).networks()[0]
     rows = (model / "fold_full" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return score(
@@ -182,7 +187,7 @@ def train_nnunet(location: DatasetLocation, work: Path, seed: int, minutes: floa
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
     number, name = int(DATASET[7:10]), f"{peer}Plans"
-    coarse = pipeline.plan(location, device=CPU).configurations[0].spacing_mm
+    coarse = make_plan(location, device=CPU).configurations[0].spacing_mm
     api.extract_fingerprints([number], num_processes=2, clean=False)
     api.plan_experiments(
         [number],
@@ -281,7 +286,7 @@ def run_one(work: Path, peer: str, seed: int, minutes: float) -> Run:
     if not (own / "raw").exists():
         (own / "raw").symlink_to(work / "raw", target_is_directory=True)
     location = Workspace.locate(own).find_dataset(DATASET)
-    pipeline.fingerprint(location)
+    fingerprint(location)
     if peer.startswith("nnunet"):
         return train_nnunet(location, work, seed, minutes, peer)
     return train_autospine(location, seed, minutes, peer)

@@ -18,10 +18,10 @@ import typer
 from house_graph import rooms
 from stated_values import STATED
 
-from autospine.cli.app import COMMANDS, app
+from autospine.cli.app import app, load_commands
 from autospine.core.geometry import Box, Grid
 from autospine.core.labels import LabelSpace, parse_labels
-from autospine.dataset.splits import _FoldsFile
+from autospine.dataset.splits import FoldsFile
 from autospine.evaluation import export
 from autospine.evaluation import scores as evaluation
 from autospine.evaluation.postprocessing import ClassCleanup, Cleanup, Postprocessing
@@ -83,7 +83,7 @@ STORED_KINDS = (
         CNNPlan,
         ExternalPlan,
     ),
-    *(CaseRecord, Encoding, IntensityTransform, Box, _FoldsFile, PredictedCase, UsedModel),
+    *(CaseRecord, Encoding, IntensityTransform, Box, FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
     *(Description, Grid, PredictedImages, Calibration, Origin),
 )
@@ -108,8 +108,7 @@ def fences(kind: str) -> list[Any]:
 
 @cache
 def commands() -> dict[str, Any]:
-    for module in COMMANDS:
-        import_module(f"autospine.cli.{module}")
+    load_commands()
     found: dict[str, Any] = {}
     for name, command in typer.main.get_command(app).commands.items():
         inner = getattr(command, "commands", None)

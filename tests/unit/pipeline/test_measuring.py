@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from autospine import pipeline
-from autospine.cli.screen import show_fingerprint
+from autospine.cli.fingerprint_tables import show_fingerprint
 from autospine.pipeline import measuring as datasets
+from autospine.pipeline import planning
+from autospine.pipeline.measuring import FINGERPRINT, fingerprint
+from autospine.pipeline.planned_dataset import FOLDS_FILE
 from autospine.storage.workspace import DatasetLocation, Workspace
 
 NAME = "Dataset007_Test"
@@ -51,35 +53,35 @@ def raw(tmp_path) -> Callable[..., DatasetLocation]:
 
 
 def plan(location: DatasetLocation) -> None:
-    pipeline.plan(location, device=torch.device("cpu"), memory="2GB")
+    planning.plan(location, device=torch.device("cpu"), memory="2GB")
 
 
 def validation(location: DatasetLocation) -> list[set[str]]:
-    folds = json.loads((location.preprocessed / pipeline.FOLDS_FILE).read_text(encoding="utf-8"))
+    folds = json.loads((location.preprocessed / FOLDS_FILE).read_text(encoding="utf-8"))
     return [set(names) for names in folds["validation"]]
 
 
 def test_a_fingerprint_of_the_same_files_is_kept(raw, monkeypatch):
     location = raw()
-    _, first = pipeline.fingerprint(location)
-    path = location.preprocessed / pipeline.FINGERPRINT
+    _, first = fingerprint(location)
+    path = location.preprocessed / FINGERPRINT
     before = path.stat().st_mtime_ns
 
     def again(*_: object) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(datasets, "measure", again)
-    _, second = pipeline.fingerprint(location)
+    _, second = fingerprint(location)
     assert second == first
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_fingerprint_of_another_version_is_made_anew(raw):
     location = raw()
-    _, measured = pipeline.fingerprint(location)
-    path = location.preprocessed / pipeline.FINGERPRINT
+    _, measured = fingerprint(location)
+    path = location.preprocessed / FINGERPRINT
     path.write_text('{"format_version": 1, "dataset": "old", "key": "", "cases": []}')
-    assert pipeline.fingerprint(location)[1] == measured
+    assert fingerprint(location)[1] == measured
     assert json.loads(path.read_text(encoding="utf-8"))["format_version"] == 3
 
 
@@ -96,7 +98,7 @@ def test_folds_that_separate_copies_are_kept_with_a_warning(raw, caplog):
     location.preprocessed.mkdir(parents=True)
     separating = [["a"], ["b"], ["c"], ["d"], ["e", "f"]]
     described = {"format_version": 1, "dataset": NAME, "validation": separating}
-    (location.preprocessed / pipeline.FOLDS_FILE).write_text(json.dumps(described))
+    (location.preprocessed / FOLDS_FILE).write_text(json.dumps(described))
     with caplog.at_level(logging.WARNING):
         plan(location)
     assert "validates a, f in different folds although they show the same image" in caplog.text
@@ -106,7 +108,7 @@ def test_folds_that_separate_copies_are_kept_with_a_warning(raw, caplog):
 def test_folds_that_fit_no_longer_are_kept_beside_the_new_ones(raw, caplog):
     location = raw()
     location.preprocessed.mkdir(parents=True)
-    path = location.preprocessed / pipeline.FOLDS_FILE
+    path = location.preprocessed / FOLDS_FILE
     path.write_text("edited by hand")
     with caplog.at_level(logging.WARNING):
         plan(location)
@@ -125,7 +127,7 @@ def test_the_line_for_cases_csv_mends_it(raw, caplog):
 
 def test_all_that_was_measured_is_shown(raw):
     location = raw(copies={"f": "a"}, cases_csv="case,site\na,x\nb,[y]\n")
-    _, measured = pipeline.fingerprint(location)
+    _, measured = fingerprint(location)
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         show_fingerprint(measured)

@@ -24,14 +24,13 @@ def test_cores_are_shared_by_what_trains_at_the_same_time(fold, at_once, process
     assert sharers_of_cores(fold, at_once, processes) == sharers
 
 
-def test_models_that_were_validated_on_every_case_can_be_compared(tmp_path, monkeypatch):
+def test_models_that_were_validated_on_every_case_can_be_compared(tmp_path):
     dataset = makers.dataset_of(tmp_path / "raw", {name: makers.column() for name in "ab"})
-    monkeypatch.setattr("autospine.pipeline.training.load_dataset", lambda _: dataset)
     results = tmp_path / "results"
     location = DatasetLocation(
         name=dataset.name, raw=dataset.folder, preprocessed=tmp_path / "preprocessed", results=results
     )
-    assert comparable(location) == ()
+    assert comparable(location, dataset) == ()
     folds = {"whole": ("a", "b"), "more": ("a", "b", "c"), "part": ("a",), "scores": None, "none": ("a", "b")}
     for name, cases in folds.items():
         for fold in ("0", "1"):
@@ -42,4 +41,4 @@ def test_models_that_were_validated_on_every_case_can_be_compared(tmp_path, monk
             scores = {str(fold): {"cases": [case]} for fold, case in enumerate(cases)}
             found = {"mean_dice": 0.5, "postprocessed": None, "modalities": {}, "folds": scores}
             write_json(results / name / CROSS_VALIDATION, {"format_version": FORMAT_VERSION, **found})
-    assert comparable(location) == ("more", "whole")
+    assert comparable(location, dataset) == ("more", "whole")

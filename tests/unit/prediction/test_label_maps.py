@@ -9,7 +9,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autospine.cli.predict import Format
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.core.geometry import difference
 from autospine.dataset.raw import Case
@@ -21,7 +20,7 @@ from autospine.io.images import read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model
 from autospine.prediction import predict_cases
 from autospine.prediction.label_maps import FIRST_LINE, NAMES, LabelMaps
-from autospine.prediction.prediction_options import PredictionOptions
+from autospine.prediction.prediction_options import FORMATS, PredictionOptions
 
 CPU = torch.device("cpu")
 
@@ -55,7 +54,7 @@ def predict(model, image: Path, output: Path, file_format: str | None):
 
 
 def test_the_command_offers_what_can_be_written():
-    assert {f".{one}" for one in Format} <= {*ENDINGS, ENDING}
+    assert {f".{ending}" for ending in FORMATS} <= {*ENDINGS, ENDING}
 
 
 def test_formats_hold_the_same_label_map(model, image, tmp_path):

@@ -1,0 +1,83 @@
+"""Tables of plans."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from autospine.cli.screen import GIB, console, say
+
+if TYPE_CHECKING:
+    from autospine.plan import Plan
+
+RECOMMENDED = "configuration 0"
+"""Name of the planner's decision which configuration is recommended."""
+
+
+def show_plan(plan: "Plan") -> None:
+    """Print the configurations of a plan, the recommended one first."""
+    title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB"
+    console().print(_plan_table([plan], title))
+    for decision in plan.rationale:
+        if decision.name == RECOMMENDED:
+            say(f"0 is {decision.value}: {decision.reason}", "dim")
+
+
+def compare_plans(plans: Sequence["Plan"]) -> None:
+    """Print the configurations of several plans side by side, each with its memory budget."""
+    ordered = sorted(plans, key=lambda plan: plan.memory_budget_bytes)
+    console().print(_plan_table(ordered, f"Plans of {plans[0].dataset}"))
+
+
+def explain_plan(plan: "Plan") -> None:
+    """Print the reason for every decision, configuration by configuration."""
+    from rich.text import Text
+
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for decision in plan.rationale:
+        group, _, name = decision.name.rpartition(".")
+        groups.setdefault(group, []).append((name, decision.value, decision.reason))
+    say(f"Plan of {plan.dataset}", "bold")
+    for group, decisions in groups.items():
+        table = Table(title=escape(group), title_justify="left", box=None, pad_edge=False, show_header=False)
+        table.add_column(min_width=22, no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value, reason in decisions:
+            table.add_row(escape(name), Text(value) + Text(f"\n{reason}", style="dim"))
+        console().print(table)
+        say("")
+
+
+def _plan_table(plans: Sequence["Plan"], title: str) -> Table:
+    """Make a row per configuration; those of the same name in several plans stand together."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    columns = ["", "configuration", "spacing mm", "patch", "batch", "features", "GiB"]
+    if len(plans) > 1:
+        columns.insert(2, "budget")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("", "configuration") else "right")
+    names = list(dict.fromkeys(one.name for plan in plans for one in plan.configurations))
+    for name in names:
+        for plan in plans:
+            for index, one in enumerate(plan.configurations):
+                if one.name == name:
+                    table.add_row(*_plan_row(plan, index, budget=len(plans) > 1))
+    return table
+
+
+def _plan_row(plan: "Plan", index: int, *, budget: bool) -> list[str]:
+    one = plan.configurations[index]
+    width: Any = getattr(one.network, "feature_size", None) or getattr(one.network, "features", "")
+    row = [
+        str(index),
+        escape(one.name),
+        " ".join(f"{d:g}" for d in one.spacing_mm),
+        " ".join(str(n) for n in one.patch_size),
+        str(one.training.batch_size),
+        str(width if isinstance(width, int | str) else width[0]),
+        f"{one.memory_bytes / GIB:.2f}",
+    ]
+    if budget:
+        row.insert(2, f"{plan.memory_budget_bytes / GIB:.1f}")
+    return row

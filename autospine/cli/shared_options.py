@@ -1,0 +1,90 @@
+"""Options that several commands share, each declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="Work in this folder, which has raw/, preprocessed/ and results/; by default "
+        "$AUTOSPINE_WORKSPACE, else the current folder.",
+        show_default=False,
+    ),
+]
+DatasetName = Annotated[
+    str,
+    typer.Option(
+        "--dataset", "-d", help="Take this dataset, by number (1), short name (Dataset001) or whole name."
+    ),
+]
+OptionalDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        help="Take this dataset, by number (1), short name (Dataset001) or whole name; by default the one "
+        "planned last.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Plan for this much memory, such as 8GB, 500MB or 8 (GB; units are binary); by default the "
+        "GPU's, else half of the free RAM.",
+        show_default=False,
+    ),
+]
+Memories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Plan for this much memory, such as 8GB, 500MB or 8 (GB; units are binary); by default the "
+        "GPU's, else half of the free RAM. Repeat it to compare the plans for several amounts; none"
+        " is written then.",
+        show_default=False,
+    ),
+]
+OverridesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--overrides",
+        help="Read overrides from this YAML file, such as `patch_size: [96, 96, 64]`; options of the command "
+        "line take precedence.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-j",
+        min=1,
+        help="Work in this many processes; by default in one for fewer than 16 cases, else in one per "
+        "core, at most 8.",
+        show_default=False,
+    ),
+]
+Configurations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--configuration",
+        "-c",
+        metavar="NAME",
+        help="Preprocess for this configuration, by index or name. Repeat it for several; by default 0, the "
+        "recommended one.",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Compute on this device: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    ),
+]
