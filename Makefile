@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house clean
+.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ check: $(STAMP) ## ruff and mypy
 format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP) ## make docs/reference/commands.md of the commands
+	$(BIN)/python -m autospine.cli.reference docs/reference/commands.md
 
 $(PEERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

@@ -179,9 +179,10 @@ def _show_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.ctx.get_help(), nl=False)
         return int(error.exit_code)
-    message = error.format_message().removesuffix(".")
+    message = " ".join(error.format_message().split()).removesuffix(".").replace(". Did", "; did")
     where = error.ctx.command_path if error.ctx else "autospine"
-    typer.echo(f"autospine: {message[:1].lower()}{message[1:]}; see `{where} --help`", err=True)
+    see = " See" if message.endswith("?") else "; see"
+    typer.echo(f"autospine: {message[:1].lower()}{message[1:]}{see} `{where} --help`", err=True)
     return int(error.exit_code)
 
 

@@ -52,7 +52,9 @@ def takes(kind: type, *, partly: bool = False) -> Callable[[Command], Command]:
 
 def _parameter(name: str, of: Any, option: Option, default: Any) -> inspect.Parameter:
     """A parameter as typer reads it."""
-    taken, default = _taken(name, of, option), (not default) if option.negated else default
+    taken = _taken(name, of, option)
+    if option.negated and default is not None:
+        default = not default
     shown = typer.Option(
         *option.names,
         help=option.help,
@@ -83,7 +85,7 @@ def _taken(name: str, of: Any, option: Option) -> Any:
 
 def _value(given: Any, option: Option) -> Any:
     """The value of a field, of what was given on the command line."""
-    if option.negated:
+    if option.negated and given is not None:
         return not given
     value = tuple(given) if isinstance(given, list) else given
     if isinstance(value, StrEnum):

@@ -34,8 +34,9 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="Metric to compute; give it several times for several. By default dice, iou and recall; also "
-        "hd95 (95 % Hausdorff distance in mm), nsd_1mm (surface Dice), and those of other distributions.",
+        help="Compute this metric. Repeat it for several; by default dice, iou and recall. Others are hd95 "
+        "(95 % Hausdorff distance in mm), nsd_1mm (surface Dice), and those of other distributions.",
+        metavar="NAME",
         show_default=False,
     ),
 ]

@@ -59,16 +59,21 @@ def phantom(
         int, typer.Option(min=0, help="Draw this many held-out cases, into imagesTs and labelsTs.")
     ] = 0,
     region: Annotated[
-        Region, typer.Option(help="Put this part of the spine into the field of view.")
+        Region,
+        typer.Option(
+            help="Put this part of the spine into the field of view: lumbar, thoracolumbar, cervical or "
+            "whole."
+        ),
     ] = Region.LUMBAR,
     labels: Annotated[
         Labels,
         typer.Option(
-            help="Label each vertebra and disc by level, or vertebra, disc, canal and sacrum as structures."
+            help="Label each vertebra and disc by its level (levels), or vertebra, disc, canal and sacrum as"
+            " structures (structures)."
         ),
     ] = Labels.LEVELS,
     modality: Annotated[
-        Modalities, typer.Option(help="Draw CT and MR in turn, or one of them.")
+        Modalities, typer.Option(help="Draw CT and MR in turn (both), or CT or MR alone.")
     ] = Modalities.BOTH,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed the phantoms: the same seed draws the same dataset.")

@@ -75,9 +75,9 @@ class PredictionOptions:
             names=("--format",),
             choices=FORMATS,
             read=".{}".format,
-            help="Write label maps in this format: NIfTI, MetaImage, NRRD (3D Slicer opens seg.nrrd as a "
-            "segmentation), or dcm for DICOM segmentations of DICOM slices; by default that of the training "
-            "data.",
+            help="Write label maps in this format: nii.gz or nii (NIfTI), mha (MetaImage), nrrd, seg.nrrd "
+            "(which 3D Slicer opens as a segmentation), or dcm (DICOM segmentations of DICOM slices); "
+            "by default that of the training data.",
         ),
     ] = None
     """File format of the label maps, as the ending of their names with its dot: one of

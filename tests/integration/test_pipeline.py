@@ -938,7 +938,7 @@ def test_a_fault_of_ours_is_code_3_and_its_traceback_is_for_debugging(place, mon
     def broken(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("autospine.pipeline.check", broken)
+    monkeypatch.setattr("autospine.pipeline.measuring.check", broken)
     said = place.run("verify", "-d", "1")
     assert said.code == 3
     assert "ZeroDivisionError" in said.err

@@ -14,11 +14,10 @@ from typing import Any
 import makers
 import numpy as np
 import pytest
-import typer
 from house_graph import rooms
 from stated_values import STATED
 
-from autospine.cli.app import app, load_commands
+from autospine.cli.reference import commands as read_commands
 from autospine.core.geometry import Box, Grid
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.splits import FoldsFile
@@ -106,14 +105,7 @@ def fences(kind: str) -> list[Any]:
     return [pytest.param(blocks, id=name(page)) for page, blocks in found.items() if blocks]
 
 
-@cache
-def commands() -> dict[str, Any]:
-    load_commands()
-    found: dict[str, Any] = {}
-    for name, command in typer.main.get_command(app).commands.items():
-        inner = getattr(command, "commands", None)
-        found |= {f"{name} {word}": one for word, one in inner.items()} if inner else {name: command}
-    return found
+commands = cache(read_commands)
 
 
 def split_command(words: list[str]) -> tuple[str, list[str]]:
@@ -242,23 +234,6 @@ def anchors(page: Path) -> set[str]:
     """Headings as they are linked to."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_the_command_reference_is_complete():
-    text = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-    sections = dict(
-        re.findall(r"^## `autospine ([\w -]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    )
-    assert set(sections) == set(commands())
-    for command, section in sections.items():
-        rows = dict(re.findall(r"^\| `(?:--)?([\w-]+)[^|]*\| ([^|]*) ?\|", section, re.MULTILINE))
-        wanted = {parameter.opts[0].removeprefix("--"): parameter for parameter in commands()[command].params}
-        wanted = {key: parameter for key, parameter in wanted.items() if key != "help"}
-        assert {row.lower() for row in rows} == set(wanted), command
-        for row, stated in rows.items():
-            default = wanted[row.lower()].default
-            if default is not None and not isinstance(default, bool):
-                assert stated.strip() == f"`{getattr(default, 'value', default)}`", f"{command} {row}"
 
 
 @pytest.mark.parametrize("kind", STORED_KINDS)

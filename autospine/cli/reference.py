@@ -1,0 +1,115 @@
+"""`docs/reference/commands.md`, made of the commands themselves.
+
+`python -m autospine.cli.reference PAGE` writes the page; without PAGE it is printed.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from autospine.cli.app import app, load_commands
+
+INTRODUCTION = """\
+# Commands
+
+`autospine COMMAND --help` says the same in the terminal. Options may be written before or after arguments.
+`make docs` makes this page of the commands; it is not edited by hand.
+
+Everywhere:
+
+- `--help` or `-h`; `autospine --version`.
+- `--debug`, anywhere in the line: more messages, and the traceback of an error.
+- Results go to standard output; progress and messages to standard error, as bars in a terminal, else as \
+plain lines.
+- A mistake is answered in one line, on standard error.
+
+| exit code | meaning |
+|---|---|
+| 0 | The command has done its work. |
+| 1 | There is an error that you can mend; the message says what is wrong, and what to do. |
+| 2 | The command line was not understood. |
+| 3 | There is a fault in AutoSpine. |
+| 130, 143 | Ctrl-C or SIGTERM has interrupted the command; the same command goes on. |
+"""
+
+MORE = {
+    "plan-and-preprocess": "[Planning](../concepts/planning.md)",
+    "plan": "[Planning](../concepts/planning.md)",
+    "train": "[Train](../how-to/train.md)",
+    "model export": "[Share a model](../how-to/share-models.md)",
+    "model import": "[Share a model](../how-to/share-models.md)",
+    "model import-weights": "[Import weights](../how-to/import-weights.md)",
+    "compare": "[Which is best?](../how-to/compare-networks.md#which-is-best)",
+    "predict": "[Predict](../how-to/predict.md)",
+    "fingerprint": "[The fingerprint](../concepts/fingerprint.md)",
+    "phantom": "[Phantoms](../concepts/phantom.md)",
+}
+"""Page that explains a command at length."""
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by its name, which is two words in a group, in the order of the help."""
+    load_commands()
+    group: Any = typer.main.get_command(app)
+    found: dict[str, Any] = {}
+    for name in group.list_commands(None):
+        command = group.commands[name]
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {word}": one for word, one in inner.items()} if inner else {name: command}
+    return found
+
+
+def page() -> str:
+    """Return the page of all commands."""
+    return "\n".join([INTRODUCTION, *(_section(name, command) for name, command in commands().items())])
+
+
+def _section(name: str, command: Any) -> str:
+    """The section of a command: its help, and a table of its arguments and options."""
+    more = f"More: {MORE[name]}.\n\n" if name in MORE else ""
+    table = "\n".join(["| argument or option | default | meaning |", "|---|---|---|", *_rows(command)])
+    return f"## `autospine {name}`\n\n{command.help}\n\n{more}{table}\n"
+
+
+def _rows(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        if parameter.name != "help":
+            yield f"| {_names(parameter)} | {_default(parameter)} | {_cell(parameter.help)} |"
+
+
+def _names(parameter: Any) -> str:
+    """The names of an option, the long one first with the placeholder of its value."""
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.name.upper()}`"
+    first, *others = sorted([*parameter.opts, *parameter.secondary_opts], key=lambda name: name[:2] != "--")
+    with_value = f"{first} {parameter.metavar}" if parameter.metavar else first
+    return ", ".join(f"`{name}`" for name in (with_value, *others))
+
+
+def _default(parameter: Any) -> str:
+    """A default that is a value; the help of an option states any other."""
+    if parameter.required:
+        return "required"
+    default = getattr(parameter.default, "value", parameter.default)
+    if isinstance(default, bool) and getattr(parameter, "is_flag", False):
+        return "on" if default else "off"
+    return "" if default is None or callable(default) else f"`{default}`"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").replace("|", "\\|").split())
+
+
+def main() -> None:
+    """Write or print the page."""
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    else:
+        typer.echo(page(), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""A mistake is answered in one line, before anything is imported that takes long."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
+NAME = json.loads(GOLDEN.read_text(encoding="utf-8"))["dataset"]
+
+HEAVY = ("torch", "SimpleITK", "scipy", "matplotlib", "pandas")
+HEAVIER = (*HEAVY, "numpy", "jaxtyping")
+"""What not even a plan is read for."""
+
+RUN = """
+import contextlib, io, json, sys
+from autospine.cli import main
+
+def run(folder, words):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    return code, out.getvalue(), err.getvalue(), list(sys.modules)
+
+print(json.dumps([run(*each) for each in json.load(sys.stdin)]))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+    modules: list[str]
+
+
+LIGHTEST = {
+    "help": (("--help",), 0, "predict"),
+    "version": (("--version",), 0, "autospine"),
+    "help of a command": (("train", "--help"), 0, "--max-minutes"),
+    "no such command": (("trian",), 2, "did you mean 'train'"),
+    "no such option": (("predict", "--no-such-option"), 2, "no-such-option; see `autospine predict --help`"),
+    "no such dataset": (("train", "0", "-d", "Dataset777"), 1, "Dataset777"),
+    "no workspace": (("verify", "-d", "1", "-w", "absent"), 1, "absent"),
+    "no plan at all": (("train",), 1, "plan-and-preprocess"),
+    "no memory": (("plan", "-d", "1", "--memory", "much"), 1, "8GB"),
+    "no device": (("compare", "-d", "1", "--device", "tpu"), 1, "cuda:N"),
+    "no input": (("predict", "-i", "absent", "-o", "out"), 1, "absent"),
+    "an input of another kind": (("predict", "-i", "file", "-o", "out"), 1, "another kind of file"),
+    "an output that is a file": (("predict", "-i", ".", "-o", "file"), 1, "the file"),
+    "no such model": (("predict", "-i", ".", "-o", "out", "-m", "absent"), 1, "model folder"),
+    "a model without folds": (("predict", "-i", ".", "-o", "out", "-m", "untrained"), 1, "trained fold"),
+    "no such fold of a model": (("predict", "-i", ".", "-o", "out", "-m", "model", "-f", "7"), 1, "found 7"),
+    "no model to inspect": (("model", "info", "absent"), 1, "model folder"),
+    "no model to export": (("model", "export", "-o", "x.autospine", "-m", "absent"), 1, "model folder"),
+}
+"""Command lines, the exit code, and what the answer mentions; asked in an unplanned workspace."""
+
+LIGHT = {
+    "no plan": ("unplanned", ("train", "0", "-d", "1"), 1, "plan of"),
+    "no model": ("unplanned", ("predict", "-i", ".", "-o", "out"), 1, "expected a trained model"),
+    "no such configuration": ("planned", ("train", "nosuchname", "-d", "1"), 1, "nosuchname"),
+    "no such fold": ("planned", ("train", "0", "-d", "1", "--fold", "77"), 1, "one of 0, 1, 2"),
+    "a fold that is none": ("planned", ("train", "0", "-d", "1", "--fold", "some"), 1, "all, full"),
+    "the number of no configuration": ("planned", ("preprocess", "-d", "1", "-c", "99"), 1, "'99'"),
+    "the plan": ("planned", ("plan", "-d", "1", "--explain"), 0, "patch"),
+}
+"""The same for what plan and folds are read for, each with its workspace."""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> dict[str, Answer]:
+    """The answers of one process, in the order above: what a later one lacks no earlier one has loaded."""
+    root = tmp_path_factory.mktemp("places")
+    for folder in ("unplanned", "planned"):
+        (root / folder / "raw" / NAME).mkdir(parents=True)
+    ready = root / "planned" / "preprocessed" / NAME
+    ready.mkdir(parents=True)
+    (ready / "plan.json").write_text(GOLDEN.read_text(encoding="utf-8"), encoding="utf-8")
+    folds = {"format_version": 1, "dataset": NAME, "validation": [["a"], ["b"], ["c"]]}
+    (ready / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
+    place = root / "unplanned"
+    (place / "file").write_text("no image", encoding="utf-8")
+    for name in ("model", "untrained"):
+        (place / name).mkdir()
+        (place / name / "plan.json").write_text("{}", encoding="utf-8")
+    (place / "model" / "fold_0").mkdir()
+    (place / "model" / "fold_0" / "model.safetensors").touch()
+    asked = {name: (place, words) for name, (words, _, _) in LIGHTEST.items()}
+    asked |= {name: (root / folder, words) for name, (folder, words, _, _) in LIGHT.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps([(str(folder), words) for folder, words in asked.values()]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name: Answer(*one) for name, one in zip(asked, json.loads(done.stdout), strict=True)}
+
+
+@pytest.mark.parametrize("name", LIGHTEST)
+def test_a_name_is_checked_with_next_to_nothing(answers, name):
+    _, code, mentioned = LIGHTEST[name]
+    check(answers[name], code, mentioned, HEAVIER)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_name_in_a_plan_is_checked_without_pytorch(answers, name):
+    _, _, code, mentioned = LIGHT[name]
+    check(answers[name], code, mentioned, HEAVY)
+
+
+def check(answer: Answer, code: int, mentioned: str, absent: tuple[str, ...]) -> None:
+    assert answer.code == code, answer.err
+    said = " ".join((answer.out if code == 0 else answer.err).split())
+    assert mentioned in said
+    assert not set(absent) & set(answer.modules)
+    if code:
+        assert answer.out == ""
+        assert answer.err.startswith("autospine: ")
+        assert len(answer.err.splitlines()) == 1
+
+
+def test_nothing_at_all_shows_the_help():
+    done = subprocess.run([sys.executable, "-m", "autospine"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Usage: autospine" in done.stdout + done.stderr
