@@ -1,4 +1,7 @@
-"""Where datasets, preprocessed cases and models lie; the only place that reads the environment."""
+"""The workspace: folders of datasets, preprocessed cases and models.
+
+This is the only module that reads the environment.
+"""
 
 import os
 import re
@@ -17,23 +20,23 @@ _NAME = re.compile(r"Dataset(\d+)_(.+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetLocation:
-    """One dataset's folders; none but `raw` need exist."""
+    """Folders of one dataset; only `raw` needs to exist."""
 
     name: str
     """Whole name, `Dataset001_SpineReal`."""
 
     raw: Path
-    """The raw dataset, in the workspace or in nnU-Net's folder."""
+    """Folder of the raw dataset, in the workspace or in nnU-Net's folder."""
 
     preprocessed: Path
-    """Its fingerprint, plan, splits and stored cases."""
+    """Folder of its fingerprint, plan, folds and stored cases."""
 
     results: Path
-    """Its models."""
+    """Folder of its models."""
 
     @property
     def models(self) -> DatasetModels:
-        """Its trained models."""
+        """The dataset's trained models."""
         return DatasetModels(folder=self.results)
 
 
@@ -46,10 +49,10 @@ class Workspace:
 
     @classmethod
     def locate(cls, given: Path | None = None) -> "Workspace":
-        """The folder that was given, else `$AUTOSPINE_WORKSPACE`, else the current folder.
+        """Return the workspace: the given folder, else `$AUTOSPINE_WORKSPACE`, else the current folder.
 
         Raises:
-            WorkspaceError: if it is not a folder.
+            WorkspaceError: If it is not a folder.
         """
         root = given or Path(os.environ.get(VARIABLE) or ".")
         if not root.is_dir():
@@ -58,21 +61,21 @@ class Workspace:
 
     @property
     def raw(self) -> Path:
-        """Raw datasets."""
+        """Folder of the raw datasets."""
         return self.root / "raw"
 
     @property
     def preprocessed(self) -> Path:
-        """Fingerprints, plans and stored cases."""
+        """Folder of fingerprints, plans and stored cases."""
         return self.root / "preprocessed"
 
     @property
     def results(self) -> Path:
-        """Trained models."""
+        """Folder of the trained models."""
         return self.root / "results"
 
     def datasets(self) -> tuple[DatasetLocation, ...]:
-        """Every dataset, by name; one of nnU-Net's gives way to one of the same name in the workspace."""
+        """Return every dataset by name; those of the workspace hide nnU-Net's of the same name."""
         folders: dict[str, Path] = {}
         for root in self._raw_roots():
             for folder in sorted(root.iterdir()) if root.is_dir() else ():
@@ -81,10 +84,10 @@ class Workspace:
         return tuple(self._location(name, folder) for name, folder in sorted(folders.items()))
 
     def find_dataset(self, wanted: str) -> DatasetLocation:
-        """The dataset of this number (`1`), short name (`Dataset001`) or whole name.
+        """Find the dataset of this number (`1`), short name (`Dataset001`) or whole name.
 
         Raises:
-            WorkspaceError: if there is none, or several of that number; the message lists those there are.
+            WorkspaceError: If none or several match; the message lists the candidates.
         """
         datasets = self.datasets()
         found = [dataset for dataset in datasets if _matches(dataset.name, wanted)]
@@ -110,10 +113,10 @@ class Workspace:
         return self.last_planned() if wanted is None else self.find_dataset(wanted)
 
     def last_planned(self) -> DatasetLocation:
-        """The dataset planned last.
+        """Find the dataset planned last.
 
         Raises:
-            WorkspaceError: if none is planned.
+            WorkspaceError: If none is planned.
         """
         plans = sorted(self.preprocessed.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
         if not plans:
@@ -124,14 +127,14 @@ class Workspace:
         return self.find_dataset(plans[-1].parent.name)
 
     def last_model(self, dataset: str | None = None, configuration: str | None = None) -> Path:
-        """The model folder whose newest fold was completed last.
+        """Find the model folder whose newest fold was completed last.
 
         Args:
-            dataset: only models of this one (number, short or whole name).
-            configuration: only this one, by name.
+            dataset: Number, short or whole name of the dataset; any if None.
+            configuration: Name of the configuration; any if None.
 
         Raises:
-            WorkspaceError: if there is none.
+            WorkspaceError: If there is none.
         """
         folders = sorted(self.results.glob("*/"))
         every = [path for folder in folders for path in DatasetModels(folder=folder).weights]

@@ -26,21 +26,21 @@ from rich.text import Text
 T = TypeVar("T")
 
 CONSOLE = Console(stderr=True, highlight=False)
-"""Where progress and messages go; standard output is left to results."""
+"""Console for progress and messages; results go to standard output."""
 
 PACKAGES = ("autospine", "planners", "trainers")
 
 QUIET_SECONDS = 2.0
-"""Work that ends sooner shows no progress."""
+"""Tasks that end sooner show no progress."""
 
 LINE_SECONDS = 10.0
-"""Time between two progress lines where there is no terminal."""
+"""Time between two progress lines without a terminal."""
 
 _current: Progress | None = None
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of a module; `name` is its `__name__`."""
+    """Return the logger of a module, whose `__name__` is `name`."""
     return logging.getLogger(name)
 
 
@@ -63,7 +63,7 @@ def setup(debug: bool = False) -> None:
 
 
 def silence() -> None:
-    """Show no progress and no messages below warnings: for processes whose parent shows theirs."""
+    """Show no progress and no messages below warnings, for processes whose parent shows them."""
     CONSOLE.quiet = True
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.WARNING)
@@ -71,26 +71,26 @@ def silence() -> None:
 
 @runtime_checkable
 class Meter(Protocol):
-    """What `progress` hands out."""
+    """A progress display, as `progress` yields it."""
 
     def advance(self, amount: int | float = 1) -> None:
-        """Count `amount` more of the total as done."""
+        """Count this amount of the total as done."""
 
     def update(self, text: str) -> None:
-        """Show `text`, of one or more lines: under a bar, or at the end of a plain line."""
+        """Show a text of one or more lines under a bar, or at the end of a plain line."""
 
 
 @contextmanager
 def progress(
     description: str, total: int | float | None, *, done: float = 0.0, percent: bool = False
 ) -> Iterator[Meter]:
-    """Show how far a piece of work is and how long it will still take; of nothing to do, nothing.
+    """Show how much of a task is done and how long the rest will take; nothing if the total is 0.
 
     Args:
-        description: what is being done, as a few words.
-        total: number of steps, or None where it is unknown.
-        done: how much of the total was done before; the time left is told from what is done from here on.
-        percent: whether a share says more than the number of steps.
+        description: The task in a few words.
+        total: Number of steps, None if it is unknown.
+        done: Number of steps that were done before; the remaining time is estimated without them.
+        percent: Whether to show a percentage instead of the number of steps.
     """
     kind = _Bar if CONSOLE.is_terminal else _Lines
     meter: _Bar | _Lines = kind(description, total, done=done, percent=percent)
@@ -101,7 +101,7 @@ def progress(
 
 
 def track(items: Iterable[T], description: str, total: int | float | None = None) -> Iterator[T]:
-    """Iterate over `items` while showing progress; `total` is their number where they have no length."""
+    """Iterate over items and show progress; `total` is their number where they have no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with progress(description, total) as meter:
@@ -111,14 +111,14 @@ def track(items: Iterable[T], description: str, total: int | float | None = None
 
 
 def _count(done: float, total: float | None, *, percent: bool) -> str:
-    """How far it is: `7/25`, `28 %`, or `7` of an unknown number."""
+    """Write how much is done: `7/25`, `28 %`, or `7` of an unknown number."""
     if percent and total:
         return f"{100 * done / total:.0f} %"
     return f"{round(done, 1):g}" + (f"/{total:g}" if total else "")
 
 
 class _Count(ProgressColumn):
-    """The same, beside a bar."""
+    """Column beside a bar that shows how much is done."""
 
     def render(self, task: Task) -> Text:
         count = _count(task.completed, task.total, percent=task.fields["percent"])
@@ -126,7 +126,7 @@ class _Count(ProgressColumn):
 
 
 class _Display(Progress):
-    """Bars, with what is to be said about them underneath."""
+    """Progress bars with their texts underneath."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -167,7 +167,7 @@ class _Bar:
         self._progress.update(self._task, text=text)
 
     def close(self) -> None:
-        """Take the bar off the screen, and with the outermost one the display."""
+        """Remove the bar from the screen, and the display with the outermost bar."""
         global _current
         self._progress.remove_task(self._task)
         if self._owner:
@@ -176,38 +176,38 @@ class _Bar:
 
 
 class _Lines:
-    """A line every few seconds, for log files and pipes."""
+    """A progress line every few seconds, for log files and pipes."""
 
     def __init__(self, description: str, total: int | float | None, *, done: float, percent: bool) -> None:
         self._description, self._total, self._percent = description, total, percent
         self._before, self._done, self._text = done, done, ""
         self._start = self._last = time.monotonic()
-        self._spoke, self._said = False, 0.0
+        self._printed, self._last_count = False, 0.0
 
     def advance(self, amount: int | float = 1) -> None:
-        """Count on; now and then this is worth a line."""
+        """Count this amount as done, and print a line if the last one is some seconds old."""
         self._done += amount
         now = time.monotonic()
-        if now - self._last >= LINE_SECONDS or (not self._spoke and now - self._start >= QUIET_SECONDS):
-            self._last, self._spoke = now, True
+        if now - self._last >= LINE_SECONDS or (not self._printed and now - self._start >= QUIET_SECONDS):
+            self._last, self._printed = now, True
             self._line(now)
 
     def update(self, text: str) -> None:
         self._text = text
 
     def close(self) -> None:
-        """Say where it ended, if anything was said before."""
+        """Print a last line, if any was printed before."""
         now = time.monotonic()
-        if self._spoke and self._said != self._done:
+        if self._printed and self._last_count != self._done:
             self._line(now)
 
     def _line(self, now: float) -> None:
-        elapsed, self._said = now - self._start, self._done
+        elapsed, self._last_count = now - self._start, self._done
         count = _count(self._done, self._total, percent=self._percent)
         parts = [f"{self._description}: {count}", f"{elapsed:.0f} s"]
         if self._total and self._before < self._done < self._total:
-            pace = elapsed / (self._done - self._before)
-            parts.append(f"{pace * (self._total - self._done):.0f} s left")
+            seconds_per_step = elapsed / (self._done - self._before)
+            parts.append(f"{seconds_per_step * (self._total - self._done):.0f} s left")
         if self._text:
             parts.append("; ".join(self._text.splitlines()))
         CONSOLE.print(", ".join(parts), soft_wrap=True)

@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -180,6 +182,25 @@ def test_running_again_keeps_what_is_finished(trained):
     changed = {path.name for path, state in trained.state().items() if before.get(path) != state}
     assert changed <= {"plan.json", "dataset.json", "cross_validation.json", "postprocessing.json"}
     assert "5 of 5 cases are preprocessed already" in said.err
+
+
+def test_plan_dataset_and_folds_are_read_once(trained):
+    """Each file is opened once by a command; dataset.json a second time, to be copied beside the model."""
+    opened: list[str] = []
+    watching = [True]
+
+    def note(event: str, facts: tuple[object, ...]) -> None:
+        if watching and event == "open":
+            opened.append(str(facts[0]))
+
+    sys.addaudithook(note)  # hooks stay for as long as the process; this one rests after the command
+    said = trained.run("train", "0", "--fold", "all", *SHORT)
+    watching.clear()
+    assert said.code == 0, said.err
+    counts = Counter(path for path in opened if Path(path).suffix == ".json")
+    assert counts[f"preprocessed/{NAME}/plan.json"] == 1
+    assert counts[f"preprocessed/{NAME}/folds.json"] == 1
+    assert counts[f"raw/{NAME}/dataset.json"] == 2
 
 
 def test_a_single_image_is_predicted_as_in_its_folder(trained):

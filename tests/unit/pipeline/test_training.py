@@ -1,11 +1,106 @@
+from dataclasses import replace
+
 import makers
 import pytest
+import torch
 
+from autospine.core.errors import FormatError, TrainingError, WorkspaceError
+from autospine.dataset.splits import FoldsFile
 from autospine.evaluation.held_out import CROSS_VALIDATION, FORMAT_VERSION
-from autospine.pipeline.training import comparable, sharers_of_cores
+from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset
+from autospine.pipeline.training import (
+    choose_settings,
+    comparable,
+    folds_at_once,
+    open_project,
+    sharers_of_cores,
+)
 from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import WEIGHTS
 from autospine.storage.workspace import DatasetLocation
+from autospine.system.hardware import default_workers
+from trainers.training_options import TrainingOptions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return makers.dataset_of(tmp_path / "raw" / "Dataset001_Test", {name: makers.column() for name in "abc"})
+
+
+@pytest.fixture
+def planned(tmp_path, dataset):
+    """A planned dataset of three cases, which is split into as many folds."""
+    plan = makers.plan(makers.configuration())
+    folders = {name: tmp_path / name for name in ("preprocessed", "results")}
+    return PlannedDataset(
+        location=DatasetLocation(name=dataset.name, raw=dataset.folder, **folders),
+        plan=plan,
+        configuration=plan.configurations[0],
+        folds_file=FoldsFile(format_version=1, dataset=dataset.name, validation=(("a",), ("b",), ("c",))),
+    )
+
+
+def without_folds(planned: PlannedDataset) -> PlannedDataset:
+    return replace(planned, folds_file=None)
+
+
+def test_folds_go_by_all_their_name_or_full(planned, dataset):
+    project = open_project(planned, "all", dataset)
+    assert [fold.name for fold in project.folds("all")] == ["0", "1", "2"]
+    (one,) = project.folds("1")
+    assert (one.training, one.validation) == (("a", "c"), ("b",))
+    (full,) = project.folds("full")
+    assert (full.training, full.validation) == (("a", "b", "c"), ())
+    with pytest.raises(WorkspaceError, match="one of 0, 1, 2"):
+        project.folds("3")
+
+
+def test_a_model_of_every_case_needs_no_folds(planned, dataset):
+    project = open_project(without_folds(planned), "full", dataset)
+    assert project.split == ()
+    assert not (planned.location.preprocessed / FOLDS_FILE).exists()
+
+
+def test_folds_are_made_only_of_what_was_measured(planned, dataset):
+    with pytest.raises(WorkspaceError, match=r"fingerprint.*plan-and-preprocess"):
+        open_project(without_folds(planned), "all", dataset)
+
+
+def test_folds_that_do_not_fit_the_dataset_are_refused(planned, dataset):
+    other = FoldsFile(format_version=1, dataset=dataset.name, validation=(("a",), ("b",)))
+    with pytest.raises(FormatError, match="case c is in no fold"):
+        open_project(replace(planned, folds_file=other), "all", dataset)
+
+
+def test_settings_are_the_users_choices_and_what_the_machine_has(planned):
+    options = TrainingOptions(epochs=3, seed=7)
+    settings = choose_settings(options, planned, "0", device=CPU, name="cpu")
+    assert (settings.epochs, settings.seed, settings.device) == (3, 7, CPU)
+    assert (settings.workers, settings.devices) == (0, ())
+    budget = planned.plan.memory_budget_bytes
+    assert settings.parallel == folds_at_once(planned.configuration, budget, [CPU])
+
+
+def test_the_users_numbers_of_processes_count(planned):
+    options = TrainingOptions(workers=5, parallel=2)
+    settings = choose_settings(options, planned, "all", device=CPU, name="cpu")
+    assert (settings.workers, settings.parallel) == (5, 2)
+
+
+def test_folds_are_dealt_out_to_every_gpu(planned, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = torch.device("cuda")
+    settings = choose_settings(TrainingOptions(), planned, "all", device=gpu, name="auto")
+    assert settings.devices == (torch.device("cuda", 0), torch.device("cuda", 1))
+    assert (settings.parallel, settings.workers) == (2, default_workers(2))
+
+
+def test_choices_that_contradict_each_other_are_refused(planned):
+    options = TrainingOptions(epochs=1, extend=1)
+    with pytest.raises(TrainingError, match="--epochs or --extend"):
+        choose_settings(options, planned, "0", device=CPU, name="cpu")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+import pytest
+
+from autospine.core.errors import ModelError
+from autospine.storage.trained_models import (
+    PLAN,
+    WEIGHTS,
+    DatasetModels,
+    check_folds,
+    find_folds,
+    fold_names,
+    fold_weights,
+)
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two models, one of which is complete in two folds, and a folder without any."""
+    for model, folds in {"fullres": ("1", "full"), "fast": ("0",), "begun": ()}.items():
+        (tmp_path / model / "fold_3").mkdir(parents=True)
+        (tmp_path / model / PLAN).write_text("{}")
+        for fold in folds:
+            (tmp_path / model / f"fold_{fold}").mkdir()
+            (tmp_path / model / f"fold_{fold}" / WEIGHTS).touch()
+    return tmp_path
+
+
+def test_models_are_those_with_a_complete_fold(results):
+    models = DatasetModels(folder=results)
+    assert models.names == ("fast", "fullres")
+    assert models.folders == (results / "fast", results / "fullres")
+    assert [path.relative_to(results).parts for path in models.weights] == [
+        ("fast", "fold_0", WEIGHTS),
+        ("fullres", "fold_1", WEIGHTS),
+        ("fullres", "fold_full", WEIGHTS),
+    ]
+
+
+def test_a_dataset_without_results_has_no_models(tmp_path):
+    assert DatasetModels(folder=tmp_path / "absent").folders == ()
+
+
+def test_folds_are_those_with_weights(results):
+    assert fold_names(results / "fullres") == find_folds(results / "fullres") == ("1", "full")
+    assert fold_weights(results / "fast") == (results / "fast" / "fold_0" / WEIGHTS,)
+    assert fold_names(results / "begun") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("begun", "trained fold.*autospine train begun"),
+        ("absent", "model folder.*nothing at all"),
+        ("fast/fold_3", "model folder.*a folder without it"),
+        ("fast/fold_0", "found fold 0 of one.*name .*fast instead"),
+    ],
+)
+def test_what_is_no_trained_model_is_refused(results, name, says):
+    with pytest.raises(ModelError, match=says):
+        find_folds(results / name)
+
+
+def test_missing_folds_are_named(results):
+    check_folds(results / "fullres", ("1", "full"), ("1",))
+    with pytest.raises(ModelError, match=r"among 1, full.*found 0, 2;.*autospine train"):
+        check_folds(results / "fullres", ("1", "full"), ("2", "1", "0"))
