@@ -175,7 +175,7 @@ def _run(words: list[str], debug: bool) -> int:
 
 
 def _show_usage(error: Any) -> int:
-    """Show in one line why a command line was not understood; of one without a command, the help."""
+    """Show in one line why a command line was not understood, or the help if it has no command."""
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.ctx.get_help(), nl=False)
         return int(error.exit_code)
@@ -191,9 +191,9 @@ def _check_own_packages() -> None:
     home = Path(autospine.__file__).parents[1]
     for name in ("planners", "trainers"):
         spec = find_spec(name)
-        found = None if spec is None else Path(str(spec.origin)).parents[1]
-        if found != home:
+        other = None if spec is None else Path(str(spec.origin)).parents[1]
+        if other != home:
             raise AutospineError(
-                f"expected AutoSpine's own package `{name}` in {home}, found another one in {found}; "
+                f"expected AutoSpine's own package `{name}` in {home}, found another one in {other}; "
                 "uninstall it or give AutoSpine an environment of its own"
             )

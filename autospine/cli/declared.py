@@ -42,9 +42,9 @@ def takes(kind: type, *, partly: bool = False) -> Callable[[Command], Command]:
             options = {name: value for name, value in values.items() if value is not None}
             command(**given, options=options if partly else kind(**options))
 
-        keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         with_options.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
-        with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_options
 
     return decorate

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def show_comparison(best: "Best") -> None:
     """Print models and ensembles, the best first, with their time, size and memory."""
-    modalities = sorted({name for one in best.candidates for name in one.modality_dice})
+    modalities = sorted({name for candidate in best.candidates for name in candidate.modality_dice})
     # With one modality its column would repeat the total.
     modalities = modalities if len(modalities) > 1 else []
     title = f"{best.dataset}, Dice of {best.n_cases} held-out cases"
@@ -24,14 +24,18 @@ def show_comparison(best: "Best") -> None:
     table.add_column("model", overflow="fold")
     for column in ("Dice", "cleaned", *modalities, "minutes", "M weights", "GiB"):
         table.add_column(column, justify="right", no_wrap=True)
-    for one in best.candidates:
-        dice = (one.dice, one.cleaned_dice, *(one.modality_dice.get(name) for name in modalities))
+    for candidate in best.candidates:
+        dice = (
+            candidate.dice,
+            candidate.cleaned_dice,
+            *(candidate.modality_dice.get(name) for name in modalities),
+        )
         table.add_row(
-            escape(one.name),
+            escape(candidate.name),
             *("–" if value is None else f"{value:.3f}" for value in dice),
-            f"{one.minutes:.1f}",
-            f"{one.parameters / 1e6:.2f}",
-            f"{one.memory_bytes / GIB:.2f}",
+            f"{candidate.minutes:.1f}",
+            f"{candidate.parameters / 1e6:.2f}",
+            f"{candidate.memory_bytes / GIB:.2f}",
         )
     console().print(table)
 

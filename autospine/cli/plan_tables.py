@@ -57,26 +57,26 @@ def _plan_table(plans: Sequence["Plan"], title: str) -> Table:
         columns.insert(2, "budget")
     for column in columns:
         table.add_column(column, justify="left" if column in ("", "configuration") else "right")
-    names = list(dict.fromkeys(one.name for plan in plans for one in plan.configurations))
+    names = list(dict.fromkeys(chosen.name for plan in plans for chosen in plan.configurations))
     for name in names:
         for plan in plans:
-            for index, one in enumerate(plan.configurations):
-                if one.name == name:
+            for index, chosen in enumerate(plan.configurations):
+                if chosen.name == name:
                     table.add_row(*_plan_row(plan, index, budget=len(plans) > 1))
     return table
 
 
 def _plan_row(plan: "Plan", index: int, *, budget: bool) -> list[str]:
-    one = plan.configurations[index]
-    width: Any = getattr(one.network, "feature_size", None) or getattr(one.network, "features", "")
+    chosen = plan.configurations[index]
+    width: Any = getattr(chosen.network, "feature_size", None) or getattr(chosen.network, "features", "")
     row = [
         str(index),
-        escape(one.name),
-        " ".join(f"{d:g}" for d in one.spacing_mm),
-        " ".join(str(n) for n in one.patch_size),
-        str(one.training.batch_size),
+        escape(chosen.name),
+        " ".join(f"{d:g}" for d in chosen.spacing_mm),
+        " ".join(str(n) for n in chosen.patch_size),
+        str(chosen.training.batch_size),
         str(width if isinstance(width, int | str) else width[0]),
-        f"{one.memory_bytes / GIB:.2f}",
+        f"{chosen.memory_bytes / GIB:.2f}",
     ]
     if budget:
         row.insert(2, f"{plan.memory_budget_bytes / GIB:.1f}")

@@ -100,9 +100,9 @@ def predict(
     use_huge_pages()
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
-        for name, one in zip(folders, opened, strict=True):
-            one.weights(options.folds)  # raises where a fold is missing
-            folds = options.folds or one.ensemble
+        for name, trained in zip(folders, opened, strict=True):
+            trained.weights(options.folds)  # raises where a fold is missing
+            folds = options.folds or trained.ensemble
             say(f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)} ({reason})")
         result = predict_cases(opened, inputs, output, options)
     show_predictions(result.cases, result.kept)

@@ -58,7 +58,11 @@ def commands() -> dict[str, Any]:
     for name in group.list_commands(None):
         command = group.commands[name]
         inner = getattr(command, "commands", None)
-        found |= {f"{name} {word}": one for word, one in inner.items()} if inner else {name: command}
+        found |= (
+            {f"{name} {word}": inner_command for word, inner_command in inner.items()}
+            if inner
+            else {name: command}
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The memory estimate, corrected by real training steps on this machine."""
+"""Calibration of the memory estimate by real training steps on this machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """How far the memory estimate is off on a device."""
+    """Correction of the memory estimate on a device."""
 
     format_version: int
     device: str
-    """Its name; on another one the factor does not count."""
+    """Description of the device; the factor is not used on another one."""
 
     factor: float
-    """Measured over predicted memory, without what does not depend on the patch."""
+    """Ratio of measured to predicted memory, both without the part that does not depend on the patch."""
 
     def __post_init__(self) -> None:
         if self.format_version != 1 or not SMALLEST_FACTOR <= self.factor <= LARGEST_FACTOR:
@@ -42,7 +42,7 @@ class Calibration:
 
 
 def known_calibration(location: DatasetLocation, device: torch.device) -> float:
-    """The factor that was measured on this device, 1 where none was."""
+    """Return the factor measured on this device, 1 if there is none."""
     path = location.preprocessed / CALIBRATION
     if not path.is_file():
         return 1.0
@@ -51,10 +51,10 @@ def known_calibration(location: DatasetLocation, device: torch.device) -> float:
 
 
 def measure_calibration(location: DatasetLocation, planned: Plan, device: torch.device) -> float:
-    """Measure the largest configuration and keep the factor."""
-    chosen = max(planned.configurations, key=lambda one: one.memory_bytes)
+    """Measure training steps of the largest configuration, and keep and return the factor."""
+    chosen = max(planned.configurations, key=lambda configuration: configuration.memory_bytes)
     logger.info("measuring two training steps of %s", chosen.name)
-    # A process of its own: what this one has freed and kept would not show.
+    # In a process of its own, since this one reuses memory that it has freed.
     killed = PlanError(
         f"expected a training step of {chosen.name!r} to fit the memory, found that the system has ended it; "
         "plan with less --memory"
@@ -73,7 +73,7 @@ def _measured_factor(planned: Plan, chosen: Configuration, device: torch.device)
 
 
 def _training_step(planned: Plan, chosen: Configuration, device: torch.device) -> Callable[[], object]:
-    """A training step on noise, of the size that is planned."""
+    """Return a training step on noise of the planned patch and batch size."""
     learner = Learner(planned, chosen, seed=0, device=device)
     shape = (chosen.training.batch_size, *chosen.patch_size)
     images = torch.randn(shape[0], len(planned.channels), *chosen.patch_size, device=device)

@@ -1,4 +1,4 @@
-"""Comparison of the models of a dataset, and of every two of them together, by cross-validation."""
+"""Comparison of a dataset's models, and of the ensembles of every two, by cross-validation."""
 
 import shlex
 from collections.abc import Sequence
@@ -32,25 +32,25 @@ class _Finished(NamedTuple):
 def compare(
     location: DatasetLocation, *, device: torch.device, names: Sequence[str] = (), ensembles: bool = True
 ) -> Best:
-    """Compare a dataset's models by their held-out cases, and every two of them together.
+    """Compare a dataset's models, and the ensembles of every two, by their held-out cases.
 
     Args:
-        location: of the dataset.
-        device: where the networks of ensembles run.
-        names: configurations; by default every one whose cross-validation is complete.
-        ensembles: whether two models together are tried; their networks predict every held-out case.
+        location: Folders of the dataset.
+        device: Device that the networks of ensembles run on.
+        names: Names of configurations; by default every one whose cross-validation is complete.
+        ensembles: Whether ensembles are compared; their networks predict every held-out case.
 
     Returns:
-        What is written to `best.json`: the members with the largest mean Dice, the fewer where it is equal.
+        The content of `best.json`: the models with the largest mean Dice, and fewer of them in a draw.
 
     Raises:
-        ModelError: if no model is finished, or they have other labels or were validated on other cases.
+        ModelError: If no model is finished, or their labels or the cases of their validation differ.
     """
     dataset = load_dataset(location.raw)
     finished = _finished_models(location, dataset, names)
     _check_alike(finished)
-    warn_of_other_weights([one.model for one in finished])
-    candidates = [_single(one) for one in finished]
+    warn_of_other_weights([entry.model for entry in finished])
+    candidates = [_single(entry) for entry in finished]
     if ensembles and len(finished) > 1:
         for pair in combinations(finished, 2):
             candidates.append(_ensemble(pair, dataset, device))
@@ -88,7 +88,7 @@ def _finished_models(
         else:
             finished.append(_Finished(open_model(folder), scores))
     if unknown or not finished or (names and unfinished):
-        found = ", ".join(one.model.path.name for one in finished) or "none"
+        found = ", ".join(entry.model.path.name for entry in finished) or "none"
         missing = ", ".join((*unknown, *unfinished)) or "any"
         raise ModelError(
             f"expected models in {location.results} that were validated on all {len(wanted)} cases, found "
@@ -100,7 +100,7 @@ def _finished_models(
 
 
 def _scores(folder: Path) -> CrossValidation | None:
-    """A model's cross-validation; None where there is none, as of a model that has travelled."""
+    """Read a model's cross-validation; None if there is none, as for an imported model."""
     if not (folder / CROSS_VALIDATION).is_file():
         return None
     try:
@@ -111,7 +111,7 @@ def _scores(folder: Path) -> CrossValidation | None:
 
 
 def _check_alike(finished: Sequence[_Finished]) -> None:
-    """Raise unless all models have the labels, the channels and the split of the first."""
+    """Refuse models whose labels, channels or folds differ from those of the first."""
     first = finished[0]
     for other in finished[1:]:
         names = f"{first.model.path.name} and {other.model.path.name}"
@@ -127,14 +127,14 @@ def _check_alike(finished: Sequence[_Finished]) -> None:
             raise ModelError(f"expected models validated on the same folds, found others in {names}; {only}")
 
 
-def _single(one: _Finished) -> Candidate:
-    model = one.model
+def _single(entry: _Finished) -> Candidate:
+    model = entry.model
     with torch.device("meta"):
         network = build_network(model.plan, model.configuration)
-    seconds = sum(seconds_trained(model.path / f"fold_{fold}") for fold in one.scores.folds)
+    seconds = sum(seconds_trained(model.path / f"fold_{fold}") for fold in entry.scores.folds)
     return _candidate(
         (model.path.name,),
-        one.scores,
+        entry.scores,
         minutes=round(seconds / 60, 2),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         memory_bytes=model.configuration.memory_bytes,
@@ -142,8 +142,8 @@ def _single(one: _Finished) -> Candidate:
 
 
 def _ensemble(pair: Sequence[_Finished], dataset: Dataset, device: torch.device) -> Candidate:
-    parts = [_single(one) for one in pair]
-    folder, _ = validate_ensemble([one.model for one in pair], pair[0].scores.folds, dataset, device)
+    parts = [_single(entry) for entry in pair]
+    folder, _ = validate_ensemble([entry.model for entry in pair], pair[0].scores.folds, dataset, device)
     return _candidate(
         tuple(name for part in parts for name in part.members),
         read_cross_validation(folder),

@@ -1,4 +1,4 @@
-"""Models compared as one: their folder beside them, their held-out predictions and their scores."""
+"""Validation of an ensemble of models: its folder, its held-out predictions and its scores."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,19 +27,19 @@ def validate_ensemble(
 ) -> tuple[Path, Evaluation]:
     """Predict every fold's held-out cases with the models' networks of that fold, and score them.
 
-    What was predicted before by the same networks is kept.
+    Earlier predictions of the same networks are kept.
 
     Args:
-        models: side by side in one folder, of the same labels and channels.
-        folds: held-out cases of each fold.
-        dataset: has images and references.
-        device: where the networks run.
+        models: Models side by side in one folder, with the same labels and channels.
+        folds: Names of the held-out cases of each fold.
+        dataset: The raw dataset with images and references.
+        device: Device that the networks run on.
 
     Returns:
-        The ensemble's folder, with its scores and its cleanup, and the scores.
+        The ensemble's folder with its scores and post-processing, and the scores.
 
     Raises:
-        ModelError: if the models do not fit together.
+        ModelError: If the models are not in one folder or do not fit together.
     """
     folder = ensemble_folder(models)
     if folder is None:

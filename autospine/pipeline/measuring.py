@@ -1,4 +1,4 @@
-"""From raw files to a fingerprint and folds."""
+"""Measuring: from raw files to a fingerprint and folds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ FINGERPRINT = "fingerprint.json"
 
 
 def check(location: DatasetLocation) -> Report:
-    """Verify a dataset, files' names and contents, and log what is noteworthy."""
+    """Verify the names and contents of a dataset's files, and log repairs, decisions and oddities."""
     report = verify_folder(location.raw)
     for note in report.notes:
         logger.info("%s", note)
@@ -36,14 +36,14 @@ def check(location: DatasetLocation) -> Report:
 
 
 def fingerprint(location: DatasetLocation, workers: int | None = None) -> tuple[Dataset, Fingerprint]:
-    """Verify and measure a dataset; writes `fingerprint.json`, unless the one there is of the same files.
+    """Verify and measure a dataset; write `fingerprint.json` unless the existing one is of the same files.
 
     Args:
-        location: a raw dataset.
-        workers: cases that are measured at the same time.
+        location: Folders of the dataset.
+        workers: Number of cases that are measured at the same time.
 
     Raises:
-        DatasetError: listing every fault of every case.
+        DatasetError: If a case is faulty; the message lists every fault of every case.
     """
     report = check(location)
     report.raise_if_bad()
@@ -58,7 +58,7 @@ def fingerprint(location: DatasetLocation, workers: int | None = None) -> tuple[
 
 
 def find_facts(location: DatasetLocation) -> tuple[Dataset, Fingerprint]:
-    """The dataset and its fingerprint, which is measured if there is none or another."""
+    """Return the dataset and its fingerprint, which is measured if there is none of the present files."""
     try:
         dataset = load_dataset(location.raw)
         return dataset, fresh_fingerprint(location, dataset)
@@ -67,10 +67,10 @@ def find_facts(location: DatasetLocation) -> tuple[Dataset, Fingerprint]:
 
 
 def fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprint:
-    """The fingerprint, if it was measured on the dataset as it is now.
+    """Read the fingerprint of the dataset as it is now.
 
     Raises:
-        WorkspaceError: if it was not.
+        WorkspaceError: If there is none, or it was measured on other files or labels.
     """
     path = location.preprocessed / FINGERPRINT
     measured = read_fingerprint(path) if path.is_file() else None
@@ -84,10 +84,10 @@ def fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprin
 
 
 def write_split(location: DatasetLocation, dataset: Dataset, measured: Fingerprint) -> None:
-    """Write `folds.json` unless it is there and fits.
+    """Write `folds.json` unless the existing one fits the dataset.
 
     Raises:
-        DatasetError: if there are fewer subjects than folds.
+        DatasetError: If there are fewer subjects than folds.
     """
     path = location.preprocessed / FOLDS_FILE
     cases = fold_cases(

@@ -1,4 +1,4 @@
-"""From a fingerprint and a memory budget to a plan."""
+"""Planning: from a fingerprint and a memory budget to a plan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,7 +72,7 @@ def plan(
 
 
 def _say_what_is_replaced(location: DatasetLocation, planned: Plan) -> None:
-    """Log the configurations that were planned before and no longer are."""
+    """Log the configurations that the earlier plan has and this one lacks."""
     try:
         before = read_plan(location)
     except AutospineError:
@@ -80,8 +80,8 @@ def _say_what_is_replaced(location: DatasetLocation, planned: Plan) -> None:
     lost = {c.name for c in before.configurations} - {c.name for c in planned.configurations}
     if lost:
         logger.warning(
-            "no longer planned: %s; their models stay, and --network and the other wishes may be repeated to "
-            "plan several at once",
+            "no longer planned: %s; their models stay; repeat --network and other options to plan several "
+            "at once",
             ", ".join(sorted(lost)),
         )
 
@@ -89,7 +89,7 @@ def _say_what_is_replaced(location: DatasetLocation, planned: Plan) -> None:
 def compare_budgets(
     location: DatasetLocation, memories: Sequence[str], *, device: torch.device, overrides: Overrides | None
 ) -> list[Plan]:
-    """The plans for several amounts of memory; nothing is written but a missing fingerprint."""
+    """Return the plans for several amounts of memory; only a missing fingerprint is written."""
     dataset, measured = find_facts(location)
     budgets = [_budget(location, device, memory) for memory in memories]
     return [make_plan(dataset, measured, budget, overrides) for budget in budgets]

@@ -1,4 +1,4 @@
-"""From a plan to stored cases and trained folds."""
+"""Training: from a plan to stored cases and trained folds."""
 
 import time
 from collections.abc import Sequence
