@@ -183,6 +183,9 @@ def import_model(
 
     An existing model is not replaced.
     """
+    if not file.exists():
+        find_folds(file)  # which says what a model is
+
     from autospine.models.archive import read_manifest, unpack
 
     manifest = read_manifest(file)

@@ -55,6 +55,7 @@ LIGHTEST = {
     "a model without folds": (("predict", "-i", ".", "-o", "out", "-m", "untrained"), 1, "trained fold"),
     "no such fold of a model": (("predict", "-i", ".", "-o", "out", "-m", "model", "-f", "7"), 1, "found 7"),
     "no model to inspect": (("model", "info", "absent"), 1, "model folder"),
+    "no model to import": (("model", "import", "absent"), 1, "an .autospine file"),
     "no model to export": (("model", "export", "-o", "x.autospine", "-m", "absent"), 1, "model folder"),
 }
 """Command lines, the exit code, and what the answer mentions; asked in an unplanned workspace."""
