@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from autospine.core.errors import WorkspaceError
-from autospine.dataset.raw import Case
+
+if TYPE_CHECKING:  # it reads images, which takes long to import
+    from autospine.dataset.raw import Case
 
 
 def check_output(output: Path) -> None:
@@ -18,7 +21,7 @@ def check_output(output: Path) -> None:
         raise WorkspaceError(f"expected an output folder, found the file {output}; name a folder with -o")
 
 
-def check_apart_from_inputs(output: Path, cases: Sequence[Case]) -> None:
+def check_apart_from_inputs(output: Path, cases: "Sequence[Case]") -> None:
     """Refuse to write label maps among the images: they would replace them, or be taken for images next time.
 
     Raises:
