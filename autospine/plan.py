@@ -5,7 +5,7 @@ order (superior, posterior, left). Importing this module does not load torch, so
 shown at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from autospine.core.errors import PlanError
@@ -140,8 +140,15 @@ class TrainingPlan:
     ema_decay: float
     """Decay per step of the averaged weights that are validated and exported."""
 
+    # The default where a plan does not mention it, so that older plans still mean what they meant.
+    loss: str = "dice_ce"
+    """Name of the loss: a built-in one, or an entry point of the group `autospine.losses`."""
+
+    loss_settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Keyword arguments that the loss is made with, besides the labels and `lambda_ce`."""
+
     lambda_ce: float
-    """Loss = lambda_ce * cross-entropy + (1 - lambda_ce) * Dice."""
+    """Weight of cross-entropy in `dice_ce`: lambda_ce * cross-entropy + (1 - lambda_ce) * (1 - Dice)."""
 
     oversample_foreground_fraction: float
     """Share of patches centred on a foreground voxel of a class drawn evenly."""

@@ -129,7 +129,7 @@ STATED = {
         "trainers.supervision": {
             "HEADS": "auxiliary heads of deep supervision",
         },
-        "trainers.loss": {
+        "trainers.label_targets": {
             "SMOOTH": "smoothing term of Dice",
         },
         "trainers.learner": {

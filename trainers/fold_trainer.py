@@ -27,6 +27,7 @@ from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, Step
 from trainers.metrics_log import Record, summary
 from trainers.monitors import LOOK_EVERY
+from trainers.out_of_memory import is_out_of_memory
 from trainers.run_identity import Origin, identity
 from trainers.schedule import Clock, learning_rate
 from trainers.settings import Settings
@@ -278,7 +279,7 @@ class FoldTrainer:
             batch = next(stream)
             step = self.learner.step(batch.images, batch.labels, self._rate(), look)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             # Patches are made in RAM wherever the network is.
             place = self.learner.device if isinstance(error, torch.OutOfMemoryError) else "cpu"
@@ -336,8 +337,3 @@ class FoldTrainer:
         self._seen = facts.get("seen", ())
         logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])
         return int(facts["epochs"])
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether a GPU or the machine has no memory left; on a CPU torch raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from autospine.core.errors import AutospineError
+from autospine.core.tensor_types import ImageBatch, LabelBatch, LogitBatch
 from autospine.plan import Configuration, Plan, Precision, build_network
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
 from autospine.system.devices import native_half
 from autospine.system.log import get_logger
 from trainers.distributed import add_gradients, begin_alike
-from trainers.loss import Overlap, SegmentationLoss
+from trainers.label_targets import LabelTargets
+from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import Counts
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.supervision import DeeplySupervised, supervise
@@ -42,31 +44,39 @@ class Step:
     """What one optimiser step showed."""
 
     loss: float
-    cross_entropy: float
-    dice: tuple[float, ...]
-    """Soft Dice of each foreground class as it is in the loss: 1 where it is neither there nor predicted."""
+    """Total at full resolution."""
+
+    parts: Mapping[str, float]
+    """Parts of the loss by name."""
 
     finite: bool
-    """Whether the step was taken; one with a non-finite loss or gradient is not."""
+    """Whether the step was taken; a step with a non-finite loss or gradient is not."""
 
     overlap: tuple[tuple[float, float, float], ...] = ()
-    """Of each foreground class as in `Overlap`: both, predicted, true; empty where it was not kept."""
+    """Soft overlap of each foreground class, in the order of `SoftOverlap`'s fields; empty where unknown."""
 
     counts: Counts | None = field(default=None, compare=False)
     """The first patch's prediction beside its labels, where it was looked at."""
 
     def plain(self) -> dict[str, object]:
-        """The step as JSON can hold it."""
+        """Return the step as JSON can hold it."""
         counts = None if self.counts is None else self.counts.numbers()
         return {**asdict(replace(self, counts=None)), "counts": counts}
 
     @classmethod
     def restored(cls, plain: Mapping[str, Any]) -> "Step":
-        """The step that `plain` was taken of."""
-        counts = plain.get("counts")
-        restored = None if counts is None else Counts.restored(counts)
-        overlap = tuple(tuple(voxels) for voxels in plain.get("overlap", ()))
-        return cls(**{**plain, "dice": tuple(plain["dice"]), "overlap": overlap, "counts": restored})
+        """Return the step that `plain` was made from, also by versions with no loss but `dice_ce`."""
+        counts, parts = plain.get("counts"), plain.get("parts")
+        if parts is None:
+            dice = plain["dice"]
+            parts = {"ce": plain["cross_entropy"], "dice_loss": 1 - sum(dice) / len(dice)}
+        return cls(
+            loss=plain["loss"],
+            parts=parts,
+            finite=plain["finite"],
+            overlap=tuple(tuple(voxels) for voxels in plain.get("overlap", ())),
+            counts=None if counts is None else Counts.restored(counts),
+        )
 
 
 class Learner:
@@ -80,9 +90,10 @@ class Learner:
         imported: weights to begin from, by name; the others are drawn.
         deep_supervision: whether coarser levels of the decoder have heads of their own in training.
         compiled: whether the network is compiled; where that fails, it is said once and training goes on.
+        loss: Loss to use; by default the one that the recipe names.
 
     Raises:
-        TrainingError: if the network cannot be deeply supervised.
+        TrainingError: If the network cannot be deeply supervised, or the recipe's loss cannot be made.
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class Learner:
         imported: Mapping[str, torch.Tensor] | None = None,
         deep_supervision: bool = False,
         compiled: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         self.recipe = configuration.training
         self.device = device
@@ -110,7 +122,8 @@ class Learner:
         )
         begin_alike(self._model.state_dict().values())
         self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        self._loss = SegmentationLoss(plan.labels, self.recipe.lambda_ce).to(device)
+        self._loss = (loss or make_loss(plan.labels, self.recipe)).to(device)
+        self._targets = LabelTargets(plan.labels).to(device)
         self._forward: Callable[[torch.Tensor], Any] = (
             torch.compile(self._model, backend=COMPILER) if compiled else self._model
         )
@@ -138,7 +151,8 @@ class Learner:
         """
         self._model.train()
         images, labels = images.to(self.device), labels.to(self.device)
-        logits, loss, cross_entropy, overlap = self._gradients(images, labels)
+        logits, result = self._gradients(images, labels)
+        loss, overlap = result.total.detach(), result.overlap
         add_gradients(self._model.parameters())
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.recipe.gradient_clip)
@@ -149,19 +163,18 @@ class Learner:
             self._optimizer.step()
             self._average()
         self._scaler.update()
+        if overlap is None:
+            overlap = self._targets.overlap_of_logits(logits, labels)
         return Step(
             loss=float(loss),
-            cross_entropy=float(cross_entropy),
-            dice=tuple(overlap.dice.tolist()),
+            parts={name: float(part) for name, part in result.parts.items()},
             finite=finite,
             overlap=tuple(map(tuple, torch.stack(overlap, dim=1).tolist())),
-            counts=self._loss.count(logits[0], labels[0]) if look else None,
+            counts=self._targets.count(logits[0], labels[0]) if look else None,
         )
 
-    def _gradients(
-        self, images: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Overlap]:
-        """Leave the gradients in the parameters; logits, loss and its parts at full resolution."""
+    def _gradients(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
+        """Leave the gradients in the parameters; return logits and loss at full resolution."""
         try:
             return self._backward(images, labels)
         except (AutospineError, torch.OutOfMemoryError):
@@ -176,16 +189,14 @@ class Learner:
             self._forward = self._model
             return self._backward(images, labels)
 
-    def _backward(
-        self, images: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Overlap]:
+    def _backward(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             outputs = self._forward(images)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        total, loss, cross_entropy, overlap = supervise(self._loss, outputs, labels)
+        total, finest = supervise(self._loss, outputs, labels)
         self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        return outputs[0].detach(), loss.detach(), cross_entropy, overlap
+        return outputs[0].detach(), finest
 
     def averaged(self) -> nn.Module:
         """The network with its averaged weights, in evaluation mode; training ends with it."""

@@ -25,6 +25,12 @@ logger = get_logger(__name__)
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 
+PART_COLUMNS = ("ce", "dice_loss")
+"""Parts of the loss that have columns of their own, as before the loss could be chosen."""
+
+PARTS = "loss_parts"
+"""Column with the other parts of the loss, by name."""
+
 CURVES_SECONDS = 30.0
 """Time between two drawings of the curves; one takes as long as a step or two."""
 
@@ -79,13 +85,17 @@ class Record:
             WorkspaceError: if the row cannot be written.
         """
         taken = [step for step in steps if step.finite]
-        dice_loss = [1 - sum(step.dice) / len(step.dice) for step in taken]
+        parts = {
+            name: _mean([step.parts[name] for step in taken if name in step.parts])
+            for name in dict.fromkeys(name for step in steps for name in step.parts)
+        }
+        others = {name: parts.pop(name) for name in list(parts) if name not in PART_COLUMNS}
         row = {
             "epoch": len(self.rows) + 1,
             "progress": round(progress, 5),
             "loss": _mean([step.loss for step in taken]),
-            "ce": _mean([step.cross_entropy for step in taken]),
-            "dice_loss": _mean(dice_loss),
+            **parts,
+            **({PARTS: others} if others else {}),
             "pseudo_dice": dict(zip(self._classes, epoch_dice(taken), strict=False)),
             "skipped_steps": len(steps) - len(taken),
             **facts,
@@ -185,7 +195,9 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
     """A row in two lines for the screen: how learning goes, and what the mechanisms and the machine do."""
     if row["loss"] is None:
         return f"epoch {row['epoch']}  no step was taken", ""
-    first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}", f"CE {row['ce']:.2f}"]
+    first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}"]
+    parts = {**({"CE": row["ce"]} if "ce" in row else {}), **row.get(PARTS, {})}
+    first += [f"{name} {value:.2f}" for name, value in parts.items() if value is not None]
     if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
         first.append(f"Dice {sum(dice) / len(dice):.2f}")
     monitors, second = row.get("monitors", {}), []

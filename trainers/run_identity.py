@@ -66,7 +66,10 @@ class Origin:
 
 def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
     """Digest of plan, recipe and training cases: all that a fold's weights depend on but chance and time."""
-    recipe = replace(configuration.training, epochs=1, iterations_per_epoch=1)
+    recipe = asdict(replace(configuration.training, epochs=1, iterations_per_epoch=1))
+    if recipe["loss"] == "dice_ce" and not recipe["loss_settings"]:
+        # As before the loss could be chosen, so that the checkpoints of then are still accepted.
+        del recipe["loss"], recipe["loss_settings"]
     parts = (
         to_json(configuration.network),
         to_json((configuration.spacing_mm, configuration.patch_size, plan.channels)),

@@ -1,14 +1,16 @@
 """Deep supervision: further heads at lower resolutions, which training alone has (Dou et al., 2017)."""
 
-import torch
+from collections.abc import Sequence
+
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from autospine.core.errors import TrainingError
 from autospine.core.tensor_types import ImageBatch, LabelBatch
 from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import Head
-from trainers.loss import Overlap, SegmentationLoss
+from trainers.losses import Loss, LossResult
 
 HEADS = 3
 """Heads below full resolution, at most."""
@@ -35,29 +37,29 @@ class DeeplySupervised(nn.Module):
         self.network = network
         self.heads = nn.ModuleList(Head(width, classes) for width in network.coarse_widths[:HEADS])
 
-    def forward(self, image: ImageBatch) -> list[torch.Tensor]:
+    def forward(self, image: ImageBatch) -> list[Float[Tensor, "B K _ _ _"]]:
         """The logits (B, K, S, P, L), then those of each head at lower resolutions, finest first."""
         logits, coarse = self.network.with_coarse(image)
         return [logits, *(head(maps) for head, maps in zip(self.heads, coarse, strict=False))]
 
 
 def supervise(
-    loss: SegmentationLoss, outputs: list[torch.Tensor], labels: LabelBatch
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Overlap]:
-    """The loss over all resolutions, weighted 1/2^i and normalised, and the parts of the finest.
+    loss: Loss, outputs: Sequence[Float[Tensor, "B K _ _ _"]], labels: LabelBatch
+) -> tuple[Float[Tensor, ""], LossResult]:
+    """Average the loss over all resolutions, weighted by 1/2^i from the finest on.
 
     Args:
-        loss: of one resolution.
-        outputs: logits (B, K, s, p, l), finest first; a single one is supervised as it is.
-        labels: stored indices at full resolution; coarser ones are their nearest neighbours.
+        loss: Loss of one resolution.
+        outputs: Logits (B, K, s, p, l), finest first; a single one is supervised as it is.
+        labels: (B, S, P, L) stored indices at full resolution; coarser ones are their nearest neighbours.
 
     Returns:
-        The loss to learn from; then the finest's loss and its parts as `SegmentationLoss` has them.
+        The average, to learn from; and the result of the finest resolution, to show.
     """
-    finest, entropy, overlap = loss(outputs[0], labels)
-    total, weights = finest, 1.0
+    finest = loss(outputs[0], labels)
+    total, weights = finest.total, 1.0
     for i, logits in enumerate(outputs[1:], start=1):
         nearest = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
-        total = total + loss(logits, nearest[:, 0].to(labels.dtype))[0] / 2**i
+        total = total + loss(logits, nearest[:, 0].to(labels.dtype)).total / 2**i
         weights += 1 / 2**i
-    return total / weights, finest, entropy, overlap
+    return total / weights, finest

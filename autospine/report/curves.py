@@ -83,6 +83,10 @@ def _draw_loss(axes: Axes, rows: Sequence[Row]) -> None:
         ("dice_loss", "1 − Dice", SKY),
     ):
         _line(axes, rows, _column(rows, key), name, colour, width=2.0 if key == "loss" else 1.3)
+    parts = dict.fromkeys(name for row in rows for name in _mapping(row, "loss_parts"))
+    for index, name in enumerate(parts):
+        values = np.array([_number(_mapping(row, "loss_parts").get(name)) for row in rows])
+        _line(axes, rows, values, name, _darker(PALETTE[index % len(PALETTE)]))
     _finish(axes, floor=True)
 
 
@@ -152,7 +156,7 @@ def _draw_thinnest(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 _PANELS: tuple[tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]], ...] = (
-    (_draw_loss, ("loss", "ce", "dice_loss")),
+    (_draw_loss, ("loss", "ce", "dice_loss", "loss_parts")),
     (_draw_dice, ("pseudo_dice",)),
     (_draw_rate, ("learning_rate",)),
     (_draw_foreground, ("foreground_ratio",)),

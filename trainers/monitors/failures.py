@@ -147,16 +147,13 @@ class Monitors:
             yield (
                 "collapse",
                 f"the prediction collapses to background: expected at least {LEAST_FOREGROUND:.0%} of the "
-                f"true foreground, found {share:.1%}; lower training.lambda_ce (now "
-                f"{self._configuration.training.lambda_ce:g}) in plan.json so that Dice counts for more",
+                f"true foreground, found {share:.1%}; {self._balance_advice('lower', 'Dice')}",
             )
         if share is not None and share > MOST_FOREGROUND:
             yield (
                 "flood",
                 f"the prediction floods the background: expected at most {MOST_FOREGROUND:g} times the "
-                f"true foreground, found {share:.0f}; raise training.lambda_ce (now "
-                f"{self._configuration.training.lambda_ce:g}) in plan.json so that cross-entropy counts for "
-                "more",
+                f"true foreground, found {share:.0f}; {self._balance_advice('raise', 'cross-entropy')}",
             )
         shift = readings.border_shift
         if shift is not None and shift > LARGEST_BORDER_SHIFT:
@@ -176,6 +173,14 @@ class Monitors:
                 f"are {kernel:.1f} times as wide as it is thick; plan with a finer --spacing or with "
                 "--fusion-weighting off and compare",
             )
+
+    def _balance_advice(self, change: str, part: str) -> str:
+        """Say how to make a part of the loss count for more."""
+        recipe = self._configuration.training
+        if recipe.loss != "dice_ce":
+            return f"change training.loss_settings of the loss {recipe.loss}, or choose another, in plan.json"
+        now = f"(now {recipe.lambda_ce:g})"
+        return f"{change} training.lambda_ce {now} in plan.json so that {part} counts for more"
 
     def _attention_advice(self, network: nn.Module) -> str:
         gammas = stage_gammas(network)

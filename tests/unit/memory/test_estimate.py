@@ -21,7 +21,7 @@ from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.unet3d_plan import UNetPlan
 from planners import calibration_factor as calibration
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
-from trainers.loss import SegmentationLoss
+from trainers.losses.dice_ce import DiceCE
 
 NETWORK = makers.network_plan()
 UNIT = (1.0, 1.0, 1.0)
@@ -56,7 +56,7 @@ COUNTED = {
 
 def step_of(network, image, classes) -> tuple[int, int]:
     """Bytes kept by a real forward pass, and how many more the backward pass takes; as in training."""
-    loss = SegmentationLoss(facts.plain_labels(classes - 1), 0.5)
+    loss = DiceCE(facts.plain_labels(classes - 1), lambda_ce=0.5)
     labels = torch.randint(0, classes, (len(image), *image.shape[2:]), dtype=torch.uint8)
     network.train()
     loss(network(image), labels)[0].backward()  # makes what is made once
@@ -106,7 +106,7 @@ def test_the_layout_counts_what_a_trace_as_on_a_gpu_keeps(changes):
 @pytest.mark.parametrize("classes", [2, 8, 27])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_loss_takes_what_is_said(classes, dtype):
-    loss, voxels = SegmentationLoss(facts.plain_labels(classes - 1), 0.5), 16**3
+    loss, voxels = DiceCE(facts.plain_labels(classes - 1), lambda_ce=0.5), 16**3
     logits = torch.randn(1, classes, 16, 16, 16, dtype=dtype, requires_grad=True)
     labels = torch.randint(0, classes, (1, 16, 16, 16), dtype=torch.uint8)
     loss(logits, labels)[0].backward()

@@ -492,7 +492,7 @@ def test_a_damaged_checkpoint_is_refused(cases, tmp_path):
 
 def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
     made = trainer(cases, tmp_path, iterations=PATIENCE)
-    nothing = Step(loss=float("nan"), cross_entropy=float("nan"), dice=(0.0, 0.0), finite=False)
+    nothing = Step(loss=float("nan"), parts={"ce": float("nan")}, finite=False)
     made.learner.step = lambda *_: nothing
     with pytest.raises(
         TrainingError, match=f"finite losses and gradients in fold 0, found none in {PATIENCE} steps"

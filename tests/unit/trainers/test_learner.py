@@ -11,12 +11,13 @@ import torch
 from autospine.core.errors import ImageError
 from autospine.storage.tensors import load_tensors, save_tensors
 from trainers.learner import IMPORTED_SHARE, Learner, Step, number_format
+from trainers.losses.dice_ce import DiceCE
 
 CPU = torch.device("cpu")
 RATE = 0.02
 
 
-def learner(seed: int = 0, *, deep_supervision=False, compiled=False, **training) -> Learner:
+def learner(seed: int = 0, *, deep_supervision=False, compiled=False, loss=None, **training) -> Learner:
     plan = makers.plan(makers.configuration(training=training))
     return Learner(
         plan,
@@ -25,6 +26,7 @@ def learner(seed: int = 0, *, deep_supervision=False, compiled=False, **training
         device=CPU,
         deep_supervision=deep_supervision,
         compiled=compiled,
+        loss=loss,
     )
 
 
@@ -65,11 +67,12 @@ def test_steps_lower_the_loss():
 def test_a_step_tells_what_it_showed():
     step = learner().step(*batch(), RATE)
     assert step.finite
-    assert len(step.dice) == 2
-    assert all(0 <= dice <= 1 for dice in step.dice)
-    assert step.loss == pytest.approx(0.5 * step.cross_entropy + 0.5 * (1 - sum(step.dice) / 2), rel=1e-4)
-    for dice, (both, predicted, true) in zip(step.dice, step.overlap, strict=True):
-        assert dice == pytest.approx((2 * both + 1) / (predicted + true + 1), rel=1e-5)
+    dice = [(2 * both + 1) / (predicted + true + 1) for both, predicted, true in step.overlap]
+    assert len(dice) == 2
+    assert all(0 <= each <= 1 for each in dice)
+    assert list(step.parts) == ["ce", "dice_loss"]
+    assert step.parts["dice_loss"] == pytest.approx(1 - sum(dice) / 2, rel=1e-5)
+    assert step.loss == pytest.approx(0.5 * step.parts["ce"] + 0.5 * step.parts["dice_loss"], rel=1e-4)
 
 
 def test_the_seed_decides_the_first_weights():
@@ -117,16 +120,20 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_not_taken():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_with_a_loss_that_is_not_finite_is_not_taken(value):
-    made = learner()
+    class Broken(DiceCE):
+        """The usual loss, and once `value` is added no finite one, with gradients that stay finite."""
+
+        added = 0.0
+
+        def forward(self, logits, labels):
+            result = super().forward(logits, labels)
+            return replace(result, total=result.total + self.added)
+
+    loss = Broken(makers.LABELS, lambda_ce=0.5)
+    made = learner(loss=loss)
     made.step(*batch(), RATE)
     before = kept(made)
-    take = made._loss.forward
-
-    def broken(logits, labels):
-        loss, *rest = take(logits, labels)
-        return loss + value, *rest  # the gradients stay finite
-
-    made._loss.forward = broken
+    loss.added = value
     assert not made.step(*batch(), RATE).finite
     assert_same(before, kept(made))
 
@@ -356,11 +363,15 @@ def test_a_step_is_kept_as_json_and_one_of_before_lacks_its_overlap():
     step = learner().step(*batch(), RATE, look=True)
     plain = json.loads(json.dumps(step.plain()))
     assert Step.restored(plain) == step
-    del plain["overlap"]
+    dice = [(2 * both + 1) / (predicted + true + 1) for both, predicted, true in plain.pop("overlap")]
     assert Step.restored(plain) == replace(step, overlap=())
+    # Before the loss could be chosen, its parts had keys of their own.
+    earlier = {**plain, "cross_entropy": plain.pop("parts")["ce"], "dice": dice}
+    del earlier["parts"]
+    restored = Step.restored(earlier)
+    assert restored.parts == pytest.approx(step.parts, rel=1e-5)
+    assert replace(restored, parts=step.parts) == replace(step, overlap=())
 
 
 def test_steps_can_be_compared():
-    assert Step(loss=1.0, cross_entropy=1.0, dice=(0.5,), finite=True) == Step(
-        loss=1.0, cross_entropy=1.0, dice=(0.5,), finite=True
-    )
+    assert Step(loss=1.0, parts={"ce": 1.0}, finite=True) == Step(loss=1.0, parts={"ce": 1.0}, finite=True)

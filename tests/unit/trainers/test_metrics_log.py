@@ -16,7 +16,8 @@ CLASSES = ("bone", "canal")
 
 
 def step(loss=1.0, dice=(0.2, 0.4), finite=True, overlap=((2, 10, 10), (4, 10, 10))) -> Step:
-    return Step(loss=loss, cross_entropy=2 * loss, dice=dice, finite=finite, overlap=overlap)
+    parts = {"ce": 2 * loss, "dice_loss": 1 - sum(dice) / len(dice)}
+    return Step(loss=loss, parts=parts, finite=finite, overlap=overlap)
 
 
 def record(folder, epochs=0) -> Record:
@@ -126,9 +127,8 @@ def collapsed(folder) -> Record:
     )
     made = record(folder)
     missed = ((0.0, 0.0, 90.0), (0.0, 0.0, 10.0))
-    looked_at = Step(
-        loss=1.0, cross_entropy=1.0, dice=(0.0, 0.0), finite=True, overlap=missed, counts=nothing
-    )
+    parts = {"ce": 1.0, "dice_loss": 1.0}
+    looked_at = Step(loss=1.0, parts=parts, finite=True, overlap=missed, counts=nothing)
     made.add([looked_at] * LOOKS, torch.nn.Identity(), progress=0.5)
     return made
 

@@ -11,7 +11,7 @@ from autospine.network.resenc_unet import ResEncUNet
 from autospine.network.unet3d import UNet3D
 from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer import UNet3DTransformer
-from trainers.loss import SegmentationLoss
+from trainers.losses.dice_ce import DiceCE
 from trainers.supervision import HEADS, DeeplySupervised, supervise
 
 IMAGE = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -68,30 +68,30 @@ def test_networks_without_a_decoder_are_refused(network):
 
 
 def test_levels_weigh_half_of_the_one_before():
-    loss = SegmentationLoss(makers.LABELS, 0.5)
+    loss = DiceCE(makers.LABELS, lambda_ce=0.5)
     labels = torch.from_numpy(makers.column((16, 16, 16)))[None]
     outputs = [torch.randn(1, 3, edge, edge, edge) for edge in (16, 8, 4)]
-    total, finest, entropy, overlap = supervise(loss, outputs, labels)
+    total, finest = supervise(loss, outputs, labels)
     alone = loss(outputs[0], labels)
-    assert (finest, entropy) == (alone[0], alone[1])
-    assert all(torch.equal(found, expected) for found, expected in zip(overlap, alone[2], strict=True))
+    assert (finest.total, finest.parts) == (alone.total, alone.parts)
+    assert all(torch.equal(a, b) for a, b in zip(finest.overlap, alone.overlap, strict=True))
     coarse = [
-        loss(outputs[i], labels[:, 2**i // 2 :: 2**i, 2**i // 2 :: 2**i, 2**i // 2 :: 2**i])[0]
+        loss(outputs[i], labels[:, 2**i // 2 :: 2**i, 2**i // 2 :: 2**i, 2**i // 2 :: 2**i]).total
         for i in (1, 2)
     ]
-    expected = (4 * finest + 2 * coarse[0] + coarse[1]) / 7
+    expected = (4 * finest.total + 2 * coarse[0] + coarse[1]) / 7
     torch.testing.assert_close(total, expected)
 
 
 def test_one_level_is_the_loss_itself():
-    loss = SegmentationLoss(makers.LABELS, 0.5)
+    loss = DiceCE(makers.LABELS, lambda_ce=0.5)
     labels = torch.from_numpy(makers.column((16, 16, 16)))[None]
     logits = torch.randn(1, 3, 16, 16, 16)
-    assert supervise(loss, [logits], labels)[0] == loss(logits, labels)[0]
+    assert supervise(loss, [logits], labels)[0] == loss(logits, labels).total
 
 
 def test_ignored_voxels_are_ignored_on_every_level():
-    loss = SegmentationLoss(makers.LABELS, 0.5)
+    loss = DiceCE(makers.LABELS, lambda_ce=0.5)
     labels = torch.full((1, 8, 8, 8), IGNORE_INDEX, dtype=torch.uint8)
     outputs = [torch.randn(1, 3, edge, edge, edge) for edge in (8, 4)]
     assert supervise(loss, outputs, labels)[0] == pytest.approx(0.0)

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from autospine.core.labels import IGNORE_INDEX, parse_labels
-from trainers.loss import SegmentationLoss
+from trainers.label_targets import LabelTargets
 from trainers.monitors.counts import Counts, add
 
-PLAIN = SegmentationLoss(parse_labels({"background": 0, "bone": 3, "canal": 7}), 0.5)
-REGIONS = SegmentationLoss(parse_labels({"background": 0, "spine": [3, 7], "canal": [7]}, [3, 7]), 0.5)
+PLAIN = LabelTargets(parse_labels({"background": 0, "bone": 3, "canal": 7}))
+REGIONS = LabelTargets(parse_labels({"background": 0, "spine": [3, 7], "canal": [7]}, [3, 7]))
 
 
 def one_hot(indices: torch.Tensor, channels: int) -> torch.Tensor:

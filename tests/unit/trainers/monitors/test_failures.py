@@ -13,14 +13,14 @@ from autospine.core.labels import parse_labels
 from autospine.network.swin.swin_settings import FusionSettings
 from autospine.phantom import STRUCTURES, PhantomSettings, by_structure, generate
 from autospine.plan import build_network
+from trainers.label_targets import LabelTargets
 from trainers.learner import Learner
-from trainers.loss import SegmentationLoss
 from trainers.monitors import Counts, Monitors, known_warnings
 from trainers.monitors.failures import LOOKS, Readings, effective_kernel_mm, thinnest_class
 
 NAMES = tuple(STRUCTURES)
 SPACE = parse_labels({"background": 0, **STRUCTURES})
-LOSS = SegmentationLoss(SPACE, 0.5)
+LOSS = LabelTargets(SPACE)
 KERNELS = ((2, 2, 2), (10, 10, 10))
 CONFIGURATION = makers.configuration(
     spacing_mm=(2.0, 2.0, 2.0),

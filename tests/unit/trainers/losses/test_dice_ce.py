@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.core.labels import IGNORE_INDEX, parse_labels
-from trainers.loss import SegmentationLoss
+from trainers.losses.dice_ce import DiceCE
 
 PLAIN = parse_labels({"background": 0, "bone": 4, "canal": 9})
 REGIONS = parse_labels({"whole": [1, 2], "core": [2]}, regions_class_order=(1, 2))
@@ -14,6 +14,17 @@ SHAPE = (2, 4, 5, 6)
 VOXELS = math.prod(SHAPE)
 LAMBDAS = st.sampled_from([0.0, 0.3, 0.5, 1.0])
 SEEDS = st.integers(0, 999)
+
+
+def dice_ce(space, lambda_ce):
+    """The loss as a function to total, cross-entropy and overlap."""
+    criterion = DiceCE(space, lambda_ce=lambda_ce)
+
+    def compute(logits, labels):
+        result = criterion(logits, labels)
+        return result.total, result.parts["ce"], result.overlap
+
+    return compute
 
 
 def draw(seed: int, space=PLAIN, ignored: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +47,7 @@ def confident(space, labels: torch.Tensor) -> torch.Tensor:
 @settings(deadline=None, max_examples=10)
 def test_a_perfect_prediction_costs_nothing(space, seed, lambda_ce):
     _, labels = draw(seed)
-    loss, entropy, overlap = SegmentationLoss(space, lambda_ce)(confident(space, labels), labels)
+    loss, entropy, overlap = dice_ce(space, lambda_ce)(confident(space, labels), labels)
     assert float(loss) == pytest.approx(0, abs=1e-5)
     assert float(entropy) == pytest.approx(0, abs=1e-5)
     torch.testing.assert_close(overlap.dice, torch.ones(2))
@@ -47,7 +58,7 @@ def test_a_perfect_prediction_costs_nothing(space, seed, lambda_ce):
 def test_no_opinion_costs_the_logarithm_of_the_classes():
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
     labels[:, :2] = 1
-    loss, entropy, overlap = SegmentationLoss(PLAIN, 0.5)(torch.zeros(SHAPE[0], 3, *SHAPE[1:]), labels)
+    loss, entropy, overlap = dice_ce(PLAIN, 0.5)(torch.zeros(SHAPE[0], 3, *SHAPE[1:]), labels)
     n = VOXELS / 2
     bone = (2 * n / 3 + 1) / (VOXELS / 3 + n + 1)
     canal = 1 / (VOXELS / 3 + 1)
@@ -61,7 +72,7 @@ def test_no_opinion_costs_the_logarithm_of_the_classes():
 
 def test_regions_without_opinion_cost_the_logarithm_of_two():
     labels = torch.full(SHAPE, 2, dtype=torch.uint8)
-    loss, entropy, overlap = SegmentationLoss(REGIONS, 0.25)(torch.zeros(SHAPE[0], 2, *SHAPE[1:]), labels)
+    loss, entropy, overlap = dice_ce(REGIONS, 0.25)(torch.zeros(SHAPE[0], 2, *SHAPE[1:]), labels)
     each = (VOXELS + 1) / (1.5 * VOXELS + 1)
     assert float(entropy) == pytest.approx(math.log(2))
     assert overlap.dice.tolist() == pytest.approx([each, each])
@@ -71,7 +82,7 @@ def test_regions_without_opinion_cost_the_logarithm_of_two():
 def test_the_opposite_of_the_truth_has_no_overlap():
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
     wrong = confident(PLAIN, torch.full(SHAPE, 1, dtype=torch.uint8))
-    _, entropy, overlap = SegmentationLoss(PLAIN, 0.5)(wrong, labels)
+    _, entropy, overlap = dice_ce(PLAIN, 0.5)(wrong, labels)
     assert float(entropy) == pytest.approx(60)
     assert overlap.dice.tolist() == pytest.approx([1 / (VOXELS + 1), 1.0])
 
@@ -80,7 +91,7 @@ def test_the_opposite_of_the_truth_has_no_overlap():
 @settings(deadline=None, max_examples=10)
 def test_the_loss_is_its_parts_weighted_by_lambda(seed, lambda_ce):
     logits, labels = draw(seed)
-    loss, entropy, overlap = SegmentationLoss(PLAIN, lambda_ce)(logits, labels)
+    loss, entropy, overlap = dice_ce(PLAIN, lambda_ce)(logits, labels)
     assert float(loss) == pytest.approx(
         lambda_ce * float(entropy) + (1 - lambda_ce) * (1 - float(overlap.dice.mean()))
     )
@@ -94,7 +105,7 @@ def test_the_loss_is_its_parts_weighted_by_lambda(seed, lambda_ce):
 def test_ignored_voxels_have_no_influence(space, seed, lambda_ce):
     logits, labels = draw(seed, space, ignored=0.3)
     ignored = (labels == IGNORE_INDEX)[:, None]
-    criterion = SegmentationLoss(space, lambda_ce)
+    criterion = dice_ce(space, lambda_ce)
     results = []
     for noise in (0.0, 1.0):
         changed = (logits + noise * ignored * 5).requires_grad_()
@@ -110,7 +121,7 @@ def test_ignored_voxels_have_no_influence(space, seed, lambda_ce):
 def test_an_ignored_slab_is_as_good_as_cut_off(space):
     logits, labels = draw(5, space)
     labels[:, :, :, 4:] = IGNORE_INDEX
-    criterion = SegmentationLoss(space, 0.5)
+    criterion = dice_ce(space, 0.5)
     whole, cut = criterion(logits, labels), criterion(logits[..., :4].contiguous(), labels[..., :4])
     for a, b in zip(whole, cut, strict=True):
         torch.testing.assert_close(a, b)
@@ -120,7 +131,7 @@ def test_an_ignored_slab_is_as_good_as_cut_off(space):
 def test_nothing_but_ignored_voxels_costs_nothing(space):
     logits, labels = draw(1, space)
     logits.requires_grad_()
-    loss, _, _ = SegmentationLoss(space, 0.5)(logits, torch.full_like(labels, IGNORE_INDEX))
+    loss, _, _ = dice_ce(space, 0.5)(logits, torch.full_like(labels, IGNORE_INDEX))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
     assert not logits.grad.any()
@@ -134,8 +145,8 @@ def test_one_region_and_one_class_agree(seed, lambda_ce, ignored):
     z = 3 * torch.randn(SHAPE[0], 1, *SHAPE[1:], generator=generator)
     labels = torch.randint(0, 2, SHAPE, generator=generator).to(torch.uint8)
     labels[torch.rand(SHAPE, generator=generator) < ignored] = IGNORE_INDEX
-    plain = SegmentationLoss(parse_labels({"bone": 1}), lambda_ce)
-    region = SegmentationLoss(parse_labels({"bone": [1]}, regions_class_order=(1,)), lambda_ce)
+    plain = dice_ce(parse_labels({"bone": 1}), lambda_ce)
+    region = dice_ce(parse_labels({"bone": [1]}, regions_class_order=(1,)), lambda_ce)
     both = torch.cat([torch.zeros_like(z), z], dim=1)
     for a, b in zip(plain(both, labels), region(z, labels), strict=True):
         torch.testing.assert_close(a, b)
@@ -143,7 +154,7 @@ def test_one_region_and_one_class_agree(seed, lambda_ce, ignored):
 
 def test_an_absent_class_that_is_not_predicted_costs_nothing():
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
-    _, _, overlap = SegmentationLoss(PLAIN, 0.5)(confident(PLAIN, labels), labels)
+    _, _, overlap = dice_ce(PLAIN, 0.5)(confident(PLAIN, labels), labels)
     torch.testing.assert_close(overlap.dice, torch.ones(2))
 
 
@@ -151,7 +162,7 @@ def test_an_absent_class_that_is_not_predicted_costs_nothing():
 @settings(deadline=None, max_examples=10)
 def test_a_step_down_the_gradient_lowers_the_loss(seed):
     logits, labels = draw(seed, ignored=0.1)
-    criterion = SegmentationLoss(PLAIN, 0.5)
+    criterion = dice_ce(PLAIN, 0.5)
     logits.requires_grad_()
     loss = criterion(logits, labels)[0]
     loss.backward()
@@ -161,7 +172,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(seed):
 
 def test_half_precision_scores_are_weighed_in_single_precision():
     logits, labels = draw(3)
-    loss, _, overlap = SegmentationLoss(PLAIN, 0.5)(logits.bfloat16(), labels)
-    expected, _, _ = SegmentationLoss(PLAIN, 0.5)(logits.bfloat16().float(), labels)
+    loss, _, overlap = dice_ce(PLAIN, 0.5)(logits.bfloat16(), labels)
+    expected, _, _ = dice_ce(PLAIN, 0.5)(logits.bfloat16().float(), labels)
     assert {loss.dtype, *(each.dtype for each in overlap)} == {torch.float32}
     torch.testing.assert_close(loss, expected)
