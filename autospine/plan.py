@@ -26,6 +26,9 @@ FORMAT_VERSION = 1
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
+DEFAULT_LOSS = "dice_ce"
+"""Name of the loss of plans that name none: cross-entropy and Dice."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
@@ -141,7 +144,7 @@ class TrainingPlan:
     """Decay per step of the averaged weights that are validated and exported."""
 
     # The default where a plan does not mention it, so that older plans still mean what they meant.
-    loss: str = "dice_ce"
+    loss: str = DEFAULT_LOSS
     """Name of the loss: a built-in one, or an entry point of the group `autospine.losses`."""
 
     loss_settings: dict[str, bool | int | float | str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """User overrides; everything else is planned around them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import cast, get_args
@@ -28,6 +28,9 @@ from planners.planning_options import PlanningOptions
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overrides(PlanningOptions):
     """The user's overrides, checked; everything else is planned around them."""
+
+    loss_settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Keyword arguments that the loss is made with."""
 
     @property
     def wishes(self) -> tuple[Wish, ...]:

@@ -10,7 +10,15 @@ from autospine.fingerprint import Fingerprint
 from autospine.memory.estimate import InferenceMemory, TrainingMemory
 from autospine.network.external_plan import ExternalPlan
 from autospine.network.network_plan import NetworkPlan
-from autospine.plan import FORMAT_VERSION, Augmentation, Configuration, Decision, Plan, TrainingPlan
+from autospine.plan import (
+    DEFAULT_LOSS,
+    FORMAT_VERSION,
+    Augmentation,
+    Configuration,
+    Decision,
+    Plan,
+    TrainingPlan,
+)
 from autospine.system.log import get_logger
 from planners import rules
 from planners.networks import Wish
@@ -230,6 +238,8 @@ class _Planning:
             warmup_fraction=0.05,
             gradient_clip=1.0,
             ema_decay=0.999,
+            loss=self.overrides.loss,
+            loss_settings=self.overrides.loss_settings,
             lambda_ce=lambda_ce,
             oversample_foreground_fraction=oversampling,
             precision=self.budget.precision,
@@ -255,6 +265,8 @@ class _Planning:
             ("ema_decay", plan.ema_decay, "a running average over about a thousand steps"),
         ):
             self._note(f"{name}.{what}", value, reason)
+        if plan.loss != DEFAULT_LOSS:
+            self._note(f"{name}.loss", plan.loss, "set by the user")
         return plan
 
     def _why_batch(self, size: Size) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from autospine.core.declaration import Option
 from autospine.core.errors import PlanError
+from autospine.plan import DEFAULT_LOSS
 
 DEFAULT = "adaptive_swin_unetr"
 """Network that is planned for where none is named."""
@@ -129,3 +130,13 @@ class PlanningOptions:
         ),
     ] = False
     """Whether stages are recomputed in the backward pass, which saves memory and takes time."""
+
+    loss: Annotated[
+        str,
+        Option(
+            names=("--loss",),
+            metavar="NAME",
+            help=f"Train with this loss; an unknown name lists all. By default {DEFAULT_LOSS}.",
+        ),
+    ] = DEFAULT_LOSS
+    """Name of the loss of every configuration."""

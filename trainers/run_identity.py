@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autospine.core.errors import TrainingError
-from autospine.plan import Configuration, Plan
+from autospine.plan import DEFAULT_LOSS, Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.storage.serialization import to_json
 
@@ -67,7 +67,7 @@ class Origin:
 def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
     """Digest of plan, recipe and training cases: all that a fold's weights depend on but chance and time."""
     recipe = asdict(replace(configuration.training, epochs=1, iterations_per_epoch=1))
-    if recipe["loss"] == "dice_ce" and not recipe["loss_settings"]:
+    if recipe["loss"] == DEFAULT_LOSS and not recipe["loss_settings"]:
         # As before the loss could be chosen, so that the checkpoints of then are still accepted.
         del recipe["loss"], recipe["loss_settings"]
     parts = (

@@ -263,6 +263,12 @@ def _preprocess(
 
 def _overrides(file: Path | None, given: Given) -> "Overrides":
     """The options that were given, and the file's overrides for the others."""
+    from autospine.plan import DEFAULT_LOSS
     from planners.overrides import Overrides, read_overrides
 
-    return replace(Overrides() if file is None else read_overrides(file), **given)
+    overrides = replace(Overrides() if file is None else read_overrides(file), **given)
+    if overrides.loss != DEFAULT_LOSS:
+        from trainers.losses import check_loss
+
+        check_loss(overrides.loss)
+    return overrides

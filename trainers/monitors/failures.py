@@ -14,7 +14,7 @@ from torch import nn
 from autospine.core.types import Vector3
 from autospine.network import AdaptiveSwinUNETR
 from autospine.network.swin.swin_plan import SwinPlan
-from autospine.plan import Configuration
+from autospine.plan import DEFAULT_LOSS, Configuration
 from trainers.monitors.counts import Counts, add
 
 LOOK_EVERY = 5
@@ -177,7 +177,7 @@ class Monitors:
     def _balance_advice(self, change: str, part: str) -> str:
         """Say how to make a part of the loss count for more."""
         recipe = self._configuration.training
-        if recipe.loss != "dice_ce":
+        if recipe.loss != DEFAULT_LOSS:
             return f"change training.loss_settings of the loss {recipe.loss}, or choose another, in plan.json"
         now = f"(now {recipe.lambda_ce:g})"
         return f"{change} training.lambda_ce {now} in plan.json so that {part} counts for more"

@@ -177,9 +177,7 @@ def test_a_loss_that_fails_is_named():
 
 def test_a_loss_that_two_distributions_have_is_refused(installed):
     install(installed, "another")
-    with pytest.raises(
-        TrainingError, match=r"one installed .*'brier'.*found .*other 1\.0.*uninstall"
-    ):
+    with pytest.raises(TrainingError, match=r"one installed .*'brier'.*found .*other 1\.0.*uninstall"):
         learner("brier")
 
 
