@@ -16,13 +16,13 @@ VERMILION: Colour = (0.900, 0.250, 0.050)
 PURPLE: Colour = (0.840, 0.500, 0.690)
 WHITE: Colour = (0.930, 0.930, 0.930)
 PALE_GREEN: Colour = (0.600, 0.900, 0.700)
-"""Okabe and Ito's colours, told apart by colour-blind people; adapted to a black ground."""
+"""Colours of Okabe and Ito (2008), distinct to the colour-blind, adapted to a black background."""
 
 PALETTE: tuple[Colour, ...] = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILION)
-"""For classes in order; neighbours differ clearly."""
+"""Colours of other classes, in order; neighbours differ clearly."""
 
 LEVELS: tuple[Colour, ...] = (SKY, ORANGE, BLUE, YELLOW)
-"""Vertebrae take turns: blue and yellow shades alternate, which every eye tells apart."""
+"""Colours of vertebrae by level, in turn: blue alternates with orange or yellow."""
 
 NAMED: dict[str, Colour] = {
     "vertebra": SKY,
@@ -40,10 +40,10 @@ _DISC = re.compile(r"dis[ck]\b.*?\b(?P<level>[CTL]\d+)\b", re.IGNORECASE)
 
 
 def class_colours(names: Sequence[str]) -> dict[str, Colour]:
-    """A colour (red, green, blue, 0 to 1) for each class.
+    """Return a colour (red, green, blue, 0 to 1) for each class.
 
     Known structures have their own. Vertebrae by level take turns down the spine, so that neighbours
-    differ, and discs by level alternate between two greens. Other classes get what is left, in turn.
+    differ, and discs by level alternate between two greens. Other classes get the remaining colours, in turn.
     """
     known = {name: _known(name) for name in names}
     spare = [colour for colour in PALETTE if colour not in known.values()] or list(PALETTE)

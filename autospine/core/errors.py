@@ -1,7 +1,7 @@
 """The errors that AutoSpine raises on purpose.
 
-Each message is one sentence of what was expected, what was found, in which file or case, followed by
-the change or command that mends it. Anything that is not an `AutospineError` is a fault of ours.
+Each message is one sentence: what was expected, what was found, in which file or case, followed by the
+change or command that mends it. Any other exception is a fault of AutoSpine.
 """
 
 
@@ -26,7 +26,7 @@ class FormatError(AutospineError):
 
 
 class VersionError(FormatError):
-    """A sound file that another version of AutoSpine has written."""
+    """A file is sound but was written by another version of AutoSpine."""
 
 
 class PlanError(AutospineError):
@@ -34,7 +34,7 @@ class PlanError(AutospineError):
 
 
 class TrainingError(AutospineError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class ModelError(AutospineError):

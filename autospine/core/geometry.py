@@ -1,4 +1,4 @@
-"""Where voxels lie: grids, boxes, and the way into canonical axes and back.
+"""Positions of voxels: grids, boxes, and the orientation of stored axes to canonical ones.
 
 Physical space is LPS (x grows to the left, y to the back, z to the head), as in ITK and DICOM. Arrays
 are (S, P, L), so an array's axes run along z, y, x where the direction matrix is the identity.
@@ -11,9 +11,10 @@ from types import EllipsisType
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Bool, Float64, Num
 
 from autospine.core.errors import ImageError
-from autospine.core.types import Shape3, Slices3, Vector3
+from autospine.core.types import Matrix3, Shape3, Slices3, Vector3
 
 T = TypeVar("T")
 
@@ -21,16 +22,17 @@ Direction = tuple[float, float, float, float, float, float, float, float, float]
 """Direction cosines, row by row; the columns are the directions of ITK's axes i, j, k."""
 
 ROUNDING = 1e-3
-"""Direction matrices off by no more than this were rounded on saving; beyond it they are sheared."""
+"""Largest deviation of a direction matrix from orthonormal that rounding explains; beyond, it is sheared."""
 
 SINGLE_PRECISION = 1e-6
-"""Direction matrices off by no more than this are as good as a header of single precision can hold."""
+"""Deviation from orthonormal that a header of single precision cannot avoid; no note is made of it."""
 
 SAME_MM = 1e-3
-"""Two grids are the same if no corner differs by more."""
+"""Largest distance between the corners of two grids that count as the same."""
 
 FINEST_MM, COARSEST_MM = 0.05, 20.0
-"""Clinical scanners lie well within; beyond, a header holds metres, micrometres or nothing."""
+"""Range of voxel sizes that are accepted. Clinical scanners lie well within; a header beyond it is in metres
+or micrometres, or was never filled in."""
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:
@@ -116,7 +118,7 @@ class Box:
         return Box(start=start, stop=stop)
 
 
-def _span(inside: np.ndarray) -> slice:
+def _span(inside: Bool[np.ndarray, "n"]) -> slice:
     """Return the slice from the first to the last place along an axis (n,) where something is inside."""
     places = np.flatnonzero(inside)
     return slice(int(places[0]), int(places[-1]) + 1)
@@ -124,34 +126,34 @@ def _span(inside: np.ndarray) -> slice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Where an array's voxels lie in physical space."""
+    """The positions of an array's voxels in physical space."""
 
     shape: Shape3
     """Voxels along the array's axes."""
 
     spacing_mm: Vector3
-    """Along the array's axes."""
+    """Voxel size along the array's axes."""
 
     origin_mm: Vector3
-    """x, y, z of voxel (0, 0, 0)."""
+    """Position (x, y, z) of voxel (0, 0, 0)."""
 
     direction: Direction
     """Orthonormal; see `Direction`."""
 
     @property
-    def axes_mm(self) -> np.ndarray:
-        """3x3, float64: column a is the step in mm from one voxel to the next along array axis a."""
+    def axes_mm(self) -> Matrix3:
+        """Matrix whose column a is the step in mm from one voxel to the next along array axis a."""
         directions = np.asarray(self.direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
         axes: np.ndarray = directions * np.asarray(self.spacing_mm)
         return axes
 
-    def physical(self, index: np.ndarray) -> np.ndarray:
-        """Array indices (..., 3) -> x, y, z in mm, float64."""
+    def physical(self, index: Num[np.ndarray, "*points 3"]) -> Float64[np.ndarray, "*points 3"]:
+        """Convert array indices (..., 3) to positions (x, y, z) in mm."""
         points: np.ndarray = np.asarray(index, dtype=np.float64) @ self.axes_mm.T + np.asarray(self.origin_mm)
         return points
 
-    def index(self, point_mm: np.ndarray) -> np.ndarray:
-        """x, y, z in mm (..., 3) -> continuous array indices, float64."""
+    def index(self, point_mm: Num[np.ndarray, "*points 3"]) -> Float64[np.ndarray, "*points 3"]:
+        """Convert positions (x, y, z) in mm (..., 3) to continuous array indices."""
         offset = np.asarray(point_mm, dtype=np.float64) - np.asarray(self.origin_mm)
         indices: np.ndarray = np.linalg.solve(self.axes_mm, offset[..., None])[..., 0]
         return indices
@@ -159,22 +161,22 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Orientation:
-    """How stored axes become canonical ones: canonical axis a is stored axis `order[a]`, perhaps reversed."""
+    """The way from stored to canonical axes: canonical axis a is stored axis `order[a]`, perhaps reversed."""
 
     order: tuple[int, int, int]
     """A permutation of 0, 1, 2."""
 
     flipped: tuple[bool, bool, bool]
-    """By canonical axis."""
+    """Whether each canonical axis runs against its stored axis."""
 
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
-        """A view of the array's last three axes in canonical order."""
+        """Return a view of an array with its last three axes in canonical order."""
         leading = array.ndim - 3
         axes = (*range(leading), *(leading + axis for axis in self.order))
         return array.transpose(axes)[self._slices]
 
     def to_stored(self, array: np.ndarray) -> np.ndarray:
-        """The inverse of `to_canonical`, also a view."""
+        """Return a view with the axes as stored; the inverse of `to_canonical`."""
         leading = array.ndim - 3
         back = np.argsort(self.order)
         axes = (*range(leading), *(leading + int(axis) for axis in back))
@@ -186,7 +188,7 @@ class Orientation:
 
 
 def orientation(stored: Grid) -> Orientation:
-    """The orientation of a stored grid: each canonical axis takes the stored axis nearest to it."""
+    """Return the orientation of a stored grid: each canonical axis takes the stored axis nearest to it."""
     # Row a: how far each stored array axis runs along canonical axis a (z, y, x).
     along = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[::-1, ::-1]
     order = max(permutations(range(3)), key=lambda o: sum(abs(along[a, o[a]]) for a in range(3)))
@@ -195,7 +197,7 @@ def orientation(stored: Grid) -> Orientation:
 
 
 def canonical_grid(stored: Grid) -> Grid:
-    """The grid of a stored array after `Orientation.to_canonical`."""
+    """Return the grid of a stored array after `Orientation.to_canonical`."""
     turned = orientation(stored)
     columns = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
     directions = np.stack(
@@ -212,22 +214,23 @@ def canonical_grid(stored: Grid) -> Grid:
     )
 
 
-def repaired_direction(matrix: np.ndarray, where: str) -> tuple[Direction, str | None]:
-    """The nearest orthonormal matrix, and a word on the repair if there was something to repair.
+def repaired_direction(matrix: Num[np.ndarray, "3 3"], where: str) -> tuple[Direction, str | None]:
+    """Return the nearest orthonormal matrix, and a note on the repair if one was needed.
 
     Args:
-        matrix: 3x3 direction cosines, columns i, j, k.
-        where: file, for the message.
+        matrix: Direction cosines; the columns are axes i, j, k.
+        where: Name of the file, for the message.
 
     Raises:
-        ImageError: if the matrix is further from orthonormal than rounding explains, or not finite.
+        ImageError: If the matrix is further from orthonormal than rounding explains, or not finite.
     """
     if not np.isfinite(matrix).all():
         raise ImageError(
             f"expected finite direction cosines in {where}, found {matrix.tolist()}; mend the header"
         )
-    left, _, right = np.linalg.svd(matrix)
-    nearest = left @ right
+    # The orthonormal factor U V^T of the polar decomposition is the nearest matrix (Higham, 1986).
+    u, _, vh = np.linalg.svd(matrix)
+    nearest = u @ vh
     off = float(np.abs(matrix - nearest).max())
     if off > ROUNDING:
         raise ImageError(
@@ -240,7 +243,7 @@ def repaired_direction(matrix: np.ndarray, where: str) -> tuple[Direction, str |
 
 
 def difference(a: Grid, b: Grid, tolerance_mm: float = SAME_MM) -> str | None:
-    """In words, how two grids differ; None if no corner is further apart than the tolerance."""
+    """Describe how two grids differ; None if no corner is further apart than the tolerance."""
     if a.shape != b.shape:
         return f"{_times(a.shape)} against {_times(b.shape)} voxels"
     corners = np.asarray(list(product(*((0, n - 1) for n in a.shape))))
@@ -250,14 +253,14 @@ def difference(a: Grid, b: Grid, tolerance_mm: float = SAME_MM) -> str | None:
     return f"the same {_times(a.shape)} voxels but up to {apart:.3g} mm apart"
 
 
-def as_direction(matrix: np.ndarray) -> Direction:
-    """A 3x3 matrix as a tuple, row by row."""
+def as_direction(matrix: Num[np.ndarray, "3 3"]) -> Direction:
+    """Return a 3x3 matrix as a tuple, row by row."""
     a, b, c, d, e, f, g, h, i = (float(x) for x in np.asarray(matrix).ravel())
     return a, b, c, d, e, f, g, h, i
 
 
-def vector(values: np.ndarray) -> Vector3:
-    """Three numbers as a tuple of floats."""
+def vector(values: Num[np.ndarray, "3"]) -> Vector3:
+    """Return three numbers as a tuple of floats."""
     x, y, z = (float(value) for value in values)
     return x, y, z
 
@@ -267,7 +270,7 @@ def _times(shape: Shape3) -> str:
 
 
 def spacing_fault(spacing_mm: Vector3) -> str | None:
-    """What is wrong with a voxel size that no scanner makes; None if nothing is."""
+    """Describe what is wrong with a voxel size that no scanner produces; None if nothing is."""
     if min(spacing_mm) >= FINEST_MM and max(spacing_mm) <= COARSEST_MM:
         return None
     found = " x ".join(f"{d:g}" for d in spacing_mm)
@@ -275,14 +278,14 @@ def spacing_fault(spacing_mm: Vector3) -> str | None:
 
 
 def check_spacing(spacing_mm: Vector3, where: str) -> None:
-    """Raise where no scanner makes such voxels: the tiles would be no end of them, or a single one.
+    """Refuse voxels of a size that no scanner produces: there would be countless tiles, or a single one.
 
     Args:
-        spacing_mm: of the voxels.
-        where: file, for the message.
+        spacing_mm: Voxel size.
+        where: Name of the file, for the message.
 
     Raises:
-        ImageError: saying what is wrong.
+        ImageError: If a voxel is finer than `FINEST_MM` or coarser than `COARSEST_MM`.
     """
     if fault := spacing_fault(spacing_mm):
         raise ImageError(f"{fault} in {where}; mend the header, which may be in other units")

@@ -1,6 +1,6 @@
-"""What label integers mean: anatomical schemes, and the label space of one dataset.
+"""The meaning of label integers: anatomical schemes, and the label space of one dataset.
 
-The integers of vertebrae live here alone; everywhere else a vertebra goes by its name.
+Only this module knows the integers of vertebrae; everywhere else a vertebra goes by its name.
 """
 
 import re
@@ -10,6 +10,7 @@ from itertools import chain
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
+from jaxtyping import Bool, Integer, UInt8
 
 from autospine.core.errors import DatasetError
 from autospine.core.types import LabelArray
@@ -40,7 +41,7 @@ DISC_OFFSET = 100
 """A disc's integer is that of the vertebra above it plus this (TPTBox)."""
 
 IGNORE_INDEX = 255
-"""How voxels without a statement are stored: neither learnt from nor scored."""
+"""Stored index of ignored voxels, which are neither learnt from nor scored."""
 
 _SIDE_WORD = re.compile(r"(?:(?<![a-z])(?:left|right)|Left|Right)(?![a-z])|(?<![A-Z])(?:LEFT|RIGHT)(?![A-Z])")
 _SIDE_LETTER = re.compile(r"(?<=[_\-. ])[lrLR]$")
@@ -60,16 +61,17 @@ class LabelSpace:
     """Foreground classes in channel order."""
 
     members: tuple[tuple[int, ...], ...]
-    """The integers on disk that belong to each class."""
+    """Label values on disk that belong to each class."""
 
     painted: tuple[int, ...]
-    """The integer that is written where the class wins; later regions paint over earlier ones."""
+    """Output label of each class: the integer that is written where the class is predicted. Later regions are
+    written over earlier ones."""
 
     regions: bool = False
     """Whether classes overlap and are predicted by one sigmoid channel each."""
 
     ignore: int | None = None
-    """The integer on disk of voxels about which nothing is stated."""
+    """Integer on disk of ignored voxels; None if the dataset has none."""
 
     def __post_init__(self) -> None:
         if not self.names or not len(self.names) == len(self.members) == len(self.painted):
@@ -89,33 +91,33 @@ class LabelSpace:
 
     @property
     def known(self) -> frozenset[int]:
-        """Every integer that may stand in a label file."""
+        """Every integer that a label file may hold."""
         return frozenset((0, *self.integers, *(() if self.ignore is None else (self.ignore,))))
 
     @property
     def n_channels(self) -> int:
-        """Output channels of a network: the regions, or background and the classes."""
+        """Number of a network's output channels: one per region, or background and the classes."""
         return len(self.names) + (0 if self.regions else 1)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """What each output channel stands for."""
+        """Name of the class that each output channel stands for."""
         return self.names if self.regions else ("background", *self.names)
 
     @property
-    def membership(self) -> np.ndarray:
-        """Boolean (channels, indices) table: which stored indices count as foreground of which channel."""
+    def membership(self) -> Bool[np.ndarray, "channels indices"]:
+        """Table (channels, indices) of which stored indices count as foreground of which channel."""
         columns = (0, *self.integers)
         rows = [[integer in members for integer in columns] for members in self.members]
         if not self.regions:
             rows.insert(0, [integer == 0 for integer in columns])
         return np.asarray(rows, dtype=bool)
 
-    def encode(self, labels: LabelArray) -> np.ndarray:
-        """Integers as on disk -> stored indices, uint8 of the same shape.
+    def encode(self, labels: LabelArray) -> UInt8[np.ndarray, "S P L"]:
+        """Convert integers on disk to stored indices, uint8.
 
         Raises:
-            DatasetError: if an integer is not known to this label space.
+            DatasetError: If an integer is not known to this label space.
         """
         indices = np.empty(labels.shape, dtype=np.uint8)
         unknown: set[int] = set()
@@ -129,11 +131,11 @@ class LabelSpace:
         return indices
 
     def decode(self, channels: np.ndarray) -> np.ndarray:
-        """Winning classes -> integers as on disk.
+        """Convert predicted classes to integers on disk.
 
         Args:
-            channels: plain labels: the winning channel of each voxel, 0 background;
-                regions: a boolean array whose first axis is the region.
+            channels: For plain labels, the argmax over channels at each voxel, 0 for background; for regions,
+                a boolean array whose first axis is the region.
 
         Returns:
             Array of the smallest unsigned (or, with negative labels, signed) type that holds the integers.
@@ -149,11 +151,12 @@ class LabelSpace:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Smallest integer type that holds every painted integer."""
+        """Smallest integer type that holds every output label."""
         low, high = min(0, *self.painted), max(self.painted)
         return np.min_scalar_type(high if low == 0 else min(low, -high - 1))
 
-    def _table(self, values: np.ndarray) -> np.ndarray:
+    def _table(self, values: Integer[np.ndarray, "n"]) -> UInt8[np.ndarray, "n"]:
+        """Return the stored index of each integer on disk."""
         index = {0: 0, **{integer: i for i, integer in enumerate(self.integers, start=1)}}
         if self.ignore is not None:
             index[self.ignore] = IGNORE_INDEX
@@ -163,14 +166,14 @@ class LabelSpace:
 def parse_labels(
     described: Mapping[str, object], regions_class_order: Sequence[object] | None = None
 ) -> LabelSpace:
-    """The label space of an nnU-Net v2 `labels` entry.
+    """Return the label space of an nnU-Net v2 `labels` entry.
 
     Args:
-        described: name -> integer, or name -> integers for regions; `background` is 0, `ignore` is special.
-        regions_class_order: for regions, the integer that each one paints, in the order of `described`.
+        described: Name -> integer, or name -> integers for regions; `background` is 0, `ignore` is special.
+        regions_class_order: For regions, the output label of each, in the order of `described`.
 
     Raises:
-        DatasetError: if the entry contradicts itself.
+        DatasetError: If the entry contradicts itself.
     """
     described = dict(described)
     ignore = described.pop("ignore", None)
@@ -193,13 +196,13 @@ def parse_labels(
 
 
 class SidePairs(NamedTuple):
-    """Which classes change places in a mirror, as positions in a list of names."""
+    """Classes that are exchanged by a reflection of left and right, as positions in a list of names."""
 
     pairs: tuple[tuple[int, int], ...]
-    """Left and right of the same name."""
+    """Positions of left and right of the same name."""
 
     single: tuple[int, ...]
-    """Named left or right, without a counterpart."""
+    """Positions of classes named left or right that have no counterpart."""
 
 
 def side_pairs(names: Sequence[str]) -> SidePairs:

@@ -15,10 +15,10 @@ from autospine.io.images import Volume, read_labels, read_volume
 from autospine.system.log import progress
 
 WORKERS = 2
-"""Cases read at the same time."""
+"""Number of cases read at the same time."""
 
-MENTIONED = 10
-"""Unknown labels that are named; a float image taken for labels would have thousands."""
+LABELS_MENTIONED = 10
+"""Most unknown labels that are named; an image given as labels would have thousands."""
 
 
 EMPTY = "labels are empty: all voxels are background"
@@ -26,22 +26,22 @@ EMPTY = "labels are empty: all voxels are background"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What the check found."""
+    """The result of a check."""
 
     dataset: Dataset
-    """Its complete cases."""
+    """The dataset with its complete cases."""
 
     faults: tuple[str, ...]
-    """What must be mended, each naming its case."""
+    """Faults that must be mended, each with the name of its case."""
 
     notes: tuple[str, ...]
-    """What was repaired, decided or is odd."""
+    """Notes on what was repaired, guessed or is unusual."""
 
     def raise_if_bad(self) -> None:
-        """Stop where there are faults.
+        """Stop if there are faults.
 
         Raises:
-            DatasetError: with one line per fault.
+            DatasetError: If there are faults; the message has one line for each.
         """
         if self.faults:
             listed = "\n".join(f"  {fault}" for fault in self.faults)
@@ -58,9 +58,11 @@ def verify(dataset: Dataset) -> Report:
     notes: list[str] = [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
     cases = [*dataset.cases, *dataset.test_cases]
     with progress("verify", len(cases)) as meter, ThreadPoolExecutor(WORKERS) as pool:
-        for case, (bad, said) in zip(cases, pool.map(lambda c: _check(c, dataset), cases), strict=True):
-            faults += [f"{case.name}: {text}" for text in bad]
-            notes += [f"{case.name}: {text}" for text in said]
+        for case, (case_faults, case_notes) in zip(
+            cases, pool.map(lambda c: _check(c, dataset), cases), strict=True
+        ):
+            faults += [f"{case.name}: {text}" for text in case_faults]
+            notes += [f"{case.name}: {text}" for text in case_notes]
             meter.advance()
     empty = sum(note.endswith(f": {EMPTY}") for note in notes)
     if empty and empty == len(dataset.cases):
@@ -72,10 +74,10 @@ def verify(dataset: Dataset) -> Report:
 
 
 def verify_folder(folder: Path) -> Report:
-    """Check a raw dataset's names and then all that is inside its complete cases.
+    """Check a raw dataset's names, and then the content of its complete cases.
 
     Raises:
-        DatasetError: if dataset.json or cases.csv cannot be understood.
+        DatasetError: If dataset.json or cases.csv cannot be understood.
     """
     dataset, faults = inspect_dataset(folder)
     report = verify(dataset)
@@ -83,7 +85,7 @@ def verify_folder(folder: Path) -> Report:
 
 
 def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
-    """Faults and notes of one case."""
+    """Return the faults and notes of one case."""
     faults: list[str] = []
     notes: list[str] = []
     image = labels = None
@@ -134,5 +136,5 @@ def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:
 
 
 def _shortened(items: Sequence[str]) -> str:
-    more = len(items) - MENTIONED
-    return ", ".join(items[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
+    more = len(items) - LABELS_MENTIONED
+    return ", ".join(items[:LABELS_MENTIONED]) + (f" and {more} more" if more > 0 else "")

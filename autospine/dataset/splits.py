@@ -1,4 +1,4 @@
-"""The splits: deterministic, grouped by subject, stratified, editable.
+"""The split of a dataset into folds: deterministic, grouped by subject, stratified, editable.
 
 `folds.json` lists the validation cases of each fold; all other cases train it.
 """
@@ -27,30 +27,30 @@ FULL = "full"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fold:
-    """One split."""
+    """One fold: the cases of its training and of its validation."""
 
     name: str
-    """`0` ... `4`, or `full`."""
+    """Name: `0` ... `4`, or `full`."""
 
     training: tuple[str, ...]
-    """Case names."""
+    """Names of the training cases."""
 
     validation: tuple[str, ...]
-    """Case names, none of a subject that is in `training`."""
+    """Names of the validation cases, none of a subject that is in `training`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldCase:
-    """What the split goes by."""
+    """The facts about a case that decide its fold."""
 
     name: str
-    """Unique in the dataset."""
+    """Name, unique in the dataset."""
 
     subject: str
-    """Never split."""
+    """Person or specimen, whose cases all go to one fold."""
 
     stratum: tuple[str, ...]
-    """Modality and site, say: every fold gets its share of each."""
+    """Modality and site; every fold gets its share of each stratum."""
 
     classes: frozenset[int]
     """Foreground classes that occur in the case."""
@@ -74,7 +74,7 @@ class FoldsFile:
 
 
 def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
-    """Deal subjects out to `n` folds.
+    """Distribute subjects over `n` folds.
 
     Subjects with the rarest strata come first, then those with most cases. Each goes to the fold where
     it takes no class away from the training part, then where fewest cases of its strata are, then of its
@@ -82,7 +82,7 @@ def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
     fewest cases are.
 
     Raises:
-        DatasetError: if there are fewer subjects than folds.
+        DatasetError: If there are fewer subjects than folds.
     """
     subjects: dict[str, list[FoldCase]] = {}
     for case in sorted(cases, key=lambda c: c.name):
@@ -109,13 +109,13 @@ def fold_cases(
     classes: Mapping[str, frozenset[int]],
     duplicates: Sequence[Sequence[str]] = (),
 ) -> list[FoldCase]:
-    """What the split of a dataset goes by, from what was measured on it.
+    """Collect the facts that decide a dataset's split, from its fingerprint.
 
     Args:
-        dataset: its cases, with their subjects and sites.
-        modalities: by case.
-        classes: those that occur, by case.
-        duplicates: groups of cases that show one image; they count as one subject.
+        dataset: The dataset, for its cases with their subjects and sites.
+        modalities: Modality of each case.
+        classes: Foreground classes that occur in each case.
+        duplicates: Groups of cases that show one image; they count as one subject.
     """
     subjects = _joined({case.name: case.subject for case in dataset.cases}, duplicates)
     return [
@@ -184,7 +184,7 @@ def full_fold(dataset: "Dataset") -> Fold:
 
 
 def classes_missing(folds: Sequence[Fold], cases: Sequence[FoldCase]) -> dict[str, frozenset[int]]:
-    """By fold, the classes of the dataset that its training part lacks."""
+    """Return for each fold the classes that its training cases lack, if any."""
     classes = {case.name: case.classes for case in cases}
     everything = frozenset().union(*classes.values())
     lacking = {
@@ -195,13 +195,13 @@ def classes_missing(folds: Sequence[Fold], cases: Sequence[FoldCase]) -> dict[st
 
 
 def separated(folds: Sequence[Fold], duplicates: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """The groups of cases that are validated in more than one fold."""
+    """Return the groups of duplicates that are validated in more than one fold."""
     where = {name: fold.name for fold in folds for name in fold.validation}
     return tuple(tuple(group) for group in duplicates if len({where[name] for name in group}) > 1)
 
 
 def _joined(subjects: Mapping[str, str], duplicates: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Subject by case, where those that share an image have become one."""
+    """Return the subject of each case, with subjects that share an image merged into one."""
     now = {subject: subject for subject in subjects.values()}
     for group in duplicates:
         linked = {now[subjects[name]] for name in group}

@@ -1,4 +1,4 @@
-"""One DICOM series from a folder: found by header, sorted by position, gaps and tilt refused."""
+"""One DICOM series from a folder: found by its headers and sorted by position; gaps and tilt are refused."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Float64
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import triple
@@ -33,7 +34,7 @@ VOXEL_TYPES = {
     getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
     for name in ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "Int64", "Float32", "Float64")
 }
-"""What slices are read as, by SimpleITK's number."""
+"""NumPy type of each of SimpleITK's pixel types."""
 
 PIXEL_TOLERANCE = 1e-3
 """Pixels of slices may differ in size by this share: headers round it."""
@@ -41,13 +42,13 @@ PIXEL_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """The one series of a folder, checked."""
+    """The only series of a folder, checked."""
 
     files: tuple[Path, ...]
-    """One per slice of the volume, in its order."""
+    """One file per slice, in the order of the volume."""
 
     notes: tuple[str, ...] = ()
-    """What was left out."""
+    """Notes on files that were left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,25 +67,26 @@ class _Slice:
     """Width and height of a pixel."""
 
     @property
-    def normal(self) -> np.ndarray:
+    def normal(self) -> Float64[np.ndarray, "3"]:
+        """Unit vector perpendicular to the slice."""
         row, column = np.asarray(self.orientation[:3]), np.asarray(self.orientation[3:])
         normal: np.ndarray = np.cross(row, column)
         return normal
 
     @property
     def along_mm(self) -> float:
-        """Position along the normal."""
+        """Position of the slice along its normal."""
         return float(self.normal @ np.asarray(self.position_mm))
 
 
 def find_series(folder: Path) -> Series:
-    """The one series of a folder, sorted by position.
+    """Find the only series of a folder, sorted by position.
 
     Files that are copies of one another count once; other DICOM files, and damaged ones, are left out.
 
     Raises:
-        ImageError: if there is no or more than one series, or slices are missing, double, tilted or
-            of different sizes.
+        ImageError: If there is no series or more than one, or if slices are missing, double, tilted or of
+            different sizes.
     """
     files = [file for file in folder.iterdir() if _is_dicom(file)]
     for file in files:
@@ -114,7 +116,7 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
         The image with the scanner's rescaling applied (HU for CT).
 
     Raises:
-        ImageError: if a file is damaged.
+        ImageError: If a file is damaged.
     """
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in files])
@@ -130,10 +132,10 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
 
 
 def _voxel_type(files: Sequence[Path]) -> int:
-    """A type that holds the voxels of every slice.
+    """Return SimpleITK's pixel type that holds the voxels of every slice.
 
-    It goes by each slice's own rescaling; SimpleITK alone reads all of them as the first one's, fractions cut
-    off.
+    Slices may have different rescaling. SimpleITK by itself reads all of them as the type of the first, and
+    truncates fractions.
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
@@ -161,14 +163,14 @@ def check_name(path: Path) -> None:
     """Raise unless SimpleITK can take a path, with which it would end the process.
 
     Raises:
-        ImageError: if a name in it is not UTF-8.
+        ImageError: If a name in it is not UTF-8.
     """
     if not is_utf8(path):
         raise ImageError(f"expected a name in UTF-8, found {printable(str(path))}; rename it")
 
 
 def series_modality(folder: Path) -> Modality | None:
-    """What the first slice's header says, None where that is neither CT nor MR."""
+    """Return the modality in the first slice's header; None if it is neither CT nor MR."""
     first = next(_slices(folder), None)
     if first is None:
         return None
@@ -186,14 +188,14 @@ def _is_dicom(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         marked = file.read(132)[128:] == b"DICM"
-    # GDCM knows files of old without the mark, and does not own up to damaged ones.
+    # GDCM also recognises old files without the mark, but not damaged ones.
     return marked or (
         is_utf8(path) and sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
     )
 
 
 def _slice(path: Path) -> _Slice | None:
-    """What a DICOM file's header says about its place, None where it is no image."""
+    """Read the position of a slice from its header; None if the file is no image with a position."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
@@ -218,7 +220,7 @@ def _slice(path: Path) -> _Slice | None:
 
 
 def _text(reader: sitk.ImageFileReader, key: str) -> str:
-    """A header entry, empty where it is missing."""
+    """Return a header entry; empty if it is missing."""
     if not reader.HasMetaDataKey(key):
         return ""
     # Headers have letters of many encodings; those beyond UTF-8 come as halves of characters.
@@ -250,7 +252,7 @@ def _one_series(slices: Sequence[_Slice], folder: Path) -> list[_Slice]:
 
 
 def _without_copies(slices: Sequence[_Slice]) -> list[_Slice]:
-    """One slice of those that are the same image: instance, place and voxels."""
+    """Keep one slice of those with the same instance, position and voxels."""
     kept: list[_Slice] = []
     # Positions of copies are equal to the digit, so that copies are neighbours.
     for _, same in groupby(slices, key=lambda s: (s.along_mm, s.position_mm, s.orientation, s.instance)):
@@ -259,9 +261,9 @@ def _without_copies(slices: Sequence[_Slice]) -> list[_Slice]:
     return kept
 
 
-def _same_voxels(one: Path, other: Path) -> bool:
+def _same_voxels(first: Path, second: Path) -> bool:
     try:
-        pair = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (one, other)]
+        pair = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (first, second)]
     except RuntimeError:  # damaged: no copy
         return False
     return np.array_equal(*pair)

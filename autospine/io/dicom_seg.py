@@ -1,6 +1,6 @@
-"""DICOM segmentations: label maps that refer to the slices that they were made of.
+"""DICOM segmentations: label maps that refer to the slices of their image.
 
-Written with highdicom, which is asked for only here and only when one is written.
+They are written with highdicom, which is needed only here and only when one is written.
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer, UInt
 
 from autospine import __version__
 from autospine.core.errors import AutospineError, ImageError
@@ -27,10 +28,10 @@ logger = get_logger(__name__)
 ENDING = ".dcm"
 
 SERIES_NUMBER = 300
-"""Of the segmentations: behind the scanner's own series, which are counted from 1."""
+"""Series number of the segmentations, above those of the scanner's own series, which count from 1."""
 
 LONGEST_NAME = 64
-"""Characters of a segment's label (value representation LO)."""
+"""Most characters of a segment's label (value representation LO)."""
 
 STRUCTURES = {
     r"vertebrae?": "Vertebra",
@@ -50,23 +51,23 @@ _DISC = re.compile(
 )
 
 _COLUMN = (*(name for name in VERTEBRAE if name not in ("C1", "T13", "L6")), "S1")
-"""Between neighbours here lie the discs that have codes: context group 7604 of DICOM PS3.16."""
+"""Levels between whose neighbours lie the discs with codes (context group 7604 of DICOM PS3.16)."""
 
 _LAST = ("T11", "T12", "L4", "L5")
-"""What lies below these differs from person to person, and with it the code of the disc."""
+"""Levels whose lower neighbour varies from person to person, and with it the code of the disc below."""
 
 _EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
-"""What a slice may leave empty, but must have; those of older or anonymising software do not."""
+"""Attributes that a slice must have, though they may be empty; older and anonymising software omits them."""
 
 
 def require_highdicom() -> None:
     """Raise unless highdicom is installed.
 
     Raises:
-        AutospineError: naming the command that installs it.
+        AutospineError: Naming the command that installs it.
     """
     if find_spec("highdicom") is None:
         raise AutospineError(
@@ -76,15 +77,15 @@ def require_highdicom() -> None:
 
 
 def check_slices(series: Path, stored: Grid, segments: Sequence[Segment]) -> None:
-    """Make a segmentation of one voxel, which shows whether one can be made, and drop it.
+    """Check that a segmentation can refer to these slices, by making one with a single voxel in memory.
 
     Args:
-        series: folder of the slices.
+        series: Folder of the slices.
         stored: `Volume.stored` of the series.
-        segments: every class.
+        segments: Every class of the label map.
 
     Raises:
-        ImageError: if the slices' headers lack what a segmentation refers to.
+        ImageError: If the slices' headers lack what a segmentation refers to.
     """
     voxel = np.zeros(stored.shape, dtype=np.uint8)
     voxel[0, 0, 0] = 1
@@ -100,14 +101,14 @@ def write_segmentation(
     """Write a binary DICOM SEG with one segment for each class that has voxels.
 
     Args:
-        path: the file.
-        labels: canonical axes.
+        path: File to write.
+        labels: Label map (S, P, L) in canonical axes.
         stored: `Volume.stored` of the series.
-        segments: every class.
-        series: folder of the slices that the labels are of.
+        segments: Every class of the label map.
+        series: Folder of the labelled image's slices.
 
     Raises:
-        ImageError: as `check_slices`, or if the file cannot be written.
+        ImageError: As `check_slices`, or if the file cannot be written.
     """
     shown = present(segments, labels)
     numbers = _numbered(orientation(stored).to_stored(labels), shown)
@@ -122,9 +123,13 @@ def write_segmentation(
 
 
 def _made(
-    numbers: np.ndarray, stored: Grid, segments: Sequence[Segment], headers: Sequence[Any], series: Path
+    numbers: Integer[np.ndarray, "k j i"],
+    stored: Grid,
+    segments: Sequence[Segment],
+    headers: Sequence[Any],
+    series: Path,
 ) -> Any:
-    """A segmentation of these slices whose voxels have the numbers of the segments, from 1."""
+    """Make a segmentation of these slices; voxels hold the numbers of the segments, from 1."""
     import highdicom as hd
 
     try:
@@ -132,7 +137,9 @@ def _made(
             source_images=_completed(headers, stored),
             pixel_array=numbers,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_described(number, one) for number, one in enumerate(segments, start=1)],
+            segment_descriptions=[
+                _described(number, segment) for number, segment in enumerate(segments, start=1)
+            ],
             series_instance_uid=hd.UID(),
             series_number=SERIES_NUMBER,
             sop_instance_uid=hd.UID(),
@@ -152,16 +159,16 @@ def _made(
 
 
 def _headers(series: Path) -> list[Any]:
-    """Headers of the slices in the volume's order.
+    """Read the headers of the slices in the volume's order.
 
     Raises:
-        ImageError: if one has no frame of reference.
+        ImageError: If one has no frame of reference.
     """
     import pydicom
 
     headers = []
     for file in find_series(series).files:
-        # Files of old have no mark at their beginning.
+        # Old files have no mark at their beginning, so that pydicom needs `force`.
         headers.append(pydicom.dcmread(file, stop_before_pixels=True, force=True))
         if not headers[-1].get("FrameOfReferenceUID"):
             raise ImageError(
@@ -172,12 +179,12 @@ def _headers(series: Path) -> list[Any]:
 
 
 def _completed(headers: Sequence[Any], stored: Grid) -> Sequence[Any]:
-    """The headers with what the standard wants filled in."""
+    """Fill in the attributes that the standard requires and these headers lack."""
     import pydicom
 
     step = pydicom.valuerep.format_number_as_ds(stored.spacing_mm[0])
     for header in headers:
-        header.SpacingBetweenSlices = step  # what stands there is not always what positions say
+        header.SpacingBetweenSlices = step  # the stated value may differ from the positions
         frame, meta = header.FrameOfReferenceUID, header.file_meta
         wanted = {
             "SOPClassUID": meta.get("MediaStorageSOPClassUID"),
@@ -196,8 +203,8 @@ def _completed(headers: Sequence[Any], stored: Grid) -> Sequence[Any]:
     return headers
 
 
-def _numbered(labels: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """Integers on disk -> numbers of the segments, from 1."""
+def _numbered(labels: Integer[np.ndarray, "k j i"], segments: Sequence[Segment]) -> UInt[np.ndarray, "k j i"]:
+    """Convert integers on disk to numbers of the segments, from 1."""
     numbers = np.zeros(labels.shape, dtype=np.min_scalar_type(len(segments)))
     for number, segment in enumerate(segments, start=1):
         numbers[labels == segment.integer] = number
@@ -223,7 +230,7 @@ def _described(number: int, segment: Segment) -> Any:
 
 
 def structure(name: str) -> str:
-    """Keyword of the SNOMED CT code for a class; `AnatomicalStructure` for one that is not known.
+    """Return the keyword of the SNOMED CT code of a class; `AnatomicalStructure` for an unknown one.
 
     T13 and L6 have no codes of their own and are vertebrae. A disc has one where its name says which two
     vertebrae it lies between.

@@ -1,4 +1,6 @@
-"""Volumes in and out: any orientation in, canonical axes inside, the input's own grid out."""
+"""Reading and writing of volumes: any orientation is read, axes are canonical inside, and label maps are
+written on the input's own grid.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Num
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import (
@@ -19,7 +22,7 @@ from autospine.core.geometry import (
     triple,
     vector,
 )
-from autospine.core.types import LabelArray, VolumeArray
+from autospine.core.types import ChannelArray, LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.nifti import check_nifti, is_nifti, read_repaired
@@ -29,7 +32,7 @@ from autospine.storage.atomic import put_in_place
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 LARGEST = float(np.finfo(np.float32).max)
-"""Voxels are brought to float32 for the network."""
+"""Largest voxel value: the network computes in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,52 +41,52 @@ class Volume:
 
     array: VolumeArray
     grid: Grid
-    """Of the canonical array."""
+    """Grid of the canonical array."""
 
     stored: Grid
-    """Of the array as it lay in the file; labels are written back on it."""
+    """Grid of the array as stored in the file, on which labels are written."""
 
     notes: tuple[str, ...] = ()
-    """What had to be repaired in the header, or was left out."""
+    """Notes on repairs to the header and on files that were left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Channel:
-    """One image as it was stored, checked."""
+    """One image as stored, checked."""
 
     name: str
-    """Its file, or what it is called in messages."""
+    """File, or another name for messages."""
 
-    array: np.ndarray
-    """(3 axes) in ITK's order."""
+    array: Num[np.ndarray, "k j i"]
+    """Voxels in ITK's order of axes."""
 
     grid: Grid
     notes: tuple[str, ...] = ()
-    """What had to be repaired."""
+    """Notes on repairs to the header."""
 
 
 def read_volume(paths: Path | Sequence[Path]) -> Volume:
     """Read a case.
 
     Args:
-        paths: one file per channel in order, or a single file or folder of DICOM slices.
+        paths: One file per channel in order, or a single file or folder of DICOM slices.
 
     Returns:
-        Channels in canonical axes with the voxel type that was stored.
+        The channels in canonical axes, with the voxel type as stored.
 
     Raises:
-        ImageError: if a file is unreadable or no 3D volume, its header is absurd, it has voxels that are
-            not finite, or the channels lie on different grids.
+        ImageError: If a file is unreadable or no 3D volume, if its header makes no sense, if voxels are not
+            finite, or if the channels lie on different grids.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     return stack_channels([read_channel(file) for file in files])
 
 
 def stack_channels(channels: Sequence[Channel]) -> Volume:
-    """One volume of several channels, turned to canonical axes.
+    """Stack channels into one volume in canonical axes.
 
     Raises:
-        ImageError: if there is none, or they lie on different grids.
+        ImageError: If there is no channel, or they lie on different grids.
     """
     if not channels:
         raise ImageError("expected at least one image, found none")
@@ -105,10 +108,10 @@ def stack_channels(channels: Sequence[Channel]) -> Volume:
 
 
 def read_labels(path: Path) -> Volume:
-    """Read a label map; masks saved as floating point are accepted where the values are whole.
+    """Read a label map; floating-point values are accepted if they are whole numbers.
 
     Raises:
-        ImageError: as `read_volume`, and if a value is not a whole number.
+        ImageError: If the file cannot be read (see `read_volume`), or if a value is not a whole number.
     """
     volume = read_volume(path)
     if np.issubdtype(volume.array.dtype, np.integer):
@@ -123,10 +126,10 @@ def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequenc
     """Write a label map on the grid that the input file had, compressed, in the smallest integer type.
 
     Args:
-        path: with one of `ENDINGS`.
-        labels: canonical axes.
+        path: File to write, with one of `ENDINGS`.
+        labels: Label map (S, P, L) in canonical axes.
         stored: `Volume.stored` of the input.
-        segments: every class; NRRD keeps names and colours of those that have voxels.
+        segments: Every class; NRRD keeps names and colours of those that have voxels.
     """
     low, high = int(labels.min()), int(labels.max())
     smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
@@ -135,7 +138,7 @@ def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequenc
     _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored, header)
 
 
-def write_array(path: Path, array: np.ndarray, grid: Grid) -> None:
+def write_array(path: Path, array: ChannelArray, grid: Grid) -> None:
     """Write an array (S, P, L) on its own grid, compressed, with its own voxel type."""
     _write(path, array, grid)
 
@@ -144,7 +147,7 @@ def read_channel(path: Path) -> Channel:
     """Read one file, or a folder of DICOM slices, as it was stored.
 
     Raises:
-        ImageError: as `read_volume`.
+        ImageError: If the file cannot be read; see `read_volume`.
     """
     check_name(path)
     if path.is_dir():
@@ -178,7 +181,7 @@ def read_channel(path: Path) -> Channel:
 
 def _read_file(path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
-    if path.suffix in (".MHA", ".MHD"):  # which ITK does not know in capitals
+    if path.suffix in (".MHA", ".MHD"):  # ITK does not recognise this ending in capitals
         reader.SetImageIO("MetaImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -193,7 +196,7 @@ def _read_file(path: Path) -> sitk.Image:
 
 
 def _not_a_volume(size: Sequence[int], values: int) -> str | None:
-    """What an image is that is no volume of single values, and what to do with it."""
+    """Describe an image that is no 3D volume of single values, and the remedy; None if it is one."""
     if values != 1:
         return f"{values} values in each voxel of {_times(size)}; save it in grey, or as one file per channel"
     if len(size) < 3:
@@ -204,7 +207,7 @@ def _not_a_volume(size: Sequence[int], values: int) -> str | None:
 
 
 class _Voxels:
-    """The voxels of an image, which lives as long as an array made of them: no copy, half of the memory."""
+    """The voxels of an image as an array without a copy; keeps the image alive as long as the array."""
 
     def __init__(self, image: sitk.Image) -> None:
         self._image = image
@@ -212,15 +215,15 @@ class _Voxels:
 
 
 def unpack(image: sitk.Image, name: str, notes: tuple[str, ...] = ()) -> Channel:
-    """Array and grid of an image that SimpleITK holds.
+    """Return array and grid of a SimpleITK image.
 
     Args:
-        image: of three axes.
-        name: what it is called in messages.
-        notes: on what was done to it before.
+        image: Image with three axes.
+        name: Name of the image in messages.
+        notes: Notes on earlier repairs.
 
     Raises:
-        ImageError: if its header is absurd or it has voxels that are not finite.
+        ImageError: If its header makes no sense or voxels are not finite.
     """
     direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), name)
     array = np.asarray(_Voxels(image))
@@ -235,10 +238,10 @@ def unpack(image: sitk.Image, name: str, notes: tuple[str, ...] = ()) -> Channel
 
 
 def checked_channel(channel: Channel) -> Channel:
-    """The channel itself.
+    """Check a channel and return it.
 
     Raises:
-        ImageError: if it has no voxels, its spacing is not positive, or its origin or a voxel not finite.
+        ImageError: If it has no voxels, its spacing is not positive, or its origin or a voxel not finite.
     """
     array, grid, name = channel.array, channel.grid, channel.name
     if not array.size:
@@ -263,7 +266,9 @@ def checked_channel(channel: Channel) -> Channel:
     return channel
 
 
-def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] | None = None) -> None:
+def _write(
+    path: Path, array: Num[np.ndarray, "k j i"], grid: Grid, header: Mapping[str, str] | None = None
+) -> None:
     if file_ending(path) is None:
         raise ImageError(f"expected an output file ending in {', '.join(ENDINGS)}, found {path}; rename it")
     check_name(path)
@@ -276,7 +281,7 @@ def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] 
         with TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
             sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
             if is_nifti(path):
-                # The NIfTI library finishes without a word where the disk is full.
+                # The NIfTI library reports success even if the disk is full.
                 check_nifti(Path(folder) / path.name)
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 put_in_place(part, path.parent / part.name)
@@ -287,8 +292,8 @@ def _write(path: Path, array: np.ndarray, grid: Grid, header: Mapping[str, str] 
         ) from None
 
 
-def pack(array: np.ndarray, grid: Grid) -> sitk.Image:
-    """The image that has this array, in ITK's order of axes, on this grid."""
+def pack(array: Num[np.ndarray, "k j i"], grid: Grid) -> sitk.Image:
+    """Return the SimpleITK image with this array, in ITK's order of axes, on this grid."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
@@ -297,13 +302,13 @@ def pack(array: np.ndarray, grid: Grid) -> sitk.Image:
 
 
 def _reason(error: Exception) -> str:
-    """The telling line of a library's message."""
+    """Return the informative line of a library's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    telling = next((line for line in lines if "ERROR:" in line and not line.endswith(":")), lines[-1])
+    informative = next((line for line in lines if "ERROR:" in line and not line.endswith(":")), lines[-1])
     # ITK puts its class and address in front.
-    return re.sub(r"^.*ERROR: *(\w+\(0x[0-9a-f]+\): *)?", "", telling)[:200]
+    return re.sub(r"^.*ERROR: *(\w+\(0x[0-9a-f]+\): *)?", "", informative)[:200]
 
 
 def _times(size: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Images that other libraries hold in memory: in as volumes, and maps of the same kind out."""
+"""Images of other libraries in memory, read as volumes, and results of the same kind."""
 
 from collections.abc import Sequence
 from math import inf
@@ -24,27 +24,27 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None) -> Volume:
-    """A case of any kind.
+    """Return the volume of an image of any kind.
 
     Args:
-        image: one image, or one per channel.
-        spacing_mm: of NumPy arrays, along S, P and L; other kinds bring their own.
+        image: One image, or one per channel.
+        spacing_mm: Voxel size along S, P and L, for NumPy arrays only; other kinds have their own.
 
     Raises:
-        ImageError: if a kind is not known, the spacing is missing, superfluous or none of a scanner's, or
-            as `autospine.io.images.read_volume`.
+        ImageError: If a kind is not known, if the spacing is missing, superfluous or of no scanner, or if
+            the image is no sound volume; see `autospine.io.images.read_volume`.
     """
     images = list(image) if isinstance(image, list | tuple) else [image]
-    for one in images:
-        if isinstance(one, np.ndarray):
-            _check_array(one)
+    for each in images:
+        if isinstance(each, np.ndarray):
+            _check_array(each)
     spacing_mm = None if spacing_mm is None else checked_spacing(spacing_mm)
-    if any(isinstance(one, np.ndarray) for one in images) != (spacing_mm is not None):
+    if any(isinstance(each, np.ndarray) for each in images) != (spacing_mm is not None):
         raise ImageError(
             "expected spacing_mm=(S, P, L) with NumPy arrays and with nothing else, found "
             f"{'none' if spacing_mm is None else spacing_mm}; images of other kinds bring their own"
         )
-    volume = stack_channels([channel for one in images for channel in _channels(one, spacing_mm)])
+    volume = stack_channels([channel for each in images for channel in _channels(each, spacing_mm)])
     check_spacing(
         volume.grid.spacing_mm, str(images[0]) if isinstance(images[0], str | Path) else "the image"
     )
@@ -52,12 +52,12 @@ def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None)
 
 
 def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: Volume) -> Any:
-    """A label map, or a map of probabilities, of the kind that the image has.
+    """Convert a label map, or a map of probabilities, to the kind of the image.
 
     Args:
-        image: what `as_volume` was given.
-        values: on the volume's canonical grid.
-        volume: what `as_volume` returned.
+        image: Image that was given to `as_volume`.
+        values: Map (S, P, L) on the volume's canonical grid.
+        volume: Result of `as_volume`.
 
     Returns:
         A NumPy array (S, P, L), an image of nibabel with the image's affine, or else one of SimpleITK.
@@ -73,10 +73,10 @@ def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: 
 
 
 def checked_spacing(spacing_mm: object) -> Vector3:
-    """A spacing as somebody gave it.
+    """Check a spacing that a user gave, and return it as floats.
 
     Raises:
-        ImageError: if it is not three positive numbers.
+        ImageError: If it is not three positive numbers.
     """
     numbers = list(spacing_mm) if isinstance(spacing_mm, list | tuple | np.ndarray) else []
     if len(numbers) != 3 or not all(isinstance(d, Real) and 0 < float(d) < inf for d in numbers):
@@ -89,7 +89,7 @@ def checked_spacing(spacing_mm: object) -> Vector3:
 
 def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
     if isinstance(image, np.ndarray):
-        return _of_array(image, spacing_mm)
+        return _array_channels(image, spacing_mm)
     if isinstance(image, sitk.Image):
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
             raise ImageError(
@@ -118,8 +118,8 @@ def _check_array(array: np.ndarray) -> None:
         raise ImageError(f"expected an array of numbers, found one of {array.dtype}; convert it")
 
 
-def _of_array(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
-    """Every channel of an array (S, P, L) or (C, S, P, L)."""
+def _array_channels(array: np.ndarray, spacing_mm: Vector3 | None) -> list[Channel]:
+    """Return every channel of an array (S, P, L) or (C, S, P, L)."""
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     grid = Grid(

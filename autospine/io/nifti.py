@@ -1,7 +1,7 @@
-"""What SimpleITK lets pass or refuses in NIfTI files.
+"""Checks and repairs of NIfTI files that SimpleITK lacks.
 
 Its reader fills the missing part of a truncated file with zeros, turns NaN voxels into zeros and
-impossible voxel sizes into 1 mm, all without a word; and it refuses axes that are not exactly
+impossible voxel sizes into 1 mm, all without a warning; and it refuses axes that are not exactly
 perpendicular, which hundreds of public files have.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import nibabel
 import numpy as np
+from jaxtyping import Float64
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, repaired_direction, triple, vector
@@ -45,11 +46,11 @@ def is_nifti(path: Path) -> bool:
 
 
 def check_nifti(path: Path) -> None:
-    """Read a file through once, without keeping it.
+    """Check a file by reading it once from beginning to end, without keeping it in memory.
 
     Raises:
-        ImageError: if the file ends early, it has no voxels, their size is zero, negative or not finite, or
-            some of them are not finite.
+        ImageError: If the file ends early or has no voxels, if their size is zero, negative or not finite, or
+            if the values of some are not finite.
     """
     with _damage_named(path), _opened(path) as file:
         header = _header(file)
@@ -79,11 +80,11 @@ def read_repaired(path: Path) -> tuple[np.ndarray, Grid, str]:
     """Read a file whose axes are not exactly perpendicular.
 
     Returns:
-        The array as stored (ITK's axis order), its grid with the nearest perpendicular axes, and a word
+        The array as stored (ITK's axis order), its grid with the nearest perpendicular axes, and a note
         on the repair.
 
     Raises:
-        ImageError: if the file is damaged, no 3D volume, or its axes are too far from perpendicular.
+        ImageError: If the file is damaged, no 3D volume, or its axes are too far from perpendicular.
     """
     with _damage_named(path):
         image = cast(nibabel.spatialimages.SpatialImage, nibabel.load(path))
@@ -93,18 +94,18 @@ def read_repaired(path: Path) -> tuple[np.ndarray, Grid, str]:
 
 
 def unpack_nibabel(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, Grid, str | None]:
-    """Array in ITK's axis order and grid of what nibabel holds.
+    """Return a nibabel image's array, in ITK's order of axes, and its grid.
 
     Args:
-        array: as nibabel has it: axes i, j, k.
-        affine: 4x4, from voxels to RAS.
-        name: what it is called in messages.
+        array: Voxels in nibabel's order of axes: i, j, k.
+        affine: Affine (4, 4) from voxels to RAS positions in mm.
+        name: Name of the image in messages.
 
     Returns:
-        The array, its grid with perpendicular axes, and a word on the repair if there was one.
+        The array, its grid with perpendicular axes, and a note on the repair if one was needed.
 
     Raises:
-        ImageError: if it is no 3D volume, or its axes are too far from perpendicular.
+        ImageError: If it is no 3D volume, or its axes are too far from perpendicular.
     """
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
@@ -151,7 +152,7 @@ def _opened(path: Path) -> Iterator[BufferedIOBase]:
 
 
 def _header(file: BufferedIOBase) -> Any:
-    """The header as it is: nibabel's own loading would mend what is to be refused here."""
+    """Read the header as it is; nibabel's own loading would repair what must be refused here."""
     kinds: dict[int, Any] = {kind.sizeof_hdr: kind for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header)}
     block = file.read(4)
     # Either byte order: the header starts with its own size.
@@ -165,7 +166,7 @@ def _header(file: BufferedIOBase) -> Any:
 
 
 def _check_size(header: Any, path: Path) -> None:
-    """Check the voxels along each axis, of which SimpleITK makes 1 where the header says 0."""
+    """Check the number of voxels along each axis; SimpleITK reads 0 as 1."""
     shape = header.get_data_shape()
     if not all(n > 0 for n in shape[:3]):
         found = "x".join(str(n) for n in shape)
@@ -190,5 +191,5 @@ def _check_spacing(header: Any, path: Path) -> None:
         )
 
 
-def _sizes(spacing: np.ndarray) -> str:
+def _sizes(spacing: Float64[np.ndarray, "3"]) -> str:
     return " x ".join(f"{value:g}" for value in spacing)

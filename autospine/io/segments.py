@@ -1,4 +1,4 @@
-"""The classes of a label map, as other programs are told of them: integer, name and colour."""
+"""The classes of a label map, described for other programs: integer, name and colour."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autospine.core.colours import Colour, class_colours
+from autospine.core.geometry import triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3
 
@@ -15,16 +16,16 @@ class Segment:
     """One class of a label map."""
 
     name: str
-    """In one line."""
+    """Name, in one line."""
 
     integer: int
-    """Of its voxels."""
+    """Value of its voxels."""
 
     colour: Colour
 
 
 def segments_of(space: LabelSpace) -> tuple[Segment, ...]:
-    """Every class that predictions may show, in channel order."""
+    """Return every class that predictions may hold, in channel order."""
     colours = class_colours(space.names)
     return tuple(
         Segment(name=" ".join(name.split()), integer=integer, colour=colours[name])
@@ -33,7 +34,7 @@ def segments_of(space: LabelSpace) -> tuple[Segment, ...]:
 
 
 def present(segments: Sequence[Segment], labels: LabelArray) -> tuple[Segment, ...]:
-    """Those that have voxels; all of them where none has, since no format can say "nothing"."""
+    """Return the segments that have voxels; all of them if none has, as no format knows an empty list."""
     found: set[int] = set()
     for plane in labels:
         found.update(np.unique(plane).tolist())
@@ -41,13 +42,13 @@ def present(segments: Sequence[Segment], labels: LabelArray) -> tuple[Segment, .
 
 
 def slicer_header(segments: Sequence[Segment], shape: Shape3) -> dict[str, str]:
-    """Keys of an NRRD header that make it a segmentation of 3D Slicer.
+    """Return the keys of an NRRD header that make it a segmentation of 3D Slicer.
 
     They are those of `.seg.nrrd` files in Slicer's developer guide (Segmentations).
 
     Args:
-        segments: what is in the file.
-        shape: of the array in ITK's order.
+        segments: Segments in the file.
+        shape: Shape of the array in ITK's order of axes.
     """
     header = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
@@ -72,7 +73,7 @@ def slicer_header(segments: Sequence[Segment], shape: Shape3) -> dict[str, str]:
 
 
 def snap_descriptions(segments: Sequence[Segment]) -> str:
-    """Label descriptions as ITK-SNAP imports and exports them.
+    """Return label descriptions in the format of ITK-SNAP.
 
     Each line has the integer, red, green and blue (0 to 255), opacity, whether the label is shown in slices
     and in 3D, and its name.
@@ -87,6 +88,5 @@ def snap_descriptions(segments: Sequence[Segment]) -> str:
 
 
 def rgb(colour: Colour) -> tuple[int, int, int]:
-    """Red, green and blue from 0 to 255."""
-    red, green, blue = (round(255 * part) for part in colour)
-    return red, green, blue
+    """Return red, green and blue from 0 to 255."""
+    return triple(round(255 * part) for part in colour)

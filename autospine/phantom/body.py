@@ -145,7 +145,7 @@ class Stage:
 
         Args:
             tissues: Names with the depth in mm at which each begins; the outermost first.
-            centre: u, v and superior coordinate, mm.
+            centre: U, v and superior coordinate, mm.
             radii: Half axes to the left, back and top, mm.
             within: Distance to the cavity that the organ does not leave, over the whole raster.
         """

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from autospine.core.geometry import Box
-from autospine.core.types import VolumeArray
+from autospine.core.types import ChannelArray, VolumeArray
 
 CORNERS_THAT_AGREE = 3
 """Corners that must hold the same value for it to count as padding.
@@ -37,7 +37,8 @@ def content_box(array: VolumeArray) -> Box:
     return Box.around(planes) or whole
 
 
-def _padding_value(channel: np.ndarray) -> int | float | None:
+def _padding_value(channel: ChannelArray) -> int | float | None:
+    """Return the value that several corners of a channel share; None if no value is."""
     corners = channel[
         :: max(1, channel.shape[0] - 1), :: max(1, channel.shape[1] - 1), :: max(1, channel.shape[2] - 1)
     ]

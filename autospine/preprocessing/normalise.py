@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autospine.core.types import ImageArray, VolumeArray
+from autospine.core.types import ChannelArray, ImageArray, VolumeArray
 from autospine.plan import Normalisation
 
 SAMPLE_VOXELS = 2_000_000
-"""Voxels of a channel, about, that its statistics are computed from."""
+"""Number of voxels, about, from which the statistics of a channel are computed."""
 
 BACKGROUND_FRACTION = 0.05
 """MR voxels below this share of the image's range count as air.
@@ -32,7 +32,7 @@ class IntensityTransform:
 
     @property
     def background(self) -> tuple[float, ...]:
-        """What the lower bound becomes: the input outside an image, per channel."""
+        """Normalised lower bound of each channel: the network's input outside an image."""
         return tuple((a - m) / s for a, m, s in zip(self.lower, self.mean, self.std, strict=True))
 
     def apply(self, image: ImageArray) -> ImageArray:
@@ -47,11 +47,11 @@ class IntensityTransform:
 
 
 def intensity_transform(image: VolumeArray, normalisation: Normalisation) -> IntensityTransform:
-    """The numbers with which an image of this modality is normalised.
+    """Return the numbers with which an image is normalised.
 
     Args:
         image: (C, S, P, L) as read, without padding.
-        normalisation: the plan's rule for the image's modality. In CT every channel is in HU.
+        normalisation: The plan's rule for the image's modality. In CT every channel is in HU.
     """
     if normalisation.scope == "dataset":
         n = len(image)
@@ -66,8 +66,8 @@ def intensity_transform(image: VolumeArray, normalisation: Normalisation) -> Int
     return IntensityTransform(lower=lower, upper=upper, mean=mean, std=std)
 
 
-def _image_statistics(channel: np.ndarray, rule: Normalisation) -> tuple[float, float, float, float]:
-    """Clipping bounds, mean and standard deviation of the voxels that are not air."""
+def _image_statistics(channel: ChannelArray, rule: Normalisation) -> tuple[float, float, float, float]:
+    """Return clipping bounds, mean and standard deviation of the voxels that are not air."""
     step = max(1, round((channel.size / SAMPLE_VOXELS) ** (1 / 3)))
     values = channel[::step, ::step, ::step].ravel().astype(np.float64)
     low, high = np.quantile(values, (0.001, 0.999))

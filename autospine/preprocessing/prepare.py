@@ -6,7 +6,7 @@ Training and inference both come through here, so that they see the same image.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Float32, Int16, UInt8
 
 from autospine.core.geometry import Box, triple
 from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
@@ -33,13 +33,13 @@ LEVELS = 65_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """How stored 16-bit integers turn into intensities, per channel: value = stored * scale + offset."""
+    """Conversion of stored 16-bit integers to intensities, per channel: value = stored * scale + offset."""
 
     scale: tuple[float, ...]
     offset: tuple[float, ...]
 
-    def decode(self, stored: np.ndarray) -> np.ndarray:
-        """int16 (C, ...) -> a new float32 array in the image's units."""
+    def decode(self, stored: Int16[np.ndarray, "C *shape"]) -> Float32[np.ndarray, "C *shape"]:
+        """Convert stored integers to a new float32 array in the image's units."""
         image = stored.astype(np.float32)
         for values, scale, offset in zip(image, self.scale, self.offset, strict=True):
             if scale != 1:
@@ -51,19 +51,19 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """An image at the plan's spacing, with all that is needed to find the way back."""
+    """An image at the plan's spacing, with everything needed to map results back."""
 
     image: Int16[np.ndarray, "C S P L"]
     encoding: Encoding
     transform: IntensityTransform
     crop: Box
-    """What was kept of the volume, in voxels of its canonical grid."""
+    """Part of the volume that was kept, in voxels of its canonical grid."""
 
     source_shape: Shape3
     """Voxels of the volume before the crop."""
 
     spacing_mm: Vector3
-    """The spacing that was asked for; edges coincide, so the true one differs by rounding."""
+    """Spacing of the configuration; as outer edges coincide, the true one differs by rounding."""
 
     @property
     def shape(self) -> Shape3:
@@ -71,38 +71,38 @@ class Prepared:
         return triple(self.image.shape[1:])
 
     def normalised(self) -> ImageArray:
-        """The network's input, float32 (C, S, P, L); a new array at each call."""
+        """Return the network's input, float32 (C, S, P, L); a new array at each call."""
         return self.transform.apply(self.encoding.decode(self.image))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """A volume that is to be prepared: every decision is taken, rows are made when they are asked for."""
+    """A volume about to be prepared: everything is decided, and rows are computed on demand."""
 
     array: VolumeArray
-    """What the crop keeps of the volume, as read."""
+    """Cropped volume, as read."""
 
     shape: Shape3
     """Voxels of the prepared image."""
 
     orders: Orders
     bounds: tuple[tuple[float, float], ...]
-    """What each channel is clipped to."""
+    """Clipping bounds of each channel, in the image's units."""
 
     encoding: Encoding
     transform: IntensityTransform
     crop: Box
-    """What is kept of the volume, in voxels of its canonical grid."""
+    """Part of the volume that is kept, in voxels of its canonical grid."""
 
     source_shape: Shape3
     spacing_mm: Vector3
 
     def rows(self, rows: slice) -> Int16[np.ndarray, "C s P L"]:
-        """Some rows of the prepared image; only the part of the volume that they depend on is touched.
+        """Compute some rows of the prepared image from the part of the volume that they depend on.
 
         Args:
-            rows: along S. The result is the same, to the last bit, where they begin and end at multiples of
-                `resample.BLOCK` or the image's ends; else it may differ by the rounding of one step.
+            rows: Range of rows along S. If it begins and ends at multiples of `resample.BLOCK` or at the
+                image's ends, the result is the same to the last bit; else it may differ by one rounding step.
         """
         stored = np.empty((len(self.array), rows.stop - rows.start, *self.shape[1:]), dtype=np.int16)
         for start in range(rows.start, rows.stop, BLOCK):
@@ -126,7 +126,7 @@ class Preparation:
             stored[channel] = np.rint(fine, out=fine)
 
     def whole(self) -> Prepared:
-        """The whole prepared image."""
+        """Compute the whole prepared image."""
         return Prepared(
             image=self.rows(slice(0, self.shape[0])),
             encoding=self.encoding,
@@ -158,11 +158,11 @@ def begin_preparation(
     """Decide how a volume is cropped, resampled and encoded.
 
     Args:
-        volume: in canonical orientation.
-        modality: what the intensities mean.
-        spacing_mm: voxel size of the configuration.
-        normalisation: the plan's rule for this modality.
-        labels: where given, (S, P, L) on the volume's grid, the crop leaves no labelled voxel out.
+        volume: Volume in canonical orientation.
+        modality: Modality of the volume.
+        spacing_mm: Voxel size of the configuration.
+        normalisation: The plan's rule for this modality.
+        labels: Label map (S, P, L) on the volume's grid; if given, the crop keeps every labelled voxel.
     """
     box = content_box(volume.array)
     if labels is not None and (labelled := Box.around(labels)):
@@ -184,12 +184,12 @@ def begin_preparation(
 
 
 def prepare_labels(indices: LabelArray, prepared: Prepared) -> UInt8[np.ndarray, "s p l"]:
-    """Stored indices, uint8 on a volume's grid before its crop -> the same on the prepared image's grid."""
+    """Crop and resample stored indices from a volume's grid to the prepared image's grid."""
     return resample_labels(indices[prepared.crop.slices], prepared.shape)
 
 
 def _encoding(modality: Modality, transform: IntensityTransform) -> Encoding:
-    """HU as they are in CT; in MR the clipping range over the whole of the 16 bits."""
+    """Return the encoding: CT is stored as HU, MR with its clipping range spread over 16 bits."""
     if modality == "CT":
         n = len(transform.lower)
         return Encoding(scale=(1.0,) * n, offset=(0.0,) * n)

@@ -46,13 +46,13 @@ BLOCK = 32
 
 
 def target_shape(shape: Shape3, spacing_mm: Vector3, target_mm: Vector3) -> Shape3:
-    """Voxels of the same field of view at another spacing: round(n * spacing / target), at least 1."""
+    """Return the shape of a field of view at another spacing: round(n * spacing / target), at least 1."""
     sizes = zip(shape, spacing_mm, target_mm, strict=True)
     return triple(max(1, round(n * old / new)) for n, old, new in sizes)
 
 
 def image_orders(spacing_mm: Vector3, target_mm: Vector3) -> Orders:
-    """Interpolation order per axis: cubic, but linear across thick slices.
+    """Return the interpolation order per axis: cubic, but linear across thick slices.
 
     Slices are thick where one axis's spacing is more than `THICK_RATIO` times the others' largest, in the
     source or else in the target.
@@ -72,8 +72,8 @@ def resample(array: ImageArray, shape: Shape3, orders: Orders = CUBIC) -> Float3
 
     Args:
         array: float32 (C, S, P, L).
-        shape: voxels of the result along S, P, L.
-        orders: per axis: 0 nearest, 1 linear, 3 cubic B-spline.
+        shape: Voxels of the result along S, P, L.
+        orders: Per axis: 0 nearest, 1 linear, 3 cubic B-spline.
 
     Returns:
         float32 (C, *shape); `array` itself where the shape is the same.
@@ -88,22 +88,22 @@ def resample(array: ImageArray, shape: Shape3, orders: Orders = CUBIC) -> Float3
 
 
 def needed_rows(n_in: int, n_out: int, order: Order, rows: slice) -> slice:
-    """The input positions along an axis that some output positions depend on."""
+    """Return the input positions along an axis that some output positions depend on."""
     return rows if n_in == n_out else _span(_matrix(n_in, n_out, order)[rows].any(dim=0))
 
 
 def resample_rows(
     part: Float32[np.ndarray, "s P L"], needed: slice, n_in: int, shape: Shape3, orders: Orders, rows: slice
 ) -> Float32[np.ndarray, "r p l"]:
-    """Some rows of what `resample` gives for one channel, from the rows that they depend on.
+    """Compute some rows of the result of `resample` for one channel, from the rows that they depend on.
 
     Args:
-        part: the input's rows `needed`.
-        needed: of `needed_rows`.
-        n_in: rows of the whole input.
-        shape: voxels of the whole result.
-        orders: per axis, as for `resample`.
-        rows: of the result along S.
+        part: Rows `needed` of the input.
+        needed: Result of `needed_rows`.
+        n_in: Number of rows of the whole input.
+        shape: Voxels of the whole result.
+        orders: Interpolation order per axis, as for `resample`.
+        rows: Rows of the result along S that are computed.
 
     Returns:
         float32 (rows, *shape[1:]); `part` itself where nothing changes.
@@ -119,24 +119,24 @@ def resample_rows(
 
 
 class Neighbours(NamedTuple):
-    """The two inputs that each output depends on, the same one twice where there is but one."""
+    """The two inputs that each output depends on; the same one twice if it is the only one."""
 
     lower: Tensor
     upper: Tensor
     share: Tensor
-    """Of the upper input."""
+    """Weight of the upper input, 0 to 1."""
 
 
 class LinearAxis:
-    """Linear interpolation along one axis, for results that come piece by piece.
+    """Linear interpolation along one axis, for results that are computed block by block.
 
     An output depends on two neighbouring inputs at most: it can be computed as soon as the second is there,
-    if the last input of the piece before has been kept.
+    if the last input of the previous block has been kept.
 
     Args:
-        n_in: inputs along the axis.
-        n_out: outputs along it.
-        first: the first input that there is; outputs that depend on those before it are never ready.
+        n_in: Number of inputs along the axis.
+        n_out: Number of outputs along the axis.
+        first: First input that will be given; outputs that depend on earlier ones are never ready.
     """
 
     def __init__(self, n_in: int, n_out: int, first: int = 0) -> None:
@@ -146,7 +146,7 @@ class LinearAxis:
         self._start = int(self._matrix[:, :first].any(dim=1).sum())
 
     def ready(self, inputs: slice) -> slice:
-        """The outputs whose last input lies in this piece."""
+        """Return the outputs whose last input lies in this block of inputs."""
         if self.same:
             return inputs
         bounds = torch.tensor([inputs.start, inputs.stop])
@@ -154,14 +154,14 @@ class LinearAxis:
         return slice(max(start, self._start), max(stop, self._start))
 
     def neighbours(self, outputs: slice) -> Neighbours:
-        """What each of these outputs is made of."""
+        """Return the inputs, and their weights, that these outputs are interpolated from."""
         upper = self._last[outputs]
         share = self._matrix[outputs].gather(1, upper[:, None])[:, 0]
         lower = torch.where(share < 1 - _TINY, upper - 1, upper)
         return Neighbours(lower=lower, upper=upper, share=share)
 
     def apply(self, values: Tensor, axis: int, first: int, outputs: slice) -> Tensor:
-        """Outputs along an axis of (S, P, L) values that begin with input `first`."""
+        """Interpolate outputs along an axis of (S, P, L) values that begin with input `first`."""
         if self.same:
             return values.narrow(axis, outputs.start - first, outputs.stop - outputs.start)
         inputs = slice(first, first + values.shape[axis])
@@ -176,7 +176,7 @@ def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s 
 
     Args:
         indices: uint8 (S, P, L).
-        shape: voxels of the result.
+        shape: Voxels of the result.
 
     Returns:
         uint8 of `shape`; `indices` itself where the shape is the same.
@@ -192,7 +192,7 @@ def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s 
 
 
 def bounding_boxes(indices: LabelArray) -> dict[int, tuple[slice, slice, slice]]:
-    """Each non-zero index present -> the smallest box that holds it.
+    """Return the bounding box of each non-zero index that occurs.
 
     Args:
         indices: uint8 (S, P, L).
@@ -211,11 +211,11 @@ def _elect(
     """Write the index with the largest indicator into a slab that is 0 so far.
 
     Args:
-        indices: the part of the labels along S that the slab needs.
-        boxes: of every index in the whole volume.
-        columns: where that part lies in it.
-        matrices: of the three axes, the first for this part alone.
-        out: (rows, p, l).
+        indices: Rows of the labels that the slab depends on.
+        boxes: Bounding box of every index in the whole volume.
+        columns: Range of those rows in the whole volume.
+        matrices: Interpolation matrices of the three axes, the first for those rows only.
+        out: Slab (rows, p, l) that is written to.
     """
     labels = torch.from_numpy(out)
     best, rest = torch.zeros(out.shape), torch.ones(out.shape)
@@ -252,14 +252,14 @@ def _product(matrix: Tensor, volume: Tensor, axis: int) -> Tensor:
 
 
 def _bands(matrix: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Blocks of rows with the columns that they need."""
+    """Yield blocks of rows with the columns that they depend on."""
     for start in range(0, matrix.shape[0], BLOCK):
         rows = slice(start, min(start + BLOCK, matrix.shape[0]))
         yield rows, _span(matrix[rows].any(dim=0))
 
 
 def _reached(matrix: Tensor, columns: slice) -> slice:
-    """The output positions to which some of these inputs contribute."""
+    """Return the output positions to which some inputs contribute."""
     return _span(matrix[:, columns].any(dim=1))
 
 
@@ -270,7 +270,7 @@ def _span(flags: Tensor) -> slice:
 
 @lru_cache(maxsize=64)
 def _matrix(n_in: int, n_out: int, order: Order, shift: float = 0.0) -> Tensor:
-    """Interpolation matrix (n_out x n_in); its rows sum to one.
+    """Return the interpolation matrix (n_out x n_in), whose rows sum to one.
 
     Output voxel i lies at (i + 1/2) n_in / n_out - 1/2 in input voxels, plus `shift`.
     """
@@ -299,7 +299,7 @@ def _linear(positions: np.ndarray, n: int) -> np.ndarray:
 
 
 def _cubic(positions: np.ndarray, n: int) -> np.ndarray:
-    """B-spline values at the positions times the spline's coefficients for every unit vector."""
+    """Return B-spline values at the positions times the spline's coefficients for every unit vector."""
     length = n + 2 * _EDGE
     continued = _one_hot(np.arange(-_EDGE, n + _EDGE), n)
     # Coefficients c solve (c[k-1] + 4 c[k] + c[k+1]) / 6 = x[k], mirrored at the ends.

@@ -28,7 +28,7 @@ from autospine.storage.serialization import read_json, write_json
 FORMAT_VERSION = 1
 
 LOCATIONS_PER_LABEL = 2000
-"""Voxels kept of each label to centre patches on."""
+"""Number of voxels kept of each label, to centre patches on."""
 
 SPARE_BYTES = 2**20
 """Room for a case's small files."""
@@ -36,7 +36,7 @@ SPARE_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseRecord:
-    """What `NAME.json` says about a stored case."""
+    """The content of `NAME.json`: everything about a stored case but its voxels."""
 
     format_version: int
     name: str
@@ -44,14 +44,14 @@ class CaseRecord:
     subject: str
     site: str | None
     source_shape: Shape3
-    """Voxels of the canonical volume."""
+    """Shape of the canonical volume before the crop."""
 
     source_spacing_mm: Vector3
     crop: Box
-    """What was kept of the volume."""
+    """Part of the volume that was kept."""
 
     shape: Shape3
-    """Voxels as stored."""
+    """Shape of the stored arrays along S, P, L."""
 
     channels: int
     spacing_mm: Vector3
@@ -63,15 +63,15 @@ class CaseRecord:
     """(stored index, voxels) of every label present, background included."""
 
     repairs: tuple[str, ...]
-    """What had to be mended in the header on reading."""
+    """Notes on repairs to the header on reading."""
 
     key: str
-    """Digest of the raw files' names, sizes and times, of what `cases.csv` says of the case and of the
-    settings; as long as it is the same, so is the case."""
+    """Digest of the raw files' names, sizes and times, of the row of `cases.csv` and of the settings; as long
+    as it is the same, the case is up to date."""
 
     content: str = ""
-    """Digest of the raw files' bytes, the modality and the settings; another one means that the stored voxels
-    are out of date."""
+    """Digest of the raw files' bytes, the modality and the settings; if it changes, the stored voxels are out
+    of date."""
 
     arrays: ArrayFormat = "blosc2"
     """Format of image and labels."""
@@ -79,7 +79,7 @@ class CaseRecord:
 
 @dataclass(kw_only=True, slots=True)
 class StoredCase:
-    """One case to cut patches from; travels to other processes without its open files."""
+    """One case to cut patches from; it is pickled without its open files."""
 
     folder: Path
     record: CaseRecord
@@ -104,13 +104,13 @@ class StoredCase:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the decompressed case."""
+        """Memory of the decompressed case in bytes."""
         voxels = int(np.prod(self.shape))
         return voxels * (2 * self.record.channels + 1)
 
     @property
     def locations(self) -> Mapping[int, Int32[np.ndarray, "N 3"]]:
-        """Some voxels (S, P, L) of each label present but background and ignored ones."""
+        """Positions (S, P, L) of some voxels of each label that occurs, but background and ignored ones."""
         if "locations" not in self._open:
             with self._reading("locations"):
                 table = np.load(self._path("locations"), allow_pickle=False)
@@ -120,26 +120,26 @@ class StoredCase:
         return located
 
     def image(self, box: Box, transform: IntensityTransform | None = None) -> ImageArray:
-        """A box of the normalised image, float32 (C, *box.shape); the box lies inside the case.
+        """Read a box of the normalised image, float32 (C, *box.shape); the box must lie inside the case.
 
         Args:
-            box: in voxels as stored.
-            transform: to normalise with instead of the case's own.
+            box: Box in voxels as stored.
+            transform: Intensity transform to use instead of the case's own.
         """
         return (transform or self.record.transform).apply(self.record.encoding.decode(self.stored(box)))
 
     def stored(self, box: Box) -> Int16[np.ndarray, "C S P L"]:
-        """A box of the image as stored; see `record.encoding`."""
+        """Read a box of the image as stored; see `record.encoding`."""
         values: np.ndarray = self._read("image", (slice(None), *box.slices))
         return values
 
     def labels(self, box: Box) -> LabelArray:
-        """A box of the stored label indices, uint8."""
+        """Read a box of the stored label indices, uint8."""
         values: np.ndarray = self._read("labels", box.slices)
         return values
 
     def read_all(self) -> tuple[ImageArray, LabelArray]:
-        """The whole normalised image (C, S, P, L) and the stored label indices (S, P, L)."""
+        """Read the whole normalised image (C, S, P, L) and the stored label indices (S, P, L)."""
         whole = Box.whole(self.shape)
         return self.image(whole), self.labels(whole)
 
@@ -168,7 +168,7 @@ class StoredCase:
 
     @contextmanager
     def _reading(self, part: str) -> Iterator[None]:
-        """Turn whatever a damaged file causes into one sentence."""
+        """Turn any error that a damaged file causes into a `FormatError`."""
         try:
             yield
         except (OSError, RuntimeError, ValueError, EOFError, IndexError) as error:
@@ -182,18 +182,18 @@ class StoredCase:
 def write_case(
     folder: Path, record: CaseRecord, prepared: Prepared, labels: LabelArray, patch_size: Shape3
 ) -> StoredCase:
-    """Store a case; until the last file is in place the case counts as absent.
+    """Store a case; it counts as absent until its last file is in place.
 
     Args:
-        folder: of the configuration.
-        record: becomes the JSON.
-        prepared: the image.
-        labels: uint8 indices of the prepared image's shape.
-        patch_size: what will be read at a time; decides the chunks.
+        folder: Folder of the configuration's cases.
+        record: Content of the case's JSON.
+        prepared: Prepared image.
+        labels: Stored indices, uint8, on the prepared image's grid.
+        patch_size: Shape that training reads at a time, which decides the chunks.
 
     Raises:
-        WorkspaceError: if there is not enough room on the disk.
-        OSError, RuntimeError: if an array cannot be written for another reason.
+        WorkspaceError: If there is not enough room on the disk.
+        OSError, RuntimeError: If an array cannot be written for another reason.
     """
     case = StoredCase(folder=folder, record=record)
     needed = prepared.image.nbytes + labels.nbytes + SPARE_BYTES
@@ -214,15 +214,15 @@ def write_case(
 
 
 def refresh_record(case: StoredCase, *, key: str, subject: str, site: str | None) -> None:
-    """Note what is new about a case whose voxels stay: the state of its files, its subject, its site."""
+    """Update the key, subject and site of a case whose voxels are up to date."""
     write_json(case._path("json"), replace(case.record, key=key, subject=subject, site=site))
 
 
 def open_case(folder: Path, name: str) -> StoredCase:
-    """A stored case.
+    """Open a stored case.
 
     Raises:
-        FormatError: if it is missing, damaged or of another version.
+        FormatError: If it is missing, damaged or of another version.
     """
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -240,16 +240,16 @@ def open_case(folder: Path, name: str) -> StoredCase:
 
 
 def open_cases(folder: Path, names: Sequence[str]) -> tuple[StoredCase, ...]:
-    """The stored cases of these names, in their order.
+    """Open the stored cases of these names, in their order.
 
     Raises:
-        FormatError: if one is missing or damaged.
+        FormatError: If one is missing or damaged.
     """
     return tuple(open_case(folder, name) for name in names)
 
 
 def find_case(folder: Path, name: str) -> StoredCase | None:
-    """A stored case with all of its files, None where there is none that can be read."""
+    """Open a stored case if it has all of its files; None if it is missing or damaged."""
     try:
         case = open_case(folder, name)
     except FormatError:
@@ -258,15 +258,15 @@ def find_case(folder: Path, name: str) -> StoredCase | None:
 
 
 def count_labels(labels: LabelArray) -> tuple[tuple[int, int], ...]:
-    """(index, voxels) of every index present in a uint8 label array."""
+    """Return (index, voxels) of every index that occurs in a uint8 label array."""
     counts = np.zeros(256, dtype=np.int64)
-    for plane in labels:  # bincount makes eight bytes of each
+    for plane in labels:  # bincount takes eight bytes per voxel
         counts += np.bincount(plane.ravel(), minlength=256)
     return tuple((int(index), int(counts[index])) for index in np.flatnonzero(counts))
 
 
 def locate(labels: LabelArray, limit: int = LOCATIONS_PER_LABEL) -> Int32[np.ndarray, "N 4"]:
-    """Up to `limit` random voxels of each index but 0 and `IGNORE_INDEX`, always the same ones.
+    """Draw up to `limit` voxels of each index but 0 and `IGNORE_INDEX`, always the same ones.
 
     Returns:
         Rows of (index, s, p, l), ordered by index.
@@ -293,7 +293,7 @@ def _path(folder: Path, name: str, part: str, arrays: ArrayFormat) -> Path:
 
 
 def _remove_arrays(folder: Path, name: str) -> None:
-    """Remove what is left of a case, in whichever format it was."""
+    """Remove the arrays of a case in any format."""
     for kind in ENDINGS:
         for part in ("image", "labels", "locations"):
             _path(folder, name, part, kind).unlink(missing_ok=True)
