@@ -1,6 +1,5 @@
 """What the training of a fold is of: what lies in its folder has to be of the same."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from autospine.core.errors import TrainingError
 from autospine.plan import DEFAULT_LOSS, Configuration, Plan
 from autospine.preprocessing import StoredCase
+from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
 
 
@@ -78,7 +78,7 @@ def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCas
         to_json((recipe, configuration.augmentation)),
         to_json(tuple(sorted((case.name, case.record.content) for case in cases))),
     )
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return digest_of(["\n".join(parts).encode()])
 
 
 def other_start(folder: Path, folds: Sequence[str]) -> str:

@@ -1,9 +1,8 @@
 """Cases that show the same image: the same voxels under two names, or nearly the same ones."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -11,6 +10,7 @@ from scipy import ndimage, stats
 from scipy.sparse import csgraph
 
 from autospine.core.types import ChannelArray, Vector3
+from autospine.storage.digest import digest_of
 
 SIDE = 20
 """Blocks along each axis of a thumbnail: vertebrae and organs differ from person to person at that size."""
@@ -61,10 +61,8 @@ def find_duplicates(
 
 def _digest(image: ChannelArray) -> str:
     """Hash plane by plane as float32, so that an image saved anew as another type counts as the same."""
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    for plane in image:
-        digest.update(plane.astype(np.float32).tobytes())
-    return digest.hexdigest()
+    planes = (plane.astype(np.float32).tobytes() for plane in image)
+    return digest_of(chain([repr(image.shape).encode()], planes))
 
 
 def _shrunk(image: ChannelArray) -> Float32[np.ndarray, "side side side"]:

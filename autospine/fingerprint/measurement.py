@@ -1,6 +1,5 @@
 """Measurement of a dataset: every case once, several at a time, then statistics over all of them."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +20,7 @@ from autospine.fingerprint.facts import (
     IntensityFacts,
     SiteFacts,
 )
+from autospine.storage.digest import digest_of
 from autospine.system.hardware import cores
 from autospine.system.log import progress
 
@@ -62,14 +62,13 @@ def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
 
 def dataset_key(dataset: Dataset) -> str:
     """Return a digest of all that is measured: the files' names, sizes and times, the labels, `cases.csv`."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((MEASURES, dataset.channels, dataset.labels)).encode())
+    texts = [repr((MEASURES, dataset.channels, dataset.labels))]
     for case in dataset.cases:
-        digest.update(repr((case.name, case.modality, case.site, case.subject)).encode())
+        texts.append(repr((case.name, case.modality, case.site, case.subject)))
         for path in (*case.images, *((case.labels,) if case.labels else ())):
             state = path.stat()
-            digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}".encode())
-    return digest.hexdigest()
+            texts.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
+    return digest_of(text.encode() for text in texts)
 
 
 def _measure_all(dataset: Dataset, workers: int) -> list[Measured]:

@@ -6,7 +6,6 @@ Names of cases are not exported: they may tell who the patients were.
 """
 
 import errno
-import hashlib
 import json
 import re
 import shutil
@@ -34,6 +33,7 @@ from autospine.models.manifest import (
 )
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.atomic import replacing
+from autospine.storage.digest import sha256_of, sha256_of_file
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import WEIGHTS
 
@@ -253,13 +253,11 @@ def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
 
 def _entry_of_text(text: str) -> Entry:
     data = text.encode()
-    return Entry(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return Entry(bytes=len(data), sha256=sha256_of([data]))
 
 
 def _entry_of_file(path: Path) -> Entry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return Entry(bytes=path.stat().st_size, sha256=digest.hexdigest())
+    return Entry(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 @contextmanager
@@ -357,12 +355,15 @@ def _some(names: Sequence[str]) -> str:
 
 def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
     with target.open("wb") as file:
-        for chunk in _chunks(archive, name, entry.bytes, bundle):
-            digest.update(chunk)
-            file.write(chunk)
-    if digest.hexdigest() != entry.sha256:
+
+        def written() -> Iterator[bytes]:
+            for chunk in _chunks(archive, name, entry.bytes, bundle):
+                file.write(chunk)
+                yield chunk
+
+        digest = sha256_of(written())
+    if digest != entry.sha256:
         raise FormatError(
             f"expected {name} in {bundle} as it was exported, found other bytes; copy or export it again"
         )

@@ -1,6 +1,5 @@
 """Imported weights on disk, from which folds begin."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from autospine.core.errors import FormatError, PlanError
 from autospine.network.swin.swin_unetr import AdaptiveSwinUNETR
 from autospine.network.weights.monai import ImportReport
 from autospine.plan import Configuration, Plan
+from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
 from autospine.storage.tensors import load_tensors, save_tensors
 
@@ -112,14 +112,17 @@ def load_imported(path: Path) -> ImportedWeights:
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Of the names and values of tensors."""
-    found = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return digest_of(
+        part
+        for name in sorted(tensors)
+        for part in (
+            name.encode(),
+            tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes(),
+        )
+    )
 
 
 def _network_digest(plan: Plan, configuration: Configuration) -> str:
     """Digest of all that decides names, shapes and meaning of the network's tensors."""
     parts = (to_json(configuration.network), to_json((plan.channels, plan.labels.n_channels)))
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return digest_of(["\n".join(parts).encode()])

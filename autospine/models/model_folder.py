@@ -1,6 +1,5 @@
 """The folder of a trained model."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import nn
 from autospine.core.errors import ModelError, PlanError
 from autospine.dataset.splits import FULL
 from autospine.plan import Configuration, Plan, build_network
+from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
 from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds
@@ -64,11 +64,8 @@ class ModelFolder:
 
     def digest(self, folds: Sequence[str] | None = None) -> str:
         """Return the SHA-256 over the plan and `weights`."""
-        total = hashlib.sha256()
-        for path in (self.path / PLAN, *self.weights(folds)):
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.hexdigest()
+        paths = (self.path / PLAN, *self.weights(folds))
+        return sha256_of(bytes.fromhex(sha256_of_file(path)) for path in paths)
 
     def _network(self, path: Path) -> nn.Module:
         self._check_shapes(path)
@@ -107,8 +104,7 @@ def open_model(path: Path) -> ModelFolder:
 
 def weights_digest(path: Path) -> str:
     """Return the BLAKE2b digest (128 bits) of a file of weights, by which records identify them."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digest_of_file(path)
 
 
 def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:

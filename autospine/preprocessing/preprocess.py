@@ -1,6 +1,5 @@
 """Preprocessing of a dataset: every case once, and again only if something has changed."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from autospine.preprocessing.store import (
 )
 from autospine.storage.arrays import ArrayFormat, usable
 from autospine.storage.atomic import remove_leftovers
+from autospine.storage.digest import digest_of, digest_of_files
 from autospine.storage.locks import alone
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
@@ -188,21 +188,14 @@ def case_key(case: Case, settings: PreprocessingSettings) -> str:
 
     Reading all of the files' bytes instead would make a run that has nothing to do as slow as the disk.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for file in _files(case):
-        state = file.stat()
-        digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    digest.update(_relevant(settings, case.modality, case.subject, case.site))
-    return digest.hexdigest()
+    states = ((file.name, file.stat()) for file in _files(case))
+    lines = [f"{name} {state.st_size} {state.st_mtime_ns}\n".encode() for name, state in states]
+    return digest_of((*lines, _relevant(settings, case.modality, case.subject, case.site)))
 
 
 def files_key(case: Case) -> bytes:
     """Return a digest of the raw files' bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in _files(case):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
-    return digest.digest()
+    return bytes.fromhex(digest_of_files(_files(case)))
 
 
 def content_key(files: bytes, settings: PreprocessingSettings, modality: Modality) -> str:
@@ -213,7 +206,7 @@ def content_key(files: bytes, settings: PreprocessingSettings, modality: Modalit
         settings: The settings; patch size and array format do not matter.
         modality: Modality as stated or guessed, so that writing down a right guess changes nothing.
     """
-    return hashlib.blake2b(files + _relevant(settings, modality), digest_size=16).hexdigest()
+    return digest_of((files, _relevant(settings, modality)))
 
 
 def _files(case: Case) -> list[Path]:
