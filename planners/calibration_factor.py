@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from autospine.core.errors import PlanError
+from autospine.core.units import GIB
 from autospine.memory.estimate import TrainingMemory, training_memory
 from autospine.plan import Configuration, Plan
 from autospine.system.log import get_logger
@@ -19,7 +20,6 @@ STEPS = 2
 
 logger = get_logger(__name__)
 
-GIB = 1024**3
 
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.5, 2.0
 """Beyond these something else was measured than a training step."""

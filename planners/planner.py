@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from math import floor
 
 from autospine.core.types import Shape3, Vector3
+from autospine.core.units import GIB
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
@@ -24,7 +25,7 @@ from planners import rules
 from planners.networks import Wish
 from planners.overrides import Overrides
 from planners.rules import Size
-from planners.sizing import FAST, FULLRES, GIB, LOWRES, Budget, Climb, MemoryBudgetError, Sizing, readable
+from planners.sizing import FAST, FULLRES, LOWRES, Budget, Climb, MemoryBudgetError, Sizing, readable
 
 logger = get_logger(__name__)
 

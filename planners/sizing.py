@@ -10,6 +10,7 @@ import numpy as np
 
 from autospine.core.errors import PlanError
 from autospine.core.types import Shape3, Vector3
+from autospine.core.units import GIB
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
@@ -28,8 +29,6 @@ from planners import rules
 from planners.networks import Design, Facts, Wish, design
 from planners.overrides import Overrides
 from planners.rules import Size
-
-GIB = 1024**3
 
 FULLRES, LOWRES, FAST = "fullres", "lowres", "fast"
 """Names of the configurations, by their spacing."""

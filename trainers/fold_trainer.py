@@ -11,6 +11,7 @@ from torch import nn
 
 from autospine import __version__
 from autospine.core.errors import TrainingError
+from autospine.core.units import GIB
 from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.evaluation.held_out import VALIDATION
 from autospine.models.model_folder import save_weights
@@ -35,7 +36,7 @@ from trainers.trackers import Run, Trackers, flat
 
 logger = get_logger(__name__)
 
-CACHE_BYTES = 1024**3
+CACHE_BYTES = GIB
 """Decompressed cases that a fold keeps in memory; the others are read from disk patch by patch."""
 
 ENDLESS = 10**9

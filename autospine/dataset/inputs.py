@@ -10,7 +10,7 @@ from autospine.dataset.case_table import read_case_table
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
 from autospine.io.dicom import is_series, series_modality
 from autospine.io.formats import ENDINGS, check_input, file_ending
-from autospine.storage.atomic import is_utf8, printable
+from autospine.storage.file_names import escape_non_utf8, is_utf8
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -45,7 +45,7 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
     wrong = {
         name: fault for name, group in sorted(groups.items()) if (fault := _fault(name, group, channels))
     }
-    faults = {printable(name): fault for name, fault in wrong.items()}
+    faults = {escape_non_utf8(name): fault for name, fault in wrong.items()}
     if len(faults) == len(groups):
         listed = "\n".join(f"  {name}: {fault}" for name, fault in faults.items())
         raise DatasetError(f"expected at least one complete case in {path}, found none:\n{listed}")
@@ -106,7 +106,7 @@ def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int
 
 def _fault(name: str, group: Sequence[tuple[int, Path]], channels: Sequence[str]) -> str | None:
     """Return what is wrong with the names of a case's files; None if nothing is."""
-    strange = [printable(str(file)) for _, file in group if not is_utf8(file)]
+    strange = [escape_non_utf8(str(file)) for _, file in group if not is_utf8(file)]
     if strange:
         return f"expected names in UTF-8, found {', '.join(strange)}; rename what is not"
     if sorted(channel for channel, _ in group) == list(range(len(channels))):

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from autospine.core.errors import ImageError
 from autospine.core.geometry import triple
 from autospine.core.types import Modality
-from autospine.storage.atomic import is_utf8, printable
+from autospine.storage.file_names import escape_non_utf8, is_utf8
 
 SERIES, DESCRIPTION, MODALITY, INSTANCE = "0020|000e", "0008|103e", "0008|0060", "0008|0018"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
@@ -166,7 +166,7 @@ def check_name(path: Path) -> None:
         ImageError: If a name in it is not UTF-8.
     """
     if not is_utf8(path):
-        raise ImageError(f"expected a name in UTF-8, found {printable(str(path))}; rename it")
+        raise ImageError(f"expected a name in UTF-8, found {escape_non_utf8(str(path))}; rename it")
 
 
 def series_modality(folder: Path) -> Modality | None:

@@ -27,7 +27,7 @@ from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.nifti import check_nifti, is_nifti, read_repaired
 from autospine.io.segments import Segment, present, slicer_header
-from autospine.storage.atomic import put_in_place
+from autospine.storage.atomic import rename_durably
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -284,7 +284,7 @@ def _write(
                 # The NIfTI library reports success even if the disk is full.
                 check_nifti(Path(folder) / path.name)
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
-                put_in_place(part, path.parent / part.name)
+                rename_durably(part, path.parent / part.name)
     except (OSError, RuntimeError, ImageError) as error:
         reason = "it cut short" if isinstance(error, ImageError) else _reason(error)
         raise ImageError(

@@ -25,7 +25,7 @@ from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
 from autospine.storage.arrays import has_blosc2
-from autospine.storage.atomic import remove_old_leftovers
+from autospine.storage.atomic import remove_abandoned
 from autospine.system.devices import choose_device, describe
 from autospine.system.hardware import held_memory
 from autospine.system.log import get_logger
@@ -68,7 +68,7 @@ def predict(
     maps = LabelMaps(folder=output, ending=options.ending or plan.file_ending, labels=plan.labels)
     _check(models, cases, maps, options)
     open_output(output)
-    remove_old_leftovers(output)
+    remove_abandoned(output)
     warn_of_other_weights(models)
     post_processing = find_post_processing(models) if options.post_process else None
     record = RunRecord.open(output, _template(models, post_processing, device, options))

@@ -7,7 +7,7 @@ from pathlib import Path
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.dataset.raw import Case
 from autospine.prediction.case_log import PredictedCase, add_to_record, read_record
-from autospine.storage.atomic import printable
+from autospine.storage.file_names import escape_non_utf8
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -66,7 +66,7 @@ class RunRecord:
         """Report that a case has failed, and return its entry."""
         logger.error("%s: %s", name, reason)
         # The record is UTF-8, which names of files in a message need not be.
-        return replace(self.template, case=name, status="failed", error=printable(reason))
+        return replace(self.template, case=name, status="failed", error=escape_non_utf8(reason))
 
     def add(self, entry: PredictedCase) -> None:
         """Take a case into the record, and write it; what cannot be written now is written with the next."""

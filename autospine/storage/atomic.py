@@ -11,20 +11,20 @@ from functools import cache
 from pathlib import Path
 
 TEMPORARY = ".tmp"
-"""In the names of files that are being written."""
+"""Part of the names of files that are being written."""
 
 ABANDONED_S = 24 * 3600.0
-"""A file that nothing has been added to for so long is written by nobody any more."""
+"""Seconds without a write after which nobody is writing a temporary file any more."""
 
 _LEFTOVER = re.compile(rf"\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}(\.\w+){{0,2}}")
-"""Names as `replacing` makes them."""
+"""Names of the files that `replacing` makes."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` (same endings) that takes its place when the block succeeds.
+    """Yield a temporary path beside `path`, with the same endings, that replaces it when the block succeeds.
 
-    The file's folder is made. On an error the temporary file is removed and `path` is as it was.
+    The file's folder is made. After an error the temporary file is removed and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -36,13 +36,13 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         # Here, because what was written may have taken the temporary file's place.
         temporary.chmod(0o666 & ~_umask())
-        put_in_place(temporary, path)
+        rename_durably(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def put_in_place(complete: Path, path: Path) -> None:
-    """Rename a complete file of the same file system to `path`, so that not even a power cut spoils it.
+def rename_durably(complete: Path, path: Path) -> None:
+    """Rename a complete file to `path`, on the same file system, so that not even a power cut spoils it.
 
     Without the wait for the disk a new name can outlive the power cut and its content not: the file would
     count as done and be empty. It costs about a millisecond, and the time of writing what is large.
@@ -55,7 +55,7 @@ def put_in_place(complete: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder that nobody writes to now."""
+    """Remove temporary files of killed processes from a folder that nobody is writing to."""
     for leftover in folder.glob(f".*{TEMPORARY}*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
@@ -63,26 +63,12 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def remove_old_leftovers(folder: Path) -> None:
-    """Remove what `replacing` has left in a folder of the user's, where others may be writing now."""
+def remove_abandoned(folder: Path) -> None:
+    """Remove abandoned files of `replacing` from a user's folder, where others may be writing."""
     for leftover in folder.glob(f".????????{TEMPORARY}*"):
         with suppress(FileNotFoundError):
             if _LEFTOVER.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > ABANDONED_S:
                 leftover.unlink()
-
-
-def is_utf8(path: Path) -> bool:
-    """Whether libraries that take names as UTF-8 can open a file; some end the process where they cannot."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(text: str) -> str:
-    r"""A text, with what is not UTF-8 written as in `M\udcfcller`."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,7 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)

@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from autospine.core.errors import AutospineError
+from autospine.core.units import GIB
 from autospine.system.hardware import check_device_name, free_memory, parse_bytes
 
 RAM_SHARE = 0.5
@@ -96,8 +97,8 @@ def describe(device: torch.device) -> str:
     """Describe the device in words."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return f"{properties.name}, {properties.total_memory / 1024**3:.0f} GiB"
-    total = psutil.virtual_memory().total / 1024**3
+        return f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
+    total = psutil.virtual_memory().total / GIB
     return f"CPU, {torch.get_num_threads()} threads, {total:.0f} GiB RAM"
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import psutil
 
 from autospine.core.errors import AutospineError, PlanError
+from autospine.core.units import GIB
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Folder in which Linux states the limits of a container (cgroup v2)."""
 
-_UNITS = {"": 1024**3, "G": 1024**3, "M": 1024**2, "T": 1024**4}
+_UNITS = {"": GIB, "G": GIB, "M": 1024**2, "T": 1024**4}
 
 
 def check_device_name(name: str) -> None:

@@ -1,0 +1,4 @@
+"""Units of memory."""
+
+GIB = 1024**3
+"""Bytes of a gibibyte."""
