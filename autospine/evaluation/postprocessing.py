@@ -376,9 +376,9 @@ def _volume(box: tuple[slice, ...]) -> int:
 
 def _find_components(labels: LabelArray) -> _Components:
     """Find the connected components of every label value in one pass, numbered by their first voxels."""
-    numbers, n = cc3d.connected_components(
-        np.ascontiguousarray(labels), connectivity=_CONNECTIVITY, return_N=True
-    )
+    # cc3d numbers voxels in the order of the memory, and takes no arrays that must not be written to (4.1.1).
+    readable = np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+    numbers, n = cc3d.connected_components(readable, connectivity=_CONNECTIVITY, return_N=True)
     voxels = np.flatnonzero(labels)
     component = numbers.reshape(-1)[voxels]
     integers = np.zeros(n + 1, dtype=labels.dtype)

@@ -294,3 +294,12 @@ def test_of_two_largest_components_the_first_stays():
     labels[5, 3, 2], labels[2, 9, 9] = 7, 7
     cleaned = rules(canal=Cleanup(keep_largest=True)).apply(labels, SPACING)
     assert np.argwhere(cleaned).tolist() == [[2, 9, 9]]
+
+
+def test_arrays_that_must_not_be_written_to_are_taken():
+    """As those of image files are."""
+    labels = reference()
+    labels.setflags(write=False)
+    rule = rules(vertebra=Cleanup(fill_holes=True, keep_largest=True))
+    assert np.count_nonzero(rule.apply(labels, SPACING) == 300) == np.count_nonzero(labels == 300) / 2
+    assert try_cleanups(labels, labels, LABELS, SPACING)[0][0].dice == 1
