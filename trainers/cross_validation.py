@@ -15,7 +15,7 @@ from autospine.evaluation.held_out import (
 from autospine.evaluation.scores import Evaluation
 from autospine.models.model_folder import weights_digest
 from autospine.storage.atomic import write_text
-from autospine.storage.locks import alone
+from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_facts
 from autospine.storage.trained_models import WEIGHTS, fold_weights
@@ -123,7 +123,7 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
 
     Another process that has finished other folds may be at it.
     """
-    with alone(task.folder / SCORING_LOCK, f"scores the folds of {task.folder}"):
+    with waiting_lock(task.folder / SCORING_LOCK, f"scores the folds of {task.folder}"):
         return _scores(task, folds)
 
 

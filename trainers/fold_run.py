@@ -15,16 +15,19 @@ from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_volume, write_labels
 from autospine.models.model_folder import open_model
 from autospine.storage.atomic import remove_leftovers
+from autospine.storage.locks import heartbeat_lock
 from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import as_in_prediction
 from autospine.system.log import track
 from trainers import distributed
-from trainers.fold_lock import locked
 from trainers.fold_trainer import FoldTrainer
 from trainers.randomness import deterministic
 from trainers.run_identity import damaged
 from trainers.settings import Settings
 from trainers.training_run import Task
+
+TRAINING_LOCK = "training.lock"
+"""Names the process that trains the fold now."""
 
 SECONDS_PER_CASE = 1.0
 """Reading, resampling and writing a validation case of ordinary size."""
@@ -40,7 +43,11 @@ def train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: floa
         seconds: for all of it; None for as long as the planned epochs take.
     """
     folder = task.fold_folder(fold)
-    lock = locked(folder) if distributed.leads() else nullcontext()
+    lock = (
+        heartbeat_lock(folder / TRAINING_LOCK, f"one training of {folder}", TrainingError)
+        if distributed.leads()
+        else nullcontext()
+    )
     with lock, deterministic(settings.deterministic):
         if distributed.leads():
             remove_leftovers(folder)

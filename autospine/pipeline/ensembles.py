@@ -14,7 +14,7 @@ from autospine.io.images import read_volume, write_labels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.model_postprocessing import MEMBERS, ensemble_folder, holds, members_of
-from autospine.storage.locks import alone
+from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
 from autospine.system.log import track
 
@@ -45,7 +45,7 @@ def validate_ensemble(
     if folder is None:
         places = ", ".join(str(model.path) for model in models)
         raise ModelError(f"expected models in one folder, found {places}; copy them side by side")
-    with alone(folder.parent / SCORING_LOCK, f"validates ensembles in {folder.parent}"):
+    with waiting_lock(folder.parent / SCORING_LOCK, f"validates ensembles in {folder.parent}"):
         members = members_of(models)
         if not holds(folder, members):
             shutil.rmtree(folder, ignore_errors=True)

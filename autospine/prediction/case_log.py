@@ -7,7 +7,7 @@ from typing import Literal
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.core.types import Modality, Shape3, Vector3
-from autospine.storage.locks import alone
+from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import read_json, write_json
 
 RECORD = "predictions.json"
@@ -120,7 +120,7 @@ def add_to_record(folder: Path, cases: Iterable[PredictedCase]) -> None:
         FormatError: If the record there is damaged or of another version.
     """
     try:
-        with alone(folder / LOCK, f"writes {folder / RECORD}"):
+        with waiting_lock(folder / LOCK, f"writes {folder / RECORD}"):
             known = read_record(folder) | {case.case: case for case in cases}
             ordered = tuple(known[name] for name in sorted(known))
             write_json(folder / RECORD, _RecordFile(format_version=FORMAT_VERSION, cases=ordered))

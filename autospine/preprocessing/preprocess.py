@@ -29,7 +29,7 @@ from autospine.preprocessing.store import (
 from autospine.storage.arrays import ArrayFormat, usable
 from autospine.storage.atomic import remove_leftovers
 from autospine.storage.digest import digest_of, digest_of_files
-from autospine.storage.locks import alone
+from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
 from autospine.system.log import get_logger, progress
@@ -86,7 +86,7 @@ def preprocess_dataset(
         DatasetError: If a case cannot be preprocessed; lists all such cases, and the others are stored.
         WorkspaceError: If the disk is full.
     """
-    with alone(folder / LOCK, f"preprocesses into {folder}"):
+    with waiting_lock(folder / LOCK, f"preprocesses into {folder}"):
         remove_leftovers(folder)
         return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
 

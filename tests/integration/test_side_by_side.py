@@ -12,7 +12,7 @@ import pytest
 
 from autospine.storage.tensors import load_facts
 from trainers.checkpoints import CHECKPOINT
-from trainers.fold_lock import LOCK
+from trainers.fold_run import TRAINING_LOCK
 from trainers.metrics_log import METRICS
 
 TESTS = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_every_fold_keeps_its_steps_and_no_process_is_left(tmp_path, number):
         process.send_signal(number)
         process.wait(timeout=PATIENCE)
         wait_for(
-            lambda: not any((fold / LOCK).exists() for fold in folds),
+            lambda: not any((fold / TRAINING_LOCK).exists() for fold in folds),
             "expected every fold to end its training",
         )
         _, alive = psutil.wait_procs(children, timeout=PATIENCE)

@@ -25,13 +25,14 @@ from autospine.io.images import read_labels, write_labels
 from autospine.models.model_folder import open_model, weights_digest
 from autospine.plan import Plan
 from autospine.preprocessing import preprocess_dataset
+from autospine.storage.locks import heartbeat_lock
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_facts, load_tensors
 from autospine.storage.trained_models import WEIGHTS
 from trainers import cross_validation
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.cross_validation import train_folds
-from trainers.fold_lock import locked
+from trainers.fold_run import TRAINING_LOCK
 from trainers.fold_trainer import FoldTrainer
 from trainers.settings import Settings
 from trainers.side_by_side import deal_rounds
@@ -417,7 +418,8 @@ def test_folds_that_are_not_trained_cannot_be_extended(trained):
 
 def test_a_fold_that_is_being_trained_is_left_to_who_trains_it(tmp_path):
     task = make_task(tmp_path)
-    with locked(task.folder / "fold_0"), pytest.raises(TrainingError, match=r"one training of .*fold_0 at a"):
+    lock = heartbeat_lock(task.folder / "fold_0" / TRAINING_LOCK, "one training", TrainingError)
+    with lock, pytest.raises(TrainingError, match=r"one training of .*fold_0 at a"):
         train_folds(task, FOLDS[:1], SETTINGS)
     assert not times(task)
 
