@@ -5,6 +5,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say
+from autospine.core.units import GIB
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import Workspace
 
@@ -23,7 +24,7 @@ def info(workspace: shared_options.Workspace = None) -> None:
     budget, reason = memory_budget(device)
     say(f"autospine {autospine.__version__}, torch {torch.__version__}")
     say(f"device: {describe(device)}; bfloat16 {'pays' if bfloat16_pays(device) else 'does not pay'}")
-    say(f"memory budget: {budget / 1024**3:.1f} GiB ({reason})")
+    say(f"memory budget: {budget / GIB:.1f} GiB ({reason})")
     say(f"workspace: {place.root.resolve()}")
     for location in place.datasets():
         planned = "planned" if (location.preprocessed / PLAN).is_file() else "not planned"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import GIB, console, printable, table_of
+from autospine.cli.screen import console, printable, table_of
+from autospine.core.units import GIB
 
 if TYPE_CHECKING:
     from autospine.models.best import Best

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import GIB, console, say
+from autospine.cli.screen import console, say
+from autospine.core.units import GIB
 
 if TYPE_CHECKING:
     from autospine.plan import Plan

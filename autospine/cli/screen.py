@@ -9,8 +9,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from autospine.evaluation.scores import Evaluation
 
-GIB = 1024**3
-
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that move the cursor, colour text or reverse its order, but no line breaks and tabs."""
 
