@@ -47,12 +47,13 @@ class VertebraSize:
     span: float
     """Distance between the tips of the transverse processes, mm."""
     reach: float
-    """How far behind the centre of the body the spinous process ends, mm."""
+    """Distance of the spinous process's tip behind the centre of the body, mm."""
     drop: float
-    """How far below the centre of the body the spinous process ends, mm."""
+    """Distance of the spinous process's tip below the centre of the body, mm."""
 
 
 _COLUMNS = ("width", "depth", "height", "gap", "tilt", "canal_width", "canal_depth", "span", "reach", "drop")
+# Mean dimensions of each level in the order of `_COLUMNS`; the module's docstring has their source.
 _TABLE: dict[str, tuple[float, ...]] = {
     "C1": (20, 10, 10, 5.0, 6, 27, 18, 75, 34, 2),
     "C2": (19, 15, 21, 4.5, 12, 25, 17, 52, 40, 10),
@@ -92,7 +93,7 @@ class Vertebra:
     frame: Frame
     """Its frame: origin at the centre of the body."""
     wedge: float
-    """How much lower the anterior edge of the body is than the posterior one, mm (negative: higher)."""
+    """Height of the posterior edge of the body minus that of the anterior one, mm."""
     crush: float = 1.0
     """Share of the anterior height that is left; below 1 in a wedge fracture."""
 
@@ -125,7 +126,7 @@ class Spine:
     sacral_bend: float
     """Curvature of the sacrum from its first to its last segment, degrees."""
     degeneration: tuple[float, ...]
-    """Of the disc below each vertebra, 0 healthy to 1 dry and low."""
+    """Wear of the disc below each vertebra, from 0 (healthy) to 1 (dry and low)."""
 
     def curve(
         self, heights_mm: Float64[np.ndarray, "heights"]
@@ -145,7 +146,7 @@ class Spine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Posture:
-    """What varies from one spine to the next."""
+    """Parameters that vary from one spine to the next."""
 
     scale: float
     """VertebraSize relative to the table, about 0.85 to 1.15."""
@@ -168,7 +169,7 @@ class Posture:
 
 
 def sample_posture(rng: np.random.Generator) -> Posture:
-    """Draw what varies from one spine to the next; about one in ten has a marked scoliosis."""
+    """Draw the posture of a spine; about one in ten has a marked scoliosis."""
     marked = rng.random() < 0.1
     return Posture(
         scale=float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.16)),
@@ -208,7 +209,7 @@ def sample_spine(rng: np.random.Generator, posture: Posture, variant: str = "usu
 
     Args:
         rng: Source of the differences between levels.
-        posture: What the levels have in common.
+        posture: Parameters that all levels share.
         variant: `usual`, `T13`, `L6` or `four_lumbar`.
 
     Returns:
@@ -221,6 +222,7 @@ def sample_spine(rng: np.random.Generator, posture: Posture, variant: str = "usu
         for name, w in zip(names, wear, strict=True)
     ]
     tilts = _tilts(names, posture) + rng.normal(0, 0.8, len(names))
+    # The mean slope of the sacral endplate of upright adults is about 40 degrees (Legaye et al., 1998).
     slope = 38 * (0.55 + 0.45 * posture.lordosis) + float(rng.normal(0, 4)) + posture.lean
     centres, turns = _stack(sizes, tilts, slope)
     side, roll = _sideways(centres[:, 2], posture)
@@ -232,7 +234,8 @@ def sample_spine(rng: np.random.Generator, posture: Posture, variant: str = "usu
         crushed = name[0] != "C" and rng.random() < posture.fracture
         below = slope if i + 1 == len(names) else float(turns[i + 1])
         above = float(turns[i - 1]) if i else float(turns[i])
-        # A body takes up part of the angle between its neighbours, the discs take the rest.
+        # The wedge shape of the body accounts for 35 % of the angle between its neighbours, the discs for the
+        # rest.
         wedge = float(np.tan(np.deg2rad((above - below) / 2 * 0.35)) * size.depth)
         vertebrae.append(
             Vertebra(

@@ -24,6 +24,8 @@ from autospine.phantom.shapes import (
     smooth_min,
 )
 
+# Half width of the trunk and neck, and position of the front skin behind (positive) or before (negative) the
+# line through the vertebral bodies, at some levels of a body of mean girth, mm.
 _HALF_WIDTH = {
     "top": 72,
     "C1": 70,
@@ -52,7 +54,7 @@ _FRONT = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
-    """What varies from one body to the next."""
+    """Parameters that vary from one body to the next."""
 
     girth: float
     """Width and depth relative to the mean."""
@@ -80,7 +82,7 @@ def sample_build(rng: np.random.Generator) -> Build:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """Coordinates around the spine for every voxel, and the means to look up what varies with height."""
+    """Coordinates around the spine for every voxel, and interpolation of values that vary with height."""
 
     u: Field
     """To the left of the spine, mm."""
@@ -306,7 +308,7 @@ def _gut(stage: Stage, inside: Field, build: Build) -> None:
     space = stage.space
     rng = np.random.default_rng(build.seed)
     k = build.girth
-    # Drawn for the whole belly whatever the field of view, so that a crop shows the same body.
+    # Drawn for the whole belly whatever the field of view, so that a crop of a phantom shows the same body.
     for _ in range(110):
         centre = (
             float(rng.uniform(-95, 95)) * k,

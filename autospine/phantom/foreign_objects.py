@@ -1,4 +1,4 @@
-"""What is not the patient: the table under a CT, and metal in the spine with what it does to the image."""
+"""Foreign objects: the table under a CT, and metal implants in the spine with their artefacts."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ def paint_table(picture: Picture, back_mm: float) -> None:
 
     Args:
         picture: The image.
-        back_mm: Where its top touches the patient, posterior coordinate in LPS, mm.
+        back_mm: Posterior LPS coordinate at which its top touches the patient, mm.
     """
     box = picture.raster.everywhere()
     x, y, _ = picture.raster.coordinates(Frame(origin_mm=np.zeros(3), axes=np.eye(3)), box)

@@ -47,7 +47,7 @@ STRUCTURES: dict[str, int] = {"vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomSettings:
-    """What kind of phantom to make; what is None is drawn from the seed."""
+    """Settings of a phantom; those that are None are drawn from the seed."""
 
     region: Region = "lumbar"
     """The part of the spine in the field of view."""
@@ -103,11 +103,11 @@ class Phantom:
 def generate(settings: PhantomSettings, seed: int) -> Phantom:
     """Make one phantom; the same settings and seed give the same bytes.
 
-    Anatomy, field of view, intensities and noise are drawn from streams of their own, so that a setting
-    that is given changes nothing else.
+    Anatomy, field of view, intensities and noise are drawn from separate random streams, so that giving one
+    setting does not change the others.
 
     Args:
-        settings: What kind of phantom.
+        settings: Settings of the phantom.
         seed: Any non-negative integer.
 
     Returns:
@@ -160,7 +160,7 @@ def by_structure(labels: UInt8[np.ndarray, "k j i"]) -> UInt8[np.ndarray, "k j i
 
 
 def _contrast(settings: PhantomSettings, rng: np.random.Generator) -> Contrast:
-    """Choose the kind of picture."""
+    """Choose the contrast."""
     draw = rng.random(2)
     modality = settings.modality or ("CT" if draw[0] < 0.5 else "MR")
     if modality == "CT":
@@ -223,7 +223,7 @@ def _draw(
 
 
 def _averaged(value: Float32[np.ndarray, "S P L"], factor: Shape3) -> Float32[np.ndarray, "s p l"]:
-    """Return the mean over the thin slices that make up each thick one."""
+    """Return the mean over the thin slices of each thick one."""
     for axis, count in enumerate(factor):
         if count > 1:
             shape = (*value.shape[:axis], value.shape[axis] // count, count, *value.shape[axis + 1 :])

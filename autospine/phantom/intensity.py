@@ -1,4 +1,4 @@
-"""What tissues look like in CT and MR, and what the scanner adds: point spread, noise, bias, streaks.
+"""Intensities of tissues in CT and MR, and the effects of the scanner: point spread, noise, bias field.
 
 CT in HU, from medians measured on public scans. MR in units of the cerebrospinal fluid of a T2w image.
 """
@@ -15,6 +15,7 @@ from autospine.phantom.shapes import Field, Number
 
 Contrast = Literal["CT", "T1w", "T2w"]
 
+# Mean and standard deviation of the texture of each tissue.
 _CT: dict[str, tuple[Number, Number]] = {
     "air": (-1000, 0),
     "gas": (-900, 30),
@@ -91,7 +92,7 @@ _T1: dict[str, tuple[Number, Number]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TissueIntensities:
-    """Intensity of each tissue in one picture."""
+    """Intensities of the tissues in one image."""
 
     contrast: Contrast
     """Kind of picture."""
@@ -104,11 +105,11 @@ class TissueIntensities:
     blur_mm: float
     """Standard deviation of the point spread in mm."""
     infiltration: float
-    """How far fat has grown into the muscles, 0 to 1."""
+    """Degree of fatty infiltration of the muscles, 0 to 1."""
 
 
 def sample_intensities(rng: np.random.Generator, contrast: Contrast) -> TissueIntensities:
-    """Draw the intensities of one picture: age (marrow, fat in muscle), contrast agent, dose."""
+    """Draw the intensities of one image: age (marrow, fat in muscle), contrast agent, dose."""
     base = dict({"CT": _CT, "T2w": _T2, "T1w": _T1}[contrast])
     infiltration = float(rng.beta(1.5, 2.5))
     if contrast == "CT":
@@ -143,6 +144,7 @@ def _ct_intensities(
         tissues["liver"] = (56 + 0.25 * gain, 8)
     if rng.random() < 0.05:  # contrast agent in the canal
         tissues["csf"] = (float(rng.uniform(250, 500)), 20)
+    # Cancellous bone loses density from the neck down; lumbar values run from osteoporosis to young adults.
     lumbar = float(np.clip(rng.normal(108, 40), 30, 230))
     means = {"C": 2.4 * lumbar + 40, "T": 1.35 * lumbar + 15, "L": lumbar, "S": 0.72 * lumbar}
     cortical = float(rng.uniform(760, 1180))

@@ -1,4 +1,4 @@
-"""A picture in the making: tissues painted one over the other with partial volume and texture."""
+"""An image that is being painted: tissues one over the other, with partial volume and texture."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ class Picture:
     """The image being painted; painting changes `value` in place."""
 
     raster: Raster
-    """Its grid."""
+    """Grid of the image."""
     intensities: TissueIntensities
-    """What tissues look like."""
+    """Intensities of the tissues."""
     value: Field
-    """Intensities so far."""
+    """Intensities painted so far."""
     grain: Field
     """Texture of unit spread, fine."""
     cloud: Field
@@ -33,19 +33,19 @@ class Picture:
             tissue: Name of a tissue in `TissueIntensities`.
             distance: Signed distance in mm, over the box.
             box: The part of the raster.
-            strength: Share of what lies below that is replaced, 0 to 1.
+            strength: Share of the intensity below that is replaced, 0 to 1.
         """
         mean, spread = self.intensities.tissues[tissue]
         share = coverage(distance, self.raster.voxel_mm)
         self.mix(share if strength == 1.0 else share * np.float32(strength), mean, spread, box)
 
     def mix(self, share: Field, mean: Number | Field, spread: Number | Field, box: Slices3) -> None:
-        """Replace a share (0 to 1) of what is there by a mean intensity with texture."""
+        """Replace a share (0 to 1) of the intensity at each voxel by a mean intensity with texture."""
         below = self.value[box]
         below += share * (mean + spread * self.grain[box] - below)
 
     def marble(self, share: Field, box: Slices3) -> None:
-        """Replace a share of what is there by fat where the texture is high: fatty streaks in muscle."""
+        """Replace a share of the intensity by fat where the texture is high: fatty streaks in muscle."""
         fat, spread = self.intensities.tissues["fat"]
         amount = self.intensities.infiltration
         streak = self.cloud[box] + 0.4 * self.grain[box]

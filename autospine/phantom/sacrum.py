@@ -9,6 +9,8 @@ from autospine.core.geometry import vector
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.shapes import Capsule, Custom, Ellipsoid, Field, Frame, Part, Plate, Point
 
+# Sizes of the segments S1 to S5 at scale 1, mm: height, width and depth of the body, half width of the whole
+# segment, and width and depth of the sacral canal.
 _HEIGHTS = (30.0, 26.0, 22.0, 18.0, 15.0)
 _WIDTHS = (50.0, 38.0, 31.0, 26.0, 22.0)
 _DEPTHS = (33.0, 23.0, 16.0, 12.0, 9.0)

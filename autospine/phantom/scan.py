@@ -32,7 +32,7 @@ _REGIONS: dict[str, tuple[tuple[tuple[float, float], ...], tuple[str, str]]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScanGeometry:
-    """One scan's sampling."""
+    """Sampling grids and orientation of one scan."""
 
     raster: Raster
     """The grid of the image, axes S, P, L."""
@@ -55,13 +55,13 @@ def sample_scan(
     orientation: str | None,
     oblique_deg: float | None,
 ) -> ScanGeometry:
-    """Draw a scan of a region; what is given is taken, the rest is drawn.
+    """Draw the geometry of a scan of a region; arguments that are given are kept.
 
     Args:
-        spine: What is scanned.
+        spine: The spine that is scanned.
         region: `lumbar`, `thoracolumbar`, `cervical` or `whole`.
         contrast: Kind of picture: MR is sagittal with thick slices in a share of cases.
-        rng: Source of what is drawn.
+        rng: Random generator.
         spacing_mm: Distance between voxels along S, P, L, mm.
         size_mm: Field of view along S, P, L, mm.
         orientation: Three letters, or None.

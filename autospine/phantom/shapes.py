@@ -161,7 +161,7 @@ class Capsule:
     stretch: Point = (1.0, 1.0, 1.0)
     """Factor by which the cross-section is stretched along x, y, z."""
     slant: float = 0.0
-    """How far y moves back per mm that z goes down from the axis (a lamina's slope)."""
+    """Displacement of y to the back per mm that z falls below the axis (the slope of a lamina)."""
 
     def bounds(self) -> tuple[Point, Point]:
         """Return the lowest and highest corner of a box that holds the solid, mm."""
@@ -250,7 +250,7 @@ class Custom:
 
 
 def smooth_min(a: Field, b: Field, blend_mm: Number) -> Field:
-    """Return the polynomial smooth minimum: the minimum where the two differ by more than the blend."""
+    """Return the polynomial smooth minimum (Quilez): the minimum where distances differ by more than the blend."""
     result: Field = np.minimum(a, b)
     if blend_mm > 0:
         result -= _fillet(a, b, blend_mm)
@@ -266,7 +266,7 @@ def smooth_max(a: Field, b: Field, blend_mm: Number) -> Field:
 
 
 def _fillet(a: Field, b: Field, blend_mm: Number) -> Field:
-    """Return max(blend - |a - b|, 0)^2 / (4 blend), in as few passes as may be."""
+    """Return max(blend - |a - b|, 0)^2 / (4 blend), computed in place to save memory passes."""
     gap: Field = np.subtract(a, b)
     np.abs(gap, out=gap)
     np.subtract(np.float32(blend_mm), gap, out=gap)
@@ -283,7 +283,7 @@ def coverage(distance: Field, width_mm: Number) -> Field:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A shape and how it joins what has been drawn before it."""
+    """A shape, and how it joins the shapes drawn before it."""
 
     shape: Shape
     """The solid."""
@@ -302,7 +302,7 @@ def render(
         raster: Where to sample.
         frame: The structure's frame.
         parts: Solids, in order.
-        margin_mm: How far outside the surface distances must still be right.
+        margin_mm: Distance from the surface up to which results must be right, mm.
 
     Returns:
         The part of the raster and the signed distances in it, or None where the structure is out of view.

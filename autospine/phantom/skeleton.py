@@ -35,7 +35,7 @@ _CANAL_WALL_MM = 0.4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Skeleton:
-    """Bones in the making; painting changes the arrays in place."""
+    """The bones that are being painted; painting changes the arrays in place."""
 
     picture: Picture
     """The image."""
@@ -254,7 +254,7 @@ def paint_skull(skeleton: Skeleton, spine: Spine) -> None:
 def _plain_bone(
     skeleton: Skeleton, frame: Frame, parts: tuple[Part, ...], *, gap_mm: float, region: str, shell_mm: float
 ) -> None:
-    """Paint a bone without label that keeps a gap to what is there."""
+    """Paint a bone without a label, with a gap to the bones painted before."""
     drawn = render(skeleton.picture.raster, frame, parts, margin_mm=_MARGIN_MM)
     if drawn is None:
         return
