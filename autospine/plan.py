@@ -8,6 +8,7 @@ shown at once.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
 from autospine.core.labels import LabelSpace
 from autospine.core.types import Modality, Shape3, Vector3
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-DEFAULT_LOSS = "dice_ce"
-"""Name of the loss of plans that name none: cross-entropy and Dice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from math import floor
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.types import Shape3, Vector3
 from autospine.core.units import GIB
 from autospine.dataset.raw import Dataset
@@ -12,7 +13,6 @@ from autospine.memory.estimate import InferenceMemory, TrainingMemory
 from autospine.network.external_plan import ExternalPlan
 from autospine.network.network_plan import NetworkPlan
 from autospine.plan import (
-    DEFAULT_LOSS,
     FORMAT_VERSION,
     Augmentation,
     Configuration,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from autospine.core.declaration import Option
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
-from autospine.plan import DEFAULT_LOSS
 
 DEFAULT = "adaptive_swin_unetr"
 """Network that is planned for where none is named."""

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import TrainingError
-from autospine.plan import DEFAULT_LOSS, Configuration, Plan
+from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json

@@ -263,7 +263,7 @@ def _preprocess(
 
 def _overrides(file: Path | None, given: Given) -> "Overrides":
     """The options that were given, and the file's overrides for the others."""
-    from autospine.plan import DEFAULT_LOSS
+    from autospine.core.defaults import DEFAULT_LOSS
     from planners.overrides import Overrides, read_overrides
 
     overrides = replace(Overrides() if file is None else read_overrides(file), **given)

@@ -11,10 +11,11 @@ from math import isfinite, nan
 import numpy as np
 from torch import nn
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.types import Vector3
 from autospine.network import AdaptiveSwinUNETR
 from autospine.network.swin.swin_plan import SwinPlan
-from autospine.plan import DEFAULT_LOSS, Configuration
+from autospine.plan import Configuration
 from trainers.monitors.counts import Counts, add
 
 LOOK_EVERY = 5
