@@ -1,4 +1,4 @@
-"""What a model's held-out predictions are worth: `cross_validation.json` and `postprocessing.json`."""
+"""Cross-validation of a model by its held-out predictions: `cross_validation.json`, `postprocessing.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,68 +24,68 @@ from autospine.system.log import get_logger, track
 logger = get_logger(__name__)
 
 VALIDATION = "validation"
-"""Folder of held-out predictions, in that of a fold."""
+"""Folder of held-out predictions within the folder of a fold."""
 
 SCORING_LOCK = "scoring.lock"
-"""Keeps a second process from scoring the folds of a model, or ensembles, at the same time: the one that ends
-last would not always be the one that knows most folds."""
+"""File that keeps a second process from scoring the folds of a model, or ensembles, at the same time: the one
+that ends last would not always be the one that knows most folds."""
 
 CROSS_VALIDATION = "cross_validation.json"
 FORMAT_VERSION = 3
 READABLE = (2, FORMAT_VERSION)
-"""Version 2 does not say which weights were scored."""
+"""Versions that can be read. Version 2 does not say which weights were scored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """The held-out cases of one fold and where their predictions lie."""
+    """The held-out cases of one fold and the folder of their predictions."""
 
     fold: str
     """Name of the fold."""
 
     cases: tuple[str, ...]
-    """Names, each with a prediction."""
+    """Names of the cases, each with a prediction."""
 
     folder: Path
-    """Of the predictions, raw as the networks made them."""
+    """Folder of the predictions, without post-processing."""
 
     weights: str | None = None
-    """Digest of the network's weights; None where several networks predicted together."""
+    """Digest of the network's weights; None if several networks predicted together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossValidation:
-    """What is read back of `cross_validation.json`."""
+    """The part of `cross_validation.json` that other stages read."""
 
     folds: Mapping[str, tuple[str, ...]]
-    """Held-out cases of each fold that is complete."""
+    """Held-out cases of each complete fold, by its name."""
 
     weights: Mapping[str, str | None]
-    """Digest of the weights of each fold's network, None where it is not known."""
+    """Digest of the weights of each fold's network, None if it is unknown."""
 
     dice: float | None
-    """Mean over classes of the mean over cases, 0 to 1; None if no class occurs."""
+    """Dice without post-processing, mean over classes of the mean over cases; None if no class occurs."""
 
     cleaned_dice: float | None
-    """The same after the cleanup that the other folds choose; None where there was nothing to choose from."""
+    """Dice after the post-processing that the other folds choose; None if none could be chosen."""
 
     by_modality: Mapping[str, float | None]
-    """Dice of each modality's cases."""
+    """Dice of each modality's cases without post-processing."""
 
 
 def score_held_out(
     folder: Path, held_out: Sequence[HeldOut], dataset: Dataset, labels: LabelSpace
 ) -> Evaluation:
-    """Score the folds' predictions, choose a cleanup by them, and write both into the model folder.
+    """Score the folds' predictions, choose a post-processing by them, and write both into the model folder.
 
     Args:
-        folder: of the model.
-        held_out: at least one fold.
-        dataset: has the references.
-        labels: what the integers mean.
+        folder: The model's folder.
+        held_out: Predictions of at least one fold.
+        dataset: The dataset with the references.
+        labels: The dataset's label space.
 
     Returns:
-        The scores of the raw predictions.
+        The scores without post-processing.
     """
     weights = {fold.fold: fold.weights for fold in held_out}
     by_fold = {fold.fold: _evaluated(fold, dataset, labels) for fold in held_out}
@@ -93,10 +93,10 @@ def score_held_out(
     total = Evaluation(classes=labels.names, cases=tuple(cases))
     for name, part in by_fold.items():
         _report_absent(name, part)
-    cleaned = None
-    # Regions lie one within another: what is dropped of one would be a hole in the next.
+    postprocessed = None
+    # Regions lie one within another: a component that is removed from one would be a hole in the next.
     if not labels.regions:
-        cleaned = _choose_cleanup(folder, held_out, dataset, labels, total)
+        postprocessed = _choose_postprocessing(folder, held_out, dataset, labels, total)
     described = {
         **describe_evaluation(total),
         "format_version": FORMAT_VERSION,
@@ -108,7 +108,7 @@ def score_held_out(
             }
             for name, part in by_fold.items()
         },
-        "postprocessed": None if cleaned is None else _described_cleaned(cleaned),
+        "postprocessed": None if postprocessed is None else _describe_postprocessed(postprocessed),
     }
     write_json(folder / CROSS_VALIDATION, described)
     return total
@@ -118,35 +118,35 @@ def read_cross_validation(folder: Path) -> CrossValidation:
     """Read a model folder's `cross_validation.json`.
 
     Raises:
-        FormatError: if it is missing, damaged or of another version.
+        FormatError: If it is missing, damaged or of another version.
     """
     path = folder / CROSS_VALIDATION
-    found: dict[str, Any] = read_json(path, dict)
+    content: dict[str, Any] = read_json(path, dict)
     again = f"run `autospine train {folder.resolve().name}` again: it keeps the folds and writes the scores"
-    if found.get("format_version") not in READABLE:
+    if content.get("format_version") not in READABLE:
         raise FormatError(
             f"expected scores of format_version {' or '.join(map(str, READABLE))} in {path}, found "
-            f"{found.get('format_version')}; {again}"
+            f"{content.get('format_version')}; {again}"
         )
     try:
-        cleaned = found["postprocessed"]
+        cleaned = content["postprocessed"]
         return CrossValidation(
-            folds={name: tuple(fold["cases"]) for name, fold in found["folds"].items()},
-            weights={name: fold.get("weights") for name, fold in found["folds"].items()},
-            dice=found["mean_dice"],
+            folds={name: tuple(fold["cases"]) for name, fold in content["folds"].items()},
+            weights={name: fold.get("weights") for name, fold in content["folds"].items()},
+            dice=content["mean_dice"],
             cleaned_dice=None if cleaned is None else cleaned["mean_dice"],
-            by_modality={name: group["mean_dice"] for name, group in found["modalities"].items()},
+            by_modality={name: group["mean_dice"] for name, group in content["modalities"].items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
 
 
 def unseen_modality(folders: Sequence[Path], modality: Modality) -> str | None:
-    """A warning where models were cross-validated on cases of other modalities alone; None where not.
+    """Return a warning if models were cross-validated on cases of other modalities alone, else None.
 
     Args:
-        folders: of the models; those without scores count as if they knew every modality.
-        modality: of the case.
+        folders: The models' folders; those without scores count as if they knew every modality.
+        modality: Modality of the case.
     """
     for folder in folders:
         try:
@@ -162,7 +162,7 @@ def unseen_modality(folders: Sequence[Path], modality: Modality) -> str | None:
 
 
 def read_prediction(path: Path) -> Volume | None:
-    """A held-out prediction, None where it is absent or damaged and has to be made."""
+    """Read a held-out prediction; None if it is absent or damaged and has to be made."""
     try:
         return read_labels(path)
     except ImageError:
@@ -170,9 +170,9 @@ def read_prediction(path: Path) -> Volume | None:
 
 
 def _evaluated(fold: HeldOut, dataset: Dataset, labels: LabelSpace) -> Evaluation:
-    found = evaluate_folder(fold.folder, dataset.folder / "labelsTr", labels, dataset.cases)
+    evaluation = evaluate_folder(fold.folder, dataset.folder / "labelsTr", labels, dataset.cases)
     # A case that was moved to another fold by hand may have left a prediction behind.
-    own = tuple(case for case in found.cases if case.case in fold.cases)
+    own = tuple(case for case in evaluation.cases if case.case in fold.cases)
     return Evaluation(classes=labels.names, cases=own)
 
 
@@ -182,16 +182,16 @@ def _report_absent(fold: str, part: Evaluation) -> None:
         logger.info("fold %s: no held-out case has %s", fold, ", ".join(absent))
 
 
-def _choose_cleanup(
+def _choose_postprocessing(
     folder: Path, held_out: Sequence[HeldOut], dataset: Dataset, labels: LabelSpace, total: Evaluation
 ) -> Evaluation | None:
-    """Write the cleanup that all cases choose; the scores under those that the other folds choose."""
+    """Write the post-processing that all cases choose; return the scores after what other folds choose."""
     predictions = {
         name: fold.folder / f"{name}{dataset.file_ending}" for fold in held_out for name in fold.cases
     }
     references = {case.name: case.labels for case in dataset.cases}
     trials: dict[str, Trial] = {}
-    for name in track(sorted(predictions), "trying cleanups"):
+    for name in track(sorted(predictions), "trying post-processing"):
         reference = references[name]
         if reference is not None:
             true = read_labels(reference)
@@ -201,7 +201,7 @@ def _choose_cleanup(
     write_json(folder / POSTPROCESSING, chosen)
     if chosen.cleaned_classes:
         logger.info(
-            "predictions will be cleaned of what cross-validation tells: %s",
+            "cross-validation chose a post-processing for %s",
             ", ".join(chosen.cleaned_classes),
         )
     if len(held_out) < 2:
@@ -214,6 +214,6 @@ def _with_counts(case: CaseScores, counts: Mapping[str, Any]) -> CaseScores:
     return replace(case, counts=counts[case.case])
 
 
-def _described_cleaned(cleaned: Evaluation) -> dict[str, object]:
-    described = describe_evaluation(cleaned)
+def _describe_postprocessed(evaluation: Evaluation) -> dict[str, object]:
+    described = describe_evaluation(evaluation)
     return {key: described[key] for key in described if key not in ("format_version", "missing", "extra")}

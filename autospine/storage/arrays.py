@@ -23,14 +23,14 @@ ArrayFormat = Literal["blosc2", "npy"]
 ENDINGS: dict[ArrayFormat, str] = {"blosc2": ".b2nd", "npy": ".npy"}
 
 BLOCK = 32
-"""Edge of the blocks that are decompressed as a whole; 32^3 voxels of 16 bits fill a level-2 cache."""
+"""Edge, in voxels, of the blocks that are decompressed as a whole; 32^3 of 16 bits fit a level-2 cache."""
 
 MAX_CHUNK = 128
-"""Longest edge of a chunk."""
+"""Longest edge of a chunk, in voxels."""
 
 
 def usable(wanted: ArrayFormat) -> ArrayFormat:
-    """The format to write: the wanted one, or `npy` where Blosc2 cannot be imported."""
+    """Return the format to write: the wanted one, or `npy` if Blosc2 cannot be imported."""
     if wanted == "blosc2" and blosc2 is None:
         log.warning("Blosc2 cannot be imported; cases are stored as plain .npy files, about twice as large")
         return "npy"
@@ -46,13 +46,13 @@ def write_array(path: Path, array: np.ndarray, patch_size: Shape3, kind: ArrayFo
     """Write an array (..., S, P, L), or leave what was there.
 
     Args:
-        path: with the format's ending.
-        array: of any type.
-        patch_size: what will be read at a time; decides the chunks of Blosc2.
-        kind: the format.
+        path: Name with the format's ending.
+        array: (..., S, P, L) array of any type.
+        patch_size: Shape of the boxes that will be read at a time; decides the chunks of Blosc2.
+        kind: Format of the file.
 
     Raises:
-        OSError, RuntimeError: if it cannot be written; Blosc2 raises the second.
+        OSError, RuntimeError: If it cannot be written; Blosc2 raises the second.
     """
     with replacing(path) as temporary:
         if kind == "npy":
@@ -69,16 +69,16 @@ def write_array(path: Path, array: np.ndarray, patch_size: Shape3, kind: ArrayFo
 
 
 def create_array(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: type) -> Any:
-    """A new Blosc2 file of zeros that is written part by part, whole chunks at a time.
+    """Make a Blosc2 file of zeros that is written part by part, whole chunks at a time.
 
     Args:
-        path: replaced where it is there.
-        shape: of the array.
-        chunks: that are compressed as a whole; boxes are read in blocks of at most `BLOCK` voxels each way.
-        dtype: of a number.
+        path: Name of the file; a file of this name is replaced.
+        shape: Shape of the array.
+        chunks: Shape of the chunks, each compressed as a whole; blocks have at most `BLOCK` voxels each way.
+        dtype: Type of the numbers.
 
     Raises:
-        OSError, RuntimeError: if it cannot be written; Blosc2 raises the second, here and on writing.
+        OSError, RuntimeError: If it cannot be written; Blosc2 raises the second, here and on writing.
     """
     path.unlink(missing_ok=True)
     return blosc2.zeros(
@@ -92,10 +92,10 @@ def create_array(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype:
 
 
 def open_array(path: Path, kind: ArrayFormat) -> Any:
-    """An array of which parts are read when it is indexed.
+    """Open an array of which parts are read when it is indexed.
 
     Raises:
-        OSError, RuntimeError, ValueError: if the file is missing or damaged.
+        OSError, RuntimeError, ValueError: If the file is missing or damaged.
     """
     # Memory-mapped files cannot be replaced on Windows.
     mapped = sys.platform != "win32"

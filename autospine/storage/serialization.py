@@ -1,7 +1,7 @@
 """Strict JSON for the files between the stages.
 
-Dataclasses go out as plain JSON and come back checked: unknown keys, missing keys and wrong types are
-refused, all of them at once. Only this module knows pydantic.
+Dataclasses are written as plain JSON and checked when they are read: unknown keys, missing keys and wrong
+types are refused, all of them in one message. Only this module imports pydantic.
 """
 
 import json
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def told_apart_by(key: str) -> object:
-    """Annotation of a union of dataclasses: this key, a `Literal` in each of them, says which one it is."""
+    """Return the annotation of a union of dataclasses that the `Literal` field `key` tells apart."""
     return Discriminator(key)
 
 
 def to_json(value: object) -> str:
-    """A value of dataclasses and plain types as indented JSON, ending in a newline."""
+    """Render a value of dataclasses and plain types as indented JSON, ending in a newline."""
     plain = TypeAdapter(type(value)).dump_python(value, mode="json")
     return _render(plain, "") + "\n"
 
@@ -32,12 +32,12 @@ def from_json(text: str, kind: type[T], source: str) -> T:
     """Parse and check JSON.
 
     Args:
-        text: the JSON text.
-        kind: dataclass (or any annotated type) to make.
-        source: where the text came from, for messages.
+        text: The JSON text.
+        kind: Dataclass, or any other annotated type, to make.
+        source: Name of the text's origin, for messages.
 
     Raises:
-        FormatError: listing every entry that does not fit.
+        FormatError: If entries do not fit; lists all of them.
     """
     try:
         value: T = _adapter(kind).validate_json(text, strict=True)
@@ -53,7 +53,7 @@ def from_plain(content: object, kind: type[T], source: str) -> T:
     """Check plain lists, mappings, numbers and texts, as people write them in YAML.
 
     Raises:
-        FormatError: listing every entry that does not fit.
+        FormatError: If entries do not fit; lists all of them.
     """
     try:
         value: T = _adapter(kind).validate_json(json.dumps(content), strict=True)
@@ -72,7 +72,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     """Read what `write_json` wrote.
 
     Raises:
-        FormatError: if the file is missing, damaged or holds something else.
+        FormatError: If the file is missing, damaged or holds something else.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def _problems(error: ValidationError) -> str:
 
 
 def _render(value: Any, indent: str) -> str:
-    """JSON with one entry per line, but lists of numbers and short texts on one."""
+    """Render JSON with one entry per line, but short lists of numbers and texts on one line."""
     inner = indent + "  "
     if isinstance(value, dict) and value:
         rows = [

@@ -1,7 +1,4 @@
-"""The one format of weights and training states: safetensors with JSON in the header.
-
-Trainers write it and inference reads it. Nothing in it can run code.
-"""
+"""The format of weights and training states: safetensors with JSON in the header, which cannot run code."""
 
 import json
 import zlib
@@ -24,12 +21,12 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
     """Write named tensors and JSON facts so that the file is either complete or unchanged.
 
     Args:
-        path: ends in `.safetensors`.
-        tensors: name -> tensor of any shape; stored contiguously.
-        facts: anything that JSON can hold.
+        path: Name of the file, ending in `.safetensors`.
+        tensors: Tensors of any shape by name; stored contiguously.
+        facts: Values that JSON can hold, by name.
 
     Raises:
-        WorkspaceError: if it cannot be written, for instance because the disk is full.
+        WorkspaceError: If it cannot be written, for instance because the disk is full.
     """
     stored = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     header = {
@@ -48,10 +45,10 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote: the tensors by name, and the facts.
+    """Read the tensors, by name, and the facts of a file that `save_tensors` wrote.
 
     Raises:
-        FormatError: if the file is missing, damaged or of another version.
+        FormatError: If the file is missing, damaged or of another version.
     """
     with _opened(path) as file:
         facts, checksum = _facts(file, path), file.metadata().get("crc32")
@@ -65,20 +62,20 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """The JSON facts alone of what `save_tensors` wrote.
+    """Read the JSON facts alone of a file that `save_tensors` wrote.
 
     Raises:
-        FormatError: as `load_tensors`.
+        FormatError: If the file is missing, damaged or of another version.
     """
     with _opened(path) as file:
         return _facts(file, path)
 
 
 def load_shapes(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of what `save_tensors` wrote on the meta device: names and shapes, without their values.
+    """Return the tensors of a file on the meta device: names and shapes without values.
 
     Raises:
-        FormatError: as `load_tensors`.
+        FormatError: If the file is missing, damaged or of another version.
     """
     with _opened(path) as file:
         names: list[str] = file.keys()
@@ -86,7 +83,7 @@ def load_shapes(path: Path) -> dict[str, torch.Tensor]:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's per-parameter state as tensors named `optimizer.<parameter>.<entry>`."""
+    """Return the optimiser's state of each parameter as tensors named `optimizer.<parameter>.<entry>`."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{entry}": torch.as_tensor(value)
@@ -96,7 +93,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `flatten_optimizer` took."""
+    """Restore the state that `flatten_optimizer` returned."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -1,4 +1,4 @@
-"""What the C library does with the memory of freed arrays and tensors on a CPU."""
+"""Settings of the C library's allocator for the memory of freed arrays and tensors on a CPU."""
 
 import ctypes
 import sys
@@ -44,17 +44,17 @@ def use_huge_pages() -> None:
 
 
 def prepare_memory(device: torch.device) -> None:
-    """Before training: on a CPU, keep freed memory."""
+    """Prepare for training: on a CPU, keep freed memory in the process."""
     if device.type == "cpu":
         reuse_freed_memory()
 
 
 @contextmanager
 def as_in_prediction(device: torch.device) -> Iterator[None]:
-    """In the middle of training on this device, give freed memory back while volumes are predicted.
+    """Give freed memory back while volumes are predicted in the middle of training on this device.
 
-    A training step takes the same memory again and again, a volume takes other sizes all the time, which
-    would be kept beside one another. What training has kept so far goes first.
+    A training step allocates the same sizes again and again; prediction allocates other sizes all the time,
+    which would be kept beside one another. Memory that training has kept so far is given back first.
     """
     if return_freed_memory():
         ctypes.CDLL(None).malloc_trim(0)

@@ -60,7 +60,7 @@ def rules(**cleanups: Cleanup) -> Postprocessing:
     return Postprocessing(format_version=1, n_cases=0, classes=classes)
 
 
-def test_small_pieces_of_a_class_become_background():
+def test_small_components_of_a_class_become_background():
     spoilt = with_specks(with_specks(reference(), 300, 1), 7, 1)
     spoilt[0, 0, 0] = 300
     cleaned = rules(vertebra=Cleanup(least_mm3=30)).apply(spoilt, SPACING)
@@ -69,7 +69,7 @@ def test_small_pieces_of_a_class_become_background():
     assert cleaned.dtype == spoilt.dtype
 
 
-def test_the_volume_of_a_piece_is_in_mm():
+def test_the_volume_of_a_component_is_in_mm():
     labels = np.zeros(SHAPE, dtype=np.uint8)
     labels[1:4, 1:4, 1:4] = 7
     rule = rules(canal=Cleanup(least_mm3=30))
@@ -77,7 +77,7 @@ def test_the_volume_of_a_piece_is_in_mm():
     assert rule.apply(labels, (1.0, 1.0, 1.0)).sum() == 0
 
 
-def test_the_largest_piece_stays_corners_included():
+def test_the_largest_component_stays_corners_included():
     labels = np.zeros(SHAPE, dtype=np.uint8)
     labels[0, 0, 0] = labels[1, 1, 1] = labels[2, 2, 2] = 7
     labels[10:12, 10, 10] = 7
@@ -144,7 +144,7 @@ def shells(*integers: int) -> np.ndarray:
     data=st.data(),
 )
 def test_what_is_added_up_of_a_class_holds_whatever_is_done_to_others(integers, leaks, seed, data):
-    """Also where pieces of several classes enclose the same background."""
+    """Also where components of several classes enclose the same background."""
     rng = np.random.default_rng(seed)
     prediction = shells(*integers)
     prediction[rng.random(prediction.shape) < leaks] = 0
@@ -157,7 +157,7 @@ def test_what_is_added_up_of_a_class_holds_whatever_is_done_to_others(integers, 
     assert cleaned_counts(tried, rule) == found
 
 
-def test_a_hole_belongs_to_the_innermost_of_the_pieces_around_it():
+def test_a_hole_belongs_to_the_innermost_of_the_components_around_it():
     labels = shells(300, 7)
     middle, between = (4, 4, 4), (1, 1, 1)
     fill = Cleanup(fill_holes=True)
@@ -172,7 +172,7 @@ def test_a_hole_belongs_to_the_innermost_of_the_pieces_around_it():
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), density=st.floats(0.01, 0.9))
-def test_pieces_are_those_of_each_class_alone(seed, density):
+def test_components_are_those_of_each_class_alone(seed, density):
     rng = np.random.default_rng(seed)
     shape = (8, 9, 10)
     labels = np.where(rng.random(shape) < density, rng.choice([300, 7], shape), 0)
@@ -211,7 +211,7 @@ def test_specks_that_every_case_has_are_dropped_and_nothing_else_is():
     assert (canal.name, canal.integer, canal.n_cases) == ("canal", 7, 5)
 
 
-def test_a_class_of_several_pieces_keeps_them():
+def test_a_class_of_several_components_keeps_them():
     """The data say so: two vertebrae of one class."""
     vertebra = choose(trials(5, integer=300), LABELS).classes[0]
     assert not vertebra.cleanup.keep_largest
