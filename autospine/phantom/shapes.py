@@ -250,7 +250,7 @@ class Custom:
 
 
 def smooth_min(a: Field, b: Field, blend_mm: Number) -> Field:
-    """Return the polynomial smooth minimum (Quilez): the minimum where distances differ by more than the blend."""
+    """Return the polynomial smooth minimum (Quilez) of two distances that differ by less than the blend."""
     result: Field = np.minimum(a, b)
     if blend_mm > 0:
         result -= _fillet(a, b, blend_mm)
