@@ -1,4 +1,4 @@
-"""How a device's memory differs from the prediction: measured on real steps of a planned configuration."""
+"""Calibration of the memory estimate by real training steps of a planned configuration."""
 
 import gc
 import threading
@@ -9,44 +9,44 @@ import torch
 
 from autospine.core.errors import PlanError
 from autospine.core.units import GIB
-from autospine.memory.estimate import TrainingMemory, training_memory
+from autospine.memory.estimate import training_memory
+from autospine.memory.footprint import TrainingMemory
 from autospine.plan import Configuration, Plan
 from autospine.system.log import get_logger
 
-Step = Callable[[], object]
+TrainingStep = Callable[[], object]
 
 STEPS = 2
-"""The second runs beside the optimiser's state and the gradients of the first."""
+"""Steps to measure: the second runs beside the optimiser's state and the gradients of the first."""
 
 logger = get_logger(__name__)
 
-
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.5, 2.0
-"""Beyond these something else was measured than a training step."""
+"""Bounds of the factor; beyond them something else was measured than a training step."""
 
 SAMPLE_SECONDS = 0.005
-"""Between two looks at the resident memory; its peak so far may lie before the steps."""
+"""Seconds between two samples of the resident memory; the system's own peak may be an older one."""
 
 
 def calibrate(
-    plan: Plan, configuration: Configuration, device: torch.device, make_step: Callable[[], Step]
+    plan: Plan, configuration: Configuration, device: torch.device, make_step: Callable[[], TrainingStep]
 ) -> float:
-    """Measured over predicted memory of a training step, without the part that does not depend on the patch.
+    """Return measured over predicted memory of a training step, without the fixed part.
 
     The result is the `factor` of `autospine.memory.estimate.training_memory`.
 
     Args:
-        plan: that the configuration is of; its channels and labels count.
-        configuration: to be measured; its own prediction must not be calibrated already.
-        device: where training will run.
-        make_step: makes network, optimiser and a batch of the planned size on the device, and returns what
-            runs one training step; called after the first look at the memory.
+        plan: Plan of the configuration, for its channels and labels.
+        configuration: Configuration to measure; its own estimate must not be calibrated already.
+        device: Device that training will run on.
+        make_step: Makes network, optimiser and a batch of the planned size on the device, and returns a
+            function that runs one training step; called after the memory was sampled for the first time.
 
     Returns:
-        From `SMALLEST_FACTOR` to `LARGEST_FACTOR`; what lies beyond is said aloud.
+        A factor from `SMALLEST_FACTOR` to `LARGEST_FACTOR`; one beyond is bounded with a warning.
 
     Raises:
-        PlanError: if the steps do not fit the device's memory.
+        PlanError: If the steps do not fit the device's memory.
     """
     predicted = predict(plan, configuration, gpu=device.type == "cuda")
     try:
@@ -68,7 +68,7 @@ def calibrate(
 
 
 def predict(plan: Plan, configuration: Configuration, *, gpu: bool) -> TrainingMemory:
-    """What a training step of the configuration is predicted to take, uncalibrated."""
+    """Return the predicted memory of a training step of the configuration, uncalibrated."""
     return training_memory(
         configuration.network,
         configuration.patch_size,
@@ -81,25 +81,25 @@ def predict(plan: Plan, configuration: Configuration, *, gpu: bool) -> TrainingM
     )
 
 
-def _gpu_peak(device: torch.device, make_step: Callable[[], Step]) -> int:
-    """Bytes that the allocator has reserved at most, and what CUDA itself takes.
+def _gpu_peak(device: torch.device, make_step: Callable[[], TrainingStep]) -> int:
+    """Return the most bytes that the allocator has reserved, and what CUDA itself takes.
 
-    Other programs on the device would count as CUDA itself: measure on one that is free.
+    Other programs on the device would count as CUDA itself, so measure on a device that is free.
     """
     torch.cuda.empty_cache()
-    held = torch.cuda.memory_reserved(device)
+    before = torch.cuda.memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
     _run(make_step)
     torch.cuda.synchronize(device)
     free, total = torch.cuda.mem_get_info(device)
     itself = max(0, total - free - torch.cuda.memory_reserved(device))
-    return torch.cuda.max_memory_reserved(device) - held + itself
+    return torch.cuda.max_memory_reserved(device) - before + itself
 
 
-def _cpu_peak(_device: torch.device, make_step: Callable[[], Step]) -> int:
-    """Bytes by which the steps raise the resident memory at most.
+def _cpu_peak(_device: torch.device, make_step: Callable[[], TrainingStep]) -> int:
+    """Return the most bytes by which the steps raise the resident memory.
 
-    Memory that the process has freed and kept before is not seen: measure in a fresh process.
+    Memory that the process has freed and kept before does not count, so measure in a fresh process.
     """
     gc.collect()
     process = psutil.Process()
@@ -121,7 +121,7 @@ def _cpu_peak(_device: torch.device, make_step: Callable[[], Step]) -> int:
     return peak - before
 
 
-def _run(make_step: Callable[[], Step]) -> None:
+def _run(make_step: Callable[[], TrainingStep]) -> None:
     step = make_step()
     for _ in range(STEPS):
         step()

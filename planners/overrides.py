@@ -1,4 +1,4 @@
-"""User overrides; everything else is planned around them."""
+"""Overrides: choices of the user, which everything else is planned around."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -13,34 +13,39 @@ from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.network.external import find_external
 from autospine.network.swin.swin_settings import FusionPlacement
 from autospine.storage.serialization import from_plain
-from planners.networks import (
-    OURS,
-    SWINS,
-    Attention,
-    Weighting,
-    Wish,
+from planners.networks.network_request import (
+    BUILT_IN,
+    SWIN_NETWORKS,
+    AttentionChoice,
+    NetworkRequest,
+    WeightingChoice,
+    default_request,
     known_networks,
-    usual_wish,
 )
 from planners.planning_options import PlanningOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overrides(PlanningOptions):
-    """The user's overrides, checked; everything else is planned around them."""
+    """Choices of the user, checked; everything else is planned around them.
+
+    Raises:
+        PlanError: If an override is unknown, out of its range, or without effect.
+    """
 
     loss_settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Keyword arguments that the loss is made with."""
 
     @property
-    def wishes(self) -> tuple[Wish, ...]:
+    def requests(self) -> tuple[NetworkRequest, ...]:
         """The networks to plan for, each once."""
-        wished = [wish for network in self.networks for wish in self._variants(network)]
-        return tuple({wish.suffix: wish for wish in wished}.values())
+        requests = [request for network in self.networks for request in self._variants(network)]
+        return tuple({request.suffix: request for request in requests}.values())
 
-    def _variants(self, network: str) -> Iterator[Wish]:
-        usual = replace(usual_wish(network), checkpointing=self.checkpointing)
-        if network not in SWINS:
+    def _variants(self, network: str) -> Iterator[NetworkRequest]:
+        """Yield the network with every combination of the options that apply to it."""
+        usual = replace(default_request(network), checkpointing=self.checkpointing)
+        if network not in SWIN_NETWORKS:
             yield usual
             return
         for attention, weighting, placement in product(
@@ -50,16 +55,29 @@ class Overrides(PlanningOptions):
         ):
             stages = usual.stages
             if self.adaptive_stages is not None:
-                one, two, three, four = (stage in self.adaptive_stages for stage in range(1, 5))
-                stages = (one, two, three, four)
+                first, second, third, fourth = (stage in self.adaptive_stages for stage in range(1, 5))
+                stages = (first, second, third, fourth)
             yield replace(
                 usual,
-                attention=cast(Attention, attention),
-                weighting=cast(Weighting, weighting),
+                attention=cast(AttentionChoice, attention),
+                weighting=cast(WeightingChoice, weighting),
                 placement=cast(FusionPlacement, placement),
                 stages=stages,
                 v2_blocks=self.v2_blocks,
             )
+
+    def __post_init__(self) -> None:
+        self._check_networks()
+        width = self.feature_size
+        if width is not None and (width % 4 or not 8 <= width <= 96):
+            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {width}")
+        if self.spacing_mm is not None and not all(FINEST_MM <= d <= COARSEST_MM for d in self.spacing_mm):
+            raise PlanError(
+                f"expected --spacing of three lengths from {FINEST_MM} to {COARSEST_MM:g} mm, "
+                f"found {self.spacing_mm}"
+            )
+        if self.patch_size is not None and min(self.patch_size) < 1:
+            raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
 
     def _check_networks(self) -> None:
         known = known_networks()
@@ -67,8 +85,8 @@ class Overrides(PlanningOptions):
             raise PlanError("expected at least one network, and one stage where stages are given, found none")
         for option, values, allowed in (
             ("--network", self.networks, known),
-            ("--attention", self.attention, get_args(Attention)),
-            ("--fusion-weighting", self.fusion_weighting, get_args(Weighting)),
+            ("--attention", self.attention, get_args(AttentionChoice)),
+            ("--fusion-weighting", self.fusion_weighting, get_args(WeightingChoice)),
             ("--fusion-placement", self.fusion_placement, get_args(FusionPlacement)),
             ("--adaptive-stages", self.adaptive_stages or (), (1, 2, 3, 4)),
         ):
@@ -80,68 +98,64 @@ class Overrides(PlanningOptions):
             *(self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages),
             not self.v2_blocks,
         )
-        if any(mechanisms) and not set(self.networks) & set(SWINS):
+        if any(mechanisms) and not set(self.networks) & set(SWIN_NETWORKS):
             raise PlanError(
-                f"expected a network that attention and fusion options apply to ({' or '.join(SWINS)}), "
-                f"found --network {', '.join(self.networks)}; leave the options out or add such a network"
+                "expected a network that attention and fusion options apply to "
+                f"({' or '.join(SWIN_NETWORKS)}), found --network {', '.join(self.networks)}; "
+                "leave the options out or add such a network"
             )
         self._check_effect()
         for name in self.networks:
-            if name not in OURS:
+            if name not in BUILT_IN:
                 find_external(name).load()
 
     def _check_effect(self) -> None:
-        """Refuse options that no network would show."""
-        wishes = [wish for wish in self.wishes if wish.network in SWINS]
-        if self.adaptive_stages is not None and all(wish.attention != "adaptive" for wish in wishes):
+        """Refuse options that would change none of the networks."""
+        requests = [request for request in self.requests if request.network in SWIN_NETWORKS]
+        if self.adaptive_stages is not None and all(each.attention != "adaptive" for each in requests):
             raise PlanError(
                 "expected a network with adaptive attention for --adaptive-stages, found none; "
                 "leave it out or add --attention adaptive"
             )
-        if self.fusion_placement and all(wish.weighting == "off" for wish in wishes):
+        if self.fusion_placement and all(each.weighting == "off" for each in requests):
             raise PlanError(
                 "expected a network with fusion for --fusion-placement, found none; "
                 "leave it out or add --fusion-weighting trainable"
             )
 
-    def __post_init__(self) -> None:
-        self._check_networks()
-        wanted = self.feature_size
-        if wanted is not None and (wanted % 4 or not 8 <= wanted <= 96):
-            raise PlanError(f"expected --feature-size from 8 to 96, a multiple of 4, found {wanted}")
-        if self.spacing_mm is not None and not all(FINEST_MM <= d <= COARSEST_MM for d in self.spacing_mm):
-            raise PlanError(
-                f"expected --spacing of three lengths from {FINEST_MM} to {COARSEST_MM:g} mm, "
-                f"found {self.spacing_mm}"
-            )
-        if self.patch_size is not None and min(self.patch_size) < 1:
-            raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
-
 
 def read_overrides(path: Path) -> Overrides:
-    """Read wishes from a YAML file, by the names of the fields of `Overrides`.
+    """Read overrides from a YAML file, whose keys are the fields of `Overrides`.
+
+    Args:
+        path: The YAML file.
 
     Raises:
         FormatError: If it is no such file; lists every entry that does not fit.
-        PlanError: If a wish is against the rules.
+        PlanError: If an override is against the rules.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content, twice = yaml.safe_load(text), _given_twice(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise FormatError(f"expected wishes for the plan in {path}, found {reason}; mend the file") from None
+        raise FormatError(
+            f"expected overrides for the plan in {path}, found {reason}; mend the file"
+        ) from None
     if content is not None and not isinstance(content, dict):
         raise FormatError(
-            f"expected wishes for the plan in {path}, such as `feature_size: 24` on a line of its own, found "
-            f"{type(content).__name__}; mend the file"
+            f"expected overrides for the plan in {path}, such as `feature_size: 24` on a line of its own, "
+            f"found {type(content).__name__}; mend the file"
         )
     if twice:
-        raise FormatError(f"expected each wish once in {path}, found {', '.join(twice)} again; mend the file")
+        raise FormatError(
+            f"expected each override once in {path}, found {', '.join(twice)} again; mend the file"
+        )
     known = [field.name for field in fields(Overrides)]
     if unknown := [str(name) for name in content or () if name not in known]:
         raise FormatError(
-            f"expected wishes among {', '.join(known)} in {path}, found {', '.join(unknown)}; mend the file"
+            f"expected overrides among {', '.join(known)} in {path}, found {', '.join(unknown)}; "
+            "mend the file"
         )
     try:
         return from_plain(content or {}, Overrides, str(path))
@@ -150,7 +164,7 @@ def read_overrides(path: Path) -> Overrides:
 
 
 def _given_twice(text: str) -> list[str]:
-    """Entries that a YAML file has more than once, of which the last alone would be read."""
+    """Return the keys that a YAML file has more than once; YAML would silently keep the last of each."""
     node = yaml.compose(text, yaml.SafeLoader)
     names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     return sorted({name for name in names if names.count(name) > 1})

@@ -1,6 +1,6 @@
-"""How large a step the memory bears: the highest rung of the ladder that fits."""
+"""The size search: the largest patch, width and batch size that fit the memory budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, prod
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from autospine.core.errors import PlanError
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 from autospine.core.units import GIB
 from autospine.dataset.raw import Dataset
@@ -26,9 +27,10 @@ from autospine.memory.estimate import (
 from autospine.network.network_plan import NetworkPlan
 from autospine.plan import AnyNetworkPlan, Precision
 from planners import rules
-from planners.networks import Design, Facts, Wish, design
+from planners.networks import NetworkPlanner, NetworkRequest, PlanningContext, network_planner
 from planners.overrides import Overrides
-from planners.rules import Size
+from planners.rationale import readable
+from planners.rules import StepSize
 
 FULLRES, LOWRES, FAST = "fullres", "lowres", "fast"
 """Names of the configurations, by their spacing."""
@@ -36,7 +38,7 @@ FULLRES, LOWRES, FAST = "fullres", "lowres", "fast"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """What the plan is made for."""
+    """Memory and device that a plan is made for."""
 
     memory_bytes: int
     """GPU memory, or the share of RAM that training may take."""
@@ -45,21 +47,21 @@ class Budget:
     """Whether training runs on a GPU."""
 
     precision: Precision
-    """The number format of activations that pays on the device."""
+    """Number format of activations that pays on the device."""
 
     reason: str
     """Where the memory figure comes from."""
 
     calibration: float = 1.0
-    """The factor that `planners.calibration_factor` has measured on this device."""
+    """Factor on the memory estimate that `planners.calibration_factor` has measured on this device."""
 
 
 class MemoryBudgetError(PlanError):
-    """Not even the smallest step fits.
+    """Not even the smallest training step fits the memory budget.
 
     Args:
-        message: for the user.
-        least: bytes that would do.
+        message: Text for the user.
+        least: Bytes that would be enough.
     """
 
     def __init__(self, message: str, least: int) -> None:
@@ -67,99 +69,103 @@ class MemoryBudgetError(PlanError):
         self.least = least
 
 
-Needs = Callable[[Size], int]
-"""Bytes that a size needs."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Climb:
-    """How far up its ladder a network gets."""
+class SearchResult:
+    """The candidates of a network, and the largest of them that fits the budget."""
 
-    designed: Design[Any]
-    rungs: list[Size]
+    planner: NetworkPlanner[Any]
+    candidates: list[StepSize]
+    """Sizes that were tried, each larger than the one before."""
+
     best: int | None
-    """Index of the highest rung that fits; None if none does."""
+    """Index of the largest candidate that fits; None if none does."""
 
-    needs: Needs
+    bytes_needed: Callable[[StepSize], int]
+    """Estimated bytes of a training step of a size."""
 
     @property
-    def size(self) -> Size:
-        """The highest rung that fits."""
+    def size(self) -> StepSize:
+        """The largest candidate that fits."""
         assert self.best is not None, "choose has refused it"
-        return self.rungs[self.best]
+        return self.candidates[self.best]
 
     @property
     def network(self) -> AnyNetworkPlan:
-        """Of that size."""
-        network: AnyNetworkPlan = self.designed.network(self.size.width, self.size.patch)
+        """The plan of the network of that size."""
+        network: AnyNetworkPlan = self.planner.network(self.size.width, self.size.patch)
         return network
 
 
 @dataclass(slots=True)
-class Sizing:
-    """Chooses sizes for a dataset, a budget and the user's wishes."""
+class SizeSearch:
+    """Chooses the sizes for a dataset, a budget and the user's overrides."""
 
     dataset: Dataset
     fingerprint: Fingerprint
     budget: Budget
     overrides: Overrides
-    _known: dict[str, TrainingMemory] = field(default_factory=dict)
+    _estimates: dict[str, TrainingMemory] = field(default_factory=dict)
     """Estimates by network and size; those of traced networks take a second."""
 
     @property
     def trainer(self) -> rules.Device:
-        """The device that training runs on."""
+        """Rules for the device that training runs on."""
         return rules.GPU() if self.budget.gpu else rules.CPU()
 
     def device(self, cases: str) -> rules.Device:
-        """What the sizes are for: `fast` suits a CPU, wherever it is planned; `lowres` spans the spine."""
+        """Return the rules for a configuration's sizes.
+
+        `fast` is made for a CPU wherever it is planned; a patch of `lowres` shall span the spine.
+        """
         if cases == FAST:
             return rules.CPU()
         if cases == LOWRES:
-            climbs = tuple((max(extent, self.spine_mm), width) for extent, width in self.trainer.climbs)
-            return self.trainer._replace(climbs=climbs)
+            goals = tuple((max(extent, self.spine_mm), width) for extent, width in self.trainer.goals)
+            return self.trainer._replace(goals=goals)
         return self.trainer
 
     @property
     def thicknesses_mm(self) -> list[float]:
-        """Of the classes that occur."""
+        """Thickness of each class that occurs."""
         return [c.thickness_mm for c in self.fingerprint.classes if c.thickness_mm is not None]
 
     @property
     def median_size_mm(self) -> Vector3:
-        """Field of view of the median case."""
+        """Field of view (S, P, L) of the median case."""
         s, p, left = np.median([case.size_mm for case in self.fingerprint.cases], axis=0).tolist()
         return s, p, left
 
     @property
     def spine_mm(self) -> float:
-        """Extent of the median case's structures along S."""
+        """Extent along S of the median case's structures."""
         known = [case.spine_mm for case in self.fingerprint.cases if case.spine_mm > 0]
         return float(np.median(known)) if known else self.median_size_mm[0]
 
-    def median_shape(self, spacing: Vector3) -> Shape3:
-        """Voxels of the median case at a spacing."""
-        return rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing)
+    def median_shape(self, spacing_mm: Vector3) -> Shape3:
+        """Return the voxels (S, P, L) of the median case at a spacing."""
+        return rules.median_shape([case.size_mm for case in self.fingerprint.cases], spacing_mm)
 
-    def choose(self, cases: str, name: str, spacing: Vector3, wish: Wish) -> tuple[Climb, str]:
-        """The climb of a configuration, and why it checkpoints or not.
+    def choose(
+        self, cases: str, name: str, spacing_mm: Vector3, request: NetworkRequest
+    ) -> tuple[SearchResult, str]:
+        """Return the result of the search for a configuration, and the reason for or against checkpointing.
 
         Args:
-            cases: which of the spacings it is for.
-            name: of the configuration, for messages.
-            spacing: in mm.
-            wish: the network.
+            cases: Which of the spacings it is for: `fullres`, `lowres` or `fast`.
+            name: Name of the configuration, for messages.
+            spacing_mm: Target spacing (S, P, L).
+            request: Network to plan for.
 
         Raises:
-            MemoryBudgetError: if not even the first rung fits.
-            PlanError: if the user's patch is against the rules.
+            MemoryBudgetError: If not even the first candidate fits.
+            PlanError: If the user's patch is against the rules.
         """
-        shape = self.median_shape(spacing)
-        climb, saved = self._climb(cases, spacing, shape, wish), "set by the user"
-        if not wish.checkpointing:
-            climb, saved = self._with_checkpointing_if_needed(climb, cases, spacing, shape, wish)
-        if climb.best is None:
-            least = climb.needs(climb.rungs[0])
+        shape = self.median_shape(spacing_mm)
+        found, reason = self._search(cases, spacing_mm, shape, request), "set by the user"
+        if not request.checkpointing:
+            found, reason = self._with_checkpointing_if_needed(found, cases, spacing_mm, shape, request)
+        if found.best is None:
+            least = found.bytes_needed(found.candidates[0])
             enough = ceil(100 * least / GIB) / 100
             patch, mend = "the smallest patch", "give more with --memory"
             if self.overrides.patch_size:
@@ -170,12 +176,31 @@ class Sizing:
                 f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}",
                 least,
             )
-        return climb, saved
+        return found, reason
 
-    def inference(self, network: NetworkPlan, size: Size, spacing: Vector3) -> tuple[str, InferenceMemory]:
-        """Name of the largest case, and what its prediction by all folds takes."""
+    def training(self, network: NetworkPlan, size: StepSize, spacing_mm: Vector3) -> TrainingMemory:
+        """Return the estimated memory of a training step."""
+        key = f"{network} {size} {spacing_mm}"
+        if key not in self._estimates:
+            self._estimates[key] = training_memory(
+                network,
+                size.patch,
+                batch_size=size.batch,
+                precision=self.budget.precision,
+                in_channels=len(self.dataset.channels),
+                out_channels=self.dataset.labels.n_channels,
+                spacing_mm=spacing_mm,
+                gpu=self.budget.gpu,
+                factor=self.budget.calibration,
+            )
+        return self._estimates[key]
+
+    def inference(
+        self, network: NetworkPlan, size: StepSize, spacing_mm: Vector3
+    ) -> tuple[str, InferenceMemory]:
+        """Return the name of the largest case, and the estimated memory of its prediction by all folds."""
         largest = max(self.fingerprint.cases, key=lambda case: prod(case.size_mm))
-        shape = rules.median_shape([largest.size_mm], spacing)
+        shape = rules.median_shape([largest.size_mm], spacing_mm)
         channels, labels = len(self.dataset.channels), self.dataset.labels
         return largest.name, inference_memory(
             network,
@@ -184,91 +209,106 @@ class Sizing:
             precision=self.budget.precision,
             in_channels=channels,
             out_channels=labels.n_channels,
-            spacing_mm=spacing,
+            spacing_mm=spacing_mm,
             networks=FOLDS,
             gpu=self.budget.gpu,
             factor=self.budget.calibration,
         )
 
-    def _climb(self, cases: str, spacing: Vector3, shape: Shape3, wish: Wish) -> Climb:
-        designed = design(wish, self._facts(cases, spacing, shape))
-        rungs = self._ladder(cases, spacing, shape, designed)
+    def _search(
+        self, cases: str, spacing_mm: Vector3, shape: Shape3, request: NetworkRequest
+    ) -> SearchResult:
+        planner = network_planner(request, self._context(cases, spacing_mm, shape))
+        candidates = self._candidates(cases, spacing_mm, shape, planner)
 
-        def needs(size: Size) -> int:
-            return self.memory(designed.network(size.width, size.patch), size, spacing).total
+        def bytes_needed(size: StepSize) -> int:
+            return self.training(planner.network(size.width, size.patch), size, spacing_mm).total
 
-        halving = not has_closed_form(designed.network(rungs[0].width, rungs[0].patch))
-        best = rules.highest_rung(
-            rungs, lambda size: needs(size) <= self.budget.memory_bytes, halving=halving
+        # A trace takes up to a second, so a traced network is not asked for every candidate.
+        first = planner.network(candidates[0].width, candidates[0].patch)
+        best = rules.largest_fitting(
+            candidates,
+            lambda size: bytes_needed(size) <= self.budget.memory_bytes,
+            bisect=not has_closed_form(first),
         )
-        return Climb(designed=designed, rungs=rungs, best=best, needs=needs)
+        return SearchResult(planner=planner, candidates=candidates, best=best, bytes_needed=bytes_needed)
 
     def _with_checkpointing_if_needed(
-        self, plain: Climb, cases: str, spacing: Vector3, shape: Shape3, wish: Wish
-    ) -> tuple[Climb, str]:
-        """The climb with checkpointing where only that reaches the first climb's goal, or comes nearer to it.
+        self,
+        plain: SearchResult,
+        cases: str,
+        spacing_mm: Vector3,
+        shape: Shape3,
+        request: NetworkRequest,
+    ) -> tuple[SearchResult, str]:
+        """Return the result with checkpointing where only that reaches the first goal, or comes nearer to it.
 
-        It goes no further than that goal, so that without it more memory is never less of a step.
+        With checkpointing the search goes no further than that goal: otherwise a larger budget, which reaches
+        the goal without it, could give a smaller step.
         """
         device = self.device(cases)
         if isinstance(device, rules.CPU):
             return plain, "on a CPU time is scarcer than memory"
-        extent, _ = device.climbs[0]
+        extent, _ = device.goals[0]
         goal = next(
             (
                 i
-                for i, size in enumerate(plain.rungs)
-                if rules.holds(size.patch, extent, spacing, shape) and size.batch >= device.batches[1]
+                for i, size in enumerate(plain.candidates)
+                if rules.holds(size.patch, extent, spacing_mm, shape) and size.batch >= device.batches[1]
             ),
-            len(plain.rungs) - 1,
+            len(plain.candidates) - 1,
         )
         if plain.best is not None and plain.best >= goal:
             return plain, "not needed"
-        thrifty = self._climb(cases, spacing, shape, replace(wish, checkpointing=True))
-        reached = -1 if thrifty.best is None else min(thrifty.best, goal)
+        saving = self._search(cases, spacing_mm, shape, replace(request, checkpointing=True))
+        reached = -1 if saving.best is None else min(saving.best, goal)
         if reached <= (-1 if plain.best is None else plain.best):
             return plain, "would not give a larger step"
         reason = f"without it, two patches of {extent:g} mm along S do not fit"
-        return replace(thrifty, best=reached), reason
+        return replace(saving, best=reached), reason
 
-    def _ladder(self, cases: str, spacing: Vector3, shape: Shape3, designed: Design[Any]) -> list[Size]:
-        device, wanted = self.device(cases), self.overrides.feature_size
-        path = self._path(cases, spacing, shape, designed)
-        voxels = sum(prod(case.size_mm) for case in self.fingerprint.cases) / prod(spacing)
-        climbs = [
-            (partial(rules.holds, extent_mm=extent, spacing_mm=spacing, shape=shape), wanted or width)
-            for extent, width in device.climbs
+    def _candidates(
+        self, cases: str, spacing_mm: Vector3, shape: Shape3, planner: NetworkPlanner[Any]
+    ) -> list[StepSize]:
+        """Return the sizes to try, by the rules for the device or as the user has set them."""
+        device, width_set = self.device(cases), self.overrides.feature_size
+        patches = self._patches(cases, spacing_mm, shape, planner)
+        voxels = int(sum(prod(case.size_mm) for case in self.fingerprint.cases) / prod(spacing_mm))
+        goals = [
+            (partial(rules.holds, extent_mm=extent, spacing_mm=spacing_mm, shape=shape), width_set or width)
+            for extent, width in device.goals
         ]
-        return rules.ladder(
-            path,
-            climbs,
-            widths=(wanted,)
-            if wanted
-            else rules.widths_within(designed.widths, device.climbs[-1][1], int(voxels)),
-            batches=rules.batches_within(device.batches, path[-1], int(voxels)),
+        widths = rules.widths_within(planner.widths, device.goals[-1][1], voxels)
+        return rules.candidate_sizes(
+            patches,
+            goals,
+            widths=(width_set,) if width_set else widths,
+            batches=rules.batches_within(device.batches, patches[-1], voxels),
         )
 
-    def _path(self, cases: str, spacing: Vector3, shape: Shape3, designed: Design[Any]) -> list[Shape3]:
-        """The patches in the order of growth; the one that the user has set."""
-        wanted = self.overrides.patch_size
-        if wanted is None:
-            # A network that would rather begin larger does not pad a short axis for it.
-            s, p, left = (min(n, m) for n, m in zip(designed.smallest, shape, strict=True))
-            path = rules.patch_path(spacing, shape, designed.divisor, (s, p, left))
-            quick = [patch for patch in path if prod(patch) <= rules.FAST_VOXELS]
-            return (quick or path[:1]) if cases == FAST else path
-        network = designed.network(designed.widths[0], wanted)
-        if any(n % d for n, d in zip(wanted, network.divisor, strict=True)):
-            nearest = [max(1, round(n / d)) * d for n, d in zip(wanted, network.divisor, strict=True)]
+    def _patches(
+        self, cases: str, spacing_mm: Vector3, shape: Shape3, planner: NetworkPlanner[Any]
+    ) -> list[Shape3]:
+        """Return the patch sizes in the order of growth, or only the one that the user has set."""
+        patch = self.overrides.patch_size
+        if patch is None:
+            # A network that would rather begin with a larger patch does not pad a short axis for it.
+            smallest = triple(min(n, m) for n, m in zip(planner.smallest, shape, strict=True))
+            patches = rules.patch_path(spacing_mm, shape, planner.divisor, smallest)
+            quick = [each for each in patches if prod(each) <= rules.FAST_VOXELS]
+            return (quick or patches[:1]) if cases == FAST else patches
+        network = planner.network(planner.widths[0], patch)
+        if any(n % d for n, d in zip(patch, network.divisor, strict=True)):
+            nearest = [max(1, round(n / d)) * d for n, d in zip(patch, network.divisor, strict=True)]
             raise PlanError(
                 f"expected a patch divisible by {readable(network.divisor)}, the strides of {network.name} "
-                f"for {cases}, found --patch {readable(wanted)}; the nearest is {readable(nearest)}"
+                f"for {cases}, found --patch {readable(patch)}; the nearest is {readable(nearest)}"
             )
-        return [wanted]
+        return [patch]
 
-    def _facts(self, cases: str, spacing: Vector3, shape: Shape3) -> Facts:
-        return Facts(
-            spacing_mm=spacing,
+    def _context(self, cases: str, spacing_mm: Vector3, shape: Shape3) -> PlanningContext:
+        return PlanningContext(
+            spacing_mm=spacing_mm,
             shape=shape,
             patch_size=self.overrides.patch_size,
             thicknesses_mm=self.thicknesses_mm,
@@ -276,28 +316,3 @@ class Sizing:
             out_channels=self.dataset.labels.n_channels,
             device=self.device(cases),
         )
-
-    def memory(self, network: NetworkPlan, size: Size, spacing: Vector3) -> TrainingMemory:
-        """What a training step takes."""
-        key = f"{network} {size} {spacing}"
-        if key not in self._known:
-            self._known[key] = training_memory(
-                network,
-                size.patch,
-                batch_size=size.batch,
-                precision=self.budget.precision,
-                in_channels=len(self.dataset.channels),
-                out_channels=self.dataset.labels.n_channels,
-                spacing_mm=spacing,
-                gpu=self.budget.gpu,
-                factor=self.budget.calibration,
-            )
-        return self._known[key]
-
-
-def readable(value: object) -> str:
-    """Triples as 1x2x3, lists of triples separated by commas."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        joint = "x" if all(isinstance(item, int | float) for item in value) else ", "
-        return joint.join(readable(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
-"""What Swin UNETR keeps for its backward pass, counted from its layout in microseconds.
+"""The activations of the Swin UNETR, counted from its layout in microseconds.
 
 Each part of the network is counted in feature maps: one number per voxel of its level and channel. A unit
-test holds the counts against the tensors of real training steps.
+test compares the counts with the tensors of real training steps.
 """
 
 from dataclasses import dataclass
@@ -16,40 +16,41 @@ from autospine.network.swin.swin_plan import SwinPlan, token_grids
 from autospine.network.swin.swin_settings import AttentionSettings
 
 RESIDUAL_MAPS = 4
-"""Of a residual block: the outputs of both convolutions and of both norms."""
+"""Maps of a residual block: the outputs of both convolutions and of both norms."""
 
 SHORTCUT_MAPS = 1
-"""More where its channels change: the output of the shortcut's convolution."""
+"""Further maps where its channels change: the output of the shortcut's convolution."""
 
 UPSAMPLED_MAPS = 1
-"""More where the map is up-sampled before the block's convolutions, and not by them."""
+"""Further maps where the map is up-sampled before the block's convolutions, and not by them."""
 
 MERGING_MAPS = 2
-"""Of a merging: the tokens in its order, and their norm."""
+"""Maps of a merging: the tokens in its order, and their norm."""
 
 PERCEPTRON_MAPS = 10
-"""Of a Swin block's perceptron: norm, twice four times the channels around the activation, and the sum."""
+"""Maps of a Swin block's perceptron: the norm, four times the channels before and after the activation, and
+the sum."""
 
 BACKWARD_MAPS = 5
-"""At full resolution, while gradients pass the finest decoder: what comes in and goes out of its norms and
-convolutions, besides what the forward pass has kept."""
+"""Maps at full resolution while gradients pass the finest decoder: inputs and outputs of its norms and
+convolutions, besides those that the forward pass has kept."""
 
 BLOCK = 8
-"""Channels that convolutions fill up to a multiple of this while they work."""
+"""Convolutions pad their channels to a multiple of this while they work."""
 
 STATISTICS_BYTES = 8
-"""Mean and deviation of a token's norm, in float32."""
+"""Bytes of the mean and deviation of a token's norm, in float32."""
 
 MASK_CHANNELS = 6
-"""By which a GPU's queries and keys are wider where windows are shifted."""
+"""Further channels of a GPU's queries and keys where windows are shifted."""
 
 ALIGNMENT = 8
-"""A GPU's fused attention wants channels in multiples of this."""
+"""Multiple of channels that a GPU's fused attention requires."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwinLayout:
-    """The network over a batch of patches, in numbers per level."""
+    """The network over a batch of patches, level by level."""
 
     network: SwinPlan
     patch: Shape3
@@ -61,13 +62,13 @@ class SwinLayout:
 
     @cached_property
     def voxels(self) -> list[int]:
-        """Of the whole batch, at full resolution and after each stride."""
+        """Voxels of the whole batch, at full resolution and after each stride."""
         grids = [self.patch, *self._grids, self._bottom]
         return [self.batch_size * prod(grid) for grid in grids]
 
     @cached_property
     def channels(self) -> list[int]:
-        """Of the same levels."""
+        """Channels of the same levels."""
         f = self.network.feature_size
         return [f, f, 2 * f, 4 * f, 8 * f, 16 * f]
 

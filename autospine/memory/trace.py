@@ -1,4 +1,4 @@
-"""The memory of a training step or of a tile, found from shapes alone: nothing is computed or allocated."""
+"""Traces of a training step or a tile on the meta device: memory by shapes alone, nothing is computed."""
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
 class Ledger(TorchDispatchMode):
-    """While it is active, keeps count of the bytes that tensors made by operations take."""
+    """Counts, while it is active, the bytes of the tensors that operations make."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -29,7 +30,7 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operation and enter what it made."""
+        """Run an operation and add the tensors that it made."""
         result = func(*args, **(kwargs or {}))
         given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         for tensor in tree_leaves(result):
@@ -50,22 +51,22 @@ class Ledger(TorchDispatchMode):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTrace:
-    """What the tensors of one step take in bytes, beside the parameters and the state of the optimiser."""
+    """Bytes of the tensors of one step, without the parameters and the state of the optimiser."""
 
     kept: int
-    """At the end of the forward pass: what the backward pass needs, and the logits."""
+    """Bytes at the end of the forward pass: what the backward pass needs, and the logits."""
 
     peak: int
-    """Most at once in either pass; gradients of the parameters count as soon as they are there."""
+    """Most bytes at once in either pass; gradients of the parameters count as soon as they exist."""
 
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Let attention on the meta device keep what a fused kernel keeps.
+    """Replace attention on the meta device by one that keeps what a fused kernel keeps.
 
-    There torch would write out the matrix of all pairs of tokens, which it does on no device that has a
-    kernel. A mode of torch's functions would not do: it is off in the backward pass, where stages may be
-    recomputed.
+    On that device torch would write out the matrix of all pairs of tokens, which it does on no device with a
+    fused kernel. A mode of torch's functions would not do: it is off in the backward pass, where stages may
+    be recomputed.
     """
     original = F.scaled_dot_product_attention
 
@@ -80,7 +81,7 @@ def fused_attention() -> Iterator[None]:
 
 
 class _Attention(torch.autograd.Function):
-    """Inputs, output and a logarithm per query are kept; the bias' gradient is made for every window."""
+    """Keeps inputs, output and a logarithm per query; makes the gradient of the bias for every window."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
@@ -105,14 +106,14 @@ def _attention(
     return out
 
 
-def trace_step(network: nn.Module, image: Tensor) -> StepTrace:
-    """Run a forward and a backward pass on the meta device and return what their tensors take.
+def trace_step(network: nn.Module, image: Float[Tensor, "B *axes"]) -> StepTrace:
+    """Return the bytes of the tensors of a forward and a backward pass, which run on the meta device.
 
-    The loss is left out: what it takes is known per voxel and class.
+    The loss is left out, since its bytes are known per voxel and class.
 
     Args:
-        network: on the meta device.
-        image: (B, C, S, P, L) on the meta device.
+        network: Network on the meta device.
+        image: Batch of images on the meta device.
     """
     _run_once(network, image)
     ledger = Ledger()
@@ -125,12 +126,12 @@ def trace_step(network: nn.Module, image: Tensor) -> StepTrace:
     return StepTrace(kept=kept, peak=ledger.peak)
 
 
-def trace_tile(network: nn.Module, image: Tensor) -> int:
-    """Run a forward pass without gradients on the meta device; return the most bytes its tensors take.
+def trace_tile(network: nn.Module, image: Float[Tensor, "B *axes"]) -> int:
+    """Return the peak bytes of a forward pass without gradients, which runs on the meta device.
 
     Args:
-        network: on the meta device.
-        image: (B, C, S, P, L) on the meta device.
+        network: Network on the meta device.
+        image: Batch of images on the meta device.
     """
     _run_once(network, image)
     ledger = Ledger()
@@ -139,8 +140,8 @@ def trace_tile(network: nn.Module, image: Tensor) -> int:
     return ledger.peak
 
 
-def _run_once(network: Callable[[Tensor], Tensor], image: Tensor) -> None:
-    """Make what is made once and kept: it does not belong to a step."""
+def _run_once(network: Callable[[Tensor], Tensor], image: Float[Tensor, "B *axes"]) -> None:
+    """Make the tensors that the network makes once and keeps, which do not belong to a step."""
     with torch.no_grad(), fused_attention():
         network(image)
 

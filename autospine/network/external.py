@@ -8,14 +8,25 @@ and returns an `nn.Module` from images (B, in_channels, S, P, L) to logits (B, o
 attribute `divisor`, three numbers, says what the axes of an image must be multiples of; without one, any size
 will do. It must not depend on `patch_size`. Parameters are made on the default device, so that the planner
 can build the network on the meta device, without memory.
+
+An entry point may also name a module or another object with an attribute `make`. In either case these
+optional attributes of what it names take part in planning:
+
+    plan(facts) -> settings     the settings for a dataset, from `NetworkFacts`; none by default
+    memory(in_channels=..., out_channels=..., spacing_mm=..., patch_size=..., batch_size=..., value_bytes=...,
+           **settings)          `StatedMemory` as a mapping; by default a training step is traced
+
+No module of another distribution is imported before its network is asked for, so that one that is broken
+disturbs no other network.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autospine.core.errors import PlanError
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 
 if TYPE_CHECKING:
@@ -27,17 +38,52 @@ Setting = bool | int | float | str
 """Value of an argument that a plan keeps for a network of another distribution."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkFacts:
+    """Facts about dataset and device from which a network may plan its own settings."""
+
+    spacing_mm: Vector3
+    """Voxel spacing (S, P, L) that cases are resampled to."""
+
+    shape: Shape3
+    """Voxels (S, P, L) of the median case at that spacing."""
+
+    thicknesses_mm: tuple[float, ...]
+    """Thickness of each class that occurs."""
+
+    in_channels: int
+    out_channels: int
+    """Channels of the logits, background included."""
+
+    gpu: bool
+    """Whether the sizes are for a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatedMemory:
+    """Bytes that the tensors of a network take, by its own statement; parameters are counted besides."""
+
+    kept: int
+    """At the end of a forward pass of training: what the backward pass needs, and the logits."""
+
+    backward: int
+    """Beyond `kept` at the peak of the backward pass."""
+
+    tile: int
+    """At the peak of a forward pass without gradients."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExternalNetwork:
-    """An entry point that can be called."""
+    """The entry point of a network of another distribution."""
 
     entry: EntryPoint
 
     @property
     def distribution(self) -> str:
         """Name and version of the distribution that it comes from."""
-        found = self.entry.dist
-        return "unknown" if found is None else f"{found.name} {found.version}"
+        dist = self.entry.dist
+        return "unknown" if dist is None else f"{dist.name} {dist.version}"
 
     def make(
         self,
@@ -54,17 +100,14 @@ class ExternalNetwork:
         """
         from torch import nn
 
-        factory = self.load()
-        try:
-            network = factory(
-                in_channels=in_channels,
-                out_channels=out_channels,
-                spacing_mm=spacing_mm,
-                patch_size=patch_size,
-                **settings,
-            )
-        except Exception as error:  # whatever other people's code raises
-            raise self._broken(error) from error
+        network = self._call(
+            self.load(),
+            in_channels=in_channels,
+            out_channels=out_channels,
+            spacing_mm=spacing_mm,
+            patch_size=patch_size,
+            **settings,
+        )
         if not isinstance(network, nn.Module):
             raise PlanError(
                 f"expected a torch module from {self.entry.value} of the distribution {self.distribution}, "
@@ -72,19 +115,127 @@ class ExternalNetwork:
             )
         return network
 
-    def load(self) -> Callable[..., object]:
-        """Return what the entry point names.
+    def divisor(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spacing_mm: Vector3,
+        patch_size: Shape3,
+        settings: Mapping[str, object],
+    ) -> Shape3:
+        """Return the divisor that the network states; it is built on the meta device for that.
 
         Raises:
-            PlanError: If it cannot be imported; names the distribution.
+            PlanError: As `make`, or if the divisor is not three positive numbers.
         """
+        import torch
+
+        with torch.device("meta"):
+            network = self.make(in_channels, out_channels, spacing_mm, patch_size, settings)
+        return stated_divisor(network, self.distribution)
+
+    def plan(self, facts: NetworkFacts) -> dict[str, Setting]:
+        """Return the settings that the network plans for these facts; none where it plans nothing.
+
+        Raises:
+            PlanError: If its `plan` fails or returns something else; names the distribution.
+        """
+        plan = getattr(self._loaded(), "plan", None)
+        if plan is None:
+            return {}
+        settings = self._call(plan, facts)
+        known = isinstance(settings, Mapping) and all(
+            isinstance(name, str) and isinstance(value, Setting) for name, value in settings.items()
+        )
+        if not known:
+            raise PlanError(
+                f"expected a mapping of names to numbers, texts and switches from the `plan` of the network "
+                f"{self.entry.name!r} of the distribution {self.distribution}, found {settings!r}; mend or "
+                "uninstall it, or choose another network"
+            )
+        return dict(settings)
+
+    def memory(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spacing_mm: Vector3,
+        patch_size: Shape3,
+        batch_size: int,
+        value_bytes: int,
+        settings: Mapping[str, object],
+    ) -> StatedMemory | None:
+        """Return the memory that the network states, or None where it is to be traced.
+
+        Args:
+            in_channels: Channels of the image.
+            out_channels: Channels of the logits.
+            spacing_mm: Voxel spacing (S, P, L).
+            patch_size: Voxels (S, P, L) of a patch or tile.
+            batch_size: Patches per step.
+            value_bytes: Bytes of one activation.
+            settings: As in the plan.
+
+        Raises:
+            PlanError: If its `memory` fails or returns something else; names the distribution.
+        """
+        memory = getattr(self._loaded(), "memory", None)
+        if memory is None:
+            return None
+        stated = self._call(
+            memory,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            spacing_mm=spacing_mm,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            value_bytes=value_bytes,
+            **settings,
+        )
+        names = {field.name for field in fields(StatedMemory)}
+        if not (
+            isinstance(stated, Mapping)
+            and set(stated) == names
+            and all(isinstance(value, int | float) and value >= 0 for value in stated.values())
+        ):
+            raise PlanError(
+                f"expected bytes for {', '.join(sorted(names))} from the `memory` of the network "
+                f"{self.entry.name!r} of the distribution {self.distribution}, found {stated!r}; mend or "
+                "uninstall it, or choose another network"
+            )
+        return StatedMemory(**{name: round(value) for name, value in stated.items()})
+
+    def load(self) -> Callable[..., object]:
+        """Return the callable that makes the network.
+
+        Raises:
+            PlanError: If it cannot be imported or is missing; names the distribution.
+        """
+        loaded = self._loaded()
+        make = getattr(loaded, "make", loaded)
+        if not callable(make):
+            raise PlanError(
+                f"expected a callable, or an object with one called make, at {self.entry.value} of the "
+                f"distribution {self.distribution} for the network {self.entry.name!r}, found "
+                f"{type(loaded).__name__}; mend or uninstall it, or choose another network"
+            )
+        made: Callable[..., object] = make
+        return made
+
+    def _loaded(self) -> Any:
+        """Return what the entry point names."""
         try:
-            loaded: Callable[..., object] = self.entry.load()
+            return self.entry.load()
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
+            raise self._broken(error) from error
+
+    def _call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
         except Exception as error:  # whatever other people's code raises
             raise self._broken(error) from error
-        return loaded
 
-    def _broken(self, error: Exception) -> PlanError:
+    def _broken(self, error: BaseException) -> PlanError:
         return PlanError(
             f"expected the distribution {self.distribution} to make the network {self.entry.name!r} "
             f"({self.entry.value}), found {type(error).__name__}: {error}; mend or uninstall it, or choose "
@@ -93,12 +244,12 @@ class ExternalNetwork:
 
 
 def external_names() -> tuple[str, ...]:
-    """Names of the networks that other installed distributions offer."""
+    """Return the names of the networks that other installed distributions offer."""
     return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
 
 
 def find_external(name: str) -> ExternalNetwork:
-    """The network of another distribution of this name.
+    """Return the network of another distribution of this name.
 
     Raises:
         PlanError: If none is installed, or several are.
@@ -114,19 +265,19 @@ def find_external(name: str) -> ExternalNetwork:
 
 
 def stated_divisor(network: "nn.Module", distribution: str) -> Shape3:
-    """The network's `divisor`, (1, 1, 1) if it has none.
+    """Return the network's `divisor`, (1, 1, 1) if it has none.
 
     Raises:
         PlanError: If it is not three positive numbers.
     """
     stated = getattr(network, "divisor", (1, 1, 1))
     try:
-        s, p, left = (int(n) for n in stated)
+        divisor = triple(int(n) for n in stated)
     except (TypeError, ValueError):
-        s = p = left = 0
-    if min(s, p, left) < 1:
+        divisor = (0, 0, 0)
+    if min(divisor) < 1:
         raise PlanError(
             f"expected three positive numbers as the divisor of the network of {distribution}, found "
             f"{stated!r}; mend or uninstall it, or choose another network"
         )
-    return s, p, left
+    return divisor

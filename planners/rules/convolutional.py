@@ -21,14 +21,14 @@ RESENC_BLOCKS = (1, 3, 4, 6)
 """Residual blocks per level; the last number goes on (nnU-Net's ResEnc presets)."""
 
 TRANSFORMER_LAYERS = 4
-"""In the bottleneck (TransBTS)."""
+"""Transformer layers in the bottleneck (TransBTS)."""
 
 HEAD_CHANNELS = 64
 """Channels of an attention head in the bottleneck (Vaswani et al., 2017)."""
 
 
 def unet_levels(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], tuple[Shape3, ...], str]:
-    """Strides and kernels of a U-Net's levels, for patches of this shape: nnU-Net's rules.
+    """Return the strides and kernels of a U-Net's levels for patches of this shape, by nnU-Net's rules.
 
     An axis is halved while its spacing is below twice that of the finest axis that can be halved, and at
     least `SHORTEST_EDGE` voxels remain, or `SHORTEST_LONE_EDGE` if it is the only one. Kernels are 1 along an
@@ -56,22 +56,22 @@ def unet_levels(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...],
 
 
 def unet_features(first: int, levels: int) -> tuple[int, ...]:
-    """Channels per level: doubled from level to level up to `MOST_FEATURES`."""
+    """Return the channels per level: doubled from level to level up to `MOST_FEATURES`."""
     return tuple(min(first * 2**level, MOST_FEATURES) for level in range(levels))
 
 
 def resenc_blocks(levels: int) -> tuple[int, ...]:
-    """Residual blocks per level."""
+    """Return the residual blocks per level."""
     return tuple(RESENC_BLOCKS[min(level, len(RESENC_BLOCKS) - 1)] for level in range(levels))
 
 
 def transformer_heads(channels: int) -> int:
-    """The most heads of at least `HEAD_CHANNELS` channels that divide the channels."""
+    """Return the largest number of heads of at least `HEAD_CHANNELS` channels that divide the channels."""
     return next(h for h in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % h == 0)
 
 
 def dilations(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str]:
-    """Dilations of the plain network's layers: what a U-Net would see per voxel, level by level.
+    """Return the dilations of the plain network's layers: the voxel spacings of a U-Net's levels.
 
     Two layers without dilation, one per halving that `strides` would make, and one without again.
     """

@@ -1,4 +1,4 @@
-"""What differs between the devices a plan may be for."""
+"""The defaults that differ between a GPU and a CPU."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,17 @@ from planners.rules.spacing import CONTEXT_MM, THREE_LEVELS_MM
 
 
 class GPU(NamedTuple):
-    """On a GPU memory is scarcer than time."""
+    """Defaults for a GPU, where memory is scarcer than time."""
 
     largest_window: int = 8
+    """Longest edge of an attention window, in tokens."""
+
     widths: tuple[int, ...] = (12, 16, 24, 32, 48, 64, 96)
     """Feature sizes of the Swin UNETR."""
 
-    climbs: tuple[tuple[float, int], ...] = ((THREE_LEVELS_MM, 24), (CONTEXT_MM, 48))
-    """Extent along S in mm and width, to be reached in turn. 48 is SwinUNETR's own width; with 24 and 12 it
-    lost 2 and 10 points of Dice on BTCV."""
+    goals: tuple[tuple[float, int], ...] = ((THREE_LEVELS_MM, 24), (CONTEXT_MM, 48))
+    """Goals of the size search, reached in turn: extent along S in mm and width. 48 is SwinUNETR's own width;
+    with 24 and 12 it lost 2 and 10 points of Dice on BTCV."""
 
     batches: tuple[int, ...] = (1, 2, 4)
     """Patches per step: nnU-Net's least is two, and one where memory is short."""
@@ -26,13 +28,15 @@ class GPU(NamedTuple):
 
 
 class CPU(NamedTuple):
-    """On a CPU time is scarcer than memory."""
+    """Defaults for a CPU, where time is scarcer than memory."""
 
     largest_window: int = 4
+    """Longest edge of an attention window, in tokens: 64 tokens stay in the cache."""
+
     widths: tuple[int, ...] = (16,)
     """16 channels fill one vector register and no more."""
 
-    climbs: tuple[tuple[float, int], ...] = ((CONTEXT_MM, 16),)
+    goals: tuple[tuple[float, int], ...] = ((CONTEXT_MM, 16),)
     batches: tuple[int, ...] = (1,)
     epochs: int = 60
     iterations_per_epoch: int = 50

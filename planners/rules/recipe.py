@@ -1,4 +1,4 @@
-"""Intensities, mirroring and the recipe."""
+"""Rules for intensities, mirroring, loss, sampling and artefacts."""
 
 from collections.abc import Collection, Sequence
 from math import log10, prod
@@ -43,7 +43,8 @@ WINDOW_PROBABILITY = 0.3
 """Share of CT patches with another window; a rule of thumb."""
 
 WINDOW_SHIFT = 0.05
-"""Of the clipping range: what another scanner's calibration and another dataset's statistics come to."""
+"""Largest shift as a share of the clipping range: what another scanner's calibration and another dataset's
+statistics come to."""
 
 
 class Artefacts(TypedDict):
@@ -58,7 +59,7 @@ class Artefacts(TypedDict):
 
 
 def normalisation(fingerprint: Fingerprint) -> tuple[dict[Modality, Normalisation], str]:
-    """CT by the dataset's foreground, where HU mean the same everywhere; MR by each image's own."""
+    """Return the normalisation: CT by the dataset's foreground, where HU are comparable; MR by each image."""
     facts = fingerprint.intensities.get("CT")
     ct = (
         Normalisation(
@@ -85,7 +86,10 @@ def normalisation(fingerprint: Fingerprint) -> tuple[dict[Modality, Normalisatio
 
 
 def mirroring(labels: LabelSpace) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], str]:
-    """Left/right flips, with side-specific labels changing places; never upside down or front to back."""
+    """Return the axes that may be mirrored, and the pairs of stored labels that change places then.
+
+    Only left and right may be exchanged, never top and bottom or front and back.
+    """
     sides = side_pairs(labels.names)
     uneven = [(a, b) for a, b in sides.pairs if len(labels.members[a]) != len(labels.members[b])]
     alone = [labels.names[i] for i in (*sides.single, *(i for pair in uneven for i in pair))]
@@ -94,8 +98,8 @@ def mirroring(labels: LabelSpace) -> tuple[tuple[int, ...], tuple[tuple[int, int
     index = {integer: i for i, integer in enumerate(labels.integers, start=1)}
     pairs = tuple(
         (index[a], index[b])
-        for one, other in sides.pairs
-        for a, b in zip(labels.members[one], labels.members[other], strict=True)
+        for first, second in sides.pairs
+        for a, b in zip(labels.members[first], labels.members[second], strict=True)
         if a != b
     )
     swapped = f", {len(pairs)} pairs of side-specific labels change places" if pairs else ""
@@ -103,13 +107,13 @@ def mirroring(labels: LabelSpace) -> tuple[tuple[int, ...], tuple[tuple[int, int
 
 
 def lambda_ce(volumes_ml: Sequence[float]) -> tuple[float, str]:
-    """Share of the cross-entropy in the loss: the paper's balance, less where classes differ much in size.
+    """Return the share of the cross-entropy in the loss, smaller where classes differ much in size.
 
     `max(0.3, 0.5 - 0.1 max(0, log10(r) - 2))` for the ratio r of the largest class to the smallest.
     Cross-entropy counts voxels, so small classes hardly weigh in it; Dice counts classes.
 
     Args:
-        volumes_ml: median volume of each class that occurs.
+        volumes_ml: Median volume of each class that occurs.
     """
     known = [volume for volume in volumes_ml if volume > 0]
     ratio = max(known) / min(known) if known else 1.0
@@ -122,7 +126,7 @@ def lambda_ce(volumes_ml: Sequence[float]) -> tuple[float, str]:
 
 
 def oversampling(patch: Shape3, shape: Shape3) -> tuple[float, str]:
-    """Share of patches centred on a structure, so that `WANTED_FOREGROUND` of all show one.
+    """Return the share of patches centred on a structure, so that `WANTED_FOREGROUND` of all show one.
 
     `max(0.5, (0.75 - h) / (1 - h))`, where h, the share of the median case that a patch shows, is taken for
     the chance that a random one shows a structure.
@@ -135,7 +139,7 @@ def oversampling(patch: Shape3, shape: Shape3) -> tuple[float, str]:
 
 
 def artefacts(modalities: Collection[Modality]) -> tuple[Artefacts, str]:
-    """What scanners add to images, for the modalities that the dataset has."""
+    """Return the artefacts of scanners to simulate, for the modalities that the dataset has."""
     ct, mr = "CT" in modalities, "MR" in modalities
     planned = Artefacts(
         bias_probability=BIAS_PROBABILITY if mr else 0.0,

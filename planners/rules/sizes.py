@@ -1,4 +1,4 @@
-"""How large a training step is: patch, width and batch, rungs of a ladder that does not know the budget."""
+"""Sizes of a training step: candidates of patch, width and batch size, which do not depend on the budget."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -25,93 +25,102 @@ BATCH_SHARE = 0.05
 PARAMETERS_PER_SQUARE = 30_000
 """Parameters of the Swin UNETR, per square of its width (measured at 48 and 96)."""
 
-Holds = Callable[[Shape3], bool]
-"""Whether a patch shows enough."""
+ShowsEnough = Callable[[Shape3], bool]
+"""Whether a patch shows as much as a goal asks for."""
 
 
-class Size(NamedTuple):
-    """A rung of the ladder."""
+class StepSize(NamedTuple):
+    """Width, patch and batch size of a training step."""
 
     width: int
     """Channels at full resolution."""
 
     patch: Shape3
+    """Voxels (S, P, L)."""
+
     batch: int
+    """Patches per step."""
 
     @property
     def extent(self) -> int:
-        """Voxels times patches times channels: what a step costs, up to a factor."""
+        """Voxels times patches times channels: the cost of a step up to a factor."""
         return self.width * prod(self.patch) * self.batch
 
 
-def ladder(
+def candidate_sizes(
     path: Sequence[Shape3],
-    climbs: Sequence[tuple[Holds, int]],
+    goals: Sequence[tuple[ShowsEnough, int]],
     *,
     widths: Sequence[int],
     batches: Sequence[int],
-) -> list[Size]:
+) -> list[StepSize]:
     """Every size that a plan may have, each larger than the one before.
 
-    Each climb lets the patch grow until it holds what it should, and the network widen up to the climb's
-    width. At the end of the first one there are as many patches as is usual, the second of `batches`. Where a
-    larger patch costs less than the next width or number of patches, the patch comes first. After the climbs
-    the patch grows to the end of its path, and what memory is left goes into more patches and into still
-    wider networks.
+    Towards each goal the patch grows until it shows enough, and then the network widens up to the goal's
+    width. After the patch of the first goal the batch takes its usual size, the second of `batches`. Where a
+    larger patch costs less than the next width or batch size, the patch comes first. After the goals the
+    patch grows to the end of its path, and the remaining memory goes into larger batches and still wider
+    networks.
 
-    The plan takes the highest rung that fits. As the ladder does not depend on the budget and `Size.extent`
-    rises along it, more memory never gives a smaller step.
+    The plan takes the largest candidate that fits. As the candidates do not depend on the budget and
+    `StepSize.extent` rises along them, more memory never gives a smaller step.
 
     Args:
-        path: patches in the order of growth, not empty.
-        climbs: whether a patch is large enough, and the width to reach then, both ascending.
-        widths: that the network may have, ascending.
-        batches: numbers of patches per step, ascending.
+        path: Patch sizes in the order of growth, not empty.
+        goals: Whether a patch shows enough, and the width to reach then, both ascending.
+        widths: Widths that the network may have, ascending.
+        batches: Batch sizes, ascending.
     """
-    rungs = [Size(widths[0], path[0], batches[0])]
-    for holds_enough, widest in climbs:
-        end = next((i for i, patch in enumerate(path) if holds_enough(patch)), len(path) - 1)
-        rungs += _grown(rungs[-1], path[: end + 1])
-        rungs += _enlarged(rungs[-1], path, batch=batches[min(1, len(batches) - 1)])
+    sizes = [StepSize(widths[0], path[0], batches[0])]
+    for shows_enough, widest in goals:
+        end = next((i for i, patch in enumerate(path) if shows_enough(patch)), len(path) - 1)
+        sizes += _grown(sizes[-1], path[: end + 1])
+        sizes += _enlarged(sizes[-1], path, batch=batches[min(1, len(batches) - 1)])
         for width in widths:
-            if rungs[-1].width < width <= widest:
-                rungs += _enlarged(rungs[-1], path, width=width)
-    rungs += _grown(rungs[-1], path)
-    rungs += [rungs[-1]._replace(batch=batch) for batch in batches[2:]]
-    rungs += [rungs[-1]._replace(width=width) for width in widths if width > rungs[-1].width]
-    return list(dict.fromkeys(rungs))
+            if sizes[-1].width < width <= widest:
+                sizes += _enlarged(sizes[-1], path, width=width)
+    sizes += _grown(sizes[-1], path)
+    sizes += [sizes[-1]._replace(batch=batch) for batch in batches[2:]]
+    sizes += [sizes[-1]._replace(width=width) for width in widths if width > sizes[-1].width]
+    return list(dict.fromkeys(sizes))
 
 
-def _grown(size: Size, path: Sequence[Shape3]) -> list[Size]:
-    """The size with each later patch of the path."""
+def _grown(size: StepSize, path: Sequence[Shape3]) -> list[StepSize]:
+    """Return the size with each later patch of the path."""
     return [size._replace(patch=patch) for patch in path if prod(patch) > prod(size.patch)]
 
 
 def _enlarged(
-    size: Size, path: Sequence[Shape3], *, width: int | None = None, batch: int | None = None
-) -> list[Size]:
-    """The size with the larger patches that cost less than the change of width or batch; then changed."""
-    changed = Size(width or size.width, size.patch, batch or size.batch)
-    return [*(one for one in _grown(size, path) if one.extent < changed.extent), changed]
+    size: StepSize, path: Sequence[Shape3], *, width: int | None = None, batch: int | None = None
+) -> list[StepSize]:
+    """Return the size with larger patches as long as they cost less than the change of width or batch, then
+    the changed size.
+    """
+    changed = StepSize(width or size.width, size.patch, batch or size.batch)
+    return [*(grown for grown in _grown(size, path) if grown.extent < changed.extent), changed]
 
 
-def highest_rung(rungs: Sequence[Size], fits: Callable[[Size], bool], *, halving: bool) -> int | None:
-    """Index of the highest rung that fits, None if none does.
+def largest_fitting(
+    candidates: Sequence[StepSize], fits: Callable[[StepSize], bool], *, bisect: bool
+) -> int | None:
+    """Return the index of the largest candidate that fits, or None if none does.
 
     Args:
-        rungs: of a ladder.
-        fits: whether a size does.
-        halving: ask in the middle of what is left instead of from the top down, for answers that take long.
-            Exact where all rungs below one that fits do so too.
+        candidates: Sizes, each larger than the one before.
+        fits: Whether a size fits the memory.
+        bisect: Search by bisection instead of from the top down, where each answer takes long. Exact if every
+            candidate below one that fits does so too.
     """
-    if halving:
-        return bisect_left(rungs, True, key=lambda size: not fits(size)) - 1 if fits(rungs[0]) else None
-    return next((i for i in reversed(range(len(rungs))) if fits(rungs[i])), None)
+    if bisect:
+        fitting = fits(candidates[0])
+        return bisect_left(candidates, True, key=lambda size: not fits(size)) - 1 if fitting else None
+    return next((i for i in reversed(range(len(candidates))) if fits(candidates[i])), None)
 
 
 def widths_within(widths: Sequence[int], usual: int, dataset_voxels: int) -> tuple[int, ...]:
-    """Those of the widths up to the usual one, and wider ones with no more parameters than the dataset has
-    voxels: a few small crops do not teach hundreds of millions of numbers.
+    """Return the widths up to the usual one, and those with no more parameters than the dataset has voxels.
+
+    A few small crops do not teach hundreds of millions of parameters.
     """
     return tuple(
         w for w in widths if w <= max(usual, widths[0]) or PARAMETERS_PER_SQUARE * w**2 <= dataset_voxels
@@ -119,7 +128,7 @@ def widths_within(widths: Sequence[int], usual: int, dataset_voxels: int) -> tup
 
 
 def batches_within(batches: Sequence[int], patch: Shape3, dataset_voxels: int) -> tuple[int, ...]:
-    """Those of the batches that hold at most `BATCH_SHARE` of the dataset; the first two in any case."""
+    """Return the batch sizes that hold at most `BATCH_SHARE` of the dataset; the first two in any case."""
     most = BATCH_SHARE * dataset_voxels / prod(patch)
     return tuple(batch for i, batch in enumerate(batches) if i < 2 or batch <= most)
 
@@ -130,16 +139,16 @@ def patch_path(
     divisor: Callable[[Shape3], Shape3],
     smallest: Shape3,
 ) -> list[Shape3]:
-    """Patches from the smallest, rounded up to its divisor, to one that covers the median case.
+    """Return patch sizes from the smallest, rounded up to its divisor, to one that covers the median case.
 
     The patch always grows along the axis that reaches least far in mm (S counts less by `S_EMPHASIS`) and is
     not yet as long as the median case, by its divisor.
 
     Args:
-        spacing_mm: voxel size.
-        shape: of the median case.
-        divisor: what a patch of about this size must be a multiple of.
-        smallest: where the growth starts.
+        spacing_mm: Voxel spacing (S, P, L).
+        shape: Voxels (S, P, L) of the median case.
+        divisor: What a patch of about this size must be a multiple of.
+        smallest: Patch where the growth starts.
     """
     weight = (S_EMPHASIS, 1.0, 1.0)
     path, patch = [], smallest
@@ -158,11 +167,11 @@ def patch_path(
 
 
 def holds(patch: Shape3, extent_mm: float, spacing_mm: Vector3, shape: Shape3) -> bool:
-    """Whether a patch spans an extent along S, or the whole of the median case but for `SPARE`."""
+    """Return whether a patch spans an extent along S, or the median case up to a share of `SPARE`."""
     return patch[0] >= (1 - SPARE) * shape[0] or patch[0] * spacing_mm[0] >= extent_mm
 
 
 def step(divisor: Shape3, shape: Shape3) -> Shape3:
-    """By what a patch grows: the smallest multiple of the divisor of `STEP` voxels or the whole case."""
+    """Return by how much a patch grows: the least multiple of the divisor of `STEP` voxels or the case."""
     s, p, left = (ceil(min(STEP, n) / d) * d for d, n in zip(divisor, shape, strict=True))
     return s, p, left

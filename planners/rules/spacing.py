@@ -1,10 +1,12 @@
-"""Voxel sizes: from the spacings of the cases and the thickness of the structures."""
+"""Rules for voxel sizes, from the spacings of the cases and the thickness of the structures."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, prod
 
 import numpy as np
+from jaxtyping import Float
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 from planners.rules.sizes import S_EMPHASIS
 
@@ -35,7 +37,7 @@ VOXELS_ACROSS = 2.0
 
 
 def target_spacing(spacings: Sequence[Vector3]) -> tuple[Vector3, str]:
-    """Median spacing of each axis; a thick-sliced axis takes a low percentile instead.
+    """Return the median spacing of each axis; a thick-sliced axis takes a low percentile instead.
 
     The median loses the least to resampling overall. Along a coarse axis it would throw away the finer
     cases, and interpolating thick slices a little costs nothing. Where some cases are thick-sliced along one
@@ -61,7 +63,7 @@ def target_spacing(spacings: Sequence[Vector3]) -> tuple[Vector3, str]:
 
 
 def fast_spacing(full: Vector3, thicknesses_mm: Sequence[float]) -> tuple[Vector3, str]:
-    """The spacing at which few voxels show several vertebrae, but no structure is lost.
+    """Return the spacing at which few voxels show several vertebrae, but no structure is lost.
 
     `max(full, min(3.2 mm, thinnest / 2))` on every axis.
     """
@@ -76,15 +78,15 @@ def fast_spacing(full: Vector3, thicknesses_mm: Sequence[float]) -> tuple[Vector
 
 
 def lowres_spacing(full: Vector3, size_mm: Vector3, spine_mm: float) -> tuple[Vector3, str]:
-    """The finest spacing at which a patch of `LOWRES_VOXELS` spans the spine of the median case.
+    """Return the finest spacing at which a patch of `LOWRES_VOXELS` spans the spine of the median case.
 
     The patch reaches `S_EMPHASIS` times as far along the spine as across it, and nowhere beyond the case.
     Thick slices stay as they are: the other axes are coarsened up to them first.
 
     Args:
-        full: spacing of `fullres`.
-        size_mm: of the median case.
-        spine_mm: extent of the median case's structures along S.
+        full: Spacing (S, P, L) of `fullres` in mm.
+        size_mm: Field of view (S, P, L) of the median case.
+        spine_mm: Extent along S of the median case's structures.
     """
     across = spine_mm / S_EMPHASIS
     spanned = (min(size_mm[0], spine_mm), min(size_mm[1], across), min(size_mm[2], across))
@@ -103,14 +105,14 @@ def lowres_spacing(full: Vector3, size_mm: Vector3, spine_mm: float) -> tuple[Ve
 def why_no_lowres(
     full: Vector3, low: Vector3, size_mm: Vector3, spine_mm: float, patch_mm: float | None
 ) -> str | None:
-    """Why a low-resolution configuration is not worth having; None where it is.
+    """Return why a low-resolution configuration is not worth having, or None where it is.
 
     Args:
-        full: spacing of `fullres`.
-        low: of the low-resolution configuration.
-        size_mm: of the median case.
-        spine_mm: extent of its structures along S.
-        patch_mm: extent along S of the patch of `fullres`; None where there is no such configuration.
+        full: Spacing (S, P, L) of `fullres` in mm.
+        low: Spacing of the low-resolution configuration in mm.
+        size_mm: Field of view (S, P, L) of the median case.
+        spine_mm: Extent along S of its structures.
+        patch_mm: Extent along S of the patch of `fullres`; None where there is no such configuration.
     """
     if patch_mm is not None and patch_mm > LOWRES_SHARE * spine_mm:
         return f"a patch of fullres spans {patch_mm:.0f} mm of a median spine of {spine_mm:.0f} mm"
@@ -120,9 +122,9 @@ def why_no_lowres(
 
 
 def lost_classes(thicknesses_mm: Mapping[str, float], spacing_mm: Vector3) -> dict[str, float]:
-    """Classes thinner than a voxel, with their thickness in mm: the spacing that would keep them.
+    """Return the classes thinner than a voxel with their thickness in mm, the spacing that would keep them.
 
-    A voxel is taken for as long as its middle edge: what lies within thick slices still shows across them.
+    A voxel counts by its middle edge, since a structure within thick slices still shows across them.
     """
     return {name: mm for name, mm in thicknesses_mm.items() if mm < sorted(spacing_mm)[1]}
 
@@ -136,12 +138,10 @@ def _at_least(spacing_mm: Vector3, least: float) -> Vector3:
 
 
 def median_shape(sizes_mm: Sequence[Vector3], spacing_mm: Vector3) -> Shape3:
-    """Voxels of the median case at a spacing."""
+    """Return the voxels (S, P, L) of the median case at a spacing."""
     size = np.median(np.asarray(sizes_mm), axis=0)
-    s, p, l = (max(1, round(n / d)) for n, d in zip(size, spacing_mm, strict=True))  # noqa: E741
-    return s, p, l
+    return triple(max(1, round(n / d)) for n, d in zip(size, spacing_mm, strict=True))
 
 
-def _vector(values: np.ndarray) -> Vector3:
-    s, p, l = (float(value) for value in values)  # noqa: E741
-    return s, p, l
+def _vector(values: Float[np.ndarray, "3"]) -> Vector3:
+    return triple(values)

@@ -1,4 +1,4 @@
-"""The Swin UNETR: strides, windows, heads and fusion kernels."""
+"""Rules for the Swin UNETR: strides, windows, heads and fusion kernels."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -16,7 +16,7 @@ LARGEST_KERNEL = 8
 
 
 def strides(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str]:
-    """Strides of the five levels: an axis is halved while it is among the finest and long enough.
+    """Return the strides of the five levels: an axis is halved while it is among the finest and long enough.
 
     An axis waits while its spacing is twice that of the finest axis or more, and stops when fewer than
     four voxels (to within `SPARE`) are left, so that at least two remain at the bottom, or when the axis
@@ -39,15 +39,15 @@ def strides(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str
 
 
 def _pads(length: int, divisor: float) -> bool:
-    """Whether the least multiple of the divisor that covers the axis but for `SPARE` exceeds it by more than
-    that and a voxel.
+    """Return whether an axis would be padded by more than `SPARE` and a voxel, were it to be covered up to
+    `SPARE` by a multiple of the divisor.
     """
     covering = ceil((1 - SPARE) * length / divisor) * divisor
     return covering > max((1 + SPARE) * length, length + 1)
 
 
 def windows(grids: Sequence[Shape3], largest: int) -> tuple[tuple[Shape3, ...], str]:
-    """For each stage and axis a window that tiles the token grid exactly, so that none is padded.
+    """Return for each stage and axis a window that tiles the token grid exactly, so that none is padded.
 
     It is the largest divisor of the grid up to `largest`. Where that is less than half as long, as on a grid
     of 11 or 22 tokens, it is the next divisor above.
@@ -67,7 +67,7 @@ def _window(grid: int, largest: int) -> int:
 
 
 def heads(feature_size: int) -> tuple[int, int, int, int]:
-    """Attention heads per stage: Swin UNETR's three where they divide the channels evenly, else two."""
+    """Return the attention heads per stage, from Swin UNETR's three if they divide the channels, else two."""
     first = 3 if feature_size % 12 == 0 else 2
     return first, 2 * first, 4 * first, 8 * first
 
@@ -75,7 +75,7 @@ def heads(feature_size: int) -> tuple[int, int, int, int]:
 def fusion_kernels(
     spacing_mm: Vector3, stride: Shape3, thicknesses_mm: Sequence[float]
 ) -> tuple[tuple[Shape3, ...], str]:
-    """Kernels of the multi-scale fusion: the embedding's own, and one as wide as each typical thickness.
+    """Return the fusion kernels: the embedding's own, and one as wide as each typical thickness.
 
     An axis of spacing d and stride k takes `k + 2 m` voxels, the smallest that spans the thickness, at
     most `LARGEST_KERNEL`; equal kernels collapse.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planners import rules
-from planners.rules import Size
+from planners.rules import StepSize
 
 MM = st.floats(0.2, 8.0).map(lambda d: round(d, 3))
 SPACINGS = st.tuples(MM, MM, MM)
@@ -22,13 +22,13 @@ def path_to(spacing, shape):
     return rules.patch_path(spacing, shape, lambda _: divisor, (1, 1, 1)), divisor
 
 
-def ladder_of(device, spacing, shape) -> list[Size]:
-    climbs = [
+def ladder_of(device, spacing, shape) -> list[StepSize]:
+    goals = [
         (partial(rules.holds, extent_mm=mm, spacing_mm=spacing, shape=shape), width)
-        for mm, width in device.climbs
+        for mm, width in device.goals
     ]
     path, _ = path_to(spacing, shape)
-    return rules.ladder(path, climbs, widths=device.widths, batches=device.batches)
+    return rules.candidate_sizes(path, goals, widths=device.widths, batches=device.batches)
 
 
 @given(SPACINGS, SHAPES)
@@ -73,11 +73,11 @@ def test_more_memory_never_gives_a_smaller_step(device, spacing, shape, budgets,
     """Whatever a size costs: the cost need not even rise from rung to rung."""
     rungs = ladder_of(device, spacing, shape)
 
-    def cost(size: Size) -> float:
+    def cost(size: StepSize) -> float:
         return size.extent + per_parameter * size.width**2
 
     small, large = (
-        rules.highest_rung(rungs, lambda size, b=budget: cost(size) <= b, halving=False)
+        rules.largest_fitting(rungs, lambda size, b=budget: cost(size) <= b, bisect=False)
         for budget in sorted(budgets)
     )
     if small is None:
@@ -90,16 +90,16 @@ def test_more_memory_never_gives_a_smaller_step(device, spacing, shape, budgets,
 
 @given(st.integers(1, 200), st.integers(-1, 200))
 def test_asking_in_the_middle_finds_the_same_rung(count, last):
-    rungs = [Size(1, (n + 1, 1, 1), 1) for n in range(count)]
+    rungs = [StepSize(1, (n + 1, 1, 1), 1) for n in range(count)]
     asked = []
 
-    def fits(size: Size) -> bool:
+    def fits(size: StepSize) -> bool:
         asked.append(size)
         return size.patch[0] <= last
 
-    slow = rules.highest_rung(rungs, fits, halving=False)
+    slow = rules.largest_fitting(rungs, fits, bisect=False)
     asked.clear()
-    assert rules.highest_rung(rungs, fits, halving=True) == slow
+    assert rules.largest_fitting(rungs, fits, bisect=True) == slow
     assert len(asked) <= count.bit_length() + 2
 
 
@@ -115,7 +115,7 @@ def test_context_and_width_grow_in_turn():
 
 def test_a_large_patch_is_taken_before_a_wider_network_that_would_cost_more():
     path = [(32, 32, 32), (64, 32, 32), (64, 64, 32), (64, 64, 64), (96, 64, 64)]
-    rungs = rules.ladder(path, [(lambda p: p[0] >= 64, 32)], widths=(16, 32), batches=(1,))
+    rungs = rules.candidate_sizes(path, [(lambda p: p[0] >= 64, 32)], widths=(16, 32), batches=(1,))
     assert [(r.width, r.patch) for r in rungs] == [
         (16, (32, 32, 32)),
         (16, (64, 32, 32)),
@@ -124,16 +124,16 @@ def test_a_large_patch_is_taken_before_a_wider_network_that_would_cost_more():
         (32, (64, 64, 64)),
         (32, (96, 64, 64)),
     ]
-    finer = rules.ladder(path, [(lambda p: p[0] >= 64, 48)], widths=(16, 48), batches=(1,))
+    finer = rules.candidate_sizes(path, [(lambda p: p[0] >= 64, 48)], widths=(16, 48), batches=(1,))
     assert [(r.width, r.patch) for r in finer[1:4]] == [
         *((16, (64, 32, 32)), (16, (64, 64, 32)), (48, (64, 32, 32))),
     ]
 
 
 def test_nothing_fits_is_none():
-    rungs = [Size(1, (1, 1, 1), 1), Size(1, (2, 1, 1), 1)]
+    rungs = [StepSize(1, (1, 1, 1), 1), StepSize(1, (2, 1, 1), 1)]
     for halving in (False, True):
-        assert rules.highest_rung(rungs, lambda _: False, halving=halving) is None
+        assert rules.largest_fitting(rungs, lambda _: False, bisect=halving) is None
 
 
 def test_context_is_five_lumbar_levels():

@@ -1,0 +1,73 @@
+"""Which network to plan for, and the options of the Swin networks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autospine.network.external import external_names
+from autospine.network.swin.swin_settings import FusionPlacement, StageFlags
+from planners.planning_options import DEFAULT
+
+SWIN_NETWORKS = (DEFAULT, "swin_unetr")
+BUILT_IN = (*SWIN_NETWORKS, "cnn3d", "unet3d", "unet3d_transformer", "resenc_unet")
+
+AttentionChoice = Literal["adaptive", "plain", "identity"]
+WeightingChoice = Literal["trainable", "ones", "off"]
+
+ADAPTIVE_STAGES: StageFlags = (True, True, False, False)
+"""The stages whose token grid is fine enough to show edges."""
+
+
+def known_networks() -> tuple[str, ...]:
+    """Return the names that may be planned for: the built-in networks, then those of other distributions.
+
+    Entry points are listed without importing them, so that a distribution that is broken disturbs no other
+    network.
+    """
+    return (*BUILT_IN, *(name for name in external_names() if name not in BUILT_IN))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkRequest:
+    """One network to plan for."""
+
+    network: str = DEFAULT
+    """Name of the network."""
+
+    attention: AttentionChoice = "adaptive"
+    """Kind of attention of a Swin network; other networks ignore all options but `checkpointing`."""
+
+    weighting: WeightingChoice = "trainable"
+    """Weights of the multi-scale fusion; `off` is the plain patch embedding."""
+
+    placement: FusionPlacement = "embedding"
+    """Where the scales are fused."""
+
+    stages: StageFlags = ADAPTIVE_STAGES
+    """Stages with adaptive attention."""
+
+    v2_blocks: bool = True
+    """Residual convolution block before each stage."""
+
+    checkpointing: bool = False
+    """Recompute stages in the backward pass, which saves memory and takes time."""
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its configurations add to those of the default network; empty for the default."""
+        usual = default_request(self.network)
+        parts = [] if self.network == DEFAULT else [self.network]
+        parts += [] if self.attention == usual.attention else [self.attention]
+        if self.attention == "adaptive" and self.stages != ADAPTIVE_STAGES:
+            parts.append("stages_" + "_".join(str(i + 1) for i, on in enumerate(self.stages) if on))
+        parts += [] if self.weighting == usual.weighting else [f"fusion_{self.weighting}"]
+        if self.weighting != "off" and self.placement != "embedding":
+            parts.append(self.placement)
+        parts += [] if self.v2_blocks else ["v1"]
+        return "".join(f"_{part}" for part in parts)
+
+
+def default_request(network: str) -> NetworkRequest:
+    """Return the request for a network with the options that its name implies."""
+    if network in SWIN_NETWORKS and network != DEFAULT:
+        return NetworkRequest(network=network, attention="plain", weighting="off")
+    return NetworkRequest(network=network)
