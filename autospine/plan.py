@@ -30,13 +30,13 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """One number of the plan and why it is what it is."""
+    """One number of the plan and its reason."""
 
     name: str
-    """What was decided, e.g. `fullres.patch_size`."""
+    """Name of the decision, such as `fullres.patch_size`."""
 
     value: str
-    """The value, for reading."""
+    """The value in words."""
 
     reason: str
     """The rule and the facts that led to it."""
@@ -44,7 +44,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normalisation:
-    """How one modality's intensities become network input: clip, then (x - mean) / std."""
+    """Normalisation of one modality's intensities: clip, then (x - mean) / std."""
 
     scope: Literal["dataset", "image"]
     """CT: the dataset's foreground statistics; MR: each image's own."""
@@ -53,7 +53,7 @@ class Normalisation:
     """Clipping bound: HU for `dataset`; a quantile in [0, 1] for `image`."""
 
     upper: float
-    """Likewise; greater than `lower`."""
+    """Upper clipping bound in the same unit; greater than `lower`."""
 
     mean: float
     """Subtracted after clipping, in HU; unused for `image`."""
@@ -98,7 +98,7 @@ class Augmentation:
     """Share of CT patches that show metal with streaks; those without a structure stay as they are."""
 
     metal_hu: float = 0.0
-    """What the strongest streaks add or take away, in HU."""
+    """Largest magnitude of the streaks, in HU."""
 
     window_probability: float = 0.0
     """Share of CT patches that are clipped at other bounds."""
@@ -163,7 +163,7 @@ class Configuration:
     """One way to train on the dataset."""
 
     name: str
-    """`fullres` for instance."""
+    """Name such as `fullres`, by which it is trained and used."""
 
     cases: str
     """Folder of the stored cases beside the plan; configurations of the same spacing share one."""
@@ -191,7 +191,7 @@ class Configuration:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What was decided for a dataset."""
+    """The decisions for one dataset."""
 
     format_version: int
     dataset: str
@@ -205,16 +205,16 @@ class Plan:
     """Ending of the prediction files, as in the dataset."""
 
     normalisation: dict[Modality, Normalisation]
-    """Per modality; one that the dataset lacks has its default."""
+    """Normalisation of each modality; one that the dataset lacks has its default."""
 
     configurations: tuple[Configuration, ...]
     """The first one is recommended."""
 
     memory_budget_bytes: int
-    """What the plan was made for."""
+    """Memory budget that the plan was made for."""
 
     rationale: tuple[Decision, ...]
-    """Why each number is what it is."""
+    """The reason for each number."""
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -224,10 +224,10 @@ class Plan:
             )
 
     def configuration(self, name: str) -> Configuration:
-        """The configuration of this index or name.
+        """Return the configuration of an index or name.
 
         Raises:
-            PlanError: if there is none.
+            PlanError: If there is none.
         """
         for index, configuration in enumerate(self.configurations):
             if name in (str(index), configuration.name):

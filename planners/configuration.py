@@ -35,21 +35,21 @@ def plan_configuration(
         PlanError: If the user's patch is against the rules.
     """
     name = f"{cases}{request.suffix}"
-    found, checkpointing_reason = search.choose(cases, name, spacing_mm, request)
-    size, network = found.size, found.network
+    result, checkpointing_reason = search.choose(cases, name, spacing_mm, request)
+    size, network = result.size, result.network
     shape = search.median_shape(spacing_mm)
-    width_reason = "set by the user" if search.overrides.feature_size else found.planner.width_reason()
+    width_reason = "set by the user" if search.overrides.feature_size else result.planner.width_reason()
     notes: list[Note] = [
         ("spacing_mm", spacing_mm, why),
-        ("patch_size", size.patch, _why_patch(search, cases, found, shape)),
-        *found.planner.notes(network, width_reason),
+        ("patch_size", size.patch, _why_patch(search, cases, result, shape)),
+        *result.planner.notes(network, width_reason),
     ]
     if not isinstance(network, ExternalPlan):
         notes.append(("checkpointing", "on" if network.checkpointing else "off", checkpointing_reason))
     memory = search.training(network, size, spacing_mm)
     share = f"{memory.total / search.budget.memory_bytes:.0%} of the budget"
     notes.append(("memory", f"{memory.total / GIB:.2f} GiB", f"{share}: {_parts(memory)}"))
-    notes.append(_inference_note(search, name, found, spacing_mm))
+    notes.append(_inference_note(search, name, result, spacing_mm))
     training, training_notes = plan_training(search, size, shape)
     augmentation, augmentation_notes = plan_augmentation(search)
     configuration = Configuration(
@@ -65,17 +65,17 @@ def plan_configuration(
     return configuration, decisions([*notes, *training_notes, *augmentation_notes], f"{name}.")
 
 
-def _why_patch(search: SizeSearch, cases: str, found: SearchResult, shape: Shape3) -> str:
+def _why_patch(search: SizeSearch, cases: str, result: SearchResult, shape: Shape3) -> str:
     """Return what stopped the growth of the patch."""
-    size = found.size
-    larger = found.candidates[found.candidates.index(size) + 1 :]
+    size = result.size
+    larger = result.candidates[result.candidates.index(size) + 1 :]
     grown = f"grown towards the median case {readable(shape)}"
     if search.overrides.patch_size:
         grown = "set by the user"
     if larger:
         following, budget = larger[0], search.budget.memory_bytes / GIB
         step = f"{readable(following.patch)}, {following.width} channels, batch {following.batch}"
-        needed = found.bytes_needed(following)
+        needed = result.bytes_needed(following)
         if needed <= search.budget.memory_bytes:
             return f"{grown}; as far as checkpointing is worth its time"
         return f"{grown}; the next step ({step}) needs {needed / GIB:.2f} GiB of {budget:.2f}"
@@ -85,9 +85,9 @@ def _why_patch(search: SizeSearch, cases: str, found: SearchResult, shape: Shape
     return f"{grown}, which is covered"
 
 
-def _inference_note(search: SizeSearch, name: str, found: SearchResult, spacing_mm: Vector3) -> Note:
+def _inference_note(search: SizeSearch, name: str, result: SearchResult, spacing_mm: Vector3) -> Note:
     """Return the memory of predicting the largest case, and warn where it exceeds the budget."""
-    case, predicted = search.inference(found.network, found.size, spacing_mm)
+    case, predicted = search.inference(result.network, result.size, spacing_mm)
     gib = predicted.total / GIB
     reason = f"estimated for the largest case, {case}, and {FOLDS} folds: {_parts(predicted)}"
     if predicted.total > search.budget.memory_bytes:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from autospine.plan import Decision
 
 Note = tuple[str, object, str]
-"""What was decided, its value and the reason."""
+"""Name, value and reason of a decision."""
 
 
 def decisions(notes: Iterable[Note], prefix: str = "") -> list[Decision]:

@@ -21,7 +21,7 @@ class PlannedResolution:
     configurations: list[Configuration] = field(default_factory=list)
     rationale: list[Decision] = field(default_factory=list)
     too_large: list[MemoryBudgetError] = field(default_factory=list)
-    """What is said of each configuration that does not fit the memory."""
+    """Errors of the configurations that do not fit the memory."""
 
 
 def plan_resolutions(search: SizeSearch) -> PlannedResolution:

@@ -57,7 +57,7 @@ class Budget:
 
 
 class MemoryBudgetError(PlanError):
-    """Not even the smallest training step fits the memory budget.
+    """Error of a configuration whose smallest training step exceeds the memory budget.
 
     Args:
         message: Text for the user.
@@ -161,11 +161,11 @@ class SizeSearch:
             PlanError: If the user's patch is against the rules.
         """
         shape = self.median_shape(spacing_mm)
-        found, reason = self._search(cases, spacing_mm, shape, request), "set by the user"
+        result, reason = self._search(cases, spacing_mm, shape, request), "set by the user"
         if not request.checkpointing:
-            found, reason = self._with_checkpointing_if_needed(found, cases, spacing_mm, shape, request)
-        if found.best is None:
-            least = found.bytes_needed(found.candidates[0])
+            result, reason = self._with_checkpointing_if_needed(result, cases, spacing_mm, shape, request)
+        if result.best is None:
+            least = result.bytes_needed(result.candidates[0])
             enough = ceil(100 * least / GIB) / 100
             patch, mend = "the smallest patch", "give more with --memory"
             if self.overrides.patch_size:
@@ -176,7 +176,7 @@ class SizeSearch:
                 f"configuration {name!r}, found {self.budget.memory_bytes / GIB:.2f} GiB; {mend}",
                 least,
             )
-        return found, reason
+        return result, reason
 
     def training(self, network: NetworkPlan, size: StepSize, spacing_mm: Vector3) -> TrainingMemory:
         """Return the estimated memory of a training step."""

@@ -1,4 +1,4 @@
-"""Imported weights on disk, from which folds begin."""
+"""Imported weights on disk, which the folds of a training start from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ KIND = "imported weights"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedWeights:
-    """What `save_imported` wrote."""
+    """Weights that `save_imported` has written."""
 
     tensors: dict[str, Tensor]
     """The network's tensors that were imported, by name."""
 
     digest: str
-    """Of the tensors: two files with the same one make the same start."""
+    """Digest of the tensors: two files with equal digests start a training alike."""
 
     source: str
     """Name of the file that they were imported from."""
@@ -37,10 +37,10 @@ class ImportedWeights:
     path: Path
 
     def check(self, plan: Plan, configuration: Configuration) -> None:
-        """Refuse them for another network than they were imported for.
+        """Refuse the weights for another network than they were imported for.
 
         Raises:
-            PlanError: if it is another one.
+            PlanError: If it is another network.
         """
         if self.fits != _network_digest(plan, configuration):
             raise PlanError(
@@ -61,12 +61,12 @@ def save_imported(
     """Write what an import has filled, so that the file is either complete or unchanged.
 
     Args:
-        path: ends in `.safetensors`.
-        network: that of the configuration, filled.
-        report: of the import.
-        plan: labels and channels.
-        configuration: whose network it is.
-        source: name of the file that was imported.
+        path: File to write, which ends in `.safetensors`.
+        network: The configuration's network, filled.
+        report: Report of the import.
+        plan: Plan of the configuration.
+        configuration: Configuration that the weights are for.
+        source: Name of the file that was imported.
     """
     state = network.state_dict()
     tensors = {name: state[name] for name in report.filled}
@@ -85,10 +85,10 @@ def save_imported(
 
 
 def load_imported(path: Path) -> ImportedWeights:
-    """Read what `save_imported` wrote.
+    """Read the weights that `save_imported` wrote.
 
     Raises:
-        FormatError: if it is another file, or damaged.
+        FormatError: If it is another file, or damaged.
     """
     mend = "give a model folder, or the file that `autospine model import-weights` has written"
     if not path.is_file():
@@ -111,7 +111,7 @@ def load_imported(path: Path) -> ImportedWeights:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of the names and values of tensors."""
+    """Return a digest of the names and values of tensors."""
     return digest_of(
         part
         for name in sorted(tensors)

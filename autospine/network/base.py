@@ -1,4 +1,4 @@
-"""What the compared networks share: checks of the image, and the number format of a pass."""
+"""The base of all networks: checks of the image, and the number format of a pass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.utils.checkpoint import checkpoint
@@ -16,14 +17,14 @@ from autospine.core.types import Shape3
 
 
 class SegmentationNetwork(nn.Module, ABC):
-    """From an image to logits of the same size.
+    """A network from images to logits of the same size.
 
     Computation runs in `compute_dtype` if it is set, else in the dtype of an enclosing autocast, else in the
     parameters' dtype; layers cast their weights themselves.
 
     Args:
         in_channels: Channels of the image.
-        divisor: What each axis of the image must be a multiple of.
+        divisor: Number that each axis (S, P, L) of the image must be a multiple of.
         checkpointing: Recompute each stage in the backward pass to save memory.
     """
 
@@ -45,7 +46,7 @@ class SegmentationNetwork(nn.Module, ABC):
 
         Raises:
             PlanError: If the image's channels or size do not fit.
-            ImageError: If an intensity is not finite; looked for on a CPU, outside of compiled graphs.
+            ImageError: If an intensity is not finite; checked on a CPU, outside of compiled graphs.
         """
         return self._pass(image, None)
 
@@ -60,13 +61,13 @@ class SegmentationNetwork(nn.Module, ABC):
         return logits, coarse[::-1]
 
     @abstractmethod
-    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype.
 
         The decoder's feature maps below full resolution are appended to `coarse`, coarsest first.
         """
 
-    def _pass(self, image: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def _pass(self, image: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         self.check(image)
         dtype = self.dtype_for(image)
         with without_autocast(image.device.type):
@@ -87,13 +88,13 @@ class SegmentationNetwork(nn.Module, ABC):
         return stage(*inputs)
 
 
-def check_image(image: Tensor, in_channels: int, divisor: Shape3) -> None:
+def check_image(image: Float[Tensor, "*axes"], in_channels: int, divisor: Shape3) -> None:
     """Refuse an image that the network cannot take.
 
     Raises:
         PlanError: If its axes, channels or size do not fit.
-        ImageError: If an intensity is not finite. Looked for on a CPU only, where it costs no waiting, and
-            outside of compiled graphs.
+        ImageError: If an intensity is not finite. Checked on a CPU only, where it does not synchronise a
+            device, and outside of compiled graphs.
     """
     if image.ndim != 5 or image.shape[1] != in_channels:
         raise PlanError(
@@ -105,15 +106,15 @@ def check_image(image: Tensor, in_channels: int, divisor: Shape3) -> None:
             f"expected image axes (S, P, L) to be multiples of {divisor}, found {tuple(image.shape[2:])}; "
             "pad the patch or change the strides"
         )
-    looked_at = image.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looked_at and not bool(torch.isfinite(image.sum(dtype=torch.float64))):
+    is_checked = image.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_checked and not bool(torch.isfinite(image.sum(dtype=torch.float64))):
         raise ImageError(
             "expected finite intensities, found NaN or infinity in the network's input; "
             "mend the image or its normalisation"
         )
 
 
-def pass_dtype(image: Tensor, otherwise: torch.dtype) -> torch.dtype:
+def pass_dtype(image: Float[Tensor, "*axes"], otherwise: torch.dtype) -> torch.dtype:
     """Return the dtype of an enclosing autocast for the image's device, else the other."""
     kind = image.device.type
     if is_autocast_available(kind) and torch.is_autocast_enabled(kind):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
+from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.unet import ConvNorm, Head
@@ -52,7 +53,7 @@ class CNN3D(SegmentationNetwork):
         )
         self.head = Head(features, out_channels)
 
-    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         for layer in self.layers:
             x = self.run(layer, x)

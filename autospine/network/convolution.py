@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from autospine.core.types import Shape3
@@ -13,14 +14,14 @@ OVERLOOKED = 20480
 
 
 def conv3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
+    x: Float[Tensor, "B C S P L"],
+    weight: Float[Tensor, "D C _ _ _"],
+    bias: Float[Tensor, "D"] | None = None,
     *,
     stride: Shape3 = (1, 1, 1),
     padding: Shape3,
     dilation: Shape3 = (1, 1, 1),
-) -> Tensor:
+) -> Float[Tensor, "B D s p l"]:
     """Return torch's convolution in x's dtype, with gradients that can be trusted.
 
     On CPUs that multiply bfloat16, oneDNN's gradient of the weight is wrong for maps hardly larger than the
@@ -32,10 +33,10 @@ def conv3d(
     image of few voxels, by a rule made for two dimensions, and they take three to nineteen times as long.
 
     Args:
-        x: (B, C, S, P, L).
-        weight: (D, C, s, p, l), in any floating type.
-        bias: (D,) or None.
-        stride: Along S, P, L.
+        x: Feature map.
+        weight: Kernel, in any floating type.
+        bias: Bias of each output channel, or None.
+        stride: Stride along S, P, L.
         padding: Zeros on both sides along S, P, L.
         dilation: Steps between the kernel's voxels along S, P, L.
     """

@@ -67,7 +67,7 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, normalise_residual: bool) -> Tensor:
-        """As `norm_act`; sum and activation take the place of the normalised map."""
+        """Compute `norm_act`; sum and activation run in place on the normalised map."""
         x = x.contiguous()
         y, mean, inverse_std = _normalise(x)
         residual_mean = residual_inverse_std = None
@@ -96,8 +96,10 @@ class _NormAct(torch.autograd.Function):
         return grad_x, grad if ctx.has_residual else None, None
 
 
-def _normalise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the normalised copy of x (B, S, P, L, C), and mean and inverse deviation (B, C)."""
+def _normalise(
+    x: Float[Tensor, "B S P L C"],
+) -> tuple[Float[Tensor, "B S P L C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]:
+    """Return the normalised copy of x, and mean and inverse deviation of each sample and channel."""
     batch, channels = x.shape[0], x.shape[-1]
     rows = x.reshape(batch, -1, channels)
     if rows.shape[1] == 1:
@@ -122,8 +124,10 @@ def _normalise_backward(grad: Tensor, x: Tensor, mean: Tensor, inverse_std: Tens
     return (parts[0] if len(parts) == 1 else torch.stack(parts)).view(x.shape)
 
 
-def _normalise_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the normalised copy of one sample (voxels, C), and mean and inverse deviation (C,)."""
+def _normalise_rows(
+    x: Float[Tensor, "voxels C"],
+) -> tuple[Float[Tensor, "voxels C"], Float[Tensor, "C"], Float[Tensor, "C"]]:
+    """Return the normalised copy of one sample, and mean and inverse deviation of each channel."""
     channels = x.shape[-1]
     if x.device.type != "cpu":
         scale, offset = _ones_and_zeros(channels, x)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
+from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3
 from autospine.network.normalisation import NEGATIVE_SLOPE
 from autospine.network.unet import ConvNorm, Decoder, UNet, encode
@@ -54,7 +55,7 @@ class ResEncUNet(UNet):
         )
         self.decoder = Decoder(out_channels, levels, DECODER_CONVOLUTIONS)
 
-    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         maps = encode(self.encoder, self.run(self.stem, x), self.run)
         y: Tensor = self.decoder(maps, self.run, coarse)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autospine.core.tensor_types import LogitBatch
 from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.convolution import conv3d
@@ -23,7 +24,7 @@ RunStage = Callable[..., Tensor]
 
 
 class UNet(SegmentationNetwork):
-    """What the U-Nets have in common: an encoder, a decoder with skip connections, and the settings of both.
+    """Base of the U-Nets: an encoder and a decoder with skip connections, made by the subclasses.
 
     Args:
         in_channels: Channels of the image.
@@ -99,7 +100,7 @@ class UpStage(nn.Module):
         out_channels: Channels of the skip connection and of the output.
         stride: Up-sampling factor along S, P, L; also the kernel of the transposed convolution.
         kernel: Kernel of the convolutions.
-        convolutions: How many follow.
+        convolutions: Number of convolutions that follow.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ class Decoder(nn.Module):
         )
         self.head = Head(features[0], out_channels)
 
-    def forward(self, maps: Sequence[Tensor], run: RunStage, coarse: list[Tensor] | None) -> Tensor:
+    def forward(
+        self, maps: Sequence[Float[Tensor, "B _ _ _ _"]], run: RunStage, coarse: list[Tensor] | None
+    ) -> LogitBatch:
         """Return the logits, from the feature maps of all levels, finest first.
 
         The stages' feature maps but the last one are appended to `coarse`.
@@ -165,12 +168,14 @@ def plain_encoder(in_channels: int, levels: UNetLevels, convolutions: int) -> nn
 def chain(
     in_channels: int, out_channels: int, kernel: Shape3, count: int, *, stride: Shape3 = (1, 1, 1)
 ) -> nn.Sequential:
-    """Return several convolutions in a row, the first with the stride."""
+    """Return a sequence of convolutions, the first with the stride."""
     first = ConvNorm(in_channels, out_channels, kernel, stride=stride)
     return nn.Sequential(first, *(ConvNorm(out_channels, out_channels, kernel) for _ in range(count - 1)))
 
 
-def encode(stages: Sequence[nn.Module] | nn.ModuleList, x: Tensor, run: RunStage) -> list[Tensor]:
+def encode(
+    stages: Sequence[nn.Module] | nn.ModuleList, x: Float[Tensor, "B C S P L"], run: RunStage
+) -> list[Tensor]:
     """Return the feature map after each stage, finest first."""
     maps = []
     for stage in stages:

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.network.unet import Decoder, UNet, encode, plain_encoder
 from autospine.network.unet_levels import UNetLevels
 
@@ -19,7 +20,7 @@ class UNet3D(UNet):
         self.encoder = plain_encoder(in_channels, levels, CONVOLUTIONS)
         self.decoder = Decoder(out_channels, levels, CONVOLUTIONS)
 
-    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         y: Tensor = self.decoder(encode(self.encoder, x, self.run), self.run, coarse)
         return y

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
+from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.network.unet import Decoder, UNet, encode, plain_encoder
 from autospine.network.unet3d import CONVOLUTIONS
 from autospine.network.unet_levels import UNetLevels
@@ -54,7 +55,7 @@ class UNet3DTransformer(UNet):
         self.norm = CastLayerNorm(channels)
         self.decoder = Decoder(out_channels, levels, CONVOLUTIONS)
 
-    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits (B, K, S, P, L) of an image (B, C, S, P, L), in its dtype."""
         *skips, bottom = encode(self.encoder, x, self.run)
         tokens = bottom.flatten(2).transpose(1, 2) + self.position(bottom)

@@ -54,7 +54,7 @@ def _meetings() -> tuple[Tensor]:
 
 
 class _Interleave(torch.autograd.Function):
-    """From (B, s + 1, p + 1, l + 1, 8 D), eight parts with corners of their own, to (B, S, P, L, D)."""
+    """Interleaves the eight parts of (B, s + 1, p + 1, l + 1, 8 D) to (B, S, P, L, D)."""
 
     @staticmethod
     def forward(ctx: Any, coarse: Tensor) -> Tensor:

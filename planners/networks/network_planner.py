@@ -1,4 +1,4 @@
-"""What the planner of a network is given, and what it answers."""
+"""The interface of the networks' planners, and the context that they plan in."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -53,7 +53,7 @@ class NetworkRequest:
 
     @property
     def suffix(self) -> str:
-        """What the names of its configurations add to those of the default network; empty for the default."""
+        """Suffix of its configurations' names; empty for the default network with default options."""
         usual = default_request(self.network)
         parts = [] if self.network == DEFAULT else [self.network]
         parts += [] if self.attention == usual.attention else [self.attention]

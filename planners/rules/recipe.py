@@ -16,7 +16,7 @@ FREE_DECADES = 2.0
 """Powers of ten by which classes may differ in size before the share changes: vertebrae of one spine do."""
 
 DECADE_SHIFT = 0.1
-"""By how much the share falls per further power of ten; a rule of thumb, not a measured one."""
+"""Decrease of the share per further power of ten; a rule of thumb, not a measured one."""
 
 LEAST_LAMBDA = 0.3
 """Smallest share: Dice alone has unsteady gradients."""
@@ -31,7 +31,8 @@ BIAS_PROBABILITY = 0.3
 """Share of MR patches with a bias field: most scans have one, and few are strong."""
 
 BIAS_STD = 0.2
-"""So that 95 % of the field lies within 40 %, the stronger of BrainWeb's two (Collins, IEEE TMI 1998)."""
+"""Standard deviation of the field's logarithm: 95 % of it lies within 40 %, the stronger of BrainWeb's two
+fields (Collins, IEEE TMI 1998)."""
 
 METAL_PROBABILITY = 0.1
 """Share of CT patches with metal; patients with implants are rarer, but failures there are gross."""

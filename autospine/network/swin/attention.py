@@ -24,14 +24,14 @@ from autospine.network.tokenwise import linear
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionMaps:
-    """What one block's attention looks at; in the network's answers, on the stage's token grid."""
+    """Attention of one block by token; as returned by the network, on the stage's token grid."""
 
     saliency: Float[Tensor, "B *grid heads"] | None
     """Bounded key saliency in logits, positive where keys gain weight over plain attention; None without."""
 
     received: Float[Tensor, "B *grid heads"]
-    """Attention that a token receives: its weight, summed over the tokens of its window that ask. 1 where
-    attention is even."""
+    """Attention that a token receives: its weight, summed over the queries of its window; 1 where attention
+    is uniform."""
 
     def on_grid(self, place: Callable[[Tensor], Tensor]) -> "AttentionMaps":
         """Return the maps, each put in another order by `place`."""

@@ -18,11 +18,11 @@ Part = tuple[int, slice] | tuple[slice, int]
 """Index of a head's windows, or of a window's heads."""
 
 BYTES_AT_ONCE = 2**23
-"""Scores that are computed before they are used up: they stay in the processor's cache, and never are all in
-memory."""
+"""Bytes of scores that are computed before they are used: they stay in the processor's cache, and are never
+all in memory."""
 
 LANES = 16
-"""Narrow matrices are filled up to a multiple of this, the floats of a vector register."""
+"""Narrow matrices are padded to a multiple of this, the floats of a vector register."""
 
 SMALLEST_SUM = 1e-30
 LARGEST_SUM = 1e30
@@ -38,7 +38,7 @@ def attend(
 ) -> Float[Tensor, "B W N heads d"]:
     """Return softmax(factor_i q_i k_j + saliency_j + bias_ij + mask_ij) v_j for each query i of each window.
 
-    Neither way keeps a tensor of N x N for all windows, in training as in inference.
+    Neither implementation keeps a tensor of N x N for all windows, in training as in inference.
 
     Args:
         qkv: Queries, keys and values.
@@ -73,9 +73,13 @@ def received_attention(
 
 
 def attend_fused(
-    qkv: Tensor, factor: Tensor | float, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
-) -> Tensor:
-    """Return the product by torch's fused kernel, saliency and mask riding in it as extra channels."""
+    qkv: Float[Tensor, "B W N 3 heads d"],
+    factor: Float[Tensor, "B W N heads"] | float,
+    saliency: Float[Tensor, "B W N heads"] | None,
+    bias: Float[Tensor, "heads N N"],
+    layout: WindowLayout,
+) -> Float[Tensor, "B W N heads d"]:
+    """Return the product by torch's fused kernel, with saliency and mask as extra channels."""
     batch, windows, _, _, _, d = qkv.shape
     query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
     factor = factor if isinstance(factor, float) else factor.transpose(2, 3)[..., None]
@@ -95,9 +99,13 @@ def attend_fused(
 
 
 def attend_in_cache(
-    qkv: Tensor, factor: Tensor | float, saliency: Tensor | None, bias: Tensor, layout: WindowLayout
-) -> Tensor:
-    """Return the product by matrix products of a few windows at a time.
+    qkv: Float[Tensor, "B W N 3 heads d"],
+    factor: Float[Tensor, "B W N heads"] | float,
+    saliency: Float[Tensor, "B W N heads"] | None,
+    bias: Float[Tensor, "heads N N"],
+    layout: WindowLayout,
+) -> Float[Tensor, "B W N heads d"]:
+    """Return the product by matrix products of a few windows at a time; as in `attend`.
 
     torch's fused kernel takes more than twice as long for heads as narrow as here, and on a CPU its bias may
     not require a gradient.

@@ -22,7 +22,7 @@ from autospine.network.swin.windows import (
 from autospine.network.tokenwise import layer_norm, linear
 
 MergeOrder = Literal["fixed", "legacy"]
-"""How a merging stacks its tokens: as MONAI does since 1.5, or as it did before."""
+"""Order in which a merging stacks its tokens: MONAI's since 1.5, or the one before."""
 
 
 class SwinBlock(nn.Module):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
-from autospine.core.tensor_types import ImageBatch
+from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3, Vector3
 from autospine.network.base import SegmentationNetwork, without_autocast
 from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
@@ -134,16 +134,16 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         )
         self.head = nn.Linear(f, out_channels)
 
-    def logits(self, x: Tensor, coarse: list[Tensor] | None) -> Tensor:
+    def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits of an image in its dtype, from which the gradients are taken too."""
         return self._logits(x, self._gradients(x), coarse, None)
 
     @torch.no_grad()
     def attention_maps(self, image: ImageBatch) -> list[list[AttentionMaps]]:
-        """Return where every block of each stage looks, as maps (B, heads, S, P, L) on the stage's tokens.
+        """Return the attention maps (B, heads, S, P, L) of every block of each stage, on the stage's tokens.
 
-        An empty list for each stage where attention is `identity`. The network's answers without maps take
-        no longer for it.
+        The list of a stage is empty where attention is `identity`. Passes without maps take no longer for
+        this.
         """
         records: list[list[AttentionMaps]] = [[] for _ in range(STAGES)]
         self._pass(image, None, records)
@@ -172,10 +172,10 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
 
     def _pass(
         self,
-        image: Tensor,
+        image: ImageBatch,
         coarse: list[Tensor] | None,
         records: list[list[AttentionMaps]] | None = None,
-    ) -> Tensor:
+    ) -> LogitBatch:
         self.check(image)
         dtype, gradients = self.dtype_for(image), self._gradients(image)
         with without_autocast(image.device.type):
@@ -183,11 +183,11 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
 
     def _logits(
         self,
-        x: Tensor,
+        x: ImageBatch,
         gradients: list[Tensor] | None,
         coarse: list[Tensor] | None,
         records: list[list[AttentionMaps]] | None,
-    ) -> Tensor:
+    ) -> LogitBatch:
         if self.stem is not None:
             x = self.run(self.stem, x)
         return channels_first(self._decode(x, self._encode(x, gradients, records), coarse))
@@ -217,7 +217,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
                 coarse.append(channels_first(y))
         return linear(y, self.head.weight, self.head.bias)
 
-    def _gradients(self, image: Tensor) -> list[Tensor] | None:
+    def _gradients(self, image: ImageBatch) -> list[Tensor] | None:
         """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
         if not isinstance(self.attention, AttentionSettings):
             return None
@@ -253,8 +253,8 @@ def stage_windows(window_size: int | Shape3 | Sequence[Shape3]) -> tuple[Shape3,
         PlanError: If it is none of these, or a window is smaller than one token.
     """
     sizes = (window_size,) * 3 if isinstance(window_size, int) else window_size
-    one = tuple(edge for edge in sizes if isinstance(edge, int))
-    triples = [one] * STAGES if one else [tuple(size) for size in sizes if not isinstance(size, int)]
+    single = tuple(edge for edge in sizes if isinstance(edge, int))
+    triples = [single] * STAGES if single else [tuple(size) for size in sizes if not isinstance(size, int)]
     if len(triples) != STAGES or any(len(t) != 3 or min(t) < 1 for t in triples):
         raise PlanError(
             f"expected a window size, a triple, or {STAGES} triples of at least 1 token, found "

@@ -1,4 +1,4 @@
-"""Geometry of attention windows: which token lies in which window, at which offset, and who may see whom."""
+"""Geometry of attention windows: the window and offset of each token, and the shift masks."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -41,12 +41,12 @@ LEGACY_MERGING_ORDER = (
     (0, 0, 1),
     (1, 1, 1),
 )
-"""That of MONAI up to 1.4, which stacks two tokens twice and leaves two out: weights trained so need it."""
+"""The order of MONAI up to 1.4, which stacks two tokens twice and omits two; weights trained so need it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowLayout:
-    """How a grid of T tokens is cut into W windows of N tokens; the same for every sample and head."""
+    """Partition of a grid of T tokens into W windows of N tokens; the same for every sample and head."""
 
     window: Shape3
     """Window in tokens (S, P, L), clamped to the grid."""
@@ -71,7 +71,7 @@ class WindowLayout:
 
     @property
     def tokens_per_window(self) -> int:
-        """N."""
+        """N, the tokens of a window."""
         return self.window[0] * self.window[1] * self.window[2]
 
 

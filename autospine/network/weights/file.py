@@ -25,10 +25,10 @@ RECORD_SINCE_2025 = ".format_version"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFile:
-    """What a file of weights holds."""
+    """The tensors of a file of weights."""
 
     tensors: dict[str, Tensor]
-    """By their names in the file."""
+    """Tensors by their names in the file."""
 
     is_old: bool
     """Whether torch of before 2025 wrote it; never so for safetensors, which do not tell."""

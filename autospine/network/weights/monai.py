@@ -26,7 +26,7 @@ from autospine.network.weights.file import read_weights, tensors_of
 from autospine.network.weights.names import ENCODER, Layout, layout_of, monai_name, standard_name
 
 StackingOrder = Literal["fixed", "legacy", "v2"]
-"""Of the tokens in a merging: MONAI's `merging` since 1.5, the same up to 1.4, and `mergingv2`."""
+"""Order of the tokens in a merging: MONAI's `merging` since 1.5, the same up to 1.4, and `mergingv2`."""
 
 SMALLEST_SHARE = 0.9
 """Share of the encoder's tensors that a file has to fill."""
@@ -52,7 +52,7 @@ _LISTED = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportReport:
-    """What became of the tensors of a file and of the network. Each of the network's is in one list."""
+    """Result of an import, tensor by tensor; each tensor of the network is in one of the lists."""
 
     layout: Layout
     """Names that the file uses."""

@@ -8,7 +8,7 @@ Layout = Literal["SwinUNETR", "swin_vit", "self-supervised", "autoencoder"]
 """MONAI's own; that of its first versions; `model_swinvit.pt`; `ssl_pretrained_weights.pth`."""
 
 WRAPPERS = ("module.", "backbone.", "model.", "network.", "_orig_mod.")
-"""What wrappers put before the names: data parallel training, larger modules, torch.compile."""
+"""Prefixes that wrappers put before the names: data parallel training, larger modules, torch.compile."""
 
 ENCODER = "swinViT."
 
