@@ -23,19 +23,19 @@ from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
-from trainers.initial_weights import load_start
+from trainers.initial_weights import load_initial_weights
 from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time
-from trainers.settings import Settings
+from trainers.settings import TrainingSettings
 from trainers.side_by_side import train_side_by_side
-from trainers.training_run import Task
+from trainers.training_run import TrainingRun
 from trainers.validation_record import remove_outdated
 
 logger = get_logger(__name__)
 
 
 def train_folds(
-    task: Task, folds: Sequence[Fold], settings: Settings, *, deadline: float | None = None
+    task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, *, deadline: float | None = None
 ) -> Evaluation | None:
     """Train and validate folds, `settings.parallel` at a time; what was finished or begun is kept.
 
@@ -69,7 +69,7 @@ def train_folds(
     return cross_validation(task, every) if distributed.leads() else None
 
 
-def _tidy(task: Task, fold: Fold, *, begins: bool) -> None:
+def _tidy(task: TrainingRun, fold: Fold, *, begins: bool) -> None:
     """Remove what does not count any more of a fold that is trained already or begins now."""
     folder = task.fold_folder(fold)
     trained = (folder / WEIGHTS).is_file()
@@ -79,7 +79,7 @@ def _tidy(task: Task, fold: Fold, *, begins: bool) -> None:
         remove_outdated(task, fold)
 
 
-def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:
+def _to_extend(task: TrainingRun, folds: Sequence[Fold]) -> list[Fold]:
     """The folds that are behind: those that have been extended least often.
 
     So a command that was interrupted extends each fold once when it is given again, and a command that was
@@ -99,7 +99,7 @@ def _to_extend(task: Task, folds: Sequence[Fold]) -> list[Fold]:
     return [] if len(behind) == len(folds) and only_validation_lacks else behind
 
 
-def _scored(task: Task, fold: Fold) -> bool:
+def _scored(task: TrainingRun, fold: Fold) -> bool:
     """Whether the cross-validation is of the weights that the fold has now."""
     if not fold.validation:
         return True
@@ -110,7 +110,9 @@ def _scored(task: Task, fold: Fold) -> bool:
     return scored.get(fold.name) == weights_digest(task.fold_folder(fold) / WEIGHTS)
 
 
-def _train_each(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:
+def _train_each(
+    task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, deadline: float | None
+) -> None:
     if min(settings.parallel, len(folds)) > 1 and distributed.size() == 1:
         train_side_by_side(task, folds, settings, deadline)
         return
@@ -118,7 +120,7 @@ def _train_each(task: Task, folds: Sequence[Fold], settings: Settings, deadline:
         train_and_validate(task, fold, settings, share_of_time(deadline, 1 / (len(folds) - index)))
 
 
-def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
+def cross_validation(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
     """Score the validation predictions of the folds that are complete, and choose a cleanup by them.
 
     Another process that has finished other folds may be at it.
@@ -127,7 +129,7 @@ def cross_validation(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
         return _scores(task, folds)
 
 
-def _scores(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
+def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
     done = [fold for fold in folds if fold.validation and task.complete(fold)]
     if not done:
         return None
@@ -147,11 +149,11 @@ def _scores(task: Task, folds: Sequence[Fold]) -> Evaluation | None:
     return score_held_out(task.folder, held_out, replace(task.dataset, cases=known), task.plan.labels)
 
 
-def _start(task: Task, folds: Sequence[Fold], settings: Settings) -> str | None:
+def _start(task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings) -> str | None:
     """Digest of the weights that folds begin from, None for random ones."""
     if settings.pretrained is None:
         return None
-    start = load_start(settings.pretrained, task.plan, task.configuration)
+    start = load_initial_weights(settings.pretrained, task.plan, task.configuration)
     logger.info(start.report)
     if start.dataset == task.plan.dataset and any(fold.validation for fold in folds):
         logger.warning(
@@ -162,7 +164,7 @@ def _start(task: Task, folds: Sequence[Fold], settings: Settings) -> str | None:
     return start.digest
 
 
-def _claim(task: Task, folds: Sequence[Fold], start: str | None) -> None:
+def _claim(task: TrainingRun, folds: Sequence[Fold], start: str | None) -> None:
     """Make the model folder this plan's; refuse one with folds of another plan or split.
 
     Weights that were trained on other cases, labels or normalisation would be validated on what they have

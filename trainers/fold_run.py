@@ -23,8 +23,8 @@ from trainers import distributed
 from trainers.fold_trainer import FoldTrainer
 from trainers.randomness import deterministic
 from trainers.run_identity import damaged
-from trainers.settings import Settings
-from trainers.training_run import Task
+from trainers.settings import TrainingSettings
+from trainers.training_run import TrainingRun
 
 TRAINING_LOCK = "training.lock"
 """Names the process that trains the fold now."""
@@ -33,7 +33,9 @@ SECONDS_PER_CASE = 1.0
 """Reading, resampling and writing a validation case of ordinary size."""
 
 
-def train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> None:
+def train_and_validate(
+    task: TrainingRun, fold: Fold, settings: TrainingSettings, seconds: float | None
+) -> None:
     """Train a fold, unless it is trained already, and predict its held-out cases.
 
     Args:
@@ -59,7 +61,7 @@ def train_and_validate(task: Task, fold: Fold, settings: Settings, seconds: floa
         distributed.meet()
 
 
-def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) -> nn.Module:
+def _trained(task: TrainingRun, fold: Fold, settings: TrainingSettings, seconds: float | None) -> nn.Module:
     """The fold's network, from its folder or by training."""
     folder = task.fold_folder(fold)
     if (folder / WEIGHTS).is_file() and settings.extend is None:
@@ -83,7 +85,7 @@ def _trained(task: Task, fold: Fold, settings: Settings, seconds: float | None) 
     return trainer.run(seconds)
 
 
-def _validate(task: Task, fold: Fold, predictor: Predictor) -> None:
+def _validate(task: TrainingRun, fold: Fold, predictor: Predictor) -> None:
     """Predict the held-out cases on their own grids; processes that train together share them."""
     held_out = [case for case in task.dataset.cases if case.name in fold.validation]
     # Predictions that are there are sound, and of these weights: finished training removes those of others.
@@ -98,7 +100,7 @@ def _validate(task: Task, fold: Fold, predictor: Predictor) -> None:
         write_labels(task.prediction(fold, case.name), labels, volume.stored)
 
 
-def _validation_seconds(task: Task, fold: Fold, predictor: Predictor) -> float:
+def _validation_seconds(task: TrainingRun, fold: Fold, predictor: Predictor) -> float:
     """How long validation will take, from the time of one tile."""
     patch = task.configuration.patch_size
     tiles = sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation)
@@ -106,7 +108,7 @@ def _validation_seconds(task: Task, fold: Fold, predictor: Predictor) -> float:
     return seconds / distributed.size()
 
 
-def _predictor(task: Task, network: nn.Module, settings: Settings) -> Predictor:
+def _predictor(task: TrainingRun, network: nn.Module, settings: TrainingSettings) -> Predictor:
     return Predictor(
         plan=task.plan,
         configuration=task.configuration,

@@ -23,16 +23,16 @@ from autospine.system.devices import describe
 from autospine.system.log import Meter, get_logger, progress
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
-from trainers.initial_weights import load_start
+from trainers.initial_weights import load_initial_weights
 from trainers.interruption import Interruption, postponed
-from trainers.learner import Learner, Step
+from trainers.learner import Learner, StepResult
 from trainers.metrics_log import Record, summary
 from trainers.monitors import LOOK_EVERY
 from trainers.out_of_memory import is_out_of_memory
-from trainers.run_identity import Origin, identity
+from trainers.run_identity import RunIdentity, identity
 from trainers.schedule import Clock, learning_rate
-from trainers.settings import Settings
-from trainers.trackers import Run, Trackers, flat
+from trainers.settings import TrainingSettings
+from trainers.trackers import TrackedRun, Trackers, flat
 
 logger = get_logger(__name__)
 
@@ -81,16 +81,20 @@ class FoldTrainer:
         cases: Sequence[StoredCase],
         folder: Path,
         name: str,
-        settings: Settings,
+        settings: TrainingSettings,
     ) -> None:
         self._configuration = settings.applied(configuration)
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
         self._ending = plan.file_ending
-        start = None if settings.pretrained is None else load_start(settings.pretrained, plan, configuration)
+        start = (
+            None
+            if settings.pretrained is None
+            else load_initial_weights(settings.pretrained, plan, configuration)
+        )
         finished = None if settings.extend is None else load_tensors(folder / WEIGHTS)
         behind: Mapping[str, Any] = {} if finished is None else finished[1]
         self._steps_behind = int(behind.get("steps", 0))
-        self._origin = Origin(
+        self._origin = RunIdentity(
             fold=name,
             folder=folder,
             identity=identity(plan, configuration, cases),
@@ -113,7 +117,7 @@ class FoldTrainer:
             self.learner.begin_from(finished[0])
         self._clock = Clock(total_steps=ENDLESS)
         self._checkpoints = Checkpoints(folder)
-        self._steps: list[Step] = []
+        self._steps: list[StepResult] = []
         self._began, self._spent = time.monotonic(), 0.0  # of the epoch; before it was broken off
         self._seen: Sequence[Sequence[int]] = ()
         self._processes = distributed.size()
@@ -185,9 +189,9 @@ class FoldTrainer:
             trackers=Trackers(self._settings.trackers, self._told(plan.dataset, epochs)),
         )
 
-    def _told(self, dataset: str, epochs: int) -> Run:
+    def _told(self, dataset: str, epochs: int) -> TrackedRun:
         """What trackers are told of this fold."""
-        return Run(
+        return TrackedRun(
             group=f"{dataset} {self._configuration.name}",
             name=f"fold {self._name}",
             folder=self._folder,
@@ -274,7 +278,7 @@ class FoldTrainer:
     def _epoch_done(self) -> bool:
         return self._clock.done or len(self._steps) >= self._configuration.training.iterations_per_epoch
 
-    def _step(self, stream: Iterator[Batch]) -> Step:
+    def _step(self, stream: Iterator[Batch]) -> StepResult:
         look = self._clock.step % LOOK_EVERY == 0
         try:
             batch = next(stream)
@@ -333,7 +337,7 @@ class FoldTrainer:
         self.learner.restore(tensors)
         self._clock.step, self._clock.progress = int(facts["step"]), float(facts["progress"])
         self._processes = int(facts.get("processes", 1))
-        self._steps = [Step.restored(step) for step in facts.get("begun", ())]
+        self._steps = [StepResult.restored(step) for step in facts.get("begun", ())]
         self._spent = float(facts.get("begun_seconds", 0.0))
         self._seen = facts.get("seen", ())
         logger.info("fold %s goes on after epoch %d, step %d", self._name, facts["epochs"], facts["step"])

@@ -23,7 +23,7 @@ HEAD = "head."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
+class InitialWeights:
     """What a fold begins from."""
 
     tensors: dict[str, Tensor]
@@ -39,7 +39,7 @@ class Start:
     """What is taken and what is drawn anew, in a sentence."""
 
 
-def load_start(path: Path, plan: Plan, configuration: Configuration) -> Start:
+def load_initial_weights(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:
     """Read what `--pretrained` names.
 
     Args:
@@ -59,10 +59,10 @@ def load_start(path: Path, plan: Plan, configuration: Configuration) -> Start:
     imported = load_imported(path)
     imported.check(plan, configuration)
     report = f"{len(imported.tensors)} tensors are taken from {path}"
-    return Start(tensors=imported.tensors, digest=imported.digest, dataset=None, report=report)
+    return InitialWeights(tensors=imported.tensors, digest=imported.digest, dataset=None, report=report)
 
 
-def _of_model(path: Path, plan: Plan, configuration: Configuration) -> Start:
+def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:
     wanted = build_network(plan, configuration).state_dict()
     with _fold(path) as (model, fold):
         theirs, _ = load_tensors(model.weights([fold])[0])
@@ -84,7 +84,7 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> Start:
     left = [name for name in wanted if name not in taken]
     counts = f"{len(taken)} of {len(wanted)} tensors, {share:.1%} of the weights"
     report = f"{counts}, are taken from {path}, fold {fold}"
-    return Start(
+    return InitialWeights(
         tensors=taken,
         digest=digest(taken),
         dataset=dataset,

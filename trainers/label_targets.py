@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers.distributed import add_up
-from trainers.monitors import Counts, count
+from trainers.monitors import PatchCounts, count
 
 SMOOTH = 1.0
 """Voxels added above and below the line of Dice: a class neither present nor predicted costs nothing."""
@@ -90,6 +90,6 @@ class LabelTargets(nn.Module):
         probabilities = logits.sigmoid() if self.regions else logits.softmax(dim=1)
         return SoftOverlap(*add_up(*self.overlap(probabilities, *self(labels))))
 
-    def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> Counts:
+    def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> PatchCounts:
         """Count for the monitors what the prediction for one patch and its labels have in common."""
         return count(logits.detach(), labels, self.membership, regions=self.regions)

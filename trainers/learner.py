@@ -16,7 +16,7 @@ from autospine.system.log import get_logger
 from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
-from trainers.monitors import Counts
+from trainers.monitors import PatchCounts
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.supervision import DeeplySupervised, supervise
 
@@ -40,7 +40,7 @@ COMPILER = "inductor"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class StepResult:
     """What one optimiser step showed."""
 
     loss: float
@@ -55,7 +55,7 @@ class Step:
     overlap: tuple[tuple[float, float, float], ...] = ()
     """Soft overlap of each foreground class, in the order of `SoftOverlap`'s fields; empty where unknown."""
 
-    counts: Counts | None = field(default=None, compare=False)
+    counts: PatchCounts | None = field(default=None, compare=False)
     """The first patch's prediction beside its labels, where it was looked at."""
 
     def plain(self) -> dict[str, object]:
@@ -64,7 +64,7 @@ class Step:
         return {**asdict(replace(self, counts=None)), "counts": counts}
 
     @classmethod
-    def restored(cls, plain: Mapping[str, Any]) -> "Step":
+    def restored(cls, plain: Mapping[str, Any]) -> "StepResult":
         """Return the step that `plain` was made from, also by versions with no loss but `dice_ce`."""
         counts, parts = plain.get("counts"), plain.get("parts")
         if parts is None:
@@ -75,7 +75,7 @@ class Step:
             parts=parts,
             finite=plain["finite"],
             overlap=tuple(tuple(voxels) for voxels in plain.get("overlap", ())),
-            counts=None if counts is None else Counts.restored(counts),
+            counts=None if counts is None else PatchCounts.restored(counts),
         )
 
 
@@ -140,7 +140,7 @@ class Learner:
         self.network.load_state_dict(weights)
         self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, look: bool = False) -> Step:
+    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, look: bool = False) -> StepResult:
         """One optimiser step.
 
         Args:
@@ -165,7 +165,7 @@ class Learner:
         self._scaler.update()
         if overlap is None:
             overlap = self._targets.overlap_of_logits(logits, labels)
-        return Step(
+        return StepResult(
             loss=float(loss),
             parts={name: float(part) for name, part in result.parts.items()},
             finite=finite,

@@ -16,7 +16,7 @@ from autospine.plan import Configuration
 from autospine.report.curves import write_curves
 from autospine.storage.atomic import write_text
 from autospine.system.log import get_logger
-from trainers.learner import Step
+from trainers.learner import StepResult
 from trainers.monitors import LIMITS, Monitors, known_warnings
 from trainers.trackers import Trackers
 
@@ -71,7 +71,7 @@ class Record:
             write_text(path, text)
 
     def add(
-        self, steps: Sequence[Step], network: nn.Module, *, progress: float, **facts: float
+        self, steps: Sequence[StepResult], network: nn.Module, *, progress: float, **facts: float
     ) -> dict[str, Any]:
         """Append an epoch; the curves are drawn anew every now and then.
 
@@ -140,7 +140,7 @@ class Record:
         self._trackers.close()
         self._warn(self._trackers.failures())
 
-    def _judged(self, steps: Sequence[Step], network: nn.Module, progress: float) -> dict[str, Any]:
+    def _judged(self, steps: Sequence[StepResult], network: nn.Module, progress: float) -> dict[str, Any]:
         """The monitors' numbers and new warnings."""
         self._monitors.see([step.counts for step in steps if step.counts is not None])
         readings = self._monitors.read(network)
@@ -152,7 +152,7 @@ class Record:
             logger.warning("%s: %s", self._title, text)
 
 
-def epoch_dice(steps: Sequence[Step]) -> list[float | None]:
+def epoch_dice(steps: Sequence[StepResult]) -> list[float | None]:
     """Soft Dice of each foreground class over the patches of all steps together, without the loss' smoothing.
 
     None where no patch has the class: it would be 0 whatever is predicted. Steps of which the overlap is not

@@ -14,7 +14,7 @@ from autospine.storage.serialization import to_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class RunIdentity:
     """Plan, cases and start of a fold's training."""
 
     fold: str

@@ -1,4 +1,4 @@
-"""Settings of a run: the user's choices, and the devices that it takes."""
+"""TrainingSettings of a run: the user's choices, and the devices that it takes."""
 
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -16,7 +16,7 @@ SEEDS = 2**64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings(TrainingOptions):
+class TrainingSettings(TrainingOptions):
     """The user's choices for one run, and the devices that it takes."""
 
     workers: int = 0

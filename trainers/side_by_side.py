@@ -27,8 +27,8 @@ from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
 from trainers.metrics_log import read_rows, rows_now, summary
 from trainers.schedule import share_of_time
-from trainers.settings import Settings
-from trainers.training_run import Task
+from trainers.settings import TrainingSettings
+from trainers.training_run import TrainingRun
 
 logger = get_logger(__name__)
 
@@ -41,7 +41,9 @@ TERMINATED = 128 + signal.SIGTERM
 """Exit code of a process that SIGTERM has ended."""
 
 
-def train_side_by_side(task: Task, folds: Sequence[Fold], settings: Settings, deadline: float | None) -> None:
+def train_side_by_side(
+    task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, deadline: float | None
+) -> None:
     """Train several folds at once, each in a process of its own.
 
     Small patches keep one core busy but not several, and a core that another program takes away holds
@@ -150,7 +152,13 @@ def _follow(worker: _Worker, stop: Event) -> None:
 
 
 def _train_in_worker(
-    task: Task, fold: Fold, settings: Settings, deadline: float | None, *, share: float, threads: int
+    task: TrainingRun,
+    fold: Fold,
+    settings: TrainingSettings,
+    deadline: float | None,
+    *,
+    share: float,
+    threads: int,
 ) -> None:
     worker = _worker[0]
     torch.set_num_threads(threads)
@@ -172,7 +180,7 @@ def _train_in_worker(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _say_where_folds_go_on(task: Task, folds: Sequence[Fold], *, extending: bool) -> None:
+def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extending: bool) -> None:
     """Their own processes are silent; a fold that is trained already only validates."""
     for fold in folds:
         folder = task.fold_folder(fold)
@@ -181,7 +189,7 @@ def _say_where_folds_go_on(task: Task, folds: Sequence[Fold], *, extending: bool
             logger.info("fold %s goes on after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
 
 
-def _watch(task: Task, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
+def _watch(task: TrainingRun, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
     """Show the folds' progress and warnings until all are done or one fails; their records tell both.
 
     Of folds that are extended, the rows of the finished training do not count.
@@ -225,7 +233,7 @@ def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:
     return {text for row in rows for text in row.get("warnings", {}).values()}
 
 
-def _status(task: Task, fold: Fold, row: dict[str, Any]) -> str:
+def _status(task: TrainingRun, fold: Fold, row: dict[str, Any]) -> str:
     """What a fold is doing, in a line."""
     if row["progress"] < 1:
         return f"fold {fold.name}: {'  '.join(summary(row))}"

@@ -1,7 +1,7 @@
 """Experiment trackers: who else is told how a training goes.
 
 The files of a fold are always written; trackers come on top. A tracker of another distribution is an entry
-point `autospine.trackers` that names a callable from a `Run` to a `Tracker`.
+point `autospine.trackers` that names a callable from a `TrackedRun` to a `Tracker`.
 """
 
 import secrets
@@ -30,7 +30,7 @@ MLFLOW_PARAMS, MLFLOW_METRICS = 100, 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class TrackedRun:
     """The training of one fold, as a tracker needs to know it."""
 
     group: str
@@ -72,7 +72,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in the fold's folder `tensorboard`."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.folder / "tensorboard"
@@ -104,7 +104,7 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases; `WANDB_MODE=offline` keeps it on this machine."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         import wandb
 
         self._wandb: Any = wandb
@@ -139,7 +139,7 @@ class WandB:
 class MLflow:
     """A run of the server or folder that `MLFLOW_TRACKING_URI` names, or MLflow's own default."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         from mlflow.tracking import MlflowClient
 
         name = f"{PROJECT} {run.group}"
@@ -187,7 +187,7 @@ class MLflow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _BuiltIn:
-    make: Callable[[Run], Tracker]
+    make: Callable[[TrackedRun], Tracker]
     package: str
     """That it cannot do without; the extra of its name installs it."""
 
@@ -242,7 +242,7 @@ class Trackers:
         run: what they are told about; not needed without any.
     """
 
-    def __init__(self, names: Sequence[str], run: Run | None = None) -> None:
+    def __init__(self, names: Sequence[str], run: TrackedRun | None = None) -> None:
         self._waiting, self._run = tuple(names), run
         self._open: dict[str, Tracker] = {}
         self._failures: dict[str, str] = {}
@@ -294,15 +294,15 @@ class Trackers:
         )
 
 
-def _maker(name: str) -> Callable[[Run], Tracker]:
+def _maker(name: str) -> Callable[[TrackedRun], Tracker]:
     if (built_in := BUILT_IN.get(name)) is not None:
         return built_in.make
     entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
-    loaded: Callable[[Run], Tracker] = entry.load()
+    loaded: Callable[[TrackedRun], Tracker] = entry.load()
     return loaded
 
 
-def _wandb_id(run: Run) -> str:
+def _wandb_id(run: TrackedRun) -> str:
     """The id under which W&B knows a run: a new one, unless the fold goes on in the folder where it began.
 
     Where a fold is trained anew, its run of before would drop every step that it has already.

@@ -13,7 +13,7 @@ from autospine.storage.trained_models import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class TrainingRun:
     """What is trained, from where and to where."""
 
     dataset: Dataset

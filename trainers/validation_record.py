@@ -9,7 +9,7 @@ from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import read_prediction
 from autospine.storage.serialization import read_json, write_json
 from autospine.system.log import get_logger
-from trainers.training_run import Task
+from trainers.training_run import TrainingRun
 
 logger = get_logger(__name__)
 
@@ -29,7 +29,7 @@ class PredictedImages:
     """Digest of each held-out case, as of `CaseRecord.content`."""
 
 
-def remove_outdated(task: Task, fold: Fold) -> None:
+def remove_outdated(task: TrainingRun, fold: Fold) -> None:
     """Remove a fold's predictions that are damaged or of images that have changed since.
 
     Which images they are of is written down before the next one is made, so that it holds for all that are
@@ -49,7 +49,7 @@ def remove_outdated(task: Task, fold: Fold) -> None:
         write_json(task.fold_folder(fold) / IMAGES, images)
 
 
-def _known_images(task: Task, fold: Fold) -> dict[str, str]:
+def _known_images(task: TrainingRun, fold: Fold) -> dict[str, str]:
     """What was written down, nothing where there is none or it is damaged."""
     try:
         return read_json(task.fold_folder(fold) / IMAGES, PredictedImages).contents
@@ -57,7 +57,7 @@ def _known_images(task: Task, fold: Fold) -> dict[str, str]:
         return {}
 
 
-def _fault(task: Task, fold: Fold, name: str, content: str) -> str | None:
+def _fault(task: TrainingRun, fold: Fold, name: str, content: str) -> str | None:
     """Why a prediction of an image of this content does not count."""
     record = task.stored[name].record
     if content != record.content:

@@ -25,7 +25,7 @@ from autospine.storage.serialization import write_json
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import cores, default_workers, peak_memory
 from autospine.system.log import get_logger
-from trainers.settings import Settings
+from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
 
 logger = get_logger(__name__)
@@ -97,7 +97,7 @@ def run_demo(
     planned = open_planned(location, "0")
     seconds = 60 * minutes * (1 - AFTER_TRAINING) - (time.monotonic() - began)
     parallel = folds_at_once(planned.configuration, planned.plan.memory_budget_bytes, [device])
-    settings = Settings(seed=seed, device=device, parallel=parallel)
+    settings = TrainingSettings(seed=seed, device=device, parallel=parallel)
     train(open_project(planned, ALL, facts[0]), ALL, settings, minutes=max(seconds, 1.0) / 60)
     model = location.results / planned.configuration.name
     predictions = folder / "predictions"

@@ -25,10 +25,10 @@ from autospine.system.hardware import cores, default_workers
 from trainers import distributed
 from trainers.cross_validation import train_folds
 from trainers.fold_trainer import CACHE_BYTES
-from trainers.initial_weights import load_start
-from trainers.settings import Settings
+from trainers.initial_weights import load_initial_weights
+from trainers.settings import TrainingSettings
 from trainers.training_options import TrainingOptions
-from trainers.training_run import Task
+from trainers.training_run import TrainingRun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +116,7 @@ def preprocess(
 
 
 def train(
-    project: Project, fold: str, settings: Settings, *, minutes: float | None = None
+    project: Project, fold: str, settings: TrainingSettings, *, minutes: float | None = None
 ) -> Evaluation | None:
     """Train folds of a configuration.
 
@@ -136,11 +136,11 @@ def train(
     location, plan, configuration = project.location, project.plan, project.configuration
     folds = project.folds(fold)
     if settings.pretrained is not None:
-        load_start(settings.pretrained, plan, configuration)  # refused before anything is prepared
+        load_initial_weights(settings.pretrained, plan, configuration)  # refused before anything is prepared
     with distributed.one_first():
         stored = preprocess(location, project.dataset, plan, configuration)
     prepare_memory(settings.device)  # not before: the volumes of preprocessing would be kept
-    task = Task(
+    task = TrainingRun(
         dataset=project.dataset,
         plan=plan,
         configuration=configuration,
@@ -153,7 +153,7 @@ def train(
 
 def choose_settings(
     options: TrainingOptions, planned: PlannedDataset, fold: str, *, device: torch.device, name: str
-) -> Settings:
+) -> TrainingSettings:
     """Choose devices and worker processes for what is trained; what the user has chosen stays.
 
     Args:
@@ -176,7 +176,7 @@ def choose_settings(
     sharers = sharers_of_cores(fold, at_once, distributed.size_here())
     workers = 0 if device.type == "cpu" else default_workers(sharers)
     chosen = {field.name: getattr(options, field.name) for field in fields(options)}
-    return Settings(
+    return TrainingSettings(
         **chosen
         | {
             "workers": workers if options.workers is None else options.workers,

@@ -51,7 +51,7 @@ from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import default_workers
 from planners.overrides import Overrides
-from trainers.settings import Settings
+from trainers.settings import TrainingSettings
 
 DATASET = "Dataset900_Bench"
 CASES, HELD_OUT, PHANTOM_SEED = 20, 10, 77
@@ -132,7 +132,7 @@ def train_autospine(location: DatasetLocation, seed: int, minutes: float, peer: 
     project = open_project(open_planned(location, "0"), FULL)
     chosen = project.configuration
     preprocess(location, project.dataset, project.plan, chosen)
-    train(project, FULL, Settings(seed=seed), minutes=minutes)
+    train(project, FULL, TrainingSettings(seed=seed), minutes=minutes)
     model = location.results / chosen.name
     predictions = model / "predictions"
     predict([open_model(model)], location.raw / "imagesTs", predictions, PredictionOptions(device="cpu"))

@@ -53,7 +53,7 @@ from autospine.preprocessing import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
 from trainers.metrics_log import METRICS
-from trainers.run_identity import Origin
+from trainers.run_identity import RunIdentity
 from trainers.validation_record import PredictedImages
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ STORED_KINDS = (
     ),
     *(CaseRecord, Encoding, IntensityTransform, Box, FoldsFile, PredictedCase, UsedModel),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
-    *(Description, Grid, PredictedImages, Calibration, Origin),
+    *(Description, Grid, PredictedImages, Calibration, RunIdentity),
 )
 """Dataclasses that are written as JSON, by themselves or in the header of weights."""
 

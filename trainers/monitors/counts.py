@@ -15,8 +15,8 @@ REACH = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """Counts over one or more patches; ignored voxels are in none of them."""
+class PatchCounts:
+    """PatchCounts over one or more patches; ignored voxels are in none of them."""
 
     true: Int64[np.ndarray, "n"]
     """Voxels of each foreground class in the labels."""
@@ -43,7 +43,7 @@ class Counts:
         return [*arrays.tolist(), *self.foreground, *self.border]
 
     @classmethod
-    def restored(cls, numbers: Sequence[int]) -> "Counts":
+    def restored(cls, numbers: Sequence[int]) -> "PatchCounts":
         """The counts that `numbers` were taken of."""
         *arrays, true, predicted, faces, over, under = numbers
         by_class = np.array(arrays, dtype=np.int64).reshape(6, -1)
@@ -73,9 +73,9 @@ class Counts:
         return chords
 
 
-def add(several: Iterable[Counts]) -> Counts:
+def add(several: Iterable[PatchCounts]) -> PatchCounts:
     """The counts of all patches together; at least one."""
-    return Counts.restored(np.sum([one.numbers() for one in several], axis=0).tolist())
+    return PatchCounts.restored(np.sum([one.numbers() for one in several], axis=0).tolist())
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def count(
     membership: Bool[Tensor, "K indices"],
     *,
     regions: bool,
-) -> Counts:
+) -> PatchCounts:
     """Compare the prediction for one patch with its labels.
 
     Args:
@@ -118,12 +118,12 @@ def _summed(
     beside: Int64[np.ndarray, "3 indices indices"],
     table: Int64[np.ndarray, "indices columns"],
     found: Int64[np.ndarray, "3"],
-) -> Counts:
-    """Counts by class from counts by stored index; the last index is that of ignored voxels."""
+) -> PatchCounts:
+    """PatchCounts by class from counts by stored index; the last index is that of ignored voxels."""
     inside: np.ndarray = np.any(members, axis=0)
     known = np.arange(members.shape[1]) < members.shape[1] - 1
     voxels, predicted = table[:, -1], table[:, :-1]
-    return Counts(
+    return PatchCounts(
         true=members.astype(np.int64) @ voxels,
         predicted=predicted[known].sum(0),
         overlap=np.einsum("ci,ic->c", members.astype(np.int64), predicted),

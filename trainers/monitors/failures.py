@@ -16,7 +16,7 @@ from autospine.core.types import Vector3
 from autospine.network import AdaptiveSwinUNETR
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.plan import Configuration
-from trainers.monitors.counts import Counts, add
+from trainers.monitors.counts import PatchCounts, add
 
 LOOK_EVERY = 5
 """Steps between two looks at a prediction."""
@@ -90,16 +90,16 @@ class Monitors:
         looks: int = LOOKS,
     ) -> None:
         self._classes, self._configuration = classes, configuration
-        seen = [Counts.restored(numbers) for numbers in state]
-        self._all: Counts | None = seen[0] if seen else None
-        self._recent: deque[Counts] = deque(seen[1:], maxlen=looks)
+        seen = [PatchCounts.restored(numbers) for numbers in state]
+        self._all: PatchCounts | None = seen[0] if seen else None
+        self._recent: deque[PatchCounts] = deque(seen[1:], maxlen=looks)
         self._said = set(said)
 
     def state(self) -> list[list[int]]:
         """All that was seen: in total, then the last looks one by one."""
         return [] if self._all is None else [look.numbers() for look in (self._all, *self._recent)]
 
-    def see(self, looks: Sequence[Counts]) -> None:
+    def see(self, looks: Sequence[PatchCounts]) -> None:
         """Take in what was counted."""
         if looks:
             self._recent.extend(looks)
@@ -217,7 +217,7 @@ class Monitors:
         return float(np.minimum(abs(weights), abs(weights - 1)).max())
 
 
-def thinnest_class(counts: Counts, spacing_mm: Vector3) -> tuple[int | None, float]:
+def thinnest_class(counts: PatchCounts, spacing_mm: Vector3) -> tuple[int | None, float]:
     """The class whose straight runs are shortest, and how long these are on average.
 
     Returns:

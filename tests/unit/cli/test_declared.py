@@ -13,7 +13,7 @@ from autospine.core.declaration import Option, declarations
 from autospine.prediction.prediction_options import FORMATS, PredictionOptions
 from planners.overrides import Overrides
 from planners.planning_options import PlanningOptions
-from trainers.settings import Settings
+from trainers.settings import TrainingSettings
 from trainers.training_options import TrainingOptions
 
 
@@ -83,5 +83,5 @@ def test_the_commands_take_what_the_dataclasses_declare():
     assert set(declarations(TrainingOptions)) == set(TrainingOptions.__dataclass_fields__)
     assert set(declarations(PlanningOptions)) == set(PlanningOptions.__dataclass_fields__)
     assert issubclass(Overrides, PlanningOptions)
-    assert issubclass(Settings, TrainingOptions)
+    assert issubclass(TrainingSettings, TrainingOptions)
     assert "dcm" in FORMATS

@@ -34,19 +34,19 @@ from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.cross_validation import train_folds
 from trainers.fold_run import TRAINING_LOCK
 from trainers.fold_trainer import FoldTrainer
-from trainers.settings import Settings
+from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
-from trainers.training_run import Task
+from trainers.training_run import TrainingRun
 
 NAMES = ("a", "b", "c")
 FOLDS = tuple(
     Fold(name=str(i), training=tuple(n for n in NAMES if n != name), validation=(name,))
     for i, name in enumerate(NAMES)
 )
-SETTINGS = Settings(epochs=1, iterations=1)
+SETTINGS = TrainingSettings(epochs=1, iterations=1)
 
 
-def make_task(folder) -> Task:
+def make_task(folder) -> TrainingRun:
     integers = np.choose(makers.column((18, 16, 20)), [0, 3, 7]).astype(np.uint8)
     dataset = makers.dataset_of(
         folder / "raw" / "Dataset007_Small", {name: np.roll(integers, i, 2) for i, name in enumerate(NAMES)}
@@ -54,7 +54,7 @@ def make_task(folder) -> Task:
     configuration = makers.configuration()
     plan = makers.plan(configuration, makers.configuration(name="other"))
     stored = preprocess_dataset(dataset, plan, configuration, folder / "stored", 1)
-    return Task(
+    return TrainingRun(
         dataset=dataset,
         plan=plan,
         configuration=configuration,
@@ -70,7 +70,7 @@ def trained(tmp_path_factory):
     return task, train_folds(task, FOLDS[:2], SETTINGS)
 
 
-def times(task: Task) -> dict[str, int]:
+def times(task: TrainingRun) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in task.folder.glob(f"fold_*/{WEIGHTS}")}
 
 
@@ -350,7 +350,7 @@ def test_warnings_of_folds_side_by_side_reach_the_user_once(tmp_path, caplog):
         assert len([text for text in said if text.startswith(f"fold {fold}: the adaptive attention")]) == 1
 
 
-def extensions(task: Task) -> list[int]:
+def extensions(task: TrainingRun) -> list[int]:
     return [load_facts(path)["extensions"] for path in sorted(task.folder.glob(f"fold_*/{WEIGHTS}"))]
 
 

@@ -11,8 +11,8 @@ from autospine.core.errors import TrainingError
 from autospine.core.labels import IGNORE_INDEX
 from autospine.data import PatchBatches
 from trainers import distributed
-from trainers.learner import Learner, Step
-from trainers.settings import Settings
+from trainers.learner import Learner, StepResult
+from trainers.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 STEPS = 20
@@ -29,7 +29,9 @@ def store(folder: Path) -> list:
     return made
 
 
-def learn(cases, patches: int, *, part: int = 0, poisoned: int | None = None) -> tuple[list[Step], Learner]:
+def learn(
+    cases, patches: int, *, part: int = 0, poisoned: int | None = None
+) -> tuple[list[StepResult], Learner]:
     """The steps with this many patches a process, and the network behind them.
 
     Args:
@@ -53,7 +55,7 @@ def learn(cases, patches: int, *, part: int = 0, poisoned: int | None = None) ->
     return steps, learner
 
 
-def learn_together(cases, folder: Path, poisoned: int | None, rank: int) -> tuple[list[Step], dict]:
+def learn_together(cases, folder: Path, poisoned: int | None, rank: int) -> tuple[list[StepResult], dict]:
     """One of two processes with half of the batch."""
     torch.set_num_threads(1)
     with distributed.meeting(f"file://{folder}/meeting", CPU, rank, 2):
@@ -98,7 +100,7 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_all(two, cases, tmp_pat
 
 def share(values: tuple[float, ...], folder: Path, rank: int) -> tuple[float, ...]:
     with distributed.meeting(f"file://{folder}/meeting", CPU, rank, 2):
-        settings = Settings().applied(makers.configuration(training={"iterations_per_epoch": 5}))
+        settings = TrainingSettings().applied(makers.configuration(training={"iterations_per_epoch": 5}))
         return (*distributed.largest(values[rank], -values[rank]), settings.training.iterations_per_epoch)
 
 

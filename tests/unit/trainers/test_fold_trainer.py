@@ -19,9 +19,9 @@ from autospine.storage.trained_models import WEIGHTS
 from trainers import fold_trainer as fold
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold_trainer import PATIENCE, FoldTrainer
-from trainers.learner import Step
+from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS
-from trainers.settings import Settings
+from trainers.settings import TrainingSettings
 
 STEPS = 2
 """Per epoch."""
@@ -46,7 +46,7 @@ def trainer(cases, folder: Path, *, epochs=2, configuration=None, **settings) ->
         cases=cases,
         folder=folder,
         name="0",
-        settings=Settings(epochs=epochs, **settings),
+        settings=TrainingSettings(epochs=epochs, **settings),
     )
 
 
@@ -54,7 +54,7 @@ def interrupt_at(made: FoldTrainer, number: int) -> None:
     """Let the learner be interrupted in the step of this number, counted from here."""
     take, counted = made.learner.step, iter(range(1, 10**6))
 
-    def step(*arguments) -> Step:
+    def step(*arguments) -> StepResult:
         if next(counted) == number:
             raise KeyboardInterrupt
         return take(*arguments)
@@ -66,7 +66,7 @@ def tell_at(made: FoldTrainer, number: int, *signals: signal.Signals) -> None:
     """Let signals arrive in the step of this number."""
     take, counted = made.learner.step, iter(range(1, 10**6))
 
-    def step(*arguments) -> Step:
+    def step(*arguments) -> StepResult:
         if next(counted) == number:
             for each in signals:
                 signal.raise_signal(each)
@@ -492,7 +492,7 @@ def test_a_damaged_checkpoint_is_refused(cases, tmp_path):
 
 def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
     made = trainer(cases, tmp_path, iterations=PATIENCE)
-    nothing = Step(loss=float("nan"), parts={"ce": float("nan")}, finite=False)
+    nothing = StepResult(loss=float("nan"), parts={"ce": float("nan")}, finite=False)
     made.learner.step = lambda *_: nothing
     with pytest.raises(
         TrainingError, match=f"finite losses and gradients in fold 0, found none in {PATIENCE} steps"

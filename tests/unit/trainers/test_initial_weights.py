@@ -8,7 +8,7 @@ from autospine.models.model_folder import save_weights
 from autospine.plan import Plan, build_network
 from autospine.storage.serialization import write_json
 from trainers import initial_weights as pretrained
-from trainers.initial_weights import load_start
+from trainers.initial_weights import load_initial_weights
 
 OTHER_LABELS = parse_labels({"background": 0, "disc": 1, "cord": 2})
 
@@ -23,7 +23,7 @@ def model(folder, plan: Plan, *folds: str):
 
 
 def start(path, plan: Plan):
-    return load_start(path, plan, plan.configurations[0])
+    return load_initial_weights(path, plan, plan.configurations[0])
 
 
 def test_a_model_of_the_same_labels_is_taken_whole(tmp_path):

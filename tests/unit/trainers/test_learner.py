@@ -10,7 +10,7 @@ import torch
 
 from autospine.core.errors import ImageError
 from autospine.storage.tensors import load_tensors, save_tensors
-from trainers.learner import IMPORTED_SHARE, Learner, Step, number_format
+from trainers.learner import IMPORTED_SHARE, Learner, StepResult, number_format
 from trainers.losses.dice_ce import DiceCE
 
 CPU = torch.device("cpu")
@@ -362,16 +362,18 @@ def test_imported_weights_learn_slower_than_random_ones_of_their_size():
 def test_a_step_is_kept_as_json_and_one_of_before_lacks_its_overlap():
     step = learner().step(*batch(), RATE, look=True)
     plain = json.loads(json.dumps(step.plain()))
-    assert Step.restored(plain) == step
+    assert StepResult.restored(plain) == step
     dice = [(2 * both + 1) / (predicted + true + 1) for both, predicted, true in plain.pop("overlap")]
-    assert Step.restored(plain) == replace(step, overlap=())
+    assert StepResult.restored(plain) == replace(step, overlap=())
     # Before the loss could be chosen, its parts had keys of their own.
     earlier = {**plain, "cross_entropy": plain.pop("parts")["ce"], "dice": dice}
     del earlier["parts"]
-    restored = Step.restored(earlier)
+    restored = StepResult.restored(earlier)
     assert restored.parts == pytest.approx(step.parts, rel=1e-5)
     assert replace(restored, parts=step.parts) == replace(step, overlap=())
 
 
 def test_steps_can_be_compared():
-    assert Step(loss=1.0, parts={"ce": 1.0}, finite=True) == Step(loss=1.0, parts={"ce": 1.0}, finite=True)
+    assert StepResult(loss=1.0, parts={"ce": 1.0}, finite=True) == StepResult(
+        loss=1.0, parts={"ce": 1.0}, finite=True
+    )

@@ -7,17 +7,17 @@ import torch
 
 from autospine.core.errors import WorkspaceError
 from autospine.plan import build_network
-from trainers.learner import Step
+from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
-from trainers.monitors import Counts
+from trainers.monitors import PatchCounts
 from trainers.monitors.failures import LOOKS
 
 CLASSES = ("bone", "canal")
 
 
-def step(loss=1.0, dice=(0.2, 0.4), finite=True, overlap=((2, 10, 10), (4, 10, 10))) -> Step:
+def step(loss=1.0, dice=(0.2, 0.4), finite=True, overlap=((2, 10, 10), (4, 10, 10))) -> StepResult:
     parts = {"ce": 2 * loss, "dice_loss": 1 - sum(dice) / len(dice)}
-    return Step(loss=loss, parts=parts, finite=finite, overlap=overlap)
+    return StepResult(loss=loss, parts=parts, finite=finite, overlap=overlap)
 
 
 def record(folder, epochs=0) -> Record:
@@ -117,7 +117,7 @@ def test_a_new_record_starts_empty(tmp_path, network):
 
 def collapsed(folder) -> Record:
     """A record after an epoch in which nothing but background was predicted."""
-    nothing = Counts(
+    nothing = PatchCounts(
         true=np.array([90, 10]),
         predicted=np.array([0, 0]),
         overlap=np.array([0, 0]),
@@ -128,7 +128,7 @@ def collapsed(folder) -> Record:
     made = record(folder)
     missed = ((0.0, 0.0, 90.0), (0.0, 0.0, 10.0))
     parts = {"ce": 1.0, "dice_loss": 1.0}
-    looked_at = Step(loss=1.0, parts=parts, finite=True, overlap=missed, counts=nothing)
+    looked_at = StepResult(loss=1.0, parts=parts, finite=True, overlap=missed, counts=nothing)
     made.add([looked_at] * LOOKS, torch.nn.Identity(), progress=0.5)
     return made
 
@@ -229,7 +229,7 @@ def tracked(folder, monkeypatch, *made) -> Record:
     from trainers import trackers
 
     monkeypatch.setattr(trackers, "_maker", lambda name: made[int(name)])
-    run = trackers.Run(group="g", name="fold 0", folder=folder, identity="x", params={"seed": 0})
+    run = trackers.TrackedRun(group="g", name="fold 0", folder=folder, identity="x", params={"seed": 0})
     return Record(
         folder,
         title="small, fold 0",

@@ -3,40 +3,42 @@ import pytest
 
 from autospine.core.errors import TrainingError
 from trainers.randomness import seed_everything
-from trainers.settings import SEEDS, Settings
+from trainers.settings import SEEDS, TrainingSettings
 
 
 def test_without_choices_the_plan_stands():
     configuration = makers.configuration()
-    assert Settings().applied(configuration) == configuration
+    assert TrainingSettings().applied(configuration) == configuration
 
 
 def test_choices_replace_the_plans_numbers_and_nothing_else():
     configuration = makers.configuration()
-    changed = Settings(epochs=7, iterations=3).applied(configuration)
+    changed = TrainingSettings(epochs=7, iterations=3).applied(configuration)
     assert (changed.training.epochs, changed.training.iterations_per_epoch) == (7, 3)
     assert changed == makers.configuration(training={"epochs": 7, "iterations_per_epoch": 3})
 
 
 def test_an_extension_has_its_own_number_of_epochs():
-    assert Settings(extend=5).applied(makers.configuration()) == makers.configuration(training={"epochs": 5})
+    assert TrainingSettings(extend=5).applied(makers.configuration()) == makers.configuration(
+        training={"epochs": 5}
+    )
     with pytest.raises(TrainingError, match="--epochs or --extend, found both"):
-        Settings(extend=5, epochs=5)
+        TrainingSettings(extend=5, epochs=5)
 
 
 @pytest.mark.parametrize("choice", [{"epochs": 0}, {"iterations": -1}, {"extend": 0}])
 def test_no_steps_are_refused(choice):
     with pytest.raises(TrainingError, match=f"--{next(iter(choice))} of at least 1"):
-        Settings(**choice)
+        TrainingSettings(**choice)
 
 
 @pytest.mark.parametrize("seed", [-1, SEEDS])
 def test_seeds_that_no_generator_takes_are_refused(seed):
     with pytest.raises(TrainingError, match=f"--seed of 0 to {SEEDS - 1}, found {seed}"):
-        Settings(seed=seed)
+        TrainingSettings(seed=seed)
 
 
 @pytest.mark.parametrize("seed", [0, SEEDS - 1])
 def test_every_other_seed_is_taken(seed):
-    assert Settings(seed=seed).seed == seed
+    assert TrainingSettings(seed=seed).seed == seed
     seed_everything(seed)

@@ -14,17 +14,17 @@ from autospine.storage.trained_models import WEIGHTS
 from trainers import side_by_side
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.metrics_log import METRICS
-from trainers.training_run import Task
+from trainers.training_run import TrainingRun
 
 FOLDS = tuple(Fold(name=name, training=("a",), validation=()) for name in "01")
 
 
 @pytest.fixture
-def task(tmp_path) -> Task:
+def task(tmp_path) -> TrainingRun:
     raw = tmp_path / "raw" / "Dataset007_Small"
     raw.mkdir(parents=True)
     plan = makers.plan()
-    return Task(
+    return TrainingRun(
         dataset=makers.dataset_of(raw, {}),
         plan=plan,
         configuration=plan.configurations[0],
@@ -47,7 +47,7 @@ def write_rows(folder: Path, *shares: float, **warnings: str) -> None:
 class Training:
     """Stands for the progress and for the wait: at each look the folds have come farther."""
 
-    def __init__(self, task: Task, *looks: dict[str, tuple[float, ...]], **warnings: str) -> None:
+    def __init__(self, task: TrainingRun, *looks: dict[str, tuple[float, ...]], **warnings: str) -> None:
         self.task, self.looks, self.counted, self.begun = task, list(looks), [], None
         self.warnings = warnings
 

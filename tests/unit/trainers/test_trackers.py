@@ -10,14 +10,14 @@ from matplotlib.image import imsave
 
 from autospine.core.errors import TrainingError
 from trainers import trackers
-from trainers.settings import Settings
-from trainers.trackers import BUILT_IN, Run, Tracker, Trackers, WandB, check_trackers, flat
+from trainers.settings import TrainingSettings
+from trainers.trackers import BUILT_IN, TrackedRun, Tracker, Trackers, WandB, check_trackers, flat
 
 
 class Written:
     """A third party's tracker, which writes lines."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         self.path = run.folder / "written.txt"
 
     def log_params(self, params) -> None:
@@ -46,9 +46,9 @@ def third_party(monkeypatch):
     )
 
 
-def run(folder: Path, **changes) -> Run:
+def run(folder: Path, **changes) -> TrackedRun:
     given = {"group": "Dataset007_Small fast", "name": "fold 0", "identity": "abc-0", "params": {"seed": 3}}
-    return Run(folder=folder, **{**given, **changes})
+    return TrackedRun(folder=folder, **{**given, **changes})
 
 
 def picture(folder: Path) -> Path:
@@ -59,7 +59,7 @@ def picture(folder: Path) -> Path:
 def test_an_unknown_tracker_is_refused_before_training(third_party):
     known = "mlflow, tensorboard, wandb, written"
     with pytest.raises(TrainingError, match=f"expected --tracker among {known}, found 'board'"):
-        Settings(trackers=("written", "board"))
+        TrainingSettings(trackers=("written", "board"))
 
 
 def test_a_missing_package_is_refused_with_what_to_install(monkeypatch):
@@ -153,7 +153,7 @@ class FakeWandB:
     def init(self, **words):
         self.begun.append(words)
 
-    def Settings(self, **_):  # noqa: N802
+    def TrainingSettings(self, **_):  # noqa: N802
         return None
 
 

@@ -4,7 +4,7 @@ import torch
 
 from autospine.core.labels import IGNORE_INDEX, parse_labels
 from trainers.label_targets import LabelTargets
-from trainers.monitors.counts import Counts, add
+from trainers.monitors.counts import PatchCounts, add
 
 PLAIN = LabelTargets(parse_labels({"background": 0, "bone": 3, "canal": 7}))
 REGIONS = LabelTargets(parse_labels({"background": 0, "spine": [3, 7], "canal": [7]}, [3, 7]))
@@ -110,7 +110,7 @@ def test_counts_add_up():
 
 @pytest.mark.filterwarnings("error")
 def test_classes_that_do_not_occur_have_no_dice_and_no_thickness():
-    nothing = Counts(
+    nothing = PatchCounts(
         true=np.zeros(1, np.int64),
         predicted=np.zeros(1, np.int64),
         overlap=np.zeros(1, np.int64),

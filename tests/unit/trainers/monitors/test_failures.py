@@ -15,7 +15,7 @@ from autospine.phantom import STRUCTURES, PhantomSettings, by_structure, generat
 from autospine.plan import build_network
 from trainers.label_targets import LabelTargets
 from trainers.learner import Learner
-from trainers.monitors import Counts, Monitors, known_warnings
+from trainers.monitors import Monitors, PatchCounts, known_warnings
 from trainers.monitors.failures import LOOKS, Readings, effective_kernel_mm, thinnest_class
 
 NAMES = tuple(STRUCTURES)
@@ -49,11 +49,11 @@ def soft(labels: np.ndarray, voxels: float, threshold: float = 0.5) -> torch.Ten
     return torch.from_numpy(np.stack([np.full(labels.shape, threshold, np.float32), *classes]))
 
 
-def seen(logits: torch.Tensor, labels: np.ndarray) -> Counts:
+def seen(logits: torch.Tensor, labels: np.ndarray) -> PatchCounts:
     return LOSS.count(logits, torch.from_numpy(labels))
 
 
-def monitored(counts: Counts, network, *, progress=0.5, looks=LOOKS) -> tuple[Readings, dict[str, str]]:
+def monitored(counts: PatchCounts, network, *, progress=0.5, looks=LOOKS) -> tuple[Readings, dict[str, str]]:
     monitors = Monitors(NAMES, CONFIGURATION)
     monitors.see([counts] * looks)
     readings = monitors.read(network)
