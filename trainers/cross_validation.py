@@ -23,7 +23,6 @@ from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
-from trainers.initial_weights import load_initial_weights
 from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
@@ -55,7 +54,8 @@ def train_folds(
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     if distributed.leads():
-        _claim(task, every, _start(task, folds, settings))
+        _report_initial_weights(task, folds)
+        _claim(task, every)
         for fold in every:
             _tidy(task, fold, begins=fold in folds)
     distributed.meet()
@@ -149,28 +149,28 @@ def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
     return score_held_out(task.folder, held_out, replace(task.dataset, cases=known), task.plan.labels)
 
 
-def _start(task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings) -> str | None:
-    """Digest of the weights that folds begin from, None for random ones."""
-    if settings.pretrained is None:
-        return None
-    start = load_initial_weights(settings.pretrained, task.plan, task.configuration)
-    logger.info(start.report)
-    if start.dataset == task.plan.dataset and any(fold.validation for fold in folds):
+def _report_initial_weights(task: TrainingRun, folds: Sequence[Fold]) -> None:
+    """Log what the folds start from, and warn where held-out cases may have been seen."""
+    initial = task.initial_weights
+    if initial is None:
+        return
+    logger.info(initial.report)
+    if initial.dataset == task.plan.dataset and any(fold.validation for fold in folds):
         logger.warning(
             "the model of --pretrained was trained on %s as well: held-out cases may be among those that it "
             "has seen, and then their scores say too much; a model of other cases is a fair start",
-            start.dataset,
+            initial.dataset,
         )
-    return start.digest
 
 
-def _claim(task: TrainingRun, folds: Sequence[Fold], start: str | None) -> None:
+def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
     """Make the model folder this plan's; refuse one with folds of another plan or split.
 
     Weights that were trained on other cases, labels or normalisation would be validated on what they have
     seen, or predict what they never learnt. Folds that began from other weights would be no cross-validation
-    of anything; `start` is the digest of those to begin from.
+    of anything.
     """
+    start = None if task.initial_weights is None else task.initial_weights.digest
     plan = identity(task.plan, task.configuration, ())
     wanted = {
         task.fold_folder(fold).name: identity(task.plan, task.configuration, task.cases(fold))

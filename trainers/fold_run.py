@@ -77,6 +77,7 @@ def _trained(task: TrainingRun, fold: Fold, settings: TrainingSettings, seconds:
         folder=folder,
         name=fold.name,
         settings=settings,
+        initial_weights=task.initial_weights,
     )
     if seconds is not None:
         needed = _validation_seconds(task, fold, _predictor(task, trainer.learner.network, settings))

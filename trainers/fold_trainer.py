@@ -23,7 +23,7 @@ from autospine.system.devices import describe
 from autospine.system.log import Meter, get_logger, progress
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
-from trainers.initial_weights import load_initial_weights
+from trainers.initial_weights import InitialWeights
 from trainers.interruption import Interruption, postponed
 from trainers.learner import Learner, StepResult
 from trainers.metrics_log import Record, summary
@@ -67,10 +67,10 @@ class FoldTrainer:
         folder: where checkpoint, metrics and weights go.
         name: of the fold.
         settings: the user's choices.
+        initial_weights: Weights to start from; None for random ones.
 
     Raises:
         TrainingError: if the checkpoint belongs to another plan or began otherwise.
-        PlanError: if the imported weights are those of another network.
     """
 
     def __init__(
@@ -82,15 +82,11 @@ class FoldTrainer:
         folder: Path,
         name: str,
         settings: TrainingSettings,
+        initial_weights: InitialWeights | None = None,
     ) -> None:
         self._configuration = settings.applied(configuration)
         self._cases, self._folder, self._name, self._settings = cases, folder, name, settings
         self._ending = plan.file_ending
-        start = (
-            None
-            if settings.pretrained is None
-            else load_initial_weights(settings.pretrained, plan, configuration)
-        )
         finished = None if settings.extend is None else load_tensors(folder / WEIGHTS)
         behind: Mapping[str, Any] = {} if finished is None else finished[1]
         self._steps_behind = int(behind.get("steps", 0))
@@ -99,7 +95,7 @@ class FoldTrainer:
             folder=folder,
             identity=identity(plan, configuration, cases),
             plan=identity(plan, configuration, ()),
-            weights=None if start is None else start.digest,
+            weights=None if initial_weights is None else initial_weights.digest,
             seed=behind.get("seed", 0) if settings.seed is None else settings.seed,
             deep_supervision=settings.deep_supervision,
             extensions=0 if finished is None else int(behind.get("extensions", 0)) + 1,
@@ -109,7 +105,7 @@ class FoldTrainer:
             self._configuration,
             seed=self._origin.seed,
             device=settings.device,
-            imported=None if start is None else start.tensors,
+            imported=None if initial_weights is None else initial_weights.tensors,
             deep_supervision=settings.deep_supervision,
             compiled=settings.compiled,
         )

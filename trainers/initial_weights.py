@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from safetensors.torch import load, save
 from torch import Tensor
 
 from autospine.core.errors import TrainingError
@@ -24,19 +26,27 @@ HEAD = "head."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InitialWeights:
-    """What a fold begins from."""
+    """Weights that every fold of a training run starts from."""
 
     tensors: dict[str, Tensor]
-    """The network's tensors that are taken, by name; the others are drawn."""
+    """Tensors of the network that are taken, by name; the others are drawn at random."""
 
     digest: str
-    """Two starts with the same one are the same."""
+    """Digest of the tensors; equal digests mean equal initial weights."""
 
     dataset: str | None
-    """That the model was trained on; None for imported weights."""
+    """Name of the dataset that the model was trained on; None for imported weights."""
 
     report: str
-    """What is taken and what is drawn anew, in a sentence."""
+    """Sentence that says what is taken and what is drawn at random."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Sent to another process as bytes: torch would open a file descriptor for each of its tensors.
+        return _unpickled, (save(self.tensors), self.digest, self.dataset, self.report)
+
+
+def _unpickled(tensors: bytes, digest: str, dataset: str | None, report: str) -> InitialWeights:
+    return InitialWeights(tensors=load(tensors), digest=digest, dataset=dataset, report=report)
 
 
 def load_initial_weights(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:

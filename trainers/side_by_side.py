@@ -25,6 +25,7 @@ from autospine.system.log import get_logger, progress, silence
 from autospine.system.workers import SPAWN, ignore_interrupts, parent_lives
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
+from trainers.initial_weights import InitialWeights
 from trainers.metrics_log import read_rows, rows_now, summary
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
@@ -60,13 +61,18 @@ def train_side_by_side(
     for index in range(len(rounds[0])):
         free.put(str(places[index % len(places)]))
     pool = ProcessPoolExecutor(
-        len(rounds[0]), mp_context=SPAWN, initializer=_set_up_worker, initargs=(free, stop)
+        len(rounds[0]),
+        mp_context=SPAWN,
+        initializer=_set_up_worker,
+        initargs=(free, stop, task.initial_weights),
     )
+    # The weights are sent to each worker once, not with each fold.
+    sent = replace(task, initial_weights=None)
     try:
         futures = {
             pool.submit(
                 _train_in_worker,
-                task,
+                sent,
                 fold,
                 settings,
                 deadline,
@@ -120,6 +126,9 @@ class _Worker:
     place: torch.device
     """The device that it keeps."""
 
+    initial_weights: InitialWeights | None
+    """Weights that its folds start from; None for random ones."""
+
     training: bool = False
     stopped: bool = False
     """Whether it takes no more folds."""
@@ -129,8 +138,10 @@ _worker: list[_Worker] = []
 """Of a worker process: itself."""
 
 
-def _set_up_worker(free: "SimpleQueue[str]", stop: Event) -> None:
-    _worker.append(_Worker(place=torch.device(free.get())))
+def _set_up_worker(
+    free: "SimpleQueue[str]", stop: Event, initial_weights: InitialWeights | None = None
+) -> None:
+    _worker.append(_Worker(place=torch.device(free.get()), initial_weights=initial_weights))
     ignore_interrupts()
     silence()
     # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
@@ -169,7 +180,8 @@ def _train_in_worker(
             raise KeyboardInterrupt
         if worker.place.type == "cuda":
             torch.cuda.set_device(worker.place)
-        train_and_validate(task, fold, replace(settings, device=worker.place), share_of_time(deadline, share))
+        run = replace(task, initial_weights=worker.initial_weights)
+        train_and_validate(run, fold, replace(settings, device=worker.place), share_of_time(deadline, share))
     except KeyboardInterrupt:
         worker.stopped = True  # the pool may hand this process another fold
         if not parent_lives():

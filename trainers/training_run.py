@@ -10,6 +10,7 @@ from autospine.evaluation.held_out import VALIDATION
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing import StoredCase
 from autospine.storage.trained_models import WEIGHTS
+from trainers.initial_weights import InitialWeights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,9 @@ class TrainingRun:
 
     folder: Path
     """The model folder."""
+
+    initial_weights: InitialWeights | None = None
+    """Weights that every fold starts from; None for random ones."""
 
     split: tuple[Fold, ...] = ()
     """Every fold of the cross-validation, whichever are trained now."""

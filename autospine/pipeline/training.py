@@ -135,8 +135,9 @@ def train(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     location, plan, configuration = project.location, project.plan, project.configuration
     folds = project.folds(fold)
+    initial_weights = None  # read once, and refused before anything is prepared
     if settings.pretrained is not None:
-        load_initial_weights(settings.pretrained, plan, configuration)  # refused before anything is prepared
+        initial_weights = load_initial_weights(settings.pretrained, plan, configuration)
     with distributed.one_first():
         stored = preprocess(location, project.dataset, plan, configuration)
     prepare_memory(settings.device)  # not before: the volumes of preprocessing would be kept
@@ -146,6 +147,7 @@ def train(
         configuration=configuration,
         stored=stored,
         folder=location.results / configuration.name,
+        initial_weights=initial_weights,
         split=project.split,
     )
     return train_folds(task, folds, settings, deadline=deadline)

@@ -34,6 +34,7 @@ from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.cross_validation import train_folds
 from trainers.fold_run import TRAINING_LOCK
 from trainers.fold_trainer import FoldTrainer
+from trainers.initial_weights import load_initial_weights
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
 from trainers.training_run import TrainingRun
@@ -258,8 +259,9 @@ def test_folds_of_another_recipe_or_of_changed_images_are_refused(trained):
 
 def test_a_model_of_the_same_cases_is_no_fair_start(trained, tmp_path, caplog):
     task, _ = trained
-    again = replace(task, folder=tmp_path / "again")
-    train_folds(again, FOLDS[:1], replace(SETTINGS, pretrained=task.folder))
+    initial = load_initial_weights(task.folder, task.plan, task.configuration)
+    again = replace(task, folder=tmp_path / "again", initial_weights=initial)
+    train_folds(again, FOLDS[:1], SETTINGS)
     assert "trained on Dataset007_Small as well: held-out cases may be among those" in caplog.text
 
 
@@ -286,11 +288,12 @@ def test_an_interrupted_validation_goes_on(tmp_path):
 
 def test_folds_that_began_from_other_weights_are_refused(trained, tmp_path):
     task, _ = trained
-    settings = replace(SETTINGS, pretrained=save_import(tmp_path / "imported.safetensors", seed=0))
+    path = save_import(tmp_path / "imported.safetensors", seed=0)
+    other = replace(task, initial_weights=load_initial_weights(path, task.plan, task.configuration))
     with pytest.raises(
         TrainingError, match=r"present --pretrained .* found fold_0, fold_1 begun from others"
     ):
-        train_folds(task, FOLDS, settings)
+        train_folds(other, FOLDS, SETTINGS)
     assert len(list(task.folder.glob("fold_*"))) == 2
 
 

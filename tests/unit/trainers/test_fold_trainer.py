@@ -19,6 +19,7 @@ from autospine.storage.trained_models import WEIGHTS
 from trainers import fold_trainer as fold
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold_trainer import PATIENCE, FoldTrainer
+from trainers.initial_weights import load_initial_weights
 from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS
 from trainers.settings import TrainingSettings
@@ -38,15 +39,18 @@ def cases(tmp_path_factory):
     return stored
 
 
-def trainer(cases, folder: Path, *, epochs=2, configuration=None, **settings) -> FoldTrainer:
+def trainer(cases, folder: Path, *, epochs=2, configuration=None, pretrained=None, **settings) -> FoldTrainer:
     configuration = configuration or makers.configuration(training={"iterations_per_epoch": STEPS})
+    plan = makers.plan(configuration)
+    initial = None if pretrained is None else load_initial_weights(pretrained, plan, configuration)
     return FoldTrainer(
-        plan=makers.plan(configuration),
+        plan=plan,
         configuration=configuration,
         cases=cases,
         folder=folder,
         name="0",
         settings=TrainingSettings(epochs=epochs, **settings),
+        initial_weights=initial,
     )
 
 

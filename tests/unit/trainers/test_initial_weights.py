@@ -1,6 +1,10 @@
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
 import makers
 import pytest
 import torch
+from checkpoints import save_import
 
 from autospine.core.errors import FormatError, ModelError, TrainingError
 from autospine.core.labels import parse_labels
@@ -78,3 +82,13 @@ def test_another_network_is_refused_and_so_is_what_is_no_model(tmp_path):
         start(tmp_path, makers.plan())
     with pytest.raises(FormatError, match="give a model folder"):
         start(tmp_path / "absent", makers.plan())
+
+
+def test_initial_weights_reach_another_process_as_bytes(tmp_path):
+    plan = makers.plan()
+    path = save_import(tmp_path / "imported.safetensors", seed=0)
+    made = load_initial_weights(path, plan, plan.configurations[0])
+    copy = pickle.loads(ForkingPickler.dumps(made))
+    assert (copy.digest, copy.dataset, copy.report) == (made.digest, made.dataset, made.report)
+    assert copy.tensors.keys() == made.tensors.keys()
+    assert all(torch.equal(copy.tensors[name], tensor) for name, tensor in made.tensors.items())
