@@ -48,8 +48,19 @@ def test_two_processes_of_torchrun_train_one_model(planned):
 
 
 @pytest.mark.slow
-def test_what_ends_one_process_ends_the_other(planned):
+def test_a_fold_that_does_not_exist_is_told_before_the_processes_meet(planned):
     said = train(planned, "--fold", "9")
     assert said.returncode != 0
     assert "expected --fold all, full or one of 0, 1, 2, 3, 4, found '9'" in said.stderr
+
+
+@pytest.mark.slow
+def test_what_ends_one_process_ends_the_other(planned):
+    path = planned / "preprocessed" / NAME / "folds.json"
+    folds = json.loads(path.read_text(encoding="utf-8"))
+    folds["validation"][0] = folds["validation"][1]
+    path.write_text(json.dumps(folds), encoding="utf-8")
+    said = train(planned, "--fold", "0")
+    assert said.returncode != 0
+    assert "is validated 2 times" in said.stderr
     assert "expected every process of the training to go on, found one that ended" in said.stderr
