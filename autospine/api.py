@@ -22,8 +22,8 @@ from autospine.core.geometry import Box, Grid, orientation
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
-from autospine.evaluation.held_out import unseen_modality
 from autospine.evaluation.postprocessing import Postprocessing
+from autospine.evaluation.stored_scores import unseen_modality
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, ignore_start
 from autospine.inference.score_bands import ScoreSink
@@ -45,7 +45,7 @@ __all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
 logger = get_logger(__name__)
 
 ImageLike = TypeVar("ImageLike")
-"""Of SimpleITK or nibabel: what comes out is what went in."""
+"""An image of SimpleITK or nibabel; results are of the kind that was given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -53,20 +53,20 @@ class Model:
     """A model whose networks are in memory, ready to predict."""
 
     labels: dict[str, int]
-    """Name of each class -> its integer in label maps."""
+    """Label value of each class by name."""
 
     channels: tuple[str, ...]
-    """What the images of a case show, in order."""
+    """Names of the channels of a case, in order."""
 
     predictor: Predictor | JointPredictor
     cleanup: Postprocessing | None
-    """What cross-validation has found to help; None for nothing."""
+    """Post-processing that cross-validation has found to help; None for nothing."""
 
     unseen: dict[Modality, str]
-    """Warnings for images of a modality that the model has not learnt from."""
+    """Warnings for images of modalities that the model was not trained on."""
 
     def __repr__(self) -> str:
-        """Of labels and channels; networks would fill the screen."""
+        """Return the channels and labels alone; networks would fill the screen."""
         return f"Model(channels={list(self.channels)}, labels={self.labels})"
 
     @overload
@@ -108,21 +108,21 @@ class Model:
         """Segment one case.
 
         Args:
-            image: of NumPy, (S, P, L) or (C, S, P, L) with S growing to the head, P to the back and L to the
-                left; of SimpleITK or nibabel, in any orientation; or the name of a file or of a folder of
-                DICOM slices. A list has one image per channel.
-            modality: `CT` or `MR`; by default what the header of DICOM slices says, else the names of the
+            image: A NumPy array (S, P, L) or (C, S, P, L), with S growing to the head, P to the back and L to
+                the left; an image of SimpleITK or nibabel in any orientation; or the path of a file or of a
+                folder of DICOM slices. A list has one image per channel.
+            modality: `CT` or `MR`; by default as the header of DICOM slices says, else the names of the
                 model's channels, else the intensities.
-            spacing_mm: of NumPy arrays, along S, P and L.
-            postprocess: whether the label map is cleaned.
+            spacing_mm: Voxel size of NumPy arrays along S, P and L, in mm.
+            postprocess: Whether the label map is post-processed.
 
         Returns:
-            Integers as in `labels`, 0 elsewhere, on the image's own grid and in its kind; of SimpleITK for
-            files.
+            Label values as in `labels`, 0 elsewhere, on the image's own grid and as an image of its kind;
+            for files an image of SimpleITK.
 
         Raises:
-            ImageError: if the image cannot be used.
-            ModelError: if the channels are not those of the model, or the modality is none.
+            ImageError: If the image cannot be used.
+            ModelError: If the channels are not those of the model, or the modality is none.
         """
         volume = as_volume(image, spacing_mm)
         labels = self._labels(volume, self._modality(modality, image, volume), postprocess=postprocess)
@@ -137,24 +137,26 @@ class Model:
         spacing_mm: Vector3 | None = None,
         postprocess: bool = True,
     ) -> tuple[Any, dict[str, Any]]:
-        """Segment one case, and say how likely each class is in each voxel; the networks run once for both.
+        """Segment one case, and return the probability of each class in each voxel as well.
 
-        The probabilities take 4 bytes for each voxel and class that is asked for, beside what `predict` does.
+        The networks run once for both. The probabilities take 4 bytes for each voxel and requested class,
+        beside the memory of `predict`.
 
         Args:
-            image: as in `predict`, and so are the arguments below.
-            classes: whose probabilities are wanted: names in `labels`, or `background` where classes do not
-                overlap; by default all of them.
+            image: Image as in `predict`.
+            classes: Classes whose probabilities are returned: names in `labels`, or `background` if classes
+                do not overlap; by default all of them.
             modality: `CT` or `MR`.
-            spacing_mm: of NumPy arrays.
-            postprocess: whether the label map is cleaned; probabilities are those of the labels before.
+            spacing_mm: Voxel size of NumPy arrays along S, P and L, in mm.
+            postprocess: Whether the label map is post-processed; the probabilities never are.
 
         Returns:
-            What `predict` returns; and by class a float32 map in [0, 1], on the same grid and of that kind.
+            The label map as `predict` returns it, and a float32 map in [0, 1] for each class, on the same
+            grid and of the same kind.
 
         Raises:
-            ImageError: if the image cannot be used.
-            ModelError: as `predict`, if there is no such class, or no memory for the probabilities.
+            ImageError: If the image cannot be used.
+            ModelError: As `predict`, if there is no such class, or no memory for the probabilities.
         """
         names = _chosen(classes, self.predictor.plan.labels)
         volume = as_volume(image, spacing_mm)
@@ -164,24 +166,26 @@ class Model:
         return like(image, labels, volume), {name: like(image, maps.pop(name), volume) for name in names}
 
     def _labels(
-        self, volume: Volume, modality: Modality, keep: ScoreSink | None = None, *, postprocess: bool
+        self, volume: Volume, modality: Modality, score_sink: ScoreSink | None = None, *, postprocess: bool
     ) -> LabelArray:
-        labels = self.predictor.predict(volume, modality, "predict", ignore_start, keep)
+        labels = self.predictor.predict(volume, modality, "predict", ignore_start, score_sink)
         if postprocess and self.cleanup is not None:
             return self.cleanup.apply(labels, volume.grid.spacing_mm)
         return labels
 
-    def _modality(self, wish: Modality | None, image: Any, volume: Volume) -> Modality:
-        """Which it is, decided as for the command but for `cases.csv`."""
-        if wish not in (None, "CT", "MR"):
-            raise ModelError(f"expected the modality CT or MR, found {wish!r}; leave it out to have it found")
+    def _modality(self, given: Modality | None, image: Any, volume: Volume) -> Modality:
+        """Decide the modality as the command does, without `cases.csv`."""
+        if given not in (None, "CT", "MR"):
+            raise ModelError(
+                f"expected the modality CT or MR, found {given!r}; leave it out to have it found"
+            )
         first = image[0] if isinstance(image, list | tuple) else image
         folder = Path(first) if isinstance(first, str | Path) else None
         stated = series_modality(folder) if folder is not None and folder.is_dir() else None
-        found = wish or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
-        if found in self.unseen:
-            logger.warning("%s", self.unseen[found])
-        return found
+        modality = given or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
+        if modality in self.unseen:
+            logger.warning("%s", self.unseen[modality])
+        return modality
 
 
 def load_model(
@@ -195,16 +199,17 @@ def load_model(
     """Load a trained model, or several that predict together.
 
     Args:
-        path: a model folder or an `.autospine` file, of which every hash is checked. Those of a list have the
-            same labels and channels; their probabilities are averaged.
+        path: A model folder or an `.autospine` file, of which every hash is checked; or a list of models of
+            the same labels and channels, whose probabilities are averaged.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
-        folds: names of the folds of each whose networks predict together; by default every complete one.
-        roi: whether tiles of air, and those off the spine where a coarse model finds it, are left out.
-        mirror: whether each tile is run with left and right exchanged, too: twice the time.
+        folds: Names of the folds of each model that predict together; by default every complete one.
+        roi: Whether tiles are skipped that contain only air or, where a coarse model locates the spine, lie
+            away from it.
+        mirror: Whether each tile is also run with left and right exchanged, which takes twice the time.
 
     Raises:
-        ModelError: if there is no such model, a fold is missing, or several do not fit together.
-        FormatError: if a file is damaged.
+        ModelError: If there is no such model, a fold is missing, or several do not fit together.
+        FormatError: If a file is damaged.
     """
     use_huge_pages()
     where = choose_device(device)
@@ -213,7 +218,7 @@ def load_model(
     if not paths:
         raise ModelError("expected at least one model, found an empty list; name a folder or a file")
     with ExitStack() as bundles:
-        models = [bundles.enter_context(opened_model(Path(one))) for one in paths]
+        models = [bundles.enter_context(opened_model(Path(place))) for place in paths]
         check_distinct(models, names)
         warn_of_other_weights(models)
         plan, folders = models[0].plan, [model.path for model in models]
@@ -231,10 +236,15 @@ def load_model(
 
 
 class _ScoreMaps:
-    """The probabilities of some classes as the image lies in its file; what no tile covers is background.
+    """Probabilities of some classes on the grid of the image file; what no tile covers is background.
+
+    Args:
+        names: Classes whose probabilities are held.
+        labels: Label space of the model.
+        stored: Grid of the image file.
 
     Raises:
-        ModelError: if there is no memory for them.
+        ModelError: If there is no memory for them.
     """
 
     def __init__(self, names: Sequence[str], labels: LabelSpace, stored: Grid) -> None:
@@ -257,12 +267,12 @@ class _ScoreMaps:
             self._maps[self._names[channel]][box.slices] = scores.cpu().numpy()
 
     def pop(self, name: str) -> ScoreMap:
-        """The map of a class on the canonical grid, which is not held here any longer."""
+        """Return the map of a class on the canonical grid, and hold it no longer."""
         return self._maps.pop(name)
 
 
 def _chosen(classes: Sequence[str] | None, labels: LabelSpace) -> tuple[str, ...]:
-    """Names of the classes that are asked for, each once."""
+    """Return the names of the requested classes, each once."""
     wanted = labels.channel_names if classes is None else (classes,) if isinstance(classes, str) else classes
     unknown = [name for name in wanted if name not in labels.channel_names]
     if unknown:

@@ -23,9 +23,10 @@ from autospine.plan import (
     TrainingPlan,
     build_network,
 )
-from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
 from autospine.preprocessing import store as storage
-from autospine.preprocessing.prepare import Encoding
+from autospine.preprocessing.normalise import IntensityTransform
+from autospine.preprocessing.prepare import Encoding, Prepared
+from autospine.preprocessing.store import StoredCase
 from autospine.storage.serialization import write_json
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

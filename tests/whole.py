@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from autospine.inference.tiles import TileGrid, gaussian_weights
-from autospine.preprocessing import prepare_image, resample
-from autospine.preprocessing.resample import LINEAR
+from autospine.preprocessing.prepare import prepare_image
+from autospine.preprocessing.resample import LINEAR, resample
 
 
 @torch.no_grad()

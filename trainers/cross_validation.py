@@ -5,14 +5,9 @@ from dataclasses import replace
 
 from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.splits import Fold
-from autospine.evaluation.held_out import (
-    SCORING_LOCK,
-    VALIDATION,
-    HeldOut,
-    read_cross_validation,
-    score_held_out,
-)
+from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, score_held_out
 from autospine.evaluation.scores import Evaluation
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import weights_digest
 from autospine.storage.atomic import write_text
 from autospine.storage.locks import waiting_lock

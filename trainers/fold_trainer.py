@@ -16,7 +16,7 @@ from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.evaluation.held_out import VALIDATION
 from autospine.models.model_folder import save_weights
 from autospine.plan import Configuration, Plan
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing.store import StoredCase
 from autospine.storage.tensors import load_tensors
 from autospine.storage.trained_models import WEIGHTS
 from autospine.system.devices import describe

@@ -8,7 +8,7 @@ from typing import Any
 from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import TrainingError
 from autospine.plan import Configuration, Plan
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
 

@@ -8,7 +8,7 @@ from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import VALIDATION
 from autospine.plan import Configuration, Plan
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing.store import StoredCase
 from autospine.storage.trained_models import WEIGHTS
 from trainers.initial_weights import InitialWeights
 

@@ -12,7 +12,9 @@ from jaxtyping import Float32
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
 from autospine.plan import Augmentation
-from autospine.preprocessing import IntensityTransform, StoredCase, resample
+from autospine.preprocessing.normalise import IntensityTransform
+from autospine.preprocessing.resample import resample
+from autospine.preprocessing.store import StoredCase
 
 BIAS_MM = 80.0
 """Distance, about, of the bias field's control points: coils are larger than vertebrae."""

@@ -14,7 +14,7 @@ import numpy as np
 from autospine.core.errors import PlanError
 from autospine.core.types import ImageArray, LabelArray, Shape3
 from autospine.plan import Augmentation
-from autospine.preprocessing import resample
+from autospine.preprocessing.resample import resample
 
 NOISE_STD = (0.0, 0.3)
 BLUR_SIGMA = (0.5, 1.0)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from autospine.core.errors import TrainingError
 from autospine.data.patches import Batch, PatchSource
 from autospine.plan import Configuration
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing.store import StoredCase
 
 AHEAD = 3
 """Batches that wait for the trainer, at most; per process where there are several."""

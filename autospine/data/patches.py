@@ -13,7 +13,7 @@ from autospine.data.augmentation import Intensities, Mirror
 from autospine.data.sampling import Sampler, patch_rng
 from autospine.data.spatial import cut, draw_deformation, warp
 from autospine.plan import Configuration
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing.store import StoredCase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from autospine.core.errors import TrainingError
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import Shape3
-from autospine.preprocessing import StoredCase
+from autospine.preprocessing.store import StoredCase
 
 
 def patch_rng(seed: int, step: int, index: int) -> np.random.Generator:

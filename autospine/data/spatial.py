@@ -13,7 +13,8 @@ from jaxtyping import Float32, Float64, UInt8
 from autospine.core.geometry import Box
 from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
 from autospine.plan import Augmentation
-from autospine.preprocessing import IntensityTransform, StoredCase
+from autospine.preprocessing.normalise import IntensityTransform
+from autospine.preprocessing.store import StoredCase
 
 CONTROL_MM = 32.0
 """Distance, about, of the elastic displacement's control points: more than a vertebra is high."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import FormatError, ImageError
+from autospine.core.errors import ImageError
 from autospine.core.labels import LabelSpace
-from autospine.core.types import Modality
 from autospine.dataset.raw import Dataset
 from autospine.evaluation.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
 from autospine.evaluation.scores import (
@@ -17,8 +16,9 @@ from autospine.evaluation.scores import (
     describe_mean,
     evaluate_folder,
 )
+from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
 from autospine.io.images import Volume, read_labels
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger, track
 
 logger = get_logger(__name__)

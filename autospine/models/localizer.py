@@ -4,7 +4,7 @@ from math import prod
 from pathlib import Path
 
 from autospine.core.errors import AutospineError, FormatError
-from autospine.evaluation.held_out import read_cross_validation
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.trained_models import fold_weights
 from autospine.system.log import get_logger

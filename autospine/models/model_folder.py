@@ -1,7 +1,8 @@
 """The folder of a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ class ModelFolder:
     def digest(self, folds: Sequence[str] | None = None) -> str:
         """Return the SHA-256 over the plan and `weights`."""
         paths = (self.path / PLAN, *self.weights(folds))
-        return sha256_of(bytes.fromhex(sha256_of_file(path)) for path in paths)
+        return sha256_of(bytes.fromhex(_remembered(sha256_of_file, path)) for path in paths)
 
     def _network(self, path: Path) -> nn.Module:
         self._check_shapes(path)
@@ -104,7 +105,19 @@ def open_model(path: Path) -> ModelFolder:
 
 def weights_digest(path: Path) -> str:
     """Return the BLAKE2b digest (128 bits) of a file of weights, by which records identify them."""
-    return digest_of_file(path)
+    return _remembered(digest_of_file, path)
+
+
+def _remembered(digest: Callable[[Path], str], path: Path) -> str:
+    """Return a digest of a file, which is computed once for as long as the file stays the same."""
+    status = path.stat()
+    # A file that is replaced is another inode, however fast that happens and however large it is.
+    return _computed(digest, path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _computed(digest: Callable[[Path], str], path: Path, inode: int, size: int, modified: int) -> str:
+    return digest(path)
 
 
 def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:

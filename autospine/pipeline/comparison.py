@@ -10,7 +10,7 @@ import torch
 
 from autospine.core.errors import FormatError, ModelError
 from autospine.dataset.raw import Dataset, load_dataset
-from autospine.evaluation.held_out import CROSS_VALIDATION, CrossValidation, read_cross_validation
+from autospine.evaluation.stored_scores import CROSS_VALIDATION, CrossValidation, read_cross_validation
 from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
 from autospine.models.model_folder import ModelFolder, open_model
 from autospine.pipeline.ensembles import validate_ensemble

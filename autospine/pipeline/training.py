@@ -10,12 +10,13 @@ import torch
 from autospine.core.errors import FormatError
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import ALL, FOLDS, FULL, Fold, FoldsFile, folds_of, full_fold
-from autospine.evaluation.held_out import read_cross_validation
 from autospine.evaluation.scores import Evaluation
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
 from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold
 from autospine.plan import Configuration, Plan
-from autospine.preprocessing import StoredCase, preprocess_dataset
+from autospine.preprocessing.preprocess import preprocess_dataset
+from autospine.preprocessing.store import StoredCase
 from autospine.storage.arrays import ArrayFormat
 from autospine.storage.serialization import read_json
 from autospine.storage.workspace import DatasetLocation

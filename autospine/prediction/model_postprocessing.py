@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.errors import FormatError
-from autospine.evaluation.held_out import read_cross_validation
 from autospine.evaluation.postprocessing import Postprocessing, read_postprocessing
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import ModelFolder, weights_digest
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import WEIGHTS

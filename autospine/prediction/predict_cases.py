@@ -10,8 +10,8 @@ from autospine import __version__
 from autospine.core.errors import WorkspaceError
 from autospine.dataset.inputs import find_inputs
 from autospine.dataset.raw import Case
-from autospine.evaluation.held_out import unseen_modality
 from autospine.evaluation.postprocessing import Postprocessing
+from autospine.evaluation.stored_scores import unseen_modality
 from autospine.inference.mirror import mirrored_channels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.announcement import Estimates

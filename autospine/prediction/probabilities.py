@@ -1,4 +1,4 @@
-"""Class probabilities on disk: what the networks think of every voxel, on the grid of the label map.
+"""Class probabilities on disk, on the grid of the label map.
 
 One Blosc2 array of 8 bits, (classes, and the axes of the label map as it is stored). A chunk is one class in
 some rows, so that a class, or a box of it, is read without the rest.
@@ -29,75 +29,76 @@ from autospine.storage.arrays import create_array, open_array
 from autospine.storage.serialization import from_json, to_json
 
 ENDING = "_probabilities.b2nd"
-"""What the file's name has after the case's."""
+"""Ending of the file's name after that of the case."""
 
 METADATA = "autospine"
-"""Name of the array's metadata that describe it."""
+"""Name under which the array's description is stored in its metadata."""
 
 FORMAT_VERSION = 1
 
 STEPS = 255
-"""Probabilities are rounded to so many steps between 0 and 1; they are off by 1/510 at most."""
+"""Number of steps between 0 and 1 that probabilities are rounded to; they are off by 1/510 at most."""
 
 CHUNK_BYTES = 4 << 20
-"""Size of a chunk, but at least one row."""
+"""Largest size of a chunk in bytes, but at least one row."""
 
 LEAST_SHARE = 0.002
-"""Share of the uncompressed size below which the disk's free room surely does not do."""
+"""Smallest share of the uncompressed size that compressed probabilities may need."""
 
 Part = int | slice | EllipsisType
 Region = Part | tuple[Part, ...]
-"""What NumPy takes between brackets: `np.s_[10:20, :, 5]`."""
+"""An index as NumPy takes it between brackets: `np.s_[10:20, :, 5]`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """What the file says about itself."""
+    """Description of a file of probabilities, stored in it."""
 
     format_version: int
     classes: tuple[str, ...]
-    """Along the first axis: background and the classes, or the regions."""
+    """Names along the first axis: background and the classes, or the regions."""
 
     integers: tuple[int, ...]
-    """That stand for them in the label map."""
+    """Label values that stand for them in the label map."""
 
     regions: bool
     """Whether they overlap, so that their probabilities do not sum to one."""
 
     steps: int
-    """The stored value of probability 1."""
+    """Stored value of probability 1."""
 
     grid: Grid
-    """Of the label map."""
+    """Grid of the label map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probabilities:
-    """Probabilities of one case; nothing is read before it is asked for."""
+    """Probabilities of one case, which are read from disk when they are asked for."""
 
     path: Path
     classes: tuple[str, ...]
     """Background and the classes, or the regions, which may overlap."""
 
     integers: tuple[int, ...]
-    """That stand for them in the label map."""
+    """Label values that stand for them in the label map."""
 
     grid: Grid
-    """Of the label map."""
+    """Grid of the label map."""
 
     _steps: int
     _array: Any = field(repr=False)
 
     def read(self, name: str, region: Region = ...) -> Float32[np.ndarray, "..."]:
-        """The probabilities of one class, in [0, 1].
+        """Read the probabilities of one class, in [0, 1].
 
         Args:
-            name: of the class.
-            region: of the label map's array in the order of SimpleITK, as NumPy is indexed; by default all.
+            name: Name of the class.
+            region: Part of the label map's array in the order of SimpleITK, as NumPy is indexed; by default
+                all.
 
         Raises:
-            DatasetError: if there is no such class.
-            FormatError: if the file is damaged.
+            DatasetError: If there is no such class.
+            FormatError: If the file is damaged.
         """
         if name not in self.classes:
             raise DatasetError(f"expected one of {', '.join(self.classes)} in {self.path}, found {name!r}")
@@ -108,13 +109,13 @@ class Probabilities:
 
 
 def read_probabilities(path: str | Path) -> Probabilities:
-    """Open what `autospine predict --save-probabilities` has written.
+    """Open a file that `autospine predict --save-probabilities` has written.
 
     Args:
-        path: of `CASE_probabilities.b2nd`.
+        path: Path of `CASE_probabilities.b2nd`.
 
     Raises:
-        FormatError: if it is missing, damaged, of another kind or of another version.
+        FormatError: If it is missing, damaged, of another kind or of another version.
     """
     path = Path(path)
     with _reading(path):
@@ -142,12 +143,12 @@ class ProbabilityWriter:
     Only rows that are not complete yet are held, in 8 bits.
 
     Args:
-        path: a new file.
-        labels: of the model.
-        stored: the label map's grid.
+        path: New file.
+        labels: Label space of the model.
+        stored: Grid of the label map's file.
 
     Raises:
-        WorkspaceError: here and later, if it cannot be written.
+        WorkspaceError: Here and later, if it cannot be written.
     """
 
     def __init__(self, path: Path, labels: LabelSpace, stored: Grid) -> None:
@@ -176,7 +177,7 @@ class ProbabilityWriter:
         self._rows[channel, rows, p, left] = scores.mul(STEPS).round_().byte().cpu().numpy()
 
     def finish(self) -> None:
-        """Write what is left, and make sure that the file is whole."""
+        """Write the remaining rows, and make sure that the file is whole."""
         self._complete(self._shape[0])
         del self._array
         with _writing(self._path):
@@ -193,7 +194,7 @@ class ProbabilityWriter:
             self._rows = self._rows.copy()
 
     def _reach(self, row: int) -> None:
-        """Hold the rows up to this one, the new ones background."""
+        """Hold the rows up to this one; the new ones are background."""
         held = self._rows.shape[1]
         if row - self._first > held:
             rows = self._background(len(self._rows), row - self._first)
@@ -218,10 +219,10 @@ class ProbabilityWriter:
 
 
 def check_room(target: Path, labels: LabelSpace, shape: Shape3) -> None:
-    """Refuse to begin where the disk is as good as full.
+    """Refuse to begin if the disk is as good as full.
 
     Raises:
-        WorkspaceError: if the probabilities surely will not fit.
+        WorkspaceError: If the probabilities surely will not fit.
     """
     free = shutil.disk_usage(target.parent).free
     if free < LEAST_SHARE * stored_bytes(labels, shape):
@@ -232,12 +233,12 @@ def check_room(target: Path, labels: LabelSpace, shape: Shape3) -> None:
 
 
 def stored_bytes(labels: LabelSpace, shape: Shape3) -> int:
-    """Probabilities of a volume of this shape on disk before they are compressed."""
+    """Return the size of a volume's probabilities on disk before compression."""
     return labels.n_channels * prod(shape)
 
 
 def held_bytes(labels: LabelSpace, job: TileJob) -> int:
-    """Memory of the rows that a writer holds at a time: as many as become final together, and a chunk's."""
+    """Return the memory of the rows that a writer holds: those that become final together, and a chunk."""
     prepared = job.preparation
     most = max(band.final - band.start for band in row_bands(job.tile_grid))
     final = ceil(most * prepared.crop.shape[0] / prepared.shape[0]) + 1
@@ -258,19 +259,19 @@ def _describe(labels: LabelSpace, stored: Grid) -> Description:
 
 
 def _chunk_rows(shape: Shape3) -> int:
-    """Rows along S of a chunk."""
+    """Return the rows of a chunk along S."""
     return min(shape[0], max(1, CHUNK_BYTES // (shape[1] * shape[2])))
 
 
 def _edges(rows: int, height: int, flipped: bool) -> list[int]:
-    """Where chunks meet along S, whichever way the stored axis runs."""
+    """Return the rows at which chunks meet along S, whichever way the stored axis runs."""
     edges = [*range(0, rows, height), rows]
     return [rows - edge for edge in reversed(edges)] if flipped else edges
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say what is to be done where the disk is full."""
+    """Turn the errors of a full disk into one sentence that says what to do."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
@@ -283,7 +284,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file causes into one sentence."""
+    """Turn the errors of a damaged file into one sentence."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, KeyError) as error:

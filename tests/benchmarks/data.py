@@ -201,7 +201,7 @@ def agreement(ours: Path, theirs: Path) -> dict[str, float]:
     import blosc2
 
     from autospine.core.geometry import Box
-    from autospine.preprocessing import open_case
+    from autospine.preprocessing.store import open_case
 
     case = open_case(ours, "case")
     whole = Box(start=(0, 0, 0), stop=case.shape)
@@ -540,7 +540,7 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    from autospine.preprocessing import open_case
+    from autospine.preprocessing.store import open_case
 
     # Only here: a worker must not hold what it does not need.
     sys.path.insert(0, str(Path(__file__).parent))

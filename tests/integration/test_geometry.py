@@ -15,7 +15,7 @@ from autospine.inference.to_native import NativeGrid
 from autospine.io.images import read_labels, write_array, write_labels
 from autospine.phantom import STRUCTURES, PhantomSettings, by_structure, generate
 from autospine.phantom.scan import ORIENTATIONS, reoriented
-from autospine.preprocessing import resample_labels, target_shape
+from autospine.preprocessing.resample import resample_labels, target_shape
 
 SPACING_MM = (1.5, 1.5, 1.5)
 

@@ -18,7 +18,7 @@ import torch
 
 from autospine.cli import main
 from autospine.dataset.raw import load_dataset
-from autospine.evaluation.held_out import read_cross_validation
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.io.images import read_volume

@@ -19,7 +19,7 @@ import torch
 import autospine
 from autospine.cli import main
 from autospine.core.errors import ModelError, WorkspaceError
-from autospine.evaluation.held_out import CROSS_VALIDATION
+from autospine.evaluation.stored_scores import CROSS_VALIDATION
 from autospine.inference.predictor import Predictor
 from autospine.io.images import read_labels, read_volume, write_array
 from autospine.models.model_folder import open_model, save_weights

@@ -49,7 +49,7 @@ from autospine.plan import Augmentation, Configuration, Decision, Normalisation,
 from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.model_postprocessing import Members
 from autospine.prediction.probabilities import Description, ProbabilityWriter
-from autospine.preprocessing import IntensityTransform
+from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
 from trainers.metrics_log import METRICS

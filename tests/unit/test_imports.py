@@ -14,6 +14,8 @@ COMPOSITION = {"pipeline", "cli", "__main__"}
 STAND_ALONE = ("autospine.api", "autospine.prediction.predict_cases", "autospine.cli.predict")
 """What predicts: it reaches neither what plans and trains nor what draws."""
 
+MOST_TO_LOAD_A_MODEL = 100
+
 NOT_FOR_PREDICTION = {"planners", "trainers", "autospine.phantom", "matplotlib", "pandas", "yaml"}
 
 
@@ -43,6 +45,12 @@ def test_planners_and_trainers_reach_the_library_and_never_each_other():
 def test_a_prediction_stands_alone(name):
     found = {other for other in reached(name) for wrong in NOT_FOR_PREDICTION if within(other, wrong)}
     assert not found
+
+
+def test_loading_a_model_loads_little():
+    """What a user imports for a prediction stays a part of the library."""
+    ours = {name for name in reached("autospine.api") if name in MODULES}
+    assert len(ours) <= MOST_TO_LOAD_A_MODEL, f"autospine.api reaches {len(ours)} modules"
 
 
 def test_a_stranger_in_the_house_is_noticed():

@@ -9,9 +9,9 @@ import pytest
 
 from autospine.core.geometry import Box
 from autospine.plan import Configuration
-from autospine.preprocessing import IntensityTransform, Prepared, StoredCase
-from autospine.preprocessing.prepare import Encoding
-from autospine.preprocessing.store import FORMAT_VERSION, CaseRecord, count_labels, write_case
+from autospine.preprocessing.normalise import IntensityTransform
+from autospine.preprocessing.prepare import Encoding, Prepared
+from autospine.preprocessing.store import FORMAT_VERSION, CaseRecord, StoredCase, count_labels, write_case
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 
 from autospine.data.artefacts import add_artefacts, add_bias, add_metal, bias_field, windowed
 from autospine.data.patches import PatchSource
-from autospine.preprocessing import IntensityTransform, StoredCase
+from autospine.preprocessing.normalise import IntensityTransform
+from autospine.preprocessing.store import StoredCase
 
 SPACING = (2.0, 1.0, 1.0)
 TRANSFORM = IntensityTransform(lower=(-200.0,), upper=(1000.0,), mean=(100.0,), std=(200.0,))

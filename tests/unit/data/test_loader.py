@@ -101,7 +101,7 @@ import sys
 from pathlib import Path
 from autospine.data import PatchBatches
 from autospine.plan import Configuration
-from autospine.preprocessing import open_cases
+from autospine.preprocessing.store import open_cases
 from autospine.storage.serialization import read_json
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from autospine.inference.image_rows import ImageRows
 from autospine.inference.tiles import TileGrid
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
-from autospine.preprocessing import begin_preparation, prepare_image
+from autospine.preprocessing.prepare import begin_preparation, prepare_image
 
 RULES = {
     "CT": Normalisation(scope="dataset", lower=-200.0, upper=1000.0, mean=100.0, std=200.0),

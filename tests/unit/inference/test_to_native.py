@@ -8,8 +8,7 @@ from autospine.inference.slab import Piece, Slab
 from autospine.inference.sliding_window import finished_pieces
 from autospine.inference.tiles import TileGrid
 from autospine.inference.to_native import NativeGrid
-from autospine.preprocessing import resample
-from autospine.preprocessing.resample import LINEAR
+from autospine.preprocessing.resample import LINEAR, resample
 
 SIZES = st.tuples(*[st.integers(1, 24)] * 3)
 CPU = torch.device("cpu")

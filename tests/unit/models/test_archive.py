@@ -113,17 +113,6 @@ def test_a_model_that_travels_on_keeps_licence_and_use(model, tmp_path):
     assert export_model(model, tmp_path / f"plain{ENDING}").licence == "not stated"
 
 
-def test_a_coarse_model_that_is_broken_or_bad_finds_no_spine(model, localizer, caplog):
-    assert find_localizer(model) == localizer
-    scores = {"format_version": 3, "folds": {}, "postprocessed": None, "modalities": {}}
-    for dice, expected in ((0.49, None), (0.5, localizer)):
-        write_json(localizer.path / "cross_validation.json", scores | {"mean_dice": dice})
-        assert find_localizer(model) == expected
-    (localizer.path / "plan.json").write_text("{", encoding="utf-8")
-    assert find_localizer(model) is None
-    assert "cannot locate the spine" in caplog.text
-
-
 @pytest.fixture
 def localizer(model):
     """A coarser model beside it."""

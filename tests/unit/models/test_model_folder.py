@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from autospine.core.errors import FormatError, ModelError
-from autospine.models.model_folder import open_model, save_weights
+from autospine.models.model_folder import open_model, save_weights, weights_digest
 from autospine.plan import build_network
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_tensors
@@ -122,3 +122,24 @@ def test_the_digest_depends_on_the_plan_and_the_weights_that_take_part(folder, n
         next(network.parameters()).add_(1)
     save_weights(folder / "fold_2", network, {"fold": "2"})
     assert open_model(folder).digest() != before
+
+
+def test_weights_are_hashed_once_while_they_stay_the_same(folder, network, monkeypatch):
+    path, opened = folder / "fold_2" / WEIGHTS, []
+    usual = type(path).open
+
+    def counting(self, *arguments, **options):
+        opened.append(self.name)
+        return usual(self, *arguments, **options)
+
+    monkeypatch.setattr(type(path), "open", counting)
+    first = weights_digest(path)
+    assert (first, open_model(folder).digest(["2"])) == (
+        weights_digest(path),
+        open_model(folder).digest(["2"]),
+    )
+    assert opened.count(WEIGHTS) == 2, "once for each kind of digest"
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    save_weights(folder / "fold_2", network, {"fold": "2"})
+    assert weights_digest(path) != first

@@ -6,7 +6,7 @@ import torch
 
 from autospine.core.errors import FormatError, TrainingError, WorkspaceError
 from autospine.dataset.splits import FoldsFile
-from autospine.evaluation.held_out import CROSS_VALIDATION, FORMAT_VERSION
+from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
 from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset
 from autospine.pipeline.training import (
     choose_settings,

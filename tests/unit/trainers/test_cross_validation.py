@@ -13,18 +13,12 @@ from filelock import FileLock
 from autospine.core.errors import FormatError, TrainingError
 from autospine.core.labels import parse_labels
 from autospine.dataset.splits import Fold
-from autospine.evaluation.held_out import (
-    CROSS_VALIDATION,
-    SCORING_LOCK,
-    VALIDATION,
-    HeldOut,
-    read_cross_validation,
-    score_held_out,
-)
+from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, score_held_out
+from autospine.evaluation.stored_scores import CROSS_VALIDATION, read_cross_validation
 from autospine.io.images import read_labels, write_labels
 from autospine.models.model_folder import open_model, weights_digest
 from autospine.plan import Plan
-from autospine.preprocessing import preprocess_dataset
+from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.storage.locks import heartbeat_lock
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_facts, load_tensors
