@@ -160,9 +160,9 @@ class Model:
         """
         names = _chosen(classes, self.predictor.plan.labels)
         volume = as_volume(image, spacing_mm)
-        found = self._modality(modality, image, volume)
+        decided = self._modality(modality, image, volume)
         maps = _ScoreMaps(names, self.predictor.plan.labels, volume.stored)
-        labels = self._labels(volume, found, maps.take, postprocess=postprocess)
+        labels = self._labels(volume, decided, maps.take, postprocess=postprocess)
         return like(image, labels, volume), {name: like(image, maps.pop(name), volume) for name in names}
 
     def _labels(

@@ -18,7 +18,7 @@ SLAB_SHARE = 0.5
 tiles of a batch share the rest."""
 
 
-Scores = TypeVar("Scores", Piece, NativePiece)
+ScorePiece = TypeVar("ScorePiece", Piece, NativePiece)
 Result = TypeVar("Result")
 
 
@@ -46,7 +46,7 @@ def room_for_tiles(device: torch.device, run_one: Callable[[], object]) -> int:
     return int((1 - SLAB_SHARE) * torch.cuda.mem_get_info(device)[0] / needed)
 
 
-def with_fallback_to_ram(make: Callable[[Scores], Result], scores: Scores) -> Result:
+def with_fallback_to_ram(make: Callable[[ScorePiece], Result], scores: ScorePiece) -> Result:
     """Make something of scores on their device or, where that is out of memory, in RAM."""
     try:
         return make(scores)
