@@ -30,11 +30,6 @@ SCORING_LOCK = "scoring.lock"
 """File that keeps a second process from scoring the folds of a model, or ensembles, at the same time: the one
 that ends last would not always be the one that knows most folds."""
 
-CROSS_VALIDATION = "cross_validation.json"
-FORMAT_VERSION = 3
-READABLE = (2, FORMAT_VERSION)
-"""Versions that can be read. Version 2 does not say which weights were scored."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
@@ -51,26 +46,6 @@ class HeldOut:
 
     weights: str | None = None
     """Digest of the network's weights; None if several networks predicted together."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CrossValidation:
-    """The part of `cross_validation.json` that other stages read."""
-
-    folds: Mapping[str, tuple[str, ...]]
-    """Held-out cases of each complete fold, by its name."""
-
-    weights: Mapping[str, str | None]
-    """Digest of the weights of each fold's network, None if it is unknown."""
-
-    dice: float | None
-    """Dice without post-processing, mean over classes of the mean over cases; None if no class occurs."""
-
-    cleaned_dice: float | None
-    """Dice after the post-processing that the other folds choose; None if none could be chosen."""
-
-    by_modality: Mapping[str, float | None]
-    """Dice of each modality's cases without post-processing."""
 
 
 def score_held_out(
@@ -112,53 +87,6 @@ def score_held_out(
     }
     write_json(folder / CROSS_VALIDATION, described)
     return total
-
-
-def read_cross_validation(folder: Path) -> CrossValidation:
-    """Read a model folder's `cross_validation.json`.
-
-    Raises:
-        FormatError: If it is missing, damaged or of another version.
-    """
-    path = folder / CROSS_VALIDATION
-    content: dict[str, Any] = read_json(path, dict)
-    again = f"run `autospine train {folder.resolve().name}` again: it keeps the folds and writes the scores"
-    if content.get("format_version") not in READABLE:
-        raise FormatError(
-            f"expected scores of format_version {' or '.join(map(str, READABLE))} in {path}, found "
-            f"{content.get('format_version')}; {again}"
-        )
-    try:
-        cleaned = content["postprocessed"]
-        return CrossValidation(
-            folds={name: tuple(fold["cases"]) for name, fold in content["folds"].items()},
-            weights={name: fold.get("weights") for name, fold in content["folds"].items()},
-            dice=content["mean_dice"],
-            cleaned_dice=None if cleaned is None else cleaned["mean_dice"],
-            by_modality={name: group["mean_dice"] for name, group in content["modalities"].items()},
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
-
-
-def unseen_modality(folders: Sequence[Path], modality: Modality) -> str | None:
-    """Return a warning if models were cross-validated on cases of other modalities alone, else None.
-
-    Args:
-        folders: The models' folders; those without scores count as if they knew every modality.
-        modality: Modality of the case.
-    """
-    for folder in folders:
-        try:
-            known = read_json(folder / CROSS_VALIDATION, dict).get("modalities")
-        except FormatError:
-            continue
-        if isinstance(known, dict) and known and modality not in known:
-            return (
-                f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
-                "do not trust its labels"
-            )
-    return None
 
 
 def read_prediction(path: Path) -> Volume | None:
