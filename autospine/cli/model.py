@@ -88,6 +88,7 @@ def import_weights(
     location = Workspace.locate(workspace).dataset_or_last(dataset)
     planned = read_plan(location)
     chosen = planned.configuration(configuration)
+    shared_options.check_exists(file, "weights of MONAI's SwinUNETR")
 
     from autospine.pipeline.weight_import import import_weights
 

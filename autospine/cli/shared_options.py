@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from autospine.core.errors import AutospineError
+
 Workspace = Annotated[
     Path | None,
     typer.Option(
@@ -88,3 +90,17 @@ Device = Annotated[
         "--device", help="Compute on this device: auto (a GPU if there is one), cpu, cuda or cuda:N."
     ),
 ]
+
+
+def check_exists(path: Path, what: str) -> None:
+    """Refuse a path that leads nowhere.
+
+    Args:
+        path: The path that was given.
+        what: Content that is expected there, and where it comes from, in words.
+
+    Raises:
+        AutospineError: If there is nothing at the path.
+    """
+    if not path.exists():
+        raise AutospineError(f"expected {what} at {path}, found nothing there; check the path")

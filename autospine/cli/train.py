@@ -33,6 +33,9 @@ FoldName = Annotated[
         show_default=False,
     ),
 ]
+START = "a trained model, or weights of `autospine model import-weights`"
+"""Content that `--pretrained` names."""
+
 MaxMinutes = Annotated[
     float | None,
     typer.Option(
@@ -73,6 +76,8 @@ def train(
     planned = open_planned(location, configuration)
     check_fold(fold, planned.fold_names)
     check_device_name(device)
+    if options.pretrained is not None:
+        shared_options.check_exists(options.pretrained, START)
 
     from autospine.pipeline.training import choose_settings, open_project, train
     from autospine.system.devices import describe

@@ -67,6 +67,8 @@ LIGHT = {
     "no such fold": ("planned", ("train", "0", "-d", "1", "--fold", "77"), 1, "one of 0, 1, 2"),
     "a fold that is none": ("planned", ("train", "0", "-d", "1", "--fold", "some"), 1, "all, full"),
     "the number of no configuration": ("planned", ("preprocess", "-d", "1", "-c", "99"), 1, "'99'"),
+    "nothing to begin from": ("planned", ("train", "0", "--pretrained", "absent"), 1, "import-weights"),
+    "nothing to import": ("planned", ("model", "import-weights", "absent"), 1, "SwinUNETR at absent"),
     "the plan": ("planned", ("plan", "-d", "1", "--explain"), 0, "patch"),
 }
 """The same for what plan and folds are read for, each with its workspace."""
