@@ -1,8 +1,8 @@
-"""One training by several processes that torchrun has started, each with its part of every batch.
+"""Data-parallel training by several processes that torchrun has started, each with its part of every batch.
 
-Each process holds the whole network. What the loss is made of is summed over all patches, wherever they are,
-and so are the gradients: n processes with B patches each learn what one with n B patches would. Functions
-here do nothing where there is one process alone.
+Each process holds the whole network. The terms of the loss are summed over the patches of all processes, and
+so are the gradients: n processes with B patches each learn what one process with n B patches would learn.
+The functions here do nothing if a single process trains alone.
 """
 
 import io
@@ -21,27 +21,30 @@ from autospine.system.devices import choose_device
 from autospine.system.log import silence
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: the first one may have a dataset to preprocess. torchrun ends the
-others as soon as one has ended, whatever they wait for."""
+"""Longest time that processes wait for one another.
+
+It is long because the first process may have a dataset to preprocess. A process that has ended is noticed
+without it: torchrun then ends the others at once, whatever they wait for.
+"""
 
 
 @contextmanager
-def joined(wish: str) -> Iterator[torch.device]:
-    """Join the other processes of torchrun, if it has started this one; only the first of them speaks.
+def joined(requested: str) -> Iterator[torch.device]:
+    """Join the other processes of torchrun, if it has started this one, and silence all but the first.
 
     Args:
-        wish: for a device, as `--device` takes it.
+        requested: Device that the user asks for, as `--device` takes it.
 
-    Returns:
+    Yields:
         The device of this process.
 
     Raises:
-        TrainingError: if there are fewer GPUs than processes, or the wish is for a certain one.
+        TrainingError: If there are fewer GPUs than processes, or a single GPU is requested for all of them.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
-        yield choose_device(wish)
+        yield choose_device(requested)
         return
-    device = _own_device(wish, dist.get_node_local_rank())
+    device = _own_device(requested, dist.get_node_local_rank())
     with meeting("env://", device), ExitStack() as quiet:
         if not leads():
             silence()
@@ -51,15 +54,15 @@ def joined(wish: str) -> Iterator[torch.device]:
 
 @contextmanager
 def meeting(address: str, device: torch.device, rank: int = -1, size: int = -1) -> Iterator[None]:
-    """Be one of several processes for as long as the block lasts.
+    """Make this process a member of a process group for as long as the block lasts.
 
     Args:
-        address: where they find one another, as torch takes it.
-        device: of this process.
-        rank: its number; by default torchrun's.
-        size: how many they are; likewise.
+        address: Address where the processes find one another (torch's `init_method`).
+        device: Device of this process.
+        rank: Number of this process, from 0; by default the one that torchrun assigned.
+        size: Number of processes; by default the one that torchrun was given.
     """
-    # Numbers that steer the training stay on the CPU, whatever the gradients are on.
+    # Two backends: numbers that steer the training are exchanged on the CPU, the gradients on the GPU.
     backend = "gloo"
     if device.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
@@ -73,17 +76,17 @@ def meeting(address: str, device: torch.device, rank: int = -1, size: int = -1) 
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def size_here() -> int:
-    """How many of these processes run on this machine; all of them have to ask."""
+    """Count the processes of the group on this machine; every process has to call this."""
     if size() == 1:
         return 1
     machines: list[str | None] = [None] * size()
@@ -93,18 +96,18 @@ def size_here() -> int:
 
 
 def leads() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Tell whether this is the process that writes files and messages."""
     return rank() == 0
 
 
 def meet() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this point."""
     largest(0.0)
 
 
 @contextmanager
 def one_first() -> Iterator[None]:
-    """Let the first process through the block, then the others: they find what it has made."""
+    """Let the first process run the block before the others, so that they find the files it has written."""
     if not leads():
         meet()
     yield
@@ -113,7 +116,7 @@ def one_first() -> Iterator[None]:
 
 
 def largest(*values: float) -> tuple[float, ...]:
-    """Of each value the largest that any process has: so all of them come to the same decision."""
+    """Return the maximum of each value over all processes, so that all of them decide alike."""
     if size() == 1:
         return values
     agreed = torch.tensor(values, dtype=torch.float64)
@@ -123,7 +126,7 @@ def largest(*values: float) -> tuple[float, ...]:
 
 
 def begin_alike(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's tensors, in place."""
+    """Overwrite the tensors of every process with those of the first one."""
     if size() > 1:
         with _wire():
             for tensor in tensors:
@@ -131,16 +134,20 @@ def begin_alike(tensors: Iterable[Tensor]) -> None:
 
 
 def add_up(*sums: Tensor) -> tuple[Tensor, ...]:
-    """Sums over the patches of this process -> sums over those of all.
+    """Turn sums over the patches of this process into sums over the patches of all processes.
 
-    The gradient of each sum is that of its own part; `add_gradients` brings the parts together.
+    The gradient reaches only the part of this process; `add_gradients` adds the parts of all processes.
 
     Args:
-        sums: of any shapes.
+        sums: Tensors of any shapes, the same ones in every process.
+
+    Returns:
+        The totals in float32, in the order and shapes of `sums`; `sums` itself if one process trains alone.
     """
     if size() == 1:
         return sums
-    flat = torch.cat([each.float().flatten() for each in sums])
+    # One flat tensor, so that a single message carries all of them.
+    flat = torch.cat([part.float().flatten() for part in sums])
     parts = _parts(_Total.apply(flat), sums)  # type: ignore[no-untyped-call]
     return tuple(parts)
 
@@ -156,7 +163,7 @@ def add_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes; backward, each takes the gradient of the sum for its own part."""
+    """Sum over all processes, whose gradient is passed on to the part of this process unchanged."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
@@ -175,18 +182,20 @@ def _sum(tensor: Tensor) -> None:
 
 
 def _parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """A flat tensor cut into pieces of these shapes."""
-    pieces = torch.split(flat, [each.numel() for each in like])
-    return [piece.view(each.shape) for piece, each in zip(pieces, like, strict=True)]
+    """Cut a flat tensor into tensors of the shapes of `like`."""
+    pieces = torch.split(flat, [tensor.numel() for tensor in like])
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
 
 
-def _own_device(wish: str, number: int) -> torch.device:
-    device = choose_device(wish)
+def _own_device(requested: str, number: int) -> torch.device:
+    """Choose the device of the process with this number on the machine."""
+    device = choose_device(requested)
     if device.type == "cpu":
         return device
-    if ":" in wish:
+    if ":" in requested:
         raise TrainingError(
-            f"expected each process to take the GPU of its own number, found --device {wish}; leave it out"
+            "expected each process to take the GPU of its own number, "
+            f"found --device {requested}; leave it out"
         )
     if number >= torch.cuda.device_count():
         raise TrainingError(
@@ -198,10 +207,11 @@ def _own_device(wish: str, number: int) -> torch.device:
 
 @contextmanager
 def _wire() -> Iterator[None]:
+    """Turn torch's errors of a lost connection into an error that says what to do."""
     try:
         yield
     except RuntimeError as error:
         raise TrainingError(
-            "expected every process of the training to go on, found one that ended; its own message tells "
-            "why, and the same command goes on from the last checkpoint"
+            "expected every process of the training to go on, found one that ended; its own message says "
+            "why, and the same command resumes from the last checkpoint"
         ) from error

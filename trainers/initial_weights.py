@@ -18,10 +18,10 @@ from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.tensors import load_tensors
 
 SMALLEST_SHARE = 0.5
-"""Of the parameters; with fewer the network is hardly the model's."""
+"""Least share of the parameters that a model has to fill; with fewer, the networks hardly agree."""
 
 HEAD = "head."
-"""Begins the names of what turns features into logits."""
+"""Prefix of the names of the tensors in the last layer, which turns features into logits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,19 +50,19 @@ def _unpickled(tensors: bytes, digest: str, dataset: str | None, report: str) ->
 
 
 def load_initial_weights(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:
-    """Read what `--pretrained` names.
+    """Load the initial weights that `--pretrained` names.
 
     Args:
-        path: a file that `autospine model import-weights` has written; or a model, as a folder or an
-            `.autospine` file, or a fold's folder in it.
-        plan: of the network to fill.
-        configuration: likewise.
+        path: File that `autospine model import-weights` has written; or a model, as a folder or an
+            `.autospine` file; or the folder of a fold in a model.
+        plan: Plan of the network to fill.
+        configuration: Configuration of the network to fill.
 
     Raises:
-        FormatError: if it is something else.
-        PlanError: if imported weights are those of another network.
-        ModelError: if the model has no such fold.
-        TrainingError: if less than half of the network can be filled.
+        FormatError: If the path is none of these.
+        PlanError: If imported weights are those of another network.
+        ModelError: If the model has no such fold.
+        TrainingError: If less than half of the network can be filled.
     """
     if (path.is_file() and path.suffix == ".autospine") or path.is_dir():
         return _of_model(path, plan, configuration)
@@ -73,6 +73,7 @@ def load_initial_weights(path: Path, plan: Plan, configuration: Configuration) -
 
 
 def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:
+    """Take the tensors of a trained model that fit the network by name and shape."""
     wanted = build_network(plan, configuration).state_dict()
     with _fold(path) as (model, fold):
         theirs, _ = load_tensors(model.weights([fold])[0])
@@ -91,29 +92,36 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
             f"of whose weights {share:.0%} of that network can be filled; plan with its --feature-size, "
             "--network and --patch, which are in its plan.json"
         )
-    left = [name for name in wanted if name not in taken]
+    missing = [name for name in wanted if name not in taken]
     counts = f"{len(taken)} of {len(wanted)} tensors, {share:.1%} of the weights"
     report = f"{counts}, are taken from {path}, fold {fold}"
     return InitialWeights(
         tensors=taken,
         digest=digest(taken),
         dataset=dataset,
-        report=f"{report}; drawn anew: {', '.join(left)}" if left else report,
+        report=f"{report}; drawn anew: {', '.join(missing)}" if missing else report,
     )
 
 
 @contextmanager
 def _fold(path: Path) -> Iterator[tuple[ModelFolder, str]]:
-    """The model and the name of the fold: the one that is named, else `full`, else the first."""
+    """Open the model; yield it and the name of a fold: that of the path, else `full`, else the first."""
     named = path.name.removeprefix("fold_") if path.name.startswith("fold_") else None
     with opened_model(path if named is None else path.parent) as model:
         yield model, named or (FULL if FULL in model.folds else model.folds[0])
 
 
 def _of_classes(name: str, tensor: Tensor, network: Mapping[str, Tensor], n_channels: int) -> bool:
-    """Whether a tensor has to do with single classes.
+    """Tell whether a tensor depends on the classes, so that another label space makes it useless.
 
-    Which ones do is not known of a network that others have made; there it is whatever has as many outputs.
+    In networks of other distributions these tensors are not known by name; there, every tensor counts whose
+    number of outputs is that of the classes.
+
+    Args:
+        name: Name of the tensor.
+        tensor: Tensor of the planned network.
+        network: All tensors of the planned network by name.
+        n_channels: Number of channels of the logits.
     """
     if any(other.startswith(HEAD) for other in network):
         return name.startswith(HEAD)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait until training has kept what it has."""
+"""Postponed Ctrl-C and SIGTERM, so that training can write a checkpoint first."""
 
 import signal
 import threading
@@ -12,30 +12,33 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(slots=True)
 class Interruption:
-    """What was asked for so far."""
+    """Request to stop that a signal has made, if one has come."""
 
     signal: int | None = None
-    """The number of the signal that waits."""
+    """Number of the postponed signal; None if none has come."""
 
     @property
     def wanted(self) -> bool:
-        """Whether the work should stop at the next good place."""
+        """Whether training should stop as soon as its state can be kept."""
         return self.signal is not None
 
 
 @contextmanager
 def postponed() -> Iterator[Interruption]:
-    """Let the block find a good place to stop; then the signal goes to whom it would have gone at once.
+    """Postpone SIGINT and SIGTERM until the block has ended, then pass them to their previous handlers.
 
-    A second signal does not wait. Signals that are ignored stay ignored, and outside of the main thread,
-    which gets no signals, nothing is postponed.
+    A second signal takes effect at once. Signals that are ignored stay ignored. Outside the main thread,
+    which alone receives signals, nothing is postponed.
+
+    Yields:
+        The request to stop, which the block has to check.
 
     Raises:
-        KeyboardInterrupt: after the block, if a signal came and its handler did nothing.
+        KeyboardInterrupt: If a signal came during the block and its previous handler did nothing.
     """
-    asked = Interruption()
+    request = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     handlers = {
@@ -47,17 +50,17 @@ def postponed() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
     def note(number: int, _: FrameType | None) -> None:
-        if asked.wanted:
+        if request.wanted:  # the second signal
             restore()
             signal.raise_signal(number)
-        asked.signal = number
+        request.signal = number
 
     for number in handlers:
         signal.signal(number, note)
     try:
-        yield asked
+        yield request
     finally:
         restore()
-    if asked.signal is not None:
-        signal.raise_signal(asked.signal)
+    if request.signal is not None:
+        signal.raise_signal(request.signal)
         raise KeyboardInterrupt

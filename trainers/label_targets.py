@@ -12,7 +12,7 @@ from trainers.distributed import add_up
 from trainers.monitors import PatchCounts, count
 
 SMOOTH = 1.0
-"""Voxels added above and below the line of Dice: a class neither present nor predicted costs nothing."""
+"""Voxels added to numerator and denominator of Dice: 1 for a class neither present nor predicted."""
 
 
 class SoftOverlap(NamedTuple):
@@ -45,15 +45,18 @@ class LabelTargets(nn.Module):
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()
         self.regions = labels.regions
-        # One more column so that ignored voxels can be looked up too: they belong to no channel.
+        # The additional column is for ignored voxels, which belong to no channel.
         table = torch.from_numpy(labels.membership)
         self.register_buffer("membership", torch.cat([table, torch.zeros_like(table[:, :1])], dim=1))
 
     def forward(self, labels: LabelBatch) -> tuple[Bool[Tensor, "B K S P L"], Bool[Tensor, "B S P L"]]:
-        """Return the target of every channel, and where voxels are not ignored.
+        """Look up the target of every channel.
 
         Args:
-            labels: (B, S, P, L) stored indices.
+            labels: Stored indices (B, S, P, L).
+
+        Returns:
+            The target of every channel (B, K, S, P, L), and a mask (B, S, P, L) of the voxels that count.
         """
         valid = labels != IGNORE_INDEX
         column = torch.where(valid, labels.long(), self.membership.shape[1] - 1)
@@ -68,9 +71,9 @@ class LabelTargets(nn.Module):
         """Sum the overlap of each foreground class over the patches of this process.
 
         Args:
-            probabilities: (B, K, S, P, L) predicted probabilities.
-            target: (B, K, S, P, L) as this module returns it.
-            valid: (B, S, P, L) likewise.
+            probabilities: Predicted probabilities (B, K, S, P, L) in [0, 1].
+            target: Target of every channel (B, K, S, P, L), as `forward` returns it.
+            valid: Mask of the voxels that count (B, S, P, L), as `forward` returns it.
         """
         first = 0 if self.regions else 1
         probabilities, target = probabilities[:, first:], target[:, first:]
@@ -85,11 +88,21 @@ class LabelTargets(nn.Module):
 
     @torch.no_grad()
     def overlap_of_logits(self, logits: LogitBatch, labels: LabelBatch) -> SoftOverlap:
-        """Sum the overlap over the patches of all processes, from logits and stored labels."""
+        """Sum the overlap over the patches of all processes.
+
+        Args:
+            logits: Logits of the network (B, K, S, P, L).
+            labels: Stored indices (B, S, P, L).
+        """
         logits = logits.float()
         probabilities = logits.sigmoid() if self.regions else logits.softmax(dim=1)
         return SoftOverlap(*add_up(*self.overlap(probabilities, *self(labels))))
 
     def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> PatchCounts:
-        """Count for the monitors what the prediction for one patch and its labels have in common."""
+        """Count voxels and faces of one patch for the monitors.
+
+        Args:
+            logits: Logits of the patch (K, S, P, L).
+            labels: Stored indices (S, P, L).
+        """
         return count(logits.detach(), labels, self.membership, regions=self.regions)

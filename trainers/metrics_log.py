@@ -1,4 +1,4 @@
-"""The written record of a fold: metrics.jsonl and the curves drawn from it."""
+"""The training log of a fold: metrics.jsonl, and the curves drawn from it."""
 
 import json
 import time
@@ -26,26 +26,26 @@ METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 
 PART_COLUMNS = ("ce", "dice_loss")
-"""Parts of the loss that have columns of their own, as before the loss could be chosen."""
+"""Parts of the loss that have columns of their own, as in files from before the loss could be chosen."""
 
 PARTS = "loss_parts"
-"""Column with the other parts of the loss, by name."""
+"""Column that maps the names of all other parts of the loss to their values."""
 
 CURVES_SECONDS = 30.0
-"""Time between two drawings of the curves; one takes as long as a step or two."""
+"""Least time between two drawings of the curves; drawing takes as long as a step or two."""
 
 
 class Record:
-    """Rows of `folder/metrics.jsonl`, one per epoch, which trackers are told too.
+    """The log `folder/metrics.jsonl` with one row per epoch, which is sent to the trackers as well.
 
     Args:
-        folder: of the fold.
-        title: above the curves, and what warnings begin with.
-        classes: names of the foreground classes.
-        configuration: what is trained, for the monitors.
-        epochs: rows to keep from an earlier run; later ones, written after its last checkpoint, are dropped.
-        seen: what `seen` gave in an earlier run.
-        trackers: what else is told.
+        folder: Folder of the fold.
+        title: Title above the curves and prefix of the warnings.
+        classes: Names of the foreground classes.
+        configuration: Configuration that is trained, for the monitors.
+        epochs: Rows to keep from an earlier run; later ones, written after its last checkpoint, are dropped.
+        seen: State of the monitors that `seen` returned in an earlier run.
+        trackers: Experiment trackers that get every row; None for none.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Record:
         self._folder, self._title, self._classes = folder, title, classes
         self._trackers = trackers or Trackers([])
         self.rows = read_rows(folder)[:epochs]
-        said = known_warnings(rows_now(self.rows))
-        self._monitors = Monitors(classes, configuration, said=said, state=seen)
+        known = known_warnings(rows_now(self.rows))
+        self._monitors = Monitors(classes, configuration, known=known, state=seen)
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -73,16 +73,19 @@ class Record:
     def add(
         self, steps: Sequence[StepResult], network: nn.Module, *, progress: float, **facts: float
     ) -> dict[str, Any]:
-        """Append an epoch; the curves are drawn anew every now and then.
+        """Append the row of an epoch, and draw the curves if `CURVES_SECONDS` have passed.
 
         Args:
-            steps: the epoch's steps, at least one.
-            network: for the mechanisms' state.
-            progress: of the training, in [0, 1].
-            facts: further columns, such as the learning rate.
+            steps: Results of the epoch's steps, at least one.
+            network: Network, whose fusion weights and gammas are recorded.
+            progress: Progress of the training in [0, 1].
+            facts: Further columns, such as the learning rate.
+
+        Returns:
+            The row.
 
         Raises:
-            WorkspaceError: if the row cannot be written.
+            WorkspaceError: If the row cannot be written.
         """
         taken = [step for step in steps if step.finite]
         parts = {
@@ -112,7 +115,7 @@ class Record:
         except OSError as error:
             raise WorkspaceError(
                 f"expected to write {self._folder / METRICS}, found {error}; free disk space and run the "
-                "same command again: the fold goes on from its last checkpoint"
+                "same command again: the fold resumes from its last checkpoint"
             ) from None
         logger.debug("%s: %s", self._title, "  ".join(summary(row)))
         if time.monotonic() - self._drawn >= CURVES_SECONDS:
@@ -120,11 +123,11 @@ class Record:
         return row
 
     def seen(self) -> list[list[int]]:
-        """What the monitors have seen, for a checkpoint."""
+        """Return the state of the monitors, for a checkpoint."""
         return self._monitors.state()
 
     def draw(self) -> None:
-        """Draw the curves; a disk that has no room for them is no reason to stop."""
+        """Draw the curves; if they cannot be written, warn and go on."""
         self._drawn = time.monotonic()
         try:
             write_curves(self._folder / CURVES, self.rows, title=self._title, limits=LIMITS)
@@ -132,7 +135,7 @@ class Record:
             logger.warning("%s: the curves cannot be drawn: %s", self._title, error)
 
     def close(self) -> None:
-        """Draw the curves for the last time and end the trackers' runs."""
+        """Draw the curves a last time, send them to the trackers and end the trackers' runs."""
         if self.rows:
             self.draw()
             if (self._folder / CURVES).is_file():
@@ -141,8 +144,8 @@ class Record:
         self._warn(self._trackers.failures())
 
     def _judged(self, steps: Sequence[StepResult], network: nn.Module, progress: float) -> dict[str, Any]:
-        """The monitors' numbers and new warnings."""
-        self._monitors.see([step.counts for step in steps if step.counts is not None])
+        """Update the monitors; return their readings and new warnings as columns."""
+        self._monitors.update([step.counts for step in steps if step.counts is not None])
         readings = self._monitors.read(network)
         warnings = self._monitors.warnings(readings, network, progress)
         return {"monitors": asdict(readings), "warnings": warnings}
@@ -153,21 +156,28 @@ class Record:
 
 
 def epoch_dice(steps: Sequence[StepResult]) -> list[float | None]:
-    """Soft Dice of each foreground class over the patches of all steps together, without the loss' smoothing.
+    """Compute the soft Dice of each foreground class over all patches of an epoch, without smoothing.
 
-    None where no patch has the class: it would be 0 whatever is predicted. Steps of which the overlap is not
-    known do not count.
+    Args:
+        steps: Results of the epoch's steps; those without overlap do not count.
+
+    Returns:
+        Dice of each class; None for a class that is in no patch, whose Dice would be 0 whatever is predicted.
+        Empty if no step has an overlap.
     """
-    told = [step.overlap for step in steps if step.overlap]
-    if not told:
+    overlaps = [step.overlap for step in steps if step.overlap]
+    if not overlaps:
         return []
-    both, predicted, true = np.sum(told, axis=0).T
+    both, predicted, true = np.sum(overlaps, axis=0).T
+    # A class without a single voxel has the Dice 0 / 1 here and is left out below.
     dice = 2 * both / np.maximum(predicted + true, 1)
-    return [round(float(one), 5) if there else None for one, there in zip(dice, true > 0, strict=True)]
+    return [
+        round(float(value), 5) if present else None for value, present in zip(dice, true > 0, strict=True)
+    ]
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The complete rows of a fold's metrics.jsonl, none before the first."""
+    """Read the complete rows of a fold's metrics.jsonl; there are none before the first epoch has ended."""
     path = folder / METRICS
     if not path.is_file():
         return []
@@ -176,23 +186,28 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break  # a line cut short, because the process was killed or is writing it now
+            break  # the line is incomplete: the process was killed, or is writing it now
     return rows
 
 
 def rows_now(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The rows of the training that goes on now: those after a finished one, which is extended."""
+    """Return the rows of the current training: if a finished one is extended, the rows after its end."""
     ends = [number for number, row in enumerate(rows, start=1) if row["progress"] >= 1]
     return rows[max(ends, default=0) :]
 
 
 def seconds_trained(folder: Path) -> float:
-    """How long a fold was trained, by its metrics.jsonl."""
+    """Return the seconds for which a fold was trained, according to its metrics.jsonl."""
     return sum(float(row["seconds"]) for row in read_rows(folder))
 
 
 def summary(row: Mapping[str, Any]) -> tuple[str, str]:
-    """A row in two lines for the screen: how learning goes, and what the mechanisms and the machine do."""
+    """Summarise a row in two lines for the screen.
+
+    Returns:
+        The first line with loss, Dice and monitors; the second one with fusion weights, gammas, learning rate
+        and the time spent waiting for data.
+    """
     if row["loss"] is None:
         return f"epoch {row['epoch']}  no step was taken", ""
     first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}"]
@@ -217,14 +232,14 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a row under flat names, such as `pseudo_dice/disc` and `gamma/1`."""
-    found: dict[str, Any] = {}
+    """Return the numbers of a row under flat names, such as `pseudo_dice/disc` and `gamma/1`."""
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         inner = value if isinstance(value, dict) else {}
         if isinstance(value, list):
             inner = {str(place): item for place, item in enumerate(value, start=1)}
-        found |= {f"{key}/{name}": item for name, item in inner.items()} if inner else {key: value}
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+        flat |= {f"{key}/{name}": item for name, item in inner.items()} if inner else {key: value}
+    return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -232,7 +247,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _mechanisms(network: nn.Module) -> dict[str, list[float]]:
-    """Fusion weights w_i, and the mean size of gamma in each stage."""
+    """Return the fusion weights w_i and the mean |gamma| of each stage as columns."""
     if not isinstance(network, AdaptiveSwinUNETR):
         return {}
     gammas = [[float(gamma.abs().mean()) for gamma in stage] for stage in network.saliency_gammas()]

@@ -1,4 +1,4 @@
-"""Random numbers: seeds, states that checkpoints keep, and training that is the same every time."""
+"""Random numbers: seeds, generator states for checkpoints, and deterministic training."""
 
 import os
 import random
@@ -12,17 +12,25 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch (on every device), NumPy and Python; patches have generators of their own."""
+    """Seed the global generators of torch (on every device), NumPy and Python.
+
+    Patches do not depend on them: they have generators of their own (`autospine.data.sampling.patch_rng`).
+    """
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Where the sequences of random numbers are, by library."""
+    """Return the states of the global generators as tensors by library, for a checkpoint.
+
+    Args:
+        device: Device whose generator is included, if it is a GPU.
+    """
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
     mersenne = (*numpy["state"]["key"].tolist(), numpy["state"]["pos"], numpy["has_gauss"], numpy["gauss"])
+    # float64 holds the 32-bit words exactly; infinity stands for the absence of a cached Gaussian number.
     state = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor([version, *words, inf if gauss is None else gauss], dtype=torch.float64),
@@ -34,7 +42,12 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Go on where `random_state` was taken; sequences that it lacks stay where they are."""
+    """Restore the states that `random_state` returned.
+
+    Args:
+        state: States by library; generators that are missing in it keep their present state.
+        device: Device whose generator is restored, if it is a GPU and has a state.
+    """
     if "torch" in state:
         torch.set_rng_state(state["torch"])
     if "python" in state:
@@ -51,14 +64,17 @@ def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Let torch use nothing but algorithms that give the same bits every time, where `wanted`.
+    """Restrict torch to deterministic algorithms within the block.
 
-    They are slower on a GPU; on a CPU with the same number of threads nearly all are of this kind anyway.
+    They are slower on a GPU. On a CPU with a fixed number of threads nearly all algorithms are deterministic.
+
+    Args:
+        wanted: Whether to restrict torch; if not, the block runs as it is.
     """
     if not wanted:
         yield
         return
-    # cuBLAS reads it when it is first used.
+    # cuBLAS reads it when it is first used; NVIDIA documents this value as reproducible.
     os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn = torch.backends.cudnn
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark)

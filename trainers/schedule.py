@@ -1,4 +1,4 @@
-"""How far training is, and what the learning rate is there."""
+"""Training progress by steps or time, and the learning rate as a function of it."""
 
 import time
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from math import cos, pi
 from autospine.core.errors import TrainingError
 
 SPARE = 0.03
-"""Share of the time left that is kept for what cannot be foreseen."""
+"""Share of the remaining time that is reserved for the unforeseen, such as a slow last step."""
 
 TOLERANCE = 1e-9
-"""Difference of two shares of a schedule that are the same but for rounding."""
+"""Largest difference between two values of the progress that are equal up to rounding."""
 
 FINAL = 0.01
 """Share of the peak learning rate at the very end."""
 
 
 def learning_rate(progress: float, peak: float, warmup: float) -> float:
-    """Linear rise to `peak`, then a cosine to `FINAL` of it.
+    """Compute the learning rate: a linear warm-up to `peak`, then a cosine decay to `FINAL * peak`.
 
     Args:
-        progress: in [0, 1].
-        peak: largest learning rate.
-        warmup: share of the progress spent rising, in [0, 1).
+        progress: Progress of the training in [0, 1].
+        peak: Largest learning rate.
+        warmup: Share of the progress that the warm-up takes, in [0, 1).
     """
     if progress < warmup:
         return peak * max(progress / warmup, FINAL)
@@ -32,27 +32,31 @@ def learning_rate(progress: float, peak: float, warmup: float) -> float:
 
 @dataclass(slots=True)
 class Clock:
-    """Training progress by steps, or by time where time runs out first.
+    """Training progress by steps, or by time if the time limit is reached first.
 
-    Resuming goes on from the progress that was reached, whatever time or number of steps is given now: what
-    is left of the schedule spreads over what is left of either.
+    A resumed training continues from the progress that it had reached, whatever time or number of steps it is
+    given now: the rest of the schedule is spread over the remaining steps or the remaining time.
     """
 
     total_steps: int
+    """Optimiser steps of the whole training."""
+
     step: int = 0
+    """Optimiser steps taken so far."""
+
     progress: float = 0.0
-    """In [0, 1]; 1 is the end."""
+    """Progress in [0, 1]; 1 is the end."""
 
     seconds: float | None = None
-    """Time given from `start` on; None for as long as the steps take."""
+    """Time limit counted from `start`; None for no limit."""
 
     _began: float = 0.0
     _base: float = 0.0
     _base_step: int = 0
-    """Where the steps of this schedule are counted from; 0 if it was one of steps from the beginning."""
+    """Step from which this schedule counts; 0 if the progress has always been that of the steps."""
 
     def start(self) -> None:
-        """Begin, or go on, now; fewer steps than were taken already are the end."""
+        """Start or resume now; the training is done if all steps were taken already."""
         if self.step >= self.total_steps:
             self.progress = 1.0
         self._began, self._base = time.monotonic(), self.progress
@@ -60,13 +64,13 @@ class Clock:
         self._base_step = 0 if as_planned else self.step
 
     def tick(self) -> None:
-        """Count one step."""
+        """Count one step and update the progress, which never decreases."""
         self.step += 1
         self.progress = max(self.progress, self._by_steps(), self._by_time())
 
     @property
     def done(self) -> bool:
-        """Whether the end is reached."""
+        """Whether the training has reached its end."""
         return self.progress >= 1.0
 
     def _by_steps(self) -> float:
@@ -83,17 +87,23 @@ class Clock:
 
 
 def share_of_time(deadline: float | None, share: float) -> float | None:
-    """This share of the time left until a value of `time.monotonic()`, in seconds.
+    """Compute a share of the time that remains until a deadline, in seconds.
+
+    Args:
+        deadline: Value of `time.monotonic()` at which the training has to end; None for no limit.
+        share: Share of the remaining time, in (0, 1].
+
+    Returns:
+        Seconds, less the reserve `SPARE`; None without a deadline.
 
     Raises:
-        TrainingError: if none is left.
+        TrainingError: If no time remains.
     """
     if deadline is None:
         return None
-    left = deadline - time.monotonic()
-    if left <= 0:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise TrainingError(
-            "expected time for the folds that are left, found none; "
-            "run the same command again: complete folds are kept"
+            "no time is left for the remaining folds; run the same command again: complete folds are kept"
         )
-    return left * (1 - SPARE) * share
+    return remaining * (1 - SPARE) * share

@@ -1,4 +1,4 @@
-"""TrainingSettings of a run: the user's choices, and the devices that it takes."""
+"""Settings of a training: the user's choices, and the devices that it uses."""
 
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -12,23 +12,24 @@ from trainers.trackers import check_trackers
 from trainers.training_options import TrainingOptions
 
 SEEDS = 2**64
-"""torch takes no larger ones, and NumPy's generators none below 0."""
+"""Number of possible seeds: torch takes none above 2^64 - 1, and NumPy's generators none below 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSettings(TrainingOptions):
-    """The user's choices for one run, and the devices that it takes."""
+    """The user's choices for one training, and the devices that it uses."""
 
     workers: int = 0
-    """Processes that make patches; 0 is a thread of the training process."""
+    """Number of processes that make patches; 0 for a thread of the training process."""
 
     parallel: int = 1
-    """Most folds that are trained side by side, each in a process of its own."""
+    """Largest number of folds that are trained side by side, each in a process of its own."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Device of the training, unless `devices` lists several."""
 
     devices: tuple[torch.device, ...] = ()
-    """GPUs that folds side by side are dealt out to; none where all are on `device`."""
+    """GPUs to which folds are assigned that are trained side by side; empty if all use `device`."""
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.extend is not None:
@@ -42,10 +43,10 @@ class TrainingSettings(TrainingOptions):
         check_trackers(self.trackers)
 
     def applied(self, configuration: Configuration) -> Configuration:
-        """The configuration with these choices in it.
+        """Return the configuration with these choices in it.
 
-        Processes that train together share the patches of a planned epoch, each with the planned batch, so
-        that it has so many steps fewer.
+        Processes that train together share the patches of a planned epoch. Each has the planned batch, so
+        that an epoch has the planned number of steps divided by the number of processes.
         """
         training = configuration.training
         return replace(

@@ -1,4 +1,4 @@
-"""Several folds at once, each in a process of its own, watched through their records."""
+"""Training of several folds at once, each in a process of its own that is watched through its log."""
 
 import logging
 import multiprocessing
@@ -36,10 +36,10 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 WATCH_SECONDS = 1.0
-"""Time between two looks at the folds' records, and of a worker at its parent."""
+"""Time between two readings of the folds' logs, and between two checks of a worker that its parent lives."""
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a process that SIGTERM has ended."""
+"""Exit code of a process that SIGTERM has ended, as shells report it."""
 
 
 def train_side_by_side(
@@ -47,12 +47,21 @@ def train_side_by_side(
 ) -> None:
     """Train several folds at once, each in a process of its own.
 
-    Small patches keep one core busy but not several, and a core that another program takes away holds
-    up one fold, not all threads of one. No core is idle in the last round: five folds on two cores are a
-    round of three and a round of two, and a round's time is in proportion to its folds.
+    Small patches keep one core busy but not several, and a core that another program occupies delays
+    one fold rather than all threads of one. No core is idle in the last round: five folds on two cores are a
+    round of three and a round of two, and the time of a round is proportional to its number of folds.
 
-    Where there are several GPUs each process keeps one of them, so that the next fold goes to the one that is
-    free first, and every round takes as long.
+    With several GPUs, each process keeps one of them. The next fold goes to the GPU that is free first, and
+    all rounds take equally long.
+
+    Args:
+        task: Training run that the folds belong to.
+        folds: Folds to train, in order.
+        settings: Settings of the training; `parallel` limits the number of processes.
+        deadline: Value of `time.monotonic()` at which training has to end; None for no limit.
+
+    Raises:
+        TrainingError: If the process of a fold was killed, or if training a fold fails.
     """
     _say_where_folds_go_on(task, folds, extending=settings.extend is not None)
     places = settings.devices or (settings.device,)
@@ -87,7 +96,7 @@ def train_side_by_side(
     except BrokenProcessPool:
         raise TrainingError(
             "expected every fold's process to finish, found one killed, probably for want of memory; "
-            "run the same command again with fewer folds at once (--parallel 1): it goes on where it was"
+            "run the same command again with fewer folds at once (--parallel 1): it resumes where it was"
         ) from None
     except BaseException:
         _end(pool, stop)
@@ -95,18 +104,27 @@ def train_side_by_side(
 
 
 def _end(pool: ProcessPoolExecutor, stop: Event) -> None:
-    """End the workers after a fault or an interrupt; each finishes its step and writes a checkpoint first."""
+    """End the workers after an error or an interrupt; each finishes its step and writes a checkpoint."""
     stop.set()
     try:
         pool.shutdown(wait=True, cancel_futures=True)
-    except KeyboardInterrupt:  # the user will not wait
+    except KeyboardInterrupt:  # a second interrupt: the user does not want to wait
         for process in multiprocessing.active_children():
             process.kill()
         raise
 
 
 def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
-    """Folds in rounds of nearly equal size that keep all cores busy, `most` at a time, large rounds first."""
+    """Divide folds into rounds of nearly equal size that keep all cores busy.
+
+    Args:
+        folds: Folds in the order in which they are trained.
+        cores: Number of cores (or of GPUs) to keep busy.
+        most: Largest number of folds in a round.
+
+    Returns:
+        The rounds, larger ones first.
+    """
     n = len(folds)
     rounds = max(n // cores, -(-n // most), 1)
     sizes = [n // rounds + (index < n % rounds) for index in range(rounds)]
@@ -115,48 +133,54 @@ def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
 
 
 def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
-    """The first round's share of the time left; rounds take alike long, or in proportion to their folds."""
+    """Return the share of the remaining time that the first of these rounds gets.
+
+    Rounds take equally long (`alike`), or as long as is proportional to their number of folds.
+    """
     return 1 / len(rounds) if alike else len(rounds[0]) / sum(len(folds) for folds in rounds)
 
 
 @dataclass(slots=True)
 class _Worker:
-    """What a worker process knows of itself."""
+    """State of a worker process."""
 
     place: torch.device
-    """The device that it keeps."""
+    """Device on which this process trains all its folds."""
 
     initial_weights: InitialWeights | None
     """Weights that its folds start from; None for random ones."""
 
     training: bool = False
+    """Whether a fold is being trained now."""
+
     stopped: bool = False
-    """Whether it takes no more folds."""
+    """Whether this process trains no further folds."""
 
 
 _worker: list[_Worker] = []
-"""Of a worker process: itself."""
+"""State of this process if it is a worker; empty in the parent."""
 
 
 def _set_up_worker(
     free: "SimpleQueue[str]", stop: Event, initial_weights: InitialWeights | None = None
 ) -> None:
+    """Take one of the free devices and start to watch the parent; the pool calls this in each new worker."""
     _worker.append(_Worker(place=torch.device(free.get()), initial_weights=initial_weights))
     ignore_interrupts()
     silence()
-    # The parent reads these warnings in the folds' records, and says them where they spoil no bar.
+    # The parent reads these warnings in the folds' logs and shows them without breaking the progress bar.
     get_logger("trainers.metrics_log").setLevel(logging.ERROR)
     reuse_freed_memory()
     threading.Thread(target=_follow, args=(_worker[0], stop), daemon=True).start()
 
 
 def _follow(worker: _Worker, stop: Event) -> None:
-    """Stop with the parent: when it says so, and when it is gone, killed perhaps."""
+    """Stop this worker if the parent asks for it, or if the parent has ended (perhaps killed)."""
     while not stop.wait(WATCH_SECONDS) and parent_lives():
         pass
     worker.stopped = True
     if worker.training:
-        # As from outside: the step is finished and a checkpoint written.
+        # The same as a SIGTERM from outside: training finishes the step and writes a checkpoint.
         os.kill(os.getpid(), signal.SIGTERM)
     elif not parent_lives():
         os._exit(TERMINATED)
@@ -193,7 +217,10 @@ def _train_in_worker(
 
 
 def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extending: bool) -> None:
-    """Their own processes are silent; a fold that is trained already only validates."""
+    """Log for each interrupted fold where it resumes, because the processes of the folds are silent.
+
+    A fold that is trained already is only validated, and is not mentioned unless it is extended.
+    """
     for fold in folds:
         folder = task.fold_folder(fold)
         facts = Checkpoints(folder).facts()
@@ -202,24 +229,25 @@ def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extendin
 
 
 def _watch(task: TrainingRun, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
-    """Show the folds' progress and warnings until all are done or one fails; their records tell both.
+    """Show the folds' progress and warnings, which are read from their logs, until all are done or one fails.
 
-    Of folds that are extended, the rows of the finished training do not count.
+    If folds are extended, the rows of their finished training do not count.
     """
     folds = list(futures.values())
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
     now = {name: rows[finished[name] :] for name, rows in before.items()}
-    said, shown = {name: _warnings(rows) for name, rows in now.items()}, _percent(now.values())
+    # Warnings of an earlier run were shown then; only new ones are shown now.
+    warned, shown = {name: _warnings(rows) for name, rows in now.items()}, _percent(now.values())
     with progress(f"{len(futures)} folds, training", 100, done=shown, percent=True) as meter:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
             now = {fold.name: read_rows(task.fold_folder(fold))[finished[fold.name] :] for fold in folds}
             for fold in folds:
-                for text in _warnings(now[fold.name]) - said[fold.name]:
+                for text in _warnings(now[fold.name]) - warned[fold.name]:
                     logger.warning("fold %s: %s", fold.name, text)
-                said[fold.name] |= _warnings(now[fold.name])
+                warned[fold.name] |= _warnings(now[fold.name])
             for future in done:
                 future.result()
             newest = {fold: now[fold.name][-1] for fold in folds if now[fold.name]}
@@ -236,17 +264,17 @@ def _watch(task: TrainingRun, futures: Mapping["Future[None]", Fold], *, extendi
 
 
 def _percent(records: Iterable[Sequence[dict[str, Any]]]) -> int:
-    """How far folds with these rows are together."""
+    """Return the mean progress of folds with these rows in percent."""
     return int(100 * mean(rows[-1]["progress"] if rows else 0.0 for rows in records))
 
 
 def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Every warning of these rows."""
+    """Return the texts of all warnings in these rows."""
     return {text for row in rows for text in row.get("warnings", {}).values()}
 
 
 def _status(task: TrainingRun, fold: Fold, row: dict[str, Any]) -> str:
-    """What a fold is doing, in a line."""
+    """Describe the training or validation of a fold in a line."""
     if row["progress"] < 1:
         return f"fold {fold.name}: {'  '.join(summary(row))}"
     written = sum(task.prediction(fold, name).is_file() for name in fold.validation)

@@ -1,4 +1,4 @@
-"""Deep supervision: further heads at lower resolutions, which training alone has (Dou et al., 2017)."""
+"""Deep supervision: auxiliary heads at lower resolutions that exist only in training (Dou et al., 2017)."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from autospine.network.unet import Head
 from trainers.losses import Loss, LossResult
 
 HEADS = 3
-"""Heads below full resolution, at most."""
+"""Largest number of auxiliary heads, at 1/2, 1/4 and 1/8 of the resolution."""
 
 
 class DeeplySupervised(nn.Module):
-    """A network whose decoder is asked for logits on several levels.
+    """Network with an auxiliary head on each of several levels of its decoder.
 
     Args:
-        network: with a decoder; it is not changed.
-        classes: channels of the logits.
+        network: Network whose decoder has several levels; it is not changed.
+        classes: Number of channels of the logits.
 
     Raises:
-        TrainingError: if the network has no feature maps to look at.
+        TrainingError: If the network has no decoder with several levels.
     """
 
     def __init__(self, network: nn.Module, classes: int) -> None:
@@ -38,7 +38,14 @@ class DeeplySupervised(nn.Module):
         self.heads = nn.ModuleList(Head(width, classes) for width in network.coarse_widths[:HEADS])
 
     def forward(self, image: ImageBatch) -> list[Float[Tensor, "B K _ _ _"]]:
-        """The logits (B, K, S, P, L), then those of each head at lower resolutions, finest first."""
+        """Compute the logits of the network and of the auxiliary heads.
+
+        Args:
+            image: Normalised image (B, C, S, P, L).
+
+        Returns:
+            The logits of the network (B, K, S, P, L), then those of each auxiliary head, finest first.
+        """
         logits, coarse = self.network.with_coarse(image)
         return [logits, *(head(maps) for head, maps in zip(self.heads, coarse, strict=False))]
 
@@ -50,11 +57,12 @@ def supervise(
 
     Args:
         loss: Loss of one resolution.
-        outputs: Logits (B, K, s, p, l), finest first; a single one is supervised as it is.
-        labels: (B, S, P, L) stored indices at full resolution; coarser ones are their nearest neighbours.
+        outputs: Logits (B, K, s, p, l) of each resolution, finest first; with a single one, the average is
+            its loss.
+        labels: Stored indices (B, S, P, L) at full resolution; coarser ones are their nearest neighbours.
 
     Returns:
-        The average, to learn from; and the result of the finest resolution, to show.
+        The average, to learn from; and the result of the finest resolution, to log.
     """
     finest = loss(outputs[0], labels)
     total, weights = finest.total, 1.0

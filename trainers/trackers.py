@@ -1,7 +1,7 @@
-"""Experiment trackers: who else is told how a training goes.
+"""Experiment trackers, which receive the numbers of a training in addition to its files.
 
-The files of a fold are always written; trackers come on top. A tracker of another distribution is an entry
-point `autospine.trackers` that names a callable from a `TrackedRun` to a `Tracker`.
+A tracker of another distribution is an entry point in the group `autospine.trackers` that names a callable
+from a `TrackedRun` to a `Tracker`.
 """
 
 import secrets
@@ -20,89 +20,92 @@ from autospine.core.errors import TrainingError
 T = TypeVar("T")
 
 GROUP = "autospine.trackers"
+"""Group of the entry points."""
 
 PROJECT = "autospine"
-"""What trackers that keep several projects apart are told."""
-
+"""Name of the project in W&B, and prefix of the experiments in MLflow."""
 
 MLFLOW_PARAMS, MLFLOW_METRICS = 100, 1000
-"""What MLflow takes in one request."""
+"""Largest numbers of parameters and of metrics in one request (limits of MLflow's REST API)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackedRun:
-    """The training of one fold, as a tracker needs to know it."""
+    """Description of the training of one fold for a tracker."""
 
     group: str
     """Dataset and configuration, which the folds have in common."""
 
     name: str
-    """Of the fold."""
+    """Name of the fold."""
 
     folder: Path
-    """Of the fold; a tracker may keep files of its own in a folder inside."""
+    """Folder of the fold; a tracker may keep its own files in a folder inside."""
 
     identity: str
-    """The same when an interrupted fold goes on, and for no other fold or seed."""
+    """Identity of the run: the same if an interrupted fold resumes, another for every other fold or seed."""
 
     epoch: int = 0
-    """Epochs that are behind it, when it goes on."""
+    """Epochs that a resumed fold has completed; 0 for a new one."""
 
     params: Mapping[str, object] = field(default_factory=dict)
-    """Flat names and values of the configuration."""
+    """Values of the configuration by flat names."""
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """What is told how a training goes. Whatever it raises is said once and never stops the training."""
+    """Receiver of the numbers of a training.
+
+    If a method raises an error, a warning says so once and training goes on without the tracker.
+    """
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Told once, at the beginning."""
+        """Record the configuration; called once at the beginning."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Told at the end of every epoch; `step` is its number, from 1."""
+        """Record the numbers of an epoch; `step` is its number, from 1."""
 
     def log_image(self, name: str, path: Path, step: int) -> None:
-        """Told a PNG."""
+        """Record the PNG file `path` under a name; `step` is the number of the last epoch."""
 
     def close(self) -> None:
-        """The end, also of a training that fails."""
+        """End the run; called after a training that has failed, too."""
 
 
 class TensorBoard:
-    """Event files in the fold's folder `tensorboard`."""
+    """Tracker that writes event files to the folder `tensorboard` of the fold."""
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.folder / "tensorboard"
-        # What an interrupted run wrote after its last checkpoint is taken back.
+        # Purge what an interrupted run wrote after its last checkpoint: those epochs are trained again.
         self._writer: Any = SummaryWriter(str(folder), purge_step=run.epoch + 1 if run.epoch else None)
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Write a table."""
+        """Write the configuration as a table."""
         rows = [f"| {name} | {value} |" for name, value in params.items()]
         self._writer.add_text("configuration", "\n".join(["| | |", "|---|---|", *rows]))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write scalars."""
+        """Write the numbers as scalars."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def log_image(self, name: str, path: Path, step: int) -> None:
-        """Write the picture's pixels."""
+        """Write the pixels of the picture without its alpha channel."""
         from matplotlib.image import imread
 
         self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write all pending events and close the file."""
         self._writer.close()
 
 
 class WandB:
-    """A run of Weights & Biases; `WANDB_MODE=offline` keeps it on this machine."""
+    """Tracker that logs to a run of Weights & Biases; `WANDB_MODE=offline` keeps it on this machine."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb
@@ -137,44 +140,44 @@ class WandB:
 
 
 class MLflow:
-    """A run of the server or folder that `MLFLOW_TRACKING_URI` names, or MLflow's own default."""
+    """Tracker that logs to the server or folder that `MLFLOW_TRACKING_URI` names, else MLflow's default."""
 
     def __init__(self, run: TrackedRun) -> None:
         from mlflow.tracking import MlflowClient
 
         name = f"{PROJECT} {run.group}"
-        # Folds that begin side by side would make the same database and experiment twice.
+        # Without the lock, folds that start side by side would make the same database and experiment twice.
         with FileLock(run.folder.parent / ".mlflow.lock"):
             self._client: Any = MlflowClient()
-            found = self._client.get_experiment_by_name(name)
-            place = found.experiment_id if found else self._client.create_experiment(name)
-        same = self._client.search_runs([place], f"tags.identity = '{run.identity}'", max_results=1)
-        self._goes_on = bool(same) and run.epoch > 0
-        if self._goes_on:
-            self._id = same[0].info.run_id
+            known = self._client.get_experiment_by_name(name)
+            experiment = known.experiment_id if known else self._client.create_experiment(name)
+        earlier = self._client.search_runs([experiment], f"tags.identity = '{run.identity}'", max_results=1)
+        self._resumed = bool(earlier) and run.epoch > 0
+        if self._resumed:
+            self._id = earlier[0].info.run_id
         else:
             tags = {"identity": run.identity}
-            self._id = self._client.create_run(place, run_name=run.name, tags=tags).info.run_id
+            self._id = self._client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
         self._client.update_run(self._id, status="RUNNING")
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log them, a hundred at a time; MLflow lets none of a run that goes on change."""
-        if self._goes_on:
+        """Log the configuration, unless the run is resumed: MLflow refuses to change logged parameters."""
+        if self._resumed:
             return
         from mlflow.entities import Param
 
-        made = [Param(name, str(value)) for name, value in params.items()]
-        for part in _batched(made, MLFLOW_PARAMS):
-            self._client.log_batch(self._id, params=part)
+        rows = [Param(name, str(value)) for name, value in params.items()]
+        for batch in _batched(rows, MLFLOW_PARAMS):
+            self._client.log_batch(self._id, params=batch)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log the numbers, all of them in one request."""
+        """Log the numbers in as few requests as MLflow's limit allows."""
         from mlflow.entities import Metric
 
-        now = int(1000 * time.time())
-        made = [Metric(_plain(name), value, now, step) for name, value in metrics.items()]
-        for part in _batched(made, MLFLOW_METRICS):
-            self._client.log_batch(self._id, metrics=part)
+        now_ms = int(1000 * time.time())
+        rows = [Metric(_plain(name), value, now_ms, step) for name, value in metrics.items()]
+        for batch in _batched(rows, MLFLOW_METRICS):
+            self._client.log_batch(self._id, metrics=batch)
 
     def log_image(self, name: str, path: Path, step: int) -> None:
         """Keep the picture as an artifact."""
@@ -187,9 +190,13 @@ class MLflow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _BuiltIn:
+    """Entry of a tracker that comes with AutoSpine."""
+
     make: Callable[[TrackedRun], Tracker]
+    """Function that opens the tracker."""
+
     package: str
-    """That it cannot do without; the extra of its name installs it."""
+    """Package that the tracker needs; the extra of the tracker's name installs it."""
 
 
 BUILT_IN = {
@@ -197,13 +204,17 @@ BUILT_IN = {
     "wandb": _BuiltIn(make=WandB, package="wandb"),
     "mlflow": _BuiltIn(make=MLflow, package="mlflow"),
 }
+"""Trackers that come with AutoSpine, by name."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that are not there, before anything starts.
+    """Refuse trackers that cannot be opened, before training starts.
+
+    Args:
+        names: Names of the trackers, as `--tracker` takes them.
 
     Raises:
-        TrainingError: if a name is unknown, or its package is not installed.
+        TrainingError: If a name is unknown, or its package is not installed.
     """
     known = sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
     for name in names:
@@ -221,25 +232,30 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested names joined by dots; sequences as texts."""
-    found: dict[str, object] = {}
+    """Flatten a nested mapping: names are joined by dots, and sequences become texts.
+
+    Args:
+        nested: Mapping whose values may be mappings themselves.
+        prefix: Prefix of all names.
+    """
+    values: dict[str, object] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            values |= flat(value, f"{prefix}{name}.")
         else:
             plain = value is None or isinstance(value, bool | int | float | str)
-            found[f"{prefix}{name}"] = value if plain else str(value)
-    return found
+            values[f"{prefix}{name}"] = value if plain else str(value)
+    return values
 
 
 class Trackers:
-    """Several trackers of one run, none of which can stop the training.
+    """All trackers of one run, none of which can stop the training.
 
-    They are opened when there is something to tell. One that fails is left out from then on.
+    They are opened with the first row of metrics. A tracker that fails is not used any more.
 
     Args:
-        names: as `check_trackers` lets them pass.
-        run: what they are told about; not needed without any.
+        names: Names of the trackers, checked by `check_trackers`.
+        run: Description of the run; None if there are no trackers.
     """
 
     def __init__(self, names: Sequence[str], run: TrackedRun | None = None) -> None:
@@ -248,25 +264,26 @@ class Trackers:
         self._failures: dict[str, str] = {}
 
     def failures(self) -> dict[str, str]:
-        """What failed since this was last asked: `tracker_NAME` -> sentence."""
+        """Return the failures since the last call: sentences by `tracker_NAME`."""
         failures, self._failures = self._failures, {}
         return failures
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Tell every tracker the numbers of an epoch."""
+        """Send the numbers of an epoch to every tracker."""
         self._start()
-        self._each("told", lambda tracker: tracker.log_metrics(metrics, step))
+        self._each("sent the metrics", lambda tracker: tracker.log_metrics(metrics, step))
 
     def log_image(self, name: str, path: Path, step: int) -> None:
-        """Show every tracker a PNG."""
-        self._each("shown a picture", lambda tracker: tracker.log_image(name, path, step))
+        """Send a PNG file to every tracker."""
+        self._each("sent a picture", lambda tracker: tracker.log_image(name, path, step))
 
     def close(self) -> None:
-        """End every run."""
+        """End the run of every tracker."""
         self._each("closed", lambda tracker: tracker.close())
         self._open = {}
 
     def _start(self) -> None:
+        """Open the trackers that are not open yet, and send them the configuration."""
         waiting, self._waiting = self._waiting, ()
         if self._run is None or not waiting:
             return
@@ -276,25 +293,32 @@ class Trackers:
             except Exception as error:  # whatever other people's code raises
                 self._failed(name, "opened", error)
         params = self._run.params
-        self._each("told the configuration", lambda tracker: tracker.log_params(params))
+        self._each("sent the configuration", lambda tracker: tracker.log_params(params))
 
-    def _each(self, doing: str, tell: Callable[[Tracker], None]) -> None:
+    def _each(self, action: str, send: Callable[[Tracker], None]) -> None:
+        """Apply a function to every open tracker; close those that fail.
+
+        Args:
+            action: Past participle for the message, as in "could not be opened".
+            send: Function that sends something to a tracker.
+        """
         for name, tracker in list(self._open.items()):
             try:
-                tell(tracker)
+                send(tracker)
             except Exception as error:  # whatever other people's code raises
                 del self._open[name]
-                self._failed(name, doing, error)
+                self._failed(name, action, error)
 
-    def _failed(self, name: str, doing: str, error: Exception) -> None:
+    def _failed(self, name: str, action: str, error: Exception) -> None:
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         self._failures[f"tracker_{name}"] = (
-            f"the tracker {name} could not be {doing} ({reason}) and is left out; "
-            "training goes on and its own files are whole"
+            f"the tracker {name} could not be {action} ({reason}) and is not used any more; "
+            "training continues and writes its own files as always"
         )
 
 
 def _maker(name: str) -> Callable[[TrackedRun], Tracker]:
+    """Return the function that opens the tracker of this name."""
     if (built_in := BUILT_IN.get(name)) is not None:
         return built_in.make
     entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
@@ -303,25 +327,26 @@ def _maker(name: str) -> Callable[[TrackedRun], Tracker]:
 
 
 def _wandb_id(run: TrackedRun) -> str:
-    """The id under which W&B knows a run: a new one, unless the fold goes on in the folder where it began.
+    """Return the id of the run in W&B: a new one, unless the fold resumes in the folder where it began.
 
-    Where a fold is trained anew, its run of before would drop every step that it has already.
+    A fold that is trained anew needs a new run, because W&B drops steps that a run has already.
     """
     path = run.folder / "wandb" / "run_id.txt"
     kept = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     if run.epoch > 0 and kept:
         return kept
-    made = f"{secrets.token_hex(4)}-{run.identity}"
+    new = f"{secrets.token_hex(4)}-{run.identity}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(made, encoding="utf-8")
-    return made
+    path.write_text(new, encoding="utf-8")
+    return new
 
 
 def _batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Divide items into batches of at most `size` (`itertools.batched` needs Python 3.12)."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def _plain(name: str) -> str:
-    """A metric's name with nothing in it that MLflow refuses."""
+    """Replace the characters in a metric's name that MLflow refuses."""
     return "".join(letter if letter.isalnum() or letter in "_-./ " else "_" for letter in name)

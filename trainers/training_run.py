@@ -1,4 +1,4 @@
-"""What is trained, from where and to where."""
+"""A training run: its data, its plan and its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,36 +15,42 @@ from trainers.initial_weights import InitialWeights
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRun:
-    """What is trained, from where and to where."""
+    """Dataset, plan and folder of a training run, which all its folds have in common."""
 
     dataset: Dataset
+    """Raw dataset."""
+
     plan: Plan
+    """Plan of the dataset."""
+
     configuration: Configuration
+    """Configuration of the plan that is trained."""
+
     stored: Mapping[str, StoredCase]
     """Preprocessed cases by name."""
 
     folder: Path
-    """The model folder."""
+    """Model folder, which holds the folders of the folds."""
 
     initial_weights: InitialWeights | None = None
     """Weights that every fold starts from; None for random ones."""
 
     split: tuple[Fold, ...] = ()
-    """Every fold of the cross-validation, whichever are trained now."""
+    """All folds of the cross-validation, including those that are not trained now."""
 
     def fold_folder(self, fold: Fold) -> Path:
-        """Where a fold's weights, record and predictions go."""
+        """Return the folder of a fold's weights, log and predictions."""
         return self.folder / f"fold_{fold.name}"
 
     def cases(self, fold: Fold) -> list[StoredCase]:
-        """The cases that train a fold."""
+        """Return the training cases of a fold."""
         return [self.stored[name] for name in fold.training]
 
     def prediction(self, fold: Fold, case: str) -> Path:
-        """The label map of a held-out case."""
+        """Return the path of the predicted label map of a held-out case."""
         return self.fold_folder(fold) / VALIDATION / f"{case}{self.plan.file_ending}"
 
     def complete(self, fold: Fold) -> bool:
-        """Whether a fold is trained and all its held-out cases are predicted."""
+        """Tell whether a fold is trained and all its held-out cases are predicted."""
         predicted = all(self.prediction(fold, name).is_file() for name in fold.validation)
         return (self.fold_folder(fold) / WEIGHTS).is_file() and predicted

@@ -1,4 +1,4 @@
-"""Held-out predictions that are there already: which of them still count."""
+"""Record of the images that held-out predictions were made from, which tells the outdated ones."""
 
 from dataclasses import dataclass
 
@@ -17,23 +17,27 @@ IMAGES = "validation.json"
 FORMAT_VERSION = 1
 
 SPACING_TOLERANCE = 1e-3
-"""Share by which voxel sizes may differ: headers round them."""
+"""Largest relative difference between two voxel sizes that count as equal, because headers round them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictedImages:
-    """`validation.json`: of which images the predictions in a fold's `validation/` are."""
+    """Contents of `validation.json`: the images from which a fold's `validation/` was predicted."""
 
     format_version: int
     contents: dict[str, str]
-    """Digest of each held-out case, as of `CaseRecord.content`."""
+    """Digest of each held-out case by name (`CaseRecord.content`)."""
 
 
 def remove_outdated(task: TrainingRun, fold: Fold) -> None:
-    """Remove a fold's predictions that are damaged or of images that have changed since.
+    """Remove a fold's predictions that are damaged or whose images have changed since.
 
-    Which images they are of is written down before the next one is made, so that it holds for all that are
-    there. Predictions of which it is not known count.
+    The digests of the images are written before the next prediction is made, so that they hold for all
+    predictions in the folder. A prediction whose image is not recorded is kept.
+
+    Args:
+        task: Training run of the fold.
+        fold: Fold whose predictions are checked.
     """
     now = {name: task.stored[name].record.content for name in fold.validation}
     then = _known_images(task, fold)
@@ -50,7 +54,7 @@ def remove_outdated(task: TrainingRun, fold: Fold) -> None:
 
 
 def _known_images(task: TrainingRun, fold: Fold) -> dict[str, str]:
-    """What was written down, nothing where there is none or it is damaged."""
+    """Read the recorded digests by case; there are none if the file is missing or damaged."""
     try:
         return read_json(task.fold_folder(fold) / IMAGES, PredictedImages).contents
     except FormatError:
@@ -58,7 +62,7 @@ def _known_images(task: TrainingRun, fold: Fold) -> dict[str, str]:
 
 
 def _fault(task: TrainingRun, fold: Fold, name: str, content: str) -> str | None:
-    """Why a prediction of an image of this content does not count."""
+    """Say why a prediction of an image with this digest is outdated; None if it is not."""
     record = task.stored[name].record
     if content != record.content:
         return "of an image that has changed since"

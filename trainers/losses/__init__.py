@@ -14,7 +14,7 @@ __all__ = ["BUILT_IN", "Loss", "LossResult", "check_loss", "loss_names", "make_l
 BUILT_IN: dict[str, Callable[[LabelSpace, TrainingPlan], Loss]] = {
     "dice_ce": lambda labels, recipe: DiceCE(labels, lambda_ce=recipe.lambda_ce, **recipe.loss_settings),
 }
-"""Every loss that comes with AutoSpine, by name: how it is made from label space and recipe."""
+"""Functions by name that make the built-in losses from label space and recipe."""
 
 
 def loss_names() -> tuple[str, ...]:

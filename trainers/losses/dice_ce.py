@@ -1,4 +1,4 @@
-"""Cross-entropy and Dice, balanced by lambda."""
+"""Weighted sum of cross-entropy and Dice loss."""
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -12,11 +12,11 @@ from trainers.losses.loss import Loss, LossResult
 
 
 class DiceCE(Loss):
-    """`lambda_ce * cross-entropy + (1 - lambda_ce) * (1 - Dice)`.
+    """Weighted sum `lambda_ce * cross-entropy + (1 - lambda_ce) * (1 - Dice)`.
 
     Plain labels use softmax and average Dice over the foreground classes; regions use sigmoid and binary
-    cross-entropy. Ignored voxels count in neither. Dice is taken over the whole batch, including the patches
-    of other processes. The parts are `ce` and `dice_loss`, which is 1 - Dice.
+    cross-entropy. Ignored voxels count in neither term. Dice is taken over the whole batch, including the
+    patches of other processes. The parts are `ce` and `dice_loss`, which is 1 - Dice.
 
     Args:
         labels: Label space that says which stored indices belong to which channel.
@@ -34,8 +34,8 @@ class DiceCE(Loss):
         """Compute the loss over the patches of all processes.
 
         Args:
-            logits: (B, K, S, P, L) of any floating-point type; computed with in float32.
-            labels: (B, S, P, L) stored indices.
+            logits: Logits (B, K, S, P, L) of any floating-point type; the loss is computed in float32.
+            labels: Stored indices (B, S, P, L).
         """
         logits = logits.float()
         target, valid = self.targets(labels)
@@ -50,10 +50,11 @@ class DiceCE(Loss):
         entropy = entropy / n.clamp_min(1)
         overlap = SoftOverlap(*sums)
         total = self.lambda_ce * entropy + (1 - self.lambda_ce) * (1 - overlap.dice.mean())
-        kept = SoftOverlap(*(each.detach() for each in overlap))
+        detached = SoftOverlap(*(voxels.detach() for voxels in overlap))
         # In float64, so that the mean over an epoch is exact to the last digit that is written.
-        dice_loss = 1 - kept.dice.double().mean()
-        return LossResult(total=total, parts={"ce": entropy.detach(), "dice_loss": dice_loss}, overlap=kept)
+        dice_loss = 1 - detached.dice.double().mean()
+        parts = {"ce": entropy.detach(), "dice_loss": dice_loss}
+        return LossResult(total=total, parts=parts, overlap=detached)
 
     def _summed_entropy(
         self,
@@ -62,8 +63,9 @@ class DiceCE(Loss):
         target: Bool[Tensor, "B K S P L"],
         valid: Bool[Tensor, "B S P L"],
     ) -> Float[Tensor, ""]:
-        """Sum the cross-entropy over the voxels; for regions, sum its mean over them."""
+        """Sum the cross-entropy over the voxels; for regions, sum its mean over the regions."""
         if self.targets.regions:
-            each = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
-            return (each * valid[:, None]).sum() / logits.shape[1]
+            entropy = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
+            return (entropy * valid[:, None]).sum() / logits.shape[1]
+        # Ignored voxels have no target, so that they add nothing here.
         return -(log_probabilities * target).sum()

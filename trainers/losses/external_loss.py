@@ -6,7 +6,7 @@ An entry point names a callable that is called as
 
 with the plan's `loss_settings`, and returns an `nn.Module` that takes logits (B, K, S, P, L) and stored
 labels (B, S, P, L) and returns a `LossResult`, or anything else with a scalar `total` and a mapping `parts`.
-It is loaded only when a plan names it, so that a broken one is no trouble to anybody else.
+A loss is loaded only if a plan names it, so that a broken one affects no other training.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,6 +27,7 @@ GROUP = "autospine.losses"
 """Group of the entry points."""
 
 REMEDY = "mend or uninstall it, or choose another loss"
+"""Last words of every message about a loss that does not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ class LossEntry:
 
     @property
     def distribution(self) -> str:
-        """Name and version of the distribution that it comes from."""
-        found = self.entry.dist
-        return "unknown" if found is None else f"{found.name} {found.version}"
+        """Name and version of the distribution that the loss comes from."""
+        source = self.entry.dist
+        return "unknown" if source is None else f"{source.name} {source.version}"
 
     @property
     def description(self) -> str:
@@ -51,10 +52,11 @@ class LossEntry:
 
         Args:
             labels: Label space of the plan.
-            settings: Keyword arguments of the plan.
+            settings: The plan's `loss_settings`, which are passed as keyword arguments.
 
         Raises:
-            TrainingError: If it cannot be imported or made, or is no torch module; names the distribution.
+            TrainingError: If the loss cannot be imported or made, or is no torch module; the message names
+                the distribution.
         """
         factory = self.load()
         try:
@@ -73,7 +75,7 @@ class LossEntry:
         """Return what the entry point names.
 
         Raises:
-            TrainingError: If it cannot be imported, or is not callable; names the distribution.
+            TrainingError: If it cannot be imported or is not callable; the message names the distribution.
         """
         try:
             loaded = self.entry.load()
@@ -105,6 +107,10 @@ class ExternalLoss(Loss):
 
     def forward(self, logits: LogitBatch, labels: LabelBatch) -> LossResult:
         """Compute the loss, check the result, and average it over the processes that train together.
+
+        Args:
+            logits: Logits (B, K, S, P, L) of any floating-point type.
+            labels: Stored indices (B, S, P, L).
 
         Raises:
             TrainingError: If the loss fails, or its result is not a scalar total with scalar parts.
@@ -139,10 +145,10 @@ class ExternalLoss(Loss):
 
 
 def find_external_loss(name: str) -> LossEntry:
-    """Find the loss of another distribution with this name.
+    """Find the loss of another distribution by its name.
 
     Raises:
-        TrainingError: If no installed distribution has it, or several have.
+        TrainingError: If no installed distribution has a loss of this name, or if several have.
     """
     entries = [LossEntry(entry) for entry in entry_points(group=GROUP, name=name)]
     if len(entries) != 1:

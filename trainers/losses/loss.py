@@ -19,10 +19,10 @@ class LossResult:
     """Scalar to learn from."""
 
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """Scalars by name, which are logged, plotted and sent to trackers."""
+    """Scalars by name that are logged, plotted and sent to trackers."""
 
     overlap: SoftOverlap | None = None
-    """Overlap with the labels where the loss has computed it anyway; the learner computes it otherwise."""
+    """Overlap with the labels if the loss computes it anyway; if None, the learner computes it."""
 
 
 class Loss(nn.Module, ABC):
@@ -32,14 +32,14 @@ class Loss(nn.Module, ABC):
     """
 
     covers_all_processes: bool = False
-    """Whether the result is already taken over the patches of all processes that train together; the results
-    of other losses are averaged over the processes."""
+    """Whether `forward` covers the patches of all processes that train together; the results of other losses
+    are averaged over the processes."""
 
     @abstractmethod
     def forward(self, logits: LogitBatch, labels: LabelBatch) -> LossResult:
         """Compute the loss.
 
         Args:
-            logits: (B, K, S, P, L) of any floating-point type.
-            labels: (B, S, P, L) stored indices; voxels of `IGNORE_INDEX` count for nothing.
+            logits: Logits (B, K, S, P, L) of any floating-point type.
+            labels: Stored indices (B, S, P, L); voxels of `IGNORE_INDEX` have to be left out.
         """

@@ -1,4 +1,4 @@
-"""Numbers that tell early when a training goes wrong, and warnings that say so once."""
+"""Monitors: numbers that show early if a training fails, and warnings that are given once."""
 
 from trainers.monitors.counts import PatchCounts, count
 from trainers.monitors.failures import LIMITS, LOOK_EVERY, Monitors, Readings, known_warnings

@@ -1,4 +1,4 @@
-"""What a prediction and its labels have in common, counted in voxels and faces."""
+"""Comparison of a prediction with its labels, counted in voxels and voxel faces."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,40 +11,40 @@ from torch import Tensor
 from autospine.core.labels import IGNORE_INDEX
 
 REACH = 2
-"""Voxels on either side of the foreground's border that count as near it."""
+"""Distance in voxels from the foreground's border up to which voxels count as near it, on either side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchCounts:
-    """PatchCounts over one or more patches; ignored voxels are in none of them."""
+    """Counts over one or more patches; ignored voxels are in none of them."""
 
     true: Int64[np.ndarray, "n"]
     """Voxels of each foreground class in the labels."""
 
     predicted: Int64[np.ndarray, "n"]
-    """The same in the prediction."""
+    """Voxels of each foreground class in the prediction."""
 
     overlap: Int64[np.ndarray, "n"]
-    """Voxels that are of a class in both."""
+    """Voxels that have the class both in the labels and in the prediction."""
 
     faces: Int64[np.ndarray, "n 3"]
-    """Faces of each true class across S, P and L."""
+    """Voxel faces across S, P and L between each class in the labels and other voxels."""
 
     foreground: tuple[int, int]
-    """Voxels of any class: in the labels, in the prediction."""
+    """Voxels of any foreground class in the labels and in the prediction."""
 
     border: tuple[int, int, int]
     """Faces of the true foreground, background near it that is predicted as foreground, and foreground near
     the background that is predicted as background."""
 
     def numbers(self) -> list[int]:
-        """All counts in a row, as `restored` takes them."""
+        """Return all counts in one list, as `restored` takes them."""
         arrays = np.concatenate([self.true, self.predicted, self.overlap, self.faces.ravel()])
         return [*arrays.tolist(), *self.foreground, *self.border]
 
     @classmethod
     def restored(cls, numbers: Sequence[int]) -> "PatchCounts":
-        """The counts that `numbers` were taken of."""
+        """Make the counts from the list that `numbers` returned."""
         *arrays, true, predicted, faces, over, under = numbers
         by_class = np.array(arrays, dtype=np.int64).reshape(6, -1)
         return cls(
@@ -58,24 +58,27 @@ class PatchCounts:
 
     @property
     def dice(self) -> Float[np.ndarray, "n"]:
-        """Dice of each class, NaN where it is neither there nor predicted."""
+        """Dice of each class; NaN for a class that is neither present nor predicted."""
         with np.errstate(invalid="ignore"):
             dice: np.ndarray = 2 * self.overlap / (self.true + self.predicted)
         return dice
 
     def chords(self) -> Float[np.ndarray, "n 3"]:
-        """Mean length in voxels of the straight runs through each true class along S, P and L.
+        """Compute the mean intercept length of each class in the labels along S, P and L, in voxels.
 
-        Infinite along an axis on which the class passes through every patch, NaN for classes not seen.
+        Returns:
+            Mean length of the straight runs through the class; infinite along an axis on which the class
+            extends through every patch, NaN for a class that was in no patch.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
+            # Every run has two ends, and each end is a face.
             chords: np.ndarray = 2 * self.true[:, None] / self.faces
         return chords
 
 
 def add(several: Iterable[PatchCounts]) -> PatchCounts:
-    """The counts of all patches together; at least one."""
-    return PatchCounts.restored(np.sum([one.numbers() for one in several], axis=0).tolist())
+    """Add the counts of several patches, at least one."""
+    return PatchCounts.restored(np.sum([counts.numbers() for counts in several], axis=0).tolist())
 
 
 @torch.no_grad()
@@ -89,10 +92,12 @@ def count(
     """Compare the prediction for one patch with its labels.
 
     Args:
-        logits: of each channel.
-        labels: stored indices.
-        membership: which stored indices belong to which channel; its last column is that of ignored voxels.
-        regions: whether every channel is a class of its own, else they compete and the first is background.
+        logits: Logits of the patch (K, S, P, L).
+        labels: Stored indices (S, P, L).
+        membership: Stored indices that belong to each channel (K, indices); the last column is that of
+            ignored voxels.
+        regions: Whether each channel is a class of its own; if not, the channels compete and the first one is
+            background.
     """
     valid = labels != IGNORE_INDEX
     column = torch.where(valid, labels.long(), membership.shape[1] - 1)
@@ -103,13 +108,13 @@ def count(
     outside = valid & ~inside
     over, under = _near(inside) & outside & shown, _near(outside) & inside & ~shown
     beside = [_pairs(column, axis, membership.shape[1]) for axis in range(3)]
-    found = torch.stack([mask.count_nonzero() for mask in (shown, over, under)])
+    sizes = torch.stack([mask.count_nonzero() for mask in (shown, over, under)])
     table = _table(column, predicted, *membership.shape, regions=regions)
     return _summed(
         (membership if regions else membership[1:]).cpu().numpy(),
         torch.stack(beside).cpu().numpy(),
         table.cpu().numpy(),
-        found.cpu().numpy(),
+        sizes.cpu().numpy(),
     )
 
 
@@ -117,9 +122,17 @@ def _summed(
     members: Bool[np.ndarray, "n indices"],
     beside: Int64[np.ndarray, "3 indices indices"],
     table: Int64[np.ndarray, "indices columns"],
-    found: Int64[np.ndarray, "3"],
+    sizes: Int64[np.ndarray, "3"],
 ) -> PatchCounts:
-    """PatchCounts by class from counts by stored index; the last index is that of ignored voxels."""
+    """Turn counts by stored index into counts by class; the last index is that of ignored voxels.
+
+    Args:
+        members: Stored indices that belong to each foreground class.
+        beside: Pairs of neighbouring voxels by axis and by their two indices.
+        table: Voxels by their index and their predicted class; the last column has all voxels of the index.
+        sizes: Voxels that are predicted as foreground, and those that lie near the border on the wrong side:
+            background predicted as foreground, and foreground predicted as background.
+    """
     inside: np.ndarray = np.any(members, axis=0)
     known = np.arange(members.shape[1]) < members.shape[1] - 1
     voxels, predicted = table[:, -1], table[:, :-1]
@@ -127,9 +140,9 @@ def _summed(
         true=members.astype(np.int64) @ voxels,
         predicted=predicted[known].sum(0),
         overlap=np.einsum("ci,ic->c", members.astype(np.int64), predicted),
-        faces=np.array([_faces(beside, one, known) for one in members]),
-        foreground=(int(voxels[inside].sum()), int(found[0])),
-        border=(int(_faces(beside, inside, known).sum()), int(found[1]), int(found[2])),
+        faces=np.array([_faces(beside, of_class, known) for of_class in members]),
+        foreground=(int(voxels[inside].sum()), int(sizes[0])),
+        border=(int(_faces(beside, inside, known).sum()), int(sizes[1]), int(sizes[2])),
     )
 
 
@@ -138,7 +151,7 @@ def _faces(
     members: Bool[np.ndarray, "indices"],
     known: Bool[np.ndarray, "indices"],
 ) -> Int64[np.ndarray, "3"]:
-    """Faces by axis between some indices and the other known ones."""
+    """Count by axis the faces between voxels of some indices and those of all other known indices."""
     others = known & ~members
     either_way = beside + beside.swapaxes(1, 2)
     faces: np.ndarray = either_way[:, members][:, :, others].sum((1, 2))
@@ -146,7 +159,7 @@ def _faces(
 
 
 def _pairs(column: Int64[Tensor, "S P L"], axis: int, indices: int) -> Int64[Tensor, "indices indices"]:
-    """How often each index lies below each other one along an axis."""
+    """Count the pairs of neighbouring voxels along an axis by the indices of the lower and the upper one."""
     n = column.shape[axis] - 1
     pairs = column.narrow(axis, 0, n) * indices + column.narrow(axis, 1, n)
     return torch.bincount(pairs.flatten(), minlength=indices**2).view(indices, indices)
@@ -155,17 +168,17 @@ def _pairs(column: Int64[Tensor, "S P L"], axis: int, indices: int) -> Int64[Ten
 def _table(
     column: Int64[Tensor, "S P L"], predicted: Tensor, channels: int, indices: int, *, regions: bool
 ) -> Int64[Tensor, "indices columns"]:
-    """Voxels of each index that are predicted as each class, and all of that index in the last column."""
+    """Count voxels by index and predicted foreground class; the last column has all voxels of the index."""
     if regions:
-        each = [torch.bincount(column[mask], minlength=indices) for mask in predicted]
-        return torch.stack([*each, torch.bincount(column.flatten(), minlength=indices)], dim=1)
+        by_region = [torch.bincount(column[mask], minlength=indices) for mask in predicted]
+        return torch.stack([*by_region, torch.bincount(column.flatten(), minlength=indices)], dim=1)
     pairs = (column * channels + predicted).flatten()
     table = torch.bincount(pairs, minlength=indices * channels).view(indices, channels)
     return torch.cat([table[:, 1:], table.sum(1, keepdim=True)], dim=1)
 
 
 def _near(mask: Bool[Tensor, "S P L"]) -> Bool[Tensor, "S P L"]:
-    """Voxels with a voxel of the mask within `REACH`, along the axes one after the other."""
+    """Dilate a mask by `REACH` voxels with a cube, one axis after the other."""
     near = mask
     for axis in range(3):
         grown = near.clone()

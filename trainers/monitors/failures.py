@@ -1,4 +1,4 @@
-"""The three failures that the paper names, each as a number with a threshold, and inert mechanisms.
+"""Monitors of the paper's three failures, each a number with a threshold, and of inert mechanisms.
 
 docs/concepts/monitors.md explains the numbers and what to do about them.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 
 import numpy as np
+from jaxtyping import Float
 from torch import nn
 
 from autospine.core.defaults import DEFAULT_LOSS
@@ -19,25 +20,25 @@ from autospine.plan import Configuration
 from trainers.monitors.counts import PatchCounts, add
 
 LOOK_EVERY = 5
-"""Steps between two looks at a prediction."""
+"""Steps between two samples of a prediction."""
 
 LOOKS = 40
-"""Looks that the numbers are taken over; warnings wait until there are as many."""
+"""Samples in the running window of the numbers; there are no warnings until the window is full."""
 
 LEAST_FOREGROUND = 0.1
-"""Share of the true foreground's size below which the prediction has collapsed to background."""
+"""Predicted over true foreground voxels below which the prediction has collapsed to background."""
 
 MOST_FOREGROUND = 10.0
-"""The same above which it floods the background."""
+"""Predicted over true foreground voxels above which the prediction floods the background."""
 
 LARGEST_KERNEL_RATIO = 2.0
-"""Effective kernel of the fusion over the thickness of the thinnest class."""
+"""Largest effective kernel of the fusion over the thickness of the thinnest class."""
 
 LEAST_DICE_RATIO = 0.5
-"""Dice of the thinnest class over the mean of the others."""
+"""Least Dice of the thinnest class over the mean of the others."""
 
 LARGEST_BORDER_SHIFT = 0.5
-"""Voxels by which the predicted border may lie outside the true one on average."""
+"""Largest mean distance in voxels by which the predicted border may lie outside the true one."""
 
 LIMITS = {
     "foreground_ratio": LEAST_FOREGROUND,
@@ -45,23 +46,25 @@ LIMITS = {
     "kernel_ratio": LARGEST_KERNEL_RATIO,
     "dice_ratio": LEAST_DICE_RATIO,
 }
-"""By the reading that each is a limit of."""
+"""Limits by the name of the reading, for the curves."""
 
 INERT = 0.01
-"""Fusion weights that have moved less, and gammas that are smaller, change about 1 % of anything."""
+"""Change of a fusion weight, or size of a gamma, below which it alters its features by about 1 % at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readings:
-    """The monitors' numbers at the end of an epoch; None where there is nothing to tell them from."""
+    """Readings of the monitors at the end of an epoch; None if there is nothing to compute them from."""
 
     foreground_ratio: float | None = None
     """Predicted over true foreground voxels."""
 
     border_shift: float | None = None
-    """Voxels by which the predicted foreground reaches over its border; negative where it falls short."""
+    """Mean distance in voxels by which the predicted border lies outside the true one; negative if inside."""
 
     thinnest_class: str | None = None
+    """Name of the class with the shortest mean intercept length."""
+
     kernel_ratio: float | None = None
     """Effective kernel of the fusion over the thickness of the thinnest class."""
 
@@ -70,14 +73,14 @@ class Readings:
 
 
 class Monitors:
-    """Gathers counts step by step and judges them at the end of each epoch.
+    """Collector of counts over the steps, which are judged at the end of each epoch.
 
     Args:
-        classes: names of the foreground classes.
-        configuration: its spacing, network and recipe.
-        said: warnings of an earlier run, which are not said again.
-        state: what `state` gave in an earlier run.
-        looks: `LOOKS`, or fewer.
+        classes: Names of the foreground classes.
+        configuration: Configuration with spacing, network and recipe.
+        known: Kinds of the warnings that an earlier run has given, which are not repeated.
+        state: State that `state` returned in an earlier run.
+        window: Samples that the readings are computed over.
     """
 
     def __init__(
@@ -85,33 +88,38 @@ class Monitors:
         classes: Sequence[str],
         configuration: Configuration,
         *,
-        said: Iterable[str] = (),
+        known: Iterable[str] = (),
         state: Sequence[Sequence[int]] = (),
-        looks: int = LOOKS,
+        window: int = LOOKS,
     ) -> None:
         self._classes, self._configuration = classes, configuration
-        seen = [PatchCounts.restored(numbers) for numbers in state]
-        self._all: PatchCounts | None = seen[0] if seen else None
-        self._recent: deque[PatchCounts] = deque(seen[1:], maxlen=looks)
-        self._said = set(said)
+        restored = [PatchCounts.restored(numbers) for numbers in state]
+        self._all: PatchCounts | None = restored[0] if restored else None
+        self._recent: deque[PatchCounts] = deque(restored[1:], maxlen=window)
+        self._known = set(known)
 
     def state(self) -> list[list[int]]:
-        """All that was seen: in total, then the last looks one by one."""
-        return [] if self._all is None else [look.numbers() for look in (self._all, *self._recent)]
+        """Return the sum of all counts, then those of each sample in the window, for a checkpoint."""
+        return [] if self._all is None else [counts.numbers() for counts in (self._all, *self._recent)]
 
-    def see(self, looks: Sequence[PatchCounts]) -> None:
-        """Take in what was counted."""
-        if looks:
-            self._recent.extend(looks)
-            self._all = add([*looks] if self._all is None else [self._all, *looks])
+    def update(self, samples: Sequence[PatchCounts]) -> None:
+        """Add the counts of further samples."""
+        if samples:
+            self._recent.extend(samples)
+            self._all = add([*samples] if self._all is None else [self._all, *samples])
 
     def read(self, network: nn.Module) -> Readings:
-        """The numbers over the last looks."""
+        """Compute the readings over the samples in the window.
+
+        Args:
+            network: Network, whose fusion has an effective kernel.
+        """
         if self._all is None:
             return Readings()
         counts = add(self._recent)
         true, predicted = counts.foreground
         faces, over, under = counts.border
+        # Thickness is a property of the labels, so that all samples count, not only those in the window.
         thinnest, thickness_mm = thinnest_class(self._all, self._configuration.spacing_mm)
         if thinnest is None:
             return Readings()
@@ -125,24 +133,27 @@ class Monitors:
         )
 
     def warnings(self, readings: Readings, network: nn.Module, progress: float) -> dict[str, str]:
-        """What is wrong and was not said yet: kind -> sentence. At the end of training, what stayed inert.
+        """Return the new warnings, as sentences by kind.
+
+        Failures are reported after the warm-up, inert mechanisms at the end of training.
 
         Args:
-            readings: of this epoch.
-            network: for the mechanisms' state.
-            progress: of the training, in [0, 1].
+            readings: Readings of this epoch.
+            network: Network, whose fusion weights and gammas are judged.
+            progress: Progress of the training in [0, 1].
         """
-        found: list[tuple[str, str]] = []
+        current: list[tuple[str, str]] = []
         warm = progress > self._configuration.training.warmup_fraction
         if warm and len(self._recent) == self._recent.maxlen:
-            found += self._failures(readings, network)
+            current += self._failures(readings, network)
         if progress >= 1:
-            found += self._inert(network)
-        new = {kind: text for kind, text in found if kind not in self._said}
-        self._said.update(new)
+            current += self._inert(network)
+        new = {kind: text for kind, text in current if kind not in self._known}
+        self._known.update(new)
         return new
 
     def _failures(self, readings: Readings, network: nn.Module) -> Iterator[tuple[str, str]]:
+        """Yield a warning for each reading beyond its limit."""
         share = readings.foreground_ratio
         if share is not None and share < LEAST_FOREGROUND:
             yield (
@@ -176,7 +187,7 @@ class Monitors:
             )
 
     def _balance_advice(self, change: str, part: str) -> str:
-        """Say how to make a part of the loss count for more."""
+        """Say how to give a part of the loss more weight."""
         recipe = self._configuration.training
         if recipe.loss != DEFAULT_LOSS:
             return f"change training.loss_settings of the loss {recipe.loss}, or choose another, in plan.json"
@@ -184,12 +195,14 @@ class Monitors:
         return f"{change} training.lambda_ce {now} in plan.json so that {part} counts for more"
 
     def _attention_advice(self, network: nn.Module) -> str:
+        """Say which attention to compare with, depending on whether the present one has an effect."""
         gammas = stage_gammas(network)
         if max(gammas, default=0.0) < INERT:
             return "compare with --attention adaptive in all stages, or a lower training.lambda_ce"
         return "compare with --attention plain: gradients may not tell edges from noise here"
 
     def _inert(self, network: nn.Module) -> Iterator[tuple[str, str]]:
+        """Yield a warning for each mechanism of the network that training has hardly changed."""
         if not isinstance(network, AdaptiveSwinUNETR):
             return
         fusion = self._fusion_moved(network)
@@ -208,7 +221,7 @@ class Monitors:
             )
 
     def _fusion_moved(self, network: AdaptiveSwinUNETR) -> float | None:
-        """How far trainable fusion weights are from their start of zeros and ones, None without any."""
+        """Return the largest change of a trainable fusion weight from its initial 0 or 1, else None."""
         plan = self._configuration.network
         fusion = plan.fusion if isinstance(plan, SwinPlan) else None
         if fusion is None or fusion.weighting != "trainable":
@@ -218,10 +231,14 @@ class Monitors:
 
 
 def thinnest_class(counts: PatchCounts, spacing_mm: Vector3) -> tuple[int | None, float]:
-    """The class whose straight runs are shortest, and how long these are on average.
+    """Find the class with the shortest mean intercept length along any axis.
+
+    Args:
+        counts: Counts over all patches.
+        spacing_mm: Voxel size (S, P, L).
 
     Returns:
-        Its position and its thickness in mm; None and NaN where no class was seen.
+        Index of the class and this length in mm; None and NaN if no class was in any patch.
     """
     thickness = (counts.chords() * np.asarray(spacing_mm)).min(axis=1)
     if not np.isfinite(thickness).any():
@@ -231,23 +248,30 @@ def thinnest_class(counts: PatchCounts, spacing_mm: Vector3) -> tuple[int | None
 
 
 def effective_kernel_mm(network: nn.Module, spacing_mm: Vector3) -> float | None:
-    """Mean edge of the fusion's kernels, each weighted by |w_i|; None without fusion."""
+    """Compute the mean edge of the fusion's kernels in mm, weighted by |w_i|; None without fusion.
+
+    Args:
+        network: Network, with or without fusion.
+        spacing_mm: Voxel size (S, P, L).
+    """
     if not isinstance(network, AdaptiveSwinUNETR) or len(kernels := network.fusion_kernels()) < 2:
         return None
+    # The edge of a kernel is that of the cube with its volume.
     edges = (np.asarray(kernels) * np.asarray(spacing_mm)).prod(axis=1) ** (1 / 3)
     weights = network.fusion_weights().abs().cpu().numpy()
     return float((weights * edges).sum() / weights.sum()) if weights.sum() else None
 
 
 def stage_gammas(network: nn.Module) -> list[float]:
-    """Mean |gamma| of each stage that has any."""
+    """Return the mean |gamma| of each stage that has adaptive attention."""
     if not isinstance(network, AdaptiveSwinUNETR):
         return []
     stages = network.saliency_gammas()
     return [float(np.mean([float(g.abs().mean()) for g in stage])) for stage in stages if stage]
 
 
-def _dice_ratio(dice: np.ndarray, thinnest: int) -> float | None:
+def _dice_ratio(dice: Float[np.ndarray, "n"], thinnest: int) -> float | None:
+    """Divide the Dice of the thinnest class by the mean of the others; None if that mean is 0 or unknown."""
     others = np.delete(dice, thinnest)
     others = others[np.isfinite(others)]
     mean = float(others.mean()) if len(others) else 0.0
@@ -259,5 +283,5 @@ def _number(value: float) -> float | None:
 
 
 def known_warnings(rows: Collection[dict[str, object]]) -> set[str]:
-    """Kinds of the warnings that the rows of a record hold."""
-    return {kind for row in rows if isinstance(said := row.get("warnings"), dict) for kind in said}
+    """Return the kinds of all warnings in the rows of a metrics.jsonl."""
+    return {kind for row in rows if isinstance(kinds := row.get("warnings"), dict) for kind in kinds}

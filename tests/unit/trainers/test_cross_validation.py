@@ -317,7 +317,7 @@ def test_predictions_of_cases_that_were_moved_do_not_count(trained):
 
 def test_without_time_the_rest_is_refused_and_complete_folds_stay(trained):
     task, _ = trained
-    with pytest.raises(TrainingError, match="time for the folds that are left, found none"):
+    with pytest.raises(TrainingError, match="no time is left for the remaining folds"):
         train_folds(task, FOLDS, SETTINGS, deadline=time.monotonic() - 1)
     assert set(times(task)) == {"fold_0", "fold_1"}
 

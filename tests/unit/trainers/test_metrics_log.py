@@ -276,8 +276,8 @@ def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path, network, monke
     assert [set(row["warnings"]) for row in rows(tmp_path)] == [{"tracker_0", "tracker_1"}, set(), set()]
     texts = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(texts) == 2
-    assert "could not be opened (ImportError: no such module) and is left out" in texts[0]
-    assert "could not be told (ConnectionError: no route to host)" in texts[1]
+    assert "could not be opened (ImportError: no such module) and is not used" in texts[0]
+    assert "could not be sent the metrics (ConnectionError: no route to host)" in texts[1]
     assert [word for word, *_ in good[0].said].count("metrics") == 3
 
 
@@ -298,7 +298,7 @@ def test_a_disk_that_takes_no_more_stops_with_a_sentence(tmp_path, network, capl
     for name in (METRICS, CURVES):
         (tmp_path / name).unlink()
         (tmp_path / name).mkdir()  # cannot be written to, as on a full disk
-    with pytest.raises(WorkspaceError, match=r"expected to write .*metrics\.jsonl.*goes on from its last"):
+    with pytest.raises(WorkspaceError, match=r"metrics\.jsonl.*free disk space"):
         made.add([step()], network, progress=0.2)
     made.close()
     assert "the curves cannot be drawn" in caplog.text

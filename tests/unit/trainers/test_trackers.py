@@ -217,4 +217,4 @@ def test_long_reasons_are_cut_to_their_first_line(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "_maker", lambda name: broken)
     made = Trackers(["x"], run(tmp_path))
     made.log_metrics({}, 1)
-    assert "opened (OSError: locked) and is left out" in made.failures()["tracker_x"]
+    assert "opened (OSError: locked) and is not used" in made.failures()["tracker_x"]

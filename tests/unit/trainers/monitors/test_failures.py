@@ -55,7 +55,7 @@ def seen(logits: torch.Tensor, labels: np.ndarray) -> PatchCounts:
 
 def monitored(counts: PatchCounts, network, *, progress=0.5, looks=LOOKS) -> tuple[Readings, dict[str, str]]:
     monitors = Monitors(NAMES, CONFIGURATION)
-    monitors.see([counts] * looks)
+    monitors.update([counts] * looks)
     readings = monitors.read(network)
     return readings, monitors.warnings(readings, network, progress)
 
@@ -99,7 +99,7 @@ def test_a_wrong_lambda_collapses_or_floods_where_there_is_little_foreground(lam
     """A bone of 8 voxels among 4096 is lost in either way, one of 512 is not."""
     configuration = makers.configuration(training={"lambda_ce": lambda_ce})
     learner = Learner(makers.plan(configuration), configuration, seed=0, device=torch.device("cpu"))
-    monitors = Monitors(("bone", "canal"), configuration, looks=10)
+    monitors = Monitors(("bone", "canal"), configuration, window=10)
     random = torch.Generator().manual_seed(0)
     for _ in range(20):
         labels = torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
@@ -108,7 +108,7 @@ def test_a_wrong_lambda_collapses_or_floods_where_there_is_little_foreground(lam
         image = labels.float()[None] + 0.5 * torch.randn(labels[None].shape, generator=random)
         step = learner.step(image, labels, 0.05, True)
         assert step.counts is not None
-        monitors.see([step.counts])
+        monitors.update([step.counts])
     readings = monitors.read(learner.network)
     assert set(monitors.warnings(readings, learner.network, 0.5)) & {"collapse", "flood"} == expected
 
@@ -152,25 +152,25 @@ def test_warnings_wait_for_warm_up_and_for_enough_looks(labels, network):
 
 def test_a_warning_is_said_once_and_not_again_when_training_goes_on(labels, network):
     monitors = Monitors(NAMES, CONFIGURATION)
-    monitors.see([seen(soft(labels, 1.0, threshold=2.0), labels)] * LOOKS)
+    monitors.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * LOOKS)
     readings = monitors.read(network)
     said = monitors.warnings(readings, network, 0.5)
     assert monitors.warnings(readings, network, 0.6) == {}
-    again = Monitors(NAMES, CONFIGURATION, said=known_warnings([{"epoch": 1}, {"warnings": said}]))
-    again.see([seen(soft(labels, 1.0, threshold=2.0), labels)] * LOOKS)
+    again = Monitors(NAMES, CONFIGURATION, known=known_warnings([{"epoch": 1}, {"warnings": said}]))
+    again.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * LOOKS)
     assert again.warnings(readings, network, 0.7) == {}
 
 
 def test_the_numbers_are_those_of_the_last_looks(labels, network):
-    monitors = Monitors(NAMES, CONFIGURATION, looks=2)
-    monitors.see([seen(soft(labels, 1.0, threshold=2.0), labels)] * 5)
-    monitors.see([seen(soft(labels, 0.1), labels)] * 2)
+    monitors = Monitors(NAMES, CONFIGURATION, window=2)
+    monitors.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * 5)
+    monitors.update([seen(soft(labels, 0.1), labels)] * 2)
     assert monitors.read(network).foreground_ratio == pytest.approx(1, abs=0.01)
 
 
 def test_monitors_go_on_from_their_state(labels, network):
     first = Monitors(NAMES, CONFIGURATION)
-    first.see([seen(soft(labels, 0.5), labels)] * 3 + [seen(soft(labels, 1.0), labels)] * LOOKS)
+    first.update([seen(soft(labels, 0.5), labels)] * 3 + [seen(soft(labels, 1.0), labels)] * LOOKS)
     again = Monitors(NAMES, CONFIGURATION, state=json.loads(json.dumps(first.state())))
     assert again.read(network) == first.read(network)
     assert again.state() == first.state()
@@ -211,6 +211,6 @@ def test_nothing_seen_is_nothing_said(network):
     monitors = Monitors(NAMES, CONFIGURATION)
     assert monitors.read(network) == Readings()
     background = np.zeros((8, 8, 8), np.uint8)
-    monitors.see([seen(soft(background, 1.0), background)] * LOOKS)
+    monitors.update([seen(soft(background, 1.0), background)] * LOOKS)
     assert monitors.read(network) == Readings()
     assert monitors.warnings(Readings(), network, 0.5) == {}
