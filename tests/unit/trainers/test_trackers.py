@@ -153,7 +153,7 @@ class FakeWandB:
     def init(self, **words):
         self.begun.append(words)
 
-    def TrainingSettings(self, **_):  # noqa: N802
+    def Settings(self, **_):  # noqa: N802
         return None
 
 
