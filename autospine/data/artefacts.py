@@ -1,4 +1,4 @@
-"""What scanners do to images of the spine: metal with its streaks in CT, uneven sensitivity in MR.
+"""Simulated artefacts of scanners: metal with its streaks in CT, uneven sensitivity in MR.
 
 Both are made on normalised patches and leave the labels as they are; the window of a CT is shifted before
 normalisation, where the stored values still reach beyond it.
@@ -7,8 +7,9 @@ normalisation, where the stored values still reach beyond it.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Float64
 
+from autospine.core.geometry import triple
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
 from autospine.plan import Augmentation
@@ -17,32 +18,32 @@ from autospine.preprocessing.resample import resample
 from autospine.preprocessing.store import StoredCase
 
 BIAS_MM = 80.0
-"""Distance, about, of the bias field's control points: coils are larger than vertebrae."""
+"""Approximate distance of the bias field's control points: coils are larger than vertebrae."""
 
 BIAS_LIMIT = 2.5
-"""Control points differ from one by at most this many standard deviations."""
+"""Largest deviation of a control point from its mean, in standard deviations."""
 
 SCREW_RADIUS_MM = (2.0, 3.5)
 SCREW_LENGTH_MM = (30.0, 55.0)
 SCREW_DISTANCE_MM = (20.0, 40.0)
-"""Between two screws of one level. Pedicle screws are 4 to 7 mm thick."""
+"""Range of the distance between two screws of one vertebra. Pedicle screws are 4 to 7 mm thick."""
 
 SCREW_TURN_DEG = 25.0
 SCREW_TILT_DEG = 10.0
-"""Largest angle to front and back within the axial plane, and out of it."""
+"""Largest angles of a screw to the sagittal axis, within the axial plane and out of it."""
 
 STREAK_MM = 40.0
-"""Streaks fall to 1/e over this distance."""
+"""Distance over which streaks fall to 1/e."""
 
 STREAK_SLICES_MM = 2.0
-"""Half of what streaks reach beyond the slices that hold metal: they arise slice by slice."""
+"""Half the distance that streaks reach beyond the slices with metal; streaks arise slice by slice."""
 
 STREAK_WAVES = (2, 14)
-"""Fewest and most bright and dark streaks around a screw."""
+"""Range of the number of pairs of bright and dark streaks around a screw."""
 
 
 def windowed(case: StoredCase, strength: Augmentation, rng: np.random.Generator) -> IntensityTransform:
-    """The case's intensity transform, in CT at times with shifted clipping bounds."""
+    """Return the intensity transform of a case; in CT, its clipping bounds are shifted at random."""
     transform = case.record.transform
     if case.record.modality != "CT" or rng.random() >= strength.window_probability:
         return transform
@@ -62,15 +63,15 @@ def add_artefacts(
     strength: Augmentation,
     rng: np.random.Generator,
 ) -> ImageArray:
-    """Metal in a CT patch or a bias field in an MR patch, each with its planned probability.
+    """Add metal to a CT patch or a bias field to an MR patch, each with its planned probability.
 
     Args:
-        image: (C, S, P, L), normalised by `transform`; may be overwritten.
-        labels: stored indices (S, P, L).
-        case: where the patch comes from.
-        transform: what it was normalised with.
-        strength: probabilities and strengths.
-        rng: the patch's own.
+        image: Image (C, S, P, L), normalised by `transform`; may be overwritten.
+        labels: Stored indices (S, P, L).
+        case: Case that the patch is from.
+        transform: Intensity transform that normalised the image.
+        strength: Probabilities and strengths of the artefacts.
+        rng: Random generator of the patch.
     """
     if case.record.modality == "MR":
         if rng.random() < strength.bias_probability:
@@ -90,14 +91,13 @@ def add_bias(
     """Multiply the intensities above air by a smooth field, the same one for all channels.
 
     Args:
-        image: normalised (C, S, P, L); overwritten.
-        transform: its lower bound is air.
-        std: standard deviation of the field's logarithm at its control points.
-        spacing_mm: voxel size.
-        rng: the patch's own.
+        image: Normalised image (C, S, P, L); overwritten.
+        transform: Intensity transform of the image, whose lower bound is air.
+        std: Standard deviation of the field's logarithm at its control points.
+        spacing_mm: Voxel size (S, P, L).
+        rng: Random generator of the patch.
     """
-    size = (image.shape[1], image.shape[2], image.shape[3])
-    field = bias_field(size, std, spacing_mm, rng)
+    field = bias_field(triple(image.shape[1:]), std, spacing_mm, rng)
     for values, air in zip(image, transform.background, strict=True):
         values -= np.float32(air)
         values *= field
@@ -108,7 +108,14 @@ def add_bias(
 def bias_field(
     size: Shape3, std: float, spacing_mm: Vector3, rng: np.random.Generator
 ) -> Float32[np.ndarray, "s p l"]:
-    """A positive field about 1 that changes over the distance of `BIAS_MM`: a cubic spline's exponential."""
+    """Draw a positive field around 1 that varies over `BIAS_MM`: the exponential of a cubic spline.
+
+    Args:
+        size: Shape of the field in voxels (S, P, L).
+        std: Standard deviation of the field's logarithm at its control points.
+        spacing_mm: Voxel size (S, P, L).
+        rng: Random generator of the patch.
+    """
     points = [max(2, round(n * d / BIAS_MM) + 1) for n, d in zip(size, spacing_mm, strict=True)]
     control = np.clip(rng.standard_normal(points, dtype=np.float32), -BIAS_LIMIT, BIAS_LIMIT)
     field: np.ndarray = resample((control * np.float32(std))[None], size)[0]
@@ -127,12 +134,12 @@ def add_metal(
     """Put one or two screws through a structure, with streaks in the slices that they lie in.
 
     Args:
-        image: normalised (C, S, P, L); overwritten.
-        labels: stored indices (S, P, L); a patch without a structure stays as it is.
-        transform: what the image was normalised with; metal is as bright as its window allows.
-        streak_hu: how much the strongest streaks may add or take away.
-        spacing_mm: voxel size.
-        rng: the patch's own.
+        image: Normalised image (C, S, P, L); overwritten.
+        labels: Stored indices (S, P, L); a patch without foreground stays as it is.
+        transform: Intensity transform of the image; metal is as bright as its window allows.
+        streak_hu: Largest change that streaks make, in HU.
+        spacing_mm: Voxel size (S, P, L).
+        rng: Random generator of the patch.
     """
     structure = np.flatnonzero((labels != 0) & (labels != IGNORE_INDEX))
     if not len(structure):
@@ -152,16 +159,20 @@ def add_metal(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Screw:
-    """A round rod, in mm from the patch's first voxel."""
+    """A cylindrical rod in a patch."""
 
-    centre_mm: np.ndarray
-    direction: np.ndarray
+    centre_mm: Float64[np.ndarray, "3"]
+    """Centre, in mm from the first voxel of the patch."""
+
+    direction: Float64[np.ndarray, "3"]
+    """Unit vector along the rod."""
+
     radius_mm: float
     length_mm: float
 
 
-def _draw_screw(centre_mm: np.ndarray, rng: np.random.Generator) -> _Screw:
-    """A rod about the centre that runs from front to back, more or less."""
+def _draw_screw(centre_mm: Float64[np.ndarray, "3"], rng: np.random.Generator) -> _Screw:
+    """Draw a screw around a centre that runs approximately from front to back."""
     turn, tilt = np.deg2rad(rng.uniform(-1, 1, 2) * (SCREW_TURN_DEG, SCREW_TILT_DEG))
     return _Screw(
         centre_mm=centre_mm,
@@ -179,6 +190,7 @@ def _add_streaks(
     spacing_mm: Vector3,
     rng: np.random.Generator,
 ) -> None:
+    """Add the streaks of a screw to the image, within the window of its transform."""
     slices, s, p, left = _around(screw, image.shape[1:], spacing_mm)
     streaks = streak_hu * _star(p, left, rng) * _nearness(s, _reach(screw))
     bounds = zip(transform.lower, transform.upper, transform.mean, transform.std, strict=True)
@@ -188,6 +200,7 @@ def _add_streaks(
 
 
 def _paint(image: ImageArray, screw: _Screw, transform: IntensityTransform, spacing_mm: Vector3) -> None:
+    """Set the voxels inside a screw to the upper bound of the window."""
     slices, s, p, left = _around(screw, image.shape[1:], spacing_mm)
     along = s * screw.direction[0] + p * screw.direction[1] + left * screw.direction[2]
     aside = s**2 + p**2 + left**2 - along**2
@@ -199,8 +212,8 @@ def _paint(image: ImageArray, screw: _Screw, transform: IntensityTransform, spac
 
 def _around(
     screw: _Screw, size: tuple[int, ...], spacing_mm: Vector3
-) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
-    """The slices that the streaks reach, and the distances in mm from the screw's centre along each axis."""
+) -> tuple[slice, Float32[np.ndarray, "s 1 1"], Float32[np.ndarray, "p 1"], Float32[np.ndarray, "l"]]:
+    """Return the slices that the streaks reach, and offsets in mm from the screw's centre along S, P, L."""
     reach = _reach(screw)
     first = max(0, int((screw.centre_mm[0] - reach) / spacing_mm[0]))
     last = min(size[0], int((screw.centre_mm[0] + reach) / spacing_mm[0]) + 2)
@@ -214,21 +227,24 @@ def _around(
 
 
 def _reach(screw: _Screw) -> float:
+    """Return the distance in mm along S from the screw's centre at which its streaks end."""
     return float(abs(screw.direction[0]) * screw.length_mm / 2 + screw.radius_mm + 2 * STREAK_SLICES_MM)
 
 
-def _star(p: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bright and dark rays within [-1, 1] about the origin of an axial plane, (P, L)."""
+def _star(
+    p: Float32[np.ndarray, "p 1"], left: Float32[np.ndarray, "l"], rng: np.random.Generator
+) -> Float[np.ndarray, "p l"]:
+    """Draw bright and dark rays in [-1, 1] around the origin of an axial plane."""
     angle = np.arctan2(p, left)
     waves = rng.integers(*STREAK_WAVES, size=3, endpoint=True)
     phases = rng.uniform(0, 2 * np.pi, 3)
     rays = sum(np.cos(n * angle + phase) for n, phase in zip(waves, phases, strict=True)) / 3
-    found: np.ndarray = rays * np.exp(-np.hypot(p, left) / STREAK_MM)
-    return found
+    decaying: np.ndarray = rays * np.exp(-np.hypot(p, left) / STREAK_MM)
+    return decaying
 
 
-def _nearness(s: np.ndarray, reach: float) -> np.ndarray:
-    """1 in the slices that hold metal, falling to 0 where the streaks end."""
+def _nearness(s: Float32[np.ndarray, "s 1 1"], reach: float) -> Float[np.ndarray, "s 1 1"]:
+    """Weight slices with 1 where they hold metal, falling linearly to 0 where the streaks end."""
     beyond = np.abs(s) - (reach - 2 * STREAK_SLICES_MM)
-    found: np.ndarray = np.clip(1 - beyond / (2 * STREAK_SLICES_MM), 0, 1)
-    return found
+    weight: np.ndarray = np.clip(1 - beyond / (2 * STREAK_SLICES_MM), 0, 1)
+    return weight

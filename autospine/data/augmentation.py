@@ -1,7 +1,7 @@
-"""Random changes of a patch's intensities, and the left/right flip.
+"""Augmentation of a patch by random intensity changes and the left/right flip.
 
-Noise, blur, brightness, contrast and gamma are batchgenerators' (Isensee et al., Zenodo 3632567); what is
-resampled is done here, at a fraction of the cost. Ranges are nnU-Net v2's where not said otherwise.
+Noise, blur, brightness, contrast and gamma are batchgenerators' (Isensee et al., Zenodo 3632567); resampling
+is done here, at a fraction of the cost. Ranges are those of nnU-Net v2 unless stated otherwise.
 """
 
 import random
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from autospine.core.errors import PlanError
-from autospine.core.types import ImageArray, LabelArray, Shape3
+from autospine.core.geometry import triple
+from autospine.core.types import ImageArray, LabelArray
 from autospine.plan import Augmentation
 from autospine.preprocessing.resample import resample
 
@@ -23,26 +24,32 @@ CONTRAST = (0.75, 1.25)
 GAMMA = (0.7, 1.5)
 
 LOW_RESOLUTION = (0.5, 1.0)
-"""Share of the voxels along every axis that is kept."""
+"""Range of the share of voxels that is kept along every axis."""
 
 THICK_SLICES = (0.25, 1.0)
-"""Share of the planes that is kept where one axis alone is made coarse, as in sagittal MR."""
+"""Range of the share of planes that is kept if a single axis is made coarse, as in sagittal MR."""
 
 _global_random = threading.Lock()
+"""Lock of the global generators, because several threads may make patches."""
 
 
 class Intensities:
-    """Changes the intensities of normalised patches; the only place that knows batchgenerators.
+    """Random intensity changes of normalised patches; only this class uses batchgenerators.
 
     Args:
-        probability: of each kind of change.
+        probability: Probability of each kind of change, in [0, 1].
     """
 
     def __init__(self, probability: float) -> None:
         self._probability = probability
 
     def __call__(self, image: ImageArray, rng: np.random.Generator) -> ImageArray:
-        """The changed patch; `image` may be overwritten."""
+        """Change the intensities of a patch at random.
+
+        Args:
+            image: Normalised image (C, S, P, L); may be overwritten.
+            rng: Random generator of the patch.
+        """
         # Importing batchgenerators takes a second, which only training should pay.
         from batchgenerators.augmentations import color_augmentations as color_changes
         from batchgenerators.augmentations import noise_augmentations as noise_changes
@@ -67,31 +74,36 @@ class Intensities:
 
 
 def coarsen(image: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """Simulate a coarser scan, along all axes or across one: voxels are dropped, the gaps filled linearly."""
-    s, p, left = image.shape[1:]
-    kept = [s, p, left]
+    """Simulate a coarser scan along all axes or one: voxels are dropped and interpolated linearly.
+
+    Args:
+        image: Normalised image (C, S, P, L).
+        rng: Random generator of the patch.
+    """
+    size = triple(image.shape[1:])
+    kept = list(size)
     if rng.random() < 0.5:
         share = rng.uniform(*LOW_RESOLUTION)
         kept = [max(1, round(n * share)) for n in kept]
     else:
         axis = int(rng.integers(3))
         kept[axis] = max(1, round(kept[axis] * rng.uniform(*THICK_SLICES)))
-    coarse: Shape3 = (kept[0], kept[1], kept[2])
-    return resample(resample(image, coarse, (0, 0, 0)), (s, p, left), (1, 1, 1))
+    # Spline order 0 drops voxels, order 1 interpolates linearly.
+    return resample(resample(image, triple(kept), (0, 0, 0)), size, (1, 1, 1))
 
 
 LEFT = 2
-"""The axis that runs from right to left."""
+"""Index of the axis that runs from right to left."""
 
 
 class Mirror:
-    """Flips patches along the allowed axes, each with probability one half.
+    """Random flip of patches along the allowed axes, each with probability 1/2.
 
     Args:
-        strength: its `mirror_axes` and `mirror_pairs`.
+        strength: Augmentation of the plan, with its `mirror_axes` and `mirror_pairs`.
 
     Raises:
-        PlanError: if the plan asks for another flip than that of left and right.
+        PlanError: If the plan asks for any flip but that of left and right.
     """
 
     def __init__(self, strength: Augmentation) -> None:
@@ -108,11 +120,20 @@ class Mirror:
     def __call__(
         self, image: ImageArray, labels: LabelArray, rng: np.random.Generator
     ) -> tuple[ImageArray, LabelArray]:
-        """Views of the patch, flipped or not; paired labels change places with left and right."""
+        """Flip a patch at random; labels of paired structures are exchanged with left and right.
+
+        Args:
+            image: Normalised image (C, S, P, L).
+            labels: Stored indices (S, P, L).
+            rng: Random generator of the patch.
+
+        Returns:
+            Image and labels, possibly as views of the arguments.
+        """
         for axis in self._axes:
             if rng.random() < 0.5:
                 image, labels = np.flip(image, axis + 1), np.flip(labels, axis)
-                if axis == 2:
+                if axis == LEFT:
                     labels = self._swapped[labels]
         return image, labels
 

@@ -22,34 +22,34 @@ from autospine.plan import Configuration
 from autospine.preprocessing.store import StoredCase
 
 AHEAD = 3
-"""Batches that wait for the trainer, at most; per process where there are several."""
+"""Largest number of batches that wait for the trainer; with several processes, for each of them."""
 
 PATIENCE = 10.0
-"""Seconds that a thread gets to finish the patch it is working on."""
+"""Seconds that a thread has to finish its present patch when it is stopped."""
 
 
 class DataWorkerError(TrainingError):
-    """A process that makes patches has ended."""
+    """Error of a process that makes patches and has ended unexpectedly."""
 
 
 class PatchBatches:
-    """The batches of the steps from `start` to `stop`, in order.
+    """Iterator over the batches of the steps from `start` to `stop`, which are made ahead of time.
 
-    The same batches come whatever the number of workers. `close` it, or use it in a `with` block.
+    The batches do not depend on the number of workers. `close` it, or use it in a `with` block.
 
     Args:
-        cases: stored training cases.
-        configuration: patch size, batch size, oversampling and augmentation.
-        seed: of everything random.
-        start: first step, for instance where a resumed run goes on.
-        stop: step after the last one.
-        workers: processes; 0 uses one thread of this process.
-        cache_bytes: decompressed cases that may be kept in memory, by all workers together.
-        augment: whether patches are changed at all.
-        part: number of this process among those that train together, each with batches of its own.
+        cases: Stored training cases.
+        configuration: Configuration with patch size, batch size, oversampling and augmentation.
+        seed: Seed of everything random.
+        start: First step; for a resumed run, the next one to take.
+        stop: Step after the last one.
+        workers: Number of processes; 0 uses one thread of this process.
+        cache_bytes: Memory for decompressed cases, of all workers together.
+        augment: Whether patches are augmented.
+        part: Number of this process among those that train together, each with batches of its own.
 
     Raises:
-        TrainingError: if there is no case.
+        TrainingError: If there is no case.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class PatchBatches:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch.
+        """Wait for the next batch.
 
         Raises:
-            StopIteration: after the last step.
-            DataWorkerError: if a worker process was killed.
-            Exception: whatever went wrong in a worker, with a note that names the case.
+            StopIteration: If the last step has been made.
+            DataWorkerError: If a worker process was killed.
+            Exception: If an error was raised in a worker; a note names the case.
         """
         began = time.monotonic()
         try:
@@ -123,7 +123,7 @@ class PatchBatches:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Failure:
-    """What went wrong in a worker, on its way to the trainer."""
+    """Error of a worker on its way to the trainer."""
 
     error: Exception
 
@@ -136,7 +136,7 @@ def _attempt(source: PatchSource, step: int) -> Batch | _Failure:
 
 
 class _Thread:
-    """One thread that keeps a short queue filled; it holds no reference to this object."""
+    """Producer with one thread that fills a short queue; the thread holds no reference to this object."""
 
     def __init__(self, source: PatchSource, steps: range) -> None:
         self._queue: queue.Queue[Batch | _Failure | None] = queue.Queue(AHEAD)
@@ -193,7 +193,7 @@ def _end(
 
 
 class _Processes:
-    """torch's DataLoader over processes, which notices when one is killed."""
+    """Producer with several processes (torch's DataLoader), which notices if one is killed."""
 
     def __init__(self, source: PatchSource, steps: range, workers: int) -> None:
         self._loader = DataLoader(
@@ -235,12 +235,12 @@ class _Processes:
 
 
 def _heed_no_interrupt(_: int) -> None:
-    """Ctrl-C reaches the whole process group, but is the trainer's: it asks for no more batches then."""
+    """Ignore Ctrl-C, which reaches the whole process group; the trainer handles it and stops the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Steps(Dataset[Batch | _Failure]):
-    """A source as a sequence of its batches."""
+    """Sequence of the batches of a source, for torch's DataLoader."""
 
     def __init__(self, source: PatchSource, steps: range) -> None:
         self._source, self._steps = source, steps
@@ -254,11 +254,14 @@ class _Steps(Dataset[Batch | _Failure]):
 
 
 def _travelling(failure: _Failure) -> _Failure:
-    """The same failure with its traceback as text, which is all of it that reaches another process."""
+    """Add the traceback as text, because traceback objects cannot be sent to another process.
+
+    An error that cannot be pickled is replaced by a RuntimeError with this text.
+    """
     text = "".join(traceback.format_exception(failure.error))
     try:
         pickle.dumps(failure.error)
-        copy.copy(failure.error)  # is made anew as it would be at the other end
+        copy.copy(failure.error)  # fails if the receiving process could not rebuild the error
     except Exception:
         return _Failure(error=RuntimeError(text))
     failure.error.add_note(text)

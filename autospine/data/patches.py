@@ -18,28 +18,28 @@ from autospine.preprocessing.store import StoredCase
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What one optimiser step learns from."""
+    """Patches of one optimiser step."""
 
     images: ImageBatch
-    """Normalised, float32."""
+    """Normalised images (B, C, S, P, L), float32."""
 
     labels: LabelBatch
-    """Stored indices, uint8."""
+    """Stored indices (B, S, P, L), uint8."""
 
     cases: tuple[str, ...]
-    """Where each patch comes from."""
+    """Name of the case of each patch."""
 
 
 class PatchSource:
-    """Makes the batch of any step; can be sent to other processes.
+    """Source of the batch of any step; it can be sent to other processes.
 
     Args:
-        cases: to cut patches from.
-        configuration: patch size, spacing, batch size, oversampling and augmentation.
-        seed: of everything random.
-        cache_bytes: decompressed cases that may be kept in memory.
-        augment: whether patches are changed at all.
-        part: batches of a step are many where several processes train together; which one this is of.
+        cases: Stored cases to cut patches from.
+        configuration: Configuration with patch size, spacing, batch size, oversampling and augmentation.
+        seed: Seed of everything random.
+        cache_bytes: Memory for decompressed cases.
+        augment: Whether patches are augmented.
+        part: Number of this process among those that train together, each with batches of its own.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PatchSource:
         augment: bool = True,
         part: int = 0,
     ) -> None:
-        # Own objects, so that what they keep in memory goes when this does.
+        # Own objects, so that the arrays that they cache are freed with this source.
         self._cases = tuple(StoredCase(folder=case.folder, record=case.record) for case in cases)
         self._configuration = configuration
         self._seed = seed
@@ -68,7 +68,7 @@ class PatchSource:
         self._uncached = _fitting(self._cases, cache_bytes)
 
     def batch(self, step: int) -> Batch:
-        """The batch of an optimiser step; the same one whenever it is asked for."""
+        """Make the batch of an optimiser step, which is a pure function of the step."""
         patches = [self.patch(step, index) for index in self._indices]
         return Batch(
             images=torch.stack([torch.from_numpy(np.ascontiguousarray(image)) for image, _, _ in patches]),
@@ -77,7 +77,15 @@ class PatchSource:
         )
 
     def patch(self, step: int, index: int) -> tuple[ImageArray, LabelArray, str]:
-        """One patch of a batch: image (C, S, P, L), labels (S, P, L) and the name of its case."""
+        """Make one patch of a batch.
+
+        Args:
+            step: Optimiser step, from 0.
+            index: Position in the batch of all processes that train together.
+
+        Returns:
+            Image (C, S, P, L), labels (S, P, L) and the name of the case.
+        """
         rng = patch_rng(self._seed, step, index)
         site = self._sampler.draw(rng)
         case = self._cases[site.case]
@@ -109,7 +117,15 @@ class PatchSource:
 
 
 def _fitting(cases: Sequence[StoredCase], limit: int) -> set[int]:
-    """The cases that are kept in memory once they are read: smallest first, as many as fit."""
+    """Choose the cases to cache once they are read: as many as fit, smallest first.
+
+    Args:
+        cases: Stored cases.
+        limit: Memory in bytes.
+
+    Returns:
+        Indices into `cases`.
+    """
     chosen: set[int] = set()
     for number in sorted(range(len(cases)), key=lambda n: cases[n].nbytes):
         limit -= cases[number].nbytes

@@ -1,56 +1,58 @@
-"""Where training patches are cut: evenly over cases, or centred on classes drawn evenly.
+"""Sampling of the positions of training patches, uniform over cases or centred on uniformly drawn classes.
 
-A patch depends on nothing but (seed, step, index in the batch), so that a resumed run and any number of
-workers see the same patches.
+A patch depends only on (seed, step, index in the batch), so that a resumed run and any number of workers get
+the same patches.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64
 
 from autospine.core.errors import TrainingError
+from autospine.core.geometry import triple
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import Shape3
 from autospine.preprocessing.store import StoredCase
 
 
 def patch_rng(seed: int, step: int, index: int) -> np.random.Generator:
-    """The source of all that is random in one patch.
+    """Make the random generator of one patch.
 
     Args:
-        seed: of the training run.
-        step: optimiser step.
-        index: position in the batch.
+        seed: Seed of the training run.
+        step: Optimiser step.
+        index: Position in the batch.
     """
     return np.random.default_rng((seed, step, index))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
-    """Where a patch is cut."""
+    """Position of a patch in a case."""
 
     case: int
-    """Index into the sampler's cases."""
+    """Index of the case in the sampler's cases."""
 
     start: Shape3
-    """First voxel of the patch in the case; negative where the case is smaller than the patch."""
+    """First voxel of the patch in the case; negative if the case is smaller than the patch."""
 
 
 class Sampler:
-    """Draws sites for patches.
+    """Sampler of positions for patches.
 
-    With probability `foreground_fraction` a class is drawn evenly among those that occur in any case, then
-    a case that has it, then a voxel of it, on which the patch is centred as far as the case reaches.
-    Otherwise a case is drawn evenly, and in it a position.
+    With probability `foreground_fraction` a class is drawn uniformly among those that occur in any case, then
+    a case that has it, then a voxel of it, on which the patch is centred as far as the case extends.
+    Otherwise a case is drawn uniformly, and a position in it.
 
     Args:
-        cases: to cut from.
-        patch_size: voxels.
-        foreground_fraction: in [0, 1].
+        cases: Stored cases to cut patches from.
+        patch_size: Patch size in voxels (S, P, L).
+        foreground_fraction: Share of patches that are centred on a class, in [0, 1].
 
     Raises:
-        TrainingError: if there is no case.
+        TrainingError: If there is no case.
     """
 
     def __init__(self, cases: Sequence[StoredCase], patch_size: Shape3, foreground_fraction: float) -> None:
@@ -67,7 +69,7 @@ class Sampler:
         self._classes = sorted(self._homes)
 
     def draw(self, rng: np.random.Generator) -> Site:
-        """A site for one patch."""
+        """Draw the position of one patch."""
         if self._classes and rng.random() < self._fraction:
             label = self._classes[rng.integers(len(self._classes))]
             case = self._homes[label][rng.integers(len(self._homes[label]))]
@@ -79,10 +81,9 @@ class Sampler:
             case = int(rng.integers(len(self._cases)))
             low, high = self._limits(case)
             start = rng.integers(low, high, endpoint=True)
-        s, p, left = (int(value) for value in start)
-        return Site(case=case, start=(s, p, left))
+        return Site(case=case, start=triple(int(value) for value in start))
 
-    def _limits(self, case: int) -> tuple[np.ndarray, np.ndarray]:
-        """First and last start with which patch and case lie inside one another along each axis."""
+    def _limits(self, case: int) -> tuple[Int64[np.ndarray, "3"], Int64[np.ndarray, "3"]]:
+        """Return the first and last start at which, along each axis, patch or case contains the other."""
         room = np.asarray(self._cases[case].shape) - self._patch_size
         return np.minimum(room, 0), np.maximum(room, 0)

@@ -1,4 +1,4 @@
-"""Cutting patches, exactly or turned, scaled and bent.
+"""Patches cut from a case, either exact or rotated, scaled and elastically deformed.
 
 Only the box of the case that a patch needs is read, and only the patch itself is interpolated.
 """
@@ -10,41 +10,41 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Float64, UInt8
 
-from autospine.core.geometry import Box
-from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
+from autospine.core.geometry import Box, triple
+from autospine.core.types import ImageArray, LabelArray, Matrix3, Shape3, Vector3
 from autospine.plan import Augmentation
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.store import StoredCase
 
 CONTROL_MM = 32.0
-"""Distance, about, of the elastic displacement's control points: more than a vertebra is high."""
+"""Approximate distance of the elastic displacement's control points, larger than the height of a vertebra."""
 
 STEEPEST = 2.5
-"""Control points move by at most this many standard deviations, so that space is never folded."""
+"""Largest displacement of a control point in standard deviations, so that space never folds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deformation:
-    """From a position in the patch to the one in the case that is seen there, about the patch's centre."""
+    """Map from positions in the patch to those in the case, relative to the centre of the patch."""
 
     matrix: Float64[np.ndarray, "3 3"]
-    """Acts on offsets in mm."""
+    """Linear part, which acts on offsets in mm."""
 
     displacement: Float32[np.ndarray, "3 s p l"] | None
-    """Added to that, in mm: values at control points that span the patch."""
+    """Displacement in mm at control points that span the patch, added to the linear part; None for none."""
 
 
 def draw_deformation(
     rng: np.random.Generator, strength: Augmentation, patch_size: Shape3, spacing_mm: Vector3
 ) -> Deformation:
-    """A random rotation, zoom and elastic displacement.
+    """Draw a random rotation, zoom and elastic displacement.
 
     Args:
-        rng: the patch's own.
-        strength: largest angles, range of the zoom (drawn evenly on a logarithmic scale), and the standard
-            deviation of the displacement.
-        patch_size: voxels.
-        spacing_mm: voxel size.
+        rng: Random generator of the patch.
+        strength: Largest angles, range of the zoom (uniform on a logarithmic scale) and standard deviation of
+            the displacement.
+        patch_size: Patch size in voxels (S, P, L).
+        spacing_mm: Voxel size (S, P, L).
     """
     matrix = np.eye(3)
     for axis, largest in enumerate(strength.rotation_deg):
@@ -60,17 +60,17 @@ def draw_deformation(
 def cut(
     case: StoredCase, start: Shape3, size: Shape3, transform: IntensityTransform | None = None
 ) -> tuple[ImageArray, LabelArray]:
-    """An exact part of a case.
+    """Cut a patch without interpolation.
 
     Args:
-        case: where to cut.
-        start: first voxel, possibly outside.
-        size: voxels of the patch.
-        transform: to normalise with instead of the case's own.
+        case: Stored case.
+        start: First voxel (S, P, L), possibly outside the case.
+        size: Patch size in voxels (S, P, L).
+        transform: Intensity transform that replaces that of the case; None for that of the case.
 
     Returns:
-        Normalised image (C, *size), outside the case as dark as the clipping range allows, and stored label
-        indices of `size`, outside the case 0.
+        Normalised image (C, S, P, L), which outside the case has the lower clipping bound, and stored indices
+        (S, P, L), which are 0 outside the case.
     """
     first = [min(max(a, 0), end) for a, end in zip(start, case.shape, strict=True)]
     last = [min(max(a + n, 0), end) for a, n, end in zip(start, size, case.shape, strict=True)]
@@ -96,7 +96,19 @@ def warp(
     spacing_mm: Vector3,
     transform: IntensityTransform | None = None,
 ) -> tuple[ImageArray, LabelArray]:
-    """Like `cut`, seen through a deformation: linear for the image, nearest for the labels."""
+    """Cut a deformed patch, with linear interpolation of the image and nearest neighbours of the labels.
+
+    Args:
+        case: Stored case.
+        start: First voxel (S, P, L) of the undeformed patch, possibly outside the case.
+        size: Patch size in voxels (S, P, L).
+        deformation: Map from positions in the patch to those in the case.
+        spacing_mm: Voxel size (S, P, L).
+        transform: Intensity transform that replaces that of the case; None for that of the case.
+
+    Returns:
+        Image and stored indices as from `cut`.
+    """
     planes = _coordinates(start, size, deformation, spacing_mm)
     extremes = [(int(x.min().floor()), int(x.max().ceil()) + 1) for x in planes]
     # A box of at least one voxel, wherever the patch lies.
@@ -112,8 +124,8 @@ def warp(
 
 def _coordinates(
     start: Shape3, size: Shape3, deformation: Deformation, spacing_mm: Vector3
-) -> list[torch.Tensor]:
-    """For each axis, the position in case voxels that is seen at each patch voxel."""
+) -> list[Float32[torch.Tensor, "s p l"]]:
+    """Compute, for each axis, the position in the case (in voxels) of every voxel of the patch."""
     spacing = np.asarray(spacing_mm)
     centre = (np.asarray(size) - 1) / 2
     in_voxels = deformation.matrix * spacing[None, :] / spacing[:, None]
@@ -131,23 +143,25 @@ def _coordinates(
     return planes
 
 
-def _spread(control: Float32[np.ndarray, "s p l"], size: Shape3) -> torch.Tensor:
-    """Values at control points, the outermost at the patch's outermost voxels, interpolated linearly."""
+def _spread(control: Float32[np.ndarray, "s p l"], size: Shape3) -> Float32[torch.Tensor, "S P L"]:
+    """Interpolate values at control points linearly; the outer ones lie on the patch's outer voxels."""
     field = torch.from_numpy(control)
     for n in size:
-        # The first axis goes last; after three turns the axes are in order again.
+        # tensordot moves the first axis to the end; after three times the axes are in order again.
         field = torch.tensordot(field, _between(field.shape[0], n), dims=([0], [1]))
     return field
 
 
-def _between(points: int, n: int) -> torch.Tensor:
+def _between(points: int, n: int) -> Float32[torch.Tensor, "n points"]:
+    """Return the weights of linear interpolation from control points to `n` voxels."""
     position = torch.linspace(0, points - 1, n) if n > 1 else torch.full((1,), (points - 1) / 2)
     return (1 - (position[:, None] - torch.arange(points)).abs()).clamp_(min=0)
 
 
 def _linear(
-    image: ImageArray, planes: list[torch.Tensor], background: tuple[float, ...]
+    image: ImageArray, planes: list[Float32[torch.Tensor, "s p l"]], background: tuple[float, ...]
 ) -> Float32[np.ndarray, "C s p l"]:
+    """Sample an image at positions in voxels by linear interpolation; outside it is the background."""
     dark = np.asarray(background, dtype=np.float32).reshape(-1, 1, 1, 1)
     source = torch.from_numpy(image - dark)[None]
     grid = torch.stack(
@@ -159,18 +173,22 @@ def _linear(
     return sampled
 
 
-def _nearest(labels: LabelArray, planes: list[torch.Tensor], outside: bool) -> UInt8[np.ndarray, "s p l"]:
+def _nearest(
+    labels: LabelArray, planes: list[Float32[torch.Tensor, "s p l"]], outside: bool
+) -> UInt8[np.ndarray, "s p l"]:
+    """Sample labels at the voxels nearest to positions; they are 0 outside, where `outside` says any lies."""
     rounded = [(x + 0.5).floor_().int() for x in planes]
     near = [x.clamp(0, n - 1) for x, n in zip(rounded, labels.shape, strict=True)]
     index = (near[0] * labels.shape[1] + near[1]).mul_(labels.shape[2]).add_(near[2])
-    found = torch.from_numpy(labels.reshape(-1))[index.long()]
+    sampled = torch.from_numpy(labels.reshape(-1))[index.long()]
     if outside:
         for a, b in zip(rounded, near, strict=True):
-            found.masked_fill_(a != b, 0)
-    return found.numpy()
+            sampled.masked_fill_(a != b, 0)
+    return sampled.numpy()
 
 
-def _rotation(axis: int, angle: float) -> np.ndarray:
+def _rotation(axis: int, angle: float) -> Matrix3:
+    """Return the matrix of a rotation around an axis by an angle in radians."""
     matrix = np.eye(3)
     a, b = [k for k in range(3) if k != axis]
     matrix[a, a] = matrix[b, b] = np.cos(angle)
@@ -179,4 +197,4 @@ def _rotation(axis: int, angle: float) -> np.ndarray:
 
 
 def _box(start: list[int], stop: list[int]) -> Box:
-    return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+    return Box(start=triple(start), stop=triple(stop))

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from autospine.report import curves
 from autospine.report.curves import COLUMNS, DPI, PANEL_INCHES, write_curves
 
 
@@ -76,3 +78,20 @@ def test_limits_and_warnings_are_drawn(tmp_path: Path) -> None:
     assert len(changed)
     assert third < changed[:, 0].min() <= changed[:, 0].max() < 2 * third
     assert changed[:, 1].max() < red.shape[1] / 3
+
+
+def test_named_parts_of_a_loss_are_drawn_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+    recorded: list[dict[str, Any]] = [
+        {"epoch": i, "loss": 1 / i, "loss_parts": {"focal": 2 / i, "boundary": 3 / i}} for i in (1, 2, 3)
+    ]
+    recorded[1]["loss_parts"] = {"focal": 1.0, "boundary": None}
+    write_curves(tmp_path / "curves.png", recorded, title="fold 0")
+    lines = {line.get_label(): line for axes in figures[0].axes for line in axes.lines}
+    assert list(lines) == ["loss", "focal", "boundary"]
+    assert list(lines["focal"].get_ydata()) == [2.0, 1.0, pytest.approx(2 / 3)]
+    assert list(lines["boundary"].get_xdata()) == [1, 3]
+    legend = figures[0].axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["loss", "focal", "boundary"]
