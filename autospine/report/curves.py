@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Num
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -23,24 +24,24 @@ INK = "#24292f"
 MUTED = "#6e7781"
 LEGEND_COLUMNS = 5
 LEGEND_CLASSES = 6
-"""With more classes than this, only their spread and mean are drawn."""
+"""Largest number of classes that are drawn one by one; of more, only range and mean are drawn."""
 
 
 def write_curves(
     path: Path, rows: Sequence[Row], *, title: str, limits: Mapping[str, float] = MappingProxyType({})
 ) -> None:
-    """Draw what a training recorded as small panels in one PNG.
+    """Draw the recorded values of a training as small panels in one PNG.
 
     Panels: loss and its parts, Dice of each class on the training patches, learning rate; the monitors of
     foreground, edges and the thinnest class; fusion weights, size of the attention's gamma, seconds per
-    epoch. Those of which nothing was recorded are left out, and so are single values that are missing, null
-    or not finite. A dotted red line stands where a monitor has warned.
+    epoch. Panels without any value are left out, and so are single values that are missing, null or not
+    finite. A dotted red line marks each epoch in which a monitor has warned.
 
     Args:
-        path: of the PNG, replaced as a whole.
-        rows: one mapping per epoch, in order.
-        title: above the panels.
-        limits: of the monitors' readings by name, drawn as dashed lines.
+        path: Path of the PNG, which is replaced as a whole.
+        rows: Rows of metrics.jsonl, one per epoch, in order.
+        title: Title above the panels.
+        limits: Limits of the monitors' readings by name, drawn as dashed lines.
     """
     rows = [_flat(row) for row in rows]
     panels = [draw for draw, keys in _PANELS if any(_recorded(rows, key) for key in keys)]
@@ -166,20 +167,22 @@ _PANELS: tuple[tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]], ..
     (_draw_gamma, ("gamma",)),
     (_draw_seconds, ("seconds", "seconds_waited_for_data")),
 )
-"""What can be drawn, and the keys that it is drawn from."""
+"""Panels in their order, each with the keys of the values that it draws."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Limited:
-    """A reading whose limit is drawn in a panel."""
+    """Reading of a monitor whose limit is drawn in a panel."""
 
     panel: Callable[[Axes, Sequence[Row]], None]
+    """Function that draws the panel."""
+
     warnings: tuple[str, ...]
-    """Kinds that its epochs are marked for."""
+    """Kinds of the warnings whose epochs are marked."""
 
     colour: Colour
     below: bool
-    """Whether it warns below the limit, or above it."""
+    """Whether the monitor warns below the limit; if not, it warns above."""
 
 
 _LIMITED = {
@@ -195,7 +198,7 @@ _LIMITED = {
 
 
 def _draw_limit(axes: Axes, limited: _Limited, value: float, epochs: Sequence[float]) -> None:
-    """A dashed line at a limit, which is brought in sight, and dotted ones at the epochs that warned."""
+    """Draw a dashed line at a limit, widening the axis if needed, and dotted lines at warned epochs."""
     axes.axhline(value, color=limited.colour, lw=1.0, ls=(0, (4, 3)), zorder=1)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, value - 0.15 * abs(value)), max(high, 1.15 * value))
@@ -215,9 +218,9 @@ def _draw_limit(axes: Axes, limited: _Limited, value: float, epochs: Sequence[fl
 
 
 def _family(axes: Axes, rows: Sequence[Row], key: str, prefix: str) -> None:
-    """One line for each place of a list."""
-    found = [row.get(key) for row in rows]
-    lists: list[list[Any]] = [value if isinstance(value, list) else [] for value in found]
+    """Draw one line for each position in the lists of a column."""
+    column = [row.get(key) for row in rows]
+    lists: list[list[Any]] = [value if isinstance(value, list) else [] for value in column]
     for index in range(max(map(len, lists))):
         values = np.array([_number(row[index]) if index < len(row) else np.nan for row in lists])
         colour = _darker(PALETTE[index % len(PALETTE)])
@@ -238,24 +241,29 @@ def _prepare(axes: Axes, title: str) -> None:
 
 
 def _title(axes: Axes, text: str, *, above: int = 0) -> None:
-    """Set the title, above so many lines of a legend."""
+    """Set the title of a panel, above `above` lines of its legend."""
     axes.set_title(text, loc="left", size=10, color=INK, pad=6 + 12 * above)
 
 
 def _line(
-    axes: Axes, rows: Sequence[Row], values: np.ndarray, name: str, colour: str | Colour, width: float = 1.3
+    axes: Axes,
+    rows: Sequence[Row],
+    values: Float64[np.ndarray, "epochs"],
+    name: str,
+    colour: str | Colour,
+    width: float = 1.3,
 ) -> None:
-    """A line through the values that are there; a lone one is a dot."""
-    there = ~np.isnan(values)
-    if there.any():
-        marker = "o" if there.sum() == 1 else ""
+    """Draw a line through the values that are not NaN, or a dot if there is a single one."""
+    known = ~np.isnan(values)
+    if known.any():
+        marker = "o" if known.sum() == 1 else ""
         axes.plot(
-            _epochs(rows)[there], values[there], color=colour, lw=width, label=name, marker=marker, ms=4
+            _epochs(rows)[known], values[known], color=colour, lw=width, label=name, marker=marker, ms=4
         )
 
 
 def _finish(axes: Axes, *, floor: bool = False) -> None:
-    """Limits and legend; with `floor` the axis starts at zero if no value lies below."""
+    """Set limits and legend; with `floor` the axis starts at zero unless a value lies below."""
     lowest = min((float(np.min(line.get_ydata())) for line in axes.lines), default=0.0)
     if floor and lowest >= 0:
         axes.set_ylim(bottom=0)
@@ -277,16 +285,19 @@ def _finish(axes: Axes, *, floor: bool = False) -> None:
         _title(axes, axes.get_title(loc="left"), above=lines)
 
 
-def _epochs(rows: Sequence[Row]) -> np.ndarray:
+def _epochs(rows: Sequence[Row]) -> Num[np.ndarray, "epochs"]:
+    """Return the epoch of each row; a row without one gets its position, from 1."""
     numbers = [_number(row.get("epoch")) for row in rows]
     return np.array([index + 1 if math.isnan(n) else n for index, n in enumerate(numbers)])
 
 
-def _column(rows: Sequence[Row], key: str) -> np.ndarray:
+def _column(rows: Sequence[Row], key: str) -> Float64[np.ndarray, "epochs"]:
+    """Return the values of a column; NaN where there is none."""
     return np.array([_number(row.get(key)) for row in rows])
 
 
 def _recorded(rows: Sequence[Row], key: str) -> bool:
+    """Tell whether any row has a finite number under a key, or in the list or mapping under it."""
     return any(any(not math.isnan(_number(item)) for item in _items(row.get(key))) for row in rows)
 
 
@@ -297,7 +308,7 @@ def _items(value: object) -> list[object]:
 
 
 def _flat(row: Row) -> Row:
-    """The monitors' readings beside the other columns."""
+    """Add the monitors' readings to the columns of a row."""
     return {**row, **_mapping(row, "monitors")}
 
 
@@ -307,12 +318,12 @@ def _mapping(row: Row, key: str) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float:
-    """A finite number, or NaN."""
+    """Return a finite number as it is, and NaN for everything else."""
     usable = isinstance(value, int | float) and math.isfinite(value)
     return float(value) if usable else math.nan  # type: ignore[arg-type]
 
 
 def _darker(colour: Colour) -> Colour:
-    """Bright colours, made for a black ground, on white."""
+    """Darken a colour for a white background; the class colours are chosen for a black one."""
     red, green, blue = (0.82 * part for part in colour)
     return red, green, blue

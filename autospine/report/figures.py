@@ -1,4 +1,4 @@
-"""Common ground of the figures: no global matplotlib state, whole files or none."""
+"""Figures without global matplotlib state, saved as complete files or not at all."""
 
 from pathlib import Path
 
@@ -9,13 +9,20 @@ from autospine.storage.atomic import replacing
 
 
 def new_figure(width: float, height: float, *, dpi: int, background: str) -> Figure:
-    """An empty figure of this size in inches, drawn without a display."""
+    """Make an empty figure that is drawn without a display.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        dpi: Pixels per inch.
+        background: Colour of the background, as matplotlib takes it.
+    """
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor=background)
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; `path` is either complete or as it was."""
+    """Write a figure as PNG; if writing fails, a file at `path` stays as it was."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())

@@ -1,11 +1,11 @@
-"""A picture of cases with their reference and prediction, to be looked at by people."""
+"""Montage of cases with their reference and prediction, for visual inspection."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Integer, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -24,7 +24,7 @@ GAP_INCHES = 0.06
 PLANE_GAP_INCHES = 0.28
 TALLEST_INCHES = 4.2
 LOWEST_INCHES = 1.2
-"""Where two planes side by side would be lower than this, they go below one another."""
+"""Least height of slices; if they would be lower with two planes side by side, the planes are stacked."""
 
 HEADER_INCHES = 0.3
 CAPTION_INCHES = 0.24
@@ -49,7 +49,7 @@ class Panel:
     """Name of the case."""
 
     image: Num[np.ndarray, "S P L"]
-    """Grey values as stored: HU in CT."""
+    """Grey values (S, P, L), in HU for CT."""
 
     prediction: LabelArray
     """(S, P, L) stored indices, as of `LabelSpace.encode`."""
@@ -61,39 +61,46 @@ class Panel:
     """(S, P, L) stored indices, where there is a reference."""
 
     modality: Modality | None = None
-    """Decides the window; None as MR."""
+    """Modality, which decides the grey-value window; None is treated as MR."""
 
     score: str = ""
-    """What is said of the agreement, such as `Dice 0.91`."""
+    """Score of the case for the heading, such as `Dice 0.91`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tile:
-    """One picture and its place."""
+    """One slice and its position on the page."""
 
     view: View
     caption: str
-    labels: np.ndarray | None
+    labels: Integer[np.ndarray, "H W"] | None
+    """Stored indices drawn over the image; None for the image alone."""
+
     left: float
-    """Inches from the page's left edge."""
+    """Distance from the page's left edge in inches."""
+
     top: float
-    """Inches below the case's top."""
+    """Distance from the top of the case in inches."""
+
     width: float
+    """Width in inches."""
+
     height: float
+    """Height in inches."""
 
 
 def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, title: str = "") -> None:
     """Write a PNG with one row for each case: mid-sagittal and mid-coronal slices.
 
-    Each plane is shown three times: the image, the reference (left out where there is none) and the
-    prediction over it. Superior is up, the patient's front at the left of sagittal slices, the patient's
-    right at the left of coronal ones. Lengths are true; slices are cropped to the labelled spine.
+    Each plane is shown three times: the image alone, with the reference (if there is one) and with the
+    prediction. Superior is up; anterior is at the left of sagittal slices, and the patient's right at the
+    left of coronal ones. The aspect ratio is true; slices are cropped to the labelled spine.
 
     Args:
-        path: of the PNG, replaced as a whole.
-        panels: the cases, at least one, from top to bottom.
-        labels: what the indices mean.
-        title: above all.
+        path: Path of the PNG, which is replaced as a whole.
+        panels: Cases from top to bottom, at least one.
+        labels: Label space of the stored indices.
+        title: Title above all cases.
     """
     names = index_names(labels)
     colours = class_colours(list(dict.fromkeys(names)))
@@ -117,13 +124,13 @@ def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, ti
 
 
 def index_names(labels: LabelSpace) -> tuple[str, ...]:
-    """The class shown for each stored index from 1 on: with regions, the smallest that holds it."""
+    """Return the class shown for each stored index from 1; with regions, the smallest that contains it."""
     classes = sorted(zip(labels.members, labels.names, strict=True), key=lambda item: len(item[0]))
     return tuple(next(name for members, name in classes if i in members) for i in labels.integers)
 
 
 class _Page:
-    """A figure addressed in inches from its upper left corner."""
+    """Figure with coordinates in inches from its upper left corner."""
 
     def __init__(self, figure: Figure, height: float) -> None:
         self._figure, self._height = figure, height
@@ -168,7 +175,7 @@ class _Page:
 
 
 def _layout(panel: Panel, behind: Sequence[int]) -> Iterator[_Tile]:
-    """Place a case's tiles: planes side by side, or below one another where the slices are wide."""
+    """Arrange the slices of a case: planes side by side, or stacked if the slices are wide."""
     views = spine_views(
         panel.image, panel.prediction, panel.reference, panel.spacing_mm, panel.modality, behind=behind
     )
@@ -248,8 +255,9 @@ def _draw_tile(axes: Axes, tile: _Tile, colours: Sequence[Colour]) -> None:
             )
 
 
-def _overlay(axes: Axes, labels: np.ndarray, colours: Sequence[Colour]) -> None:
-    """Fill each class and draw its edge; the edge of the slice closes it."""
+def _overlay(axes: Axes, labels: Integer[np.ndarray, "H W"], colours: Sequence[Colour]) -> None:
+    """Fill each class and draw its outline."""
+    # Repeated edge voxels move the outline of a class that is cut off outside the visible slice.
     padded = np.pad(labels, 1, mode="edge")
     x, y = np.arange(-1, labels.shape[1] + 1), np.arange(-1, labels.shape[0] + 1)
     for index in np.unique(labels[labelled(labels)]):
@@ -261,17 +269,17 @@ def _overlay(axes: Axes, labels: np.ndarray, colours: Sequence[Colour]) -> None:
 
 
 def _occurring(panels: Sequence[Panel], names: Sequence[str]) -> set[str]:
-    """Classes that are in a map of any case."""
-    found: set[str] = set()
+    """Return the classes that occur in the reference or the prediction of any case."""
+    classes: set[str] = set()
     for panel in panels:
         for labels in (panel.prediction, panel.reference):
             if labels is not None:
-                found.update(names[int(i) - 1] for i in np.unique(labels[labelled(labels)]))
-    return found
+                classes.update(names[int(i) - 1] for i in np.unique(labels[labelled(labels)]))
+    return classes
 
 
 def _legend_lines(names: Sequence[str]) -> list[list[tuple[float, str]]]:
-    """Names with their places in inches, broken into lines of the page."""
+    """Break the names of the legend into lines; each name has its distance from the left edge in inches."""
     lines: list[list[tuple[float, str]]] = []
     left = PAGE_INCHES
     for name in names:

@@ -1,47 +1,50 @@
-"""Slices through a spine, ready to be drawn: chosen, cropped and windowed."""
+"""Selection, cropping and windowing of slices through a spine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Bool, Float, Integer, Num
 
+from autospine.core.geometry import triple
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import LabelArray, MaskArray, Modality, Shape3, Vector3
 
 Plane = Literal["sagittal", "coronal"]
-"""Sagittal slices are (S, P), coronal ones (S, L)."""
+"""Plane of a slice; the axes of sagittal slices are (S, P), those of coronal ones (S, L)."""
 
 MARGIN_MM = 35.0
-"""Surroundings shown beyond what is labelled."""
+"""Margin shown around the labelled voxels."""
 
 MIDLINE_MM = 10.0
-"""Half the width about the midline in which the coronal slice is sought."""
+"""Largest distance from the midline of the voxels that decide the coronal slice."""
 
 CT_WINDOW_HU = (-250.0, 850.0)
-"""Black and white of CT: wide enough for cortical bone, and trabecular bone (100-200 HU) stays grey."""
+"""Grey-value window of CT: it includes cortical bone, and trabecular bone (100-200 HU) stays grey."""
 
 MR_PERCENTILES = (1.0, 99.5)
-"""Black and white of other images, over the slice that is shown."""
+"""Grey-value window of other images, as percentiles of the slice that is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """One slice: rows towards superior, columns towards posterior (sagittal) or left (coronal)."""
+    """One slice: rows (H) towards superior, columns (W) towards posterior (sagittal) or left (coronal)."""
 
     plane: Plane
-    image: np.ndarray
-    """Grey values, 0 to 1."""
+    """Plane of the slice."""
 
-    prediction: np.ndarray
-    """Stored indices."""
+    image: Float[np.ndarray, "H W"]
+    """Grey values in [0, 1]."""
 
-    reference: np.ndarray | None
-    """Stored indices, where there is a reference."""
+    prediction: Integer[np.ndarray, "H W"]
+    """Predicted stored indices."""
+
+    reference: Integer[np.ndarray, "H W"] | None
+    """Stored indices of the reference; None if there is none."""
 
     size_mm: tuple[float, float]
-    """Height and width."""
+    """Height and width in mm."""
 
     @property
     def aspect(self) -> float:
@@ -58,25 +61,28 @@ def spine_views(
     *,
     behind: Sequence[int] = (),
 ) -> tuple[View, View]:
-    """The mid-sagittal and the mid-coronal slice through the labelled spine.
+    """Select the mid-sagittal and the mid-coronal slice through the labelled spine.
 
-    The sagittal slice passes the middle of what is labelled, the coronal one lies where most is labelled:
-    in the vertebral bodies. The reference decides, or the prediction where there is no reference, or the
-    middle of the image where nothing is labelled. Both are cropped to all that either map labels, with
-    `MARGIN_MM` around.
+    The sagittal slice passes through the median of the labelled voxels. The coronal one lies where most
+    voxels are labelled, in the vertebral bodies. The labels are those of the reference, or of the prediction
+    without a reference; if nothing is labelled, the slices pass through the centre of the image. Both are
+    cropped to the voxels that either map labels, with a margin of `MARGIN_MM`.
 
     Args:
-        image: grey values, HU in CT.
-        prediction: stored indices.
-        reference: stored indices, or None.
-        spacing_mm: (S, P, L).
-        modality: decides the window; None as MR.
-        behind: indices of what lies behind the vertebral bodies and does not attract the coronal slice.
+        image: Grey values (S, P, L), in HU for CT.
+        prediction: Predicted stored indices (S, P, L).
+        reference: Stored indices of the reference (S, P, L); None if there is none.
+        spacing_mm: Voxel size (S, P, L).
+        modality: Modality, which decides the grey-value window; None is treated as MR.
+        behind: Stored indices of classes behind the vertebral bodies, which do not attract the coronal slice.
+
+    Returns:
+        The sagittal and the coronal slice.
     """
     labels = prediction if reference is None or not labelled(reference).any() else reference
     inside = labelled(labels)
     shown = inside | labelled(prediction)
-    shape = (inside.shape[0], inside.shape[1], inside.shape[2])
+    shape = triple(inside.shape)
     crop, centre = _crop(shown, spacing_mm), _middle(inside)
     cuts: dict[Plane, tuple[slice | int, ...]] = {
         "sagittal": (crop[0], crop[1], centre),
@@ -95,14 +101,14 @@ def spine_views(
     return sagittal, coronal
 
 
-def labelled(labels: np.ndarray) -> np.ndarray:
-    """Where a stored label map says foreground."""
+def labelled(labels: Integer[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
+    """Return the mask of the foreground in a map of stored indices."""
     inside: np.ndarray = (labels != 0) & (labels != IGNORE_INDEX)
     return inside
 
 
 def _middle(inside: MaskArray) -> int:
-    """The index along L that halves what is labelled."""
+    """Return the index along L of the median labelled voxel."""
     along = inside.sum(axis=(0, 1))
     if not along.any():
         return int(inside.shape[2] // 2)
@@ -110,7 +116,13 @@ def _middle(inside: MaskArray) -> int:
 
 
 def _fullest(inside: MaskArray, centre: int, spacing_mm: float) -> int:
-    """The index along P around which most is labelled near the midline: in the vertebral bodies."""
+    """Return the index along P around which most voxels near the midline are labelled.
+
+    Args:
+        inside: Mask of the labelled voxels (S, P, L).
+        centre: Index of the midline along L.
+        spacing_mm: Voxel size along L.
+    """
     reach = max(1, round(MIDLINE_MM / spacing_mm))
     along = inside[:, :, max(0, centre - reach) : centre + reach + 1].sum(axis=(0, 2))
     if not along.any():
@@ -119,19 +131,18 @@ def _fullest(inside: MaskArray, centre: int, spacing_mm: float) -> int:
 
 
 def _crop(shown: MaskArray, spacing_mm: Vector3) -> tuple[slice, slice, slice]:
-    """The box around what is labelled with its margin, inside the image; all of it if nothing is."""
+    """Return the box around the labelled voxels with its margin; the whole image if there are none."""
     slices = []
     for axis, spacing in enumerate(spacing_mm):
         along = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis})))
         margin = round(MARGIN_MM / spacing)
         low, high = (along[0] - margin, along[-1] + margin + 1) if along.size else (0, shown.shape[axis])
         slices.append(slice(max(0, int(low)), min(shown.shape[axis], int(high))))
-    first, second, third = slices
-    return first, second, third
+    return triple(slices)
 
 
 def _size_mm(cut: tuple[slice | int, ...], shape: Shape3, spacing_mm: Vector3) -> tuple[float, float]:
-    """Height and width of a slice."""
+    """Return the height and width of a slice in mm."""
     lengths = [
         len(range(n)[part]) * spacing
         for part, n, spacing in zip(cut, shape, spacing_mm, strict=True)
@@ -140,8 +151,8 @@ def _size_mm(cut: tuple[slice | int, ...], shape: Shape3, spacing_mm: Vector3) -
     return lengths[0], lengths[1]
 
 
-def _windowed(image: np.ndarray, modality: Modality | None) -> np.ndarray:
-    """Grey values from black (0) to white (1)."""
+def _windowed(image: Num[np.ndarray, "H W"], modality: Modality | None) -> Float[np.ndarray, "H W"]:
+    """Map the grey-value window to the range from black (0) to white (1)."""
     image = np.nan_to_num(np.asarray(image, dtype=np.float32))
     low, high = CT_WINDOW_HU if modality == "CT" else np.percentile(image, MR_PERCENTILES)
     grey: np.ndarray = np.clip((image - low) / max(float(high - low), 1e-6), 0.0, 1.0)
