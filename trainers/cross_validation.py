@@ -31,21 +31,21 @@ logger = get_logger(__name__)
 def train_folds(
     task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, *, deadline: float | None = None
 ) -> Evaluation | None:
-    """Train and validate folds, `settings.parallel` at a time; what was finished or begun is kept.
+    """Train and validate folds, `settings.parallel` at a time; finished folds are kept, others resumed.
 
     Args:
-        task: what is trained.
-        folds: in order.
-        settings: the user's choices.
-        deadline: value of `time.monotonic()` by which everything should be done; what is left is shared
-            evenly among the folds that are left, validation included.
+        task: The training run that the folds belong to.
+        folds: Folds to train, in order.
+        settings: The user's choices.
+        deadline: Value of `time.monotonic()` by which everything should be done; the remaining time is shared
+            evenly among the remaining folds, validation included.
 
     Returns:
-        The evaluation over the validation cases of every fold trained so far, None without any, and for all
-        but the first of several processes that train together.
+        The evaluation over the validation cases of every fold trained so far; None if there is none, and for
+        all but the first of several processes that train together.
 
     Raises:
-        TrainingError: if the model folder holds folds of another plan, or begun from other weights.
+        TrainingError: If the model folder holds folds of another plan, or of other initial weights.
     """
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     if distributed.leads():
@@ -53,19 +53,23 @@ def train_folds(
         _claim(task, every)
         for fold in every:
             _tidy(task, fold, begins=fold in folds)
-    distributed.meet()
+    distributed.meet()  # every process sees the folder as the first one leaves it
     extended = [] if settings.extend is None else _to_extend(task, folds)
     todo = [fold for fold in folds if fold not in extended and not task.complete(fold)]
     for fold in folds:
         if fold not in (*todo, *extended):
             logger.info("fold %s is complete already", fold.name)
-    _train_each(task, todo, replace(settings, extend=None), deadline)
-    _train_each(task, extended, settings, deadline)
+    for group, chosen in ((todo, replace(settings, extend=None)), (extended, settings)):
+        if min(chosen.parallel, len(group)) > 1 and distributed.size() == 1:
+            train_side_by_side(task, group, chosen, deadline)
+            continue
+        for index, fold in enumerate(group):
+            train_and_validate(task, fold, chosen, share_of_time(deadline, 1 / (len(group) - index)))
     return cross_validation(task, every) if distributed.leads() else None
 
 
 def _tidy(task: TrainingRun, fold: Fold, *, begins: bool) -> None:
-    """Remove what does not count any more of a fold that is trained already or begins now."""
+    """Remove checkpoints and predictions that are outdated, in a fold that is trained or is to be trained."""
     folder = task.fold_folder(fold)
     trained = (folder / WEIGHTS).is_file()
     if trained:
@@ -75,10 +79,13 @@ def _tidy(task: TrainingRun, fold: Fold, *, begins: bool) -> None:
 
 
 def _to_extend(task: TrainingRun, folds: Sequence[Fold]) -> list[Fold]:
-    """The folds that are behind: those that have been extended least often.
+    """Return the folds that have been extended least often.
 
-    So a command that was interrupted extends each fold once when it is given again, and a command that was
-    not interrupted extends them all once more.
+    If the command was interrupted and is given again, each fold is extended once; if it was not interrupted,
+    all folds are extended once more.
+
+    Raises:
+        TrainingError: If a fold is not trained to the end.
     """
     untrained = [fold.name for fold in folds if not (task.fold_folder(fold) / WEIGHTS).is_file()]
     if untrained:
@@ -88,14 +95,14 @@ def _to_extend(task: TrainingRun, folds: Sequence[Fold]) -> list[Fold]:
         )
     times = [int(load_facts(task.fold_folder(fold) / WEIGHTS).get("extensions", 0)) for fold in folds]
     behind = [fold for fold, number in zip(folds, times, strict=True) if number == min(times)]
-    only_validation_lacks = min(times) > 0 and not all(
+    only_validation_is_missing = min(times) > 0 and not all(
         task.complete(fold) and _scored(task, fold) for fold in folds
     )
-    return [] if len(behind) == len(folds) and only_validation_lacks else behind
+    return [] if len(behind) == len(folds) and only_validation_is_missing else behind
 
 
 def _scored(task: TrainingRun, fold: Fold) -> bool:
-    """Whether the cross-validation is of the weights that the fold has now."""
+    """Tell whether the stored cross-validation scored the fold's present weights."""
     if not fold.validation:
         return True
     try:
@@ -105,20 +112,10 @@ def _scored(task: TrainingRun, fold: Fold) -> bool:
     return scored.get(fold.name) == weights_digest(task.fold_folder(fold) / WEIGHTS)
 
 
-def _train_each(
-    task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, deadline: float | None
-) -> None:
-    if min(settings.parallel, len(folds)) > 1 and distributed.size() == 1:
-        train_side_by_side(task, folds, settings, deadline)
-        return
-    for index, fold in enumerate(folds):
-        train_and_validate(task, fold, settings, share_of_time(deadline, 1 / (len(folds) - index)))
-
-
 def cross_validation(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
-    """Score the validation predictions of the folds that are complete, and choose a cleanup by them.
+    """Score the validation predictions of the complete folds, and choose the post-processing by them.
 
-    Another process that has finished other folds may be at it.
+    Another process that has finished other folds may be scoring at the same time, so a lock is waited for.
     """
     with waiting_lock(task.folder / SCORING_LOCK, f"scores the folds of {task.folder}"):
         return _scores(task, folds)
@@ -159,11 +156,14 @@ def _report_initial_weights(task: TrainingRun, folds: Sequence[Fold]) -> None:
 
 
 def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
-    """Make the model folder this plan's; refuse one with folds of another plan or split.
+    """Write plan and description into the model folder; refuse one with folds of another plan or split.
 
-    Weights that were trained on other cases, labels or normalisation would be validated on what they have
-    seen, or predict what they never learnt. Folds that began from other weights would be no cross-validation
-    of anything.
+    Weights that were trained on other cases would be validated on cases that they have seen, and those of
+    other labels or normalisation would predict wrongly. Folds that started from different initial weights
+    cannot be cross-validated together.
+
+    Raises:
+        TrainingError: If finished weights in the folder are damaged, or belong to another run identity.
     """
     start = None if task.initial_weights is None else task.initial_weights.digest
     plan = identity(task.plan, task.configuration, ())

@@ -23,28 +23,30 @@ from trainers.supervision import DeeplySupervised, supervise
 logger = get_logger(__name__)
 
 BETAS = (0.9, 0.98)
-"""AdamW's: a shorter memory of squared gradients than usual suits transformers (nnU-Net's Primus recipe)."""
+"""Decay rates of AdamW's averages: transformers are trained with a shorter average of the squared gradients
+than the usual 0.999 gives (nnU-Net's Primus recipe)."""
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.01, 0.1
-"""Bounds of a tensor's share of the learning rate: zeros must move, norms (1) need not leap."""
+"""Bounds of a tensor's scale, by which the learning rate is multiplied: tensors that start at zero must move,
+and the weights of norms, which start at 1, must not change too fast."""
 
 IMPORTED_SHARE = 0.1
-"""Share of the rate at which imported weights learn. With the planned peak of 0.05 that is 0.5 % of their
-size per step: what the 1e-4 of SwinUNETR's own fine-tuning is to weights of 0.02."""
+"""Share of the learning rate for imported weights. With the planned peak of 0.05 they change by 0.5 % of
+their size per step, as weights of 0.02 do with the 1e-4 of SwinUNETR's own fine-tuning."""
 
 AVERAGED_SHARE = 0.05
-"""Early on the averaged weights look back over this share of the steps so far."""
+"""Share of the steps so far over which the averaged weights average, until the plan's decay is reached."""
 
 COMPILER = "inductor"
-"""torch's own compiler of networks."""
+"""Backend of `torch.compile`; PyTorch's default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What one optimiser step showed."""
+    """The result of one optimiser step, for the metrics of its epoch."""
 
     loss: float
-    """Total at full resolution."""
+    """Total loss at full resolution."""
 
     parts: Mapping[str, float]
     """Parts of the loss by name."""
@@ -56,16 +58,16 @@ class StepResult:
     """Soft overlap of each foreground class, in the order of `SoftOverlap`'s fields; empty where unknown."""
 
     counts: PatchCounts | None = field(default=None, compare=False)
-    """The first patch's prediction beside its labels, where it was looked at."""
+    """Counts of the first patch's prediction and labels; None unless the monitors sample this step."""
 
     def plain(self) -> dict[str, object]:
-        """Return the step as JSON can hold it."""
+        """Return the result as JSON can hold it."""
         counts = None if self.counts is None else self.counts.numbers()
         return {**asdict(replace(self, counts=None)), "counts": counts}
 
     @classmethod
     def restored(cls, plain: Mapping[str, Any]) -> "StepResult":
-        """Return the step that `plain` was made from, also by versions with no loss but `dice_ce`."""
+        """Return the result that `plain` was made from, also by versions whose only loss was `dice_ce`."""
         counts, parts = plain.get("counts"), plain.get("parts")
         if parts is None:
             dice = plain["dice"]
@@ -83,13 +85,13 @@ class Learner:
     """Network, optimiser and averaged weights of one fold.
 
     Args:
-        plan: labels and channels.
-        configuration: network and recipe.
-        seed: of the first weights.
-        device: where training runs.
-        imported: weights to begin from, by name; the others are drawn.
-        deep_supervision: whether coarser levels of the decoder have heads of their own in training.
-        compiled: whether the network is compiled; where that fails, it is said once and training goes on.
+        plan: Labels and channels.
+        configuration: Network and recipe.
+        seed: Random seed of the first weights.
+        device: Device on which training runs.
+        imported: Initial weights by name; tensors that are not among them are drawn at random.
+        deep_supervision: Whether coarser levels of the decoder have heads of their own in training.
+        compiled: Whether the network is compiled; if that fails, this is logged once and training goes on.
         loss: Loss to use; by default the one that the recipe names.
 
     Raises:
@@ -110,7 +112,7 @@ class Learner:
     ) -> None:
         self.recipe = configuration.training
         self.device = device
-        self._dtype = number_format(self.recipe.precision, device)
+        self._dtype = amp_dtype(self.recipe.precision, device)
         seed_everything(seed)
         self.network = build_network(plan, configuration).to(device)
         imported = imported or {}
@@ -136,22 +138,22 @@ class Learner:
         self._updates = 0
 
     def begin_from(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take trained weights as the start; each tensor keeps the learning rate of its first values."""
+        """Start from trained weights; each tensor keeps the scale that its random values gave it."""
         self.network.load_state_dict(weights)
         self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float, look: bool = False) -> StepResult:
-        """One optimiser step.
+    def step(self, images: ImageBatch, labels: LabelBatch, rate: float, sample: bool = False) -> StepResult:
+        """Take one optimiser step; it is left out if the loss or a gradient is not finite.
 
         Args:
             images: (B, C, S, P, L), normalised; this process's part of the batch.
             labels: (B, S, P, L), stored indices.
-            rate: learning rate.
-            look: whether to count what the monitors want to know.
+            rate: Learning rate.
+            sample: Whether the monitors sample this step, so that its first patch is counted.
         """
         self._model.train()
         images, labels = images.to(self.device), labels.to(self.device)
-        logits, result = self._gradients(images, labels)
+        logits, result = self._backward(images, labels)
         loss, overlap = result.total.detach(), result.overlap
         add_gradients(self._model.parameters())
         self._scaler.unscale_(self._optimizer)
@@ -170,13 +172,21 @@ class Learner:
             parts={name: float(part) for name, part in result.parts.items()},
             finite=finite,
             overlap=tuple(map(tuple, torch.stack(overlap, dim=1).tolist())),
-            counts=self._targets.count(logits[0], labels[0]) if look else None,
+            counts=self._targets.count(logits[0], labels[0]) if sample else None,
         )
 
-    def _gradients(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
-        """Leave the gradients in the parameters; return logits and loss at full resolution."""
+    def _backward(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
+        """Leave the gradients in the parameters; return logits and loss at full resolution.
+
+        If the compiled network fails, this is logged once and the network goes on uncompiled.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
         try:
-            return self._backward(images, labels)
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+                outputs = self._forward(images)
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            total, finest = supervise(self._loss, outputs, labels)
+            self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         except (AutospineError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a compiler raises, in the forward or in the backward pass
@@ -188,28 +198,20 @@ class Learner:
             )
             self._forward = self._model
             return self._backward(images, labels)
-
-    def _backward(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
-        self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            outputs = self._forward(images)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        total, finest = supervise(self._loss, outputs, labels)
-        self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         return outputs[0].detach(), finest
 
     def averaged(self) -> nn.Module:
-        """The network with its averaged weights, in evaluation mode; training ends with it."""
+        """Return the network with its averaged weights, in evaluation mode; no step may follow."""
         self.network.load_state_dict(self._averaged)
         return self.network.eval()
 
     @property
     def _prefix(self) -> str:
-        """What stands before the network's names among those of the model that is trained."""
+        """Prefix that the names of the network's tensors have in the model that is trained."""
         return "" if self._model is self.network else "network."
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything that a checkpoint keeps, by name."""
+        """Return everything that a checkpoint keeps, by name."""
         return {
             **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
             **self._heads(),
@@ -232,7 +234,7 @@ class Learner:
         return {f"heads.{name}": tensor for name, tensor in self._model.heads.state_dict().items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `tensors` took."""
+        """Restore the state that `tensors` returned."""
         self.network.load_state_dict(_part(tensors, "network."))
         if isinstance(self._model, DeeplySupervised):
             self._model.heads.load_state_dict(_part(tensors, "heads."))
@@ -257,8 +259,8 @@ class Learner:
         torch._foreach_lerp_([self._averaged[n] for n in floating], [now[n] for n in floating], weight)
 
 
-def number_format(precision: Precision, device: torch.device) -> torch.dtype:
-    """The format of activations: float32, or where the plan has 16 bits those that the device multiplies."""
+def amp_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return float32, or the 16-bit format that the device supports if the plan has 16 bits."""
     if precision == "float32":
         return torch.float32
     return native_half(device) or torch.float32
@@ -271,12 +273,12 @@ def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 def _groups(
     network: nn.Module, weight_decay: float, imported: Collection[str] = ()
 ) -> list[dict[str, object]]:
-    """One group per tensor, with its share of the learning rate and its weight decay.
+    """Return one parameter group per tensor, with its scale of the learning rate and its weight decay.
 
     AdamW moves every weight by about the learning rate, however large the weight is. Initial weights
-    shrink with their fan-in, so one rate for all would turn wide layers upside down while narrow ones
-    hardly move; a rate in proportion to a tensor's initial size moves all of them alike. That of imported
-    weights is smaller still: at the rate of random ones they would be others after some twenty steps.
+    shrink with their fan-in, so with one rate for all, wide layers would change completely while narrow ones
+    hardly move; a rate in proportion to a tensor's initial size moves all of them alike. The rate of imported
+    weights is smaller still: at the rate of random ones they would be replaced after some twenty steps.
     Matrices and kernels decay; biases, norms, bias tables, fusion weights and gammas do not.
     """
     groups: list[dict[str, object]] = []

@@ -12,6 +12,9 @@ SPARE = 0.03
 TOLERANCE = 1e-9
 """Largest difference between two values of the progress that are equal up to rounding."""
 
+ENDLESS = 10**9
+"""Steps of a schedule that only its time limit ends."""
+
 FINAL = 0.01
 """Share of the peak learning rate at the very end."""
 
@@ -72,6 +75,11 @@ class Clock:
     def done(self) -> bool:
         """Whether the training has reached its end."""
         return self.progress >= 1.0
+
+    @property
+    def endless(self) -> bool:
+        """Whether the schedule has no number of steps, so that only its time limit ends it."""
+        return self.total_steps == ENDLESS
 
     def _by_steps(self) -> float:
         if self._base_step == 0:

@@ -225,7 +225,7 @@ def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extendin
         folder = task.fold_folder(fold)
         facts = Checkpoints(folder).facts()
         if facts is not None and (extending or not (folder / WEIGHTS).is_file()):
-            logger.info("fold %s goes on after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
+            logger.info("fold %s resumes after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
 
 
 def _watch(task: TrainingRun, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:

@@ -367,7 +367,7 @@ def test_interrupted_training_goes_on(place, monkeypatch):
     assert (place.results / "fold_2" / "checkpoint.safetensors").is_file()
     said = place.run(*words)
     assert said.code == 0, said.err
-    assert "fold 2 goes on after epoch 1" in said.err
+    assert "fold 2 resumes after epoch 1" in said.err
     assert len(steps) == 3 + 2
     assert (place.results / "fold_2" / "model.safetensors").is_file()
     assert not (place.results / "fold_2" / "checkpoint.safetensors").exists()

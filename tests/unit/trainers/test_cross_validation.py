@@ -397,7 +397,7 @@ def stop_in(patched, name: str) -> None:
     run = FoldTrainer.run
 
     def stopping(self, seconds):
-        if self._name == name:
+        if self.state.run.fold == name:
             raise KeyboardInterrupt
         return run(self, seconds)
 

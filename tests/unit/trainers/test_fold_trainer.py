@@ -2,6 +2,7 @@ import json
 import shutil
 import signal
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import makers
@@ -16,13 +17,14 @@ from autospine.evaluation.held_out import VALIDATION
 from autospine.models.imported_weights import load_imported
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
-from trainers import fold_trainer as fold
+from trainers import fold_trainer
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
-from trainers.fold_trainer import PATIENCE, FoldTrainer
+from trainers.fold_trainer import FoldTrainer, prepare_fold
 from trainers.initial_weights import load_initial_weights
 from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS
 from trainers.settings import TrainingSettings
+from trainers.training_loop import PATIENCE
 
 STEPS = 2
 """Per epoch."""
@@ -43,7 +45,7 @@ def trainer(cases, folder: Path, *, epochs=2, configuration=None, pretrained=Non
     configuration = configuration or makers.configuration(training={"iterations_per_epoch": STEPS})
     plan = makers.plan(configuration)
     initial = None if pretrained is None else load_initial_weights(pretrained, plan, configuration)
-    return FoldTrainer(
+    return prepare_fold(
         plan=plan,
         configuration=configuration,
         cases=cases,
@@ -199,8 +201,9 @@ def test_the_time_of_a_broken_off_epoch_is_counted(cases, tmp_path):
     facts = load_facts(tmp_path / CHECKPOINT)
     assert (len(facts["begun"]), facts["begun_seconds"] > 0) == (1, True)
     again = trainer(cases, tmp_path)
-    again._spent += 1000
-    again.run(None)
+    interrupted = again.state.partial_epoch
+    longer = replace(interrupted, seconds=interrupted.seconds + 1000)
+    replace(again, state=replace(again.state, partial_epoch=longer)).run(None)
     slow = [row["seconds"] > 1000 for row in rows(tmp_path)]
     assert slow == [False, True, *[False] * (len(slow) - 2)]
 
@@ -250,7 +253,7 @@ def test_another_seed_gives_other_weights(cases, tmp_path, undisturbed):
 
 
 def first_images(made: FoldTrainer) -> torch.Tensor:
-    with made._batches() as batches:
+    with made.batches(made.clock(None)) as batches:
         return next(batches).images
 
 
@@ -280,7 +283,7 @@ def test_weights_of_which_the_seed_is_not_known_are_extended(cases, finished):
 
 
 def test_trackers_keep_folds_of_different_seeds_apart(cases, tmp_path):
-    runs = [trainer(cases, tmp_path, seed=seed)._told("spine", 0).identity for seed in (0, 1, 1)]
+    runs = [trainer(cases, tmp_path, seed=seed).tracked_run().identity for seed in (0, 1, 1)]
     assert len(set(runs)) == 2
 
 
@@ -300,7 +303,7 @@ def test_a_time_that_is_enough_for_few_steps_is_warned_of(cases, tmp_path, caplo
 
 def test_the_first_steps_are_seen(cases, tmp_path, monkeypatch):
     screen = Screen()
-    monkeypatch.setattr(fold, "progress", screen)
+    monkeypatch.setattr(fold_trainer, "progress", screen)
     trainer(cases, tmp_path).run(None)
     shown, counted = screen.shown, screen.counted
     assert shown[0].startswith(f"step 1 of {STEPS} of the first epoch  loss ")
@@ -315,7 +318,7 @@ def test_a_fold_that_goes_on_shows_what_was_done_before_apart(cases, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         first.run(None)
     screen = Screen()
-    monkeypatch.setattr(fold, "progress", screen)
+    monkeypatch.setattr(fold_trainer, "progress", screen)
     trainer(cases, tmp_path).run(None)
     assert (screen.done, screen.counted) == (50, pytest.approx([25.0] * 2))
 
@@ -373,16 +376,13 @@ def test_an_extension_has_a_schedule_in_proportion_to_its_length(cases, finished
     """One epoch after two rises to a third of the planned rate, six after two to three quarters of it."""
     for epochs, share in ((1, 1 / 3), (6, 3 / 4)):
         made = extend(cases, finished, epochs)
-        made._clock.progress = 0.1
-        assert made._rate() == pytest.approx(share * 1e-3)
+        assert made.learning_rate(0.1) == pytest.approx(share * 1e-3)
 
 
 def test_an_extension_sees_new_patches(cases, finished):
-    batches = extend(cases, finished)._batches()
-    with batches:
-        first = next(batches)
+    first = first_images(extend(cases, finished))
     source = PatchSource(cases, makers.configuration(), seed=0, cache_bytes=0)
-    assert torch.equal(first.images, source.batch(2 * STEPS).images)
+    assert torch.equal(first, source.batch(2 * STEPS).images)
 
 
 def test_an_interrupted_extension_leaves_the_finished_weights_and_goes_on(cases, finished, tmp_path):
@@ -498,9 +498,7 @@ def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
     made = trainer(cases, tmp_path, iterations=PATIENCE)
     nothing = StepResult(loss=float("nan"), parts={"ce": float("nan")}, finite=False)
     made.learner.step = lambda *_: nothing
-    with pytest.raises(
-        TrainingError, match=f"finite losses and gradients in fold 0, found none in {PATIENCE} steps"
-    ):
+    with pytest.raises(TrainingError, match=f"fold 0 were not finite in {PATIENCE} steps.*learning_rate"):
         made.run(None)
     assert not (tmp_path / WEIGHTS).exists()
 
@@ -516,7 +514,7 @@ def test_want_of_memory_is_said_and_how_to_mend_it(cases, tmp_path, error):
         raise error
 
     made.learner.step = refuse
-    with pytest.raises(TrainingError, match=r"memory for a training step of fold 0 on cpu, .*--memory"):
+    with pytest.raises(TrainingError, match=r"training step of fold 0 needs more memory than cpu .*--memory"):
         made.run(None)
 
 
@@ -525,7 +523,7 @@ def test_want_of_memory_while_patches_are_made_is_said_too(cases, tmp_path, monk
         raise MemoryError
 
     monkeypatch.setattr(PatchSource, "batch", refuse)
-    with pytest.raises(TrainingError, match=r"memory for a training step of fold 0 on cpu, .*--memory"):
+    with pytest.raises(TrainingError, match=r"training step of fold 0 needs more memory than cpu .*--memory"):
         trainer(cases, tmp_path).run(None)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from autospine.core.errors import ImageError
 from autospine.storage.tensors import load_tensors, save_tensors
-from trainers.learner import IMPORTED_SHARE, Learner, StepResult, number_format
+from trainers.learner import IMPORTED_SHARE, Learner, StepResult, amp_dtype
 from trainers.losses.dice_ce import DiceCE
 
 CPU = torch.device("cpu")
@@ -141,9 +141,9 @@ def test_a_step_with_a_loss_that_is_not_finite_is_not_taken(value):
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16, None])
 def test_activations_have_16_bits_where_the_device_multiplies_them(monkeypatch, half):
     multiply_natively(monkeypatch, half)
-    assert number_format("float32", CPU) == torch.float32
+    assert amp_dtype("float32", CPU) == torch.float32
     for planned in ("bfloat16", "float16"):
-        assert number_format(planned, CPU) == (half or torch.float32)
+        assert amp_dtype(planned, CPU) == (half or torch.float32)
 
 
 def test_float16_scales_the_loss_and_a_step_that_overflows_lowers_the_scale(monkeypatch):
@@ -360,7 +360,7 @@ def test_imported_weights_learn_slower_than_random_ones_of_their_size():
 
 
 def test_a_step_is_kept_as_json_and_one_of_before_lacks_its_overlap():
-    step = learner().step(*batch(), RATE, look=True)
+    step = learner().step(*batch(), RATE, sample=True)
     plain = json.loads(json.dumps(step.plain()))
     assert StepResult.restored(plain) == step
     dice = [(2 * both + 1) / (predicted + true + 1) for both, predicted, true in plain.pop("overlap")]

@@ -111,8 +111,8 @@ def test_it_is_said_which_folds_go_on(task, caplog):
     (folder / WEIGHTS).touch()
     side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
     assert caplog.messages == [
-        "fold 1 goes on after epoch 7, step 70",
-        "fold 1 goes on after epoch 6, step 60",
+        "fold 1 resumes after epoch 7, step 70",
+        "fold 1 resumes after epoch 6, step 60",
     ]
     side_by_side._say_where_folds_go_on(task, FOLDS, extending=True)
     assert len(caplog.messages) == 3

@@ -1,0 +1,96 @@
+"""The loop alone, without files; `test_fold_trainer` trains whole folds."""
+
+from contextlib import nullcontext
+
+import makers
+import numpy as np
+import pytest
+import torch
+
+from autospine.data import DataWorkerError, PatchBatches
+from trainers.fold_state import PartialEpoch
+from trainers.interruption import Interruption
+from trainers.learner import Learner
+from trainers.run_identity import RunIdentity
+from trainers.schedule import Clock
+from trainers.training_loop import TrainingLoop
+
+STEPS = 4
+
+
+class Display:
+    """Stands for a progress display, and sums what it is told."""
+
+    percent = 0.0
+
+    def advance(self, amount: float = 1) -> None:
+        self.percent += amount
+
+    def update(self, text: str) -> None:
+        raise AssertionError("a process without a metrics log shows no text")
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """A loop of two epochs of two steps in a process that does not write."""
+    configuration = makers.configuration(training={"iterations_per_epoch": 2, "epochs": 2})
+    plan, indices = makers.plan(configuration), makers.column()
+    noise = np.random.default_rng(0).normal(0, 0.2, indices.shape)
+    case = makers.store_case(tmp_path / "stored", "a", indices + noise, indices)
+    identity = RunIdentity(
+        fold="0",
+        folder=tmp_path / "fold_0",
+        identity="",
+        plan="",
+        weights=None,
+        seed=0,
+        deep_supervision=False,
+        extensions=0,
+    )
+    clock = Clock(total_steps=STEPS)
+    clock.start()
+    batches = PatchBatches([case], configuration, seed=0, start=0, stop=STEPS, workers=0, cache_bytes=0)
+    with batches:
+        yield TrainingLoop(
+            run_identity=identity,
+            learner=Learner(plan, configuration, seed=0, device=torch.device("cpu")),
+            clock=clock,
+            batches=batches,
+            learning_rate=lambda progress: 0.01,
+            partial_epoch=PartialEpoch(),
+            metrics_log=None,
+            saver=None,
+            interruption=Interruption(),
+        )
+
+
+def test_a_process_that_does_not_write_takes_every_step_and_leaves_no_file(loop):
+    display = Display()
+    loop.run(display)
+    assert (loop.clock.step, loop.clock.done) == (STEPS, True)
+    assert display.percent == pytest.approx(100)
+    assert not loop.run_identity.folder.exists()
+
+
+def test_a_signal_to_stop_is_answered_after_the_step(loop):
+    take = loop.learner.step
+
+    def step(*arguments):
+        loop.interruption.signal = 2
+        return take(*arguments)
+
+    loop.learner.step = step
+    loop.run(Display())
+    assert loop.clock.step == 1
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_workers_that_end_are_a_fault_unless_the_training_is_told_to_stop(loop, told):
+    def step(*_):
+        loop.interruption.signal = 2 if told else None
+        raise DataWorkerError("a worker was killed")
+
+    loop.learner.step = step
+    with nullcontext() if told else pytest.raises(DataWorkerError):
+        loop.run(Display())
+    assert loop.clock.step == 0

@@ -1,0 +1,217 @@
+"""The training loop of one fold: steps and epochs, until the schedule ends or a signal to stop arrives."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from autospine.core.errors import TrainingError
+from autospine.data import Batch, DataWorkerError, PatchBatches
+from autospine.system.log import Meter, get_logger
+from trainers import distributed
+from trainers.fold_saver import FoldSaver
+from trainers.fold_state import PartialEpoch
+from trainers.interruption import Interruption
+from trainers.learner import Learner, StepResult
+from trainers.metrics_log import Record, summary
+from trainers.monitors import LOOK_EVERY
+from trainers.out_of_memory import is_out_of_memory
+from trainers.run_identity import RunIdentity
+from trainers.schedule import Clock
+
+logger = get_logger(__name__)
+
+MEASURED_STEPS = 10
+"""Steps timed before estimating how many fit the time limit."""
+
+FEW = 0.02
+"""Warn if the time limit allows less than this share of the planned steps."""
+
+PATIENCE = 20
+"""Steps in a row that may have a non-finite loss or gradient. A few in a row are usual while the scale of
+float16 is being found; more mean that the training has diverged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainingLoop:
+    """The training loop of one fold, which is handed everything that it trains with.
+
+    It opens no files: batches come from `batches`, and what is to be kept goes to `metrics_log` and `saver`.
+    """
+
+    run_identity: RunIdentity
+    """Names the fold and its folder in messages."""
+
+    learner: Learner
+    clock: Clock
+    """Progress along the schedule; it has been started."""
+
+    batches: PatchBatches
+    """Batches of the steps that remain, in order."""
+
+    learning_rate: Callable[[float], float]
+    """Gives the learning rate at a progress in [0, 1]."""
+
+    partial_epoch: PartialEpoch
+    """The epoch in which the training was interrupted; it has no steps if a new epoch begins."""
+
+    metrics_log: Record | None
+    """Takes a row per epoch; None in a process that does not write."""
+
+    saver: FoldSaver | None
+    """Writes checkpoints; None in a process that does not write."""
+
+    interruption: Interruption
+    """Signal to stop. The step is finished and a checkpoint written first."""
+
+    _steps: list[StepResult] = field(init=False, default_factory=list)
+    """Results of the present epoch's steps."""
+
+    _began: float = field(init=False, default=0.0)
+    """Time at which the present epoch would have begun if it had not been interrupted."""
+
+    _waited: float = field(init=False, default=0.0)
+    """Seconds waited for batches before the present epoch."""
+
+    _shown: float = field(init=False, default=0.0)
+    """Progress that the display shows, in percent."""
+
+    _not_finite: int = field(init=False, default=0)
+    """Number of steps in a row, up to now, with a non-finite loss or gradient."""
+
+    _stopping: bool = field(init=False, default=False)
+    """Whether all processes have agreed to stop."""
+
+    def run(self, meter: Meter) -> None:
+        """Take steps until the schedule ends or a signal to stop arrives.
+
+        Args:
+            meter: Shows the progress, in percent.
+
+        Raises:
+            TrainingError: If the training diverges, or a step needs more memory than there is.
+        """
+        stream, self._shown = iter(self.batches), 100 * self.clock.progress
+        self._begin_epoch(self.partial_epoch)
+        while not (self.clock.done or self._stopping):
+            # A partial epoch may be complete at once, if epochs have fewer steps than when it began.
+            if not self._epoch_complete:
+                self._take_step(stream)
+                self._agree()
+                self._show(meter)
+            if self._epoch_complete:
+                self._finish_epoch(meter)
+        if self._steps:
+            self._save()
+        if self._stopping:
+            logger.info(
+                "fold %s stops after step %d; its checkpoint is written",
+                self.run_identity.fold,
+                self.clock.step,
+            )
+
+    @property
+    def _epoch_complete(self) -> bool:
+        return self.clock.done or len(self._steps) >= self.learner.recipe.iterations_per_epoch
+
+    def _begin_epoch(self, partial: PartialEpoch) -> None:
+        self._steps = list(partial.steps)
+        self._began = time.monotonic() - partial.seconds
+        self._waited = self.batches.seconds_waited
+
+    def _take_step(self, stream: Iterator[Batch]) -> None:
+        """Take a step; none if the workers that make batches have been ended by the signal to stop."""
+        try:
+            batch = next(stream)
+            result = self.learner.step(
+                batch.images,
+                batch.labels,
+                self.learning_rate(self.clock.progress),
+                self.clock.step % LOOK_EVERY == 0,
+            )
+        except DataWorkerError:
+            # A signal to the whole process group has ended the workers too: then there is nothing wrong.
+            if not self.interruption.wanted or distributed.size() > 1:
+                raise
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Patches are made in RAM wherever the network is.
+            place = self.learner.device if isinstance(error, torch.OutOfMemoryError) else "cpu"
+            raise TrainingError(
+                f"a training step of fold {self.run_identity.fold} needs more memory than {place} has free; "
+                "end other programs there and train again, or plan with a smaller --memory"
+            ) from None
+        self.clock.tick()
+        self._steps.append(result)
+        self._check_finite(result)
+
+    def _check_finite(self, result: StepResult) -> None:
+        """End a training that has diverged."""
+        self._not_finite = 0 if result.finite else self._not_finite + 1
+        if self._not_finite == PATIENCE:
+            raise TrainingError(
+                f"losses or gradients of fold {self.run_identity.fold} were not finite in {PATIENCE} "
+                f"steps in a row; move {self.run_identity.folder} away, put a smaller learning_rate or the "
+                "precision float32 into the configuration's training in plan.json, and train again"
+            )
+
+    def _agree(self) -> None:
+        """Let all processes have the same progress, and stop together as soon as one of them is told to."""
+        self.clock.progress, told = distributed.largest(self.clock.progress, self.interruption.signal or 0)
+        if told:
+            self.interruption.signal, self._stopping = int(told), True
+
+    def _finish_epoch(self, meter: Meter) -> None:
+        """Write the epoch's row of metrics and a checkpoint, and begin the next epoch."""
+        if self.metrics_log is not None:
+            row = self.metrics_log.add(
+                self._steps,
+                self.learner.network,
+                progress=self.clock.progress,
+                step=self.clock.step,
+                learning_rate=self.learning_rate(self.clock.progress),
+                seconds=round(time.monotonic() - self._began, 2),
+                seconds_waited_for_data=round(self.batches.seconds_waited - self._waited, 2),
+            )
+            meter.update("\n".join(summary(row)))
+        self._steps = []
+        self._save()
+        self._begin_epoch(PartialEpoch())
+
+    def _save(self) -> None:
+        """Write a checkpoint, with the present epoch's steps."""
+        if self.saver is None or self.metrics_log is None:
+            return
+        seconds = round(time.monotonic() - self._began, 2) if self._steps else 0.0
+        partial = PartialEpoch(steps=tuple(self._steps), seconds=seconds)
+        self.saver.save_checkpoint(self.learner, self.clock, partial, self.metrics_log)
+
+    def _show(self, meter: Meter) -> None:
+        """Advance the display; until the first epoch has a row of metrics, show its steps."""
+        percent = 100 * self.clock.progress
+        meter.advance(percent - self._shown)
+        self._shown = percent
+        if self.metrics_log is None or self.metrics_log.rows or not self._steps:
+            return
+        meter.update(
+            f"step {len(self._steps)} of {self.learner.recipe.iterations_per_epoch} of the first epoch  "
+            f"loss {self._steps[-1].loss:.2f}"
+        )
+        if len(self._steps) == MEASURED_STEPS and self.clock.endless:
+            self._warn_if_few_steps_fit()
+
+    def _warn_if_few_steps_fit(self) -> None:
+        """Estimate from the first steps how many fit the time limit."""
+        planned = self.learner.recipe.epochs * self.learner.recipe.iterations_per_epoch
+        expected = len(self._steps) / self.clock.progress
+        if expected < FEW * planned:
+            logger.warning(
+                "fold %s: the time limit allows about %d of the %d steps that the plan has; labels will be "
+                "coarse. More minutes, a smaller --patch or --feature-size, or a GPU help",
+                self.run_identity.fold,
+                round(expected),
+                planned,
+            )
