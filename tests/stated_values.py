@@ -142,7 +142,7 @@ STATED = {
             "FINAL": "learning rate at the end, as a share of the peak",
             "SPARE": "share of the remaining time that is kept in reserve",
         },
-        "trainers.fold_run": {
+        "trainers.fold_validation": {
             "SECONDS_PER_CASE": "time for reading and writing a held-out case",
         },
     },
