@@ -118,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    load_commands(words[0] if words else None)
     try:
-        _check_own_packages()
+        _check_own_packages()  # before the commands, which import from these packages
+        load_commands(words[0] if words else None)
         return _run(words, debug)
     except AutospineError as error:
         if debug:

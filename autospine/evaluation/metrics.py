@@ -105,7 +105,7 @@ class Metric:
     def _checked(self, compute: Callable[[], SupportsFloat]) -> float:
         try:
             value = float(compute())
-        except Exception as error:  # whatever other people's code raises
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
             raise EvaluationError(
                 f"metric {self.name} of {self.origin} failed with {type(error).__name__}: {error}; mend "
                 "it, or choose other metrics"
@@ -209,7 +209,7 @@ def _load(entry: EntryPoint) -> Metric:
     origin = _distribution(entry)
     try:
         metric = entry.load()
-    except Exception as error:  # whatever other people's code raises
+    except (Exception, SystemExit) as error:  # whatever other people's code raises
         raise EvaluationError(
             f"the metric {entry.name!r} ({entry.value}) of the distribution {origin} cannot be loaded: "
             f"{type(error).__name__}: {error}; mend or uninstall it, or choose other metrics"

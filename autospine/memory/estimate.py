@@ -50,7 +50,8 @@ LOSS_BYTES = 17.0
 products with the target in float32, and the target itself."""
 
 LOSS_BYTES_PER_VOXEL = 9.0
-"""Bytes per voxel in the loss: its label as an integer of 64 bits, and whether it counts."""
+"""Bytes per voxel in the loss: its label as an integer of 64 bits, and whether it counts. `dice_ce` releases
+the integers before the moment at which it needs the most; other losses may keep them."""
 
 LOSS_GRADIENT_BYTES = 20.0
 """Bytes per voxel and class in the gradient of the loss: five float32."""

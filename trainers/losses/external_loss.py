@@ -61,7 +61,12 @@ class LossEntry:
         factory = self.load()
         try:
             loss = factory(labels=labels, **settings)
-        except Exception as error:  # whatever other people's code raises
+        except TypeError as error:  # most often a mistyped setting
+            raise TrainingError(
+                f"{self.description} cannot be made with the settings {settings}: {error}; mend "
+                f"loss_settings in the configuration's training in plan.json, or {REMEDY}"
+            ) from error
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
             raise TrainingError(
                 f"{self.description} cannot be made: {type(error).__name__}: {error}; {REMEDY}"
             ) from error
@@ -79,7 +84,7 @@ class LossEntry:
         """
         try:
             loaded = self.entry.load()
-        except Exception as error:  # whatever other people's code raises
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
             raise TrainingError(
                 f"{self.description} cannot be loaded: {type(error).__name__}: {error}; {REMEDY}"
             ) from error
@@ -117,13 +122,15 @@ class ExternalLoss(Loss):
         """
         try:
             result = self.loss(logits, labels)
-        except Exception as error:  # whatever other people's code raises
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
             if is_out_of_memory(error):
                 raise
             raise TrainingError(
                 f"{self._description} has failed: {type(error).__name__}: {error}; {REMEDY}"
             ) from error
-        total, parts = getattr(result, "total", None), getattr(result, "parts", None)
+        if not (hasattr(result, "total") and hasattr(result, "parts")):
+            raise self._unusable("a LossResult", type(result).__name__)
+        total, parts = result.total, result.parts
         if not isinstance(total, Tensor) or not _is_scalar(total) or not total.requires_grad:
             raise self._unusable("a scalar tensor with a gradient as its total", total)
         if not isinstance(parts, Mapping):

@@ -131,3 +131,14 @@ def test_nothing_at_all_shows_the_help():
     done = subprocess.run([sys.executable, "-m", "autospine"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Usage: autospine" in done.stdout + done.stderr
+
+
+def test_packages_of_others_are_told_from_our_own(tmp_path):
+    """Another distribution's `planners`, found first, is named before anything of it is used."""
+    (tmp_path / "planners").mkdir()
+    (tmp_path / "planners" / "__init__.py").touch()
+    run = "import sys; sys.path.insert(0, sys.argv[1]); from autospine.cli import main; sys.exit(main([]))"
+    done = subprocess.run([sys.executable, "-c", run, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "own package `planners`" in done.stderr and "uninstall" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -34,6 +34,7 @@ renamed = other_metrics:false_positives
 number = other_metrics:number
 absent = other_metrics:absent
 broken = no_such_module_of_metrics:metric
+leaving = other_metrics_that_exit:metric
 dice = other_metrics:number
 """
 
@@ -42,6 +43,7 @@ dice = other_metrics:number
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A distribution with metrics, good and bad ones."""
     (tmp_path / "other_metrics.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "other_metrics_that_exit.py").write_text("raise SystemExit('goodbye')", encoding="utf-8")
     install(tmp_path, "other", ENTRIES)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -84,6 +86,7 @@ def test_a_built_in_metric_is_never_replaced(installed):
     ("name", "message"),
     [
         ("broken", r"'broken'.*other 1\.0.*ModuleNotFoundError.*uninstall"),
+        ("leaving", r"'leaving'.*other 1\.0.*SystemExit.*uninstall"),
         ("absent", r"'absent'.*other 1\.0.*AttributeError.*uninstall"),
         ("number", r"Metric named 'number'.*other 1\.0.*found int"),
         ("renamed", r"Metric named 'renamed'.*other 1\.0.*'false_positives'"),

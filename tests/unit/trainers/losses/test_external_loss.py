@@ -37,6 +37,7 @@ class Fixed(nn.Module):
         mean = logits.mean()
         return {
             "number": 1.0,
+            "tensor": mean,
             "constant": SimpleNamespace(total=mean.detach(), parts={}),
             "volume": SimpleNamespace(total=logits, parts={}),
             "no parts": SimpleNamespace(total=mean),
@@ -49,6 +50,9 @@ def function(labels):
 
 def raising(labels):
     raise ZeroDivisionError("no classes")
+
+def leaving(labels):
+    raise SystemExit("goodbye")
 
 class Failing(nn.Module):
     def __init__(self, labels):
@@ -65,6 +69,7 @@ brier = other_losses:Brier
 fixed = other_losses:Fixed
 function = other_losses:function
 raising = other_losses:raising
+leaving = other_losses:leaving
 failing = other_losses:Failing
 number = other_losses:number
 broken = no_such_module_of_losses:loss
@@ -143,7 +148,8 @@ def test_its_parts_are_in_the_record_and_in_the_curves(tmp_path, monkeypatch):
         ("broken", {}, r"'broken' .*other 1\.0 cannot be loaded: ModuleNotFoundError.*another loss"),
         ("number", {}, r"'number' .*other 1\.0 to be callable, found int.*another loss"),
         ("raising", {}, r"'raising' .*other 1\.0 cannot be made: ZeroDivisionError: no classes"),
-        ("brier", {"heavy": True}, r"'brier' .*other 1\.0 cannot be made: TypeError.*heavy"),
+        ("brier", {"heavy": True}, r"'brier' .*other 1\.0 cannot be made.*heavy.*loss_settings.*plan\.json"),
+        ("leaving", {}, r"'leaving' .*other 1\.0 cannot be made: SystemExit: goodbye"),
         ("function", {}, r"'function' .*other 1\.0 to make a torch module, found function"),
         ("absent", {}, r"'absent' .*autospine\.losses, found none"),
         ("dice_ce", {"lambda_ce": 0.3}, r"'dice_ce' cannot be made.*lambda_ce.*plan\.json"),
@@ -157,10 +163,11 @@ def test_a_loss_that_cannot_be_made_is_named_with_its_distribution(loss, setting
 @pytest.mark.parametrize(
     ("result", "found"),
     [
-        ("number", "a scalar tensor with a gradient as its total, found None"),
+        ("number", "a LossResult, found 'float'"),
+        ("tensor", "a LossResult, found 'Tensor'"),
         ("constant", "a scalar tensor with a gradient as its total, found a tensor of shape"),
         ("volume", "a scalar tensor with a gradient as its total, found a tensor of shape"),
-        ("no parts", "a mapping from names to scalar tensors as its parts, found None"),
+        ("no parts", "a LossResult, found 'SimpleNamespace'"),
         ("list", "a mapping from names to scalar tensors as its parts"),
         ("vector", r"a scalar tensor as its part 'all', found a tensor of shape \(1, 3, 16, 16, 16\)"),
     ],
