@@ -25,7 +25,7 @@ model = App(help="Export, import or inspect models, and import weights of MONAI.
 app.add_typer(model, name="model", rich_help_panel="Train")
 
 
-class MergeOrder(StrEnum):
+class TokenOrder(StrEnum):
     """Orders in which the imported network stacks the tokens of a merging."""
 
     AUTO = "auto"
@@ -61,12 +61,12 @@ def import_weights(
         ),
     ] = None,
     merge_order: Annotated[
-        MergeOrder,
+        TokenOrder,
         typer.Option(
             help="State how mergings of the file's network stack tokens: as in MONAI since 1.5 (fixed), as "
             "before (legacy), or as `mergingv2` (v2); auto decides by the file."
         ),
-    ] = MergeOrder.AUTO,
+    ] = TokenOrder.AUTO,
     window: Annotated[
         tuple[int, int, int] | None,
         typer.Option(

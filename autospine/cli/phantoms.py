@@ -10,7 +10,7 @@ from autospine.cli.app import app
 from autospine.cli.screen import say
 
 
-class Region(StrEnum):
+class FieldOfView(StrEnum):
     """Parts of the spine that fit the field of view."""
 
     LUMBAR = "lumbar"
@@ -59,12 +59,12 @@ def phantom(
         int, typer.Option(min=0, help="Draw this many held-out cases, into imagesTs and labelsTs.")
     ] = 0,
     region: Annotated[
-        Region,
+        FieldOfView,
         typer.Option(
             help="Put this part of the spine into the field of view: lumbar, thoracolumbar, cervical or "
             "whole."
         ),
-    ] = Region.LUMBAR,
+    ] = FieldOfView.LUMBAR,
     labels: Annotated[
         Labels,
         typer.Option(

@@ -36,7 +36,7 @@ class _Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Row:
+class _WrittenCase:
     """One line of `cases.csv`, and the labels that the case holds."""
 
     case: str
@@ -166,10 +166,12 @@ def _jobs(
     return jobs
 
 
-def _run(jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None] | None) -> list[_Row]:
+def _run(
+    jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None] | None
+) -> list[_WrittenCase]:
     """Make every case, in this process or in several, and return the rows in the order of the jobs."""
     report = on_progress or (lambda done, total: None)
-    rows: dict[str, _Row] = {}
+    rows: dict[str, _WrittenCase] = {}
     if workers <= 1 or len(jobs) == 1:
         for job in jobs:
             rows[job.name] = _make(job)
@@ -187,13 +189,13 @@ def _run(jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None]
     return [rows[job.name] for job in jobs]
 
 
-def _make(job: _Job) -> _Row:
+def _make(job: _Job) -> _WrittenCase:
     """Generate and write one case."""
     phantom = generate(job.settings, job.seed)
     labels = by_structure(phantom.labels) if job.scheme == "structures" else phantom.labels
     write_array(job.image, phantom.image, phantom.grid)
     write_array(job.labels, labels, phantom.grid)
-    return _Row(
+    return _WrittenCase(
         case=job.name,
         modality=phantom.modality,
         site=f"phantom_{phantom.contrast.lower()}",
@@ -215,7 +217,7 @@ def label_names(scheme: Scheme) -> dict[str, int]:
     return {**vertebrae, "sacrum": VERSE["sacrum"], **discs, "canal": VERSE["canal"]}
 
 
-def _describe(folder: Path, rows: list[_Row], cases: int, scheme: Scheme) -> None:
+def _describe(folder: Path, rows: list[_WrittenCase], cases: int, scheme: Scheme) -> None:
     """Write `dataset.json` with the labels that occur, and `cases.csv`."""
     seen = frozenset().union(*(row.integers for row in rows))
     labels = {

@@ -45,8 +45,8 @@ CHUNK_BYTES = 4 << 20
 LEAST_SHARE = 0.002
 """Smallest share of the uncompressed size that compressed probabilities may need."""
 
-Part = int | slice | EllipsisType
-Region = Part | tuple[Part, ...]
+AxisIndex = int | slice | EllipsisType
+ArrayIndex = AxisIndex | tuple[AxisIndex, ...]
 """An index as NumPy takes it between brackets: `np.s_[10:20, :, 5]`."""
 
 
@@ -88,7 +88,7 @@ class Probabilities:
     _steps: int
     _array: Any = field(repr=False)
 
-    def read(self, name: str, region: Region = ...) -> Float32[np.ndarray, "..."]:
+    def read(self, name: str, region: ArrayIndex = ...) -> Float32[np.ndarray, "..."]:
         """Read the probabilities of one class, in [0, 1].
 
         Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autospine.network.swin.windows import WindowLayout
 
-Part = tuple[int, slice] | tuple[slice, int]
+Portion = tuple[int, slice] | tuple[slice, int]
 """Index of a head's windows, or of a window's heads."""
 
 BYTES_AT_ONCE = 2**23
@@ -162,7 +162,7 @@ def _exponential_product(
 
 def _exponentials(
     query: Tensor, key: Tensor, bias: Tensor, masks: Tensor, runs: list[int], stable: bool
-) -> Iterator[tuple[Part, Tensor]]:
+) -> Iterator[tuple[Portion, Tensor]]:
     """Yield parts of heads and windows with their exponentials, in memory that the next ones take over."""
     heads, windows, n, _ = query.shape
     at_once = max(1, BYTES_AT_ONCE // (n * n * query.element_size()))
@@ -177,7 +177,7 @@ def _exponentials(
         yield part, scores.exp2_()
 
 
-def _parts(heads: int, runs: list[int], samples: int, at_once: int) -> Iterator[tuple[int, Part]]:
+def _parts(heads: int, runs: list[int], samples: int, at_once: int) -> Iterator[tuple[int, Portion]]:
     """Yield the class and the index of parts that cover all heads and windows.
 
     A part is several windows of one class and head, or one window of several heads, whichever are more: a
