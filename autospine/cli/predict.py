@@ -84,14 +84,14 @@ def predict(
     check_input(inputs)
     check_output(output)
     check_device_name(options.device)
-    for folder in model or ():
-        if not folder.is_file():  # as a bundle would be
-            check_folds(folder, find_folds(folder), options.folds or ())
     folders, reason = tuple(model or ()), "as asked for"
     if not folders:
         from autospine.models.best import choose_models
 
         folders, reason = choose_models(Workspace.locate(workspace), dataset, configuration)
+    for folder in folders:
+        if not folder.is_file():  # as an archive would be
+            check_folds(folder, find_folds(folder), options.folds or ())
 
     from autospine.models.archive import opened_model
     from autospine.prediction.predict_cases import predict as predict_cases

@@ -67,6 +67,12 @@ LIGHT = {
     "no such fold": ("planned", ("train", "0", "-d", "1", "--fold", "77"), 1, "one of 0, 1, 2"),
     "a fold that is none": ("planned", ("train", "0", "-d", "1", "--fold", "some"), 1, "all, full"),
     "the number of no configuration": ("planned", ("preprocess", "-d", "1", "-c", "99"), 1, "'99'"),
+    "no such fold of the model that is chosen": (
+        "planned",
+        ("predict", "-i", ".", "-o", "out", "-f", "7"),
+        1,
+        "found 7",
+    ),
     "nothing to begin from": ("planned", ("train", "0", "--pretrained", "absent"), 1, "import-weights"),
     "nothing to import": ("planned", ("model", "import-weights", "absent"), 1, "SwinUNETR at absent"),
     "the plan": ("planned", ("plan", "-d", "1", "--explain"), 0, "patch"),
@@ -85,6 +91,10 @@ def answers(tmp_path_factory) -> dict[str, Answer]:
     (ready / "plan.json").write_text(GOLDEN.read_text(encoding="utf-8"), encoding="utf-8")
     folds = {"format_version": 1, "dataset": NAME, "validation": [["a"], ["b"], ["c"]]}
     (ready / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
+    trained = root / "planned" / "results" / NAME / "fast"
+    (trained / "fold_0").mkdir(parents=True)
+    (trained / "fold_0" / "model.safetensors").touch()
+    (trained / "plan.json").write_text("{}", encoding="utf-8")
     place = root / "unplanned"
     (place / "file").write_text("no image", encoding="utf-8")
     for name in ("model", "untrained"):
