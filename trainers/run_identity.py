@@ -1,4 +1,4 @@
-"""What the training of a fold is of: what lies in its folder has to be of the same."""
+"""Identity of a fold's run: its plan, cases, initial weights and seed, which files in its folder must match."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -83,7 +83,7 @@ def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCas
 
 
 def other_start(folder: Path, folds: Sequence[str]) -> str:
-    """What to say where folds began from other weights than are asked for now."""
+    """Return the message for folds that began from other initial weights than are asked for now."""
     return (
         f"expected folds that began from the present --pretrained in {folder}, found {', '.join(folds)} "
         "begun from others; give the same as then (none if there were none), or move that folder away to "
@@ -92,7 +92,7 @@ def other_start(folder: Path, folds: Sequence[str]) -> str:
 
 
 def damaged(weights: Path) -> str:
-    """What to say where a fold's finished weights cannot be read."""
+    """Return the message for finished weights of a fold that cannot be read."""
     return (
         f"expected the weights of a finished fold in {weights}, found them damaged; move {weights.parent} "
         "away and run the same command again to train this fold anew"

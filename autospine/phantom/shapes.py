@@ -290,7 +290,7 @@ class Part:
     blend_mm: Number = 2.0
     """Radius of the fillet where it joins, mm."""
     carve: bool = False
-    """Whether it is taken away instead of added."""
+    """Whether the shape is subtracted from what was drawn before instead of added to it."""
 
 
 def render(
