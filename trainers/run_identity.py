@@ -1,4 +1,4 @@
-"""Identity of a fold's run: its plan, cases, initial weights and seed, which files in its folder must match."""
+"""Identity of a fold's run (plan, cases, initial weights, seed); files in its folder must match it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,35 +15,45 @@ from autospine.storage.serialization import to_json
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunIdentity:
-    """Plan, cases and start of a fold's training."""
+    """Everything that files in a fold's folder must agree on before training resumes from them."""
 
     fold: str
-    """Its name."""
+    """Name of the fold."""
 
     folder: Path
+    """Folder of the fold, for messages."""
+
     identity: str
-    """Digest of plan, recipe and training cases, as of `identity`."""
+    """Digest of plan, recipe and training cases, made by `identity`."""
 
     plan: str
-    """The same without the cases."""
+    """Digest of plan and recipe, without the cases."""
 
     weights: str | None
-    """Digest of the imported weights that it began from; None for random ones."""
+    """Digest of the imported initial weights; None for random ones."""
 
     seed: int
+    """Seed of the random initial weights and of every patch."""
+
     deep_supervision: bool
+    """Whether coarser levels of the decoder have heads of their own in training."""
+
     extensions: int
-    """How often finished weights were trained further, this time included."""
+    """Number of times that finished weights were trained further, this time included."""
 
     def facts(self) -> dict[str, object]:
-        """All of it but the folder, for the header of weights and checkpoints."""
+        """Return everything but the folder, for the header of weights and checkpoints."""
         return {name: value for name, value in asdict(self).items() if name != "folder"}
 
     def check(self, checkpoint: Path, facts: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint with these facts unless it is of the same.
+        """Refuse a checkpoint of another run.
+
+        Args:
+            checkpoint: File of the checkpoint, for messages.
+            facts: JSON facts in its header.
 
         Raises:
-            TrainingError: if it belongs to another plan or began otherwise.
+            TrainingError: If it belongs to another plan or has another start.
         """
         if facts["identity"] != self.identity:
             raise TrainingError(
@@ -66,10 +76,10 @@ class RunIdentity:
 
 
 def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
-    """Digest of plan, recipe and training cases: all that a fold's weights depend on but chance and time."""
+    """Return the digest of plan, recipe and cases: all that weights depend on but chance and time."""
     recipe = asdict(replace(configuration.training, epochs=1, iterations_per_epoch=1))
     if recipe["loss"] == DEFAULT_LOSS and not recipe["loss_settings"]:
-        # As before the loss could be chosen, so that the checkpoints of then are still accepted.
+        # Checkpoints that were written before the loss could be chosen have a digest without these keys.
         del recipe["loss"], recipe["loss_settings"]
     parts = (
         to_json(configuration.network),
