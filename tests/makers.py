@@ -200,3 +200,12 @@ def dataset_of(folder: Path, cases: dict[str, np.ndarray], labels: LabelSpace = 
         file_ending=".nii.gz",
     )
     return replace(made, **changes)
+
+
+def install_distribution(folder: Path, name: str, entry_points: str, version: str = "1.0") -> None:
+    """Write the metadata of an installed distribution into a folder of sys.path, without its modules."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")

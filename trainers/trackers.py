@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -16,6 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from filelock import FileLock
 
 from autospine.core.errors import TrainingError
+from autospine.core.plugins import find_plugin, plugin_names
 
 T = TypeVar("T")
 
@@ -216,7 +216,7 @@ def check_trackers(names: Sequence[str]) -> None:
     Raises:
         TrainingError: If a name is unknown, or its package is not installed.
     """
-    known = sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
+    known = sorted({*BUILT_IN, *plugin_names(GROUP)})
     for name in names:
         if name not in known:
             raise TrainingError(
@@ -290,7 +290,7 @@ class Trackers:
         for name in waiting:
             try:
                 self._open[name] = _maker(name)(self._run)
-            except Exception as error:  # whatever other people's code raises
+            except (Exception, SystemExit) as error:  # whatever other people's code raises
                 self._failed(name, "opened", error)
         params = self._run.params
         self._each("sent the configuration", lambda tracker: tracker.log_params(params))
@@ -305,11 +305,11 @@ class Trackers:
         for name, tracker in list(self._open.items()):
             try:
                 send(tracker)
-            except Exception as error:  # whatever other people's code raises
+            except (Exception, SystemExit) as error:  # whatever other people's code raises
                 del self._open[name]
                 self._failed(name, action, error)
 
-    def _failed(self, name: str, action: str, error: Exception) -> None:
+    def _failed(self, name: str, action: str, error: BaseException) -> None:
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         self._failures[f"tracker_{name}"] = (
             f"the tracker {name} could not be {action} ({reason}) and is not used any more; "
@@ -321,8 +321,9 @@ def _maker(name: str) -> Callable[[TrackedRun], Tracker]:
     """Return the function that opens the tracker of this name."""
     if (built_in := BUILT_IN.get(name)) is not None:
         return built_in.make
-    entry: EntryPoint = next(iter(entry_points(group=GROUP, name=name)))
-    loaded: Callable[[TrackedRun], Tracker] = entry.load()
+    loaded: Callable[[TrackedRun], Tracker] = find_plugin(
+        GROUP, name, kind="tracker", error=TrainingError
+    ).load()
     return loaded
 
 

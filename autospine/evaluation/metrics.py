@@ -7,10 +7,10 @@ is loaded only when it is asked for by name, so that a broken one is no trouble 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
 from typing import SupportsFloat
 
 from autospine.core.errors import EvaluationError
+from autospine.core.plugins import find_plugin, plugin_names
 from autospine.core.types import MaskArray, Vector3
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.surface import TOLERANCE_MM, hausdorff95, surface_dice
@@ -184,45 +184,21 @@ def find_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
 
 def metric_names() -> tuple[str, ...]:
     """Return the names of all metrics: the built-in ones, then those of other distributions by name."""
-    others = {entry.name for entry in entry_points(group=GROUP)}
-    own = [metric.name for metric in BUILT_IN]
-    return (*own, *sorted(others - set(own)))
+    own = tuple(metric.name for metric in BUILT_IN)
+    return (*own, *(name for name in plugin_names(GROUP) if name not in own))
 
 
 def _find_metric(name: str) -> Metric:
     for metric in BUILT_IN:
         if metric.name == name:
             return metric
-    entries = tuple(entry_points(group=GROUP, name=name))
-    if not entries:
+    if name not in metric_names():
         raise EvaluationError(f"expected one of the metrics {', '.join(metric_names())}, found {name!r}")
-    if len(entries) > 1:
-        listed = ", ".join(map(_distribution, entries))
+    plugin = find_plugin(GROUP, name, kind="metric", error=EvaluationError)
+    loaded = plugin.load()
+    if not isinstance(loaded, Metric) or loaded.name != name:
+        found = f"one named {loaded.name!r}" if isinstance(loaded, Metric) else type(loaded).__name__
         raise EvaluationError(
-            f"expected one installed distribution with the metric {name!r}, found {listed}; uninstall "
-            "the others"
+            f"expected a Metric named {name!r} from {plugin.description}, found {found}; {plugin.remedy}"
         )
-    return _load(entries[0])
-
-
-def _load(entry: EntryPoint) -> Metric:
-    origin = _distribution(entry)
-    try:
-        metric = entry.load()
-    except (Exception, SystemExit) as error:  # whatever other people's code raises
-        raise EvaluationError(
-            f"the metric {entry.name!r} ({entry.value}) of the distribution {origin} cannot be loaded: "
-            f"{type(error).__name__}: {error}; mend or uninstall it, or choose other metrics"
-        ) from error
-    if not isinstance(metric, Metric) or metric.name != entry.name:
-        found = f"one named {metric.name!r}" if isinstance(metric, Metric) else type(metric).__name__
-        raise EvaluationError(
-            f"expected a Metric named {entry.name!r} at {entry.value} of the distribution {origin}, found "
-            f"{found}; mend or uninstall it, or choose other metrics"
-        )
-    return replace(metric, origin=origin)
-
-
-def _distribution(entry: EntryPoint) -> str:
-    """Return name and version of the distribution that an entry point comes from."""
-    return "unknown" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return replace(loaded, origin=plugin.distribution)

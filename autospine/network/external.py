@@ -22,11 +22,11 @@ disturbs no other network.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from autospine.core.errors import PlanError
 from autospine.core.geometry import triple
+from autospine.core.plugins import Plugin, find_plugin, plugin_names
 from autospine.core.types import Shape3, Vector3
 
 if TYPE_CHECKING:
@@ -75,15 +75,14 @@ class StatedMemory:
 
 @dataclass(frozen=True, slots=True)
 class ExternalNetwork:
-    """The entry point of a network of another distribution."""
+    """A network of another distribution."""
 
-    entry: EntryPoint
+    plugin: Plugin
 
     @property
     def distribution(self) -> str:
         """Name and version of the distribution that it comes from."""
-        dist = self.entry.dist
-        return "unknown" if dist is None else f"{dist.name} {dist.version}"
+        return self.plugin.distribution
 
     def make(
         self,
@@ -110,8 +109,8 @@ class ExternalNetwork:
         )
         if not isinstance(network, nn.Module):
             raise PlanError(
-                f"expected a torch module from {self.entry.value} of the distribution {self.distribution}, "
-                f"found {type(network).__name__}; mend or uninstall it, or choose another network"
+                f"expected a torch module from {self.plugin.description}, found {type(network).__name__}; "
+                f"{self.plugin.remedy}"
             )
         return network
 
@@ -140,7 +139,7 @@ class ExternalNetwork:
         Raises:
             PlanError: If its `plan` fails or returns something else; names the distribution.
         """
-        plan = getattr(self._loaded(), "plan", None)
+        plan = self._hook("plan")
         if plan is None:
             return {}
         settings = self._call(plan, facts)
@@ -149,9 +148,8 @@ class ExternalNetwork:
         )
         if not known:
             raise PlanError(
-                f"expected a mapping of names to numbers, texts and switches from the `plan` of the network "
-                f"{self.entry.name!r} of the distribution {self.distribution}, found {settings!r}; mend or "
-                "uninstall it, or choose another network"
+                "expected a mapping of names to numbers, texts and switches from the `plan` of "
+                f"{self.plugin.description}, found {settings!r}; {self.plugin.remedy}"
             )
         return dict(settings)
 
@@ -179,7 +177,7 @@ class ExternalNetwork:
         Raises:
             PlanError: If its `memory` fails or returns something else; names the distribution.
         """
-        memory = getattr(self._loaded(), "memory", None)
+        memory = self._hook("memory")
         if memory is None:
             return None
         stated = self._call(
@@ -199,9 +197,8 @@ class ExternalNetwork:
             and all(isinstance(value, int | float) and value >= 0 for value in stated.values())
         ):
             raise PlanError(
-                f"expected bytes for {', '.join(sorted(names))} from the `memory` of the network "
-                f"{self.entry.name!r} of the distribution {self.distribution}, found {stated!r}; mend or "
-                "uninstall it, or choose another network"
+                f"expected bytes for {', '.join(sorted(names))} from the `memory` of "
+                f"{self.plugin.description}, found {stated!r}; {self.plugin.remedy}"
             )
         return StatedMemory(**{name: round(value) for name, value in stated.items()})
 
@@ -211,41 +208,37 @@ class ExternalNetwork:
         Raises:
             PlanError: If it cannot be imported or is missing; names the distribution.
         """
-        loaded = self._loaded()
+        loaded = self.plugin.load()
         make = getattr(loaded, "make", loaded)
         if not callable(make):
             raise PlanError(
-                f"expected a callable, or an object with one called make, at {self.entry.value} of the "
-                f"distribution {self.distribution} for the network {self.entry.name!r}, found "
-                f"{type(loaded).__name__}; mend or uninstall it, or choose another network"
+                f"expected {self.plugin.description} to be a callable, or an object with one called make, "
+                f"found {type(loaded).__name__}; {self.plugin.remedy}"
             )
         made: Callable[..., object] = make
         return made
 
-    def _loaded(self) -> Any:
-        """Return what the entry point names."""
-        try:
-            return self.entry.load()
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
-            raise self._broken(error) from error
+    def _hook(self, name: str) -> Any:
+        """Return an optional attribute of what the entry point names, or None.
+
+        A class of torch modules is the network itself: its attributes are its own, whatever they are called.
+        """
+        from torch import nn
+
+        loaded = self.plugin.load()
+        network = isinstance(loaded, type) and issubclass(loaded, nn.Module)
+        return None if network else getattr(loaded, name, None)
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         try:
             return function(*arguments, **keywords)
-        except Exception as error:  # whatever other people's code raises
-            raise self._broken(error) from error
-
-    def _broken(self, error: BaseException) -> PlanError:
-        return PlanError(
-            f"expected the distribution {self.distribution} to make the network {self.entry.name!r} "
-            f"({self.entry.value}), found {type(error).__name__}: {error}; mend or uninstall it, or choose "
-            "another network"
-        )
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
+            raise self.plugin.broken("cannot be made:", error) from error
 
 
 def external_names() -> tuple[str, ...]:
     """Return the names of the networks that other installed distributions offer."""
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    return plugin_names(GROUP)
 
 
 def find_external(name: str) -> ExternalNetwork:
@@ -254,14 +247,7 @@ def find_external(name: str) -> ExternalNetwork:
     Raises:
         PlanError: If none is installed, or several are.
     """
-    found = [ExternalNetwork(entry) for entry in entry_points(group=GROUP, name=name)]
-    if len(found) != 1:
-        listed = ", ".join(network.distribution for network in found) or "none"
-        raise PlanError(
-            f"expected one installed distribution with the network {name!r} among its entry points {GROUP}, "
-            f"found {listed}; install one, uninstall the others, or choose another network"
-        )
-    return found[0]
+    return ExternalNetwork(find_plugin(GROUP, name, kind="network", error=PlanError))
 
 
 def stated_divisor(network: "nn.Module", distribution: str) -> Shape3:

@@ -47,17 +47,12 @@ def installed(request, tmp_path, monkeypatch) -> None:
     (description,) = map(tomllib.loads, blocks(section, "toml"))
     project, modules = description["project"], description["tool"]["setuptools"]["py-modules"]
     site = tmp_path / "site"
-    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
-    )
     lines = [
         line
         for group, entries in project["entry-points"].items()
         for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
     ]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    makers.install_distribution(site, project["name"], "\n".join(lines) + "\n", project["version"])
     for name, text in files(section):
         (site / name).write_text(text, encoding="utf-8")
     assert sorted(modules) == sorted(Path(name).stem for name, _ in files(section))

@@ -11,13 +11,13 @@ A loss is loaded only if a plan names it, so that a broken one affects no other 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 
 import torch
 from torch import Tensor, nn
 
 from autospine.core.errors import TrainingError
 from autospine.core.labels import LabelSpace
+from autospine.core.plugins import Plugin, find_plugin, plugin_names
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers import distributed
 from trainers.losses.loss import Loss, LossResult
@@ -26,26 +26,12 @@ from trainers.out_of_memory import is_out_of_memory
 GROUP = "autospine.losses"
 """Group of the entry points."""
 
-REMEDY = "mend or uninstall it, or choose another loss"
-"""Last words of every message about a loss that does not work."""
-
 
 @dataclass(frozen=True, slots=True)
 class LossEntry:
-    """An entry point that names a loss."""
+    """A loss of another distribution that has not been made."""
 
-    entry: EntryPoint
-
-    @property
-    def distribution(self) -> str:
-        """Name and version of the distribution that the loss comes from."""
-        source = self.entry.dist
-        return "unknown" if source is None else f"{source.name} {source.version}"
-
-    @property
-    def description(self) -> str:
-        """The loss with its place and its distribution, for messages."""
-        return f"the loss {self.entry.name!r} ({self.entry.value}) of the distribution {self.distribution}"
+    plugin: Plugin
 
     def make(self, labels: LabelSpace, settings: Mapping[str, object]) -> "ExternalLoss":
         """Make the loss.
@@ -58,23 +44,22 @@ class LossEntry:
             TrainingError: If the loss cannot be imported or made, or is no torch module; the message names
                 the distribution.
         """
-        factory = self.load()
+        factory, plugin = self.load(), self.plugin
         try:
             loss = factory(labels=labels, **settings)
         except TypeError as error:  # most often a mistyped setting
             raise TrainingError(
-                f"{self.description} cannot be made with the settings {settings}: {error}; mend "
-                f"loss_settings in the configuration's training in plan.json, or {REMEDY}"
+                f"{plugin.description} cannot be made with the settings {settings}: {error}; mend "
+                f"loss_settings in the configuration's training in plan.json, or {plugin.remedy}"
             ) from error
         except (Exception, SystemExit) as error:  # whatever other people's code raises
-            raise TrainingError(
-                f"{self.description} cannot be made: {type(error).__name__}: {error}; {REMEDY}"
-            ) from error
+            raise plugin.broken("cannot be made:", error) from error
         if not isinstance(loss, nn.Module):
             raise TrainingError(
-                f"expected {self.description} to make a torch module, found {type(loss).__name__}; {REMEDY}"
+                f"expected {plugin.description} to make a torch module, found {type(loss).__name__}; "
+                f"{plugin.remedy}"
             )
-        return ExternalLoss(loss, self.description)
+        return ExternalLoss(loss, plugin)
 
     def load(self) -> Callable[..., object]:
         """Return what the entry point names.
@@ -82,15 +67,11 @@ class LossEntry:
         Raises:
             TrainingError: If it cannot be imported or is not callable; the message names the distribution.
         """
-        try:
-            loaded = self.entry.load()
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
-            raise TrainingError(
-                f"{self.description} cannot be loaded: {type(error).__name__}: {error}; {REMEDY}"
-            ) from error
+        loaded = self.plugin.load()
         if not callable(loaded):
             raise TrainingError(
-                f"expected {self.description} to be callable, found {type(loaded).__name__}; {REMEDY}"
+                f"expected {self.plugin.description} to be callable, found {type(loaded).__name__}; "
+                f"{self.plugin.remedy}"
             )
         factory: Callable[..., object] = loaded
         return factory
@@ -101,14 +82,14 @@ class ExternalLoss(Loss):
 
     Args:
         loss: Module from logits and stored labels to a total and its parts.
-        description: Name of the loss in messages, with its distribution.
+        plugin: Entry point that it comes from, for messages.
     """
 
     covers_all_processes = True
 
-    def __init__(self, loss: nn.Module, description: str) -> None:
+    def __init__(self, loss: nn.Module, plugin: Plugin) -> None:
         super().__init__()
-        self.loss, self._description = loss, description
+        self.loss, self._plugin = loss, plugin
 
     def forward(self, logits: LogitBatch, labels: LabelBatch) -> LossResult:
         """Compute the loss, check the result, and average it over the processes that train together.
@@ -125,9 +106,7 @@ class ExternalLoss(Loss):
         except (Exception, SystemExit) as error:  # whatever other people's code raises
             if is_out_of_memory(error):
                 raise
-            raise TrainingError(
-                f"{self._description} has failed: {type(error).__name__}: {error}; {REMEDY}"
-            ) from error
+            raise self._plugin.broken("has failed:", error) from error
         if not (hasattr(result, "total") and hasattr(result, "parts")):
             raise self._unusable("a LossResult", type(result).__name__)
         total, parts = result.total, result.parts
@@ -148,7 +127,9 @@ class ExternalLoss(Loss):
 
     def _unusable(self, expected: str, found: object) -> TrainingError:
         shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
-        return TrainingError(f"expected {self._description} to return {expected}, found {shown}; {REMEDY}")
+        return TrainingError(
+            f"expected {self._plugin.description} to return {expected}, found {shown}; {self._plugin.remedy}"
+        )
 
 
 def find_external_loss(name: str) -> LossEntry:
@@ -157,19 +138,12 @@ def find_external_loss(name: str) -> LossEntry:
     Raises:
         TrainingError: If no installed distribution has a loss of this name, or if several have.
     """
-    entries = [LossEntry(entry) for entry in entry_points(group=GROUP, name=name)]
-    if len(entries) != 1:
-        listed = ", ".join(entry.distribution for entry in entries) or "none"
-        raise TrainingError(
-            f"expected one installed distribution with the loss {name!r} among its entry points {GROUP}, "
-            f"found {listed}; install one, uninstall the others, or choose another loss"
-        )
-    return entries[0]
+    return LossEntry(find_plugin(GROUP, name, kind="loss", error=TrainingError))
 
 
 def external_loss_names() -> tuple[str, ...]:
     """Return the names of the losses that other installed distributions offer."""
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    return plugin_names(GROUP)
 
 
 def _is_scalar(value: object) -> bool:

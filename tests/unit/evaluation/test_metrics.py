@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import makers
 import numpy as np
 import pytest
 
@@ -44,16 +45,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A distribution with metrics, good and bad ones."""
     (tmp_path / "other_metrics.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "other_metrics_that_exit.py").write_text("raise SystemExit('goodbye')", encoding="utf-8")
-    install(tmp_path, "other", ENTRIES)
+    makers.install_distribution(tmp_path, "other", ENTRIES)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
-
-
-def install(folder: Path, name: str, entries: str) -> None:
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(entries, encoding="utf-8")
 
 
 def test_none_named_are_the_default_ones():
@@ -99,7 +93,9 @@ def test_a_bad_one_is_named_with_its_distribution_and_no_other_fails(installed, 
 
 
 def test_one_name_in_two_distributions_is_refused(installed):
-    install(installed, "second", "[autospine.metrics]\nfalse_positives = other_metrics:false_positives\n")
+    makers.install_distribution(
+        installed, "second", "[autospine.metrics]\nfalse_positives = other_metrics:false_positives\n"
+    )
     with pytest.raises(EvaluationError, match=r"false_positives.*(other|second) 1\.0, (other|second) 1\.0"):
         find_metrics(["false_positives"])
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import makers
 import pytest
 import torch
 from unit.planners import facts
@@ -61,10 +62,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         module = f"fake_{name}"
         monkeypatch.delitem(sys.modules, module, raising=False)
         (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
-        info = tmp_path / f"{module}-1.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[autospine.networks]\n{name} = {target.format(module)}\n")
+        entries = f"[autospine.networks]\n{name} = {target.format(module)}\n"
+        makers.install_distribution(tmp_path, module, entries, version="1.5")
 
     return add
 

@@ -2,9 +2,10 @@
 
 import importlib
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
+import makers
 import pytest
 from matplotlib.image import imsave
 
@@ -38,12 +39,18 @@ class Written:
 
 
 @pytest.fixture
-def third_party(monkeypatch):
-    entry = EntryPoint(name="written", value=f"{__name__}:Written", group=trackers.GROUP)
-    monkeypatch.setattr(EntryPoint, "load", lambda self: Written)
-    monkeypatch.setattr(
-        trackers, "entry_points", lambda group, name="written": [entry] if name == "written" else []
-    )
+def third_party(tmp_path_factory, monkeypatch):
+    """A distribution with a tracker that works and one that ends the process when it is opened."""
+
+    def leave(run):
+        raise SystemExit("goodbye")
+
+    site, module = tmp_path_factory.mktemp("site"), ModuleType("others_trackers")
+    module.Written, module.leave = Written, leave
+    monkeypatch.setitem(sys.modules, "others_trackers", module)
+    entries = "[autospine.trackers]\nwritten = others_trackers:Written\nleaving = others_trackers:leave\n"
+    makers.install_distribution(site, "others", entries)
+    monkeypatch.syspath_prepend(str(site))
 
 
 def run(folder: Path, **changes) -> TrackedRun:
@@ -57,7 +64,7 @@ def picture(folder: Path) -> Path:
 
 
 def test_an_unknown_tracker_is_refused_before_training(third_party):
-    known = "mlflow, tensorboard, wandb, written"
+    known = "leaving, mlflow, tensorboard, wandb, written"
     with pytest.raises(TrainingError, match=f"expected --tracker among {known}, found 'board'"):
         TrainingSettings(trackers=("written", "board"))
 
@@ -208,6 +215,12 @@ def test_mlflow_keeps_the_folds_of_a_group_together(tmp_path, monkeypatch):
     assert runs["fold 0"].data.params == {name: str(value) for name, value in params.items()}
     assert runs["fold 1"].info.status == "FINISHED"
     assert [a.path for a in client.list_artifacts(runs["fold 1"].info.run_id)] == ["curves.png"]
+
+
+def test_a_tracker_that_ends_the_process_is_left_out_and_named(third_party, tmp_path):
+    made = Trackers(["leaving"], run(tmp_path))
+    made.log_metrics({}, 1)
+    assert "leaving could not be opened (SystemExit: goodbye)" in made.failures()["tracker_leaving"]
 
 
 def test_long_reasons_are_cut_to_their_first_line(tmp_path, monkeypatch):

@@ -77,19 +77,12 @@ dice_ce = other_losses:number
 """
 
 
-def install(folder: Path, name: str) -> None:
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(ENTRIES, encoding="utf-8")
-
-
 @pytest.fixture(autouse=True)
 def installed(tmp_path_factory, monkeypatch) -> Path:
     """A distribution with losses, good and bad ones."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "other_losses.py").write_text(MODULE, encoding="utf-8")
-    install(folder, "other")
+    makers.install_distribution(folder, "other", ENTRIES)
     monkeypatch.syspath_prepend(str(folder))
     return folder
 
@@ -183,7 +176,7 @@ def test_a_loss_that_fails_is_named():
 
 
 def test_a_loss_that_two_distributions_have_is_refused(installed):
-    install(installed, "another")
+    makers.install_distribution(installed, "another", ENTRIES)
     with pytest.raises(TrainingError, match=r"one installed .*'brier'.*found .*other 1\.0.*uninstall"):
         learner("brier")
 

@@ -1,0 +1,86 @@
+"""Plug-ins of other distributions, found by entry points: one way to find, load and name them.
+
+A plug-in is imported only when it is asked for by name, so that a broken one affects nothing else.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from autospine.core.errors import AutospineError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugin:
+    """An entry point of a group, with the words that messages about it need."""
+
+    entry: EntryPoint
+    kind: str
+    """Kind of the object in words, such as `loss`."""
+
+    error: type[AutospineError]
+    """Type of the errors that are raised about it."""
+
+    @property
+    def distribution(self) -> str:
+        """Name and version of the distribution that the plug-in comes from."""
+        source = self.entry.dist
+        return "unknown" if source is None else f"{source.name} {source.version}"
+
+    @property
+    def description(self) -> str:
+        """The plug-in with its place and its distribution, for messages."""
+        name, place = self.entry.name, self.entry.value
+        return f"the {self.kind} {name!r} ({place}) of the distribution {self.distribution}"
+
+    @property
+    def remedy(self) -> str:
+        """Last words of a message about a plug-in that does not work."""
+        return f"mend or uninstall it, or choose another {self.kind}"
+
+    def load(self) -> Any:
+        """Return what the entry point names.
+
+        Raises:
+            AutospineError: If it cannot be imported, for whatever reason; of the type `error`.
+        """
+        try:
+            return self.entry.load()
+        except (Exception, SystemExit) as error:  # whatever other people's code raises
+            raise self.broken("cannot be loaded:", error) from error
+
+    def broken(self, what: str, error: BaseException) -> AutospineError:
+        """Return the error to raise about it.
+
+        Args:
+            what: What went wrong, such as `cannot be loaded:`; the error follows.
+            error: Whatever the plug-in has raised.
+        """
+        return self.error(f"{self.description} {what} {type(error).__name__}: {error}; {self.remedy}")
+
+
+def find_plugin(group: str, name: str, *, kind: str, error: type[AutospineError]) -> Plugin:
+    """Find the one plug-in of a name.
+
+    Args:
+        group: Group of the entry points.
+        name: Name of the entry point.
+        kind: Kind of the object in words.
+        error: Type of the errors that are raised about it.
+
+    Raises:
+        AutospineError: If no installed distribution offers it, or several do; of the type `error`.
+    """
+    found = [Plugin(entry=entry, kind=kind, error=error) for entry in entry_points(group=group, name=name)]
+    if len(found) != 1:
+        listed = ", ".join(plugin.distribution for plugin in found) or "none"
+        raise error(
+            f"expected one installed distribution with the {kind} {name!r} among its entry points {group}, "
+            f"found {listed}; install one, uninstall the others, or choose another {kind}"
+        )
+    return found[0]
+
+
+def plugin_names(group: str) -> tuple[str, ...]:
+    """Return the names of the plug-ins of a group, each once, in alphabetical order."""
+    return tuple(sorted({entry.name for entry in entry_points(group=group)}))

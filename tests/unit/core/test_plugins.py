@@ -1,0 +1,54 @@
+"""Plug-ins of other distributions: found by name, loaded when asked for, named when they fail."""
+
+import sys
+from types import ModuleType
+
+import makers
+import pytest
+
+from autospine.core.errors import PlanError, TrainingError
+from autospine.core.plugins import Plugin, find_plugin, plugin_names
+
+GROUP = "autospine.losses"
+ENTRIES = (
+    f"[{GROUP}]\nours = their_module:thing\nbroken = no_such_module:thing\nabsent = their_module:nothing\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def site(tmp_path, monkeypatch):
+    """A folder of sys.path with one distribution."""
+    module = ModuleType("their_module")
+    module.thing = object()
+    monkeypatch.setitem(sys.modules, "their_module", module)
+    makers.install_distribution(tmp_path, "theirs", ENTRIES, version="2.3")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def find(name: str) -> Plugin:
+    return find_plugin(GROUP, name, kind="loss", error=TrainingError)
+
+
+def test_names_are_listed_without_importing_anything():
+    assert {"ours", "broken", "absent"} <= set(plugin_names(GROUP))
+    assert list(plugin_names(GROUP)) == sorted(set(plugin_names(GROUP)))
+
+
+def test_one_is_loaded_when_it_is_asked_for():
+    assert find("ours").load() is sys.modules["their_module"].thing
+    assert find("ours").description == "the loss 'ours' (their_module:thing) of the distribution theirs 2.3"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("broken", "ModuleNotFound"), ("absent", "Attribute")])
+def test_one_that_cannot_be_loaded_is_named(name, reason):
+    with pytest.raises(TrainingError, match=rf"'{name}'.*2\.3 cannot be loaded: {reason}Error.*uninstall"):
+        find(name).load()
+
+
+def test_none_and_several_are_refused_with_the_callers_error(site):
+    with pytest.raises(PlanError, match=r"the loss 'unknown'.*found none; install one"):
+        find_plugin(GROUP, "unknown", kind="loss", error=PlanError)
+    makers.install_distribution(site, "seconds", f"[{GROUP}]\nours = their_module:thing\n")
+    with pytest.raises(TrainingError, match=r"'ours'.*(seconds 1\.0, theirs 2\.3|theirs 2\.3, seconds 1\.0)"):
+        find("ours")
