@@ -5,10 +5,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from autospine.core.errors import AutospineError
 from autospine.core.tensor_types import ImageBatch, LabelBatch, LogitBatch
+from autospine.network.external import find_external
+from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Plan, Precision, build_network
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
 from autospine.system.devices import native_half
@@ -17,6 +20,7 @@ from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
+from trainers.out_of_memory import is_out_of_memory
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.supervision import DeeplySupervised, supervise
 
@@ -126,6 +130,9 @@ class Learner:
         self._averaged = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self._loss = (loss or make_loss(plan.labels, self.recipe)).to(device)
         self._targets = LabelTargets(plan.labels).to(device)
+        self._n_channels = plan.labels.n_channels
+        planned = configuration.network
+        self._external = find_external(planned.entry_point) if isinstance(planned, ExternalPlan) else None
         self._forward: Callable[[torch.Tensor], Any] = (
             torch.compile(self._model, backend=COMPILER) if compiled else self._model
         )
@@ -182,9 +189,7 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         try:
-            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-                outputs = self._forward(images)
-            outputs = outputs if isinstance(outputs, list) else [outputs]
+            outputs = self._outputs(images, labels)
             total, finest = supervise(self._loss, outputs, labels)
             self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         except (AutospineError, torch.OutOfMemoryError):
@@ -199,6 +204,21 @@ class Learner:
             self._forward = self._model
             return self._backward(images, labels)
         return outputs[0].detach(), finest
+
+    def _outputs(self, images: ImageBatch, labels: LabelBatch) -> list[Float[Tensor, "B K _ _ _"]]:
+        """Return the logits, then those of auxiliary heads; faults of a plug-in bear its name."""
+        try:
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+                outputs = self._forward(images)
+        except Exception as error:  # whatever other people's code raises
+            if self._external is None or self._forward is not self._model or is_out_of_memory(error):
+                raise
+            raise self._external.plugin.broken("has failed:", error) from error
+        if self._external is not None:
+            # Here, or the loss would be blamed.
+            logits = outputs[0] if isinstance(self._model, DeeplySupervised) else outputs
+            self._external.check_output(logits, (len(labels), self._n_channels, *labels.shape[1:]))
+        return outputs if isinstance(outputs, list) else [outputs]
 
     def averaged(self) -> nn.Module:
         """Return the network with its averaged weights, in evaluation mode; no step may follow."""

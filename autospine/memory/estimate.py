@@ -364,18 +364,20 @@ def _checked(
     load: _Workload,
 ) -> Traced:
     """Return the trace of a network; say what is wrong with one of another distribution that fails."""
+    external = find_external(network.entry_point) if isinstance(network, ExternalPlan) else None
+    image = torch.empty(load.batch_size, load.in_channels, *load.patch, device="meta")
     try:
         with torch.device("meta"):
-            return trace(built, torch.empty(load.batch_size, load.in_channels, *load.patch))
+            if external is not None:
+                external.check_output(built(image), (load.batch_size, load.out_channels, *load.patch))
+            return trace(built, image)
+    except PlanError:
+        raise
     except Exception as error:
-        if not isinstance(network, ExternalPlan):
+        if external is None:
             raise
-        shape = (load.batch_size, load.in_channels, *load.patch)
-        raise PlanError(
-            f"expected the network {network.entry_point!r} of the distribution {network.distribution} to "
-            f"take images {shape} on torch's meta device, found {type(error).__name__}: {error}; mend or "
-            "uninstall it, or choose another network"
-        ) from error
+        what = f"does not take images {tuple(image.shape)} on torch's meta device:"
+        raise external.plugin.broken(what, error) from error
 
 
 def _count(built: nn.Module) -> int:

@@ -20,7 +20,7 @@ No module of another distribution is imported before its network is asked for, s
 disturbs no other network.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +201,25 @@ class ExternalNetwork:
                 f"{self.plugin.description}, found {stated!r}; {self.plugin.remedy}"
             )
         return StatedMemory(**{name: round(value) for name, value in stated.items()})
+
+    def check_output(self, output: object, shape: Sequence[int]) -> None:
+        """Refuse an output that is not logits of the expected shape.
+
+        Args:
+            output: Output of the network.
+            shape: Expected shape (B, out_channels, S, P, L).
+
+        Raises:
+            PlanError: If the output is no tensor, or one of another shape; names the distribution.
+        """
+        found = getattr(output, "shape", None)
+        if found is not None and tuple(found) == tuple(shape):
+            return
+        shown = type(output).__name__ if found is None else f"a tensor of shape {tuple(found)}"
+        raise PlanError(
+            f"expected {self.plugin.description} to return logits of shape {tuple(shape)}, found {shown}; "
+            f"{self.plugin.remedy}"
+        )
 
     def load(self) -> Callable[..., object]:
         """Return the callable that makes the network.

@@ -1,9 +1,12 @@
 """The planner of networks of other distributions."""
 
+from collections.abc import Mapping
 from functools import cached_property
 
+from autospine.core.errors import PlanError
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3
-from autospine.network.external import ExternalNetwork, NetworkFacts, find_external
+from autospine.network.external import ExternalNetwork, NetworkFacts, Setting, find_external
 from autospine.network.external_plan import ExternalPlan
 from planners import rules
 from planners.networks.network_planner import NetworkPlanner
@@ -25,7 +28,7 @@ class ExternalPlanner(NetworkPlanner[ExternalPlan]):
 
     @cached_property
     def planned(self) -> ExternalPlan:
-        """The plan as the network states it; it is built once, on the meta device."""
+        """The plan as the network states it; it is built on the meta device for that."""
         context = self.context
         settings = self.external.plan(
             NetworkFacts(
@@ -37,16 +40,33 @@ class ExternalPlanner(NetworkPlanner[ExternalPlan]):
                 gpu=isinstance(context.device, rules.GPU),
             )
         )
-        s, p, left = (SHAPE_MULTIPLE * -(-n // SHAPE_MULTIPLE) for n in context.shape)
         return ExternalPlan(
             name="external",
             entry_point=self.request.network,
             distribution=self.external.distribution,
             settings=settings,
-            divisor=self.external.divisor(
-                context.in_channels, context.out_channels, context.spacing_mm, (s, p, left), settings
-            ),
+            divisor=self._divisor(settings),
         )
+
+    def _divisor(self, settings: Mapping[str, Setting]) -> Shape3:
+        """Return the divisor that the network states; it is built for two patches to see that it stays.
+
+        Raises:
+            PlanError: If the divisor depends on the patch, or the network cannot be built.
+        """
+        context, external = self.context, self.external
+        small = triple(SHAPE_MULTIPLE * -(-n // SHAPE_MULTIPLE) for n in context.shape)
+        first, second = (
+            external.divisor(context.in_channels, context.out_channels, context.spacing_mm, patch, settings)
+            for patch in (small, triple(n + SHAPE_MULTIPLE for n in small))
+        )
+        if first != second:
+            plugin = external.plugin
+            raise PlanError(
+                f"expected the same divisor for every patch from {plugin.description}, found {first} and "
+                f"{second}; {plugin.remedy}"
+            )
+        return first
 
     def divisor(self, patch: Shape3) -> Shape3:
         """Return a multiple of the divisor that the network states, of a few voxels."""

@@ -29,6 +29,9 @@ def make(in_channels, out_channels, spacing_mm, patch_size, width=4):
     return network
 """
 
+TUPLE = FACTORY.replace("    return", "    network.forward = lambda image: (image, image)\n    return")
+WIDER = FACTORY.replace("out_channels, 3", "out_channels + 2, 3")
+
 WITH_PLAN = (
     FACTORY
     + """
@@ -120,6 +123,13 @@ def test_it_may_plan_its_settings_and_state_its_memory(install, target):
         (FACTORY.replace("(2, 2, 2)", "(2, 0)"), "{}:make", "three positive numbers as the divisor"),
         (FACTORY + "\ndef plan(facts):\n    return [1]\n", "{}", r"from the `plan`.*found \[1\]"),
         (FACTORY + "\ndef plan(facts):\n    return facts.nothing\n", "{}", "AttributeError"),
+        (
+            WIDER,
+            "{}:make",
+            r"logits of shape \(1, 3,.*\(1, 5,",
+        ),
+        (TUPLE, "{}:make", r"logits of shape \(1, 3,.*found tuple"),
+        (FACTORY.replace("(2, 2, 2)", "patch_size"), "{}:make", "same divisor for every patch"),
         (FACTORY + "\ndef memory(**_):\n    return {'kept': 1}\n", "{}", "bytes for backward, kept, tile"),
     ],
 )
