@@ -51,9 +51,9 @@ def evaluate(
     metric: Metrics = None,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
+    from autospine.evaluation.evaluate_maps import evaluate_predictions
     from autospine.evaluation.export import write_evaluation
     from autospine.evaluation.metrics import find_metrics
-    from autospine.evaluation.scores import evaluate_predictions
 
     evaluation = evaluate_predictions(predictions, references, description, find_metrics(metric or ()))
     folder = output or predictions

@@ -8,14 +8,9 @@ from typing import Any
 from autospine.core.errors import ImageError
 from autospine.core.labels import LabelSpace
 from autospine.dataset.raw import Dataset
+from autospine.evaluation.evaluate_maps import evaluate_folder
 from autospine.evaluation.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
-from autospine.evaluation.scores import (
-    CaseScores,
-    Evaluation,
-    describe_evaluation,
-    describe_mean,
-    evaluate_folder,
-)
+from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation, describe_mean
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
 from autospine.io.images import Volume, read_labels
 from autospine.storage.serialization import write_json

@@ -66,7 +66,12 @@ class _NormAct(torch.autograd.Function):
     """Keeps the inputs of the norms, the output (whose sign is the activation's) and the statistics."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor | None, normalise_residual: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "B S P L C"],
+        residual: Float[Tensor, "B S P L C"] | None,
+        normalise_residual: bool,
+    ) -> Float[Tensor, "B S P L C"]:
         """Compute `norm_act`; sum and activation run in place on the normalised map."""
         x = x.contiguous()
         y, mean, inverse_std = _normalise(x)
@@ -85,7 +90,7 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Float[Tensor, "B S P L C"]) -> tuple[Tensor | None, ...]:
         """The gradients of `x` and `residual`, each from its input and the statistics of the norm."""
         x, y, mean, inverse_std, residual, residual_mean, residual_inverse_std = ctx.saved_tensors
         # The output of a LeakyReLU has the sign of its input, so the output itself serves.
@@ -112,7 +117,12 @@ def _normalise(
     return y.view(x.shape), mean, inverse_std
 
 
-def _normalise_backward(grad: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:
+def _normalise_backward(
+    grad: Float[Tensor, "B S P L C"],
+    x: Float[Tensor, "B S P L C"],
+    mean: Float[Tensor, "B C"],
+    inverse_std: Float[Tensor, "B C"],
+) -> Float[Tensor, "B S P L C"]:
     """Return the gradient with respect to x, given that of the normalised output."""
     rows, grads = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, grad))
     if rows.shape[1] == 1:
@@ -143,7 +153,12 @@ def _normalise_rows(
     return _affine(folded, fold, inverse_std, -mean * inverse_std).view(x.shape), mean, inverse_std
 
 
-def _normalise_rows_backward(grad: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:
+def _normalise_rows_backward(
+    grad: Float[Tensor, "voxels C"],
+    x: Float[Tensor, "voxels C"],
+    mean: Float[Tensor, "C"],
+    inverse_std: Float[Tensor, "C"],
+) -> Float[Tensor, "voxels C"]:
     """Return the gradient with respect to one sample (voxels, C)."""
     voxels, channels = x.shape
     # Neither weight nor bias has a gradient: only that of the input is asked for.
@@ -167,7 +182,7 @@ def _normalise_rows_backward(grad: Tensor, x: Tensor, mean: Tensor, inverse_std:
     return result.add_(_affine(grad, fold, inverse_std, torch.zeros_like(mean))).view(x.shape)
 
 
-def _folded(x: Tensor) -> tuple[Tensor, int]:
+def _folded(x: Float[Tensor, "voxels C"]) -> tuple[Float[Tensor, "rows columns"], int]:
     """Return rows (voxels, C) with several voxels side by side in a row, and their number.
 
     Wide rows fill vector registers, and their columns are short enough for sums in float32 to stay exact to
@@ -178,7 +193,9 @@ def _folded(x: Tensor) -> tuple[Tensor, int]:
     return x.view(-1, fold * x.shape[1]), fold
 
 
-def _affine(folded: Tensor, fold: int, scale: Tensor, offset: Tensor) -> Tensor:
+def _affine(
+    folded: Float[Tensor, "rows columns"], fold: int, scale: Float[Tensor, "C"], offset: Float[Tensor, "C"]
+) -> Float[Tensor, "rows columns"]:
     """Return scale * x + offset per channel; torch's own product and sum broadcast slowly in bfloat16."""
     ones, zeros = _ones_and_zeros(folded.shape[1], folded)
     return torch.native_batch_norm(
@@ -186,7 +203,9 @@ def _affine(folded: Tensor, fold: int, scale: Tensor, offset: Tensor) -> Tensor:
     )[0]
 
 
-def _ones_and_zeros(length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _ones_and_zeros(
+    length: int, like: Float[Tensor, "rows columns"]
+) -> tuple[Float[Tensor, "length"], Float[Tensor, "length"]]:
     """Return two vectors in the dtype of statistics, at least float32."""
     dtype = torch.float32 if like.dtype in (torch.bfloat16, torch.float16) else like.dtype
     ones = torch.ones(length, dtype=dtype, device=like.device)

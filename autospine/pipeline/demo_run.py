@@ -10,8 +10,9 @@ import torch
 from autospine.core.errors import WorkspaceError
 from autospine.dataset.raw import case_modality, load_dataset
 from autospine.dataset.splits import ALL, FOLDS
+from autospine.evaluation.evaluate_maps import evaluate_predictions
 from autospine.evaluation.export import write_evaluation
-from autospine.evaluation.scores import Evaluation, evaluate_predictions
+from autospine.evaluation.scores import Evaluation
 from autospine.io.images import read_labels, read_volume
 from autospine.models.model_folder import open_model
 from autospine.pipeline.measuring import fingerprint, make_phantoms

@@ -40,7 +40,7 @@ import kill
 from network import processor, write
 
 from autospine.dataset.splits import FULL
-from autospine.evaluation.scores import evaluate_predictions
+from autospine.evaluation.evaluate_maps import evaluate_predictions
 from autospine.models.model_folder import open_model
 from autospine.pipeline.measuring import fingerprint, make_phantoms
 from autospine.pipeline.planned_dataset import open_planned

@@ -9,7 +9,7 @@ from math import e, log2
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autospine.network.swin.windows import WindowLayout
@@ -117,7 +117,15 @@ def attend_in_cache(
     return out.view(heads, batch, windows, n, d).permute(1, 2, 3, 0, 4)
 
 
-def _operands(qkv: Tensor, factor: Tensor | float, saliency: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _operands(
+    qkv: Float[Tensor, "B W N 3 heads d"],
+    factor: Float[Tensor, "B W N heads"] | float,
+    saliency: Float[Tensor, "B W N heads"] | None,
+) -> tuple[
+    Float[Tensor, "heads BW N d"],
+    Float[Tensor, "heads BW N d"],
+    Float[Tensor, "heads BW N D"],
+]:
     """Return queries times log2(e), keys, and values with a column for the denominator (heads, B W, N, _)."""
     batch, windows, n, _, heads, _ = qkv.shape
     query, key, value = qkv.permute(3, 4, 0, 1, 2, 5)
@@ -131,10 +139,21 @@ def _operands(qkv: Tensor, factor: Tensor | float, saliency: Tensor | None) -> t
     return query, key, value
 
 
-@torch.library.custom_op("autospine::exponential_product", mutates_args=())
+# The schemas are given because torch cannot infer them from annotations with axes.
+@torch.library.custom_op(
+    "autospine::exponential_product",
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor value, Tensor bias, Tensor masks, int[] runs) "
+    "-> (Tensor, Tensor)",
+)
 def _exponential_product(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, masks: Tensor, runs: list[int]
-) -> tuple[Tensor, Tensor]:
+    query: Float[Tensor, "heads W N d"],
+    key: Float[Tensor, "heads W N d"],
+    value: Float[Tensor, "heads W N D"],
+    bias: Float[Tensor, "heads N N"],
+    masks: Float[Tensor, "classes #N #N"],
+    runs: list[int],
+) -> tuple[Float[Tensor, "heads W N D"], Bool[Tensor, ""]]:
     """Return 2^(q k + log2(e) (bias + mask)) v, each row up to a factor of its own, and a flag.
 
     Args:
@@ -142,7 +161,7 @@ def _exponential_product(
         key: (heads, windows, N, d).
         value: (heads, windows, N, D); column d holds what the denominator sums.
         bias: (heads, N, N).
-        masks: (classes, N, N) masks of the classes of windows.
+        masks: (classes, N, N) masks of the classes of windows, or (classes, 1, 1) where nothing is masked.
         runs: Number of windows of each class, in their order; repeated for each sample.
 
     Returns:
@@ -161,8 +180,13 @@ def _exponential_product(
 
 
 def _exponentials(
-    query: Tensor, key: Tensor, bias: Tensor, masks: Tensor, runs: list[int], stable: bool
-) -> Iterator[tuple[Portion, Tensor]]:
+    query: Float[Tensor, "heads W N d"],
+    key: Float[Tensor, "heads W N d"],
+    bias: Float[Tensor, "heads N N"],
+    masks: Float[Tensor, "classes #N #N"],
+    runs: list[int],
+    stable: bool,
+) -> Iterator[tuple[Portion, Float[Tensor, "part N N"]]]:
     """Yield parts of heads and windows with their exponentials, in memory that the next ones take over."""
     heads, windows, n, _ = query.shape
     at_once = max(1, BYTES_AT_ONCE // (n * n * query.element_size()))
@@ -195,7 +219,7 @@ def _parts(heads: int, runs: list[int], samples: int, at_once: int) -> Iterator[
         first += count
 
 
-def _filled(x: Tensor, multiple: int = LANES) -> Tensor:
+def _filled(x: Float[Tensor, "*rows d"], multiple: int = LANES) -> Float[Tensor, "*rows D"]:
     """Return x with zero columns up to a multiple."""
     return F.pad(x, (0, -x.shape[-1] % multiple))
 
@@ -207,22 +231,37 @@ def _cut(span: range, length: int) -> list[slice]:
 
 @_exponential_product.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, masks: Tensor, runs: list[int]
-) -> tuple[Tensor, Tensor]:
+    query: Float[Tensor, "heads W N d"],
+    key: Float[Tensor, "heads W N d"],
+    value: Float[Tensor, "heads W N D"],
+    bias: Float[Tensor, "heads N N"],
+    masks: Float[Tensor, "classes #N #N"],
+    runs: list[int],
+) -> tuple[Float[Tensor, "heads W N D"], Bool[Tensor, ""]]:
     return value.new_empty(value.shape), torch.empty((), dtype=torch.bool, device=value.device)
 
 
-@torch.library.custom_op("autospine::exponential_product_backward", mutates_args=())
+@torch.library.custom_op(
+    "autospine::exponential_product_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor bias, Tensor masks, int[] runs, "
+    "Tensor stable) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def _backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    masks: Tensor,
+    grad: Float[Tensor, "heads W N D"],
+    query: Float[Tensor, "heads W N d"],
+    key: Float[Tensor, "heads W N d"],
+    value: Float[Tensor, "heads W N D"],
+    bias: Float[Tensor, "heads N N"],
+    masks: Float[Tensor, "classes #N #N"],
     runs: list[int],
-    stable: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    stable: Bool[Tensor, ""],
+) -> tuple[
+    Float[Tensor, "heads W N d"],
+    Float[Tensor, "heads W N d"],
+    Float[Tensor, "heads W N D"],
+    Float[Tensor, "heads N N"],
+]:
     """Return the gradients of query, key, value and bias; the exponentials are computed again."""
     grad, d = grad.contiguous(), query.shape[-1]
     if query.dtype == torch.float32:
@@ -245,15 +284,20 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor,
-    masks: Tensor,
+    grad: Float[Tensor, "heads W N D"],
+    query: Float[Tensor, "heads W N d"],
+    key: Float[Tensor, "heads W N d"],
+    value: Float[Tensor, "heads W N D"],
+    bias: Float[Tensor, "heads N N"],
+    masks: Float[Tensor, "classes #N #N"],
     runs: list[int],
-    stable: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    stable: Bool[Tensor, ""],
+) -> tuple[
+    Float[Tensor, "heads W N d"],
+    Float[Tensor, "heads W N d"],
+    Float[Tensor, "heads W N D"],
+    Float[Tensor, "heads N N"],
+]:
     return tuple(x.new_empty(x.shape) for x in (query, key, value, bias))  # type: ignore[return-value]
 
 

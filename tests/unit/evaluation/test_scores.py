@@ -13,18 +13,11 @@ from autospine.core.geometry import Grid
 from autospine.core.labels import parse_labels
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case
+from autospine.evaluation.evaluate_maps import evaluate_case, evaluate_folder
 from autospine.evaluation.export import long_table, table_columns, write_evaluation
 from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.overlap import Counts
-from autospine.evaluation.scores import (
-    CaseScores,
-    Evaluation,
-    Scores,
-    describe_evaluation,
-    evaluate_case,
-    evaluate_folder,
-    mean_scores,
-)
+from autospine.evaluation.scores import CaseScores, Evaluation, Scores, describe_evaluation, mean_scores
 from autospine.io.images import write_array
 
 LABELS = parse_labels({"background": 0, "vertebra": 20, "disc": 120})

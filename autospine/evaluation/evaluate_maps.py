@@ -1,0 +1,219 @@
+"""Comparison of label maps with their references: two arrays, or two folders of files."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from autospine.core.errors import AutospineError, DatasetError, EvaluationError
+from autospine.core.geometry import Grid, difference
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.types import LabelArray, Modality, Vector3
+from autospine.dataset.raw import Case, known_cases, load_labels
+from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
+from autospine.evaluation.overlap import class_mask, count_overlap
+from autospine.evaluation.scores import CaseScores, Evaluation
+from autospine.io.formats import ENDINGS, file_ending
+from autospine.io.images import read_labels
+from autospine.system.log import track
+
+GRID_TOLERANCE_MM = 1e-2
+"""Distance by which corresponding voxels of two grids may differ: rounding of headers, not a shift."""
+
+
+def evaluate_predictions(
+    predictions: Path,
+    references: Path,
+    description: Path | None = None,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+) -> Evaluation:
+    """Compare two folders of label maps.
+
+    Args:
+        predictions: Folder of predicted label maps.
+        references: Folder of reference label maps.
+        description: The dataset.json that names the labels; by default the one beside the references.
+        metrics: Metrics to compute, as `find_metrics` finds them by name.
+
+    Raises:
+        DatasetError: If there is no description.
+        EvaluationError: If the folders do not match, or a metric fails.
+    """
+    if not references.is_dir():
+        raise EvaluationError(f"expected a folder of references, found none at {references}; name another")
+    path = description or references.resolve().parent / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(
+            f"expected the dataset.json that names the labels at {path}, found none; give it with --labels"
+        )
+    return evaluate_folder(predictions, references, load_labels(path), known_cases(path.parent), metrics)
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Path,
+    labels: LabelSpace,
+    cases: Iterable[Case] = (),
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+) -> Evaluation:
+    """Compare the label maps of two folders, matched by file name without its ending.
+
+    Args:
+        predictions: Folder of predicted label maps that hold the dataset's label values.
+        references: Folder of reference label maps.
+        labels: The dataset's label space.
+        cases: Cases whose modality and site are known; those that are in neither folder are passed over.
+        metrics: Metrics to compute.
+
+    Returns:
+        The scores of every case in both folders; those in one alone are listed.
+
+    Raises:
+        EvaluationError: If a folder is absent, no names match, a file cannot be read or holds unknown
+            labels, prediction and reference lie on different grids, or a metric fails.
+    """
+    predicted, true = _label_files(predictions, "predictions"), _label_files(references, "references")
+    both = sorted(predicted.keys() & true.keys())
+    if not both:
+        raise EvaluationError(
+            f"expected predictions named as the references in {references} ({_some(true)}), "
+            f"found {_some(predicted)} in {predictions}; give the matching folders or rename the files"
+        )
+    known = {case.name: case for case in cases}
+    scores = []
+    for name in track(both, "evaluating"):
+        about = known.get(name)
+        prediction, reference, spacing_mm = _read_pair(name, predicted[name], true[name], labels)
+        scores.append(
+            evaluate_case(
+                prediction,
+                reference,
+                labels,
+                case=name,
+                modality=about.modality if about else None,
+                site=about.site if about else None,
+                metrics=metrics,
+                spacing_mm=spacing_mm,
+            )
+        )
+    return Evaluation(
+        classes=labels.names,
+        cases=tuple(scores),
+        missing=tuple(sorted(true.keys() - predicted.keys())),
+        extra=tuple(sorted(predicted.keys() - true.keys())),
+    )
+
+
+def evaluate_case(
+    prediction: LabelArray,
+    reference: LabelArray,
+    labels: LabelSpace,
+    *,
+    case: str,
+    modality: Modality | None = None,
+    site: str | None = None,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+    spacing_mm: Vector3 | None = None,
+) -> CaseScores:
+    """Compare one prediction with its reference.
+
+    Args:
+        prediction: (S, P, L) stored indices, as `LabelSpace.encode` returns them.
+        reference: (S, P, L) stored indices; voxels that are `IGNORE_INDEX` are left out.
+        labels: The label space that the indices belong to.
+        case: Name of the case.
+        modality: Modality of the case, if known.
+        site: Site of the case, if known.
+        metrics: Metrics to compute.
+        spacing_mm: Voxel spacing along S, P and L; metrics that take masks need it.
+
+    Raises:
+        EvaluationError: If the shapes differ, an index is not one of the label space, the spacing is missing,
+            or a metric fails; the message names the case.
+    """
+    try:
+        counts = count_overlap(prediction, reference, labels)
+        measured = _measured(prediction, reference, labels, metrics, spacing_mm)
+    except EvaluationError as error:
+        raise EvaluationError(f"case {case}: {error}") from None
+    return CaseScores(
+        case=case,
+        classes=labels.names,
+        counts=counts,
+        measured=measured,
+        metrics=tuple(metrics),
+        modality=modality,
+        site=site,
+    )
+
+
+def _measured(
+    prediction: LabelArray,
+    reference: LabelArray,
+    labels: LabelSpace,
+    metrics: Sequence[Metric],
+    spacing_mm: Vector3 | None,
+) -> dict[str, tuple[float, ...]]:
+    """Compute the metrics that take masks: one value for each class."""
+    wanted = [metric for metric in metrics if metric.from_masks is not None]
+    if not wanted:
+        return {}
+    if spacing_mm is None:
+        raise EvaluationError(f"the metric {wanted[0].name} needs the voxel spacing; give spacing_mm")
+    values: dict[str, list[float]] = {metric.name: [] for metric in wanted}
+    stated = reference != IGNORE_INDEX
+    for position in range(len(labels.names)):
+        predicted = class_mask(prediction, labels, position) & stated
+        true = class_mask(reference, labels, position)
+        for metric in wanted:
+            values[metric.name].append(metric.of_masks(predicted, true, spacing_mm))
+    return {name: tuple(each) for name, each in values.items()}
+
+
+def _label_files(folder: Path, what: str) -> dict[str, Path]:
+    """Return the label files of a folder by the name of their case."""
+    if not folder.is_dir():
+        raise EvaluationError(f"expected a folder of {what} at {folder}, found none; give an existing folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = file_ending(path)
+        if ending is None or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.name[: -len(ending)]
+        if name in files:
+            raise EvaluationError(
+                f"expected one file for case {name} in {folder}, found {files[name].name} and {path.name}; "
+                "remove one"
+            )
+        files[name] = path
+    if not files:
+        raise EvaluationError(
+            f"expected label maps ({', '.join(ENDINGS)}) in the folder of {what} {folder}, found none"
+        )
+    return files
+
+
+def _read_pair(
+    case: str, prediction: Path, reference: Path, labels: LabelSpace
+) -> tuple[LabelArray, LabelArray, Vector3]:
+    """Return the stored indices of prediction and reference and their spacing, checked to lie on one grid."""
+    predicted, predicted_grid = _read(case, prediction, labels)
+    true, true_grid = _read(case, reference, labels)
+    differs = difference(predicted_grid, true_grid, GRID_TOLERANCE_MM)
+    if differs:
+        raise EvaluationError(
+            f"expected prediction {prediction} of case {case} on the grid of its reference {reference}, "
+            f"found {differs}; predict on the image that the reference belongs to"
+        )
+    return predicted, true, true_grid.spacing_mm
+
+
+def _read(case: str, path: Path, labels: LabelSpace) -> tuple[LabelArray, Grid]:
+    try:
+        volume = read_labels(path)
+        return labels.encode(volume.array[0]), volume.grid
+    except AutospineError as error:
+        raise EvaluationError(f"case {case}, file {path}: {error}") from None
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
