@@ -6,7 +6,7 @@ shown at once.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_type_hints
 
 from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
@@ -108,9 +108,15 @@ class Augmentation:
 
 
 AnyNetworkPlan = Annotated[
-    SwinPlan | UNetPlan | ResEncPlan | UNetTransformerPlan | CNNPlan | ExternalPlan, told_apart_by("name")
+    SwinPlan | CNNPlan | UNetPlan | UNetTransformerPlan | ResEncPlan | ExternalPlan, told_apart_by("name")
 ]
 """The known networks: a new one is added here, and its plan says how it is built."""
+
+
+def built_in_networks() -> tuple[str, ...]:
+    """Return the names of the networks that come with AutoSpine, as their plans state them."""
+    kinds = [kind for kind in get_args(get_args(AnyNetworkPlan)[0]) if kind is not ExternalPlan]
+    return tuple(name for kind in kinds for name in get_args(get_type_hints(kind)["name"]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

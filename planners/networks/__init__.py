@@ -9,7 +9,7 @@ from typing import Any
 from planners.networks.cnn_planner import CNNPlanner
 from planners.networks.external_planner import ExternalPlanner
 from planners.networks.network_planner import NetworkPlanner, PlanningContext
-from planners.networks.network_request import NetworkRequest
+from planners.networks.network_request import BUILT_IN, NetworkRequest
 from planners.networks.swin_planner import SwinPlanner
 from planners.networks.unet_planner import UNetPlanner
 
@@ -27,4 +27,5 @@ _PLANNERS: dict[str, type[NetworkPlanner[Any]]] = {
 
 def network_planner(request: NetworkRequest, context: PlanningContext) -> NetworkPlanner[Any]:
     """Return the planner of the requested network."""
-    return _PLANNERS.get(request.network, ExternalPlanner)(request, context)
+    planner = _PLANNERS[request.network] if request.network in BUILT_IN else ExternalPlanner
+    return planner(request, context)

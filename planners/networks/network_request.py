@@ -5,10 +5,11 @@ from typing import Literal
 
 from autospine.network.external import external_names
 from autospine.network.swin.swin_settings import FusionPlacement, StageFlags
+from autospine.plan import built_in_networks
 from planners.planning_options import DEFAULT
 
 SWIN_NETWORKS = (DEFAULT, "swin_unetr")
-BUILT_IN = (*SWIN_NETWORKS, "cnn3d", "unet3d", "unet3d_transformer", "resenc_unet")
+BUILT_IN = built_in_networks()
 
 AttentionChoice = Literal["adaptive", "plain", "identity"]
 WeightingChoice = Literal["trainable", "ones", "off"]
