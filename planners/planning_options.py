@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from autospine.core.declaration import Option
-from autospine.core.defaults import DEFAULT_LOSS
+from autospine.core.defaults import DEFAULT_LOSS, DEFAULT_NETWORK
 from autospine.core.errors import PlanError
-
-DEFAULT = "adaptive_swin_unetr"
-"""Network that is planned for where none is named."""
 
 
 def _stages(text: str) -> tuple[int, ...]:
@@ -62,9 +59,9 @@ class PlanningOptions:
             names=("--network",),
             metavar="NAME",
             help="Plan for this network; an unknown name lists all. Repeat it for several; by default "
-            f"{DEFAULT}.",
+            f"{DEFAULT_NETWORK}.",
         ),
-    ] = (DEFAULT,)
+    ] = (DEFAULT_NETWORK,)
     """Names of the networks; each is planned for at each spacing."""
 
     attention: Annotated[

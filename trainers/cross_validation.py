@@ -13,7 +13,7 @@ from autospine.storage.atomic import write_text
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_facts
-from autospine.storage.trained_models import WEIGHTS, fold_weights
+from autospine.storage.trained_models import PLAN, WEIGHTS, fold_weights
 from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
@@ -189,6 +189,6 @@ def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
             f"expected folds of the present plan and split in {task.folder}, found {', '.join(others)} of "
             "another; move that folder away to train anew, or restore the earlier plan.json and folds.json"
         )
-    write_json(task.folder / "plan.json", replace(task.plan, configurations=(task.configuration,)))
+    write_json(task.folder / PLAN, replace(task.plan, configurations=(task.configuration,)))
     description = (task.dataset.folder / "dataset.json").read_text(encoding="utf-8")
     write_text(task.folder / "dataset.json", description)

@@ -9,7 +9,7 @@ from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import VALIDATION
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
-from autospine.storage.trained_models import WEIGHTS
+from autospine.storage.trained_models import WEIGHTS, fold_folder
 from trainers.initial_weights import InitialWeights
 
 
@@ -40,7 +40,7 @@ class TrainingRun:
 
     def fold_folder(self, fold: Fold) -> Path:
         """Return the folder of a fold's weights, log and predictions."""
-        return self.folder / f"fold_{fold.name}"
+        return fold_folder(self.folder, fold.name)
 
     def cases(self, fold: Fold) -> list[StoredCase]:
         """Return the training cases of a fold."""

@@ -35,10 +35,10 @@ from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.atomic import replacing
 from autospine.storage.digest import sha256_of, sha256_of_file
 from autospine.storage.serialization import to_json
-from autospine.storage.trained_models import WEIGHTS
+from autospine.storage.trained_models import PLAN, WEIGHTS
 
 ENDING = ".autospine"
-PLAN, DESCRIPTION, LICENCE = "plan.json", "dataset.json", "LICENSE"
+DESCRIPTION, LICENCE = "dataset.json", "LICENSE"
 
 LARGEST_MANIFEST = 1 << 20
 """Largest manifest in bytes; that of a hundred folds has a tenth of it."""

@@ -11,7 +11,7 @@ from autospine.core.errors import FormatError
 from autospine.models.model_folder import ModelFolder
 from autospine.storage.serialization import from_json, from_plain, read_json
 from autospine.storage.tensors import load_facts
-from autospine.storage.trained_models import WEIGHTS
+from autospine.storage.trained_models import WEIGHTS, fold_folder
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -117,7 +117,7 @@ def describe(model: ModelFolder) -> Manifest:
         licence="not stated",
         intended_use=INTENDED_USE,
         scores=_scores(model.path),
-        training={fold: training_of(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.folds},
+        training={fold: training_of(fold_folder(model.path, fold) / WEIGHTS) for fold in model.folds},
         files={},
     )
 

@@ -14,7 +14,7 @@ from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
-from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds
+from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds, fold_folder
 
 LOCALIZER = "finder"
 """Folder of the localizer in that of an exported model."""
@@ -56,7 +56,7 @@ class ModelFolder:
             ModelError: If a fold is not there.
         """
         check_folds(self.path, self.folds, folds or ())
-        return [self.path / f"fold_{fold}" / WEIGHTS for fold in folds or self.ensemble]
+        return [fold_folder(self.path, fold) / WEIGHTS for fold in folds or self.ensemble]
 
     @property
     def ensemble(self) -> tuple[str, ...]:

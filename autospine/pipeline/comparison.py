@@ -17,6 +17,7 @@ from autospine.pipeline.ensembles import validate_ensemble
 from autospine.plan import build_network
 from autospine.prediction.model_postprocessing import warn_of_other_weights
 from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import fold_folder
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger
 from trainers.metrics_log import seconds_trained
@@ -131,7 +132,7 @@ def _single(entry: _Finished) -> Candidate:
     model = entry.model
     with torch.device("meta"):
         network = build_network(model.plan, model.configuration)
-    seconds = sum(seconds_trained(model.path / f"fold_{fold}") for fold in entry.scores.folds)
+    seconds = sum(seconds_trained(fold_folder(model.path, fold)) for fold in entry.scores.folds)
     return _candidate(
         (model.path.name,),
         entry.scores,

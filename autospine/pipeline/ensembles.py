@@ -16,6 +16,7 @@ from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.model_postprocessing import MEMBERS, ensemble_folder, holds, members_of
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import fold_folder
 from autospine.system.log import track
 
 
@@ -51,7 +52,7 @@ def validate_ensemble(
             shutil.rmtree(folder, ignore_errors=True)
             write_json(folder / MEMBERS, members)
         held_out = [
-            HeldOut(fold=fold, cases=tuple(cases), folder=folder / f"fold_{fold}" / VALIDATION)
+            HeldOut(fold=fold, cases=tuple(cases), folder=fold_folder(folder, fold) / VALIDATION)
             for fold, cases in folds.items()
         ]
         for fold in held_out:

@@ -9,7 +9,7 @@ from autospine.evaluation.postprocessing import Postprocessing, read_postprocess
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import ModelFolder, weights_digest
 from autospine.storage.serialization import read_json
-from autospine.storage.trained_models import WEIGHTS
+from autospine.storage.trained_models import WEIGHTS, fold_folder
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -36,9 +36,9 @@ def warn_of_other_weights(models: Sequence[ModelFolder]) -> None:
         except FormatError:  # it has no scores, or those of an exported model
             continue
         changed = [
-            f"fold_{fold}"
+            fold_folder(model.path, fold).name
             for fold in model.ensemble
-            if scored.get(fold) and scored[fold] != weights_digest(model.path / f"fold_{fold}" / WEIGHTS)
+            if scored.get(fold) and scored[fold] != weights_digest(fold_folder(model.path, fold) / WEIGHTS)
         ]
         if changed:
             logger.warning(
@@ -78,7 +78,7 @@ def members_of(models: Sequence[ModelFolder]) -> Members:
         format_version=FORMAT_VERSION,
         weights={
             model.path.resolve().name: {
-                fold: weights_digest(model.path / f"fold_{fold}" / WEIGHTS) for fold in model.ensemble
+                fold: weights_digest(fold_folder(model.path, fold) / WEIGHTS) for fold in model.ensemble
             }
             for model in sorted(models, key=lambda model: model.path.resolve().name)
         },

@@ -41,6 +41,11 @@ class DatasetModels:
         return tuple(folder.name for folder in self.folders)
 
 
+def fold_folder(model: Path, fold: str) -> Path:
+    """Return the folder of a fold (`0` ... `4`, or `full`) in a model folder; it need not exist."""
+    return model / f"fold_{fold}"
+
+
 def fold_weights(model: Path) -> tuple[Path, ...]:
     """Weights of the complete folds in a model folder, by fold."""
     return tuple(sorted(model.glob(f"fold_*/{WEIGHTS}")))

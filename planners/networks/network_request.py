@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from autospine.core.defaults import DEFAULT_NETWORK
 from autospine.network.external import external_names
 from autospine.network.swin.swin_settings import FusionPlacement, StageFlags
 from autospine.plan import built_in_networks
-from planners.planning_options import DEFAULT
 
-SWIN_NETWORKS = (DEFAULT, "swin_unetr")
+SWIN_NETWORKS = (DEFAULT_NETWORK, "swin_unetr")
 BUILT_IN = built_in_networks()
 
 AttentionChoice = Literal["adaptive", "plain", "identity"]
@@ -31,7 +31,7 @@ def known_networks() -> tuple[str, ...]:
 class NetworkRequest:
     """One network to plan for."""
 
-    network: str = DEFAULT
+    network: str = DEFAULT_NETWORK
     """Name of the network."""
 
     attention: AttentionChoice = "adaptive"
@@ -56,7 +56,7 @@ class NetworkRequest:
     def suffix(self) -> str:
         """Suffix of its configurations' names; empty for the default network with default options."""
         usual = default_request(self.network)
-        parts = [] if self.network == DEFAULT else [self.network]
+        parts = [] if self.network == DEFAULT_NETWORK else [self.network]
         parts += [] if self.attention == usual.attention else [self.attention]
         if self.attention == "adaptive" and self.stages != ADAPTIVE_STAGES:
             parts.append("stages_" + "_".join(str(i + 1) for i, on in enumerate(self.stages) if on))
@@ -69,6 +69,6 @@ class NetworkRequest:
 
 def default_request(network: str) -> NetworkRequest:
     """Return the request for a network with the options that its name implies."""
-    if network in SWIN_NETWORKS and network != DEFAULT:
+    if network in SWIN_NETWORKS and network != DEFAULT_NETWORK:
         return NetworkRequest(network=network, attention="plain", weighting="off")
     return NetworkRequest(network=network)
