@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,16 @@ def _section(name: str, command: Any) -> str:
 def _rows(command: Any) -> Iterator[str]:
     for parameter in command.params:
         if parameter.name != "help":
-            yield f"| {_names(parameter)} | {_default(parameter)} | {_cell(parameter.help)} |"
+            meaning = " ".join(filter(None, (parameter.help, _choices(parameter))))
+            yield f"| {_names(parameter)} | {_default(parameter)} | {_cell(meaning)} |"
+
+
+def _choices(parameter: Any) -> str:
+    """A sentence that lists the values that an option takes; empty where any value of its type will do."""
+    kind = parameter.type_descriptor.annotation
+    if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
+        return ""
+    return f"One of {', '.join(f'`{choice.value}`' for choice in kind)}."
 
 
 def _names(parameter: Any) -> str:
