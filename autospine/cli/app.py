@@ -4,6 +4,7 @@ Only the module of the command that is given is imported, and PyTorch only after
 configurations, folds, models and inputs have been checked.
 """
 
+import re
 import signal
 import sys
 import threading
@@ -43,6 +44,14 @@ COMMANDS = {
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes that shells give to processes ended by Ctrl-C and by SIGTERM."""
+
+PLAIN_WORDS = (
+    (r"Input should be (a valid \w+), unable to parse .*", r"expected \1"),
+    (r"Input should be (?=greater|less)", "expected a value "),
+    (r"Input should be ", "expected "),
+    (r"Value error, ", ""),
+)
+"""Words of the parser's library, and ours for them."""
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -180,6 +189,8 @@ def _show_usage(error: Any) -> int:
         typer.echo(error.ctx.get_help(), nl=False)
         return int(error.exit_code)
     message = " ".join(error.format_message().split()).removesuffix(".").replace(". Did", "; did")
+    for pattern, plain in PLAIN_WORDS:
+        message = re.sub(pattern, plain, message)
     where = error.ctx.command_path if error.ctx else "autospine"
     see = " See" if message.endswith("?") else "; see"
     typer.echo(f"autospine: {message[:1].lower()}{message[1:]}{see} `{where} --help`", err=True)

@@ -43,6 +43,17 @@ LIGHTEST = {
     "help of a command": (("train", "--help"), 0, "--max-minutes"),
     "no such command": (("trian",), 2, "did you mean 'train'"),
     "no such option": (("predict", "--no-such-option"), 2, "no-such-option; see `autospine predict --help`"),
+    "no number": (
+        ("train", "--epochs", "x"),
+        2,
+        "invalid value for '--epochs': expected a valid integer; see",
+    ),
+    "too small a number": (
+        ("train", "--max-minutes", "0"),
+        2,
+        "expected a value greater than or equal to 0.1",
+    ),
+    "no such choice": (("predict", "--format", "xx"), 2, "'--format': 'xx' is not one of 'nii.gz'"),
     "no such dataset": (("train", "0", "-d", "Dataset777"), 1, "Dataset777"),
     "no workspace": (("verify", "-d", "1", "-w", "absent"), 1, "absent"),
     "no plan at all": (("train",), 1, "plan-and-preprocess"),
