@@ -10,12 +10,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from autospine.core.errors import TrainingError
-from autospine.dataset.splits import FULL
 from autospine.models.archive import opened_model
 from autospine.models.imported_weights import digest, load_imported
 from autospine.models.model_folder import ModelFolder
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.tensors import load_tensors
+from autospine.storage.trained_models import FULL
 
 SMALLEST_SHARE = 0.5
 """Least share of the parameters that a model has to fill; with fewer, the networks hardly agree."""

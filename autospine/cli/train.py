@@ -99,8 +99,8 @@ def train(
 
 def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | None") -> None:
     """Show the scores, the model, and the commands that take it."""
-    from autospine.dataset.splits import FULL
     from autospine.pipeline.training import comparable
+    from autospine.storage.trained_models import FULL
 
     name, chosen = project.location.name, project.configuration.name
     if evaluation is not None and fold != FULL:

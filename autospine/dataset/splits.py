@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from autospine.core.errors import DatasetError, FormatError
 from autospine.storage.serialization import read_json, write_json
+from autospine.storage.trained_models import FULL
 
 if TYPE_CHECKING:  # it reads images, which takes long to import
     from autospine.dataset.raw import Dataset
@@ -20,9 +21,6 @@ FOLDS = 5
 
 ALL = "all"
 """Word for every fold of the cross-validation."""
-
-FULL = "full"
-"""Name of the fold that trains on every case and validates on none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

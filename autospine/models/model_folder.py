@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from autospine.core.errors import ModelError, PlanError
-from autospine.dataset.splits import FULL
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
-from autospine.storage.trained_models import PLAN, WEIGHTS, check_folds, find_folds, fold_folder
+from autospine.storage.trained_models import FULL, PLAN, WEIGHTS, check_folds, find_folds, fold_folder
 
 LOCALIZER = "finder"
 """Folder of the localizer in that of an exported model."""

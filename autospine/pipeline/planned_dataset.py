@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autospine.core.errors import WorkspaceError
-from autospine.dataset.splits import ALL, FULL, FoldsFile
+from autospine.dataset.splits import ALL, FoldsFile
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json
-from autospine.storage.trained_models import PLAN
+from autospine.storage.trained_models import FULL, PLAN
 from autospine.storage.workspace import DatasetLocation
 
 FOLDS_FILE = "folds.json"

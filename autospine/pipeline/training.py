@@ -9,7 +9,7 @@ import torch
 
 from autospine.core.errors import FormatError
 from autospine.dataset.raw import Dataset, load_dataset
-from autospine.dataset.splits import ALL, FOLDS, FULL, Fold, FoldsFile, folds_of, full_fold
+from autospine.dataset.splits import ALL, FOLDS, Fold, FoldsFile, folds_of, full_fold
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
@@ -19,6 +19,7 @@ from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.arrays import ArrayFormat
 from autospine.storage.serialization import read_json
+from autospine.storage.trained_models import FULL
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
 from autospine.system.devices import devices_like, memory_budget

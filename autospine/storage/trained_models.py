@@ -14,6 +14,9 @@ from autospine.core.errors import ModelError
 WEIGHTS = "model.safetensors"
 """Final weights of a fold, in the fold's folder."""
 
+FULL = "full"
+"""Name of the fold that trains on every case and holds none out."""
+
 PLAN = "plan.json"
 """Plan of a model, in its folder, and of a dataset, in `preprocessed/DATASET`."""
 

@@ -39,7 +39,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kill
 from network import processor, write
 
-from autospine.dataset.splits import FULL
 from autospine.evaluation.evaluate_maps import evaluate_predictions
 from autospine.models.model_folder import open_model
 from autospine.pipeline.measuring import fingerprint, make_phantoms
@@ -48,6 +47,7 @@ from autospine.pipeline.planning import plan as make_plan
 from autospine.pipeline.training import open_project, preprocess, train
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
+from autospine.storage.trained_models import FULL
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import default_workers
 from planners.overrides import Overrides
