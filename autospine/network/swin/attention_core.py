@@ -14,6 +14,16 @@ from torch import Tensor
 
 from autospine.network.swin.windows import WindowLayout
 
+Queries = Float[Tensor, "heads W N d"]
+"""Queries or keys of the windows W of all samples."""
+
+Values = Float[Tensor, "heads W N D"]
+"""Values with columns for the denominator, or products with them."""
+
+Biases = Float[Tensor, "heads N N"]
+Masks = Float[Tensor, "classes #N #N"]
+"""Masks of the classes of windows; one number for each class where nothing is masked."""
+
 Portion = tuple[int, slice] | tuple[slice, int]
 """Index of a head's windows, or of a window's heads."""
 
@@ -147,13 +157,13 @@ def _operands(
     "-> (Tensor, Tensor)",
 )
 def _exponential_product(
-    query: Float[Tensor, "heads W N d"],
-    key: Float[Tensor, "heads W N d"],
-    value: Float[Tensor, "heads W N D"],
-    bias: Float[Tensor, "heads N N"],
-    masks: Float[Tensor, "classes #N #N"],
+    query: Queries,
+    key: Queries,
+    value: Values,
+    bias: Biases,
+    masks: Masks,
     runs: list[int],
-) -> tuple[Float[Tensor, "heads W N D"], Bool[Tensor, ""]]:
+) -> tuple[Values, Bool[Tensor, ""]]:
     """Return 2^(q k + log2(e) (bias + mask)) v, each row up to a factor of its own, and a flag.
 
     Args:
@@ -180,10 +190,10 @@ def _exponential_product(
 
 
 def _exponentials(
-    query: Float[Tensor, "heads W N d"],
-    key: Float[Tensor, "heads W N d"],
-    bias: Float[Tensor, "heads N N"],
-    masks: Float[Tensor, "classes #N #N"],
+    query: Queries,
+    key: Queries,
+    bias: Biases,
+    masks: Masks,
     runs: list[int],
     stable: bool,
 ) -> Iterator[tuple[Portion, Float[Tensor, "part N N"]]]:
@@ -231,13 +241,13 @@ def _cut(span: range, length: int) -> list[slice]:
 
 @_exponential_product.register_fake
 def _(
-    query: Float[Tensor, "heads W N d"],
-    key: Float[Tensor, "heads W N d"],
-    value: Float[Tensor, "heads W N D"],
-    bias: Float[Tensor, "heads N N"],
-    masks: Float[Tensor, "classes #N #N"],
+    query: Queries,
+    key: Queries,
+    value: Values,
+    bias: Biases,
+    masks: Masks,
     runs: list[int],
-) -> tuple[Float[Tensor, "heads W N D"], Bool[Tensor, ""]]:
+) -> tuple[Values, Bool[Tensor, ""]]:
     return value.new_empty(value.shape), torch.empty((), dtype=torch.bool, device=value.device)
 
 
@@ -248,19 +258,19 @@ def _(
     "Tensor stable) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _backward(
-    grad: Float[Tensor, "heads W N D"],
-    query: Float[Tensor, "heads W N d"],
-    key: Float[Tensor, "heads W N d"],
-    value: Float[Tensor, "heads W N D"],
-    bias: Float[Tensor, "heads N N"],
-    masks: Float[Tensor, "classes #N #N"],
+    grad: Values,
+    query: Queries,
+    key: Queries,
+    value: Values,
+    bias: Biases,
+    masks: Masks,
     runs: list[int],
     stable: Bool[Tensor, ""],
 ) -> tuple[
-    Float[Tensor, "heads W N d"],
-    Float[Tensor, "heads W N d"],
-    Float[Tensor, "heads W N D"],
-    Float[Tensor, "heads N N"],
+    Queries,
+    Queries,
+    Values,
+    Biases,
 ]:
     """Return the gradients of query, key, value and bias; the exponentials are computed again."""
     grad, d = grad.contiguous(), query.shape[-1]
@@ -284,19 +294,19 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    grad: Float[Tensor, "heads W N D"],
-    query: Float[Tensor, "heads W N d"],
-    key: Float[Tensor, "heads W N d"],
-    value: Float[Tensor, "heads W N D"],
-    bias: Float[Tensor, "heads N N"],
-    masks: Float[Tensor, "classes #N #N"],
+    grad: Values,
+    query: Queries,
+    key: Queries,
+    value: Values,
+    bias: Biases,
+    masks: Masks,
     runs: list[int],
     stable: Bool[Tensor, ""],
 ) -> tuple[
-    Float[Tensor, "heads W N d"],
-    Float[Tensor, "heads W N d"],
-    Float[Tensor, "heads W N D"],
-    Float[Tensor, "heads N N"],
+    Queries,
+    Queries,
+    Values,
+    Biases,
 ]:
     return tuple(x.new_empty(x.shape) for x in (query, key, value, bias))  # type: ignore[return-value]
 
