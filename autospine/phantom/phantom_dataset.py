@@ -17,7 +17,7 @@ from autospine.core.labels import DISC_OFFSET, VERSE, VERTEBRAE
 from autospine.core.types import Modality
 from autospine.io.images import write_array
 from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
-from autospine.system.workers import reporting_killed, worker_pool
+from autospine.system.workers import WorkerPool, reporting_killed
 
 FILE_ENDING = ".nii.gz"
 """Format of the images and labels."""
@@ -181,7 +181,7 @@ def _run(
         "a process that makes phantoms was killed, probably for want of memory; run the command again with "
         "fewer --workers"
     )
-    with reporting_killed(killed), worker_pool(min(workers, len(jobs))) as pool:
+    with reporting_killed(killed), WorkerPool(min(workers, len(jobs))) as pool:
         for future in as_completed([pool.submit(_make, job) for job in jobs]):
             row = future.result()
             rows[row.case] = row

@@ -13,7 +13,7 @@ from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
 from autospine.system.devices import describe
 from autospine.system.log import get_logger
-from autospine.system.workers import reporting_killed, worker_pool
+from autospine.system.workers import WorkerPool, reporting_killed
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from trainers.learner import Learner
 
@@ -59,7 +59,7 @@ def measure_calibration(location: DatasetLocation, planned: Plan, device: torch.
         f"expected a training step of {chosen.name!r} to fit the memory, found that the system has ended it; "
         "plan with less --memory"
     )
-    with reporting_killed(killed), worker_pool(1) as pool:
+    with reporting_killed(killed), WorkerPool(1) as pool:
         factor = pool.submit(_measured_factor, planned, chosen, device).result()
     logger.info("it takes %.2f times what was predicted beyond weights and libraries", factor)
     kept = Calibration(format_version=1, device=describe(device), factor=factor)

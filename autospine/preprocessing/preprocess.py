@@ -33,7 +33,7 @@ from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
 from autospine.system.log import get_logger, progress
-from autospine.system.workers import was_killed, worker_pool
+from autospine.system.workers import WorkerPool, was_killed
 
 log = get_logger(__name__)
 
@@ -255,8 +255,7 @@ def _pooled(
     """
     remaining = list(cases)
     while remaining:
-        pool = worker_pool(workers, set_up_worker)
-        try:
+        with WorkerPool(workers, set_up_worker) as pool:
             futures = {pool.submit(_attempt, case, settings, folder): case for case in remaining}
             lost = []
             for future in as_completed(futures):
@@ -264,8 +263,6 @@ def _pooled(
                     lost.append(futures[future])
                 else:
                     yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
         remaining = [case for case in remaining if case in lost]
         if remaining and workers == 1:
             yield _blamed(remaining.pop(0))

@@ -13,14 +13,23 @@ SPAWN = multiprocessing.get_context("spawn")
 """Starts fresh processes. Forking one that runs threads, as torch and Blosc2 do, can deadlock."""
 
 
-def worker_pool(workers: int, set_up: Callable[[], object] | None = None) -> ProcessPoolExecutor:
-    """Return a pool of fresh processes, each of which ends when this process is gone.
+class WorkerPool(ProcessPoolExecutor):
+    """Fresh processes, each of which ends when this process is gone.
+
+    Where the block that uses it is left early, by an error or an interrupt, jobs that have not begun are
+    dropped; those that have begun are waited for, so that nobody writes afterwards.
 
     Args:
         workers: Number of processes.
         set_up: Called in each process before it takes work; a function of a module, as it is pickled.
     """
-    return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_begin, initargs=(set_up,))
+
+    def __init__(self, workers: int, set_up: Callable[[], object] | None = None) -> None:
+        super().__init__(workers, mp_context=SPAWN, initializer=_begin, initargs=(set_up,))
+
+    def __exit__(self, *_: object) -> None:
+        """Drop the jobs that have not begun, and wait for the others."""
+        self.shutdown(wait=True, cancel_futures=True)
 
 
 def parent_lives() -> bool:

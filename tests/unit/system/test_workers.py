@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from autospine.core.errors import PlanError
-from autospine.system.workers import parent_lives, reporting_killed, was_killed, worker_pool
+from autospine.system.workers import WorkerPool, parent_lives, reporting_killed, was_killed
 
 PARENT = """
 import sys, time
 from pathlib import Path
 
-from autospine.system.workers import worker_pool
+from autospine.system.workers import WorkerPool
 
 
 def work(folder, name):
@@ -29,7 +29,7 @@ def work(folder, name):
 
 
 if __name__ == "__main__":
-    pool = worker_pool(2)
+    pool = WorkerPool(2)
     pool.submit(work, sys.argv[1], "idle").result()
     pool.submit(work, sys.argv[1], "busy")
     time.sleep(600)
@@ -68,7 +68,7 @@ def set_up() -> None:
 
 
 def test_a_pool_sets_up_its_workers() -> None:
-    with worker_pool(1, set_up) as pool:
+    with WorkerPool(1, set_up) as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
         assert pool.submit(parent_lives).result()
     assert not parent_lives()
@@ -76,7 +76,7 @@ def test_a_pool_sets_up_its_workers() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_worker_that_is_killed_is_named() -> None:
-    with pytest.raises(PlanError, match="less memory"), worker_pool(1) as pool:
+    with pytest.raises(PlanError, match="less memory"), WorkerPool(1) as pool:
         killed = pool.submit(signal.raise_signal, signal.SIGKILL)
         with reporting_killed(PlanError("plan with less memory")):
             killed.result()
@@ -92,3 +92,12 @@ def test_other_errors_are_left_alone() -> None:
     broken: Future[int] = Future()
     broken.set_exception(BrokenProcessPool("killed"))
     assert was_killed(broken)
+
+
+def test_jobs_that_have_not_begun_are_dropped_when_the_block_is_left_early() -> None:
+    with pytest.raises(ValueError, match="full disk"), WorkerPool(1) as pool:
+        jobs = [pool.submit(time.sleep, 0.05) for _ in range(100)]
+        jobs[0].result()
+        raise ValueError("full disk")
+    assert all(job.done() for job in jobs)
+    assert jobs[-1].cancelled()
