@@ -14,7 +14,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import App, app
 from autospine.cli.model_tables import show_model
 from autospine.cli.screen import say
-from autospine.core.errors import FormatError
+from autospine.core.errors import FormatError, ModelError
 from autospine.storage.trained_models import check_folds, find_folds
 from autospine.storage.workspace import Workspace
 
@@ -152,6 +152,11 @@ def export(
 ) -> None:
     """Write a trained model as one file that can be verified, without names of cases."""
     folder = source or Workspace.locate(workspace).last_model(dataset)
+    if folder.is_file():
+        raise ModelError(
+            f"expected a model folder to export, found the file {folder}; unpack it with "
+            "`autospine model import` first"
+        )
     check_folds(folder, find_folds(folder), fold or ())
 
     from autospine.models.archive import export_model

@@ -67,6 +67,7 @@ LIGHTEST = {
     "no such fold of a model": (("predict", "-i", ".", "-o", "out", "-m", "model", "-f", "7"), 1, "found 7"),
     "no model to inspect": (("model", "info", "absent"), 1, "model folder"),
     "no model to import": (("model", "import", "absent"), 1, "an .autospine file"),
+    "a file to export": (("model", "export", "-o", "x.autospine", "-m", "file"), 1, "model import` first"),
     "no model to export": (("model", "export", "-o", "x.autospine", "-m", "absent"), 1, "model folder"),
 }
 """Command lines, the exit code, and what the answer mentions; asked in an unplanned workspace."""
