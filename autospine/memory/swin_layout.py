@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3
 from autospine.network.blocks import COMPOSED_VOXELS
 from autospine.network.swin.attention_core import LANES
@@ -202,8 +203,7 @@ class SwinLayout:
 
     @cached_property
     def _bottom(self) -> Shape3:
-        s, p, left = (n // k for n, k in zip(self._grids[-1], self.network.strides[-1], strict=True))
-        return s, p, left
+        return triple(n // k for n, k in zip(self._grids[-1], self.network.strides[-1], strict=True))
 
 
 def _multiple(n: int, of: int) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 
 if TYPE_CHECKING:
@@ -52,5 +53,4 @@ class NetworkPlan(ABC):
 
 def total_stride(strides: Sequence[Shape3]) -> Shape3:
     """Return the product of the strides along each axis (S, P, L)."""
-    s, p, left = (prod(axis) for axis in zip(*strides, strict=True))
-    return s, p, left
+    return triple(prod(axis) for axis in zip(*strides, strict=True))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autospine.core.geometry import triple
 from autospine.core.tensor_types import LogitBatch
 from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
@@ -185,5 +186,4 @@ def encode(
 
 
 def _same_padding(kernel: Shape3, dilation: Shape3) -> Shape3:
-    s, p, left = (d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
-    return s, p, left
+    return triple(d * (k // 2) for k, d in zip(kernel, dilation, strict=True))

@@ -2,6 +2,7 @@
 
 from math import ceil
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 from planners.rules.transformer import strides as swin_strides
 
@@ -45,11 +46,11 @@ def unet_levels(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...],
         chosen = [axis for axis in long if spacing[axis] < 2 * finest]
         if not chosen or (len(chosen) == 1 and size[chosen[0]] < 2 * SHORTEST_LONE_EDGE):
             break
-        kernels.append((side[0], side[1], side[2]))
+        kernels.append(triple(side))
         stride = [2 if axis in chosen else 1 for axis in range(3)]
         spacing = [d * k for d, k in zip(spacing, stride, strict=True)]
         size = [ceil(n / k) for n, k in zip(size, stride, strict=True)]
-        strides.append((stride[0], stride[1], stride[2]))
+        strides.append(triple(stride))
     kernels.append((3, 3, 3))
     reason = f"nnU-Net's: halve the axes finer than twice the finest, while {SHORTEST_EDGE} voxels are left"
     return tuple(strides), tuple(kernels), reason
@@ -80,5 +81,5 @@ def dilations(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], s
     for stride in levels[:-1]:
         if max(stride) > 1:
             now = [n * k for n, k in zip(now, stride, strict=True)]
-            steps.append((now[0], now[1], now[2]))
+            steps.append(triple(now))
     return (*steps, (1, 1, 1)), "doubled where a U-Net would halve; 1 at both ends (Yu and Koltun)"

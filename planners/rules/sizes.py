@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from math import ceil, prod
 from typing import NamedTuple
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 
 FAST_VOXELS = 64**3
@@ -154,8 +155,7 @@ def patch_path(
     path, patch = [], smallest
     while True:
         steps = divisor(patch)
-        s, p, left = (ceil(n / d) * d for n, d in zip(patch, steps, strict=True))
-        path.append((s, p, left))
+        path.append(triple(ceil(n / d) * d for n, d in zip(patch, steps, strict=True)))
         limit = [ceil((1 - SPARE) * n / d) * d for n, d in zip(shape, steps, strict=True)]
         growable = [axis for axis in range(3) if path[-1][axis] < limit[axis]]
         if not growable:
@@ -163,7 +163,7 @@ def patch_path(
         shortest = min(growable, key=lambda a: path[-1][a] * spacing_mm[a] / weight[a])
         grown = list(path[-1])
         grown[shortest] += steps[shortest]
-        patch = (grown[0], grown[1], grown[2])
+        patch = triple(grown)
 
 
 def holds(patch: Shape3, extent_mm: float, spacing_mm: Vector3, shape: Shape3) -> bool:
@@ -173,5 +173,4 @@ def holds(patch: Shape3, extent_mm: float, spacing_mm: Vector3, shape: Shape3) -
 
 def step(divisor: Shape3, shape: Shape3) -> Shape3:
     """Return by how much a patch grows: the least multiple of the divisor of `STEP` voxels or the case."""
-    s, p, left = (ceil(min(STEP, n) / d) * d for d, n in zip(divisor, shape, strict=True))
-    return s, p, left
+    return triple(ceil(min(STEP, n) / d) * d for d, n in zip(divisor, shape, strict=True))

@@ -5,6 +5,7 @@ from math import ceil
 
 import numpy as np
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 from planners.rules.sizes import SPARE
 
@@ -34,7 +35,7 @@ def strides(spacing_mm: Vector3, shape: Shape3) -> tuple[tuple[Shape3, ...], str
         stride = [2 if axis in long and spacing[axis] < 2 * finest else 1 for axis in range(3)]
         spacing = [d * k for d, k in zip(spacing, stride, strict=True)]
         size = [n / k for n, k in zip(size, stride, strict=True)]
-        levels.append((stride[0], stride[1], stride[2]))
+        levels.append(triple(stride))
     return tuple(levels), "halve the axes finer than twice the finest, while four voxels are left unpadded"
 
 
@@ -54,8 +55,7 @@ def windows(grids: Sequence[Shape3], largest: int) -> tuple[tuple[Shape3, ...], 
     """
     chosen = []
     for grid in grids:
-        s, p, left = (_window(n, largest) for n in grid)
-        chosen.append((s, p, left))
+        chosen.append(triple(_window(n, largest) for n in grid))
     reason = f"the divisor of the token grid next to {largest}, so that no window is padded"
     return tuple(chosen), reason
 
@@ -89,7 +89,7 @@ def fusion_kernels(
             min(k + 2 * max(0, ceil((width / d - k) / 2)), LARGEST_KERNEL - (LARGEST_KERNEL - k) % 2)
             for d, k in zip(spacing_mm, stride, strict=True)
         ]
-        kernel = (sides[0], sides[1], sides[2])
+        kernel = triple(sides)
         if kernel not in kernels:
             kernels.append(kernel)
     spans = ", ".join(f"{width:.0f}" for width in widths)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
+from autospine.core.geometry import triple
 from autospine.core.tensor_types import ImageBatch
 from autospine.core.types import Shape3
 from autospine.network.blocks import channels_last
@@ -102,7 +103,7 @@ def fused_kernel(
     ]
     framed = [F.pad(kernel, _frame(kernel.shape[2:], stride, reach)) for kernel in kernels]
     fused = torch.tensordot(weights, torch.stack(framed), dims=1)
-    return fused, (reach[0], reach[1], reach[2])
+    return fused, triple(reach)
 
 
 def _set_scale_weights(module: nn.Module, count: int, weighting: FusionWeighting | None) -> None:

@@ -1,9 +1,7 @@
 """Swin Transformer stages on token grids (B, S, P, L, C)."""
 
-from collections.abc import Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,7 +31,6 @@ class SwinBlock(nn.Module):
         heads: Attention heads.
         window: Largest window in tokens (S, P, L).
         shifted: Whether the windows are shifted by half their size.
-        drop_path: Probability of leaving out a branch for a sample in training.
         attention: Kind of attention; with `identity` there is only the perceptron.
         bounds: Bounds of the adaptive attention; the defaults if None.
         stage: Index of the stage, which the settings may switch off.
@@ -47,7 +44,6 @@ class SwinBlock(nn.Module):
         window: Shape3,
         *,
         shifted: bool,
-        drop_path: float = 0.0,
         attention: AttentionKind = "plain",
         bounds: AttentionBounds | None = None,
         stage: int = 0,
@@ -56,7 +52,6 @@ class SwinBlock(nn.Module):
         super().__init__()
         self.window = window
         self.shifted = shifted
-        self.drop_path = drop_path
         bounds = bounds or AttentionBounds()
         saliency = temperature = None
         if isinstance(attention, AttentionSettings) and attention.saliency[stage]:
@@ -93,20 +88,12 @@ class SwinBlock(nn.Module):
             windows = partition(layer_norm(tokens, self.norm1), layout)
             rows = None if gradient is None else partition(gradient.flatten(1, 3), layout)
             attended = self.attention(windows, layout, rows, record)
-            tokens = self._drop(unpartition(attended, layout)).add_(tokens)
+            tokens = unpartition(attended, layout).add_(tokens)
             if record is not None:
                 record[-1] = record[-1].on_grid(lambda m: unpartition(m, layout).view(len(m), *grid, -1))
         hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1.weight, self.linear1.bias))
-        tokens = self._drop(linear(hidden, self.linear2.weight, self.linear2.bias)).add_(tokens)
+        tokens = linear(hidden, self.linear2.weight, self.linear2.bias).add_(tokens)
         return tokens.view(x.shape)
-
-    def _drop(self, branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Return the branch with whole samples left out at random, the rest scaled up to keep the mean."""
-        if not self.training or self.drop_path == 0.0:
-            return branch
-        keep = 1.0 - self.drop_path
-        kept = torch.bernoulli(torch.full((branch.shape[0], 1, 1), keep, device=branch.device))
-        return branch * (kept / keep).to(branch.dtype)
 
 
 class PatchMerging(nn.Module):
@@ -146,7 +133,7 @@ class SwinStage(nn.Module):
         heads: Attention heads.
         window: Largest window in tokens (S, P, L).
         stride: Stride of the merging.
-        drop_paths: Drop probability of each block; their number is the depth.
+        depth: Number of Swin blocks.
         use_v2: Whether the convolution block comes first.
         attention: Kind of attention.
         bounds: Bounds of the adaptive attention.
@@ -162,7 +149,7 @@ class SwinStage(nn.Module):
         window: Shape3,
         stride: Shape3,
         *,
-        drop_paths: Sequence[float],
+        depth: int,
         use_v2: bool,
         attention: AttentionKind,
         bounds: AttentionBounds,
@@ -178,13 +165,12 @@ class SwinStage(nn.Module):
                 heads,
                 window,
                 shifted=i % 2 == 1,
-                drop_path=probability,
                 attention=attention,
                 bounds=bounds,
                 stage=stage,
                 legacy_bias_slice=legacy_bias_slice,
             )
-            for i, probability in enumerate(drop_paths)
+            for i in range(depth)
         )
         self.merging = PatchMerging(channels, stride, merge_order)
         for module in self.modules():

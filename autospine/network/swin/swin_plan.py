@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 from autospine.network.network_plan import NetworkPlan, total_stride
 from autospine.network.swin.swin_settings import AttentionKind, FusionSettings
@@ -83,5 +84,5 @@ def token_grids(patch: Shape3, strides: Sequence[Shape3]) -> tuple[Shape3, ...]:
     grids, size = [], list(patch)
     for stride in strides[:-1]:
         size = [n // k for n, k in zip(size, stride, strict=True)]
-        grids.append((size[0], size[1], size[2]))
+        grids.append(triple(size))
     return tuple(grids)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import PlanError
+from autospine.core.geometry import triple
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3, Vector3
 from autospine.network.base import SegmentationNetwork, without_autocast
@@ -62,7 +63,6 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         merge_order: `legacy` stacks the tokens of a merging as MONAI did up to 1.4. For weights that were
             trained so.
         spacing_mm: Voxel spacing (S, P, L) in mm, for the image gradient of the adaptive attention.
-        drop_path: Largest drop probability of a Swin branch in training; rises linearly over the blocks.
         checkpointing: Recompute stages and full-resolution blocks in the backward pass to save memory.
 
     Raises:
@@ -86,12 +86,11 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         legacy_bias_slice: bool = False,
         merge_order: MergeOrder = "fixed",
         spacing_mm: Vector3 = (1.0, 1.0, 1.0),
-        drop_path: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
         bounds = attention_bounds or AttentionBounds()
         windows = stage_windows(window_size)
-        _check_numbers(in_channels, out_channels, feature_size, spacing_mm, drop_path)
+        _check_numbers(in_channels, out_channels, feature_size, spacing_mm)
         _check_architecture(feature_size, depths, num_heads, strides)
         _check_kinds(attention, merge_order, strides)
         super().__init__(in_channels, total_stride(strides), checkpointing=checkpointing)
@@ -106,14 +105,13 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         f = feature_size
         self.stem = Stem(in_channels, fusion) if fusion is not None and fusion.has_stem else None
         self.embedding = PatchEmbedding(in_channels, f, self.strides[0], fusion)
-        drop_paths = _linear_rise(drop_path, depths)
         self.stages = nn.ModuleList(
             SwinStage(
                 f * 2**i,
                 num_heads[i],
                 windows[i],
                 self.strides[i + 1],
-                drop_paths=drop_paths[i],
+                depth=depths[i],
                 use_v2=use_v2,
                 attention=attention,
                 bounds=bounds,
@@ -260,12 +258,10 @@ def stage_windows(window_size: int | Shape3 | Sequence[Shape3]) -> tuple[Shape3,
             f"expected a window size, a triple, or {STAGES} triples of at least 1 token, found "
             f"{window_size}; correct the window sizes"
         )
-    return tuple((t[0], t[1], t[2]) for t in triples)
+    return tuple(triple(t) for t in triples)
 
 
-def _check_numbers(
-    in_channels: int, out_channels: int, feature_size: int, spacing_mm: Vector3, drop_path: float
-) -> None:
+def _check_numbers(in_channels: int, out_channels: int, feature_size: int, spacing_mm: Vector3) -> None:
     if min(in_channels, out_channels, feature_size) < 1:
         raise PlanError(
             f"expected at least one input channel, class and feature, found {in_channels}, {out_channels} "
@@ -273,10 +269,6 @@ def _check_numbers(
         )
     if not all(isfinite(spacing) and spacing > 0 for spacing in spacing_mm):
         raise PlanError(f"expected a spacing of three positive lengths in mm, found {spacing_mm}; correct it")
-    if not 0.0 <= drop_path < 1.0:
-        raise PlanError(
-            f"expected a drop path probability in [0, 1), found {drop_path}; choose a smaller one."
-        )
 
 
 def _check_architecture(
@@ -314,11 +306,3 @@ def _check_kinds(attention: AttentionKind, merge_order: str, strides: Sequence[S
             f"expected mergings of stride (2, 2, 2) for the legacy merge order, found {tuple(strides[1:])}; "
             "use the order 'fixed'"
         )
-
-
-def _linear_rise(drop_path: float, depths: Sequence[int]) -> list[list[float]]:
-    """Return the drop probability of each block, rising linearly from 0 to `drop_path`."""
-    total = sum(depths)
-    rates = [drop_path * i / max(total - 1, 1) for i in range(total)]
-    starts = [sum(depths[:i]) for i in range(len(depths))]
-    return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=True)]

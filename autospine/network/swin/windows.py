@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from autospine.core.geometry import triple
 from autospine.core.types import Shape3
 from autospine.network.constants import constant
 
@@ -99,7 +100,7 @@ def window_layout(grid: Shape3, window: Shape3, shifted: bool, device: torch.dev
     counts = [(n // w - 1, 1) if s else (n // w,) for n, w, s in zip(padded, size, shift, strict=True)]
     tensors = _window_tensors(grid, size, padded, shift, device=device)
     return WindowLayout(
-        window=(size[0], size[1], size[2]),
+        window=triple(size),
         to_windows=tensors[0],
         to_grid=tensors[1],
         masks=tensors[2],

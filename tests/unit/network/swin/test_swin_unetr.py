@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autospine.core.errors import ImageError, PlanError
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
-from autospine.network.swin.stages import PatchMerging, SwinBlock
+from autospine.network.swin.stages import PatchMerging
 from autospine.network.swin.windows import MERGING_ORDER
 
 SMALL = {"feature_size": 8, "num_heads": (1, 2, 4, 8), "window_size": 3}
@@ -120,7 +120,7 @@ def test_inference_first_does_not_spoil_training() -> None:
 
 def test_builds_without_memory() -> None:
     with torch.device("meta"):
-        net = adaptive(window_size=7, drop_path=0.1)
+        net = adaptive(window_size=7)
         assert net(torch.empty(1, 1, 64, 64, 64)).shape == (1, 3, 64, 64, 64)
 
 
@@ -236,13 +236,6 @@ def test_merging_stacks_tokens_in_order() -> None:
     torch.testing.assert_close(merging(x).flatten(), reduced)
 
 
-def test_dropped_branches_leave_the_shortcut() -> None:
-    block = SwinBlock(4, 1, (2, 2, 2), shifted=False, drop_path=1 - 1e-9).train()
-    x = torch.randn(3, 2, 2, 2, 4)
-    assert torch.equal(block(x), x)
-    assert not torch.equal(block.eval()(x), x)
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -251,7 +244,6 @@ def test_dropped_branches_leave_the_shortcut() -> None:
         ({"window_size": 0}, "window size"),
         ({"window_size": ((2, 2, 2),) * 3}, "window size"),
         ({"strides": ((2, 2, 3),) * 5}, "stride triples"),
-        ({"drop_path": 1.0}, "drop path"),
         ({"merge_order": "legacy", "strides": ANISOTROPIC}, "mergings of stride"),
     ],
 )
