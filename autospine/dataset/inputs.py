@@ -10,6 +10,7 @@ from autospine.dataset.case_table import read_case_table
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
 from autospine.io.dicom import is_series, series_modality
 from autospine.io.formats import ENDINGS, check_input, file_ending
+from autospine.storage.atomic import visible
 from autospine.storage.file_names import escape_non_utf8, is_utf8
 from autospine.system.log import get_logger
 
@@ -63,7 +64,7 @@ def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
     check_input(path)
     if path.is_file():
         return [path], []
-    inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    inside = visible(path)
     # A link to nothing counts as an image, so that it is reported instead of passed over.
     files = [entry for entry in inside if not entry.is_dir() and file_ending(entry)]
     folders = [entry for entry in inside if entry.is_dir() and is_series(entry)]
@@ -83,7 +84,7 @@ def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
 
 def _has_images(folder: Path) -> bool:
     """Whether a folder holds image files itself."""
-    return any(file_ending(entry) and entry.is_file() for entry in folder.iterdir())
+    return any(file_ending(entry) and entry.is_file() for entry in visible(folder))
 
 
 def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int, Path]]]:

@@ -18,6 +18,7 @@ from autospine.core.types import Modality
 from autospine.dataset.case_table import read_case_table
 from autospine.io.formats import ENDINGS
 from autospine.io.images import Volume
+from autospine.storage.atomic import visible
 
 CHANNEL_NAME = re.compile(r"(.+)_(\d{4})")
 """Stem of an image file: the case's name and the channel's number."""
@@ -145,9 +146,8 @@ def ignored_files(dataset: Dataset) -> tuple[str, ...]:
     return tuple(
         f"{folder.name}/{file.name}"
         for folder in folders
-        if folder.is_dir()
-        for file in sorted(folder.iterdir())
-        if not file.name.startswith(".") and not file.name.endswith(dataset.file_ending)
+        for file in visible(folder)
+        if not file.name.endswith(dataset.file_ending)
     )
 
 
@@ -262,8 +262,4 @@ def make_case(
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        file for file in folder.iterdir() if file.name.endswith(ending) and not file.name.startswith(".")
-    )
+    return [file for file in visible(folder) if file.name.endswith(ending)]

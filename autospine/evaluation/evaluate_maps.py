@@ -13,6 +13,7 @@ from autospine.evaluation.overlap import class_mask, count_overlap
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import read_labels
+from autospine.storage.atomic import visible
 from autospine.system.log import track
 
 GRID_TOLERANCE_MM = 1e-2
@@ -173,9 +174,9 @@ def _label_files(folder: Path, what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise EvaluationError(f"expected a folder of {what} at {folder}, found none; give an existing folder")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in visible(folder):
         ending = file_ending(path)
-        if ending is None or path.name.startswith(".") or not path.is_file():
+        if ending is None or not path.is_file():
             continue
         name = path.name[: -len(ending)]
         if name in files:

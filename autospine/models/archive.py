@@ -8,13 +8,12 @@ Names of cases are not exported: they may tell who the patients were.
 import errno
 import json
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +31,9 @@ from autospine.models.manifest import (
     training_of,
 )
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
-from autospine.storage.atomic import replacing
+from autospine.storage.atomic import remove_abandoned, replacing
 from autospine.storage.digest import sha256_of, sha256_of_file
+from autospine.storage.locks import scratch_folder
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import PLAN, WEIGHTS
 
@@ -162,8 +162,9 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
                 f"expected no model at {folder} yet, found one; move it away or name another place"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder.parent))
-    try:
+        remove_abandoned(folder.parent)
+    with _scratch(folder.parent, folder) as scratch:
+        temporary = scratch / folder.name
         with _opened(bundle) as archive:
             manifest = _checked(archive, bundle)
             with _writing(folder):
@@ -175,10 +176,7 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
             (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
             if manifest.scores is not None:
                 (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
-            temporary.chmod(0o755)  # temporary folders are for their owner alone
             temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 
@@ -193,11 +191,21 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
     if not path.is_file():
         yield open_model(path)
         return
-    with _writing(Path("a temporary folder")):
-        temporary = tempfile.TemporaryDirectory(prefix="autospine-")
-    with temporary as folder, _named(Path(folder) / "model", path):
-        unpack(path, Path(folder) / "model")
-        yield replace(open_model(Path(folder) / "model"), bundle=path)
+    with (
+        _scratch(Path(tempfile.gettempdir()), Path("a temporary folder")) as scratch,
+        _named(scratch / "model", path),
+    ):
+        unpack(path, scratch / "model")
+        yield replace(open_model(scratch / "model"), bundle=path)
+
+
+@contextmanager
+def _scratch(parent: Path, target: Path) -> Iterator[Path]:
+    """Open a scratch folder; what stands in the way of making it is said of `target`."""
+    with ExitStack() as stack:
+        with _writing(target):
+            scratch = stack.enter_context(scratch_folder(parent))
+        yield scratch
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from autospine.core.labels import DISC_OFFSET, VERSE, VERTEBRAE
 from autospine.core.types import Modality
 from autospine.io.images import write_array
 from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
+from autospine.storage.locks import scratch_folder
 from autospine.system.workers import WorkerPool, reporting_killed
 
 FILE_ENDING = ".nii.gz"
@@ -123,16 +122,13 @@ def _check_target(folder: Path, *, overwrite: bool) -> None:
 def _built_aside(folder: Path) -> Iterator[Path]:
     """Give a draft folder next to the target, which takes its place only when all has been written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with scratch_folder(folder.parent) as room:
         draft = room / "new"
         draft.mkdir()
         yield draft
         if folder.exists():
             folder.replace(room / "old")
         draft.replace(folder)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def _jobs(

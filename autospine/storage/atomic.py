@@ -16,17 +16,23 @@ TEMPORARY = ".tmp"
 ABANDONED_S = 24 * 3600.0
 """Seconds without a write after which nobody is writing a temporary file any more."""
 
+VISIBLE = "[!.]*"
+"""Pattern of the names that are looked at in a folder. Names that begin with a dot are those of what is being
+written, of what a killed process has left, and of the system's own files."""
+
 _LEFTOVER = re.compile(rf"\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}(\.\w+){{0,2}}")
-"""Names of the files that `replacing` makes."""
+"""Names of the files that `replacing` makes, and of the folders beside an image that is being written."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with the same endings, that replaces it when the block succeeds.
 
-    The file's folder is made. After an error the temporary file is removed and `path` is as it was.
+    The file's folder is made, and what was abandoned in it is removed when this process first writes there.
+    After an error the temporary file is removed and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned_once(path.parent.resolve())
     handle, name = tempfile.mkstemp(
         prefix=".", suffix=f"{TEMPORARY}{''.join(path.suffixes[-2:])}", dir=path.parent
     )
@@ -63,12 +69,40 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name, but nothing with a temporary or hidden name; [] without folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
 def remove_abandoned(folder: Path) -> None:
-    """Remove abandoned files of `replacing` from a user's folder, where others may be writing."""
+    """Remove abandoned temporary files and folders from a user's folder, where others may be writing.
+
+    What cannot be removed stays: it is nobody's error that it is there.
+    """
     for leftover in folder.glob(f".????????{TEMPORARY}*"):
-        with suppress(FileNotFoundError):
-            if _LEFTOVER.fullmatch(leftover.name) and time.time() - leftover.stat().st_mtime > ABANDONED_S:
-                leftover.unlink()
+        if _LEFTOVER.fullmatch(leftover.name) and is_abandoned(leftover):
+            remove_whole(leftover)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nothing has been written to a temporary file, or into a temporary folder, for a day."""
+    try:
+        whole = [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]
+        touched: float = max(part.lstat().st_mtime for part in whole)
+    except OSError:  # it is somebody else's, or gone by now
+        return False
+    return time.time() - touched > ABANDONED_S
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,6 +118,11 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@cache
+def _remove_abandoned_once(folder: Path) -> None:
+    remove_abandoned(folder)
 
 
 @cache

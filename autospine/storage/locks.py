@@ -6,7 +6,9 @@ soon as its process has ended, however that ended.
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from autospine.core.errors import AutospineError
+from autospine.core.errors import AutospineError, WorkspaceError
+from autospine.storage.atomic import TEMPORARY, is_abandoned, remove_whole
 from autospine.system.log import get_logger
 
 log = get_logger(__name__)
@@ -27,6 +30,12 @@ BEAT_SECONDS = 15.0
 
 MISSED_BEATS = 12
 """Missed heartbeats after which another machine's lock counts as stale."""
+
+SCRATCH = ".autospine-"
+"""First part of the names of scratch folders, which end in `TEMPORARY`."""
+
+SCRATCH_OWNER = "owner.lock"
+"""Lock in a scratch folder, which the process that made it holds."""
 
 
 @contextmanager
@@ -89,6 +98,45 @@ def heartbeat_lock(
         with suppress(OSError):
             path.unlink()
         lock.release()
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new empty folder for intermediate files; it is removed afterwards with whatever is left in it.
+
+    Scratch folders of processes that were killed are removed before: at once where the process was one of
+    this machine, which the operating system knows; else when nothing in them was touched for a day.
+
+    Args:
+        parent: Folder that it is made in; what is complete can be moved from one to the other.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    for other in parent.glob(f"{SCRATCH}*{TEMPORARY}"):
+        if not other.is_symlink() and _left_behind(other):
+            remove_whole(other)
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, suffix=TEMPORARY, dir=parent))
+    try:
+        with heartbeat_lock(folder / SCRATCH_OWNER, f"one user of {folder}", WorkspaceError):
+            (folder / "files").mkdir()
+            yield folder / "files"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left_behind(folder: Path) -> bool:
+    """Whether the process that made a scratch folder has ended; the lock names it once it is held."""
+    owner = _owner(folder / SCRATCH_OWNER)
+    if owner is None or owner.get("host") != socket.gethostname():
+        return is_abandoned(folder)
+    try:
+        lock = FileLock(folder / SCRATCH_OWNER)
+        free = _acquired(lock)
+        lock.release()
+    except OSError:  # it is somebody else's, or gone by now
+        return False
+    return free
 
 
 def _acquired(lock: FileLock) -> bool:

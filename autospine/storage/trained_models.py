@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.errors import ModelError
+from autospine.storage.atomic import VISIBLE
 
 WEIGHTS = "model.safetensors"
 """Final weights of a fold, in the fold's folder."""
@@ -31,7 +32,7 @@ class DatasetModels:
     @property
     def weights(self) -> tuple[Path, ...]:
         """Weights of every complete fold of every model, by model and fold."""
-        return tuple(sorted(self.folder.glob(f"*/fold_*/{WEIGHTS}")))
+        return tuple(sorted(self.folder.glob(f"{VISIBLE}/fold_*/{WEIGHTS}")))
 
     @property
     def folders(self) -> tuple[Path, ...]:

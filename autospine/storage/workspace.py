@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.errors import WorkspaceError
+from autospine.storage.atomic import VISIBLE, visible
 from autospine.storage.trained_models import PLAN, DatasetModels
 
 VARIABLE = "AUTOSPINE_WORKSPACE"
@@ -78,7 +79,7 @@ class Workspace:
         """Return every dataset by name; those of the workspace hide nnU-Net's of the same name."""
         folders: dict[str, Path] = {}
         for root in self._raw_roots():
-            for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            for folder in visible(root):
                 if folder.is_dir() and _NAME.fullmatch(folder.name):
                     folders.setdefault(folder.name, folder)
         return tuple(self._location(name, folder) for name, folder in sorted(folders.items()))
@@ -118,7 +119,7 @@ class Workspace:
         Raises:
             WorkspaceError: If none is planned.
         """
-        plans = sorted(self.preprocessed.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+        plans = sorted(self.preprocessed.glob(f"{VISIBLE}/{PLAN}"), key=lambda path: path.stat().st_mtime)
         if not plans:
             raise WorkspaceError(
                 f"expected a planned dataset in {self.preprocessed}, found none; "
@@ -136,8 +137,7 @@ class Workspace:
         Raises:
             WorkspaceError: If there is none.
         """
-        folders = sorted(self.results.glob("*/"))
-        every = [path for folder in folders for path in DatasetModels(folder=folder).weights]
+        every = [path for folder in visible(self.results) for path in DatasetModels(folder=folder).weights]
         weights = [
             path
             for path in every

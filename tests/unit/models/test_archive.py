@@ -2,9 +2,12 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -28,6 +31,7 @@ from autospine.models.localizer import find_localizer
 from autospine.models.manifest import ModelScores, Training, describe
 from autospine.models.model_folder import open_model
 from autospine.storage.serialization import write_json
+from autospine.storage.workspace import Workspace
 
 
 @pytest.fixture
@@ -356,7 +360,7 @@ def test_what_is_cut_short_is_refused(bundle, tmp_path, kept):
 
 
 def test_a_full_disk_is_no_damaged_bundle(bundle, tmp_path, monkeypatch):
-    def full(path, mode):
+    def full(path, *how, **more):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "open", full)
@@ -378,7 +382,7 @@ def test_a_place_that_cannot_be_written_to_is_no_damaged_bundle(model, bundle, t
     with pytest.raises(WorkspaceError, match=r"expected to write .*, found.*TMPDIR"), opened_model(bundle):
         pass
 
-    def failing(path, mode):
+    def failing(path, *how, **more):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr(Path, "open", failing)
@@ -416,6 +420,50 @@ def test_other_versions_say_what_to_do(bundle, tmp_path, version, mend):
         read_manifest(other)
 
 
+KILLED = """
+import os, pathlib, signal, sys
+from autospine.models import archive
+pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # all is unpacked by then
+archive.unpack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_import_that_was_killed_before_the_name_leaves_no_model(model, bundle, tmp_path):
+    workspace = Workspace(root=tmp_path)
+    folder = tmp_path / "results" / model.plan.dataset / "imported"
+    subprocess.run([sys.executable, "-c", KILLED, str(bundle), str(folder)], check=False)
+    (left,) = folder.parent.iterdir()
+    assert list(left.rglob("model.safetensors"))
+    assert workspace.last_model() == model.path
+    unpack(bundle, folder)
+    assert list(folder.parent.iterdir()) == [folder]
+    assert workspace.last_model() == folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_the_copy_of_a_prediction_that_was_killed_is_removed_by_the_next(bundle, tmp_path, monkeypatch):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    subprocess.run([sys.executable, "-c", KILLED_OPEN, str(bundle)], check=False)
+    (left,) = place.iterdir()
+    with opened_model(bundle) as one, opened_model(bundle) as other:
+        assert not left.exists()
+        assert one.path.is_dir() and other.path.is_dir()  # neither takes the other's for a leftover
+    assert list(place.iterdir()) == []
+
+
+KILLED_OPEN = """
+import os, pathlib, signal, sys
+from autospine.models.archive import opened_model
+with opened_model(pathlib.Path(sys.argv[1])) as model:
+    assert model.networks()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_errors_and_records_name_the_bundle_and_not_where_it_was_unpacked(bundle, model, tmp_path):
     def broken():
         with opened_model(bundle) as opened:
@@ -425,7 +473,7 @@ def test_errors_and_records_name_the_bundle_and_not_where_it_was_unpacked(bundle
 
     with pytest.raises(FormatError, match=r"model\.autospine/fold_0/model\.safetensors") as raised:
         broken()
-    assert tempfile.gettempdir() + "/autospine-" not in str(raised.value)
+    assert tempfile.gettempdir() + "/.autospine-" not in str(raised.value)
     assert model.name == str(model.path)
 
 

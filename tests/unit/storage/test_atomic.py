@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autospine.io.images import write_labels
-from autospine.storage.atomic import remove_leftovers, replacing, write_text
+from autospine.storage.atomic import remove_abandoned, remove_leftovers, replacing, visible, write_text
 
 
 def test_a_file_is_written_with_its_folder(tmp_path):
@@ -101,3 +101,50 @@ def test_a_file_system_that_cannot_wait_for_a_folder_is_no_error(tmp_path, monke
     monkeypatch.setattr(os, "fsync", files_only)
     write_text(tmp_path / "plan.json", "{}")
     assert (tmp_path / "plan.json").read_text(encoding="utf-8") == "{}"
+
+
+def age(*paths):
+    for path in paths:
+        os.utime(path, (0, 0))
+
+
+def test_what_was_abandoned_in_a_folder_of_others_is_removed_file_or_folder(tmp_path):
+    """A killed writing of an image leaves a folder; nothing that was touched within a day is removed."""
+    for name in (".abcd1234.tmp", ".efgh5678.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "case.nii.gz").write_text("half")
+    for name in (".ijkl_012.tmp.nii.gz", ".mnop_012.tmp.nii.gz", ".mine.tmp", "case.nii.gz"):
+        (tmp_path / name).write_text("half")
+    age(tmp_path / ".abcd1234.tmp" / "case.nii.gz", tmp_path / ".abcd1234.tmp", tmp_path / ".efgh5678.tmp")
+    age(tmp_path / ".ijkl_012.tmp.nii.gz", tmp_path / ".mine.tmp", tmp_path / "case.nii.gz")
+    remove_abandoned(tmp_path)
+    kept = [".efgh5678.tmp", ".mine.tmp", ".mnop_012.tmp.nii.gz", "case.nii.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
+def test_writing_removes_what_was_abandoned_there(tmp_path):
+    (tmp_path / ".abcd1234.tmp.json").write_text("half")
+    age(tmp_path / ".abcd1234.tmp.json")
+    write_text(tmp_path / "plan.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_what_cannot_be_removed_stands_in_nobodys_way(tmp_path, monkeypatch):
+    (tmp_path / ".abcd1234.tmp.json").write_text("half")
+    (tmp_path / ".efgh5678.tmp").mkdir()
+    age(tmp_path / ".abcd1234.tmp.json", tmp_path / ".efgh5678.tmp")
+
+    def refused(*_, **__):
+        raise PermissionError
+
+    for name in ("unlink", "rmdir"):
+        monkeypatch.setattr(os, name, refused)
+    remove_abandoned(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_that_begin_with_a_dot_are_not_looked_at(tmp_path):
+    for name in (".abcd1234.tmp", ".DS_Store", "b", "a.tmp"):
+        (tmp_path / name).touch()
+    assert [path.name for path in visible(tmp_path)] == ["a.tmp", "b"]
+    assert visible(tmp_path / "absent") == visible(tmp_path / "b") == []

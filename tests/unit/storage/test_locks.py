@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from autospine.core.errors import TrainingError
-from autospine.storage.locks import heartbeat_lock, waiting_lock
+from autospine.storage.locks import heartbeat_lock, scratch_folder, waiting_lock
 
 LOCK = "training.lock"
 
@@ -250,3 +250,52 @@ def test_a_damaged_lock_is_told(tmp_path):
     (tmp_path / LOCK).write_text("{", encoding="utf-8")
     with pytest.raises(TrainingError, match="process unknown on an unknown machine"), locked(tmp_path):
         pass
+
+
+DIES_INSIDE = """
+import os, signal, sys
+from pathlib import Path
+from autospine.storage.locks import scratch_folder
+with scratch_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("a model")
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+"""
+
+
+def killed_inside(parent, name="SIGKILL"):
+    """Have a process killed that works in a scratch folder; return that folder."""
+    before = set(parent.iterdir())
+    done = subprocess.run([sys.executable, "-c", DIES_INSIDE, str(parent), name], check=False)
+    assert done.returncode != 0
+    (left,) = set(parent.iterdir()) - before
+    assert (left / "files" / "half").is_file()
+    return left
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGABRT"])
+def test_the_next_scratch_folder_removes_those_of_dead_processes_and_no_other(tmp_path, name):
+    killed_inside(tmp_path, name)
+    with scratch_folder(tmp_path) as mine:
+        assert list(mine.iterdir()) == []
+        with scratch_folder(tmp_path) as other:  # mine is in use
+            assert [*tmp_path.iterdir()] and {mine.parent, other.parent} == set(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_what_another_machine_has_left_is_removed_a_day_later(tmp_path):
+    """There nobody knows whether the process is alive; it touches its lock as long as it is."""
+    theirs = killed_inside(tmp_path)
+    (theirs / "owner.lock").write_text(json.dumps({"host": "elsewhere"}), encoding="utf-8")
+    link = tmp_path / ".autospine-link.tmp"
+    link.symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    for old in (theirs / "files" / "half", theirs / "files", theirs):
+        os.utime(old, (0, 0))
+    with scratch_folder(tmp_path):
+        assert theirs.is_dir()  # its lock was touched lately
+    os.utime(theirs / "owner.lock", (0, 0))
+    with scratch_folder(tmp_path):
+        assert not theirs.exists()
+    assert set(tmp_path.iterdir()) == {link, tmp_path / "kept"}

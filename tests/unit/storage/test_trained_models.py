@@ -35,6 +35,15 @@ def test_models_are_those_with_a_complete_fold(results):
     ]
 
 
+def test_a_model_under_a_temporary_name_is_none(results):
+    """An import that was killed before the folder took its name leaves a whole model behind."""
+    for name in (".abcd1234.tmp", ".autospine-abcd1234.tmp", ".fullres"):
+        (results / name / "fold_0").mkdir(parents=True)
+        (results / name / PLAN).write_text("{}")
+        (results / name / "fold_0" / WEIGHTS).touch()
+    assert DatasetModels(folder=results).names == ("fast", "fullres")
+
+
 def test_a_dataset_without_results_has_no_models(tmp_path):
     assert DatasetModels(folder=tmp_path / "absent").folders == ()
 

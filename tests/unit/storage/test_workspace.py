@@ -89,6 +89,19 @@ def test_the_last_planned_dataset(workspace: Workspace):
     assert workspace.last_planned().name == "Dataset012_Neck"
 
 
+@pytest.mark.parametrize("name", [".abcd1234.tmp", ".autospine-abcd1234.tmp"])
+def test_nothing_with_a_temporary_name_is_the_last(workspace: Workspace, name: str):
+    plan = touch(workspace.preprocessed / "Dataset012_Neck" / "plan.json", 1000)
+    weights = touch(workspace.results / "Dataset012_Neck" / "fine" / "fold_0" / "model.safetensors", 1000)
+    touch(workspace.preprocessed / name / "plan.json", 2000)
+    touch(workspace.results / name / "fine" / "fold_0" / "model.safetensors", 2000)
+    touch(workspace.results / "Dataset012_Neck" / name / "fold_0" / "model.safetensors", 2000)
+    (workspace.raw / name).mkdir()
+    assert workspace.last_planned().name == plan.parent.name
+    assert workspace.last_model() == weights.parents[1]
+    assert name not in [dataset.name for dataset in workspace.datasets()]
+
+
 def test_the_last_model(workspace: Workspace):
     with pytest.raises(WorkspaceError, match=r"trained model in .* run `autospine train 0 --fold all` first"):
         workspace.last_model()
