@@ -18,6 +18,7 @@ from autospine.plan import Configuration, Normalisation, Plan
 from autospine.preprocessing.prepare import prepare_image, prepare_labels
 from autospine.preprocessing.store import (
     FORMAT_VERSION,
+    VOXELS_VERSION,
     CaseRecord,
     StoredCase,
     count_labels,
@@ -100,7 +101,7 @@ def _preprocessed(
     arrays: ArrayFormat,
 ) -> tuple[StoredCase, ...]:
     settings = PreprocessingSettings(
-        format_version=FORMAT_VERSION,
+        format_version=VOXELS_VERSION,
         spacing_mm=configuration.spacing_mm,
         patch_size=configuration.patch_size,
         labels=plan.labels,

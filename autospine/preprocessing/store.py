@@ -4,7 +4,9 @@ Per case `NAME_image.b2nd`, `NAME_labels.b2nd` (or `.npy`), `NAME_locations.npy`
 `NAME.json`: a case is there if and only if its JSON is.
 """
 
+import io
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,14 +23,25 @@ from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vecto
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding, Prepared
 from autospine.preprocessing.resample import bounding_boxes
-from autospine.storage.arrays import ENDINGS, ArrayFormat, open_array, write_array
-from autospine.storage.atomic import replacing
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.arrays import ENDINGS, ArrayFormat, open_array, open_checked, write_array
+from autospine.storage.atomic import replacing, write_text
+from autospine.storage.serialization import read_json, to_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version of what is stored of a case. Cases of version 1 have no checksums, and are read as they are."""
+
+VOXELS_VERSION = 1
+"""Version of how voxels come from raw files; with another one, cases are preprocessed, and folds trained,
+anew."""
 
 LOCATIONS_PER_LABEL = 2000
 """Number of voxels kept of each label, to centre patches on."""
+
+CHECKED = {"image", "labels", "locations", "record"}
+"""Parts of a case that have checksums."""
+
+BLANK = "0" * 8
+"""Stands for the checksum of the record while it is computed."""
 
 SPARE_BYTES = 2**20
 """Room for a case's small files."""
@@ -76,6 +89,9 @@ class CaseRecord:
     arrays: ArrayFormat = "blosc2"
     """Format of image and labels."""
 
+    checksums: dict[str, str] = field(default_factory=dict)
+    """Checksums (CRC-32) of the case's files by part, and of this record; none in version 1."""
+
 
 @dataclass(kw_only=True, slots=True)
 class StoredCase:
@@ -113,7 +129,10 @@ class StoredCase:
         """Positions (S, P, L) of some voxels of each label that occurs, but background and ignored ones."""
         if "locations" not in self._open:
             with self._reading("locations"):
-                table = np.load(self._path("locations"), allow_pickle=False)
+                data = self._path("locations").read_bytes()
+                if self.record.checksums and _checksum(data) != self.record.checksums["locations"]:
+                    raise ValueError("some of its bytes changed after it was written")
+                table = np.load(io.BytesIO(data), allow_pickle=False)
                 rows = table[:, 1:]
                 self._open["locations"] = {int(i): rows[table[:, 0] == i] for i in np.unique(table[:, 0])}
         located: dict[int, np.ndarray] = self._open["locations"]
@@ -157,7 +176,8 @@ class StoredCase:
         return values
 
     def _opened(self, part: str) -> Any:
-        array = open_array(self._path(part), self.record.arrays)
+        path, arrays, checksums = self._path(part), self.record.arrays, self.record.checksums
+        array = open_checked(path, arrays, checksums[part]) if checksums else open_array(path, arrays)
         expected = self.shape if part == "labels" else (self.record.channels, *self.shape)
         if tuple(array.shape) != expected:
             raise ValueError(f"shape {tuple(array.shape)} instead of {expected}")
@@ -201,11 +221,15 @@ def write_case(
     case._path("json").unlink(missing_ok=True)
     _remove_arrays(folder, record.name)
     try:
-        write_array(case._path("image"), prepared.image, patch_size, record.arrays)
-        write_array(case._path("labels"), labels, patch_size, record.arrays)
+        checksums = {
+            "image": write_array(case._path("image"), prepared.image, patch_size, record.arrays),
+            "labels": write_array(case._path("labels"), labels, patch_size, record.arrays),
+        }
         with replacing(case._path("locations")) as temporary:
             np.save(temporary, locate(labels), allow_pickle=False)
-        write_json(case._path("json"), record)
+            checksums["locations"] = _checksum(temporary.read_bytes())
+        case.record = replace(record, checksums=checksums)
+        _write_record(case)
     except (OSError, RuntimeError):
         _remove_arrays(folder, record.name)
         _check_space(folder, record.name, needed)  # where that was the cause, it says so better
@@ -215,7 +239,8 @@ def write_case(
 
 def refresh_record(case: StoredCase, *, key: str, subject: str, site: str | None) -> None:
     """Update the key, subject and site of a case whose voxels are up to date."""
-    write_json(case._path("json"), replace(case.record, key=key, subject=subject, site=site))
+    case.record = replace(case.record, key=key, subject=subject, site=site)
+    _write_record(case)
 
 
 def open_case(folder: Path, name: str) -> StoredCase:
@@ -231,10 +256,15 @@ def open_case(folder: Path, name: str) -> StoredCase:
             "run `autospine preprocess`"
         )
     record = read_json(path, CaseRecord)
-    if record.format_version != FORMAT_VERSION or record.name != name:
+    if record.format_version not in (1, FORMAT_VERSION) or record.name != name:
         raise FormatError(
             f"expected case {name} of format {FORMAT_VERSION} in {path}, found case {record.name} of format "
             f"{record.format_version}; delete the file and run `autospine preprocess` again"
+        )
+    if record.format_version > 1 and not _is_as_written(path.read_text(encoding="utf-8"), record):
+        raise FormatError(
+            f"expected case {name} as it was stored in {path}, found a file that changed afterwards; "
+            "delete it and run `autospine preprocess` again"
         )
     return StoredCase(folder=folder, record=record)
 
@@ -285,6 +315,27 @@ def locate(labels: LabelArray, limit: int = LOCATIONS_PER_LABEL) -> Int32[np.nda
         ]
         rows.append(np.column_stack([np.full(len(voxels), index), *positions]))
     return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
+
+
+def _write_record(case: StoredCase) -> None:
+    """Write a case's JSON with a checksum of itself, which is computed with zeros in its own place."""
+    if case.record.checksums:
+        blank = replace(case.record, checksums={**case.record.checksums, "record": BLANK})
+        own = _checksum(to_json(blank).encode())
+        case.record = replace(case.record, checksums={**case.record.checksums, "record": own})
+    write_text(case._path("json"), to_json(case.record))
+
+
+def _is_as_written(text: str, record: CaseRecord) -> bool:
+    """Whether a record has its checksums, and is the text that they are of."""
+    if set(record.checksums) != CHECKED:
+        return False
+    own = record.checksums["record"]
+    return _checksum(text.replace(f'"{own}"', f'"{BLANK}"').encode()) == own
+
+
+def _checksum(data: bytes) -> str:
+    return f"{zlib.crc32(data):08x}"
 
 
 def _path(folder: Path, name: str, part: str, arrays: ArrayFormat) -> Path:

@@ -1,3 +1,4 @@
+import json
 import pickle
 from pathlib import Path
 
@@ -8,7 +9,14 @@ from autospine.core.errors import FormatError
 from autospine.core.geometry import Box
 from autospine.dataset.raw import load_dataset
 from autospine.preprocessing.preprocess import preprocess_dataset
-from autospine.preprocessing.store import StoredCase, count_labels, locate, open_case, open_cases
+from autospine.preprocessing.store import (
+    StoredCase,
+    count_labels,
+    locate,
+    open_case,
+    open_cases,
+    refresh_record,
+)
 
 
 @pytest.fixture
@@ -76,6 +84,56 @@ def test_a_damaged_file_is_named(cases, part, damage):
     case = open_case(cases[0].folder, "ct_a")
     with pytest.raises(FormatError, match=rf"{path.name}.*autospine preprocess"):
         _ = case.read_all(), case.locations
+
+
+@pytest.mark.parametrize("arrays", ["blosc2", "npy"])
+@pytest.mark.parametrize("part", ["image", "labels", "locations", "json"])
+def test_a_flipped_bit_is_noticed_and_the_file_named(raw, make_plan, tmp_path, part, arrays):
+    plan, folder = make_plan(), tmp_path / "stored"
+    settings = (load_dataset(raw), plan, plan.configurations[0], folder, 1)
+    preprocess_dataset(*settings, arrays=arrays)
+    (path,) = folder.glob(f"ct_a_{part}.*" if part != "json" else "ct_a.json")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(3)
+    for place in rng.integers(0, len(whole), 25):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        with pytest.raises(FormatError, match=path.name):
+            case = open_case(folder, "ct_a")
+            _ = case.read_all(), case.locations
+    path.write_bytes(whole)
+    case = open_case(folder, "ct_a")
+    assert case.read_all()[0].shape == (1, *case.shape)
+    refresh_record(case, key="other", subject="somebody", site=None)
+    assert open_case(folder, "ct_a").record.subject == "somebody"
+
+
+def test_cases_of_version_1_are_read_and_kept(raw, make_plan, tmp_path):
+    """They have no checksums; their voxels, and so the folds trained on them, stay valid."""
+    plan, folder = make_plan(), tmp_path / "stored"
+    settings = (load_dataset(raw), plan, plan.configurations[0], folder, 1)
+    before = preprocess_dataset(*settings)
+    path = folder / "ct_a.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["checksums"]
+    path.write_text(json.dumps(record | {"format_version": 1}), encoding="utf-8")
+    image = (folder / "ct_a_image.b2nd").stat()
+    after = preprocess_dataset(*settings)
+    assert [case.record.content for case in after] == [case.record.content for case in before]
+    assert (folder / "ct_a_image.b2nd").stat().st_mtime_ns == image.st_mtime_ns
+    old = open_case(folder, "ct_a")
+    assert (old.record.format_version, old.record.checksums) == (1, {})
+    np.testing.assert_array_equal(old.read_all()[0], before[0].read_all()[0])
+    assert set(old.locations) == {1, 2}
+
+
+@pytest.mark.parametrize("changed", [{"checksums": {}}, {"format_version": 3}, {"format_version": 0}])
+def test_a_record_without_its_checksums_is_none(cases, changed):
+    path = cases[0].folder / "ct_a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"ct_a\.json.*autospine preprocess"):
+        open_case(cases[0].folder, "ct_a")
 
 
 def test_a_missing_or_foreign_case_is_named(cases):
