@@ -242,6 +242,37 @@ def repaired_direction(matrix: Num[np.ndarray, "3 3"], where: str) -> tuple[Dire
     return as_direction(nearest), f"direction matrix was off from orthonormal by {off:.1g}; repaired"
 
 
+def grid_of_axes(
+    shape: Shape3,
+    directions: Num[np.ndarray, "3 3"],
+    spacing_mm: Num[np.ndarray, "3"],
+    origin_mm: Num[np.ndarray, "3"],
+    where: str,
+) -> tuple[Grid, tuple[str, ...]]:
+    """Return the grid that a header describes in ITK's order of axes, and notes on its repair.
+
+    Args:
+        shape: Voxels along the array's axes k, j, i.
+        directions: Direction cosines in LPS; the columns are axes i, j, k.
+        spacing_mm: Voxel size along i, j, k.
+        origin_mm: Position of the first voxel in LPS.
+        where: Name of the file, for messages.
+
+    Raises:
+        ImageError: If the spacing is not positive, the origin not finite, or the axes are not perpendicular.
+    """
+    if not (np.isfinite(spacing_mm).all() and (spacing_mm > 0).all()):
+        found = " x ".join(f"{d:g}" for d in spacing_mm)
+        raise ImageError(f"expected positive spacing in {where}, found {found} mm; mend the header")
+    if not np.isfinite(origin_mm).all():
+        raise ImageError(f"expected a finite origin in {where}, found {vector(origin_mm)}; mend the header")
+    direction, note = repaired_direction(directions, where)
+    grid = Grid(
+        shape=shape, spacing_mm=vector(spacing_mm[::-1]), origin_mm=vector(origin_mm), direction=direction
+    )
+    return grid, (note,) if note else ()
+
+
 def difference(a: Grid, b: Grid, tolerance_mm: float = SAME_MM) -> str | None:
     """Describe how two grids differ; None if no corner is further apart than the tolerance."""
     if a.shape != b.shape:

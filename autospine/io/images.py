@@ -17,17 +17,19 @@ from autospine.core.geometry import (
     Grid,
     canonical_grid,
     difference,
+    grid_of_axes,
     orientation,
-    repaired_direction,
     triple,
-    vector,
 )
 from autospine.core.types import ChannelArray, LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
-from autospine.io.nifti import check_nifti, is_nifti, read_repaired
+from autospine.io.nifti import is_nifti, read_nifti
 from autospine.io.segments import Segment, present, slicer_header
+from autospine.io.text_headers import check_volume, read_metaimage, read_nrrd
+from autospine.io.voxel_data import ImageFile, check_voxels, damaged, read_voxels, want_of_memory
 from autospine.storage.atomic import rename_durably
+from autospine.storage.file_names import check_file
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -76,10 +78,13 @@ def read_volume(paths: Path | Sequence[Path]) -> Volume:
 
     Raises:
         ImageError: If a file is unreadable or no 3D volume, if its header makes no sense, if voxels are not
-            finite, or if the channels lie on different grids.
+            finite, if the channels lie on different grids, or if there is too little memory.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
-    return stack_channels([read_channel(file) for file in files])
+    try:
+        return stack_channels([read_channel(file) for file in files])
+    except MemoryError as error:
+        raise want_of_memory(str(files[0]), "enough", f"too little ({error})") from None
 
 
 def stack_channels(channels: Sequence[Channel]) -> Volume:
@@ -153,57 +158,32 @@ def read_channel(path: Path) -> Channel:
     if path.is_dir():
         series = find_series(path)
         image = read_series(series.files)
-        if fault := _not_a_volume(image.GetSize(), image.GetNumberOfComponentsPerPixel()):
-            raise ImageError(f"expected a 3D volume of single values in {path}, found {fault}")
+        check_volume(path, image.GetSize(), image.GetNumberOfComponentsPerPixel())
         return unpack(image, str(path), series.notes)
-    if not path.is_file():
-        what = f"a link to {path.readlink()}, where there is none" if path.is_symlink() else "no such file"
-        raise ImageError(f"expected an image at {path}, found {what}; copy it there")
-    if file_ending(path) is None:
-        raise ImageError(f"expected an image ending in {', '.join(ENDINGS)}, found {path}; convert it")
-    if is_nifti(path):
-        check_nifti(path)
+    found = open_image(path)
+    array = read_voxels(found.voxels)
+    return checked_channel(Channel(name=str(path), array=array, grid=found.grid, notes=found.notes))
+
+
+def open_image(path: Path) -> ImageFile:
+    """Read and check the header of an image file of any of `ENDINGS`.
+
+    Raises:
+        ImageError: If it is no plain file, or its header is damaged or makes no sense.
+    """
     try:
-        image = _read_file(path)
-    except RuntimeError as error:
-        if "orthonormal" in str(error) and is_nifti(path):
-            array, grid, note = read_repaired(path)
-            return checked_channel(Channel(name=str(path), array=array, grid=grid, notes=(note,)))
-        if "spacing" in str(error):
-            raise ImageError(
-                f"expected positive spacing in {path}, found one that is zero or not finite; mend the header"
-            ) from None
-        raise ImageError(
-            f"expected a readable image, found {path} damaged: {_reason(error)}; copy or convert it again"
-        ) from None
-    return unpack(image, str(path))
-
-
-def _read_file(path: Path) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    if path.suffix in (".MHA", ".MHD"):  # ITK does not recognise this ending in capitals
-        reader.SetImageIO("MetaImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    size = reader.GetSize()
-    if len(size) == 4 and size[3] == 1:
-        # A 3D NIfTI is often saved with a fourth axis of one.
-        reader.SetExtractSize([*size[:3], 0])
-    elif fault := _not_a_volume(size, reader.GetNumberOfComponents()):
-        raise ImageError(f"expected a 3D volume of single values in {path}, found {fault}")
-    image: sitk.Image = reader.Execute()
-    return image
-
-
-def _not_a_volume(size: Sequence[int], values: int) -> str | None:
-    """Describe an image that is no 3D volume of single values, and the remedy; None if it is one."""
-    if values != 1:
-        return f"{values} values in each voxel of {_times(size)}; save it in grey, or as one file per channel"
-    if len(size) < 3:
-        return f"a single slice of {_times(size)}; give the whole volume as one 3D file"
-    if len(size) > 3:
-        return f"{len(size)} axes of {_times(size)}; split it into 3D files, one per channel or point in time"
-    return None
+        check_file(path)
+    except OSError as error:
+        raise ImageError(f"expected an image at {path}, found {error}; copy it there") from None
+    ending = file_ending(path)
+    if ending is None:
+        raise ImageError(f"expected an image ending in {', '.join(ENDINGS)}, found {path}; convert it")
+    try:
+        if is_nifti(path):
+            return read_nifti(path)
+        return read_nrrd(path) if ending in NRRD_ENDINGS else read_metaimage(path)
+    except OSError as error:
+        raise damaged(path, error.strerror or error) from None
 
 
 class _Voxels:
@@ -225,34 +205,25 @@ def unpack(image: sitk.Image, name: str, notes: tuple[str, ...] = ()) -> Channel
     Raises:
         ImageError: If its header makes no sense or voxels are not finite.
     """
-    direction, note = repaired_direction(np.asarray(image.GetDirection()).reshape(3, 3), name)
     array = np.asarray(_Voxels(image))
-    grid = Grid(
-        shape=triple(array.shape),
-        spacing_mm=vector(np.asarray(image.GetSpacing()[::-1])),
-        origin_mm=vector(np.asarray(image.GetOrigin())),
-        direction=direction,
+    grid, repairs = grid_of_axes(
+        triple(array.shape),
+        np.asarray(image.GetDirection()).reshape(3, 3),
+        np.asarray(image.GetSpacing()),
+        np.asarray(image.GetOrigin()),
+        name,
     )
-    notes += (note,) if note else ()
-    return checked_channel(Channel(name=name, array=array, grid=grid, notes=notes))
+    return checked_channel(Channel(name=name, array=array, grid=grid, notes=(*notes, *repairs)))
 
 
 def checked_channel(channel: Channel) -> Channel:
     """Check a channel and return it.
 
     Raises:
-        ImageError: If it has no voxels, its spacing is not positive, or its origin or a voxel not finite.
+        ImageError: If it has no voxels, or one that is not finite or too large for float32.
     """
-    array, grid, name = channel.array, channel.grid, channel.name
-    if not array.size:
-        raise ImageError(
-            f"expected voxels along every axis of {name}, found size {_times(array.shape[::-1])}; "
-            "convert it again"
-        )
-    if not all(np.isfinite(d) and d > 0 for d in grid.spacing_mm):
-        raise ImageError(f"expected positive spacing in {name}, found {grid.spacing_mm} mm; mend the header")
-    if not np.isfinite(grid.origin_mm).all():
-        raise ImageError(f"expected a finite origin in {name}, found {grid.origin_mm}; mend the header")
+    array, name = channel.array, channel.name
+    check_volume(name, array.shape[::-1], 1)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise ImageError(
@@ -280,9 +251,8 @@ def _write(
         # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.
         with TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
             sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
-            if is_nifti(path):
-                # The NIfTI library reports success even if the disk is full.
-                check_nifti(Path(folder) / path.name)
+            # The NIfTI library reports success even if the disk is full.
+            check_voxels(open_image(Path(folder) / path.name).voxels)
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 rename_durably(part, path.parent / part.name)
     except (OSError, RuntimeError, ImageError) as error:
@@ -309,7 +279,3 @@ def _reason(error: Exception) -> str:
     informative = next((line for line in lines if "ERROR:" in line and not line.endswith(":")), lines[-1])
     # ITK puts its class and address in front.
     return re.sub(r"^.*ERROR: *(\w+\(0x[0-9a-f]+\): *)?", "", informative)[:200]
-
-
-def _times(size: Sequence[int]) -> str:
-    return "x".join(str(n) for n in size)

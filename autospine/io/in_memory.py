@@ -15,12 +15,17 @@ from autospine.core.geometry import Grid, check_spacing, orientation, triple, ve
 from autospine.core.types import LabelArray, ScoreMap, Vector3
 from autospine.io.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
 from autospine.io.nifti import unpack_nibabel
+from autospine.io.text_headers import unstated
 
 Image: TypeAlias = Any
 """One channel: a NumPy array (S, P, L), an image of SimpleITK or nibabel, or a file's name; or all channels
 as one array (C, S, P, L). Other kinds are refused where they come in."""
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+_CODES = ("qform_code", "sform_code")
+"""Metadata that SimpleITK keeps of a NIfTI header: whether it states the orientation."""
 
 
 def as_volume(image: Image | Sequence[Image], spacing_mm: Vector3 | None = None) -> Volume:
@@ -96,10 +101,10 @@ def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
                 f"expected a 3D image of single values, found {image.GetDimension()} axes and "
                 f"{image.GetNumberOfComponentsPerPixel()} values per voxel; give one image per channel"
             )
+        _check_codes(image)
         return [unpack(image, "the image")]
     if isinstance(image, nibabel.spatialimages.SpatialImage):
-        array, grid, note = unpack_nibabel(np.asanyarray(image.dataobj), image.affine, "the image")
-        notes = (note,) if note else ()
+        array, grid, notes = unpack_nibabel(image, "the image")
         return [checked_channel(Channel(name="the image", array=array, grid=grid, notes=notes))]
     if isinstance(image, str | Path):
         return [read_channel(Path(image))]
@@ -107,6 +112,17 @@ def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
         f"expected an image of NumPy, SimpleITK or nibabel, or a file's name, found {type(image).__name__}; "
         "convert it"
     )
+
+
+def _check_codes(image: sitk.Image) -> None:
+    """Refuse an image that SimpleITK has read from a NIfTI file without orientation: it fills one in."""
+    codes = [image.GetMetaData(key) for key in _CODES if image.HasMetaDataKey(key)]
+    if len(codes) == len(_CODES) and set(codes) == {"0"}:
+        raise unstated(
+            "the image",
+            "orientation",
+            f"it in the file's sform; or set the direction and erase the metadata {' and '.join(_CODES)}",
+        )
 
 
 def _check_array(array: np.ndarray) -> None:

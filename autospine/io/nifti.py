@@ -1,43 +1,45 @@
-"""Checks and repairs of NIfTI files that SimpleITK lacks.
+"""NIfTI files: header and geometry by nibabel, voxels by our own checked stream.
 
-Its reader fills the missing part of a truncated file with zeros, turns NaN voxels into zeros and
-impossible voxel sizes into 1 mm, all without a warning; and it refuses axes that are not exactly
-perpendicular, which hundreds of public files have.
+SimpleITK fills the missing part of a truncated file with zeros, turns NaN voxels into zeros and impossible
+voxel sizes into 1 mm, takes axes that the header does not state to run along L, P and S, all without a
+warning; and it refuses axes that are not exactly perpendicular, which hundreds of public files have.
 """
 
 import gzip
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedIOBase
+from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel
 import numpy as np
 from jaxtyping import Float64
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import Grid, repaired_direction, triple, vector
+from autospine.core.geometry import Grid, grid_of_axes, triple
+from autospine.io.text_headers import check_volume, unstated
+from autospine.io.voxel_data import ImageFile, VoxelData, damaged
 
 ENDINGS = (".nii.gz", ".nii")
 
-_CHUNK = 1 << 22
-"""Bytes read at a time; a multiple of every voxel's size."""
-
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,  # an unknown voxel type
-    zlib.error,
-    nibabel.filebasedimages.ImageFileError,
-    nibabel.spatialimages.HeaderDataError,
-)
-
+GZIP = b"\x1f\x8b"
+"""First bytes of a gzip file: some programs name compressed and plain files alike."""
 
 SAME_SIZE = 0.01
 """Voxel sizes that a header states twice may differ by this share: some round them to two decimals."""
+
+ROUNDED = 1e-5
+"""Share by which the affine's voxel sizes may differ from those of `pixdim` by single precision alone."""
+
+UNITS_MM = {"meter": 1e3, "micron": 1e-3}
+"""Length of the units of a NIfTI header in mm; others count as mm."""
+
+MOST_SKIPPED = 1 << 26
+"""Most bytes between header and voxels: extensions, of which the largest hold DICOM headers."""
+
+_LPS = np.asarray([-1.0, -1.0, 1.0])
+"""Signs that lead from the RAS of NIfTI and nibabel to LPS."""
 
 
 def is_nifti(path: Path) -> bool:
@@ -45,113 +47,166 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def check_nifti(path: Path) -> None:
-    """Check a file by reading it once from beginning to end, without keeping it in memory.
+def read_nifti(path: Path) -> ImageFile:
+    """Read and check the header of a file, compressed or not, whatever its name says.
 
     Raises:
-        ImageError: If the file ends early or has no voxels, if their size is zero, negative or not finite, or
-            if the values of some are not finite.
+        ImageError: If it is damaged, no 3D volume of single values, or states no orientation or voxel size,
+            or contradictory ones.
     """
-    with _damage_named(path), _opened(path) as file:
-        header = _header(file)
-        _check_size(header, path)
-        _check_spacing(header, path)
+    try:
+        with path.open("rb") as file:
+            compressed = file.read(2) == GZIP
+            file.seek(0)
+            header = _header(gzip.GzipFile(fileobj=file) if compressed else file)
+        offset = int(header.get_data_offset())
         dtype = header.get_data_dtype()
-        expected = int(np.prod(header.get_data_shape(), dtype=np.int64)) * dtype.itemsize
-        file.seek(int(header.get_data_offset()))
-        found = not_finite = 0
-        while chunk := file.read(_CHUNK):
-            if dtype.kind == "f" and found < expected:
-                voxels = np.frombuffer(chunk[: expected - found], dtype=dtype, count=-1)
-                not_finite += voxels.size - int(np.isfinite(voxels).sum())
-            found += len(chunk)
-    if found < expected:
-        raise ImageError(
-            f"expected {expected} bytes of voxels in {path}, found {found}: the file is truncated; "
-            "copy it again"
-        )
-    if not_finite:
-        raise ImageError(
-            f"expected finite voxels in {path}, found {not_finite} NaN or infinite ones; replace them"
-        )
+    except (OSError, EOFError, ValueError, OverflowError, KeyError, zlib.error) as error:
+        raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    except (nibabel.spatialimages.HeaderDataError, nibabel.filebasedimages.ImageFileError) as error:
+        raise damaged(path, str(error).splitlines()[0]) from None
+    shape = [int(n) for n in header.get_data_shape()]
+    _check_volume(path, shape, dtype)
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise damaged(path, f"its voxels are of the type {dtype}")
+    if not header.sizeof_hdr <= offset <= MOST_SKIPPED:
+        raise damaged(path, f"its voxels begin at byte {offset}")
+    slope, intercept = (None if n is None else float(n) for n in header.get_slope_inter())
+    grid, notes = header_grid(header, triple(shape[2::-1]), str(path))
+    voxels = VoxelData(
+        name=str(path),
+        files=(path,),
+        shape=grid.shape,
+        dtype=dtype,
+        encoding="deflate" if compressed else "raw",
+        start=0 if compressed else offset,
+        skipped=offset if compressed else 0,
+        scaling=(1.0 if slope is None else slope, intercept or 0.0),
+    )
+    return ImageFile(voxels=voxels, grid=grid, notes=notes)
 
 
-def read_repaired(path: Path) -> tuple[np.ndarray, Grid, str]:
-    """Read a file whose axes are not exactly perpendicular.
-
-    Returns:
-        The array as stored (ITK's axis order), its grid with the nearest perpendicular axes, and a note
-        on the repair.
-
-    Raises:
-        ImageError: If the file is damaged, no 3D volume, or its axes are too far from perpendicular.
-    """
-    with _damage_named(path):
-        image = cast(nibabel.spatialimages.SpatialImage, nibabel.load(path))
-        array = np.asanyarray(image.dataobj)
-    array, grid, note = unpack_nibabel(array, image.affine, str(path))
-    return array, grid, note or "direction matrix was not exactly orthonormal; repaired"
-
-
-def unpack_nibabel(array: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, Grid, str | None]:
-    """Return a nibabel image's array, in ITK's order of axes, and its grid.
+def unpack_nibabel(image: Any, name: str) -> tuple[np.ndarray, Grid, tuple[str, ...]]:
+    """Return the array of a nibabel image, in ITK's order of axes, its grid, and notes on repairs.
 
     Args:
-        array: Voxels in nibabel's order of axes: i, j, k.
-        affine: Affine (4, 4) from voxels to RAS positions in mm.
+        image: Spatial image of any format that nibabel knows.
         name: Name of the image in messages.
 
-    Returns:
-        The array, its grid with perpendicular axes, and a note on the repair if one was needed.
+    Raises:
+        ImageError: If it is no 3D volume, its axes are too far from perpendicular, or where they run is not
+            stated: Analyze has no orientation, and nibabel fills one in.
+    """
+    dtype = np.dtype(image.get_data_dtype()) if hasattr(image, "get_data_dtype") else np.dtype(float)
+    shape = [int(n) for n in image.shape]
+    _check_volume(name, shape, dtype)
+    array = np.asanyarray(image.dataobj).reshape(shape[:3]).transpose(2, 1, 0)
+    if array.dtype.kind not in "biuf":
+        raise ImageError(f"expected numbers as voxels of {name}, found {array.dtype}; convert the image")
+    if array.dtype == np.float64 and dtype != np.float64:
+        array = array.astype(np.float32)  # scaled on reading; files are read so, too
+    if image.affine is None:
+        raise unstated(name, "orientation", "it with an affine")
+    header = image.header
+    if isinstance(header, nibabel.Nifti1Header):
+        grid, notes = header_grid(header, triple(shape[2::-1]), name, np.asarray(image.affine, np.float64))
+        return array, grid, notes
+    if isinstance(header, nibabel.analyze.AnalyzeHeader) or (
+        isinstance(header, nibabel.freesurfer.mghformat.MGHHeader) and not header["goodRASFlag"]
+    ):
+        raise unstated(name, "orientation", "it in a NIfTI file")
+    grid, notes = _affine_grid(np.asarray(image.affine, np.float64), None, triple(shape[2::-1]), name)
+    return array, grid, notes
+
+
+def _check_volume(name: Path | str, shape: list[int], dtype: np.dtype[Any]) -> None:
+    """Refuse colours, complex numbers and vectors, which NIfTI has along a fifth axis, and time."""
+    values = len(dtype.names or ()) or (2 if dtype.kind == "c" else 1)
+    check_volume(name, shape[:4], values * prod(shape[4:]))
+
+
+def header_grid(
+    header: Any, shape: tuple[int, int, int], name: str, affine: Float64[np.ndarray, "4 4"] | None = None
+) -> tuple[Grid, tuple[str, ...]]:
+    """Return the grid that a NIfTI header states, and notes on repairs.
+
+    Args:
+        header: Header of NIfTI-1 or NIfTI-2.
+        shape: Voxels along k, j, i.
+        name: Name of the image in messages.
+        affine: Affine of an image in memory; by default that of the header: of its sform, else its qform.
 
     Raises:
-        ImageError: If it is no 3D volume, or its axes are too far from perpendicular.
+        ImageError: If neither is stated, both are and contradict each other, or voxel sizes are impossible.
     """
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
-    if array.ndim != 3 or array.dtype.kind not in "biuf":
+    with_sform, with_qform = (int(header[f"{form}_code"]) > 0 for form in ("sform", "qform"))
+    if not (with_sform or with_qform):
+        raise unstated(name, "orientation", "it in the sform, if where left and right are is known")
+    stated = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+    if affine is None:
+        stated = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+        _check_sizes(stated, name)
+        affine = np.asarray(header.get_sform() if with_sform else _qform(header, name), dtype=np.float64)
+    _check_sizes(np.linalg.norm(affine[:3, :3], axis=0), name)
+    if not np.allclose(stated, sizes := np.linalg.norm(affine[:3, :3], axis=0), rtol=SAME_SIZE):
         raise ImageError(
-            f"expected a 3D volume of single values in {name}, found shape {array.shape} of {array.dtype}; "
-            "save it as one 3D file per channel"
+            f"expected the same voxel sizes in pixdim and sform of {name}, found {_sizes(stated)} and "
+            f"{_sizes(sizes)} mm; mend the header or convert it again"
         )
-    # nibabel's world is RAS: x and y point the other way in LPS.
-    flipped = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
-    spacing = np.linalg.norm(flipped[:3, :3], axis=0)
-    if not (np.isfinite(spacing).all() and spacing.all()):
-        raise ImageError(f"expected positive voxel sizes in {name}, found {spacing} mm; mend the affine")
-    direction, note = repaired_direction(flipped[:3, :3] / spacing, name)
-    array = array.transpose(2, 1, 0)
-    grid = Grid(
-        shape=triple(array.shape),
-        spacing_mm=vector(spacing[::-1]),
-        origin_mm=vector(flipped[:3, 3]),
-        direction=direction,
-    )
-    return array, grid, note
+    notes: tuple[str, ...] = ()
+    if with_sform and with_qform:
+        notes = _compare_forms(header, name)
+    unit = UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
+    grid, repairs = _affine_grid(affine * unit, stated * unit, shape, name)
+    return grid, (*notes, *repairs)
 
 
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _qform(header: Any, name: str) -> np.ndarray:
     try:
-        yield
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        affine: np.ndarray = header.get_qform()
+    except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
+        raise damaged(name, f"its qform is no rotation ({error})") from None
+    return affine
+
+
+def _compare_forms(header: Any, name: str) -> tuple[str, ...]:
+    """Refuse two affines of a header that exchange axes, and return a note if they merely differ."""
+    try:
+        forms = [np.asarray(form, dtype=np.float64) for form in (header.get_sform(), _qform(header, name))]
+    except ImageError:
+        return ("its qform is no rotation; the sform is taken",)
+    if not all(np.isfinite(form).all() for form in forms):
+        return ("its qform is not finite; the sform is taken",)
+    codes: Any = nibabel.aff2axcodes
+    letters = ["".join(codes(form)) for form in forms]
+    if letters[0] != letters[1]:
         raise ImageError(
-            f"expected a readable image, found {path} damaged: {reason}; copy or convert it again"
-        ) from None
+            f"expected one orientation in {name}, found {letters[0]} in its sform and {letters[1]} in its "
+            "qform; set both to the right one"
+        )
+    corner = np.asarray([*(n - 1 for n in header.get_data_shape()[:3]), 1.0])
+    apart = max(
+        float(np.linalg.norm((forms[0] - forms[1]) @ point)) for point in (corner, [0.0, 0.0, 0.0, 1.0])
+    )
+    return (f"its sform and qform differ by up to {apart:.3g} mm; the sform is taken",) if apart > 1 else ()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedIOBase]:
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as packed:
-            yield packed
-    else:
-        with path.open("rb") as file:
-            yield file
+def _affine_grid(
+    affine: Float64[np.ndarray, "4 4"],
+    stated: Float64[np.ndarray, "3"] | None,
+    shape: tuple[int, int, int],
+    name: str,
+) -> tuple[Grid, tuple[str, ...]]:
+    """Return the grid of an affine to RAS; the stated voxel sizes are taken where they are the same."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        directions = _LPS[:, None] * affine[:3, :3] / sizes
+    if stated is not None:
+        sizes = np.where(np.abs(stated - sizes) <= ROUNDED * sizes, stated, sizes)
+    return grid_of_axes(shape, directions, sizes, _LPS * affine[:3, 3], name)
 
 
-def _header(file: BufferedIOBase) -> Any:
+def _header(file: BufferedIOBase | gzip.GzipFile) -> Any:
     """Read the header as it is; nibabel's own loading would repair what must be refused here."""
     kinds: dict[int, Any] = {kind.sizeof_hdr: kind for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header)}
     block = file.read(4)
@@ -162,32 +217,20 @@ def _header(file: BufferedIOBase) -> Any:
     block += file.read(size - 4)
     if len(block) < size:
         raise EOFError(f"it ends within its header, after {len(block)} bytes")
-    return kinds[size](block, check=False)
+    header = kinds[size](block, check=False)
+    magic = bytes(header["magic"].item())[:3]
+    if magic in (b"ni1", b"ni2"):
+        raise OSError("its voxels are in another file (.img); convert the pair to one file")
+    if magic not in (b"n+1", b"n+2"):
+        raise OSError("it is of Analyze, which does not state the orientation; convert it from its source")
+    return header
 
 
-def _check_size(header: Any, path: Path) -> None:
-    """Check the number of voxels along each axis; SimpleITK reads 0 as 1."""
-    shape = header.get_data_shape()
-    if not all(n > 0 for n in shape[:3]):
-        found = "x".join(str(n) for n in shape)
-        raise ImageError(f"expected voxels along every axis of {path}, found size {found}; convert it again")
-
-
-def _check_spacing(header: Any, path: Path) -> None:
-    """Check the voxel sizes: SimpleITK takes those of `pixdim`, other programs those of the sform."""
-    stated = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    with_sform = int(header["sform_code"]) > 0
-    spacing = np.linalg.norm(np.asarray(header.get_sform(), dtype=np.float64)[:3, :3], axis=0)
-    for sizes in (stated, spacing) if with_sform else (stated,):
-        if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-            raise ImageError(
-                f"expected positive voxel sizes in {path}, found {_sizes(sizes)} mm; "
-                "mend the header or convert it again"
-            )
-    if with_sform and not np.allclose(stated, spacing, rtol=SAME_SIZE):
+def _check_sizes(sizes: Float64[np.ndarray, "3"], name: str) -> None:
+    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise ImageError(
-            f"expected the same voxel sizes in pixdim and sform of {path}, found {_sizes(stated)} and "
-            f"{_sizes(spacing)} mm; mend the header or convert it again"
+            f"expected positive voxel sizes in {name}, found {_sizes(sizes)} mm; "
+            "mend the header or convert it again"
         )
 
 

@@ -163,7 +163,7 @@ def test_a_fourth_axis_of_one_is_accepted(tmp_path: Path):
     [
         ((4, 5), "a single slice of 4x5; give the whole volume as one 3D file"),
         ((4, 5, 6, 7), "4 axes of 4x5x6x7; split it into 3D files"),
-        ((4, 5, 6, 1, 3), "[35] .* of 4x5x6x1(x3)?; (save|split) it"),
+        ((4, 5, 6, 1, 3), "3 values in each voxel of 4x5x6; save it in grey"),
     ],
 )
 def test_other_dimensions_are_refused(shape: tuple[int, ...], says: str, tmp_path: Path):
@@ -212,7 +212,9 @@ def test_colours_are_refused_where_axes_are_repaired(tmp_path: Path):
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     affine[0, 1] = 3e-4
     path = save_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), [(c, "u1") for c in "RGB"]), affine)
-    with pytest.raises(ImageError, match=r"of single values in .*; save it as one 3D file per channel"):
+    with pytest.raises(
+        ImageError, match=r"of single values in .*; save it in grey, or as one file per channel"
+    ):
         read_volume(path)
 
 
@@ -305,7 +307,7 @@ def test_impossible_voxel_sizes_are_refused(size: float, tmp_path: Path):
 def test_impossible_voxel_sizes_are_refused_in_other_formats(size: bytes, tmp_path: Path):
     path = tmp_path / "a.mha"
     path.write_bytes(PLAIN_MHA.replace(b"ElementSpacing = 1", b"ElementSpacing = " + size))
-    with pytest.raises(ImageError, match=r"positive spacing in .*a\.mha, found one that is zero or not fin"):
+    with pytest.raises(ImageError, match=r"positive spacing in .*a\.mha, found (0|nan|inf) x 1 x 1 mm"):
         read_volume(path)
 
 

@@ -90,10 +90,52 @@ def test_spacings_and_masks_of_numpy_are_taken():
         (sitk.Image(4, 4, sitk.sitkInt16), None, "a 3D image of single values, found 2 axes"),
         (sitk.Image([4, 4, 4], sitk.sitkVectorInt16, 2), None, "2 values per voxel"),
         (nibabel.Nifti1Image(np.zeros((2, 2, 2, 3), np.float32), np.eye(4)), None, "expected a 3D volume"),
-        (nibabel.spatialimages.SpatialImage(VOXELS, np.zeros((4, 4))), None, "positive voxel sizes"),
+        (nibabel.spatialimages.SpatialImage(VOXELS, np.zeros((4, 4))), None, "positive spacing"),
         (7, None, "found int; convert it"),
     ],
 )
 def test_what_is_no_image_is_refused(held, spacing, message):
     with pytest.raises(ImageError, match=message):
         as_volume(held, spacing)
+
+
+def test_files_without_orientation_are_refused_whoever_has_read_them(image, tmp_path):
+    """ITK takes their axes to run along L, P and S, nibabel along L, A and S; both are guesses."""
+    path = tmp_path / "image.nii"
+    sitk.WriteImage(image, str(path))
+    content = bytearray(path.read_bytes())
+    content[252:256] = bytes(4)  # both codes
+    path.write_bytes(content)
+    for held in (path, nibabel.load(path), sitk.ReadImage(str(path))):
+        with pytest.raises(
+            ImageError, match=r"the orientation of the image in .*none in its header; .*sform"
+        ):
+            as_volume(held)
+    stated = nibabel.load(path)
+    stated.set_sform(np.diag([0.5, 2.0, 3.0, 1.0]), 1)
+    held = sitk.ReadImage(str(path))
+    for key in ("qform_code", "sform_code"):
+        held.EraseMetaData(key)
+    assert as_volume(held).array.shape == as_volume(stated).array.shape == (1, 4, 5, 6)
+
+
+def test_other_formats_of_nibabel_say_where_left_is_or_are_refused():
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    volume = as_volume(nibabel.MGHImage(VOXELS.astype(np.int32), affine))
+    assert np.array_equal(volume.array[0], VOXELS.transpose(2, 1, 0))
+    with pytest.raises(ImageError, match="the orientation of the image in the image, found none"):
+        as_volume(nibabel.analyze.AnalyzeImage(VOXELS, affine))
+    with pytest.raises(ImageError, match="the orientation of the image in the image, found none"):
+        as_volume(nibabel.Nifti1Image(VOXELS, None))
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint8", "float32", "float64"])
+@pytest.mark.parametrize("slope", [1.0, 0.37])
+def test_scaled_files_have_the_same_values_however_they_are_read(kind, slope, tmp_path):
+    path = tmp_path / "a.nii.gz"
+    made = nibabel.Nifti1Image(VOXELS.astype(kind), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    made.header.set_slope_inter(slope, -3.0 if slope != 1 else 0.0)
+    nibabel.save(made, path)
+    expected = as_volume(path).array
+    for held in (nibabel.load(path), sitk.ReadImage(str(path))):
+        assert np.array_equal(as_volume(held).array, expected)

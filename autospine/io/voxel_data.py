@@ -1,0 +1,284 @@
+"""The voxels of image files, read in a stream: counted, decompressed and checked, and held in memory once.
+
+Image libraries believe a header's size: they allocate it, and leave what damaged data do not fill as it was.
+Here a size is compared with what the file can hold before memory is taken, and a file is sound only if its
+data end where its header says so, checksum included.
+"""
+
+import bz2
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from autospine.core.errors import ImageError
+from autospine.core.geometry import Grid
+from autospine.core.types import Shape3
+from autospine.storage.file_names import check_file
+from autospine.system.hardware import free_memory
+
+Encoding = Literal["raw", "deflate", "bzip2", "text"]
+"""`deflate` is the stream of zlib as well as that of gzip, which tell themselves apart."""
+
+PADDING = 4096
+"""Bytes after the last voxel that count as padding; more of them contradict the header."""
+
+MOST_AFTER = 1 << 20
+"""Compressed bytes that are read after the last voxel, in order to reach the checksum."""
+
+LARGEST_RATIO = 1032
+"""Deflate makes data at most this many times smaller (zlib's technical details)."""
+
+_BLOCK = 1 << 18
+"""Bytes read from a file at a time."""
+
+_PART = 1 << 22
+"""Bytes of voxels that are handed on at a time; a multiple of every voxel's size."""
+
+DAMAGE = (OSError, EOFError, ValueError, zlib.error)
+"""Errors of the libraries that decompress, where the data are damaged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxelData:
+    """The place of an image's voxels in one file or several, and their encoding."""
+
+    name: str
+    """Name of the image in messages."""
+
+    files: tuple[Path, ...]
+    """Files that hold equal parts of the voxels, in order."""
+
+    shape: Shape3
+    """Voxels along the array's axes: k, j, i."""
+
+    dtype: np.dtype[Any]
+    """Type of the voxels as stored, with its byte order."""
+
+    encoding: Encoding = "raw"
+
+    start: int | None = 0
+    """Bytes of each file before its data; None if the voxels are its last bytes."""
+
+    skipped: int = 0
+    """Bytes of the decompressed data before the first voxel."""
+
+    scaling: tuple[float, float] = (1.0, 0.0)
+    """Slope and intercept: value = stored x slope + intercept."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all voxels as stored."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def result(self) -> np.dtype[Any]:
+        """Type of the voxels in memory: as stored, in the machine's byte order; float if they are scaled."""
+        native = self.dtype.newbyteorder("=")
+        if self.scaling == (1.0, 0.0):
+            return native
+        return np.dtype(np.float64 if native == np.float64 else np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFile:
+    """An image file whose header was read and understood."""
+
+    voxels: VoxelData
+    grid: Grid
+    notes: tuple[str, ...] = ()
+    """Notes on repairs to the header."""
+
+
+def read_voxels(voxels: VoxelData) -> np.ndarray:
+    """Read all voxels into a new array.
+
+    Raises:
+        ImageError: If the data are damaged, of another size than stated, or too large for the memory.
+    """
+    _check_sizes(voxels)
+    needed, free = prod(voxels.shape) * voxels.result.itemsize, free_memory()
+    if needed > free:
+        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
+    try:
+        flat = np.empty(prod(voxels.shape), dtype=voxels.result)
+    except MemoryError:
+        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", "less") from None
+    place = 0
+    for part in stored_parts(voxels):
+        into = flat[place : place + part.size]
+        if voxels.scaling == (1.0, 0.0):
+            into[...] = part
+        else:
+            into[...] = part.astype(np.float64) * voxels.scaling[0] + voxels.scaling[1]
+        place += part.size
+    return flat.reshape(voxels.shape)
+
+
+def check_voxels(voxels: VoxelData) -> None:
+    """Read all voxels once without keeping them.
+
+    Raises:
+        ImageError: If the data are damaged or of another size than stated.
+    """
+    _check_sizes(voxels)
+    for _ in stored_parts(voxels):
+        pass
+
+
+def want_of_memory(name: str, needed: str, found: str) -> ImageError:
+    """Return the error of an image that does not fit the memory."""
+    return ImageError(
+        f"expected {needed} of free memory for the voxels of {name}, found {found}; close other programs, or "
+        "crop the image"
+    )
+
+
+def damaged(name: str | Path, reason: object) -> ImageError:
+    """Return the error of an image file that cannot be read."""
+    return ImageError(f"expected a readable image, found {name} damaged: {reason}; copy or convert it again")
+
+
+def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
+    """Yield the voxels as stored, part by part as flat arrays.
+
+    Raises:
+        ImageError: If the data are damaged or of another size than stated.
+    """
+    if voxels.encoding == "text":
+        yield _text_voxels(voxels)
+        return
+    expected = voxels.nbytes // len(voxels.files)
+    rest = b""
+    for path in voxels.files:
+        try:
+            for block in _exactly(path, voxels, expected):
+                block = rest + block if rest else block
+                whole = len(block) - len(block) % voxels.dtype.itemsize
+                rest = block[whole:]
+                yield np.frombuffer(block, dtype=voxels.dtype, count=whole // voxels.dtype.itemsize)
+        except DAMAGE as error:
+            raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _check_sizes(voxels: VoxelData) -> None:
+    """Compare the stated size with what each file can hold."""
+    expected = voxels.skipped + voxels.nbytes // len(voxels.files)
+    for path in voxels.files:
+        try:
+            check_file(path)
+            found = path.stat().st_size - (voxels.start or 0)
+        except OSError as error:
+            raise damaged(voxels.name, error) from None
+        if voxels.encoding == "text":
+            possible = found  # no number takes less than a digit and a space
+            expected = 2 * prod(voxels.shape) - 1
+        else:
+            possible = {"raw": found, "deflate": found * LARGEST_RATIO}.get(voxels.encoding, expected)
+        if possible < expected:
+            raise _too_short(path, expected, found, voxels.encoding)
+        if voxels.encoding == "raw" and voxels.start is not None and found > expected + PADDING:
+            raise _too_long(path, expected)
+
+
+def _too_short(path: Path, expected: int, found: int, encoding: Encoding) -> ImageError:
+    if encoding == "raw":
+        return ImageError(
+            f"expected {expected} bytes of voxels in {path}, found {max(found, 0)}: the file is truncated; "
+            "copy it again"
+        )
+    return ImageError(
+        f"expected {expected} bytes of voxels in {path}, found {max(found, 0)} bytes of "
+        f"{'text' if encoding == 'text' else 'compressed data'}, which cannot hold them; copy it again"
+    )
+
+
+def _too_long(path: Path, expected: int) -> ImageError:
+    return ImageError(
+        f"expected {expected} bytes of voxels in {path}, found more: its header states another size or voxel "
+        "type than its data have; convert it again"
+    )
+
+
+def _exactly(path: Path, voxels: VoxelData, expected: int) -> Iterator[bytes]:
+    """Yield the stated bytes of a file's voxels, and check that no more follow them."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(size - expected if voxels.start is None else voxels.start)
+        blocks = _raw(file, expected) if voxels.encoding == "raw" else _inflated(file, voxels.encoding)
+        found = -voxels.skipped
+        for block in blocks:
+            inside = block[max(0, -found) : max(0, expected - found)]
+            found += len(block)
+            if inside:
+                yield inside
+            if found >= expected:
+                break
+        if found < expected:
+            raise ImageError(
+                f"expected {expected} bytes of voxels in {path}, found {max(found, 0)}: the file is "
+                "truncated; copy it again"
+            )
+        # The checksum lies behind the last voxel.
+        last = file.tell() + MOST_AFTER
+        while found <= expected + PADDING and file.tell() <= last:
+            after = next(blocks, None)
+            if after is None:
+                return
+            found += len(after)
+        raise _too_long(path, expected)
+
+
+def _raw(file: BufferedReader, size: int) -> Iterator[bytes]:
+    while size > 0 and (block := file.read(min(size, _PART))):
+        size -= len(block)
+        yield block
+
+
+def _inflated(file: BufferedReader, encoding: Encoding) -> Iterator[bytes]:
+    """Yield decompressed blocks, some of them empty; streams that follow each other count as one.
+
+    Raises:
+        EOFError, OSError, zlib.error: If the data are damaged or end before their checksum.
+    """
+    # 32 more than the largest window: the header tells zlib from gzip.
+    begin: Callable[[], Any] = bz2.BZ2Decompressor if encoding == "bzip2" else lambda: zlib.decompressobj(47)
+    magic = b"BZh" if encoding == "bzip2" else b"\x1f\x8b"
+    packed = file.read(_BLOCK)
+    if not packed:
+        raise EOFError("it has no data")
+    while packed:
+        decoder = begin()
+        while not decoder.eof:
+            needs_input = decoder.needs_input if encoding == "bzip2" else not packed
+            if needs_input and not packed:
+                packed = file.read(_BLOCK)
+                if not packed:
+                    raise EOFError("its compressed data end early")
+            yield decoder.decompress(packed, _PART)
+            packed = b"" if encoding == "bzip2" else decoder.unconsumed_tail
+        packed = decoder.unused_data
+        packed += file.read(_BLOCK) if len(packed) < len(magic) else b""
+        if not packed.startswith(magic):
+            return
+
+
+def _text_voxels(voxels: VoxelData) -> np.ndarray:
+    """Read voxels that are written as decimal numbers."""
+    (path,) = voxels.files
+    try:
+        with path.open("rb") as file:
+            file.seek(voxels.start or 0)
+            found = np.array(file.read().split(), dtype=np.float64)
+    except DAMAGE as error:
+        raise damaged(path, error) from None
+    if found.size != prod(voxels.shape):
+        raise ImageError(
+            f"expected {prod(voxels.shape)} numbers in {path}, found {found.size}; copy or convert it again"
+        )
+    return found.astype(voxels.dtype)
