@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from autospine.core.units import GIB
 from autospine.data import PatchBatches
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
+from autospine.system.hardware import GIB
 from autospine.system.log import progress
 from trainers import distributed
 from trainers.fold_saver import FoldSaver

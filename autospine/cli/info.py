@@ -5,9 +5,9 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say
-from autospine.core.units import GIB
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import Workspace
+from autospine.system.hardware import GIB
 
 
 @app.command(rich_help_panel="Other")

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autospine.cli.screen import console, printable, table_of
-from autospine.core.units import GIB
+from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
     from autospine.models.best import Best

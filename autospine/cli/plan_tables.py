@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autospine.cli.screen import console, say
-from autospine.core.units import GIB
+from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
     from autospine.plan import Plan

@@ -6,8 +6,7 @@ import psutil
 import torch
 
 from autospine.core.errors import AutospineError
-from autospine.core.units import GIB
-from autospine.system.hardware import check_device_name, free_memory, parse_bytes
+from autospine.system.hardware import GIB, check_device_name, free_memory, parse_bytes
 
 RAM_SHARE = 0.5
 """Share of the free RAM that training may take where there is no GPU."""

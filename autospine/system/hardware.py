@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 
 from autospine.core.errors import AutospineError, PlanError
-from autospine.core.units import GIB
+
+GIB = 1024**3
+"""Bytes of a gibibyte."""
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Folder in which Linux states the limits of a container (cgroup v2)."""

@@ -1,4 +1,0 @@
-"""Units of memory."""
-
-GIB = 1024**3
-"""Bytes of a gibibyte."""
