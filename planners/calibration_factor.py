@@ -8,10 +8,10 @@ import psutil
 import torch
 
 from autospine.core.errors import PlanError
-from autospine.core.units import GIB
 from autospine.memory.estimate import training_memory
 from autospine.memory.footprint import TrainingMemory
 from autospine.plan import Configuration, Plan
+from autospine.system.hardware import GIB
 from autospine.system.log import get_logger
 
 TrainingStep = Callable[[], object]

@@ -3,11 +3,11 @@
 from dataclasses import fields
 
 from autospine.core.types import Shape3, Vector3
-from autospine.core.units import GIB
 from autospine.dataset.splits import FOLDS
 from autospine.memory.estimate import InferenceMemory, TrainingMemory
 from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Decision
+from autospine.system.hardware import GIB
 from autospine.system.log import get_logger
 from planners import rules
 from planners.networks import NetworkRequest

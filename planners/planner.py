@@ -1,9 +1,9 @@
 """The planner: fingerprint and memory budget in, plan out."""
 
-from autospine.core.units import GIB
 from autospine.dataset.raw import Dataset
 from autospine.fingerprint import Fingerprint
 from autospine.plan import FORMAT_VERSION, Plan
+from autospine.system.hardware import GIB
 from planners import rules
 from planners.overrides import Overrides
 from planners.rationale import Note, decisions

@@ -11,7 +11,6 @@ import numpy as np
 from autospine.core.errors import PlanError
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
-from autospine.core.units import GIB
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
@@ -26,6 +25,7 @@ from autospine.memory.estimate import (
 )
 from autospine.network.network_plan import NetworkPlan
 from autospine.plan import AnyNetworkPlan, Precision
+from autospine.system.hardware import GIB
 from planners import rules
 from planners.networks import NetworkPlanner, NetworkRequest, PlanningContext, network_planner
 from planners.overrides import Overrides
