@@ -148,9 +148,16 @@ def export(
             show_default=False,
         ),
     ] = None,
+    sites: Annotated[
+        bool,
+        typer.Option("--sites/--no-sites", help="Export the scores by site, which have the sites' names."),
+    ] = True,
     workspace: shared_options.Workspace = None,
 ) -> None:
-    """Write a trained model as one file that can be verified, without names of cases."""
+    """Write a trained model as one file that can be verified, without names of cases.
+
+    Names of sites are in its scores unless they are left out.
+    """
     folder = source or Workspace.locate(workspace).last_model(dataset)
     if folder.is_file():
         raise ModelError(
@@ -172,11 +179,14 @@ def export(
         localizer=find_localizer(opened),
         licence=None if licence is None else _licence_text(licence),
         intended_use=intended_use,
+        sites=sites,
     )
     size, folds = sum(entry.bytes for entry in manifest.files.values()), list(manifest.training)
     which = f"fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
     coarse = f" and {manifest.finder} to find the spine" if manifest.finder else ""
     say(f"written: {output}, {which}{coarse}, {size / 1e6:.1f} MB")
+    if manifest.scores is not None and manifest.scores.sites:
+        say(f"it names sites: {', '.join(manifest.scores.sites)}; leave them out with --no-sites")
     say(f"next: autospine predict -m {output} -i IMAGES -o OUTPUT")
 
 
@@ -185,7 +195,7 @@ def import_model(
     file: Annotated[Path, typer.Argument(help="Import this .autospine file.")],
     workspace: shared_options.Workspace = None,
 ) -> None:
-    """Unpack an .autospine file into the workspace after its sizes and hashes have been verified.
+    """Unpack an .autospine file into the workspace after sizes, hashes and weights have been verified.
 
     An existing model is not replaced.
     """

@@ -75,6 +75,7 @@ def export_model(
     localizer: ModelFolder | None = None,
     licence: str | None = None,
     intended_use: str | None = None,
+    sites: bool = True,
 ) -> Manifest:
     """Write a model folder as one file, which is complete or not there.
 
@@ -86,6 +87,7 @@ def export_model(
         licence: Name such as `CC-BY-4.0`, or the text itself; by default that of a model that was imported,
             else `not stated`.
         intended_use: A few words; by default those of a model that was imported, else research alone.
+        sites: Whether scores by site, which have the sites' names, are exported as well.
 
     Raises:
         ModelError: If a fold is not there, the licence is empty, the target has another ending, or import
@@ -118,6 +120,7 @@ def export_model(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=licence.strip().splitlines()[0][:200],
         intended_use=known.intended_use if intended_use is None else intended_use,
+        scores=known.scores if sites or known.scores is None else replace(known.scores, sites={}),
         training=trained,
         finder=None if localizer is None else localizer.configuration.name,
         files={
@@ -148,12 +151,17 @@ def read_manifest(bundle: Path) -> Manifest:
         return _checked(archive, bundle)
 
 
-def unpack(bundle: Path, folder: Path) -> Manifest:
+def unpack(bundle: Path, folder: Path, *, loading: bool = True) -> Manifest:
     """Unpack an archive into a new folder; all is checked before the folder takes its name.
+
+    Args:
+        bundle: The archive.
+        folder: Folder to make.
+        loading: Whether to see that the weights can be loaded; who predicts with them loads them anyway.
 
     Raises:
         FormatError: As `read_manifest`, and if a hash differs or the plan is another's.
-        ModelError: If the folder is there already, or the archive has no fold.
+        ModelError: If the folder is there already, the archive has no fold, or its weights cannot be loaded.
         WorkspaceError: If nothing can be written there, or the disk is full.
     """
     with _writing(folder):
@@ -171,7 +179,9 @@ def unpack(bundle: Path, folder: Path) -> Manifest:
                 for name, entry in manifest.files.items():
                     _extract(archive, name, entry, temporary / name, bundle)
         with _named(temporary, bundle):
-            _check_plan(temporary, manifest)
+            for model in _checked_models(temporary, manifest):
+                if loading:
+                    model.check_weights()
         with _writing(folder):
             (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
             if manifest.scores is not None:
@@ -195,7 +205,7 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
         _scratch(Path(tempfile.gettempdir()), Path("a temporary folder")) as scratch,
         _named(scratch / "model", path),
     ):
-        unpack(path, scratch / "model")
+        unpack(path, scratch / "model", loading=False)
         yield replace(open_model(scratch / "model"), bundle=path)
 
 
@@ -217,8 +227,8 @@ def _named(folder: Path, bundle: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(str(folder), str(bundle))) from error.__cause__
 
 
-def _check_plan(folder: Path, manifest: Manifest) -> None:
-    """Refuse a plan of another dataset or configuration than the manifest's."""
+def _checked_models(folder: Path, manifest: Manifest) -> list[ModelFolder]:
+    """Open the model and its localizer, whose plans have to be those of the manifest."""
     model = open_model(folder)
     found = (model.plan.dataset, *(configuration.name for configuration in model.plan.configurations))
     if found != (manifest.dataset, manifest.configuration):
@@ -233,6 +243,7 @@ def _check_plan(folder: Path, manifest: Manifest) -> None:
             f"expected {manifest.finder or 'no model'} as the localizer in {folder}, found {name}; "
             "export the model again"
         )
+    return [model] if coarse is None else [model, coarse]
 
 
 def _licence(model: ModelFolder, known: Manifest) -> str:

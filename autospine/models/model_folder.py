@@ -6,9 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from autospine.core.errors import ModelError, PlanError
+from autospine.core.errors import AutospineError, ModelError, PlanError
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
 from autospine.storage.serialization import read_json
@@ -67,23 +67,59 @@ class ModelFolder:
         paths = (self.path / PLAN, *self.weights(folds))
         return sha256_of(bytes.fromhex(_remembered(sha256_of_file, path)) for path in paths)
 
+    def check_weights(self) -> None:
+        """See whether the weights of every fold can be loaded, one fold after the other.
+
+        Raises:
+            FormatError: If a file is damaged.
+            ModelError: If a fold's weights are not those of the plan's network, or not finite.
+        """
+        for path in self.weights(self.folds):
+            self._tensors(path)
+
     def _network(self, path: Path) -> nn.Module:
-        self._check_shapes(path)
+        tensors = self._tensors(path)
         network = build_network(self.plan, self.configuration)
-        network.load_state_dict(load_tensors(path)[0])
+        network.load_state_dict(tensors)
         return network.eval()
+
+    def _tensors(self, path: Path) -> dict[str, Tensor]:
+        """Read the weights of a fold, which have to be finite and those of the plan's network."""
+        self._check_shapes(path)
+        tensors = load_tensors(path)[0]
+        if odd := [name for name, tensor in tensors.items() if not _is_finite(tensor)]:
+            raise ModelError(
+                f"expected finite weights in {path}, found NaN or infinity in {len(odd)} tensors, such as "
+                f"{odd[0]}; train the model again, or ask whoever made it"
+            )
+        return tensors
 
     def _check_shapes(self, path: Path) -> None:
         """Refuse weights of another network before memory is allocated: the plan may name any width."""
         shapes = load_shapes(path)
         try:
             with torch.device("meta"):
-                build_network(self.plan, self.configuration).load_state_dict(shapes)
-        except RuntimeError as error:
+                network = build_network(self.plan, self.configuration)
+                network.load_state_dict(shapes)
+        except AutospineError:
+            raise
+        except Exception as error:  # the plan may be anybody's, and hold any number
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise ModelError(
-                f"expected weights of the plan's network in {path}, found others: {first}"
+                f"expected weights of the plan's network in {path}, found others: {first}; copy or export "
+                "the model again"
             ) from None
+        for name, tensor in network.state_dict().items():
+            if tensor.dtype != shapes[name].dtype:
+                raise ModelError(
+                    f"expected {name} of {tensor.dtype} in {path}, found {shapes[name].dtype}; copy or "
+                    "export the model again"
+                )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; a finite sum says so in a quarter of the time."""
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def open_model(path: Path) -> ModelFolder:

@@ -16,6 +16,20 @@ from autospine.storage.atomic import replacing
 
 FORMAT_VERSION = 1
 
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Types of tensors by their names in the format's header."""
+
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
     """Write named tensors and JSON facts so that the file is either complete or unchanged.
@@ -72,14 +86,24 @@ def load_facts(path: Path) -> dict[str, Any]:
 
 
 def load_shapes(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file on the meta device: names and shapes without values.
+    """Return the tensors of a file on the meta device: names, shapes and types without values.
 
     Raises:
-        FormatError: If the file is missing, damaged or of another version.
+        FormatError: If the file is missing, damaged or of another version, or has types that no network has.
     """
     with _opened(path) as file:
         names: list[str] = file.keys()
-        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+        parts = {name: file.get_slice(name) for name in names}
+        types = {name: part.get_dtype() for name, part in parts.items()}
+        if odd := sorted(set(types.values()) - set(_TYPES)):
+            raise FormatError(
+                f"expected tensors of {', '.join(_TYPES)} in {path}, found {', '.join(odd)}; "
+                "train or copy the model again"
+            )
+        return {
+            name: torch.empty(part.get_shape(), dtype=_TYPES[types[name]], device="meta")
+            for name, part in parts.items()
+        }
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

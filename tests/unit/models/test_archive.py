@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from autospine.cli import main
 from autospine.cli.model import model as commands
-from autospine.core.errors import FormatError, ModelError, PlanError, WorkspaceError
+from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError, WorkspaceError
 from autospine.models.archive import (
     ENDING,
     export_model,
@@ -30,7 +30,9 @@ from autospine.models.archive import (
 from autospine.models.localizer import find_localizer
 from autospine.models.manifest import ModelScores, Training, describe
 from autospine.models.model_folder import open_model
+from autospine.storage.digest import sha256_of
 from autospine.storage.serialization import write_json
+from autospine.storage.tensors import load_tensors, save_tensors
 from autospine.storage.workspace import Workspace
 
 
@@ -418,6 +420,102 @@ def test_other_versions_say_what_to_do(bundle, tmp_path, version, mend):
     other = rewritten(bundle, tmp_path / f"other{ENDING}", renumbered)
     with pytest.raises(FormatError, match=rf"found {version}; {mend}"):
         read_manifest(other)
+
+
+def _without(tensors, name):
+    del tensors[name]
+
+
+def _put(tensors, name, value):
+    tensors[name] = value
+
+
+UNLOADABLE = {
+    "a tensor too few": (lambda tensors, name: _without(tensors, name), "Missing key"),
+    "a tensor too many": (lambda tensors, name: _put(tensors, "head.more", torch.zeros(1)), "Unexpected key"),
+    "another shape": (
+        lambda tensors, name: _put(tensors, name, torch.cat([tensors[name]] * 2)),
+        "size mismatch",
+    ),
+    "another type": (
+        lambda tensors, name: _put(tensors, name, tensors[name].half()),
+        "of torch.float32 .*found torch.float16",
+    ),
+    "integers": (lambda tensors, name: _put(tensors, name, tensors[name].to(torch.int8)), "found torch.int8"),
+    "NaN": (lambda tensors, name: tensors[name].view(-1)[-1:].fill_(torch.nan), "expected finite weights"),
+    "infinity": (
+        lambda tensors, name: tensors[name].view(-1)[:1].fill_(torch.inf),
+        "or infinity in 1 tensor",
+    ),
+    "none at all": (lambda tensors, name: tensors.clear(), "Missing key"),
+}
+
+
+@pytest.mark.parametrize("kind", UNLOADABLE)
+@pytest.mark.parametrize("which", ["second fold", "localizer"])
+def test_weights_that_cannot_be_loaded_are_not_imported(model, localizer, tmp_path, kind, which, capsys):
+    """Though every size and hash in the bundle is right."""
+    change, says = UNLOADABLE[kind]
+    path = (model.weights(["1"]) if which == "second fold" else localizer.weights(["0"]))[0]
+    tensors, facts = load_tensors(path)
+    change(tensors, max(tensors, key=lambda name: tensors[name].numel()))
+    save_tensors(path, tensors, facts)
+    bundle, place = tmp_path / f"odd{ENDING}", tmp_path / "place"
+    place.mkdir()
+    export_model(model, bundle, localizer=localizer)
+    assert main(["model", "import", str(bundle), "-w", str(place)]) == 1
+    shown, said = capsys.readouterr()
+    assert shown == ""
+    assert re.search(says, said), said
+    assert re.search(rf"odd{ENDING}.*; (copy|train|use)", said) and len(said.splitlines()) == 1
+    assert [each for each in place.rglob("*") if each.is_file()] == []
+
+
+def test_weights_of_a_plan_that_builds_no_network_are_not_imported(bundle, tmp_path):
+    """Whatever the plan's numbers do to the network's code."""
+    for number, (text, other) in enumerate((("feature_size", -8), ("feature_size", 10**30))):
+        _import_with_plan(bundle, tmp_path / f"{number}{ENDING}", {text: other}, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def _import_with_plan(bundle, target, changes, folder):
+    """Refuse a bundle whose plan was changed, and its hash with it."""
+    plan = json.loads(zipfile.ZipFile(bundle).read("plan.json"))
+    plan["configurations"][0]["network"] |= changes
+    data = json.dumps(plan).encode()
+    entry = {"bytes": len(data), "sha256": sha256_of([data])}
+
+    def changed(name, content):
+        if name == "manifest.json":
+            manifest = json.loads(content)
+            manifest["files"]["plan.json"] = entry
+            return json.dumps(manifest)
+        return data if name == "plan.json" else content
+
+    with pytest.raises(AutospineError):
+        unpack(rewritten(bundle, target, changed), folder)
+
+
+def test_weights_that_are_not_finite_predict_nothing(model):
+    path = model.weights(["0"])[0]
+    tensors, facts = load_tensors(path)
+    next(iter(tensors.values())).view(-1)[0] = torch.nan
+    save_tensors(path, tensors, facts)
+    with pytest.raises(ModelError, match=r"expected finite weights in .*fold_0.* such as .*; train"):
+        model.networks(["0"])
+    assert model.networks(["1"])
+
+
+def test_names_of_sites_are_said_and_left_out_on_request(model, tmp_path, capsys):
+    sites = {"St Mary's": {"n_cases": 2, "mean_dice": 0.5}}
+    write_json(model.path / "cross_validation.json", {"n_cases": 2, "mean_dice": 0.5, "sites": sites})
+    with_, without = tmp_path / f"with{ENDING}", tmp_path / f"without{ENDING}"
+    assert main(["model", "export", "-m", str(model.path), "-o", str(with_)]) == 0
+    assert "it names sites: St Mary's; leave them out with --no-sites" in capsys.readouterr().out
+    assert main(["model", "export", "-m", str(model.path), "-o", str(without), "--no-sites"]) == 0
+    assert "names sites" not in capsys.readouterr().out
+    assert b"Mary" in with_.read_bytes() and b"Mary" not in without.read_bytes()
+    assert read_manifest(without).scores == ModelScores(n_cases=2, mean_dice=0.5)
 
 
 KILLED = """
