@@ -1,6 +1,7 @@
 """Weights that folds begin from: imported ones, or those of a trained model."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from autospine.core.errors import TrainingError
+from autospine.core.types import Vector3
 from autospine.models.archive import opened_model
 from autospine.models.imported_weights import digest, load_imported
 from autospine.models.model_folder import ModelFolder
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.tensors import load_tensors
 from autospine.storage.trained_models import FULL
+from trainers.weight_mapping import WeightMapping
 
 SMALLEST_SHARE = 0.5
 """Least share of the parameters that a model has to fill; with fewer, the networks hardly agree."""
 
-HEAD = "head."
-"""Prefix of the names of the tensors in the last layer, which turns features into logits."""
+ALIKE = 1.5
+"""Largest ratio of two voxel sizes along an axis of which nothing is said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,8 @@ class InitialWeights:
     """Weights that every fold of a training run starts from."""
 
     tensors: dict[str, Tensor]
-    """Tensors of the network that are taken, by name; the others are drawn at random."""
+    """Tensors of the network that are taken, by name; the others, and values that are NaN here, are drawn at
+    random."""
 
     digest: str
     """Digest of the tensors; equal digests mean equal initial weights."""
@@ -38,7 +42,7 @@ class InitialWeights:
     """Name of the dataset that the model was trained on; None for imported weights."""
 
     report: str
-    """Sentence that says what is taken and what is drawn at random."""
+    """Sentence that says what is taken, in what the model differs, and what is drawn at random."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Sent to another process as bytes: torch would open a file descriptor for each of its tensors.
@@ -73,17 +77,17 @@ def load_initial_weights(path: Path, plan: Plan, configuration: Configuration) -
 
 
 def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:
-    """Take the tensors of a trained model that fit the network by name and shape."""
+    """Take the tensors of a trained model that fit the network by name, shape and meaning."""
     wanted = build_network(plan, configuration).state_dict()
     with _fold(path) as (model, fold):
         theirs, _ = load_tensors(model.weights([fold])[0])
-        same_labels, dataset = model.plan.labels == plan.labels, model.plan.dataset
+        source, spacing_mm = model.plan, model.configuration.spacing_mm
+    mapping = WeightMapping(source=source, target=plan)
+    mapped = mapping.apply(theirs, configuration)
     taken = {
-        name: theirs[name]
+        name: mapped[name]
         for name, tensor in wanted.items()
-        if name in theirs
-        and theirs[name].shape == tensor.shape
-        and (same_labels or not _of_classes(name, tensor, wanted, plan.labels.n_channels))
+        if name in mapped and mapped[name].shape == tensor.shape
     }
     share = _size(taken) / _size(wanted)
     if share < SMALLEST_SHARE:
@@ -92,15 +96,33 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
             f"of whose weights {share:.0%} of that network can be filled; plan with its --feature-size, "
             "--network and --patch, which are in its plan.json"
         )
-    missing = [name for name in wanted if name not in taken]
     counts = f"{len(taken)} of {len(wanted)} tensors, {share:.1%} of the weights"
-    report = f"{counts}, are taken from {path}, fold {fold}"
+    report = [f"{counts}, are taken from {path}, fold {fold}", *mapping.notes()]
+    if voxels := _other_spacing(spacing_mm, configuration.spacing_mm):
+        report.append(voxels)
+    if missing := _by_part(wanted, taken):
+        report.append(f"drawn anew: {missing}")
     return InitialWeights(
-        tensors=taken,
-        digest=digest(taken),
-        dataset=dataset,
-        report=f"{report}; drawn anew: {', '.join(missing)}" if missing else report,
+        tensors=taken, digest=digest(taken), dataset=source.dataset, report="; ".join(report)
     )
+
+
+def _by_part(wanted: Collection[str], taken: Collection[str]) -> str:
+    """Count the tensors that are not taken by the part of the network that they belong to."""
+    whole = Counter(name.partition(".")[0] for name in wanted)
+    missing = Counter(name.partition(".")[0] for name in wanted if name not in taken)
+    return ", ".join(
+        f"{part} ({n} tensor{'s' if n > 1 else ''})" if n == whole[part] else f"{part} ({n} of {whole[part]})"
+        for part, n in missing.items()
+    )
+
+
+def _other_spacing(theirs: Vector3, ours: Vector3) -> str | None:
+    """Say that voxels have another size than those that the model was trained on; None for about the same."""
+    if all(max(a, b) <= ALIKE * min(a, b) for a, b in zip(theirs, ours, strict=True)):
+        return None
+    sizes = [" x ".join(f"{mm:.3g}" for mm in spacing) for spacing in (theirs, ours)]
+    return f"its voxels are {sizes[0]} mm, these {sizes[1]} mm: structures look smaller or larger to it"
 
 
 @contextmanager
@@ -109,23 +131,6 @@ def _fold(path: Path) -> Iterator[tuple[ModelFolder, str]]:
     named = path.name.removeprefix("fold_") if path.name.startswith("fold_") else None
     with opened_model(path if named is None else path.parent) as model:
         yield model, named or (FULL if FULL in model.folds else model.folds[0])
-
-
-def _of_classes(name: str, tensor: Tensor, network: Mapping[str, Tensor], n_channels: int) -> bool:
-    """Tell whether a tensor depends on the classes, so that another label space makes it useless.
-
-    In networks of other distributions these tensors are not known by name; there, every tensor counts whose
-    number of outputs is that of the classes.
-
-    Args:
-        name: Name of the tensor.
-        tensor: Tensor of the planned network.
-        network: All tensors of the planned network by name.
-        n_channels: Number of channels of the logits.
-    """
-    if any(other.startswith(HEAD) for other in network):
-        return name.startswith(HEAD)
-    return tensor.ndim > 0 and tensor.shape[0] == n_channels
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

@@ -93,7 +93,8 @@ class Learner:
         configuration: Network and recipe.
         seed: Random seed of the first weights.
         device: Device on which training runs.
-        imported: Initial weights by name; tensors that are not among them are drawn at random.
+        imported: Initial weights by name; tensors that are not among them, and values that are NaN, are drawn
+            at random.
         deep_supervision: Whether coarser levels of the decoder have heads of their own in training.
         compiled: Whether the network is compiled; if that fails, this is logged once and training goes on.
         loss: Loss to use; by default the one that the recipe names.
@@ -120,7 +121,10 @@ class Learner:
         seed_everything(seed)
         self.network = build_network(plan, configuration).to(device)
         imported = imported or {}
-        self.network.load_state_dict({**self.network.state_dict(), **imported})
+        drawn = self.network.state_dict()
+        self.network.load_state_dict(
+            drawn | {name: _filled(tensor, drawn[name]) for name, tensor in imported.items()}
+        )
         self._model = (
             DeeplySupervised(self.network, plan.labels.n_channels).to(device)
             if deep_supervision
@@ -136,8 +140,9 @@ class Learner:
         self._forward: Callable[[torch.Tensor], Any] = (
             torch.compile(self._model, backend=COMPILER) if compiled else self._model
         )
+        whole = {f"{self._prefix}{name}" for name, tensor in imported.items() if not tensor.isnan().any()}
         self._optimizer = torch.optim.AdamW(
-            _groups(self._model, self.recipe.weight_decay, {f"{self._prefix}{name}" for name in imported}),
+            _groups(self._model, self.recipe.weight_decay, whole),
             betas=BETAS,
             fused=True,
         )
@@ -288,6 +293,12 @@ def amp_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _filled(imported: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Return an imported tensor, with random values where it has none."""
+    imported = imported.to(drawn.device)
+    return torch.where(imported.isnan(), drawn, imported) if imported.isnan().any() else imported
 
 
 def _groups(

@@ -9,10 +9,13 @@ from checkpoints import save_import
 from autospine.core.errors import FormatError, ModelError, TrainingError
 from autospine.core.labels import parse_labels
 from autospine.models.model_folder import save_weights
+from autospine.network.unet3d_plan import UNetPlan
 from autospine.plan import Plan, build_network
 from autospine.storage.serialization import write_json
-from trainers import initial_weights as pretrained
+from autospine.storage.tensors import load_tensors
+from trainers import initial_weights, weight_mapping
 from trainers.initial_weights import load_initial_weights
+from trainers.learner import Learner
 
 OTHER_LABELS = parse_labels({"background": 0, "disc": 1, "cord": 2})
 
@@ -41,12 +44,127 @@ def test_a_model_of_the_same_labels_is_taken_whole(tmp_path):
 def test_the_head_is_drawn_anew_for_other_labels_of_the_same_number(tmp_path):
     found = start(model(tmp_path / "m", makers.plan(), "0"), makers.plan(labels=OTHER_LABELS))
     assert not any(name.startswith("head.") for name in found.tensors)
-    assert found.report.endswith("drawn anew: head.weight, head.bias")
+    assert found.report.endswith("drawn anew: head (2 tensors)")
+    assert "none of its classes is taken (bone, canal)" in found.report
+
+
+def outputs(path, plan: Plan, image):
+    """The logits of the network that begins from the model, by class."""
+    found = start(path, plan)
+    network = build_network(plan, plan.configurations[0]).eval()
+    network.load_state_dict({**network.state_dict(), **found.tensors})
+    with torch.no_grad():
+        return dict(zip(plan.labels.channel_names, network(image)[0], strict=True)), found.report
+
+
+NETWORKS = {
+    "adaptive Swin UNETR": makers.network_plan(),
+    "Swin UNETR without fusion": makers.network_plan(fusion=None),
+    "3D U-Net": UNetPlan(
+        name="unet3d",
+        features=(8, 16),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 2,
+        checkpointing=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_and_classes_are_taken_by_name(tmp_path, name):
+    """T1w, T2w into T2w, T1w, and bone, canal into Canal, bone, of other integers: the same logits."""
+    configuration = makers.configuration(network=NETWORKS[name])
+    theirs = makers.plan(configuration, channels=("T1w", "T2w"))
+    ours = makers.plan(
+        configuration,
+        channels=("t2w", "T1w"),
+        labels=parse_labels({"background": 0, "Canal": 1, "bone": 2}),
+    )
+    folder = model(tmp_path / "m", theirs, "0")
+    image = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(5))
+    before, _ = outputs(folder, theirs, image)
+    after, report = outputs(folder, ours, image.flip(1))
+    for mine, its in {"background": "background", "Canal": "canal", "bone": "bone"}.items():
+        torch.testing.assert_close(after[mine], before[its], rtol=1e-4, atol=1e-5)
+    assert "its channels are T1w, T2w, those of this dataset t2w, T1w: they are taken by name" in report
+    assert "its classes Canal, bone are taken by name" in report
+    assert "anew" not in report
+
+
+def test_of_several_channels_those_are_taken_that_are_there(tmp_path):
+    theirs, ours = makers.plan(channels=("T1w", "T2w", "FLAIR")), makers.plan(channels=("T2w",))
+    folder = model(tmp_path / "m", theirs, "0")
+    weights = load_tensors(folder / "fold_0" / "model.safetensors")[0]
+    found = start(folder, ours)
+    assert "taken by name" in found.report and "anew" not in found.report
+    read = {name for name, tensor in found.tensors.items() if tensor.shape != weights[name].shape}
+    assert read
+    for name in read:
+        (axis,) = (n for n in range(5) if found.tensors[name].shape[n] != weights[name].shape[n])
+        torch.testing.assert_close(found.tensors[name], weights[name].narrow(axis, 1, 1))
+
+
+def test_channels_that_the_model_lacks_are_not_taken_from_others(tmp_path):
+    found = start(
+        model(tmp_path / "m", makers.plan(channels=("T1w", "T2w")), "0"), makers.plan(channels=("T1w", "CT"))
+    )
+    assert "those of this dataset T1w, CT: the weights that read them are drawn anew" in found.report
+    assert not any(tensor.ndim == 5 and tensor.shape[1] == 2 for tensor in found.tensors.values())
+
+
+def test_a_single_channel_is_taken_and_another_modality_said(tmp_path):
+    found = start(model(tmp_path / "m", makers.plan(channels=("CT",)), "0"), makers.plan(channels=("T2w",)))
+    assert found.tensors.keys() == start(tmp_path / "m", makers.plan(channels=("CT",))).tensors.keys()
+    assert "its channel is CT, that of this dataset T2w: it is taken as it is" in found.report
+    assert "it was trained on CT, this dataset is MR" in found.report
+
+
+def test_classes_that_the_model_lacks_are_drawn_beside_those_it_has(tmp_path):
+    plan = makers.plan()
+    more = makers.plan(labels=parse_labels({"background": 0, "disc": 1, "canal": 2, "bone": 3}))
+    folder = model(tmp_path / "m", plan, "0")
+    weights = load_tensors(folder / "fold_0" / "model.safetensors")[0]
+    found = start(folder, more)
+    assert "its classes canal, bone are taken by name, and disc drawn anew" in found.report
+    head = found.tensors["head.weight"]
+    assert head[1].isnan().all() and not head[[0, 2, 3]].isnan().any()
+    learner = Learner(
+        more, more.configurations[0], seed=0, device=torch.device("cpu"), imported=found.tensors
+    )
+    state = learner.network.state_dict()
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    torch.testing.assert_close(state["head.weight"][[0, 2, 3]], weights["head.weight"][[0, 2, 1]])
+
+
+def test_regions_are_no_classes(tmp_path):
+    regions = parse_labels({"background": 0, "bone": [1, 2], "canal": [2]}, [1, 2])
+    found = start(model(tmp_path / "m", makers.plan(), "0"), makers.plan(labels=regions))
+    assert "none of its classes is taken (regions and classes)" in found.report
+    assert not any(name.startswith("head.") for name in found.tensors)
+
+
+def test_another_spacing_is_said(tmp_path):
+    fine = makers.plan(makers.configuration(spacing_mm=(0.5, 0.7, 1.0)))
+    found = start(model(tmp_path / "m", fine, "0"), makers.plan())
+    assert "its voxels are 0.5 x 0.7 x 1 mm, these 1.5 x 1.5 x 1.5 mm" in found.report
+    near = makers.plan(makers.configuration(spacing_mm=(1.2, 1.5, 1.6)))
+    assert "mm" not in start(model(tmp_path / "n", near, "0"), makers.plan()).report.replace(
+        str(tmp_path), ""
+    )
+
+
+def test_what_does_not_fit_is_counted_by_part(tmp_path):
+    """Another configuration differs in dozens of tensors, whose names say nothing to anybody."""
+    windows = makers.network_plan(window_sizes=((4, 4, 4),) * 4)
+    other = makers.plan(makers.configuration(network=windows, patch_size=(32, 32, 32)))
+    found = start(model(tmp_path / "m", makers.plan(), "0"), other)
+    assert len(found.report) - len(str(tmp_path)) < 200, found.report
 
 
 def test_a_network_of_others_loses_what_has_an_output_for_each_class(tmp_path, monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3), torch.nn.Conv3d(8, 3, 1))
-    monkeypatch.setattr(pretrained, "build_network", lambda *_: network)
+    for module in (initial_weights, weight_mapping):
+        monkeypatch.setattr(module, "build_network", lambda *_: network)
     plan = makers.plan()
     assert plan.labels.n_channels == 3
     write_json(tmp_path / "m" / "plan.json", plan)
