@@ -27,7 +27,7 @@ from autospine.evaluation.stored_scores import unseen_modality
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, ignore_start
 from autospine.inference.score_bands import ScoreSink
-from autospine.io.dicom import series_modality
+from autospine.io.dicom import dicom_modality
 from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
 from autospine.models.archive import opened_model
@@ -180,8 +180,7 @@ class Model:
                 f"expected the modality CT or MR, found {given!r}; leave it out to have it found"
             )
         first = image[0] if isinstance(image, list | tuple) else image
-        folder = Path(first) if isinstance(first, str | Path) else None
-        stated = series_modality(folder) if folder is not None and folder.is_dir() else None
+        stated = dicom_modality(Path(first)) if isinstance(first, str | Path) else None
         modality = given or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
         if modality in self.unseen:
             logger.warning("%s", self.unseen[modality])

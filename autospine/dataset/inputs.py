@@ -1,5 +1,6 @@
 """Inputs to predict: cases found among files and folders, without a dataset around them."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,16 +9,27 @@ from pathlib import Path
 from autospine.core.errors import DatasetError
 from autospine.dataset.case_table import read_case_table
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
-from autospine.io.dicom import is_series, series_modality
-from autospine.io.formats import ENDINGS, check_input, file_ending
+from autospine.io.dicom import dicom_modality, is_series
+from autospine.io.dicom_header import is_dicom, read_header
+from autospine.io.formats import ENDINGS, check_input, file_ending, has_dicom_mark, is_dicom_input
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import escape_non_utf8, is_utf8
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 
-FOLDERS_MENTIONED = 3
-"""Most folders that the warning about images elsewhere names."""
+MENTIONED = 3
+"""Most files or folders that a message names."""
+
+SIDE_FILES = (
+    *(".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".xml", ".html", ".pdf", ".log", ".bval", ".bvec"),
+    *(".png", ".jpg", ".jpeg", ".gif"),
+    *(".raw", ".zraw"),  # voxels of .mhd and .nhdr
+)
+"""Endings of files that lie beside images and that nobody expects to be predicted."""
+
+MOST_LOOKED_INTO = 500
+"""Most folders that are searched for images if there are none where they are expected."""
 
 
 def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], dict[str, str]]:
@@ -25,23 +37,25 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
 
     Args:
         path: An image, a folder of images (`CASE_0000.ext`, or plain names if there is one channel), a
-            folder of DICOM slices, or a folder of such folders. A `cases.csv` beside the images, or beside
-            their folder, states modalities.
+            folder of DICOM slices, a DICOM file with several frames, or a folder of such folders. A
+            `cases.csv` beside the images, or beside their folder, states modalities.
         channels: Names of the model's channels.
 
     Returns:
         The complete cases sorted by name, and for each other case what is wrong with its files.
 
     Raises:
-        DatasetError: If there is nothing to predict, or no case is complete; lists all of them.
+        DatasetError: If there is nothing to predict, if it is not clear what is meant, or if no case is
+            complete; lists all of them.
     """
-    files, folders = _images_in(path)
+    files, dicom = _images_in(path)
     groups = _by_case(files, len(channels))
-    for folder in folders:
-        groups[folder.name].append((0, folder))
+    for place in dicom:
+        groups[place.name if place.is_dir() else place.stem].append((0, place))
     if not groups:
         raise DatasetError(
-            f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found none; check -i"
+            f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found "
+            f"{_what_is_there(path)}; check -i"
         )
     wrong = {
         name: fault for name, group in sorted(groups.items()) if (fault := _fault(name, group, channels))
@@ -60,31 +74,98 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
 
 
 def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return the image files, and the folders of DICOM slices."""
+    """Return the image files, and the folders of DICOM slices and DICOM files with several frames.
+
+    Raises:
+        DatasetError: If slices lie beside other images or beside folders of slices.
+    """
     check_input(path)
     if path.is_file():
-        return [path], []
+        return ([path], []) if file_ending(path) else ([], [_frames(path)])
     inside = visible(path)
     # A link to nothing counts as an image, so that it is reported instead of passed over.
     files = [entry for entry in inside if not entry.is_dir() and file_ending(entry)]
     folders = [entry for entry in inside if entry.is_dir() and is_series(entry)]
-    if not files and not folders and is_series(path):
+    loose = [entry for entry in inside if entry not in files and is_dicom(entry)]
+    if files or folders:
+        _check_apart(path, loose, [*folders, *files])
+    elif is_series(path):
         folders = [path.resolve()]
-    rest = [entry for entry in inside if entry.is_dir() and entry not in folders]
-    others = [entry.name for entry in rest if _has_images(entry)]
-    if others and (files or folders):
-        logger.warning(
-            "images in folders of %s are not looked at: %s%s",
-            path,
-            ", ".join(others[:FOLDERS_MENTIONED]),
-            ", ..." if len(others) > FOLDERS_MENTIONED else "",
-        )
+    if files or folders:
+        # What a folder of slices has beside them is told when it is read.
+        _name_what_is_left(path, [entry for entry in inside if entry not in (*files, *folders, *loose)])
     return files, folders
 
 
+def _frames(path: Path) -> Path:
+    """Return a DICOM file if it is to be predicted by itself.
+
+    Raises:
+        DatasetError: If it is a single slice, or no image.
+    """
+    header = read_header(path)
+    if header.other:
+        raise DatasetError(f"expected an image at {path}, found {header.other}; check -i")
+    if len(header.slices) == 1:
+        raise DatasetError(
+            f"expected a volume, found a single slice in {path}; name the folder of all slices with -i"
+        )
+    return path
+
+
+def _check_apart(path: Path, loose: Sequence[Path], others: Sequence[Path]) -> None:
+    """Refuse DICOM images beside other images, and name DICOM files of other kinds there.
+
+    Raises:
+        DatasetError: If there are any, because they may be what was meant.
+    """
+    headers = [read_header(file) for file in loose]
+    slices = [header.path.name for header in headers if header.other is None]
+    if slices:
+        raise DatasetError(
+            f"expected either DICOM slices or other images and folders in {path}, found both: "
+            f"{_first(slices)} beside {_first([other.name for other in others])}; give the slices their own "
+            "folder, or name what is meant with -i"
+        )
+    if unused := [f"{header.path.name} ({header.other})" for header in headers]:
+        logger.warning("DICOM files in %s that are no slices are left out: %s", path, _first(unused))
+
+
+def _name_what_is_left(path: Path, rest: Sequence[Path]) -> None:
+    """Warn of folders with images that are not searched, and of files that are not read."""
+    folders = [entry.name for entry in rest if entry.is_dir() and _has_images(entry)]
+    if folders:
+        logger.warning("images in folders of %s are not looked at: %s", path, _first(folders))
+    unread = [e.name for e in rest if not e.is_dir() and not e.name.lower().endswith(SIDE_FILES)]
+    if unread:
+        logger.warning(
+            "files in %s that are no images AutoSpine reads are left out: %s", path, _first(unread)
+        )
+
+
+def _what_is_there(path: Path) -> str:
+    """Describe what a folder without images holds instead."""
+    headers = [read_header(file) for file in sorted(path.iterdir()) if is_dicom(file)]
+    if others := [f"{header.path.name} ({header.other})" for header in headers if header.other]:
+        return f"only {_first(others)}"
+    below: list[str] = []
+    for count, (folder, _, _) in enumerate(os.walk(path)):
+        if count > MOST_LOOKED_INTO or len(below) > MENTIONED:
+            break
+        if Path(folder) != path and _has_images(Path(folder)):
+            below.append(str(Path(folder).relative_to(path)))
+    return f"none there but in folders below: {_first(sorted(below))}" if below else "none"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:MENTIONED]) + (", ..." if len(names) > MENTIONED else "")
+
+
 def _has_images(folder: Path) -> bool:
-    """Whether a folder holds image files itself."""
-    return any(file_ending(entry) and entry.is_file() for entry in visible(folder))
+    """Whether a folder holds images itself."""
+    return any(
+        entry.is_file() and (file_ending(entry) or has_dicom_mark(entry)) for entry in folder.iterdir()
+    )
 
 
 def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int, Path]]]:
@@ -133,5 +214,5 @@ def _facts_beside(path: Path) -> dict[str, dict[str, str]]:
 def _input(name: str, images: Sequence[Path], channels: Sequence[str], facts: Mapping[str, str]) -> Case:
     """Return a case to predict; the modality in a DICOM header counts more than any other statement."""
     case = make_case(name, images, None, channels, facts)
-    stated = series_modality(images[0]) if images[0].is_dir() else None
+    stated = dicom_modality(images[0]) if is_dicom_input(images[0]) else None
     return replace(case, modality=stated) if stated else case

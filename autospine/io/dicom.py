@@ -1,22 +1,22 @@
-"""One DICOM series from a folder: found by its headers and sorted by position; gaps and tilt are refused."""
+"""One DICOM series from a folder or a file: found by its headers and sorted by position; gaps are refused."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
+from math import atan2, degrees
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-from jaxtyping import Float64
+from jaxtyping import Float64, Num
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import triple
+from autospine.core.geometry import Grid, vector
 from autospine.core.types import Modality
+from autospine.io.dicom_header import DicomFile, SliceHeader, is_dicom, read_header
+from autospine.io.dicom_pixels import read_slices
+from autospine.io.slice_stack import SliceStack
 from autospine.storage.file_names import escape_non_utf8, is_utf8
-
-SERIES, DESCRIPTION, MODALITY, INSTANCE = "0020|000e", "0008|103e", "0008|0060", "0008|0018"
-POSITION, ORIENTATION = "0020|0032", "0020|0037"
 
 STEP_TOLERANCE = 0.05
 """Steps between slices may differ by this share of the median step ..."""
@@ -25,138 +25,88 @@ STEP_TOLERANCE_MM = 0.02
 """... or by this much: positions are often written with two decimals."""
 
 TILT_TOLERANCE_MM = 0.1
-"""Slices may lie beside the normal through the first one by this much ..."""
+"""Slices may lie beside the normal through the first one, or beside a tilted line, by this much ..."""
 
 TILT_TOLERANCE = 1e-3
 """... and by this share of their distance from it: direction cosines may have three decimals."""
 
-VOXEL_TYPES = {
-    getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
-    for name in ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "Int64", "Float32", "Float64")
-}
-"""NumPy type of each of SimpleITK's pixel types."""
+LARGEST_TILT = 45.0
+"""Largest angle in degrees between the normal and the line through the slices; gantries tilt by up to 30."""
 
 PIXEL_TOLERANCE = 1e-3
 """Pixels of slices may differ in size by this share: headers round it."""
 
+MENTIONED = 3
+"""Most files that a message names."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """The only series of a folder, checked."""
+    """The only series of a folder or file, checked."""
 
-    files: tuple[Path, ...]
-    """One file per slice, in the order of the volume."""
+    slices: tuple[SliceHeader, ...]
+    """Headers in the order of the volume."""
+
+    stack: SliceStack
+    """Places of the slices."""
 
     notes: tuple[str, ...] = ()
-    """Notes on files that were left out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Slice:
-    path: Path
-    series: str
-    instance: str
-    description: str
-    modality: str
-    position_mm: tuple[float, float, float]
-    orientation: tuple[float, ...]
-    size: tuple[int, int]
-    """Columns and rows."""
-
-    pixel_mm: tuple[float, float]
-    """Width and height of a pixel."""
+    """Notes on the geometry and on files that were left out."""
 
     @property
-    def normal(self) -> Float64[np.ndarray, "3"]:
-        """Unit vector perpendicular to the slice."""
-        row, column = np.asarray(self.orientation[:3]), np.asarray(self.orientation[3:])
-        normal: np.ndarray = np.cross(row, column)
-        return normal
-
-    @property
-    def along_mm(self) -> float:
-        """Position of the slice along its normal."""
-        return float(self.normal @ np.asarray(self.position_mm))
+    def files(self) -> tuple[Path, ...]:
+        """File of each slice."""
+        return tuple(s.path for s in self.slices)
 
 
-def find_series(folder: Path) -> Series:
-    """Find the only series of a folder, sorted by position.
+def find_series(path: Path) -> Series:
+    """Find the only series of a folder or of a file with several frames, sorted by position.
 
-    Files that are copies of one another count once; other DICOM files, and damaged ones, are left out.
+    Slices that are copies of one another count once; DICOM files that are no slices are left out.
 
     Raises:
-        ImageError: If there is no series or more than one, or if slices are missing, double, tilted or of
-            different sizes.
+        ImageError: If there is no series or more than one, if slices are missing, double, damaged, of
+            different sizes or not on one line, or if a header does not state what their places follow from.
     """
-    files = [file for file in folder.iterdir() if _is_dicom(file)]
+    files = [path] if path.is_file() else [file for file in sorted(path.iterdir()) if is_dicom(file)]
     for file in files:
         check_name(file)
-    readable = list(_slices(folder))
-    found = sorted(_one_series(readable, folder), key=lambda s: (s.along_mm, s.instance))
+    headers = [read_header(file) for file in files]
+    found, left_out = _one_series(headers, path)
+    found.sort(key=lambda s: (s.along_mm, s.instance))
     slices = _without_copies(found)
-    _check_alike(slices, folder)
-    _check_steps(slices, folder)
-    left_out = {
-        "copies of others": len(found) - len(slices),
-        "damaged or no slices": len(files) - len(readable),
-    }
-    notes = [f"{n} of {len(files)} DICOM files left out: {what}" for what, n in left_out.items() if n]
-    return Series(files=tuple(s.path for s in slices), notes=tuple(notes))
+    _check_alike(slices, path)
+    stack = _stack(slices, path)
+    return Series(
+        slices=tuple(slices),
+        stack=stack,
+        notes=(
+            *_left_out_notes(left_out, len(found) - len(slices), len(files)),
+            *_geometry_notes(slices, stack),
+        ),
+    )
 
 
-def read_series(files: Sequence[Path]) -> sitk.Image:
-    """Read the slices of a series as one volume.
-
-    SimpleITK alone returns a wrong spacing where a slice is missing; `find_series` checks positions first.
-
-    Args:
-        files: `Series.files`.
+def read_series(series: Series) -> tuple[Num[np.ndarray, "k j i"], Grid]:
+    """Read the slices of a series as one volume, rescaled as each header says (HU for CT).
 
     Returns:
-        The image with the scanner's rescaling applied (HU for CT).
+        The voxels and their grid: that of the slices themselves if it has perpendicular axes, else a
+        `StraightenedGrid` that they were interpolated onto.
 
     Raises:
         ImageError: If a file is damaged.
     """
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in files])
-    try:
-        reader.SetOutputPixelType(_voxel_type(files))
-        image: sitk.Image = reader.Execute()
-    except RuntimeError as error:
-        raise ImageError(
-            f"expected a readable DICOM series in {files[0].parent}, found "
-            f"{str(error).splitlines()[-1]}; export it again"
-        ) from None
-    return image
-
-
-def _voxel_type(files: Sequence[Path]) -> int:
-    """Return SimpleITK's pixel type that holds the voxels of every slice.
-
-    Slices may have different rescaling. SimpleITK by itself reads all of them as the type of the first, and
-    truncates fractions.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    found = set()
-    for file in files:
-        reader.SetFileName(str(file))
-        reader.ReadImageInformation()
-        found.add(reader.GetPixelID())
-    if len(found) == 1 or not found <= VOXEL_TYPES.keys():
-        return int(sitk.sitkUnknown)  # that of the first one
-    common = np.result_type(*(VOXEL_TYPES[number] for number in found))
-    return next(int(number) for number, dtype in VOXEL_TYPES.items() if dtype == common)
+    voxels = read_slices(series.slices)
+    if series.stack.straight:
+        return voxels, series.stack.grid()
+    grid = series.stack.straight_grid()
+    return grid.straightened(voxels), grid
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM slices."""
-    if not folder.is_dir():
-        return False
-    return next(_slices(folder), None) is not None or any(
-        _is_dicom(file) and not is_utf8(file) for file in folder.iterdir()
-    )
+    """Whether a folder holds DICOM images, or damaged DICOM files."""
+    return folder.is_dir() and next(_images(folder), None) is not None
 
 
 def check_name(path: Path) -> None:
@@ -169,158 +119,237 @@ def check_name(path: Path) -> None:
         raise ImageError(f"expected a name in UTF-8, found {escape_non_utf8(str(path))}; rename it")
 
 
-def series_modality(folder: Path) -> Modality | None:
-    """Return the modality in the first slice's header; None if it is neither CT nor MR."""
-    first = next(_slices(folder), None)
+def dicom_modality(path: Path) -> Modality | None:
+    """Return the modality in the header of a DICOM file, or of the first slice of a folder.
+
+    Returns:
+        None if it is neither CT nor MR, or there is no DICOM slice.
+    """
+    if not (path.is_dir() or is_dicom(path)):
+        return None
+    first = next((file.slices[0] for file in _images(path) if file.slices), None)
     if first is None:
         return None
     return "CT" if first.modality == "CT" else "MR" if first.modality == "MR" else None
 
 
-def _slices(folder: Path) -> Iterator[_Slice]:
-    for file in sorted(folder.iterdir()):
-        if _is_dicom(file) and is_utf8(file) and (found := _slice(file)):
-            yield found
+def _images(path: Path) -> Iterator[DicomFile]:
+    """Yield the headers of images and damaged files."""
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        if is_dicom(file) and (header := read_header(file)).other is None:
+            yield header
 
 
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        marked = file.read(132)[128:] == b"DICM"
-    # GDCM also recognises old files without the mark, but not damaged ones.
-    return marked or (
-        is_utf8(path) and sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
-    )
+def _one_series(files: Sequence[DicomFile], path: Path) -> tuple[list[SliceHeader], list[str]]:
+    """Return the slices of the only series, and descriptions of the other files.
 
-
-def _slice(path: Path) -> _Slice | None:
-    """Read the position of a slice from its header; None if the file is no image with a position."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    position, orientation = _numbers(reader, POSITION), _numbers(reader, ORIENTATION)
-    if len(position) != 3 or len(orientation) != 6:
-        return None
-    return _Slice(
-        path=path,
-        series=_text(reader, SERIES),
-        instance=_text(reader, INSTANCE),
-        description=_text(reader, DESCRIPTION),
-        modality=_text(reader, MODALITY),
-        position_mm=triple(position),
-        orientation=orientation,
-        size=reader.GetSize()[:2],
-        pixel_mm=reader.GetSpacing()[:2],
-    )
-
-
-def _text(reader: sitk.ImageFileReader, key: str) -> str:
-    """Return a header entry; empty if it is missing."""
-    if not reader.HasMetaDataKey(key):
-        return ""
-    # Headers have letters of many encodings; those beyond UTF-8 come as halves of characters.
-    text: str = reader.GetMetaData(key).encode(errors="surrogateescape").decode(errors="replace")
-    # DICOM pads to even length, with NUL where older software does.
-    return text.strip(" \0")
-
-
-def _numbers(reader: sitk.ImageFileReader, key: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(value) for value in _text(reader, key).split("\\"))
-    except ValueError:
-        return ()
-
-
-def _one_series(slices: Sequence[_Slice], folder: Path) -> list[_Slice]:
-    by_series: dict[str, list[_Slice]] = defaultdict(list)
-    for found in slices:
-        by_series[found.series].append(found)
+    Raises:
+        ImageError: If there is none or several, or a file of the series cannot be used.
+    """
+    by_series: dict[str, list[SliceHeader]] = defaultdict(list)
+    for file in files:
+        if file.slices:
+            by_series[file.series] += file.slices
     if not by_series:
+        found = [_fault_of(file) for file in files]
         raise ImageError(
-            f"expected DICOM slices with positions, one per file, in {folder}, found none; "
-            "convert enhanced (multi-frame) files to NIfTI"
+            f"expected DICOM slices with positions in {path}, found {_first(found) or 'none'}; "
+            "export the original slices, or convert them to NIfTI"
         )
     if len(by_series) > 1:
         listed = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())
-        raise ImageError(f"expected one DICOM series in {folder}, found {listed}; give each its own folder")
-    return next(iter(by_series.values()))
+        raise ImageError(f"expected one DICOM series in {path}, found {listed}; give each its own folder")
+    ((series, slices),) = by_series.items()
+    # A file that is damaged may have been one of the slices.
+    wrong = [_fault_of(file) for file in files if file.fault and file.series in ("", series)]
+    if wrong:
+        raise ImageError(
+            f"expected sound DICOM slices in {path}, found {_first(wrong)}; export them again, or move "
+            "what does not belong to the series elsewhere"
+        )
+    return slices, [_fault_of(file) for file in files if not file.slices]
 
 
-def _without_copies(slices: Sequence[_Slice]) -> list[_Slice]:
+def _fault_of(file: DicomFile) -> str:
+    what = file.other or file.fault
+    return f"{file.path.name} ({what})"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - MENTIONED
+    return ", ".join(names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _left_out_notes(left_out: Sequence[str], n_copies: int, n_files: int) -> list[str]:
+    notes = [f"{n_copies} of {n_files} DICOM files left out: copies of others"] if n_copies else []
+    if left_out:
+        notes.append(f"{len(left_out)} of {n_files} DICOM files left out: {_first(left_out)}")
+    return notes
+
+
+def _geometry_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[str]:
+    notes = []
+    if stack.tilted:
+        notes.append(
+            f"slices are tilted by {_tilt(stack):.1f} degrees against their stack: straightened by "
+            "interpolation"
+        )
+    if not stack.regular:
+        steps = np.diff([s.along_mm for s in slices])
+        notes.append(
+            f"steps between slices are {steps.min():.3g} to {steps.max():.3g} mm: interpolated to "
+            f"{stack.step_mm:.3g} mm"
+        )
+    if any(s.inverted for s in slices) and slices[0].modality != "CT":
+        notes.append("is displayed inverted (MONOCHROME1); values are taken as they are stored")
+    return notes
+
+
+def _without_copies(slices: Sequence[SliceHeader]) -> list[SliceHeader]:
     """Keep one slice of those with the same instance, position and voxels."""
-    kept: list[_Slice] = []
+    kept: list[SliceHeader] = []
     # Positions of copies are equal to the digit, so that copies are neighbours.
     for _, same in groupby(slices, key=lambda s: (s.along_mm, s.position_mm, s.orientation, s.instance)):
         first, *others = same
-        kept += [first, *(other for other in others if not _same_voxels(first.path, other.path))]
+        kept += [first, *(other for other in others if not _same_voxels(first, other))]
     return kept
 
 
-def _same_voxels(first: Path, second: Path) -> bool:
-    try:
-        pair = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (first, second)]
-    except RuntimeError:  # damaged: no copy
+def _same_voxels(first: SliceHeader, second: SliceHeader) -> bool:
+    if first.size != second.size or first.path == second.path:
         return False
-    return np.array_equal(*pair)
+    try:
+        return np.array_equal(read_slices([first]), read_slices([second]))
+    except ImageError:  # damaged: no copy
+        return False
 
 
-def _check_alike(slices: Sequence[_Slice], folder: Path) -> None:
-    """Refuse slices that are no stack; SimpleITK takes the first one's pixels to be those of all."""
+def _check_alike(slices: Sequence[SliceHeader], path: Path) -> None:
+    """Refuse slices that are no stack."""
     first = slices[0]
     for s in slices:
         if not np.allclose(s.orientation, first.orientation, atol=1e-4):
             raise ImageError(
-                f"expected parallel slices in {folder}, found different orientations; "
+                f"expected parallel slices in {path}, found different orientations; "
                 "give each stack of slices its own folder"
             )
         if s.size != first.size:
             raise ImageError(
-                f"expected slices of one size in {folder}, found {first.size[0]}x{first.size[1]} pixels in "
-                f"{first.path.name} and {s.size[0]}x{s.size[1]} in {s.path.name}; "
+                f"expected slices of one size in {path}, found {first.size[0]}x{first.size[1]} pixels in "
+                f"{first.name} and {s.size[0]}x{s.size[1]} in {s.name}; "
                 "give each stack of slices its own folder"
             )
         if not np.allclose(s.pixel_mm, first.pixel_mm, rtol=PIXEL_TOLERANCE, atol=0):
             raise ImageError(
-                f"expected pixels of one size in {folder}, found {first.pixel_mm[0]:.4g} x "
-                f"{first.pixel_mm[1]:.4g} mm in {first.path.name} and {s.pixel_mm[0]:.4g} x "
-                f"{s.pixel_mm[1]:.4g} mm in {s.path.name}; give each stack of slices its own folder"
+                f"expected pixels of one size in {path}, found {first.pixel_mm[0]:.4g} x "
+                f"{first.pixel_mm[1]:.4g} mm in {first.name} and {s.pixel_mm[0]:.4g} x "
+                f"{s.pixel_mm[1]:.4g} mm in {s.name}; give each stack of slices its own folder"
             )
 
 
-def _check_steps(slices: Sequence[_Slice], folder: Path) -> None:
+def _stack(slices: Sequence[SliceHeader], path: Path) -> SliceStack:
+    """Return the places of slices.
+
+    Raises:
+        ImageError: If slices are missing or double, or are not on one line.
+    """
+    first = slices[0]
+    step, regular = _checked_steps(slices, path)
+    row = np.asarray(first.orientation[:3]) / np.linalg.norm(first.orientation[:3])
+    return SliceStack(
+        positions_mm=tuple(s.position_mm for s in slices),
+        row=vector(row),
+        column=vector(np.cross(first.normal, row)),  # exactly perpendicular, as rounded cosines are not
+        pixel_mm=first.pixel_mm,
+        size=first.size,
+        step_mm=step,
+        regular=regular,
+        tilted=_checked_tilt(slices, path),
+    )
+
+
+def _checked_steps(slices: Sequence[SliceHeader], path: Path) -> tuple[float, bool]:
+    """Return the step between slices, and whether all are equal; else it is the smallest common one.
+
+    Steps may change only where the stated thickness of slices does; elsewhere slices are missing.
+    """
     if len(slices) < 2:
         raise ImageError(
-            f"expected a series of at least two slices in {folder}, found {len(slices)}; add the others"
+            f"expected a series of at least two slices in {path}, found {len(slices)}; add the others"
         )
     steps = np.diff([s.along_mm for s in slices])
     typical = float(np.median(steps))
-    double = [
-        slices[int(i) + 1].path.name for i in np.flatnonzero(steps < STEP_TOLERANCE * max(typical, 1e-6))
-    ]
+    double = [slices[int(i) + 1].name for i in np.flatnonzero(steps < STEP_TOLERANCE * max(typical, 1e-6))]
     if double:
         raise ImageError(
-            f"expected one slice per position in {folder}, found {len(double)} double ones "
-            f"({', '.join(double[:3])}); remove the copies"
+            f"expected one slice per position in {path}, found {len(double)} double ones "
+            f"({_first(double)}); remove the copies, or give each acquisition its own folder"
         )
-    wide = np.flatnonzero(np.abs(steps - typical) > max(STEP_TOLERANCE * typical, STEP_TOLERANCE_MM))
-    if len(wide):
+    wide = np.flatnonzero(np.abs(steps - typical) > _step_tolerance(typical))
+    if not len(wide):
+        return float(steps.mean()), True
+    common = _common_steps(slices, steps)
+    if common is None:
         place = slices[int(wide[0])]
         raise ImageError(
-            f"expected slices {typical:.3g} mm apart in {folder}, found a step of {steps[wide[0]]:.3g} mm "
-            f"after {place.path.name}; add the missing slices"
+            f"expected slices {typical:.3g} mm apart in {path}, found a step of {steps[wide[0]]:.3g} mm "
+            f"after {place.name}; add the missing slices"
         )
-    first, normal = np.asarray(slices[0].position_mm), slices[0].normal
-    for s in slices:
-        offset = np.asarray(s.position_mm) - first
-        along = float(offset @ normal)
-        beside = float(np.linalg.norm(offset - along * normal))
-        if beside > TILT_TOLERANCE_MM + TILT_TOLERANCE * along:
-            raise ImageError(
-                f"expected slices stacked along their normal in {folder}, found {s.path.name} "
-                f"{beside:.3g} mm beside it (a tilted gantry); resample it to a rectangular grid first"
-            )
+    return min(common), False
+
+
+def _step_tolerance(step: float) -> float:
+    return max(STEP_TOLERANCE * step, STEP_TOLERANCE_MM)
+
+
+def _common_steps(slices: Sequence[SliceHeader], steps: Float64[np.ndarray, "n"]) -> list[float] | None:
+    """Return the step between slices of each thickness; None if it varies within one or they lie apart."""
+    by_thickness: dict[float, list[float]] = defaultdict(list)
+    for (below, above), step in zip(pairwise(slices), steps, strict=True):
+        if below.thickness_mm and below.thickness_mm == above.thickness_mm:
+            by_thickness[below.thickness_mm].append(float(step))
+    common = {thickness: float(np.median(same)) for thickness, same in by_thickness.items()}
+    if len(common) < 2 or {s.thickness_mm for s in slices} != common.keys():
+        return None
+    for (below, above), step in zip(pairwise(slices), steps, strict=True):
+        ends = [common[s.thickness_mm] for s in (below, above) if s.thickness_mm]
+        wanted = max(ends)
+        too_wide = step - wanted > _step_tolerance(wanted)
+        if too_wide or (ends[0] == ends[1] and wanted - step > _step_tolerance(wanted)):
+            return None
+    return list(common.values())
+
+
+def _checked_tilt(slices: Sequence[SliceHeader], path: Path) -> bool:
+    """Return whether slices are shifted within their planes, as those of a tilted gantry are.
+
+    Raises:
+        ImageError: If they are not on one line, or further from their normal than a gantry tilts.
+    """
+    offsets = np.asarray([s.position_mm for s in slices]) - np.asarray(slices[0].position_mm)
+    normal = slices[0].normal
+    along = offsets @ normal
+    beside = offsets - along[:, None] * normal
+    tolerance = TILT_TOLERANCE_MM + TILT_TOLERANCE * along
+    if (np.linalg.norm(beside, axis=1) <= tolerance).all():
+        return False
+    off_line = np.linalg.norm(beside - along[:, None] / along[-1] * beside[-1], axis=1)
+    worst = int(np.argmax(off_line - tolerance))
+    if off_line[worst] > tolerance[worst]:
+        raise ImageError(
+            f"expected slices on one line in {path}, found {slices[worst].name} {off_line[worst]:.3g} mm "
+            "beside it; give each stack of slices its own folder"
+        )
+    if (angle := degrees(atan2(float(np.linalg.norm(beside[-1])), float(along[-1])))) > LARGEST_TILT:
+        raise ImageError(
+            f"expected slices tilted by up to {LARGEST_TILT:g} degrees against their stack in {path}, found "
+            f"{angle:.0f}; export the series again"
+        )
+    return True
+
+
+def _tilt(stack: SliceStack) -> float:
+    """Return the angle in degrees between the normal of slices and the line through them."""
+    span = np.subtract(stack.positions_mm[-1], stack.positions_mm[0])
+    i, j, k = stack.axes.T @ span
+    return degrees(atan2(float(np.hypot(i, j)), float(k)))

@@ -18,8 +18,10 @@ from autospine.core.errors import AutospineError, ImageError
 from autospine.core.geometry import Grid, orientation
 from autospine.core.labels import VERTEBRAE
 from autospine.core.types import LabelArray
-from autospine.io.dicom import find_series
+from autospine.io.dicom import Series, find_series
+from autospine.io.dicom_header import without_warnings
 from autospine.io.segments import Segment, present, rgb
+from autospine.io.slice_stack import StraightenedGrid
 from autospine.storage.atomic import replacing
 from autospine.system.log import get_logger
 
@@ -80,16 +82,17 @@ def check_slices(series: Path, stored: Grid, segments: Sequence[Segment]) -> Non
     """Check that a segmentation can refer to these slices, by making one with a single voxel in memory.
 
     Args:
-        series: Folder of the slices.
+        series: Folder of the slices, or file of the frames.
         stored: `Volume.stored` of the series.
         segments: Every class of the label map.
 
     Raises:
         ImageError: If the slices' headers lack what a segmentation refers to.
     """
-    voxel = np.zeros(stored.shape, dtype=np.uint8)
+    found = find_series(series)
+    voxel = np.zeros(found.stack.grid().shape, dtype=np.uint8)
     voxel[0, 0, 0] = 1
-    headers = _headers(series)
+    headers = _headers(found)
     if not all(headers[0].get(keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID")):
         logger.warning("%s: study or series has no UID; the segmentation refers to made-up ones", series)
     _made(voxel, stored, segments, headers, series)
@@ -105,14 +108,20 @@ def write_segmentation(
         labels: Label map (S, P, L) in canonical axes.
         stored: `Volume.stored` of the series.
         segments: Every class of the label map.
-        series: Folder of the labelled image's slices.
+        series: Folder of the labelled image's slices, or file of its frames.
 
     Raises:
         ImageError: As `check_slices`, or if the file cannot be written.
     """
     shown = present(segments, labels)
-    numbers = _numbered(orientation(stored).to_stored(labels), shown)
-    made = _made(numbers, stored, shown, _headers(series), series)
+    found = find_series(series)
+    on_slices = orientation(stored).to_stored(labels)
+    if isinstance(stored, StraightenedGrid):
+        on_slices = stored.on_slices(on_slices)
+    numbers = _numbered(on_slices, shown)
+    if found.slices[0].n_frames > 1:  # the segmentation refers to frames in the order of their file
+        numbers = numbers[np.argsort([s.frame for s in found.slices])]
+    made = _made(numbers, stored, shown, _headers(found), series)
     try:
         with replacing(path) as temporary:
             made.save_as(temporary)
@@ -129,28 +138,29 @@ def _made(
     headers: Sequence[Any],
     series: Path,
 ) -> Any:
-    """Make a segmentation of these slices; voxels hold the numbers of the segments, from 1."""
+    """Make a segmentation of these slices or frames; voxels hold the numbers of the segments, from 1."""
     import highdicom as hd
 
     try:
-        return hd.seg.Segmentation(
-            source_images=_completed(headers, stored),
-            pixel_array=numbers,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[
-                _described(number, segment) for number, segment in enumerate(segments, start=1)
-            ],
-            series_instance_uid=hd.UID(),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer="AutoSpine",
-            manufacturer_model_name="AutoSpine",
-            software_versions=__version__,
-            device_serial_number="0",
-            series_description="AutoSpine segmentation",
-            specific_character_set="ISO_IR 192",  # UTF-8, for names of any language
-        )
+        with without_warnings():
+            return hd.seg.Segmentation(
+                source_images=_completed(headers, stored),
+                pixel_array=numbers,
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[
+                    _described(number, segment) for number, segment in enumerate(segments, start=1)
+                ],
+                series_instance_uid=hd.UID(),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=hd.UID(),
+                instance_number=1,
+                manufacturer="AutoSpine",
+                manufacturer_model_name="AutoSpine",
+                software_versions=__version__,
+                device_serial_number="0",
+                series_description="AutoSpine segmentation",
+                specific_character_set="ISO_IR 192",  # UTF-8, for names of any language
+            )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ImageError(
             f"expected slices that a DICOM segmentation can refer to in {series}, found headers that do not "
@@ -158,8 +168,8 @@ def _made(
         ) from error
 
 
-def _headers(series: Path) -> list[Any]:
-    """Read the headers of the slices in the volume's order.
+def _headers(series: Series) -> list[Any]:
+    """Read the headers of the files in the volume's order.
 
     Raises:
         ImageError: If one has no frame of reference.
@@ -167,9 +177,10 @@ def _headers(series: Path) -> list[Any]:
     import pydicom
 
     headers = []
-    for file in find_series(series).files:
+    for file in dict.fromkeys(series.files):
         # Old files have no mark at their beginning, so that pydicom needs `force`.
-        headers.append(pydicom.dcmread(file, stop_before_pixels=True, force=True))
+        with without_warnings():
+            headers.append(pydicom.dcmread(file, stop_before_pixels=True, force=True))
         if not headers[-1].get("FrameOfReferenceUID"):
             raise ImageError(
                 f"expected slices with a frame of reference, which a DICOM segmentation refers to, found "

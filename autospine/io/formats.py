@@ -17,13 +17,24 @@ def file_ending(path: Path) -> str | None:
     return next((ending for ending in ENDINGS if name.endswith(ending)), None)
 
 
+def has_dicom_mark(path: Path) -> bool:
+    """Whether a file has the mark of DICOM after its preamble of 128 bytes."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def is_dicom_input(path: Path) -> bool:
+    """Whether an input is one of DICOM: a folder of slices, or a file of none of the other formats."""
+    return path.is_dir() or file_ending(path) is None
+
+
 def check_input(path: Path) -> None:
     """Refuse to predict from a path that is neither an image nor a folder.
 
     Raises:
         DatasetError: If nothing is there, or a file of another kind.
     """
-    if path.is_dir() or (path.is_file() and file_ending(path)):
+    if path.is_dir() or (path.is_file() and (file_ending(path) or has_dicom_mark(path))):
         return
     raise DatasetError(
         f"expected an image ({', '.join(ENDINGS)}) or a folder at {path}, found "

@@ -23,9 +23,11 @@ from autospine.core.geometry import (
 )
 from autospine.core.types import ChannelArray, LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
+from autospine.io.dicom_header import is_dicom
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
-from autospine.io.nifti import is_nifti, read_nifti
+from autospine.io.nifti import is_nifti, read_nifti, write_oblique
 from autospine.io.segments import Segment, present, slicer_header
+from autospine.io.slice_stack import for_file, is_oblique
 from autospine.io.text_headers import check_volume, read_metaimage, read_nrrd
 from autospine.io.voxel_data import ImageFile, check_voxels, damaged, read_voxels, want_of_memory
 from autospine.storage.atomic import rename_durably
@@ -139,8 +141,9 @@ def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequenc
     low, high = int(labels.min()), int(labels.max())
     smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
     named = segments and path.name.lower().endswith(NRRD_ENDINGS)
-    header = slicer_header(present(segments, labels), stored.shape) if named else {}
-    _write(path, orientation(stored).to_stored(labels.astype(smallest)), stored, header)
+    array, grid = for_file(orientation(stored).to_stored(labels.astype(smallest)), stored)
+    header = slicer_header(present(segments, labels), grid.shape) if named else {}
+    _write(path, array, grid, header)
 
 
 def write_array(path: Path, array: ChannelArray, grid: Grid) -> None:
@@ -155,11 +158,10 @@ def read_channel(path: Path) -> Channel:
         ImageError: If the file cannot be read; see `read_volume`.
     """
     check_name(path)
-    if path.is_dir():
+    if path.is_dir() or (file_ending(path) is None and is_dicom(path)):
         series = find_series(path)
-        image = read_series(series.files)
-        check_volume(path, image.GetSize(), image.GetNumberOfComponentsPerPixel())
-        return unpack(image, str(path), series.notes)
+        array, grid = read_series(series)
+        return checked_channel(Channel(name=str(path), array=array, grid=grid, notes=series.notes))
     found = open_image(path)
     array = read_voxels(found.voxels)
     return checked_channel(Channel(name=str(path), array=array, grid=found.grid, notes=found.notes))
@@ -250,9 +252,13 @@ def _write(
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder rather than a file: .mhd and .nhdr name their data file, so names must be the final ones.
         with TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
-            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
-            # The NIfTI library reports success even if the disk is full.
-            check_voxels(open_image(Path(folder) / path.name).voxels)
+            if is_nifti(path) and is_oblique(grid):
+                write_oblique(Path(folder) / path.name, array, grid)
+            else:
+                sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+            if not is_oblique(grid):  # which is written only, and not read
+                # The NIfTI library reports success even if the disk is full.
+                check_voxels(open_image(Path(folder) / path.name).voxels)
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 rename_durably(part, path.parent / part.name)
     except (OSError, RuntimeError, ImageError) as error:

@@ -15,6 +15,7 @@ from autospine.core.geometry import Grid, check_spacing, orientation, triple, ve
 from autospine.core.types import LabelArray, ScoreMap, Vector3
 from autospine.io.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
 from autospine.io.nifti import unpack_nibabel
+from autospine.io.slice_stack import for_file
 from autospine.io.text_headers import unstated
 
 Image: TypeAlias = Any
@@ -74,7 +75,7 @@ def like(image: Image | Sequence[Image], values: LabelArray | ScoreMap, volume: 
     if isinstance(first, nibabel.spatialimages.SpatialImage):
         make: Any = nibabel.Nifti1Image
         return make(np.ascontiguousarray(stored.transpose(2, 1, 0)), first.affine)
-    return pack(stored, volume.stored)
+    return pack(*for_file(stored, volume.stored))
 
 
 def checked_spacing(spacing_mm: object) -> Vector3:

@@ -86,6 +86,25 @@ def read_nifti(path: Path) -> ImageFile:
     return ImageFile(voxels=voxels, grid=grid, notes=notes)
 
 
+def write_oblique(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write an array whose third axis is oblique, which SimpleITK would silently make perpendicular.
+
+    Args:
+        path: File to write.
+        array: Voxels in ITK's order of axes.
+        grid: Grid of the array; the directions of its axes need not be perpendicular.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = _LPS[:, None] * grid.axes_mm[:, ::-1]
+    affine[:3, 3] = _LPS * np.asarray(grid.origin_mm)
+    make: Any = nibabel.Nifti1Image
+    image = make(array.transpose(2, 1, 0), affine)
+    # Only the sform can hold it; programs that know nothing but the qform have to be told that there is none.
+    image.set_qform(affine, code=0)
+    image.set_sform(affine, code=1)
+    nibabel.save(image, path)
+
+
 def unpack_nibabel(image: Any, name: str) -> tuple[np.ndarray, Grid, tuple[str, ...]]:
     """Return the array of a nibabel image, in ITK's order of axes, its grid, and notes on repairs.
 

@@ -10,7 +10,7 @@ from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray
 from autospine.dataset.raw import Case
 from autospine.io import dicom_seg
-from autospine.io.formats import ENDINGS, NRRD_ENDINGS
+from autospine.io.formats import ENDINGS, NRRD_ENDINGS, is_dicom_input
 from autospine.io.images import write_labels
 from autospine.io.segments import segments_of, snap_descriptions
 from autospine.storage.atomic import write_text
@@ -52,7 +52,7 @@ class LabelMaps:
             )
         if self.dicom:
             dicom_seg.require_highdicom()
-            others = [case.name for case in cases if not case.images[0].is_dir()]
+            others = [case.name for case in cases if not is_dicom_input(case.images[0])]
             if others:
                 raise DatasetError(
                     "expected DICOM slices as input, which DICOM segmentations refer to, found "

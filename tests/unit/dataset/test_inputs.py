@@ -2,14 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from dicom_makers import write_frames, write_slices
 
 from autospine.core.errors import DatasetError
 from autospine.dataset.inputs import find_inputs
 
 WriteImage = Callable[..., Path]
+
+PIXELS = np.zeros((5, 8, 9), np.int16)
+POSITIONS = [(0, 0, 2.0 * n) for n in range(5)]
+
+
+def as_segmentation(header: Any) -> None:
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 class TestInputs:
@@ -113,6 +122,85 @@ class TestInputs:
         (case,), _ = find_inputs(tmp_path / "p1", ["image"])
         assert (case.name, case.images, case.modality) == ("p1", (tmp_path / "p1",), "MR")
         assert [case.modality for case in find_inputs(tmp_path, ["image"])[0]] == ["MR", "CT"]
+
+    def test_a_dicom_file_with_frames(self, tmp_path: Path):
+        file = write_frames(tmp_path / "spine.dcm", PIXELS, POSITIONS, kind="enhanced MR")
+        for path, name in ((file, "spine"), (tmp_path, tmp_path.name)):
+            (case,), _ = find_inputs(path, ["image"])
+            assert (case.name, case.images, case.modality) == (name, (path,), "MR")
+
+    def test_a_single_slice_is_no_volume(self, tmp_path: Path):
+        file = write_slices(tmp_path, PIXELS, POSITIONS)[0]
+        with pytest.raises(DatasetError, match=r"single slice in .*; name the folder"):
+            find_inputs(file, ["image"])
+
+    @pytest.mark.parametrize("beside", ["a folder", "an image", "an image of frames"])
+    def test_slices_beside_what_else_may_be_meant_are_refused(
+        self, beside: str, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        """Of a localizer in a folder beside the slices, "1 of 1 label maps" is no answer."""
+        files = write_slices(tmp_path, PIXELS, POSITIONS)
+        if beside == "an image":
+            other = image(tmp_path / "ct.nii.gz")
+        else:
+            other = tmp_path / "localizer"
+            if beside == "a folder":
+                write_slices(other, PIXELS, POSITIONS)
+            else:
+                write_frames(other / "mf.dcm", PIXELS, POSITIONS)
+        with pytest.raises(DatasetError, match=rf"found both: {min(files).name}.* beside {other.name}; give"):
+            find_inputs(tmp_path, ["image"])
+
+    def test_frames_beside_a_folder_of_slices_are_refused(self, tmp_path: Path):
+        write_frames(tmp_path / "mf.dcm", PIXELS, POSITIONS)
+        write_slices(tmp_path / "p1", PIXELS, POSITIONS)
+        with pytest.raises(DatasetError, match=r"found both: mf\.dcm beside p1; give"):
+            find_inputs(tmp_path, ["image"])
+
+    def test_slices_without_positions_beside_a_folder_are_refused(self, tmp_path: Path):
+        """They may be what was meant all the same."""
+        write_slices(tmp_path, PIXELS, POSITIONS, change=lambda h: delattr(h, "ImagePositionPatient"))
+        write_slices(tmp_path / "p1", PIXELS, POSITIONS)
+        with pytest.raises(DatasetError, match=r"found both: IM003, .* beside p1; give"):
+            find_inputs(tmp_path, ["image"])
+
+    def test_what_is_not_read_is_named(
+        self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        image(tmp_path / "a.nii.gz")
+        write_frames(tmp_path / "seg", PIXELS, POSITIONS, change=as_segmentation)
+        write_frames(tmp_path / "segs" / "seg", PIXELS, POSITIONS, change=as_segmentation)
+        for name in ("b.mgz", "c.nii.gz.part", "notes.txt", "a.json", ".hidden", "cases.csv"):
+            (tmp_path / name).write_text("case,modality\n")
+        (case,), _ = find_inputs(tmp_path, ["CT"])
+        assert case.name == "a"
+        assert "no slices are left out: seg (a segmentation)" in caplog.text
+        assert "are not looked at: segs" in caplog.text
+        assert "AutoSpine reads are left out: b.mgz, c.nii.gz.part" in caplog.text
+        assert "notes" not in caplog.text
+
+    def test_a_folder_with_other_dicom_says_what_it_is(self, tmp_path: Path):
+        write_frames(tmp_path / "seg", PIXELS, POSITIONS, change=as_segmentation)
+        with pytest.raises(
+            DatasetError, match=r"DICOM slices in .*, found only seg \(a segmentation\); check"
+        ):
+            find_inputs(tmp_path, ["CT"])
+        with pytest.raises(DatasetError, match=r"an image at .*, found a segmentation; check"):
+            find_inputs(tmp_path / "seg", ["CT"])
+
+    def test_a_folder_of_images_that_cannot_be_read_is_a_case(self, tmp_path: Path):
+        """Reading it says why, which "found none" would not."""
+        write_slices(tmp_path / "p1", PIXELS, POSITIONS, change=lambda h: delattr(h, "PixelSpacing"))
+        (case,), _ = find_inputs(tmp_path, ["CT"])
+        assert case.images == (tmp_path / "p1",)
+
+    @pytest.mark.parametrize("below", ["study/series", "a/b/c/d"])
+    def test_images_further_below_are_pointed_at(
+        self, below: str, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        image(tmp_path / below / "x.nii.gz")
+        with pytest.raises(DatasetError, match=rf"none there but in folders below: {below}; check"):
+            find_inputs(tmp_path, ["CT"])
 
     def test_nothing_to_predict(self, tmp_path: Path):
         with pytest.raises(DatasetError, match=r"images .* or DICOM slices in .*, found none; check -i"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_makers import write_frames, write_slices
 
 from autospine import __version__
 from autospine.core.errors import AutospineError, ImageError
@@ -17,6 +18,7 @@ from autospine.io.dicom import find_series
 from autospine.io.dicom_seg import check_slices, require_highdicom, structure, write_segmentation
 from autospine.io.images import Volume, read_volume
 from autospine.io.segments import rgb, segments_of
+from autospine.io.slice_stack import StraightenedGrid
 
 hd = pytest.importorskip("highdicom")
 
@@ -118,6 +120,48 @@ def test_an_empty_label_map_can_be_written(series: Path, tmp_path: Path):
     made = written(tmp_path / "seg.dcm", np.zeros(volume.grid.shape, np.uint8), series, volume)
     assert len(made.SegmentSequence) == 4
     assert not made.pixel_array.any()
+
+
+TILTED = (1.0, 0.0, 0.0, 0.0, 0.94832366, -0.31730466)
+
+
+@pytest.mark.parametrize("kind", ["tilted", "tilted, with steps that change", "frames", "tilted frames"])
+def test_a_segmentation_lies_on_the_slices_themselves(kind: str, tmp_path: Path):
+    """Also where they are no straight stack, and in whatever order frames are stored."""
+    pixels = np.random.default_rng(0).integers(0, 4000, (8, 20, 9)).astype(np.uint16)
+    z = [0, 4, 8, 12, 13, 20, 27, 34] if "change" in kind else [3 * n for n in range(8)]
+    positions = np.asarray([(0.0, 0.0, float(mm)) for mm in z])
+    orientation_ = TILTED if "tilted" in kind else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    order = [3, 0, 1, 7, 6, 2, 4, 5]
+    if "frames" in kind:
+        series = write_frames(tmp_path / "mf.dcm", pixels[order], positions[order], orientation=orientation_)
+    else:
+        series = tmp_path / "in"
+
+        def change(header: Any) -> None:
+            header.SliceThickness = "4" if header.InstanceNumber <= 4 else "7"
+
+        write_slices(series, pixels, positions, orientation=orientation_, change=change)
+    volume = read_volume(series)
+    check_slices(series, volume.stored, segments_of(SPACE))
+    labels = np.random.default_rng(1).choice([0, 19, 20], volume.grid.shape)
+    made = written(tmp_path / "seg.dcm", labels, series, volume)
+    expected = orientation(volume.stored).to_stored(labels)
+    if isinstance(volume.stored, StraightenedGrid):
+        expected = volume.stored.on_slices(expected)
+    numbers = {segment.SegmentNumber: segment.SegmentLabel for segment in made.SegmentSequence}
+    found = np.zeros(pixels.shape, np.int64)
+    for frame, groups in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):
+        number = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        place = np.asarray(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        (index,) = np.flatnonzero(np.linalg.norm(positions - place, axis=1) < 1e-4)
+        found[index][frame > 0] = {"T12": 19, "L1": 20}[numbers[number]]
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        if "frames" in kind:
+            assert order[int(source.ReferencedFrameNumber) - 1] == index
+        else:
+            assert source.ReferencedSOPInstanceUID == f"1.2.3.{index + 1}"
+    assert np.array_equal(found, expected)
 
 
 def changed(series: Path, change: Callable[[Any], None]) -> None:

@@ -1,0 +1,325 @@
+"""What the header of a DICOM file says of its slices: their places, and what their numbers mean.
+
+It is read with pydicom and taken as it is written. GDCM, through which SimpleITK reads, knows the geometry of
+some kinds of objects only, and fills in positions and sizes for the others.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Float64
+
+from autospine.core.geometry import triple
+from autospine.core.types import Vector3
+from autospine.io.formats import has_dicom_mark
+from autospine.storage.file_names import is_utf8
+
+UNIT_TOLERANCE = 1e-3
+"""Largest deviation of direction cosines from unit length and from a right angle that rounding explains."""
+
+NO_SLICES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.30": "a parametric map",
+    "1.2.840.10008.5.1.4.1.1.481.2": "a radiotherapy dose",
+    "1.2.840.10008.5.1.4.1.1.77.1.6": "a microscopy image",
+    "1.2.840.10008.1.3.10": "a directory of files",
+}
+"""SOP classes (DICOM PS3.4, annex B.5) that have pixels or frames and are no images of a patient's slices."""
+
+READ_BY_PYDICOM = {
+    *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"),
+    "1.2.840.10008.1.2.5",
+}
+"""Transfer syntaxes of pixels that are not compressed, and run-length encoding (DICOM PS3.5, annex A)."""
+
+_KEYWORDS = [
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "ImageType"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
+    *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+]
+
+DAMAGE: tuple[type[Exception], ...] = (
+    *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, RuntimeError),
+    *(TypeError, ValueError),
+)
+"""Errors of pydicom and SimpleITK about files that are not as they should be."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceHeader:
+    """What the header of a file says of one of its frames."""
+
+    path: Path
+    frame: int
+    """Number of the frame in its file, from 0."""
+
+    n_frames: int
+    """Frames of the file."""
+
+    series: str
+    instance: str
+    description: str
+    modality: str
+    position_mm: Vector3
+    """Position (x, y, z) of the centre of the first pixel."""
+
+    orientation: tuple[float, ...]
+    """Direction cosines along a row and along a column: six numbers."""
+
+    size: tuple[int, int]
+    """Columns and rows."""
+
+    pixel_mm: tuple[float, float]
+    """Width and height of a pixel."""
+
+    thickness_mm: float | None
+    slope: float
+    intercept: float
+    """Values are stored numbers times the slope, plus the intercept."""
+
+    limits: tuple[int, int]
+    """Smallest and largest number that can be stored."""
+
+    inverted: bool
+    """Whether small values are displayed bright (MONOCHROME1)."""
+
+    compressed: bool
+    """Whether pixels are compressed by JPEG or one of its relatives."""
+
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return self.path.name if self.n_frames == 1 else f"frame {self.frame + 1} of {self.path.name}"
+
+    @property
+    def normal(self) -> Float64[np.ndarray, "3"]:
+        """Unit vector perpendicular to the slice."""
+        product = np.cross(np.asarray(self.orientation[:3]), np.asarray(self.orientation[3:]))
+        normal: np.ndarray = product / np.linalg.norm(product)
+        return normal
+
+    @property
+    def along_mm(self) -> float:
+        """Position of the slice along its normal."""
+        return float(self.normal @ np.asarray(self.position_mm))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DicomFile:
+    """What a file holds: slices, or what stands in the way of it."""
+
+    path: Path
+    series: str = ""
+    slices: tuple[SliceHeader, ...] = ()
+    other: str | None = None
+    """What the file is, if it is no image of slices."""
+
+    fault: str | None = None
+    """What is wrong with an image, or with the file."""
+
+
+class _HeaderError(Exception):
+    """The header lacks something or contradicts itself; the message says in what."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its content."""
+    if not path.is_file():
+        return False
+    # GDCM also recognises old files without the mark, but not damaged ones.
+    return has_dicom_mark(path) or (
+        is_utf8(path) and sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
+    )
+
+
+def read_header(path: Path) -> DicomFile:
+    """Read what a DICOM file says of its slices, without the voxels."""
+    import pydicom
+
+    try:
+        with without_warnings():
+            # Old files have no mark at their beginning, so that pydicom needs `force`.
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_KEYWORDS)
+            return _described(path, header)
+    except DAMAGE as error:
+        return DicomFile(path=path, fault=f"damaged ({first_line(error)})")
+
+
+def _described(path: Path, header: Any) -> DicomFile:
+    import pydicom
+
+    series, kind = _text(header, "SeriesInstanceUID"), _text(header, "SOPClassUID")
+    kind = kind or str(header.file_meta.get("MediaStorageSOPClassUID", ""))
+    if kind in NO_SLICES:
+        return DicomFile(path=path, series=series, other=NO_SLICES[kind])
+    if not header.get("Rows") or not header.get("Columns"):
+        name = pydicom.uid.UID(kind).name
+        if not kind or "Image" in name:
+            return DicomFile(path=path, series=series, fault="without Rows and Columns")
+        return DicomFile(path=path, series=series, other=f"no image ({name})")
+    count = int(_text(header, "NumberOfFrames") or 1)
+    try:
+        _check_values(header)
+        slices = tuple(_slice_header(path, header, frame, count) for frame in range(count))
+    except _HeaderError as fault:
+        return DicomFile(path=path, series=series, fault=str(fault))
+    return DicomFile(path=path, series=series, slices=slices)
+
+
+def _check_values(header: Any) -> None:
+    samples = header.get("SamplesPerPixel") or 1
+    if samples != 1 or _text(header, "PhotometricInterpretation") == "PALETTE COLOR":
+        raise _HeaderError(f"in colour ({samples} values in each pixel)")
+    if "MOSAIC" in _text(header, "ImageType").split("\\"):
+        raise _HeaderError("a mosaic of slices side by side in one image")
+    if header.get("ModalityLUTSequence"):
+        raise _HeaderError("stored by a table of values (Modality LUT Sequence)")
+
+
+def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeader:
+    read = _FrameReader(header, frame, count)
+    position = read.numbers("PlanePositionSequence", "ImagePositionPatient", 3, alone=count == 1)
+    orientation = read.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+    height, width = read.numbers("PixelMeasuresSequence", "PixelSpacing", 2)
+    _check_directions(orientation)
+    if not (height > 0 and width > 0):
+        raise _HeaderError(f"with a Pixel Spacing of {height:g} x {width:g} mm")
+    thickness = read.number("PixelMeasuresSequence", "SliceThickness")
+    slope = read.number("PixelValueTransformationSequence", "RescaleSlope")
+    intercept = read.number("PixelValueTransformationSequence", "RescaleIntercept")
+    if slope == 0:
+        raise _HeaderError("with a Rescale Slope of 0")
+    bits = header.get("BitsStored") or header.get("BitsAllocated") or 16
+    signed = header.get("PixelRepresentation") == 1
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    return SliceHeader(
+        path=path,
+        frame=frame,
+        n_frames=count,
+        series=_text(header, "SeriesInstanceUID"),
+        instance=_text(header, "SOPInstanceUID"),
+        description=_text(header, "SeriesDescription"),
+        modality=_text(header, "Modality"),
+        position_mm=triple(position),
+        orientation=orientation,
+        size=(int(header.Columns), int(header.Rows)),
+        pixel_mm=(width, height),
+        thickness_mm=thickness,
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
+        limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
+        inverted=_text(header, "PhotometricInterpretation") == "MONOCHROME1",
+        compressed=bool(syntax) and syntax not in READ_BY_PYDICOM,
+    )
+
+
+class _FrameReader:
+    """Reads the numbers of one frame: from its functional groups, those of all frames, or the header.
+
+    Args:
+        header: Dataset of the file.
+        frame: Number of the frame.
+        count: Frames of the file.
+    """
+
+    def __init__(self, header: Any, frame: int, count: int) -> None:
+        each = header.get("PerFrameFunctionalGroupsSequence") or ()
+        if each and len(each) != count:
+            raise _HeaderError(f"with {count} frames and functional groups of {len(each)}")
+        self._header = header
+        self._groups = [
+            *([each[frame]] if each else []),
+            *(header.get("SharedFunctionalGroupsSequence") or ())[:1],
+        ]
+
+    def numbers(self, sequence: str, keyword: str, n: int, *, alone: bool = True) -> tuple[float, ...]:
+        """Return the `n` numbers of an entry; `alone` tells whether one without groups is for this frame."""
+        stated = [_text(group[sequence][0], keyword) for group in self._groups if group.get(sequence)]
+        if alone:
+            stated.append(_text(self._header, keyword))
+        found = [_parsed(text, keyword) for text in stated if text]
+        if not found or len(found[0]) != n:
+            each = "" if alone else " of each frame"
+            raise _HeaderError(f"without {_title(keyword)}{each}")
+        for other in found[1:]:
+            if not np.allclose(found[0], other, rtol=UNIT_TOLERANCE, atol=UNIT_TOLERANCE):
+                raise _HeaderError(
+                    f"with two values of {_title(keyword)}: {_listed(found[0])} and {_listed(other)}"
+                )
+        return found[0]
+
+    def number(self, sequence: str, keyword: str) -> float | None:
+        """Return a single number; None if it is not stated."""
+        for group in self._groups:
+            if group.get(sequence) and (text := _text(group[sequence][0], keyword)):
+                return _parsed(text, keyword)[0]
+        text = _text(self._header, keyword)
+        return _parsed(text, keyword)[0] if text else None
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    """Return a header entry as it is written; empty if it is missing."""
+    found = dataset.get_item(keyword) if keyword in dataset else None
+    if found is None or found.value is None:
+        return ""
+    value = found.value
+    if isinstance(value, bytes):
+        # Headers have letters of many encodings.
+        value = value.decode(errors="replace")
+    elif not isinstance(value, str) and isinstance(value, Sequence):
+        value = "\\".join(str(part) for part in value)
+    # DICOM pads to even length, with NUL where older software does.
+    return str(value).strip(" \0")
+
+
+def _parsed(text: str, keyword: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split("\\"))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(isfinite(number) for number in numbers):
+        raise _HeaderError(f"with a {_title(keyword)} of {text[:40]!r}")
+    return numbers
+
+
+def _check_directions(orientation: Sequence[float]) -> None:
+    row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
+    off = max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column))
+    if off > UNIT_TOLERANCE:
+        raise _HeaderError(f"with an Image Orientation (Patient) of {_listed(orientation)}")
+
+
+def _title(keyword: str) -> str:
+    """Return the name of an entry in the standard."""
+    names = {"ImagePositionPatient": "Image Position (Patient)"}
+    names["ImageOrientationPatient"] = "Image Orientation (Patient)"
+    return names.get(keyword) or "".join(f" {c}" if c.isupper() else c for c in keyword).strip()
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return "\\".join(f"{number:g}" for number in numbers)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep the remarks of libraries on oddities of a header, which many scanners have, off the screen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
