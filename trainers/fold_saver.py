@@ -44,6 +44,7 @@ class FoldSaver:
             "step": clock.step,
             "progress": clock.progress,
             "processes": distributed.size(),
+            "threads": torch.get_num_threads(),
             "epochs": len(metrics_log.rows),
             # Keys of earlier versions: the partial epoch, and the counts of the monitors' samples.
             "begun": [step.plain() for step in partial_epoch.steps],

@@ -56,6 +56,9 @@ class FoldState:
     processes: int
     """Number of processes that trained together when the state was written; now, if it starts."""
 
+    threads: int | None = None
+    """Number of threads that the checkpoint was trained with; None if it is not known, or training starts."""
+
     partial_epoch: PartialEpoch = PartialEpoch()
     """The epoch in which the training was interrupted; it has no steps between two epochs."""
 
@@ -136,6 +139,7 @@ def _resumed(
         progress=float(facts["progress"]),
         epochs=int(facts["epochs"]) or start.epochs,
         processes=int(facts.get("processes", 1)),
+        threads=facts.get("threads"),
         partial_epoch=PartialEpoch(
             steps=tuple(StepResult.restored(step) for step in facts.get("begun", ())),
             seconds=float(facts.get("begun_seconds", 0.0)),

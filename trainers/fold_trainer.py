@@ -19,6 +19,7 @@ from trainers.initial_weights import InitialWeights
 from trainers.interruption import postponed
 from trainers.learner import Learner
 from trainers.metrics_log import Record
+from trainers.randomness import threads
 from trainers.run_identity import RunIdentity, identity
 from trainers.schedule import ENDLESS, Clock, learning_rate
 from trainers.settings import TrainingSettings
@@ -70,6 +71,7 @@ class FoldTrainer:
         metrics_log, saver = (self._metrics_log(), self._saver()) if distributed.leads() else (None, None)
         with (
             postponed() as interruption,
+            threads(self._threads()),
             closing(metrics_log) if metrics_log is not None else nullcontext(),
             self.batches(clock) as batches,
         ):
@@ -94,6 +96,13 @@ class FoldTrainer:
             saver.save_finished(network, self.learner, clock, metrics_log)
         distributed.meet()
         return network
+
+    def _threads(self) -> int | None:
+        """Return the number of threads to train with, None for the present one.
+
+        A deterministic training keeps the number that it began with.
+        """
+        return (self.state.threads or self.settings.threads) if self.settings.deterministic else None
 
     def clock(self, seconds: float | None) -> Clock:
         """Return the schedule at the present state; it has not been started.

@@ -1,5 +1,6 @@
-"""Postponed Ctrl-C and SIGTERM, so that training can write a checkpoint first."""
+"""Postponed signals that ask a process to end, so that training can write a checkpoint first."""
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from autospine.system.signals import SIGNALS
 
 
 @dataclass(slots=True)
@@ -25,10 +26,11 @@ class Interruption:
 
 @contextmanager
 def postponed() -> Iterator[Interruption]:
-    """Postpone SIGINT and SIGTERM until the block has ended, then pass them to their previous handlers.
+    """Postpone signals until the block has ended, then pass them to their previous handlers.
 
-    A second signal takes effect at once. Signals that are ignored stay ignored. Outside the main thread,
-    which alone receives signals, nothing is postponed.
+    A second signal takes effect at once, but not in a worker process: there the same request may come from
+    outside and from the parent, who can kill the worker. Signals that are ignored stay ignored. Outside the
+    main thread, which alone receives signals, nothing is postponed.
 
     Yields:
         The request to stop, which the block has to check.
@@ -50,10 +52,11 @@ def postponed() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
     def note(number: int, _: FrameType | None) -> None:
-        if request.wanted:  # the second signal
+        if not request.wanted:
+            request.signal = number
+        elif multiprocessing.parent_process() is None:  # the second signal
             restore()
             signal.raise_signal(number)
-        request.signal = number
 
     for number in handlers:
         signal.signal(number, note)

@@ -63,6 +63,20 @@ def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device
 
 
 @contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Compute with this many threads within the block; None leaves their number as it is.
+
+    On a CPU the number of threads decides in which order many sums are taken, and so their last bits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Restrict torch to deterministic algorithms within the block.
 

@@ -31,6 +31,10 @@ class TrainingSettings(TrainingOptions):
     devices: tuple[torch.device, ...] = ()
     """GPUs to which folds are assigned that are trained side by side; empty if all use `device`."""
 
+    threads: int | None = None
+    """Threads of a fold's steps, where the weights have to be the same whichever folds are trained beside it;
+    None for as many as there are cores for."""
+
     def __post_init__(self) -> None:
         if self.epochs is not None and self.extend is not None:
             raise TrainingError("expected --epochs or --extend, found both; leave one out")

@@ -1,17 +1,18 @@
 """Training of several folds at once, each in a process of its own that is watched through its log."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from statistics import mean
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -22,10 +23,10 @@ from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import reuse_freed_memory
 from autospine.system.hardware import cores
 from autospine.system.log import get_logger, progress, silence
-from autospine.system.workers import SPAWN, ignore_interrupts, parent_lives
+from autospine.system.signals import SIGNALS
+from autospine.system.workers import SPAWN, ignore_interrupts, portable
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
-from trainers.initial_weights import InitialWeights
 from trainers.metrics_log import read_rows, rows_now, summary
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
@@ -36,10 +37,13 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 WATCH_SECONDS = 1.0
-"""Time between two readings of the folds' logs, and between two checks of a worker that its parent lives."""
+"""Time between two readings of the folds' logs, and between two checks that their processes live."""
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a process that SIGTERM has ended, as shells report it."""
+EXIT_SECONDS = 30.0
+"""Time that the process of a fold has to end once the fold is done; threads of a tracker may hold it up."""
+
+STOP_SECONDS = 1800.0
+"""Time that the folds have to finish their steps and write checkpoints once they are told to stop."""
 
 
 def train_side_by_side(
@@ -51,8 +55,8 @@ def train_side_by_side(
     one fold rather than all threads of one. No core is idle in the last round: five folds on two cores are a
     round of three and a round of two, and the time of a round is proportional to its number of folds.
 
-    With several GPUs, each process keeps one of them. The next fold goes to the GPU that is free first, and
-    all rounds take equally long.
+    With several GPUs, each fold that is trained has one of them. The next fold goes to the GPU that is free
+    first, and all rounds take equally long.
 
     Args:
         task: Training run that the folds belong to.
@@ -63,55 +67,169 @@ def train_side_by_side(
     Raises:
         TrainingError: If the process of a fold was killed, or if training a fold fails.
     """
-    _say_where_folds_go_on(task, folds, extending=settings.extend is not None)
+    extending = settings.extend is not None
+    _say_where_folds_go_on(task, folds, extending=extending)
     places = settings.devices or (settings.device,)
     rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
-    free, stop = SPAWN.SimpleQueue(), SPAWN.Event()
-    for index in range(len(rounds[0])):
-        free.put(str(places[index % len(places)]))
-    pool = ProcessPoolExecutor(
-        len(rounds[0]),
-        mp_context=SPAWN,
-        initializer=_set_up_worker,
-        initargs=(free, stop, task.initial_weights),
+    jobs = [
+        FoldJob(
+            fold=fold,
+            share=_round_share(rounds[index:], alike=len(places) > 1),
+            threads=settings.threads or max(1, cores() // len(together)),
+        )
+        for index, together in enumerate(rounds)
+        for fold in together
+    ]
+    used = [places[index % len(places)] for index in range(len(rounds[0]))]
+
+    def start(job: FoldJob, place: torch.device, stop: Connection, outcome: Connection) -> SpawnProcess:
+        process = SPAWN.Process(
+            target=_train_in_process,
+            name=f"fold {job.fold.name}",
+            args=(stop, outcome, task, job, replace(settings, device=place), deadline),
+        )
+        process.start()
+        return process
+
+    processes = FoldProcesses(jobs, used, start)
+    try:
+        _watch(task, folds, lambda: processes.wait(WATCH_SECONDS), extending=extending)
+    finally:
+        processes.end()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldJob:
+    """A fold to train, and its part of the machine."""
+
+    fold: Fold
+
+    share: float
+    """Share of the remaining time that the fold gets when it begins."""
+
+    threads: int
+    """Threads that its steps take."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Running:
+    """A fold in training."""
+
+    job: FoldJob
+    place: torch.device
+    process: SpawnProcess
+    outcome: Connection
+    """Yields None, or the error of the fold, once."""
+
+    done: float | None = None
+    """Value of `time.monotonic()` at which the outcome came."""
+
+
+StartFold = Callable[[FoldJob, torch.device, Connection, Connection], SpawnProcess]
+"""Starts the process of a fold on a device, with the pipe that says stop and the one for its outcome."""
+
+
+@dataclass(slots=True)
+class FoldProcesses:
+    """The processes of the folds, one for each, as many at a time as there are places.
+
+    A process is told to stop by the end of a pipe, which comes when this object is told to end and when its
+    process is gone. Nothing waits for an answer: a process that has been killed holds nobody up.
+
+    Args:
+        jobs: Folds in the order in which they begin.
+        places: Devices; one that occurs twice has two folds at a time.
+        start: Starts the process of a fold.
+    """
+
+    jobs: Sequence[FoldJob]
+    places: Sequence[torch.device]
+    start: StartFold
+    _waiting: deque[FoldJob] = field(init=False)
+    _free: deque[torch.device] = field(init=False)
+    _running: list[_Running] = field(init=False, default_factory=list)
+    _told: Connection = field(init=False)
+    _stop: Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._waiting, self._free = deque(self.jobs), deque(self.places)
+        self._told, self._stop = SPAWN.Pipe(duplex=False)
+
+    def wait(self, seconds: float) -> bool:
+        """Begin what can begin, and wait until something happens, at most this long.
+
+        Returns:
+            Whether all folds are done.
+
+        Raises:
+            TrainingError: If a process has ended without a word.
+            Exception: What a fold has raised.
+        """
+        while self._waiting and self._free:
+            self._begin(self._waiting.popleft(), self._free.popleft())
+        outcomes = [running.outcome for running in self._running if running.done is None]
+        # A process that its own children outlive, those of a tracker perhaps, shows its end only to a look.
+        wait([*outcomes, *(running.process.sentinel for running in self._running)], seconds)
+        for running in tuple(self._running):
+            if self._is_over(running):
+                self._running.remove(running)
+                self._free.append(running.place)
+        return not (self._running or self._waiting)
+
+    def end(self) -> None:
+        """End the processes that are left; each finishes its step and writes a checkpoint first.
+
+        A second interrupt kills them, as does a process that takes longer than `STOP_SECONDS`.
+        """
+        self._waiting.clear()
+        self._stop.close()
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for running in self._running:
+                running.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for running in self._running:
+                running.process.kill()
+                running.process.join(EXIT_SECONDS)
+            self._running.clear()
+            self._told.close()
+
+    def _begin(self, job: FoldJob, place: torch.device) -> None:
+        outcome, sent = SPAWN.Pipe(duplex=False)
+        try:
+            process = self.start(job, place, self._told, sent)
+        except BrokenPipeError:  # killed before it had read what it is to do
+            raise _killed(job.fold) from None
+        finally:
+            sent.close()  # so that the pipe ends with the process
+        self._running.append(_Running(job=job, place=place, process=process, outcome=outcome))
+
+    def _is_over(self, running: _Running) -> bool:
+        """Whether the process of a fold has ended; raises what went wrong in it."""
+        ended = running.process.exitcode is not None
+        if running.done is None and running.outcome.poll():
+            try:
+                error = running.outcome.recv()
+            except (EOFError, OSError):  # without a word
+                running.process.join(EXIT_SECONDS)
+                raise _killed(running.job.fold) from None
+            running.done = time.monotonic()
+            running.outcome.close()
+            if error is not None:
+                raise error
+        elif running.done is None and ended:
+            raise _killed(running.job.fold)
+        elif running.done is not None and time.monotonic() > running.done + EXIT_SECONDS:
+            running.process.kill()
+        return ended and running.done is not None
+
+
+def _killed(fold: Fold) -> TrainingError:
+    return TrainingError(
+        f"expected every fold's process to finish, found that of fold {fold.name} killed, probably for want "
+        "of memory; run the same command again with fewer folds at once (--parallel 1): it resumes where it "
+        "was"
     )
-    # The weights are sent to each worker once, not with each fold.
-    sent = replace(task, initial_weights=None)
-    try:
-        futures = {
-            pool.submit(
-                _train_in_worker,
-                sent,
-                fold,
-                settings,
-                deadline,
-                share=_round_share(rounds[index:], alike=len(places) > 1),
-                threads=max(1, cores() // len(together)),
-            ): fold
-            for index, together in enumerate(rounds)
-            for fold in together
-        }
-        _watch(task, futures, extending=settings.extend is not None)
-        pool.shutdown(wait=True)
-    except BrokenProcessPool:
-        raise TrainingError(
-            "expected every fold's process to finish, found one killed, probably for want of memory; "
-            "run the same command again with fewer folds at once (--parallel 1): it resumes where it was"
-        ) from None
-    except BaseException:
-        _end(pool, stop)
-        raise
-
-
-def _end(pool: ProcessPoolExecutor, stop: Event) -> None:
-    """End the workers after an error or an interrupt; each finishes its step and writes a checkpoint."""
-    stop.set()
-    try:
-        pool.shutdown(wait=True, cancel_futures=True)
-    except KeyboardInterrupt:  # a second interrupt: the user does not want to wait
-        for process in multiprocessing.active_children():
-            process.kill()
-        raise
 
 
 def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
@@ -140,80 +258,54 @@ def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
     return 1 / len(rounds) if alike else len(rounds[0]) / sum(len(folds) for folds in rounds)
 
 
-@dataclass(slots=True)
-class _Worker:
-    """State of a worker process."""
-
-    place: torch.device
-    """Device on which this process trains all its folds."""
-
-    initial_weights: InitialWeights | None
-    """Weights that its folds start from; None for random ones."""
-
-    training: bool = False
-    """Whether a fold is being trained now."""
-
-    stopped: bool = False
-    """Whether this process trains no further folds."""
-
-
-_worker: list[_Worker] = []
-"""State of this process if it is a worker; empty in the parent."""
-
-
-def _set_up_worker(
-    free: "SimpleQueue[str]", stop: Event, initial_weights: InitialWeights | None = None
+def _train_in_process(
+    stop: Connection,
+    outcome: Connection,
+    task: TrainingRun,
+    job: FoldJob,
+    settings: TrainingSettings,
+    deadline: float | None,
 ) -> None:
-    """Take one of the free devices and start to watch the parent; the pool calls this in each new worker."""
-    _worker.append(_Worker(place=torch.device(free.get()), initial_weights=initial_weights))
+    """Train a fold; a process begins here."""
     ignore_interrupts()
     silence()
     # The parent reads these warnings in the folds' logs and shows them without breaking the progress bar.
     get_logger("trainers.metrics_log").setLevel(logging.ERROR)
     reuse_freed_memory()
-    threading.Thread(target=_follow, args=(_worker[0], stop), daemon=True).start()
-
-
-def _follow(worker: _Worker, stop: Event) -> None:
-    """Stop this worker if the parent asks for it, or if the parent has ended (perhaps killed)."""
-    while not stop.wait(WATCH_SECONDS) and parent_lives():
-        pass
-    worker.stopped = True
-    if worker.training:
-        # The same as a SIGTERM from outside: training finishes the step and writes a checkpoint.
-        os.kill(os.getpid(), signal.SIGTERM)
-    elif not parent_lives():
-        os._exit(TERMINATED)
-
-
-def _train_in_worker(
-    task: TrainingRun,
-    fold: Fold,
-    settings: TrainingSettings,
-    deadline: float | None,
-    *,
-    share: float,
-    threads: int,
-) -> None:
-    worker = _worker[0]
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    worker.training = True
+    torch.set_num_threads(job.threads)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop_once)
+    error: BaseException | None = None
     try:
-        if worker.stopped:
-            raise KeyboardInterrupt
-        if worker.place.type == "cuda":
-            torch.cuda.set_device(worker.place)
-        run = replace(task, initial_weights=worker.initial_weights)
-        train_and_validate(run, fold, replace(settings, device=worker.place), share_of_time(deadline, share))
-    except KeyboardInterrupt:
-        worker.stopped = True  # the pool may hand this process another fold
-        if not parent_lives():
-            os._exit(TERMINATED)
-        raise
-    finally:
-        worker.training = False
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        threading.Thread(target=_follow, args=(stop,), daemon=True).start()
+        if settings.device.type == "cuda":
+            torch.cuda.set_device(settings.device)
+        train_and_validate(task, job.fold, settings, share_of_time(deadline, job.share))
+    except (Exception, SystemExit) as raised:  # other people's networks and losses may raise the latter
+        error = portable(raised)
+    except KeyboardInterrupt:  # the parent knows, or is gone, or somebody has ended this process alone
+        error = TrainingError(
+            f"the process of fold {job.fold.name} was ended; run the same command again: it resumes where "
+            "it was"
+        )
+    with suppress(OSError):  # the parent is gone
+        outcome.send(error)
+
+
+def _follow(stop: Connection) -> None:
+    """Stop this process if the parent asks for it, or if the parent has ended (perhaps killed)."""
+    with suppress(OSError):
+        stop.poll(None)
+    # The same as a SIGTERM from outside: training finishes the step and writes a checkpoint.
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop_once(number: int, _: FrameType | None) -> None:
+    """Stop; the same request may come from the parent, from outside and from a terminal that is closed."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extending: bool) -> None:
@@ -228,28 +320,35 @@ def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extendin
             logger.info("fold %s resumes after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
 
 
-def _watch(task: TrainingRun, futures: Mapping["Future[None]", Fold], *, extending: bool) -> None:
+def _watch(task: TrainingRun, folds: Sequence[Fold], wait: Callable[[], bool], *, extending: bool) -> None:
     """Show the folds' progress and warnings, which are read from their logs, until all are done or one fails.
 
-    If folds are extended, the rows of their finished training do not count.
+    Args:
+        task: Training run that the folds belong to.
+        folds: Folds that are trained.
+        wait: Waits a moment; returns whether all folds are done, and raises what went wrong in one.
+        extending: Whether folds are extended: then the rows of their finished training do not count.
     """
-    folds = list(futures.values())
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
     now = {name: rows[finished[name] :] for name, rows in before.items()}
     # Warnings of an earlier run were shown then; only new ones are shown now.
     warned, shown = {name: _warnings(rows) for name, rows in now.items()}, _percent(now.values())
-    with progress(f"{len(futures)} folds, training", 100, done=shown, percent=True) as meter:
-        pending = set(futures)
-        while pending:
-            done, pending = wait(pending, timeout=WATCH_SECONDS, return_when=FIRST_EXCEPTION)
+    with progress(f"{len(folds)} folds, training", 100, done=shown, percent=True) as meter:
+        done = False
+        while not done:
+            failure: BaseException | None = None
+            try:
+                done = wait()
+            except Exception as error:  # raised once the folds' last warnings are shown
+                failure = error
             now = {fold.name: read_rows(task.fold_folder(fold))[finished[fold.name] :] for fold in folds}
             for fold in folds:
                 for text in _warnings(now[fold.name]) - warned[fold.name]:
                     logger.warning("fold %s: %s", fold.name, text)
                 warned[fold.name] |= _warnings(now[fold.name])
-            for future in done:
-                future.result()
+            if failure is not None:
+                raise failure
             newest = {fold: now[fold.name][-1] for fold in folds if now[fold.name]}
             meter.update(
                 "\n".join(

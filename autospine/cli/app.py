@@ -5,14 +5,11 @@ configurations, folds, models and inputs have been checked.
 """
 
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -41,9 +38,6 @@ COMMANDS = {
     "info": "info",
 }
 """Module of this package that has each command, in the order of the help."""
-
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes that shells give to processes ended by Ctrl-C and by SIGTERM."""
 
 PLAIN_WORDS = (
     (r"Input should be (a valid \w+), unable to parse .*", r"expected \1"),
@@ -122,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for an error that the user can mend, 2 for a command line that was not understood,
-        3 for a fault of AutoSpine, 130 or 143 if interrupted or terminated.
+        3 for a fault of AutoSpine, 130 if interrupted, 128 + n if another signal n has asked it to end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -158,19 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     from autospine.system import log
+    from autospine.system.signals import INTERRUPTED, heeding_signals
 
     log.setup(debug)
-    signals: list[int] = []
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        # Like Ctrl-C: temporary files are removed and worker processes ended.
-        signals.append(number)
-        signal.default_int_handler(number, frame)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
     try:
-        code = app(words, prog_name="autospine", standalone_mode=False)
+        with heeding_signals() as signals:
+            code = app(words, prog_name="autospine", standalone_mode=False)
     except _UsageError as error:
         return _show_usage(error)
     except typer.Abort:
@@ -179,7 +166,7 @@ def _run(words: list[str], debug: bool) -> int:
         anew = words[:1] == ["predict"] and "--continue" not in words
         how = "with --continue" if anew else "again"
         typer.echo(f"autospine: interrupted; run the same command {how} to go on", err=True)
-        return TERMINATED if signals else INTERRUPTED
+        return 128 + signals[0] if signals else INTERRUPTED
     return int(code or 0)
 
 

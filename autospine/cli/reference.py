@@ -33,7 +33,8 @@ plain lines.
 | 1 | There is an error that you can mend; the message says what is wrong, and what to do. |
 | 2 | The command line was not understood. |
 | 3 | There is a fault in AutoSpine. |
-| 130, 143 | Ctrl-C or SIGTERM has interrupted the command; the same command goes on. |
+| 130, 128 + n | Ctrl-C or another signal n, such as SIGTERM (143), has interrupted the command; the \
+same command goes on. |
 """
 
 MORE = {

@@ -1,31 +1,39 @@
 """Batches made ahead of time, in a thread or in other processes."""
 
-import copy
 import pickle
 import queue
 import signal
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32, Integer
 from torch.utils.data import DataLoader, Dataset
 
 from autospine.core.errors import TrainingError
 from autospine.data.patches import Batch, PatchSource
 from autospine.plan import Configuration
 from autospine.preprocessing.store import StoredCase
+from autospine.system.log import get_logger
+from autospine.system.workers import portable
+
+logger = get_logger(__name__)
 
 AHEAD = 3
 """Largest number of batches that wait for the trainer; with several processes, for each of them."""
 
 PATIENCE = 10.0
 """Seconds that a thread has to finish its present patch when it is stopped."""
+
+LOOK_SECONDS = 1.0
+"""Time between two looks whether the thread that makes patches lives, or should stop."""
 
 
 class DataWorkerError(TrainingError):
@@ -146,7 +154,9 @@ class _Thread:
             target=_fill, args=(source, steps, self._queue, stop, ready), name="patches", daemon=True
         )
         thread.start()
-        ready.wait()
+        while not ready.wait(LOOK_SECONDS) and thread.is_alive():
+            pass
+        self._thread = thread
         # The thread keeps its own setting, but torch also took it as the default of threads to come.
         torch.set_num_threads(threads)
         # Runs at interpreter exit too, before the thread's modules are taken apart.
@@ -154,7 +164,17 @@ class _Thread:
 
     def take(self) -> Batch | _Failure | None:
         """The next batch, or what went wrong with it; None after the last one and once closed."""
-        return self._queue.get() if self._stop.alive else None
+        while self._stop.alive:
+            alive = self._thread.is_alive()
+            try:
+                return self._queue.get(timeout=LOOK_SECONDS if alive else 0)
+            except queue.Empty:
+                if not alive:
+                    raise DataWorkerError(
+                        "expected the thread that makes patches to run, found that it has ended, perhaps "
+                        "because this process was forked; open the batches in the process that takes them"
+                    ) from None
+        return None
 
     def close(self) -> None:
         self._stop()
@@ -171,13 +191,23 @@ def _fill(
     torch.set_num_threads(1)
     ready.set()
     for step in steps:
-        if stop.is_set():
+        batch = None if stop.is_set() else _attempt(source, step)
+        if batch is None or not _put(batch, made, stop) or isinstance(batch, _Failure):
             return
-        batch = _attempt(source, step)
-        made.put(batch)
-        if isinstance(batch, _Failure):
-            return
-    made.put(None)
+    _put(None, made, stop)
+
+
+def _put(
+    batch: Batch | _Failure | None, made: "queue.Queue[Batch | _Failure | None]", stop: threading.Event
+) -> bool:
+    """Put a batch into the queue as soon as there is room; return False if the thread should stop instead."""
+    while not stop.is_set():
+        try:
+            made.put(batch, timeout=LOOK_SECONDS)
+        except queue.Full:
+            continue
+        return True
+    return False
 
 
 def _end(
@@ -193,7 +223,12 @@ def _end(
 
 
 class _Processes:
-    """Producer with several processes (torch's DataLoader), which notices if one is killed."""
+    """Producer with several processes (torch's DataLoader), which notices if one is killed.
+
+    Batches travel as bytes, in which tensors in shared memory are mere references. A worker turns each batch
+    into bytes itself: torch would do so in a thread whose errors lose the batch, for which everybody would
+    wait from then on.
+    """
 
     def __init__(self, source: PatchSource, steps: range, workers: int) -> None:
         self._loader = DataLoader(
@@ -205,6 +240,7 @@ class _Processes:
             multiprocessing_context="spawn",
             worker_init_fn=_heed_no_interrupt,
         )
+        self._short_memory_said = False
         # torch would raise from a signal handler wherever the trainer happens to be; without the handler
         # it notices within five seconds, when the next batch is asked for.
         on_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
@@ -218,8 +254,8 @@ class _Processes:
         if self._batches is None:
             return None
         try:
-            made: Batch | _Failure | None = next(self._batches, None)
-            return made
+            sent: bytes | None = next(self._batches, None)
+            made: Batch | _Failure | _Copied | None = None if sent is None else ForkingPickler.loads(sent)
         except (RuntimeError, OSError, EOFError) as error:
             # Errors of the patches come as values, so that this is one of the processes themselves.
             self.close()
@@ -227,11 +263,24 @@ class _Processes:
                 f"expected the data workers to keep running, found one that ended ({error}); it was probably "
                 "killed for want of memory: use fewer workers, or --workers 0, and run the command again"
             ) from error
+        return self._received(made) if isinstance(made, _Copied) else made
 
     def close(self) -> None:
         if self._batches is not None:
             self._batches._shutdown_workers()
             self._batches = None
+
+    def _received(self, copied: "_Copied") -> Batch:
+        """Return a batch that was sent through a pipe, and say once why it was."""
+        if not self._short_memory_said:
+            self._short_memory_said = True
+            logger.warning(
+                "patches are sent through pipes, which is slower: there is too little shared memory (%s); "
+                "give a container more of it, such as docker run --shm-size 8g",
+                copied.reason,
+            )
+        images, labels = torch.from_numpy(copied.images), torch.from_numpy(copied.labels)
+        return Batch(images=images, labels=labels, cases=copied.cases)
 
 
 def _heed_no_interrupt(_: int) -> None:
@@ -239,8 +288,8 @@ def _heed_no_interrupt(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Steps(Dataset[Batch | _Failure]):
-    """Sequence of the batches of a source, for torch's DataLoader."""
+class _Steps(Dataset[bytes]):
+    """Sequence of the batches of a source as bytes, for torch's DataLoader."""
 
     def __init__(self, source: PatchSource, steps: range) -> None:
         self._source, self._steps = source, steps
@@ -248,21 +297,31 @@ class _Steps(Dataset[Batch | _Failure]):
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __getitem__(self, item: int) -> Batch | _Failure:
+    def __getitem__(self, item: int) -> bytes:
         made = _attempt(self._source, self._steps[item])
-        return _travelling(made) if isinstance(made, _Failure) else made
+        if isinstance(made, _Failure):
+            return pickle.dumps(_Failure(error=portable(made.error)))
+        return _sent(made)
 
 
-def _travelling(failure: _Failure) -> _Failure:
-    """Add the traceback as text, because traceback objects cannot be sent to another process.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Copied:
+    """A batch that is sent itself, not as a reference to shared memory."""
 
-    An error that cannot be pickled is replaced by a RuntimeError with this text.
-    """
-    text = "".join(traceback.format_exception(failure.error))
+    images: Float32[np.ndarray, "B C S P L"]
+    labels: Integer[np.ndarray, "B S P L"]
+    cases: tuple[str, ...]
+    reason: str
+    """What was wrong with shared memory."""
+
+
+def _sent(batch: Batch) -> bytes:
+    """Turn a batch into bytes: a reference to shared memory, or the batch itself where there is no room."""
     try:
-        pickle.dumps(failure.error)
-        copy.copy(failure.error)  # fails if the receiving process could not rebuild the error
-    except Exception:
-        return _Failure(error=RuntimeError(text))
-    failure.error.add_note(text)
-    return failure
+        return bytes(ForkingPickler.dumps(batch))
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        copied = _Copied(
+            images=batch.images.numpy(), labels=batch.labels.numpy(), cases=batch.cases, reason=reason
+        )
+        return pickle.dumps(copied)

@@ -188,8 +188,20 @@ def choose_settings(
             "trackers": tuple(dict.fromkeys(options.trackers)),
             "device": device,
             "devices": devices if len(devices) > 1 else (),
+            "threads": _fixed_threads(options, fold) if device.type == "cpu" and processes == 1 else None,
         }
     )
+
+
+def _fixed_threads(options: TrainingOptions, fold: str) -> int | None:
+    """Return the threads of each fold where the weights must be the same every time, else None.
+
+    They follow from what the user asks for alone, neither from the folds that are left nor from the memory
+    that is free.
+    """
+    if not options.deterministic:
+        return None
+    return max(1, cores() // min(cores(), sharers_of_cores(fold, options.parallel or FOLDS, 1)))
 
 
 def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[torch.device]) -> int:

@@ -1,9 +1,12 @@
 """Worker processes that end with the process that started them."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +44,24 @@ def parent_lives() -> bool:
 def ignore_interrupts() -> None:
     """Ignore Ctrl-C, which reaches the whole process group, in a worker that its parent ends itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def portable(error: BaseException) -> Exception:
+    """Return an error that can be sent to another process, with its traceback as a note.
+
+    Traceback objects cannot be sent. An error that cannot be sent either, or that would end the other
+    process, is replaced by a RuntimeError with this text.
+    """
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickle.dumps(error)
+        copy.copy(error)  # fails if the receiving process could not rebuild the error
+    except Exception:
+        return RuntimeError(text)
+    if not isinstance(error, Exception):
+        return RuntimeError(text)
+    error.add_note(text)
+    return error
 
 
 def was_killed(future: "Future[Any]") -> bool:

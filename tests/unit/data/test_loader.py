@@ -132,3 +132,55 @@ def test_forgotten_loaders_do_not_hold_up_the_exit(cases, configure, tmp_path):
     assert "KeyboardInterrupt" in done.stderr
     assert done.returncode in (1, 130, -signal.SIGINT)
     assert "terminate called" not in done.stderr
+
+
+CRAMPED = """
+import sys
+from pathlib import Path
+from autospine.data import PatchBatches, PatchSource
+from autospine.plan import Configuration
+from autospine.preprocessing.store import open_cases
+from autospine.storage.serialization import read_json
+
+if __name__ == "__main__":
+    import resource
+
+    # No file may be larger, those in shared memory included.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    folder = Path(sys.argv[1])
+    cases = open_cases(folder, ["large"])
+    configuration = read_json(folder / "configuration", Configuration)
+    source = PatchSource(cases, configuration, seed=0, cache_bytes=0)
+    options = {"seed": 0, "start": 0, "stop": 4, "workers": 2, "cache_bytes": 0}
+    with PatchBatches(cases, configuration, **options) as batches:
+        for step, batch in enumerate(batches):
+            expected = source.batch(step)
+            assert batch.images.equal(expected.images) and batch.labels.equal(expected.labels)
+    print("all", step + 1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_no_batch_is_lost_where_there_is_no_shared_memory(cases, configure, tmp_path):
+    write_json(cases[0].folder / "configuration", configure())
+    script = tmp_path / "cramped.py"
+    script.write_text(CRAMPED)
+    done = subprocess.run(
+        [sys.executable, str(script), str(cases[0].folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.split() == ["all", "4"], done.stderr
+    assert done.stderr.count("too little shared memory") == 1
+
+
+def test_a_thread_that_has_ended_is_not_waited_for(load):
+    with load(stop=10**6) as batches:
+        next(batches)
+        stop = batches._producer._stop.peek()[2][2]
+        stop.set()
+        with pytest.raises(TrainingError, match="thread that makes patches"):
+            for _ in range(10):
+                next(batches)

@@ -7,6 +7,7 @@ import torch
 from autospine.core.errors import FormatError, TrainingError, WorkspaceError
 from autospine.dataset.splits import FoldsFile
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
+from autospine.pipeline import training
 from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset
 from autospine.pipeline.training import (
     choose_settings,
@@ -87,6 +88,21 @@ def test_the_users_numbers_of_processes_count(planned):
     options = TrainingOptions(workers=5, parallel=2)
     settings = choose_settings(options, planned, "all", device=CPU, name="cpu")
     assert (settings.workers, settings.parallel) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("fold", "parallel", "threads"), [("all", None, 1), ("all", 2, 2), ("all", 1, 4), ("0", None, 4)]
+)
+def test_threads_of_a_deterministic_training_follow_from_the_command_alone(
+    planned, monkeypatch, fold, parallel, threads
+):
+    monkeypatch.setattr(training, "cores", lambda: 4)
+    for memory in (1, 10**12):  # which decides how many folds are trained at once
+        monkeypatch.setattr(training, "memory_budget", lambda _, free=memory: (free, "free"))
+        options = TrainingOptions(deterministic=True, parallel=parallel)
+        assert choose_settings(options, planned, fold, device=CPU, name="cpu").threads == threads
+    free = choose_settings(TrainingOptions(parallel=parallel), planned, fold, device=CPU, name="cpu")
+    assert free.threads is None
 
 
 def test_folds_are_dealt_out_to_every_gpu(planned, monkeypatch):

@@ -193,6 +193,30 @@ def test_told_to_stop_training_finishes_its_step_and_loses_nothing(
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.parametrize(("deterministic", "threads"), [(True, 2), (False, 1)])
+def test_a_deterministic_training_keeps_the_threads_that_it_began_with(
+    cases, tmp_path, monkeypatch, deterministic, threads
+):
+    first = trainer(cases, tmp_path, deterministic=deterministic, threads=2)
+    tell_at(first, STEPS + 1, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    assert load_facts(tmp_path / CHECKPOINT)["threads"] == threads
+    trainer(cases, tmp_path, deterministic=deterministic, threads=3).run(None)
+    assert torch.get_num_threads() == 1
+    again = trainer(cases, tmp_path / "other", deterministic=deterministic)
+    made = replace(again, state=replace(again.state, threads=2))
+    seen = []
+    monkeypatch.setattr(made.learner, "step", lambda *_: seen.append(torch.get_num_threads()) or broken())
+    with pytest.raises(ZeroDivisionError):
+        made.run(None)
+    assert seen == [threads]
+
+
+def broken() -> None:
+    raise ZeroDivisionError
+
+
 def test_the_time_of_a_broken_off_epoch_is_counted(cases, tmp_path):
     first = trainer(cases, tmp_path)
     tell_at(first, STEPS + 1, signal.SIGINT)

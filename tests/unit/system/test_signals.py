@@ -1,0 +1,70 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from autospine.system.signals import SIGNALS, heeding_signals
+
+ASKING = [number for number in SIGNALS if number != signal.SIGINT]
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_a_signal_interrupts_as_ctrl_c_does_and_is_known_afterwards(number):
+    with pytest.raises(KeyboardInterrupt), heeding_signals() as come:
+        signal.raise_signal(number)
+    assert come == [number]
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_ignored_signals_stay_ignored_and_handlers_of_others_stay():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    heard: list[int] = []
+    other = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with heeding_signals() as come:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGUSR1)
+        assert (come, heard) == ([], [signal.SIGUSR1])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGUSR1, other)
+
+
+def test_other_threads_heed_nothing():
+    seen = []
+
+    def work() -> None:
+        with heeding_signals() as come:
+            seen.append((come, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [([], signal.SIG_DFL)]
+
+
+COMMAND = """
+import signal, sys
+from autospine.cli import app
+
+@app.app.command()
+def info() -> None:
+    signal.raise_signal(signal.Signals[sys.argv[1]])
+
+app.load_commands = lambda name: None
+sys.exit(app.main(["info"]))
+"""
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_the_exit_code_of_a_command_names_the_signal(number):
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, number.name], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 128 + number
+    assert done.stderr == "autospine: interrupted; run the same command again to go on\n"
