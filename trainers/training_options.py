@@ -67,8 +67,8 @@ class TrainingOptions:
         bool,
         Option(
             names=("--deterministic",),
-            help="Give the same weights, bit for bit, each time on the same machine, interrupted or not; steps "
-            "are slower on a GPU.",
+            help="Give the same weights, bit for bit, each time on the same machine, interrupted or not; "
+            "steps are slower on a GPU.",
         ),
     ] = False
     """Whether the same command gives the same bits every time."""
