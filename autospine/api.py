@@ -20,7 +20,7 @@ from torch import Tensor
 from autospine.core.errors import ModelError
 from autospine.core.geometry import Box, Grid, orientation
 from autospine.core.labels import LabelSpace
-from autospine.core.modality import guess_modality, modality_of_channels
+from autospine.core.modality import check_values, guess_modality, modality_of_channels
 from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
 from autospine.evaluation.postprocessing import Postprocessing
 from autospine.evaluation.stored_scores import unseen_modality
@@ -182,6 +182,8 @@ class Model:
         first = image[0] if isinstance(image, list | tuple) else image
         stated = dicom_modality(Path(first)) if isinstance(first, str | Path) else None
         modality = given or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
+        for note in (*volume.notes, *check_values(volume.array, modality)):
+            logger.warning("%s", note)
         if modality in self.unseen:
             logger.warning("%s", self.unseen[modality])
         return modality

@@ -1,4 +1,4 @@
-"""The modality of an image, CT or MR: from names, else from intensities."""
+"""The modality of an image, CT or MR, from names or else from intensities; and values that no image has."""
 
 import math
 import re
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Num
 
-from autospine.core.types import ChannelArray, Modality
+from autospine.core.errors import ImageError
+from autospine.core.types import ChannelArray, Modality, VolumeArray
 
 _CT_NAME = re.compile(r"ct(?![a-z])", re.IGNORECASE)
 _MR_NAME = re.compile(r"(mri?|t1|t2|pd)(?![a-z])|t[12][a-z]|flair|stir|dixon", re.IGNORECASE)
@@ -26,6 +27,18 @@ RINGING = 0.05
 
 FEWEST_VALUES = 64
 """Number of distinct values that an image has at least; label maps have tens at most."""
+
+HU_RANGE = (-1024.0, 3071.0)
+"""HU that 12-bit scanners store: beyond lies metal, which fills little of an image."""
+
+LEAST_SPAN_HU = 100.0
+"""Fat and muscle alone are further apart than this; a CT of a smaller range is not in HU."""
+
+FINE_SPAN_HU = 500.0
+"""Fractions of a CT whose range is smaller than this are more than rounding."""
+
+WINDOWED = (0.0, 255.0)
+"""Grey values of a screen: a CT within this range was saved through a window."""
 
 _SAMPLE = 1 << 20
 """Most voxels that a guess is based on, about."""
@@ -65,12 +78,69 @@ def offset_in_hu(array: ChannelArray) -> int:
     return 1024 if 874 < middle < 1224 and high - low < 200 else 0
 
 
-def offset_note(array: ChannelArray) -> str | None:
+def _offset_note(array: ChannelArray) -> str | None:
     """Return a note on a CT stored without its rescaling; None for any other image."""
     offset = offset_in_hu(array)
     if not offset:
         return None
     return f"looks like CT with water at {offset} instead of 0 HU; subtract {offset} from the image"
+
+
+def check_values(array: VolumeArray, modality: Modality) -> tuple[str, ...]:
+    """Look at an image's values, before training as before prediction.
+
+    Args:
+        array: (C, S, P, L) as read.
+        modality: Modality as which it is used.
+
+    Returns:
+        Notes on what is unusual and why it may be so: few values, or a CT that is not in HU.
+
+    Raises:
+        ImageError: If a channel has the same value everywhere.
+    """
+    notes: list[str] = []
+    for index, channel in enumerate(array):
+        which = f"channel {index} " if len(array) > 1 else ""
+        first = channel.flat[0]
+        count = few_values(channel)
+        if count == 1 and (channel == first).all():
+            raise ImageError(
+                f"expected an image with different values, found {which}{first:g} in every voxel; "
+                "export it again from its source"
+            )
+        if count:
+            notes.append(f"{which}has {count} different value{'s' if count > 1 else ''}; is it a label map?")
+        if modality == "CT" and (note := _offset_note(channel) or _hu_note(channel)):
+            notes.append(f"{which}{note}")
+    return tuple(notes)
+
+
+def _hu_note(array: ChannelArray) -> str | None:
+    """Return a note on a CT whose values cannot be HU, with the likely cause; None if they may be."""
+    sample = _sampled(array)
+    low, high = float(sample.min()), float(sample.max())
+    if low >= WINDOWED[0] and high - low >= LEAST_SPAN_HU and high <= WINDOWED[1]:
+        cause = "grey values of a window"
+    elif high - low < LEAST_SPAN_HU:
+        scaled = low >= -1.05 and high <= 1.05
+        cause = "scaled values or attenuation" if scaled else "standardised values or attenuation"
+    elif np.percentile(sample, 95) > HU_RANGE[1]:
+        cause = "another scale, or values without the rescaling of their DICOM header"
+    else:
+        return None
+    return (
+        f"has values from {low:.4g} to {high:.4g}, which cannot be HU; they look like {cause}: save the "
+        "image in HU, unless all images of the model are like this"
+    )
+
+
+def fits_hu(array: ChannelArray) -> bool:
+    """Whether whole numbers in `HU_RANGE` keep the values of a CT channel, but for noise and metal."""
+    sample = _sampled(array)
+    if np.issubdtype(array.dtype, np.floating) and float(sample.max() - sample.min()) < FINE_SPAN_HU:
+        return bool((array == np.rint(array)).all())
+    return bool(np.percentile(sample, 95) <= HU_RANGE[1])
 
 
 def modality_of_channels(channels: Sequence[str]) -> Modality | None:

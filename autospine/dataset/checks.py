@@ -9,7 +9,7 @@ import numpy as np
 
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.core.geometry import difference, spacing_fault
-from autospine.core.modality import offset_note
+from autospine.core.modality import check_values, few_values
 from autospine.dataset.raw import Case, Dataset, case_modality, ignored_files, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
 from autospine.system.log import progress
@@ -92,9 +92,13 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
     try:
         image = read_volume(case.images)
         notes += [f"image: {note}" for note in image.notes]
-        notes += _modality_notes(case, image)
         if fault := spacing_fault(image.grid.spacing_mm):
             faults.append(f"{fault}; mend the header")
+        if _is_label_map(image, dataset):
+            faults.append(
+                "expected an image, found only the label values of dataset.json in it; put the image there"
+            )
+        notes += _modality_notes(case, image)
     except AutospineError as error:
         faults.append(str(error))
     try:
@@ -117,8 +121,15 @@ def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
     modality = case_modality(case, image)
     if case.modality is None:
         yield f"taken for {modality} by its intensities; state it in cases.csv if that is wrong"
-    if modality == "CT" and (note := offset_note(image.array[0])):
-        yield note
+    yield from check_values(image.array, modality)
+
+
+def _is_label_map(image: Volume, dataset: Dataset) -> bool:
+    """Whether an image has no value but those of labels; no scanner makes so few."""
+    return any(
+        (few_values(channel) or 0) > 1 and set(np.unique(channel).tolist()) <= set(dataset.labels.known)
+        for channel in image.array
+    )
 
 
 def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:

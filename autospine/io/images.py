@@ -38,6 +38,12 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 LARGEST = float(np.finfo(np.float32).max)
 """Largest voxel value: the network computes in float32."""
 
+NEARLY_WHOLE = 0.01
+"""Floating-point labels may be this far from whole numbers: programs that scale and round leave as much."""
+
+FRACTIONS_NAMED = 5
+"""Most values that are named of those that are no whole numbers."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Volume:
@@ -115,18 +121,39 @@ def stack_channels(channels: Sequence[Channel]) -> Volume:
 
 
 def read_labels(path: Path) -> Volume:
-    """Read a label map; floating-point values are accepted if they are whole numbers.
+    """Read a label map; floating-point values are accepted if they are nearly whole numbers.
 
     Raises:
-        ImageError: If the file cannot be read (see `read_volume`), or if a value is not a whole number.
+        ImageError: If the file cannot be read (see `read_volume`), or if a value is further than
+            `NEARLY_WHOLE` from a whole number.
     """
     volume = read_volume(path)
     if np.issubdtype(volume.array.dtype, np.integer):
         return volume
-    whole = np.rint(volume.array)
-    if not np.array_equal(whole, volume.array):
-        raise ImageError(f"expected whole numbers as labels in {path}, found fractions; save it as integers")
-    return Volume(array=whole.astype(np.int32), grid=volume.grid, stored=volume.stored, notes=volume.notes)
+    labels = np.empty(volume.array.shape, dtype=np.int32)
+    furthest = 0.0
+    fractions: set[float] = set()
+    for plane, found in zip(labels[0], volume.array[0], strict=True):
+        whole = np.rint(found)
+        off = np.abs(found - whole)
+        furthest = max(furthest, float(off.max()))
+        if off.max() > NEARLY_WHOLE or np.abs(whole).max() > np.iinfo(np.int32).max:
+            fractions.update(np.unique(found[(off > NEARLY_WHOLE) | (np.abs(whole) > 2**31 - 1)]).tolist())
+        else:
+            plane[...] = whole
+    if fractions:
+        named = ", ".join(f"{value:.6g}" for value in sorted(fractions)[:FRACTIONS_NAMED])
+        more = len(fractions) - FRACTIONS_NAMED
+        if more > 0:
+            named += f" and {more} more"
+        raise ImageError(
+            f"expected whole numbers as labels in {path}, found {named}; resample the label map with nearest "
+            "neighbours, or give labels instead of probabilities"
+        )
+    notes = volume.notes
+    if furthest:
+        notes += (f"labels up to {furthest:.2g} from whole numbers were rounded",)
+    return Volume(array=labels, grid=volume.grid, stored=volume.stored, notes=notes)
 
 
 def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequence[Segment] = ()) -> None:

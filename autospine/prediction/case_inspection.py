@@ -1,6 +1,6 @@
 """A look at an image before it is predicted: is it what the model expects?"""
 
-from autospine.core.modality import few_values, offset_note
+from autospine.core.modality import check_values
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case
 from autospine.io.images import Volume
@@ -13,12 +13,11 @@ def find_oddities(case: Case, volume: Volume, modality: Modality) -> list[str]:
         case: Case that the image belongs to.
         volume: The image.
         modality: Modality that it is predicted as.
+
+    Raises:
+        ImageError: If it has the same value everywhere.
     """
     notes = list(volume.notes)
     if case.modality is None:
         notes.append(f"taken for {modality} by its intensities")
-    if modality == "CT" and (note := offset_note(volume.array[0])):
-        notes.append(note)
-    if count := few_values(volume.array[0]):
-        notes.append(f"has {count} different value{'s' if count > 1 else ''}; is it a label map?")
-    return notes
+    return [*notes, *check_values(volume.array, modality)]

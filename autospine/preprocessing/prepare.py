@@ -3,13 +3,15 @@
 Training and inference both come through here, so that they see the same image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int16, UInt8
 
 from autospine.core.geometry import Box, triple
-from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
+from autospine.core.modality import HU_RANGE, fits_hu
+from autospine.core.types import ChannelArray, ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
 from autospine.preprocessing.crop import content_box
@@ -24,11 +26,9 @@ from autospine.preprocessing.resample import (
     target_shape,
 )
 
-HU_RANGE = (-1024.0, 3071.0)
-"""CT is clipped to what 12-bit scanners store: beyond lies metal, around which a cubic spline rings."""
-
 LEVELS = 65_000
-"""Steps of the 16-bit scale that an MR channel's clipping range is spread over."""
+"""Steps of the 16-bit scale that an MR channel's clipping range is spread over, and the range of a CT that is
+not in HU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,13 +169,15 @@ def begin_preparation(
         box = Box.hull((box, labelled))
     array = volume.array[(slice(None), *box.slices)]
     transform = intensity_transform(array, normalisation)
-    own = tuple(zip(transform.lower, transform.upper, strict=True))
+    bounds = tuple(zip(transform.lower, transform.upper, strict=True))
+    if modality == "CT":
+        bounds = tuple(HU_RANGE if fits_hu(channel) else _extremes(channel) for channel in array)
     return Preparation(
         array=array,
         shape=target_shape(box.shape, volume.grid.spacing_mm, spacing_mm),
         orders=image_orders(volume.grid.spacing_mm, spacing_mm),
-        bounds=(HU_RANGE,) * len(array) if modality == "CT" else own,
-        encoding=_encoding(modality, transform),
+        bounds=bounds,
+        encoding=_encoding(bounds, in_hu=modality == "CT"),
         transform=transform,
         crop=box,
         source_shape=volume.grid.shape,
@@ -188,14 +190,22 @@ def prepare_labels(indices: LabelArray, prepared: Prepared) -> UInt8[np.ndarray,
     return resample_labels(indices[prepared.crop.slices], prepared.shape)
 
 
-def _encoding(modality: Modality, transform: IntensityTransform) -> Encoding:
-    """Return the encoding: CT is stored as HU, MR with its clipping range spread over 16 bits."""
-    if modality == "CT":
-        n = len(transform.lower)
-        return Encoding(scale=(1.0,) * n, offset=(0.0,) * n)
-    scale = tuple(
-        (high - low) / LEVELS if high > low else 1.0
-        for low, high in zip(transform.lower, transform.upper, strict=True)
-    )
-    offset = tuple(low + LEVELS / 2 * s for low, s in zip(transform.lower, scale, strict=True))
-    return Encoding(scale=scale, offset=offset)
+def _extremes(channel: ChannelArray) -> tuple[float, float]:
+    return float(channel.min()), float(channel.max())
+
+
+def _encoding(bounds: Sequence[tuple[float, float]], *, in_hu: bool) -> Encoding:
+    """Return the encoding of channels with these clipping bounds: HU as they are, others spread over 16 bits.
+
+    CT within `HU_RANGE` has steps of 1 HU; what a scanner resolves is coarser.
+    """
+    whole = [in_hu and each == HU_RANGE for each in bounds]
+    scale = [
+        (high - low) / LEVELS if high > low and not as_is else 1.0
+        for (low, high), as_is in zip(bounds, whole, strict=True)
+    ]
+    offset = [
+        0.0 if as_is else low + LEVELS / 2 * step
+        for (low, _), step, as_is in zip(bounds, scale, whole, strict=True)
+    ]
+    return Encoding(scale=tuple(scale), offset=tuple(offset))

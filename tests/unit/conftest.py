@@ -51,7 +51,7 @@ def raw_dataset(tmp_path: Path) -> Callable[..., Path]:
         inside[2:4, 2:4, 2:4] = 1
         for name in names:
             for index in range(len(channels)):
-                image = inside.astype(np.int16) * 300 - 500
+                image = inside.astype(np.int16) * 300 - 500 + np.arange(6 * 7 * 8).reshape(6, 7, 8) % 97
                 _write_image(folder / "imagesTr" / f"{name}_{index:04d}.nii.gz", image)
             _write_image(folder / "labelsTr" / f"{name}.nii.gz", inside)
         described = {

@@ -3,7 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autospine.core.modality import few_values, guess_modality, modality_of_channels, offset_in_hu
+from autospine.core.errors import ImageError
+from autospine.core.modality import (
+    check_values,
+    few_values,
+    fits_hu,
+    guess_modality,
+    modality_of_channels,
+    offset_in_hu,
+)
 from autospine.io.images import read_volume
 
 CASES = {
@@ -65,3 +73,74 @@ def test_label_maps_are_known_by_their_few_values():
     assert few_values(np.zeros((30, 30, 30))) == 1
     assert few_values(rng.normal(40, 300, (30, 30, 30)).astype(np.int16)) is None
     assert few_values(rng.integers(0, 1000, (4, 4, 4))) is None  # as many as it can have
+
+
+def body() -> np.ndarray:
+    """A CT in HU: air, fat, muscle and bone with noise."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(-1000, 10, (1, 30, 40, 40))
+    image[:, :, 5:35, 5:35] = rng.normal(-90, 15, (1, 30, 30, 30))
+    image[:, :, 10:30, 10:30] = rng.normal(50, 15, (1, 30, 20, 20))
+    image[:, :, 18:24, 18:24] = rng.normal(700, 150, (1, 30, 6, 6))
+    return image
+
+
+NOT_HU = {
+    "0 to 1": (lambda hu: np.clip((hu + 1000) / 2000, 0, 1), "scaled values or attenuation"),
+    "-1 to 1": (lambda hu: np.clip(hu / 1000, -1, 1), "scaled values or attenuation"),
+    "attenuation in 1/cm": (lambda hu: np.maximum(0.2 * (1 + hu / 1000), 0), "scaled values or attenuation"),
+    "attenuation in 1/mm": (lambda hu: np.maximum(0.02 * (1 + hu / 1000), 0), "scaled values or attenuation"),
+    "attenuation in 1/m": (lambda hu: np.maximum(20 * (1 + hu / 1000), 0), "standardised values"),
+    "standardised": (lambda hu: (hu - hu.mean()) / hu.std(), "standardised values"),
+    "8 bits through a window": (
+        lambda hu: np.clip((hu + 160) / 400 * 255, 0, 255).astype(np.uint8),
+        "a window",
+    ),
+    "16 bits": (lambda hu: np.clip((hu + 1024) * 16, 0, 65535).astype(np.uint16), "another scale"),
+    "without rescaling": (lambda hu: (hu + 1024).astype(np.uint16), "looks like CT with water at 1024"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_HU)
+def test_a_ct_that_is_not_in_hu_is_noted_with_the_likely_cause(name: str):
+    change, cause = NOT_HU[name]
+    (note,) = check_values(change(body()).astype(np.float32), "CT")
+    assert cause in note
+    assert name == "without rescaling" or "cannot be HU" in note
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        body(),
+        body().astype(np.int16),
+        body()[:, :, 6:34, 6:34],  # no air
+        body()[:, :, 18:24, 18:24],  # bone alone
+        np.where(body() < -900, -2000, body()).astype(np.int16),  # padding
+        np.where(body() > 1000, 20_000, body()).astype(np.float32),  # metal
+    ],
+)
+def test_a_ct_in_hu_gives_no_note(image: np.ndarray):
+    assert check_values(image, "CT") == ()
+    assert fits_hu(image[0])
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("value", [0, -1024, 3.5])
+def test_an_image_of_one_value_is_refused(modality, value):
+    image = np.full((2, 20, 20, 20), value, dtype=np.float32)
+    image[0] = body()[0, :20, :20, :20]
+    with pytest.raises(ImageError, match=f"different values, found channel 1 {value:g} in every voxel; exp"):
+        check_values(image, modality)
+    image[1, 3, 4, 5] += 1
+    assert "channel 1 has" in check_values(image, modality)[0]
+
+
+@pytest.mark.real_data
+def test_real_ct_and_mr_give_no_note(real_data: Path):
+    folder = real_data / "Dataset001_SpineReal"
+    for name, modality in CASES.items():
+        volume = read_volume(folder / "imagesTr" / f"{name}_0000.nii.gz")
+        assert check_values(volume.array, modality) == (), name
+    for path in sorted((real_data / "Dataset002_LumbarMR" / "imagesTr").glob("*.nii.gz")):
+        assert check_values(read_volume(path).array, "MR") == ()

@@ -99,12 +99,37 @@ def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_imag
 
 def test_a_voxel_size_that_no_scanner_makes_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
     folder = raw_dataset(names=("a", "b"))
-    for part in ("imagesTr/a_0000", "labelsTr/a"):
-        write_image(folder / f"{part}.nii.gz", np.ones((6, 7, 8), np.uint8), spacing_mm=(0.001, 1.0, 1.0))
+    values = np.arange(6 * 7 * 8).reshape(6, 7, 8)
+    for part, array in (("imagesTr/a_0000", values), ("labelsTr/a", values % 2)):
+        write_image(folder / f"{part}.nii.gz", array.astype(np.int16), spacing_mm=(0.001, 1.0, 1.0))
     (fault,) = verify_folder(folder).faults
     assert fault.startswith("a: expected voxels of 0.05 to 20 mm, found ")
     with pytest.raises(DatasetError, match="found 1 fault:"):
         verify_folder(folder).raise_if_bad()
+
+
+def test_images_are_checked_as_they_are_before_a_prediction(raw_dataset: RawDataset, write_image: WriteImage):
+    """An image of zeros, a label map in its place, a mask of other values, and a CT that is not in HU."""
+    folder = raw_dataset(names=("black", "labels", "mask", "scaled", "sound"), channels={"0": "CT"})
+    images = folder / "imagesTr"
+    shape = (16, 17, 18)
+    rng = np.random.default_rng(0)
+    for name in ("black", "labels", "mask", "scaled", "sound"):
+        write_image(folder / "labelsTr" / f"{name}.nii.gz", rng.integers(0, 2, shape).astype(np.uint8))
+    write_image(images / "black_0000.nii.gz", np.zeros(shape, np.int16))
+    write_image(images / "labels_0000.nii.gz", rng.integers(0, 2, shape).astype(np.int16))
+    write_image(images / "mask_0000.nii.gz", rng.integers(5, 9, shape).astype(np.int16) * 100)
+    write_image(images / "scaled_0000.nii.gz", rng.random(shape).astype(np.float32))
+    write_image(images / "sound_0000.nii.gz", rng.normal(0, 300, shape).astype(np.int16))
+    report = verify_folder(folder)
+    assert [fault.split(";")[0] for fault in report.faults] == [
+        "black: expected an image with different values, found 0 in every voxel",
+        "labels: expected an image, found only the label values of dataset.json in it",
+    ]
+    mask, scaled = report.notes[-2:]
+    assert mask == "mask: has 4 different values; is it a label map?"
+    assert "scaled: has values from " in scaled
+    assert "cannot be HU" in scaled
 
 
 def test_an_image_taken_for_labels_makes_a_short_message(raw_dataset: RawDataset, write_image: WriteImage):

@@ -134,10 +134,28 @@ def test_masks_saved_as_floating_point_become_integers(write_image: WriteImage, 
     assert np.issubdtype(read_labels(path).array.dtype, np.integer)
 
 
-def test_fractions_are_no_labels(write_image: WriteImage, tmp_path: Path):
-    path = write_image(tmp_path / "a.nii.gz", np.full((2, 3, 4), 0.5))
-    with pytest.raises(ImageError, match=r"whole numbers as labels in .*a\.nii\.gz, found fractions; save"):
-        read_labels(path)
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(0.5, "found 0.5; resample"), (0.98, "found 0.98"), (-1.2, "found -1.2"), (3e9, "found 3e\\+09")],
+)
+def test_fractions_are_no_labels(value: float, says: str, write_image: WriteImage, tmp_path: Path):
+    array = np.zeros((2, 3, 4))
+    array[1, 1] = value
+    with pytest.raises(ImageError, match=rf"whole numbers as labels in .*a\.nii\.gz, {says}"):
+        read_labels(write_image(tmp_path / "a.nii.gz", array))
+
+
+def test_labels_that_are_nearly_whole_are_rounded_and_noted(write_image: WriteImage, tmp_path: Path):
+    array = np.asarray([[[0, 0.996, 2.004, 19.9999]]])
+    volume = read_labels(write_image(tmp_path / "a.nii.gz", array))
+    assert volume.array.ravel().tolist() == [0, 1, 2, 20]
+    assert volume.notes == ("labels up to 0.004 from whole numbers were rounded",)
+    array[0, 0, 0] = 1 / 3
+    with pytest.raises(ImageError, match=r"found 0\.333333; resample"):
+        read_labels(write_image(tmp_path / "b.nii.gz", array))
+    many = np.linspace(0, 1, 24).reshape(2, 3, 4)
+    with pytest.raises(ImageError, match=r"found 0\.04347\d+(, [\d.]+){4} and 17 more"):
+        read_labels(write_image(tmp_path / "c.nii.gz", many))
 
 
 def test_channels_are_stacked(write_image: WriteImage, tmp_path: Path):

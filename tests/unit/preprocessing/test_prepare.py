@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,25 @@ def test_ct_is_kept_in_hounsfield_units(volume):
     np.testing.assert_array_equal(prepared.image, np.minimum(volume.array[:, 4:28], 3071))
     expected = (np.clip(volume.array[:, 4:28].astype(np.float32), -200, 1000) - 100) / 250
     np.testing.assert_allclose(prepared.normalised(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift"), [(1 / 2000, 0.5), (1 / 1000, 0), (2e-5, 0.02), (1, 0), (40, 50_000)]
+)
+def test_ct_that_is_not_in_hu_keeps_its_values(volume, factor: float, shift: float):
+    """Rounding to whole numbers would leave one or two values of a CT scaled to 0 to 1."""
+    given = (np.clip(volume.array.astype(np.float32), -1000, 1000) * factor + shift).astype(np.float32)
+    rule = replace(CT, lower=-200 * factor + shift, upper=1000 * factor + shift, mean=shift, std=250 * factor)
+    prepared = prepare_image(replace(volume, array=given), "CT", SPACING, rule)
+    kept = prepared.encoding.decode(prepared.image)
+    assert kept.shape == (1, 24, 32, 40)
+    error = np.abs(kept - given[:, 4:28]).max() / factor
+    assert error < (0.5001 if factor == 1 else 0.05)
+    np.testing.assert_allclose(
+        prepared.normalised(),
+        (np.clip(given[:, 4:28], rule.lower, rule.upper) - rule.mean) / rule.std,
+        atol=0.003,
+    )
 
 
 def test_mr_fills_the_sixteen_bits(volume):
