@@ -27,8 +27,9 @@ ROUNDING = 1e-3
 SINGLE_PRECISION = 1e-6
 """Deviation from orthonormal that a header of single precision cannot avoid; no note is made of it."""
 
-SAME_MM = 1e-3
-"""Largest distance between the corners of two grids that count as the same."""
+SAME_GRID = 0.1
+"""Largest distance between corresponding corners of two grids that count as the same, in parts of the
+shortest voxel edge: headers are rounded by less, and so small a shift moves no label to another voxel."""
 
 FINEST_MM, COARSEST_MM = 0.05, 20.0
 """Range of voxel sizes that are accepted. Clinical scanners lie well within; a header beyond it is in metres
@@ -189,29 +190,55 @@ class Orientation:
 
 def orientation(stored: Grid) -> Orientation:
     """Return the orientation of a stored grid: each canonical axis takes the stored axis nearest to it."""
-    # Row a: how far each stored array axis runs along canonical axis a (z, y, x).
-    along = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[::-1, ::-1]
-    order = max(permutations(range(3)), key=lambda o: sum(abs(along[a, o[a]]) for a in range(3)))
-    flips = [bool(along[axis, order[axis]] < 0) for axis in range(3)]
-    return Orientation(order=triple(order), flipped=triple(flips))
+    return _nearest_axes(_directions(stored)[::-1])
+
+
+def turning(grid: Grid, target: Grid) -> Orientation:
+    """Return how an array on a grid is brought to the order of axes of another grid.
+
+    Two grids of the same voxels may have different canonical orders if they lie at 45 degrees, where
+    rounding decides; so arrays that belong together are turned to each other.
+    """
+    return _nearest_axes(_directions(target).T @ _directions(grid))
+
+
+def turned(grid: Grid, how: Orientation) -> Grid:
+    """Return the grid of an array after `Orientation.to_canonical`."""
+    columns = _directions(grid)
+    directions = np.stack(
+        [columns[:, o] * (-1 if f else 1) for o, f in zip(how.order, how.flipped, strict=True)], axis=1
+    )
+    corner = np.zeros(3)
+    for axis, flip in zip(how.order, how.flipped, strict=True):
+        corner[axis] = grid.shape[axis] - 1 if flip else 0
+    return Grid(
+        shape=triple(grid.shape[axis] for axis in how.order),
+        spacing_mm=triple(grid.spacing_mm[axis] for axis in how.order),
+        origin_mm=vector(grid.physical(corner)),
+        direction=as_direction(directions[:, ::-1]),
+    )
 
 
 def canonical_grid(stored: Grid) -> Grid:
-    """Return the grid of a stored array after `Orientation.to_canonical`."""
-    turned = orientation(stored)
-    columns = np.asarray(stored.direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
-    directions = np.stack(
-        [columns[:, o] * (-1 if f else 1) for o, f in zip(turned.order, turned.flipped, strict=True)], axis=1
-    )
-    corner = np.zeros(3)
-    for axis, flip in zip(turned.order, turned.flipped, strict=True):
-        corner[axis] = stored.shape[axis] - 1 if flip else 0
-    return Grid(
-        shape=triple(stored.shape[axis] for axis in turned.order),
-        spacing_mm=triple(stored.spacing_mm[axis] for axis in turned.order),
-        origin_mm=vector(stored.physical(corner)),
-        direction=as_direction(directions[:, ::-1]),
-    )
+    """Return the grid of a stored array in canonical axes."""
+    return turned(stored, orientation(stored))
+
+
+def _directions(grid: Grid) -> Matrix3:
+    """Return the direction (x, y, z) of each array axis as a column."""
+    columns: np.ndarray = np.asarray(grid.direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
+    return columns
+
+
+def _nearest_axes(along: Float64[np.ndarray, "3 3"]) -> Orientation:
+    """Return the orientation in which each wanted axis takes the axis nearest to it.
+
+    Args:
+        along: Row a has the cosines of the angles between wanted axis a and each axis.
+    """
+    order = max(permutations(range(3)), key=lambda o: sum(abs(along[a, o[a]]) for a in range(3)))
+    flips = [bool(along[axis, order[axis]] < 0) for axis in range(3)]
+    return Orientation(order=triple(order), flipped=triple(flips))
 
 
 def repaired_direction(matrix: Num[np.ndarray, "3 3"], where: str) -> tuple[Direction, str | None]:
@@ -273,13 +300,18 @@ def grid_of_axes(
     return grid, (note,) if note else ()
 
 
-def difference(a: Grid, b: Grid, tolerance_mm: float = SAME_MM) -> str | None:
-    """Describe how two grids differ; None if no corner is further apart than the tolerance."""
+def difference(a: Grid, b: Grid) -> str | None:
+    """Describe how two grids differ in physical space, whatever the order of their axes.
+
+    Returns:
+        None if no corner of one is further from that of the other than `SAME_GRID` allows.
+    """
+    b = turned(b, turning(b, a))
     if a.shape != b.shape:
         return f"{_times(a.shape)} against {_times(b.shape)} voxels"
     corners = np.asarray(list(product(*((0, n - 1) for n in a.shape))))
     apart = float(np.linalg.norm(a.physical(corners) - b.physical(corners), axis=1).max())
-    if apart <= tolerance_mm:
+    if apart <= SAME_GRID * min(a.spacing_mm):
         return None
     return f"the same {_times(a.shape)} voxels but up to {apart:.3g} mm apart"
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError
 from autospine.core.types import ChannelArray, Modality, VolumeArray
 
 _CT_NAME = re.compile(r"ct(?![a-z])", re.IGNORECASE)
@@ -94,26 +93,29 @@ def check_values(array: VolumeArray, modality: Modality) -> tuple[str, ...]:
         modality: Modality as which it is used.
 
     Returns:
-        Notes on what is unusual and why it may be so: few values, or a CT that is not in HU.
-
-    Raises:
-        ImageError: If a channel has the same value everywhere.
+        Notes on what is unusual and why it may be so: a single value, few values, or a CT that is not in HU.
     """
+    if same := same_everywhere(array):
+        return (same,)
     notes: list[str] = []
     for index, channel in enumerate(array):
         which = f"channel {index} " if len(array) > 1 else ""
-        first = channel.flat[0]
         count = few_values(channel)
-        if count == 1 and (channel == first).all():
-            raise ImageError(
-                f"expected an image with different values, found {which}{first:g} in every voxel; "
-                "export it again from its source"
-            )
         if count:
             notes.append(f"{which}has {count} different value{'s' if count > 1 else ''}; is it a label map?")
         if modality == "CT" and (note := _offset_note(channel) or _hu_note(channel)):
             notes.append(f"{which}{note}")
     return tuple(notes)
+
+
+def same_everywhere(array: VolumeArray) -> str | None:
+    """Return a note on a channel with the same value in every voxel; None if there is no such channel."""
+    for index, channel in enumerate(array):
+        first = channel.flat[0]
+        if few_values(channel) == 1 and (channel == first).all():
+            which = f"channel {index} " if len(array) > 1 else ""
+            return f"{which}has the value {first:g} in every voxel; export it again from its source"
+    return None
 
 
 def _hu_note(array: ChannelArray) -> str | None:

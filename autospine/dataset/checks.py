@@ -9,7 +9,7 @@ import numpy as np
 
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.core.geometry import difference, spacing_fault
-from autospine.core.modality import check_values, few_values
+from autospine.core.modality import check_values, few_values, same_everywhere
 from autospine.dataset.raw import Case, Dataset, case_modality, ignored_files, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
 from autospine.system.log import progress
@@ -98,6 +98,8 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
             faults.append(
                 "expected an image, found only the label values of dataset.json in it; put the image there"
             )
+        if same := same_everywhere(image.array):
+            faults.append(f"the image {same}")
         notes += _modality_notes(case, image)
     except AutospineError as error:
         faults.append(str(error))
@@ -121,7 +123,8 @@ def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
     modality = case_modality(case, image)
     if case.modality is None:
         yield f"taken for {modality} by its intensities; state it in cases.csv if that is wrong"
-    yield from check_values(image.array, modality)
+    if not same_everywhere(image.array):  # which is a fault
+        yield from check_values(image.array, modality)
 
 
 def _is_label_map(image: Volume, dataset: Dataset) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from autospine.core.errors import AutospineError, DatasetError, EvaluationError
-from autospine.core.geometry import Grid, difference
+from autospine.core.geometry import difference
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
@@ -12,12 +12,9 @@ from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import class_mask, count_overlap
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
-from autospine.io.images import read_labels
+from autospine.io.images import Volume, read_labels
 from autospine.storage.atomic import visible
 from autospine.system.log import track
-
-GRID_TOLERANCE_MM = 1e-2
-"""Distance by which corresponding voxels of two grids may differ: rounding of headers, not a shift."""
 
 
 def evaluate_predictions(
@@ -196,21 +193,29 @@ def _read_pair(
     case: str, prediction: Path, reference: Path, labels: LabelSpace
 ) -> tuple[LabelArray, LabelArray, Vector3]:
     """Return the stored indices of prediction and reference and their spacing, checked to lie on one grid."""
-    predicted, predicted_grid = _read(case, prediction, labels)
-    true, true_grid = _read(case, reference, labels)
-    differs = difference(predicted_grid, true_grid, GRID_TOLERANCE_MM)
-    if differs:
+    predicted, true = _read(case, prediction), _read(case, reference)
+    if differs := difference(predicted.grid, true.grid):
         raise EvaluationError(
             f"expected prediction {prediction} of case {case} on the grid of its reference {reference}, "
             f"found {differs}; predict on the image that the reference belongs to"
         )
-    return predicted, true, true_grid.spacing_mm
+    return (
+        _encoded(case, prediction, labels, predicted.turned_to(true.grid)[0]),
+        _encoded(case, reference, labels, true.array[0]),
+        true.grid.spacing_mm,
+    )
 
 
-def _read(case: str, path: Path, labels: LabelSpace) -> tuple[LabelArray, Grid]:
+def _read(case: str, path: Path) -> Volume:
     try:
-        volume = read_labels(path)
-        return labels.encode(volume.array[0]), volume.grid
+        return read_labels(path)
+    except AutospineError as error:
+        raise EvaluationError(f"case {case}, file {path}: {error}") from None
+
+
+def _encoded(case: str, path: Path, labels: LabelSpace, values: LabelArray) -> LabelArray:
+    try:
+        return labels.encode(values)
     except AutospineError as error:
         raise EvaluationError(f"case {case}, file {path}: {error}") from None
 

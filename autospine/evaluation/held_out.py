@@ -119,7 +119,9 @@ def _choose_postprocessing(
         if reference is not None:
             true = read_labels(reference)
             predicted = read_labels(predictions[name])
-            trials[name] = try_cleanups(predicted.array[0], true.array[0], labels, true.grid.spacing_mm)
+            trials[name] = try_cleanups(
+                predicted.turned_to(true.grid)[0], true.array[0], labels, true.grid.spacing_mm
+            )
     chosen = choose(list(trials.values()), labels)
     write_json(folder / POSTPROCESSING, chosen)
     if chosen.cleaned_classes:

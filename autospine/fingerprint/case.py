@@ -48,8 +48,9 @@ def measure_case(case: Case, labels: LabelSpace) -> Measured:
             f"expected labels on the image's grid in {case.labels}, found {different}; run `autospine verify`"
         )
     image, spacing = volume.array[0], volume.grid.spacing_mm
-    box = (Box.around(labelled.array[0]) or Box.whole((0, 0, 0))).slices
-    indices = labels.encode(labelled.array[0][box])
+    values = labelled.turned_to(volume.grid)[0]
+    box = (Box.around(values) or Box.whole((0, 0, 0))).slices
+    indices = labels.encode(values[box])
     facts = CaseFacts(
         name=case.name,
         modality=case_modality(case, volume),

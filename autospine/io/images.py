@@ -20,6 +20,7 @@ from autospine.core.geometry import (
     grid_of_axes,
     orientation,
     triple,
+    turning,
 )
 from autospine.core.types import ChannelArray, LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
@@ -58,6 +59,10 @@ class Volume:
 
     notes: tuple[str, ...] = ()
     """Notes on repairs to the header and on files that were left out."""
+
+    def turned_to(self, grid: Grid) -> VolumeArray:
+        """Return a view of the array whose axes are in the order of another grid of the same voxels."""
+        return turning(self.grid, grid).to_canonical(self.array)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +115,7 @@ def stack_channels(channels: Sequence[Channel]) -> Volume:
                 f"expected all channels of a case on one grid, found {channel.name} with {different} "
                 f"compared to {Path(first.name).name}; resample it"
             )
-    arrays = [channel.array for channel in channels]
+    arrays = [turning(channel.grid, first.grid).to_canonical(channel.array) for channel in channels]
     array = arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
     return Volume(
         array=np.ascontiguousarray(orientation(first.grid).to_canonical(array)),

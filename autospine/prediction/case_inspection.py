@@ -13,9 +13,6 @@ def find_oddities(case: Case, volume: Volume, modality: Modality) -> list[str]:
         case: Case that the image belongs to.
         volume: The image.
         modality: Modality that it is predicted as.
-
-    Raises:
-        ImageError: If it has the same value everywhere.
     """
     notes = list(volume.notes)
     if case.modality is None:

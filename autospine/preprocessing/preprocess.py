@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
-from autospine.core.geometry import difference
+from autospine.core.geometry import difference, turning
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import guess_modality
 from autospine.core.types import Modality, Shape3, Vector3
@@ -149,6 +149,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
         raise DatasetError(
             f"expected labels on the image's grid in {case.labels}, found {different}; run `autospine verify`"
         )
+    source = turning(label_grid, volume.grid).to_canonical(source)
     modality = case_modality(case, volume)
     prepared = prepare_image(
         volume, modality, settings.spacing_mm, settings.normalisation[modality], labels=source

@@ -148,7 +148,6 @@ def test_probabilities_are_of_the_kind_of_the_image(folder, image):
 def test_where_no_tile_is_run_the_probability_is_that_of_background(folder):
     model = autospine.load_model(folder, device="cpu")
     air = np.full((20, 18, 22), -1000, np.int16)
-    air[3, 4, 5] = -1001
     labels, maps = model.predict_with_probabilities(air, spacing_mm=(1, 1, 1), modality="CT")
     assert not labels.any()
     assert [np.unique(map_).tolist() for map_ in maps.values()] == [[1], [0], [0]]

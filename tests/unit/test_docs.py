@@ -171,7 +171,9 @@ def test_python_examples_run(blocks, tmp_path, monkeypatch):
     if any("spine.autospine" in block for block in blocks):
         makers.write_model(tmp_path / "model", labels=parse_labels({"background": 0, "vertebra": 1}))
         export_model(open_model(tmp_path / "model"), tmp_path / "spine.autospine")
-        write_array(tmp_path / "ct.nii.gz", np.zeros((9, 8, 7), np.int16), makers.grid((9, 8, 7)))
+        write_array(
+            tmp_path / "ct.nii.gz", np.arange(504, dtype=np.int16).reshape(9, 8, 7), makers.grid((9, 8, 7))
+        )
     if any("out/spine7_probabilities.b2nd" in block for block in blocks):
         (tmp_path / "out").mkdir()
         labels = parse_labels({"background": 0, "vertebra": 1})

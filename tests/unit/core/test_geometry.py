@@ -8,20 +8,30 @@ from hypothesis.extra.numpy import arrays
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import (
+    SAME_GRID,
     Box,
     Grid,
+    Orientation,
     as_direction,
     canonical_grid,
     difference,
     orientation,
     repaired_direction,
     triple,
+    turned,
+    turning,
 )
 
 SIGNED_PERMUTATIONS = [
     np.eye(3)[list(order)] * np.asarray(signs)
     for order in permutations(range(3))
     for signs in product((1.0, -1.0), repeat=3)
+]
+
+TURNS = [
+    Orientation(order=triple(order), flipped=triple(flips))
+    for order in permutations(range(3))
+    for flips in product((False, True), repeat=3)
 ]
 
 
@@ -148,10 +158,67 @@ def test_difference_is_measured_in_mm(grid: Grid, shift: float):
         direction=grid.direction,
     )
     assert difference(grid, grid) is None
-    if abs(shift) < 0.999e-3:
+    allowed = SAME_GRID * min(grid.spacing_mm)
+    if abs(shift) < 0.999 * allowed:
         assert difference(grid, moved) is None
-    elif abs(shift) > 1.001e-3:
+    elif abs(shift) > 1.001 * allowed and abs(shift) < min(grid.spacing_mm):
         assert (difference(grid, moved) or "").endswith(f"voxels but up to {abs(shift):.3g} mm apart")
+
+
+@given(grids(), st.sampled_from(TURNS))
+def test_the_order_of_axes_makes_no_difference(grid: Grid, how: Orientation):
+    other = turned(grid, how)
+    assert difference(grid, other) is None
+    assert difference(other, grid) is None
+    back = turning(other, grid).to_canonical(how.to_canonical(numbered(grid)))
+    assert np.array_equal(back, numbered(grid))
+
+
+@pytest.mark.parametrize("degrees", [45.0, 45 - 1e-7, 45 + 1e-7, 135.0, -45.0])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("error", [1e-6, -1e-6])
+def test_rounding_at_45_degrees_makes_no_difference(degrees: float, axis: int, error: float):
+    """There it decides which stored axis becomes which canonical one."""
+
+    def rotated(angle: float) -> Grid:
+        a, b = [n for n in range(3) if n != axis]
+        matrix = np.eye(3)
+        matrix[a, a] = matrix[b, b] = np.cos(angle)
+        matrix[a, b], matrix[b, a] = -np.sin(angle), np.sin(angle)
+        return Grid(
+            shape=(30, 31, 32),
+            spacing_mm=(1.0, 1.1, 1.2),
+            origin_mm=(1.0, 2.0, 3.0),
+            direction=as_direction(matrix),
+        )
+
+    image, labels = rotated(np.deg2rad(degrees)), rotated(np.deg2rad(degrees) + error)
+    of_image, of_labels = canonical_grid(image), canonical_grid(labels)
+    assert difference(of_image, of_labels) is None
+    marked = numbered(labels)
+    canonical = turning(of_labels, of_image).to_canonical(orientation(labels).to_canonical(marked))
+    assert np.array_equal(canonical, orientation(image).to_canonical(marked))
+
+
+@pytest.mark.parametrize("entry", [(0, 0), (0, 1), (1, 2), (2, 0), (0, 3)])
+def test_an_affine_off_by_rounding_is_the_same_grid(entry: tuple[int, int]):
+    """An entry that is off by 1e-4 moves the far corner of 500 voxels by 0.05 mm."""
+    affine = np.eye(4)
+    grids = []
+    for change in (0.0, 1e-4, 0.01):
+        affine[entry] = np.eye(4)[entry] + change * (30 if entry[1] == 3 else 1)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        u, _, vh = np.linalg.svd(affine[:3, :3] / lengths)
+        grids.append(
+            Grid(
+                shape=(500, 500, 500),
+                spacing_mm=triple(lengths[::-1]),
+                origin_mm=triple(affine[:3, 3]),
+                direction=as_direction(u @ vh),
+            )
+        )
+    assert difference(grids[0], grids[1]) is None
+    assert "mm apart" in (difference(grids[0], grids[2]) or "")
 
 
 def test_difference_in_shape_is_named():

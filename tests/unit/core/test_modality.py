@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autospine.core.errors import ImageError
 from autospine.core.modality import (
     check_values,
     few_values,
@@ -11,6 +10,7 @@ from autospine.core.modality import (
     guess_modality,
     modality_of_channels,
     offset_in_hu,
+    same_everywhere,
 )
 from autospine.io.images import read_volume
 
@@ -127,13 +127,15 @@ def test_a_ct_in_hu_gives_no_note(image: np.ndarray):
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 @pytest.mark.parametrize("value", [0, -1024, 3.5])
-def test_an_image_of_one_value_is_refused(modality, value):
+def test_an_image_of_one_value_is_noted(modality, value):
     image = np.full((2, 20, 20, 20), value, dtype=np.float32)
     image[0] = body()[0, :20, :20, :20]
-    with pytest.raises(ImageError, match=f"different values, found channel 1 {value:g} in every voxel; exp"):
-        check_values(image, modality)
+    (note,) = check_values(image, modality)
+    assert note == f"channel 1 has the value {value:g} in every voxel; export it again from its source"
+    assert same_everywhere(image) == note
     image[1, 3, 4, 5] += 1
-    assert "channel 1 has" in check_values(image, modality)[0]
+    assert same_everywhere(image) is None
+    assert "channel 1 has" in check_values(image, modality)[-1]
 
 
 @pytest.mark.real_data

@@ -123,7 +123,7 @@ def test_images_are_checked_as_they_are_before_a_prediction(raw_dataset: RawData
     write_image(images / "sound_0000.nii.gz", rng.normal(0, 300, shape).astype(np.int16))
     report = verify_folder(folder)
     assert [fault.split(";")[0] for fault in report.faults] == [
-        "black: expected an image with different values, found 0 in every voxel",
+        "black: the image has the value 0 in every voxel",
         "labels: expected an image, found only the label values of dataset.json in it",
     ]
     mask, scaled = report.notes[-2:]

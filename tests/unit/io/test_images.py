@@ -166,9 +166,20 @@ def test_channels_are_stacked(write_image: WriteImage, tmp_path: Path):
 
 def test_channels_on_different_grids_are_refused(write_image: WriteImage, tmp_path: Path):
     first = write_image(tmp_path / "a_0000.mha", np.zeros((2, 3, 4), np.int16))
-    second = write_image(tmp_path / "a_0001.mha", np.zeros((2, 3, 4), np.int16), origin_mm=(0, 0, 0.01))
-    with pytest.raises(ImageError, match=r"a_0001\.mha.*0\.01 mm apart.*a_0000\.mha"):
+    second = write_image(tmp_path / "a_0001.mha", np.zeros((2, 3, 4), np.int16), origin_mm=(0, 0, 0.2))
+    with pytest.raises(ImageError, match=r"a_0001\.mha.*0\.2 mm apart.*a_0000\.mha"):
         read_volume([first, second])
+
+
+def test_channels_in_another_order_of_axes_are_turned(write_image: WriteImage, tmp_path: Path):
+    array = np.arange(24).reshape(2, 3, 4).astype(np.int16)
+    first = write_image(tmp_path / "a_0000.mha", array)
+    flipped = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    second = write_image(tmp_path / "a_0001.mha", array[:, :, ::-1], origin_mm=(3, 0, 0), direction=flipped)
+    volume = read_volume([first, second])
+    assert np.array_equal(volume.array[0], volume.array[1])
+    with pytest.raises(ImageError, match="all channels of a case on one grid"):
+        read_volume([first, write_image(tmp_path / "a_0002.mha", array, direction=flipped)])
 
 
 def test_a_fourth_axis_of_one_is_accepted(tmp_path: Path):
