@@ -18,12 +18,15 @@ from autospine.network.resenc_unet_plan import ResEncPlan
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
-from autospine.storage.serialization import told_apart_by
+from autospine.storage.serialization import FileEnding, FolderName, stored_as, told_apart_by
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMAT_VERSION = 1
+
+LARGEST_PLAN = 2 * 2**20
+"""Most bytes of a plan; one of four configurations has a fortieth of it."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -168,10 +171,10 @@ class TrainingPlan:
 class Configuration:
     """One way to train on the dataset."""
 
-    name: str
+    name: FolderName
     """Name such as `fullres`, by which it is trained and used."""
 
-    cases: str
+    cases: FolderName
     """Folder of the stored cases beside the plan; configurations of the same spacing share one."""
 
     spacing_mm: Vector3
@@ -195,19 +198,20 @@ class Configuration:
             )
 
 
+@stored_as("a plan", largest=LARGEST_PLAN)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """The decisions for one dataset."""
 
     format_version: int
-    dataset: str
+    dataset: FolderName
     """Name of the dataset folder."""
 
     channels: tuple[str, ...]
     """Input channels in order."""
 
     labels: LabelSpace
-    file_ending: str
+    file_ending: FileEnding
     """Ending of the prediction files, as in the dataset."""
 
     normalisation: dict[Modality, Normalisation]

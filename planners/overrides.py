@@ -12,7 +12,7 @@ from autospine.core.errors import FormatError, PlanError
 from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.network.external import find_external
 from autospine.network.swin.swin_settings import FusionPlacement
-from autospine.storage.serialization import from_plain
+from autospine.storage.serialization import from_plain, stored_as
 from planners.networks.network_request import (
     BUILT_IN,
     SWIN_NETWORKS,
@@ -25,6 +25,7 @@ from planners.networks.network_request import (
 from planners.planning_options import PlanningOptions
 
 
+@stored_as("overrides", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overrides(PlanningOptions):
     """Choices of the user, checked; everything else is planned around them.

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.splits import Fold
-from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, score_held_out
+from autospine.evaluation.held_out import SCORING_LOCK, HeldOut, score_held_out
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import weights_digest
@@ -129,7 +129,7 @@ def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
         HeldOut(
             fold=fold.name,
             cases=fold.validation,
-            folder=task.fold_folder(fold) / VALIDATION,
+            folder=task.validation_folder(fold),
             weights=weights_digest(task.fold_folder(fold) / WEIGHTS),
         )
         for fold in done

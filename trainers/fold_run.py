@@ -7,7 +7,6 @@ from torch import nn
 
 from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.splits import Fold
-from autospine.evaluation.held_out import VALIDATION
 from autospine.models.model_folder import open_model
 from autospine.storage.atomic import remove_leftovers
 from autospine.storage.locks import heartbeat_lock
@@ -52,7 +51,7 @@ def train_and_validate(
     with lock, deterministic(settings.deterministic):
         if distributed.leads():
             remove_leftovers(folder)
-            remove_leftovers(folder / VALIDATION)
+            remove_leftovers(task.validation_folder(fold))
         distributed.meet()
         if (folder / WEIGHTS).is_file() and settings.extend is None:
             network = _finished_network(task, fold, settings)

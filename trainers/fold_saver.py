@@ -8,6 +8,7 @@ from torch import nn
 from autospine import __version__
 from autospine.evaluation.held_out import VALIDATION
 from autospine.models.model_folder import save_weights
+from autospine.storage.file_names import folder_to_write
 from autospine.system.devices import describe
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
@@ -69,7 +70,7 @@ class FoldSaver:
             "autospine": __version__,
             "torch": torch.__version__,
         }
-        for outdated in (self.run.folder / VALIDATION).glob(f"*{self.file_ending}"):
+        for outdated in folder_to_write(self.run.folder, VALIDATION).glob(f"*{self.file_ending}"):
             outdated.unlink()
         save_weights(self.run.folder, network, facts)
         Checkpoints(self.run.folder).remove()

@@ -15,6 +15,7 @@ from autospine.network import AdaptiveSwinUNETR
 from autospine.plan import Configuration
 from autospine.report.curves import write_curves
 from autospine.storage.atomic import write_text
+from autospine.storage.file_names import refuse_link
 from autospine.system.log import get_logger
 from trainers.learner import StepResult
 from trainers.monitors import LIMITS, Monitors, known_warnings
@@ -67,6 +68,7 @@ class Record:
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)
+        refuse_link(path)  # rows are appended in its place
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 

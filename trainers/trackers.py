@@ -16,6 +16,8 @@ from filelock import FileLock
 
 from autospine.core.errors import TrainingError
 from autospine.core.plugins import find_plugin, plugin_names
+from autospine.storage.atomic import write_text
+from autospine.storage.file_names import folder_to_write
 
 T = TypeVar("T")
 
@@ -332,13 +334,12 @@ def _wandb_id(run: TrackedRun) -> str:
 
     A fold that is trained anew needs a new run, because W&B drops steps that a run has already.
     """
-    path = run.folder / "wandb" / "run_id.txt"
+    path = folder_to_write(run.folder, "wandb") / "run_id.txt"
     kept = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     if run.epoch > 0 and kept:
         return kept
     new = f"{secrets.token_hex(4)}-{run.identity}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(new, encoding="utf-8")
+    write_text(path, new)
     return new
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import Fold
-from autospine.evaluation.held_out import VALIDATION
+from autospine.evaluation.held_out import validation_folder
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
+from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.trained_models import WEIGHTS, fold_folder
 from trainers.initial_weights import InitialWeights
 
@@ -40,15 +41,19 @@ class TrainingRun:
 
     def fold_folder(self, fold: Fold) -> Path:
         """Return the folder of a fold's weights, log and predictions."""
-        return fold_folder(self.folder, fold.name)
+        return folder_to_write(self.folder, fold_folder(self.folder, fold.name).name)
 
     def cases(self, fold: Fold) -> list[StoredCase]:
         """Return the training cases of a fold."""
         return [self.stored[name] for name in fold.training]
 
+    def validation_folder(self, fold: Fold) -> Path:
+        """Return the folder of a fold's predictions of held-out cases."""
+        return validation_folder(self.folder, fold.name)
+
     def prediction(self, fold: Fold, case: str) -> Path:
         """Return the path of the predicted label map of a held-out case."""
-        return self.fold_folder(fold) / VALIDATION / f"{case}{self.plan.file_ending}"
+        return path_below(self.validation_folder(fold), f"{case}{self.plan.file_ending}")
 
     def complete(self, fold: Fold) -> bool:
         """Tell whether a fold is trained and all its held-out cases are predicted."""

@@ -7,7 +7,7 @@ import numpy as np
 from autospine.core.errors import FormatError
 from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import read_prediction
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import read_json, stored_as, write_json
 from autospine.system.log import get_logger
 from trainers.training_run import TrainingRun
 
@@ -20,6 +20,7 @@ SPACING_TOLERANCE = 1e-3
 """Largest relative difference between two voxel sizes that count as equal, because headers round them."""
 
 
+@stored_as("the record of validated images")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictedImages:
     """Contents of `validation.json`: the images from which a fold's `validation/` was predicted."""

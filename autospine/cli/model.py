@@ -15,6 +15,7 @@ from autospine.cli.app import App, app
 from autospine.cli.model_tables import show_model
 from autospine.cli.screen import say
 from autospine.core.errors import FormatError, ModelError
+from autospine.storage.file_names import folder_to_write
 from autospine.storage.trained_models import check_folds, find_folds
 from autospine.storage.workspace import Workspace
 
@@ -205,7 +206,7 @@ def import_model(
     from autospine.models.archive import read_manifest, unpack
 
     manifest = read_manifest(file)
-    folder = Workspace.locate(workspace).results / manifest.dataset / manifest.configuration
+    folder = folder_to_write(Workspace.locate(workspace).results, manifest.dataset, manifest.configuration)
     unpack(file, folder)
     say(f"written: {folder}")
     say(f"next: autospine predict -m {folder} -i IMAGES -o OUTPUT")

@@ -19,6 +19,7 @@ from autospine.dataset.case_table import read_case_table
 from autospine.io.formats import ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
+from autospine.storage.file_names import name_fault
 
 CHANNEL_NAME = re.compile(r"(.+)_(\d{4})")
 """Stem of an image file: the case's name and the channel's number."""
@@ -214,6 +215,11 @@ def _list_cases(
     labels = {file.name.removesuffix(ending): file for file in _files(folder / f"labels{part}", ending)}
     cases = []
     for name, files in sorted(images.items()):
+        if fault := name_fault(name):
+            faults.append(
+                f"{name}: expected a name that files can have on every system, found {fault}; rename it"
+            )
+            continue
         missing = _missing(name, files, len(channels), part == "Tr" and name not in labels, ending)
         faults += missing
         if not missing:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from autospine.core.errors import DatasetError, FormatError
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import FileName, many, read_json, stored_as, write_json
 from autospine.storage.trained_models import FULL
 
 if TYPE_CHECKING:  # it reads images, which takes long to import
@@ -54,6 +54,7 @@ class FoldCase:
     """Foreground classes that occur in the case."""
 
 
+@stored_as("the folds of a dataset")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldsFile:
     """Content of `folds.json`, which may have been edited by hand."""
@@ -62,7 +63,7 @@ class FoldsFile:
     dataset: str
     """Name of the dataset folder."""
 
-    validation: tuple[tuple[str, ...], ...]
+    validation: Annotated[tuple[Annotated[tuple[FileName, ...], many()], ...], many()]
     """Names of the validation cases of each fold."""
 
     @property

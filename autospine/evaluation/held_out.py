@@ -13,7 +13,9 @@ from autospine.evaluation.postprocessing import POSTPROCESSING, Trial, choose, h
 from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation, describe_mean
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
 from autospine.io.images import Volume, read_labels
+from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import fold_folder
 from autospine.system.log import get_logger, track
 
 logger = get_logger(__name__)
@@ -84,6 +86,15 @@ def score_held_out(
     return total
 
 
+def validation_folder(model: Path, fold: str) -> Path:
+    """Return the folder of a fold's held-out predictions in a model folder; it need not exist.
+
+    Raises:
+        WorkspaceError: If a link in the model folder leads elsewhere.
+    """
+    return folder_to_write(model, fold_folder(model, fold).name, VALIDATION)
+
+
 def read_prediction(path: Path) -> Volume | None:
     """Read a held-out prediction; None if it is absent or damaged and has to be made."""
     try:
@@ -110,7 +121,9 @@ def _choose_postprocessing(
 ) -> Evaluation | None:
     """Write the post-processing that all cases choose; return the scores after what other folds choose."""
     predictions = {
-        name: fold.folder / f"{name}{dataset.file_ending}" for fold in held_out for name in fold.cases
+        name: path_below(fold.folder, f"{name}{dataset.file_ending}")
+        for fold in held_out
+        for name in fold.cases
     }
     references = {case.name: case.labels for case in dataset.cases}
     trials: dict[str, Trial] = {}

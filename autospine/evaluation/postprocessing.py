@@ -22,7 +22,7 @@ from autospine.core.errors import FormatError
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, MaskArray, Vector3
 from autospine.evaluation.overlap import Counts
-from autospine.storage.serialization import read_json
+from autospine.storage.serialization import read_json, stored_as
 
 FORMAT_VERSION = 1
 POSTPROCESSING = "postprocessing.json"
@@ -99,6 +99,7 @@ class ClassCleanup:
     """Mean Dice after it, 0 to 1; a class that is rightly removed from a case counts as 1 there."""
 
 
+@stored_as("a post-processing", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Postprocessing:
     """The content of `postprocessing.json`: the post-processing of every class of a model's predictions."""

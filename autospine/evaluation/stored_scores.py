@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from autospine.core.errors import FormatError
 from autospine.core.types import Modality
-from autospine.storage.serialization import read_json
+from autospine.storage.file_names import name_fault
+from autospine.storage.serialization import listed, read_json
 
 CROSS_VALIDATION = "cross_validation.json"
 FORMAT_VERSION = 3
@@ -51,8 +53,14 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         )
     try:
         cleaned = content["postprocessed"]
+        folds = {name: tuple(fold["cases"]) for name, fold in content["folds"].items()}
+        if odd := [name for name in (*folds, *chain.from_iterable(folds.values())) if name_fault(name)]:
+            raise FormatError(
+                f"expected folds and cases whose names can be those of files in {path}, found "
+                f"{listed([repr(name) for name in odd])}; {again}"
+            )
         return CrossValidation(
-            folds={name: tuple(fold["cases"]) for name, fold in content["folds"].items()},
+            folds=folds,
             weights={name: fold.get("weights") for name, fold in content["folds"].items()},
             dice=content["mean_dice"],
             cleaned_dice=None if cleaned is None else cleaned["mean_dice"],

@@ -3,16 +3,20 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from autospine.core.errors import FormatError
 from autospine.core.geometry import triple
 from autospine.core.labels import side_pairs
 from autospine.core.types import Modality, Shape3, Vector3
-from autospine.storage.serialization import from_json
+from autospine.storage.file_names import read_text
+from autospine.storage.serialization import from_json, many, parse_json, stored_as
 
 FORMAT_VERSION = 3
 """Version of `fingerprint.json`; version 2 is read too."""
+
+LARGEST = 256 * 2**20
+"""Most bytes of a fingerprint; a thousand cases of a hundred classes have a twentieth of it."""
 
 MEASURES = 2
 """Part of a dataset's key: raised whenever something is measured in another way, or more is measured, so that
@@ -118,6 +122,7 @@ class ClassFacts:
     """Median of `StructureFacts.thickness_mm` over the cases in which it occurs; None if it never does."""
 
 
+@stored_as("the fingerprint of a dataset", largest=LARGEST)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
     """The measured facts of a dataset."""
@@ -127,7 +132,7 @@ class Fingerprint:
     key: str
     """Digest of the files and labels that were measured; see `dataset_key`."""
 
-    cases: tuple[CaseFacts, ...]
+    cases: Annotated[tuple[CaseFacts, ...], many()]
     classes: tuple[ClassFacts, ...]
     intensities: dict[Modality, IntensityFacts]
     """Foreground intensities of the first channel by modality."""
@@ -152,7 +157,7 @@ def read_fingerprint(path: Path) -> Fingerprint:
         FormatError: If the file is missing, damaged or of another version.
     """
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(read_text(path, LARGEST))
         if isinstance(described, dict) and described.get("format_version") == 2:
             described = _without_former_keys(described) | {"format_version": FORMAT_VERSION}
     except (OSError, ValueError) as error:

@@ -33,6 +33,7 @@ from autospine.models.manifest import (
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.atomic import remove_abandoned, replacing
 from autospine.storage.digest import sha256_of, sha256_of_file
+from autospine.storage.file_names import folder_name_fault
 from autospine.storage.locks import scratch_folder
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import PLAN, WEIGHTS
@@ -355,7 +356,7 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
 
 def _odd_names(*names: str) -> str:
     """Return the names that are no plain name of a folder, for messages."""
-    return _some([repr(name) for name in names if not _NAME.fullmatch(name)])
+    return _some([repr(name) for name in names if not _NAME.fullmatch(name) or folder_name_fault(name)])
 
 
 def _is_plain(info: zipfile.ZipInfo) -> bool:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autospine.core.errors import FormatError, ModelError
-from autospine.storage.serialization import read_json
+from autospine.storage.file_names import path_below
+from autospine.storage.serialization import FolderName, read_json, stored_as
 from autospine.storage.trained_models import DatasetModels
 from autospine.storage.workspace import Workspace
 
@@ -17,7 +18,7 @@ FORMAT_VERSION = 1
 class Candidate:
     """A model or an ensemble of two models, with its scores and costs."""
 
-    members: tuple[str, ...]
+    members: tuple[FolderName, ...]
     """Names of the model folders."""
 
     dice: float | None
@@ -44,6 +45,7 @@ class Candidate:
         return " + ".join(self.members)
 
 
+@stored_as("the result of a comparison")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Best:
     """`best.json`: models and ensembles that were compared on the same held-out cases."""
@@ -53,7 +55,7 @@ class Best:
     n_cases: int
     """Number of held-out cases, the same for all."""
 
-    members: tuple[str, ...]
+    members: tuple[FolderName, ...]
     """Model folders beside this file that predict together best."""
 
     command: str
@@ -94,7 +96,7 @@ def choose_models(workspace: Workspace, dataset: str | None, configuration: str 
     path = last.parent / BEST
     if configuration is not None or not path.is_file():
         return Choice((last,), "the one completed last")
-    folders = tuple(last.parent / name for name in read_json(path, Best).members)
+    folders = tuple(path_below(last.parent, name) for name in read_json(path, Best).members)
     if gone := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ModelError(
             f"expected the models that {path} names, found none at {', '.join(gone)}; "

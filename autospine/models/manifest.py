@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from autospine import __version__
 from autospine.core.errors import FormatError
 from autospine.models.model_folder import ModelFolder
-from autospine.storage.serialization import from_json, from_plain, read_json
+from autospine.storage.serialization import FolderName, from_json, from_plain, read_json, stored_as
 from autospine.storage.tensors import load_facts
 from autospine.storage.trained_models import WEIGHTS, fold_folder
 
@@ -50,6 +50,7 @@ class GroupScores:
     classes: dict[str, ClassScores] = field(default_factory=dict)
 
 
+@stored_as("the scores of a model")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelScores(GroupScores):
     """Cross-validation of a model, without its cases."""
@@ -58,6 +59,7 @@ class ModelScores(GroupScores):
     sites: dict[str, GroupScores] = field(default_factory=dict)
 
 
+@stored_as("facts about a training")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
     """Length, settings and versions of the training of a fold; None where unknown."""
@@ -75,6 +77,7 @@ Described = TypeVar("Described", ModelScores, Training)
 """A part of the manifest that is read from another file."""
 
 
+@stored_as("the description of a model", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """`manifest.json` of an archive."""
@@ -86,8 +89,8 @@ class Manifest:
     created: str
     """Date and time in UTC."""
 
-    dataset: str
-    configuration: str
+    dataset: FolderName
+    configuration: FolderName
     licence: str
     intended_use: str
     scores: ModelScores | None

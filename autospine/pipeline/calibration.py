@@ -8,7 +8,7 @@ import torch
 
 from autospine.core.errors import PlanError
 from autospine.plan import Configuration, Plan
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import read_json, stored_as, write_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
 from autospine.system.devices import describe
@@ -22,6 +22,7 @@ logger = get_logger(__name__)
 CALIBRATION = "calibration.json"
 
 
+@stored_as("a calibration", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
     """Correction of the memory estimate on a device."""

@@ -8,15 +8,21 @@ import torch
 
 from autospine.core.errors import ModelError
 from autospine.dataset.raw import Dataset, case_modality
-from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, read_prediction, score_held_out
+from autospine.evaluation.held_out import (
+    SCORING_LOCK,
+    HeldOut,
+    read_prediction,
+    score_held_out,
+    validation_folder,
+)
 from autospine.evaluation.scores import Evaluation
 from autospine.io.images import read_volume, write_labels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.model_postprocessing import MEMBERS, ensemble_folder, holds, members_of
+from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
-from autospine.storage.trained_models import fold_folder
 from autospine.system.log import track
 
 
@@ -47,12 +53,13 @@ def validate_ensemble(
         places = ", ".join(str(model.path) for model in models)
         raise ModelError(f"expected models in one folder, found {places}; copy them side by side")
     with waiting_lock(folder.parent / SCORING_LOCK, f"validates ensembles in {folder.parent}"):
+        folder_to_write(folder.parent.parent, folder.parent.name, folder.name)
         members = members_of(models)
         if not holds(folder, members):
             shutil.rmtree(folder, ignore_errors=True)
             write_json(folder / MEMBERS, members)
         held_out = [
-            HeldOut(fold=fold, cases=tuple(cases), folder=fold_folder(folder, fold) / VALIDATION)
+            HeldOut(fold=fold, cases=tuple(cases), folder=validation_folder(folder, fold))
             for fold, cases in folds.items()
         ]
         for fold in held_out:
@@ -63,7 +70,7 @@ def validate_ensemble(
 def _predict_held_out(
     models: Sequence[ModelFolder], fold: HeldOut, dataset: Dataset, device: torch.device
 ) -> None:
-    targets = {name: fold.folder / f"{name}{models[0].plan.file_ending}" for name in fold.cases}
+    targets = {name: path_below(fold.folder, f"{name}{models[0].plan.file_ending}") for name in fold.cases}
     cases = [
         case for case in dataset.cases if case.name in targets and read_prediction(targets[case.name]) is None
     ]

@@ -18,6 +18,7 @@ from autospine.plan import Configuration, Plan
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.arrays import ArrayFormat
+from autospine.storage.file_names import folder_to_write
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import FULL
 from autospine.storage.workspace import DatasetLocation
@@ -108,7 +109,7 @@ def preprocess(
     Returns:
         The stored cases by name.
     """
-    folder = location.preprocessed / configuration.cases
+    folder = folder_to_write(location.preprocessed, configuration.cases)
     stored = preprocess_dataset(
         *(dataset, plan, configuration, folder),
         workers or _workers_for(len(dataset.cases)),
@@ -148,7 +149,7 @@ def train(
         plan=plan,
         configuration=configuration,
         stored=stored,
-        folder=location.results / configuration.name,
+        folder=folder_to_write(location.results, configuration.name),
         initial_weights=initial_weights,
         split=project.split,
     )

@@ -8,6 +8,7 @@ from autospine.core.types import Shape3
 from autospine.models.imported_weights import save_imported
 from autospine.network import AdaptiveSwinUNETR, ImportReport, StackingOrder, load_monai_file
 from autospine.plan import Configuration, Plan, build_network
+from autospine.storage.file_names import path_below
 from autospine.storage.workspace import DatasetLocation
 
 PRETRAINED = "_pretrained.safetensors"
@@ -44,7 +45,7 @@ def import_weights(
         PlanError: If the configuration has another network.
         FormatError: If the file does not fit, or `output` has another ending.
     """
-    target = output or location.preprocessed / f"{configuration.name}{PRETRAINED}"
+    target = output or path_below(location.preprocessed, f"{configuration.name}{PRETRAINED}")
     if target.suffix != ".safetensors":
         raise FormatError(f"expected an --output that ends in .safetensors, found {target}; name it so")
     network = build_network(plan, configuration)

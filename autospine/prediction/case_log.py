@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.core.types import Modality, Shape3, Vector3
 from autospine.storage.locks import waiting_lock
-from autospine.storage.serialization import read_json, write_json
+from autospine.storage.serialization import many, read_json, stored_as, write_json
 
 RECORD = "predictions.json"
 LOCK = ".predictions.lock"
@@ -86,10 +86,11 @@ class PredictedCase:
     """Repairs to the header, and decisions taken from the image."""
 
 
+@stored_as("the record of predictions")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RecordFile:
     format_version: int
-    cases: tuple[PredictedCase, ...]
+    cases: Annotated[tuple[PredictedCase, ...], many()]
 
 
 def read_record(folder: Path) -> dict[str, PredictedCase]:

@@ -8,7 +8,7 @@ from autospine.core.errors import FormatError
 from autospine.evaluation.postprocessing import Postprocessing, read_postprocessing
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import ModelFolder, weights_digest
-from autospine.storage.serialization import read_json
+from autospine.storage.serialization import read_json, stored_as
 from autospine.storage.trained_models import WEIGHTS, fold_folder
 from autospine.system.log import get_logger
 
@@ -19,6 +19,7 @@ MEMBERS = "members.json"
 FORMAT_VERSION = 1
 
 
+@stored_as("the members of an ensemble", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Members:
     """`members.json`: the models whose predictions lie in an ensemble's folder."""

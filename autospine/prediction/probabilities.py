@@ -26,7 +26,7 @@ from autospine.core.types import Shape3
 from autospine.inference.predictor import TileJob
 from autospine.inference.slab import row_bands
 from autospine.storage.arrays import create_array, open_array
-from autospine.storage.serialization import from_json, to_json
+from autospine.storage.serialization import from_json, stored_as, to_json
 
 ENDING = "_probabilities.b2nd"
 """Ending of the file's name after that of the case."""
@@ -50,6 +50,7 @@ ArrayIndex = AxisIndex | tuple[AxisIndex, ...]
 """An index as NumPy takes it between brackets: `np.s_[10:20, :, 5]`."""
 
 
+@stored_as("the description of probabilities", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
     """Description of a file of probabilities, stored in it."""

@@ -25,7 +25,8 @@ from autospine.preprocessing.prepare import Encoding, Prepared
 from autospine.preprocessing.resample import bounding_boxes
 from autospine.storage.arrays import ENDINGS, ArrayFormat, open_array, open_checked, write_array
 from autospine.storage.atomic import replacing, write_text
-from autospine.storage.serialization import read_json, to_json
+from autospine.storage.file_names import path_below
+from autospine.storage.serialization import FileName, read_json, stored_as, to_json
 
 FORMAT_VERSION = 2
 """Version of what is stored of a case. Cases of version 1 have no checksums, and are read as they are."""
@@ -47,12 +48,13 @@ SPARE_BYTES = 2**20
 """Room for a case's small files."""
 
 
+@stored_as("the record of a preprocessed case", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseRecord:
     """The content of `NAME.json`: everything about a stored case but its voxels."""
 
     format_version: int
-    name: str
+    name: FileName
     modality: Modality
     subject: str
     site: str | None
@@ -249,6 +251,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     Raises:
         FormatError: If it is missing, damaged or of another version.
     """
+    path_below(folder, name)
     path = folder / f"{name}.json"
     if not path.is_file():
         raise FormatError(
@@ -340,7 +343,7 @@ def _checksum(data: bytes) -> str:
 
 def _path(folder: Path, name: str, part: str, arrays: ArrayFormat) -> Path:
     endings = {"json": ".json", "locations": "_locations.npy"}
-    return folder / f"{name}{endings.get(part, f'_{part}{ENDINGS[arrays]}')}"
+    return path_below(folder, f"{name}{endings.get(part, f'_{part}{ENDINGS[arrays]}')}")
 
 
 def _remove_arrays(folder: Path, name: str) -> None:

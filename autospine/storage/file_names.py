@@ -1,9 +1,107 @@
-"""Names and kinds of files: which may be read, and names that are not UTF-8."""
+"""Names and kinds of files: which may be read, which may stand behind a root, and which are not UTF-8.
+
+Plans, splits, records and archives come from other people, and hold names. This is the only place that makes
+paths of such names, so that none leads out of the folder that it belongs to.
+"""
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
+
+from autospine.core.errors import WorkspaceError
+
+LONGEST_NAME = 255
+"""Most bytes of a name on the usual file systems."""
+
+_DEVICES = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?: *(?:\..*)?)", re.IGNORECASE
+)
+"""Names that Windows takes for devices, whatever their endings."""
+
+LARGEST_TEXT = 64 * 2**20
+"""Most bytes of a text file that states no other limit."""
+
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks of UTF-16."""
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def name_fault(name: str) -> str | None:
+    """Say why a text is no plain name of a file or folder on every system; None if it is one."""
+    if not name.strip(" ."):
+        return "an empty name, or one of dots alone"
+    if "/" in name or "\\" in name:
+        return "a name with a separator of folders"
+    if _DRIVE.match(name):
+        return "the name of a drive"
+    if _CONTROL.search(name):
+        return "a name with a control character"
+    if _DEVICES.fullmatch(name):
+        return "a name that some systems take for a device"
+    if (size := _bytes_of(name)) is None or size > LONGEST_NAME:
+        return f"a name of more than {LONGEST_NAME} bytes, or of characters that no file can have"
+    return None
+
+
+def folder_name_fault(name: str) -> str | None:
+    """Say why a text is no name of a folder that can be made on every system; None if it is one."""
+    if fault := name_fault(name):
+        return fault
+    if name[-1] in " .":
+        return "a name that ends in a dot or a space, which some systems leave out"
+    return "a name with a colon" if ":" in name else None
+
+
+def path_below(root: Path, *names: str) -> Path:
+    """Return the path of a file or folder inside `root`, by names that somebody's file may have stated.
+
+    Args:
+        root: Folder that the path must not leave.
+        names: Names of folders, one inside the other, and of a file at last.
+
+    Raises:
+        WorkspaceError: If a name is no plain one, such as `..`, `a/b` or an absolute path.
+    """
+    for name in names:
+        if fault := name_fault(name):
+            raise WorkspaceError(
+                f"expected the name of a file or folder in {root}, found {name[:LONGEST_NAME]!r}, {fault}; "
+                "mend the file that states it, or ask whoever made it"
+            )
+    return root.joinpath(*names)
+
+
+def folder_to_write(root: Path, *names: str) -> Path:
+    """Return the path of a folder inside `root` that is going to be written to; it need not exist.
+
+    Whoever hands on a folder may have put a link into it, so that what is written lands elsewhere. The root
+    itself may be a link: that is its owner's choice.
+
+    Raises:
+        WorkspaceError: If a name is no plain one, or a folder is a link that leads out of `root`.
+    """
+    path = path_below(root, *names)
+    if (target := path.resolve()) != root.resolve() and not target.is_relative_to(root.resolve()):
+        raise WorkspaceError(
+            f"expected no link at {path} where files are written, found one to {target} outside of {root}; "
+            "remove the link"
+        )
+    return path
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a file that is about to be written in its place, and is a link to another one.
+
+    Raises:
+        WorkspaceError: If it is a link.
+    """
+    if path.is_symlink():
+        raise WorkspaceError(f"expected a file of its own at {path}, found a link; remove the link")
+
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -36,15 +134,23 @@ def _absent(path: Path, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8.
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    """Read a text file in UTF-8, or in UTF-16 where a byte order mark says so; the mark is left out.
+
+    Args:
+        path: The file.
+        largest: Most bytes; of a larger file nothing is kept.
 
     Raises:
-        OSError: If it is no plain file or cannot be read.
-        UnicodeDecodeError: If it is not in UTF-8.
+        OSError: If it is no plain file, too large, or cannot be read.
+        UnicodeDecodeError: If it is in another encoding.
     """
     check_file(path)
-    return path.read_text(encoding="utf-8")
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(f"more than {largest >> 20} MiB")
+    return data.decode("utf-16" if data.startswith(_WIDE) else "utf-8-sig")
 
 
 def named_beside(path: Path, name: str) -> Path:
@@ -76,13 +182,25 @@ def named_beside(path: Path, name: str) -> Path:
 
 def is_utf8(path: Path) -> bool:
     """Whether libraries that take names as UTF-8 can open a file; some end the process if they cannot."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return _encodable(str(path))
 
 
 def escape_non_utf8(text: str) -> str:
     r"""Return a text that can be encoded as UTF-8, with whatever is not written as in `M\udcfcller`."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _bytes_of(name: str) -> int | None:
+    """Return the length of a name on the disk, None if it cannot be written."""
+    try:
+        return len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return None
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 
 from autospine.core.errors import AutospineError, WorkspaceError
 from autospine.storage.atomic import TEMPORARY, is_abandoned, remove_whole
+from autospine.storage.file_names import read_text, refuse_link
+from autospine.storage.serialization import parse_json
 from autospine.system.log import get_logger
 
 log = get_logger(__name__)
@@ -46,6 +48,7 @@ def waiting_lock(path: Path, work: str) -> Iterator[None]:
         path: The lock's file. Its folder is made; the file stays.
         work: What the other process is doing, as in "scores the folds of ...".
     """
+    refuse_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     if not _acquired(lock):
@@ -78,6 +81,7 @@ def heartbeat_lock(
         AutospineError: If another process holds the lock, or one of another machine may do so; of the type
             `error`.
     """
+    refuse_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if _may_be_held_elsewhere(path) and not _stale(path, work):
         raise error(_refusal(path, work, alive=_beat_seconds(path) is not None))
@@ -222,7 +226,7 @@ def _refusal(path: Path, work: str, *, alive: bool) -> str:
 def _owner(path: Path) -> dict[str, Any] | None:
     """Return what the holder has written into the file, None if it cannot be read."""
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
+        owner = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) else None

@@ -1,25 +1,108 @@
 """Strict JSON for the files between the stages.
 
 Dataclasses are written as plain JSON and checked when they are read: unknown keys, missing keys and wrong
-types are refused, all of them in one message. Only this module imports pydantic.
+types are refused, the first of them in one message. Only this module imports pydantic.
 """
 
 import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+from annotated_types import Interval, MaxLen
+from pydantic import AfterValidator, ConfigDict, Discriminator, FailFast, TypeAdapter, ValidationError
+from pydantic_core import from_json as parse
 
 from autospine.core.errors import FormatError
 from autospine.storage.atomic import write_text
+from autospine.storage.file_names import LARGEST_TEXT, folder_name_fault, name_fault, read_text
 
 T = TypeVar("T")
+
+FAULTS_MENTIONED = 10
+"""Most faults of a file that a message lists."""
+
+LONGEST_FAULT = 300
+"""Most characters of a fault: keys and values may be of any length."""
+
+_KINDS: dict[Any, tuple[str, int]] = {}
+"""For each kind of file its name in messages, and the most bytes of its JSON."""
 
 
 def told_apart_by(key: str) -> object:
     """Return the annotation of a union of dataclasses that the `Literal` field `key` tells apart."""
     return Discriminator(key)
+
+
+def between(low: float, high: float) -> object:
+    """Return the annotation of a number that is refused outside of [low, high] when it is read."""
+    return Interval(ge=low, le=high)
+
+
+def above(low: float, high: float) -> object:
+    """Return the annotation of a number that is refused outside of (low, high] when it is read."""
+    return Interval(gt=low, le=high)
+
+
+def at_most(entries: int) -> object:
+    """Return the annotation of a list or mapping that is refused with more entries when it is read."""
+    return MaxLen(entries)
+
+
+def many() -> object:
+    """Return the annotation of a long list, of which only the first faulty entry is reported."""
+    return _FirstFault()
+
+
+class _FirstFault(FailFast):
+    """Pydantic's mark of lists that are read up to the first fault, hashable as annotations have to be."""
+
+    __hash__ = object.__hash__
+
+
+def stored_as(name: str, largest: int = LARGEST_TEXT) -> Callable[[type[T]], type[T]]:
+    """Return the decorator of a dataclass that is the content of a file.
+
+    Args:
+        name: Name of the kind of file in messages, with its article.
+        largest: Most bytes of its JSON; a larger file is refused before it is read.
+    """
+
+    def register(kind: type[T]) -> type[T]:
+        _KINDS[kind] = (name, largest)
+        return kind
+
+    return register
+
+
+def _checked_name(name: str) -> str:
+    if fault := name_fault(name):
+        raise ValueError(f"expected the name of a file, found {fault}")
+    return name
+
+
+def _checked_folder_name(name: str) -> str:
+    if fault := folder_name_fault(name):
+        raise ValueError(f"expected the name of a folder, found {fault}")
+    return name
+
+
+def _checked_ending(ending: str) -> str:
+    if not re.fullmatch(r"(?:\.\w{1,16}){1,3}", ending):
+        raise ValueError("expected the ending of a file, such as .nii.gz")
+    return ending
+
+
+FileName = Annotated[str, AfterValidator(_checked_name)]
+"""Name that a file is made of, checked when it is read."""
+
+FolderName = Annotated[str, AfterValidator(_checked_folder_name)]
+"""Name of a folder, checked when it is read."""
+
+FileEnding = Annotated[str, AfterValidator(_checked_ending)]
+"""Ending of files, with its dot, checked when it is read."""
 
 
 def to_json(value: object) -> str:
@@ -37,15 +120,17 @@ def from_json(text: str, kind: type[T], source: str) -> T:
         source: Name of the text's origin, for messages.
 
     Raises:
-        FormatError: If entries do not fit; lists all of them.
+        FormatError: If entries do not fit; lists the first of them.
     """
+    name, largest = _described(kind)
+    if len(text) > largest:
+        raise _too_large(name, source, largest)
     try:
         value: T = _adapter(kind).validate_json(text, strict=True)
         return value
     except ValidationError as error:
         raise FormatError(
-            f"expected {kind.__name__} in {source}, found {_problems(error)}; "
-            "restore the file or make it again"
+            f"expected {name} in {source}, found {_problems(error)}; restore the file or make it again"
         ) from None
 
 
@@ -53,14 +138,24 @@ def from_plain(content: object, kind: type[T], source: str) -> T:
     """Check plain lists, mappings, numbers and texts, as people write them in YAML.
 
     Raises:
-        FormatError: If entries do not fit; lists all of them.
+        FormatError: If entries do not fit; lists the first of them.
     """
+    name, _ = _described(kind)
     try:
         value: T = _adapter(kind).validate_json(json.dumps(content), strict=True)
         return value
-    except (ValidationError, TypeError) as error:
+    except (ValidationError, TypeError, ValueError, RecursionError) as error:
         found = _problems(error) if isinstance(error, ValidationError) else error
-        raise FormatError(f"expected {kind.__name__} in {source}, found {found}; mend the file") from None
+        raise FormatError(f"expected {name} in {source}, found {found}; mend the file") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of any structure into plain lists, mappings, numbers and texts.
+
+    Raises:
+        ValueError: If it is no JSON, or nested deeper than any file has reason to be.
+    """
+    return parse(text)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -72,19 +167,48 @@ def read_json(path: Path, kind: type[T]) -> T:
     """Read what `write_json` wrote.
 
     Raises:
-        FormatError: If the file is missing, damaged or holds something else.
+        FormatError: If the file is missing, damaged, too large or holds something else.
     """
+    name, largest = _described(kind)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, largest)
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"expected a readable {kind.__name__} at {path}, found {error}") from None
+        raise FormatError(f"expected {name} at {path}, found {error}; restore it or make it again") from None
     return from_json(text, kind, str(path))
 
 
+def listed(items: Sequence[str], most: int = FAULTS_MENTIONED, separator: str = "; ") -> str:
+    """Join the first items, each cut to a length that a person reads, and say how many there are more."""
+    more = len(items) - most
+    return separator.join(shortened(item) for item in items[:most]) + (
+        f" and {more} more" if more > 0 else ""
+    )
+
+
+def shortened(text: str, longest: int = LONGEST_FAULT) -> str:
+    """Cut a text that is longer than a person reads."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
 def _problems(error: ValidationError) -> str:
-    places = (".".join(map(str, problem["loc"])) or "file" for problem in error.errors())
-    texts = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-    return "; ".join(f"{place}: {text}" for place, text in zip(places, texts, strict=True))
+    """List the first faults, each with its place."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    texts = []
+    for problem in problems[:FAULTS_MENTIONED]:
+        place = ".".join(str(part)[:100] for part in problem["loc"]) or "file"
+        texts.append(shortened(f"{place}: {problem['msg'].removeprefix('Value error, ')}"))
+    return listed([*texts, *[""] * (len(problems) - len(texts))])
+
+
+def _described(kind: Any) -> tuple[str, int]:
+    """Return the name of a kind of file in messages and the most bytes of its JSON."""
+    return _KINDS.get(kind, ("JSON", LARGEST_TEXT))
+
+
+def _too_large(name: str, source: str, largest: int) -> FormatError:
+    return FormatError(
+        f"expected {name} of at most {largest >> 20} MiB in {source}, found more; restore it or make it again"
+    )
 
 
 def _render(value: Any, indent: str) -> str:
@@ -124,6 +248,7 @@ def _forbid_extra(kind: Any, seen: set[Any]) -> None:
             _forbid_extra(inner, seen)
     if is_dataclass(kind) and isinstance(kind, type):
         # pydantic reads this attribute of standard dataclasses as their configuration.
-        kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+        config = ConfigDict(extra="forbid", allow_inf_nan=False)
+        kind.__pydantic_config__ = config  # type: ignore[attr-defined]
         for field in fields(kind):
             _forbid_extra(field.type, seen)

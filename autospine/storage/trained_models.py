@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autospine.core.errors import ModelError
 from autospine.storage.atomic import VISIBLE
+from autospine.storage.file_names import path_below
 
 WEIGHTS = "model.safetensors"
 """Final weights of a fold, in the fold's folder."""
@@ -47,7 +48,7 @@ class DatasetModels:
 
 def fold_folder(model: Path, fold: str) -> Path:
     """Return the folder of a fold (`0` ... `4`, or `full`) in a model folder; it need not exist."""
-    return model / f"fold_{fold}"
+    return path_below(model, f"fold_{fold}")
 
 
 def fold_weights(model: Path) -> tuple[Path, ...]:

@@ -127,10 +127,10 @@ def test_whole_numbers_stand_for_floats():
     assert from_json(json.dumps(described), Outer, "test").share == 1.0
 
 
-def test_all_problems_are_listed_with_their_place():
+def test_problems_are_listed_with_their_place():
     described = json.loads(to_json(SAMPLE)) | {"count": "many", "surplus": 1}
     described["inner"][0]["size_mm"] = [1.0, 2.0]
-    with pytest.raises(FormatError, match=r"expected Outer in fingerprint\.json") as caught:
+    with pytest.raises(FormatError, match=r"expected JSON in fingerprint\.json") as caught:
         from_json(json.dumps(described), Outer, "fingerprint.json")
     assert all(place in str(caught.value) for place in ("count:", "surplus:", "inner.0.size_mm"))
 
@@ -149,7 +149,7 @@ def test_missing_and_unreadable_files_are_refused(tmp_path):
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FormatError, match=r"binary\.json"):
         read_json(tmp_path / "binary.json", Outer)
-    with pytest.raises(FormatError, match="expected a readable Outer"):
+    with pytest.raises(FormatError, match="found a folder"):
         read_json(tmp_path, Outer)
 
 
