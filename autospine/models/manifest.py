@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from autospine import __version__
 from autospine.core.errors import FormatError
 from autospine.models.model_folder import ModelFolder
-from autospine.storage.serialization import FolderName, from_json, from_plain, read_json, stored_as
+from autospine.storage.serialization import from_json, from_plain, read_json, stored_as
 from autospine.storage.tensors import load_facts
 from autospine.storage.trained_models import WEIGHTS, fold_folder
 
@@ -89,8 +89,8 @@ class Manifest:
     created: str
     """Date and time in UTC."""
 
-    dataset: FolderName
-    configuration: FolderName
+    dataset: str
+    configuration: str
     licence: str
     intended_use: str
     scores: ModelScores | None

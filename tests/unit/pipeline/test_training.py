@@ -14,6 +14,7 @@ from autospine.pipeline.training import (
     comparable,
     folds_at_once,
     open_project,
+    preprocess,
     sharers_of_cores,
 )
 from autospine.storage.serialization import write_json
@@ -153,3 +154,28 @@ def test_models_that_were_validated_on_every_case_can_be_compared(tmp_path):
             found = {"mean_dice": 0.5, "postprocessed": None, "modalities": {}, "folds": scores}
             write_json(results / name / CROSS_VALIDATION, {"format_version": FORMAT_VERSION, **found})
     assert comparable(location, dataset) == ("more", "whole")
+
+
+def victim_of(folder):
+    folder.mkdir()
+    for name in ("a.json", "a_image.b2nd", "a_locations.npy", ".abcdefgh.tmp.json", "preprocess.lock"):
+        (folder / name).write_text("somebody's own")
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("cases", ["../../victim", "/victim", "..", "x/../../../victim"])
+def test_a_plan_stores_no_cases_outside_of_its_folder(cases, planned, dataset, tmp_path):
+    before = victim_of(tmp_path / "victim")
+    configuration = replace(planned.configuration, cases=cases.replace("/victim", f"{tmp_path}/victim"))
+    with pytest.raises(WorkspaceError, match="expected the name of a file or folder"):
+        preprocess(planned.location, dataset, planned.plan, configuration, 1)
+    assert {path.name: path.read_text() for path in (tmp_path / "victim").iterdir()} == before
+
+
+def test_cases_are_not_stored_through_a_link(planned, dataset, tmp_path):
+    before = victim_of(tmp_path / "victim")
+    planned.location.preprocessed.mkdir()
+    (planned.location.preprocessed / planned.configuration.cases).symlink_to(tmp_path / "victim")
+    with pytest.raises(WorkspaceError, match="remove the link"):
+        preprocess(planned.location, dataset, planned.plan, planned.configuration, 1)
+    assert {path.name: path.read_text() for path in (tmp_path / "victim").iterdir()} == before

@@ -8,7 +8,6 @@ from autospine.core.errors import AutospineError, FormatError, WorkspaceError
 from autospine.dataset.splits import FoldsFile
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, read_cross_validation
 from autospine.models.best import BEST, Best, choose_models
-from autospine.models.manifest import Manifest
 from autospine.plan import Plan
 from autospine.preprocessing.store import CaseRecord, open_case
 from autospine.storage.file_names import (
@@ -66,13 +65,6 @@ def plan_with(name, *path):
 
 
 BEST_FILE = {"format_version": 1, "dataset": "D", "n_cases": 1, "command": "", "candidates": []}
-MANIFEST_FILE = {
-    **dict.fromkeys(("autospine", "created", "licence", "intended_use"), "x"),
-    "format_version": 1,
-    "scores": None,
-    "training": {},
-    "files": {},
-}
 FILES = {
     "plan.json, cases": (Plan, lambda name: plan_with(name, "configurations", 0, "cases")),
     "plan.json, configuration": (Plan, lambda name: plan_with(name, "configurations", 0, "name")),
@@ -83,14 +75,6 @@ FILES = {
         lambda name: json.dumps({"format_version": 1, "dataset": "D", "validation": [["a"], [name]]}),
     ),
     "best.json": (Best, lambda name: json.dumps(BEST_FILE | {"members": [name]})),
-    "manifest.json, dataset": (
-        Manifest,
-        lambda name: json.dumps(MANIFEST_FILE | {"dataset": name, "configuration": "a"}),
-    ),
-    "manifest.json, configuration": (
-        Manifest,
-        lambda name: json.dumps(MANIFEST_FILE | {"dataset": "a", "configuration": name}),
-    ),
 }
 
 
@@ -98,7 +82,7 @@ FILES = {
 @pytest.mark.parametrize("file", FILES)
 def test_no_file_states_a_name_that_leads_elsewhere(file, name):
     kind, text = FILES[file]
-    with pytest.raises(FormatError, match=r"expected (a plan|the folds|the result|the description)"):
+    with pytest.raises(FormatError, match=r"expected (a plan|the folds|the result)"):
         from_json(text(name), kind, "a file")
 
 
