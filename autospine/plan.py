@@ -6,19 +6,29 @@ shown at once.
 """
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_type_hints
 
 from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
-from autospine.core.labels import LabelSpace
-from autospine.core.types import Modality, Shape3, Vector3
+from autospine.core.geometry import COARSEST_MM, FINEST_MM
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.types import Modality
 from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.external_plan import ExternalPlan
 from autospine.network.resenc_unet_plan import ResEncPlan
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
-from autospine.storage.serialization import FileEnding, FolderName, stored_as, told_apart_by
+from autospine.storage.serialization import (
+    FileEnding,
+    FolderName,
+    above,
+    at_most,
+    between,
+    stored_as,
+    told_apart_by,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +37,22 @@ FORMAT_VERSION = 1
 
 LARGEST_PLAN = 2 * 2**20
 """Most bytes of a plan; one of four configurations has a fortieth of it."""
+
+LARGEST_PATCH = 2**27
+"""Most voxels of a patch; training steps of the largest GPUs hold a tenth of it."""
+
+MOST_CLASSES = IGNORE_INDEX - 1
+"""Most classes, which are stored as bytes."""
+
+# Bounds of a plan's numbers when it is read: far beyond what anybody trains with, and small enough that a
+# plan of nonsense is refused before it takes memory.
+Share = Annotated[float, between(0, 1)]
+Count = Annotated[int, between(1, 10**6)]
+Strength = Annotated[float, between(0, 1e6)]
+StoredIndex = Annotated[int, between(0, IGNORE_INDEX)]
+Spacing = Annotated[float, between(FINEST_MM, COARSEST_MM)]
+Edge = Annotated[int, between(1, 2048)]
+Bytes = Annotated[int, between(0, 2**60)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -61,7 +87,7 @@ class Normalisation:
     mean: float
     """Subtracted after clipping, in HU; unused for `image`."""
 
-    std: float
+    std: Annotated[float, above(0, 1e12)]
     """Divisor, in HU, positive; unused for `image`."""
 
 
@@ -69,44 +95,44 @@ class Normalisation:
 class Augmentation:
     """Strengths of the random changes made to training patches."""
 
-    rotation_deg: Vector3
+    rotation_deg: tuple[Strength, Strength, Strength]
     """Largest rotation about the S, P and L axis."""
 
-    scale: tuple[float, float]
+    scale: tuple[Strength, Strength]
     """Range of the zoom factor, about 1."""
 
-    elastic_mm: float
+    elastic_mm: Strength
     """Standard deviation of the elastic displacement at its control points; 0 turns it off."""
 
-    spatial_probability: float
+    spatial_probability: Share
     """Share of patches that are rotated, scaled and deformed."""
 
-    intensity_probability: float
+    intensity_probability: Share
     """Share of patches that each intensity change (noise, blur, brightness, contrast, gamma) touches."""
 
-    mirror_axes: tuple[int, ...]
+    mirror_axes: Annotated[tuple[Annotated[int, between(0, 2)], ...], at_most(3)]
     """Axes of (S, P, L) that may be flipped: 2 (left/right) or none."""
 
-    mirror_pairs: tuple[tuple[int, int], ...]
+    mirror_pairs: Annotated[tuple[tuple[StoredIndex, StoredIndex], ...], at_most(MOST_CLASSES)]
     """Stored label indices that change places in a left/right flip."""
 
     # Off where a plan does not mention them, so that older plans still mean what they meant.
-    bias_probability: float = 0.0
+    bias_probability: Share = 0.0
     """Share of MR patches that are multiplied by a smooth field."""
 
-    bias_std: float = 0.0
+    bias_std: Strength = 0.0
     """Standard deviation of that field's logarithm at its control points."""
 
-    metal_probability: float = 0.0
+    metal_probability: Share = 0.0
     """Share of CT patches that show metal with streaks; those without a structure stay as they are."""
 
-    metal_hu: float = 0.0
+    metal_hu: Strength = 0.0
     """Largest magnitude of the streaks, in HU."""
 
-    window_probability: float = 0.0
+    window_probability: Share = 0.0
     """Share of CT patches that are clipped at other bounds."""
 
-    window_shift: float = 0.0
+    window_shift: Strength = 0.0
     """Largest shift of either bound, as a share of the clipping range."""
 
 
@@ -126,41 +152,41 @@ def built_in_networks() -> tuple[str, ...]:
 class TrainingPlan:
     """The recipe."""
 
-    epochs: int
+    epochs: Count
     """Epochs without a time limit."""
 
-    iterations_per_epoch: int
+    iterations_per_epoch: Count
     """Optimiser steps per epoch."""
 
-    batch_size: int
+    batch_size: Annotated[int, between(1, 4096)]
     """Patches per step."""
 
-    learning_rate: float
+    learning_rate: Annotated[float, between(0, 100)]
     """Peak of the schedule: how far a step moves a weight, as a share of its tensor's initial size."""
 
-    weight_decay: float
+    weight_decay: Strength
     """On matrices and convolution kernels only."""
 
-    warmup_fraction: float
+    warmup_fraction: Share
     """Share of the steps in which the learning rate rises linearly from zero."""
 
-    gradient_clip: float
+    gradient_clip: Annotated[float, above(0, 1e12)]
     """Largest norm of the gradient."""
 
-    ema_decay: float
+    ema_decay: Share
     """Decay per step of the averaged weights that are validated and exported."""
 
     # The default where a plan does not mention it, so that older plans still mean what they meant.
     loss: str = DEFAULT_LOSS
     """Name of the loss: a built-in one, or an entry point of the group `autospine.losses`."""
 
-    loss_settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    loss_settings: Annotated[dict[str, bool | int | float | str], at_most(100)] = field(default_factory=dict)
     """Keyword arguments that the loss is made with, besides the labels and `lambda_ce`."""
 
-    lambda_ce: float
+    lambda_ce: Share
     """Weight of cross-entropy in `dice_ce`: lambda_ce * cross-entropy + (1 - lambda_ce) * (1 - Dice)."""
 
-    oversample_foreground_fraction: float
+    oversample_foreground_fraction: Share
     """Share of patches centred on a foreground voxel of a class drawn evenly."""
 
     precision: Precision
@@ -177,20 +203,25 @@ class Configuration:
     cases: FolderName
     """Folder of the stored cases beside the plan; configurations of the same spacing share one."""
 
-    spacing_mm: Vector3
+    spacing_mm: tuple[Spacing, Spacing, Spacing]
     """Voxel size to which every case is resampled."""
 
-    patch_size: Shape3
+    patch_size: tuple[Edge, Edge, Edge]
     """Voxels of a training patch and of an inference tile."""
 
     network: AnyNetworkPlan
     training: TrainingPlan
     augmentation: Augmentation
 
-    memory_bytes: int
+    memory_bytes: Bytes
     """Estimated peak of a training step."""
 
     def __post_init__(self) -> None:
+        if prod(self.patch_size) > LARGEST_PATCH:
+            raise PlanError(
+                f"expected a patch of at most {LARGEST_PATCH} voxels in configuration {self.name!r}, found "
+                f"{self.patch_size}; run `autospine plan` again"
+            )
         if any(n % d for n, d in zip(self.patch_size, self.network.divisor, strict=True)):
             raise PlanError(
                 f"expected a patch size divisible by {self.network.divisor} in configuration {self.name!r}, "
@@ -207,7 +238,7 @@ class Plan:
     dataset: FolderName
     """Name of the dataset folder."""
 
-    channels: tuple[str, ...]
+    channels: Annotated[tuple[str, ...], at_most(1000)]
     """Input channels in order."""
 
     labels: LabelSpace
@@ -217,13 +248,13 @@ class Plan:
     normalisation: dict[Modality, Normalisation]
     """Normalisation of each modality; one that the dataset lacks has its default."""
 
-    configurations: tuple[Configuration, ...]
+    configurations: Annotated[tuple[Configuration, ...], at_most(1000)]
     """The first one is recommended."""
 
-    memory_budget_bytes: int
+    memory_budget_bytes: Bytes
     """Memory budget that the plan was made for."""
 
-    rationale: tuple[Decision, ...]
+    rationale: Annotated[tuple[Decision, ...], at_most(10_000)]
     """The reason for each number."""
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import cast, get_args
 
@@ -12,6 +13,7 @@ from autospine.core.errors import FormatError, PlanError
 from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.network.external import find_external
 from autospine.network.swin.swin_settings import FusionPlacement
+from autospine.plan import LARGEST_PATCH
 from autospine.storage.serialization import from_plain, stored_as
 from planners.networks.network_request import (
     BUILT_IN,
@@ -77,8 +79,13 @@ class Overrides(PlanningOptions):
                 f"expected --spacing of three lengths from {FINEST_MM} to {COARSEST_MM:g} mm, "
                 f"found {self.spacing_mm}"
             )
-        if self.patch_size is not None and min(self.patch_size) < 1:
-            raise PlanError(f"expected --patch of three positive numbers, found {self.patch_size}")
+        if self.patch_size is not None and not (
+            min(self.patch_size) >= 1 and prod(self.patch_size) <= LARGEST_PATCH
+        ):
+            raise PlanError(
+                f"expected --patch of three positive numbers, with at most {LARGEST_PATCH} voxels, found "
+                f"{self.patch_size}"
+            )
 
     def _check_networks(self) -> None:
         known = known_networks()

@@ -1,10 +1,11 @@
 """The plan of the plain convolutional network."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from autospine.core.types import Shape3, Vector3
-from autospine.network.network_plan import NetworkPlan
+from autospine.network.network_plan import MOST_LEVELS, Channels, Extents, NetworkPlan
+from autospine.storage.serialization import at_most
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,10 +16,10 @@ class CNNPlan(NetworkPlan):
     """The plain convolutional network at full resolution."""
 
     name: Literal["cnn3d"]
-    features: int
+    features: Channels
     """Channels of every layer."""
 
-    dilations: tuple[Shape3, ...]
+    dilations: Annotated[tuple[Extents, ...], at_most(MOST_LEVELS)]
     """Dilation of each layer, in voxels."""
 
     checkpointing: bool

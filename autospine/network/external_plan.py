@@ -1,11 +1,12 @@
 """The plan of a network of another distribution."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from autospine.core.types import Shape3, Vector3
 from autospine.network.external import Setting, find_external
-from autospine.network.network_plan import NetworkPlan
+from autospine.network.network_plan import Extents, NetworkPlan
+from autospine.storage.serialization import at_most
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,11 +23,11 @@ class ExternalPlan(NetworkPlan):
     distribution: str
     """Name and version of the distribution that it came from."""
 
-    settings: dict[str, Setting]
+    settings: Annotated[dict[str, Setting], at_most(1000)]
     """Arguments that it is made with, besides channels, spacing and patch size."""
 
     # Given explicitly, since a field without it would take the property of the base class as its default.
-    divisor: Shape3 = field()
+    divisor: Extents = field()
     """Number that each axis (S, P, L) of the input must be a multiple of, as the network states it."""
 
     def build(

@@ -9,13 +9,27 @@ called.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
+from autospine.storage.serialization import between
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+# Bounds of a plan's numbers when it is read: far beyond any network that is trained, and small enough that a
+# plan of nonsense is refused before it takes memory.
+Channels = Annotated[int, between(1, 8192)]
+Blocks = Annotated[int, between(0, 128)]
+Heads = Annotated[int, between(1, 1024)]
+Extent = Annotated[int, between(1, 1024)]
+Extents = tuple[Extent, Extent, Extent]
+"""Strides, kernels, windows or dilations along S, P and L."""
+
+MOST_LEVELS = 32
+"""Most levels, layers or kernels of a network when its plan is read."""
 
 
 class NetworkPlan(ABC):

@@ -1,10 +1,12 @@
 """The plan of the residual-encoder U-Net."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from autospine.core.types import Shape3, Vector3
+from autospine.network.network_plan import MOST_LEVELS, Blocks
 from autospine.network.unet_levels import UNetLevels
+from autospine.storage.serialization import at_most
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +17,7 @@ class ResEncPlan(UNetLevels):
     """The U-Net with a residual encoder."""
 
     name: Literal["resenc_unet"]
-    blocks: tuple[int, ...]
+    blocks: Annotated[tuple[Blocks, ...], at_most(MOST_LEVELS)]
     """Residual blocks of each level."""
 
     checkpointing: bool

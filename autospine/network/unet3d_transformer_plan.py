@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from autospine.core.types import Shape3, Vector3
+from autospine.network.network_plan import Blocks, Heads
 from autospine.network.unet_levels import UNetLevels
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ class UNetTransformerPlan(UNetLevels):
     """The plain 3D U-Net with a Transformer at its coarsest level."""
 
     name: Literal["unet3d_transformer"]
-    layers: int
+    layers: Blocks
     """Transformer layers."""
 
-    heads: int
+    heads: Heads
     """Attention heads of each layer; they divide the channels of the coarsest level."""
 
     checkpointing: bool

@@ -1,10 +1,12 @@
 """The levels that the U-Nets have in common: channels, strides and kernels, checked once for all of them."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from autospine.core.errors import PlanError
 from autospine.core.types import Shape3
-from autospine.network.network_plan import NetworkPlan, total_stride
+from autospine.network.network_plan import MOST_LEVELS, Channels, Extents, NetworkPlan, total_stride
+from autospine.storage.serialization import at_most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,13 +20,13 @@ class UNetLevels(NetworkPlan):
 
     # First, as in the files; each U-Net narrows it to its own name.
     name: str
-    features: tuple[int, ...]
+    features: Annotated[tuple[Channels, ...], at_most(MOST_LEVELS)]
     """Channels of each level."""
 
-    strides: tuple[Shape3, ...]
+    strides: Annotated[tuple[Extents, ...], at_most(MOST_LEVELS)]
     """Stride into each level; that of the first is 1."""
 
-    kernels: tuple[Shape3, ...]
+    kernels: Annotated[tuple[Extents, ...], at_most(MOST_LEVELS)]
     """Odd kernel sizes of each level's convolutions, in voxels."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
-from autospine.network.network_plan import NetworkPlan, total_stride
+from autospine.network.network_plan import Blocks, Channels, Extents, Heads, NetworkPlan, total_stride
 from autospine.network.swin.swin_settings import AttentionKind, FusionSettings
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ class SwinPlan(NetworkPlan):
     name: Literal["adaptive_swin_unetr", "swin_unetr"]
     """Name that it was planned by; the settings below decide."""
 
-    feature_size: int
+    feature_size: Channels
     """Channels at full resolution."""
 
-    depths: tuple[int, int, int, int]
+    depths: tuple[Blocks, Blocks, Blocks, Blocks]
     """Swin blocks per stage."""
 
-    num_heads: tuple[int, int, int, int]
+    num_heads: tuple[Heads, Heads, Heads, Heads]
     """Attention heads per stage."""
 
-    window_sizes: tuple[Shape3, Shape3, Shape3, Shape3]
+    window_sizes: tuple[Extents, Extents, Extents, Extents]
     """Attention window of each stage, in tokens."""
 
-    strides: tuple[Shape3, Shape3, Shape3, Shape3, Shape3]
+    strides: tuple[Extents, Extents, Extents, Extents, Extents]
     """Strides of the patch embedding and the four mergings."""
 
     use_v2: bool

@@ -4,10 +4,11 @@ They are part of the plan, so this module loads without torch.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from autospine.core.errors import PlanError
-from autospine.core.types import Shape3
+from autospine.network.network_plan import MOST_LEVELS, Extents
+from autospine.storage.serialization import at_most
 
 FusionWeighting = Literal["trainable", "ones"]
 FusionPlacement = Literal["embedding", "stem", "both"]
@@ -23,7 +24,7 @@ class FusionSettings:
         PlanError: If a kernel is smaller than a voxel, or a choice is unknown.
     """
 
-    kernels: tuple[Shape3, ...]
+    kernels: Annotated[tuple[Extents, ...], at_most(MOST_LEVELS)]
     """Kernel sizes (S, P, L) in voxels; the first is the embedding's own and equals its stride."""
 
     weighting: FusionWeighting = "trainable"
