@@ -169,15 +169,16 @@ def parse_labels(
     """Return the label space of an nnU-Net v2 `labels` entry.
 
     Args:
-        described: Name -> integer, or name -> integers for regions; `background` is 0, `ignore` is special.
+        described: Name -> integer, or name -> integers for regions; `background` is 0, `ignore` is special,
+            both in any capitals.
         regions_class_order: For regions, the output label of each, in the order of `described`.
 
     Raises:
         DatasetError: If the entry contradicts itself.
     """
     described = dict(described)
-    ignore = described.pop("ignore", None)
-    background = described.pop("background", 0)
+    ignore = _special(described, "ignore", None)
+    background = _special(described, "background", 0)
     if background != 0:
         raise DatasetError(f"expected label `background` to be 0, found {background}; mend dataset.json")
     members = tuple(_integers(name, value) for name, value in described.items())
@@ -220,6 +221,18 @@ def side_pairs(names: Sequence[str]) -> SidePairs:
     pairs = [(found["l"], found["r"]) for found in sided.values() if len(found) == 2]
     single = [i for (_, word), found in sided.items() if word and len(found) == 1 for i in found.values()]
     return SidePairs(pairs=tuple(pairs), single=tuple(single))
+
+
+def _special(described: dict[str, object], word: str, default: object) -> object:
+    """Take the label of this name out, in whichever capitals it is written.
+
+    Raises:
+        DatasetError: If there are several.
+    """
+    found = [name for name in described if name.strip().lower() == word]
+    if len(found) > 1:
+        raise DatasetError(f"expected the label `{word}` once, found {', '.join(found)}; mend dataset.json")
+    return described.pop(found[0]) if found else default
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

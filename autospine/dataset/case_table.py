@@ -1,10 +1,12 @@
 """`cases.csv`: modality, site and subject of each case, stated by the owner of a dataset."""
 
 import csv
+import io
 from collections import Counter
 from pathlib import Path
 
 from autospine.core.errors import DatasetError
+from autospine.storage.file_names import read_text, same_name
 
 CASE_COLUMNS = ("case", "modality", "site", "subject")
 """Columns of `cases.csv`; all but the first may be left out."""
@@ -14,18 +16,17 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Read `cases.csv`, if it exists.
 
     Returns:
-        The rows by case, each from column to text, and what is wrong with them.
+        The rows by `same_name` of the case, each from column to text, and what is wrong with them.
 
     Raises:
         DatasetError: If the file is no table, or has other columns.
     """
-    if not path.is_file():
+    if not path.exists():
         return {}, []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            columns = tuple(table.fieldnames or ())
-            rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
+        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        columns = tuple(table.fieldnames or ())
+        rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
     if "case" not in columns or not set(columns) <= set(CASE_COLUMNS):
@@ -33,11 +34,18 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
             f"expected the columns {', '.join(CASE_COLUMNS)} (all but `case` may be left out) in {path}, "
             f"found {', '.join(map(str, columns)) or 'none'}; mend its first line"
         )
+    rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty ones behind
     faults = [
+        f"row {index} of cases.csv has no case: {', '.join(filter(None, row.values()))}; name it"
+        for index, row in enumerate(rows, start=1)
+        if not row["case"]
+    ]
+    rows = [row for row in rows if row["case"]]
+    faults += [
         f"{row['case']}: modality {row['modality']!r} in cases.csv is neither CT nor MR"
         for row in rows
         if row.get("modality", "").upper() not in ("CT", "MR", "")
     ]
-    listed = Counter(row["case"] for row in rows)
+    listed = Counter(same_name(row["case"]) for row in rows)
     faults += [f"{name}: {n} times in cases.csv" for name, n in listed.items() if n > 1]
-    return {row["case"]: row for row in rows}, faults
+    return {same_name(row["case"]): row for row in rows}, faults

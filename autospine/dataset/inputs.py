@@ -13,7 +13,7 @@ from autospine.io.dicom import dicom_modality, is_series
 from autospine.io.dicom_header import is_dicom, read_header
 from autospine.io.formats import ENDINGS, check_input, file_ending, has_dicom_mark, is_dicom_input
 from autospine.storage.atomic import visible
-from autospine.storage.file_names import escape_non_utf8, is_utf8
+from autospine.storage.file_names import escape_non_utf8, is_utf8, same_name
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -66,7 +66,7 @@ def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], 
         raise DatasetError(f"expected at least one complete case in {path}, found none:\n{listed}")
     facts = _facts_beside(path)
     cases = tuple(
-        _input(name, [file for _, file in sorted(group)], channels, facts.get(name, {}))
+        _input(name, [file for _, file in sorted(group)], channels, facts.get(same_name(name), {}))
         for name, group in sorted(groups.items())
         if name not in wrong
     )

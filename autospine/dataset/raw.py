@@ -3,7 +3,6 @@
 Loading reads names and JSON only; the content of the images is checked by `autospine.dataset.checks`.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,16 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
 from autospine.dataset.case_table import read_case_table
-from autospine.io.formats import ENDINGS
+from autospine.io.formats import ENDINGS, NRRD_ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
-from autospine.storage.file_names import name_fault
+from autospine.storage.file_names import name_fault, read_text, same_name
+from autospine.storage.serialization import parse_json, shortened
+
+SEGMENTATION = NRRD_ENDINGS[0]
+"""Ending of label maps of 3D Slicer, which may stand beside images of any format."""
+
+CONVERT = "convert the dataset with nnU-Net's `nnUNetv2_convert_old_nnUNet_dataset`"
 
 CHANNEL_NAME = re.compile(r"(.+)_(\d{4})")
 """Stem of an image file: the case's name and the channel's number."""
@@ -115,18 +120,18 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     """
     described = _description(folder / "dataset.json")
     channels = _channel_names(described, folder)
-    ending = described.get("file_ending", ".nii.gz")
-    if ending not in ENDINGS:
-        raise DatasetError(
-            f"expected file_ending in {folder / 'dataset.json'} among {', '.join(ENDINGS)}, "
-            f"found {ending!r}; convert the images"
-        )
+    ending = _file_ending(described.get("file_ending", ".nii.gz"), folder / "dataset.json")
     labels = parse_labels(described["labels"], described.get("regions_class_order"))
     facts, faults = read_case_table(folder / "cases.csv")
     training, names, missing = _list_cases(folder, "Tr", channels, ending, facts)
     testing, test_names, missing_test = _list_cases(folder, "Ts", channels, ending, facts)
     faults += missing + missing_test
-    faults += [f"{name}: in cases.csv but without image" for name in sorted(set(facts) - names - test_names)]
+    imaged = {same_name(name) for name in names | test_names}
+    faults += [
+        f"{row['case']}: in cases.csv but without image"
+        for name, row in sorted(facts.items())
+        if name not in imaged
+    ]
     if not names:
         faults.append(f"no images CASE_0000{ending} in {folder / 'imagesTr'}")
     dataset = Dataset(
@@ -149,6 +154,7 @@ def ignored_files(dataset: Dataset) -> tuple[str, ...]:
         for folder in folders
         for file in visible(folder)
         if not file.name.endswith(dataset.file_ending)
+        and not (folder.name.startswith("labels") and file.name.endswith(SEGMENTATION))
     )
 
 
@@ -159,24 +165,42 @@ def case_modality(case: Case, volume: Volume) -> Modality:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(
-            f"expected {path}, found none; write channel_names, labels and file_ending into it "
-            "as nnU-Net v2 does"
-        ) from None
+        described: dict[str, Any] = parse_json(read_text(path))
     except (OSError, ValueError) as error:
+        if not path.exists():
+            raise DatasetError(
+                f"expected {path}, found none; write channel_names, labels and file_ending into it "
+                "as nnU-Net v2 does"
+            ) from None
         raise DatasetError(f"expected JSON in {path}, found {error}; mend the file") from None
     labels = described.get("labels") if isinstance(described, dict) else None
+    if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
+        raise DatasetError(
+            f"expected `labels` as name -> integer in {path}, found integer -> name, as nnU-Net v1 has them; "
+            f"{CONVERT}"
+        )
     if not isinstance(labels, dict) or not all(map(_is_label, labels.values())):
         raise DatasetError(
             f"expected `labels` (name -> integer, or integers for regions) in {path}, "
-            f"found {labels}; mend them"
+            f"found {shortened(str(labels))}; mend them"
         )
     order = described.get("regions_class_order")
     if order is not None and not _is_label(order):
-        raise DatasetError(f"expected integers as `regions_class_order` in {path}, found {order}; mend them")
+        raise DatasetError(
+            f"expected integers as `regions_class_order` in {path}, found {shortened(str(order))}; mend them"
+        )
     return described
+
+
+def _file_ending(stated: object, path: Path) -> str:
+    """Return the ending of a dataset's files, with its dot."""
+    ending = f".{stated}".replace("..", ".") if isinstance(stated, str) else ""
+    if ending not in ENDINGS:
+        raise DatasetError(
+            f"expected file_ending in {path} among {', '.join(ENDINGS)}, found "
+            f"{shortened(repr(stated))}; write the ending of the images, or convert them"
+        )
+    return ending
 
 
 def _is_label(value: object) -> bool:
@@ -187,8 +211,8 @@ def _channel_names(described: Mapping[str, Any], folder: Path) -> tuple[str, ...
     names = described.get("channel_names") or described.get("modality")
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         raise DatasetError(
-            f'expected `channel_names` such as {{"0": "CT"}} in {folder / "dataset.json"}, found {names}; '
-            "mend the file"
+            f'expected `channel_names` such as {{"0": "CT"}} in {folder / "dataset.json"}, found '
+            f"{shortened(str(names))}; mend the file"
         )
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
@@ -198,21 +222,36 @@ def _list_cases(
 ) -> tuple[list[Case], set[str], list[str]]:
     """List the cases of `imagesTr` or `imagesTs`.
 
+    Args:
+        folder: Folder of the dataset.
+        part: `Tr` or `Ts`.
+        channels: Names of the channels.
+        ending: Ending of the images; label maps may be segmentations of 3D Slicer beside them.
+        facts: Rows of `cases.csv`, by `same_name` of the case.
+
     Returns:
         The complete cases, the names of all that have an image, and what is missing.
     """
     images: dict[str, dict[int, Path]] = defaultdict(dict)
+    spelt: dict[str, str] = {}
     faults: list[str] = []
     for file in _files(folder / f"images{part}", ending):
         match = CHANNEL_NAME.fullmatch(file.name.removesuffix(ending))
         if match:
-            images[match[1]][int(match[2])] = file
+            # Channels belong together whose names look the same; the case goes by the first of them.
+            name = spelt.setdefault(same_name(match[1]), match[1])
+            if int(match[2]) in images[name]:
+                faults.append(
+                    f"{name}: two images of channel {match[2]} whose names look the same; remove one"
+                )
+            images[name][int(match[2])] = file
         else:
             faults.append(
                 f"{file.name.removesuffix(ending)}: no channel number in images{part}/{file.name}; "
                 f"name it CASE_0000{ending}"
             )
-    labels = {file.name.removesuffix(ending): file for file in _files(folder / f"labels{part}", ending)}
+    labels, twice = _label_files(folder / f"labels{part}", ending)
+    faults += twice
     cases = []
     for name, files in sorted(images.items()):
         if fault := name_fault(name):
@@ -220,19 +259,32 @@ def _list_cases(
                 f"{name}: expected a name that files can have on every system, found {fault}; rename it"
             )
             continue
-        missing = _missing(name, files, len(channels), part == "Tr" and name not in labels, ending)
+        missing = _missing(name, files, len(channels), part == "Tr" and same_name(name) not in labels, ending)
         faults += missing
         if not missing:
             cases.append(
                 make_case(
-                    name, [files[i] for i in sorted(files)], labels.get(name), channels, facts.get(name, {})
+                    *(name, [files[i] for i in sorted(files)], labels.get(same_name(name)), channels),
+                    facts.get(same_name(name), {}),
                 )
             )
     faults += [
         f"{name}: label without image; add images{part}/{name}_0000{ending} or remove the label"
-        for name in sorted(set(labels) - set(images))
+        for name in sorted(set(labels) - set(spelt))
     ]
     return cases, set(images), faults
+
+
+def _label_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[str]]:
+    """Return the label maps of a folder by `same_name` of the case, and the cases that have two."""
+    found: dict[str, Path] = {}
+    faults = []
+    for file in sorted({*_files(folder, ending), *_files(folder, SEGMENTATION)}):
+        name = file.name.removesuffix(SEGMENTATION if file.name.endswith(SEGMENTATION) else ending)
+        other = found.setdefault(same_name(name), file)
+        if other != file:
+            faults.append(f"{name}: two label maps, {other.name} and {file.name}; remove one")
+    return found, faults
 
 
 def _missing(

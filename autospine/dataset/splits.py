@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from autospine.core.errors import DatasetError, FormatError
+from autospine.storage.file_names import same_name
 from autospine.storage.serialization import FileName, many, read_json, stored_as, write_json
+from autospine.storage.serialization import listed as some
 from autospine.storage.trained_models import FULL
 
 if TYPE_CHECKING:  # it reads images, which takes long to import
@@ -155,12 +157,14 @@ def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...
         FormatError: If a case is unknown, validated twice or in no fold, or a subject is split.
     """
     subjects = {case.name: case.subject for case in dataset.cases}
-    listed = Counter(name for fold in file.validation for name in fold)
+    spelt = {same_name(name): name for name in subjects}
+    validation = [[spelt.get(same_name(name), name) for name in fold] for fold in file.validation]
+    listed = Counter(name for fold in validation for name in fold)
     problems = [f"unknown case {name}" for name in sorted(set(listed) - set(subjects))]
     problems += [f"case {name} is validated {n} times" for name, n in sorted(listed.items()) if n > 1]
     problems += [f"case {name} is in no fold" for name in sorted(set(subjects) - set(listed))]
     where: dict[str, set[int]] = {}
-    for index, fold in enumerate(file.validation):
+    for index, fold in enumerate(validation):
         for name in fold:
             where.setdefault(subjects.get(name, name), set()).add(index)
     problems += [f"fold {index} is empty" for index, fold in enumerate(file.validation) if not fold]
@@ -171,10 +175,10 @@ def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...
         problems.append(f"format_version {file.format_version} instead of {FORMAT_VERSION}")
     if problems:
         raise FormatError(
-            f"expected every case of {dataset.name} in one fold of {path}, found {'; '.join(problems)}; "
+            f"expected every case of {dataset.name} in one fold of {path}, found {some(problems)}; "
             "mend the file, or delete it and plan again"
         )
-    return _folds([list(fold) for fold in file.validation], list(subjects))
+    return _folds(validation, list(subjects))
 
 
 def full_fold(dataset: "Dataset") -> Fold:

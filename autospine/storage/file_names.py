@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 from autospine.core.errors import WorkspaceError
@@ -178,6 +179,11 @@ def named_beside(path: Path, name: str) -> Path:
     except OSError as error:
         raise OSError(f"{name!r} named as its data file, and there {error}") from None
     return named
+
+
+def same_name(name: str) -> str:
+    """Return one spelling (NFC) of names that look the same: accents may be letters of their own, or not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_utf8(path: Path) -> bool:

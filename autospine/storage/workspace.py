@@ -100,6 +100,16 @@ class Workspace:
             raise WorkspaceError(
                 f"expected one dataset {wanted!r} in {looked}, found {listed}; give the whole name"
             )
+        old = [
+            folder.name
+            for root in self._raw_roots()
+            for folder in (sorted(root.glob("Task*_*")) if root.is_dir() else ())
+        ]
+        if old:
+            raise WorkspaceError(
+                f"expected a dataset {wanted!r} in {looked}, found {listed}, and {', '.join(old[:3])} in the "
+                "layout of nnU-Net v1; convert it with nnU-Net's `nnUNetv2_convert_old_nnUNet_dataset`"
+            )
         raise WorkspaceError(
             f"expected a dataset {wanted!r} in {looked}, found {listed}; name one of these, or its "
             "workspace with -w"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import makers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,10 @@ from autospine.core.errors import DatasetError, FormatError
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import (
     FoldCase,
+    FoldsFile,
     classes_missing,
     fold_cases,
+    folds_of,
     full_fold,
     make_folds,
     read_folds,
@@ -209,3 +212,11 @@ class TestFile:
         self.edit(path, [["a", "b", "c"], ["d", "e", "f"]], format_version=1, seed=3)
         with pytest.raises(FormatError, match="seed"):
             read_folds(path, dataset)
+
+
+def test_cases_of_folds_go_by_names_that_look_the_same(tmp_path):
+    names = ("a", "Mu\u0308ller", "b")
+    dataset = makers.dataset_of(tmp_path / "Dataset001_A", {name: makers.column() for name in names})
+    written = FoldsFile(format_version=1, dataset="D", validation=(("a",), ("M\u00fcller", "b")))
+    folds = folds_of(written, tmp_path / "folds.json", dataset)
+    assert folds[1].validation == ("Mu\u0308ller", "b")

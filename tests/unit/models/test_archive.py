@@ -236,8 +236,8 @@ def test_nothing_in_a_bundle_steers_the_terminal(bundle, tmp_path, capsys):
 
 
 def test_names_that_could_not_be_imported_are_not_exported(tmp_path):
-    makers.write_model(tmp_path / "model", dataset="Dataset007_a/b")
-    with pytest.raises(ModelError, match=r"found 'Dataset007_a/b'; rename them in its plan\.json"):
+    makers.write_model(tmp_path / "model", dataset="Dataset007_a,b")
+    with pytest.raises(ModelError, match=r"found 'Dataset007_a,b'; rename them in its plan\.json"):
         export_model(open_model(tmp_path / "model"), tmp_path / f"model{ENDING}")
 
 

@@ -112,3 +112,9 @@ def test_the_last_model(workspace: Workspace):
     assert workspace.last_model("1") == old.parents[1]
     with pytest.raises(WorkspaceError, match="trained model 'coarse' of 1 "):
         workspace.last_model("1", "coarse")
+
+
+def test_datasets_of_nnunet_v1_are_told_how_to_become_some(workspace: Workspace):
+    (workspace.raw / "Task001_Spine").mkdir()
+    with pytest.raises(WorkspaceError, match="Task001_Spine in the layout of nnU-Net v1; convert it with"):
+        workspace.find_dataset("77")
