@@ -26,6 +26,7 @@ from autospine.storage.serialization import (
     above,
     at_most,
     between,
+    many,
     stored_as,
     told_apart_by,
 )
@@ -238,7 +239,7 @@ class Plan:
     dataset: FolderName
     """Name of the dataset folder."""
 
-    channels: Annotated[tuple[str, ...], at_most(1000)]
+    channels: Annotated[tuple[str, ...], at_most(1000), many()]
     """Input channels in order."""
 
     labels: LabelSpace
@@ -248,13 +249,13 @@ class Plan:
     normalisation: dict[Modality, Normalisation]
     """Normalisation of each modality; one that the dataset lacks has its default."""
 
-    configurations: Annotated[tuple[Configuration, ...], at_most(1000)]
+    configurations: Annotated[tuple[Configuration, ...], at_most(1000), many()]
     """The first one is recommended."""
 
     memory_budget_bytes: Bytes
     """Memory budget that the plan was made for."""
 
-    rationale: Annotated[tuple[Decision, ...], at_most(10_000)]
+    rationale: Annotated[tuple[Decision, ...], at_most(10_000), many()]
     """The reason for each number."""
 
     def __post_init__(self) -> None:
