@@ -31,7 +31,7 @@ from autospine.io.dicom import dicom_modality
 from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
 from autospine.models.archive import opened_model
-from autospine.prediction.build_predictor import build_predictor, check_distinct
+from autospine.prediction.build_predictor import build_predictor, check_distinct, warn_of_short_training
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
 from autospine.system.allocation import use_huge_pages
@@ -222,6 +222,7 @@ def load_model(
         models = [bundles.enter_context(opened_model(Path(place))) for place in paths]
         check_distinct(models, names)
         warn_of_other_weights(models)
+        warn_of_short_training(models, names)
         plan, folders = models[0].plan, [model.path for model in models]
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),

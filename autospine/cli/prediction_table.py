@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from autospine.cli.screen import console, say, table_of
+from autospine.cli.screen import console, table_of
 
 if TYPE_CHECKING:
     from autospine.prediction.case_log import PredictedCase
 
 
 def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = ()) -> None:
-    """Print the status of each case; timings are hidden for label maps kept from an earlier run."""
+    """Print the status of each case; timings are hidden for label maps kept from an earlier run.
+
+    Why a case failed has been logged when it did.
+    """
     table = table_of("case", "status", "modality", "voxels S P L", "tiles", "seconds", "peak GB")
     for case in cases:
         if case.case in kept:
@@ -28,6 +31,3 @@ def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = (
             "" if case.peak_gb is None else f"{case.peak_gb:.2f}",
         )
     console().print(table)
-    for case in cases:
-        if case.error is not None:
-            say(f"{case.case}: {case.error}")

@@ -1,7 +1,9 @@
 """From a volume to its label map, or to its class scores, on the volume's own grid."""
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -87,6 +89,11 @@ class Predictor:
 
     tile_batch_size: int | None = None
     """Number of tiles that are run at once; None for 1 on a CPU, and for the fastest on a GPU."""
+
+    _pace: deque[float] = field(
+        default_factory=lambda: deque(maxlen=1), init=False, repr=False, compare=False
+    )
+    """Seconds per tile of the last case."""
 
     def predict(
         self,
@@ -180,8 +187,8 @@ class Predictor:
 
     @property
     def seconds_per_tile(self) -> float:
-        """Time that all networks take for a tile, measured once."""
-        return self.tile_batch.seconds_per_tile * len(self.networks)
+        """Time that all networks take for a tile: in the last case, else measured before the first one."""
+        return self._pace[-1] if self._pace else self.tile_batch.seconds_per_tile * len(self.networks)
 
     @cached_property
     def tile_batch(self) -> TileBatch:
@@ -230,11 +237,17 @@ class Predictor:
             ensemble = TileEnsemble(
                 ImageRows(prepared), job.tile_grid, self._forward, self.device, meter.advance
             )
+            spent, began = 0.0, time.monotonic()
             for piece in finished_pieces(
                 job.tile_grid, slab, ensemble.scores, run=job.run, batch_size=batch_size
             ):
                 _check_finite(piece)
-                yield with_fallback_to_ram(native.resample, piece)
+                native_piece = with_fallback_to_ram(native.resample, piece)
+                spent += time.monotonic() - began
+                yield native_piece
+                del piece, native_piece  # else their scores would be held while the next tiles are run
+                began = time.monotonic()
+            self._pace.append(spent / len(job.run))
 
     def _batch_size(self) -> int:
         if self.tile_batch_size is not None:

@@ -15,7 +15,7 @@ from autospine.evaluation.stored_scores import unseen_modality
 from autospine.inference.mirror import mirrored_channels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.announcement import Estimates
-from autospine.prediction.build_predictor import build_predictor, check_distinct
+from autospine.prediction.build_predictor import build_predictor, check_distinct, warn_of_short_training
 from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.case_outputs import CaseOutputs
 from autospine.prediction.label_maps import LabelMaps
@@ -70,6 +70,7 @@ def predict(
     open_output(output)
     remove_abandoned(output)
     warn_of_other_weights(models)
+    warn_of_short_training(models, options.folds)
     post_processing = find_post_processing(models) if options.post_process else None
     record = RunRecord.open(output, _template(models, post_processing, device, options))
     predictor = build_predictor(

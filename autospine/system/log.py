@@ -1,14 +1,15 @@
 """Logging and progress: bars in a terminal, plain lines elsewhere.
 
 The library logs through the standard `logging` module and never prints. `setup` is called once, by the
-command line.
+command line; without it nothing shows progress.
 """
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
@@ -25,8 +26,8 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-CONSOLE = Console(stderr=True, highlight=False)
-"""Console for progress and messages; results go to standard output."""
+CONSOLE = Console(stderr=True, highlight=False, quiet=True)
+"""Console for progress and messages, quiet until `setup`; results go to standard output."""
 
 PACKAGES = ("autospine", "planners", "trainers")
 
@@ -35,6 +36,10 @@ QUIET_SECONDS = 2.0
 
 LINE_SECONDS = 10.0
 """Time between two progress lines without a terminal."""
+
+RECENT_LINES = 6
+"""Lines whose steps the remaining time is estimated from: earlier ones say little, if the machine was busy
+then or is now."""
 
 _current: Progress | None = None
 
@@ -45,7 +50,8 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def setup(debug: bool = False) -> None:
-    """Send log records to standard error: coloured in a terminal, plain lines elsewhere."""
+    """Send log records and progress to standard error: coloured in a terminal, plain lines elsewhere."""
+    CONSOLE.quiet = False
     handler: logging.Handler
     if CONSOLE.is_terminal:
         handler = RichHandler(
@@ -92,8 +98,8 @@ def progress(
         done: Number of steps that were done before; the remaining time is estimated without them.
         percent: Whether to show a percentage instead of the number of steps.
     """
-    kind = _Bar if CONSOLE.is_terminal else _Lines
-    meter: _Bar | _Lines = kind(description, total, done=done, percent=percent)
+    kind = _Unseen if CONSOLE.quiet else _Bar if CONSOLE.is_terminal else _Lines
+    meter: _Unseen | _Bar | _Lines = kind(description, total, done=done, percent=percent)
     try:
         yield meter
     finally:
@@ -133,6 +139,22 @@ class _Display(Progress):
         for task in self.tasks:
             for line in task.fields["text"].splitlines():
                 yield Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
+
+
+class _Unseen:
+    """Progress of a program that has not asked to see any."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def advance(self, amount: int | float = 1) -> None:
+        """Count nothing."""
+
+    def update(self, text: str) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 class _Bar:
@@ -183,6 +205,7 @@ class _Lines:
         self._before, self._done, self._text = done, done, ""
         self._start = self._last = time.monotonic()
         self._printed, self._last_count = False, 0.0
+        self._recent = deque([(self._start, done)], maxlen=RECENT_LINES)
 
     def advance(self, amount: int | float = 1) -> None:
         """Count this amount as done, and print a line if the last one is some seconds old."""
@@ -206,8 +229,10 @@ class _Lines:
         count = _count(self._done, self._total, percent=self._percent)
         parts = [f"{self._description}: {count}", f"{elapsed:.0f} s"]
         if self._total and self._before < self._done < self._total:
-            seconds_per_step = elapsed / (self._done - self._before)
+            since, done = self._recent[0]
+            seconds_per_step = (now - since) / max(self._done - done, 1e-9)
             parts.append(f"{seconds_per_step * (self._total - self._done):.0f} s left")
+        self._recent.append((now, self._done))
         if self._text:
             parts.append("; ".join(self._text.splitlines()))
         CONSOLE.print(", ".join(parts), soft_wrap=True)

@@ -23,7 +23,8 @@ LOOK_EVERY = 5
 """Steps between two samples of a prediction."""
 
 LOOKS = 40
-"""Samples in the running window of the numbers; there are no warnings until the window is full."""
+"""Samples in the running window of the numbers; there are no warnings until the window is full, also none of
+inert mechanisms: in fewer steps than these samples take, no weight moves far."""
 
 LEAST_FOREGROUND = 0.1
 """Predicted over true foreground voxels below which the prediction has collapsed to background."""
@@ -143,10 +144,10 @@ class Monitors:
             progress: Progress of the training in [0, 1].
         """
         current: list[tuple[str, str]] = []
-        warm = progress > self._configuration.training.warmup_fraction
-        if warm and len(self._recent) == self._recent.maxlen:
+        seen_enough = len(self._recent) == self._recent.maxlen
+        if seen_enough and progress > self._configuration.training.warmup_fraction:
             current += self._failures(readings, network)
-        if progress >= 1:
+        if seen_enough and progress >= 1:
             current += self._inert(network)
         new = {kind: text for kind, text in current if kind not in self._known}
         self._known.update(new)

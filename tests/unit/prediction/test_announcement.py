@@ -2,7 +2,9 @@ import makers
 import numpy as np
 import torch
 
+from autospine.inference import predictor as inference
 from autospine.inference.predictor import Predictor
+from autospine.inference.tile_batch import TileBatch
 from autospine.io.images import Volume
 from autospine.plan import build_network
 from autospine.prediction import announcement as estimate
@@ -47,3 +49,17 @@ def test_too_little_memory_is_said(monkeypatch):
     assert "found 1 MB; should the system stop it" in str(
         Estimates(held_memory()).shortage(predictor, work, 0)
     )
+
+
+def test_the_time_of_the_next_case_is_that_of_the_last_one(monkeypatch):
+    """One tile that was timed on a busy machine says less than the tiles of a whole case."""
+    slow = TileBatch(size=1, seconds_per_tile=1000.0)
+    monkeypatch.setattr(inference, "measure_tile_batch", lambda *_: slow)
+    predictor, work = of_body()
+    estimates = Estimates(held_memory())
+    assert "about 1200 min" in estimates.announcement(predictor, work, 0, save_probabilities=False)
+    array = np.zeros((1, 20, 20, 20), dtype=np.int16)
+    grid = makers.grid((20, 20, 20), (1.5, 1.5, 1.5))
+    predictor.predict(Volume(array=array + 100, grid=grid, stored=grid), "CT")
+    assert predictor.seconds_per_tile < 100
+    assert "min, " not in estimates.announcement(predictor, work, 0, save_probabilities=False)

@@ -1,5 +1,7 @@
 import io
 import logging
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -101,6 +103,42 @@ def test_what_was_done_before_tells_nothing_of_the_time_left(clock, lines):
         "training: 90 %, 13 s, 13 s left",
         "training: 100 %, 26 s",
     ]
+
+
+def test_the_time_left_is_that_of_the_last_minute(clock, lines):
+    """A machine that was busy at first makes no later estimate too long, and one that is busy now is seen."""
+    with log.progress("reading", 100) as meter:
+        for seconds in (100.0, *[10.0] * 8):
+            clock.now += seconds
+            meter.advance(10)
+    said = lines.getvalue().splitlines()
+    assert said[0] == "reading: 10/100, 100 s, 900 s left"
+    assert said[-1] == "reading: 90/100, 180 s, 10 s left"
+
+
+@pytest.mark.parametrize("terminal_", [True, False])
+def test_nothing_is_shown_to_who_has_not_asked(clock, monkeypatch, terminal_):
+    """As from Python, where nobody calls `setup`."""
+    text = io.StringIO()
+    monkeypatch.setattr(log, "CONSOLE", Console(file=text, force_terminal=terminal_, quiet=True))
+    with log.progress("reading", 3) as meter:
+        clock.now += 60
+        meter.advance()
+        meter.update("1 of 3")
+    assert list(log.track([1, 2], "reading")) == [1, 2]
+    assert text.getvalue() == ""
+
+
+def test_a_program_that_predicts_prints_nothing_by_itself():
+    run = (
+        "from autospine.system import log; import logging\n"
+        "assert log.CONSOLE.quiet and not logging.getLogger('autospine').handlers\n"
+        "log.QUIET_SECONDS = 0\n"
+        "with log.progress('reading', 3) as meter: meter.advance()\n"
+        "log.get_logger('autospine.x').info('said')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_bar_begins_where_the_work_goes_on(terminal):

@@ -189,6 +189,13 @@ def test_mechanisms_that_stay_at_their_start_are_inert_at_the_end(labels, networ
     assert monitored(healthy, network, progress=1.0)[1] == {}
 
 
+@pytest.mark.parametrize("looks", [0, 1, 3, LOOKS - 1])
+def test_nothing_is_inert_after_a_few_steps(labels, network, looks):
+    """No weight moves by a hundredth in a dozen of steps."""
+    healthy = seen(soft(labels, 1.0), labels)
+    assert monitored(healthy, network, progress=1.0, looks=looks)[1] == {}
+
+
 def test_networks_without_the_mechanisms_are_watched_for_the_rest(labels):
     network = torch.nn.Identity()
     readings, warnings = monitored(seen(soft(labels, 1.0, 2.0), labels), network, progress=1.0)
@@ -204,6 +211,7 @@ def test_fixed_fusion_weights_are_not_called_inert(labels):
     assert network.fusion_kernels() == [(3, 3, 3), (11, 11, 11), *KERNELS]
     assert effective_kernel_mm(network, (1.0, 1.0, 1.0)) == pytest.approx((3 + 11 + 2 + 10) / 4)
     monitors = Monitors(NAMES, configuration)
+    monitors.update([seen(soft(labels, 1.0), labels)] * LOOKS)
     assert set(monitors.warnings(Readings(), network, 1.0)) == {"inert_attention"}
 
 
