@@ -35,7 +35,7 @@ from autospine.prediction.build_predictor import build_predictor, check_distinct
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
 from autospine.system.allocation import use_huge_pages
-from autospine.system.devices import choose_device
+from autospine.system.devices import choose_device, computing
 from autospine.system.hardware import free_memory
 from autospine.system.log import get_logger
 
@@ -168,7 +168,8 @@ class Model:
     def _labels(
         self, volume: Volume, modality: Modality, score_sink: ScoreSink | None = None, *, postprocess: bool
     ) -> LabelArray:
-        labels = self.predictor.predict(volume, modality, "predict", ignore_start, score_sink)
+        with computing():
+            labels = self.predictor.predict(volume, modality, "predict", ignore_start, score_sink)
         if postprocess and self.cleanup is not None:
             return self.cleanup.apply(labels, volume.grid.spacing_mm)
         return labels

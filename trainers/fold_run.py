@@ -12,6 +12,7 @@ from autospine.storage.atomic import remove_leftovers
 from autospine.storage.locks import heartbeat_lock
 from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import as_in_prediction
+from autospine.system.devices import computing
 from trainers import distributed
 from trainers.fold_trainer import FoldTrainer, prepare_fold
 from trainers.fold_validation import fold_predictor, predict_held_out, validation_seconds
@@ -48,7 +49,7 @@ def train_and_validate(
         if distributed.leads()
         else nullcontext()
     )
-    with lock, deterministic(settings.deterministic):
+    with lock, deterministic(settings.deterministic), computing():
         if distributed.leads():
             remove_leftovers(folder)
             remove_leftovers(task.validation_folder(fold))

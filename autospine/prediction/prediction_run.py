@@ -23,6 +23,7 @@ from autospine.prediction.case_outputs import CaseOutputs
 from autospine.prediction.probabilities import held_bytes
 from autospine.prediction.read_ahead import ReadAhead
 from autospine.prediction.run_record import RunRecord
+from autospine.system.devices import computing
 from autospine.system.hardware import peak_memory
 from autospine.system.log import get_logger
 
@@ -92,6 +93,7 @@ class PredictionRun:
         self._predictor, self._outputs, self._record = predictor, outputs, record
         self._device, self._unseen, self._estimates = device, unseen, estimates
 
+    @computing()
     def predict(self, cases: Sequence[Case], faults: Mapping[str, str], *, overwrite: bool) -> Predicted:
         """Predict cases one after the other.
 

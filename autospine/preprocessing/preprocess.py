@@ -33,6 +33,7 @@ from autospine.storage.digest import digest_of, digest_of_files
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
+from autospine.system.devices import computing
 from autospine.system.log import get_logger, progress
 from autospine.system.workers import WorkerPool, was_killed
 
@@ -87,7 +88,7 @@ def preprocess_dataset(
         DatasetError: If a case cannot be preprocessed; lists all such cases, and the others are stored.
         WorkspaceError: If the disk is full.
     """
-    with waiting_lock(folder / LOCK, f"preprocesses into {folder}"):
+    with waiting_lock(folder / LOCK, f"preprocesses into {folder}"), computing():
         remove_leftovers(folder)
         return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
 

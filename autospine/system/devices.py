@@ -1,15 +1,51 @@
-"""The device that networks run on: which one it is, its memory and the number formats that it supports."""
+"""The device that networks run on: which one it is, its memory and number formats, and the threads of a CPU.
 
+OpenMP's threads wait for one another at the end of each of their many short pieces of work. GNU's library,
+which PyTorch brings for Linux, lets a waiting thread spin for some milliseconds, since to wake it up takes
+longer than most waits. Where all cores are free that is right. Where a neighbour has one of them, a thread
+that spins takes the time of the very thread that it waits for, and a prediction of seconds takes minutes.
+"""
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import torch
 
 from autospine.core.errors import AutospineError
-from autospine.system.hardware import GIB, check_device_name, free_memory, parse_bytes
+from autospine.system.hardware import (
+    GIB,
+    bound_cores,
+    check_device_name,
+    cores,
+    free_memory,
+    parse_bytes,
+)
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
 
 RAM_SHARE = 0.5
 """Share of the free RAM that training may take where there is no GPU."""
+
+LOOK_SECONDS = 0.2
+"""Time between two looks whether threads of this process wait for a core."""
+
+SHORT_SHARE = 0.1
+"""Cores are short if threads have waited for one for more than this share of the time, all together."""
+
+CALM_LOOKS = 10
+"""Looks in a row without shortage after which cores count as free again."""
+
+CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Variables by which the user says how OpenMP's threads wait."""
+
+TASKS = Path("/proc/self/task")
+"""Folder with a folder for each thread of this process, on Linux."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -99,6 +135,141 @@ def describe(device: torch.device) -> str:
         return f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
     total = psutil.virtual_memory().total / GIB
     return f"CPU, {torch.get_num_threads()} threads, {total:.0f} GiB RAM"
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Compute within the block on the cores that there are, with threads that wait as fits the machine.
+
+    Where a container has fewer cores than the machine, torch gets as few threads, unless the user has said
+    how many there are to be (`OMP_NUM_THREADS`). Threads give up spinning as long as others have their cores.
+    Blocks may be nested, and may run in several threads at once.
+    """
+    _WATCH.say_if_forked()
+    before = torch.get_num_threads()
+    fewer = "OMP_NUM_THREADS" not in os.environ and before > cores()
+    if fewer:
+        torch.set_num_threads(cores())
+    _WATCH.enter()
+    try:
+        yield
+    finally:
+        _WATCH.leave()
+        if fewer:
+            torch.set_num_threads(before)
+
+
+class _Watch:
+    """Thread that looks for a shortage of cores while at least one block computes."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._over = threading.Lock(), 0, threading.Event()
+        self._forked = False
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1 and _spins():
+                self._over = threading.Event()
+                threading.Thread(target=_look, args=(self._over,), name="cores", daemon=True).start()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._over.set()
+
+    def begin_anew(self) -> None:
+        """Begin in a process that was forked: OpenMP's threads and those of the watch are not there.
+
+        GNU's OpenMP takes its threads to be there and waits for them for ever, so that one thread has to do.
+        """
+        self._lock, self._users, self._forked = threading.Lock(), 0, True
+        torch.set_num_threads(1)
+
+    def say_if_forked(self) -> None:
+        """Say once that a process that was forked computes with one thread."""
+        if self._forked:
+            logger.info(
+                "this process was forked and computes with one thread; begin processes by multiprocessing's "
+                "`spawn` instead, and each uses its cores"
+            )
+        self._forked = False
+
+
+_WATCH = _Watch()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_WATCH.begin_anew)
+
+
+def seconds_without_core() -> float | None:
+    """Return how long the threads of this process have waited for a core, all together.
+
+    None where the system does not count it. The sum falls when a thread ends.
+    """
+    waited = None
+    with suppress(OSError):
+        for task in TASKS.iterdir():
+            with suppress(OSError, ValueError, IndexError):  # a thread that has just ended
+                text = (task / "schedstat").read_text(encoding="ascii")
+                waited = (waited or 0) + int(text.split()[1])
+    return None if waited is None else waited / 1e9
+
+
+def _look(over: threading.Event) -> None:
+    """Let threads spin or not, depending on whether they get their cores, until the event comes."""
+    waited, calm = seconds_without_core(), CALM_LOOKS
+    hold: threading.Event | None = None
+    while not over.wait(LOOK_SECONDS) and waited is not None:
+        now = seconds_without_core()
+        short = now is not None and now - waited > SHORT_SHARE * LOOK_SECONDS
+        waited, calm = now, 0 if short else calm + 1
+        if short and hold is None:
+            hold = _without_spinning()
+        elif calm >= CALM_LOOKS and hold is not None:
+            hold.set()
+            hold = None
+    if hold is not None:
+        hold.set()
+
+
+def _spins() -> bool:
+    """Whether threads spin if nothing is done: in GNU's OpenMP, unless the user has said how they wait."""
+    if torch.get_num_threads() == 1 or any(name in os.environ for name in CHOICES):
+        return False
+    return TASKS.is_dir() and _openmp() is not None
+
+
+def _without_spinning() -> threading.Event:
+    """Keep OpenMP's threads from spinning until the event is set.
+
+    GNU's OpenMP spins a hundred times instead of 300,000 as long as it manages more threads than there are
+    cores (its manual, GOMP_SPINCOUNT), and looks at that at every wait. A thread of its own brings the number
+    above that of the cores by a team that has nothing to do, and takes the team along when it ends.
+    """
+    release = threading.Event()
+    size = max(2, bound_cores() - torch.get_num_threads() + 2)
+    threading.Thread(target=_hold_team, args=(size, release), name="spare team", daemon=True).start()
+    return release
+
+
+def _hold_team(size: int, release: threading.Event) -> None:
+    if (library := _openmp()) is not None:
+        nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
+        library.GOMP_parallel(nothing, None, ctypes.c_uint(size), ctypes.c_uint(0))
+    release.wait()
+
+
+def _openmp() -> ctypes.CDLL | None:
+    """Return a handle of GNU's OpenMP as torch has loaded it; None if torch uses another one or none."""
+    try:
+        library = ctypes.CDLL(torch._C.__file__)  # symbols are looked up in what it depends on as well
+    except OSError:
+        return None
+    # LLVM's and Intel's OpenMP offer the names of GNU's too, and have another way to spin.
+    gnu = hasattr(library, "GOMP_parallel") and not hasattr(library, "kmp_set_blocktime")
+    return library if gnu else None
 
 
 def _cpu_flags() -> frozenset[str]:

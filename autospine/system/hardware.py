@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from math import inf
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ GIB = 1024**3
 """Bytes of a gibibyte."""
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""Folder in which Linux states the limits of a container (cgroup v2)."""
+"""Folder in which Linux states the limits of a container."""
 
 _UNITS = {"": GIB, "G": GIB, "M": 1024**2, "T": 1024**4}
 
@@ -42,13 +43,32 @@ def parse_bytes(text: str) -> int:
 
 
 def cores() -> int:
-    """Count the cores that this process may use: those it is bound to, and what its control group allows."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        return bound
-    return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
+    """Count the cores that this process may use: those it is bound to, and what its control group allows.
+
+    Of a share of a core nothing is counted: a thread more than the group allows is stopped with all others as
+    soon as their time is spent.
+    """
+    return max(1, int(min(bound_cores(), _quota())))
+
+
+def bound_cores() -> int:
+    """Count the cores that this process is bound to, whatever share of them its control group allows."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota() -> float:
+    """Return how many cores' time the control group allows, infinity without a limit.
+
+    cgroup v2 states it in `cpu.max`, v1 in two files, in which -1 is no limit.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = [(CONTROL_GROUP / name).read_text(encoding="utf-8") for name in names]
+            quota, period = " ".join(words).split()
+            return inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return inf
 
 
 def default_workers(sharers: int = 1) -> int:

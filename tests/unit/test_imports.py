@@ -76,9 +76,9 @@ def test_only_one_module_knows_pydantic():
     assert users == {"autospine.storage.serialization"}
 
 
-def test_only_the_workspace_reads_the_environment():
+def test_only_the_workspace_and_the_devices_read_the_environment():
     readers = {name for name in MODULES if {"os.environ", "os.environb", "os.getenv"} & attributes(name)}
-    assert readers == {"autospine.storage.workspace"}
+    assert readers == {"autospine.storage.workspace", "autospine.system.devices"}
     hidden = {
         name
         for name in MODULES

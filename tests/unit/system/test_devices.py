@@ -1,10 +1,26 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import psutil
 import pytest
 import torch
 
 from autospine.core.errors import AutospineError
 from autospine.system import devices
-from autospine.system.devices import bfloat16_pays, choose_device, describe, devices_like, memory_budget
+from autospine.system.devices import (
+    bfloat16_pays,
+    choose_device,
+    computing,
+    describe,
+    devices_like,
+    memory_budget,
+    seconds_without_core,
+)
 
 CPU = torch.device("cpu")
 
@@ -54,3 +70,149 @@ def test_a_network_predicts_in_the_format_that_is_safe_for_it(monkeypatch):
     ):
         monkeypatch.setattr(devices, "native_half", lambda _, half=half: half)
         assert {name: devices.inference_half(name, cpu) for name in expected} == expected
+
+
+GNU_ON_LINUX = sys.platform.startswith("linux") and "OpenMP" in torch.__config__.parallel_info()
+
+needs_openmp = pytest.mark.skipif(not GNU_ON_LINUX, reason="GNU's OpenMP on Linux")
+
+
+@pytest.fixture
+def two_threads(monkeypatch) -> Iterator[None]:
+    """Threads that wait for one another, and no choice of the user's."""
+    for name in (*devices.CHOICES, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices, "LOOK_SECONDS", 0.01)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def running(name: str) -> bool:
+    return any(thread.name == name for thread in threading.enumerate())
+
+
+def tasks() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def waited(monkeypatch) -> list[float]:
+    """How many seconds more threads have waited for a core at each look; the last value is repeated."""
+    more, total = [0.0], [0.0]
+
+    def look() -> float:
+        total[0] += more[0]
+        return total[0]
+
+    monkeypatch.setattr(devices, "seconds_without_core", look)
+    return more
+
+
+@pytest.mark.usefixtures("two_threads")
+@needs_openmp
+def test_threads_spin_unless_others_have_their_cores(waited):
+    with computing():
+        wait_for(lambda: running("cores"))
+        time.sleep(0.1)
+        assert not running("spare team")
+        before = tasks()
+        waited[0] = 0.5
+        wait_for(lambda: running("spare team") and tasks() >= before + 2)
+        waited[0] = 0.0
+        wait_for(lambda: not running("spare team") and tasks() <= before)
+        waited[0] = 0.5
+        wait_for(lambda: running("spare team"))
+    wait_for(lambda: not running("cores") and not running("spare team"))
+
+
+@pytest.mark.usefixtures("two_threads")
+@needs_openmp
+def test_blocks_share_one_watch(waited):
+    with computing():
+        with computing():
+            wait_for(lambda: running("cores"))
+        time.sleep(0.1)
+        assert [thread.name for thread in threading.enumerate()].count("cores") == 1
+    wait_for(lambda: not running("cores"))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("name", devices.CHOICES)
+def test_the_users_way_of_waiting_stays(monkeypatch, name):
+    monkeypatch.setenv(name, "7")
+    with computing():
+        assert not running("cores")
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_one_thread_waits_for_nobody():
+    torch.set_num_threads(1)
+    with computing():
+        assert not running("cores")
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_there_are_no_more_threads_than_cores_unless_the_user_wants_them(monkeypatch):
+    monkeypatch.setattr(devices, "cores", lambda: 1)
+    with computing():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with computing():
+        assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_the_wait_for_a_core_is_counted(monkeypatch, tmp_path):
+    for number, text in {"1": "10 2000000000 3", "2": "10 500000000 3", "3": "nonsense"}.items():
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "schedstat").write_text(text)
+    monkeypatch.setattr(devices, "TASKS", tmp_path)
+    assert seconds_without_core() == 2.5
+    monkeypatch.setattr(devices, "TASKS", tmp_path / "absent")
+    assert seconds_without_core() is None
+
+
+FORKED = """
+import logging, multiprocessing, sys
+import torch
+from autospine.system.devices import computing
+
+logging.basicConfig(level="INFO")
+torch.set_num_threads(2)
+
+def work():
+    with computing():
+        for _ in range(20):
+            torch.rand(300, 300) @ torch.rand(300, 300)
+            torch.rand(500_000).exp_()
+
+work()
+child = multiprocessing.get_context("fork").Process(target=work)
+with computing():
+    child.start()
+child.join(60)
+code = child.exitcode
+child.kill()
+sys.exit(7 if code is None else code)
+"""
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX")
+def test_a_process_that_was_forked_computes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("was forked and computes with one thread") == 1

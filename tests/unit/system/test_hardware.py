@@ -73,3 +73,28 @@ def test_a_control_group_allows_no_more_than_is_free(control_group):
     assert free_memory() == 64 * 10**9
     control_group(max="8000000000", current="8000000001")
     assert free_memory() == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "counted"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "370000 100000"}, 3),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "0"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000"}, 8),
+    ],
+)
+def test_cores_are_those_that_the_control_group_allows(tmp_path, monkeypatch, files, counted):
+    monkeypatch.setattr(hardware, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(hardware, "bound_cores", lambda: 8)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert cores() == counted
