@@ -6,6 +6,7 @@ configurations, folds, models and inputs have been checked.
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -55,6 +56,26 @@ class PlainCommand(TyperCommand):
 
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **{**given, "rich_markup_mode": None})
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse options given twice that take one value, of which the first would be lost, and parse."""
+        try:
+            _, _, given = self.make_parser(ctx).parse_args([*args])
+        except _UsageError as error:
+            error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+        for option, times in Counter(filter(_takes_one, given)).items():
+            if times > 1:
+                names = " / ".join(f"'{name}'" for name in (*option.opts, *option.secondary_opts))
+                raise _UsageError(f"Expected {names} once, found it {times} times", ctx)
+        return super().parse_args(ctx, args)
+
+
+def _takes_one(param: Any) -> bool:
+    """Whether a second value of an option would replace the first; a plain switch says the same twice."""
+    if param.param_type_name != "option" or param.multiple or getattr(param, "count", False):
+        return False
+    return not param.is_flag or bool(param.secondary_opts)
 
 
 class Overview(TyperGroup):

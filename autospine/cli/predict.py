@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from autospine.prediction.prediction_run import Predicted
 
 Images = Annotated[
-    Path,
+    list[Path],
     typer.Option(
-        "--input", "-i", help="Segment this image, every image of this folder, or a folder of DICOM slices."
+        "--input",
+        "-i",
+        metavar="PATH",
+        help="Segment this image, every image of this folder, or a folder of DICOM slices. Repeat it for "
+        "several.",
     ),
 ]
 LabelMaps = Annotated[
@@ -81,7 +85,8 @@ def predict(
 
     A table at the end shows the status of each case; the exit code is 1 if any failed.
     """
-    check_input(inputs)
+    for path in inputs:
+        check_input(path)
     check_output(output)
     check_device_name(options.device)
     folders, reason = tuple(model or ()), "as asked for"

@@ -32,45 +32,76 @@ MOST_LOOKED_INTO = 500
 """Most folders that are searched for images if there are none where they are expected."""
 
 
-def find_inputs(path: Path, channels: Sequence[str]) -> tuple[tuple[Case, ...], dict[str, str]]:
+def find_inputs(
+    given: Path | Sequence[Path], channels: Sequence[str]
+) -> tuple[tuple[Case, ...], dict[str, str]]:
     """Find the cases to predict.
 
     Args:
-        path: An image, a folder of images (`CASE_0000.ext`, or plain names if there is one channel), a
-            folder of DICOM slices, a DICOM file with several frames, or a folder of such folders. A
-            `cases.csv` beside the images, or beside their folder, states modalities.
+        given: An image, a folder of images (`CASE_0000.ext`, or plain names if there is one channel), a
+            folder of DICOM slices, a DICOM file with several frames, or a folder of such folders; or several
+            of these. A `cases.csv` beside the images, or beside their folder, states modalities.
         channels: Names of the model's channels.
 
     Returns:
         The complete cases sorted by name, and for each other case what is wrong with its files.
 
     Raises:
-        DatasetError: If there is nothing to predict, if it is not clear what is meant, or if no case is
-            complete; lists all of them.
+        DatasetError: If there is nothing to predict in one of them, if it is not clear what is meant, if two
+            of them have a case of the same name, or if no case is complete; lists all of them.
     """
-    files, dicom = _images_in(path)
-    groups = _by_case(files, len(channels))
+    paths = [given] if isinstance(given, Path) else list(dict.fromkeys(given))
+    origins: dict[Path, Path] = {}
+    dicom: list[Path] = []
+    for path in paths:
+        files, series = _images_in(path)
+        if not files and not series:
+            raise DatasetError(
+                f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found "
+                f"{_what_is_there(path)}; check -i"
+            )
+        dicom += [place for place in series if place not in origins]
+        origins |= {image: path for image in (*files, *series)}
+    groups = _by_case([image for image in origins if image not in dicom], len(channels))
     for place in dicom:
         groups[place.name if place.is_dir() else place.stem].append((0, place))
-    if not groups:
-        raise DatasetError(
-            f"expected images ({', '.join(ENDINGS)}) or DICOM slices in {path}, found "
-            f"{_what_is_there(path)}; check -i"
-        )
+    _check_names(groups, origins)
     wrong = {
         name: fault for name, group in sorted(groups.items()) if (fault := _fault(name, group, channels))
     }
     faults = {escape_non_utf8(name): fault for name, fault in wrong.items()}
     if len(faults) == len(groups):
         listed = "\n".join(f"  {name}: {fault}" for name, fault in faults.items())
-        raise DatasetError(f"expected at least one complete case in {path}, found none:\n{listed}")
-    facts = _facts_beside(path)
+        where = ", ".join(map(str, paths))
+        raise DatasetError(f"expected at least one complete case in {where}, found none:\n{listed}")
+    facts = {path: _facts_beside(path) for path in paths}
     cases = tuple(
-        _input(name, [file for _, file in sorted(group)], channels, facts.get(same_name(name), {}))
+        _input(
+            name,
+            [file for _, file in sorted(group)],
+            channels,
+            facts[origins[group[0][1]]].get(same_name(name), {}),
+        )
         for name, group in sorted(groups.items())
         if name not in wrong
     )
     return cases, faults
+
+
+def _check_names(groups: Mapping[str, Sequence[tuple[int, Path]]], origins: Mapping[Path, Path]) -> None:
+    """Refuse cases of one name that come from several inputs: one label map would replace the other."""
+    clashes = []
+    for name, group in sorted(groups.items()):
+        for channel in sorted({channel for channel, _ in group}):
+            same = [image for number, image in group if number == channel]
+            if len({origins[image] for image in same}) > 1:
+                clashes.append(f"{escape_non_utf8(name)}: {', '.join(escape_non_utf8(str(i)) for i in same)}")
+    if clashes:
+        listed = "\n".join(f"  {clash}" for clash in clashes)
+        raise DatasetError(
+            "expected every case once among the inputs, found several of the same name; rename one of each, "
+            f"or predict them into different folders:\n{listed}"
+        )
 
 
 def _images_in(path: Path) -> tuple[list[Path], list[Path]]:

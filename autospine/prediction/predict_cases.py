@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 def predict(
     models: Sequence[ModelFolder],
-    inputs: Path,
+    inputs: Path | Sequence[Path],
     output: Path,
     options: PredictionOptions,
 ) -> Predicted:
@@ -46,7 +46,7 @@ def predict(
 
     Args:
         models: At least one opened model folder; several have the same labels and channels.
-        inputs: An image, a folder of images or DICOM.
+        inputs: An image, a folder of images or DICOM, or several of these.
         output: Folder for `CASE.ext` and `predictions.json`; made if absent.
         options: The user's choices.
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
+
+from autospine.cli.app import app, load_commands
 
 GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
 NAME = json.loads(GOLDEN.read_text(encoding="utf-8"))["dataset"]
@@ -54,6 +57,35 @@ LIGHTEST = {
         "expected a value greater than or equal to 0.1",
     ),
     "no such choice": (("predict", "--format", "xx"), 2, "'--format': 'xx' is not one of 'nii.gz'"),
+    "no value": (("predict", "-i"), 2, "option '-i' requires an argument; see `autospine predict --help`"),
+    "too few values": (
+        ("model", "import-weights", "x", "--window", "1"),
+        2,
+        "autospine model import-weights --help",
+    ),
+    "an output given twice": (
+        ("predict", "-i", ".", "-o", "a", "-o", "b"),
+        2,
+        "expected '--output' / '-o' once, found it 2 times; see `autospine predict --help`",
+    ),
+    "a dataset given twice": (("plan", "-d", "1", "--dataset", "2"), 2, "expected '--dataset' / '-d' once"),
+    "a number given three times": (
+        ("train", "--epochs", "1", "--epochs", "2", "--epochs=2"),
+        2,
+        "expected '--epochs' once, found it 3 times",
+    ),
+    "a switch and its opposite": (
+        ("predict", "-i", ".", "-o", "out", "--roi", "--no-roi"),
+        2,
+        "expected '--roi' / '--no-roi' once",
+    ),
+    "a file to export to given twice": (
+        ("model", "export", "-o", "a.autospine", "-oa.autospine"),
+        2,
+        "expected '--output' / '-o' once",
+    ),
+    "a switch given twice": (("predict", "--mirror", "--mirror", "-i", "absent", "-o", "out"), 1, "absent"),
+    "no second input": (("predict", "-i", ".", "-i", "absent", "-o", "out"), 1, "absent"),
     "no such dataset": (("train", "0", "-d", "Dataset777"), 1, "Dataset777"),
     "no workspace": (("verify", "-d", "1", "-w", "absent"), 1, "absent"),
     "no plan at all": (("train",), 1, "plan-and-preprocess"),
@@ -149,8 +181,30 @@ def check(answer: Answer, code: int, mentioned: str, absent: tuple[str, ...]) ->
         assert len(answer.err.splitlines()) == 1
 
 
+def test_every_option_that_takes_one_value_refuses_a_second():
+    """All options of all commands, as the command line has them now."""
+    load_commands()
+    root = typer.main.get_command(app)
+    commands = {(name,): command for name, command in root.commands.items() if name != "model"}
+    commands |= {("model", name): command for name, command in root.commands["model"].commands.items()}
+    tried = 0
+    for words, command in commands.items():
+        for option in command.params:
+            if option.param_type_name != "option" or option.multiple or option.name == "help":
+                continue
+            if option.is_flag and not option.secondary_opts:
+                continue
+            given = [option.opts[0], *["1"] * (0 if option.is_flag else option.nargs)] * 2
+            with pytest.raises(
+                typer.BadParameter.__bases__[0], match=rf"{option.opts[0]}'.* once, found it 2"
+            ):
+                root.main([*words, *given], standalone_mode=False)
+            tried += 1
+    assert tried > 70
+
+
 def test_nothing_at_all_shows_the_help():
-    done = subprocess.run([sys.executable, "-m", "autospine"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "autospine"], capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     assert "Usage: autospine" in done.stdout + done.stderr
 

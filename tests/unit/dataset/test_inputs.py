@@ -210,3 +210,28 @@ class TestInputs:
         (tmp_path / "a.png").write_bytes(b"x")
         with pytest.raises(DatasetError, match=r"a\.png, found another kind of file; check -i"):
             find_inputs(tmp_path / "a.png", ["CT"])
+
+    def test_several_inputs_are_taken_together(self, image, tmp_path):
+        """Files and folders, also the channels of one case, each with the cases.csv beside it."""
+        for name in ("a/x_0000", "a/x_0001", "b/y_0000", "b/y_0001", "c/z_0000", "d/z_0001"):
+            image(tmp_path / f"{name}.nii.gz")
+        (tmp_path / "b" / "cases.csv").write_text("case,modality\ny,MR\nx,CT\n")
+        given = [
+            tmp_path / name for name in ("a", "b", "c/z_0000.nii.gz", "d/z_0001.nii.gz", "a/x_0000.nii.gz")
+        ]
+        cases, faults = find_inputs(given, ["one", "two"])
+        assert [(case.name, case.modality) for case in cases] == [("x", None), ("y", "MR"), ("z", None)]
+        assert [file.parent.name for file in cases[2].images] == ["c", "d"]
+        assert faults == {}
+
+    def test_cases_of_one_name_in_two_inputs_are_refused_and_both_named(self, image, tmp_path):
+        for name in ("a/x.nii.gz", "b/x.mha", "b/y.mha"):
+            image(tmp_path / name)
+        with pytest.raises(DatasetError, match=r"every case once.* rename(?s:.*)x: .*a/x.nii.gz, .*b/x.mha"):
+            find_inputs([tmp_path / "a" / "x.nii.gz", tmp_path / "b"], ["CT"])
+
+    def test_series_of_one_name_in_two_inputs_are_refused(self, write_series, tmp_path):
+        for patient in ("p1", "p2"):
+            write_series(tmp_path / patient / "spine", np.zeros((3, 5, 6)), (0, 2, 4))
+        with pytest.raises(DatasetError, match=r"spine: .*p1.spine, .*p2.spine"):
+            find_inputs([tmp_path / "p1", tmp_path / "p2"], ["CT"])
