@@ -61,7 +61,7 @@ def find_inputs(
                 f"{_what_is_there(path)}; check -i"
             )
         dicom += [place for place in series if place not in origins]
-        origins |= {image: path for image in (*files, *series)}
+        origins |= dict.fromkeys((*files, *series), path)
     groups = _by_case([image for image in origins if image not in dicom], len(channels))
     for place in dicom:
         groups[place.name if place.is_dir() else place.stem].append((0, place))
