@@ -121,7 +121,7 @@ def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
     if files or folders:
         _check_apart(path, loose, [*folders, *files])
     elif is_series(path):
-        folders = [path.resolve()]
+        folders = _volumes_of_frames(loose) or [path.resolve()]
     if files or folders:
         # What a folder of slices has beside them is told when it is read.
         _name_what_is_left(path, [entry for entry in inside if entry not in (*files, *folders, *loose)])
@@ -142,6 +142,22 @@ def _frames(path: Path) -> Path:
             f"expected a volume, found a single slice in {path}; name the folder of all slices with -i"
         )
     return path
+
+
+def _volumes_of_frames(loose: Sequence[Path]) -> list[Path]:
+    """Return DICOM files if there are several, each of several frames and of a series of its own.
+
+    Scanners write one such file per series, and all of a study into one folder.
+    """
+    images = []
+    for file in loose:
+        header = read_header(file)
+        if header.other is None:
+            if not header.slices or header.slices[0].n_frames < 2:
+                return []
+            images.append(header)
+    series = {header.series for header in images}
+    return [header.path for header in images] if 1 < len(series) == len(images) else []
 
 
 def _check_apart(path: Path, loose: Sequence[Path], others: Sequence[Path]) -> None:

@@ -24,6 +24,9 @@ from autospine.storage.file_names import is_utf8
 UNIT_TOLERANCE = 1e-3
 """Largest deviation of direction cosines from unit length and from a right angle that rounding explains."""
 
+MOST_BITS = 32
+"""Most bits of a pixel."""
+
 NO_SLICES = {
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
     "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation",
@@ -34,26 +37,20 @@ NO_SLICES = {
 }
 """SOP classes (DICOM PS3.4, annex B.5) that have pixels or frames and are no images of a patient's slices."""
 
-READ_BY_PYDICOM = {
-    *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"),
-    "1.2.840.10008.1.2.5",
-}
-"""Transfer syntaxes of pixels that are not compressed, and run-length encoding (DICOM PS3.5, annex A)."""
+PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+"""Transfer syntaxes without any compression (DICOM PS3.5, annex A)."""
+
+READ_BY_PYDICOM = PLAIN | {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"}
+"""The same with the deflated one, and with run-length encoding of the pixels."""
 
 _KEYWORDS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "ImageType"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
 ]
-
-DAMAGE: tuple[type[Exception], ...] = (
-    *(AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, RuntimeError),
-    *(TypeError, ValueError),
-)
-"""Errors of pydicom and SimpleITK about files that are not as they should be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +87,9 @@ class SliceHeader:
 
     limits: tuple[int, int]
     """Smallest and largest number that can be stored."""
+
+    least_bytes: int
+    """Bytes that the file has at least: those of its voxels; 0 if they are compressed in any way."""
 
     inverted: bool
     """Whether small values are displayed bright (MONOCHROME1)."""
@@ -152,7 +152,7 @@ def read_header(path: Path) -> DicomFile:
             # Old files have no mark at their beginning, so that pydicom needs `force`.
             header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_KEYWORDS)
             return _described(path, header)
-    except DAMAGE as error:
+    except Exception as error:  # pydicom raises errors of any kind where bytes make no sense
         return DicomFile(path=path, fault=f"damaged ({first_line(error)})")
 
 
@@ -168,13 +168,20 @@ def _described(path: Path, header: Any) -> DicomFile:
         if not kind or "Image" in name:
             return DicomFile(path=path, series=series, fault="without Rows and Columns")
         return DicomFile(path=path, series=series, other=f"no image ({name})")
-    count = int(_text(header, "NumberOfFrames") or 1)
     try:
+        count = _frame_count(header)
         _check_values(header)
         slices = tuple(_slice_header(path, header, frame, count) for frame in range(count))
     except _HeaderError as fault:
         return DicomFile(path=path, series=series, fault=str(fault))
     return DicomFile(path=path, series=series, slices=slices)
+
+
+def _frame_count(header: Any) -> int:
+    text = _text(header, "NumberOfFrames") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise _HeaderError(f"with a Number of Frames of {text[:40]!r}")
+    return int(text)
 
 
 def _check_values(header: Any) -> None:
@@ -185,6 +192,12 @@ def _check_values(header: Any) -> None:
         raise _HeaderError("a mosaic of slices side by side in one image")
     if header.get("ModalityLUTSequence"):
         raise _HeaderError("stored by a table of values (Modality LUT Sequence)")
+    allocated, bits = header.get("BitsAllocated") or 0, header.get("BitsStored") or 0
+    if not 0 < bits <= allocated <= MOST_BITS:
+        raise _HeaderError(f"with {bits} bits stored of {allocated}")
+    high = header.get("HighBit")
+    if bits < allocated and high is not None and high != bits - 1:
+        raise _HeaderError(f"with {bits} bits stored of {allocated}, of which bit {high} is the highest")
 
 
 def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeader:
@@ -200,9 +213,10 @@ def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeade
     intercept = read.number("PixelValueTransformationSequence", "RescaleIntercept")
     if slope == 0:
         raise _HeaderError("with a Rescale Slope of 0")
-    bits = header.get("BitsStored") or header.get("BitsAllocated") or 16
+    columns, rows, bits = int(header.Columns), int(header.Rows), int(header.BitsStored)
     signed = header.get("PixelRepresentation") == 1
     syntax = header.file_meta.get("TransferSyntaxUID")
+    plain = not syntax or syntax in PLAIN
     return SliceHeader(
         path=path,
         frame=frame,
@@ -213,11 +227,12 @@ def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeade
         modality=_text(header, "Modality"),
         position_mm=triple(position),
         orientation=orientation,
-        size=(int(header.Columns), int(header.Rows)),
+        size=(columns, rows),
         pixel_mm=(width, height),
         thickness_mm=thickness,
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
+        least_bytes=plain * count * columns * rows * int(header.BitsAllocated) // 8,
         limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
         inverted=_text(header, "PhotometricInterpretation") == "MONOCHROME1",
         compressed=bool(syntax) and syntax not in READ_BY_PYDICOM,
@@ -289,7 +304,7 @@ def _parsed(text: str, keyword: str) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if not numbers or not all(isfinite(number) for number in numbers):
-        raise _HeaderError(f"with a {_title(keyword)} of {text[:40]!r}")
+        raise _HeaderError(f"with {_title(keyword)} {text[:40]!r}")
     return numbers
 
 
@@ -297,7 +312,7 @@ def _check_directions(orientation: Sequence[float]) -> None:
     row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
     off = max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column))
     if off > UNIT_TOLERANCE:
-        raise _HeaderError(f"with an Image Orientation (Patient) of {_listed(orientation)}")
+        raise _HeaderError(f"with Image Orientation (Patient) {_listed(orientation)}")
 
 
 def _title(keyword: str) -> str:

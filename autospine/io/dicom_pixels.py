@@ -6,6 +6,7 @@ is not compressed by them.
 """
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +16,10 @@ import SimpleITK as sitk
 from jaxtyping import Num
 
 from autospine.core.errors import ImageError
-from autospine.io.dicom_header import DAMAGE, SliceHeader, first_line, without_warnings
+from autospine.io.dicom_header import SliceHeader, first_line, without_warnings
 from autospine.io.formats import has_dicom_mark
+from autospine.io.voxel_data import want_of_memory
+from autospine.system.hardware import free_memory
 
 _WORDS = "1.2.840.10008.5.1.4.1.1.7.3"
 """Multi-frame grayscale word secondary capture: GDCM reads its voxels as they are."""
@@ -39,34 +42,58 @@ def read_slices(slices: Sequence[SliceHeader]) -> Num[np.ndarray, "k j i"]:
         ImageError: If a file is damaged, or compressed in a way that cannot be read.
     """
     columns, rows = slices[0].size
-    voxels = np.empty((len(slices), rows, columns), dtype=values_type(slices))
     by_file: dict[Path, list[int]] = {}
     for index, s in enumerate(slices):
         by_file.setdefault(s.path, []).append(index)
+    for path, indices in by_file.items():
+        if (found := path.stat().st_size) < (least := slices[indices[0]].least_bytes):
+            raise _damaged(path, f"its header promises {least} bytes of voxels, and the file has {found}")
+    voxels = _empty((len(slices), rows, columns), values_type(slices), slices[0].path.parent)
     for path, indices in by_file.items():
         try:
             with without_warnings():
                 frames = _stored([slices[index] for index in indices])
                 for index, stored in zip(indices, frames, strict=True):
                     voxels[index] = _rescaled(stored, slices[index])
-        except DAMAGE as error:
-            raise ImageError(
-                f"expected a readable DICOM slice, found {path} damaged: {first_line(error)}; "
-                "export or copy it again"
-            ) from None
+        except MemoryError:
+            raise
+        except Exception as error:  # pydicom and GDCM raise errors of any kind where bytes make no sense
+            raise _damaged(path, first_line(error)) from None
     return voxels
+
+
+def _empty(shape: tuple[int, int, int], dtype: np.dtype, where: Path) -> Num[np.ndarray, "k j i"]:
+    """Return an array for voxels.
+
+    Raises:
+        ImageError: If there is no memory for it.
+    """
+    needed, free = prod(shape) * dtype.itemsize, free_memory()
+    if needed > free:
+        raise want_of_memory(str(where), f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
+    return np.empty(shape, dtype=dtype)
+
+
+def _damaged(path: Path, reason: str) -> ImageError:
+    return ImageError(
+        f"expected a readable DICOM slice, found {path} damaged: {reason}; export or copy it again"
+    )
 
 
 def _rescaled(stored: Num[np.ndarray, "j i"], header: SliceHeader) -> Num[np.ndarray, "j i"]:
     low, high = header.limits
-    if stored.dtype.kind in "iu" and not low <= int(stored.min()) <= int(stored.max()) <= high:
+    if stored.dtype.kind not in "iu" or stored.ndim != 2:
+        raise ValueError(f"expected whole numbers in one plane, found {stored.dtype} in {stored.ndim} axes")
+    if not low <= int(stored.min()) <= int(stored.max()) <= high:
         raise ValueError(
             f"expected stored numbers of {low} to {high}, found {stored.min()} to {stored.max()}"
         )
     if header.slope == 1 and header.intercept == 0:
         return stored
     if header.slope.is_integer() and header.intercept.is_integer():
-        return stored.astype(np.int64) * int(header.slope) + int(header.intercept)
+        largest = max(abs(low), high) * abs(header.slope) + abs(header.intercept)
+        whole = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
+        return stored.astype(whole) * int(header.slope) + int(header.intercept)
     return stored.astype(np.float64) * header.slope + header.intercept
 
 

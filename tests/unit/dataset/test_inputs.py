@@ -17,6 +17,10 @@ PIXELS = np.zeros((5, 8, 9), np.int16)
 POSITIONS = [(0, 0, 2.0 * n) for n in range(5)]
 
 
+def set_series(header: Any, uid: str) -> None:
+    header.SeriesInstanceUID = uid
+
+
 def as_segmentation(header: Any) -> None:
     header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -128,6 +132,17 @@ class TestInputs:
         for path, name in ((file, "spine"), (tmp_path, tmp_path.name)):
             (case,), _ = find_inputs(path, ["image"])
             assert (case.name, case.images, case.modality) == (name, (path,), "MR")
+
+    def test_dicom_files_with_frames_and_a_series_each_are_cases(self, tmp_path: Path):
+        """A study of enhanced files in one folder; two files of one series are one volume, or refused."""
+        for number, name in enumerate(("t1.dcm", "t2.dcm")):
+            write_frames(
+                tmp_path / name, PIXELS, POSITIONS, change=lambda h, n=number: set_series(h, f"1.2.{n}")
+            )
+        assert [case.name for case in find_inputs(tmp_path, ["CT"])[0]] == ["t1", "t2"]
+        write_frames(tmp_path / "t3.dcm", PIXELS, POSITIONS, change=lambda h: set_series(h, "1.2.1"))
+        (case,), _ = find_inputs(tmp_path, ["CT"])
+        assert case.images == (tmp_path,)
 
     def test_a_single_slice_is_no_volume(self, tmp_path: Path):
         file = write_slices(tmp_path, PIXELS, POSITIONS)[0]

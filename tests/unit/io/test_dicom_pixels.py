@@ -162,3 +162,44 @@ def test_a_compression_that_cannot_be_read_is_named(pixels: np.ndarray, tmp_path
         write_slices(tmp_path, pixels, POSITIONS, change=change)
     with pytest.raises(ImageError, match=r"IM\d+ damaged: |mf.dcm damaged: .*; export"):
         read_volume(tmp_path)
+
+
+def test_a_size_that_the_file_cannot_hold_takes_no_memory(pixels: np.ndarray, tmp_path: Path):
+    def change(header: Any) -> None:
+        header.Rows = header.Columns = 65535
+
+    files = write_slices(tmp_path, pixels, POSITIONS, change=change)
+    with pytest.raises(ImageError, match=rf"{files[0].name} damaged: .*8589672450 bytes .*; export"):
+        read_volume(tmp_path)
+
+
+def test_floating_point_pixels_are_not_cut_to_integers(pixels: np.ndarray, tmp_path: Path):
+    def change(header: Any) -> None:
+        header.BitsAllocated = header.BitsStored = 32
+        header.HighBit = 31
+        header.FloatPixelData = pixels[0].astype(np.float32).tobytes()
+        del header.PixelData
+
+    write_slices(tmp_path, pixels, POSITIONS, change=change)
+    with pytest.raises(ImageError, match=r"damaged: expected whole numbers .*; export"):
+        read_volume(tmp_path)
+
+
+def test_bytes_that_make_no_sense_are_refused_in_a_sentence(pixels: np.ndarray, tmp_path: Path):
+    """Bits and lengths changed at random: the file is read, or named, and nothing else is raised."""
+    random = np.random.default_rng(0)
+    file = write_frames(tmp_path / "mf.dcm", pixels, POSITIONS, rescales=[(1, -1024)] * 5)
+    whole, refused = file.read_bytes(), 0
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(random.integers(1, 6)):
+            at = int(random.integers(132, len(whole) - 8 * 9 * 2 * 5))
+            kept = random.integers(0, 2) * int(random.integers(1, 9))
+            content[at : at + kept] = random.bytes(int(random.integers(0, 9)))
+        file.write_bytes(content)
+        try:
+            read_volume(file)
+        except ImageError as error:
+            refused += 1
+            assert "mf.dcm" in str(error)
+    assert refused > 50
