@@ -15,13 +15,18 @@ class TrainingOptions:
     """Choices for one run that need no new plan; None leaves the plan's value."""
 
     epochs: Annotated[
-        int | None, Option(names=("--epochs",), help="Train each fold for this many epochs, not the plan's.")
+        int | None,
+        Option(names=("--epochs",), minimum=1, help="Train each fold for this many epochs, not the plan's."),
     ] = None
     """Epochs per fold; with a time limit, training ends with whichever is reached first."""
 
     iterations: Annotated[
         int | None,
-        Option(names=("--iterations",), help="Take this many optimiser steps per epoch, not the plan's."),
+        Option(
+            names=("--iterations",),
+            minimum=1,
+            help="Take this many optimiser steps per epoch, not the plan's.",
+        ),
     ] = None
     """Optimiser steps per epoch."""
 
@@ -29,6 +34,7 @@ class TrainingOptions:
         int | None,
         Option(
             names=("--extend",),
+            minimum=1,
             metavar="EPOCHS",
             help="Train complete folds for this many further epochs, with a short schedule of their own.",
         ),

@@ -8,6 +8,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.model_tables import show_comparison
 from autospine.cli.screen import say
+from autospine.core.errors import ModelError
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 
@@ -43,6 +44,11 @@ def compare(
     """
     location = Workspace.locate(workspace).dataset_or_last(dataset)
     check_device_name(device)
+    if unknown := [name for name in configuration or () if name not in location.models.names]:
+        raise ModelError(
+            f"expected models of {location.name} among {', '.join(location.models.names) or 'none'}, found "
+            f"{', '.join(unknown)}; name others with -c, or train them first"
+        )
 
     from autospine.models.best import BEST
     from autospine.pipeline.comparison import compare

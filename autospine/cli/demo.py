@@ -8,6 +8,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
+from autospine.core.errors import WorkspaceError
 from autospine.system.hardware import check_device_name
 
 
@@ -33,6 +34,8 @@ def demo(
 ) -> None:
     """Run everything on synthetic spines: plan, train five folds, predict, evaluate, draw."""
     check_device_name(device)
+    if output.is_file():
+        raise WorkspaceError(f"expected a folder for the demo, found the file {output}; name another with -o")
 
     from autospine.pipeline.demo_run import run_demo
     from autospine.system.devices import choose_device

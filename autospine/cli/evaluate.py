@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
 
@@ -51,6 +52,9 @@ def evaluate(
     metric: Metrics = None,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
+    for folder, what in ((predictions, "label maps"), (references, "reference label maps")):
+        shared_options.check_exists(folder, what)
+
     from autospine.evaluation.evaluate_maps import evaluate_predictions
     from autospine.evaluation.export import write_evaluation
     from autospine.evaluation.metrics import find_metrics

@@ -12,12 +12,13 @@ from autospine.system.hardware import GIB
 
 @app.command(rich_help_panel="Other")
 def info(workspace: shared_options.Workspace = None) -> None:
-    """Show versions, the device, its memory budget, and the datasets of the workspace."""
+    """Show versions, the device, its memory budget, plug-ins, and the datasets of the workspace."""
     place = Workspace.locate(workspace)
 
     import torch
 
     import autospine
+    from autospine.core.plugins import installed_plugins
     from autospine.system.devices import bfloat16_pays, choose_device, describe, memory_budget
 
     device = choose_device()
@@ -25,6 +26,8 @@ def info(workspace: shared_options.Workspace = None) -> None:
     say(f"autospine {autospine.__version__}, torch {torch.__version__}")
     say(f"device: {describe(device)}; bfloat16 {'pays' if bfloat16_pays(device) else 'does not pay'}")
     say(f"memory budget: {budget / GIB:.1f} GiB ({reason})")
+    for kind, name, distribution in installed_plugins():
+        say(f"plug-in: {name} of {kind}, from {distribution}")
     say(f"workspace: {place.root.resolve()}")
     for location in place.datasets():
         planned = "planned" if (location.preprocessed / PLAN).is_file() else "not planned"

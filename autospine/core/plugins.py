@@ -9,6 +9,9 @@ from typing import Any
 
 from autospine.core.errors import AutospineError
 
+KINDS = ("networks", "losses", "metrics", "trackers")
+"""Kinds of plug-ins: the groups of their entry points without `autospine.`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plugin:
@@ -79,6 +82,16 @@ def find_plugin(group: str, name: str, *, kind: str, error: type[AutospineError]
             f"found {listed}; install one, uninstall the others, or choose another {kind}"
         )
     return found[0]
+
+
+def installed_plugins() -> tuple[tuple[str, str, str], ...]:
+    """Return kind, name and distribution of every plug-in that is installed; none of them is imported."""
+    found = entry_points()
+    return tuple(
+        (kind, entry.name, Plugin(entry=entry, kind=kind, error=AutospineError).distribution)
+        for kind in KINDS
+        for entry in sorted(found.select(group=f"autospine.{kind}"), key=lambda entry: entry.name)
+    )
 
 
 def plugin_names(group: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import makers
 import pytest
 
 from autospine.core.errors import PlanError, TrainingError
-from autospine.core.plugins import Plugin, find_plugin, plugin_names
+from autospine.core.plugins import Plugin, find_plugin, installed_plugins, plugin_names
 
 GROUP = "autospine.losses"
 ENTRIES = (
@@ -52,3 +52,19 @@ def test_none_and_several_are_refused_with_the_callers_error(site):
     makers.install_distribution(site, "seconds", f"[{GROUP}]\nours = their_module:thing\n")
     with pytest.raises(TrainingError, match=r"'ours'.*(seconds 1\.0, theirs 2\.3|theirs 2\.3, seconds 1\.0)"):
         find("ours")
+
+
+def test_installed_plugins_are_listed_with_their_distribution(tmp_path, monkeypatch):
+    """None is imported for that: the module does not even exist."""
+    info = tmp_path / "spine_extras-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: spine-extras\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(
+        "[autospine.losses]\nfocal = absent:loss\n[autospine.trackers]\nnotes = absent:tracker\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [plugin for plugin in installed_plugins() if plugin[2] == "spine-extras 1.2"]
+    assert found == [
+        ("losses", "focal", "spine-extras 1.2"),
+        ("trackers", "notes", "spine-extras 1.2"),
+    ]
