@@ -149,24 +149,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AutospineError as error:
         if debug:
             raise
-        from autospine.cli.screen import printable
-
-        typer.secho(
-            f"autospine: {printable(str(error))}", err=True, fg="red" if sys.stderr.isatty() else None
-        )
+        _complain(str(error), fg="red" if sys.stderr.isatty() else None)
         return 1
     except OSError as error:
         if debug:
             raise
-        typer.echo(f"autospine: expected to read and write files freely, found {error}", err=True)
+        _complain(f"expected to read and write files freely, found {error}")
         return 1
     except Exception as error:
         if debug:
             raise
-        typer.echo(
-            f"autospine: internal error: {type(error).__name__}: {error}\n"
-            "This is a fault of AutoSpine; run again with --debug and report what it prints.",
-            err=True,
+        _complain(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of AutoSpine; run again with --debug and report what it prints."
         )
         return 3
 
@@ -186,7 +181,7 @@ def _run(words: list[str], debug: bool) -> int:
     if code == INTERRUPTED:  # typer has caught the interrupt
         anew = words[:1] == ["predict"] and "--continue" not in words
         how = "with --continue" if anew else "again"
-        typer.echo(f"autospine: interrupted; run the same command {how} to go on", err=True)
+        _complain(f"interrupted; run the same command {how} to go on")
         return 128 + signals[0] if signals else INTERRUPTED
     return int(code or 0)
 
@@ -201,8 +196,15 @@ def _show_usage(error: Any) -> int:
         message = re.sub(pattern, plain, message)
     where = error.ctx.command_path if error.ctx else "autospine"
     see = " See" if message.endswith("?") else "; see"
-    typer.echo(f"autospine: {message[:1].lower()}{message[1:]}{see} `{where} --help`", err=True)
+    _complain(f"{message[:1].lower()}{message[1:]}{see} `{where} --help`")
     return int(error.exit_code)
+
+
+def _complain(text: str, fg: str | None = None) -> None:
+    """Show why a command ends: the only place that does, since names in it come from other people's files."""
+    from autospine.system.log import message
+
+    typer.secho(f"autospine: {message(text)}", err=True, fg=fg)
 
 
 def _check_own_packages() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import console, printable, table_of
+from autospine.cli.screen import console, table_of
 from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
 
 def _cell(text: str) -> str:
     """Prepare somebody else's text for the cell of a table."""
-    return escape(printable(text))
+    return escape(text)
 
 
 def _trained(fold: str, facts: "Training") -> str:

@@ -1,26 +1,19 @@
 """Standard output, which results go to: as they are, or as tables."""
 
-import re
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from autospine.system.log import PlainConsole, message
+
 if TYPE_CHECKING:
     from autospine.evaluation.scores import Evaluation
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that move the cursor, colour text or reverse its order, but no line breaks and tabs."""
-
-
-def printable(text: str) -> str:
-    """Replace characters that would steer the terminal: the text may come from somebody else's file."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def say(text: str, style: str | None = None) -> None:
     """Print a line as it is: names and paths may contain what rich would read as markup."""
-    console().print(printable(text), style=style, markup=False, soft_wrap=True, highlight=False)
+    console().print(message(text), style=style, markup=False, soft_wrap=True, highlight=False)
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:
@@ -42,4 +35,4 @@ def table_of(*columns: str) -> Table:
 
 def console() -> Console:
     """Return the console of standard output, which tests, for instance, may have replaced."""
-    return Console()
+    return PlainConsole()

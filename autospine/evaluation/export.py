@@ -14,6 +14,9 @@ from autospine.storage.serialization import write_json
 CSV = "evaluation.csv"
 JSON = "evaluation.json"
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of texts that spreadsheets take for formulas."""
+
 COLUMN_NAMES = {"recall": "accuracy"}
 """Columns of metrics that are not the metrics' names."""
 
@@ -30,11 +33,11 @@ def table_columns(metrics: Sequence[Metric] = DEFAULT_METRICS) -> tuple[str, ...
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write `evaluation.csv` (one row per case and class) and `evaluation.json` (all the means).
 
-    Undefined values are empty cells in the CSV and null in the JSON. Each file is either complete or
-    unchanged.
+    Undefined values are empty cells in the CSV and null in the JSON. Names that a spreadsheet would take for
+    formulas have an apostrophe before them in the CSV. Each file is either complete or unchanged.
     """
     with replacing(folder / CSV) as temporary:
-        long_table(evaluation).to_csv(temporary, index=False)
+        long_table(evaluation).map(_as_text).to_csv(temporary, index=False)
     write_json(folder / JSON, describe_evaluation(evaluation))
 
 
@@ -46,3 +49,8 @@ def long_table(evaluation: Evaluation) -> pd.DataFrame:
         for (name, scores), counts in zip(case.by_class.items(), case.counts, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(table_columns(evaluation.metrics)))
+
+
+def _as_text(cell: object) -> object:
+    """Mark a text that a spreadsheet would run as a formula; numbers stay as they are."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell

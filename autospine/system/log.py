@@ -1,17 +1,21 @@
 """Logging and progress: bars in a terminal, plain lines elsewhere.
 
+Names of cases, labels and sites come from other people's files. Whatever is shown passes through `printable`
+here: consoles and log handlers do so by themselves, so that no caller has to remember.
+
 The library logs through the standard `logging` module and never prints. `setup` is called once, by the
 command line; without it nothing shows progress.
 """
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -22,11 +26,50 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
 T = TypeVar("T")
 
-CONSOLE = Console(stderr=True, highlight=False, quiet=True)
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]"
+)
+"""Characters that move the cursor, colour text, reverse its order or break lines, but for `\\n` and tabs."""
+
+_LINE = re.compile(r"\n(?=\S)")
+
+
+def printable(text: str) -> str:
+    """Replace characters that would steer the terminal, and escape those that cannot be encoded."""
+    plain = _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
+    return plain.encode(errors="backslashreplace").decode()
+
+
+def message(text: str) -> str:
+    """Return a message as it is shown: printable, and indented after its first line.
+
+    A name with a line break could pass for a message of AutoSpine otherwise.
+    """
+    return _LINE.sub("\n  ", printable(text))
+
+
+class PlainConsole(Console):
+    """A console that shows texts, tables and progress bars without what would steer the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does; its own control sequences stay."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _PlainFormatter(logging.Formatter):
+    """Formatter of messages that may hold names of other people's files; tracebacks are ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return message(super().format(record))
+
+
+CONSOLE = PlainConsole(stderr=True, highlight=False, quiet=True)
 """Console for progress and messages, quiet until `setup`; results go to standard output."""
 
 PACKAGES = ("autospine", "planners", "trainers")
@@ -57,10 +100,10 @@ def setup(debug: bool = False) -> None:
         handler = RichHandler(
             console=CONSOLE, show_time=False, show_level=False, show_path=debug, markup=False
         )
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_PlainFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s" if not debug else "%(name)s: %(message)s"))
+        handler.setFormatter(_PlainFormatter("%(message)s" if not debug else "%(name)s: %(message)s"))
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.handlers = [handler]
@@ -165,7 +208,7 @@ class _Bar:
         self._owner = _current is None
         if _current is None:
             _current = _Display(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=30),
                 _Count(),
                 TimeElapsedColumn(),
@@ -235,4 +278,4 @@ class _Lines:
         self._recent.append((now, self._done))
         if self._text:
             parts.append("; ".join(self._text.splitlines()))
-        CONSOLE.print(", ".join(parts), soft_wrap=True)
+        CONSOLE.print(message(", ".join(parts)), soft_wrap=True, markup=False)

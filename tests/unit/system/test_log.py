@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from autospine.system import log
 
@@ -243,3 +244,50 @@ def test_messages_in_a_terminal_keep_their_brackets(loggers, terminal):
     log.setup()
     loggers[0].info("found [3] cases")
     assert "found [3] cases" in terminal.getvalue()
+
+
+STEERING = (
+    *(
+        "\x1b[2J",
+        "\x1b]0;owned\x07",
+        "\x9b31m",
+        "\x90q\x9c",
+        "\r",
+        "\x08\x08",
+        "\x7f",
+        "\x00",
+        "\x0b",
+        "\x0c",
+    ),
+    *("\u202e", "\u2066", "\u2067", "\u200f", "\u061c", "\u2028", "\u2029", "\x85", "\udcfc"),
+)
+"""Texts that move the cursor, colour or reverse what follows, break lines, or cannot be encoded."""
+
+
+@pytest.mark.parametrize("evil", STEERING, ids=ascii)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_of_others_do_not_steer_the_terminal(evil, terminal, capsys, monkeypatch):
+    text = io.StringIO()
+    console = log.PlainConsole(file=text, force_terminal=terminal, color_system=None, width=100)
+    monkeypatch.setattr(log, "CONSOLE", console)
+    log.setup()
+    log.get_logger("autospine.test").warning("case %s is odd", f"a{evil}b")
+    console.print(f"a{evil}b", markup=False)
+    table = Table("case")
+    table.add_row(f"a{evil}b")
+    console.print(table)
+    with log.progress(f"a{evil}b", 2) as meter:
+        meter.update(f"a{evil}b")
+        console.print("in between")
+    shown = text.getvalue() + capsys.readouterr().err
+    shown.encode()
+    own = ("\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\r") if terminal else ()  # the progress bar's
+    for sequence in own:
+        shown = shown.replace(sequence, "")
+    assert not set(shown) & set(evil) - set("a[]0;owned2J31mq")
+    assert "\N{REPLACEMENT CHARACTER}" in shown or "\\udcfc" in shown
+
+
+def test_a_name_with_a_line_break_is_no_message_of_its_own(capsys):
+    assert log.message("a\nautospine: sound") == "a\n  autospine: sound"
+    assert log.message("faults:\n  one\n  two") == "faults:\n  one\n  two"
