@@ -14,6 +14,7 @@ from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.network.external import find_external
 from autospine.network.swin.swin_settings import FusionPlacement
 from autospine.plan import LARGEST_PATCH
+from autospine.storage.file_names import read_text
 from autospine.storage.serialization import from_plain, stored_as
 from planners.networks.network_request import (
     BUILT_IN,
@@ -143,7 +144,7 @@ def read_overrides(path: Path) -> Overrides:
         PlanError: If an override is against the rules.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content, twice = yaml.safe_load(text), _given_twice(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())

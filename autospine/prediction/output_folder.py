@@ -1,5 +1,6 @@
 """The folder that label maps are written to."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -32,7 +33,8 @@ def check_apart_from_inputs(output: Path, cases: "Sequence[Case]") -> None:
             f"expected an output folder other than that of a dataset, found dataset.json in {output}; name "
             "another folder with -o"
         )
-    images = [image.resolve() for case in cases for image in case.images]
+    # A link to itself has no target; reading it says so.
+    images = [Path(os.path.realpath(image)) for case in cases for image in case.images]
     if any(output.resolve() in (image, image.parent) for image in images):
         raise WorkspaceError(
             f"expected an output folder other than that of the images, found {output} for both; "

@@ -2,14 +2,17 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from odd_images import ORIGIN, REFUSED, SHAPE, SOUND, SPACING, VOXELS
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, difference
-from autospine.io.images import read_channel
+from autospine.io.images import read_channel, read_volume
+from autospine.io.in_memory import as_volume
 
 GRID = Grid(
     shape=SHAPE,
@@ -42,3 +45,88 @@ def test_what_is_not_sound_is_refused_at_once(name: str, tmp_path: Path):
     assert time.monotonic() - began < MOST_SECONDS
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value) or str(path.parent) in str(caught.value)
+
+
+ODD_FILES = {
+    "analyze.hdr": r"ending in .*analyze\.hdr; convert it",
+    "anatomical.nii": None,
+    "example4d+orig.HEAD": "ending in .*; convert it",
+    "example4d.nii.gz": "4 axes of 128x96x24x2",
+    "example_nifti2.nii.gz": "4 axes of 32x20x12x2",
+    "functional.nii": "4 axes of 17x21x3x20",
+    "minc1_1_scale.mnc": "ending in .*; convert it",
+    "minc2_baddim.mnc": "ending in .*; convert it",
+    "nifti1.hdr": "ending in .*; convert it",
+    "nifti2.hdr": "ending in .*; convert it",
+    "phantom_truncated.PAR": "ending in .*; convert it",
+    "phantom_varscale.REC": "ending in .*; convert it",
+    "reoriented_anat_moved.nii": None,
+    "resampled_anat_moved.nii": "finite voxels in .*, found 153 NaN",
+    "row_major.dconn.nii": "100 values in each voxel",
+    "standard.nii.gz": None,
+    "test.mgz": "ending in .*; convert it",
+    "tinypet.v": "ending in .*; convert it",
+}
+"""What each file of nibabel's tests must give: the volume that nibabel reads, or a message."""
+
+IN_MEMORY = {
+    "analyze.hdr": "the orientation of the image",
+    "example4d+orig.HEAD": "4 axes of",
+    "minc1_1_scale.mnc": None,
+    "nifti1.hdr": None,
+    "nifti2.hdr": None,
+    "phantom_varscale.PAR": "4 axes of",
+    "scaled+tlrc.HEAD": None,
+    "test.mgz": "4 axes of",
+    "tiny.mnc": None,
+}
+"""What images must give that nibabel has opened; headers without voxels are not read."""
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_odd_files_are_read_as_by_nibabel_or_refused(name: str, real_data: Path):
+    path = real_data / "odd" / "nifti_variants" / name
+    message = ODD_FILES[name]
+    if message:
+        with pytest.raises(ImageError, match=message):
+            read_channel(path)
+        return
+    theirs: Any = nibabel.load(path)
+    ours = read_channel(path)
+    assert np.array_equal(
+        ours.array.transpose(2, 1, 0), np.asanyarray(theirs.dataobj).astype(ours.array.dtype)
+    )
+    corners = np.asarray([[0, 0, 0], [1, 2, 3], [n - 1 for n in theirs.shape[:3]]])
+    positions = corners @ theirs.affine[:3, :3].T + theirs.affine[:3, 3]
+    assert ours.grid.physical(corners[:, ::-1]) == pytest.approx(positions * [-1, -1, 1], abs=1e-3)
+
+
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore:multiple TRs")
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_odd_images_of_nibabel_are_taken_or_refused(name: str, real_data: Path):
+    image: Any = nibabel.load(real_data / "odd" / "nifti_variants" / name)
+    if isinstance(image, nibabel.Nifti1Pair) and not Path(image.file_map["image"].filename).exists():
+        image = type(image)(np.zeros(image.shape, np.int16), image.affine, image.header)
+    message = IN_MEMORY[name]
+    if message:
+        with pytest.raises(ImageError, match=message):
+            as_volume(image)
+        return
+    volume = as_volume(image)
+    assert sorted(volume.array.shape[1:]) == sorted(image.shape[:3])
+
+
+@pytest.mark.real_data
+def test_the_order_of_axes_makes_no_difference(real_data: Path):
+    """One volume in all 48 orders."""
+    files = sorted((real_data / "odd" / "nifti_axis_orders").glob("*.nii.gz"))
+    assert len(files) == 48
+    first = read_volume(files[0])
+    for path in files[1:]:
+        volume = read_volume(path)
+        assert np.array_equal(volume.array, first.array), path.name
+        assert difference(volume.grid, first.grid) is None, path.name
+        letters = "".join(axis for axis in path.name.split(".")[0])
+        assert "".join(nibabel.aff2axcodes(nibabel.load(path).affine)) == letters
