@@ -104,7 +104,7 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
     except AutospineError as error:
         faults.append(str(error))
     try:
-        labels = read_labels(case.labels) if case.labels else None
+        labels = read_labels(case.labels, dataset.labels) if case.labels else None
     except AutospineError as error:
         faults.append(str(error))
     if labels is not None:

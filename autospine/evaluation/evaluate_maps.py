@@ -14,6 +14,7 @@ from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import Volume, read_labels
 from autospine.storage.atomic import visible
+from autospine.storage.file_names import same_name
 from autospine.system.log import track
 
 
@@ -75,7 +76,7 @@ def evaluate_folder(
             f"expected predictions named as the references in {references} ({_some(true)}), "
             f"found {_some(predicted)} in {predictions}; give the matching folders or rename the files"
         )
-    known = {case.name: case for case in cases}
+    known = {same_name(case.name): case for case in cases}
     scores = []
     for name in track(both, "evaluating"):
         about = known.get(name)
@@ -175,7 +176,7 @@ def _label_files(folder: Path, what: str) -> dict[str, Path]:
         ending = file_ending(path)
         if ending is None or not path.is_file():
             continue
-        name = path.name[: -len(ending)]
+        name = same_name(path.name[: -len(ending)])
         if name in files:
             raise EvaluationError(
                 f"expected one file for case {name} in {folder}, found {files[name].name} and {path.name}; "
@@ -193,7 +194,7 @@ def _read_pair(
     case: str, prediction: Path, reference: Path, labels: LabelSpace
 ) -> tuple[LabelArray, LabelArray, Vector3]:
     """Return the stored indices of prediction and reference and their spacing, checked to lie on one grid."""
-    predicted, true = _read(case, prediction), _read(case, reference)
+    predicted, true = _read(case, prediction, labels), _read(case, reference, labels)
     if differs := difference(predicted.grid, true.grid):
         raise EvaluationError(
             f"expected prediction {prediction} of case {case} on the grid of its reference {reference}, "
@@ -206,9 +207,9 @@ def _read_pair(
     )
 
 
-def _read(case: str, path: Path) -> Volume:
+def _read(case: str, path: Path, labels: LabelSpace) -> Volume:
     try:
-        return read_labels(path)
+        return read_labels(path, labels)
     except AutospineError as error:
         raise EvaluationError(f"case {case}, file {path}: {error}") from None
 

@@ -130,7 +130,7 @@ def _choose_postprocessing(
     for name in track(sorted(predictions), "trying post-processing"):
         reference = references[name]
         if reference is not None:
-            true = read_labels(reference)
+            true = read_labels(reference, labels)
             predicted = read_labels(predictions[name])
             trials[name] = try_cleanups(
                 predicted.turned_to(true.grid)[0], true.array[0], labels, true.grid.spacing_mm

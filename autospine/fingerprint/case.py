@@ -42,7 +42,7 @@ def measure_case(case: Case, labels: LabelSpace) -> Measured:
         raise DatasetError("expected a label file for a training case, found none; add it to labelsTr")
     volume = read_volume(case.images)
     _check_spacing(volume, case)
-    labelled = read_labels(case.labels)
+    labelled = read_labels(case.labels, labels)
     if different := difference(labelled.grid, volume.grid):
         raise DatasetError(
             f"expected labels on the image's grid in {case.labels}, found {different}; run `autospine verify`"

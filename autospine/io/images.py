@@ -22,14 +22,15 @@ from autospine.core.geometry import (
     triple,
     turning,
 )
+from autospine.core.labels import LabelSpace
 from autospine.core.types import ChannelArray, LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.dicom_header import is_dicom
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.nifti import is_nifti, read_nifti, write_oblique
-from autospine.io.segments import Segment, present, slicer_header
+from autospine.io.segments import Segment, present, slicer_header, values_by_name
 from autospine.io.slice_stack import for_file, is_oblique
-from autospine.io.text_headers import check_volume, read_metaimage, read_nrrd
+from autospine.io.text_headers import check_volume, nrrd_entries, read_metaimage, read_nrrd
 from autospine.io.voxel_data import ImageFile, check_voxels, damaged, read_voxels, want_of_memory
 from autospine.storage.atomic import rename_durably
 from autospine.storage.file_names import check_file
@@ -125,13 +126,40 @@ def stack_channels(channels: Sequence[Channel]) -> Volume:
     )
 
 
-def read_labels(path: Path) -> Volume:
+def read_labels(path: Path, space: LabelSpace | None = None) -> Volume:
     """Read a label map; floating-point values are accepted if they are nearly whole numbers.
 
+    Args:
+        path: The file.
+        space: Labels of the dataset that it belongs to; values of a file that names its segments, as those of
+            3D Slicer do, are taken for the label of that name.
+
     Raises:
-        ImageError: If the file cannot be read (see `read_volume`), or if a value is further than
-            `NEARLY_WHOLE` from a whole number.
+        ImageError: If the file cannot be read (see `read_volume`), if a value is further than `NEARLY_WHOLE`
+            from a whole number, or if the names of segments contradict the dataset's.
     """
+    changed = {}
+    if space is not None and path.name.lower().endswith(NRRD_ENDINGS) and not is_dicom(path):
+        changed = values_by_name(nrrd_entries(path)[0], space, path)
+    volume = _whole_numbers(path)
+    return _exchanged(volume, changed) if changed else volume
+
+
+def _exchanged(volume: Volume, changed: Mapping[int, int]) -> Volume:
+    """Return a label map with other values, each with the one in its place."""
+    kind = np.result_type(volume.array.dtype, *(np.min_scalar_type(value) for value in changed.values()))
+    labels = np.empty(volume.array.shape, dtype=kind)
+    for plane, found in zip(labels[0], volume.array[0], strict=True):
+        plane[...] = found
+        for value, known in changed.items():
+            plane[found == value] = known
+    said = ", ".join(f"{value} is {known}" for value, known in sorted(changed.items()))
+    note = f"label values go by the names of the segments: {said}"
+    return Volume(array=labels, grid=volume.grid, stored=volume.stored, notes=(*volume.notes, note))
+
+
+def _whole_numbers(path: Path) -> Volume:
+    """Read a label map, with values that are nearly whole numbers rounded."""
     volume = read_volume(path)
     if np.issubdtype(volume.array.dtype, np.integer):
         return volume

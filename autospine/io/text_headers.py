@@ -230,6 +230,11 @@ def read_nrrd(path: Path) -> ImageFile:
         raise damaged(path, f'"space directions" has {len(vectors)} entries, and sizes has {len(sizes)}')
     inside = [axis for axis, vector in enumerate(vectors) if vector is not None]
     values = prod(n for n, vector in zip(sizes, vectors, strict=True) if vector is None)
+    if values != 1 and any(key.startswith("Segment") for key in entries):
+        raise ImageError(
+            f"expected one label in each voxel of {path}, found {values} layers of segments that overlap; "
+            "save it as a label map without overlap, as 3D Slicer's export to a binary label map does"
+        )
     check_volume(path, [sizes[axis] for axis in inside], values)
     signs = NRRD_SPACES.get(entries.get("space", "").lower())
     if signs is None:

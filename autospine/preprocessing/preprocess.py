@@ -142,7 +142,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
     if case.labels is None:
         raise DatasetError(f"expected a label file for training case {case.name}, found none")
     key, files = case_key(case, settings), files_key(case)
-    labelled = read_labels(case.labels)
+    labelled = read_labels(case.labels, settings.labels)
     source, label_grid = settings.labels.encode(labelled.array[0]), labelled.grid
     del labelled  # at most one source array is in memory, and no longer than needed
     volume = read_volume(case.images)
