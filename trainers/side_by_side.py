@@ -282,13 +282,13 @@ def _train_in_process(
         if settings.device.type == "cuda":
             torch.cuda.set_device(settings.device)
         train_and_validate(task, job.fold, settings, share_of_time(deadline, job.share))
-    except (Exception, SystemExit) as raised:  # other people's networks and losses may raise the latter
-        error = portable(raised)
     except KeyboardInterrupt:  # the parent knows, or is gone, or somebody has ended this process alone
         error = TrainingError(
             f"the process of fold {job.fold.name} was ended; run the same command again: it resumes where "
             "it was"
         )
+    except BaseException as raised:  # other people's networks and losses may raise what they want
+        error = portable(raised)
     with suppress(OSError):  # the parent is gone
         outcome.send(error)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from filelock import FileLock
 
 from autospine.core.errors import TrainingError
-from autospine.core.plugins import find_plugin, plugin_names
+from autospine.core.plugins import find_plugin, let_interrupts_pass, plugin_names
 from autospine.storage.atomic import write_text
 from autospine.storage.file_names import folder_to_write
 
@@ -292,7 +292,8 @@ class Trackers:
         for name in waiting:
             try:
                 self._open[name] = _maker(name)(self._run)
-            except (Exception, SystemExit) as error:  # whatever other people's code raises
+            except BaseException as error:  # whatever other people's code raises
+                let_interrupts_pass(error)
                 self._failed(name, "opened", error)
         params = self._run.params
         self._each("sent the configuration", lambda tracker: tracker.log_params(params))
@@ -307,7 +308,8 @@ class Trackers:
         for name, tracker in list(self._open.items()):
             try:
                 send(tracker)
-            except (Exception, SystemExit) as error:  # whatever other people's code raises
+            except BaseException as error:  # whatever other people's code raises
+                let_interrupts_pass(error)
                 del self._open[name]
                 self._failed(name, action, error)
 

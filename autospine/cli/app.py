@@ -139,9 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for an error that the user can mend, 2 for a command line that was not understood,
         3 for a fault of AutoSpine, 130 if interrupted, 128 + n if another signal n has asked it to end.
     """
+    from autospine.system.log import showing
+
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    with showing():
+        return _answer([word for word in words if word != "--debug"], debug="--debug" in words)
+
+
+def _answer(words: list[str], *, debug: bool) -> int:
+    """Run a command, show in one line what is wrong with it, and return the exit code."""
     try:
         _check_own_packages()  # before the commands, which import from these packages
         load_commands(words[0] if words else None)
@@ -155,6 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         _complain(f"expected to read and write files freely, found {error}")
+        return 1
+    except SystemExit as error:  # other people's code has asked to end, with a number, a text or nothing
+        if debug:
+            raise
+        typer.echo(
+            f"autospine: expected the command to end by itself, found that a part of it, a plug-in perhaps, "
+            f"has asked the program to end ({error!r}); run again with --debug to see which",
+            err=True,
+        )
         return 1
     except Exception as error:
         if debug:

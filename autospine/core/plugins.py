@@ -49,7 +49,8 @@ class Plugin:
         """
         try:
             return self.entry.load()
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
+        except BaseException as error:  # whatever other people's code raises
+            let_interrupts_pass(error)
             raise self.broken("cannot be loaded:", error) from error
 
     def broken(self, what: str, error: BaseException) -> AutospineError:
@@ -60,6 +61,16 @@ class Plugin:
             error: Whatever the plug-in has raised.
         """
         return self.error(f"{self.description} {what} {type(error).__name__}: {error}; {self.remedy}")
+
+
+def let_interrupts_pass(error: BaseException) -> None:
+    """Raise Ctrl-C again, and nothing else that was caught: other people's code may raise what it wants.
+
+    Args:
+        error: Error that a plug-in has raised; `SystemExit`, for instance, must not end the program.
+    """
+    if type(error) is KeyboardInterrupt:
+        raise error
 
 
 def find_plugin(group: str, name: str, *, kind: str, error: type[AutospineError]) -> Plugin:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
 from autospine.core.errors import EvaluationError
-from autospine.core.plugins import find_plugin, plugin_names
+from autospine.core.plugins import find_plugin, let_interrupts_pass, plugin_names
 from autospine.core.types import MaskArray, Vector3
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.surface import TOLERANCE_MM, hausdorff95, surface_dice
@@ -105,7 +105,8 @@ class Metric:
     def _checked(self, compute: Callable[[], SupportsFloat]) -> float:
         try:
             value = float(compute())
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
+        except BaseException as error:  # whatever other people's code raises
+            let_interrupts_pass(error)
             raise EvaluationError(
                 f"metric {self.name} of {self.origin} failed with {type(error).__name__}: {error}; mend "
                 "it, or choose other metrics"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from autospine.core.errors import PlanError
 from autospine.core.geometry import triple
-from autospine.core.plugins import Plugin, find_plugin, plugin_names
+from autospine.core.plugins import Plugin, find_plugin, let_interrupts_pass, plugin_names
 from autospine.core.types import Shape3, Vector3
 
 if TYPE_CHECKING:
@@ -251,7 +251,8 @@ class ExternalNetwork:
     def _call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         try:
             return function(*arguments, **keywords)
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
+        except BaseException as error:  # whatever other people's code raises
+            let_interrupts_pass(error)
             raise self.plugin.broken("cannot be made:", error) from error
 
 

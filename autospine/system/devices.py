@@ -35,10 +35,14 @@ RAM_SHARE = 0.5
 LOOK_SECONDS = 0.2
 """Time between two looks whether threads of this process wait for a core."""
 
-SHORT_SHARE = 0.1
-"""Cores are short if threads have waited for one for more than this share of the time, all together."""
+SHORT_SHARE = 0.3
+"""Cores are short if threads have waited for one for more than this share of the time, all together.
 
-CALM_LOOKS = 10
+Where every core has a neighbour, two threads wait for as long as they run. Threads of this process that read
+and write beside those that compute, and the system's own work, cost less than this.
+"""
+
+CALM_LOOKS = 5
 """Looks in a row without shortage after which cores count as free again."""
 
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autospine.core.errors import TrainingError
 from autospine.core.labels import LabelSpace
-from autospine.core.plugins import Plugin, find_plugin, plugin_names
+from autospine.core.plugins import Plugin, find_plugin, let_interrupts_pass, plugin_names
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers import distributed
 from trainers.losses.loss import Loss, LossResult
@@ -52,7 +52,8 @@ class LossEntry:
                 f"{plugin.description} cannot be made with the settings {settings}: {error}; mend "
                 f"loss_settings in the configuration's training in plan.json, or {plugin.remedy}"
             ) from error
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
+        except BaseException as error:  # whatever other people's code raises
+            let_interrupts_pass(error)
             raise plugin.broken("cannot be made:", error) from error
         if not isinstance(loss, nn.Module):
             raise TrainingError(
@@ -103,7 +104,8 @@ class ExternalLoss(Loss):
         """
         try:
             result = self.loss(logits, labels)
-        except (Exception, SystemExit) as error:  # whatever other people's code raises
+        except BaseException as error:  # whatever other people's code raises
+            let_interrupts_pass(error)
             if is_out_of_memory(error):
                 raise
             raise self._plugin.broken("has failed:", error) from error

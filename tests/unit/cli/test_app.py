@@ -1,6 +1,7 @@
 """A mistake is answered in one line, before anything is imported that takes long."""
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import pytest
 import typer
 
 from autospine.cli.app import app, load_commands
+
+from autospine.cli import app as app_module
 
 GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
 NAME = json.loads(GOLDEN.read_text(encoding="utf-8"))["dataset"]
@@ -225,3 +228,28 @@ def test_packages_of_others_are_told_from_our_own(tmp_path):
     assert done.returncode == 1
     assert "own package `planners`" in done.stderr and "uninstall" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+SHELL = [sys.executable, "-c", "import sys; from autospine.cli import main; sys.exit(main())"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk as Linux has it")
+@pytest.mark.parametrize("words", [["--version"], ["train", "--help"], ["no-such-command"]])
+@pytest.mark.parametrize("end", [">/dev/full 2>/dev/full", ">&- 2>&-", "2>&1 | true"])
+def test_exit_codes_do_not_depend_on_what_can_be_shown(words, end, tmp_path):
+    free = subprocess.run([*SHELL, *words], capture_output=True, check=False, cwd=tmp_path)
+    line = f"set -o pipefail; {shlex.join([*SHELL, *words])} {end}"
+    done = subprocess.run(["bash", "-c", line], check=False, cwd=tmp_path, capture_output=True)
+    assert done.returncode == free.returncode
+    assert b"Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("code", [None, 0, 5, "a text", 2.5])
+def test_a_part_that_ends_the_program_is_an_error_in_one_line(monkeypatch, capsys, code):
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(app_module, "load_commands", lambda _: None)
+    monkeypatch.setattr(app_module, "app", leave)
+    assert app_module.main(["info"]) == 1
+    assert f"({SystemExit(code)!r}); run again with --debug" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The protocol, and the real trackers where they are installed; none of them needs a network."""
 
+import asyncio
 import importlib
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -221,6 +223,58 @@ def test_a_tracker_that_ends_the_process_is_left_out_and_named(third_party, tmp_
     made = Trackers(["leaving"], run(tmp_path))
     made.log_metrics({}, 1)
     assert "leaving could not be opened (SystemExit: goodbye)" in made.failures()["tracker_leaving"]
+
+
+class NoInterrupt(KeyboardInterrupt):
+    """An error of somebody's own that looks like Ctrl-C."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit("text"),
+        SystemExit(0),
+        NoInterrupt("not pressed"),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        BaseException("odd"),
+        MemoryError(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("when", ["opened", "sent the configuration", "sent the metrics", "closed"])
+def test_whatever_a_tracker_raises_training_goes_on(tmp_path, monkeypatch, error, when):
+    class Raising:
+        def __init__(self, _: TrackedRun) -> None:
+            self._raise("opened")
+
+        def _raise(self, now: str) -> None:
+            if now == when:
+                raise error
+
+        def log_params(self, _: object) -> None:
+            self._raise("sent the configuration")
+
+        def log_metrics(self, *_: object) -> None:
+            self._raise("sent the metrics")
+
+        def close(self) -> None:
+            self._raise("closed")
+
+    monkeypatch.setattr(trackers, "_maker", lambda name: Raising)
+    made = Trackers(["x"], run(tmp_path))
+    made.log_metrics({}, 1)
+    made.close()
+    assert f"x could not be {when} ({type(error).__name__}" in made.failures()["tracker_x"]
+
+
+def test_ctrl_c_within_a_tracker_ends_training(tmp_path, monkeypatch):
+    def slow(_: TrackedRun) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(trackers, "_maker", lambda name: slow)
+    with pytest.raises(KeyboardInterrupt):
+        Trackers(["x"], run(tmp_path)).log_metrics({}, 1)
 
 
 def test_long_reasons_are_cut_to_their_first_line(tmp_path, monkeypatch):
