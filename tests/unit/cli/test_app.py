@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from autospine.cli.app import app, load_commands
-
 from autospine.cli import app as app_module
+from autospine.cli.app import app, load_commands
 
 GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
 NAME = json.loads(GOLDEN.read_text(encoding="utf-8"))["dataset"]
