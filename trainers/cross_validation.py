@@ -58,7 +58,7 @@ def train_folds(
     todo = [fold for fold in folds if fold not in extended and not task.complete(fold)]
     for fold in folds:
         if fold not in (*todo, *extended):
-            logger.info("fold %s is complete already", fold.name)
+            logger.info("fold %s is complete already%s", fold.name, _training_of(task, fold, settings))
     for group, chosen in ((todo, replace(settings, extend=None)), (extended, settings)):
         if min(chosen.parallel, len(group)) > 1 and distributed.size() == 1:
             train_side_by_side(task, group, chosen, deadline)
@@ -66,6 +66,17 @@ def train_folds(
         for index, fold in enumerate(group):
             train_and_validate(task, fold, chosen, share_of_time(deadline, 1 / (len(group) - index)))
     return cross_validation(task, every) if distributed.leads() else None
+
+
+def _training_of(task: TrainingRun, fold: Fold, settings: TrainingSettings) -> str:
+    """Say how long a complete fold was trained, and how it is trained for the epochs that are asked for."""
+    facts = load_facts(task.fold_folder(fold) / WEIGHTS)
+    epochs, minutes = int(facts.get("epochs", 0)), facts.get("minutes")
+    if epochs == 0:  # weights of earlier versions do not say
+        return ""
+    text = f": it was trained for {epochs} epochs" + (f" in {minutes:.3g} minutes" if minutes else "")
+    more = (settings.epochs or 0) - epochs
+    return text + (f"; --extend {more} instead of --epochs trains it for {more} more" if more > 0 else "")
 
 
 def _tidy(task: TrainingRun, fold: Fold, *, begins: bool) -> None:

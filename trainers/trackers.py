@@ -27,6 +27,9 @@ GROUP = "autospine.trackers"
 PROJECT = "autospine"
 """Name of the project in W&B, and prefix of the experiments in MLflow."""
 
+LOCK_SECONDS = 120.0
+"""Longest wait for another fold that opens the same tracker; then training goes on without it."""
+
 MLFLOW_PARAMS, MLFLOW_METRICS = 100, 1000
 """Largest numbers of parameters and of metrics in one request (limits of MLflow's REST API)."""
 
@@ -149,7 +152,7 @@ class MLflow:
 
         name = f"{PROJECT} {run.group}"
         # Without the lock, folds that start side by side would make the same database and experiment twice.
-        with FileLock(run.folder.parent / ".mlflow.lock"):
+        with FileLock(run.folder.parent / ".mlflow.lock", timeout=LOCK_SECONDS):
             self._client: Any = MlflowClient()
             known = self._client.get_experiment_by_name(name)
             experiment = known.experiment_id if known else self._client.create_experiment(name)

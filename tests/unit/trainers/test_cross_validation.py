@@ -1,4 +1,5 @@
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -450,6 +451,16 @@ def test_a_checkpoint_that_a_finished_fold_has_left_behind_is_removed(tmp_path):
     train_folds(task, [full], SETTINGS)
     assert (folder / CHECKPOINT).exists(), "of an extension that was interrupted"
     assert times(task) == before
+
+
+def test_a_complete_fold_says_how_long_it_was_trained_and_how_it_is_trained_further(trained, caplog):
+    task, _ = trained
+    caplog.set_level("INFO")
+    for epochs in (1, 4):
+        train_folds(task, FOLDS[:1], replace(SETTINGS, epochs=epochs))
+    same, more = [text for text in caplog.messages if "complete already" in text]
+    assert re.fullmatch(r"fold 0 is complete already: it was trained for 1 epochs( in \S+ minutes)?", same)
+    assert more == f"{same}; --extend 3 instead of --epochs trains it for 3 more"
 
 
 @pytest.mark.parametrize(
