@@ -342,7 +342,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize("stream", BROKEN, ids=repr)
+@pytest.mark.parametrize("stream", BROKEN, ids=range(len(BROKEN)))
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_cannot_be_shown_is_dropped(monkeypatch, loggers, clock, stream, terminal):
     monkeypatch.setattr(sys, "stderr", stream)
