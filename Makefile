@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house clean
+.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house bench-first-aid clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/n
 
 bench-house: $(STAMP) ## count imports, names and axes, and time mistakes; the table goes to docs/results/house.md
 	$(BIN)/python tests/benchmarks/house.py --write docs/results/house.md
+
+bench-first-aid: $(STAMP) ## give every command odd, damaged and hostile inputs, on a busy machine too; into docs/results/first-aid.md
+	$(BIN)/python tests/benchmarks/first_aid.py --write docs/results/first-aid.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

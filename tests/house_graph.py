@@ -31,26 +31,29 @@ def tree(name: str) -> ast.Module:
     return ast.parse(MODULES[name].read_text(encoding="utf-8"))
 
 
-def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+def at_run_time(root: ast.AST) -> Iterator[ast.AST]:
     """Everything in a tree but what `if TYPE_CHECKING` keeps for the type checker alone."""
-    yield node
-    hidden = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    for child in ast.iter_child_nodes(node):
-        if not (hidden and child in node.body):
-            yield from at_run_time(child)
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        yield node
+        hidden = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        todo += [child for child in ast.iter_child_nodes(node) if not (hidden and child in node.body)]
 
 
-def imported(name: str) -> Iterator[str]:
+@cache
+def imported(name: str) -> frozenset[str]:
     """Modules that a module imports anywhere, those inside functions too; our own by their full name."""
+    found: set[str] = set()
     for node in at_run_time(tree(name)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} imports relatively"
             assert node.module
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {other if other in MODULES else node.module for other in inner}
+    return frozenset(found)
 
 
 def part(name: str) -> str:

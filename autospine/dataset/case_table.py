@@ -21,7 +21,7 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     Raises:
         DatasetError: If the file is no table, or has other columns.
     """
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return {}, []
     try:
         table = csv.DictReader(io.StringIO(read_text(path), newline=""))
