@@ -47,7 +47,7 @@ def compare(
     if unknown := [name for name in configuration or () if name not in location.models.names]:
         raise ModelError(
             f"expected models of {location.name} among {', '.join(location.models.names) or 'none'}, found "
-            f"{', '.join(unknown)}; name others with -c, or train them first"
+            f"{', '.join(unknown)}; name others with -c, or run `autospine train` for them first"
         )
 
     from autospine.models.best import BEST
