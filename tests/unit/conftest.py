@@ -64,7 +64,7 @@ def raw_dataset(tmp_path: Path) -> Callable[..., Path]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dataset.json").write_text(json.dumps(described))
         if cases_csv is not None:
-            (folder / "cases.csv").write_text(cases_csv)
+            (folder / "cases.csv").write_text(cases_csv, encoding="utf-8")
         return folder
 
     return write

@@ -158,9 +158,9 @@ def test_texts_are_read_in_the_encodings_of_editors(file: str, encoding: str, ra
         labels={"background": 0, "Wirbelkörper": 1},
         cases_csv="case,modality,site\na,CT,Zürich\nb,MR,Zürich\n",
     )
-    text = json.dumps(json.loads((folder / file).read_text()), ensure_ascii=False) if file[0] == "d" else None
+    text = json.dumps(json.loads((folder / file).read_text(encoding="utf-8")), ensure_ascii=False) if file[0] == "d" else None
     mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
-    (folder / file).write_bytes(mark + (text or (folder / file).read_text()).encode(encoding))
+    (folder / file).write_bytes(mark + (text or (folder / file).read_text(encoding="utf-8")).encode(encoding))
     dataset = load_dataset(folder)
     assert dataset.labels.names == ("Wirbelkörper",)
     assert [case.site for case in dataset.cases] == ["Zürich", "Zürich"]
@@ -204,7 +204,7 @@ def test_a_description_in_the_form_of_nnunet_v1_says_how_to_convert(raw_dataset:
 
 def test_an_ending_without_its_dot_is_understood(raw_dataset: RawDataset):
     folder = raw_dataset()
-    described = json.loads((folder / "dataset.json").read_text()) | {"file_ending": "nii.gz"}
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8")) | {"file_ending": "nii.gz"}
     dataset = load_dataset(described_as(folder, json.dumps(described).encode()))
     assert (dataset.file_ending, len(dataset.cases)) == (".nii.gz", 2)
 
