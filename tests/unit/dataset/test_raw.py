@@ -158,7 +158,11 @@ def test_texts_are_read_in_the_encodings_of_editors(file: str, encoding: str, ra
         labels={"background": 0, "Wirbelkörper": 1},
         cases_csv="case,modality,site\na,CT,Zürich\nb,MR,Zürich\n",
     )
-    text = json.dumps(json.loads((folder / file).read_text(encoding="utf-8")), ensure_ascii=False) if file[0] == "d" else None
+    text = (
+        json.dumps(json.loads((folder / file).read_text(encoding="utf-8")), ensure_ascii=False)
+        if file[0] == "d"
+        else None
+    )
     mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
     (folder / file).write_bytes(mark + (text or (folder / file).read_text(encoding="utf-8")).encode(encoding))
     dataset = load_dataset(folder)

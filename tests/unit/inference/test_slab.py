@@ -66,7 +66,7 @@ STEPS = st.sampled_from([0.3, 0.5, 0.75, 1.0])
 
 
 @given(SIZES, TILES, STEPS, st.booleans(), st.integers(1, 9))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 def test_the_pieces_are_what_accumulating_the_whole_volume_gives(shape, tile, step, wide, at_once):
     layout = TileGrid.covering(shape, tile, step)
     slab = Slab(layout, CLASSES, regions=False, device=CPU, wide=wide)

@@ -83,8 +83,8 @@ def test_weights_of_another_network_are_refused(folder, tmp_path):
 
 
 def test_a_network_far_larger_than_its_weights_takes_no_memory(folder):
-    """Of this width a single convolution would need 100 TB."""
-    wide = makers.configuration(network=makers.network_plan(feature_size=1 << 20))
+    """Of this width, the largest that a plan may have, a single convolution would need some 7 GB."""
+    wide = makers.configuration(network=makers.network_plan(feature_size=8192))
     write_json(folder / "plan.json", makers.plan(wide))
     with pytest.raises(
         ModelError, match=r"expected weights of the plan's network in .*fold_0.*size mismatch"

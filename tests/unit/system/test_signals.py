@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,15 @@ from autospine.system.signals import SIGNALS, heeding_signals
 ASKING = [number for number in SIGNALS if number != signal.SIGINT]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def not_ignored() -> Iterator[None]:
+    """Take signals as a program does that was not started with `nohup`."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ASKING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", ASKING)
