@@ -35,7 +35,7 @@ from autospine.prediction.build_predictor import build_predictor, check_distinct
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
 from autospine.system.allocation import use_huge_pages
-from autospine.system.devices import choose_device, computing
+from autospine.system.devices import choose_device, computing, own_defaults
 from autospine.system.hardware import free_memory
 from autospine.system.log import get_logger
 
@@ -165,6 +165,7 @@ class Model:
         labels = self._labels(volume, decided, maps.take, postprocess=postprocess)
         return like(image, labels, volume), {name: like(image, maps.pop(name), volume) for name in names}
 
+    @own_defaults()
     def _labels(
         self, volume: Volume, modality: Modality, score_sink: ScoreSink | None = None, *, postprocess: bool
     ) -> LabelArray:
@@ -190,6 +191,7 @@ class Model:
         return modality
 
 
+@own_defaults()
 def load_model(
     path: str | Path | Sequence[str | Path],
     *,

@@ -10,7 +10,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -283,3 +283,40 @@ def _cpu_flags() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(flags.split())
+
+
+class _CallersDtype:
+    """The default dtype of whoever called, kept while any thread works in single precision."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._dtype = threading.Lock(), 0, torch.float32
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._dtype = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.set_default_dtype(self._dtype)
+
+
+_CALLERS_DTYPE = _CallersDtype()
+
+
+@contextmanager
+def own_defaults() -> Iterator[None]:
+    """Make tensors that state no dtype or device in float32 on the CPU, whatever the caller has set.
+
+    Networks and buffers are written for these defaults. The caller's come back at the end; the dtype is one
+    for all threads, so that it comes back with the last of them.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_CALLERS_DTYPE)
+        if torch.get_default_device() != torch.device("cpu"):
+            stack.enter_context(torch.device("cpu"))
+        yield

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from odd_images import META, data_file
 
 import autospine
 from autospine.cli import main
@@ -286,6 +287,26 @@ def test_a_link_to_nothing_is_not_passed_over(model, images, tmp_path):
     result = predicted([model], images, tmp_path / "out")
     assert "found a link to elsewhere.nii.gz" in result.failed["case1"]
     assert len(result.written) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_entries_that_are_no_files_stop_nothing(model, images, tmp_path):
+    """Neither waited for nor followed, and the sound images beside them are predicted."""
+    (images / "itself_0000.nii.gz").symlink_to("itself_0000.nii.gz")
+    (images / "device_0000.mha").symlink_to("/dev/zero")
+    os.mkfifo(images / "pipe_0000.nii.gz")
+    os.mkfifo(images / "data.raw")
+    (images / "named_0000.mhd").write_text(data_file(META, "data.raw"))
+    (images / "outside_0000.mhd").write_text(data_file(META, "/etc/passwd"))
+    result = predicted([model], images, tmp_path / "out")
+    assert {name: reason.split("found ")[1].split(";")[0] for name, reason in result.failed.items()} == {
+        "itself": "a link that leads back to itself",
+        "device": "a device instead of a file",
+        "pipe": "a named pipe instead of a file",
+        "named": "'data.raw' named as its data file, and there a named pipe instead of a file",
+        "outside": "'/etc/passwd' named as its data file, which is not in its folder",
+    }
+    assert len(result.written) == 3
 
 
 @pytest.mark.parametrize("confined", [True, False])

@@ -183,3 +183,32 @@ def test_the_modality_is_found_as_for_the_command(folder, write_series, tmp_path
 def test_importing_the_package_is_cheap():
     code = "import sys, autospine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("when", ["before loading", "before predicting"])
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16, "meta"])
+def test_defaults_of_the_caller_change_nothing(folder, default, when):
+    """Another library in the same process may have set them."""
+    array = np.random.default_rng(0).normal(0, 300, (20, 18, 22)).astype(np.int16)
+
+    def predict(model):
+        return model.predict_with_probabilities(array, spacing_mm=(1.5, 1.5, 1.5), modality="CT")
+
+    expected = predict(autospine.load_model(folder, device="cpu"))
+    model = autospine.load_model(folder, device="cpu")
+    try:
+        if default == "meta":
+            torch.set_default_device("meta")
+        else:
+            torch.set_default_dtype(default)
+        if when == "before loading":
+            model = autospine.load_model(folder, device="cpu")
+        found = predict(model)
+        assert torch.empty(1).device.type == ("meta" if default == "meta" else "cpu")
+        assert torch.get_default_dtype() == (torch.float32 if default == "meta" else default)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert np.array_equal(found[0], expected[0])
+    for name, map_ in expected[1].items():
+        assert np.array_equal(found[1][name], map_)
