@@ -11,7 +11,7 @@ from autospine.cli.app import app
 from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.screen import say
-from autospine.core.errors import PlanError
+from autospine.core.errors import DatasetError, PlanError
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
@@ -72,6 +72,7 @@ def plan_and_preprocess(
     *,
     options: Given,
     overrides: shared_options.OverridesFile = None,
+    splits: shared_options.Splits = None,
     workers: shared_options.Workers = None,
     device: shared_options.Device = "auto",
 ) -> None:
@@ -81,10 +82,11 @@ def plan_and_preprocess(
     """
     location = Workspace.locate(workspace).find_dataset(dataset)
     _check(memory, device)
+    _check_splits(splits)
     fixed = _overrides(overrides, options)  # refused before the work, not after
     _check_device(device)
     facts = _fingerprint(location, None)
-    planned = _plan(location, memory, fixed, device, facts=facts)
+    planned = _plan(location, memory, fixed, device, facts=facts, splits=splits)
     _preprocess(location, planned, configuration, workers, dataset=facts[0])
 
 
@@ -126,6 +128,7 @@ def plan(
     *,
     options: Given,
     overrides: shared_options.OverridesFile = None,
+    splits: shared_options.Splits = None,
     explain: Explain = False,
     calibrate: Calibrate = False,
     device: shared_options.Device = "auto",
@@ -136,10 +139,11 @@ def plan(
     does not becomes folds.json.old. With several --memory, plans are shown side by side, and none is written.
     """
     location = Workspace.locate(workspace).find_dataset(dataset)
+    _check_splits(splits)
     amounts = memory or []
     for amount in amounts:
         _check(amount, device)
-    if explain and not (options or overrides or amounts or calibrate) and device == "auto":
+    if explain and not (options or overrides or splits or amounts or calibrate) and device == "auto":
         from autospine.pipeline.planned_dataset import read_plan
 
         explain_plan(read_plan(location))
@@ -149,7 +153,7 @@ def plan(
     fixed = _overrides(overrides, options)
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
-        _plan(location, only, fixed, device, explain=explain, calibrate=calibrate)
+        _plan(location, only, fixed, device, explain=explain, calibrate=calibrate, splits=splits)
         say(f"next: autospine preprocess -d {location.name}")
         return
 
@@ -190,6 +194,12 @@ def _check(memory: str | None, device: str) -> None:
     check_device_name(device)
 
 
+def _check_splits(splits: Path | None) -> None:
+    """Refuse a file of splits that is not there; whether it fits the dataset is checked when that is read."""
+    if splits is not None and not splits.is_file():
+        raise DatasetError(f"expected nnU-Net's splits_final.json at {splits}, found none; check --splits")
+
+
 def _check_device(device: str) -> None:
     """Refuse a device that this machine lacks."""
     from autospine.system.devices import choose_device
@@ -216,6 +226,7 @@ def _plan(
     explain: bool = False,
     calibrate: bool = False,
     facts: "tuple[Dataset, Fingerprint] | None" = None,
+    splits: Path | None = None,
 ) -> "Plan":
     from autospine.pipeline.planning import plan
     from autospine.system.devices import choose_device
@@ -227,6 +238,7 @@ def _plan(
         overrides=overrides,
         measure_memory=calibrate,
         facts=facts,
+        splits=splits,
     )
     if explain:
         explain_plan(planned)

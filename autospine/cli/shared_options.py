@@ -62,6 +62,15 @@ OverridesFile = Annotated[
         show_default=False,
     ),
 ]
+Splits = Annotated[
+    Path | None,
+    typer.Option(
+        "--splits",
+        metavar="FILE",
+        help="Take the folds from this splits_final.json of nnU-Net instead of making or keeping them.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from autospine.core.errors import DatasetError, FormatError
-from autospine.storage.file_names import same_name
-from autospine.storage.serialization import FileName, many, read_json, stored_as, write_json
+from autospine.storage.file_names import read_text, same_name
+from autospine.storage.serialization import (
+    FileName,
+    from_plain,
+    many,
+    parse_json,
+    read_json,
+    stored_as,
+    write_json,
+)
 from autospine.storage.serialization import listed as some
 from autospine.storage.trained_models import FULL
 
@@ -72,6 +80,25 @@ class FoldsFile:
     def names(self) -> tuple[str, ...]:
         """Names of the folds: `0`, `1`, ..."""
         return tuple(str(index) for index in range(len(self.validation)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NnunetFold:
+    """One fold of nnU-Net's `splits_final.json`."""
+
+    train: Annotated[tuple[FileName, ...], many()]
+    """Names of the training cases."""
+
+    val: Annotated[tuple[FileName, ...], many()]
+    """Names of the validation cases."""
+
+
+@stored_as("the splits of nnU-Net")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NnunetSplits:
+    """Content of nnU-Net's `splits_final.json`, which is the list alone."""
+
+    folds: tuple[NnunetFold, ...]
 
 
 def make_folds(cases: Sequence[FoldCase], n: int = FOLDS) -> tuple[Fold, ...]:
@@ -142,7 +169,58 @@ def read_folds(path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
     Raises:
         FormatError: If it does not fit the dataset.
     """
-    return folds_of(read_json(path, FoldsFile), path, dataset)
+    return folds_of(read_folds_file(path), path, dataset)
+
+
+def read_folds_file(path: Path) -> FoldsFile:
+    """Read `folds.json` without the dataset.
+
+    Raises:
+        FormatError: If it is damaged, or holds the splits of nnU-Net.
+    """
+    try:
+        return read_json(path, FoldsFile)
+    except FormatError as error:
+        try:
+            _nnunet_splits(path)
+        except FormatError:
+            raise error from None
+        raise FormatError(
+            f"expected the folds of a dataset in {path}, found those of nnU-Net; move the file elsewhere and "
+            "take it with `autospine plan --splits FILE`"
+        ) from None
+
+
+def read_splits(path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
+    """Read the folds from nnU-Net's `splits_final.json`.
+
+    Raises:
+        FormatError: If it does not fit the dataset (see `folds_of`), or a fold trains on other cases than
+            those that it does not validate.
+    """
+    given = _nnunet_splits(path).folds
+    file = FoldsFile(
+        format_version=FORMAT_VERSION, dataset=dataset.name, validation=tuple(fold.val for fold in given)
+    )
+    folds = folds_of(file, path, dataset)
+    for fold, stated in zip(folds, given, strict=True):
+        if other := set(map(same_name, fold.training)) ^ set(map(same_name, stated.train)):
+            raise FormatError(
+                f"expected fold {fold.name} of {path} to train on every case that it does not validate, "
+                f"found another choice ({some(sorted(other))}); mend the file, or leave these cases out of "
+                "the dataset"
+            )
+    return folds
+
+
+def _nnunet_splits(path: Path) -> NnunetSplits:
+    try:
+        content = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"expected the splits of nnU-Net in {path}, found {error}; copy the file again"
+        ) from None
+    return from_plain({"folds": content}, NnunetSplits, str(path))
 
 
 def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...]:

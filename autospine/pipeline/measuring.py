@@ -8,6 +8,7 @@ from autospine.core.types import Modality
 from autospine.dataset.checks import Report, verify_folder
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import (
+    Fold,
     classes_missing,
     fold_cases,
     make_folds,
@@ -83,8 +84,16 @@ def fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprin
     return measured
 
 
-def write_split(location: DatasetLocation, dataset: Dataset, measured: Fingerprint) -> None:
+def write_split(
+    location: DatasetLocation, dataset: Dataset, measured: Fingerprint, given: tuple[Fold, ...] | None = None
+) -> None:
     """Write `folds.json` unless the existing one fits the dataset.
+
+    Args:
+        location: Folders of the dataset.
+        dataset: The dataset that is split.
+        measured: Its fingerprint.
+        given: Folds of the user's, which replace the existing ones; None to keep or make them.
 
     Raises:
         DatasetError: If there are fewer subjects than folds.
@@ -99,14 +108,9 @@ def write_split(location: DatasetLocation, dataset: Dataset, measured: Fingerpri
         },
         measured.duplicates,
     )
-    if path.is_file():
+    if given is None and path.is_file():
         try:
-            for group in separated(read_folds(path, dataset), measured.duplicates):
-                logger.warning(
-                    "%s validates %s in different folds although they show the same image; "
-                    "mend the file, or delete it and plan again",
-                    *(path, ", ".join(group)),
-                )
+            _warn_of_separated(path, read_folds(path, dataset), measured)
             return
         except FormatError as error:
             old = path.with_name(f"{FOLDS_FILE}.old")
@@ -115,11 +119,21 @@ def write_split(location: DatasetLocation, dataset: Dataset, measured: Fingerpri
                 "folds.json does not fit the dataset any more and is made anew (it is kept as %s): %s",
                 *(old.name, error),
             )
-    folds = make_folds(cases)
+    folds = given or make_folds(cases)
     write_folds(path, dataset.name, folds)
+    _warn_of_separated(path, folds, measured)
     for name, missing in classes_missing(folds, cases).items():
         names = ", ".join(dataset.labels.names[index] for index in sorted(missing))
         logger.warning("fold %s trains without %s: too few subjects have it", name, names)
+
+
+def _warn_of_separated(path: Path, folds: Sequence[Fold], measured: Fingerprint) -> None:
+    for group in separated(folds, measured.duplicates):
+        logger.warning(
+            "%s validates %s in different folds although they show the same image; "
+            "mend the file, or delete it and plan again",
+            *(path, ", ".join(group)),
+        )
 
 
 def make_phantoms(

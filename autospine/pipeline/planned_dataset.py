@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autospine.core.errors import WorkspaceError
-from autospine.dataset.splits import ALL, FoldsFile
+from autospine.dataset.splits import ALL, FoldsFile, read_folds_file
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import FULL, PLAN
@@ -52,7 +52,7 @@ def open_planned(location: DatasetLocation, configuration: str) -> PlannedDatase
         location=location,
         plan=plan,
         configuration=plan.configuration(configuration),
-        folds_file=read_json(path, FoldsFile) if path.is_file() else None,
+        folds_file=read_folds_file(path) if path.is_file() else None,
     )
 
 

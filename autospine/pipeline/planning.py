@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.dataset.raw import Dataset
+from autospine.dataset.splits import read_splits
 from autospine.fingerprint import Fingerprint
 from autospine.pipeline.calibration import known_calibration, measure_calibration
 from autospine.pipeline.measuring import find_facts, write_split
@@ -38,6 +40,7 @@ def plan(
     overrides: Overrides | None = None,
     measure_memory: bool = False,
     facts: tuple[Dataset, Fingerprint] | None = None,
+    splits: Path | None = None,
 ) -> Plan:
     """Plan for a measured dataset and write `plan.json` and `folds.json`.
 
@@ -52,11 +55,14 @@ def plan(
             and plan again; `calibration.json` keeps the correction for the next plans on this device.
         facts: The dataset and its fingerprint where they have been read already; a dataset without a
             fingerprint is measured now.
+        splits: nnU-Net's `splits_final.json`, whose folds replace those of `folds.json`.
 
     Raises:
+        FormatError: If the splits do not fit the dataset.
         PlanError: If no patch fits the budget or the overrides contradict each other.
     """
     dataset, measured = facts or find_facts(location)
+    given = None if splits is None else read_splits(splits, dataset)
     budget = _budget(location, device, memory)
     if measure_memory:
         first = make_plan(dataset, measured, replace(budget, calibration=1.0), overrides)
@@ -65,7 +71,7 @@ def plan(
     _say_what_is_replaced(location, planned)
     write_json(location.preprocessed / PLAN, planned)
     try:
-        write_split(location, dataset, measured)
+        write_split(location, dataset, measured, given)
     except DatasetError as error:
         logger.warning("%s", error)
     return planned

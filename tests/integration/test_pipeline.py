@@ -688,6 +688,29 @@ def test_every_faulty_case_is_named_at_once(place):
         expect_refusal(place, command, "-d", "1", says=says)
 
 
+def test_the_splits_of_nnunet_are_taken(place):
+    place.prepare()
+    folds = place.preprocessed / "folds.json"
+    names = sorted(
+        name for fold in json.loads(folds.read_text(encoding="utf-8"))["validation"] for name in fold
+    )
+    splits = place.root / "splits_final.json"
+    pair = [{"train": names[2:], "val": names[:2]}, {"train": names[:2], "val": names[2:]}]
+    splits.write_text(json.dumps(pair), encoding="utf-8")
+    said = place.run("plan", "-d", "1", *SMALL, "--splits", "splits_final.json")
+    assert said.code == 0, said.err
+    assert json.loads(folds.read_text(encoding="utf-8"))["validation"] == [names[:2], names[2:]]
+    before = folds.read_bytes()
+    assert place.run("plan", "-d", "1", *SMALL).code == 0
+    assert folds.read_bytes() == before
+    pair[0]["train"] = names[3:]
+    splits.write_text(json.dumps(pair), encoding="utf-8")
+    expect_refusal(
+        place, "plan", "-d", "1", *SMALL, "--splits", "splits_final.json", says=("fold 0", names[2])
+    )
+    expect_refusal(place, "plan", "-d", "1", "--splits", "absent.json", says=("absent.json", "--splits"))
+
+
 def test_rounding_of_a_header_is_no_fault(place):
     for path in (place.raw / "labelsTr").iterdir():
         origin = sitk.ReadImage(str(path)).GetOrigin()

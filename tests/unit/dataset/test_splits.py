@@ -21,6 +21,7 @@ from autospine.dataset.splits import (
     full_fold,
     make_folds,
     read_folds,
+    read_splits,
     separated,
     write_folds,
 )
@@ -220,3 +221,39 @@ def test_cases_of_folds_go_by_names_that_look_the_same(tmp_path):
     written = FoldsFile(format_version=1, dataset="D", validation=(("a",), ("M\u00fcller", "b")))
     folds = folds_of(written, tmp_path / "folds.json", dataset)
     assert folds[1].validation == ("Mu\u0308ller", "b")
+
+
+class TestSplitsOfNnunet:
+    """`splits_final.json`, a list of folds with `train` and `val`."""
+
+    def write(self, path: Path, *validation: str, without: str = "") -> Path:
+        folds = [
+            {"train": [n for n in "abcdef" if n not in fold + without], "val": list(fold)}
+            for fold in validation
+        ]
+        path.write_text(json.dumps(folds), encoding="utf-8")
+        return path
+
+    def test_they_are_taken(self, dataset: Dataset, tmp_path: Path):
+        folds = read_splits(self.write(tmp_path / "splits_final.json", "abc", "de", "f"), dataset)
+        assert [fold.validation for fold in folds] == [("a", "b", "c"), ("d", "e"), ("f",)]
+        assert folds[1].training == ("a", "b", "c", "f")
+        write_folds(tmp_path / "folds.json", dataset.name, folds)
+        assert read_folds(tmp_path / "folds.json", dataset) == folds
+
+    def test_a_fold_that_leaves_cases_out_is_refused(self, dataset: Dataset, tmp_path: Path):
+        path = self.write(tmp_path / "splits_final.json", "abc", "de", "f", without="f")
+        with pytest.raises(FormatError, match=r"fold 0 of .*splits_final\.json.*\(f\); mend"):
+            read_splits(path, dataset)
+
+    def test_what_does_not_fit_the_dataset_is_refused(self, dataset: Dataset, tmp_path: Path):
+        with pytest.raises(FormatError, match="case f is in no fold"):
+            read_splits(self.write(tmp_path / "splits_final.json", "abc", "de"), dataset)
+        (tmp_path / "splits_final.json").write_text('[{"train": ["a"]}]')
+        with pytest.raises(FormatError, match=r"the splits of nnU-Net in .*val"):
+            read_splits(tmp_path / "splits_final.json", dataset)
+
+    def test_in_the_place_of_the_folds_they_are_known(self, dataset: Dataset, tmp_path: Path):
+        path = self.write(tmp_path / "folds.json", "abc", "de", "f")
+        with pytest.raises(FormatError, match=r"those of nnU-Net; .*--splits"):
+            read_folds(path, dataset)
