@@ -22,6 +22,7 @@ from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import train_side_by_side
+from trainers.trained_on import describe_changes, trained_on
 from trainers.training_run import TrainingRun
 from trainers.validation_record import remove_outdated
 
@@ -182,7 +183,9 @@ def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
         task.fold_folder(fold).name: identity(task.plan, task.configuration, task.cases(fold))
         for fold in folds
     }
-    others, begun = [], []
+    others: dict[str, str] = {}
+    begun = []
+    by_name = {task.fold_folder(fold).name: fold for fold in folds}
     for weights in fold_weights(task.folder):
         name = weights.parent.name
         try:
@@ -190,15 +193,18 @@ def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
         except FormatError:
             raise TrainingError(damaged(weights)) from None
         if facts.get("plan") != plan or facts.get("identity") != wanted.get(name, facts.get("identity")):
-            others.append(name)
+            cases = task.cases(by_name[name]) if name in by_name else ()
+            now = trained_on(task.plan, task.configuration, cases)
+            others[name] = describe_changes(weights.parent, now)
         elif facts.get("weights") != start:
             begun.append(name)
     if begun and not others:
         raise TrainingError(other_start(task.folder, begun))
     if others:
+        found = ", ".join(name + (f" (changed: {what})" if what else "") for name, what in others.items())
         raise TrainingError(
-            f"expected folds of the present plan and split in {task.folder}, found {', '.join(others)} of "
-            "another; move that folder away to train anew, or restore the earlier plan.json and folds.json"
+            f"expected folds of the present plan and cases in {task.folder}, found others: {found}; move "
+            "their folders away and run the same command again to train them anew, or restore what was there"
         )
     write_json(task.folder / PLAN, replace(task.plan, configurations=(task.configuration,)))
     description = (task.dataset.folder / "dataset.json").read_text(encoding="utf-8")

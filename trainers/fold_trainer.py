@@ -24,6 +24,7 @@ from trainers.run_identity import RunIdentity, identity
 from trainers.schedule import ENDLESS, Clock, learning_rate
 from trainers.settings import TrainingSettings
 from trainers.trackers import TrackedRun, Trackers, flat
+from trainers.trained_on import keep_trained_on, trained_on
 from trainers.training_loop import TrainingLoop
 
 CACHE_BYTES = GIB
@@ -209,8 +210,11 @@ def prepare_fold(
         seed=settings.seed or 0,
         deep_supervision=settings.deep_supervision,
         extensions=0,
+        inputs=trained_on(plan, configuration, cases),
     )
     state, tensors = resume(asked, settings)
+    if distributed.leads() and asked.inputs is not None:
+        keep_trained_on(folder, asked.inputs)
     configuration = settings.applied(configuration)
     learner = Learner(
         plan,

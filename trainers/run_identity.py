@@ -1,16 +1,16 @@
 """Identity of a fold's run (plan, cases, initial weights, seed); files in its folder must match it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import TrainingError
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
+from trainers.trained_on import TrainedOn, describe_changes, plan_parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +41,12 @@ class RunIdentity:
     extensions: int
     """Number of times that finished weights were trained further, this time included."""
 
+    inputs: TrainedOn | None = None
+    """Plan and cases part by part, to name what has changed; None where nobody asks."""
+
     def facts(self) -> dict[str, object]:
-        """Return everything but the folder, for the header of weights and checkpoints."""
-        return {name: value for name, value in asdict(self).items() if name != "folder"}
+        """Return everything but folder and inputs, for the header of weights and checkpoints."""
+        return {name: value for name, value in asdict(self).items() if name not in ("folder", "inputs")}
 
     def check(self, checkpoint: Path, facts: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of another run.
@@ -56,9 +59,11 @@ class RunIdentity:
             TrainingError: If it belongs to another plan or has another start.
         """
         if facts["identity"] != self.identity:
+            changes = "" if self.inputs is None else describe_changes(self.folder, self.inputs)
             raise TrainingError(
-                f"expected a checkpoint of the present plan in {checkpoint}, found one of another plan; "
-                f"move {self.folder} away to train anew, or restore the plan"
+                f"expected a checkpoint of the present plan and cases in {checkpoint}, found one of others"
+                f"{f' (changed: {changes})' if changes else ''}; move {self.folder} away to train anew, or "
+                "restore what was there"
             )
         if facts.get("weights") != self.weights:
             raise TrainingError(other_start(self.folder, [f"fold {self.fold}"]))
@@ -77,19 +82,8 @@ class RunIdentity:
 
 def identity(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> str:
     """Return the digest of plan, recipe and cases: all that weights depend on but chance and time."""
-    recipe = asdict(replace(configuration.training, epochs=1, iterations_per_epoch=1))
-    if recipe["loss"] == DEFAULT_LOSS and not recipe["loss_settings"]:
-        # Checkpoints that were written before the loss could be chosen have a digest without these keys.
-        del recipe["loss"], recipe["loss_settings"]
-    parts = (
-        to_json(configuration.network),
-        to_json((configuration.spacing_mm, configuration.patch_size, plan.channels)),
-        to_json(plan.labels),
-        to_json(plan.normalisation),
-        to_json((recipe, configuration.augmentation)),
-        to_json(tuple(sorted((case.name, case.record.content) for case in cases))),
-    )
-    return digest_of(["\n".join(parts).encode()])
+    content = to_json(tuple(sorted((case.name, case.record.content) for case in cases)))
+    return digest_of(["\n".join((*plan_parts(plan, configuration).values(), content)).encode()])
 
 
 def other_start(folder: Path, folds: Sequence[str]) -> str:

@@ -136,7 +136,10 @@ def test_every_stage_leaves_its_files(trained):
     }
     for fold in range(5):
         names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
-        assert names == {"model.safetensors", "metrics.jsonl", "curves.png", "validation", "validation.json"}
+        assert names == {
+            *("model.safetensors", "metrics.jsonl", "curves.png", "trained_on.json"),
+            *("validation", "validation.json"),
+        }
     summary = json.loads((trained.results / "cross_validation.json").read_text(encoding="utf-8"))
     assert len(summary["cases"]) == 5
     assert set(summary["modalities"]) == {"CT", "MR"}

@@ -33,6 +33,7 @@ from trainers.initial_weights import load_initial_weights
 from trainers.monitors.failures import LOOK_EVERY, LOOKS
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
+from trainers.trained_on import TRAINED_ON
 from trainers.training_run import TrainingRun
 
 NAMES = ("a", "b", "c")
@@ -232,7 +233,10 @@ def test_folds_of_another_plan_are_refused(trained):
     task, _ = trained
     other = replace(task.configuration, network=makers.network_plan(feature_size=16))
     changed = replace(task, configuration=other, plan=makers.plan(other))
-    with pytest.raises(TrainingError, match=r"folds of the present plan and split in .*found fold_0, fold_1"):
+    with pytest.raises(
+        TrainingError,
+        match=r"found others: fold_0 \(changed: network of the plan\), fold_1 \(changed: network",
+    ):
         train_folds(changed, FOLDS, SETTINGS)
     assert open_model(task.folder).configuration == task.configuration
 
@@ -243,14 +247,29 @@ def test_folds_of_another_recipe_or_of_changed_images_are_refused(trained):
     other = replace(task.configuration, training=training)
     case = task.stored["c"]
     changed = replace(case, record=replace(case.record, content="another"))
-    for now in (
-        replace(task, configuration=other, plan=makers.plan(other)),
-        replace(task, stored={**task.stored, "c": changed}),
+    for now, what in (
+        (replace(task, configuration=other, plan=makers.plan(other)), "training or augmentation of the plan"),
+        (replace(task, stored={**task.stored, "c": changed}), "image or labels of c"),
     ):
-        with pytest.raises(TrainingError, match="found fold_0, fold_1 of another"):
+        with pytest.raises(TrainingError, match=rf"fold_0 \(changed: {what}\), fold_1 .*train them anew"):
             train_folds(now, FOLDS[:2], SETTINGS)
     longer = replace(task.configuration, training=replace(task.configuration.training, epochs=7))
     assert train_folds(replace(task, configuration=longer, plan=makers.plan(longer)), FOLDS[:2], SETTINGS)
+
+
+def test_what_an_edited_split_changes_is_said(trained):
+    task, _ = trained
+    edited = Fold(name="0", training=("a", "b"), validation=("c",))
+    with pytest.raises(TrainingError, match=r"fold_0 \(changed: \w is new in it, \w has left it\); move"):
+        train_folds(task, [edited], SETTINGS)
+    # Folds of earlier versions lack the file.
+    before = (task.folder / "fold_0" / TRAINED_ON).read_bytes()
+    (task.folder / "fold_0" / TRAINED_ON).unlink()
+    try:
+        with pytest.raises(TrainingError, match=r"found others: fold_0; move"):
+            train_folds(task, [edited], SETTINGS)
+    finally:
+        (task.folder / "fold_0" / TRAINED_ON).write_bytes(before)
 
 
 def test_a_model_of_the_same_cases_is_no_fair_start(trained, tmp_path, caplog):
@@ -297,7 +316,7 @@ def test_folds_of_another_split_are_refused(trained):
     """They would be validated on cases that they have seen."""
     task, _ = trained
     turned = [replace(FOLDS[0], name="1"), replace(FOLDS[1], name="0")]
-    with pytest.raises(TrainingError, match="found fold_0, fold_1 of another"):
+    with pytest.raises(TrainingError, match=r"found others: fold_0 .*is new in it.*, fold_1 "):
         train_folds(task, turned, SETTINGS)
 
 

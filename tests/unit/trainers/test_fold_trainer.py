@@ -24,6 +24,7 @@ from trainers.initial_weights import load_initial_weights
 from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS
 from trainers.settings import TrainingSettings
+from trainers.trained_on import TRAINED_ON
 from trainers.training_loop import PATIENCE
 
 STEPS = 2
@@ -115,7 +116,7 @@ def undisturbed(cases, tmp_path_factory):
 
 
 def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
-    assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES}
+    assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES, TRAINED_ON}
     facts = load_facts(undisturbed / WEIGHTS)
     assert (facts["fold"], facts["steps"], facts["epochs"]) == ("0", 2 * STEPS, 2)
     assert (facts["seed"], facts["processes"], facts["torch"]) == (0, 1, torch.__version__)
@@ -360,7 +361,8 @@ def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):
     other = makers.configuration(
         network=makers.network_plan(feature_size=16), training={"iterations_per_epoch": STEPS}
     )
-    with pytest.raises(TrainingError, match=r"checkpoint of the present plan in .*move .* away"):
+    says = r"checkpoint of the present plan and cases in .*\(changed: .*move .* away"
+    with pytest.raises(TrainingError, match=says):
         trainer(cases, tmp_path, configuration=other)
 
 

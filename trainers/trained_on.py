@@ -1,0 +1,87 @@
+"""Everything that a fold was trained on, part by part, so that a later change can be named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from autospine.core.defaults import DEFAULT_LOSS
+from autospine.core.errors import FormatError
+from autospine.plan import Configuration, Plan
+from autospine.preprocessing.store import StoredCase
+from autospine.storage.digest import digest_of
+from autospine.storage.serialization import listed, read_json, stored_as, to_json, write_json
+
+TRAINED_ON = "trained_on.json"
+"""File in the folder of a fold. It names cases, which may identify patients, and is never exported."""
+
+FORMAT_VERSION = 1
+
+
+@stored_as("what a fold was trained on")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedOn:
+    """Content of `trained_on.json`: digests of all that weights depend on but chance and time."""
+
+    format_version: int
+    plan: dict[str, str]
+    """Digest of each part of the plan, see `plan_parts`."""
+
+    cases: dict[str, str]
+    """Digest of each training case's raw files."""
+
+
+def plan_parts(plan: Plan, configuration: Configuration) -> dict[str, str]:
+    """Return each part of the plan that weights depend on, by its name for people, as JSON."""
+    recipe = asdict(replace(configuration.training, epochs=1, iterations_per_epoch=1))
+    if recipe["loss"] == DEFAULT_LOSS and not recipe["loss_settings"]:
+        # Checkpoints that were written before the loss could be chosen have a digest without these keys.
+        del recipe["loss"], recipe["loss_settings"]
+    return {
+        "network": to_json(configuration.network),
+        "spacing, patch size or channels": to_json(
+            (configuration.spacing_mm, configuration.patch_size, plan.channels)
+        ),
+        "labels": to_json(plan.labels),
+        "normalisation": to_json(plan.normalisation),
+        "training or augmentation": to_json((recipe, configuration.augmentation)),
+    }
+
+
+def trained_on(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> TrainedOn:
+    """Return the digests of what a fold trains on now."""
+    parts = plan_parts(plan, configuration)
+    return TrainedOn(
+        format_version=FORMAT_VERSION,
+        plan={name: digest_of([text.encode()]) for name, text in parts.items()},
+        cases={case.name: case.record.content for case in cases},
+    )
+
+
+def keep_trained_on(folder: Path, now: TrainedOn) -> None:
+    """Write `trained_on.json` into the folder of a fold."""
+    write_json(folder / TRAINED_ON, now)
+
+
+def describe_changes(folder: Path, now: TrainedOn) -> str:
+    """Say what has changed since a fold began, for a message; nothing if that is not known.
+
+    Args:
+        folder: Folder of the fold; folds of earlier versions have no `trained_on.json`.
+        now: What the fold would train on now; without cases, if only its plan is known.
+    """
+    try:
+        before = read_json(folder / TRAINED_ON, TrainedOn)
+    except FormatError:
+        return ""
+    parts = [f"{name} of the plan" for name in _changed(before.plan, now.plan)]
+    if not now.cases:
+        return listed(parts, separator=", ")
+    there = before.cases.keys() & now.cases.keys()
+    parts += [f"image or labels of {name}" for name in sorted(there) if before.cases[name] != now.cases[name]]
+    parts += [f"{name} is new in it" for name in sorted(now.cases.keys() - there)]
+    parts += [f"{name} has left it" for name in sorted(before.cases.keys() - there)]
+    return listed(parts, separator=", ")
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name, digest in now.items() if before.get(name) != digest]
