@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     Raises:
         DatasetError: If the file is no table, or has other columns.
     """
-    if not (path.exists() or path.is_symlink()):
+    if not os.path.lexists(path):
         return {}, []
     try:
         table = csv.DictReader(io.StringIO(read_text(path), newline=""))

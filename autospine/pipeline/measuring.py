@@ -1,5 +1,6 @@
 """Measuring: from raw files to a fingerprint and folds."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def write_split(
         },
         measured.duplicates,
     )
-    if given is None and path.is_file():
+    if given is None and os.path.lexists(path):
         try:
             _warn_of_separated(path, read_folds(path, dataset), measured)
             return

@@ -3,6 +3,7 @@
 PyTorch is not imported here, so that a wrong configuration or fold is answered at once.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def open_planned(location: DatasetLocation, configuration: str) -> PlannedDatase
         location=location,
         plan=plan,
         configuration=plan.configuration(configuration),
-        folds_file=read_folds_file(path) if path.is_file() else None,
+        folds_file=read_folds_file(path) if os.path.lexists(path) else None,
     )
 
 

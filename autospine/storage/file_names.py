@@ -52,6 +52,8 @@ def folder_name_fault(name: str) -> str | None:
     """Say why a text is no name of a folder that can be made on every system; None if it is one."""
     if fault := name_fault(name):
         return fault
+    if name[0] == ".":
+        return "a name that begins with a dot, as those of temporary folders do"
     if name[-1] in " .":
         return "a name that ends in a dot or a space, which some systems leave out"
     return "a name with a colon" if ":" in name else None

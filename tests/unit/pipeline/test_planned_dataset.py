@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import makers
 import pytest
@@ -51,6 +53,15 @@ def test_what_is_missing_or_damaged_is_told(planned, location):
     (planned.preprocessed / PLAN).unlink()
     with pytest.raises(WorkspaceError, match="plan-and-preprocess"):
         read_plan(location)
+
+
+@pytest.mark.parametrize("spoil", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("gone")])
+def test_folds_that_are_no_file_are_refused_and_not_passed_over(planned, spoil):
+    path = planned.preprocessed / FOLDS_FILE
+    path.unlink()
+    spoil(path)
+    with pytest.raises(FormatError, match=FOLDS_FILE):
+        open_planned(planned, "0")
 
 
 @pytest.mark.parametrize("known", [None, (), ("0", "1")])

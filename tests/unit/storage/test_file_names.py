@@ -29,7 +29,7 @@ HOSTILE = (
 )
 """Names that lead out of a folder, or that some system takes for something else."""
 
-SOUND = ("fullres", "ct_001", "Müller", "case 1", "a.b", "1.2.840.113", "con_001", "nullam", "x" * 200, "..a")
+SOUND = ("fullres", "ct_001", "Müller", "case 1", "a.b", "1.2.840.113", "con_001", "nullam", "x" * 200)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -49,7 +49,7 @@ def test_plain_names_are_taken(name, tmp_path):
     assert folder_name_fault(name) is None
 
 
-@pytest.mark.parametrize("name", ["a.", "a ", "ab:c"])
+@pytest.mark.parametrize("name", ["a.", "a ", "ab:c", ".hidden", "..a"])
 def test_folders_are_refused_that_some_systems_call_otherwise(name):
     assert folder_name_fault(name) is not None
     assert name_fault(name) is None
