@@ -42,6 +42,12 @@ Where every core has a neighbour, two threads wait for as long as they run. Thre
 and write beside those that compute, and the system's own work, cost less than this.
 """
 
+SHORT_LOOKS = 2
+"""Looks in a row with a shortage after which threads give up spinning.
+
+A program that begins to compute while it still reads is short of cores for one look. A neighbour stays.
+"""
+
 CALM_LOOKS = 5
 """Looks in a row without shortage after which cores count as free again."""
 
@@ -223,15 +229,16 @@ def seconds_without_core() -> float | None:
 
 def _look(over: threading.Event) -> None:
     """Let threads spin or not, depending on whether they get their cores, until the event comes."""
-    waited, calm = seconds_without_core(), CALM_LOOKS
+    waited = seconds_without_core()
+    looks, was_short = 0, False
     hold: threading.Event | None = None
     while not over.wait(LOOK_SECONDS) and waited is not None:
         now = seconds_without_core()
         short = now is not None and now - waited > SHORT_SHARE * LOOK_SECONDS
-        waited, calm = now, 0 if short else calm + 1
-        if short and hold is None:
+        waited, looks, was_short = now, looks + 1 if short == was_short else 1, short
+        if short and looks >= SHORT_LOOKS and hold is None:
             hold = _without_spinning()
-        elif calm >= CALM_LOOKS and hold is not None:
+        elif not short and looks >= CALM_LOOKS and hold is not None:
             hold.set()
             hold = None
     if hold is not None:

@@ -136,6 +136,24 @@ def test_threads_spin_unless_others_have_their_cores(waited):
 
 @pytest.mark.usefixtures("two_threads")
 @needs_openmp
+def test_a_shortage_of_one_look_is_no_neighbour(monkeypatch):
+    waits, looked = [0.0], threading.Event()
+
+    def look() -> float:
+        waits.append(waits[-1] + 0.5 * (len(waits) % 2))
+        if len(waits) > 20:
+            looked.set()
+        return waits[-1]
+
+    monkeypatch.setattr(devices, "seconds_without_core", look)
+    monkeypatch.setattr(devices, "_without_spinning", lambda: pytest.fail("gave up spinning"))
+    with computing():
+        assert looked.wait(60)
+        assert running("cores")
+
+
+@pytest.mark.usefixtures("two_threads")
+@needs_openmp
 def test_blocks_share_one_watch(waited):
     with computing():
         with computing():
