@@ -146,7 +146,7 @@ def read_overrides(path: Path) -> Overrides:
     try:
         text = read_text(path)
         content, twice = yaml.safe_load(text), _given_twice(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(
             f"expected overrides for the plan in {path}, found {reason}; mend the file"

@@ -43,3 +43,9 @@ class ModelError(AutospineError):
 
 class EvaluationError(AutospineError):
     """Predictions and references cannot be compared."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, or the error's type where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -190,7 +190,7 @@ def parse_labels(
     return LabelSpace(
         names=tuple(described),
         members=members,
-        painted=_painted(members, regions, regions_class_order),
+        painted=_painted(tuple(described), members, regions, regions_class_order),
         regions=regions,
         ignore=ignore,
     )
@@ -255,7 +255,7 @@ def _integers(name: str, value: object) -> tuple[int, ...]:
 
 
 def _painted(
-    members: tuple[tuple[int, ...], ...], regions: bool, order: Sequence[object] | None
+    names: Sequence[str], members: tuple[tuple[int, ...], ...], regions: bool, order: Sequence[object] | None
 ) -> tuple[int, ...]:
     if regions:
         known = sorted(set(chain.from_iterable(members)))
@@ -268,5 +268,8 @@ def _painted(
         return chosen
     painted = tuple(integers[0] for integers in members)
     if len(set(painted)) != len(painted):
-        raise DatasetError(f"expected a different integer for each label, found {painted}; mend dataset.json")
+        shared = [f"{name} = {n}" for name, n in zip(names, painted, strict=True) if painted.count(n) > 1]
+        raise DatasetError(
+            f"expected a different integer for each label, found {', '.join(shared)}; mend dataset.json"
+        )
     return painted

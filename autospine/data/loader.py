@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32, Integer
 from torch.utils.data import DataLoader, Dataset
 
-from autospine.core.errors import TrainingError
+from autospine.core.errors import TrainingError, first_line
 from autospine.data.patches import Batch, PatchSource
 from autospine.plan import Configuration
 from autospine.preprocessing.store import StoredCase
@@ -320,7 +320,7 @@ def _sent(batch: Batch) -> bytes:
     try:
         return bytes(ForkingPickler.dumps(batch))
     except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         copied = _Copied(
             images=batch.images.numpy(), labels=batch.labels.numpy(), cases=batch.cases, reason=reason
         )

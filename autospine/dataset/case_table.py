@@ -25,10 +25,11 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     if not os.path.lexists(path):
         return {}, []
     try:
-        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        text = read_text(path)
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         columns = tuple(table.fieldnames or ())
         rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
     if "case" not in columns or not set(columns) <= set(CASE_COLUMNS):
         raise DatasetError(
@@ -43,10 +44,18 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     ]
     rows = [row for row in rows if row["case"]]
     faults += [
-        f"{row['case']}: modality {row['modality']!r} in cases.csv is neither CT nor MR"
+        f"{row['case']}: modality {row['modality']!r} in cases.csv is neither CT nor MR; write either"
         for row in rows
         if row.get("modality", "").upper() not in ("CT", "MR", "")
     ]
     listed = Counter(same_name(row["case"]) for row in rows)
-    faults += [f"{name}: {n} times in cases.csv" for name, n in listed.items() if n > 1]
+    faults += [
+        f"{name}: {n} times in cases.csv; leave one of its rows" for name, n in listed.items() if n > 1
+    ]
     return {same_name(row["case"]): row for row in rows}, faults
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates columns: spreadsheets write semicolons where a comma separates decimals."""
+    head = text.partition("\n")[0]
+    return ";" if ";" in head and "," not in head else ","

@@ -192,7 +192,11 @@ def _name_what_is_left(path: Path, rest: Sequence[Path]) -> None:
 
 def _what_is_there(path: Path) -> str:
     """Describe what a folder without images holds instead."""
-    headers = [read_header(file) for file in sorted(path.iterdir()) if is_dicom(file)]
+    entries = sorted(path.iterdir())
+    named = [entry.name for entry in entries if entry.suffix.lower() == ".dcm" and not is_dicom(entry)]
+    if named:
+        return f"files that are named as DICOM and are none: {_first(named)}"
+    headers = [read_header(file) for file in entries if is_dicom(file)]
     if others := [f"{header.path.name} ({header.other})" for header in headers if header.other]:
         return f"only {_first(others)}"
     below: list[str] = []
@@ -250,7 +254,7 @@ def _facts_beside(path: Path) -> dict[str, dict[str, str]]:
     """Read the `cases.csv` in the folder of the inputs, or in the dataset whose `imagesTs` it is."""
     folder = (path if path.is_dir() else path.parent).resolve()
     for place in (folder, folder.parent):
-        if (place / "cases.csv").is_file():
+        if os.path.lexists(place / "cases.csv"):
             facts, faults = read_case_table(place / "cases.csv")
             if faults:
                 raise DatasetError(f"expected a sound {place / 'cases.csv'}, found: {'; '.join(faults)}")

@@ -3,6 +3,7 @@
 Loading reads names and JSON only; the content of the images is checked by `autospine.dataset.checks`.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     faults += missing + missing_test
     imaged = {same_name(name) for name in names | test_names}
     faults += [
-        f"{row['case']}: in cases.csv but without image"
+        f"{row['case']}: in cases.csv but without image; add the image, or remove the row"
         for name, row in sorted(facts.items())
         if name not in imaged
     ]
@@ -165,15 +166,20 @@ def case_modality(case: Case, volume: Volume) -> Modality:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        described: dict[str, Any] = parse_json(read_text(path))
+        described: Any = parse_json(read_text(path))
     except (OSError, ValueError) as error:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise DatasetError(
                 f"expected {path}, found none; write channel_names, labels and file_ending into it "
                 "as nnU-Net v2 does"
             ) from None
         raise DatasetError(f"expected JSON in {path}, found {error}; mend the file") from None
-    labels = described.get("labels") if isinstance(described, dict) else None
+    if not isinstance(described, dict):
+        raise DatasetError(
+            f"expected an object with `labels` in {path}, found {shortened(str(described))}; write "
+            "channel_names, labels and file_ending into it as nnU-Net v2 does"
+        )
+    labels = described.get("labels")
     if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
         raise DatasetError(
             f"expected `labels` as name -> integer in {path}, found integer -> name, as nnU-Net v1 has them; "

@@ -153,8 +153,8 @@ def _one_series(files: Sequence[DicomFile], path: Path) -> tuple[list[SliceHeade
     if not by_series:
         found = [_fault_of(file) for file in files]
         raise ImageError(
-            f"expected DICOM slices with positions in {path}, found {_first(found) or 'none'}; "
-            "export the original slices, or convert them to NIfTI"
+            f"expected DICOM slices in grey with positions and pixel sizes in {path}, found "
+            f"{_first(found) or 'none'}; export the original slices, or convert them to NIfTI"
         )
     if len(by_series) > 1:
         listed = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())

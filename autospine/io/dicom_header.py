@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float64
 
+from autospine.core.errors import first_line
 from autospine.core.geometry import triple
 from autospine.core.types import Vector3
 from autospine.io.formats import has_dicom_mark
@@ -332,9 +333,3 @@ def without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a library's message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

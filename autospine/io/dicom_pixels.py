@@ -5,6 +5,7 @@ inverts MONOCHROME1. Here it decompresses JPEG and its relatives, and nothing el
 is not compressed by them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError
-from autospine.io.dicom_header import SliceHeader, first_line, without_warnings
+from autospine.core.errors import ImageError, first_line
+from autospine.io.dicom_header import SliceHeader, without_warnings
 from autospine.io.formats import has_dicom_mark
 from autospine.io.voxel_data import want_of_memory
 from autospine.system.hardware import free_memory
@@ -58,7 +59,7 @@ def read_slices(slices: Sequence[SliceHeader]) -> Num[np.ndarray, "k j i"]:
         except MemoryError:
             raise
         except Exception as error:  # pydicom and GDCM raise errors of any kind where bytes make no sense
-            raise _damaged(path, first_line(error)) from None
+            raise _damaged(path, _cause(error)) from None
     return voxels
 
 
@@ -72,6 +73,13 @@ def _empty(shape: tuple[int, int, int], dtype: np.dtype, where: Path) -> Num[np.
     if needed > free:
         raise want_of_memory(str(where), f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
     return np.empty(shape, dtype=dtype)
+
+
+def _cause(error: Exception) -> str:
+    """Say why pixels cannot be read; NumPy's own words are about arrays."""
+    if short := re.match(r"cannot reshape array of size (\d+) into shape \((\d+), ?(\d+)", str(error)):
+        return f"it has {short[1]} of the {int(short[2]) * int(short[3])} pixels of a slice"
+    return first_line(error)
 
 
 def _damaged(path: Path, reason: str) -> ImageError:

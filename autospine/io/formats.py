@@ -36,7 +36,8 @@ def check_input(path: Path) -> None:
     """
     if path.is_dir() or (path.is_file() and (file_ending(path) or has_dicom_mark(path))):
         return
+    other = "another kind of file; convert it to NIfTI, if it is an image"
     raise DatasetError(
         f"expected an image ({', '.join(ENDINGS)}) or a folder at {path}, found "
-        f"{'another kind of file' if path.exists() else 'nothing'}; check -i"
+        f"{other if path.exists() else 'nothing; check -i'}"
     )

@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, grid_of_axes, triple
 from autospine.io.text_headers import check_volume, unstated
-from autospine.io.voxel_data import ImageFile, VoxelData, damaged
+from autospine.io.voxel_data import ImageFile, VoxelData, cause, damaged
 
 ENDINGS = (".nii.gz", ".nii")
 
@@ -60,11 +60,11 @@ def read_nifti(path: Path) -> ImageFile:
             file.seek(0)
             header = _header(gzip.GzipFile(fileobj=file) if compressed else file)
         offset = int(header.get_data_offset())
-        dtype = header.get_data_dtype()
     except (OSError, EOFError, ValueError, OverflowError, KeyError, zlib.error) as error:
-        raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise damaged(path, cause(error)) from None
     except (nibabel.spatialimages.HeaderDataError, nibabel.filebasedimages.ImageFileError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from None
+        raise damaged(path, cause(error)) from None
+    dtype = _voxel_type(header, path)
     shape = [int(n) for n in header.get_data_shape()]
     _check_volume(path, shape, dtype)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -136,6 +136,14 @@ def unpack_nibabel(image: Any, name: str) -> tuple[np.ndarray, Grid, tuple[str, 
         raise unstated(name, "orientation", "it in a NIfTI file")
     grid, notes = _affine_grid(np.asarray(image.affine, np.float64), None, triple(shape[2::-1]), name)
     return array, grid, notes
+
+
+def _voxel_type(header: Any, path: Path) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = header.get_data_dtype()
+    except (KeyError, nibabel.spatialimages.HeaderDataError):
+        raise damaged(path, f"its voxels are of type {int(header['datatype'])}, which NIfTI lacks") from None
+    return dtype
 
 
 def _check_volume(name: Path | str, shape: list[int], dtype: np.dtype[Any]) -> None:

@@ -103,10 +103,14 @@ def read_metaimage(path: Path) -> ImageFile:
     values = entries.get("elementnumberofchannels", "1")
     check_volume(path, shape, int(values) if values.isdigit() else 0)
     spacing = _numbers(entries.get("elementspacing") or entries.get("elementsize", ""), path)
-    if len(spacing) != n:
+    if len(spacing) not in (0, n):
+        raise damaged(path, f"ElementSpacing has {len(spacing)} numbers instead of {n}")
+    if not spacing:
         raise unstated(path, "spacing", "ElementSpacing")
     matrix = _numbers(next((entries[key] for key in _META_MATRIX if key in entries), ""), path)
-    if len(matrix) != n * n:
+    if len(matrix) not in (0, n * n):
+        raise damaged(path, f"TransformMatrix has {len(matrix)} numbers instead of {n * n}")
+    if not matrix:
         raise unstated(path, "orientation", "TransformMatrix")
     origin = _numbers(next((entries[key] for key in _META_ORIGIN if key in entries), ""), path)
     if len(origin) not in (0, n):

@@ -6,6 +6,7 @@ data end where its header says so, checksum included.
 """
 
 import bz2
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autospine.core.errors import ImageError
+from autospine.core.errors import ImageError, first_line
 from autospine.core.geometry import Grid
 from autospine.core.types import Shape3
 from autospine.storage.file_names import check_file
@@ -144,6 +145,13 @@ def damaged(name: str | Path, reason: object) -> ImageError:
     return ImageError(f"expected a readable image, found {name} damaged: {reason}; copy or convert it again")
 
 
+def cause(error: Exception) -> str:
+    """Return what a library says that could not read bytes, without zlib's numbers."""
+    return re.sub(
+        r"^Error -\d+ while decompressing data: ", "its compressed data are broken, ", first_line(error)
+    )
+
+
 def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
     """Yield the voxels as stored, part by part as flat arrays.
 
@@ -163,7 +171,7 @@ def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
                 rest = block[whole:]
                 yield np.frombuffer(block, dtype=voxels.dtype, count=whole // voxels.dtype.itemsize)
         except DAMAGE as error:
-            raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+            raise damaged(path, cause(error)) from None
 
 
 def _check_sizes(voxels: VoxelData) -> None:

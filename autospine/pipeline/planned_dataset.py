@@ -64,7 +64,7 @@ def read_plan(location: DatasetLocation) -> Plan:
         WorkspaceError: If it has not been planned.
     """
     path = location.preprocessed / PLAN
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise WorkspaceError(
             f"expected a plan of {location.name} at {path}, found none; "
             f"run `autospine plan-and-preprocess -d {location.name}` first"

@@ -145,15 +145,20 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
         largest: Most bytes; of a larger file nothing is kept.
 
     Raises:
-        OSError: If it is no plain file, too large, or cannot be read.
-        UnicodeDecodeError: If it is in another encoding.
+        OSError: If it is no plain file, too large, in another encoding, or cannot be read.
     """
     check_file(path)
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise OSError(f"more than {largest >> 20} MiB")
-    return data.decode("utf-16" if data.startswith(_WIDE) else "utf-8-sig")
+    wide = data.startswith(_WIDE)
+    if b"\0" in data and not wide:
+        raise OSError("no text in UTF-8 (it has bytes of zero, as UTF-16 without a byte order mark does)")
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise OSError(f"no text in UTF-8 (byte {data[error.start]:#04x} at {error.start})") from None
 
 
 def named_beside(path: Path, name: str) -> Path:

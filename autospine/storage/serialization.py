@@ -172,7 +172,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     name, largest = _described(kind)
     try:
         text = read_text(path, largest)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise FormatError(f"expected {name} at {path}, found {error}; restore it or make it again") from None
     return from_json(text, kind, str(path))
 

@@ -235,7 +235,7 @@ def _unstated() -> Iterator[Trial]:
     yield trial(
         "mha without orientation", meta(TransformMatrix=None), "orientation|direction|TransformMatrix"
     )
-    yield trial("mha with two spacings", meta(ElementSpacing="1.5 1.25"), "case.mha")
+    yield trial("mha with two spacings", meta(ElementSpacing="1.5 1.25"), "2 numbers instead of 3")
     yield trial("mha of zero spacing", meta(ElementSpacing="0 1 1"), "spacing|voxel size")
     yield trial("mha of negative spacing", meta(ElementSpacing="-1 1 1"), "spacing|voxel size")
     yield trial("mha of spacing nan", meta(ElementSpacing="nan 1 1"), "case.mha")
@@ -334,7 +334,7 @@ def _damaged() -> Iterator[Trial]:
     for name in ("case.nii", "case.nii.gz"):
         for kept in (0.0, 0.02, 0.5, 0.98):
             yield trial(f"{name} cut at {kept:.0%}", cut(kept, name), name)
-    yield trial("nifti of an unknown type", nifti(change=patch(DATATYPE, "h", 9999)), "case.nii.gz")
+    yield trial("nifti of an unknown type", nifti(change=patch(DATATYPE, "h", 9999)), "of type 9999")
 
     def text(ending: str) -> Make:
         def make(folder: Path) -> Path:

@@ -226,7 +226,10 @@ def _refused() -> Iterator[Trial]:
         return inside
 
     yield Trial(
-        kind="messages", name="series with a slice cut short", make=cut, expect=Refused(says=("005.dcm",))
+        kind="messages",
+        name="series with a slice cut short",
+        make=cut,
+        expect=Refused(says=("005.dcm", "of the 192 pixels")),
     )
 
     def text(folder: Path) -> Path:
@@ -235,7 +238,9 @@ def _refused() -> Iterator[Trial]:
         (inside / "a.dcm").write_text("no image")
         return inside
 
-    yield Trial(kind="messages", name="text named .dcm", make=text, expect=Refused(says=("case",)))
+    yield Trial(
+        kind="messages", name="text named .dcm", make=text, expect=Refused(says=("a.dcm", "named as DICOM"))
+    )
 
 
 def _passed_over() -> Iterator[Trial]:

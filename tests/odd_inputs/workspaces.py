@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from odd_inputs.trial import Contained, Outcome, Refused, Trial
+from odd_inputs.trial import Accepted, Contained, Outcome, Refused, Trial
 
 DATASET = "Dataset001_Phantom"
 CONFIGURATION = "fast"
@@ -55,6 +55,8 @@ def workspace_trials(template: Path) -> Iterator[Trial]:
     yield from _stored_cases(template)
     yield from _results(template)
     yield from _numbers(template)
+    yield from _options(template)
+    yield from _leftovers(template)
 
 
 def _trial(
@@ -321,3 +323,64 @@ def _numbers(template: Path) -> Iterator[Trial]:
             template, f"{Path(file).name} is a device", file, device, words, said, "entries", raw=True
         )
         yield _trial(template, f"{Path(file).name} is a FIFO", file, fifo, words, said, "entries", raw=True)
+
+
+def _options(template: Path) -> Iterator[Trial]:
+    """Options given twice: one value would be lost, and inputs are taken together."""
+    images = ("-i", f"raw/{DATASET}/imagesTr", "-o", "out")
+    for option, *words in (
+        ("--output", "predict", *images, "-o", "elsewhere"),
+        ("--format", "predict", *images, "--format", "mha", "--format", "nrrd"),
+        ("--device", "predict", *images, "--device", "cpu", "--device", "cuda"),
+        ("--fold", *TRAIN, "--fold", "2"),
+        ("--epochs", *TRAIN, "--epochs", "3"),
+        ("--dataset", *PREPROCESS, "-d", "2"),
+    ):
+        said = Refused(says=(option, "twice|once"))
+        name = f"{words[0]} with {option} twice"
+        yield _trial(template, name, PLAN, _nothing, words, said, "options", raw=True)
+    cases = [f"raw/{DATASET}/imagesTr/lumbar_ct_00{index}_0000.nii.gz" for index in (1, 3)]
+    words = ["predict", "-i", cases[0], "-i", cases[1], "-o", "out"]
+    both = Accepted(says=("lumbar_ct_001", "lumbar_ct_003", "2 of 2 label maps"))
+    yield _trial(template, "predict with -i twice", PLAN, _nothing, words, both, "options", raw=True)
+
+
+def _nothing(_: Path) -> None:
+    """Leave the workspace as it is."""
+
+
+def _leftovers(template: Path) -> Iterator[Trial]:
+    """What killed processes leave: it is never taken for whole, and harms nobody."""
+    predict = ("predict", "-i", f"raw/{DATASET}/imagesTr", "-o", "out")
+    expect = Accepted(says=(f"{CONFIGURATION}, fold 0", "5 of 5 label maps"))
+
+    def half_imported(model: Path) -> None:
+        shutil.copytree(model, model.parent / ".abcd1234.tmp")
+        (model.parent / ".abcd1234.tmp" / "plan.json").unlink()
+
+    def whole_but_not_renamed(model: Path) -> None:
+        copy = model.parent / ".abcd1234.tmp"
+        shutil.copytree(model, copy)
+        os.utime(copy)
+
+    def of_a_killed_prediction(model: Path) -> None:
+        left = model.parents[2] / "out" / ".abcd1234.tmp"
+        left.mkdir(parents=True)
+        (left / "part.b2nd").write_bytes(b"x")
+        for path in (left / "part.b2nd", left):
+            os.utime(path, (0, 0))
+
+    for name, change in (
+        ("a model that was half imported", half_imported),
+        ("a model whose import was killed before it was renamed", whole_but_not_renamed),
+        ("a folder that a killed prediction has left", of_a_killed_prediction),
+    ):
+        yield _trial(template, name, MODEL, change, predict, expect, "leftovers", raw=True)
+
+    def half_checkpoint(model: Path) -> None:
+        (model / "fold_1").mkdir()
+        (model / "fold_1" / ".abcd1234.tmp.safetensors").write_bytes(b"\0" * 100)
+
+    done = Accepted(says=("fold 1",))
+    name = "a checkpoint that a killed training has left"
+    yield _trial(template, name, MODEL, half_checkpoint, TRAIN, done, "leftovers", raw=True)

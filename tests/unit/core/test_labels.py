@@ -102,7 +102,7 @@ def test_every_unknown_label_is_named():
         ({"background": 0}, None, "at least one foreground class"),
         ({"background": 1, "a": 2}, None, "`background` to be 0, found 1"),
         ({"a": 0}, None, "non-zero integer for label 'a'"),
-        ({"a": 1, "b": 1}, None, r"different integer for each label, found \(1, 1\)"),
+        ({"a": 1, "b": 1}, None, r"different integer for each label, found a = 1, b = 1"),
         ({"a": True}, None, "label 'a', found True"),
         ({"a": "1"}, None, "label 'a', found '1'"),
         ({"a": None}, None, "label 'a', found None"),

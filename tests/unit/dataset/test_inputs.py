@@ -223,7 +223,7 @@ class TestInputs:
         with pytest.raises(DatasetError, match=r"nowhere, found nothing; check -i"):
             find_inputs(tmp_path / "nowhere", ["CT"])
         (tmp_path / "a.png").write_bytes(b"x")
-        with pytest.raises(DatasetError, match=r"a\.png, found another kind of file; check -i"):
+        with pytest.raises(DatasetError, match=r"a\.png, found another kind of file; convert it"):
             find_inputs(tmp_path / "a.png", ["CT"])
 
     def test_several_inputs_are_taken_together(self, image, tmp_path):

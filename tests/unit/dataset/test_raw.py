@@ -104,7 +104,7 @@ def test_a_dataset_without_images_says_where_they_should_be(raw_dataset: RawData
     [
         (None, r"dataset\.json, found none; write channel_names"),
         ("{", r"expected JSON in .*dataset\.json.*mend the file"),
-        ("[]", r"expected `labels`"),
+        ("[]", r"expected an object with `labels`"),
         ('{"labels": {"background": 0}}', r"`channel_names` such as"),
         ('{"labels": {"v": 1}, "channel_names": {"1": "CT"}}', r"`channel_names` such as"),
         ('{"labels": {"v": 1}, "channel_names": {"0": "CT"}, "file_ending": ".png"}', r"found '\.png'"),
