@@ -196,7 +196,7 @@ STATED = {
         "autospine.inference.to_native": {
             "THRESHOLD": "probability above which a region is predicted",
         },
-        "autospine.inference.device_memory": {
+        "autospine.inference.case_memory": {
             "SLAB_SHARE": "share of a GPU's free memory for the slab",
         },
         "autospine.inference.tile_batch": {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from autospine.core.errors import ModelError
 from autospine.core.geometry import Box
 from autospine.core.types import Slices3
-from autospine.inference.image_rows import ImageRows
+from autospine.inference.sliding_window import ImageRows
 from autospine.inference.tiles import TileGrid
 
 Network = Callable[[Tensor], Tensor]

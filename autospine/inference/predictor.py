@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from autospine.core.errors import ModelError
 from autospine.core.types import LabelArray, Modality, Shape3
-from autospine.inference.case_memory import CaseMemory, case_memory
-from autospine.inference.device_memory import slab_device, with_fallback_to_ram
+from autospine.inference.case_memory import CaseMemory, case_memory, slab_device, with_fallback_to_ram
 from autospine.inference.ensemble import TileEnsemble, mean_probabilities
-from autospine.inference.image_rows import ImageRows
 from autospine.inference.region_of_interest import (
     RegionOfInterest,
     TileSelection,
@@ -24,7 +22,7 @@ from autospine.inference.region_of_interest import (
 )
 from autospine.inference.score_bands import ScoreBand, ScoreSink, hand_over, score_bands
 from autospine.inference.slab import Piece, Slab, slab_bytes
-from autospine.inference.sliding_window import finished_pieces
+from autospine.inference.sliding_window import ImageRows, finished_pieces
 from autospine.inference.tile_batch import TileBatch, measure_tile_batch
 from autospine.inference.tiles import TILE_STEP_SIZE, TileGrid, count_tiles
 from autospine.inference.to_native import NativeGrid, NativePiece

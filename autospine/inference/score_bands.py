@@ -10,7 +10,7 @@ from torch import Tensor
 from autospine.core.geometry import Box
 from autospine.core.labels import LabelSpace
 from autospine.core.types import ScoreArray, Shape3
-from autospine.inference.device_memory import with_fallback_to_ram
+from autospine.inference.case_memory import with_fallback_to_ram
 from autospine.inference.to_native import NativePiece
 
 BAND_BYTES = 256 << 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autospine.inference.device_memory import room_for_tiles
+from autospine.inference.case_memory import room_for_tiles
 
 LARGEST = 16
 """Largest tile batch size."""

@@ -3,6 +3,7 @@
 Training and inference both come through here, so that they see the same image.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ from autospine.core.modality import HU_RANGE, fits_hu
 from autospine.core.types import ChannelArray, ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
-from autospine.preprocessing.crop import content_box
 from autospine.preprocessing.normalise import IntensityTransform, intensity_transform
 from autospine.preprocessing.resample import (
     BLOCK,
@@ -29,6 +29,13 @@ from autospine.preprocessing.resample import (
 LEVELS = 65_000
 """Steps of the 16-bit scale that an MR channel's clipping range is spread over, and the range of a CT that is
 not in HU."""
+
+CORNERS_THAT_AGREE = 3
+"""Corners that must hold the same value for it to count as padding.
+
+Padding left by a rotation, a gantry tilt or a fixed matrix fills several corners with one number; in an
+image that fills its volume, noise makes them differ.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,3 +216,34 @@ def _encoding(bounds: Sequence[tuple[float, float]], *, in_hu: bool) -> Encoding
         for (low, _), step, as_is in zip(bounds, scale, whole, strict=True)
     ]
     return Encoding(scale=tuple(scale), offset=tuple(offset))
+
+
+def content_box(array: VolumeArray) -> Box:
+    """Return the smallest box outside which every channel is padding.
+
+    Padding is the value that several corners of a channel share: 0, or -1024 in CT. A channel without such
+    a value, or with nothing else, is content throughout.
+
+    Args:
+        array: (C, S, P, L).
+    """
+    paddings = [_padding_value(channel) for channel in array]
+    known = [(channel, value) for channel, value in zip(array, paddings, strict=True) if value is not None]
+    whole = Box.whole(array.shape[1:])
+    if len(known) < len(array):
+        return whole
+    # Plane by plane: masks of the whole volume would take as much memory as the image.
+    planes = (
+        np.logical_or.reduce([channel[row] != value for channel, value in known])
+        for row in range(array.shape[1])
+    )
+    return Box.around(planes) or whole
+
+
+def _padding_value(channel: ChannelArray) -> int | float | None:
+    """Return the value that several corners of a channel share; None if no value is."""
+    corners = channel[
+        :: max(1, channel.shape[0] - 1), :: max(1, channel.shape[1] - 1), :: max(1, channel.shape[2] - 1)
+    ]
+    value, count = Counter(corners.ravel().tolist()).most_common(1)[0]
+    return value if count >= min(CORNERS_THAT_AGREE, corners.size) else None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autospine.core.errors import ModelError
 from autospine.core.labels import parse_labels
-from autospine.inference import device_memory, to_native
+from autospine.inference import case_memory, to_native
 from autospine.inference import score_bands as bands_module
 from autospine.inference.ensemble import ready_networks
 from autospine.inference.predictor import Predictor
@@ -427,7 +427,7 @@ def test_a_gpu_gives_what_a_cpu_gives_wherever_the_slab_is(share, labels, monkey
     volume, _ = phantom((40, 30, 30))
     here = replace(predictor(Waves(labels.n_channels, 0.0), labels), region_of_interest=False)
     expected = np.concatenate([scores for _, scores in here.score_bands(volume, "CT")], axis=1)
-    monkeypatch.setattr(device_memory, "SLAB_SHARE", share)
+    monkeypatch.setattr(case_memory, "SLAB_SHARE", share)
     there = replace(here, networks=ready_networks([Waves(labels.n_channels, 0.0)], GPU), device=GPU)
     found = np.concatenate([scores for _, scores in there.score_bands(volume, "CT")], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4)

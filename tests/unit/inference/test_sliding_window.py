@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.core.geometry import Box
-from autospine.inference.image_rows import ImageRows
+from autospine.inference.sliding_window import ImageRows
 from autospine.inference.tiles import TileGrid
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
