@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -28,10 +29,17 @@ from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.dicom_header import is_dicom
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.nifti import is_nifti, read_nifti, write_oblique
-from autospine.io.segments import Segment, present, slicer_header, values_by_name
+from autospine.io.segments import Segment, labels_of_layers, present, slicer_header, values_by_name
 from autospine.io.slice_stack import for_file, is_oblique
 from autospine.io.text_headers import check_volume, nrrd_entries, read_metaimage, read_nrrd
-from autospine.io.voxel_data import ImageFile, check_voxels, damaged, read_voxels, want_of_memory
+from autospine.io.voxel_data import (
+    ImageFile,
+    check_voxels,
+    damaged,
+    read_layers,
+    read_voxels,
+    want_of_memory,
+)
 from autospine.storage.atomic import rename_durably
 from autospine.storage.file_names import check_file
 
@@ -132,17 +140,34 @@ def read_labels(path: Path, space: LabelSpace | None = None) -> Volume:
     Args:
         path: The file.
         space: Labels of the dataset that it belongs to; values of a file that names its segments, as those of
-            3D Slicer do, are taken for the label of that name.
+            3D Slicer do, are taken for the label of that name, and layers of segments are joined.
 
     Raises:
         ImageError: If the file cannot be read (see `read_volume`), if a value is further than `NEARLY_WHOLE`
-            from a whole number, or if the names of segments contradict the dataset's.
+            from a whole number, or if the names or overlaps of segments contradict the dataset's.
     """
-    changed = {}
-    if space is not None and path.name.lower().endswith(NRRD_ENDINGS) and not is_dicom(path):
-        changed = values_by_name(nrrd_entries(path)[0], space, path)
+    if space is None or path.is_dir() or not path.name.lower().endswith(NRRD_ENDINGS):
+        return _whole_numbers(path)
+    found = open_image(path)
+    header = nrrd_entries(path)[0]
+    if found.voxels.layers > 1:
+        return _joined(path, found, header, space)
+    changed = values_by_name(header, space, path)
     volume = _whole_numbers(path)
     return _exchanged(volume, changed) if changed else volume
+
+
+def _joined(path: Path, found: ImageFile, header: Mapping[str, str], space: LabelSpace) -> Volume:
+    """Read layers of segments as one label map of the dataset."""
+    layered = read_layers(found.voxels)
+    integers, note = labels_of_layers(layered, header, space, path)
+    table = np.asarray(integers, dtype=_smallest(min(integers), max(integers)))
+    labels = np.empty(layered.numbers.shape, dtype=table.dtype)
+    for plane, numbers in zip(labels, layered.numbers, strict=True):
+        plane[...] = table[numbers]
+    return stack_channels(
+        [Channel(name=str(path), array=labels, grid=found.grid, notes=(*found.notes, note))]
+    )
 
 
 def _exchanged(volume: Volume, changed: Mapping[int, int]) -> Volume:
@@ -198,12 +223,16 @@ def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequenc
         stored: `Volume.stored` of the input.
         segments: Every class; NRRD keeps names and colours of those that have voxels.
     """
-    low, high = int(labels.min()), int(labels.max())
-    smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
+    smallest = _smallest(int(labels.min()), int(labels.max()))
     named = segments and path.name.lower().endswith(NRRD_ENDINGS)
     array, grid = for_file(orientation(stored).to_stored(labels.astype(smallest)), stored)
     header = slicer_header(present(segments, labels), grid.shape) if named else {}
     _write(path, array, grid, header)
+
+
+def _smallest(low: int, high: int) -> np.dtype[Any]:
+    """Return the smallest integer type that holds these values."""
+    return np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
 
 
 def write_array(path: Path, array: ChannelArray, grid: Grid) -> None:

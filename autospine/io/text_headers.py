@@ -64,6 +64,9 @@ NRRD_TYPES = {
 }
 """Voxel types of NRRD with all of their names (teem's definition of the file format)."""
 
+MOST_LAYERS = 256
+"""Most layers of segments that are read; 3D Slicer makes one for each segment that overlaps all others."""
+
 NRRD_ENCODINGS: dict[str, Encoding] = {
     "raw": "raw",
     "gz": "deflate",
@@ -218,11 +221,11 @@ def _check_meta_units(entries: dict[str, str], path: Path) -> None:
 
 
 def read_nrrd(path: Path) -> ImageFile:
-    """Read and check the header of an NRRD file.
+    """Read and check the header of an NRRD file: a volume of single values, or of layers of segments.
 
     Raises:
-        ImageError: If it is damaged, no 3D volume of single values, states no spacing or orientation, or
-            names data that are not in its folder.
+        ImageError: If it is damaged, no 3D volume of single values, has too many layers, states no spacing or
+            orientation, or names data that are not in its folder.
     """
     entries, end = nrrd_entries(path)
     sizes = _integers(entries.get("sizes", ""), "sizes", path)
@@ -234,12 +237,10 @@ def read_nrrd(path: Path) -> ImageFile:
         raise damaged(path, f'"space directions" has {len(vectors)} entries, and sizes has {len(sizes)}')
     inside = [axis for axis, vector in enumerate(vectors) if vector is not None]
     values = prod(n for n, vector in zip(sizes, vectors, strict=True) if vector is None)
-    if values != 1 and any(key.startswith("Segment") for key in entries):
-        raise ImageError(
-            f"expected one label in each voxel of {path}, found {values} layers of segments that overlap; "
-            "save it as a label map without overlap, as 3D Slicer's export to a binary label map does"
-        )
-    check_volume(path, [sizes[axis] for axis in inside], values)
+    layers = values if any(key.startswith("Segment") for key in entries) else 1
+    if layers != 1:
+        _check_layers(path, layers, inside, entries)
+    check_volume(path, [sizes[axis] for axis in inside], values // layers)
     signs = NRRD_SPACES.get(entries.get("space", "").lower())
     if signs is None:
         raise unstated(
@@ -281,8 +282,25 @@ def read_nrrd(path: Path) -> ImageFile:
         encoding=encoding,
         start=start,
         skipped=max(0, skipped),
+        layers=layers,
     )
     return ImageFile(voxels=voxels, grid=grid, notes=(*_origin_note(origin), *notes))
+
+
+def _check_layers(path: Path, layers: int, inside: Sequence[int], entries: dict[str, str]) -> None:
+    """Refuse layers of segments that 3D Slicer does not write."""
+    if not 0 < layers <= MOST_LAYERS:
+        fault = f"{layers}"
+    elif list(inside) != [1, 2, 3]:
+        fault = f"them along another, as the axes {', '.join(str(axis + 1) for axis in inside)} are in space"
+    elif _nrrd_type(path, entries).kind not in "iu":
+        fault = f"them as {entries.get('type')}"
+    else:
+        return
+    raise ImageError(
+        f"expected at most {MOST_LAYERS} layers of segments along the first axis of {path}, as integers, "
+        f"found {fault}; save the segmentation again with 3D Slicer"
+    )
 
 
 def nrrd_entries(path: Path) -> tuple[dict[str, str], int]:

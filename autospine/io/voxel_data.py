@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Num, UInt16
 
 from autospine.core.errors import ImageError, first_line
 from autospine.core.geometry import Grid
@@ -40,6 +41,9 @@ _BLOCK = 1 << 18
 
 _PART = 1 << 22
 """Bytes of voxels that are handed on at a time; a multiple of every voxel's size."""
+
+MOST_COMBINATIONS = 1 << 16
+"""Most combinations of values that the layers of an image may have: those that 16 bits number."""
 
 DAMAGE = (OSError, EOFError, ValueError, zlib.error)
 """Errors of the libraries that decompress, where the data are damaged."""
@@ -72,10 +76,18 @@ class VoxelData:
     scaling: tuple[float, float] = (1.0, 0.0)
     """Slope and intercept: value = stored x slope + intercept."""
 
+    layers: int = 1
+    """Values of each voxel, stored one after the other; several where segments overlap."""
+
+    @property
+    def size(self) -> int:
+        """Number of all values."""
+        return prod(self.shape) * self.layers
+
     @property
     def nbytes(self) -> int:
         """Bytes of all voxels as stored."""
-        return prod(self.shape) * self.dtype.itemsize
+        return self.size * self.dtype.itemsize
 
     @property
     def result(self) -> np.dtype[Any]:
@@ -96,20 +108,34 @@ class ImageFile:
     """Notes on repairs to the header."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayeredVoxels:
+    """The voxels of an image of several layers, each as the number of its combination of values."""
+
+    numbers: UInt16[np.ndarray, "k j i"]
+    """Number of the combination of each voxel, which is a row of `values`."""
+
+    values: Num[np.ndarray, "combinations layers"]
+    """Values that voxels have in every layer, in the order in which they are met."""
+
+    counts: tuple[int, ...]
+    """Number of voxels of each combination."""
+
+
 def read_voxels(voxels: VoxelData) -> np.ndarray:
     """Read all voxels into a new array.
 
     Raises:
-        ImageError: If the data are damaged, of another size than stated, or too large for the memory.
+        ImageError: If the data are damaged, of another size than stated, too large for the memory, or in
+            several layers.
     """
+    if voxels.layers > 1:
+        raise ImageError(
+            f"expected one value in each voxel of {voxels.name}, found {voxels.layers} layers of segments; "
+            "give the image that they were drawn on, or save them as one label map with 3D Slicer's export"
+        )
     _check_sizes(voxels)
-    needed, free = prod(voxels.shape) * voxels.result.itemsize, free_memory()
-    if needed > free:
-        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
-    try:
-        flat = np.empty(prod(voxels.shape), dtype=voxels.result)
-    except MemoryError:
-        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", "less") from None
+    flat = _empty(voxels, voxels.result)
     place = 0
     for part in stored_parts(voxels):
         into = flat[place : place + part.size]
@@ -121,6 +147,42 @@ def read_voxels(voxels: VoxelData) -> np.ndarray:
     return flat.reshape(voxels.shape)
 
 
+def read_layers(voxels: VoxelData) -> LayeredVoxels:
+    """Read an image of several layers without holding any of them.
+
+    Raises:
+        ImageError: If the data are damaged, of another size than stated, too large for the memory, or have
+            more than `MOST_COMBINATIONS` combinations of values.
+    """
+    _check_sizes(voxels)
+    flat = _empty(voxels, np.dtype(np.uint16))
+    numbers: dict[bytes, int] = {}
+    counts: list[int] = []
+    place = 0
+    for part in stored_parts(voxels):
+        rows = part.reshape(-1, voxels.layers)
+        if not len(rows):
+            continue
+        # Labels are alike along a row of voxels: only where they change is something new.
+        changes = np.flatnonzero(part[voxels.layers :] != part[: -voxels.layers]) // voxels.layers + 1
+        starts = np.unique(np.append(0, changes))
+        lengths = np.diff(np.append(starts, len(rows)))
+        different, which = np.unique(rows[starts], axis=0, return_inverse=True)
+        known = [numbers.setdefault(row.tobytes(), len(numbers)) for row in different]
+        if len(numbers) > MOST_COMBINATIONS:
+            raise ImageError(
+                f"expected at most {MOST_COMBINATIONS} combinations of segments in {voxels.name}, found "
+                "more; save the segmentation again"
+            )
+        counts += [0] * (len(numbers) - len(counts))
+        for number, count in zip(known, np.bincount(which.ravel(), weights=lengths).tolist(), strict=True):
+            counts[number] += int(count)
+        flat[place : place + len(rows)] = np.repeat(np.asarray(known, np.uint16)[which.ravel()], lengths)
+        place += len(rows)
+    values = np.frombuffer(b"".join(numbers), dtype=voxels.dtype).reshape(-1, voxels.layers)
+    return LayeredVoxels(numbers=flat.reshape(voxels.shape), values=values, counts=tuple(counts))
+
+
 def check_voxels(voxels: VoxelData) -> None:
     """Read all voxels once without keeping them.
 
@@ -130,6 +192,17 @@ def check_voxels(voxels: VoxelData) -> None:
     _check_sizes(voxels)
     for _ in stored_parts(voxels):
         pass
+
+
+def _empty(voxels: VoxelData, kind: np.dtype[Any]) -> np.ndarray:
+    """Return an array for one value of each voxel, if the memory has room for it."""
+    needed, free = prod(voxels.shape) * kind.itemsize, free_memory()
+    if needed > free:
+        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
+    try:
+        return np.empty(prod(voxels.shape), dtype=kind)
+    except MemoryError:
+        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", "less") from None
 
 
 def want_of_memory(name: str, needed: str, found: str) -> ImageError:
@@ -153,7 +226,7 @@ def cause(error: Exception) -> str:
 
 
 def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
-    """Yield the voxels as stored, part by part as flat arrays.
+    """Yield the voxels as stored, part by part as flat arrays, all layers of a voxel in one part.
 
     Raises:
         ImageError: If the data are damaged or of another size than stated.
@@ -163,11 +236,12 @@ def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
         return
     expected = voxels.nbytes // len(voxels.files)
     rest = b""
+    voxel = voxels.dtype.itemsize * voxels.layers
     for path in voxels.files:
         try:
             for block in _exactly(path, voxels, expected):
                 block = rest + block if rest else block
-                whole = len(block) - len(block) % voxels.dtype.itemsize
+                whole = len(block) - len(block) % voxel
                 rest = block[whole:]
                 yield np.frombuffer(block, dtype=voxels.dtype, count=whole // voxels.dtype.itemsize)
         except DAMAGE as error:
@@ -185,7 +259,7 @@ def _check_sizes(voxels: VoxelData) -> None:
             raise damaged(voxels.name, error) from None
         if voxels.encoding == "text":
             possible = found  # no number takes less than a digit and a space
-            expected = 2 * prod(voxels.shape) - 1
+            expected = 2 * voxels.size - 1
         else:
             possible = {"raw": found, "deflate": found * LARGEST_RATIO}.get(voxels.encoding, expected)
         if possible < expected:
@@ -285,8 +359,8 @@ def _text_voxels(voxels: VoxelData) -> np.ndarray:
             found = np.array(file.read().split(), dtype=np.float64)
     except DAMAGE as error:
         raise damaged(path, error) from None
-    if found.size != prod(voxels.shape):
+    if found.size != voxels.size:
         raise ImageError(
-            f"expected {prod(voxels.shape)} numbers in {path}, found {found.size}; copy or convert it again"
+            f"expected {voxels.size} numbers in {path}, found {found.size}; copy or convert it again"
         )
     return found.astype(voxels.dtype)

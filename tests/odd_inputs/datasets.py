@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def dataset_trials() -> Iterator[Trial]:
     yield from _descriptions()
     yield from _tables()
     yield from _labels()
+    yield from _layers()
     yield from _names()
     yield from _grids()
     yield from _images()
@@ -264,6 +265,136 @@ def segmented(dataset: Path, segments: Mapping[str, int]) -> None:
         header = nrrd_header("uint8", encoding="gzip")
         write_nrrd(dataset / "labelsTr" / f"{name}.seg.nrrd", header, PACKERS["gzip"](stored.tobytes()), more)
     describe(dataset, file_ending=".nrrd")
+
+
+REGIONS: dict[str, Any] = {
+    "labels": {"background": 0, "spine": [1, 2], "disc": [2]},
+    "regions_class_order": [1, 2],
+}
+
+
+def _layers() -> Iterator[Trial]:
+    """Segmentations whose segments overlap, or could: each in a layer of its own."""
+    spine, disc, vertebra = (made.astype(np.uint8) for made in (labels() > 0, labels() == 2, labels() == 1))
+    nested, apart = {"spine": spine, "disc": disc}, {"vertebra": vertebra, "disc": disc}
+    joined = rf"'spine' with 'disc' is 2 \({disc.sum()} voxels\)"
+    plain = {"labels": {"background": 0, "spine": 1, "disc": 2}}
+    no_integer = {"labels": {"background": 0, "spine": [1], "disc": [2]}, "regions_class_order": [1, 2]}
+
+    def layers(name: str, change: Change, expect: Outcome) -> Trial:
+        return trial("segments", f"layers {name}", change, expect)
+
+    yield layers("of regions", lambda d: layered(d, nested, **REGIONS), Accepted(says=("anna", joined)))
+    yield layers(
+        "of regions, as text",
+        lambda d: layered(d, nested, encoding="ascii", **REGIONS),
+        Accepted(says=("bert", joined)),
+    )
+    yield layers(
+        "of regions, from an old 3D Slicer",
+        lambda d: layered(d, nested, keys=("Name",), **REGIONS),
+        Accepted(says=(joined,)),
+    )
+    yield layers(
+        "that no integer stands for",
+        lambda d: layered(d, nested, **no_integer),
+        Refused(
+            says=("anna", rf"'spine' with 'disc' \({disc.sum()} voxels\)", "such as 3 to 'spine' and 'disc'")
+        ),
+    )
+    yield layers(
+        "of a disc outside of the spine",
+        lambda d: layered(d, {"spine": vertebra, "disc": disc}, **REGIONS),
+        Refused(says=("anna", rf"'disc' alone \({disc.sum()} voxels\)", "such as 3 to 'disc'")),
+    )
+    yield layers(
+        "of plain labels that overlap",
+        lambda d: layered(d, nested, **plain),
+        Refused(
+            says=("anna", rf"'spine' with 'disc' \({disc.sum()} voxels\)", "remove the overlap", "regions")
+        ),
+    )
+    yield layers(
+        "of plain labels that do not overlap",
+        lambda d: layered(d, apart),
+        Accepted(says=(rf"'vertebra' is 1 \({vertebra.sum()} voxels\)", rf"'disc' is 2 \({disc.sum()} ")),
+    )
+    yield layers(
+        "with a name that dataset.json lacks",
+        lambda d: layered(d, {"vertebra": vertebra, "rib": disc}),
+        Refused(says=("anna", "'rib'", "rename")),
+    )
+    yield layers(
+        "without names",
+        lambda d: layered(d, {"Segment_1": vertebra, "Segment_2": disc}),
+        Refused(says=("anna", "'Segment_2'", "rename")),
+    )
+    yield layers(
+        "without segments",
+        lambda d: layered(d, apart, keys=()),
+        Refused(says=("anna", "segment", r"layer 0 \(", "save")),
+    )
+    along_last = {"space directions": "(1.5,0,0) (0,1.25,0) (0,0,2) none", "sizes": "16 12 14 2"}
+    yield layers(
+        "along the last axis",
+        lambda d: layered(d, apart, fields=along_last),
+        Refused(says=("anna", "first axis")),
+    )
+    for name, count in (("1000", 1000), ("a billion", 10**9), ("0", 0), ("-2", -2)):
+        yield trial(
+            "sizes",
+            f"{name} layers",
+            lambda d, n=count: layered(d, apart, fields={"sizes": f"{n} 16 12 14"}),
+            Refused(says=("anna", f"found {count}")),
+        )
+    yield trial(
+        "damaged",
+        "layers that are cut",
+        lambda d: layered(d, nested, cut=40, **REGIONS),
+        Refused(says=("anna.seg.nrrd", "copy")),
+    )
+
+
+def layered(
+    dataset: Path,
+    segments: Mapping[str, np.ndarray],
+    *,
+    encoding: str = "gzip",
+    keys: Collection[str] = ("ID", "Name", "LabelValue", "Layer"),
+    fields: Mapping[str, str] | None = None,
+    cut: int = 0,
+    **described: Any,
+) -> None:
+    """Make it a dataset with segmentations of 3D Slicer whose segments have a layer each."""
+    shutil.rmtree(dataset / "labelsTr")
+    (dataset / "labelsTr").mkdir()
+    more = {"Segmentation_SourceRepresentation": "Binary labelmap"}
+    for layer, name in enumerate(segments):
+        stated = {"ID": f"Segment_{layer + 1}", "Name": name, "LabelValue": "1", "Layer": str(layer)}
+        more |= {f"Segment{layer}_{key}": value for key, value in stated.items() if key in keys}
+    k, j, i = SHAPE
+    header = nrrd_header(
+        "uint8",
+        encoding=encoding,
+        dimension="4",
+        sizes=f"{len(segments)} {i} {j} {k}",
+        kinds="list domain domain domain",
+    )
+    header["space directions"] = f"none {header['space directions']}"
+    stacked = np.stack(list(segments.values()), axis=-1)
+    data = (
+        " ".join(map(str, stacked.ravel())).encode()
+        if encoding == "ascii"
+        else PACKERS[encoding](stacked.tobytes())
+    )
+    for name in NAMES:
+        write_nrrd(
+            dataset / "labelsTr" / f"{name}.seg.nrrd",
+            header | dict(fields or {}),
+            data[: len(data) - cut],
+            more,
+        )
+    describe(dataset, **described)
 
 
 def _names() -> Iterator[Trial]:

@@ -43,6 +43,8 @@ def image_trials() -> Iterator[Trial]:
     yield from _sizes()
     yield from _values()
     yield from _entries()
+    says = ("case.seg.nrrd", "2 layers of segments", "give the image")
+    yield Trial(kind="segments", name="layers as image", make=_layers, expect=Refused(says=says))
 
 
 # Files of each format
@@ -277,6 +279,14 @@ def _unstated() -> Iterator[Trial]:
 def _no_column(content: bytearray) -> None:
     for row in range(3):
         struct.pack_into("<f", content, SROW_X + 16 * row, 0.0)
+
+
+def _layers(folder: Path) -> Path:
+    """Two layers of segments in the place of an image."""
+    header = nrrd_header("uint8", dimension="4", kinds="list domain domain domain")
+    header |= {"sizes": f"2 {header['sizes']}", "space directions": f"none {header['space directions']}"}
+    data = np.stack([voxels("uint8") > 100] * 2, axis=-1).tobytes()
+    return write_nrrd(folder / "case.seg.nrrd", header, data, {"Segment0_Name": "spine"})
 
 
 def _contradicting() -> Iterator[Trial]:
