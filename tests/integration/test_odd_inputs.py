@@ -3,13 +3,14 @@
 `make bench-first-aid` gives the same inputs to the commands themselves, and watches time, memory and files.
 """
 
+import json
 import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from odd_inputs.datasets import dataset_trials
+from odd_inputs.datasets import DATASET, REGIONS, dataset_trials, describe, labels, layered, sound
 from odd_inputs.images import image_trials
 from odd_inputs.public import public_trials
 from odd_inputs.reading import read_input, reading_difference
@@ -91,3 +92,19 @@ def test_verify_takes_a_dataset_or_says_what_is_wrong(
         assert isinstance(trial.expect, Refused)
         check_words(said, trial.expect.says)
     assert "\x1b" not in said
+
+
+def test_layers_of_segments_are_planned_stored_and_scored_as_one_label_map(tmp_path: Path):
+    layers, maps = sound(tmp_path / "layers"), sound(tmp_path / "maps")
+    layered(layers, {"spine": labels().clip(0, 1), "disc": labels() // 2}, **REGIONS)
+    describe(maps, **REGIONS)
+    records = []
+    for dataset in (layers, maps):
+        workspace = dataset.parent.parent
+        assert main(["plan-and-preprocess", "-d", "7", "-w", str(workspace)]) == 0
+        stored = workspace / "preprocessed" / DATASET.name
+        record = json.loads((stored / "fullres" / "anna.json").read_text())
+        records.append(record["label_voxels"])
+    assert records[0] == records[1]
+    assert main(["evaluate", str(maps / "labelsTr"), str(layers / "labelsTr"), "-o", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "evaluation.json").read_text())["mean_dice"] == 1
