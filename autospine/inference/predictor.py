@@ -185,8 +185,18 @@ class Predictor:
 
     @property
     def seconds_per_tile(self) -> float:
-        """Time that all networks take for a tile: in the last case, else measured before the first one."""
+        """Time that all networks take for a tile: in the last case, else measured now."""
         return self._pace[-1] if self._pace else self.tile_batch.seconds_per_tile * len(self.networks)
+
+    @property
+    def known_seconds_per_tile(self) -> float | None:
+        """`seconds_per_tile`, or None before the first case on a CPU.
+
+        There a tile would have to be run for nothing but its time, which on a busy machine is not that of
+        later tiles: the progress tells it as soon.
+        """
+        measured = self.tile_batch_size is None and self.device.type == "cuda"
+        return self.seconds_per_tile if self._pace or measured else None
 
     @cached_property
     def tile_batch(self) -> TileBatch:

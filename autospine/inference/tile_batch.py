@@ -15,9 +15,6 @@ LARGEST = 16
 WORTH = 0.95
 """A batch of twice the size pays if each tile takes at most this share of the time."""
 
-SLOW_PASS = 5.0
-"""Seconds; a forward pass that takes longer is not measured a second time."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TileBatch:
@@ -46,9 +43,9 @@ def measure_tile_batch(
 
     def seconds(size: int) -> float:
         tiles = torch.zeros((size, *tile_shape), device=device)
-        elapsed = _time_pass(forward, tiles)
-        # The first pass is slower by a second or so, in which kernels are loaded and chosen.
-        return elapsed if elapsed >= SLOW_PASS else _time_pass(forward, tiles)
+        # In the first pass kernels are loaded and chosen: a second or so, and ten on a busy machine.
+        forward(tiles)
+        return _time_pass(forward, tiles)
 
     if device.type != "cuda":
         return choose_tile_batch(seconds, 1)

@@ -37,7 +37,7 @@ class Estimates:
         voxels = "x".join(str(n) for n in job.shape)
         mirrored = sum(isinstance(network, Mirrored) for network in predictor.networks)
         networks = len(predictor.networks) - mirrored
-        seconds = len(job.run) * predictor.seconds_per_tile if job.run else 0.0
+        each = predictor.known_seconds_per_tile if job.run else 0.0
         skipped = {
             "everything": "",
             "body": " (the rest is air)",
@@ -48,7 +48,7 @@ class Estimates:
             f"{voxels} voxels; {len(job.run)} of {job.tiles} tiles"
             f"{skipped[job.region] if len(job.run) < job.tiles else ''} by {networks} "
             f"network{'s' if networks > 1 else ''}{', mirrored too' if mirrored else ''}; "
-            f"{_duration(seconds)}, "
+            f"{'' if each is None else _duration(each * len(job.run)) + ', '}"
             f"{_size(self.memory(predictor, job) + held)} of memory"
             f"{f'; probabilities of up to {_size(on_disk)} on disk' if save_probabilities else ''}"
         )
