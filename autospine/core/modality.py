@@ -33,6 +33,9 @@ HU_RANGE = (-1024.0, 3071.0)
 LEAST_SPAN_HU = 100.0
 """Fat and muscle alone are further apart than this; a CT of a smaller range is not in HU."""
 
+TISSUE_PERCENT = 1.0
+"""Percentage of a CT that is denser than air at least: a neck in a field of view of half a metre is 5 %."""
+
 FINE_SPAN_HU = 500.0
 """Fractions of a CT whose range is smaller than this are more than rounding."""
 
@@ -129,11 +132,13 @@ def _hu_note(array: ChannelArray) -> str | None:
         cause = "scaled values or attenuation" if scaled else "standardised values or attenuation"
     elif np.percentile(sample, 95) > HU_RANGE[1]:
         cause = "another scale, or values without the rescaling of their DICOM header"
+    elif np.percentile(sample, 100 - TISSUE_PERCENT) < AIR_EVIDENCE_HU:
+        cause = "air alone, or values with the rescaling of their DICOM header applied twice"
     else:
         return None
     return (
-        f"has values from {low:.4g} to {high:.4g}, which cannot be HU; they look like {cause}: save the "
-        "image in HU, unless all images of the model are like this"
+        f"has values from {low:.4g} to {high:.4g}, which cannot be the HU of a body; they look like {cause}: "
+        "save the image in HU, unless all images of the model are like this"
     )
 
 

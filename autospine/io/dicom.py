@@ -198,7 +198,7 @@ def _geometry_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[st
         steps = np.diff([s.along_mm for s in slices])
         notes.append(
             f"steps between slices are {steps.min():.3g} to {steps.max():.3g} mm: interpolated to "
-            f"{stack.step_mm:.3g} mm"
+            f"{stack.step_mm:.3g} mm, where label maps lie, but for DICOM segmentations"
         )
     if any(s.inverted for s in slices) and slices[0].modality != "CT":
         notes.append("is displayed inverted (MONOCHROME1); values are taken as they are stored")

@@ -423,6 +423,7 @@ def _values() -> Iterator[Trial]:
     yield trial("CT in [-1, 1]", ct(2 * share - 1), scaled)
     yield trial("CT as attenuation", ct(((hu + 1024) / 1000 * 0.02).astype(np.float32)), scaled)
     yield trial("CT in [0, 255]", ct((255 * share).astype(np.uint8)), scaled)
+    yield trial("CT of air alone", ct((hu / 8 - 890).astype(np.int16)), scaled, "air alone")
     yield trial("CT with water at 1024", ct((hu + 1024).clip(0).astype(np.uint16)), "1024")
     for value in (0, 1000):
         yield Trial(

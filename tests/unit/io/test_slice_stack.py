@@ -142,6 +142,7 @@ def test_the_change_is_told(stack: tuple[Path, np.ndarray, np.ndarray]):
     says = " ".join(series.notes)
     assert ("tilted by 18.5 degrees" in says) == series.stack.tilted
     assert ("steps between slices" in says) == (not series.stack.regular)
+    assert ("label maps lie, but for DICOM seg" in says) == (not series.stack.regular)
 
 
 def test_frames_of_one_file_may_be_tilted(tmp_path: Path):
