@@ -194,8 +194,10 @@ def _completed(headers: Sequence[Any], stored: Grid) -> Sequence[Any]:
     import pydicom
 
     step = pydicom.valuerep.format_number_as_ds(stored.spacing_mm[0])
+    regular = not isinstance(stored, StraightenedGrid) or stored.slices.regular
     for header in headers:
-        header.SpacingBetweenSlices = step  # the stated value may differ from the positions
+        # The stated value may differ from the positions; steps that change have none.
+        header.SpacingBetweenSlices = step if regular else None
         frame, meta = header.FrameOfReferenceUID, header.file_meta
         wanted = {
             "SOPClassUID": meta.get("MediaStorageSOPClassUID"),

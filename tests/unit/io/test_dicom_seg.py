@@ -149,6 +149,10 @@ def test_a_segmentation_lies_on_the_slices_themselves(kind: str, tmp_path: Path)
     expected = orientation(volume.stored).to_stored(labels)
     if isinstance(volume.stored, StraightenedGrid):
         expected = volume.stored.on_slices(expected)
+    (measures,) = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    steps = [float(measures.SpacingBetweenSlices)] if "SpacingBetweenSlices" in measures else []
+    one = [] if kind in ("tilted, with steps that change", "tilted frames") else [volume.stored.spacing_mm[0]]
+    assert steps == pytest.approx(one, abs=1e-3)
     numbers = {segment.SegmentNumber: segment.SegmentLabel for segment in made.SegmentSequence}
     found = np.zeros(pixels.shape, np.int64)
     for frame, groups in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):
