@@ -39,11 +39,25 @@ TISSUE_PERCENT = 1.0
 FINE_SPAN_HU = 500.0
 """Fractions of a CT whose range is smaller than this are more than rounding."""
 
-WINDOWED = (0.0, 255.0)
-"""Grey values of a screen: a CT within this range was saved through a window."""
+WINDOWED = ((0.0, 255.0), (-128.0, 127.0))
+"""Grey values of a screen, with and without sign: a CT within one of these was saved through a window. Every
+CT of a spine has bone and fat, which lie outside."""
+
+OFTEN = 0.02
+"""Share of voxels above which a single value is padding, or air that was cut off, rather than tissue."""
+
+CENTRAL_PERCENT = (1.0, 99.0)
+"""Percentiles between which the values of tissue lie, without metal and single wrong voxels."""
+
+BEYOND = 4.0
+"""Distance from the central range, in its widths, beyond which values that are not HU are clipped: a single
+wrong voxel would else take all of the 16 bits."""
 
 _SAMPLE = 1 << 20
 """Most voxels that a guess is based on, about."""
+
+_FEWER = 1 << 17
+"""Voxels that are enough for percentiles, and quickly sorted."""
 
 
 def guess_modality(array: ChannelArray) -> Modality:
@@ -124,8 +138,9 @@ def same_everywhere(array: VolumeArray) -> str | None:
 def _hu_note(array: ChannelArray) -> str | None:
     """Return a note on a CT whose values cannot be HU, with the likely cause; None if they may be."""
     sample = _sampled(array)
-    low, high = float(sample.min()), float(sample.max())
-    if low >= WINDOWED[0] and high - low >= LEAST_SPAN_HU and high <= WINDOWED[1]:
+    low, high = _central_range(sample)
+    inside = any(least <= sample.min() and sample.max() <= most for least, most in WINDOWED)
+    if high - low >= LEAST_SPAN_HU and inside:
         cause = "grey values of a window"
     elif high - low < LEAST_SPAN_HU:
         scaled = low >= -1.05 and high <= 1.05
@@ -137,17 +152,28 @@ def _hu_note(array: ChannelArray) -> str | None:
     else:
         return None
     return (
-        f"has values from {low:.4g} to {high:.4g}, which cannot be the HU of a body; they look like {cause}: "
-        "save the image in HU, unless all images of the model are like this"
+        f"has values mostly from {low:.4g} to {high:.4g}, which cannot be the HU of a body; they look "
+        f"like {cause}: save the image in HU, unless all images of the model are like this"
     )
 
 
 def fits_hu(array: ChannelArray) -> bool:
     """Whether whole numbers in `HU_RANGE` keep the values of a CT channel, but for noise and metal."""
     sample = _sampled(array)
-    if np.issubdtype(array.dtype, np.floating) and float(sample.max() - sample.min()) < FINE_SPAN_HU:
+    low, high = _central_range(sample)
+    if np.issubdtype(array.dtype, np.floating) and high - low < FINE_SPAN_HU:
         return bool((array == np.rint(array)).all())
     return bool(np.percentile(sample, 95) <= HU_RANGE[1])
+
+
+def stored_range(array: ChannelArray) -> tuple[float, float]:
+    """Return the range over which 16 bits are spread for a CT channel that is not in HU.
+
+    That is all of its values, unless a few lie far from the others, or padding does.
+    """
+    low, high = _central_range(_sampled(array))
+    beyond = BEYOND * (high - low)
+    return max(float(array.min()), low - beyond), min(float(array.max()), high + beyond)
 
 
 def modality_of_channels(channels: Sequence[str]) -> Modality | None:
@@ -155,6 +181,16 @@ def modality_of_channels(channels: Sequence[str]) -> Modality | None:
     if _CT_NAME.match(channels[0]):
         return "CT"
     return "MR" if _MR_NAME.match(channels[0]) else None
+
+
+def _central_range(sample: Num[np.ndarray, "voxels"]) -> tuple[float, float]:
+    """Return the range of the values of tissue: without padding, metal and single wrong voxels."""
+    sample = sample[:: max(1, sample.size // _FEWER)]
+    values, counts = np.unique(sample, return_counts=True)
+    often = values[counts > OFTEN * sample.size]
+    tissue = sample[~np.isin(sample, often)]
+    low, high = np.percentile(tissue if tissue.size > OFTEN * sample.size else sample, CENTRAL_PERCENT)
+    return float(low), float(high)
 
 
 def _sampled(array: ChannelArray) -> Num[np.ndarray, "voxels"]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int16, UInt8
 
 from autospine.core.geometry import Box, triple
-from autospine.core.modality import HU_RANGE, fits_hu
+from autospine.core.modality import HU_RANGE, fits_hu, stored_range
 from autospine.core.types import ChannelArray, ImageArray, LabelArray, Modality, Shape3, Vector3, VolumeArray
 from autospine.io.images import Volume
 from autospine.plan import Normalisation
@@ -178,7 +178,7 @@ def begin_preparation(
     transform = intensity_transform(array, normalisation)
     bounds = tuple(zip(transform.lower, transform.upper, strict=True))
     if modality == "CT":
-        bounds = tuple(HU_RANGE if fits_hu(channel) else _extremes(channel) for channel in array)
+        bounds = tuple(HU_RANGE if fits_hu(channel) else stored_range(channel) for channel in array)
     return Preparation(
         array=array,
         shape=target_shape(box.shape, volume.grid.spacing_mm, spacing_mm),
@@ -195,10 +195,6 @@ def begin_preparation(
 def prepare_labels(indices: LabelArray, prepared: Prepared) -> UInt8[np.ndarray, "s p l"]:
     """Crop and resample stored indices from a volume's grid to the prepared image's grid."""
     return resample_labels(indices[prepared.crop.slices], prepared.shape)
-
-
-def _extremes(channel: ChannelArray) -> tuple[float, float]:
-    return float(channel.min()), float(channel.max())
 
 
 def _encoding(bounds: Sequence[tuple[float, float]], *, in_hu: bool) -> Encoding:

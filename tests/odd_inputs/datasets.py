@@ -484,11 +484,14 @@ def _images() -> Iterator[Trial]:
 
     hu = voxels().astype(np.float32)
     share = (hu - hu.min()) / float(np.ptp(hu))
+    spiked = share.copy()
+    spiked[3, 4, 5:8] = 3000
     noted = Accepted(says=("anna",))
     for name, array in (
         ("in [0, 1]", share),
         ("in [-1, 1]", 2 * share - 1),
         ("as attenuation", ((hu + 1024) / 1000 * 0.02).astype(np.float32)),
+        ("in [0, 1] but for three voxels", spiked),
     ):
         yield trial("values", f"CT {name}", image(array), Accepted(says=("anna", "HU")))
     yield trial("checks", "an image of zeros", image(np.zeros(SHAPE, np.int16)), Refused(says=("anna",)))

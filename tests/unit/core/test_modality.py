@@ -85,6 +85,13 @@ def body() -> np.ndarray:
     return image
 
 
+def with_wrong_voxels(image: np.ndarray) -> np.ndarray:
+    image[0, 3, 4, 5:8] = 3000
+    return image
+
+
+AROUND = ((0, 0), (6, 6), (6, 6), (6, 6))
+
 NOT_HU = {
     "0 to 1": (lambda hu: np.clip((hu + 1000) / 2000, 0, 1), "scaled values or attenuation"),
     "-1 to 1": (lambda hu: np.clip(hu / 1000, -1, 1), "scaled values or attenuation"),
@@ -99,6 +106,22 @@ NOT_HU = {
     "16 bits": (lambda hu: np.clip((hu + 1024) * 16, 0, 65535).astype(np.uint16), "another scale"),
     "air alone": (lambda hu: hu / 8 - 890, "air alone"),
     "rescaled twice": (lambda hu: np.minimum(hu, 600) - 1024, "applied twice"),
+    "0 to 1, three voxels wrong": (
+        lambda hu: with_wrong_voxels(np.clip((hu + 1000) / 2000, 0, 1)),
+        "scaled",
+    ),
+    "0 to 1, padded with -1024": (
+        lambda hu: np.pad(np.clip((hu + 1000) / 2000, 0, 1), AROUND, constant_values=-1024),
+        "scaled values or attenuation",
+    ),
+    "-1 to 1, padded with -2000": (
+        lambda hu: np.pad(np.clip(hu / 1000, -1, 1), AROUND, constant_values=-2000),
+        "scaled values or attenuation",
+    ),
+    "8 bits with sign": (
+        lambda hu: np.clip((hu + 160) / 400 * 255 - 128, -128, 127).astype(np.int8),
+        "a window",
+    ),
     "without rescaling": (lambda hu: (hu + 1024).astype(np.uint16), "looks like CT with water at 1024"),
 }
 

@@ -54,6 +54,17 @@ def test_ct_that_is_not_in_hu_keeps_its_values(volume, factor: float, shift: flo
     )
 
 
+@pytest.mark.parametrize("wrong", [3000.0, -1024.0])
+def test_a_few_wrong_voxels_do_not_take_the_sixteen_bits(volume, wrong: float):
+    given = np.clip(volume.array.astype(np.float32) / 2000 + 0.5, 0, 1)
+    given[0, 12, 3, 4:7] = wrong
+    rule = replace(CT, lower=0.4, upper=1.0, mean=0.5, std=0.1)
+    prepared = prepare_image(replace(volume, array=given), "CT", SPACING, rule)
+    kept = prepared.encoding.decode(prepared.image)
+    inside = given[:, prepared.crop.slices[0]] != wrong
+    assert np.abs(kept - given[:, prepared.crop.slices[0]])[inside].max() < 1e-3
+
+
 def test_mr_fills_the_sixteen_bits(volume):
     prepared = prepare_image(volume, "MR", (2.0, 1.5, 2.0), MR)
     assert prepared.shape == (24, 32, 20)
