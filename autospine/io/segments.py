@@ -16,7 +16,7 @@ from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3
 from autospine.io.voxel_data import LayeredVoxels
 from autospine.storage.file_names import same_name
-from autospine.storage.serialization import listed
+from autospine.storage.serialization import FAULTS_MENTIONED, listed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,13 +310,15 @@ def _overlap(unknown: Sequence[tuple[Sequence[_Part], str]], labels: LabelSpace,
 def _check_complete(found: LayeredVoxels, parts: Mapping[tuple[int, int], _Part], path: Path) -> None:
     """Refuse values without a segment, and segments without a layer."""
     layers = found.values.shape[1]
-    counts: Counter[tuple[int, int]] = Counter()
-    for row, count in zip(found.values.tolist(), found.counts, strict=True):
-        counts.update({place: count for place in enumerate(row) if place[1] and place not in parts})
-    faults = [
-        f"the value {value} in layer {layer} ({count} voxels)"
-        for (layer, value), count in sorted(counts.items())
-    ]
+    counts = np.asarray(found.counts)
+    faults = []
+    for layer, column in enumerate(found.values.T):
+        known = [0, *(value for place, value in parts if place == layer)]
+        unknown = np.unique(column[~np.isin(column, known)])
+        faults += [
+            f"the value {value} in layer {layer} ({counts[column == value].sum()} voxels)"
+            for value in unknown[:FAULTS_MENTIONED]
+        ]
     faults += [f"{part.name!r} in layer {layer}" for (layer, _), part in parts.items() if layer >= layers]
     if faults:
         raise ImageError(
