@@ -198,6 +198,8 @@ def _completed(headers: Sequence[Any], stored: Grid) -> Sequence[Any]:
     for header in headers:
         # The stated value may differ from the positions; steps that change have none.
         header.SpacingBetweenSlices = step if regular else None
+        if "PerFrameFunctionalGroupsSequence" in header:
+            _share_measures(header, step if regular else None, step)
         frame, meta = header.FrameOfReferenceUID, header.file_meta
         wanted = {
             "SOPClassUID": meta.get("MediaStorageSOPClassUID"),
@@ -214,6 +216,28 @@ def _completed(headers: Sequence[Any], stored: Grid) -> Sequence[Any]:
             if keyword not in header:
                 setattr(header, keyword, None)
     return headers
+
+
+def _share_measures(header: Any, step: str | None, thickness: str) -> None:
+    """State once for all frames what they have in common, as highdicom looks for it there alone.
+
+    Philips states pixel sizes and orientation frame by frame.
+    """
+    from pydicom import Dataset
+
+    if not header.get("SharedFunctionalGroupsSequence"):
+        header.SharedFunctionalGroupsSequence = [Dataset()]
+    shared, first = header.SharedFunctionalGroupsSequence[0], header.PerFrameFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if not shared.get(keyword) and first.get(keyword):
+            shared[keyword] = first[keyword]
+    for measures in shared.get("PixelMeasuresSequence", ()):
+        if not measures.get("SliceThickness"):
+            measures.SliceThickness = thickness
+        if step is not None:
+            measures.SpacingBetweenSlices = step
+        elif "SpacingBetweenSlices" in measures:
+            del measures.SpacingBetweenSlices
 
 
 def _numbered(labels: Integer[np.ndarray, "k j i"], segments: Sequence[Segment]) -> UInt[np.ndarray, "k j i"]:

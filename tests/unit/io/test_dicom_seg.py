@@ -1,5 +1,6 @@
 """DICOM segmentations, read back by highdicom: the same voxels in the same place."""
 
+import copy
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -122,10 +123,23 @@ def test_an_empty_label_map_can_be_written(series: Path, tmp_path: Path):
     assert not made.pixel_array.any()
 
 
+def stated_by_frame(header: Any) -> None:
+    """State the size and orientation of pixels in each frame, as Philips does, and a wrong step."""
+    shared = header.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = "1"
+    del shared.PixelMeasuresSequence[0].SliceThickness
+    for group in header.PerFrameFunctionalGroupsSequence:
+        for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+            group[keyword] = copy.deepcopy(shared[keyword])
+    del shared.PixelMeasuresSequence, shared.PlaneOrientationSequence
+
+
 TILTED = (1.0, 0.0, 0.0, 0.0, 0.94832366, -0.31730466)
 
 
-@pytest.mark.parametrize("kind", ["tilted", "tilted, with steps that change", "frames", "tilted frames"])
+@pytest.mark.parametrize(
+    "kind", ["tilted", "tilted, with steps that change", "frames", "tilted frames", "frames by themselves"]
+)
 def test_a_segmentation_lies_on_the_slices_themselves(kind: str, tmp_path: Path):
     """Also where they are no straight stack, and in whatever order frames are stored."""
     pixels = np.random.default_rng(0).integers(0, 4000, (8, 20, 9)).astype(np.uint16)
@@ -134,7 +148,13 @@ def test_a_segmentation_lies_on_the_slices_themselves(kind: str, tmp_path: Path)
     orientation_ = TILTED if "tilted" in kind else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     order = [3, 0, 1, 7, 6, 2, 4, 5]
     if "frames" in kind:
-        series = write_frames(tmp_path / "mf.dcm", pixels[order], positions[order], orientation=orientation_)
+        series = write_frames(
+            tmp_path / "mf.dcm",
+            pixels[order],
+            positions[order],
+            orientation=orientation_,
+            change=stated_by_frame if "themselves" in kind else None,
+        )
     else:
         series = tmp_path / "in"
 
@@ -151,8 +171,7 @@ def test_a_segmentation_lies_on_the_slices_themselves(kind: str, tmp_path: Path)
         expected = volume.stored.on_slices(expected)
     (measures,) = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
     steps = [float(measures.SpacingBetweenSlices)] if "SpacingBetweenSlices" in measures else []
-    one = [] if kind in ("tilted, with steps that change", "tilted frames") else [volume.stored.spacing_mm[0]]
-    assert steps == pytest.approx(one, abs=1e-3)
+    assert steps == pytest.approx([] if "change" in kind else [volume.stored.spacing_mm[0]], abs=1e-3)
     numbers = {segment.SegmentNumber: segment.SegmentLabel for segment in made.SegmentSequence}
     found = np.zeros(pixels.shape, np.int64)
     for frame, groups in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):
