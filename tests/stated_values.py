@@ -142,6 +142,11 @@ STATED = {
             "FINAL": "learning rate at the end, as a share of the peak",
             "SPARE": "share of the remaining time that is kept in reserve",
         },
+        "trainers.early_stopping": {
+            "PATCHES": "patches that the held-out Dice is measured on",
+            "LEAST_RISE": "smallest rise of the held-out Dice that counts",
+            "COOLDOWN_SHARE": "epochs of the cooldown, as a share of those before",
+        },
         "trainers.fold_validation": {
             "SECONDS_PER_CASE": "time for reading and writing a held-out case",
         },

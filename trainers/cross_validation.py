@@ -17,6 +17,7 @@ from autospine.storage.trained_models import PLAN, WEIGHTS, fold_weights
 from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
+from trainers.early_stopping import show_classes
 from trainers.fold_run import train_and_validate
 from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time
@@ -48,6 +49,8 @@ def train_folds(
     Raises:
         TrainingError: If the model folder holds folds of another plan, or of other initial weights.
     """
+    for fold in folds:
+        settings.check_held_out(fold.name, labelled=show_classes(task.held_out(fold)))
     every = tuple({fold.name: fold for fold in (*task.split, *folds)}.values())
     if distributed.leads():
         _report_initial_weights(task, folds)
@@ -76,6 +79,10 @@ def _training_of(task: TrainingRun, fold: Fold, settings: TrainingSettings) -> s
     if epochs == 0:  # weights of earlier versions do not say
         return ""
     text = f": it was trained for {epochs} epochs" + (f" in {minutes:.3g} minutes" if minutes else "")
+    if facts.get("stopped_early") is not None:
+        text += f" and stopped early, by a plateau that was found after epoch {facts['stopped_early']}"
+        if settings.stop_early is not None:
+            return text  # as is asked for now
     more = (settings.epochs or 0) - epochs
     return text + (f"; --extend {more} instead of --epochs trains it for {more} more" if more > 0 else "")
 

@@ -65,6 +65,7 @@ def train_and_validate(
                 folder=folder,
                 name=fold.name,
                 settings=settings,
+                held_out=task.held_out(fold),
                 initial_weights=task.initial_weights,
             )
             if seconds is not None:

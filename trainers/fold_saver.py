@@ -1,6 +1,6 @@
 """Writing of a fold's checkpoints and of its finished weights, each with the facts in its header."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from autospine.storage.file_names import folder_to_write
 from autospine.system.devices import describe
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
+from trainers.early_stopping import Plateau
 from trainers.fold_state import PartialEpoch
 from trainers.learner import Learner
 from trainers.metrics_log import Record
@@ -33,9 +34,21 @@ class FoldSaver:
     """Ending of the fold's validation predictions, such as `.nii.gz`."""
 
     def save_checkpoint(
-        self, learner: Learner, clock: Clock, partial_epoch: PartialEpoch, metrics_log: Record
+        self,
+        learner: Learner,
+        clock: Clock,
+        partial_epoch: PartialEpoch,
+        metrics_log: Record,
+        plateau: Plateau | None = None,
     ) -> None:
         """Write the complete state of the training, from which `fold_state.resume` resumes it.
+
+        Args:
+            learner: Learner after its last step.
+            clock: Progress of the training.
+            partial_epoch: The epoch that has begun; it has no steps between two epochs.
+            metrics_log: Log with the rows of all complete epochs.
+            plateau: Course of the held-out Dice; None if the training may not stop early.
 
         Raises:
             WorkspaceError: If it cannot be written; the checkpoints before it stay.
@@ -51,10 +64,18 @@ class FoldSaver:
             "begun": [step.plain() for step in partial_epoch.steps],
             "begun_seconds": partial_epoch.seconds,
             "seen": metrics_log.seen(),
+            "early_stopping": None if plateau is None else _stopping(plateau, clock),
         }
         Checkpoints(self.run.folder).save(learner.tensors(), facts)
 
-    def save_finished(self, network: nn.Module, learner: Learner, clock: Clock, metrics_log: Record) -> None:
+    def save_finished(
+        self,
+        network: nn.Module,
+        learner: Learner,
+        clock: Clock,
+        metrics_log: Record,
+        plateau: Plateau | None = None,
+    ) -> None:
         """Write the weights of a finished training, after which its checkpoints are not needed any more.
 
         Validation predictions of earlier weights are removed first: wherever the process is killed, those in
@@ -69,8 +90,19 @@ class FoldSaver:
             "device": describe(learner.device),
             "autospine": __version__,
             "torch": torch.__version__,
+            "stopped_early": None if plateau is None else plateau.found,
         }
         for outdated in folder_to_write(self.run.folder, VALIDATION).glob(f"*{self.file_ending}"):
             outdated.unlink()
         save_weights(self.run.folder, network, facts)
         Checkpoints(self.run.folder).remove()
+
+
+def _stopping(plateau: Plateau, clock: Clock) -> dict[str, object]:
+    """Return the state of early stopping; the plateau's epochs are those of the checkpoint."""
+    return {
+        "best": plateau.best,
+        "best_epoch": plateau.best_epoch,
+        "found": plateau.found,
+        "cooldown": None if clock.cooldown is None else asdict(clock.cooldown),
+    }

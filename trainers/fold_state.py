@@ -1,7 +1,7 @@
 """State from which a fold's training starts or resumes, read from the files in the fold's folder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from autospine.storage.trained_models import WEIGHTS
 from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
+from trainers.early_stopping import Plateau
 from trainers.learner import StepResult
 from trainers.run_identity import RunIdentity
+from trainers.schedule import Cooldown
 from trainers.settings import TrainingSettings
 
 logger = get_logger(__name__)
@@ -65,6 +67,12 @@ class FoldState:
     monitor_counts: Sequence[Sequence[int]] = ()
     """Counts of the monitors' latest samples, as `Record.seen` returns them."""
 
+    plateau: Plateau = field(default_factory=Plateau)
+    """Course of the held-out Dice, if the training may stop early."""
+
+    cooldown: Cooldown | None = None
+    """Short rest of the schedule, if the training has been brought to its end."""
+
 
 def resume(asked: RunIdentity, settings: TrainingSettings) -> tuple[FoldState, dict[str, Tensor]]:
     """Read the state from which a fold starts or resumes.
@@ -97,7 +105,13 @@ def resume(asked: RunIdentity, settings: TrainingSettings) -> tuple[FoldState, d
             tensors, facts, path = checkpoint
             state = _resumed(state, facts, path, settings)
     if state.resumed:
-        logger.info("fold %s resumes after epoch %d, step %d", state.run.fold, state.epochs, state.step)
+        logger.info(
+            "fold %s resumes after epoch %d, step %d%s",
+            state.run.fold,
+            state.epochs,
+            state.step,
+            "" if state.cooldown is None else f"; it stops early (plateau after epoch {state.plateau.found})",
+        )
     elif settings.extend is not None:
         logger.info(
             "fold %s has finished %d epochs and is trained for %d more",
@@ -145,4 +159,23 @@ def _resumed(
             seconds=float(facts.get("begun_seconds", 0.0)),
         ),
         monitor_counts=facts.get("seen", ()),
+        **_stopping(facts, settings),
     )
+
+
+def _stopping(facts: Mapping[str, Any], settings: TrainingSettings) -> dict[str, Any]:
+    """Return the state of early stopping in a checkpoint, for a training that may still stop early.
+
+    Without --stop-early the rest of the schedule is spread over the planned epochs again.
+    """
+    plateau = Plateau(epochs=int(facts["epochs"]), best_epoch=int(facts["epochs"]))
+    if settings.stop_early is None:
+        return {}
+    kept = facts.get("early_stopping")
+    if kept is None:  # it is asked for now for the first time
+        return {"plateau": plateau}
+    cooldown = kept["cooldown"]
+    return {
+        "plateau": replace(plateau, best=kept["best"], best_epoch=kept["best_epoch"], found=kept["found"]),
+        "cooldown": None if cooldown is None else Cooldown(**cooldown),
+    }

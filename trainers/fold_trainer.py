@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -13,6 +13,7 @@ from autospine.preprocessing.store import StoredCase
 from autospine.system.hardware import GIB
 from autospine.system.log import progress
 from trainers import distributed
+from trainers.early_stopping import EarlyStopping, held_out_patches, show_classes
 from trainers.fold_saver import FoldSaver
 from trainers.fold_state import FoldState, resume
 from trainers.initial_weights import InitialWeights
@@ -49,6 +50,9 @@ class FoldTrainer:
     cases: Sequence[StoredCase]
     """Stored training cases."""
 
+    held_out: Sequence[StoredCase]
+    """Stored cases that are held out from training; only early stopping looks at them."""
+
     settings: TrainingSettings
     """The user's choices."""
 
@@ -69,6 +73,7 @@ class FoldTrainer:
             KeyboardInterrupt: If it was told to stop; the step was finished and a checkpoint written.
         """
         clock = self.clock(seconds)
+        early_stopping = self._early_stopping()
         metrics_log, saver = (self._metrics_log(), self._saver()) if distributed.leads() else (None, None)
         with (
             postponed() as interruption,
@@ -86,6 +91,7 @@ class FoldTrainer:
                 metrics_log=metrics_log,
                 saver=saver,
                 interruption=interruption,
+                early_stopping=early_stopping,
             )
             clock.start()
             done = 100 * clock.progress
@@ -94,7 +100,8 @@ class FoldTrainer:
             distributed.meet()
         network = self.learner.averaged()
         if saver is not None and metrics_log is not None:
-            saver.save_finished(network, self.learner, clock, metrics_log)
+            plateau = None if early_stopping is None else early_stopping.plateau
+            saver.save_finished(network, self.learner, clock, metrics_log, plateau)
         distributed.meet()
         return network
 
@@ -111,14 +118,20 @@ class FoldTrainer:
         Args:
             seconds: Time limit; it replaces the planned number of epochs, but not one that the user chose.
         """
-        recipe = self.configuration.training
+        recipe, cooldown = self.configuration.training, self.state.cooldown
         by_time = seconds is not None and self.settings.epochs is None and self.settings.extend is None
         total = ENDLESS if by_time else recipe.epochs * recipe.iterations_per_epoch
         step = self.state.step
-        if self.state.processes != distributed.size() and not by_time:
+        if self.state.processes != distributed.size():
             # Another number of processes takes more or fewer steps per epoch, so the progress counts.
-            step = round(self.state.progress * total)
-        return Clock(total_steps=total, step=step, progress=self.state.progress, seconds=seconds)
+            if cooldown is not None:
+                steps = cooldown.steps * self.state.processes / distributed.size()
+                cooldown = replace(cooldown, steps=max(1, round(steps)))
+            elif not by_time:
+                step = round(self.state.progress * total)
+        return Clock(
+            total_steps=total, step=step, progress=self.state.progress, seconds=seconds, cooldown=cooldown
+        )
 
     def batches(self, clock: Clock) -> PatchBatches:
         """Return the batches of the steps that remain; those of an extension follow those of before."""
@@ -143,6 +156,13 @@ class FoldTrainer:
         steps = recipe.epochs * recipe.iterations_per_epoch
         share = 1.0 if self.settings.extend is None else steps / (steps + self.state.steps_before)
         return learning_rate(progress, recipe.learning_rate * share, recipe.warmup_fraction)
+
+    def _early_stopping(self) -> EarlyStopping | None:
+        patience, run = self.settings.stop_early, self.state.run
+        if patience is None:
+            return None
+        patches = held_out_patches(self.held_out, self.configuration, run.seed)
+        return EarlyStopping(patience=patience, patches=patches, plateau=self.state.plateau)
 
     def tracked_run(self) -> TrackedRun:
         """Return what experiment trackers are told of this fold."""
@@ -182,6 +202,7 @@ def prepare_fold(
     folder: Path,
     name: str,
     settings: TrainingSettings,
+    held_out: Sequence[StoredCase] = (),
     initial_weights: InitialWeights | None = None,
 ) -> FoldTrainer:
     """Read the state from which a fold starts or resumes, and build the learner in this state.
@@ -195,12 +216,15 @@ def prepare_fold(
         folder: Folder of the fold, for checkpoints, metrics and weights.
         name: Name of the fold.
         settings: The user's choices.
+        held_out: Stored cases that are held out, for early stopping.
         initial_weights: Weights to start from; None for random ones.
 
     Raises:
-        TrainingError: If the checkpoint belongs to another plan, or the fold started otherwise than asked.
+        TrainingError: If the checkpoint belongs to another plan, the fold started otherwise than asked, or it
+            may stop early and holds no labelled case out.
         FormatError: If all checkpoints, or the weights to extend, are damaged.
     """
+    settings.check_held_out(name, labelled=show_classes(held_out))
     asked = RunIdentity(
         fold=name,
         folder=folder,
@@ -233,6 +257,7 @@ def prepare_fold(
         plan=plan,
         configuration=configuration,
         cases=cases,
+        held_out=held_out,
         settings=settings,
         state=state,
         learner=learner,

@@ -1,22 +1,24 @@
 """The network with everything that changes while it learns."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from autospine.core.errors import AutospineError
 from autospine.core.tensor_types import ImageBatch, LabelBatch, LogitBatch
+from autospine.data import Batch
 from autospine.network.external import find_external
 from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Plan, Precision, build_network
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
 from autospine.system.devices import native_half
 from autospine.system.log import get_logger
-from trainers.distributed import add_gradients, begin_alike
+from trainers.distributed import add_gradients, add_up, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
@@ -212,18 +214,56 @@ class Learner:
 
     def _outputs(self, images: ImageBatch, labels: LabelBatch) -> list[Float[Tensor, "B K _ _ _"]]:
         """Return the logits, then those of auxiliary heads; faults of a plug-in bear its name."""
+        outputs = self._computed(self._forward, images)
+        # Here, or the loss would be blamed.
+        self._check(outputs[0] if isinstance(self._model, DeeplySupervised) else outputs, labels)
+        return outputs if isinstance(outputs, list) else [outputs]
+
+    def _computed(self, forward: Callable[[torch.Tensor], Any], images: ImageBatch) -> Any:
+        """Return what the network, or the model around it, computes in the recipe's precision."""
         try:
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-                outputs = self._forward(images)
+                return forward(images)
         except Exception as error:  # whatever other people's code raises
-            if self._external is None or self._forward is not self._model or is_out_of_memory(error):
+            compiled = forward is not self._model and forward is not self.network
+            if self._external is None or compiled or is_out_of_memory(error):
                 raise
             raise self._external.plugin.broken("has failed:", error) from error
+
+    def _check(self, logits: Any, labels: LabelBatch) -> None:
+        """Refuse logits of a plug-in that do not fit the labels."""
         if self._external is not None:
-            # Here, or the loss would be blamed.
-            logits = outputs[0] if isinstance(self._model, DeeplySupervised) else outputs
             self._external.check_output(logits, (len(labels), self._n_channels, *labels.shape[1:]))
-        return outputs if isinstance(outputs, list) else [outputs]
+
+    @torch.no_grad()
+    def overlap(self, batches: Sequence[Batch]) -> Float64[np.ndarray, "n 3"]:
+        """Predict batches of patches with the averaged weights, as a finished network would.
+
+        Nothing changes: the next step is the one that it would have been. Processes that train together have
+        to call this together.
+
+        Args:
+            batches: Patches of this process.
+
+        Returns:
+            Soft overlap of each foreground class over the patches of all processes, in the order of
+            `SoftOverlap`'s fields.
+        """
+        weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        # A network may draw random numbers in evaluation mode too.
+        randomness = random_state(self.device)
+        try:
+            network, overlaps = self.averaged(), []
+            for batch in batches:
+                labels = batch.labels.to(self.device)
+                logits = self._computed(network, batch.images.to(self.device))
+                self._check(logits, labels)
+                overlaps.append(torch.stack(self._targets.own_overlap(logits, labels), dim=1).cpu())
+        finally:
+            self.network.load_state_dict(weights)
+            restore_random_state(randomness, self.device)
+        (total,) = add_up(torch.stack(overlaps).double().sum(0))
+        return total.double().numpy()
 
     def averaged(self) -> nn.Module:
         """Return the network with its averaged weights, in evaluation mode; no step may follow."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Num
 from torch import nn
 
 from autospine.core.errors import WorkspaceError
@@ -31,6 +32,9 @@ PART_COLUMNS = ("ce", "dice_loss")
 
 PARTS = "loss_parts"
 """Column that maps the names of all other parts of the loss to their values."""
+
+EARLY_STOP = "early_stop"
+"""Column of the one epoch after which --stop-early shortens the schedule: a sentence that says so."""
 
 CURVES_SECONDS = 30.0
 """Least time between two drawings of the curves; drawing takes as long as a step or two."""
@@ -73,7 +77,7 @@ class Record:
             write_text(path, text)
 
     def add(
-        self, steps: Sequence[StepResult], network: nn.Module, *, progress: float, **facts: float
+        self, steps: Sequence[StepResult], network: nn.Module, *, progress: float, **facts: object
     ) -> dict[str, Any]:
         """Append the row of an epoch, and draw the curves if `CURVES_SECONDS` have passed.
 
@@ -81,7 +85,7 @@ class Record:
             steps: Results of the epoch's steps, at least one.
             network: Network, whose fusion weights and gammas are recorded.
             progress: Progress of the training in [0, 1].
-            facts: Further columns, such as the learning rate.
+            facts: Further columns, such as the learning rate; the sentence `early_stop` is logged.
 
         Returns:
             The row.
@@ -110,6 +114,8 @@ class Record:
         self._trackers.log_metrics(numbers(row), row["epoch"])
         row["warnings"] |= self._trackers.failures()
         self._warn(row["warnings"])
+        if EARLY_STOP in row:
+            logger.info("%s: %s", self._title, row[EARLY_STOP])
         self.rows.append(row)
         try:
             with (self._folder / METRICS).open("a", encoding="utf-8") as file:
@@ -168,9 +174,19 @@ def epoch_dice(steps: Sequence[StepResult]) -> list[float | None]:
         Empty if no step has an overlap.
     """
     overlaps = [step.overlap for step in steps if step.overlap]
-    if not overlaps:
-        return []
-    both, predicted, true = np.sum(overlaps, axis=0).T
+    return soft_dice(np.sum(overlaps, axis=0)) if overlaps else []
+
+
+def soft_dice(overlap: Num[np.ndarray, "n 3"]) -> list[float | None]:
+    """Compute the soft Dice of each foreground class from its overlap, without smoothing.
+
+    Args:
+        overlap: For each class the sums that are `SoftOverlap`'s fields, in their order.
+
+    Returns:
+        Dice of each class; None for a class that does not occur.
+    """
+    both, predicted, true = overlap.T
     # A class without a single voxel has the Dice 0 / 1 here and is left out below.
     dice = 2 * both / np.maximum(predicted + true, 1)
     return [
@@ -217,6 +233,8 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
     first += [f"{name} {value:.2f}" for name, value in parts.items() if value is not None]
     if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
         first.append(f"Dice {sum(dice) / len(dice):.2f}")
+    if (held_out := row.get("held_out_dice")) is not None:
+        first.append(f"held-out {held_out:.3f}")
     monitors, second = row.get("monitors", {}), []
     if (ratio := monitors.get("foreground_ratio")) is not None:
         first.append(f"foreground ×{ratio:.2f}")

@@ -33,6 +33,45 @@ def learning_rate(progress: float, peak: float, warmup: float) -> float:
     return peak * (FINAL + (1 - FINAL) * 0.5 * (1 + cos(pi * min(along, 1.0))))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cooldown:
+    """The rest of a schedule that is run through in fewer steps than planned."""
+
+    step: int
+    """Steps that had been taken when it began."""
+
+    progress: float
+    """Progress when it began, in [0, 1)."""
+
+    steps: int
+    """Steps that it takes, at least one."""
+
+    @property
+    def end(self) -> int:
+        """Return the number of steps after which the training ends."""
+        return self.step + self.steps
+
+    def at(self, step: int) -> float:
+        """Return the progress after this many steps of the training, in [0, 1]."""
+        return self.progress + (1 - self.progress) * min((step - self.step) / self.steps, 1.0)
+
+    def resumed(self, step: int, progress: float) -> "Cooldown":
+        """Return the cooldown as a resumed training goes on with it.
+
+        Args:
+            step: Steps taken so far.
+            progress: Progress reached.
+
+        Returns:
+            This cooldown if it is where its steps say; otherwise (time was short, or the number of processes
+            has changed) one of the share of its steps that is left.
+        """
+        if abs(self.at(step) - progress) < TOLERANCE:
+            return self
+        left = (1 - progress) / (1 - self.progress) * self.steps
+        return Cooldown(step=step, progress=progress, steps=max(1, round(left)))
+
+
 @dataclass(slots=True)
 class Clock:
     """Training progress by steps, or by time if the time limit is reached first.
@@ -42,7 +81,7 @@ class Clock:
     """
 
     total_steps: int
-    """Optimiser steps of the whole training."""
+    """Optimiser steps of the whole training; those until the end of the cooldown if there is one."""
 
     step: int = 0
     """Optimiser steps taken so far."""
@@ -53,10 +92,18 @@ class Clock:
     seconds: float | None = None
     """Time limit counted from `start`; None for no limit."""
 
+    cooldown: Cooldown | None = None
+    """Short rest of the schedule, once the training is brought to its end; it decides over `total_steps`."""
+
     _began: float = 0.0
     _base: float = 0.0
     _base_step: int = 0
     """Step from which this schedule counts; 0 if the progress has always been that of the steps."""
+
+    def __post_init__(self) -> None:
+        if self.cooldown is not None:
+            self.cooldown = self.cooldown.resumed(self.step, self.progress)
+            self.total_steps = self.cooldown.end
 
     def start(self) -> None:
         """Start or resume now; the training is done if all steps were taken already."""
@@ -65,6 +112,22 @@ class Clock:
         self._began, self._base = time.monotonic(), self.progress
         as_planned = abs(self.progress - self.step / self.total_steps) < TOLERANCE
         self._base_step = 0 if as_planned else self.step
+
+    def cool_down(self, steps: int) -> bool:
+        """Run through the rest of the schedule in this many steps from now on, or until the time is over.
+
+        Returns:
+            Whether that ends the training sooner; if it does not, nothing is changed.
+        """
+        # Without a number of steps, as many are left as the steps so far have taken of the time.
+        left = self.total_steps - self.step
+        if self.endless:
+            left = round(self.step * (1 - self.progress) / self.progress) if self.progress > 0 else ENDLESS
+        if self.done or steps >= left:
+            return False
+        self.cooldown = Cooldown(step=self.step, progress=self.progress, steps=steps)
+        self.total_steps = self.cooldown.end
+        return True
 
     def tick(self) -> None:
         """Count one step and update the progress, which never decreases."""
@@ -82,6 +145,8 @@ class Clock:
         return self.total_steps == ENDLESS
 
     def _by_steps(self) -> float:
+        if self.cooldown is not None:
+            return self.cooldown.at(self.step)
         if self._base_step == 0:
             return self.step / self.total_steps
         share = (self.step - self._base_step) / (self.total_steps - self._base_step)

@@ -36,12 +36,7 @@ class TrainingSettings(TrainingOptions):
     None for as many as there are cores for."""
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.extend is not None:
-            raise TrainingError("expected --epochs or --extend, found both; leave one out")
-        counts = (("epochs", self.epochs), ("iterations", self.iterations), ("extend", self.extend))
-        for name, value in counts:
-            if value is not None and value < 1:
-                raise TrainingError(f"expected --{name} of at least 1, found {value}")
+        TrainingOptions.__post_init__(self)  # super() does not find the class of a dataclass with slots
         if self.seed is not None and not 0 <= self.seed < SEEDS:
             raise TrainingError(f"expected --seed of 0 to {SEEDS - 1}, found {self.seed}")
         check_trackers(self.trackers)

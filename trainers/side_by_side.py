@@ -27,7 +27,7 @@ from autospine.system.signals import SIGNALS
 from autospine.system.workers import SPAWN, ignore_interrupts, portable
 from trainers.checkpoints import Checkpoints
 from trainers.fold_run import train_and_validate
-from trainers.metrics_log import read_rows, rows_now, summary
+from trainers.metrics_log import EARLY_STOP, read_rows, rows_now, summary
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
 from trainers.training_run import TrainingRun
@@ -332,8 +332,8 @@ def _watch(task: TrainingRun, folds: Sequence[Fold], wait: Callable[[], bool], *
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
     now = {name: rows[finished[name] :] for name, rows in before.items()}
-    # Warnings of an earlier run were shown then; only new ones are shown now.
-    warned, shown = {name: _warnings(rows) for name, rows in now.items()}, _percent(now.values())
+    # Messages of an earlier run were shown then; only new ones are shown now.
+    said, shown = {name: _messages(rows) for name, rows in now.items()}, _percent(now.values())
     with progress(f"{len(folds)} folds, training", 100, done=shown, percent=True) as meter:
         done = False
         while not done:
@@ -344,9 +344,9 @@ def _watch(task: TrainingRun, folds: Sequence[Fold], wait: Callable[[], bool], *
                 failure = error
             now = {fold.name: read_rows(task.fold_folder(fold))[finished[fold.name] :] for fold in folds}
             for fold in folds:
-                for text in _warnings(now[fold.name]) - warned[fold.name]:
-                    logger.warning("fold %s: %s", fold.name, text)
-                warned[fold.name] |= _warnings(now[fold.name])
+                for level, text in _messages(now[fold.name]) - said[fold.name]:
+                    logger.log(level, "fold %s: %s", fold.name, text)
+                said[fold.name] |= _messages(now[fold.name])
             if failure is not None:
                 raise failure
             newest = {fold: now[fold.name][-1] for fold in folds if now[fold.name]}
@@ -367,9 +367,10 @@ def _percent(records: Iterable[Sequence[dict[str, Any]]]) -> int:
     return int(100 * mean(rows[-1]["progress"] if rows else 0.0 for rows in records))
 
 
-def _warnings(rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the texts of all warnings in these rows."""
-    return {text for row in rows for text in row.get("warnings", {}).values()}
+def _messages(rows: Sequence[dict[str, Any]]) -> set[tuple[int, str]]:
+    """Return levels and texts of all messages in these rows."""
+    warnings = {(logging.WARNING, text) for row in rows for text in row.get("warnings", {}).values()}
+    return warnings | {(logging.INFO, row[EARLY_STOP]) for row in rows if EARLY_STOP in row}
 
 
 def _status(task: TrainingRun, fold: Fold, row: dict[str, Any]) -> str:

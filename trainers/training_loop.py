@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,7 @@ from autospine.core.errors import TrainingError
 from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.system.log import Meter, get_logger
 from trainers import distributed
+from trainers.early_stopping import EarlyStopping
 from trainers.fold_saver import FoldSaver
 from trainers.fold_state import PartialEpoch
 from trainers.interruption import Interruption
@@ -64,6 +66,9 @@ class TrainingLoop:
 
     interruption: Interruption
     """Signal to stop. The step is finished and a checkpoint written first."""
+
+    early_stopping: EarlyStopping | None = None
+    """Shortens the schedule once the held-out Dice has reached a plateau; None to complete it always."""
 
     _steps: list[StepResult] = field(init=False, default_factory=list)
     """Results of the present epoch's steps."""
@@ -123,18 +128,28 @@ class TrainingLoop:
     def _take_step(self, stream: Iterator[Batch]) -> None:
         """Take a step; none if the workers that make batches have been ended by the signal to stop."""
         try:
-            batch = next(stream)
-            result = self.learner.step(
-                batch.images,
-                batch.labels,
-                self.learning_rate(self.clock.progress),
-                self.clock.step % LOOK_EVERY == 0,
-            )
+            with self._memory_checked():
+                batch = next(stream)
+                result = self.learner.step(
+                    batch.images,
+                    batch.labels,
+                    self.learning_rate(self.clock.progress),
+                    self.clock.step % LOOK_EVERY == 0,
+                )
         except DataWorkerError:
             # A signal to the whole process group has ended the workers too: then there is nothing wrong.
             if not self.interruption.wanted or distributed.size() > 1:
                 raise
             return
+        self.clock.tick()
+        self._steps.append(result)
+        self._check_finite(result)
+
+    @contextmanager
+    def _memory_checked(self) -> Iterator[None]:
+        """Say what can be done if there is too little memory for what the block computes."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -144,9 +159,6 @@ class TrainingLoop:
                 f"a training step of fold {self.run_identity.fold} needs more memory than {place} has free; "
                 "end other programs there and train again, or plan with a smaller --memory"
             ) from None
-        self.clock.tick()
-        self._steps.append(result)
-        self._check_finite(result)
 
     def _check_finite(self, result: StepResult) -> None:
         """End a training that has diverged."""
@@ -166,6 +178,10 @@ class TrainingLoop:
 
     def _finish_epoch(self, meter: Meter) -> None:
         """Write the epoch's row of metrics and a checkpoint, and begin the next epoch."""
+        columns: dict[str, object] = {}
+        if self.early_stopping is not None:
+            with self._memory_checked():
+                columns = self.early_stopping.finish_epoch(self.learner, self.clock)
         if self.metrics_log is not None:
             row = self.metrics_log.add(
                 self._steps,
@@ -175,6 +191,7 @@ class TrainingLoop:
                 learning_rate=self.learning_rate(self.clock.progress),
                 seconds=round(time.monotonic() - self._began, 2),
                 seconds_waited_for_data=round(self.batches.seconds_waited - self._waited, 2),
+                **columns,
             )
             meter.update("\n".join(summary(row)))
         self._steps = []
@@ -187,7 +204,8 @@ class TrainingLoop:
             return
         seconds = round(time.monotonic() - self._began, 2) if self._steps else 0.0
         partial = PartialEpoch(steps=tuple(self._steps), seconds=seconds)
-        self.saver.save_checkpoint(self.learner, self.clock, partial, self.metrics_log)
+        plateau = None if self.early_stopping is None else self.early_stopping.plateau
+        self.saver.save_checkpoint(self.learner, self.clock, partial, self.metrics_log, plateau)
 
     def _show(self, meter: Meter) -> None:
         """Advance the display; until the first epoch has a row of metrics, show its steps."""

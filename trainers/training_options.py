@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from autospine.core.declaration import Option
+from autospine.core.errors import TrainingError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,20 @@ class TrainingOptions:
         ),
     ] = None
     """Epochs by which complete folds are trained further."""
+
+    stop_early: Annotated[
+        int | None,
+        Option(
+            names=("--stop-early",),
+            minimum=1,
+            metavar="EPOCHS",
+            help="Stop a fold early once the Dice of patches of its held-out cases has not risen for this "
+            "many epochs: its learning rate then falls to its end in a quarter of the epochs so far. Scores "
+            "of held-out cases, which choose the end, become slightly too good. By default folds complete "
+            "the plan's schedule, which the recipe is tuned for.",
+        ),
+    ] = None
+    """Epochs without a rise of the held-out Dice after which the schedule is shortened; None for never."""
 
     pretrained: Annotated[
         Path | None,
@@ -122,3 +137,37 @@ class TrainingOptions:
         ),
     ] = ()
     """Names of the experiment trackers that training is logged to."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.extend is not None:
+            raise TrainingError("expected --epochs or --extend, found both; leave one out")
+        if self.stop_early is not None and self.extend is not None:
+            raise TrainingError(
+                "expected --stop-early or --extend, found both; leave --stop-early out, and extend by fewer "
+                "epochs at a time"
+            )
+        counts = {
+            "epochs": self.epochs,
+            "iterations": self.iterations,
+            "extend": self.extend,
+            "stop-early": self.stop_early,
+        }
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise TrainingError(f"expected --{name} of at least 1, found {value}")
+
+    def check_held_out(self, fold: str, *, labelled: bool) -> None:
+        """Refuse choices that need held-out cases for a fold that has none.
+
+        Args:
+            fold: Name of the fold.
+            labelled: Whether a case with labels of any class is held out from its training.
+
+        Raises:
+            TrainingError: If the fold cannot be trained with these choices.
+        """
+        if self.stop_early is not None and not labelled:
+            raise TrainingError(
+                f"expected labelled held-out cases for --stop-early, found none of fold {fold}; leave "
+                "--stop-early out, and give --epochs for a shorter schedule"
+            )

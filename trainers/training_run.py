@@ -47,6 +47,10 @@ class TrainingRun:
         """Return the training cases of a fold."""
         return [self.stored[name] for name in fold.training]
 
+    def held_out(self, fold: Fold) -> list[StoredCase]:
+        """Return the held-out cases of a fold."""
+        return [self.stored[name] for name in fold.validation]
+
     def validation_folder(self, fold: Fold) -> Path:
         """Return the folder of a fold's predictions of held-out cases."""
         return validation_folder(self.folder, fold.name)

@@ -9,7 +9,7 @@ from autospine.cli.app import app
 from autospine.cli.declared import takes
 from autospine.cli.screen import say, show_evaluation
 from autospine.core.errors import TrainingError
-from autospine.storage.trained_models import fold_names
+from autospine.storage.trained_models import FULL, fold_names
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 from trainers.training_options import TrainingOptions
@@ -75,6 +75,7 @@ def train(
 
     planned = open_planned(location, configuration)
     check_fold(fold, planned.fold_names)
+    options.check_held_out(fold, labelled=fold != FULL)
     check_device_name(device)
     if options.pretrained is not None:
         shared_options.check_exists(options.pretrained, START)
@@ -100,7 +101,6 @@ def train(
 def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | None") -> None:
     """Show the scores, the model, and the commands that take it."""
     from autospine.pipeline.training import comparable
-    from autospine.storage.trained_models import FULL
 
     name, chosen = project.location.name, project.configuration.name
     if evaluation is not None and fold != FULL:

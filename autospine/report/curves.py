@@ -32,10 +32,11 @@ def write_curves(
 ) -> None:
     """Draw the recorded values of a training as small panels in one PNG.
 
-    Panels: loss and its parts, Dice of each class on the training patches, learning rate; the monitors of
-    foreground, edges and the thinnest class; fusion weights, size of the attention's gamma, seconds per
-    epoch. Panels without any value are left out, and so are single values that are missing, null or not
-    finite. A dotted red line marks each epoch in which a monitor has warned.
+    Panels: loss and its parts, Dice of each class on the training patches and the mean on held-out ones,
+    learning rate; the monitors of foreground, edges and the thinnest class; fusion weights, size of the
+    attention's gamma, seconds per epoch. Panels without any value are left out, and so are single values that
+    are missing, null or not finite. A dotted red line marks each epoch in which a monitor has warned, a
+    dotted grey one the epoch after which a training began to stop early.
 
     Args:
         path: Path of the PNG, which is replaced as a whole.
@@ -92,7 +93,8 @@ def _draw_loss(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _draw_dice(axes: Axes, rows: Sequence[Row]) -> None:
-    _prepare(axes, "Dice on training patches")
+    held_out = _recorded(rows, "held_out_dice")
+    _prepare(axes, f"Dice on training {'and held-out ' if held_out else ''}patches")
     names = list(dict.fromkeys(name for row in rows for name in _mapping(row, "pseudo_dice")))
     values = np.array([[_number(_mapping(row, "pseudo_dice").get(name)) for row in rows] for name in names])
     some = ~np.isnan(values).all(axis=0)
@@ -108,6 +110,11 @@ def _draw_dice(axes: Axes, rows: Sequence[Row]) -> None:
             _line(axes, rows, line, name, _darker(colours[name]))
     if len(names) > 1:
         _line(axes, rows, mean, "mean", INK, width=2.0)
+    if held_out:
+        _line(axes, rows, _column(rows, "held_out_dice"), "held-out mean", VERMILION, width=2.0)
+    for epoch, row in zip(_epochs(rows), rows, strict=True):
+        if row.get("early_stop"):
+            axes.axvline(epoch, color=MUTED, lw=1.0, ls=":")
     _finish(axes)
     axes.set_ylim(0, 1)
 
@@ -158,7 +165,7 @@ def _draw_thinnest(axes: Axes, rows: Sequence[Row]) -> None:
 
 _PANELS: tuple[tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]], ...] = (
     (_draw_loss, ("loss", "ce", "dice_loss", "loss_parts")),
-    (_draw_dice, ("pseudo_dice",)),
+    (_draw_dice, ("pseudo_dice", "held_out_dice")),
     (_draw_rate, ("learning_rate",)),
     (_draw_foreground, ("foreground_ratio",)),
     (_draw_edges, ("border_shift",)),

@@ -47,6 +47,18 @@ def test_nine_panels(tmp_path: Path, count: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
+def test_the_held_out_dice_is_drawn_among_that_of_training_patches(tmp_path: Path) -> None:
+    plain, stopped = tmp_path / "plain.png", tmp_path / "stopped.png"
+    write_curves(plain, rows(30), title="fold 0")
+    held_out = [row | {"held_out_dice": 0.5} for row in rows(30)]
+    held_out[20]["early_stop"] = "training stops early"
+    write_curves(stopped, held_out, title="fold 0")
+    assert pixels(stopped).shape == pixels(plain).shape
+    columns = np.flatnonzero((pixels(stopped) != pixels(plain)).any((0, 2)))
+    width = pixels(plain).shape[1]
+    assert width // 3 < columns.min() < columns.max() < 2 * width // 3
+
+
 @pytest.mark.parametrize(
     "partial",
     [

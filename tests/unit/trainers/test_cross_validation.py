@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +23,7 @@ from autospine.plan import Plan
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.storage.locks import heartbeat_lock
 from autospine.storage.serialization import read_json
-from autospine.storage.tensors import load_facts, load_tensors
+from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
 from trainers import cross_validation
 from trainers.checkpoints import CHECKPOINT, Checkpoints
@@ -482,6 +483,27 @@ def test_a_complete_fold_says_how_long_it_was_trained_and_how_it_is_trained_furt
     same, more = [text for text in caplog.messages if "complete already" in text]
     assert re.fullmatch(r"fold 0 is complete already: it was trained for 1 epochs( in \S+ minutes)?", same)
     assert more == f"{same}; --extend 3 instead of --epochs trains it for 3 more"
+
+
+def test_a_complete_fold_says_that_it_stopped_early(trained, caplog, tmp_path):
+    task, _ = trained
+    folder = shutil.copytree(task.folder, tmp_path / "fullres")
+    weights, facts = load_tensors(folder / "fold_0" / WEIGHTS)
+    save_tensors(folder / "fold_0" / WEIGHTS, weights, {**facts, "epochs": 7, "stopped_early": 5})
+    caplog.set_level("INFO")
+    for waited in (None, 3):
+        stopped = replace(SETTINGS, epochs=20, stop_early=waited)
+        train_folds(replace(task, folder=folder), FOLDS[:1], stopped)
+    other, same = [text for text in caplog.messages if "complete already" in text]
+    assert same.endswith(" and stopped early, by a plateau that was found after epoch 5")
+    assert other == f"{same}; --extend 13 instead of --epochs trains it for 13 more"
+
+
+def test_before_any_fold_is_trained_one_without_held_out_cases_is_refused(trained):
+    task, _ = trained
+    folds = (*FOLDS[:2], Fold(name="full", training=NAMES, validation=()))
+    with pytest.raises(TrainingError, match="for --stop-early, found none of fold full; leave"):
+        train_folds(task, folds, replace(SETTINGS, stop_early=3))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from autospine.core.errors import TrainingError
 from autospine.storage.tensors import save_tensors
 from autospine.storage.trained_models import WEIGHTS
 from trainers.checkpoints import CHECKPOINT, Checkpoints
+from trainers.early_stopping import Plateau
 from trainers.fold_state import PartialEpoch, resume
 from trainers.learner import StepResult
 from trainers.run_identity import RunIdentity
+from trainers.schedule import Cooldown
 from trainers.settings import TrainingSettings
 
 TENSORS = {"a": torch.ones(2)}
@@ -79,6 +81,37 @@ def test_a_checkpoint_of_earlier_versions_has_no_partial_epoch_and_one_process(a
     state, _ = resume(asked, TrainingSettings())
     assert (state.step, state.processes, state.partial_epoch) == (4, 1, PartialEpoch())
     assert state.run == asked
+
+
+KEPT = {
+    "best": 0.5,
+    "best_epoch": 1,
+    "found": 2,
+    "cooldown": {"step": 4, "progress": 0.4, "steps": 6},
+}
+"""Early stopping in a checkpoint that was written in the cooldown."""
+
+
+def test_a_plateau_that_was_found_is_kept(asked, caplog):
+    caplog.set_level(logging.INFO)
+    interrupt(asked, early_stopping=KEPT)
+    state, _ = resume(asked, TrainingSettings(stop_early=1))
+    assert state.plateau == Plateau(epochs=2, best=0.5, best_epoch=1, found=2)
+    assert state.cooldown == Cooldown(step=4, progress=0.4, steps=6)
+    assert caplog.messages == ["fold 0 resumes after epoch 2, step 5; it stops early (plateau after epoch 2)"]
+
+
+def test_what_is_resumed_without_stopping_early_completes_its_schedule(asked):
+    interrupt(asked, early_stopping=KEPT)
+    state, _ = resume(asked, TrainingSettings())
+    assert (state.plateau, state.cooldown) == (Plateau(), None)
+
+
+@pytest.mark.parametrize("facts", [{}, {"early_stopping": None}])
+def test_early_stopping_may_begin_with_a_resumed_training(asked, facts):
+    interrupt(asked, **facts)
+    state, _ = resume(asked, TrainingSettings(stop_early=3))
+    assert (state.plateau, state.cooldown) == (Plateau(epochs=2, best_epoch=2), None)
 
 
 def test_an_extension_starts_from_the_finished_weights(asked, caplog):

@@ -17,12 +17,13 @@ from autospine.evaluation.held_out import VALIDATION
 from autospine.models.imported_weights import load_imported
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
-from trainers import fold_trainer
+from trainers import early_stopping, fold_trainer
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold_trainer import FoldTrainer, prepare_fold
 from trainers.initial_weights import load_initial_weights
 from trainers.learner import StepResult
-from trainers.metrics_log import CURVES, METRICS
+from trainers.metrics_log import CURVES, EARLY_STOP, METRICS
+from trainers.schedule import FINAL
 from trainers.settings import TrainingSettings
 from trainers.trained_on import TRAINED_ON
 from trainers.training_loop import PATIENCE
@@ -42,7 +43,9 @@ def cases(tmp_path_factory):
     return stored
 
 
-def trainer(cases, folder: Path, *, epochs=2, configuration=None, pretrained=None, **settings) -> FoldTrainer:
+def trainer(
+    cases, folder: Path, *, epochs=2, configuration=None, pretrained=None, held_out=(), **settings
+) -> FoldTrainer:
     configuration = configuration or makers.configuration(training={"iterations_per_epoch": STEPS})
     plan = makers.plan(configuration)
     initial = None if pretrained is None else load_initial_weights(pretrained, plan, configuration)
@@ -53,6 +56,7 @@ def trainer(cases, folder: Path, *, epochs=2, configuration=None, pretrained=Non
         folder=folder,
         name="0",
         settings=TrainingSettings(epochs=epochs, **settings),
+        held_out=held_out,
         initial_weights=initial,
     )
 
@@ -437,6 +441,132 @@ def test_a_checkpoint_that_a_finished_training_left_behind_is_not_gone_on_with(c
     shutil.copy(finished.parent / "other" / CHECKPOINT, finished / CHECKPOINT)
     extend(cases, finished).run(None)
     assert load_facts(finished / WEIGHTS)["steps"] == 3 * STEPS
+
+
+# Early stopping.
+
+WAITED, FOUND, TOTAL = 3, 5, 7
+"""At this rate nothing is learnt: after the warm-up of 2 epochs 3 are waited for, and a quarter is added."""
+
+
+def stopping(cases, folder: Path, **settings) -> FoldTrainer:
+    """A fold of 20 epochs that stops early, unless the settings say otherwise."""
+    recipe = {"iterations_per_epoch": STEPS, "learning_rate": 1e-6}
+    chosen = {"epochs": 20, "stop_early": WAITED, "deterministic": True, **settings}
+    configuration = makers.configuration(training=recipe)
+    return trainer(cases[:1], folder, configuration=configuration, held_out=cases[1:], **chosen)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_patches():
+    """Two held-out patches, for speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(early_stopping, "PATCHES", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stopped(cases, tmp_path_factory):
+    """A fold that has stopped early, in one go."""
+    folder = tmp_path_factory.mktemp("stopped")
+    stopping(cases, folder).run(None)
+    return folder
+
+
+def test_a_fold_stops_early_with_a_rate_that_has_fallen_to_its_end(stopped):
+    facts, kept = load_facts(stopped / WEIGHTS), rows(stopped)
+    assert (facts["stopped_early"], facts["epochs"], facts["steps"]) == (FOUND, TOTAL, TOTAL * STEPS)
+    assert [row["epoch"] for row in kept if EARLY_STOP in row] == [FOUND]
+    assert [row["progress"] for row in kept] == [0.05, 0.1, 0.15, 0.2, 0.25, 0.625, 1.0]
+    assert kept[-1]["learning_rate"] == pytest.approx(FINAL * 1e-6)
+    assert all(0 < row["held_out_dice"] < 1 for row in kept)
+
+
+def test_until_it_stops_early_a_training_is_what_it_is_without(cases, tmp_path):
+    """Weights, averages, moments and random numbers after the epoch in which the plateau is found."""
+    found = {}
+    for waited in (WAITED, None):
+        made = stopping(cases, tmp_path / str(waited), stop_early=waited)
+        interrupt_at(made, FOUND * STEPS + 1)
+        with pytest.raises(KeyboardInterrupt):
+            made.run(None)
+        found[waited], facts = load_tensors(tmp_path / str(waited) / CHECKPOINT)
+        assert (facts["step"], facts["early_stopping"] is None) == (FOUND * STEPS, waited is None)
+    with_it, without = found.values()
+    # The checks of types draw Python's random numbers.
+    assert {name for name in without if not torch.equal(without[name], with_it[name])} <= {"random.python"}
+
+
+@pytest.mark.usefixtures("_terminable")
+@pytest.mark.parametrize(
+    ("interrupted_in", "told"), [(2 * STEPS + 1, False), (FOUND * STEPS + 1, True), (TOTAL * STEPS, False)]
+)
+def test_an_interrupted_fold_stops_early_like_one_that_was_not(
+    cases, tmp_path, stopped, interrupted_in, told
+):
+    """Before the plateau is found, in the cooldown, and in its last step."""
+    first = stopping(cases, tmp_path)
+    if told:
+        tell_at(first, interrupted_in, signal.SIGTERM)
+    else:
+        interrupt_at(first, interrupted_in)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    stopping(cases, tmp_path).run(None)
+    for name, tensor in final(stopped).items():
+        torch.testing.assert_close(final(tmp_path)[name], tensor, rtol=0, atol=0, msg=name)
+    timeless = [
+        [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(folder)]
+        for folder in (stopped, tmp_path)
+    ]
+    assert timeless[0] == timeless[1]
+    assert load_facts(tmp_path / WEIGHTS)["stopped_early"] == FOUND
+
+
+def test_without_the_option_the_rest_of_a_cooldown_is_spread_over_the_planned_epochs(cases, tmp_path):
+    first = stopping(cases, tmp_path)
+    interrupt_at(first, (TOTAL - 1) * STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    stopping(cases, tmp_path, stop_early=None, epochs=8).run(None)
+    facts = load_facts(tmp_path / WEIGHTS)
+    assert (facts["stopped_early"], facts["epochs"]) == (None, 8)
+
+
+def test_a_cooldown_takes_as_many_epochs_with_another_number_of_processes(cases, tmp_path):
+    first = stopping(cases, tmp_path)
+    interrupt_at(first, FOUND * STEPS + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    made = stopping(cases, tmp_path)
+    assert made.clock(None).cooldown.steps == (TOTAL - FOUND) * STEPS
+    of_two = replace(made, state=replace(made.state, processes=2))
+    clock = of_two.clock(None)
+    assert (clock.cooldown.steps, clock.step) == (2 * (TOTAL - FOUND) * STEPS, FOUND * STEPS)
+
+
+def test_a_fold_that_stopped_early_is_extended_like_any_other(cases, stopped, tmp_path):
+    folder = Path(shutil.copytree(stopped, tmp_path / "fold_0"))
+    stopping(cases, folder, epochs=None, stop_early=None, extend=1).run(None)
+    facts = load_facts(folder / WEIGHTS)
+    assert (facts["epochs"], facts["stopped_early"], len(rows(folder))) == (TOTAL + 1, None, TOTAL + 1)
+
+
+def test_a_fold_that_holds_nothing_out_does_not_stop_early(cases, tmp_path):
+    with pytest.raises(TrainingError, match="held-out cases for --stop-early, found none of fold 0; leave"):
+        trainer(cases, tmp_path, stop_early=3)
+    assert not any(tmp_path.iterdir())
+
+
+def test_want_of_memory_while_held_out_patches_are_predicted_is_said(cases, tmp_path):
+    made = stopping(cases, tmp_path)
+
+    def refuse(_):
+        raise torch.OutOfMemoryError("CUDA")
+
+    made.learner.overlap = refuse
+    with pytest.raises(TrainingError, match=r"fold 0 needs more memory than cpu .*--memory"):
+        made.run(None)
 
 
 # Choices of the recipe.

@@ -163,6 +163,18 @@ def test_what_is_inert_is_said_again_when_a_finished_training_is_extended(tmp_pa
         assert set(found) == {"inert_fusion", "inert_attention"}
 
 
+def test_an_early_end_is_said_and_kept_and_trackers_get_the_held_out_dice(tmp_path, network, caplog):
+    caplog.set_level("INFO")
+    row = record(tmp_path).add(
+        [step()], network, progress=0.5, held_out_dice=0.5, early_stop="training stops early"
+    )
+    assert caplog.messages == ["small, fold 0: training stops early"]
+    assert rows(tmp_path) == [row]
+    assert row["early_stop"] == "training stops early"
+    assert numbers(row)["held_out_dice"] == 0.5
+    assert "early_stop" not in numbers(row)
+
+
 def test_a_row_fits_a_terminal_of_100_columns():
     row = {
         "epoch": 1000,
@@ -179,7 +191,9 @@ def test_a_row_fits_a_terminal_of_100_columns():
     learning, machine = summary(row)
     assert learning == "epoch 1000  loss -0.12  CE 10.25  Dice 0.38  foreground ×10.50  edges -0.13"
     assert machine == "w -0.98 0.03 -0.01 0.07  γ 0.020 0.011  rate 0.05  waited 123.4 s of 1234"
-    assert max(len(learning), len(machine)) <= 98
+    held_out, _ = summary(row | {"held_out_dice": 0.3265})
+    assert held_out == learning.replace("Dice 0.38", "Dice 0.38  held-out 0.327")
+    assert max(len(learning), len(machine), len(held_out)) <= 98
     assert summary({"epoch": 3, "loss": None}) == ("epoch 3  no step was taken", "")
 
 

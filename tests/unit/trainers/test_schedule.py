@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainers import schedule
-from trainers.schedule import FINAL, Clock, learning_rate
+from trainers.schedule import ENDLESS, FINAL, Clock, Cooldown, learning_rate
 
 SHARES = st.floats(0, 1)
 PEAKS = st.floats(1e-6, 1.0)
@@ -141,4 +141,84 @@ def test_no_time_at_all_ends_after_one_step():
 def test_fewer_steps_than_were_taken_already_are_the_end():
     clock = Clock(total_steps=5, step=8, progress=0.4)
     clock.start()
+    assert clock.done
+
+
+# Cooldowns.
+
+
+def ticked(steps: int, **settings) -> Clock:
+    """A clock after this many steps."""
+    clock = Clock(**settings)
+    clock.start()
+    for _ in range(steps):
+        clock.tick()
+    return clock
+
+
+def test_a_cooldown_runs_through_the_rest_of_the_schedule_in_fewer_steps():
+    clock = ticked(30, total_steps=100)
+    assert clock.cool_down(7)
+    assert (clock.progress, clock.total_steps) == (0.3, 37)
+    for done in range(1, 8):
+        assert not clock.done
+        clock.tick()
+        assert clock.progress == pytest.approx(0.3 + 0.7 * done / 7)
+    assert clock.done
+
+
+@given(st.integers(1, 99), st.integers(1, 30))
+def test_every_cooldown_ends_at_1(before, steps):
+    clock = ticked(before, total_steps=100)
+    shortened = clock.cool_down(steps)
+    for _ in range(steps if shortened else 100 - before):
+        clock.tick()
+    assert clock.progress == 1.0
+
+
+@pytest.mark.parametrize(("before", "steps"), [(93, 7), (93, 8), (100, 1)])
+def test_a_cooldown_never_prolongs_a_training(before, steps):
+    clock = ticked(before, total_steps=100)
+    assert not clock.cool_down(steps)
+    assert (clock.cooldown, clock.total_steps) == (None, 100)
+
+
+@given(st.integers(1, 60), st.integers(1, 39), st.integers(0, 38))
+def test_an_interrupted_cooldown_ticks_as_if_it_had_not_been(before, steps, interrupted_after):
+    """Bit for bit, or a deterministic training would not be the same."""
+    whole = ticked(before, total_steps=100)
+    whole.cool_down(steps)
+    parts = None
+    for number in range(steps):
+        if number == interrupted_after:
+            parts = Clock(total_steps=100, step=whole.step, progress=whole.progress, cooldown=whole.cooldown)
+            parts.start()
+        whole.tick()
+        if parts is not None:
+            parts.tick()
+            assert (parts.progress, parts.total_steps) == (whole.progress, whole.total_steps)
+    assert whole.done
+
+
+def test_a_cooldown_that_time_has_outrun_goes_on_with_the_share_that_is_left():
+    cooldown = Cooldown(step=10, progress=0.5, steps=20)
+    assert cooldown.resumed(20, 0.75) == cooldown
+    assert cooldown.resumed(12, 0.75) == Cooldown(step=12, progress=0.75, steps=10)
+    assert cooldown.resumed(12, 0.999) == Cooldown(step=12, progress=0.999, steps=1)
+
+
+def test_time_may_end_a_cooldown_and_a_cooldown_what_only_time_would_end(watch):
+    clock = ticked(0, total_steps=ENDLESS, seconds=100.0)
+    for _ in range(10):
+        watch.now += 2
+        clock.tick()
+    # At this pace 40 steps are left.
+    assert not clock.cool_down(40)
+    assert clock.cool_down(20)
+    for _ in range(10):
+        watch.now += 2
+        clock.tick()
+    assert clock.progress == pytest.approx(0.6)
+    watch.now += 60
+    clock.tick()
     assert clock.done

@@ -26,9 +26,14 @@ def test_an_extension_has_its_own_number_of_epochs():
         TrainingSettings(extend=5, epochs=5)
 
 
-@pytest.mark.parametrize("choice", [{"epochs": 0}, {"iterations": -1}, {"extend": 0}])
+def test_an_extension_does_not_stop_early():
+    with pytest.raises(TrainingError, match="--stop-early or --extend, found both; leave --stop-early out"):
+        TrainingSettings(extend=5, stop_early=5)
+
+
+@pytest.mark.parametrize("choice", [{"epochs": 0}, {"iterations": -1}, {"extend": 0}, {"stop_early": 0}])
 def test_no_steps_are_refused(choice):
-    with pytest.raises(TrainingError, match=f"--{next(iter(choice))} of at least 1"):
+    with pytest.raises(TrainingError, match=f"--{next(iter(choice)).replace('_', '-')} of at least 1"):
         TrainingSettings(**choice)
 
 

@@ -101,6 +101,23 @@ def test_an_extension_repeats_the_warnings_of_the_finished_training(task, monkey
     assert caplog.messages == [f"fold {name}: the fusion stayed inert" for name in "01"]
 
 
+def test_it_is_said_once_that_a_fold_stops_early(task, monkeypatch, caplog):
+    caplog.set_level("INFO")
+
+    class Stopping(Training):
+        def wait(self) -> bool:
+            done = super().wait()
+            folder = self.task.folder / "fold_0"
+            first, *others = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+            rows = [first | {"early_stop": "training stops early"}, *others]
+            (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+            return done
+
+    Stopping(task, {"0": (0.4,)}, {"0": (0.4, 0.7)}, {"0": (0.4, 0.7, 1.0)}).watch(monkeypatch)
+    assert caplog.messages == ["fold 0: training stops early"]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
 def test_it_is_said_which_folds_go_on(task, caplog):
     caplog.set_level("INFO")
     folder = task.folder / "fold_1"
