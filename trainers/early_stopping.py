@@ -13,13 +13,10 @@ from autospine.core.labels import IGNORE_INDEX
 from autospine.data import Batch, PatchSource
 from autospine.plan import Configuration
 from autospine.preprocessing.store import StoredCase
-from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.learner import Learner
 from trainers.metrics_log import EARLY_STOP, soft_dice
 from trainers.schedule import Clock
-
-logger = get_logger(__name__)
 
 PATCHES = 16
 """Least number of patches that the held-out Dice is measured on, by all processes together. They stay the

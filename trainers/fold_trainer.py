@@ -129,6 +129,8 @@ class FoldTrainer:
                 cooldown = replace(cooldown, steps=max(1, round(steps)))
             elif not by_time:
                 step = round(self.state.progress * total)
+        elif cooldown is not None and cooldown.end >= total:
+            cooldown = None  # fewer epochs are asked for now than it would take
         return Clock(
             total_steps=total, step=step, progress=self.state.progress, seconds=seconds, cooldown=cooldown
         )

@@ -543,6 +543,8 @@ def test_a_cooldown_takes_as_many_epochs_with_another_number_of_processes(cases,
     of_two = replace(made, state=replace(made.state, processes=2))
     clock = of_two.clock(None)
     assert (clock.cooldown.steps, clock.step) == (2 * (TOTAL - FOUND) * STEPS, FOUND * STEPS)
+    fewer = stopping(cases, tmp_path, epochs=TOTAL - 1).clock(None)
+    assert (fewer.cooldown, fewer.total_steps) == (None, (TOTAL - 1) * STEPS)
 
 
 def test_a_fold_that_stopped_early_is_extended_like_any_other(cases, stopped, tmp_path):
