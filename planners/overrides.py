@@ -146,8 +146,9 @@ def read_overrides(path: Path) -> Overrides:
     try:
         text = read_text(path)
         content, twice = yaml.safe_load(text), _given_twice(text)
-    except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, yaml.YAMLError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        reason = "entries nested too deeply" if deep else " ".join(str(error).split())
         raise FormatError(
             f"expected overrides for the plan in {path}, found {reason}; mend the file"
         ) from None

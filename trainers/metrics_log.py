@@ -1,6 +1,7 @@
 """The training log of a fold: metrics.jsonl, and the curves drawn from it."""
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,12 +12,13 @@ import numpy as np
 from jaxtyping import Num
 from torch import nn
 
-from autospine.core.errors import WorkspaceError
+from autospine.core.errors import FormatError, WorkspaceError
 from autospine.network import AdaptiveSwinUNETR
 from autospine.plan import Configuration
 from autospine.report.curves import write_curves
 from autospine.storage.atomic import write_text
-from autospine.storage.file_names import refuse_link
+from autospine.storage.file_names import read_text, refuse_link
+from autospine.storage.serialization import parse_json
 from autospine.system.log import get_logger
 from trainers.learner import StepResult
 from trainers.monitors import LIMITS, Monitors, known_warnings
@@ -26,6 +28,11 @@ logger = get_logger(__name__)
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+
+LARGEST = 2**30
+"""Bytes of the longest log that is read: some hundred thousand epochs."""
+
+REMEDY = "move the fold's folder elsewhere and train again, or restore the file"
 
 PART_COLUMNS = ("ce", "dice_loss")
 """Parts of the loss that have columns of their own, as in files from before the loss could be chosen."""
@@ -73,7 +80,7 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)
         refuse_link(path)  # rows are appended in its place
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or read_text(path, LARGEST) != text:
             write_text(path, text)
 
     def add(
@@ -195,17 +202,42 @@ def soft_dice(overlap: Num[np.ndarray, "n 3"]) -> list[float | None]:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Read the complete rows of a fold's metrics.jsonl; there are none before the first epoch has ended."""
+    """Read the complete rows of a fold's metrics.jsonl; there are none before the first epoch has ended.
+
+    Raises:
+        FormatError: If the file cannot be read, or a complete line is no row.
+    """
     path = folder / METRICS
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
+    try:
+        lines = read_text(path, LARGEST).splitlines()
+    except OSError as error:
+        raise FormatError(f"expected the log of a training at {path}, found {error}; {REMEDY}") from None
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             break  # the line is incomplete: the process was killed, or is writing it now
+        if not _is_row(row):
+            raise FormatError(f"expected an epoch in line {number} of {path}, found {line[:40]!r}; {REMEDY}")
+        rows.append(row)
     return rows
+
+
+def _is_row(row: object) -> bool:
+    """Whether a line has what it is counted, summed up and shown by."""
+    return (
+        isinstance(row, dict)
+        and all(_is_number(row.get(key)) for key in ("epoch", "progress"))
+        and all(row.get(key) is None or _is_number(row[key]) for key in ("loss", "seconds"))
+        and isinstance(row.get("pseudo_dice"), dict)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def rows_now(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -216,7 +248,7 @@ def rows_now(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
 
 def seconds_trained(folder: Path) -> float:
     """Return the seconds for which a fold was trained, according to its metrics.jsonl."""
-    return sum(float(row["seconds"]) for row in read_rows(folder))
+    return sum(float(row.get("seconds") or 0) for row in read_rows(folder))
 
 
 def summary(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ Names of cases are not exported: they may tell who the patients were.
 """
 
 import errno
-import json
+import os
 import re
 import stat
 import tempfile
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autospine import __version__
-from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError
+from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError, first_line
 from autospine.evaluation.postprocessing import POSTPROCESSING
 from autospine.models.manifest import (
     MANIFEST,
@@ -33,9 +33,9 @@ from autospine.models.manifest import (
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.atomic import remove_abandoned, replacing
 from autospine.storage.digest import sha256_of, sha256_of_file
-from autospine.storage.file_names import folder_name_fault
+from autospine.storage.file_names import folder_name_fault, read_text
 from autospine.storage.locks import scratch_folder
-from autospine.storage.serialization import to_json
+from autospine.storage.serialization import parse_json, to_json
 from autospine.storage.trained_models import PLAN, WEIGHTS
 
 ENDING = ".autospine"
@@ -250,7 +250,7 @@ def _checked_models(folder: Path, manifest: Manifest) -> list[ModelFolder]:
 def _licence(model: ModelFolder, known: Manifest) -> str:
     """Return the licence's whole text if an imported model has it, else its name."""
     text = model.path / LICENCE
-    return text.read_text(encoding="utf-8") if text.is_file() else known.licence
+    return _text_of(text) if os.path.lexists(text) else known.licence
 
 
 def _shared_plan(model: ModelFolder) -> str:
@@ -262,13 +262,30 @@ def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
     """Return the small files of an archive by name."""
     texts = {PLAN: _shared_plan(model), LICENCE: licence.rstrip() + "\n"}
     description = model.path / DESCRIPTION
-    if description.is_file():
-        content = json.loads(description.read_text(encoding="utf-8"))
-        texts[DESCRIPTION] = to_json({key: content[key] for key in _SHARED_KEYS if key in content})
+    if os.path.lexists(description):
+        try:
+            content = parse_json(_text_of(description))
+            texts[DESCRIPTION] = to_json({key: content[key] for key in _SHARED_KEYS if key in content})
+        except (TypeError, ValueError) as error:
+            raise FormatError(
+                f"expected a description as JSON in {description}, found {first_line(error)}; restore it"
+            ) from None
     post_processing = model.path / POSTPROCESSING
-    if post_processing.is_file():
-        texts[POSTPROCESSING] = post_processing.read_text(encoding="utf-8")
+    if os.path.lexists(post_processing):
+        texts[POSTPROCESSING] = _text_of(post_processing)
     return texts
+
+
+def _text_of(path: Path) -> str:
+    """Read a small file of a model.
+
+    Raises:
+        FormatError: If it cannot be read.
+    """
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise FormatError(f"expected a text at {path}, found {error}; restore it or export again") from None
 
 
 def _entry_of_text(text: str) -> Entry:

@@ -1,6 +1,7 @@
 """The manifest of a model: its dataset, training, scores and intended use."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from autospine import __version__
 from autospine.core.errors import FormatError
 from autospine.models.model_folder import ModelFolder
+from autospine.storage.file_names import open_file
 from autospine.storage.serialization import from_json, from_plain, read_json, stored_as
 from autospine.storage.tensors import load_facts
 from autospine.storage.trained_models import WEIGHTS, fold_folder
@@ -109,8 +111,9 @@ class Manifest:
 def describe(model: ModelFolder) -> Manifest:
     """Describe a model by its manifest if it was imported, else by its folder; without files."""
     path = model.path / MANIFEST
-    if path.is_file():
-        return replace(parse_manifest(path.read_bytes(), model.path), files={})
+    if os.path.lexists(path):
+        with open_file(path) as file:
+            return replace(parse_manifest(file.read(), model.path), files={})
     return Manifest(
         format_version=FORMAT_VERSION,
         autospine=__version__,

@@ -14,6 +14,7 @@ from autospine.io.formats import ENDINGS, NRRD_ENDINGS, is_dicom_input
 from autospine.io.images import write_labels
 from autospine.io.segments import segments_of, snap_descriptions
 from autospine.storage.atomic import write_text
+from autospine.storage.file_names import open_file
 
 NAMES = "labels.txt"
 """Names and colours of the classes, for formats that have no place for them."""
@@ -112,7 +113,7 @@ class LabelMaps:
 
 def _is_ours(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.readline().rstrip("\n") == FIRST_LINE
+        with open_file(path) as file:
+            return file.readline(len(FIRST_LINE) + 2).rstrip() == FIRST_LINE.encode()
     except OSError:
         return False

@@ -5,6 +5,7 @@ Per case `NAME_image.b2nd`, `NAME_labels.b2nd` (or `.npy`), `NAME_locations.npy`
 """
 
 import io
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from autospine.preprocessing.prepare import Encoding, Prepared
 from autospine.preprocessing.resample import bounding_boxes
 from autospine.storage.arrays import ENDINGS, ArrayFormat, open_array, open_checked, write_array
 from autospine.storage.atomic import replacing, write_text
-from autospine.storage.file_names import path_below
+from autospine.storage.file_names import open_file, path_below, read_text
 from autospine.storage.serialization import FileName, read_json, stored_as, to_json
 
 FORMAT_VERSION = 2
@@ -131,7 +132,8 @@ class StoredCase:
         """Positions (S, P, L) of some voxels of each label that occurs, but background and ignored ones."""
         if "locations" not in self._open:
             with self._reading("locations"):
-                data = self._path("locations").read_bytes()
+                with open_file(self._path("locations")) as file:
+                    data = file.read()
                 if self.record.checksums and _checksum(data) != self.record.checksums["locations"]:
                     raise ValueError("some of its bytes changed after it was written")
                 table = np.load(io.BytesIO(data), allow_pickle=False)
@@ -251,9 +253,8 @@ def open_case(folder: Path, name: str) -> StoredCase:
     Raises:
         FormatError: If it is missing, damaged or of another version.
     """
-    path_below(folder, name)
-    path = folder / f"{name}.json"
-    if not path.is_file():
+    path = path_below(folder, f"{name}.json")
+    if not os.path.lexists(path):
         raise FormatError(
             f"expected case {name} to be preprocessed in {folder}, found no {path.name}; "
             "run `autospine preprocess`"
@@ -264,7 +265,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
             f"expected case {name} of format {FORMAT_VERSION} in {path}, found case {record.name} of format "
             f"{record.format_version}; delete the file and run `autospine preprocess` again"
         )
-    if record.format_version > 1 and not _is_as_written(path.read_text(encoding="utf-8"), record):
+    if record.format_version > 1 and not _is_as_written(read_text(path), record):
         raise FormatError(
             f"expected case {name} as it was stored in {path}, found a file that changed afterwards; "
             "delete it and run `autospine preprocess` again"

@@ -16,6 +16,7 @@ import numpy as np
 
 from autospine.core.types import Shape3
 from autospine.storage.atomic import replacing
+from autospine.storage.file_names import check_file, open_file
 from autospine.system.log import get_logger
 
 try:
@@ -112,6 +113,7 @@ def open_array(path: Path, kind: ArrayFormat) -> Any:
     Raises:
         OSError, RuntimeError, ValueError: If the file is missing or damaged.
     """
+    check_file(path)
     # Memory-mapped files cannot be replaced on Windows.
     mapped = sys.platform != "win32"
     if kind == "npy":
@@ -222,7 +224,7 @@ class ChunkChecks:
 def _header_checksum(path: Path, kind: ArrayFormat) -> str:
     """Return the checksum of all that a file holds beside its chunks, and of its size."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         first = file.read(FIRST_BYTES)
         if kind == "npy":
             start, end = 10 + int.from_bytes(first[8:10], "little"), size

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from autospine.storage.file_names import open_file
+
 
 def digest_of(parts: Iterable[bytes]) -> str:
     """Return the BLAKE2b digest, 128 bits in hexadecimal, of the concatenation of `parts`."""
@@ -15,7 +17,7 @@ def digest_of(parts: Iterable[bytes]) -> str:
 
 def digest_of_file(path: Path) -> str:
     """Return the BLAKE2b digest, 128 bits in hexadecimal, of a file's content."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
@@ -27,7 +29,7 @@ def digest_of_files(paths: Iterable[Path]) -> str:
 
     def contents() -> Iterable[bytes]:
         for path in paths:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 yield hashlib.file_digest(file, "blake2b").digest()
 
     return digest_of(contents())
@@ -43,5 +45,5 @@ def sha256_of(parts: Iterable[bytes]) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 digest, in hexadecimal, of a file's content."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

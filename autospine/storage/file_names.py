@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import unicodedata
+from io import BufferedReader
 from pathlib import Path
 
 from autospine.core.errors import WorkspaceError
@@ -129,6 +130,16 @@ def check_file(path: Path) -> None:
         raise OSError(f"{_KINDS.get(stat.S_IFMT(mode), 'another kind of entry')} instead of a file")
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Open a plain file to read its bytes.
+
+    Raises:
+        OSError: If it is no plain file, or cannot be read.
+    """
+    check_file(path)
+    return path.open("rb")
+
+
 def _absent(path: Path, error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "a link that leads back to itself"
@@ -147,8 +158,7 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
     Raises:
         OSError: If it is no plain file, too large, in another encoding, or cannot be read.
     """
-    check_file(path)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise OSError(f"more than {largest >> 20} MiB")

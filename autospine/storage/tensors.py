@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from autospine.core.errors import FormatError, VersionError, WorkspaceError
 from autospine.storage.atomic import replacing
+from autospine.storage.file_names import check_file
 
 FORMAT_VERSION = 1
 
@@ -139,6 +140,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_file(path)
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:

@@ -224,6 +224,13 @@ def test_scores_of_nonsense_in_a_model_folder_are_refused(model):
             describe(model)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "3"])
+def test_a_description_of_nonsense_is_not_exported(model, tmp_path, text):
+    (model.path / "dataset.json").write_text(text, encoding="utf-8")
+    with pytest.raises(FormatError, match=r"as JSON in .*dataset\.json.*restore it"):
+        export_model(model, tmp_path / f"other{ENDING}", licence="MIT")
+
+
 def test_nothing_in_a_bundle_steers_the_terminal(bundle, tmp_path, capsys):
     evil = "\x1b]0;owned\x07\x1b[2Jgood\x9b31m\u202e"
     other = restated(bundle, tmp_path / f"other{ENDING}", licence=evil, intended_use=evil)

@@ -412,6 +412,7 @@ def test_wishes_come_from_a_file(tmp_path):
         ("patch_size: [1, 2]", "patch_size"),
         ("feature_size: 7", "--feature-size from 8 to 96"),
         ("a: [", "wishes.yaml"),
+        ("a: " + "[" * 100_000, "wishes.yaml, found entries nested too deeply"),
         ("feature_size: 16\nfeature_size: 24", "each override once"),
         ("- 1", "wishes.yaml"),
     ):

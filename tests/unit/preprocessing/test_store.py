@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_label_counts_and_locations():
 
 
 @pytest.mark.parametrize("part", ["image.b2nd", "labels.b2nd", "locations.npy"])
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "missing", "pipe"])
 def test_a_damaged_file_is_named(cases, part, damage):
     path = cases[0].folder / f"ct_a_{part}"
     if damage == "truncated":
@@ -81,6 +82,8 @@ def test_a_damaged_file_is_named(cases, part, damage):
         path.write_bytes(b"no such format" * 40)
     else:
         path.unlink()
+        if damage == "pipe":  # reading it would wait for ever
+            os.mkfifo(path)
     case = open_case(cases[0].folder, "ct_a")
     with pytest.raises(FormatError, match=rf"{path.name}.*autospine preprocess"):
         _ = case.read_all(), case.locations

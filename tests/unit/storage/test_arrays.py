@@ -1,5 +1,7 @@
 """Arrays on disk: parts are read as they were written, or not at all."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,16 @@ def test_arrays_of_three_axes_have_checksums_too(tmp_path, kind):
     checksums = write_array(path, labels, (32, 32, 32), kind)
     box = BOXES[1][1:]
     np.testing.assert_array_equal(open_checked(path, kind, checksums)[box], labels[box])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    for opened in (
+        lambda: open_array(tmp_path / "pipe", kind),
+        lambda: open_checked(tmp_path / "pipe", kind, ""),
+    ):
+        with pytest.raises(OSError, match="a named pipe instead of a file"):
+            opened()
 
 
 def test_every_flipped_bit_is_noticed(stored, kind):

@@ -1,3 +1,5 @@
+import os
+
 import makers
 import pytest
 import torch
@@ -70,7 +72,8 @@ def test_files_without_a_checksum_are_read(tmp_path):
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
-    for path in (tmp_path / "absent.safetensors", tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "absent.safetensors", tmp_path, tmp_path / "pipe.safetensors"):
         with pytest.raises(FormatError, match="expected weights at"):
             load_tensors(path)
 

@@ -1,11 +1,12 @@
 import json
+import os
 
 import makers
 import numpy as np
 import pytest
 import torch
 
-from autospine.core.errors import WorkspaceError
+from autospine.core.errors import FormatError, WorkspaceError
 from autospine.plan import build_network
 from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
@@ -221,6 +222,28 @@ def test_rows_are_read_while_they_are_written(tmp_path):
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"epoch": 2, "lo')
     assert [row["epoch"] for row in read_rows(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(
+    "line", ["3", "[]", "{}", '{"epoch": 1, "progress": "x", "seconds": 1, "pseudo_dice": {}}']
+)
+def test_rows_of_nonsense_are_refused(tmp_path, line):
+    collapsed(tmp_path)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(FormatError, match=r"an epoch in line 2 of .*metrics\.jsonl.*move the fold"):
+        read_rows(tmp_path)
+
+
+def test_a_log_that_is_nested_deeply_ends_there(tmp_path):
+    (tmp_path / METRICS).write_text("[" * 100_000)
+    assert read_rows(tmp_path) == []
+
+
+def test_a_pipe_in_the_place_of_a_log_is_refused(tmp_path):
+    os.mkfifo(tmp_path / METRICS)
+    with pytest.raises(FormatError, match="a named pipe instead of a file"):
+        read_rows(tmp_path)
 
 
 class Told:
