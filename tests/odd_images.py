@@ -475,8 +475,12 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     ),
     "nii: quaternion that is no rotation": (
         nifti("a.nii", both(put(254, "<h", 0), put(256, "<3f", 3, 3, 3))),
-        "qform is no rotation",
+        "qform makes no sense",
     ),
+    "nii: intercept of NaN": (nifti("a.nii", put(112, "<2f", 1, np.nan)), "scl_slope or scl_inter makes no"),
+    "nii: intercept without end": (nifti("a.nii", put(112, "<2f", 2, np.inf)), "scl_slope or scl_inter"),
+    "nii: slope beyond numbers": (nifti("a.nii", put(112, "<2f", 3e38, 0)), "finite voxels in .*; replace"),
+    "nii: unknown unit of length": (nifti("a.nii", put(123, "<B", 5)), "xyzt_units has .* 5, which NIfTI"),
     "nii: sform with NaN": (nifti("a.nii", put(280, "<f", np.nan)), "positive voxel sizes|finite"),
     "mha: other units": (
         file("a.mha", META.replace("DimSize", "DistanceUnits = cm\nDimSize"), RAW),

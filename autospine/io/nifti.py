@@ -7,6 +7,7 @@ warning; and it refuses axes that are not exactly perpendicular, which hundreds 
 
 import gzip
 import zlib
+from collections.abc import Callable
 from io import BufferedIOBase
 from math import prod
 from pathlib import Path
@@ -32,8 +33,8 @@ SAME_SIZE = 0.01
 ROUNDED = 1e-5
 """Share by which the affine's voxel sizes may differ from those of `pixdim` by single precision alone."""
 
-UNITS_MM = {"meter": 1e3, "micron": 1e-3}
-"""Length of the units of a NIfTI header in mm; others count as mm."""
+UNITS_MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+"""Length in mm of the units of a NIfTI header by their codes (nifti1.h): unknown, metre, mm, micrometre."""
 
 MOST_SKIPPED = 1 << 26
 """Most bytes between header and voxels: extensions, of which the largest hold DICOM headers."""
@@ -59,19 +60,17 @@ def read_nifti(path: Path) -> ImageFile:
             compressed = file.read(2) == GZIP
             file.seek(0)
             header = _header(gzip.GzipFile(fileobj=file) if compressed else file)
-        offset = int(header.get_data_offset())
-    except (OSError, EOFError, ValueError, OverflowError, KeyError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise damaged(path, cause(error)) from None
-    except (nibabel.spatialimages.HeaderDataError, nibabel.filebasedimages.ImageFileError) as error:
-        raise damaged(path, cause(error)) from None
+    offset = _field(path, "vox_offset", lambda: int(header.get_data_offset()))
     dtype = _voxel_type(header, path)
-    shape = [int(n) for n in header.get_data_shape()]
+    shape = _field(path, "dim", lambda: [int(n) for n in header.get_data_shape()])
     _check_volume(path, shape, dtype)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise damaged(path, f"its voxels are of the type {dtype}")
     if not header.sizeof_hdr <= offset <= MOST_SKIPPED:
         raise damaged(path, f"its voxels begin at byte {offset}")
-    slope, intercept = (None if n is None else float(n) for n in header.get_slope_inter())
+    slope, intercept = _field(path, "scl_slope or scl_inter", header.get_slope_inter)
     grid, notes = header_grid(header, triple(shape[2::-1]), str(path))
     voxels = VoxelData(
         name=str(path),
@@ -81,7 +80,7 @@ def read_nifti(path: Path) -> ImageFile:
         encoding="deflate" if compressed else "raw",
         start=0 if compressed else offset,
         skipped=offset if compressed else 0,
-        scaling=(1.0 if slope is None else slope, intercept or 0.0),
+        scaling=(1.0 if slope is None else float(slope), float(intercept or 0.0)),
     )
     return ImageFile(voxels=voxels, grid=grid, notes=notes)
 
@@ -138,6 +137,19 @@ def unpack_nibabel(image: Any, name: str) -> tuple[np.ndarray, Grid, tuple[str, 
     return array, grid, notes
 
 
+def _field(name: Path | str, field: str, read: Callable[[], Any]) -> Any:
+    """Read one field of a header, as nibabel understands it.
+
+    Raises:
+        ImageError: If it makes no sense; the message names the field.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return read()
+    except Exception as error:  # nibabel raises errors of many kinds where numbers make no sense
+        raise damaged(name, f"its {field} makes no sense ({cause(error)})") from None
+
+
 def _voxel_type(header: Any, path: Path) -> np.dtype[Any]:
     try:
         dtype: np.dtype[Any] = header.get_data_dtype()
@@ -152,6 +164,7 @@ def _check_volume(name: Path | str, shape: list[int], dtype: np.dtype[Any]) -> N
     check_volume(name, shape[:4], values * prod(shape[4:]))
 
 
+@np.errstate(all="ignore")  # What overflows is not finite, which is refused.
 def header_grid(
     header: Any, shape: tuple[int, int, int], name: str, affine: Float64[np.ndarray, "4 4"] | None = None
 ) -> tuple[Grid, tuple[str, ...]]:
@@ -174,8 +187,9 @@ def header_grid(
         stated = np.asarray(header["pixdim"][1:4], dtype=np.float64)
         _check_sizes(stated, name)
         affine = np.asarray(header.get_sform() if with_sform else _qform(header, name), dtype=np.float64)
-    _check_sizes(np.linalg.norm(affine[:3, :3], axis=0), name)
-    if not np.allclose(stated, sizes := np.linalg.norm(affine[:3, :3], axis=0), rtol=SAME_SIZE):
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    _check_sizes(sizes, name)
+    if not np.allclose(stated, sizes, rtol=SAME_SIZE):
         raise ImageError(
             f"expected the same voxel sizes in pixdim and sform of {name}, found {_sizes(stated)} and "
             f"{_sizes(sizes)} mm; mend the header or convert it again"
@@ -183,16 +197,17 @@ def header_grid(
     notes: tuple[str, ...] = ()
     if with_sform and with_qform:
         notes = _compare_forms(header, name)
-    unit = UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
+    # The other bits are the unit of time.
+    code = int(header["xyzt_units"]) & 7
+    unit = UNITS_MM.get(code)
+    if unit is None:
+        raise damaged(name, f"its xyzt_units has the unit of length {code}, which NIfTI lacks")
     grid, repairs = _affine_grid(affine * unit, stated * unit, shape, name)
     return grid, (*notes, *repairs)
 
 
 def _qform(header: Any, name: str) -> np.ndarray:
-    try:
-        affine: np.ndarray = header.get_qform()
-    except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
-        raise damaged(name, f"its qform is no rotation ({error})") from None
+    affine: np.ndarray = _field(name, "qform", header.get_qform)
     return affine
 
 

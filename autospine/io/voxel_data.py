@@ -142,7 +142,8 @@ def read_voxels(voxels: VoxelData) -> np.ndarray:
         if voxels.scaling == (1.0, 0.0):
             into[...] = part
         else:
-            into[...] = part.astype(np.float64) * voxels.scaling[0] + voxels.scaling[1]
+            with np.errstate(all="ignore"):  # voxels that are not finite are refused later
+                into[...] = part.astype(np.float64) * voxels.scaling[0] + voxels.scaling[1]
         place += part.size
     return flat.reshape(voxels.shape)
 

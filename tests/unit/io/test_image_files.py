@@ -47,6 +47,32 @@ def test_what_is_not_sound_is_refused_at_once(name: str, tmp_path: Path):
     assert str(path) in str(caught.value) or str(path.parent) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"), [(nibabel.Nifti1Image, (0, 1, 0x7F, 0x80, 0xFF)), (nibabel.Nifti2Image, (1, 0xFF))]
+)
+def test_any_byte_of_a_nifti_header_is_read_or_refused(kind: Any, values: tuple[int, ...], tmp_path: Path):
+    """Nothing but an error of the user's is raised, and no library warns."""
+    image = kind(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([0.5, 0.75, 2, 1]))
+    image.set_qform(image.affine, 1)
+    whole, refused = image.to_bytes(), 0
+    path = tmp_path / "a.nii"
+    for at in range(image.header.sizeof_hdr):
+        for value in values:
+            content = bytearray(whole)
+            content[at] = value
+            path.write_bytes(content)
+            try:
+                channel = read_channel(path)
+            except ImageError as error:
+                refused += 1
+                assert str(path) in str(error)
+                assert "\n" not in str(error)
+            else:
+                assert 0 < channel.array.size <= 60
+                assert np.isfinite(channel.array).all()
+    assert refused > 50
+
+
 ODD_FILES = {
     "analyze.hdr": r"ending in .*analyze\.hdr; convert it",
     "anatomical.nii": None,
