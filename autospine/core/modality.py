@@ -12,6 +12,12 @@ from autospine.core.types import ChannelArray, Modality, VolumeArray
 _CT_NAME = re.compile(r"ct(?![a-z])", re.IGNORECASE)
 _MR_NAME = re.compile(r"(mri?|t1|t2|pd)(?![a-z])|t[12][a-z]|flair|stir|dixon", re.IGNORECASE)
 
+AIR_HU, AIR_WIDTH_HU = -1000.0, 100.0
+"""Air, and how far noise and calibration move it (HU)."""
+
+MOST_AS_DENSE = 0.1
+"""Largest share of a spine's voxels within `AIR_WIDTH_HU` of +1000 HU: cortical bone alone is as dense."""
+
 AIR_EVIDENCE_HU = -200.0
 """Only CT has voxels below this: air, and fat blurred with it (HU)."""
 
@@ -81,14 +87,15 @@ def few_values(array: ChannelArray) -> int | None:
 
 
 def offset_in_hu(array: ChannelArray) -> int:
-    """Return 1024 for an image that looks like CT stored without its rescaling (water at 1024), else 0.
+    """Return 1024 for an image that looks like CT stored without its rescaling (water at about 1024), else 0.
 
-    There no voxel is negative, and what is not air lies closely around water: half of it within 200 HU
-    and its median within -150 and 200 HU. Tissues in MR differ by multiples.
+    There nothing is as dark as air in HU, whatever overshoot resampling has left, and what is not air lies
+    closely around water: half of it within 200 HU and its median within -150 and 200 HU. Tissues in MR differ
+    by multiples.
     """
     sample = _sampled(array)
     tissue = sample[sample > 200]
-    if sample.min() < 0 or tissue.size <= sample.size // 100:
+    if np.percentile(sample, AIR_PERCENT) < AIR_HU / 2 or tissue.size <= sample.size // 100:
         return 0
     low, middle, high = np.percentile(tissue, (25, 50, 75))
     return 1024 if 874 < middle < 1224 and high - low < 200 else 0
@@ -99,7 +106,7 @@ def _offset_note(array: ChannelArray) -> str | None:
     offset = offset_in_hu(array)
     if not offset:
         return None
-    return f"looks like CT with water at {offset} instead of 0 HU; subtract {offset} from the image"
+    return f"looks like CT with water at about {offset} instead of 0 HU; subtract {offset}, or what was added"
 
 
 def check_values(array: VolumeArray, modality: Modality) -> tuple[str, ...]:
@@ -145,6 +152,8 @@ def _hu_note(array: ChannelArray) -> str | None:
     elif high - low < LEAST_SPAN_HU:
         scaled = low >= -1.05 and high <= 1.05
         cause = "scaled values or attenuation" if scaled else "standardised values or attenuation"
+    elif np.mean(np.abs(sample + AIR_HU) < AIR_WIDTH_HU) > MOST_AS_DENSE:
+        cause = "negated values, or another scale"
     elif np.percentile(sample, 95) > HU_RANGE[1]:
         cause = "another scale, or values without the rescaling of their DICOM header"
     elif np.percentile(sample, 100 - TISSUE_PERCENT) < AIR_EVIDENCE_HU:

@@ -93,7 +93,7 @@ def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_imag
         "ct: taken for CT by its intensities; state it in cases.csv if that is wrong",
         "mr: taken for MR by its intensities; state it in cases.csv if that is wrong",
         "shifted: taken for CT by its intensities; state it in cases.csv if that is wrong",
-        "shifted: looks like CT with water at 1024 instead of 0 HU; subtract 1024 from the image",
+        "shifted: looks like CT with water at about 1024 instead of 0 HU; subtract 1024, or what was added",
     )
 
 
