@@ -3,21 +3,62 @@
 import csv
 import io
 import os
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from autospine.core.errors import DatasetError
-from autospine.storage.file_names import read_text, same_name
+from autospine.io.formats import ENDINGS, file_ending
+from autospine.storage.atomic import visible
+from autospine.storage.file_names import check_file, read_text, same_name
+
+CASE_TABLE = "cases.csv"
+"""Name of the table, in the folder of its dataset or beside images to predict."""
 
 CASE_COLUMNS = ("case", "modality", "site", "subject")
 """Columns of `cases.csv`; all but the first may be left out."""
+
+NOT_KNOWN = frozenset(
+    {"", "-", "--", "?", "n/a", "#n/a", "na", "n.a.", "nan", "none", "null", "unknown", "missing"}
+)
+"""What tables have in cells without a value, in any capitals: BIDS has `n/a`, pandas `nan`, R `NA`."""
+
+SEPARATORS = ",;\t"
+"""What may stand between cells: spreadsheets write semicolons where a comma separates decimals, and tabs in
+"Unicode text"."""
+
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of workbooks of spreadsheets: of today, and of Excel until 2003."""
+
+_ALMOST = re.compile(r"cases(?: ?\(\d+\))?(?:\..*)?", re.IGNORECASE)
+"""Names of tables that were meant as `cases.csv`."""
+
+_TEXT_FORMULA = re.compile(r'="(.*)"')
+"""How spreadsheets are made to keep `001` as text."""
+
+_CHANNEL = re.compile(r"_\d{4}$")
+
+
+def misnamed_tables(folder: Path) -> list[str]:
+    """Return a fault for each file that was meant as `cases.csv` where there is no file of this name."""
+    if os.path.lexists(folder / CASE_TABLE):
+        return []
+    return [
+        f"{file.name}: expected the table of cases as cases.csv in {folder}; save it as cases.csv, "
+        "or give it another name"
+        for file in visible(folder)
+        if _ALMOST.fullmatch(file.name.strip()) and not file_ending(file) and not file.is_dir()
+    ]
 
 
 def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Read `cases.csv`, if it exists.
 
     Returns:
-        The rows by `same_name` of the case, each from column to text, and what is wrong with them.
+        The rows by `same_name` of the case, each from column to text, and what is wrong with them. A cell
+        that says that its value is not known (`NOT_KNOWN`) is empty.
 
     Raises:
         DatasetError: If the file is no table, or has other columns.
@@ -25,37 +66,124 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     if not os.path.lexists(path):
         return {}, []
     try:
-        text = read_text(path)
-        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-        columns = tuple(table.fieldnames or ())
-        rows = [{key: (row[key] or "").strip() for key in columns} for row in table]
-    except (OSError, csv.Error) as error:
+        _refuse_workbook(path)
+        table = _cells(read_text(path))
+    except OSError as error:
         raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
-    if "case" not in columns or not set(columns) <= set(CASE_COLUMNS):
+    columns = [name.lower() for name in table[0]] if table else []
+    while columns and not columns[-1]:  # spreadsheets leave empty columns behind, too
+        columns.pop()
+    if "case" not in columns or len({*columns}) < len(columns) or not {*columns} <= {*CASE_COLUMNS}:
+        quoted = len(columns) == 1 and any(mark in columns[0] for mark in SEPARATORS)
         raise DatasetError(
             f"expected the columns {', '.join(CASE_COLUMNS)} (all but `case` may be left out) in {path}, "
-            f"found {', '.join(map(str, columns)) or 'none'}; mend its first line"
+            f"found {', '.join(map(visibly, table[0])) if columns else 'none'}; "
+            + ("remove the quotes around whole lines" if quoted else "mend its first line")
         )
-    rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty ones behind
-    faults = [
-        f"row {index} of cases.csv has no case: {', '.join(filter(None, row.values()))}; name it"
-        for index, row in enumerate(rows, start=1)
-        if not row["case"]
-    ]
-    rows = [row for row in rows if row["case"]]
+    rows, faults = _rows(table[1:], columns)
     faults += [
-        f"{row['case']}: modality {row['modality']!r} in cases.csv is neither CT nor MR; write either"
+        f"{visibly(row['case'])}: modality {row['modality']!r} in cases.csv is neither CT nor MR; "
+        "write either"
         for row in rows
         if row.get("modality", "").upper() not in ("CT", "MR", "")
     ]
     listed = Counter(same_name(row["case"]) for row in rows)
     faults += [
-        f"{name}: {n} times in cases.csv; leave one of its rows" for name, n in listed.items() if n > 1
+        f"{visibly(name)}: {n} times in cases.csv; leave one of its rows"
+        for name, n in listed.items()
+        if n > 1
     ]
     return {same_name(row["case"]): row for row in rows}, faults
 
 
-def _delimiter(text: str) -> str:
-    """Return what separates columns: spreadsheets write semicolons where a comma separates decimals."""
-    head = text.partition("\n")[0]
-    return ";" if ";" in head and "," not in head else ","
+def unknown_case(name: str, cases: Collection[str]) -> str:
+    """Say that a case of `cases.csv` is none of the dataset's, and what may be meant.
+
+    Args:
+        name: Case as the table has it.
+        cases: Cases that have an image.
+    """
+    fault = f"{visibly(name)}: in cases.csv but without image; "
+    ending = next((ending for ending in ENDINGS if name.lower().endswith(ending)), "")
+    for bare in (stem := name[: len(name) - len(ending)], _CHANNEL.sub("", stem)):
+        if bare != name and bare in cases:
+            return f"{fault}write {bare} alone, without the ending or the channel of a file"
+    if name.isdecimal():
+        for case in sorted(cases):
+            if case.isdecimal() and int(case) == int(name):
+                return f"{fault}{name} may be {case}: spreadsheets drop leading zeros; write {case} as text"
+    for case in sorted(cases):
+        if _plain(case) == _plain(name):
+            return f"{fault}write {visibly(case)} as the image has it: capitals and spaces count"
+    return f"{fault}add the image, or remove the row"
+
+
+def visibly(text: str) -> str:
+    r"""Return a text with the characters that nobody sees, such as hard spaces, written as `\xa0`."""
+    return "".join(mark if mark == " " or mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+
+
+def _refuse_workbook(path: Path) -> None:
+    check_file(path)
+    with path.open("rb") as file:
+        if file.read(4) in _WORKBOOKS:
+            raise OSError("a workbook of a spreadsheet that was renamed")
+
+
+def _cells(text: str) -> list[list[str]]:
+    """Return the rows of a table that have a value, each cell without spaces around it."""
+    lines = text.lstrip("\r\n")
+    head, *_ = re.split(r"[\r\n]", lines, maxsplit=1)
+    if stated := re.fullmatch(r'"?sep=(.)"?[,;\t ]*', head, re.IGNORECASE):  # Excel's own first line
+        lines = lines[len(head) :].lstrip("\r\n")
+        separator = stated[1]
+    else:
+        separator = max(SEPARATORS, key=head.count)
+    table = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True)
+    try:
+        rows = [[_stripped(cell) for cell in row] for row in table]
+    except csv.Error as error:
+        raise OSError(f"{error} (line {table.line_num})") from None
+    return [row for row in rows if any(row)]
+
+
+def _rows(table: Sequence[Sequence[str]], columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the rows that name a case, and what is wrong with rows as such."""
+    rows = []
+    faults = []
+    for index, cells in enumerate(table, start=1):
+        row = dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
+        for column in set(columns) - {"case"}:
+            row[column] = "" if row[column].lower() in NOT_KNOWN else row[column]
+        shown = ", ".join(visibly(cell) for cell in cells if cell)
+        if any(cells[len(columns) :]):
+            faults.append(
+                f"row {index} of cases.csv has more cells than columns: {shown}; put quotes around a cell "
+                "that has the separator in it"
+            )
+        elif not row["case"]:
+            faults.append(f"row {index} of cases.csv has no case: {shown}; name it")
+        elif len(columns) > 1 and shown == visibly(row["case"]) and {*SEPARATORS} & {*shown}:
+            faults.append(
+                f"row {index} of cases.csv is a single cell: {shown}; remove the quotes around the line, "
+                "and separate its cells as in the first line"
+            )
+        else:
+            rows.append(row)
+    return rows, faults
+
+
+def _stripped(cell: str) -> str:
+    """Return the text of a cell without what surrounds it, be it visible or not."""
+    text = cell
+    while text and (text[0].isspace() or unicodedata.category(text[0]) == "Cf"):
+        text = text[1:]
+    while text and (text[-1].isspace() or unicodedata.category(text[-1]) == "Cf"):
+        text = text[:-1]
+    formula = _TEXT_FORMULA.fullmatch(text)
+    return formula[1] if formula else text
+
+
+def _plain(name: str) -> str:
+    """Return a name without capitals and without what nobody sees."""
+    return "".join(mark for mark in same_name(name).casefold() if mark.isprintable() and not mark.isspace())

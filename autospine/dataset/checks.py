@@ -55,7 +55,8 @@ class Report:
 def verify(dataset: Dataset) -> Report:
     """Read every case with its labels and check it."""
     faults: list[str] = []
-    notes: list[str] = [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
+    notes: list[str] = [*dataset.notes]
+    notes += [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
     cases = [*dataset.cases, *dataset.test_cases]
     with progress("verify", len(cases)) as meter, ThreadPoolExecutor(WORKERS) as pool:
         for case, (case_faults, case_notes) in zip(

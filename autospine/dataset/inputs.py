@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autospine.core.errors import DatasetError
-from autospine.dataset.case_table import read_case_table
+from autospine.dataset.case_table import misnamed_tables, read_case_table
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
 from autospine.io.dicom import dicom_modality, is_series
 from autospine.io.dicom_header import is_dicom, read_header
@@ -259,6 +259,8 @@ def _facts_beside(path: Path) -> dict[str, dict[str, str]]:
             if faults:
                 raise DatasetError(f"expected a sound {place / 'cases.csv'}, found: {'; '.join(faults)}")
             return facts
+    for fault in misnamed_tables(folder):
+        logger.warning("%s", fault)
     return {}
 
 

@@ -15,12 +15,13 @@ from autospine.core.errors import DatasetError
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
-from autospine.dataset.case_table import read_case_table
+from autospine.dataset.case_table import CASE_TABLE, misnamed_tables, read_case_table, unknown_case
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import name_fault, read_text, same_name
-from autospine.storage.serialization import parse_json, shortened
+from autospine.storage.serialization import check_keys, parse_json, shortened
+from autospine.storage.serialization import listed as some
 
 SEGMENTATION = NRRD_ENDINGS[0]
 """Ending of label maps of 3D Slicer, which may stand beside images of any format."""
@@ -79,6 +80,9 @@ class Dataset:
     file_ending: str
     """Ending of images and labels, dot included."""
 
+    notes: tuple[str, ...] = ()
+    """What dataset.json states, and the folders do not have."""
+
 
 def load_dataset(folder: Path) -> Dataset:
     """Read a dataset's description and list its cases.
@@ -123,18 +127,16 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     channels = _channel_names(described, folder)
     ending = _file_ending(described.get("file_ending", ".nii.gz"), folder / "dataset.json")
     labels = parse_labels(described["labels"], described.get("regions_class_order"))
-    facts, faults = read_case_table(folder / "cases.csv")
+    facts, faults = read_case_table(folder / CASE_TABLE)
+    faults += misnamed_tables(folder)
     training, names, missing = _list_cases(folder, "Tr", channels, ending, facts)
     testing, test_names, missing_test = _list_cases(folder, "Ts", channels, ending, facts)
     faults += missing + missing_test
     imaged = {same_name(name) for name in names | test_names}
-    faults += [
-        f"{row['case']}: in cases.csv but without image; add the image, or remove the row"
-        for name, row in sorted(facts.items())
-        if name not in imaged
-    ]
+    faults += [unknown_case(row["case"], imaged) for name, row in sorted(facts.items()) if name not in imaged]
     if not names:
         faults.append(f"no images CASE_0000{ending} in {folder / 'imagesTr'}")
+    faults += _named_elsewhere(described.get("dataset"), folder, training)
     dataset = Dataset(
         folder=folder,
         name=folder.name,
@@ -143,6 +145,7 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
         cases=tuple(training),
         test_cases=tuple(testing),
         file_ending=ending,
+        notes=_miscounted(described.get("numTraining"), len(names)),
     )
     return dataset, tuple(faults)
 
@@ -166,7 +169,9 @@ def case_modality(case: Case, volume: Volume) -> Modality:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        described: Any = parse_json(read_text(path))
+        text = read_text(path)
+        described: Any = parse_json(text)
+        check_keys(text)
     except (OSError, ValueError) as error:
         if not os.path.lexists(path):
             raise DatasetError(
@@ -196,6 +201,49 @@ def _description(path: Path) -> dict[str, Any]:
             f"expected integers as `regions_class_order` in {path}, found {shortened(str(order))}; mend them"
         )
     return described
+
+
+def _named_elsewhere(stated: object, folder: Path, cases: Sequence[Case]) -> list[str]:
+    """Return a fault if dataset.json names other files as its cases than the folders hold.
+
+    Args:
+        stated: nnU-Net's `dataset`: for each case the paths of its `images` and of its `label`, absolute or
+            from the folder of the dataset; anything else is no such list.
+        folder: Folder of the dataset.
+        cases: Complete training cases in the folders.
+    """
+    if not isinstance(stated, dict):
+        return []
+    found = {
+        same_name(case.name): [os.path.realpath(file) for file in (*case.images, case.labels or "")]
+        for case in cases
+    }
+    other = [
+        name for name, entry in stated.items() if found.pop(same_name(name), None) != _files_of(entry, folder)
+    ]
+    other += found
+    if not other:
+        return []
+    return [
+        "expected the files of imagesTr and labelsTr as `dataset` of dataset.json, found others for "
+        f"{some(sorted(other), separator=', ')}; put the files, or links to them, into these folders, and "
+        "remove `dataset`"
+    ]
+
+
+def _files_of(entry: object, folder: Path) -> list[str]:
+    """Return the paths of the images and the label that an entry of `dataset` names."""
+    files = entry if isinstance(entry, dict) else {}
+    images = files.get("images")
+    paths = [*(images if isinstance(images, list) else ()), files.get("label")]
+    return [os.path.realpath(folder / str(path).replace("\0", "")) for path in paths]
+
+
+def _miscounted(stated: object, n_cases: int) -> tuple[str, ...]:
+    """Return a note if dataset.json counts other training cases than there are."""
+    if type(stated) is not int or stated == n_cases:
+        return ()
+    return (f"numTraining in dataset.json is {stated}, and imagesTr has {n_cases} cases",)
 
 
 def _file_ending(stated: object, path: Path) -> str:

@@ -6,6 +6,7 @@ types are refused, the first of them in one message. Only this module imports py
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -155,7 +156,29 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: If it is no JSON, or nested deeper than any file has reason to be.
     """
-    return parse(text)
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"no JSON ({error})") from None
+
+
+def check_keys(text: str) -> None:
+    """Refuse JSON with a key that an object has twice, of which a parser would take the last.
+
+    Args:
+        text: JSON that `parse_json` reads.
+
+    Raises:
+        ValueError: If there is such a key; names it.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ValueError(f"the key {shortened(key)!r} {count} times")
+        return {}
+
+    json.loads(text, object_pairs_hook=unique, parse_int=str)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -60,7 +61,7 @@ def sound(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     return dataset
 
 
-def describe(dataset: Path, encoding: str = "utf-8", **changes: Any) -> None:
+def describe(dataset: Path, encoding: str = "utf-8", /, **changes: Any) -> None:
     (dataset / "dataset.json").write_text(json.dumps(DESCRIPTION | changes), encoding=encoding)
 
 
@@ -176,6 +177,25 @@ def _descriptions() -> Iterator[Trial]:
     def first_version(dataset: Path) -> None:
         dataset.rename(dataset.parent / "Task007_Odd")
 
+    elsewhere = {name: {"images": [f"/data/{name}.nii.gz"], "label": "/data/l.nii.gz"} for name in NAMES}
+    yield trial(
+        "passed over",
+        "dataset.json names files elsewhere",
+        lambda d: describe(d, dataset=elsewhere),
+        Refused(says=("anna, bert", "imagesTr")),
+    )
+    yield trial(
+        "passed over",
+        "dataset.json counts more cases",
+        lambda d: describe(d, numTraining=200),
+        Accepted(says=("200", "2 cases")),
+    )
+    yield trial(
+        "messages",
+        "a label given twice",
+        text(json.dumps(DESCRIPTION).replace('"disc": 2', '"disc": 2, "disc": 3')),
+        Refused(says=("disc", "2 times")),
+    )
     yield trial("messages", "nnU-Net v1", first_version, Refused(says=("Task007_Odd", "nnU-Net v1|convert")))
 
 
@@ -202,6 +222,30 @@ def _tables() -> Iterator[Trial]:
         lambda d: (d / "cases.csv").write_bytes(bytes(range(128, 256)) * 9),
         Refused(says=("cases.csv",)),
     )
+    tabs = rows.replace(",", "\t")
+    for name, content, encoding in (
+        ("cases.csv as Unicode text of a spreadsheet", tabs, "utf-16"),
+        ("cases.csv that states its separator", "sep=;\n" + rows.replace(",", ";"), "utf-8"),
+        ("cases.csv with columns in capitals", rows.replace("case,modality", "Case , MODALITY"), "utf-8"),
+        ("cases.csv with words for nothing", "case,modality,site\nanna,n/a,NA\nbert,-,nan\n", "utf-8"),
+    ):
+        yield trial("messages", name, table(content, encoding), Accepted())
+    for name, content, says in (
+        ("cases.csv of names of files", rows.replace("anna", "anna_0000.nii.gz"), ("anna alone",)),
+        ("cases.csv of names in capitals", rows.replace("anna", "ANNA"), ("write anna",)),
+        ("cases.csv with a row in quotes", rows.replace("anna,CT", '"anna,CT"'), ("row 1", "quotes")),
+        ("cases.csv with too many cells", rows.replace("anna,CT", "anna,CT,x"), ("row 1", "columns")),
+        ("cases.csv with an open quote", rows.replace("anna", '"anna'), ("cases.csv", "line")),
+        ("a workbook as cases.csv", "PK\x03\x04" + "\0" * 99, ("workbook", "save it as CSV")),
+    ):
+        yield trial("messages", name, table(content), Refused(says=says))
+    for name in ("Cases.CSV", "cases.csv.csv", "cases.csv.txt", "cases.xlsx", "cases.tsv", "cases.txt"):
+        yield trial(
+            "passed over",
+            f"the table is called {name}",
+            lambda d, n=name: (d / n).write_text(rows),
+            Refused(says=(re.escape(name), r"save it as cases\.csv")),
+        )
 
 
 def _labels() -> Iterator[Trial]:

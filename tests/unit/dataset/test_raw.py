@@ -35,6 +35,18 @@ def test_facts_come_from_cases_csv(raw_dataset: RawDataset):
     assert (b.modality, b.site, b.subject) == ("CT", None, "p1")
 
 
+def test_a_table_under_another_name_is_not_passed_over(raw_dataset: RawDataset):
+    folder = raw_dataset(cases_csv="case,subject\na,p1\nb,p1\n")
+    (folder / "cases.csv").rename(folder / "cases.csv.csv")
+    with pytest.raises(DatasetError, match=r"cases\.csv\.csv: .*save it as cases\.csv"):
+        load_dataset(folder)
+
+
+def test_unknown_subjects_are_not_one(raw_dataset: RawDataset):
+    folder = raw_dataset(cases_csv="case,modality,site,subject\na,n/a,NA,n/a\nb,-,nan,N/A\n")
+    assert [(case.site, case.subject) for case in load_dataset(folder).cases] == [(None, "a"), (None, "b")]
+
+
 def test_columns_may_be_left_out(raw_dataset: RawDataset):
     folder = raw_dataset(cases_csv="case,subject\na,p1\n")
     assert [case.subject for case in load_dataset(folder).cases] == ["p1", "b"]
@@ -123,6 +135,52 @@ def test_bad_descriptions_are_refused(text: str | None, expected: str, raw_datas
         path.write_text(text)
     with pytest.raises(DatasetError, match=expected):
         load_dataset(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (
+            {"dataset": {"a": {"images": ["/data/a.nii.gz"], "label": "/data/l.nii.gz"}}},
+            "others for a, b; put",
+        ),
+        (
+            {"dataset": {"a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}},
+            "for b; put",
+        ),
+        ({"dataset": {"a": 1, "b": {"images": "\0", "label": ["\0"]}}}, "others for a, b; put"),
+    ],
+)
+def test_files_elsewhere_are_a_fault(more: dict[str, object], fault: str, raw_dataset: RawDataset):
+    _, faults = inspect_dataset(raw_dataset(**more))
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+def test_files_of_the_folders_may_be_named(raw_dataset: RawDataset, tmp_path: Path):
+    folder = raw_dataset()
+    there = tmp_path / "there.nii.gz"
+    (folder / "imagesTr" / "b_0000.nii.gz").rename(there)
+    (folder / "imagesTr" / "b_0000.nii.gz").symlink_to(there)
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    described["dataset"] = {
+        "a": {"images": ["./imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"},
+        "b": {"images": [str(there)], "label": str(folder / "labelsTr" / "b.nii.gz")},
+    }
+    assert len(load_dataset(described_as(folder, json.dumps(described).encode())).cases) == 2
+
+
+def test_another_number_of_cases_is_noted(raw_dataset: RawDataset):
+    assert load_dataset(raw_dataset(numTraining=200)).notes == (
+        "numTraining in dataset.json is 200, and imagesTr has 2 cases",
+    )
+    assert load_dataset(raw_dataset(names=("c",), numTraining=3)).notes == ()
+
+
+def test_a_key_that_is_given_twice_is_named(raw_dataset: RawDataset):
+    text = b'{"channel_names": {"0": "CT"}, "labels": {"background": 0, "disc": 2, "disc": 1}}'
+    with pytest.raises(DatasetError, match=r"dataset\.json, found the key 'disc' 2 times; mend"):
+        load_dataset(described_as(raw_dataset(), text))
 
 
 @pytest.mark.parametrize("table", ["name,modality\na,CT\n", "case,hospital\na,Bern\n", ""])
