@@ -216,7 +216,7 @@ def _show_usage(error: Any) -> int:
 
 
 def _complain(text: str, fg: str | None = None) -> None:
-    """Show why a command ends: the only place that does, since names in it come from other people's files."""
+    """Show why a command ends, without what names from other people's files would do to the terminal."""
     from autospine.system.log import message
 
     typer.secho(f"autospine: {message(text)}", err=True, fg=fg)

@@ -51,6 +51,9 @@ A program that begins to compute while it still reads is short of cores for one 
 CALM_LOOKS = 5
 """Looks in a row without shortage after which cores count as free again."""
 
+JOIN_SECONDS = 2.0
+"""Longest wait for threads of the watch to end: one that outlives the interpreter can end the process."""
+
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Variables by which the user says how OpenMP's threads wait."""
 
@@ -174,6 +177,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self._lock, self._users, self._over = threading.Lock(), 0, threading.Event()
+        self._thread: threading.Thread | None = None
         self._forked = False
 
     def enter(self) -> None:
@@ -181,20 +185,24 @@ class _Watch:
             self._users += 1
             if self._users == 1 and _spins():
                 self._over = threading.Event()
-                threading.Thread(target=_look, args=(self._over,), name="cores", daemon=True).start()
+                self._thread = threading.Thread(target=_look, args=(self._over,), name="cores", daemon=True)
+                self._thread.start()
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
-            if self._users == 0:
-                self._over.set()
+            if self._users or self._thread is None:
+                return
+            self._over.set()
+            thread, self._thread = self._thread, None
+        thread.join(JOIN_SECONDS)
 
     def begin_anew(self) -> None:
         """Begin in a process that was forked: OpenMP's threads and those of the watch are not there.
 
         GNU's OpenMP takes its threads to be there and waits for them for ever, so that one thread has to do.
         """
-        self._lock, self._users, self._forked = threading.Lock(), 0, True
+        self._lock, self._users, self._thread, self._forked = threading.Lock(), 0, None, True
         torch.set_num_threads(1)
 
     def say_if_forked(self) -> None:
@@ -231,18 +239,18 @@ def _look(over: threading.Event) -> None:
     """Let threads spin or not, depending on whether they get their cores, until the event comes."""
     waited = seconds_without_core()
     looks, was_short = 0, False
-    hold: threading.Event | None = None
+    hold: _SpareTeam | None = None
     while not over.wait(LOOK_SECONDS) and waited is not None:
         now = seconds_without_core()
         short = now is not None and now - waited > SHORT_SHARE * LOOK_SECONDS
         waited, looks, was_short = now, looks + 1 if short == was_short else 1, short
         if short and looks >= SHORT_LOOKS and hold is None:
-            hold = _without_spinning()
+            hold = _SpareTeam()
         elif not short and looks >= CALM_LOOKS and hold is not None:
-            hold.set()
+            hold.end()
             hold = None
     if hold is not None:
-        hold.set()
+        hold.end()
 
 
 def _spins() -> bool:
@@ -252,24 +260,29 @@ def _spins() -> bool:
     return TASKS.is_dir() and _openmp() is not None
 
 
-def _without_spinning() -> threading.Event:
-    """Keep OpenMP's threads from spinning until the event is set.
+class _SpareTeam:
+    """Threads of OpenMP that have nothing to do, and keep its other threads from spinning while they exist.
 
     GNU's OpenMP spins a hundred times instead of 300,000 as long as it manages more threads than there are
     cores (its manual, GOMP_SPINCOUNT), and looks at that at every wait. A thread of its own brings the number
-    above that of the cores by a team that has nothing to do, and takes the team along when it ends.
+    above that of the cores by a team, and takes the team along when it ends.
     """
-    release = threading.Event()
-    size = max(2, bound_cores() - torch.get_num_threads() + 2)
-    threading.Thread(target=_hold_team, args=(size, release), name="spare team", daemon=True).start()
-    return release
 
+    def __init__(self) -> None:
+        self._released = threading.Event()
+        size = max(2, bound_cores() - torch.get_num_threads() + 2)
+        self._thread = threading.Thread(target=self._hold, args=(size,), name="spare team", daemon=True)
+        self._thread.start()
 
-def _hold_team(size: int, release: threading.Event) -> None:
-    if (library := _openmp()) is not None:
-        nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
-        library.GOMP_parallel(nothing, None, ctypes.c_uint(size), ctypes.c_uint(0))
-    release.wait()
+    def end(self) -> None:
+        self._released.set()
+        self._thread.join(JOIN_SECONDS)
+
+    def _hold(self, size: int) -> None:
+        if (library := _openmp()) is not None:
+            nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
+            library.GOMP_parallel(nothing, None, ctypes.c_uint(size), ctypes.c_uint(0))
+        self._released.wait()
 
 
 def _openmp() -> ctypes.CDLL | None:

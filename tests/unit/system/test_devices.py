@@ -131,7 +131,8 @@ def test_threads_spin_unless_others_have_their_cores(waited):
         wait_for(lambda: not running("spare team") and tasks() <= before)
         waited[0] = 0.5
         wait_for(lambda: running("spare team"))
-    wait_for(lambda: not running("cores") and not running("spare team"))
+    assert not running("cores")
+    assert not running("spare team")
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -146,7 +147,7 @@ def test_a_shortage_of_one_look_is_no_neighbour(monkeypatch):
         return waits[-1]
 
     monkeypatch.setattr(devices, "seconds_without_core", look)
-    monkeypatch.setattr(devices, "_without_spinning", lambda: pytest.fail("gave up spinning"))
+    monkeypatch.setattr(devices, "_SpareTeam", lambda: pytest.fail("gave up spinning"))
     with computing():
         assert looked.wait(60)
         assert running("cores")
