@@ -9,7 +9,7 @@ from autospine.evaluation.held_out import SCORING_LOCK, HeldOut, score_held_out
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import weights_digest
-from autospine.storage.atomic import write_text
+from autospine.storage.atomic import keep_former, write_text
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_facts
@@ -23,7 +23,7 @@ from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import train_side_by_side
-from trainers.trained_on import describe_changes, trained_on
+from trainers.trained_on import describe_changes, planned_otherwise, trained_on
 from trainers.training_run import TrainingRun
 from trainers.validation_record import remove_outdated
 
@@ -191,6 +191,7 @@ def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
         for fold in folds
     }
     others: dict[str, str] = {}
+    replanned = False
     begun = []
     by_name = {task.fold_folder(fold).name: fold for fold in folds}
     for weights in fold_weights(task.folder):
@@ -203,6 +204,7 @@ def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
             cases = task.cases(by_name[name]) if name in by_name else ()
             now = trained_on(task.plan, task.configuration, cases)
             others[name] = describe_changes(weights.parent, now)
+            replanned |= facts.get("plan") != plan
         elif facts.get("weights") != start:
             begun.append(name)
     if begun and not others:
@@ -212,7 +214,10 @@ def _claim(task: TrainingRun, folds: Sequence[Fold]) -> None:
         raise TrainingError(
             f"expected folds of the present plan and cases in {task.folder}, found others: {found}; move "
             "their folders away and run the same command again to train them anew, or restore what was there"
+            + (f" (their plan is {task.folder / PLAN})" if replanned else "")
         )
+    if planned_otherwise(task.folder, task.plan, task.configuration):
+        keep_former(task.folder / PLAN)
     write_json(task.folder / PLAN, replace(task.plan, configurations=(task.configuration,)))
     description = (task.dataset.folder / "dataset.json").read_text(encoding="utf-8")
     write_text(task.folder / "dataset.json", description)

@@ -10,6 +10,7 @@ from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
+from autospine.storage.trained_models import PLAN
 from trainers.trained_on import TrainedOn, describe_changes, plan_parts
 
 
@@ -60,10 +61,12 @@ class RunIdentity:
         """
         if facts["identity"] != self.identity:
             changes = "" if self.inputs is None else describe_changes(self.folder, self.inputs)
+            former = self.folder.parent / f"{PLAN}.old"
+            replanned = facts.get("plan", self.plan) != self.plan and former.is_file()
             raise TrainingError(
                 f"expected a checkpoint of the present plan and cases in {checkpoint}, found one of others"
                 f"{f' (changed: {changes})' if changes else ''}; move {self.folder} away to train anew, or "
-                "restore what was there"
+                "restore what was there" + (f" (its plan is {former})" if replanned else "")
             )
         if facts.get("weights") != self.weights:
             raise TrainingError(other_start(self.folder, [f"fold {self.fold}"]))

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autospine.core.defaults import DEFAULT_LOSS
-from autospine.core.errors import FormatError
+from autospine.core.errors import AutospineError, FormatError
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import listed, read_json, stored_as, to_json, write_json
+from autospine.storage.trained_models import PLAN
 
 TRAINED_ON = "trained_on.json"
 """File in the folder of a fold. It names cases, which may identify patients, and is never exported."""
@@ -81,6 +82,25 @@ def describe_changes(folder: Path, now: TrainedOn) -> str:
     parts += [f"{name} is new in it" for name in sorted(now.cases.keys() - there)]
     parts += [f"{name} has left it" for name in sorted(before.cases.keys() - there)]
     return listed(parts, separator=", ")
+
+
+def planned_otherwise(model: Path, plan: Plan, configuration: Configuration) -> list[str]:
+    """Return the parts in which the plan of a model folder is not the present one.
+
+    Args:
+        model: Folder of a model; its plan.json is that of the folds in it.
+        plan: The present plan.
+        configuration: Its configuration of the model's name.
+
+    Returns:
+        Names of parts (see `plan_parts`); none where the folder has no plan that can be read.
+    """
+    try:
+        before = read_json(model / PLAN, Plan)
+        parts = plan_parts(before, before.configuration(configuration.name))
+    except AutospineError:
+        return []
+    return _changed(parts, plan_parts(plan, configuration))
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -136,7 +136,8 @@ def plan(
     """Plan spacing, patch size, network and training for a dataset; write plan.json and folds.json.
 
     A dataset without a fingerprint is measured first. A folds.json that fits the dataset is kept; one that
-    does not becomes folds.json.old. With several --memory, plans are shown side by side, and none is written.
+    does not becomes folds.json.old, as another plan becomes plan.json.old. With several --memory, plans are
+    shown side by side, and none is written.
     """
     location = Workspace.locate(workspace).find_dataset(dataset)
     _check_splits(splits)

@@ -20,6 +20,7 @@ from autospine.dataset.splits import (
 from autospine.fingerprint import Fingerprint, dataset_key, find_warnings, measure, read_fingerprint
 from autospine.phantom import Region, Scheme, write_dataset
 from autospine.pipeline.planned_dataset import FOLDS_FILE
+from autospine.storage.atomic import keep_former
 from autospine.storage.serialization import write_json
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger, progress
@@ -114,18 +115,26 @@ def write_split(
             _warn_of_separated(path, read_folds(path, dataset), measured)
             return
         except FormatError as error:
-            old = path.with_name(f"{FOLDS_FILE}.old")
-            path.replace(old)
             logger.warning(
                 "folds.json does not fit the dataset any more and is made anew (it is kept as %s): %s",
-                *(old.name, error),
+                *(keep_former(path).name, error),
             )
     folds = given or make_folds(cases)
+    if given and path.is_file() and not _are(folds, path, dataset):
+        logger.info("the former folds are kept as %s", keep_former(path))
     write_folds(path, dataset.name, folds)
     _warn_of_separated(path, folds, measured)
     for name, missing in classes_missing(folds, cases).items():
         names = ", ".join(dataset.labels.names[index] for index in sorted(missing))
         logger.warning("fold %s trains without %s: too few subjects have it", name, names)
+
+
+def _are(folds: Sequence[Fold], path: Path, dataset: Dataset) -> bool:
+    """Whether `folds.json` has these folds already."""
+    try:
+        return read_folds(path, dataset) == tuple(folds)
+    except FormatError:
+        return False
 
 
 def _warn_of_separated(path: Path, folds: Sequence[Fold], measured: Fingerprint) -> None:

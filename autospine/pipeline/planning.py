@@ -14,7 +14,8 @@ from autospine.pipeline.calibration import known_calibration, measure_calibratio
 from autospine.pipeline.measuring import find_facts, write_split
 from autospine.pipeline.planned_dataset import read_plan
 from autospine.plan import Plan, Precision
-from autospine.storage.serialization import write_json
+from autospine.storage.atomic import keep_former
+from autospine.storage.serialization import to_json, write_json
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.devices import memory_budget, native_half
@@ -22,6 +23,7 @@ from autospine.system.log import get_logger
 from planners.overrides import Overrides
 from planners.planner import make_plan
 from planners.sizing import Budget
+from trainers.trained_on import planned_otherwise
 
 logger = get_logger(__name__)
 
@@ -44,7 +46,8 @@ def plan(
 ) -> Plan:
     """Plan for a measured dataset and write `plan.json` and `folds.json`.
 
-    A `folds.json` that fits the dataset is kept, since it may have been edited.
+    A `folds.json` that fits the dataset is kept, since it may have been edited. Where another plan or other
+    folds are replaced, they are kept as `plan.json.old` and `folds.json.old`.
 
     Args:
         location: Folders of the dataset.
@@ -69,11 +72,13 @@ def plan(
         budget = replace(budget, calibration=measure_calibration(location, first, device))
     planned = make_plan(dataset, measured, budget, overrides)
     _say_what_is_replaced(location, planned)
-    write_json(location.preprocessed / PLAN, planned)
+    _write_plan(location, planned)
     try:
         write_split(location, dataset, measured, given)
     except DatasetError as error:
         logger.warning("%s", error)
+    if given is not None:
+        logger.info("took %d folds from %s", len(given), splits)
     return planned
 
 
@@ -90,6 +95,25 @@ def _say_what_is_replaced(location: DatasetLocation, planned: Plan) -> None:
             "at once",
             ", ".join(sorted(lost)),
         )
+
+
+def _write_plan(location: DatasetLocation, planned: Plan) -> None:
+    """Write `plan.json`, keep the former as `plan.json.old`, and name trained folds that belong to others."""
+    path = location.preprocessed / PLAN
+    if path.is_file() and path.read_bytes() != to_json(planned).encode():
+        logger.info("the former plan is kept as %s", keep_former(path))
+    write_json(path, planned)
+    for configuration in planned.configurations:
+        model = location.results / configuration.name
+        folds = [folder.name.removeprefix("fold_") for folder in sorted(model.glob("fold_*"))]
+        changed = planned_otherwise(model, planned, configuration) if folds else []
+        if changed:
+            logger.warning(
+                "%s %s in %s belong%s to another plan (changed: %s), with which alone `autospine train` goes "
+                "on; to do so, copy %s to %s",
+                *("folds" if len(folds) > 1 else "fold", ", ".join(folds), model),
+                *("" if len(folds) > 1 else "s", ", ".join(changed), model / PLAN, path),
+            )
 
 
 def compare_budgets(

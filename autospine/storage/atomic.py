@@ -111,6 +111,23 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def keep_former(path: Path) -> Path:
+    """Keep a file that is about to be replaced as `NAME.old` beside it, in place of an older one.
+
+    The file itself stays where it is until then; a link, or what is no file, is renamed.
+
+    Returns:
+        Path of what is kept.
+    """
+    old = path.with_name(f"{path.name}.old")
+    if path.is_symlink() or not path.is_file():
+        path.replace(old)
+        return old
+    with replacing(old) as temporary:
+        shutil.copyfile(path, temporary)
+    return old
+
+
 def _flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

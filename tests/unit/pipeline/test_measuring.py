@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import makers
 import numpy as np
@@ -16,7 +17,9 @@ from autospine.pipeline import measuring as datasets
 from autospine.pipeline import planning
 from autospine.pipeline.measuring import FINGERPRINT, fingerprint
 from autospine.pipeline.planned_dataset import FOLDS_FILE
+from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
+from planners.overrides import Overrides
 
 NAME = "Dataset007_Test"
 
@@ -52,8 +55,8 @@ def raw(tmp_path) -> Callable[..., DatasetLocation]:
     return write
 
 
-def plan(location: DatasetLocation) -> None:
-    planning.plan(location, device=torch.device("cpu"), memory="2GB")
+def plan(location: DatasetLocation, overrides: Overrides | None = None, splits: Path | None = None) -> None:
+    planning.plan(location, device=torch.device("cpu"), memory="2GB", overrides=overrides, splits=splits)
 
 
 def validation(location: DatasetLocation) -> list[set[str]]:
@@ -115,6 +118,44 @@ def test_folds_that_fit_no_longer_are_kept_beside_the_new_ones(raw, caplog):
     assert "is made anew (it is kept as folds.json.old)" in caplog.text
     assert path.with_name("folds.json.old").read_text() == "edited by hand"
     assert len(validation(location)) == 5
+
+
+def test_another_plan_and_its_trained_folds_are_kept_and_named(raw, caplog):
+    location = raw()
+    plan(location)
+    path = location.preprocessed / PLAN
+    first = path.read_bytes()
+    plan(location)
+    assert not path.with_name("plan.json.old").exists()
+    model = location.results / "fullres"
+    (model / "fold_0").mkdir(parents=True)
+    (model / PLAN).write_bytes(first)
+    with caplog.at_level(logging.INFO):
+        plan(location, Overrides(feature_size=8))
+    assert path.with_name("plan.json.old").read_bytes() == first != path.read_bytes()
+    assert "the former plan is kept as" in caplog.text
+    assert f"fold 0 in {model} belongs to another plan (changed: network)" in caplog.text
+    assert f"copy {model / PLAN} to {path}" in caplog.text
+    caplog.clear()
+    path.write_bytes((model / PLAN).read_bytes())
+    plan(location)
+    assert "another plan" not in caplog.text
+
+
+def test_folds_that_are_given_replace_others_which_are_kept(raw, caplog):
+    location = raw()
+    plan(location)
+    first = (location.preprocessed / FOLDS_FILE).read_bytes()
+    splits = location.raw.parent / "splits_final.json"
+    halves = [{"train": list("def"), "val": list("abc")}, {"train": list("abc"), "val": list("def")}]
+    splits.write_text(json.dumps(halves))
+    with caplog.at_level(logging.INFO):
+        plan(location, splits=splits)
+    assert f"took 2 folds from {splits}" in caplog.text
+    old = location.preprocessed / "folds.json.old"
+    assert old.read_bytes() == first
+    plan(location, splits=splits)
+    assert old.read_bytes() == first
 
 
 def test_the_line_for_cases_csv_mends_it(raw, caplog):

@@ -34,7 +34,7 @@ from trainers.initial_weights import load_initial_weights
 from trainers.monitors.failures import LOOK_EVERY, LOOKS
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
-from trainers.trained_on import TRAINED_ON
+from trainers.trained_on import TRAINED_ON, planned_otherwise
 from trainers.training_run import TrainingRun
 
 NAMES = ("a", "b", "c")
@@ -236,10 +236,23 @@ def test_folds_of_another_plan_are_refused(trained):
     changed = replace(task, configuration=other, plan=makers.plan(other))
     with pytest.raises(
         TrainingError,
-        match=r"found others: fold_0 \(changed: network of the plan\), fold_1 \(changed: network",
+        match=r"found others: fold_0 \(changed: network of the plan\), fold_1 \(changed: network"
+        r".*restore what was there \(their plan is .*fullres/plan\.json\)",
     ):
         train_folds(changed, FOLDS, SETTINGS)
     assert open_model(task.folder).configuration == task.configuration
+
+
+def test_the_plan_of_folds_that_have_begun_is_kept(trained, tmp_path):
+    task, _ = trained
+    other = replace(task.configuration, network=makers.network_plan(feature_size=16))
+    changed = replace(task, configuration=other, plan=makers.plan(other), folder=tmp_path)
+    for name in ("plan.json", "dataset.json"):
+        shutil.copy(task.folder / name, tmp_path)
+    with pytest.raises(TrainingError, match="time"):
+        train_folds(changed, FOLDS[:1], SETTINGS, deadline=0.0)
+    assert planned_otherwise(tmp_path, changed.plan, other) == []
+    assert (tmp_path / "plan.json.old").read_bytes() == (task.folder / "plan.json").read_bytes()
 
 
 def test_folds_of_another_recipe_or_of_changed_images_are_refused(trained):

@@ -358,7 +358,7 @@ def test_epochs_end_training_before_its_time(cases, tmp_path):
 
 
 def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):
-    first = trainer(cases, tmp_path)
+    first = trainer(cases, tmp_path / "fold_0")
     interrupt_at(first, STEPS + 1)
     with pytest.raises(KeyboardInterrupt):
         first.run(None)
@@ -367,7 +367,10 @@ def test_a_checkpoint_of_another_plan_is_refused(cases, tmp_path):
     )
     says = r"checkpoint of the present plan and cases in .*\(changed: .*move .* away"
     with pytest.raises(TrainingError, match=says):
-        trainer(cases, tmp_path, configuration=other)
+        trainer(cases, tmp_path / "fold_0", configuration=other)
+    (tmp_path / "plan.json.old").touch()
+    with pytest.raises(TrainingError, match=r"restore what was there \(its plan is .*plan\.json\.old\)"):
+        trainer(cases, tmp_path / "fold_0", configuration=other)
 
 
 # Extensions.
