@@ -4,6 +4,11 @@ Each message is one sentence: what was expected, what was found, in which file o
 change or command that mends it. Any other exception is a fault of AutoSpine.
 """
 
+import re
+
+_ITK_ERROR = re.compile(r".*ERROR: *(?:\w+\(0x[0-9a-f]+\): *)?(\S.*[^:])$")
+"""A line of ITK's that has words of its own."""
+
 
 class AutospineError(Exception):
     """Base of every error that the user can mend; the command line exits with code 1."""
@@ -46,6 +51,10 @@ class EvaluationError(AutospineError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, or the error's type where it has none."""
+    """Return the first line of a library's message that tells something, or the error's type if none does.
+
+    ITK puts the line of its source code first, and its class and address in front of its own words.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    words = [match[1] for line in lines if (match := _ITK_ERROR.match(line))]
+    return (words or lines or [type(error).__name__])[0][:200]

@@ -4,6 +4,7 @@ It is read with pydicom and taken as it is written. GDCM, through which SimpleIT
 some kinds of objects only, and fills in positions and sizes for the others.
 """
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +42,9 @@ NO_SLICES = {
 PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 """Transfer syntaxes without any compression (DICOM PS3.5, annex A)."""
 
-READ_BY_PYDICOM = PLAIN | {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"}
+RUN_LENGTH = "1.2.840.10008.1.2.5"
+
+READ_BY_PYDICOM = PLAIN | {"1.2.840.10008.1.2.1.99", RUN_LENGTH, ""}
 """The same with the deflated one, and with run-length encoding of the pixels."""
 
 _KEYWORDS = [
@@ -95,8 +98,8 @@ class SliceHeader:
     inverted: bool
     """Whether small values are displayed bright (MONOCHROME1)."""
 
-    compressed: bool
-    """Whether pixels are compressed by JPEG or one of its relatives."""
+    syntax: str
+    """UID of the transfer syntax; empty if it is not stated."""
 
     @property
     def name(self) -> str:
@@ -236,7 +239,7 @@ def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeade
         least_bytes=plain * count * columns * rows * int(header.BitsAllocated) // 8,
         limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
         inverted=_text(header, "PhotometricInterpretation") == "MONOCHROME1",
-        compressed=bool(syntax) and syntax not in READ_BY_PYDICOM,
+        syntax=str(syntax or ""),
     )
 
 
@@ -327,9 +330,40 @@ def _listed(numbers: Sequence[float]) -> str:
     return "\\".join(f"{number:g}" for number in numbers)
 
 
+class _Silence:
+    """The state of the process's warnings while they are off, shared by all threads that want it so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = warnings.catch_warnings()
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+            self._users += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._before.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keep the remarks of libraries on oddities of a header, which many scanners have, off the screen."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Keep the remarks of libraries on oddities of a header, which many scanners have, off the screen.
+
+    Warnings are those of the whole process: they come back when the last of several threads is done.
+    """
+    _SILENCE.begin()
+    try:
         yield
+    finally:
+        _SILENCE.end()

@@ -2,7 +2,6 @@
 written on the input's own grid.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError
+from autospine.core.errors import ImageError, first_line
 from autospine.core.geometry import (
     Grid,
     canonical_grid,
@@ -351,7 +350,7 @@ def _write(
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 rename_durably(part, path.parent / part.name)
     except (OSError, RuntimeError, ImageError) as error:
-        reason = "it cut short" if isinstance(error, ImageError) else _reason(error)
+        reason = "it cut short" if isinstance(error, ImageError) else first_line(error)
         raise ImageError(
             f"expected to write {path}, found {reason}; free some space or choose another folder"
         ) from None
@@ -364,13 +363,3 @@ def pack(array: Num[np.ndarray, "k j i"], grid: Grid) -> sitk.Image:
     image.SetOrigin(grid.origin_mm)
     image.SetDirection(grid.direction)
     return image
-
-
-def _reason(error: Exception) -> str:
-    """Return the informative line of a library's message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    informative = next((line for line in lines if "ERROR:" in line and not line.endswith(":")), lines[-1])
-    # ITK puts its class and address in front.
-    return re.sub(r"^.*ERROR: *(\w+\(0x[0-9a-f]+\): *)?", "", informative)[:200]

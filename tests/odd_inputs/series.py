@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -50,6 +53,7 @@ def dicom_trials() -> Iterator[Trial]:
     yield from _passed_over()
     yield from _tilted()
     yield from _multi_frame()
+    yield from _jpeg()
 
 
 def series(
@@ -356,6 +360,48 @@ def _multi_frame() -> Iterator[Trial]:
         make=make(change=bare),
         expect=Refused(says=("position|frame",)),
     )
+
+
+def _jpeg() -> Iterator[Trial]:
+    """Lossless JPEG, of which GDCM makes a picture whatever becomes of its bytes."""
+
+    def packed(spoil: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
+        def make(folder: Path) -> Path:
+            def change(header: Dataset, number: int) -> None:
+                stored = np.frombuffer(header.PixelData, np.uint16).reshape(1, *SHAPE[1:])
+                writer = sitk.ImageFileWriter()
+                writer.SetFileName(str(folder / "packed.dcm"))
+                writer.UseCompressionOn()
+                writer.SetCompressor("JPEG")
+                writer.Execute(sitk.GetImageFromArray(stored))
+                made = dcmread(folder / "packed.dcm")
+                (frame,) = generate_frames(made.PixelData, number_of_frames=1)
+                header.file_meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID
+                header.PixelData = encapsulate([spoil(frame) if number == 5 else frame])
+                header["PixelData"].VR = "OB"
+
+            inside = series(change)(folder)
+            (folder / "packed.dcm").unlink()
+            return inside
+
+        return make
+
+    def zeroed(start: float, end: float) -> Callable[[bytes], bytes]:
+        def spoil(frame: bytes) -> bytes:
+            codes = frame.index(b"\xff\xda") + 10
+            first, last = (codes + int(share * (len(frame) - codes)) for share in (start, end))
+            return frame[:first] + bytes(last - first) + frame[last:]
+
+        return spoil
+
+    yield Trial(kind="sound", name="a series of lossless JPEG", make=packed(bytes), expect=right())
+    for name, start, end in (("at the end", 0.5, 1), ("in the middle", 0.3, 0.7), ("in a stretch", 0.2, 0.4)):
+        yield Trial(
+            kind="damaged",
+            name=f"lossless JPEG zeroed {name}",
+            make=packed(zeroed(start, end)),
+            expect=Refused(says=("008.dcm", "JPEG data are broken")),
+        )
 
 
 def enhanced(uid: str) -> FileDataset:
