@@ -212,7 +212,7 @@ def _contradiction(faults: Sequence[str], path: Path) -> ImageError:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
+class _Member:
     """What a segment of a file with layers stands for."""
 
     name: str
@@ -271,7 +271,7 @@ def labels_of_layers(
 
 
 def _label_of(
-    inside: Sequence[_Part], integer_of: Mapping[frozenset[int], int], labels: LabelSpace
+    inside: Sequence[_Member], integer_of: Mapping[frozenset[int], int], labels: LabelSpace
 ) -> int | None:
     """Return the label value of voxels in these segments; None if the dataset has none for them."""
     integers = {part.integer for part in inside}
@@ -284,11 +284,11 @@ def _label_of(
     return integers.pop() if len(integers) == 1 else None
 
 
-def _regions_together(inside: Sequence[_Part]) -> frozenset[int]:
+def _regions_together(inside: Sequence[_Member]) -> frozenset[int]:
     return frozenset(chain.from_iterable(part.regions for part in inside))
 
 
-def _overlap(unknown: Sequence[tuple[Sequence[_Part], str]], labels: LabelSpace, path: Path) -> ImageError:
+def _overlap(unknown: Sequence[tuple[Sequence[_Member], str]], labels: LabelSpace, path: Path) -> ImageError:
     """Return the error of segments that overlap, or lie alone, as the dataset does not have it."""
     regions = [_regions_together(inside) for inside, _ in unknown]
     lacking = [said for (_, said), each in zip(unknown, regions, strict=True) if _NO_CLASS not in each]
@@ -307,7 +307,7 @@ def _overlap(unknown: Sequence[tuple[Sequence[_Part], str]], labels: LabelSpace,
     )
 
 
-def _check_complete(found: LayeredVoxels, parts: Mapping[tuple[int, int], _Part], path: Path) -> None:
+def _check_complete(found: LayeredVoxels, parts: Mapping[tuple[int, int], _Member], path: Path) -> None:
     """Refuse values without a segment, and segments without a layer."""
     layers = found.values.shape[1]
     counts = np.asarray(found.counts)
@@ -327,7 +327,9 @@ def _check_complete(found: LayeredVoxels, parts: Mapping[tuple[int, int], _Part]
         )
 
 
-def _parts(segments: Sequence[StatedSegment], labels: LabelSpace, path: Path) -> dict[tuple[int, int], _Part]:
+def _parts(
+    segments: Sequence[StatedSegment], labels: LabelSpace, path: Path
+) -> dict[tuple[int, int], _Member]:
     """Return what the value of each segment in its layer stands for.
 
     Raises:
@@ -336,7 +338,7 @@ def _parts(segments: Sequence[StatedSegment], labels: LabelSpace, path: Path) ->
     classes = _classes(labels)
     positions = {_words(name): frozenset((position,)) for position, name in enumerate(labels.names)}
     shared = Counter(segment.value for segment in segments)
-    parts: dict[tuple[int, int], _Part] = {}
+    parts: dict[tuple[int, int], _Member] = {}
     faults = []
     for segment in segments:
         name, value = segment.name, segment.value
@@ -352,7 +354,7 @@ def _parts(segments: Sequence[StatedSegment], labels: LabelSpace, path: Path) ->
             continue
         else:
             integer, regions = value, _regions_of(value, labels)
-        part = _Part(name=name, integer=integer, regions=regions)
+        part = _Member(name=name, integer=integer, regions=regions)
         other = parts.setdefault((segment.layer, value), part)
         if other != part:
             faults.append(f"{other.name!r} and {name!r} for the value {value} in layer {segment.layer}")

@@ -17,7 +17,7 @@ import numpy as np
 from autospine.core.errors import ImageError
 from autospine.core.geometry import grid_of_axes, triple
 from autospine.io.formats import NRRD_ENDINGS
-from autospine.io.voxel_data import Encoding, ImageFile, VoxelData, damaged
+from autospine.io.voxel_data import DataEncoding, ImageFile, VoxelData, damaged
 from autospine.storage.file_names import named_beside
 
 MOST_HEADER = 1 << 22
@@ -67,7 +67,7 @@ NRRD_TYPES = {
 MOST_LAYERS = 256
 """Most layers of segments that are read; 3D Slicer makes one for each segment that overlaps all others."""
 
-NRRD_ENCODINGS: dict[str, Encoding] = {
+NRRD_ENCODINGS: dict[str, DataEncoding] = {
     "raw": "raw",
     "gz": "deflate",
     "gzip": "deflate",
@@ -189,7 +189,9 @@ def _meta_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
     return np.dtype(kind).newbyteorder(">" if big else "<")
 
 
-def _meta_encoding(path: Path, entries: dict[str, str], files: Sequence[Path], start: int | None) -> Encoding:
+def _meta_encoding(
+    path: Path, entries: dict[str, str], files: Sequence[Path], start: int | None
+) -> DataEncoding:
     if not _is_true(entries, "binarydata", otherwise=True):
         return "text"
     if not _is_true(entries, "compresseddata"):
@@ -377,7 +379,7 @@ def _nrrd_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
     return np.dtype(kind).newbyteorder(">" if endian == "big" else "<")
 
 
-def _nrrd_encoding(path: Path, entries: dict[str, str]) -> Encoding:
+def _nrrd_encoding(path: Path, entries: dict[str, str]) -> DataEncoding:
     name = entries.get("encoding", "").lower()
     if name not in NRRD_ENCODINGS:
         raise damaged(path, f"its voxels are encoded as {name or 'nothing that it states'}")

@@ -24,7 +24,7 @@ from autospine.core.types import Shape3
 from autospine.storage.file_names import check_file
 from autospine.system.hardware import free_memory
 
-Encoding = Literal["raw", "deflate", "bzip2", "text"]
+DataEncoding = Literal["raw", "deflate", "bzip2", "text"]
 """`deflate` is the stream of zlib as well as that of gzip, which tell themselves apart."""
 
 PADDING = 4096
@@ -65,7 +65,7 @@ class VoxelData:
     dtype: np.dtype[Any]
     """Type of the voxels as stored, with its byte order."""
 
-    encoding: Encoding = "raw"
+    encoding: DataEncoding = "raw"
 
     start: int | None = 0
     """Bytes of each file before its data; None if the voxels are its last bytes."""
@@ -269,7 +269,7 @@ def _check_sizes(voxels: VoxelData) -> None:
             raise _too_long(path, expected)
 
 
-def _too_short(path: Path, expected: int, found: int, encoding: Encoding) -> ImageError:
+def _too_short(path: Path, expected: int, found: int, encoding: DataEncoding) -> ImageError:
     if encoding == "raw":
         return ImageError(
             f"expected {expected} bytes of voxels in {path}, found {max(found, 0)}: the file is truncated; "
@@ -323,7 +323,7 @@ def _raw(file: BufferedReader, size: int) -> Iterator[bytes]:
         yield block
 
 
-def _inflated(file: BufferedReader, encoding: Encoding) -> Iterator[bytes]:
+def _inflated(file: BufferedReader, encoding: DataEncoding) -> Iterator[bytes]:
     """Yield decompressed blocks, some of them empty; streams that follow each other count as one.
 
     Raises:

@@ -270,7 +270,7 @@ def _count(done: float, total: float | None, *, percent: bool) -> str:
     return f"{round(done, 1):g}" + (f"/{total:g}" if total else "")
 
 
-class _Count(ProgressColumn):
+class _StepColumn(ProgressColumn):
     """Column beside a bar that shows how much is done."""
 
     def render(self, task: Task) -> Text:
@@ -314,7 +314,7 @@ class _Bar:
             _current = _Display(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=30),
-                _Count(),
+                _StepColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),

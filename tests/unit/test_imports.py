@@ -1,6 +1,8 @@
 """The house: which part may import which."""
 
 import ast
+import re
+from collections import Counter
 
 import pytest
 from house_graph import ENGINES, FACE, LIBRARY, MODULES, imported, own, part, reached, rooms, tree
@@ -15,6 +17,8 @@ STAND_ALONE = ("autospine.api", "autospine.prediction.predict_cases", "autospine
 """What predicts: it reaches neither what plans and trains nor what draws."""
 
 MOST_TO_LOAD_A_MODEL = 100
+
+CAMEL_CASE = re.compile(r"_?[A-Z]\w*[a-z]\w*")
 
 NOT_FOR_PREDICTION = {"planners", "trainers", "autospine.phantom", "matplotlib", "pandas", "yaml"}
 
@@ -61,6 +65,21 @@ def test_a_stranger_in_the_house_is_noticed():
 
 def within(name: str, package: str) -> bool:
     return f"{name}.".startswith(f"{package}.")
+
+
+def test_every_file_and_every_type_has_a_name_of_its_own():
+    """A name that occurs once can be searched for; packages go by their folder, and `_Part` is `Part`."""
+    files = Counter(name.split(".")[-1] for name in MODULES if not name.endswith("__main__"))
+    types: Counter[str] = Counter()
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.ClassDef):
+                types[node.name.lstrip("_")] += 1
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node in tree(name).body:
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if isinstance(target, ast.Name) and CAMEL_CASE.fullmatch(target.id):
+                    types[target.id.lstrip("_")] += "cli" not in name  # options of the command line
+    assert [name for name, times in (files + types).items() if times > 1] == []
 
 
 def test_no_module_imports_itself_in_a_circle():
