@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from autospine.cli.screen import console, table_of
+from autospine.cli.screen import show_table, table_of
 
 if TYPE_CHECKING:
     from autospine.prediction.case_log import PredictedCase
@@ -30,4 +30,4 @@ def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = (
             "" if case.seconds is None else f"{case.seconds:.1f}",
             "" if case.peak_gb is None else f"{case.peak_gb:.2f}",
         )
-    console().print(table)
+    show_table(table)

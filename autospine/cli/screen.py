@@ -2,13 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from autospine.system.log import PlainConsole, message
 
 if TYPE_CHECKING:
     from autospine.evaluation.scores import Evaluation
+
+
+WIDEST = 1000
+"""Columns that a table may take where there is no terminal."""
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -20,7 +24,15 @@ def show_evaluation(evaluation: "Evaluation", title: str) -> None:
     """Print the scores per class, modality and case."""
     from autospine.evaluation.tables import evaluation_table
 
-    console().print(evaluation_table(evaluation, title=title))
+    show_table(evaluation_table(evaluation, title=title))
+
+
+def show_table(table: RenderableType) -> None:
+    """Print a table of cases, in a file or a pipe as wide as it needs: no name is broken over lines there."""
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = WIDEST
+    screen.print(table)
 
 
 def table_of(*columns: str) -> Table:
