@@ -240,6 +240,20 @@ SOUND: dict[str, Maker] = {
     "nrrd raw": file("a.nrrd", NRRD, RAW),
     "nrrd gzip": file("a.nrrd", GZIPPED, gzip.compress(RAW)),
     "nrrd bzip2": file("a.nrrd", BZIPPED, bz2.compress(RAW)),
+    "nrrd text of whole numbers with points": file(
+        "a.nrrd", NRRD.replace("raw", "ascii"), "\n".join(f"{n}.0" for n in VOXELS.ravel()).encode()
+    ),
+    "mhd with padding": detached("a.mhd", data_file(META, "a.raw"), RAW + bytes(512), "a.raw"),
+    "nhdr with padding": detached("a.nhdr", data_file(NRRD, "a.raw"), RAW + bytes(100), "a.raw"),
+    "mhd with anything behind, as it states": detached(
+        "a.mhd",
+        data_file(META.replace("DimSize", "HeaderSize = 0\nDimSize"), "a.raw"),
+        RAW + b"x" * 99,
+        "a.raw",
+    ),
+    "nrrd with spacings beside directions": file(
+        "a.nrrd", NRRD.replace("kinds", "spacings: 0.5 nan 2.001\nkinds"), RAW
+    ),
     "nrrd text": file("a.nrrd", NRRD.replace("raw", "ascii"), " ".join(map(str, VOXELS.ravel())).encode()),
     "nrrd big endian": file("a.nrrd", NRRD.replace("little", "big"), VOXELS.astype(">i2").tobytes()),
     "nrrd in RAS": file("a.nrrd", FLIPPED, RAW),
@@ -504,6 +518,73 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     ),
     "nrrd: sheared": (file("a.nrrd", NRRD.replace("(0.5,0,0)", "(0.5,0.2,0)"), RAW), "perpendicular axes in"),
     "nrrd: directions of two numbers": (file("a.nrrd", NRRD.replace("(0.5,0,0)", "(0.5,0)"), RAW), DAMAGED),
+    **{
+        f"mhd: header size of {size}": (
+            detached(
+                "a.mhd",
+                data_file(META.replace("DimSize", f"HeaderSize = {size}\nDimSize"), "a.raw"),
+                b"x" * 100 + RAW,
+                "a.raw",
+            ),
+            f"'{size}' as HeaderSize; copy or convert|' as HeaderSize; copy",
+        )
+        for size in ("100.0", "1e2", "-2", "hundred", "")
+    },
+    **{
+        f"nrrd: {field} of {number}": (
+            file("a.nrrd", NRRD.replace("encoding", f"{field}: {number}\nencoding"), b"x" * 100 + RAW),
+            f"damaged: its header has '{number}' as {field}",
+        )
+        for field, number in (
+            ("byte skip", "100.0"),
+            ("byte skip", "-2"),
+            ("line skip", "1.0"),
+            ("line skip", "-1"),
+        )
+    },
+    "mhd: bytes in front of the voxels that it does not state": (
+        detached("a.mhd", data_file(META, "a.raw"), b"header" * 10 + RAW, "a.raw"),
+        "found 60 more, in front of them or behind; state in the header .*HeaderSize",
+    ),
+    "mhd: bytes in front of voxels that end in background": (
+        detached("a.mhd", data_file(META, "a.raw"), b"header" * 10 + RAW[:-400] + bytes(400), "a.raw"),
+        "found 60 more, in front of them or behind; state in the header .*HeaderSize",
+    ),
+    "nhdr: bytes in front of the voxels that it does not state": (
+        detached("a.nhdr", data_file(NRRD, "a.raw"), b"header" * 10 + RAW, "a.raw"),
+        "found 60 more, in front of them or behind; state in the header .*byte skip",
+    ),
+    "nrrd: dimension that sizes contradict": (
+        file("a.nrrd", NRRD.replace("dimension: 3", "dimension: 4"), RAW),
+        "dimension is 4, and sizes has 3 numbers",
+    ),
+    "nrrd: spacings that directions contradict": (
+        file("a.nrrd", NRRD.replace("kinds", "spacings: 0.5 0.75 3\nkinds"), RAW),
+        "same voxel sizes in spacings and space directions of .*0.75 x 3 and .* mm; mend",
+    ),
+    **{
+        f"{kind}: text with {word}": (
+            file(name, header, b" ".join([word.encode(), *[b"7"] * 1079])),
+            f"damaged: it has '{word[:20]}'.*(int16 cannot hold|where numbers belong)",
+        )
+        for kind, name, header in (
+            ("nrrd", "a.nrrd", NRRD.replace("raw", "ascii")),
+            ("mha", "a.mha", META.replace("BinaryData = True", "BinaryData = False")),
+        )
+        for word in ("99999", "-32769", "nan", "inf", "0.9", "1e99", "1_0", "x" * 900)
+    },
+    "nrrd: text beyond float32": (
+        file("a.nrrd", NRRD.replace("raw", "text").replace("short", "float"), b"1e39 " * 1080),
+        "damaged: it has '1e39', which float32 cannot hold",
+    ),
+    "nrrd: text without end": (
+        file("a.nrrd", NRRD.replace("raw", "text"), b"7 " * 1080 + b" " * 2_000_000),
+        "1080 numbers in .* bytes of text; convert it again",
+    ),
+    "nrrd: text with too many numbers": (
+        file("a.nrrd", NRRD.replace("raw", "text"), b"7 " * 150_000),
+        "1080 numbers in .*found more; copy",
+    ),
     "nrrd: words for numbers": (file("a.nrrd", NRRD.replace("(0.5,0,0)", "(x,y,z)"), RAW), DAMAGED),
     "nrrd: no byte order": (file("a.nrrd", without(NRRD, "endian"), RAW), DAMAGED),
     "nrrd: unknown type": (file("a.nrrd", NRRD.replace("short", "block"), RAW), DAMAGED),

@@ -19,16 +19,13 @@ from jaxtyping import Float64
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, grid_of_axes, triple
-from autospine.io.text_headers import check_volume, unstated
+from autospine.io.text_headers import SAME_SIZE, check_volume, unstated
 from autospine.io.voxel_data import ImageFile, VoxelData, cause, damaged
 
 ENDINGS = (".nii.gz", ".nii")
 
 GZIP = b"\x1f\x8b"
 """First bytes of a gzip file: some programs name compressed and plain files alike."""
-
-SAME_SIZE = 0.01
-"""Voxel sizes that a header states twice may differ by this share: some round them to two decimals."""
 
 ROUNDED = 1e-5
 """Share by which the affine's voxel sizes may differ from those of `pixdim` by single precision alone."""

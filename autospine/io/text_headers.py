@@ -88,6 +88,9 @@ NRRD_SPACES = {
 }
 """Spaces of NRRD that say where left and right are, with the signs that lead from them to LPS."""
 
+SAME_SIZE = 0.01
+"""Voxel sizes that a header states twice may differ by this share: some round them to two decimals."""
+
 _NO_SPACE = 'its axes have no "space directions" in a "space" such as left-posterior-superior'
 
 
@@ -101,10 +104,9 @@ def read_metaimage(path: Path) -> ImageFile:
     entries, end = _meta_entries(path)
     shape = _integers(entries.get("dimsize", ""), "DimSize", path)
     n = len(shape)
-    if (stated := entries.get("ndims", str(n))) != str(n):
+    if (stated := _whole_number(entries, "NDims", path, otherwise=n)) != n:
         raise damaged(path, f"NDims is {stated}, and DimSize has {n} numbers")
-    values = entries.get("elementnumberofchannels", "1")
-    check_volume(path, shape, int(values) if values.isdigit() else 0)
+    check_volume(path, shape, _whole_number(entries, "ElementNumberOfChannels", path, otherwise=1))
     spacing = _numbers(entries.get("elementspacing") or entries.get("elementsize", ""), path)
     if len(spacing) not in (0, n):
         raise damaged(path, f"ElementSpacing has {len(spacing)} numbers instead of {n}")
@@ -136,6 +138,7 @@ def read_metaimage(path: Path) -> ImageFile:
         dtype=_meta_type(path, entries),
         encoding=_meta_encoding(path, entries, files, begin),
         start=begin,
+        padded=files == [path] or "headersize" in entries,
     )
     return ImageFile(voxels=voxels, grid=grid, notes=(*_origin_note(origin), *notes))
 
@@ -169,7 +172,7 @@ def _meta_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Pat
     named = entries["elementdatafile"]
     if named.upper() == "LOCAL":
         return [path], end
-    header = int(text) if re.fullmatch(r"-?\d+", text := entries.get("headersize", "0")) else 0
+    header = _whole_number(entries, "HeaderSize", path, least=-1)
     start = None if header < 0 else header
     if "list" in entries:
         return _named(path, [line for line in entries["list"].splitlines() if line.strip()]), start
@@ -196,10 +199,10 @@ def _meta_encoding(
         return "text"
     if not _is_true(entries, "compresseddata"):
         return "raw"
-    stated = entries.get("compresseddatasize", "")
-    if stated.isdigit() and len(files) == 1:
+    stated = _whole_number(entries, "CompressedDataSize", path)
+    if len(files) == 1:
         found = files[0].stat().st_size - (start or 0)
-        if found < int(stated):
+        if found < stated:
             raise ImageError(
                 f"expected {stated} bytes of compressed voxels in {files[0]}, found {found}: the file is "
                 "truncated; copy it again"
@@ -231,6 +234,8 @@ def read_nrrd(path: Path) -> ImageFile:
     """
     entries, end = nrrd_entries(path)
     sizes = _integers(entries.get("sizes", ""), "sizes", path)
+    if (stated_axes := _whole_number(entries, "dimension", path, otherwise=len(sizes))) != len(sizes):
+        raise damaged(path, f"its dimension is {stated_axes}, and sizes has {len(sizes)} numbers")
     vectors = _vectors(entries.get("space directions", ""), path)
     if not vectors:
         spaced = "spacings" in entries
@@ -262,6 +267,7 @@ def read_nrrd(path: Path) -> ImageFile:
     lengths = np.linalg.norm(axes, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         directions = axes / lengths
+    _check_spacings(entries, inside, lengths, path)
     shape = [sizes[axis] for axis in inside[:3]]
     grid, notes = grid_of_axes(
         triple(shape[::-1]),
@@ -273,7 +279,7 @@ def read_nrrd(path: Path) -> ImageFile:
     files, begin = _nrrd_files(path, entries, end)
     start: int | None = begin
     encoding = _nrrd_encoding(path, entries)
-    skipped = int(text) if re.fullmatch(r"-?\d+", text := entries.get("byte skip", "0")) else 0
+    skipped = _whole_number(entries, "byte skip", path, least=-1)
     if skipped and encoding == "raw":  # -1: the voxels end the file
         start, skipped = begin + skipped if skipped > 0 else None, 0
     voxels = VoxelData(
@@ -284,9 +290,24 @@ def read_nrrd(path: Path) -> ImageFile:
         encoding=encoding,
         start=start,
         skipped=max(0, skipped),
+        padded=files == [path] or bool({"byte skip", "line skip"} & entries.keys()),
         layers=layers,
     )
     return ImageFile(voxels=voxels, grid=grid, notes=(*_origin_note(origin), *notes))
+
+
+def _check_spacings(
+    entries: dict[str, str], inside: Sequence[int], lengths_mm: np.ndarray, path: Path
+) -> None:
+    """Refuse spacings that contradict the lengths of the axes; NaN stands for none."""
+    spacings = _numbers(entries.get("spacings", ""), path)
+    stated = [abs(spacings[axis]) for axis in inside[:3] if axis < len(spacings)]
+    if any(abs(a - b) > SAME_SIZE * b for a, b in zip(stated, lengths_mm, strict=False)):
+        listed = (" x ".join(f"{n:g}" for n in numbers) for numbers in (stated, lengths_mm))
+        raise ImageError(
+            f"expected the same voxel sizes in spacings and space directions of {path}, found "
+            f"{' and '.join(listed)} mm; mend the header or convert it again"
+        )
 
 
 def _check_layers(path: Path, layers: int, inside: Sequence[int], entries: dict[str, str]) -> None:
@@ -353,7 +374,7 @@ def _nrrd_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Pat
         files = _named(path, _numbered(path, match[1], int(match[2]), int(match[3]), int(match[4])))
     elif named:
         files = _named(path, [named])
-    lines = int(text) if (text := entries.get("line skip", "0")).isdigit() else 0
+    lines = _whole_number(entries, "line skip", path)
     if lines:
         with files[0].open("rb") as file:
             file.seek(start)
@@ -440,6 +461,21 @@ def _numbers(text: str, path: Path) -> list[float]:
         return [float(part) for part in text.split()]
     except ValueError:
         raise damaged(path, f"its header has {text[:40]!r} where numbers belong") from None
+
+
+def _whole_number(
+    entries: dict[str, str], key: str, path: Path, *, least: int = 0, otherwise: int = 0
+) -> int:
+    """Return an entry that is one whole number; programs that take another for 0 shift all voxels.
+
+    Raises:
+        ImageError: If it is none, or smaller than it may be.
+    """
+    # Names of MetaImage are kept in small letters, and those of NRRD have no others.
+    text = entries.get(key.lower(), str(otherwise)).strip()
+    if not re.fullmatch(r"[-+]?\d{1,18}", text) or int(text) < least:
+        raise damaged(path, f"its header has {text[:40]!r} as {key}")
+    return int(text)
 
 
 def _integers(text: str, key: str, path: Path) -> list[int]:

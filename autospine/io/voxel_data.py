@@ -33,8 +33,14 @@ PADDING = 4096
 MOST_AFTER = 1 << 20
 """Compressed bytes that are read after the last voxel, in order to reach the checksum."""
 
+LONGEST_NUMBER = 400
+"""Bytes that a number in text takes at most, with what separates it; those of 1e308 have 310 digits."""
+
 LARGEST_RATIO = 1032
 """Deflate makes data at most this many times smaller (zlib's technical details)."""
+
+_EVIDENCE = 16
+"""Bytes in front of padding of which one has to be other than zero."""
 
 _BLOCK = 1 << 18
 """Bytes read from a file at a time."""
@@ -75,6 +81,9 @@ class VoxelData:
 
     scaling: tuple[float, float] = (1.0, 0.0)
     """Slope and intercept: value = stored x slope + intercept."""
+
+    padded: bool = True
+    """Whether other bytes may follow the voxels; not if the header leaves open on which side they lie."""
 
     layers: int = 1
     """Values of each voxel, stored one after the other; several where segments overlap."""
@@ -233,7 +242,7 @@ def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
         ImageError: If the data are damaged or of another size than stated.
     """
     if voxels.encoding == "text":
-        yield _text_voxels(voxels)
+        yield from _text_parts(voxels)
         return
     expected = voxels.nbytes // len(voxels.files)
     rest = b""
@@ -267,6 +276,30 @@ def _check_sizes(voxels: VoxelData) -> None:
             raise _too_short(path, expected, found, voxels.encoding)
         if voxels.encoding == "raw" and voxels.start is not None and found > expected + PADDING:
             raise _too_long(path, expected)
+        if voxels.encoding == "raw" and not voxels.padded and found > expected:
+            _check_padding(path, expected, found - expected)
+        if voxels.encoding == "text" and found > LONGEST_NUMBER * voxels.size + PADDING:
+            raise ImageError(
+                f"expected {voxels.size} numbers in {path}, found {found} bytes of text; convert it again"
+            )
+
+
+def _check_padding(path: Path, expected: int, surplus: int) -> None:
+    """Refuse bytes beside the voxels of a file of their own, unless it is plain that they lie behind them.
+
+    If they lie in front, all voxels are shifted. Padding is zero, and ends where the voxels do; a background
+    of zeros at the end of voxels goes on in front of that place.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, expected - surplus))
+        before = file.read(min(expected, surplus))
+        after = file.read(surplus)
+    if any(after) or not any(before[-_EVIDENCE:]):
+        raise ImageError(
+            f"expected {expected} bytes of voxels in {path}, found {surplus} more, in front of them or "
+            "behind; state in the header how many bytes to skip (HeaderSize, or byte skip in NRRD: 0, or -1 "
+            "if the voxels end the file)"
+        )
 
 
 def _too_short(path: Path, expected: int, found: int, encoding: DataEncoding) -> ImageError:
@@ -351,17 +384,84 @@ def _inflated(file: BufferedReader, encoding: DataEncoding) -> Iterator[bytes]:
             return
 
 
-def _text_voxels(voxels: VoxelData) -> np.ndarray:
-    """Read voxels that are written as decimal numbers."""
+def _text_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
+    """Yield voxels that are written as decimal numbers, part by part.
+
+    Raises:
+        ImageError: If there are more or fewer than stated, or one that the type of the voxels cannot hold.
+    """
     (path,) = voxels.files
+    count, last, words = 0, b"", list[bytes]()
     try:
         with path.open("rb") as file:
             file.seek(voxels.start or 0)
-            found = np.array(file.read().split(), dtype=np.float64)
+            while block := file.read(_BLOCK):
+                text = last + block
+                words += text.split()
+                # The last number may go on in the next block.
+                last = words.pop() if words and not text[-1:].isspace() else b""
+                if len(last) > LONGEST_NUMBER:
+                    raise ValueError(f"it has {_shortened(last)} where numbers belong")
+                whole = len(words) - len(words) % voxels.layers
+                count += whole
+                if count > voxels.size:
+                    break
+                yield _parsed(words[:whole], voxels.dtype)
+                words = words[whole:]
+            words += [last] if last else []
+            count += len(words)
+            if count == voxels.size:
+                yield _parsed(words, voxels.dtype)
     except DAMAGE as error:
-        raise damaged(path, error) from None
-    if found.size != voxels.size:
-        raise ImageError(
-            f"expected {voxels.size} numbers in {path}, found {found.size}; copy or convert it again"
+        raise damaged(path, cause(error)) from None
+    if count != voxels.size:
+        found = "more" if count > voxels.size else count
+        raise ImageError(f"expected {voxels.size} numbers in {path}, found {found}; copy or convert it again")
+
+
+def _parsed(words: list[bytes], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return numbers in text as an array of a type.
+
+    Raises:
+        ValueError: If the type cannot hold one of them: fractions and NaN are no integers.
+    """
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            floats = np.array([_number(word) for word in words], dtype=np.float64)
+            found = floats.astype(dtype)
+        lost = np.flatnonzero(np.isinf(found) & np.isfinite(floats))
+        if len(lost):
+            raise ValueError(f"it has {_shortened(words[lost[0]])}, which {dtype.name} cannot hold")
+        return found
+    integers = [_integer(word, dtype) for word in words]
+    limits = np.iinfo(dtype)
+    if integers and not limits.min <= min(integers) <= max(integers) <= limits.max:
+        wrong = next(
+            word
+            for word, number in zip(words, integers, strict=True)
+            if not limits.min <= number <= limits.max
         )
-    return found.astype(voxels.dtype)
+        raise ValueError(f"it has {_shortened(wrong)}, which {dtype.name} cannot hold")
+    return np.array(integers, dtype=dtype)
+
+
+def _integer(word: bytes, dtype: np.dtype[Any]) -> int:
+    if word.isdigit() or (word[:1] in (b"-", b"+") and word[1:].isdigit()):
+        return int(word)
+    number = _number(word)
+    if not number.is_integer():
+        raise ValueError(f"it has {_shortened(word)}, which {dtype.name} cannot hold")
+    return int(number)
+
+
+def _number(word: bytes) -> float:
+    try:
+        if b"_" in word:  # which Python allows
+            raise ValueError
+        return float(word)
+    except ValueError:
+        raise ValueError(f"it has {_shortened(word)} where numbers belong") from None
+
+
+def _shortened(word: bytes) -> str:
+    return repr(word[:20].decode(errors="replace")) + ("..." if len(word) > 20 else "")
