@@ -182,7 +182,8 @@ class Model:
                 f"expected the modality CT or MR, found {given!r}; leave it out to have it found"
             )
         first = image[0] if isinstance(image, list | tuple) else image
-        stated = dicom_modality(Path(first)) if isinstance(first, str | Path) else None
+        in_file = given is None and isinstance(first, str | Path)
+        stated = dicom_modality(Path(first), self.channels) if in_file else None
         modality = given or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
         for note in (*volume.notes, *check_values(volume.array, modality)):
             logger.warning("%s", note)

@@ -2,34 +2,29 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autospine.core.errors import DatasetError
+from autospine.core.errors import DatasetError, ImageError
 from autospine.dataset.case_table import misnamed_tables, read_case_table
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
-from autospine.io.dicom import dicom_modality, is_series
+from autospine.io.dicom import both, dicom_modality, folders_with_images, is_series
 from autospine.io.dicom_header import is_dicom, read_header
-from autospine.io.formats import ENDINGS, check_input, file_ending, has_dicom_mark, is_dicom_input
+from autospine.io.formats import (
+    ENDINGS,
+    check_input,
+    file_ending,
+    grouped,
+    is_dicom_input,
+    listed,
+    unread_names,
+)
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import escape_non_utf8, is_utf8, same_name
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
-
-MENTIONED = 3
-"""Most files or folders that a message names."""
-
-SIDE_FILES = (
-    *(".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".xml", ".html", ".pdf", ".log", ".bval", ".bvec"),
-    *(".png", ".jpg", ".jpeg", ".gif"),
-    *(".raw", ".zraw"),  # voxels of .mhd and .nhdr
-)
-"""Endings of files that lie beside images and that nobody expects to be predicted."""
-
-MOST_LOOKED_INTO = 500
-"""Most folders that are searched for images if there are none where they are expected."""
 
 
 def find_inputs(
@@ -63,29 +58,29 @@ def find_inputs(
         dicom += [place for place in series if place not in origins]
         origins |= dict.fromkeys((*files, *series), path)
     groups = _by_case([image for image in origins if image not in dicom], len(channels))
+    spelt = {same_name(name): name for name in groups}
     for place in dicom:
-        groups[place.name if place.is_dir() else place.stem].append((0, place))
+        name = place.name if place.is_dir() else place.stem
+        groups[spelt.setdefault(same_name(name), name)].append((0, place))
     _check_names(groups, origins)
     wrong = {
         name: fault for name, group in sorted(groups.items()) if (fault := _fault(name, group, channels))
     }
-    faults = {escape_non_utf8(name): fault for name, fault in wrong.items()}
-    if len(faults) == len(groups):
-        listed = "\n".join(f"  {name}: {fault}" for name, fault in faults.items())
-        where = ", ".join(map(str, paths))
-        raise DatasetError(f"expected at least one complete case in {where}, found none:\n{listed}")
     facts = {path: _facts_beside(path) for path in paths}
-    cases = tuple(
-        _input(
-            name,
-            [file for _, file in sorted(group)],
-            channels,
-            facts[origins[group[0][1]]].get(same_name(name), {}),
-        )
-        for name, group in sorted(groups.items())
-        if name not in wrong
-    )
-    return cases, faults
+    cases = []
+    for name, group in sorted(groups.items()):
+        if name not in wrong:
+            images, row = [file for _, file in sorted(group)], facts[origins[group[0][1]]]
+            try:
+                cases.append(_input(name, images, channels, row.get(same_name(name), {})))
+            except ImageError as error:
+                wrong[name] = str(error)
+    faults = {escape_non_utf8(name): fault for name, fault in sorted(wrong.items())}
+    if not cases:
+        lines = "\n".join(f"  {name}: {fault}" for name, fault in faults.items())
+        where = ", ".join(map(str, paths))
+        raise DatasetError(f"expected at least one complete case in {where}, found none:\n{lines}")
+    return tuple(cases), faults
 
 
 def _check_names(groups: Mapping[str, Sequence[tuple[int, Path]]], origins: Mapping[Path, Path]) -> None:
@@ -97,10 +92,10 @@ def _check_names(groups: Mapping[str, Sequence[tuple[int, Path]]], origins: Mapp
             if len({origins[image] for image in same}) > 1:
                 clashes.append(f"{escape_non_utf8(name)}: {', '.join(escape_non_utf8(str(i)) for i in same)}")
     if clashes:
-        listed = "\n".join(f"  {clash}" for clash in clashes)
+        lines = "\n".join(f"  {clash}" for clash in clashes)
         raise DatasetError(
             "expected every case once among the inputs, found several of the same name; rename one of each, "
-            f"or predict them into different folders:\n{listed}"
+            f"or predict them into different folders:\n{lines}"
         )
 
 
@@ -121,10 +116,13 @@ def _images_in(path: Path) -> tuple[list[Path], list[Path]]:
     if files or folders:
         _check_apart(path, loose, [*folders, *files])
     elif is_series(path):
-        folders = _volumes_of_frames(loose) or [path.resolve()]
+        folders = _volumes_of_frames(loose)
+        if not folders:
+            # What lies beside the slices is told when they are read, from wherever that is asked for.
+            return [], [path.resolve()]
     if files or folders:
-        # What a folder of slices has beside them is told when it is read.
-        _name_what_is_left(path, [entry for entry in inside if entry not in (*files, *folders, *loose)])
+        known = {*files, *folders, *loose}
+        _name_what_is_left(path, [entry for entry in inside if entry not in known], folders)
     return files, folders
 
 
@@ -169,54 +167,36 @@ def _check_apart(path: Path, loose: Sequence[Path], others: Sequence[Path]) -> N
     headers = [read_header(file) for file in loose]
     slices = [header.path.name for header in headers if header.other is None]
     if slices:
-        raise DatasetError(
-            f"expected either DICOM slices or other images and folders in {path}, found both: "
-            f"{_first(slices)} beside {_first([other.name for other in others])}; give the slices their own "
-            "folder, or name what is meant with -i"
-        )
-    if unused := [f"{header.path.name} ({header.other})" for header in headers]:
-        logger.warning("DICOM files in %s that are no slices are left out: %s", path, _first(unused))
+        raise DatasetError(both(path, slices, [other.name for other in others]))
+    if unused := grouped((header.path.name, header.other or "") for header in headers):
+        logger.warning("DICOM files in %s that are no slices are left out: %s", path, unused)
 
 
-def _name_what_is_left(path: Path, rest: Sequence[Path]) -> None:
+def _name_what_is_left(path: Path, rest: Sequence[Path], known: Collection[Path]) -> None:
     """Warn of folders with images that are not searched, and of files that are not read."""
-    folders = [entry.name for entry in rest if entry.is_dir() and _has_images(entry)]
-    if folders:
-        logger.warning("images in folders of %s are not looked at: %s", path, _first(folders))
-    unread = [e.name for e in rest if not e.is_dir() and not e.name.lower().endswith(SIDE_FILES)]
-    if unread:
-        logger.warning(
-            "files in %s that are no images AutoSpine reads are left out: %s", path, _first(unread)
-        )
+    if below := _below(path, known):
+        logger.warning("images in folders of %s are not looked at: %s", path, listed(below))
+    # A folder with the name of an image is one that was not unpacked as it should be.
+    unread = [entry for entry in rest if file_ending(entry) or not entry.is_dir()]
+    if names := unread_names(entry for entry in unread if entry.name not in below):
+        logger.warning("files in %s that are no images AutoSpine reads are left out: %s", path, listed(names))
+
+
+def _below(path: Path, known: Collection[Path] = ()) -> list[str]:
+    """Return the paths of folders with images within another, without those in it that are known."""
+    found = (folder for folder in folders_with_images(path, known) if folder != path)
+    return sorted(str(folder.relative_to(path)) for folder in found)
 
 
 def _what_is_there(path: Path) -> str:
     """Describe what a folder without images holds instead."""
-    entries = sorted(path.iterdir())
-    named = [entry.name for entry in entries if entry.suffix.lower() == ".dcm" and not is_dicom(entry)]
-    if named:
-        return f"files that are named as DICOM and are none: {_first(named)}"
-    headers = [read_header(file) for file in entries if is_dicom(file)]
-    if others := [f"{header.path.name} ({header.other})" for header in headers if header.other]:
-        return f"only {_first(others)}"
-    below: list[str] = []
-    for count, (folder, _, _) in enumerate(os.walk(path)):
-        if count > MOST_LOOKED_INTO or len(below) > MENTIONED:
-            break
-        if Path(folder) != path and _has_images(Path(folder)):
-            below.append(str(Path(folder).relative_to(path)))
-    return f"none there but in folders below: {_first(sorted(below))}" if below else "none"
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:MENTIONED]) + (", ..." if len(names) > MENTIONED else "")
-
-
-def _has_images(folder: Path) -> bool:
-    """Whether a folder holds images itself."""
-    return any(
-        entry.is_file() and (file_ending(entry) or has_dicom_mark(entry)) for entry in folder.iterdir()
-    )
+    headers = [read_header(file) for file in visible(path) if is_dicom(file)]
+    if others := grouped((header.path.name, header.other) for header in headers if header.other):
+        return f"only {others}"
+    if below := _below(path):
+        return f"none there but in folders below: {listed(below)}"
+    unread = unread_names(entry for entry in visible(path) if not entry.is_dir())
+    return f"only {listed(unread)}" if unread else "none"
 
 
 def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int, Path]]]:
@@ -226,19 +206,22 @@ def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int
     """
     stems = {file: file.name[: -len(file_ending(file) or "")] for file in files}
     numbered = {file: match for file, stem in stems.items() if (match := CHANNEL_NAME.fullmatch(stem))}
-    begun = {match[1] for match in numbered.values() if int(match[2]) == 0}
+    begun = {same_name(match[1]) for match in numbered.values() if int(match[2]) == 0}
     groups: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    spelt: dict[str, str] = {}
     for file, stem in stems.items():
         match = numbered.get(file)
-        if match and (match[1] in begun or int(match[2]) < n_channels):
-            groups[match[1]].append((int(match[2]), file))
+        if match and (same_name(match[1]) in begun or int(match[2]) < n_channels):
+            name, channel = match[1], int(match[2])
         else:
-            groups[stem].append((0, file))
+            name, channel = stem, 0
+        # Files belong together whose names look the same; the case goes by the first of them.
+        groups[spelt.setdefault(same_name(name), name)].append((channel, file))
     return groups
 
 
 def _fault(name: str, group: Sequence[tuple[int, Path]], channels: Sequence[str]) -> str | None:
-    """Return what is wrong with the names of a case's files; None if nothing is."""
+    """Return what is wrong with the files of a case by their names; None if nothing is."""
     strange = [escape_non_utf8(str(file)) for _, file in group if not is_utf8(file)]
     if strange:
         return f"expected names in UTF-8, found {', '.join(strange)}; rename what is not"
@@ -265,7 +248,18 @@ def _facts_beside(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _input(name: str, images: Sequence[Path], channels: Sequence[str], facts: Mapping[str, str]) -> Case:
-    """Return a case to predict; the modality in a DICOM header counts more than any other statement."""
+    """Return a case to predict; the modality in a DICOM header counts more than any other statement.
+
+    Raises:
+        ImageError: If the header states one that is neither CT nor MR, and the row of `cases.csv` none.
+    """
     case = make_case(name, images, None, channels, facts)
-    stated = dicom_modality(images[0]) if is_dicom_input(images[0]) else None
+    if not is_dicom_input(images[0]):
+        return case
+    try:
+        stated = dicom_modality(images[0], channels)
+    except ImageError:
+        if facts.get("modality"):
+            return case
+        raise
     return replace(case, modality=stated) if stated else case

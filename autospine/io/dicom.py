@@ -1,43 +1,54 @@
 """One DICOM series from a folder or a file: found by its headers and sorted by position; gaps are refused."""
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
-from math import atan2, degrees
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Num
+from jaxtyping import Num
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import Grid, vector
+from autospine.core.geometry import Grid
 from autospine.core.types import Modality
 from autospine.io.dicom_header import DicomFile, SliceHeader, is_dicom, read_header
 from autospine.io.dicom_pixels import read_slices
-from autospine.io.slice_stack import SliceStack
+from autospine.io.formats import file_ending, grouped, is_named_dicom, listed, slice_fault, unread_names
+from autospine.io.slice_stack import SliceStack, stack_of, tilt
 from autospine.storage.file_names import escape_non_utf8, is_utf8
-
-STEP_TOLERANCE = 0.05
-"""Steps between slices may differ by this share of the median step ..."""
-
-STEP_TOLERANCE_MM = 0.02
-"""... or by this much: positions are often written with two decimals."""
-
-TILT_TOLERANCE_MM = 0.1
-"""Slices may lie beside the normal through the first one, or beside a tilted line, by this much ..."""
-
-TILT_TOLERANCE = 1e-3
-"""... and by this share of their distance from it: direction cosines may have three decimals."""
-
-LARGEST_TILT = 45.0
-"""Largest angle in degrees between the normal and the line through the slices; gantries tilt by up to 30."""
 
 PIXEL_TOLERANCE = 1e-3
 """Pixels of slices may differ in size by this share: headers round it."""
 
-MENTIONED = 3
-"""Most files that a message names."""
+MOST_LOOKED_INTO = 500
+"""Most folders that are searched for images below one that is given."""
+
+GUESSED = ("", "OT", "SC", "XA", "DX")
+"""Modalities in headers that leave open what an image is: converted images, and X-ray volumes of a C-arm or a
+dental scanner (DICOM PS3.3, A.53 and A.54), which are like CT."""
+
+NEITHER = {
+    "PT": "positron emission tomography",
+    "NM": "nuclear medicine",
+    "MG": "mammography",
+    "US": "ultrasound",
+    "IVUS": "ultrasound within vessels",
+    "OCT": "optical coherence tomography",
+    "OPT": "optical coherence tomography",
+    "CR": "radiography",
+    "RG": "radiography",
+    "RF": "fluoroscopy",
+    "PX": "panoramic X-ray",
+    "IO": "X-ray within the mouth",
+    "SM": "microscopy",
+    "BMD": "bone density",
+    "RTIMAGE": "radiotherapy image",
+    "TG": "thermography",
+    "ES": "endoscopy",
+}
+"""Modalities in headers of images that are neither CT nor MR (DICOM PS3.3, C.7.3.1.1.1)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,20 +79,23 @@ def find_series(path: Path) -> Series:
         ImageError: If there is no series or more than one, if slices are missing, double, damaged, of
             different sizes or not on one line, or if a header does not state what their places follow from.
     """
-    files = [path] if path.is_file() else [file for file in sorted(path.iterdir()) if is_dicom(file)]
+    entries = [path] if path.is_file() else sorted(path.iterdir())
+    files = [file for file in entries if is_dicom(file)]
     for file in files:
         check_name(file)
     headers = [read_header(file) for file in files]
-    found, left_out = _one_series(headers, path)
+    beside = [entry for entry in entries if entry not in set(files)]
+    found, left_out = _one_series(headers, beside, path)
     found.sort(key=lambda s: (s.along_mm, s.instance))
     slices = _without_copies(found)
     _check_alike(slices, path)
-    stack = _stack(slices, path)
+    stack = stack_of(slices, path)
     return Series(
         slices=tuple(slices),
         stack=stack,
         notes=(
             *_left_out_notes(left_out, len(found) - len(slices), len(files)),
+            *_unread_notes(beside),
             *_geometry_notes(slices, stack),
         ),
     )
@@ -105,8 +119,36 @@ def read_series(series: Series) -> tuple[Num[np.ndarray, "k j i"], Grid]:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM images, or damaged DICOM files."""
-    return folder.is_dir() and next(_images(folder), None) is not None
+    """Whether a folder holds DICOM images, or files that are damaged DICOM by their content or name."""
+    return folder.is_dir() and (
+        next(_images(folder), None) is not None
+        or any(is_named_dicom(file) and not file.is_dir() and not is_dicom(file) for file in folder.iterdir())
+    )
+
+
+def folders_with_images(path: Path, known: Collection[Path] = ()) -> Iterator[Path]:
+    """Yield a folder and those below it that hold images themselves, looking into `MOST_LOOKED_INTO` of them.
+
+    Args:
+        path: The folder.
+        known: Folders in it that are not looked into.
+    """
+    for count, (name, below, files) in enumerate(os.walk(path)):
+        folder = Path(name)
+        below[:] = sorted(f for f in below if not f.startswith(".") and folder / f not in known)
+        if count > MOST_LOOKED_INTO:
+            return
+        inside = (folder / f for f in sorted(files) if not f.startswith("."))
+        if any(file_ending(file) or is_named_dicom(file) or is_dicom(file) for file in inside):
+            yield folder
+
+
+def both(path: Path, slices: Sequence[str], others: Sequence[str]) -> str:
+    """Return the words on slices beside something else that may be what was meant."""
+    return (
+        f"expected either DICOM slices or other images and folders in {path}, found both: "
+        f"{listed(slices)} beside {listed(others)}; give the slices their own folder, or name what is meant"
+    )
 
 
 def check_name(path: Path) -> None:
@@ -119,18 +161,29 @@ def check_name(path: Path) -> None:
         raise ImageError(f"expected a name in UTF-8, found {escape_non_utf8(str(path))}; rename it")
 
 
-def dicom_modality(path: Path) -> Modality | None:
+def dicom_modality(path: Path, channels: Sequence[str] = ()) -> Modality | None:
     """Return the modality in the header of a DICOM file, or of the first slice of a folder.
 
+    Args:
+        path: The file or folder.
+        channels: Names of the model's channels.
+
     Returns:
-        None if it is neither CT nor MR, or there is no DICOM slice.
+        None if the header leaves it open (`GUESSED`), or there is no DICOM slice.
+
+    Raises:
+        ImageError: If it is one of `NEITHER`, unless a channel has its name.
     """
     if not (path.is_dir() or is_dicom(path)):
         return None
     first = next((file.slices[0] for file in _images(path) if file.slices), None)
-    if first is None:
-        return None
-    return "CT" if first.modality == "CT" else "MR" if first.modality == "MR" else None
+    stated = first.modality.upper() if first else ""
+    if stated in NEITHER and stated not in {name.upper().replace("PET", "PT") for name in channels}:
+        raise ImageError(
+            f"expected CT or MR in {path}, found images of Modality {stated} ({NEITHER[stated]}) in its "
+            "header; leave them out, or state CT or MR for the case if the header is wrong"
+        )
+    return "CT" if stated == "CT" else "MR" if stated == "MR" else None
 
 
 def _images(path: Path) -> Iterator[DicomFile]:
@@ -140,50 +193,78 @@ def _images(path: Path) -> Iterator[DicomFile]:
             yield header
 
 
-def _one_series(files: Sequence[DicomFile], path: Path) -> tuple[list[SliceHeader], list[str]]:
-    """Return the slices of the only series, and descriptions of the other files.
+def _one_series(
+    files: Sequence[DicomFile], beside: Sequence[Path], path: Path
+) -> tuple[list[SliceHeader], list[DicomFile]]:
+    """Return the slices of the only series, and the other DICOM files.
 
     Raises:
-        ImageError: If there is none or several, or a file of the series cannot be used.
+        ImageError: If there is none or several, a file of the series cannot be used, or something beside them
+            may have been one of the slices, or may be what was meant.
     """
     by_series: dict[str, list[SliceHeader]] = defaultdict(list)
     for file in files:
         if file.slices:
             by_series[file.series] += file.slices
+    slice_files = {s.path for slices in by_series.values() for s in slices}
+    rest = [entry for entry in beside if not entry.is_dir() and not file_ending(entry)]
+    doubtful = [(entry.name, fault) for entry in rest if (fault := slice_fault(entry, slice_files))]
     if not by_series:
-        found = [_fault_of(file) for file in files]
+        if not files and not doubtful:
+            raise ImageError(
+                f"expected DICOM slices in {path}, as a folder means here, found "
+                f"{listed(unread_names(beside)) or 'none'}; name an image file itself"
+            )
         raise ImageError(
             f"expected DICOM slices in grey with positions and pixel sizes in {path}, found "
-            f"{_first(found) or 'none'}; export the original slices, or convert them to NIfTI"
+            f"{grouped([*map(_fault_of, files), *doubtful])}; export the original slices, or convert them to "
+            "NIfTI"
         )
     if len(by_series) > 1:
-        listed = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())
-        raise ImageError(f"expected one DICOM series in {path}, found {listed}; give each its own folder")
+        several = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())
+        raise ImageError(f"expected one DICOM series in {path}, found {several}; give each its own folder")
     ((series, slices),) = by_series.items()
     # A file that is damaged may have been one of the slices.
-    wrong = [_fault_of(file) for file in files if file.fault and file.series in ("", series)]
+    wrong = [_fault_of(file) for file in files if file.fault and file.series in ("", series)] + doubtful
     if wrong:
         raise ImageError(
-            f"expected sound DICOM slices in {path}, found {_first(wrong)}; export them again, or move "
+            f"expected sound DICOM slices in {path}, found {grouped(wrong)}; export them again, or move "
             "what does not belong to the series elsewhere"
         )
-    return slices, [_fault_of(file) for file in files if not file.slices]
+    if others := [entry.name for entry in beside if _is_meant(entry)]:
+        raise ImageError(both(path, [file.name for file in sorted(slice_files)], others))
+    return slices, [file for file in files if not file.slices]
 
 
-def _fault_of(file: DicomFile) -> str:
-    what = file.other or file.fault
-    return f"{file.path.name} ({what})"
+def _fault_of(file: DicomFile) -> tuple[str, str]:
+    return file.path.name, file.other or file.fault or ""
 
 
-def _first(names: Sequence[str]) -> str:
-    more = len(names) - MENTIONED
-    return ", ".join(names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
+def _is_meant(entry: Path) -> bool:
+    """Whether something beside slices is another image, or a folder with DICOM images."""
+    if entry.name.startswith("."):
+        return False
+    return any(map(is_series, folders_with_images(entry))) if entry.is_dir() else bool(file_ending(entry))
 
 
-def _left_out_notes(left_out: Sequence[str], n_copies: int, n_files: int) -> list[str]:
+def _unread_notes(beside: Sequence[Path]) -> list[str]:
+    """Return notes on what lies beside slices and is not read."""
+    notes = []
+    if names := unread_names(entry for entry in beside if not entry.is_dir()):
+        notes.append(
+            f"files beside the slices that are no images AutoSpine reads are left out: {listed(names)}"
+        )
+    folders = [entry for entry in beside if entry.is_dir() and not entry.name.startswith(".")]
+    if below := [entry.name for entry in folders if any(True for _ in folders_with_images(entry))]:
+        notes.append(f"images in folders beside the slices are not looked at: {listed(below)}")
+    return notes
+
+
+def _left_out_notes(left_out: Sequence[DicomFile], n_copies: int, n_files: int) -> list[str]:
     notes = [f"{n_copies} of {n_files} DICOM files left out: copies of others"] if n_copies else []
     if left_out:
-        notes.append(f"{len(left_out)} of {n_files} DICOM files left out: {_first(left_out)}")
+        described = grouped(_fault_of(file) for file in left_out)
+        notes.append(f"{len(left_out)} of {n_files} DICOM files left out: {described}")
     return notes
 
 
@@ -191,7 +272,7 @@ def _geometry_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[st
     notes = []
     if stack.tilted:
         notes.append(
-            f"slices are tilted by {_tilt(stack):.1f} degrees against their stack: straightened by "
+            f"slices are tilted by {tilt(stack):.1f} degrees against their stack: straightened by "
             "interpolation"
         )
     if not stack.regular:
@@ -245,111 +326,3 @@ def _check_alike(slices: Sequence[SliceHeader], path: Path) -> None:
                 f"{first.pixel_mm[1]:.4g} mm in {first.name} and {s.pixel_mm[0]:.4g} x "
                 f"{s.pixel_mm[1]:.4g} mm in {s.name}; give each stack of slices its own folder"
             )
-
-
-def _stack(slices: Sequence[SliceHeader], path: Path) -> SliceStack:
-    """Return the places of slices.
-
-    Raises:
-        ImageError: If slices are missing or double, or are not on one line.
-    """
-    first = slices[0]
-    step, regular = _checked_steps(slices, path)
-    row = np.asarray(first.orientation[:3]) / np.linalg.norm(first.orientation[:3])
-    return SliceStack(
-        positions_mm=tuple(s.position_mm for s in slices),
-        row=vector(row),
-        column=vector(np.cross(first.normal, row)),  # exactly perpendicular, as rounded cosines are not
-        pixel_mm=first.pixel_mm,
-        size=first.size,
-        step_mm=step,
-        regular=regular,
-        tilted=_checked_tilt(slices, path),
-    )
-
-
-def _checked_steps(slices: Sequence[SliceHeader], path: Path) -> tuple[float, bool]:
-    """Return the step between slices, and whether all are equal; else it is the smallest common one.
-
-    Steps may change only where the stated thickness of slices does; elsewhere slices are missing.
-    """
-    if len(slices) < 2:
-        raise ImageError(
-            f"expected a series of at least two slices in {path}, found {len(slices)}; add the others"
-        )
-    steps = np.diff([s.along_mm for s in slices])
-    typical = float(np.median(steps))
-    double = [slices[int(i) + 1].name for i in np.flatnonzero(steps < STEP_TOLERANCE * max(typical, 1e-6))]
-    if double:
-        raise ImageError(
-            f"expected one slice per position in {path}, found {len(double)} double ones "
-            f"({_first(double)}); remove the copies, or give each acquisition its own folder"
-        )
-    wide = np.flatnonzero(np.abs(steps - typical) > _step_tolerance(typical))
-    if not len(wide):
-        return float(steps.mean()), True
-    common = _common_steps(slices, steps)
-    if common is None:
-        place = slices[int(wide[0])]
-        raise ImageError(
-            f"expected slices {typical:.3g} mm apart in {path}, found a step of {steps[wide[0]]:.3g} mm "
-            f"after {place.name}; add the missing slices"
-        )
-    return min(common), False
-
-
-def _step_tolerance(step: float) -> float:
-    return max(STEP_TOLERANCE * step, STEP_TOLERANCE_MM)
-
-
-def _common_steps(slices: Sequence[SliceHeader], steps: Float64[np.ndarray, "n"]) -> list[float] | None:
-    """Return the step between slices of each thickness; None if it varies within one or they lie apart."""
-    by_thickness: dict[float, list[float]] = defaultdict(list)
-    for (below, above), step in zip(pairwise(slices), steps, strict=True):
-        if below.thickness_mm and below.thickness_mm == above.thickness_mm:
-            by_thickness[below.thickness_mm].append(float(step))
-    common = {thickness: float(np.median(same)) for thickness, same in by_thickness.items()}
-    if len(common) < 2 or {s.thickness_mm for s in slices} != common.keys():
-        return None
-    for (below, above), step in zip(pairwise(slices), steps, strict=True):
-        ends = [common[s.thickness_mm] for s in (below, above) if s.thickness_mm]
-        wanted = max(ends)
-        too_wide = step - wanted > _step_tolerance(wanted)
-        if too_wide or (ends[0] == ends[1] and wanted - step > _step_tolerance(wanted)):
-            return None
-    return list(common.values())
-
-
-def _checked_tilt(slices: Sequence[SliceHeader], path: Path) -> bool:
-    """Return whether slices are shifted within their planes, as those of a tilted gantry are.
-
-    Raises:
-        ImageError: If they are not on one line, or further from their normal than a gantry tilts.
-    """
-    offsets = np.asarray([s.position_mm for s in slices]) - np.asarray(slices[0].position_mm)
-    normal = slices[0].normal
-    along = offsets @ normal
-    beside = offsets - along[:, None] * normal
-    tolerance = TILT_TOLERANCE_MM + TILT_TOLERANCE * along
-    if (np.linalg.norm(beside, axis=1) <= tolerance).all():
-        return False
-    off_line = np.linalg.norm(beside - along[:, None] / along[-1] * beside[-1], axis=1)
-    worst = int(np.argmax(off_line - tolerance))
-    if off_line[worst] > tolerance[worst]:
-        raise ImageError(
-            f"expected slices on one line in {path}, found {slices[worst].name} {off_line[worst]:.3g} mm "
-            "beside it; give each stack of slices its own folder"
-        )
-    if (angle := degrees(atan2(float(np.linalg.norm(beside[-1])), float(along[-1])))) > LARGEST_TILT:
-        raise ImageError(
-            f"expected slices tilted by up to {LARGEST_TILT:g} degrees against their stack in {path}, found "
-            f"{angle:.0f}; export the series again"
-        )
-    return True
-
-
-def _tilt(stack: SliceStack) -> float:
-    """Return the angle in degrees between the normal of slices and the line through them."""
-    span = np.subtract(stack.positions_mm[-1], stack.positions_mm[0])
-    i, j, k = stack.axes.T @ span
-    return degrees(atan2(float(np.hypot(i, j)), float(k)))

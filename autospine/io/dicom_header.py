@@ -4,14 +4,15 @@ It is read with pydicom and taken as it is written. GDCM, through which SimpleIT
 some kinds of objects only, and fills in positions and sizes for the others.
 """
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -42,9 +43,18 @@ NO_SLICES = {
 PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 """Transfer syntaxes without any compression (DICOM PS3.5, annex A)."""
 
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax of which all but the file meta information is deflated."""
+
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+"""Tags of pixels: as floating-point numbers of two sizes, and as whole numbers."""
+
+_UNDEFINED = 0xFFFFFFFF
+"""Length of an element that does not state it."""
+
 RUN_LENGTH = "1.2.840.10008.1.2.5"
 
-READ_BY_PYDICOM = PLAIN | {"1.2.840.10008.1.2.1.99", RUN_LENGTH, ""}
+READ_BY_PYDICOM = PLAIN | {DEFLATED, RUN_LENGTH, ""}
 """The same with the deflated one, and with run-length encoding of the pixels."""
 
 _KEYWORDS = [
@@ -141,23 +151,66 @@ def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, by its content."""
     if not path.is_file():
         return False
+    try:
+        if has_dicom_mark(path):
+            return True
+    except OSError:  # what it is, nobody can tell
+        return False
     # GDCM also recognises old files without the mark, but not damaged ones.
-    return has_dicom_mark(path) or (
-        is_utf8(path) and sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
-    )
+    return is_utf8(path) and sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
 
 
 def read_header(path: Path) -> DicomFile:
     """Read what a DICOM file says of its slices, without the voxels."""
-    import pydicom
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    pixels: list[tuple[str | None, int]] = []
+
+    def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+        if int(tag) in _PIXELS:
+            pixels.append((vr, length))
+        return bool(pixels)
 
     try:
-        with without_warnings():
+        with without_warnings(), path.open("rb") as file:
             # Old files have no mark at their beginning, so that pydicom needs `force`.
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_KEYWORDS)
-            return _described(path, header)
+            tags: list[Any] = [Tag(keyword) for keyword in _KEYWORDS]
+            header = read_partial(file, at_pixels, force=True, specific_tags=tags)
+            found = _described(path, header)
+            fault = _excess(file, header, found, *pixels[0]) if pixels and found.slices else None
     except Exception as error:  # pydicom raises errors of any kind where bytes make no sense
         return DicomFile(path=path, fault=f"damaged ({first_line(error)})")
+    return replace(found, slices=(), fault=fault) if fault else found
+
+
+def _excess(file: BinaryIO, header: Any, found: DicomFile, vr: str | None, length: int) -> str | None:
+    """Say that a file has more pixels than its header describes; None if it has not.
+
+    Old writers pad pixels by more than one byte (DICOM PS3.5, 8.1.1); zeros shorter than any row or column
+    are no pixels.
+
+    Args:
+        file: The file, at the element of its pixels unless it is deflated.
+        header: Its dataset.
+        found: Its slices.
+        vr: Value representation of the element; None where it is implicit.
+        length: Bytes of the element.
+    """
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if (syntax and syntax not in PLAIN | {DEFLATED}) or length == _UNDEFINED:
+        return None
+    columns, rows = found.slices[0].size
+    bits = int(header.BitsAllocated)
+    wanted = -(-len(found.slices) * columns * rows * bits // 8)
+    excess = length - wanted
+    if excess <= wanted % 2:
+        return None
+    if syntax != DEFLATED and excess < min(columns, rows) * bits // 8:
+        file.seek((8 if vr is None else 12) + wanted, os.SEEK_CUR)
+        if not any(file.read(excess)):
+            return None
+    return f"with {length} bytes of pixels instead of the {wanted} that its Rows and Columns make"
 
 
 def _described(path: Path, header: Any) -> DicomFile:
@@ -190,7 +243,9 @@ def _frame_count(header: Any) -> int:
 
 def _check_values(header: Any) -> None:
     samples = header.get("SamplesPerPixel") or 1
-    if samples != 1 or _text(header, "PhotometricInterpretation") == "PALETTE COLOR":
+    if _text(header, "PhotometricInterpretation") == "PALETTE COLOR":
+        raise _HeaderError("in palette colours")
+    if samples != 1:
         raise _HeaderError(f"in colour ({samples} values in each pixel)")
     if "MOSAIC" in _text(header, "ImageType").split("\\"):
         raise _HeaderError("a mosaic of slices side by side in one image")

@@ -1,14 +1,40 @@
-"""File formats of images and label maps, told by the endings of file names."""
+"""File formats of images and label maps, told by the endings of file names; and what lies beside images."""
 
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from autospine.core.errors import DatasetError
+from autospine.storage.file_names import check_file
 
 NRRD_ENDINGS = (".seg.nrrd", ".nrrd", ".nhdr")
 """Endings of NRRD files; 3D Slicer opens the first as a segmentation instead of an image."""
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", *NRRD_ENDINGS)
 """Endings of the file formats that are read and written."""
+
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+"""Endings that DICOM files may have; most have none, or a number."""
+
+SIDE_FILES = (
+    *(".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".xml", ".html", ".pdf", ".log", ".bval", ".bvec"),
+    *(".png", ".jpg", ".jpeg", ".gif"),
+    *(".raw", ".zraw"),  # voxels of .mhd and .nhdr
+)
+"""Endings of files that lie beside images and that nobody expects to be predicted."""
+
+_SIDE_NAMES = {"readme", "version", "license", "licence", "lockfile", "dirfile", "contents", "changes"}
+"""Names without ending of files that lie beside images on discs."""
+
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+"""Files that systems put into every folder; others of them begin with a dot."""
+
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz")
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".opdownload", ".tmp")
+_OTHER_IMAGES = (".hdr", ".img", ".mgz", ".mgh", ".mnc", ".tif", ".tiff", ".nii.zst", ".npy", ".npz")
+
+MENTIONED = 3
+"""Most names that a message lists."""
 
 
 def file_ending(path: Path) -> str | None:
@@ -26,6 +52,96 @@ def has_dicom_mark(path: Path) -> bool:
 def is_dicom_input(path: Path) -> bool:
     """Whether an input is one of DICOM: a folder of slices, or a file of none of the other formats."""
     return path.is_dir() or file_ending(path) is None
+
+
+def is_named_dicom(path: Path) -> bool:
+    """Whether a file has the ending of DICOM, perhaps within that of an archive or of a download."""
+    return not path.name.startswith(".") and _unwrapped(path.name.lower()).endswith(DICOM_ENDINGS)
+
+
+def is_side_file(path: Path) -> bool:
+    """Whether nobody expects a file to be an image, by its name."""
+    name = path.name.lower()
+    return name.startswith(".") or name in _SYSTEM_FILES or name.endswith(SIDE_FILES) or name in _SIDE_NAMES
+
+
+def slice_fault(path: Path, slices: Collection[Path]) -> str | None:
+    """Say what is wrong with a file beside slices that may have been one of them; None if it is none.
+
+    Args:
+        path: File in the folder of the slices, or link there, that is no DICOM file.
+        slices: The DICOM files of the folder.
+    """
+    name = path.name.lower()
+    inner = _unwrapped(name)
+    named = is_named_dicom(path) or _pattern(inner) in {_pattern(file.name) for file in slices}
+    if is_side_file(path):
+        return None
+    if inner != name:
+        # What is there unpacked as well is a copy.
+        if not named or inner in {file.name.lower() for file in slices}:
+            return None
+        return "an unfinished download" if name.endswith(_UNFINISHED) else "packed; unpack it"
+    ending = _last_ending(name)
+    endings = {_last_ending(file.name.lower()) for file in slices}
+    if not (named or ending in endings or (not ending and re.search(r"\d", name))):
+        return None
+    try:
+        check_file(path)
+        has_dicom_mark(path)
+        if path.stat().st_size == 0:
+            return "an empty file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "named as DICOM, and none by its content" if is_named_dicom(path) else "no DICOM by its content"
+
+
+def _unwrapped(name: str) -> str:
+    """Return a name without the endings of archives and unfinished downloads."""
+    while (inner := re.sub(r"\.\w+$", "", name)) and name.endswith((*_PACKED, *_UNFINISHED)):
+        name = inner
+    return name
+
+
+def _pattern(name: str) -> str:
+    """Return what the names of a series have in common: all but the numbers."""
+    return re.sub(r"\d+", "#", name.lower())
+
+
+def _last_ending(name: str) -> str:
+    """Return the ending of a name, empty if it is none or a part of a UID."""
+    ending = Path(name).suffix
+    return "" if re.fullmatch(r"\.\d+", ending) else ending
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - MENTIONED
+    return ", ".join(names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
+
+
+def grouped(faults: Iterable[tuple[str, str]]) -> str:
+    """List files with what is wrong with them in brackets, once for all that have the same fault."""
+    by_fault: dict[str, list[str]] = {}
+    for name, fault in faults:
+        by_fault.setdefault(fault, []).append(name)
+    return listed(
+        [
+            f"{', '.join(names) if len(names) <= MENTIONED else f'{names[0]} and {len(names) - 1} more'} "
+            f"({fault})"
+            for fault, names in by_fault.items()
+        ]
+    )
+
+
+def unread_names(paths: Iterable[Path]) -> list[str]:
+    """Return the names of files that are not read, those first that look like images, without side files."""
+    names = [path.name for path in paths if not is_side_file(path)]
+    like = (*_PACKED, *_UNFINISHED, *_OTHER_IMAGES, *DICOM_ENDINGS, *ENDINGS)
+    images = [name for name in names if name.lower().endswith(like)]
+    # An image that has no ending but that of a download comes before archives of anything.
+    images.sort(key=lambda name: not _unwrapped(name.lower()).endswith((*ENDINGS, *DICOM_ENDINGS, ".nii")))
+    return [*images, *(name for name in names if name not in images)]
 
 
 def check_input(path: Path) -> None:

@@ -6,18 +6,41 @@ rows and columns of the slices and their normal. Shifts are undone by linear int
 where the step changes, slices are interpolated linearly between their neighbours.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from itertools import pairwise
+from math import atan2, ceil, degrees, floor
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Num
 from scipy import ndimage
 
+from autospine.core.errors import ImageError
 from autospine.core.geometry import ROUNDING, Grid, as_direction, vector
 from autospine.core.types import Vector3
+from autospine.io.dicom_header import SliceHeader
+from autospine.io.formats import listed
 
 SHIFT_TOLERANCE = 1e-6
 """A shift by less than this share of a pixel, or of a step, is none."""
+
+
+STEP_TOLERANCE = 0.05
+"""Steps between slices may differ by this share of the median step ..."""
+
+STEP_TOLERANCE_MM = 0.02
+"""... or by this much: positions are often written with two decimals."""
+
+TILT_TOLERANCE_MM = 0.1
+"""Slices may lie beside the normal through the first one, or beside a tilted line, by this much ..."""
+
+TILT_TOLERANCE = 1e-3
+"""... and by this share of their distance from it: direction cosines may have three decimals."""
+
+LARGEST_TILT = 45.0
+"""Largest angle in degrees between the normal and the line through the slices; gantries tilt by up to 30."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,3 +204,111 @@ def is_oblique(grid: Grid) -> bool:
     """Whether a grid's axes are not perpendicular, as those of tilted slices."""
     axes = np.asarray(grid.direction).reshape(3, 3)
     return not np.allclose(axes.T @ axes, np.eye(3), atol=ROUNDING)
+
+
+def stack_of(slices: Sequence[SliceHeader], path: Path) -> SliceStack:
+    """Return the places of slices.
+
+    Raises:
+        ImageError: If slices are missing or double, or are not on one line.
+    """
+    first = slices[0]
+    step, regular = _checked_steps(slices, path)
+    row = np.asarray(first.orientation[:3]) / np.linalg.norm(first.orientation[:3])
+    return SliceStack(
+        positions_mm=tuple(s.position_mm for s in slices),
+        row=vector(row),
+        column=vector(np.cross(first.normal, row)),  # exactly perpendicular, as rounded cosines are not
+        pixel_mm=first.pixel_mm,
+        size=first.size,
+        step_mm=step,
+        regular=regular,
+        tilted=_checked_tilt(slices, path),
+    )
+
+
+def _checked_steps(slices: Sequence[SliceHeader], path: Path) -> tuple[float, bool]:
+    """Return the step between slices, and whether all are equal; else it is the smallest common one.
+
+    Steps may change only where the stated thickness of slices does; elsewhere slices are missing.
+    """
+    if len(slices) < 2:
+        raise ImageError(
+            f"expected a series of at least two slices in {path}, found {len(slices)}; add the others"
+        )
+    steps = np.diff([s.along_mm for s in slices])
+    typical = float(np.median(steps))
+    double = [slices[int(i) + 1].name for i in np.flatnonzero(steps < STEP_TOLERANCE * max(typical, 1e-6))]
+    if double:
+        raise ImageError(
+            f"expected one slice per position in {path}, found {len(double)} at the position of another "
+            f"({listed(double)}); remove the copies, or give each acquisition its own folder"
+        )
+    wide = np.flatnonzero(np.abs(steps - typical) > _step_tolerance(typical))
+    if not len(wide):
+        return float(steps.mean()), True
+    common = _common_steps(slices, steps)
+    if common is None:
+        place = slices[int(wide[0])]
+        raise ImageError(
+            f"expected slices {typical:.3g} mm apart in {path}, found a step of {steps[wide[0]]:.3g} mm "
+            f"after {place.name}; add the missing slices"
+        )
+    return min(common), False
+
+
+def _step_tolerance(step: float) -> float:
+    return max(STEP_TOLERANCE * step, STEP_TOLERANCE_MM)
+
+
+def _common_steps(slices: Sequence[SliceHeader], steps: Float64[np.ndarray, "n"]) -> list[float] | None:
+    """Return the step between slices of each thickness; None if it varies within one or they lie apart."""
+    by_thickness: dict[float, list[float]] = defaultdict(list)
+    for (below, above), step in zip(pairwise(slices), steps, strict=True):
+        if below.thickness_mm and below.thickness_mm == above.thickness_mm:
+            by_thickness[below.thickness_mm].append(float(step))
+    common = {thickness: float(np.median(same)) for thickness, same in by_thickness.items()}
+    if len(common) < 2 or {s.thickness_mm for s in slices} != common.keys():
+        return None
+    for (below, above), step in zip(pairwise(slices), steps, strict=True):
+        ends = [common[s.thickness_mm] for s in (below, above) if s.thickness_mm]
+        wanted = max(ends)
+        too_wide = step - wanted > _step_tolerance(wanted)
+        if too_wide or (ends[0] == ends[1] and wanted - step > _step_tolerance(wanted)):
+            return None
+    return list(common.values())
+
+
+def _checked_tilt(slices: Sequence[SliceHeader], path: Path) -> bool:
+    """Return whether slices are shifted within their planes, as those of a tilted gantry are.
+
+    Raises:
+        ImageError: If they are not on one line, or further from their normal than a gantry tilts.
+    """
+    offsets = np.asarray([s.position_mm for s in slices]) - np.asarray(slices[0].position_mm)
+    normal = slices[0].normal
+    along = offsets @ normal
+    beside = offsets - along[:, None] * normal
+    tolerance = TILT_TOLERANCE_MM + TILT_TOLERANCE * along
+    if (np.linalg.norm(beside, axis=1) <= tolerance).all():
+        return False
+    off_line = np.linalg.norm(beside - along[:, None] / along[-1] * beside[-1], axis=1)
+    worst = int(np.argmax(off_line - tolerance))
+    if off_line[worst] > tolerance[worst]:
+        raise ImageError(
+            f"expected slices on one line in {path}, found {slices[worst].name} {off_line[worst]:.3g} mm "
+            "beside it; give each stack of slices its own folder"
+        )
+    if (angle := degrees(atan2(float(np.linalg.norm(beside[-1])), float(along[-1])))) > LARGEST_TILT:
+        raise ImageError(
+            f"expected slices tilted by up to {LARGEST_TILT:g} degrees against their stack in {path}, found "
+            f"{angle:.0f}; export the series again"
+        )
+    return True
+
+
+def tilt(stack: SliceStack) -> float:
+    """Return the angle in degrees between the normal of slices and the line through them."""
+    span = np.subtract(stack.positions_mm[-1], stack.positions_mm[0])
+    i, j, k = stack.axes.T @ span
+    return degrees(atan2(float(np.hypot(i, j)), float(k)))

@@ -1,5 +1,6 @@
 """DICOM series and multi-frame files: sound ones of many classes, and others with one thing wrong."""
 
+import gzip
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -155,6 +156,20 @@ def _sound() -> Iterator[Trial]:
 
     yield Trial(kind="geometry", name="thickness that is not the step", make=series(thick), expect=right())
 
+    for stated in ("OT", "XA", ""):
+
+        def open_modality(header: Dataset, number: int, stated: str = stated) -> None:
+            header.Modality = stated
+
+        yield Trial(
+            kind="geometry", name=f"Modality {stated or 'empty'}", make=series(open_modality), expect=right()
+        )
+
+    def padded(header: Dataset, number: int) -> None:
+        header.PixelData += bytes(6)
+
+    yield Trial(kind="sound", name="pixels padded by zeros", make=series(padded), expect=right())
+
     def flipped(header: Dataset, number: int) -> None:
         header.SpacingBetweenSlices = -2
 
@@ -184,6 +199,22 @@ def _refused() -> Iterator[Trial]:
     yield trial("without orientations", without("ImageOrientationPatient"), "position|orientation")
     yield trial("with a slice missing", None, "missing", keep=[n for n in range(SHAPE[0]) if n != 6])
     yield trial("of one slice", None, "slice", keep=[3])
+
+    def wide(header: Dataset, number: int) -> None:
+        header.Columns = header.Columns - 1
+
+    yield trial("of more pixels than columns", wide, "bytes of pixels")
+
+    def low(header: Dataset, number: int) -> None:
+        header.Rows = header.Rows - 1
+
+    yield trial("of more pixels than rows", low, "bytes of pixels")
+
+    def of_modality(stated: str) -> Change:
+        return lambda header, number: setattr(header, "Modality", stated)
+
+    for stated in ("PT", "US", "NM", "CR"):
+        yield trial(f"of Modality {stated}", of_modality(stated), "CT or MR", stated, kind="passed over")
 
     def in_zero_mm(header: Dataset, number: int) -> None:
         header.PixelSpacing = [0, 0]
@@ -276,6 +307,14 @@ def _passed_over() -> Iterator[Trial]:
         nifti(name="hidden.nii.gz")(deep.parent)
         return folder
 
+    for name, spoil in _SPOILT.items():
+        for number, which in ((SHAPE[0] - 1, "last"), (5, "middle")):
+            for within in (False, True):
+                yield trial(
+                    f"the {which} slice {name}{', in a folder of series' if within else ''}",
+                    spoilt(number, spoil, within),
+                    Refused(says=("DICOM slices", "more" if "folder" in name else f"{number:03d}")),
+                )
     named = Refused(says=("DICOM",))
     yield trial("loose slices beside the folder of a series", loose_beside_folder, named)
     yield trial("loose slices beside a NIfTI", loose_beside_image, named)
@@ -283,6 +322,49 @@ def _passed_over() -> Iterator[Trial]:
         "a folder of slices beside a NIfTI", folder_beside_image, Accepted(says=("2 of 2|2 label maps",))
     )
     yield trial("images in a folder below", nested, Accepted(says=("more",)))
+
+
+def _moved(path: Path) -> None:
+    (path.parent / "more").mkdir()
+    path.rename(path.parent / "more" / path.name)
+
+
+def _packed(path: Path) -> None:
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+
+
+def _linked(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.dcm")
+
+
+_SPOILT: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "of zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a page of a proxy": lambda path: path.write_text("<html>no</html>"),
+    "packed": _packed,
+    "a link to nothing": _linked,
+    "in a folder below": _moved,
+}
+"""What may have become of one slice."""
+
+
+def spoilt(number: int, spoil: Callable[[Path], object], within: bool) -> Callable[[Path], Path]:
+    """Makes a series with one slice spoilt, perhaps beside a sound one."""
+
+    def make(folder: Path) -> Path:
+        inside = series()(folder)
+        for n in range(SHAPE[0]):
+            (inside / f"{(n * 5) % 17:03d}.dcm").rename(inside / f"s{n:03d}")
+        for file in list(inside.iterdir()):
+            file.rename(inside / f"{file.name[1:]}.dcm")
+        spoil(inside / f"{number:03d}.dcm")
+        if within:
+            series(folder_name="sound")(folder)
+        return folder if within else inside
+
+    return make
 
 
 def _tilted() -> Iterator[Trial]:

@@ -1,5 +1,6 @@
 """Inputs to predict: every way to name and to arrange them."""
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,7 @@ class TestInputs:
         assert case.name == "a"
         assert "no slices are left out: seg (a segmentation)" in caplog.text
         assert "are not looked at: segs" in caplog.text
-        assert "AutoSpine reads are left out: b.mgz, c.nii.gz.part" in caplog.text
+        assert "AutoSpine reads are left out: c.nii.gz.part, b.mgz" in caplog.text
         assert "notes" not in caplog.text
 
     def test_a_folder_with_other_dicom_says_what_it_is(self, tmp_path: Path):
@@ -216,6 +217,70 @@ class TestInputs:
         image(tmp_path / below / "x.nii.gz")
         with pytest.raises(DatasetError, match=rf"none there but in folders below: {below}; check"):
             find_inputs(tmp_path, ["CT"])
+
+    def test_images_far_below_are_named_beside_sound_ones(
+        self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        write_slices(tmp_path / "good", PIXELS, POSITIONS)
+        write_slices(tmp_path / "nested" / "a" / "b" / "c", PIXELS, POSITIONS)
+        image(tmp_path / "other" / "d" / "x.nii.gz")
+        (case,), _ = find_inputs(tmp_path, ["CT"])
+        assert case.name == "good"
+        assert f"images in folders of {tmp_path} are not looked at: nested/a/b/c, other/d" in caplog.text
+
+    def test_a_folder_of_damaged_slices_is_a_case(self, tmp_path: Path):
+        """Else it would be missed beside the others without a word."""
+        write_slices(tmp_path / "good", PIXELS, POSITIONS)
+        (tmp_path / "bad").mkdir()
+        for number in range(3):
+            (tmp_path / "bad" / f"{number}.dcm").touch()
+        assert [case.name for case in find_inputs(tmp_path, ["CT"])[0]] == ["bad", "good"]
+
+    def test_names_that_look_the_same_are_one_case(self, image: Callable[[Path], Path], tmp_path: Path):
+        for stem, spelling in (("Müller_0000", "NFC"), ("Müller_0001", "NFD")):
+            image(tmp_path / f"{unicodedata.normalize(spelling, stem)}.nii.gz")
+        (case,), faults = find_inputs(tmp_path, ["T1", "T2"])
+        assert [path.name[-11:] for path in case.images] == ["0000.nii.gz", "0001.nii.gz"]
+        assert faults == {}
+
+    def test_two_images_whose_names_look_the_same_are_refused(
+        self, image: Callable[[Path], Path], tmp_path: Path
+    ):
+        image(tmp_path / "a.nii.gz")
+        for spelling in ("NFC", "NFD"):
+            image(tmp_path / f"{unicodedata.normalize(spelling, 'Müller')}.nii.gz")
+        cases, faults = find_inputs(tmp_path, ["CT"])
+        assert [case.name for case in cases] == ["a"]
+        assert len(faults) == 1
+
+    def test_what_looks_like_an_image_is_named_first(
+        self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        image(tmp_path / "x.nii.gz")
+        for name in (
+            "Thumbs.db",
+            "desktop.ini",
+            ".DS_Store",
+            "aa.exe",
+            "ab.dll",
+            "b.mgz",
+            "c.hdr",
+            "z.nii.zip",
+        ):
+            (tmp_path / name).touch()
+        (tmp_path / "y.nii.gz").mkdir()
+        find_inputs(tmp_path, ["CT"])
+        assert "AutoSpine reads are left out: y.nii.gz, z.nii.zip, b.mgz and 3 more" in caplog.text
+
+    def test_other_modalities_fail_unless_they_are_stated(self, tmp_path: Path):
+        for name, stated in (("ct", "CT"), ("pet", "PT"), ("us", "US")):
+            write_slices(
+                tmp_path / name, PIXELS, POSITIONS, change=lambda h, m=stated: setattr(h, "Modality", m)
+            )
+        (tmp_path / "cases.csv").write_text("case,modality\nus,CT\n")
+        cases, faults = find_inputs(tmp_path, ["image"])
+        assert [(case.name, case.modality) for case in cases] == [("ct", "CT"), ("us", "CT")]
+        assert "found images of Modality PT (positron emission tomography)" in faults["pet"]
 
     def test_nothing_to_predict(self, tmp_path: Path):
         with pytest.raises(DatasetError, match=r"images .* or DICOM slices in .*, found none; check -i"):

@@ -1,6 +1,8 @@
 """Series of slices: sorted by place, and refused where SimpleITK would guess."""
 
+import gzip
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_makers import write_slices
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import difference
@@ -76,7 +79,9 @@ def test_a_double_slice_is_refused(pixels: np.ndarray, write_series: WriteSeries
     other = write_series(tmp_path / "other", pixels[:1] + 1, [2.0])
     shutil.copy(other[0], tmp_path / "other.dcm")
     shutil.rmtree(tmp_path / "other")
-    with pytest.raises(ImageError, match=r"one slice per position in .*found 1 double ones \(.*\); remove"):
+    with pytest.raises(
+        ImageError, match=r"one slice per position in .*found 1 at the position of another \(.*\); remove"
+    ):
         read_volume(tmp_path)
 
 
@@ -100,7 +105,7 @@ def test_a_slice_whose_header_is_damaged_is_named(
 def test_a_copy_with_other_voxels_is_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
     files = write_series(tmp_path, pixels, range(6))
     (tmp_path / "copy.dcm").write_bytes(files[2].read_bytes()[:-2] + b"\x11\x11")
-    with pytest.raises(ImageError, match=r"found 1 double ones \(.*\); remove the copies"):
+    with pytest.raises(ImageError, match=r"found 1 at the position of another \(.*\); remove the copies"):
         read_volume(tmp_path)
 
 
@@ -113,7 +118,7 @@ def test_two_acquisitions_at_the_same_positions_are_refused(
     pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
 ):
     write_series(tmp_path, pixels, [0, 0, 1, 1, 2, 2])
-    with pytest.raises(ImageError, match=r"found 3 double ones"):
+    with pytest.raises(ImageError, match=r"found 3 at the position of another"):
         read_volume(tmp_path)
 
 
@@ -212,6 +217,148 @@ def test_series_are_recognised_by_content(pixels: np.ndarray, write_series: Writ
     assert dicom_modality(tmp_path) == "MR"
 
 
+def moved_below(file: Path) -> None:
+    (file.parent / "more").mkdir()
+    file.rename(file.parent / "more" / file.name)
+
+
+def moved_far_below(file: Path) -> None:
+    (file.parent / "more" / "a" / "b").mkdir(parents=True)
+    file.rename(file.parent / "more" / "a" / "b" / file.name)
+
+
+def packed(file: Path) -> None:
+    Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+
+
+def half_loaded(file: Path) -> None:
+    Path(f"{file}.crdownload").write_bytes(file.read_bytes()[:90])
+    file.unlink()
+
+
+def linked_to_nothing(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/mnt/pacs/slice")
+
+
+def turned_into_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+HOLES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda file: file.write_bytes(b""), "an empty file"),
+    "zeros": (
+        lambda file: file.write_bytes(bytes(file.stat().st_size)),
+        "(named as DICOM, and none|no DICOM) by its content",
+    ),
+    "a page of a proxy": (
+        lambda file: file.write_text("<html>error</html>"),
+        "(named as DICOM, and none|no DICOM) by its content",
+    ),
+    "packed": (packed, "packed; unpack it"),
+    "half loaded": (half_loaded, "an unfinished download"),
+    "a link to nothing": (linked_to_nothing, "a link to /mnt/pacs/slice, where there is none"),
+    "a pipe": (turned_into_pipe, "a named pipe instead of a file"),
+}
+
+
+@pytest.mark.parametrize("names", ["s{:03d}.dcm", "IM{:04d}", "1.2.840.{}", "X.CT.{:03d}.IMA"])
+@pytest.mark.parametrize("hole", HOLES)
+def test_what_may_have_been_the_last_slice_is_a_fault_that_names_it(
+    hole: str, names: str, pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    """No gap in the positions tells of it."""
+    files = write_series(tmp_path / "raw", pixels, range(6))
+    (tmp_path / "s").mkdir()
+    for number, file in enumerate(files):
+        file.rename(tmp_path / "s" / names.format(number))
+    last = tmp_path / "s" / names.format(5)
+    make, says = HOLES[hole]
+    make(last)
+    with pytest.raises(
+        ImageError, match=rf"sound DICOM slices in .*/s, found {re.escape(last.name)}.* \({says}\); export"
+    ):
+        read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("move", [moved_below, moved_far_below])
+def test_slices_in_a_folder_below_are_refused(
+    move: Callable[[Path], None], pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    move(write_series(tmp_path / "s", pixels, range(6))[5])
+    with pytest.raises(ImageError, match=r"found both: .* and 2 more beside more; give the slices"):
+        read_volume(tmp_path / "s")
+
+
+def test_what_lies_beside_slices_otherwise_is_passed_over_or_named(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    files = write_series(tmp_path, pixels, range(6))
+    for name in ("VERSION", "README", "LOCKFILE", "notes.txt", "a.json", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).touch()
+    for name in (".DS_Store", f"._{files[0].name}", ".s9.dcm.Xy12aB", "viewer.exe"):
+        (tmp_path / name).touch()
+    for ending in (".part", ".gz"):
+        shutil.copy(files[0], f"{files[0]}{ending}")
+        Path(f"{files[0]}{ending}").write_bytes(b"half of it")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "L1.nii.gz").touch()
+    assert read_volume(tmp_path).notes == (
+        "files beside the slices that are no images AutoSpine reads are left out: "
+        f"{files[0].name}.gz, {files[0].name}.part, viewer.exe",
+        "images in folders beside the slices are not looked at: masks",
+    )
+
+
+def test_another_image_beside_slices_is_refused(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    files = write_series(tmp_path, pixels, range(6))
+    (tmp_path / "ct.nii.gz").touch()
+    with pytest.raises(ImageError, match=rf"found both: {files[0].name}.* beside ct\.nii\.gz; give"):
+        read_volume(tmp_path)
+
+
+def test_a_folder_of_other_images_says_that_a_folder_means_slices(tmp_path: Path):
+    (tmp_path / "ct.nii.gz").touch()
+    with pytest.raises(ImageError, match=r"as a folder means here, found ct\.nii\.gz; name an image file"):
+        read_volume(tmp_path)
+
+
+def test_a_folder_of_nothing_but_packed_slices_is_a_series_with_faults(
+    pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path
+):
+    for number, file in enumerate(write_series(tmp_path / "raw", pixels, range(6))):
+        file.rename(tmp_path / f"{number}.dcm")
+        packed(tmp_path / f"{number}.dcm")
+    assert is_series(tmp_path)
+    with pytest.raises(ImageError, match=r"found 0\.dcm\.gz and 5 more \(packed; unpack it\); export"):
+        read_volume(tmp_path)
+
+
+def write_stated(folder: Path, stated: str) -> None:
+    positions = [(0, 0, number) for number in range(3)]
+    pixels = np.zeros((3, 8, 9), np.int16)
+    write_slices(folder, pixels, positions, change=lambda header: setattr(header, "Modality", stated))
+
+
+@pytest.mark.parametrize("stated", ["PT", "US", "NM", "CR", "MG"])
+def test_images_that_are_neither_ct_nor_mr_are_refused(stated: str, tmp_path: Path):
+    write_stated(tmp_path, stated)
+    with pytest.raises(ImageError, match=rf"expected CT or MR in .*Modality {stated} \(.*; leave them out"):
+        dicom_modality(tmp_path, ["CT"])
+    channel = "pet" if stated == "PT" else stated.lower()
+    assert dicom_modality(tmp_path, [channel]) is None
+
+
+@pytest.mark.parametrize("stated", ["", "OT", "XA", "DX", "MRI"])
+def test_a_header_that_leaves_the_modality_open_states_none(stated: str, tmp_path: Path):
+    write_stated(tmp_path, stated)
+    assert dicom_modality(tmp_path) is None
+
+
 @pytest.mark.real_data
 def test_the_real_series(real_data: Path, tmp_path: Path):
     folder = real_data / "real" / "dicom_ct"
@@ -252,7 +399,9 @@ def test_the_real_series_with_other_names_copies_and_gaps(real_data: Path, tmp_p
     here, there = (sitk.ReadImage(str(file)).GetMetaData("0020|0032").encode() for file in files[3:5])
     assert len(here) == len(there)
     (shuffled / "copy").write_bytes(files[4].read_bytes().replace(there, here))
-    with pytest.raises(ImageError, match=r"one slice per position .* found 1 double ones \(.*\); remove"):
+    with pytest.raises(
+        ImageError, match=r"one slice per position .* found 1 at the position of another \(.*\); remove"
+    ):
         read_volume(shuffled)
 
     (shuffled / "copy").unlink()
