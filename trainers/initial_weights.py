@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,12 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
             f"of whose weights {share:.0%} of that network can be filled; plan with its --feature-size, "
             "--network and --patch, which are in its plan.json"
         )
-    counts = f"{len(taken)} of {len(wanted)} tensors, {share:.1%} of the weights"
+    counts = f"{len(taken)} of {len(wanted)} tensors, {floor(1000 * share) / 10:g} % of the weights"
     report = [f"{counts}, are taken from {path}, fold {fold}", *mapping.notes()]
     if voxels := _other_spacing(spacing_mm, configuration.spacing_mm):
         report.append(voxels)
     if missing := _by_part(wanted, taken):
-        report.append(f"drawn anew: {missing}")
+        report.append(f"begin at random: {missing}")
     return InitialWeights(
         tensors=taken, digest=digest(taken), dataset=source.dataset, report="; ".join(report)
     )

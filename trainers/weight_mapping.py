@@ -84,7 +84,7 @@ class WeightMapping:
         names = f"its channels are {', '.join(theirs)}, those of this dataset {', '.join(ours)}"
         notes = []
         if self.inputs is None:
-            notes.append(f"{names}: the weights that read them are drawn anew")
+            notes.append(f"{names}: the weights that read them begin at random")
         elif self.inputs != tuple(range(len(theirs))):
             notes.append(f"{names}: they are taken by name")
         elif _plain(ours[0]) != _plain(theirs[0]):
@@ -104,7 +104,7 @@ class WeightMapping:
         places = _places(ours.names, theirs.names)
         known = [name for name, place in zip(ours.names, places, strict=True) if place is not None]
         new = [name for name, place in zip(ours.names, places, strict=True) if place is None]
-        also = f", and {', '.join(new)} drawn anew" if new else ""
+        also = f", and {', '.join(new)} begin at random" if new else ""
         return [f"its classes {', '.join(known)} are taken by name{also}"]
 
 

@@ -161,9 +161,13 @@ def _hu_note(array: ChannelArray) -> str | None:
     else:
         return None
     return (
-        f"has values mostly from {low:.4g} to {high:.4g}, which cannot be the HU of a body; they look "
-        f"like {cause}: save the image in HU, unless all images of the model are like this"
+        f"has values mostly from {_number(low)} to {_number(high)}, which cannot be the HU of a body; they "
+        f"look like {cause}: save the image in HU, unless all images of the model are like this"
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def fits_hu(array: ChannelArray) -> bool:

@@ -37,14 +37,14 @@ def test_a_model_of_the_same_labels_is_taken_whole(tmp_path):
     plan = makers.plan()
     found = start(model(tmp_path / "m", plan, "0"), plan)
     assert found.tensors.keys() == build_network(plan, plan.configurations[0]).state_dict().keys()
-    assert "100.0%" in found.report
+    assert "100 % of the weights" in found.report
     assert "anew" not in found.report
 
 
 def test_the_head_is_drawn_anew_for_other_labels_of_the_same_number(tmp_path):
     found = start(model(tmp_path / "m", makers.plan(), "0"), makers.plan(labels=OTHER_LABELS))
     assert not any(name.startswith("head.") for name in found.tensors)
-    assert found.report.endswith("drawn anew: head (2 tensors)")
+    assert found.report.endswith("begin at random: head (2 tensors)")
     assert "none of its classes is taken (bone, canal)" in found.report
 
 
@@ -108,7 +108,7 @@ def test_channels_that_the_model_lacks_are_not_taken_from_others(tmp_path):
     found = start(
         model(tmp_path / "m", makers.plan(channels=("T1w", "T2w")), "0"), makers.plan(channels=("T1w", "CT"))
     )
-    assert "those of this dataset T1w, CT: the weights that read them are drawn anew" in found.report
+    assert "those of this dataset T1w, CT: the weights that read them begin at random" in found.report
     assert not any(tensor.ndim == 5 and tensor.shape[1] == 2 for tensor in found.tensors.values())
 
 
@@ -125,7 +125,7 @@ def test_classes_that_the_model_lacks_are_drawn_beside_those_it_has(tmp_path):
     folder = model(tmp_path / "m", plan, "0")
     weights = load_tensors(folder / "fold_0" / "model.safetensors")[0]
     found = start(folder, more)
-    assert "its classes canal, bone are taken by name, and disc drawn anew" in found.report
+    assert "its classes canal, bone are taken by name, and disc begin at random" in found.report
     head = found.tensors["head.weight"]
     assert head[1].isnan().all() and not head[[0, 2, 3]].isnan().any()
     learner = Learner(
@@ -175,7 +175,7 @@ def test_a_network_of_others_loses_what_has_an_output_for_each_class(tmp_path, m
 
 def test_the_first_layer_is_drawn_anew_for_other_channels(tmp_path):
     found = start(model(tmp_path / "m", makers.plan(), "0"), makers.plan(channels=("T1", "T2")))
-    assert "embedding" in found.report.partition("drawn anew")[2]
+    assert "embedding" in found.report.partition("begin at random")[2]
     assert "head.weight" in found.tensors
 
 
