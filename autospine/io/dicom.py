@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -50,6 +50,9 @@ NEITHER = {
 }
 """Modalities in headers of images that are neither CT nor MR (DICOM PS3.3, C.7.3.1.1.1)."""
 
+HOUNSFIELD = ("HU", "HU_MOD")
+"""Rescale types of CT whose values are HU, or such with corrections (DICOM PS3.3, C.11.1.1.2)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
@@ -87,6 +90,7 @@ def find_series(path: Path) -> Series:
     beside = [entry for entry in entries if entry not in set(files)]
     found, left_out = _one_series(headers, beside, path)
     found.sort(key=lambda s: (s.along_mm, s.instance))
+    _check_one_source(found, path)
     slices = _without_copies(found)
     _check_alike(slices, path)
     stack = stack_of(slices, path)
@@ -97,6 +101,7 @@ def find_series(path: Path) -> Series:
             *_left_out_notes(left_out, len(found) - len(slices), len(files)),
             *_unread_notes(beside),
             *_geometry_notes(slices, stack),
+            *_value_notes(slices),
         ),
     )
 
@@ -281,9 +286,42 @@ def _geometry_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[st
             f"steps between slices are {steps.min():.3g} to {steps.max():.3g} mm: interpolated to "
             f"{stack.step_mm:.3g} mm, where label maps lie, but for DICOM segmentations"
         )
-    if any(s.inverted for s in slices) and slices[0].modality != "CT":
-        notes.append("is displayed inverted (MONOCHROME1); values are taken as they are stored")
     return notes
+
+
+def _value_notes(slices: Sequence[SliceHeader]) -> list[str]:
+    if slices[0].modality != "CT":
+        inverted = any(s.inverted for s in slices)
+        note = "is displayed inverted (MONOCHROME1); values are taken as they are stored"
+        return [note] if inverted else []
+    notes = []
+    if bare := [s.name for s in slices if s.unit is None]:
+        notes.append(
+            f"{len(bare)} of {len(slices)} CT slices state no rescale slope and intercept ({listed(bare)}): "
+            "their values may not be HU"
+        )
+    if others := sorted({s.unit for s in slices if s.unit and s.unit.upper() not in HOUNSFIELD}):
+        notes.append(f"its Rescale Type is {listed(others)} instead of HU: its values may not be HU")
+    return notes
+
+
+def _check_one_source(slices: Sequence[SliceHeader], path: Path) -> None:
+    """Refuse slices of two patients, spaces or modalities in one series; empty entries count as any."""
+    sources: tuple[tuple[str, Callable[[SliceHeader], str]], ...] = (
+        ("modality", lambda s: s.modality),
+        ("patient", lambda s: s.patient),
+        ("frame of reference", lambda s: s.frame_of_reference),
+    )
+    for what, of in sources:
+        stating = [s for s in slices if of(s)]
+        other = next((s for s in stating if of(s) != of(stating[0])), None)
+        if other is not None:
+            # Patients are not named: messages end up in logs and reports.
+            ends = ("", "") if what == "patient" else (f" ({of(stating[0])})", f" ({of(other)})")
+            raise ImageError(
+                f"expected slices of one {what} in {path}, found {stating[0].name}{ends[0]} and "
+                f"{other.name}{ends[1]} of another; give each its own folder"
+            )
 
 
 def _without_copies(slices: Sequence[SliceHeader]) -> list[SliceHeader]:

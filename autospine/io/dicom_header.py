@@ -63,7 +63,8 @@ _KEYWORDS = [
     *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
+    *("PatientID", "FrameOfReferenceUID"),
 ]
 
 
@@ -82,6 +83,10 @@ class SliceHeader:
     instance: str
     description: str
     modality: str
+    patient: str
+    frame_of_reference: str
+    """UID of the space that positions are in; empty if it is not stated."""
+
     position_mm: Vector3
     """Position (x, y, z) of the centre of the first pixel."""
 
@@ -98,6 +103,9 @@ class SliceHeader:
     slope: float
     intercept: float
     """Values are stored numbers times the slope, plus the intercept."""
+
+    unit: str | None
+    """What the values are, `HU` where the header does not say; None if it states no slope or intercept."""
 
     limits: tuple[int, int]
     """Smallest and largest number that can be stored."""
@@ -272,6 +280,7 @@ def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeade
     intercept = read.number("PixelValueTransformationSequence", "RescaleIntercept")
     if slope == 0:
         raise _HeaderError("with a Rescale Slope of 0")
+    unit = read.text("PixelValueTransformationSequence", "RescaleType") or "HU"
     columns, rows, bits = int(header.Columns), int(header.Rows), int(header.BitsStored)
     signed = header.get("PixelRepresentation") == 1
     syntax = header.file_meta.get("TransferSyntaxUID")
@@ -284,6 +293,8 @@ def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeade
         instance=_text(header, "SOPInstanceUID"),
         description=_text(header, "SeriesDescription"),
         modality=_text(header, "Modality"),
+        patient=_text(header, "PatientID"),
+        frame_of_reference=_text(header, "FrameOfReferenceUID"),
         position_mm=triple(position),
         orientation=orientation,
         size=(columns, rows),
@@ -291,6 +302,7 @@ def _slice_header(path: Path, header: Any, frame: int, count: int) -> SliceHeade
         thickness_mm=thickness,
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
+        unit=None if slope is None or intercept is None else unit,
         least_bytes=plain * count * columns * rows * int(header.BitsAllocated) // 8,
         limits=(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1),
         inverted=_text(header, "PhotometricInterpretation") == "MONOCHROME1",
@@ -335,11 +347,15 @@ class _FrameReader:
 
     def number(self, sequence: str, keyword: str) -> float | None:
         """Return a single number; None if it is not stated."""
+        text = self.text(sequence, keyword)
+        return _parsed(text, keyword)[0] if text else None
+
+    def text(self, sequence: str, keyword: str) -> str:
+        """Return an entry as it is written; empty if it is not stated."""
         for group in self._groups:
             if group.get(sequence) and (text := _text(group[sequence][0], keyword)):
-                return _parsed(text, keyword)[0]
-        text = _text(self._header, keyword)
-        return _parsed(text, keyword)[0] if text else None
+                return text
+        return _text(self._header, keyword)
 
 
 def _text(dataset: Any, keyword: str) -> str:

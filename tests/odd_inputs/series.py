@@ -55,6 +55,7 @@ def dicom_trials() -> Iterator[Trial]:
     yield from _tilted()
     yield from _multi_frame()
     yield from _jpeg()
+    yield from _not_called_hu()
 
 
 def series(
@@ -243,6 +244,18 @@ def _refused() -> Iterator[Trial]:
         if number > 6:
             header.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.30"
 
+    for what, keyword, value in (
+        ("patients", "PatientID", "1"),
+        ("modalities", "Modality", "MR"),
+        ("frames of reference", "FrameOfReferenceUID", "1.2.826.0.1.3680043.8.498.40"),
+    ):
+
+        def mixed(header: Dataset, number: int, keyword: str = keyword, value: str = value) -> None:
+            if number > 6:
+                setattr(header, keyword, value)
+
+        yield trial(f"of two {what}", mixed, "slices of one .*of another", kind="passed over")
+
     yield trial("that is two", two, "one DICOM series", kind="passed over")
 
     def colour(header: Dataset, number: int) -> None:
@@ -276,6 +289,19 @@ def _refused() -> Iterator[Trial]:
     yield Trial(
         kind="messages", name="text named .dcm", make=text, expect=Refused(says=("a.dcm", "named as DICOM"))
     )
+
+
+def _not_called_hu() -> Iterator[Trial]:
+    def bare(header: Dataset, number: int) -> None:
+        del header.RescaleSlope, header.RescaleIntercept
+
+    def unspecified(header: Dataset, number: int) -> None:
+        header.RescaleType = "US"
+
+    for name, change in (("without slope and intercept", bare), ("of Rescale Type US", unspecified)):
+        yield Trial(
+            kind="values", name=f"CT {name}", make=series(change), expect=Accepted(says=("may not be HU",))
+        )
 
 
 def _passed_over() -> Iterator[Trial]:

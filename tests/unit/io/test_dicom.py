@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_copies_of_slices_are_left_out_with_a_word(
         shutil.copy(files[index], tmp_path / f"{len(list(tmp_path.iterdir()))}.dcm")
     volume = read_volume(tmp_path)
     assert np.array_equal(volume.array[0], pixels)
-    assert volume.notes == ("3 of 9 DICOM files left out: copies of others",)
+    assert volume.notes[0] == "3 of 9 DICOM files left out: copies of others"
 
 
 def test_a_double_slice_is_refused(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
@@ -305,7 +306,7 @@ def test_what_lies_beside_slices_otherwise_is_passed_over_or_named(
         Path(f"{files[0]}{ending}").write_bytes(b"half of it")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "L1.nii.gz").touch()
-    assert read_volume(tmp_path).notes == (
+    assert read_volume(tmp_path).notes[:2] == (
         "files beside the slices that are no images AutoSpine reads are left out: "
         f"{files[0].name}.gz, {files[0].name}.part, viewer.exe",
         "images in folders beside the slices are not looked at: masks",
@@ -408,3 +409,65 @@ def test_the_real_series_with_other_names_copies_and_gaps(real_data: Path, tmp_p
     (shuffled / f"IM{7 * 7 % len(files):04d}").unlink()
     with pytest.raises(ImageError, match=r"slices 2 mm apart .* a step of 4 mm"):
         read_volume(shuffled)
+
+
+POSITIONS = [(0, 0, 2.0 * n) for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "what"),
+    [
+        ("Modality", "MR", r"modality in .*IM003 \(CT\) and .* \(MR\) of another"),
+        ("PatientID", "somebody", r"patient in .*IM003 and IM\d+ of another"),
+        (
+            "FrameOfReferenceUID",
+            "1.2.99",
+            r"frame of reference in .*\(1\.2\.9\) and .*\(1\.2\.99\) of another",
+        ),
+    ],
+)
+def test_slices_of_two_sources_under_one_series_are_refused(
+    keyword: str, value: str, what: str, tmp_path: Path
+):
+    def change(header: Any) -> None:
+        if header.InstanceNumber > 3:
+            setattr(header, keyword, value)
+
+    write_slices(tmp_path, np.zeros((5, 4, 4), np.uint16), POSITIONS, rescale=(1, -1024), change=change)
+    with pytest.raises(ImageError, match=rf"slices of one {what}; give each its own folder") as caught:
+        read_volume(tmp_path)
+    assert "somebody" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "FrameOfReferenceUID"])
+def test_an_empty_entry_contradicts_nothing(keyword: str, tmp_path: Path):
+    def change(header: Any) -> None:
+        if header.InstanceNumber > 3:
+            setattr(header, keyword, "")
+
+    write_slices(tmp_path, np.zeros((5, 4, 4), np.uint16), POSITIONS, rescale=(1, -1024), change=change)
+    assert read_volume(tmp_path).notes == ()
+
+
+def test_ct_without_slope_and_intercept_is_noted(tmp_path: Path):
+    def change(header: Any) -> None:
+        if header.InstanceNumber == 2:
+            del header.RescaleIntercept
+
+    write_slices(tmp_path / "one", np.zeros((5, 4, 4), np.uint16), POSITIONS, rescale=(1, 0), change=change)
+    write_slices(tmp_path / "MR", np.zeros((5, 4, 4), np.uint16), POSITIONS, kind="MR")
+    (note,) = read_volume(tmp_path / "one").notes
+    assert note.startswith("1 of 5 CT slices state no rescale slope and intercept (IM010): their values may")
+    assert read_volume(tmp_path / "MR").notes == ()
+
+
+@pytest.mark.parametrize(("kind", "noted"), [("US", True), ("MGML", True), ("HU", False), ("", False)])
+def test_ct_whose_values_are_not_called_hu_is_noted(kind: str, tmp_path: Path, *, noted: bool):
+    def change(header: Any) -> None:
+        header.RescaleType = kind
+
+    write_slices(tmp_path, np.zeros((5, 4, 4), np.uint16), POSITIONS, rescale=(1, -1024), change=change)
+    notes = read_volume(tmp_path).notes
+    assert notes == (
+        (f"its Rescale Type is {kind} instead of HU: its values may not be HU",) if noted else ()
+    )

@@ -213,7 +213,7 @@ def test_what_is_no_image_of_slices_is_no_slice(
 
     other = write_frames(tmp_path / "other.dcm", pixels, POSITIONS, change=change)
     assert read_header(other).other == says
-    write_slices(tmp_path, pixels, POSITIONS, orientation=OBLIQUE)
+    write_slices(tmp_path, pixels, POSITIONS, orientation=OBLIQUE, kind="MR")
     volume = read_volume(tmp_path)
     check_place(volume, pixels)
     assert volume.notes == (f"1 of 6 DICOM files left out: other.dcm ({says})",)

@@ -200,7 +200,7 @@ def test_slices_that_rounding_moves_stay_as_they_are(tmp_path: Path):
     values = np.random.default_rng(0).integers(0, 4000, SHAPE).astype(np.uint16)
     positions = on_line(REGULAR)
     positions[3:, 0] += 0.05
-    write_slices(tmp_path, values, positions)
+    write_slices(tmp_path, values, positions, kind="MR")
     volume: Volume = read_volume(tmp_path)
     assert np.array_equal(volume.array[0], values)
     assert not isinstance(volume.stored, StraightenedGrid)
