@@ -364,6 +364,7 @@ def surplus_stream(folder: Path) -> Path:
     return maker(folder)
 
 
+UNREAD = r"expected voxels that AutoSpine reads in .*, found .*; convert the image"
 DAMAGED = r"damaged: .*; copy or convert it again"
 TRUNCATED = r"bytes of (compressed )?voxels in .*, found .*; copy it again"
 LONGER = r"bytes of voxels in .*, found more: .*; convert it again"
@@ -587,9 +588,12 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     ),
     "nrrd: words for numbers": (file("a.nrrd", NRRD.replace("(0.5,0,0)", "(x,y,z)"), RAW), DAMAGED),
     "nrrd: no byte order": (file("a.nrrd", without(NRRD, "endian"), RAW), DAMAGED),
-    "nrrd: unknown type": (file("a.nrrd", NRRD.replace("short", "block"), RAW), DAMAGED),
-    "nrrd: unknown encoding": (file("a.nrrd", NRRD.replace("raw", "hex"), RAW), DAMAGED),
-    "mha: unknown type": (file("a.mha", META.replace("MET_SHORT", "MET_STRING"), RAW), DAMAGED),
+    "nrrd: unknown type": (file("a.nrrd", NRRD.replace("short", "block"), RAW), UNREAD),
+    "nrrd: unknown encoding": (file("a.nrrd", NRRD.replace("raw", "hex"), RAW), UNREAD),
+    "mha: unknown type": (file("a.mha", META.replace("MET_SHORT", "MET_NUMBER"), RAW), DAMAGED),
+    "mha: text as voxels": (file("a.mha", META.replace("MET_SHORT", "MET_STRING"), RAW), UNREAD),
+    "mha: arrays as voxels": (file("a.mha", META.replace("MET_SHORT", "MET_USHORT_ARRAY"), RAW), UNREAD),
+    "nrrd: no encoding of any kind": (file("a.nrrd", NRRD.replace("raw", "rar"), RAW), DAMAGED),
     "mha: another object": (file("a.mha", META.replace("= Image", "= Mesh"), RAW), DAMAGED),
     "mha: three values in each voxel": (
         file("a.mha", META.replace("DimSize", "ElementNumberOfChannels = 3\nDimSize"), RAW * 3),

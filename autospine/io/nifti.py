@@ -20,12 +20,15 @@ from jaxtyping import Float64
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, grid_of_axes, triple
 from autospine.io.text_headers import SAME_SIZE, check_volume, unstated
-from autospine.io.voxel_data import ImageFile, VoxelData, cause, damaged
+from autospine.io.voxel_data import ImageFile, VoxelData, cause, damaged, unsupported
 
 ENDINGS = (".nii.gz", ".nii")
 
 GZIP = b"\x1f\x8b"
 """First bytes of a gzip file: some programs name compressed and plain files alike."""
+
+NOTED = 1e-3
+"""Share by which voxel sizes that a header states twice may differ without a note."""
 
 ROUNDED = 1e-5
 """Share by which the affine's voxel sizes may differ from those of `pixdim` by single precision alone."""
@@ -64,7 +67,7 @@ def read_nifti(path: Path) -> ImageFile:
     shape = _field(path, "dim", lambda: [int(n) for n in header.get_data_shape()])
     _check_volume(path, shape, dtype)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise damaged(path, f"its voxels are of the type {dtype}")
+        raise unsupported(path, f"voxels of the type {int(header['datatype'])} (NIfTI), {dtype}")
     if not header.sizeof_hdr <= offset <= MOST_SKIPPED:
         raise damaged(path, f"its voxels begin at byte {offset}")
     slope, intercept = _field(path, "scl_slope or scl_inter", header.get_slope_inter)
@@ -192,8 +195,12 @@ def header_grid(
             f"{_sizes(sizes)} mm; mend the header or convert it again"
         )
     notes: tuple[str, ...] = ()
+    if not np.allclose(stated, sizes, rtol=NOTED, atol=0):
+        notes = (
+            f"its pixdim says {_sizes(stated)} mm and its affine {_sizes(sizes)} mm; the affine is taken",
+        )
     if with_sform and with_qform:
-        notes = _compare_forms(header, name)
+        notes += _compare_forms(header, name)
     # The other bits are the unit of time.
     code = int(header["xyzt_units"]) & 7
     unit = UNITS_MM.get(code)

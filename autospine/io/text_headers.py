@@ -17,7 +17,7 @@ import numpy as np
 from autospine.core.errors import ImageError
 from autospine.core.geometry import grid_of_axes, triple
 from autospine.io.formats import NRRD_ENDINGS
-from autospine.io.voxel_data import DataEncoding, ImageFile, VoxelData, damaged
+from autospine.io.voxel_data import DataEncoding, ImageFile, VoxelData, damaged, unsupported
 from autospine.storage.file_names import named_beside
 
 MOST_HEADER = 1 << 22
@@ -186,6 +186,8 @@ def _meta_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Pat
 def _meta_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
     name = entries.get("elementtype", "")
     kind = META_TYPES.get(name.upper().removeprefix("MET_"))
+    if re.fullmatch(r"MET_(\w+_ARRAY|STRING|ASCII_CHAR|OTHER|FLOAT_MATRIX)", name.upper()):
+        raise unsupported(path, f"voxels of the type {name}")
     if kind is None:
         raise damaged(path, f"its voxels are of the type {name or 'none'}")
     big = any(_is_true(entries, key) for key in ("binarydatabyteordermsb", "elementbyteordermsb"))
@@ -388,6 +390,8 @@ def _nrrd_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Pat
 def _nrrd_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
     name = " ".join(entries.get("type", "").lower().split())
     kind = next((kind for kind, names in NRRD_TYPES.items() if name in names), None)
+    if name == "block":
+        raise unsupported(path, f"voxels of the type {name}")
     if kind is None:
         raise damaged(path, f"its voxels are of the type {name or 'none'}")
     endian = entries.get("endian", "").lower()
@@ -402,6 +406,8 @@ def _nrrd_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
 
 def _nrrd_encoding(path: Path, entries: dict[str, str]) -> DataEncoding:
     name = entries.get("encoding", "").lower()
+    if name in ("hex", "zrl"):
+        raise unsupported(path, f"voxels encoded as {name}")
     if name not in NRRD_ENCODINGS:
         raise damaged(path, f"its voxels are encoded as {name or 'nothing that it states'}")
     return NRRD_ENCODINGS[name]

@@ -228,6 +228,14 @@ def damaged(name: str | Path, reason: object) -> ImageError:
     return ImageError(f"expected a readable image, found {name} damaged: {reason}; copy or convert it again")
 
 
+def unsupported(name: str | Path, what: str) -> ImageError:
+    """Return the error of an image file that is sound, but of a kind that is not read."""
+    return ImageError(
+        f"expected voxels that AutoSpine reads in {name}, found {what}; convert the image with the program "
+        "that wrote it"
+    )
+
+
 def cause(error: Exception) -> str:
     """Return what a library says that could not read bytes, without zlib's numbers."""
     return re.sub(

@@ -7,7 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from odd_images import ORIGIN, REFUSED, SHAPE, SOUND, SPACING, VOXELS
+from odd_images import ORIGIN, REFUSED, SHAPE, SOUND, SPACING, VOXELS, nifti, put
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, difference
@@ -45,6 +45,12 @@ def test_what_is_not_sound_is_refused_at_once(name: str, tmp_path: Path):
     assert time.monotonic() - began < MOST_SECONDS
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value) or str(path.parent) in str(caught.value)
+
+
+@pytest.mark.parametrize(("size", "noted"), [(0.5045, True), (0.5 + 1e-5, False)])
+def test_a_pixdim_that_is_off_a_little_is_noted(size: float, tmp_path: Path, *, noted: bool):
+    notes = read_channel(nifti("a.nii", put(80, "<f", size))(tmp_path)).notes
+    assert [("pixdim" in note, "affine is taken" in note) for note in notes] == [(True, True)] * noted
 
 
 @pytest.mark.parametrize(
