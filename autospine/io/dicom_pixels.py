@@ -22,7 +22,7 @@ import SimpleITK as sitk
 from jaxtyping import Num, UInt8
 
 from autospine.core.errors import ImageError, first_line
-from autospine.io.dicom_header import READ_BY_PYDICOM, RUN_LENGTH, SliceHeader, without_warnings
+from autospine.io.dicom_header import DEFLATED, READ_BY_PYDICOM, RUN_LENGTH, SliceHeader, without_warnings
 from autospine.io.formats import has_dicom_mark
 from autospine.io.voxel_data import want_of_memory
 from autospine.storage.locks import scratch_folder
@@ -197,7 +197,9 @@ def _stored(slices: Sequence[SliceHeader], scratch: Path) -> Iterator[Num[np.nda
         yield from _decompressed(path, slices[0].size, scratch)[indices]
         return
     source: Any = path
-    if not has_dicom_mark(path):
+    if syntax == DEFLATED:  # pydicom finds pixels in a dataset of it, but not in a file
+        source = pydicom.dcmread(path)
+    elif not has_dicom_mark(path):
         source = pydicom.dcmread(path, force=True)
         implicit, little = source.original_encoding
         source.file_meta.TransferSyntaxUID = pydicom.uid.UID(

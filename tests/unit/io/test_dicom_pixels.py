@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dicom_makers import write_frames, write_slices
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -18,6 +19,12 @@ from autospine.core.errors import ImageError
 from autospine.io.images import read_volume
 
 POSITIONS = [(0, 0, 2.0 * n) for n in range(5)]
+SYNTAXES = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def test_monochrome1_of_other_modalities_is_told(pixels: np.ndarray, tmp_path: P
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("syntax", SYNTAXES)
 def test_types_and_byte_orders(dtype: type, syntax: str, tmp_path: Path):
     limits = np.iinfo(dtype)
     pixels = np.random.default_rng(0).integers(limits.min, limits.max, (5, 7, 9), endpoint=True).astype(dtype)
