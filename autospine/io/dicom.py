@@ -50,8 +50,9 @@ NEITHER = {
 }
 """Modalities in headers of images that are neither CT nor MR (DICOM PS3.3, C.7.3.1.1.1)."""
 
-HOUNSFIELD = ("HU", "HU_MOD")
-"""Rescale types of CT whose values are HU, or such with corrections (DICOM PS3.3, C.11.1.1.2)."""
+HOUNSFIELD = ("HU", "HU_MOD", "US")
+"""Rescale types of CT whose values are HU, or such with corrections (DICOM PS3.3, C.11.1.1.2), and `US` for
+unspecified, which ITK writes into every CT."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

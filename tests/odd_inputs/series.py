@@ -296,7 +296,7 @@ def _not_called_hu() -> Iterator[Trial]:
         del header.RescaleSlope, header.RescaleIntercept
 
     def unspecified(header: Dataset, number: int) -> None:
-        header.RescaleType = "US"
+        header.RescaleType = "MGML"
 
     for name, change in (("without slope and intercept", bare), ("of Rescale Type US", unspecified)):
         yield Trial(

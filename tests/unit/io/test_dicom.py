@@ -461,7 +461,7 @@ def test_ct_without_slope_and_intercept_is_noted(tmp_path: Path):
     assert read_volume(tmp_path / "MR").notes == ()
 
 
-@pytest.mark.parametrize(("kind", "noted"), [("US", True), ("MGML", True), ("HU", False), ("", False)])
+@pytest.mark.parametrize(("kind", "noted"), [("MGML", True), ("US", False), ("HU", False), ("", False)])
 def test_ct_whose_values_are_not_called_hu_is_noted(kind: str, tmp_path: Path, *, noted: bool):
     def change(header: Any) -> None:
         header.RescaleType = kind
