@@ -295,10 +295,10 @@ def _not_called_hu() -> Iterator[Trial]:
     def bare(header: Dataset, number: int) -> None:
         del header.RescaleSlope, header.RescaleIntercept
 
-    def unspecified(header: Dataset, number: int) -> None:
+    def milligrams(header: Dataset, number: int) -> None:
         header.RescaleType = "MGML"
 
-    for name, change in (("without slope and intercept", bare), ("of Rescale Type US", unspecified)):
+    for name, change in (("without slope and intercept", bare), ("of Rescale Type MGML", milligrams)):
         yield Trial(
             kind="values", name=f"CT {name}", make=series(change), expect=Accepted(says=("may not be HU",))
         )
