@@ -18,7 +18,7 @@ How each figure is counted:
 - `escaped`: inputs after which a file outside the folders of the command was new, gone or changed, or of
   whose texts control characters reached the screen. `hostile` counts those that try it.
 - `unclear`: refusals that do not name the file or case, the cause and a remedy: the words that the input's
-  trial asks for, and a `;` or a full stop before what to do.
+  trial asks for, and what to do after a semicolon.
 - `odd_files_right`: of the public odd files, those that are read as their publisher's reference, or refused
   with the reason; see `odd_inputs.public`.
 - `busy_ratio`, `idle_cost`: see `busy.py`; `--repeats 0` leaves them out.
@@ -51,6 +51,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from odd_inputs.messages import has_remedy  # noqa: E402
 from odd_inputs.reading import reading_difference, writing_difference  # noqa: E402
 from odd_inputs.trial import KINDS, Accepted, Contained, Refused, Right, Trial  # noqa: E402
 
@@ -233,7 +234,7 @@ def _compare(trial: Trial, answer: Answer, verdict: Verdict) -> None:
                 _fault(verdict, "silently_wrong", "not refused")
             elif missing:
                 _fault(verdict, "unclear", f"no word of {', '.join(missing)}")
-            elif not re.search(r"[;.] ?\S", verdict.said):
+            elif not has_remedy(verdict.said):
                 _fault(verdict, "unclear", "no remedy")
         case Contained():
             pass
