@@ -253,7 +253,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     Raises:
         FormatError: If it is missing, damaged or of another version.
     """
-    path = path_below(folder, f"{name}.json")
+    path = path_below(folder, name).with_name(f"{name}.json")
     if not os.path.lexists(path):
         raise FormatError(
             f"expected case {name} to be preprocessed in {folder}, found no {path.name}; "

@@ -114,10 +114,9 @@ def test_folds_are_dealt_out_to_every_gpu(planned, monkeypatch):
     assert (settings.parallel, settings.workers) == (2, default_workers(2))
 
 
-def test_choices_that_contradict_each_other_are_refused(planned):
-    options = TrainingOptions(epochs=1, extend=1)
+def test_choices_that_contradict_each_other_are_refused():
     with pytest.raises(TrainingError, match="--epochs or --extend"):
-        choose_settings(options, planned, "0", device=CPU, name="cpu")
+        TrainingOptions(epochs=1, extend=1)
 
 
 @pytest.mark.parametrize(
