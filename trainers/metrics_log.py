@@ -227,12 +227,13 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _is_row(row: object) -> bool:
-    """Whether a line has what it is counted, summed up and shown by."""
+    """Whether a line has nothing that it could not be counted, summed up and shown by."""
     return (
         isinstance(row, dict)
-        and all(_is_number(row.get(key)) for key in ("epoch", "progress"))
-        and all(row.get(key) is None or _is_number(row[key]) for key in ("loss", "seconds"))
-        and isinstance(row.get("pseudo_dice"), dict)
+        and all(
+            row.get(key) is None or _is_number(row[key]) for key in ("epoch", "progress", "loss", "seconds")
+        )
+        and isinstance(row.get("pseudo_dice", {}), dict)
     )
 
 

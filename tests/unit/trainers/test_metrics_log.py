@@ -225,7 +225,8 @@ def test_rows_are_read_while_they_are_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["3", "[]", "{}", '{"epoch": 1, "progress": "x", "seconds": 1, "pseudo_dice": {}}']
+    "line",
+    ["3", "[]", '{"pseudo_dice": 3}', '{"epoch": 1, "progress": "x", "seconds": 1, "pseudo_dice": {}}'],
 )
 def test_rows_of_nonsense_are_refused(tmp_path, line):
     collapsed(tmp_path)
