@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from autospine.core.errors import DatasetError
@@ -96,26 +96,41 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     return {same_name(row["case"]): row for row in rows}, faults
 
 
-def unknown_case(name: str, cases: Collection[str]) -> str:
-    """Say that a case of `cases.csv` is none of the dataset's, and what may be meant.
+def unknown_cases(names: Iterable[str], cases: Collection[str]) -> list[str]:
+    """Say for each of these names in `cases.csv` that it has no image, and what may be meant."""
+    names = list(names)
+    meant = meant_cases(names, cases)
+    return [
+        f"{visibly(name)}: in cases.csv but without image; "
+        + meant.get(name, "add the image, or remove the row")
+        for name in names
+    ]
+
+
+def meant_cases(names: Iterable[str], cases: Collection[str]) -> dict[str, str]:
+    """Say which cases somebody may mean by names that are none, and what to write instead.
 
     Args:
-        name: Case as the table has it.
-        cases: Cases that have an image.
+        names: Names of cases in somebody's file.
+        cases: Cases that there are.
+
+    Returns:
+        What to write, by name; those are left out whose meaning is not clear.
     """
-    fault = f"{visibly(name)}: in cases.csv but without image; "
-    ending = next((ending for ending in ENDINGS if name.lower().endswith(ending)), "")
-    for bare in (stem := name[: len(name) - len(ending)], _CHANNEL.sub("", stem)):
+    numbers = {case.lstrip("0"): case for case in cases if case.isdecimal()}
+    spelt = {_plain(case): case for case in cases}
+    meant = {}
+    for name in names:
+        ending = next((ending for ending in ENDINGS if name.lower().endswith(ending)), "")
+        stem = name[: len(name) - len(ending)]
+        bare = stem if stem in cases else _CHANNEL.sub("", stem)
         if bare != name and bare in cases:
-            return f"{fault}write {bare} alone, without the ending or the channel of a file"
-    if name.isdecimal():
-        for case in sorted(cases):
-            if case.isdecimal() and int(case) == int(name):
-                return f"{fault}{name} may be {case}: spreadsheets drop leading zeros; write {case} as text"
-    for case in sorted(cases):
-        if _plain(case) == _plain(name):
-            return f"{fault}write {visibly(case)} as the image has it: capitals and spaces count"
-    return f"{fault}add the image, or remove the row"
+            meant[name] = f"write {bare} alone, without the ending or the channel of a file"
+        elif name.isdecimal() and (case := numbers.get(name.lstrip("0"))):
+            meant[name] = f"{name} may be {case}: spreadsheets drop leading zeros; write {case} as text"
+        elif case := spelt.get(_plain(name)):
+            meant[name] = f"write {visibly(case)} as the image has it: capitals and spaces count"
+    return meant
 
 
 def visibly(text: str) -> str:

@@ -15,7 +15,7 @@ from autospine.core.errors import DatasetError
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
-from autospine.dataset.case_table import CASE_TABLE, misnamed_tables, read_case_table, unknown_case
+from autospine.dataset.case_table import CASE_TABLE, misnamed_tables, read_case_table, unknown_cases
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
@@ -133,7 +133,9 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     testing, test_names, missing_test = _list_cases(folder, "Ts", channels, ending, facts)
     faults += missing + missing_test
     imaged = {same_name(name) for name in names | test_names}
-    faults += [unknown_case(row["case"], imaged) for name, row in sorted(facts.items()) if name not in imaged]
+    faults += unknown_cases(
+        (row["case"] for name, row in sorted(facts.items()) if name not in imaged), imaged
+    )
     if not names:
         faults.append(f"no images CASE_0000{ending} in {folder / 'imagesTr'}")
     faults += _named_elsewhere(described.get("dataset"), folder, training)

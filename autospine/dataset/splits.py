@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from autospine.core.errors import DatasetError, FormatError
+from autospine.dataset.case_table import meant_cases, visibly
 from autospine.storage.file_names import read_text, same_name
 from autospine.storage.serialization import (
     FileName,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:  # it reads images, which takes long to import
 
 FORMAT_VERSION = 1
 FOLDS = 5
+
+PICKLES = (".pkl", ".pickle")
+"""Endings of the splits of nnU-Net v1, which are not opened."""
 
 ALL = "all"
 """Word for every fold of the cross-validation."""
@@ -202,7 +206,7 @@ def read_splits(path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
     file = FoldsFile(
         format_version=FORMAT_VERSION, dataset=dataset.name, validation=tuple(fold.val for fold in given)
     )
-    folds = folds_of(file, path, dataset)
+    folds = folds_of(file, path, dataset, "mend the file, or name another with --splits")
     for fold, stated in zip(folds, given, strict=True):
         if other := set(map(same_name, fold.training)) ^ set(map(same_name, stated.train)):
             raise FormatError(
@@ -214,22 +218,41 @@ def read_splits(path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
 
 
 def _nnunet_splits(path: Path) -> NnunetSplits:
+    if path.suffix.lower() in PICKLES:
+        raise FormatError(
+            f"expected the splits of nnU-Net as JSON, found a pickle at {path}, which can run code; "
+            "save its list of folds as splits_final.json"
+        )
     try:
         content = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise FormatError(
             f"expected the splits of nnU-Net in {path}, found {error}; copy the file again"
         ) from None
+    entries = content if isinstance(content, list) else []
+    parts = [part for entry in entries if isinstance(entry, dict) for part in entry.values()]
+    cases = (case for part in parts if isinstance(part, list) for case in part)
+    if (number := next((case for case in cases if isinstance(case, int)), None)) is not None:
+        raise FormatError(
+            f"expected case names as texts in {path}, found numbers such as {number}; write the names of the "
+            "cases in quotes, with their leading zeros"
+        )
     return from_plain({"folds": content}, NnunetSplits, str(path))
 
 
-def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
+def folds_of(
+    file: FoldsFile,
+    path: Path,
+    dataset: "Dataset",
+    remedy: str = "mend the file, or delete it and plan again",
+) -> tuple[Fold, ...]:
     """Return the folds that a `folds.json` describes.
 
     Args:
         file: Its content.
         path: Its path, for messages.
         dataset: The dataset that is split.
+        remedy: What to do about a file that does not fit, for messages.
 
     Raises:
         FormatError: If a case is unknown, validated twice or in no fold, or a subject is split.
@@ -238,7 +261,11 @@ def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...
     spelt = {same_name(name): name for name in subjects}
     validation = [[spelt.get(same_name(name), name) for name in fold] for fold in file.validation]
     listed = Counter(name for fold in validation for name in fold)
-    problems = [f"unknown case {name}" for name in sorted(set(listed) - set(subjects))]
+    unknown = sorted(set(listed) - set(subjects))
+    meant = meant_cases(unknown, spelt)
+    problems = [
+        f"unknown case {visibly(name)}" + (f" ({meant[name]})" if name in meant else "") for name in unknown
+    ]
     problems += [f"case {name} is validated {n} times" for name, n in sorted(listed.items()) if n > 1]
     problems += [f"case {name} is in no fold" for name in sorted(set(subjects) - set(listed))]
     where: dict[str, set[int]] = {}
@@ -253,8 +280,7 @@ def folds_of(file: FoldsFile, path: Path, dataset: "Dataset") -> tuple[Fold, ...
         problems.append(f"format_version {file.format_version} instead of {FORMAT_VERSION}")
     if problems:
         raise FormatError(
-            f"expected every case of {dataset.name} in one fold of {path}, found {some(problems)}; "
-            "mend the file, or delete it and plan again"
+            f"expected every case of {dataset.name} in one fold of {path}, found {some(problems)}; {remedy}"
         )
     return _folds(validation, list(subjects))
 

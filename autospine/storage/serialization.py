@@ -7,7 +7,7 @@ types are refused, the first of them in one message. Only this module imports py
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -25,8 +25,33 @@ T = TypeVar("T")
 FAULTS_MENTIONED = 10
 """Most faults of a file that a message lists."""
 
+PROBLEMS_MENTIONED = 5
+"""Most kinds of faults that a message about the structure of a file lists."""
+
 LONGEST_FAULT = 300
 """Most characters of a fault: keys and values may be of any length."""
+
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "more than",
+    "less_than_equal": "at most",
+    "less_than": "less than",
+}
+"""Pydantic's names of bounds, and ours."""
+
+_WANTED = {
+    "string": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "an object",
+    "dataclass": "an object",
+    "none": "null",
+}
+"""Beginnings of Pydantic's names of wrong types, and what is expected instead."""
 
 _KINDS: dict[Any, tuple[str, int]] = {}
 """For each kind of file its name in messages, and the most bytes of its JSON."""
@@ -214,13 +239,57 @@ def shortened(text: str, longest: int = LONGEST_FAULT) -> str:
 
 
 def _problems(error: ValidationError) -> str:
-    """List the first faults, each with its place."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    texts = []
-    for problem in problems[:FAULTS_MENTIONED]:
-        place = ".".join(str(part)[:100] for part in problem["loc"]) or "file"
-        texts.append(shortened(f"{place}: {problem['msg'].removeprefix('Value error, ')}"))
-    return listed([*texts, *[""] * (len(problems) - len(texts))])
+    """List the first faults, each with its place; those of one kind in one list are counted."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for problem in error.errors(include_url=False):
+        kind = problem["type"]
+        place = ".".join(str(part)[:100] for part in problem["loc"]) or "the file"
+        said = _said(kind, problem["msg"], problem.get("ctx", {}), problem["input"])
+        text = said if kind == "json_invalid" else f"{place} {said}"
+        where = tuple("*" if isinstance(part, int) else part for part in problem["loc"])
+        alike.setdefault((*where, kind), []).append(shortened(text))
+    return listed(
+        [first + (f" (and {len(more)} more like it)" if more else "") for first, *more in alike.values()],
+        PROBLEMS_MENTIONED,
+    )
+
+
+def _said(kind: str, message: str, context: Mapping[str, Any], found: object) -> str:
+    """Say what is wrong with a value, after its place.
+
+    Args:
+        kind: Pydantic's name of the fault.
+        message: Pydantic's words, which stand where there are none of ours.
+        context: What the fault is about, such as a bound.
+        found: The value.
+    """
+    if kind == "json_invalid":
+        return f"no JSON ({context['error']})"
+    if kind.startswith("missing"):
+        return "is missing"
+    if kind in ("unexpected_keyword_argument", "extra_forbidden", "union_tag_invalid"):
+        return "is not known"
+    if kind in ("too_long", "too_short"):
+        bound = context.get("max_length", context.get("min_length"))
+        limit = "most" if kind == "too_long" else "least"
+        return f"has {context['actual_length']} entries, at {limit} {bound} are allowed"
+    for name, words in _BOUNDS.items():
+        if kind == name:
+            return f"is {_shown(found)}, {words} {next(iter(context.values()))} is allowed"
+    if kind == "literal_error":
+        return f"is {_shown(found)}, expected {context['expected']}"
+    if wanted := next((words for part, words in _WANTED.items() if kind.startswith(part)), None):
+        return f"is {_shown(found)}, expected {wanted}"
+    return f"is wrong: {message.removeprefix('Value error, ')}"
+
+
+def _shown(found: object) -> str:
+    """Return a value as JSON has it, or what kind of value it is."""
+    if isinstance(found, dict):
+        return "an object"
+    if isinstance(found, list):
+        return f"a list of {len(found)}"
+    return shortened(json.dumps(found, ensure_ascii=False, default=str), 60)
 
 
 def _described(kind: Any) -> tuple[str, int]:

@@ -921,7 +921,7 @@ def test_damaged_files_of_ours_are_named(spoilt):
     inputs = ("-i", spoilt.raw / "imagesTs", "-o", "new")
     expect_refusal(spoilt, "predict", *inputs, says=("fold_1", "expected weights"))
     (spoilt.results / "plan.json").write_text('{"format_version": 1}')
-    expect_refusal(spoilt, "predict", *inputs, says=("plan.json", "channels: Field required"))
+    expect_refusal(spoilt, "predict", *inputs, says=("plan.json", "channels is missing"))
     (spoilt.preprocessed / "plan.json").write_text("{}")
     expect_refusal(spoilt, "train", "0", says=("plan.json",))
 

@@ -7,7 +7,7 @@ import pytest
 
 from autospine.core.errors import FormatError, PlanError
 from autospine.plan import LARGEST_PLAN, Plan
-from autospine.storage.serialization import FAULTS_MENTIONED, from_json, read_json, to_json
+from autospine.storage.serialization import PROBLEMS_MENTIONED, from_json, read_json, to_json
 
 NETWORK = ("configurations", 0, "network")
 TRAINING = ("configurations", 0, "training")
@@ -90,7 +90,7 @@ def test_a_plan_of_wrong_entries_is_answered_in_few_words_and_little_memory(wron
 
 def test_faults_are_cut(tmp_path):
     described = json.loads(to_json(makers.plan())) | {f"key{index}": 1 for index in range(22)}
-    with pytest.raises(FormatError, match=f"and {22 - FAULTS_MENTIONED} more"):
+    with pytest.raises(FormatError, match=f"and {22 - PROBLEMS_MENTIONED} more"):
         from_json(json.dumps(described), Plan, "plan.json")
 
 

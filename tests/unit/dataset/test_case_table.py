@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autospine.core.errors import DatasetError
-from autospine.dataset.case_table import misnamed_tables, read_case_table, unknown_case
+from autospine.dataset.case_table import misnamed_tables, read_case_table, unknown_cases
 
 TABLE = "case;modality;site;subject\r\n001;CT;Zürich;P1\r\n002;MR;Bern;P2\r\n"
 
@@ -93,11 +93,13 @@ def test_a_row_that_is_not_as_the_first_is_a_fault(row: str, says: str, tmp_path
         ("ANNA", "write anna as the image has it"),
         ("an\xadna", r"an\xadna: in cases.csv but without image; write anna"),
         ("x\xa0y", r"x\xa0y: in cases.csv but without image; add the image"),
+        ("9" * 5000, "add the image"),
         ("3", "3: in cases.csv but without image; add the image, or remove the row"),
     ],
 )
 def test_an_unknown_case_says_what_may_be_meant(name: str, says: str):
-    assert says in unknown_case(name, ["001", "anna", "10"])
+    (fault,) = unknown_cases([name], ["001", "anna", "10"])
+    assert says in fault
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,31 @@ class TestSplitsOfNnunet:
         with pytest.raises(FormatError, match=r"the splits of nnU-Net in .*val"):
             read_splits(tmp_path / "splits_final.json", dataset)
 
+    @pytest.mark.parametrize(
+        ("validation", "says"),
+        [
+            ([["a", "b"], ["c", "d", "e"]], r"case f is in no fold; mend the file, or name another with"),
+            ([["a.nii.gz", "b"], ["c", "d", "e", "f"]], r"unknown case a\.nii\.gz \(write a alone"),
+            ([["a_0000", "b"], ["c", "d", "e", "f"]], r"unknown case a_0000 \(write a alone"),
+            ([["A", "b"], ["c", "d", "e", "f"]], r"unknown case A \(write a as"),
+            ([[1, 2], [3]], r"expected case names as texts in .*found numbers such as 1; write"),
+        ],
+    )
+    def test_names_that_do_not_fit_say_why(self, validation, says, dataset: Dataset, tmp_path: Path):
+        path = tmp_path / "splits_final.json"
+        path.write_text(json.dumps([{"train": [], "val": val} for val in validation]), encoding="utf-8")
+        with pytest.raises(FormatError, match=says) as caught:
+            read_splits(path, dataset)
+        assert "delete" not in str(caught.value)
+
+    def test_a_pickle_is_not_opened(self, dataset: Dataset, tmp_path: Path):
+        path = tmp_path / "splits_final.pkl"
+        path.write_bytes(b"\x80\x04]\x94.")
+        with pytest.raises(
+            FormatError, match=r"found a pickle at .*; save its list of folds as splits_final\.json"
+        ):
+            read_splits(path, dataset)
+
     def test_in_the_place_of_the_folds_they_are_known(self, dataset: Dataset, tmp_path: Path):
         path = self.write(tmp_path / "folds.json", "abc", "de", "f")
         with pytest.raises(FormatError, match=r"those of nnU-Net; .*--splits"):

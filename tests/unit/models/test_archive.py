@@ -212,7 +212,7 @@ def test_a_model_is_imported_into_the_workspace_alone(bundle, tmp_path, key, nam
 )
 def test_scores_and_training_of_nonsense_are_refused(bundle, tmp_path, facts, where):
     with pytest.raises(
-        FormatError, match=rf"expected the description of a model in .*manifest\.json, found {where}: "
+        FormatError, match=rf"expected the description of a model in .*manifest\.json, found {where} is "
     ):
         read_manifest(restated(bundle, tmp_path / f"other{ENDING}", **facts))
 

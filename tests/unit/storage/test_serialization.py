@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import makers
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from autospine.core.errors import FormatError
 from autospine.core.types import Modality, Vector3
 from autospine.plan import Plan
-from autospine.storage.serialization import from_json, read_json, to_json, write_json
+from autospine.storage.serialization import above, at_most, between, from_json, read_json, to_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +98,7 @@ def test_an_unknown_key_is_refused_at_any_depth():
 def test_a_missing_key_is_refused(key):
     described = json.loads(to_json(SAMPLE))
     del described[key]
-    with pytest.raises(FormatError, match=f"{key}: Field required"):
+    with pytest.raises(FormatError, match=f"{key} is missing"):
         from_json(json.dumps(described), Outer, "test")
 
 
@@ -132,7 +134,51 @@ def test_problems_are_listed_with_their_place():
     described["inner"][0]["size_mm"] = [1.0, 2.0]
     with pytest.raises(FormatError, match=r"expected JSON in fingerprint\.json") as caught:
         from_json(json.dumps(described), Outer, "fingerprint.json")
-    assert all(place in str(caught.value) for place in ("count:", "surplus:", "inner.0.size_mm"))
+    assert all(place in str(caught.value) for place in ("count is", "surplus is", "inner.0.size_mm"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounded:
+    share: Annotated[float, between(0.05, 1.0)] = 0.5
+    rate: Annotated[float, above(0.0, 2.0)] = 1.0
+    names: Annotated[tuple[str, ...], at_most(2)] = ()
+    modality: Modality = "CT"
+    on: bool = False
+    size_mm: Vector3 = (1.0, 1.0, 1.0)
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"share": 0.001}', "found share is 0.001, at least 0.05 is allowed; restore"),
+        ('{"share": 7}', "share is 7, at most 1.0 is allowed"),
+        ('{"rate": 0}', "rate is 0, more than 0.0 is allowed"),
+        ('{"share": "0.5"}', 'share is "0.5", expected a number'),
+        ('{"share": NaN}', "share is NaN, expected a finite number"),
+        ('{"names": ["a", "b", "c"]}', "names has 3 entries, at most 2 are allowed"),
+        ('{"names": 5}', "names is 5, expected a list"),
+        ('{"names": {}}', "names is an object, expected a list"),
+        ('{"modality": "XR"}', "modality is \"XR\", expected 'CT' or 'MR'"),
+        ('{"on": 1}', "on is 1, expected true or false"),
+        ('{"learning": 1}', "learning is not known"),
+        ('{"size_mm": [1, 2]}', "size_mm.2 is missing"),
+        ("[]", "the file is a list of 0, expected an object"),
+        ("", "found no JSON (EOF while parsing a value at line 1 column 0); restore"),
+        (
+            '{"rows": [[1, 2], ["a", 3]], "on": 2}',
+            "on is 2, expected true or false; rows.0.0 is 1, expected a text (and 2 more like it); restore",
+        ),
+    ],
+)
+def test_faults_are_said_in_plain_words(text: str, says: str):
+    with pytest.raises(FormatError, match=re.escape(says)):
+        from_json(text, Bounded, "test")
+
+
+def test_few_of_many_kinds_of_faults_are_listed():
+    with pytest.raises(FormatError, match=r"k4 is not known and 45 more; restore"):
+        from_json(json.dumps({f"k{index}": 1 for index in range(50)}), Bounded, "test")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"count": 1', "\x00"])
