@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import console, say, table_of
+from autospine.cli.screen import say, show_table, table_of
 
 if TYPE_CHECKING:
     from autospine.fingerprint import Fingerprint, GroupStatistics
@@ -24,7 +24,7 @@ def show_fingerprint(fingerprint: "Fingerprint") -> None:
         _intensities_table(groups),
         _classes_table(fingerprint),
     ):
-        console().print(table)
+        show_table(table)
     for left, right in fingerprint.side_pairs:
         say(f"left and right: {left}, {right}")
     for names in fingerprint.duplicates:

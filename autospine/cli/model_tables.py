@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import console, table_of
+from autospine.cli.screen import console, show_table, table_of
 from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def show_comparison(best: "Best") -> None:
             f"{candidate.parameters / 1e6:.2f}",
             f"{candidate.memory_bytes / GIB:.2f}",
         )
-    console().print(table)
+    show_table(table)
 
 
 def show_model(model: "ModelFolder", facts: "Manifest") -> None:
@@ -70,7 +70,7 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
     classes = table_of("class", "integer", *(("Dice", "cases") if of_class else ()))
     for name, integer in zip(plan.labels.names, plan.labels.painted, strict=True):
         classes.add_row(_cell(name), str(integer), *(_class_scores(of_class.get(name)) if of_class else ()))
-    console().print(classes)
+    show_table(classes)
 
 
 def _cell(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import console, say
+from autospine.cli.screen import console, say, show_table
 from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RECOMMENDED = "configuration 0"
 def show_plan(plan: "Plan") -> None:
     """Print the configurations of a plan, the recommended one first."""
     title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB"
-    console().print(_plan_table([plan], title))
+    show_table(_plan_table([plan], title))
     for decision in plan.rationale:
         if decision.name == RECOMMENDED:
             say(f"0 is {decision.value}: {decision.reason}", "dim")
@@ -28,7 +28,7 @@ def show_plan(plan: "Plan") -> None:
 def compare_plans(plans: Sequence["Plan"]) -> None:
     """Print the configurations of several plans side by side, each with its memory budget."""
     ordered = sorted(plans, key=lambda plan: plan.memory_budget_bytes)
-    console().print(_plan_table(ordered, f"Plans of {plans[0].dataset}"))
+    show_table(_plan_table(ordered, f"Plans of {plans[0].dataset}"))
 
 
 def explain_plan(plan: "Plan") -> None:
