@@ -1,4 +1,4 @@
-"""How a trained model fills a network for other channels and classes: by their names, not by their places."""
+"""Weights of a trained model for other channels and classes, matched by their names, not by their places."""
 
 import re
 import unicodedata

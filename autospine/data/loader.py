@@ -312,7 +312,7 @@ class _Copied:
     labels: Integer[np.ndarray, "B S P L"]
     cases: tuple[str, ...]
     reason: str
-    """What was wrong with shared memory."""
+    """Fault of shared memory, in words."""
 
 
 def _sent(batch: Batch) -> bytes:

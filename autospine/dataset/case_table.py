@@ -12,7 +12,7 @@ from pathlib import Path
 from autospine.core.errors import DatasetError
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.storage.atomic import visible
-from autospine.storage.file_names import check_file, read_text, same_name
+from autospine.storage.file_names import open_file, read_text, same_name
 
 CASE_TABLE = "cases.csv"
 """Name of the table, in the folder of its dataset or beside images to predict."""
@@ -23,10 +23,10 @@ CASE_COLUMNS = ("case", "modality", "site", "subject")
 NOT_KNOWN = frozenset(
     {"", "-", "--", "?", "n/a", "#n/a", "na", "n.a.", "nan", "none", "null", "unknown", "missing"}
 )
-"""What tables have in cells without a value, in any capitals: BIDS has `n/a`, pandas `nan`, R `NA`."""
+"""Cells that stand for no value, in any capitals: BIDS has `n/a`, pandas `nan`, R `NA`."""
 
 SEPARATORS = ",;\t"
-"""What may stand between cells: spreadsheets write semicolons where a comma separates decimals, and tabs in
+"""Separators of cells: spreadsheets write semicolons where a comma separates decimals, and tabs in
 "Unicode text"."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
@@ -36,7 +36,7 @@ _ALMOST = re.compile(r"cases(?: ?\(\d+\))?(?:\..*)?", re.IGNORECASE)
 """Names of tables that were meant as `cases.csv`."""
 
 _TEXT_FORMULA = re.compile(r'="(.*)"')
-"""How spreadsheets are made to keep `001` as text."""
+"""Formula that makes spreadsheets keep `001` as text."""
 
 _CHANNEL = re.compile(r"_\d{4}$")
 
@@ -139,8 +139,7 @@ def visibly(text: str) -> str:
 
 
 def _refuse_workbook(path: Path) -> None:
-    check_file(path)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if file.read(4) in _WORKBOOKS:
             raise OSError("a workbook of a spreadsheet that was renamed")
 

@@ -81,7 +81,7 @@ class Dataset:
     """Ending of images and labels, dot included."""
 
     notes: tuple[str, ...] = ()
-    """What dataset.json states, and the folders do not have."""
+    """Statements of dataset.json that the folders do not bear out."""
 
 
 def load_dataset(folder: Path) -> Dataset:

@@ -88,7 +88,8 @@ def find_series(path: Path) -> Series:
     for file in files:
         check_name(file)
     headers = [read_header(file) for file in files]
-    beside = [entry for entry in entries if entry not in set(files)]
+    dicom = set(files)
+    beside = [entry for entry in entries if entry not in dicom]
     found, left_out = _one_series(headers, beside, path)
     found.sort(key=lambda s: (s.along_mm, s.instance))
     _check_one_source(found, path)

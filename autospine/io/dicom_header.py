@@ -1,4 +1,4 @@
-"""What the header of a DICOM file says of its slices: their places, and what their numbers mean.
+"""Headers of DICOM files: the places of their slices, and the meaning of their numbers.
 
 It is read with pydicom and taken as it is written. GDCM, through which SimpleITK reads, knows the geometry of
 some kinds of objects only, and fills in positions and sizes for the others.
@@ -55,7 +55,9 @@ _UNDEFINED = 0xFFFFFFFF
 RUN_LENGTH = "1.2.840.10008.1.2.5"
 
 READ_BY_PYDICOM = PLAIN | {DEFLATED, RUN_LENGTH, ""}
-"""The same with the deflated one, and with run-length encoding of the pixels."""
+"""Transfer syntaxes that pydicom reads by itself: the plain ones, the deflated one, and run-length encoding.
+
+An empty one is a file that states none; pydicom tells its encoding from its elements."""
 
 _KEYWORDS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "ImageType"),
@@ -70,7 +72,7 @@ _KEYWORDS = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceHeader:
-    """What the header of a file says of one of its frames."""
+    """Header of one frame of a file."""
 
     path: Path
     frame: int
@@ -105,7 +107,7 @@ class SliceHeader:
     """Values are stored numbers times the slope, plus the intercept."""
 
     unit: str | None
-    """What the values are, `HU` where the header does not say; None if it states no slope or intercept."""
+    """Unit of the values, `HU` where the header does not say; None if it states no slope or intercept."""
 
     limits: tuple[int, int]
     """Smallest and largest number that can be stored."""
@@ -139,16 +141,16 @@ class SliceHeader:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DicomFile:
-    """What a file holds: slices, or what stands in the way of it."""
+    """The slices of a file, or the reason why it has none."""
 
     path: Path
     series: str = ""
     slices: tuple[SliceHeader, ...] = ()
     other: str | None = None
-    """What the file is, if it is no image of slices."""
+    """Kind of the file in words, if it is no image of slices."""
 
     fault: str | None = None
-    """What is wrong with an image, or with the file."""
+    """Fault of an image or of the file, in words."""
 
 
 class _HeaderError(Exception):
@@ -410,6 +412,7 @@ class _Silence:
         self._before = warnings.catch_warnings()
 
     def begin(self) -> None:
+        """Turn warnings off for one user more."""
         with self._lock:
             if self._users == 0:
                 self._before = warnings.catch_warnings()
@@ -418,6 +421,7 @@ class _Silence:
             self._users += 1
 
     def end(self) -> None:
+        """Bring warnings back if no other user wants them off."""
         with self._lock:
             self._users -= 1
             if self._users == 0:

@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,21 +24,26 @@ from jaxtyping import Num, UInt8
 from autospine.core.errors import ImageError, first_line
 from autospine.io.dicom_header import DEFLATED, READ_BY_PYDICOM, RUN_LENGTH, SliceHeader, without_warnings
 from autospine.io.formats import has_dicom_mark
-from autospine.io.voxel_data import want_of_memory
+from autospine.io.voxel_data import empty_array
 from autospine.storage.locks import scratch_folder
-from autospine.system.hardware import free_memory
 
 _WORDS = "1.2.840.10008.5.1.4.1.1.7.3"
 """Multi-frame grayscale word secondary capture: GDCM reads its voxels as they are."""
 
+_JPEG = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70)}
+"""Transfer syntaxes of sequential JPEG: baseline, extended, lossless, and lossless of first order."""
+
+_JPEG_LS = {f"1.2.840.10008.1.2.4.{number}" for number in (80, 81)}
+
+_JPEG_2000 = {f"1.2.840.10008.1.2.4.{number}" for number in range(90, 94)}
+
 _COMPRESSIONS = {
-    **{f"1.2.840.10008.1.2.4.{number}": "JPEG" for number in (50, 51, 57, 70)},
-    **{f"1.2.840.10008.1.2.4.{number}": "JPEG-LS" for number in (80, 81)},
-    **{f"1.2.840.10008.1.2.4.{number}": "JPEG 2000" for number in range(90, 94)},
+    **dict.fromkeys(_JPEG, "JPEG"),
+    **dict.fromkeys(_JPEG_LS, "JPEG-LS"),
+    **dict.fromkeys(_JPEG_2000, "JPEG 2000"),
     RUN_LENGTH: "run-length",
 }
 """Compressions by transfer syntax (DICOM PS3.5, annex A) that are read; the last one by pydicom."""
-
 
 END = b"\xff\xd9"
 """Last marker of a stream of JPEG, JPEG-LS (end of image) and JPEG 2000 (end of codestream)."""
@@ -49,19 +54,12 @@ ZEROED = 16
 SPARE_BITS = 15
 """Bits that may be left after the last code: up to seven fill the last byte, and some encoders add a byte."""
 
-_JPEG = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70)}
-"""Transfer syntaxes of sequential JPEG: baseline, extended, lossless, and lossless of first order."""
-
-_JPEG_LS = {f"1.2.840.10008.1.2.4.{number}" for number in (80, 81)}
-
-_JPEG_2000 = {f"1.2.840.10008.1.2.4.{number}" for number in range(90, 94)}
-
 _LOSSLESS, _SEQUENTIAL = 0xC3, (0xC0, 0xC1)
 """Start of frame by process: lossless, and the cosine transform in sequence, both by Huffman codes."""
 
 
 class _Codes(NamedTuple):
-    """What each 16 bits of a stream begin with."""
+    """Huffman codes, looked up by the 16 bits that begin with one."""
 
     value: UInt8[np.ndarray, "65536"]
     length: UInt8[np.ndarray, "65536"]
@@ -112,7 +110,8 @@ def read_slices(slices: Sequence[SliceHeader]) -> Num[np.ndarray, "k j i"]:
         if (found := path.stat().st_size) < (least := slices[indices[0]].least_bytes):
             raise _damaged(path, f"its header promises {least} bytes of voxels, and the file has {found}")
         _check_compression(slices[indices[0]])
-    voxels = _empty((len(slices), rows, columns), values_type(slices), slices[0].path.parent)
+    shape = (len(slices), rows, columns)
+    voxels = empty_array(shape, values_type(slices), str(slices[0].path.parent))
     unpacked = any(s.syntax not in READ_BY_PYDICOM for s in slices)
     with scratch_folder(Path(tempfile.gettempdir())) if unpacked else nullcontext(Path()) as scratch:
         for path, indices in by_file.items():
@@ -138,18 +137,6 @@ def _check_compression(header: SliceHeader) -> None:
         f"expected a readable DICOM slice, found {header.path} compressed in a way that is not read "
         f"({pydicom.uid.UID(header.syntax).name}); export it uncompressed"
     )
-
-
-def _empty(shape: tuple[int, int, int], dtype: np.dtype, where: Path) -> Num[np.ndarray, "k j i"]:
-    """Return an array for voxels.
-
-    Raises:
-        ImageError: If there is no memory for it.
-    """
-    needed, free = prod(shape) * dtype.itemsize, free_memory()
-    if needed > free:
-        raise want_of_memory(str(where), f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
-    return np.empty(shape, dtype=dtype)
 
 
 def _cause(error: Exception) -> str:

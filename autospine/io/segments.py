@@ -213,7 +213,7 @@ def _contradiction(faults: Sequence[str], path: Path) -> ImageError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Member:
-    """What a segment of a file with layers stands for."""
+    """Meaning of a segment of a file with layers."""
 
     name: str
     integer: int | None

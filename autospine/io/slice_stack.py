@@ -26,7 +26,6 @@ from autospine.io.formats import listed
 SHIFT_TOLERANCE = 1e-6
 """A shift by less than this share of a pixel, or of a step, is none."""
 
-
 STEP_TOLERANCE = 0.05
 """Steps between slices may differ by this share of the median step ..."""
 

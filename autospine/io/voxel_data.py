@@ -144,7 +144,7 @@ def read_voxels(voxels: VoxelData) -> np.ndarray:
             "give the image that they were drawn on, or save them as one label map with 3D Slicer's export"
         )
     _check_sizes(voxels)
-    flat = _empty(voxels, voxels.result)
+    flat = empty_array((prod(voxels.shape),), voxels.result, voxels.name)
     place = 0
     for part in stored_parts(voxels):
         into = flat[place : place + part.size]
@@ -165,7 +165,7 @@ def read_layers(voxels: VoxelData) -> LayeredVoxels:
             more than `MOST_COMBINATIONS` combinations of values.
     """
     _check_sizes(voxels)
-    flat = _empty(voxels, np.dtype(np.uint16))
+    flat = empty_array((prod(voxels.shape),), np.dtype(np.uint16), voxels.name)
     numbers: dict[bytes, int] = {}
     counts: list[int] = []
     place = 0
@@ -204,15 +204,24 @@ def check_voxels(voxels: VoxelData) -> None:
         pass
 
 
-def _empty(voxels: VoxelData, kind: np.dtype[Any]) -> np.ndarray:
-    """Return an array for one value of each voxel, if the memory has room for it."""
-    needed, free = prod(voxels.shape) * kind.itemsize, free_memory()
+def empty_array(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> np.ndarray:
+    """Return an array for voxels, if the memory has room for it.
+
+    Args:
+        shape: Its shape.
+        dtype: Type of its values.
+        name: Name of the image in messages.
+
+    Raises:
+        ImageError: If there is no memory for it.
+    """
+    needed, free = prod(shape) * dtype.itemsize, free_memory()
     if needed > free:
-        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
+        raise want_of_memory(name, f"{needed / 1e9:.3g} GB", f"{free / 1e9:.3g} GB")
     try:
-        return np.empty(prod(voxels.shape), dtype=kind)
+        return np.empty(shape, dtype=dtype)
     except MemoryError:
-        raise want_of_memory(voxels.name, f"{needed / 1e9:.3g} GB", "less") from None
+        raise want_of_memory(name, f"{needed / 1e9:.3g} GB", "less") from None
 
 
 def want_of_memory(name: str, needed: str, found: str) -> ImageError:

@@ -85,12 +85,14 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """Return an output of the right shape, and keep what the real attention keeps."""
         out = query.new_empty(*query.shape[:-1], value.shape[-1])
         ctx.save_for_backward(query, key, value, bias, out, query.new_empty(query.shape[:-1]).float())
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return gradients of the right shapes."""
         query, key, value, bias, _, _ = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in (query, key, value)]
         if bias is None or not bias.requires_grad:

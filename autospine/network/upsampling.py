@@ -58,6 +58,7 @@ class _Interleave(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, coarse: Tensor) -> Tensor:
+        """Put each part at its places in the fine tensor."""
         ctx.shape = coarse.shape
         batch, s, p, left, channels = coarse.shape
         fine = coarse.new_empty(batch, 2 * s - 2, 2 * p - 2, 2 * left - 2, channels // 8)
@@ -68,6 +69,7 @@ class _Interleave(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Return the gradient of the parts, zero where a part reaches over the edge."""
         coarse = grad.new_zeros(ctx.shape)
         for target, source in zip(_parities(coarse), _cells(grad), strict=True):
             target.copy_(source)

@@ -275,6 +275,7 @@ class _SpareTeam:
         self._thread.start()
 
     def end(self) -> None:
+        """Let the thread go, and wait for it."""
         self._released.set()
         self._thread.join(JOIN_SECONDS)
 

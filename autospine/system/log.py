@@ -115,7 +115,7 @@ class Shown(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What is done with characters that cannot be encoded."""
+        """Treatment of characters that cannot be encoded, by its name in Python."""
         return getattr(self._stream, "errors", None) or "strict"
 
     def write(self, text: str) -> int:

@@ -192,6 +192,7 @@ class _Import:
     how: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> ImportReport:
+        """Match all tensors, then fill the network with them."""
         self._name()
         targets = self.network.state_dict()
         self._check_widths(targets)
