@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autospine.core.defaults import DEFAULT_LOSS
-from autospine.core.errors import AutospineError, FormatError
+from autospine.core.errors import FAULTS_MENTIONED, AutospineError, FormatError, listed
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
-from autospine.storage.serialization import listed, read_json, stored_as, to_json, write_json
+from autospine.storage.serialization import read_json, stored_as, to_json, write_json
 from autospine.storage.trained_models import PLAN
 
 TRAINED_ON = "trained_on.json"
@@ -76,12 +76,12 @@ def describe_changes(folder: Path, now: TrainedOn) -> str:
         return ""
     parts = [f"{name} of the plan" for name in _changed(before.plan, now.plan)]
     if not now.cases:
-        return listed(parts, separator=", ")
+        return listed(parts, FAULTS_MENTIONED)
     there = before.cases.keys() & now.cases.keys()
     parts += [f"image or labels of {name}" for name in sorted(there) if before.cases[name] != now.cases[name]]
     parts += [f"{name} is new in it" for name in sorted(now.cases.keys() - there)]
     parts += [f"{name} has left it" for name in sorted(before.cases.keys() - there)]
-    return listed(parts, separator=", ")
+    return listed(parts, FAULTS_MENTIONED)
 
 
 def planned_otherwise(model: Path, plan: Plan, configuration: Configuration) -> list[str]:

@@ -5,6 +5,16 @@ change or command that mends it. Any other exception is a fault of AutoSpine.
 """
 
 import re
+from collections.abc import Sequence
+
+MENTIONED = 3
+"""Most names that a message lists."""
+
+FAULTS_MENTIONED = 10
+"""Most faults that a message lists."""
+
+LONGEST_FAULT = 300
+"""Most characters of a fault: keys and values may be of any length."""
 
 _ITK_ERROR = re.compile(r".*ERROR: *(?:\w+\(0x[0-9a-f]+\): *)?(\S.*[^:])$")
 """A line of ITK's that has words of its own."""
@@ -58,3 +68,33 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     words = [match[1] for line in lines if (match := _ITK_ERROR.match(line))]
     return (words or lines or [type(error).__name__])[0][:200]
+
+
+def listed(
+    items: Sequence[str],
+    most: int = MENTIONED,
+    separator: str = ", ",
+    *,
+    longest: int | None = LONGEST_FAULT,
+) -> str:
+    """Join the first items, and say how many more there are.
+
+    Args:
+        items: Names or faults.
+        most: Most of them that are listed.
+        separator: Text between two of them.
+        longest: Most characters of an item; longer ones are cut. None leaves all of them whole.
+    """
+    more = len(items) - most
+    named = [item if longest is None else shortened(item, longest) for item in items[:most]]
+    return separator.join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def listed_faults(faults: Sequence[str]) -> str:
+    """Join the first faults of a file or folder, and say how many more there are."""
+    return listed(faults, FAULTS_MENTIONED, "; ")
+
+
+def shortened(text: str, longest: int = LONGEST_FAULT) -> str:
+    """Cut a text that is longer than a person reads."""
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,13 +1,13 @@
 """The check of a raw dataset: every fault of every case, in one pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from autospine.core.errors import AutospineError, DatasetError
+from autospine.core.errors import AutospineError, DatasetError, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.modality import check_values, few_values, same_everywhere
 from autospine.dataset.raw import Case, Dataset, case_modality, ignored_files, inspect_dataset
@@ -146,10 +146,5 @@ def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:
     if unknown:
         yield (
             f"expected the labels {sorted(dataset.labels.known)} of dataset.json, found "
-            f"{_shortened(unknown)}; mend either"
+            f"{listed(unknown, LABELS_MENTIONED)}; mend either"
         )
-
-
-def _shortened(items: Sequence[str]) -> str:
-    more = len(items) - LABELS_MENTIONED
-    return ", ".join(items[:LABELS_MENTIONED]) + (f" and {more} more" if more > 0 else "")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autospine.core.errors import DatasetError, ImageError
+from autospine.core.errors import DatasetError, ImageError, listed
 from autospine.dataset.case_table import misnamed_tables, read_case_table
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
 from autospine.io.dicom import both, dicom_modality, folders_with_images, is_series
@@ -17,7 +17,6 @@ from autospine.io.formats import (
     file_ending,
     grouped,
     is_dicom_input,
-    listed,
     unread_names,
 )
 from autospine.storage.atomic import visible

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import DatasetError
+from autospine.core.errors import FAULTS_MENTIONED, DatasetError, listed, shortened
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
@@ -20,8 +20,7 @@ from autospine.io.formats import ENDINGS, NRRD_ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import name_fault, read_text, same_name
-from autospine.storage.serialization import check_keys, parse_json, shortened
-from autospine.storage.serialization import listed as some
+from autospine.storage.serialization import check_keys, parse_json
 
 SEGMENTATION = NRRD_ENDINGS[0]
 """Ending of label maps of 3D Slicer, which may stand beside images of any format."""
@@ -228,8 +227,8 @@ def _named_elsewhere(stated: object, folder: Path, cases: Sequence[Case]) -> lis
         return []
     return [
         "expected the files of imagesTr and labelsTr as `dataset` of dataset.json, found others for "
-        f"{some(sorted(other), separator=', ')}; put the files, or links to them, into these folders, and "
-        "remove `dataset`"
+        f"{listed(sorted(other), FAULTS_MENTIONED)}; put the files, or "
+        "links to them, into these folders, and remove `dataset`"
     ]
 
 

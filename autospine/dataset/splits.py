@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from autospine.core.errors import DatasetError, FormatError
+from autospine.core.errors import DatasetError, FormatError, listed_faults
 from autospine.dataset.case_table import meant_cases, visibly
 from autospine.storage.file_names import read_text, same_name
 from autospine.storage.serialization import (
@@ -21,7 +21,6 @@ from autospine.storage.serialization import (
     stored_as,
     write_json,
 )
-from autospine.storage.serialization import listed as some
 from autospine.storage.trained_models import FULL
 
 if TYPE_CHECKING:  # it reads images, which takes long to import
@@ -211,8 +210,8 @@ def read_splits(path: Path, dataset: "Dataset") -> tuple[Fold, ...]:
         if other := set(map(same_name, fold.training)) ^ set(map(same_name, stated.train)):
             raise FormatError(
                 f"expected fold {fold.name} of {path} to train on every case that it does not validate, "
-                f"found another choice ({some(sorted(other))}); mend the file, or leave these cases out of "
-                "the dataset"
+                f"found another choice ({listed_faults(sorted(other))}); mend the file, or leave these "
+                "cases out of the dataset"
             )
     return folds
 
@@ -280,7 +279,8 @@ def folds_of(
         problems.append(f"format_version {file.format_version} instead of {FORMAT_VERSION}")
     if problems:
         raise FormatError(
-            f"expected every case of {dataset.name} in one fold of {path}, found {some(problems)}; {remedy}"
+            f"expected every case of {dataset.name} in one fold of {path}, found "
+            f"{listed_faults(problems)}; {remedy}"
         )
     return _folds(validation, list(subjects))
 

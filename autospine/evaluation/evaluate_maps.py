@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from autospine.core.errors import AutospineError, DatasetError, EvaluationError
+from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed
 from autospine.core.geometry import difference
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
@@ -73,8 +73,8 @@ def evaluate_folder(
     both = sorted(predicted.keys() & true.keys())
     if not both:
         raise EvaluationError(
-            f"expected predictions named as the references in {references} ({_some(true)}), "
-            f"found {_some(predicted)} in {predictions}; give the matching folders or rename the files"
+            f"expected predictions named as the references in {references} ({listed(list(true))}), "
+            f"found {listed(list(predicted))} in {predictions}; give the matching folders or rename the files"
         )
     known = {same_name(case.name): case for case in cases}
     scores = []
@@ -219,8 +219,3 @@ def _encoded(case: str, path: Path, labels: LabelSpace, values: LabelArray) -> L
         return labels.encode(values)
     except AutospineError as error:
         raise EvaluationError(f"case {case}, file {path}: {error}") from None
-
-
-def _some(names: Iterable[str], limit: int = 3) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

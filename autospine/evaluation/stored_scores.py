@@ -6,10 +6,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import FormatError
+from autospine.core.errors import FormatError, listed_faults
 from autospine.core.types import Modality
 from autospine.storage.file_names import name_fault
-from autospine.storage.serialization import listed, read_json
+from autospine.storage.serialization import read_json
 
 CROSS_VALIDATION = "cross_validation.json"
 FORMAT_VERSION = 3
@@ -57,7 +57,7 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         if odd := [name for name in (*folds, *chain.from_iterable(folds.values())) if name_fault(name)]:
             raise FormatError(
                 f"expected folds and cases whose names can be those of files in {path}, found "
-                f"{listed([repr(name) for name in odd])}; {again}"
+                f"{listed_faults([repr(name) for name in odd])}; {again}"
             )
         return CrossValidation(
             folds=folds,

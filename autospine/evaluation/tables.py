@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autospine.core.errors import listed
 from autospine.evaluation.metrics import Metric
 from autospine.evaluation.scores import Evaluation, MeanScores, Scores
 
@@ -102,12 +103,9 @@ def _number(value: float) -> str:
 def _notes(evaluation: Evaluation) -> list[Text]:
     notes = []
     if evaluation.missing:
-        notes.append(Text(f"No prediction, in no mean: {_listed(evaluation.missing)}", style="yellow"))
+        missing = listed(evaluation.missing, LISTED_NAMES)
+        notes.append(Text(f"No prediction, in no mean: {missing}", style="yellow"))
     if evaluation.extra:
-        notes.append(Text(f"No reference, not compared: {_listed(evaluation.extra)}", style="dim"))
+        extra = listed(evaluation.extra, LISTED_NAMES)
+        notes.append(Text(f"No reference, not compared: {extra}", style="dim"))
     return notes
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = len(names) - LISTED_NAMES
-    return ", ".join(names[:LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")

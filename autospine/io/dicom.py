@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError
+from autospine.core.errors import ImageError, listed
 from autospine.core.geometry import Grid
 from autospine.core.types import Modality
 from autospine.io.dicom_header import DicomFile, SliceHeader, is_dicom, read_header
 from autospine.io.dicom_pixels import read_slices
-from autospine.io.formats import file_ending, grouped, is_named_dicom, listed, slice_fault, unread_names
+from autospine.io.formats import file_ending, grouped, is_named_dicom, slice_fault, unread_names
 from autospine.io.slice_stack import SliceStack, stack_of, tilt
 from autospine.storage.file_names import escape_non_utf8, is_utf8
 

@@ -1,10 +1,10 @@
 """File formats of images and label maps, told by the endings of file names; and what lies beside images."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from autospine.core.errors import DatasetError
+from autospine.core.errors import MENTIONED, DatasetError, listed
 from autospine.storage.file_names import check_file
 
 NRRD_ENDINGS = (".seg.nrrd", ".nrrd", ".nhdr")
@@ -32,9 +32,6 @@ _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz")
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart", ".opdownload", ".tmp")
 _OTHER_IMAGES = (".hdr", ".img", ".mgz", ".mgh", ".mnc", ".tif", ".tiff", ".nii.zst", ".npy", ".npz")
-
-MENTIONED = 3
-"""Most names that a message lists."""
 
 
 def file_ending(path: Path) -> str | None:
@@ -114,12 +111,6 @@ def _last_ending(name: str) -> str:
     return "" if re.fullmatch(r"\.\d+", ending) else ending
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = len(names) - MENTIONED
-    return ", ".join(names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
-
-
 def grouped(faults: Iterable[tuple[str, str]]) -> str:
     """List files with what is wrong with them in brackets, once for all that have the same fault."""
     by_fault: dict[str, list[str]] = {}
@@ -130,7 +121,8 @@ def grouped(faults: Iterable[tuple[str, str]]) -> str:
             f"{', '.join(names) if len(names) <= MENTIONED else f'{names[0]} and {len(names) - 1} more'} "
             f"({fault})"
             for fault, names in by_fault.items()
-        ]
+        ],
+        longest=None,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError, first_line
+from autospine.core.errors import ImageError, first_line, listed
 from autospine.core.geometry import (
     Grid,
     canonical_grid,
@@ -199,10 +199,7 @@ def _whole_numbers(path: Path) -> Volume:
         else:
             plane[...] = whole
     if fractions:
-        named = ", ".join(f"{value:.6g}" for value in sorted(fractions)[:FRACTIONS_NAMED])
-        more = len(fractions) - FRACTIONS_NAMED
-        if more > 0:
-            named += f" and {more} more"
+        named = listed([f"{value:.6g}" for value in sorted(fractions)], FRACTIONS_NAMED)
         raise ImageError(
             f"expected whole numbers as labels in {path}, found {named}; resample the label map with nearest "
             "neighbours, or give labels instead of probabilities"

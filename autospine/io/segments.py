@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from autospine.core.colours import Colour, class_colours
-from autospine.core.errors import ImageError
+from autospine.core.errors import FAULTS_MENTIONED, ImageError, listed_faults
 from autospine.core.geometry import triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3
 from autospine.io.voxel_data import LayeredVoxels
 from autospine.storage.file_names import same_name
-from autospine.storage.serialization import FAULTS_MENTIONED, listed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +205,7 @@ def values_by_name(header: Mapping[str, str], labels: LabelSpace, path: Path) ->
 
 def _contradiction(faults: Sequence[str], path: Path) -> ImageError:
     return ImageError(
-        f"expected segments named as the labels of dataset.json in {path}, found {listed(faults)}; "
+        f"expected segments named as the labels of dataset.json in {path}, found {listed_faults(faults)}; "
         "rename the segments, or mend dataset.json"
     )
 
@@ -266,7 +265,9 @@ def labels_of_layers(
         integers.append(label or 0)
     if unknown:
         raise _overlap(unknown, labels, path)
-    note = f"{found.values.shape[1]} layers of segments were joined: {listed(joined) or 'all are empty'}"
+    note = (
+        f"{found.values.shape[1]} layers of segments were joined: {listed_faults(joined) or 'all are empty'}"
+    )
     return integers, note
 
 
@@ -294,16 +295,17 @@ def _overlap(unknown: Sequence[tuple[Sequence[_Member], str]], labels: LabelSpac
     lacking = [said for (_, said), each in zip(unknown, regions, strict=True) if _NO_CLASS not in each]
     if not labels.regions or not lacking:
         return ImageError(
-            f"expected one label in each voxel of {path}, found {listed([said for _, said in unknown])}; "
-            "remove the overlap in 3D Slicer, or, if classes may overlap, describe them as regions in "
-            "dataset.json (lists of integers and regions_class_order)"
+            f"expected one label in each voxel of {path}, found "
+            f"{listed_faults([said for _, said in unknown])}; remove the overlap in 3D Slicer, or, "
+            "if classes may overlap, describe them as regions in dataset.json (lists of integers and "
+            "regions_class_order)"
         )
     first = next(each for each in regions if _NO_CLASS not in each)
     named = " and ".join(repr(labels.names[position]) for position in sorted(first))
     return ImageError(
         f"expected an integer in dataset.json for each combination of segments in {path}, found none for "
-        f"{listed(lacking)}; change the segments in 3D Slicer, or add an integer to the regions of each, "
-        f"such as {max(labels.known) + 1} to {named}"
+        f"{listed_faults(lacking)}; change the segments in 3D Slicer, or add an integer to the "
+        f"regions of each, such as {max(labels.known) + 1} to {named}"
     )
 
 
@@ -322,8 +324,8 @@ def _check_complete(found: LayeredVoxels, parts: Mapping[tuple[int, int], _Membe
     faults += [f"{part.name!r} in layer {layer}" for (layer, _), part in parts.items() if layer >= layers]
     if faults:
         raise ImageError(
-            f"expected a segment for each value in the {layers} layers of {path}, found {listed(faults)}; "
-            "save the segmentation again with 3D Slicer"
+            f"expected a segment for each value in the {layers} layers of {path}, found "
+            f"{listed_faults(faults)}; save the segmentation again with 3D Slicer"
         )
 
 

@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Float64, Num
 from scipy import ndimage
 
-from autospine.core.errors import ImageError
+from autospine.core.errors import ImageError, listed
 from autospine.core.geometry import ROUNDING, Grid, as_direction, vector
 from autospine.core.types import Vector3
 from autospine.io.dicom_header import SliceHeader
-from autospine.io.formats import listed
 
 SHIFT_TOLERANCE = 1e-6
 """A shift by less than this share of a pixel, or of a step, is none."""

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autospine import __version__
-from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError, first_line
+from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError, first_line, listed
 from autospine.evaluation.postprocessing import POSTPROCESSING
 from autospine.models.manifest import (
     MANIFEST,
@@ -44,8 +44,8 @@ DESCRIPTION, LICENCE = "dataset.json", "LICENSE"
 LARGEST_MANIFEST = 1 << 20
 """Largest manifest in bytes; that of a hundred folds has a tenth of it."""
 
-MENTIONED = 3
-"""Number of unfit entries that a message names."""
+LONGEST_NAME = 100
+"""Most characters of an unfit entry's name in a message."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of the system if a disk, or a user's quota of it, is full."""
@@ -338,12 +338,12 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
     if MANIFEST not in names or len(set(names)) != len(names):
         raise FormatError(
             f"expected one {MANIFEST} and every name once in {bundle}, found "
-            f"{_some(sorted(name for name, n in Counter(names).items() if n > 1)) or 'none'}; "
+            f"{_first(sorted(name for name, n in Counter(names).items() if n > 1)) or 'none'}; "
             "copy or export the model again"
         )
     odd = [info.filename for info in infos if not _is_plain(info)]
     if odd or sum(info.file_size for info in infos) > bundle.stat().st_size:
-        found = _some(odd) or "entries larger than the file itself"
+        found = _first(odd) or "entries larger than the file itself"
         raise FormatError(
             f"expected plain uncompressed files of a model alone in {bundle}, found {found}; "
             "do not use it, and ask whoever made it"
@@ -363,9 +363,9 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
     stated = {name: entry.bytes for name, entry in manifest.files.items()}
     if sizes != stated or PLAN not in stated:
         different = sorted(set(sizes.items()) ^ set(stated.items()))
-        listed = _some(sorted({name for name, _ in different})) or f"no {PLAN}"
+        named = _first(sorted({name for name, _ in different})) or f"no {PLAN}"
         raise FormatError(
-            f"expected the files of the manifest in {bundle}, found a difference in {listed}; "
+            f"expected the files of the manifest in {bundle}, found a difference in {named}; "
             "copy or export it again"
         )
     return manifest
@@ -373,7 +373,7 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
 
 def _odd_names(*names: str) -> str:
     """Return the names that are no plain name of a folder, for messages."""
-    return _some([repr(name) for name in names if not _NAME.fullmatch(name) or folder_name_fault(name)])
+    return _first([repr(name) for name in names if not _NAME.fullmatch(name) or folder_name_fault(name)])
 
 
 def _is_plain(info: zipfile.ZipInfo) -> bool:
@@ -384,10 +384,9 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     return named and stored and kind in (0, stat.S_IFREG)
 
 
-def _some(names: Sequence[str]) -> str:
-    """Return the first few names; a file made in bad faith may have millions."""
-    more = len(names) - MENTIONED
-    return ", ".join(name[:100] for name in names[:MENTIONED]) + (f" and {more} more" if more > 0 else "")
+def _first(names: Sequence[str]) -> str:
+    """Return the first few names; a file made in bad faith may have millions, each of any length."""
+    return listed(names, longest=LONGEST_NAME)
 
 
 def _extract(archive: zipfile.ZipFile, name: str, entry: Entry, target: Path, bundle: Path) -> None:

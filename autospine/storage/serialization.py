@@ -7,7 +7,7 @@ types are refused, the first of them in one message. Only this module imports py
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -16,20 +16,14 @@ from annotated_types import Interval, MaxLen
 from pydantic import AfterValidator, ConfigDict, Discriminator, FailFast, TypeAdapter, ValidationError
 from pydantic_core import from_json as parse
 
-from autospine.core.errors import FormatError
+from autospine.core.errors import FormatError, listed, shortened
 from autospine.storage.atomic import write_text
 from autospine.storage.file_names import LARGEST_TEXT, folder_name_fault, name_fault, read_text
 
 T = TypeVar("T")
 
-FAULTS_MENTIONED = 10
-"""Most faults of a file that a message lists."""
-
 PROBLEMS_MENTIONED = 5
 """Most kinds of faults that a message about the structure of a file lists."""
-
-LONGEST_FAULT = 300
-"""Most characters of a fault: keys and values may be of any length."""
 
 _BOUNDS = {
     "greater_than_equal": "at least",
@@ -225,19 +219,6 @@ def read_json(path: Path, kind: type[T]) -> T:
     return from_json(text, kind, str(path))
 
 
-def listed(items: Sequence[str], most: int = FAULTS_MENTIONED, separator: str = "; ") -> str:
-    """Join the first items, each cut to a length that a person reads, and say how many there are more."""
-    more = len(items) - most
-    return separator.join(shortened(item) for item in items[:most]) + (
-        f" and {more} more" if more > 0 else ""
-    )
-
-
-def shortened(text: str, longest: int = LONGEST_FAULT) -> str:
-    """Cut a text that is longer than a person reads."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
-
-
 def _problems(error: ValidationError) -> str:
     """List the first faults, each with its place; those of one kind in one list are counted."""
     alike: dict[tuple[object, ...], list[str]] = {}
@@ -251,6 +232,7 @@ def _problems(error: ValidationError) -> str:
     return listed(
         [first + (f" (and {len(more)} more like it)" if more else "") for first, *more in alike.values()],
         PROBLEMS_MENTIONED,
+        "; ",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from autospine.core.errors import FormatError
+from autospine.core.errors import FormatError, listed
 from autospine.core.types import Shape3
 from autospine.network.swin.swin_unetr import AdaptiveSwinUNETR
 from autospine.network.swin.windows import LEGACY_MERGING_ORDER, MERGING_ORDER
@@ -367,9 +367,8 @@ class _Import:
             if tensor.shape != targets[name].shape
         ]
         if wrong:
-            more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
             raise FormatError(
-                f"expected weights of the network's shapes, found {'; '.join(wrong[:_LISTED])}{more}; "
+                f"expected weights of the network's shapes, found {listed(wrong, _LISTED, '; ')}; "
                 "build the network with the sizes of the weights' one"
             )
         spoilt = [str(monai_name(n)) for n, t in self.filled.items() if not bool(torch.isfinite(t).all())]

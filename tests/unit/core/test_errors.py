@@ -1,0 +1,23 @@
+"""The words of messages."""
+
+from autospine.core.errors import FAULTS_MENTIONED, LONGEST_FAULT, MENTIONED, listed, listed_faults
+
+
+def test_the_first_names_are_listed_and_the_others_counted():
+    names = [f"case_{i}" for i in range(MENTIONED + 2)]
+    assert listed(names[:MENTIONED]) == "case_0, case_1, case_2"
+    assert listed(names) == "case_0, case_1, case_2 and 2 more"
+    assert listed(names, 1, "; ") == f"case_0 and {len(names) - 1} more"
+    assert listed([]) == ""
+
+
+def test_long_names_are_cut_unless_all_of_them_matters():
+    long = "x" * (LONGEST_FAULT + 1)
+    assert listed([long]) == long[:-1] + "..."
+    assert listed([long], longest=2) == "xx..."
+    assert listed([long], longest=None) == long
+
+
+def test_faults_are_apart_by_semicolons():
+    assert listed_faults(["a, b", "c"]) == "a, b; c"
+    assert listed_faults(["a"] * (FAULTS_MENTIONED + 1)).endswith("; a and 1 more")
