@@ -2,7 +2,7 @@
 
 import torch
 
-from autospine.inference.mirror import Mirrored
+from autospine.inference.ensemble import Mirrored
 from autospine.inference.predictor import Predictor, TileJob
 from autospine.memory.estimate import inference_memory
 from autospine.plan import Precision

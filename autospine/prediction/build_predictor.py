@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from autospine.core.errors import ModelError
-from autospine.inference.ensemble import ready_networks
-from autospine.inference.mirror import with_mirror
+from autospine.inference.ensemble import ready_networks, with_mirror
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import LOCALIZER_STEP_SIZE

@@ -12,7 +12,7 @@ from autospine.dataset.inputs import find_inputs
 from autospine.dataset.raw import Case
 from autospine.evaluation.postprocessing import Postprocessing
 from autospine.evaluation.stored_scores import unseen_modality
-from autospine.inference.mirror import mirrored_channels
+from autospine.inference.ensemble import mirrored_channels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.announcement import Estimates
 from autospine.prediction.build_predictor import build_predictor, check_distinct, warn_of_short_training
