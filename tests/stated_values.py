@@ -217,7 +217,7 @@ STATED = {
         "autospine.preprocessing.normalise": {
             "BACKGROUND_FRACTION": "MR: share of the intensity range that counts as air",
         },
-        "autospine.models.localizer": {
+        "autospine.models.model_folder": {
             "FINER": "fewest voxels of the fine model in one voxel of the localizer",
             "TRUSTED_DICE": "smallest cross-validated Dice of a localizer",
         },

@@ -168,8 +168,7 @@ def export(
     check_folds(folder, find_folds(folder), fold or ())
 
     from autospine.models.archive import export_model
-    from autospine.models.localizer import find_localizer
-    from autospine.models.model_folder import open_model
+    from autospine.models.model_folder import find_localizer, open_model
 
     say(f"model: {folder}")
     opened = open_model(folder)

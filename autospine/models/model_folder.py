@@ -1,22 +1,45 @@
-"""The folder of a trained model."""
+"""The folder of a trained model, and the localizer: a coarse model that locates the spine for a finer one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from autospine.core.errors import AutospineError, ModelError, PlanError
+from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
 from autospine.storage.serialization import read_json
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
-from autospine.storage.trained_models import FULL, PLAN, WEIGHTS, check_folds, find_folds, fold_folder
+from autospine.storage.trained_models import (
+    FULL,
+    PLAN,
+    WEIGHTS,
+    check_folds,
+    find_folds,
+    fold_folder,
+    fold_weights,
+)
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
 
 LOCALIZER = "finder"
 """Folder of the localizer in that of an exported model."""
+
+LOCALIZERS = ("lowres", "fast")
+"""Configurations whose model may be the localizer of a finer one that was trained beside it."""
+
+FINER = 3.0
+"""A localizer is worth running if one of its voxels holds at least so many of the model's."""
+
+TRUSTED_DICE = 0.5
+"""Cross-validated mean Dice from which a model is trusted to locate the spine. A `lowres` model, which is
+trained for this, is trusted without a cross-validation, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,3 +181,32 @@ def _computed(digest: Callable[[Path], str], path: Path, inode: int, size: int, 
 def save_weights(folder: Path, network: nn.Module, facts: dict[str, object]) -> None:
     """Write a fold's final weights; a fold counts as complete when they are there."""
     save_tensors(folder / WEIGHTS, network.state_dict(), facts)
+
+
+def find_localizer(model: ModelFolder) -> ModelFolder | None:
+    """Return the localizer of a model, if there is one for the same channels.
+
+    An exported model has it inside its folder, others have it beside them.
+    """
+    beside = [model.path.parent / name for name in LOCALIZERS]
+    for folder in (model.path / LOCALIZER, *(folder for folder in beside if _is_trusted(folder))):
+        if not fold_weights(folder):
+            continue
+        try:
+            coarse = open_model(folder)
+        except AutospineError as error:  # nobody has asked for this model, so that it must not stop the work
+            logger.warning("%s cannot locate the spine: %s", folder, error)
+            continue
+        same = coarse.plan.channels == model.plan.channels
+        if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
+            return coarse
+    return None
+
+
+def _is_trusted(folder: Path) -> bool:
+    """Return whether cross-validation trusts a model to locate the spine."""
+    try:
+        dice = read_cross_validation(folder).dice
+    except FormatError:
+        dice = None
+    return folder.name == LOCALIZERS[0] if dice is None else dice >= TRUSTED_DICE

@@ -10,9 +10,8 @@ from autospine.inference.ensemble import ready_networks, with_mirror
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import LOCALIZER_STEP_SIZE
-from autospine.models.localizer import find_localizer
 from autospine.models.manifest import training_of
-from autospine.models.model_folder import ModelFolder
+from autospine.models.model_folder import ModelFolder, find_localizer
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)

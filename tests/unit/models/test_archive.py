@@ -27,9 +27,8 @@ from autospine.models.archive import (
     read_manifest,
     unpack,
 )
-from autospine.models.localizer import find_localizer
 from autospine.models.manifest import ModelScores, Training, describe
-from autospine.models.model_folder import open_model
+from autospine.models.model_folder import find_localizer, open_model
 from autospine.storage.digest import sha256_of
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_tensors, save_tensors
