@@ -10,7 +10,8 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from autospine.core.errors import ImageError
 from autospine.io.dicom_header import read_header
-from autospine.io.dicom_pixels import check_frame, read_slices
+from autospine.io.dicom_pixels import read_slices
+from autospine.io.jpeg_streams import check_frame
 
 LOSSLESS = "1.2.840.10008.1.2.4.70"
 BASELINE = "1.2.840.10008.1.2.4.50"
