@@ -28,9 +28,10 @@ from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.dicom_header import is_dicom
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.nifti import is_nifti, read_nifti, write_oblique
+from autospine.io.nrrd import nrrd_entries, read_nrrd
 from autospine.io.segments import Segment, labels_of_layers, present, slicer_header, values_by_name
 from autospine.io.slice_stack import for_file, is_oblique
-from autospine.io.text_headers import check_volume, nrrd_entries, read_metaimage, read_nrrd
+from autospine.io.text_headers import check_volume, read_metaimage
 from autospine.io.voxel_data import (
     ImageFile,
     check_voxels,

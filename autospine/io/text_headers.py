@@ -1,4 +1,4 @@
-"""MetaImage and NRRD: headers of text, with the voxels behind them or in files of their own.
+"""Headers of text: MetaImage, and what it shares with NRRD. Voxels lie behind them or in files of their own.
 
 They are read here rather than by ITK, which fills in what a header does not state (voxels of 1 mm, axes
 along L, P and S), leaves memory as it was where compressed data are damaged, and opens any file that a
@@ -16,7 +16,6 @@ import numpy as np
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import grid_of_axes, triple
-from autospine.io.formats import NRRD_ENDINGS
 from autospine.io.voxel_data import DataEncoding, ImageFile, VoxelData, damaged, unsupported
 from autospine.storage.file_names import named_beside
 
@@ -42,56 +41,8 @@ META_TYPES = {
 }
 """Voxel types of MetaImage; `LONG` has four bytes on every machine (MetaIO's metaTypes.h)."""
 
-NRRD_TYPES = {
-    "i1": ("signed char", "int8", "int8_t"),
-    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
-    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
-    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
-    "i4": ("int", "signed int", "int32", "int32_t"),
-    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
-    "i8": (
-        "longlong",
-        "long long",
-        "long long int",
-        "signed long long",
-        "signed long long int",
-        "int64",
-        "int64_t",
-    ),
-    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
-    "f4": ("float",),
-    "f8": ("double",),
-}
-"""Voxel types of NRRD with all of their names (teem's definition of the file format)."""
-
-MOST_LAYERS = 256
-"""Most layers of segments that are read; 3D Slicer makes one for each segment that overlaps all others."""
-
-NRRD_ENCODINGS: dict[str, DataEncoding] = {
-    "raw": "raw",
-    "gz": "deflate",
-    "gzip": "deflate",
-    "bz2": "bzip2",
-    "bzip2": "bzip2",
-    "txt": "text",
-    "text": "text",
-    "ascii": "text",
-}
-
-NRRD_SPACES = {
-    "right-anterior-superior": (-1, -1, 1),
-    "ras": (-1, -1, 1),
-    "left-anterior-superior": (1, -1, 1),
-    "las": (1, -1, 1),
-    "left-posterior-superior": (1, 1, 1),
-    "lps": (1, 1, 1),
-}
-"""Spaces of NRRD that say where left and right are, with the signs that lead from them to LPS."""
-
 SAME_SIZE = 0.01
 """Voxel sizes that a header states twice may differ by this share: some round them to two decimals."""
-
-_NO_SPACE = 'its axes have no "space directions" in a "space" such as left-posterior-superior'
 
 
 def read_metaimage(path: Path) -> ImageFile:
@@ -102,22 +53,22 @@ def read_metaimage(path: Path) -> ImageFile:
             names data that are not in its folder.
     """
     entries, end = _meta_entries(path)
-    shape = _integers(entries.get("dimsize", ""), "DimSize", path)
+    shape = integers_of(entries.get("dimsize", ""), "DimSize", path)
     n = len(shape)
-    if (stated := _whole_number(entries, "NDims", path, otherwise=n)) != n:
+    if (stated := whole_number(entries, "NDims", path, otherwise=n)) != n:
         raise damaged(path, f"NDims is {stated}, and DimSize has {n} numbers")
-    check_volume(path, shape, _whole_number(entries, "ElementNumberOfChannels", path, otherwise=1))
-    spacing = _numbers(entries.get("elementspacing") or entries.get("elementsize", ""), path)
+    check_volume(path, shape, whole_number(entries, "ElementNumberOfChannels", path, otherwise=1))
+    spacing = numbers_of(entries.get("elementspacing") or entries.get("elementsize", ""), path)
     if len(spacing) not in (0, n):
         raise damaged(path, f"ElementSpacing has {len(spacing)} numbers instead of {n}")
     if not spacing:
         raise unstated(path, "spacing", "ElementSpacing")
-    matrix = _numbers(next((entries[key] for key in _META_MATRIX if key in entries), ""), path)
+    matrix = numbers_of(next((entries[key] for key in _META_MATRIX if key in entries), ""), path)
     if len(matrix) not in (0, n * n):
         raise damaged(path, f"TransformMatrix has {len(matrix)} numbers instead of {n * n}")
     if not matrix:
         raise unstated(path, "orientation", "TransformMatrix")
-    origin = _numbers(next((entries[key] for key in _META_ORIGIN if key in entries), ""), path)
+    origin = numbers_of(next((entries[key] for key in _META_ORIGIN if key in entries), ""), path)
     if len(origin) not in (0, n):
         raise damaged(path, f"Offset has {len(origin)} numbers instead of {n}")
     _check_meta_units(entries, path)
@@ -133,14 +84,14 @@ def read_metaimage(path: Path) -> ImageFile:
     files, begin = _meta_files(path, entries, end)
     voxels = VoxelData(
         name=str(path),
-        files=_evenly(path, files, shape),
+        files=evenly_filled(path, files, shape),
         shape=grid.shape,
         dtype=_meta_type(path, entries),
         encoding=_meta_encoding(path, entries, files, begin),
         start=begin,
         padded=files == [path] or "headersize" in entries,
     )
-    return ImageFile(voxels=voxels, grid=grid, notes=(*_origin_note(origin), *notes))
+    return ImageFile(voxels=voxels, grid=grid, notes=(*origin_note(origin), *notes))
 
 
 _META_MATRIX = ("transformmatrix", "rotation", "orientation")
@@ -151,7 +102,7 @@ def _meta_entries(path: Path) -> tuple[dict[str, str], int]:
     """Return the header's entries by name in small letters, and where the header ends."""
     entries: dict[str, str] = {}
     with path.open("rb") as file:
-        for line in _lines(file, path):
+        for line in header_lines(file, path):
             key, mark, value = line.partition("=")
             if not mark:
                 raise damaged(path, "it does not start with the header of a MetaImage")
@@ -162,7 +113,7 @@ def _meta_entries(path: Path) -> tuple[dict[str, str], int]:
                         path, f"it holds an object of type {entries['objecttype']} instead of an image"
                     )
                 if value.strip().upper().startswith("LIST"):
-                    entries["list"] = "\n".join(_lines(file, path))
+                    entries["list"] = "\n".join(header_lines(file, path))
                 return entries, file.tell()
     raise damaged(path, "its header ends without ElementDataFile" if entries else "it is empty")
 
@@ -172,15 +123,15 @@ def _meta_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Pat
     named = entries["elementdatafile"]
     if named.upper() == "LOCAL":
         return [path], end
-    header = _whole_number(entries, "HeaderSize", path, least=-1)
+    header = whole_number(entries, "HeaderSize", path, least=-1)
     start = None if header < 0 else header
     if "list" in entries:
-        return _named(path, [line for line in entries["list"].splitlines() if line.strip()]), start
+        return named_files(path, [line for line in entries["list"].splitlines() if line.strip()]), start
     pattern = re.fullmatch(r"(\S*%\S*)((?:\s+\d+){2,3})", named)
     if pattern:
         first, last, step = [*map(int, pattern[2].split()), 1][:3]
-        return _named(path, _numbered(path, pattern[1], first, last, step)), start
-    return _named(path, [named]), start
+        return named_files(path, numbered_names(path, pattern[1], first, last, step)), start
+    return named_files(path, [named]), start
 
 
 def _meta_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
@@ -201,7 +152,7 @@ def _meta_encoding(
         return "text"
     if not _is_true(entries, "compresseddata"):
         return "raw"
-    stated = _whole_number(entries, "CompressedDataSize", path)
+    stated = whole_number(entries, "CompressedDataSize", path)
     if len(files) == 1:
         found = files[0].stat().st_size - (start or 0)
         if found < stated:
@@ -220,197 +171,11 @@ def _check_meta_units(entries: dict[str, str], path: Path) -> None:
         entries.get(f"elementtointensityfunction{part}", default)
         for part, default in (("slope", "1"), ("offset", "0"))
     )
-    if _numbers(slope, path) != [1.0] or _numbers(offset, path) != [0.0]:
+    if numbers_of(slope, path) != [1.0] or numbers_of(offset, path) != [0.0]:
         raise ImageError(
             f"expected voxels that are intensities in {path}, found them to be scaled by {slope} and shifted "
             f"by {offset} (ElementToIntensityFunction), which programs read differently; save the result"
         )
-
-
-def read_nrrd(path: Path) -> ImageFile:
-    """Read and check the header of an NRRD file: a volume of single values, or of layers of segments.
-
-    Raises:
-        ImageError: If it is damaged, no 3D volume of single values, has too many layers, states no spacing or
-            orientation, or names data that are not in its folder.
-    """
-    entries, end = nrrd_entries(path)
-    sizes = _integers(entries.get("sizes", ""), "sizes", path)
-    if (stated_axes := _whole_number(entries, "dimension", path, otherwise=len(sizes))) != len(sizes):
-        raise damaged(path, f"its dimension is {stated_axes}, and sizes has {len(sizes)} numbers")
-    vectors = _vectors(entries.get("space directions", ""), path)
-    if not vectors:
-        spaced = "spacings" in entries
-        raise unstated(path, "orientation" if spaced else "spacing and orientation", '"space directions"')
-    if len(vectors) != len(sizes):
-        raise damaged(path, f'"space directions" has {len(vectors)} entries, and sizes has {len(sizes)}')
-    inside = [axis for axis, vector in enumerate(vectors) if vector is not None]
-    values = prod(n for n, vector in zip(sizes, vectors, strict=True) if vector is None)
-    layers = values if any(key.startswith("Segment") for key in entries) else 1
-    if layers != 1:
-        _check_layers(path, layers, inside, entries)
-    check_volume(path, [sizes[axis] for axis in inside], values // layers)
-    signs = NRRD_SPACES.get(entries.get("space", "").lower())
-    if signs is None:
-        raise unstated(
-            path, "orientation", '"space: left-posterior-superior" or another with left in its name'
-        )
-    if units := [u for u in re.findall(r'"([^"]*)"', entries.get("space units", "")) if u not in ("mm", "")]:
-        raise ImageError(
-            f"expected lengths in mm in {path}, found space units {units[0]}; convert the header"
-        )
-    stated = _vectors(entries.get("space origin", ""), path)
-    origin = stated[0] if stated and stated[0] is not None else []
-    if any(
-        len(each) != 3 for each in [*(vector for vector in vectors if vector), *([origin] if origin else [])]
-    ):
-        raise damaged(path, 'the vectors of "space directions" and "space origin" do not have three numbers')
-    axes = np.asarray(signs)[:, None] * np.asarray([vectors[axis] for axis in inside[:3]]).T
-    lengths = np.linalg.norm(axes, axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        directions = axes / lengths
-    _check_spacings(entries, inside, lengths, path)
-    shape = [sizes[axis] for axis in inside[:3]]
-    grid, notes = grid_of_axes(
-        triple(shape[::-1]),
-        directions,
-        lengths,
-        np.asarray(signs) * np.asarray(origin or [0.0] * 3),
-        str(path),
-    )
-    files, begin = _nrrd_files(path, entries, end)
-    start: int | None = begin
-    encoding = _nrrd_encoding(path, entries)
-    skipped = _whole_number(entries, "byte skip", path, least=-1)
-    if skipped and encoding == "raw":  # -1: the voxels end the file
-        start, skipped = begin + skipped if skipped > 0 else None, 0
-    voxels = VoxelData(
-        name=str(path),
-        files=_evenly(path, files, sizes),
-        shape=grid.shape,
-        dtype=_nrrd_type(path, entries),
-        encoding=encoding,
-        start=start,
-        skipped=max(0, skipped),
-        padded=files == [path] or bool({"byte skip", "line skip"} & entries.keys()),
-        layers=layers,
-    )
-    return ImageFile(voxels=voxels, grid=grid, notes=(*_origin_note(origin), *notes))
-
-
-def _check_spacings(
-    entries: dict[str, str], inside: Sequence[int], lengths_mm: np.ndarray, path: Path
-) -> None:
-    """Refuse spacings that contradict the lengths of the axes; NaN stands for none."""
-    spacings = _numbers(entries.get("spacings", ""), path)
-    stated = [abs(spacings[axis]) for axis in inside[:3] if axis < len(spacings)]
-    if any(abs(a - b) > SAME_SIZE * b for a, b in zip(stated, lengths_mm, strict=False)):
-        listed = (" x ".join(f"{n:g}" for n in numbers) for numbers in (stated, lengths_mm))
-        raise ImageError(
-            f"expected the same voxel sizes in spacings and space directions of {path}, found "
-            f"{' and '.join(listed)} mm; mend the header or convert it again"
-        )
-
-
-def _check_layers(path: Path, layers: int, inside: Sequence[int], entries: dict[str, str]) -> None:
-    """Refuse layers of segments that 3D Slicer does not write."""
-    if not 0 < layers <= MOST_LAYERS:
-        fault = f"{layers}"
-    elif list(inside) != [1, 2, 3]:
-        fault = f"them along another, as the axes {', '.join(str(axis + 1) for axis in inside)} are in space"
-    elif _nrrd_type(path, entries).kind not in "iu":
-        fault = f"them as {entries.get('type')}"
-    else:
-        return
-    raise ImageError(
-        f"expected at most {MOST_LAYERS} layers of segments along the first axis of {path}, as integers, "
-        f"found {fault}; save the segmentation again with 3D Slicer"
-    )
-
-
-def nrrd_entries(path: Path) -> tuple[dict[str, str], int]:
-    """Return the fields and key/value pairs of an NRRD header, and where the header ends.
-
-    Names of fields are in small letters; keys are as written. A `data file: LIST` keeps its lines under
-    `list`.
-
-    Raises:
-        ImageError: If it does not start with such a header.
-    """
-    entries: dict[str, str] = {}
-    with path.open("rb") as file:
-        lines = _lines(file, path)
-        if not re.match(r"NRRD\d{4}", next(lines, "")):
-            raise damaged(path, "it does not start with the header of an NRRD file")
-        for line in lines:
-            if not line:
-                return entries, file.tell()
-            if line.startswith("#"):
-                continue
-            field, mark, value = re.match(r"(.*?)(:=|: ?|$)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
-            if not mark:
-                raise damaged(path, f"a line of its header is no field: {line[:40]!r}")
-            name = field if mark == ":=" else _NRRD_FIELDS.get(field.lower().replace(" ", ""), field.lower())
-            entries[name] = value.strip() if mark != ":=" else value
-            if name == "data file" and value.upper().startswith("LIST"):
-                entries["list"] = "\n".join(lines)
-        if path.name.lower().endswith(NRRD_ENDINGS[-1]) or "data file" in entries:
-            return entries, file.tell()
-    raise damaged(path, "it ends within its header")
-
-
-_NRRD_FIELDS = {
-    name.replace(" ", ""): name
-    for name in ("data file", "line skip", "byte skip", "space directions", "space origin", "space units")
-}
-
-
-def _nrrd_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Path], int]:
-    """Return the files that hold the voxels, and where in each of them they begin."""
-    named = entries.get("data file", "")
-    files = [path]
-    start = end if not named else 0
-    if "list" in entries:
-        files = _named(path, [line for line in entries["list"].splitlines() if line.strip()])
-    elif match := re.fullmatch(r"(\S*%\S*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)(\s+\d+)?", named):
-        files = _named(path, _numbered(path, match[1], int(match[2]), int(match[3]), int(match[4])))
-    elif named:
-        files = _named(path, [named])
-    lines = _whole_number(entries, "line skip", path)
-    if lines:
-        with files[0].open("rb") as file:
-            file.seek(start)
-            for _ in range(min(lines, MOST_HEADER)):
-                if not file.readline(MOST_HEADER):
-                    break
-            start = file.tell()
-    return files, start
-
-
-def _nrrd_type(path: Path, entries: dict[str, str]) -> np.dtype[Any]:
-    name = " ".join(entries.get("type", "").lower().split())
-    kind = next((kind for kind, names in NRRD_TYPES.items() if name in names), None)
-    if name == "block":
-        raise unsupported(path, f"voxels of the type {name}")
-    if kind is None:
-        raise damaged(path, f"its voxels are of the type {name or 'none'}")
-    endian = entries.get("endian", "").lower()
-    if (
-        endian not in ("little", "big")
-        and np.dtype(kind).itemsize > 1
-        and _nrrd_encoding(path, entries) != "text"
-    ):
-        raise damaged(path, "its header does not state the byte order (endian)")
-    return np.dtype(kind).newbyteorder(">" if endian == "big" else "<")
-
-
-def _nrrd_encoding(path: Path, entries: dict[str, str]) -> DataEncoding:
-    name = entries.get("encoding", "").lower()
-    if name in ("hex", "zrl"):
-        raise unsupported(path, f"voxels encoded as {name}")
-    if name not in NRRD_ENCODINGS:
-        raise damaged(path, f"its voxels are encoded as {name or 'nothing that it states'}")
-    return NRRD_ENCODINGS[name]
 
 
 def check_volume(path: Path | str, size: Sequence[int], values: int) -> None:
@@ -448,7 +213,7 @@ def unstated(path: Path | str, what: str, where: str) -> ImageError:
     )
 
 
-def _lines(file: BufferedReader, path: Path) -> Iterator[str]:
+def header_lines(file: BufferedReader, path: Path) -> Iterator[str]:
     """Yield the lines of a header without their ends."""
     left = MOST_HEADER
     while line := file.readline(left):
@@ -462,16 +227,19 @@ def _is_true(entries: dict[str, str], key: str, *, otherwise: bool = False) -> b
     return entries.get(key, str(otherwise)).lower()[:1] in ("t", "y", "1")
 
 
-def _numbers(text: str, path: Path) -> list[float]:
+def numbers_of(text: str, path: Path) -> list[float]:
+    """Return the numbers that an entry lists.
+
+    Raises:
+        ImageError: If one is none.
+    """
     try:
         return [float(part) for part in text.split()]
     except ValueError:
         raise damaged(path, f"its header has {text[:40]!r} where numbers belong") from None
 
 
-def _whole_number(
-    entries: dict[str, str], key: str, path: Path, *, least: int = 0, otherwise: int = 0
-) -> int:
+def whole_number(entries: dict[str, str], key: str, path: Path, *, least: int = 0, otherwise: int = 0) -> int:
     """Return an entry that is one whole number; programs that take another for 0 shift all voxels.
 
     Raises:
@@ -484,19 +252,23 @@ def _whole_number(
     return int(text)
 
 
-def _integers(text: str, key: str, path: Path) -> list[int]:
+def integers_of(text: str, key: str, path: Path) -> list[int]:
+    """Return the whole numbers that an entry lists.
+
+    Raises:
+        ImageError: If there is none, or one is none.
+    """
     if not re.fullmatch(r"\s*-?\d{1,18}(\s+-?\d{1,18})*\s*", text):
         raise damaged(path, f"its header has {text[:40]!r} as {key}")
     return [int(part) for part in text.split()]
 
 
-def _vectors(text: str, path: Path) -> list[list[float] | None]:
-    """Return the vectors of an NRRD field, None for an axis that is not in space."""
-    parts = re.findall(r"\(([^()]*)\)|(none)", text, re.IGNORECASE)
-    return [None if none else _numbers(numbers.replace(",", " "), path) for numbers, none in parts]
+def named_files(path: Path, names: Sequence[str]) -> list[Path]:
+    """Return the data files that a header names.
 
-
-def _named(path: Path, names: Sequence[str]) -> list[Path]:
+    Raises:
+        ImageError: If they are too many, or one is not in the folder of the header.
+    """
     if not 0 < len(names) <= MOST_FILES:
         raise damaged(path, f"it names {len(names)} data files")
     try:
@@ -507,7 +279,7 @@ def _named(path: Path, names: Sequence[str]) -> list[Path]:
         ) from None
 
 
-def _numbered(path: Path, pattern: str, first: int, last: int, step: int) -> list[str]:
+def numbered_names(path: Path, pattern: str, first: int, last: int, step: int) -> list[str]:
     """Return the names that a pattern such as `slice%03d.raw` stands for."""
     match = re.fullmatch(r"([^%]*)%(0?\d{0,2})[du]([^%]*)", pattern)
     count = (last - first) // step + 1 if step else 0
@@ -519,12 +291,13 @@ def _numbered(path: Path, pattern: str, first: int, last: int, step: int) -> lis
     ]
 
 
-def _evenly(path: Path, files: Sequence[Path], shape: Sequence[int]) -> tuple[Path, ...]:
+def evenly_filled(path: Path, files: Sequence[Path], shape: Sequence[int]) -> tuple[Path, ...]:
     """Refuse a number of files that cannot hold equal numbers of slices."""
     if prod(shape) % len(files):
         raise damaged(path, f"it has {len(files)} data files for {prod(shape)} voxels")
     return tuple(files)
 
 
-def _origin_note(origin: Sequence[float]) -> tuple[str, ...]:
+def origin_note(origin: Sequence[float]) -> tuple[str, ...]:
+    """Return a note if a header states no origin."""
     return () if len(origin) else ("its header states no origin; taken as 0",)
