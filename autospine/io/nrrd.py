@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import grid_of_axes, triple
+from autospine.core.geometry import Grid, grid_of_axes, triple
 from autospine.io.formats import NRRD_ENDINGS
 from autospine.io.text_headers import (
     MOST_HEADER,
@@ -97,6 +97,36 @@ def read_nrrd(path: Path) -> ImageFile:
     if layers != 1:
         _check_layers(path, layers, inside, entries)
     check_volume(path, [sizes[axis] for axis in inside], values // layers)
+    grid, notes = _nrrd_grid(path, entries, sizes, vectors)
+    files, begin = _nrrd_files(path, entries, end)
+    start: int | None = begin
+    encoding = _nrrd_encoding(path, entries)
+    skipped = whole_number(entries, "byte skip", path, least=-1)
+    if skipped and encoding == "raw":  # -1: the voxels end the file
+        start, skipped = begin + skipped if skipped > 0 else None, 0
+    voxels = VoxelData(
+        name=str(path),
+        files=evenly_filled(path, files, sizes),
+        shape=grid.shape,
+        dtype=_nrrd_type(path, entries),
+        encoding=encoding,
+        start=start,
+        skipped=max(0, skipped),
+        padded=files == [path] or bool({"byte skip", "line skip"} & entries.keys()),
+        layers=layers,
+    )
+    return ImageFile(voxels=voxels, grid=grid, notes=notes)
+
+
+def _nrrd_grid(
+    path: Path, entries: dict[str, str], sizes: Sequence[int], vectors: Sequence[list[float] | None]
+) -> tuple[Grid, tuple[str, ...]]:
+    """Return the grid that a header describes, and notes on what it does not state.
+
+    Raises:
+        ImageError: If it states no orientation, other units than mm, or contradicts itself.
+    """
+    inside = [axis for axis, vector in enumerate(vectors) if vector is not None]
     signs = NRRD_SPACES.get(entries.get("space", "").lower())
     if signs is None:
         raise unstated(
@@ -125,24 +155,7 @@ def read_nrrd(path: Path) -> ImageFile:
         np.asarray(signs) * np.asarray(origin or [0.0] * 3),
         str(path),
     )
-    files, begin = _nrrd_files(path, entries, end)
-    start: int | None = begin
-    encoding = _nrrd_encoding(path, entries)
-    skipped = whole_number(entries, "byte skip", path, least=-1)
-    if skipped and encoding == "raw":  # -1: the voxels end the file
-        start, skipped = begin + skipped if skipped > 0 else None, 0
-    voxels = VoxelData(
-        name=str(path),
-        files=evenly_filled(path, files, sizes),
-        shape=grid.shape,
-        dtype=_nrrd_type(path, entries),
-        encoding=encoding,
-        start=start,
-        skipped=max(0, skipped),
-        padded=files == [path] or bool({"byte skip", "line skip"} & entries.keys()),
-        layers=layers,
-    )
-    return ImageFile(voxels=voxels, grid=grid, notes=(*origin_note(origin), *notes))
+    return grid, (*origin_note(origin), *notes)
 
 
 def _check_spacings(
