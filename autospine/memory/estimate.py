@@ -11,7 +11,7 @@ on a CPU. docs/results/planner.md compares predictions with measurements.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import TypeGuard, TypeVar
 
@@ -364,20 +364,34 @@ def _checked(
     load: _Workload,
 ) -> Traced:
     """Return the trace of a network; say what is wrong with one of another distribution that fails."""
-    external = find_external(network.entry_point) if isinstance(network, ExternalPlan) else None
-    image = torch.empty(load.batch_size, load.in_channels, *load.patch, device="meta")
+    if not isinstance(network, ExternalPlan):
+        found: Traced = _traced(network, trace, load)
+        return found
+    external = find_external(network.entry_point)
+    image = _image(load)
     try:
         with torch.device("meta"):
-            if external is not None:
-                external.check_output(built(image), (load.batch_size, load.out_channels, *load.patch))
+            external.check_output(built(image), (load.batch_size, load.out_channels, *load.patch))
             return trace(built, image)
     except PlanError:
         raise
     except Exception as error:
-        if external is None:
-            raise
         what = f"does not take images {tuple(image.shape)} on torch's meta device:"
         raise external.plugin.broken(what, error) from error
+
+
+# A trace takes up to a second, and plans for several budgets share configurations.
+@lru_cache(maxsize=128)
+def _traced(
+    network: NetworkPlan, trace: Callable[[nn.Module, ImageBatch], Traced], load: _Workload
+) -> Traced:
+    built = _on_meta(network, load)
+    with torch.device("meta"):
+        return trace(built, _image(load))
+
+
+def _image(load: _Workload) -> ImageBatch:
+    return torch.empty(load.batch_size, load.in_channels, *load.patch, device="meta")
 
 
 def _count(built: nn.Module) -> int:

@@ -9,6 +9,7 @@ Look at the difference before committing it: each changed line is a changed deci
 
 import os
 import re
+from functools import cache
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -322,11 +323,16 @@ def test_without_a_gpu_the_fast_configuration_comes_first():
     assert [c.name for c in planned(coarse, [9.0], budget(4)).configurations] == ["fullres"]
 
 
+@cache
+def golden(name: str) -> Plan:
+    archetype, device = GOLDEN[name]
+    return archetype(device)
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_plans(name):
     path = FOLDER / f"{name}.json"
-    archetype, device = GOLDEN[name]
-    made = archetype(device)
+    made = golden(name)
     if os.environ.get("AUTOSPINE_UPDATE_GOLDEN"):
         path.write_text(to_json(made), encoding="utf-8")
     assert to_json(made) == path.read_text(encoding="utf-8"), (
@@ -361,7 +367,7 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
 
 
 def test_a_reason_is_given_for_every_number():
-    plans = [archetype(device) for archetype, device in GOLDEN.values()]
+    plans = map(golden, GOLDEN)
     assert all(decision.reason and decision.value for plan in plans for decision in plan.rationale)
 
 
