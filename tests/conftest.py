@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # the suite runs one test process per core
+
+# A shell without job control starts what runs in its background with Ctrl+C ignored. This process and those
+# that tests start would inherit that, and tests of Ctrl+C would wait for an interruption that never comes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of the code.
 settings.register_profile("patient", deadline=None)
