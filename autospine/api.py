@@ -23,7 +23,6 @@ from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, guess_modality, modality_of_channels
 from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
 from autospine.evaluation.postprocessing import Postprocessing
-from autospine.evaluation.stored_scores import unseen_modality
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, ignore_start
 from autospine.inference.score_bands import ScoreSink
@@ -31,7 +30,12 @@ from autospine.io.dicom import dicom_modality
 from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
 from autospine.models.archive import opened_model
-from autospine.prediction.build_predictor import build_predictor, check_distinct, warn_of_short_training
+from autospine.prediction.build_predictor import (
+    build_predictor,
+    check_distinct,
+    unseen_modality,
+    warn_of_short_training,
+)
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
 from autospine.system.allocation import use_huge_pages
@@ -227,7 +231,7 @@ def load_model(
         check_distinct(models, names)
         warn_of_other_weights(models)
         warn_of_short_training(models, names)
-        plan, folders = models[0].plan, [model.path for model in models]
+        plan = models[0].plan
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),
             channels=plan.channels,
@@ -236,7 +240,7 @@ def load_model(
             unseen={
                 modality: warning
                 for modality in get_args(Modality)
-                if (warning := unseen_modality(folders, modality)) is not None
+                if (warning := unseen_modality(models, modality, names)) is not None
             },
         )
 

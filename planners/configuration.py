@@ -3,10 +3,10 @@
 from dataclasses import fields
 
 from autospine.core.types import Shape3, Vector3
-from autospine.dataset.splits import FOLDS
 from autospine.memory.estimate import InferenceMemory, TrainingMemory
 from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Decision
+from autospine.storage.trained_models import FOLDS
 from autospine.system.hardware import GIB
 from autospine.system.log import get_logger
 from planners import rules

@@ -12,7 +12,6 @@ from autospine.core.errors import PlanError
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
 from autospine.dataset.raw import Dataset
-from autospine.dataset.splits import FOLDS
 from autospine.fingerprint import Fingerprint
 from autospine.inference.case_memory import case_memory
 from autospine.inference.tiles import TileGrid
@@ -25,6 +24,7 @@ from autospine.memory.estimate import (
 )
 from autospine.network.network_plan import NetworkPlan
 from autospine.plan import AnyNetworkPlan, Precision
+from autospine.storage.trained_models import FOLDS
 from autospine.system.hardware import GIB
 from planners import rules
 from planners.networks import NetworkPlanner, NetworkRequest, PlanningContext, network_planner

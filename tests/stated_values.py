@@ -94,8 +94,8 @@ STATED = {
     },
     "monitors.md": {
         "trainers.monitors.failures": {
-            "LOOK_EVERY": "interval between samples",
-            "LOOKS": "samples in the running window",
+            "SAMPLE_EVERY": "interval between samples",
+            "SAMPLES": "samples in the running window",
             "LEAST_FOREGROUND": "smallest foreground ratio",
             "MOST_FOREGROUND": "largest foreground ratio",
             "LARGEST_KERNEL_RATIO": "largest kernel ratio",

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autospine import __version__
+from autospine.core.types import Modality
 from autospine.evaluation.held_out import VALIDATION
 from autospine.models.model_folder import save_weights
 from autospine.storage.file_names import folder_to_write
@@ -29,6 +30,9 @@ class FoldSaver:
 
     steps_before: int
     """Number of steps of the finished training that is extended."""
+
+    modalities: tuple[Modality, ...]
+    """Modalities of the cases that it trains on."""
 
     file_ending: str
     """Ending of the fold's validation predictions, such as `.nii.gz`."""
@@ -87,6 +91,7 @@ class FoldSaver:
             "epochs": len(metrics_log.rows),
             "minutes": round(sum(row["seconds"] for row in metrics_log.rows) / 60, 2),
             "processes": distributed.size(),
+            "modalities": self.modalities,
             "device": describe(learner.device),
             "autospine": __version__,
             "torch": torch.__version__,

@@ -192,7 +192,10 @@ class FoldTrainer:
 
     def _saver(self) -> FoldSaver:
         return FoldSaver(
-            run=self.state.run, steps_before=self.state.steps_before, file_ending=self.plan.file_ending
+            run=self.state.run,
+            steps_before=self.state.steps_before,
+            modalities=tuple(sorted({case.record.modality for case in self.cases})),
+            file_ending=self.plan.file_ending,
         )
 
 

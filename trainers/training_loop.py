@@ -17,7 +17,7 @@ from trainers.fold_state import PartialEpoch
 from trainers.interruption import Interruption
 from trainers.learner import Learner, StepResult
 from trainers.metrics_log import Record, summary
-from trainers.monitors import LOOK_EVERY
+from trainers.monitors import SAMPLE_EVERY
 from trainers.out_of_memory import is_out_of_memory
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Clock
@@ -134,7 +134,7 @@ class TrainingLoop:
                     batch.images,
                     batch.labels,
                     self.learning_rate(self.clock.progress),
-                    self.clock.step % LOOK_EVERY == 0,
+                    self.clock.step % SAMPLE_EVERY == 0,
                 )
         except DataWorkerError:
             # A signal to the whole process group has ended the workers too: then there is nothing wrong.

@@ -32,8 +32,8 @@ AHEAD = 3
 PATIENCE = 10.0
 """Seconds that a thread has to finish its present patch when it is stopped."""
 
-LOOK_SECONDS = 1.0
-"""Time between two looks whether the thread that makes patches lives, or should stop."""
+CHECK_SECONDS = 1.0
+"""Time between two checks whether the thread that makes patches lives, or should stop."""
 
 
 class DataWorkerError(TrainingError):
@@ -154,7 +154,7 @@ class _Thread:
             target=_fill, args=(source, steps, self._queue, stop, ready), name="patches", daemon=True
         )
         thread.start()
-        while not ready.wait(LOOK_SECONDS) and thread.is_alive():
+        while not ready.wait(CHECK_SECONDS) and thread.is_alive():
             pass
         self._thread = thread
         # The thread keeps its own setting, but torch also took it as the default of threads to come.
@@ -167,7 +167,7 @@ class _Thread:
         while self._stop.alive:
             alive = self._thread.is_alive()
             try:
-                return self._queue.get(timeout=LOOK_SECONDS if alive else 0)
+                return self._queue.get(timeout=CHECK_SECONDS if alive else 0)
             except queue.Empty:
                 if not alive:
                     raise DataWorkerError(
@@ -203,7 +203,7 @@ def _put(
     """Put a batch into the queue as soon as there is room; return False if the thread should stop instead."""
     while not stop.is_set():
         try:
-            made.put(batch, timeout=LOOK_SECONDS)
+            made.put(batch, timeout=CHECK_SECONDS)
         except queue.Full:
             continue
         return True

@@ -21,13 +21,12 @@ from autospine.storage.serialization import (
     stored_as,
     write_json,
 )
-from autospine.storage.trained_models import FULL
+from autospine.storage.trained_models import FOLDS, FULL
 
 if TYPE_CHECKING:  # it reads images, which takes long to import
     from autospine.dataset.raw import Dataset
 
 FORMAT_VERSION = 1
-FOLDS = 5
 
 PICKLES = (".pkl", ".pickle")
 """Endings of the splits of nnU-Net v1, which are not opened."""

@@ -1,13 +1,12 @@
 """Stored scores: what `cross_validation.json` says of a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from autospine.core.errors import FormatError, listed_faults
-from autospine.core.types import Modality
 from autospine.storage.file_names import name_fault
 from autospine.storage.serialization import read_json
 
@@ -68,23 +67,3 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
-
-
-def unseen_modality(folders: Sequence[Path], modality: Modality) -> str | None:
-    """Return a warning if models were cross-validated on cases of other modalities alone, else None.
-
-    Args:
-        folders: The models' folders; those without scores count as if they knew every modality.
-        modality: Modality of the case.
-    """
-    for folder in folders:
-        try:
-            known = read_json(folder / CROSS_VALIDATION, dict).get("modalities")
-        except FormatError:
-            continue
-        if isinstance(known, dict) and known and modality not in known:
-            return (
-                f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
-                "do not trust its labels"
-            )
-    return None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from autospine import __version__
 from autospine.core.errors import FormatError
+from autospine.core.types import Modality
 from autospine.models.model_folder import ModelFolder
 from autospine.storage.file_names import open_file
 from autospine.storage.serialization import from_json, from_plain, read_json, stored_as
@@ -73,6 +74,8 @@ class Training:
     device: str | None = None
     autospine: str | None = None
     torch: str | None = None
+    modalities: tuple[Modality, ...] | None = None
+    """Modalities of the cases that it was trained on."""
 
 
 Described = TypeVar("Described", ModelScores, Training)

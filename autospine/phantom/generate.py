@@ -114,7 +114,7 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
         The phantom.
     """
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
-    kind, shape, field_of_view, look, texture, noise = streams
+    kind, shape, field_of_view, appearance, texture, noise = streams
     contrast = _contrast(settings, kind)
     spine = sample_spine(shape, sample_posture(shape), _variant(settings, kind))
     scan = sample_scan(
@@ -127,8 +127,8 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
         orientation=settings.orientation,
         oblique_deg=settings.oblique_deg,
     )
-    intensities = sample_intensities(look, contrast)
-    value, labels = _draw(spine, scan, intensities, settings, texture, look)
+    intensities = sample_intensities(appearance, contrast)
+    value, labels = _draw(spine, scan, intensities, settings, texture, appearance)
     value = blur(value, scan.fine.spacing_mm, intensities.blur_mm)
     value, labels = _averaged(value, scan.factor), _elected(labels, scan.factor)
     if contrast == "CT":
@@ -185,38 +185,38 @@ def _draw(
     intensities: TissueIntensities,
     settings: PhantomSettings,
     texture: np.random.Generator,
-    look: np.random.Generator,
+    appearance: np.random.Generator,
 ) -> tuple[Float32[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"]]:
     """Paint soft tissue, canal, discs and bones in this order."""
     raster = scan.fine
     picture = new_picture(raster, intensities, texture)
     chain = sacral_segments(spine)
-    build = sample_build(look)
+    build = sample_build(appearance)
     space = space_around(picture, spine)
     paint_body(picture, space, spine, build)
-    table, metal = (float(value) for value in look.random(2))
+    table, metal = (float(value) for value in appearance.random(2))
     if intensities.contrast == "CT" and (table < 0.75 if settings.table is None else settings.table):
         paint_table(picture, hindmost(spine, build) + 2)
-    canal = draw_canal(raster, spine, chain, look)
+    canal = draw_canal(raster, spine, chain, appearance)
     paint_canal(picture, canal)
     skeleton = Skeleton(
         picture=picture,
         labels=np.zeros(raster.shape, dtype=np.uint8),
         canal=canal,
         bone=np.full(raster.shape, FAR_MM, dtype=np.float32),
-        shell_mm=(float(look.uniform(0.5, 0.85)), float(look.uniform(0.8, 1.35))),
+        shell_mm=(float(appearance.uniform(0.5, 0.85)), float(appearance.uniform(0.8, 1.35))),
     )
     label_canal(skeleton)
-    paint_discs(skeleton, spine, look)
+    paint_discs(skeleton, spine, appearance)
     paint_vertebrae(skeleton, spine)
     paint_sacrum(skeleton, chain)
     paint_hips(skeleton, spine)
     paint_ribs(skeleton, spine)
     paint_skull(skeleton, spine)
     if metal < 1 / 30 if settings.metal is None else settings.metal:
-        distance = draw_metal(picture, spine, look)
+        distance = draw_metal(picture, spine, appearance)
         if intensities.contrast == "CT":
-            paint_metal_ct(picture, distance, look)
+            paint_metal_ct(picture, distance, appearance)
         else:
             paint_metal_mr(picture, distance)
     return picture.value, skeleton.labels

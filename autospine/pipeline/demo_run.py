@@ -9,7 +9,7 @@ import torch
 
 from autospine.core.errors import WorkspaceError
 from autospine.dataset.raw import case_modality, load_dataset
-from autospine.dataset.splits import ALL, FOLDS
+from autospine.dataset.splits import ALL
 from autospine.evaluation.evaluate_maps import evaluate_predictions
 from autospine.evaluation.export import write_evaluation
 from autospine.evaluation.scores import Evaluation
@@ -23,6 +23,7 @@ from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.report.montage import Panel, write_montage
 from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import FOLDS
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import cores, default_workers, peak_memory
 from autospine.system.log import get_logger

@@ -9,7 +9,7 @@ import torch
 
 from autospine.core.errors import FormatError
 from autospine.dataset.raw import Dataset, load_dataset
-from autospine.dataset.splits import ALL, FOLDS, Fold, FoldsFile, folds_of, full_fold
+from autospine.dataset.splits import ALL, Fold, FoldsFile, folds_of, full_fold
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
@@ -20,7 +20,7 @@ from autospine.preprocessing.store import StoredCase
 from autospine.storage.arrays import ArrayFormat
 from autospine.storage.file_names import folder_to_write
 from autospine.storage.serialization import read_json
-from autospine.storage.trained_models import FULL
+from autospine.storage.trained_models import FOLDS, FULL
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
 from autospine.system.devices import devices_like, memory_budget

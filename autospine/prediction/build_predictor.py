@@ -1,17 +1,21 @@
 """Predictors of one trained model or of several, with their localizers."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import nn
 
-from autospine.core.errors import ModelError
+from autospine.core.errors import FormatError, ModelError
+from autospine.core.types import Modality
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.inference.ensemble import ready_networks, with_mirror
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import LOCALIZER_STEP_SIZE
 from autospine.models.manifest import training_of
 from autospine.models.model_folder import ModelFolder, find_localizer
+from autospine.storage.trained_models import FOLDS
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -100,6 +104,39 @@ def warn_of_short_training(models: Sequence[ModelFolder], folds: Sequence[str] |
                 steps,
                 planned,
             )
+
+
+def unseen_modality(
+    models: Sequence[ModelFolder], modality: Modality, folds: Sequence[str] | None = None
+) -> str | None:
+    """Return a warning if a model was trained on cases of other modalities alone, else None.
+
+    Args:
+        models: Models; those of which it is not known count as if they knew every modality.
+        modality: Modality of the case.
+        folds: Names of the folds of every model; by default its complete ones.
+    """
+    for model in models:
+        known = _trained_modalities(model, folds)
+        if known and modality not in known:
+            return (
+                f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
+                "do not trust its labels"
+            )
+    return None
+
+
+def _trained_modalities(model: ModelFolder, folds: Sequence[str] | None) -> set[str]:
+    """Return the modalities that the folds were trained on, none where it is unknown."""
+    trained = [training_of(path).modalities for path in model.weights(folds)]
+    if None not in trained:
+        return set(chain.from_iterable(filter(None, trained)))
+    # Weights of earlier versions do not say it, but the held-out cases of all folds do.
+    try:
+        scores = read_cross_validation(model.path)
+    except FormatError:
+        return set()
+    return set(scores.by_modality) if len(scores.folds) >= FOLDS else set()
 
 
 def _networks(model: ModelFolder, folds: Sequence[str] | None, *, mirror: bool) -> Sequence[nn.Module]:

@@ -1,4 +1,4 @@
-"""A look at an image before it is predicted: is it what the model expects?"""
+"""The inspection of an image before it is predicted: is it what the model expects?"""
 
 from autospine.core.modality import check_values
 from autospine.core.types import Modality

@@ -11,11 +11,15 @@ from autospine.core.errors import WorkspaceError
 from autospine.dataset.inputs import find_inputs
 from autospine.dataset.raw import Case
 from autospine.evaluation.postprocessing import Postprocessing
-from autospine.evaluation.stored_scores import unseen_modality
 from autospine.inference.ensemble import mirrored_channels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.announcement import Estimates
-from autospine.prediction.build_predictor import build_predictor, check_distinct, warn_of_short_training
+from autospine.prediction.build_predictor import (
+    build_predictor,
+    check_distinct,
+    unseen_modality,
+    warn_of_short_training,
+)
 from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.case_outputs import CaseOutputs
 from autospine.prediction.label_maps import LabelMaps
@@ -88,7 +92,7 @@ def predict(
         ),
         record,
         device,
-        unseen=partial(unseen_modality, [model.path for model in models]),
+        unseen=partial(unseen_modality, models, folds=options.folds),
         estimates=Estimates(held_memory()),
     )
     return run.predict(cases, faults, overwrite=options.overwrite)

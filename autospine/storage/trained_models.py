@@ -16,6 +16,9 @@ from autospine.storage.file_names import path_below
 WEIGHTS = "model.safetensors"
 """Final weights of a fold, in the fold's folder."""
 
+FOLDS = 5
+"""Folds of a cross-validation, unless the user gives others."""
+
 FULL = "full"
 """Name of the fold that trains on every case and holds none out."""
 

@@ -32,8 +32,8 @@ logger = get_logger(__name__)
 RAM_SHARE = 0.5
 """Share of the free RAM that training may take where there is no GPU."""
 
-LOOK_SECONDS = 0.2
-"""Time between two looks whether threads of this process wait for a core."""
+CHECK_SECONDS = 0.2
+"""Time between two checks whether threads of this process wait for a core."""
 
 SHORT_SHARE = 0.3
 """Cores are short if threads have waited for one for more than this share of the time, all together.
@@ -42,14 +42,14 @@ Where every core has a neighbour, two threads wait for as long as they run. Thre
 and write beside those that compute, and the system's own work, cost less than this.
 """
 
-SHORT_LOOKS = 2
-"""Looks in a row with a shortage after which threads give up spinning.
+SHORT_CHECKS = 2
+"""Checks in a row with a shortage after which threads give up spinning.
 
-A program that begins to compute while it still reads is short of cores for one look. A neighbour stays.
+A program that begins to compute while it still reads is short of cores at one check. A neighbour stays.
 """
 
-CALM_LOOKS = 5
-"""Looks in a row without shortage after which cores count as free again."""
+CALM_CHECKS = 5
+"""Checks in a row without shortage after which cores count as free again."""
 
 JOIN_SECONDS = 2.0
 """Longest wait for threads of the watch to end: one that outlives the interpreter can end the process."""
@@ -185,7 +185,9 @@ class _Watch:
             self._users += 1
             if self._users == 1 and _spins():
                 self._over = threading.Event()
-                self._thread = threading.Thread(target=_look, args=(self._over,), name="cores", daemon=True)
+                self._thread = threading.Thread(
+                    target=_watch_cores, args=(self._over,), name="cores", daemon=True
+                )
                 self._thread.start()
 
     def leave(self) -> None:
@@ -235,18 +237,18 @@ def seconds_without_core() -> float | None:
     return None if waited is None else waited / 1e9
 
 
-def _look(over: threading.Event) -> None:
+def _watch_cores(over: threading.Event) -> None:
     """Let threads spin or not, depending on whether they get their cores, until the event comes."""
     waited = seconds_without_core()
-    looks, was_short = 0, False
+    checks, was_short = 0, False
     hold: _SpareTeam | None = None
-    while not over.wait(LOOK_SECONDS) and waited is not None:
+    while not over.wait(CHECK_SECONDS) and waited is not None:
         now = seconds_without_core()
-        short = now is not None and now - waited > SHORT_SHARE * LOOK_SECONDS
-        waited, looks, was_short = now, looks + 1 if short == was_short else 1, short
-        if short and looks >= SHORT_LOOKS and hold is None:
+        short = now is not None and now - waited > SHORT_SHARE * CHECK_SECONDS
+        waited, checks, was_short = now, checks + 1 if short == was_short else 1, short
+        if short and checks >= SHORT_CHECKS and hold is None:
             hold = _SpareTeam()
-        elif not short and looks >= CALM_LOOKS and hold is not None:
+        elif not short and checks >= CALM_CHECKS and hold is not None:
             hold.end()
             hold = None
     if hold is not None:

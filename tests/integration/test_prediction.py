@@ -38,6 +38,7 @@ from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.probabilities import ENDING as PROBABILITIES
 from autospine.storage import arrays
 from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import fold_folder
 
 
 def predicted(models, inputs, output, **options):
@@ -659,13 +660,29 @@ def test_an_interrupted_batch_leaves_whole_cases_and_goes_on(model, images, tmp_
 
 
 def test_a_modality_that_the_model_has_not_learnt_from_is_warned_of(model, images, tmp_path, said):
-    scores = {"format_version": 3, "folds": {}, "postprocessed": None, "mean_dice": 0.9}
-    for known, warned in (("CT", False), ("MR", True)):
-        write_json(model.path / CROSS_VALIDATION, scores | {"modalities": {known: {"mean_dice": 0.9}}})
-        result = predicted([model], images, tmp_path / known)
+    network = model.networks()[0]
+    for known, warned in ((("CT",), False), (("CT", "MR"), False), (("MR",), True)):
+        save_weights(fold_folder(model.path, "0"), network, {"modalities": known})
+        result = predicted([model], images, tmp_path / "-".join(known))
         warning = "it is CT, and the model has learnt from MR alone: do not trust its labels"
         assert all((warning in case.warnings) == warned for case in result.cases)
         assert (f"case0: {warning}" in said.text) == warned
+
+
+@pytest.mark.parametrize(("folds", "warned"), [(1, False), (4, False), (5, True)])
+def test_held_out_cases_tell_what_earlier_models_have_learnt_from_if_every_case_was(
+    model, images, tmp_path, folds, warned
+):
+    """Of the cases of a few folds alone, all may be MR while the model has learnt from CT."""
+    scores = {"format_version": 3, "postprocessed": None, "mean_dice": 0.9}
+    held_out = {str(fold): {"cases": [f"mr{fold}"]} for fold in range(folds)}
+    write_json(
+        model.path / CROSS_VALIDATION,
+        scores | {"folds": held_out, "modalities": {"MR": {"mean_dice": 0.9}}},
+    )
+    result = predicted([model], images, tmp_path / "out")
+    warning = "it is CT, and the model has learnt from MR alone: do not trust its labels"
+    assert all((warning in case.warnings) == warned for case in result.cases)
 
 
 def test_what_was_kept_is_not_counted_as_written(model, images, tmp_path):

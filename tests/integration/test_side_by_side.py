@@ -95,6 +95,7 @@ def test_every_fold_keeps_its_steps_and_no_process_is_left(tmp_path, number, gro
         for left in (process, *children):
             with suppress(psutil.Error):
                 left.kill()
+        process.wait()
     for fold in folds:
         facts = load_facts(fold / CHECKPOINT)
         # In the middle of an epoch, most likely: its steps are there as well.

@@ -19,10 +19,10 @@ from autospine.network.swin.swin_plan import SwinPlan
 from autospine.plan import Configuration
 from trainers.monitors.counts import PatchCounts, add
 
-LOOK_EVERY = 5
+SAMPLE_EVERY = 5
 """Steps between two samples of a prediction."""
 
-LOOKS = 40
+SAMPLES = 40
 """Samples in the running window of the numbers; there are no warnings until the window is full, also none of
 inert mechanisms: in fewer steps than these samples take, no weight moves far."""
 
@@ -91,7 +91,7 @@ class Monitors:
         *,
         known: Iterable[str] = (),
         state: Sequence[Sequence[int]] = (),
-        window: int = LOOKS,
+        window: int = SAMPLES,
     ) -> None:
         self._classes, self._configuration = classes, configuration
         restored = [PatchCounts.restored(numbers) for numbers in state]

@@ -82,7 +82,7 @@ def two_threads(monkeypatch) -> Iterator[None]:
     """Threads that wait for one another, and no choice of the user's."""
     for name in (*devices.CHOICES, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(devices, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(devices, "CHECK_SECONDS", 0.01)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

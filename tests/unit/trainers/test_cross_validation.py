@@ -31,7 +31,7 @@ from trainers.cross_validation import train_folds
 from trainers.fold_run import TRAINING_LOCK
 from trainers.fold_trainer import FoldTrainer
 from trainers.initial_weights import load_initial_weights
-from trainers.monitors.failures import LOOK_EVERY, LOOKS
+from trainers.monitors.failures import SAMPLE_EVERY, SAMPLES
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
 from trainers.trained_on import TRAINED_ON, planned_otherwise
@@ -377,7 +377,7 @@ def test_a_fault_in_one_of_two_folds_side_by_side_reaches_the_user(tmp_path):
 def test_warnings_of_folds_side_by_side_reach_the_user_once(tmp_path, caplog):
     task = make_task(tmp_path)
     # As many steps as the monitors look at before they judge.
-    train_folds(task, FOLDS[:2], replace(SETTINGS, parallel=2, iterations=LOOKS * LOOK_EVERY))
+    train_folds(task, FOLDS[:2], replace(SETTINGS, parallel=2, iterations=SAMPLES * SAMPLE_EVERY))
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     for fold in ("0", "1"):
         assert len([text for text in said if text.startswith(f"fold {fold}: the adaptive attention")]) == 1

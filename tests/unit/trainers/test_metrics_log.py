@@ -11,7 +11,7 @@ from autospine.plan import build_network
 from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
 from trainers.monitors import PatchCounts
-from trainers.monitors.failures import LOOKS
+from trainers.monitors.failures import SAMPLES
 
 CLASSES = ("bone", "canal")
 
@@ -136,7 +136,7 @@ def collapsed(folder) -> Record:
     missed = ((0.0, 0.0, 90.0), (0.0, 0.0, 10.0))
     parts = {"ce": 1.0, "dice_loss": 1.0}
     looked_at = StepResult(loss=1.0, parts=parts, finite=True, overlap=missed, counts=nothing)
-    made.add([looked_at] * LOOKS, torch.nn.Identity(), progress=0.5)
+    made.add([looked_at] * SAMPLES, torch.nn.Identity(), progress=0.5)
     return made
 
 
@@ -158,9 +158,9 @@ def test_what_is_inert_is_said_again_when_a_finished_training_is_extended(tmp_pa
     network = build_network(plan, plan.configurations[0])
     for _ in range(2):
         made = record(tmp_path, epochs=len(read_rows(tmp_path)))
-        assert made.add([step(counts=HEALTHY)] * LOOKS, network, progress=0.5)["warnings"] == {}
+        assert made.add([step(counts=HEALTHY)] * SAMPLES, network, progress=0.5)["warnings"] == {}
         made = record(tmp_path, epochs=len(read_rows(tmp_path)))  # goes on
-        found = made.add([step(counts=HEALTHY)] * LOOKS, network, progress=1.0)["warnings"]
+        found = made.add([step(counts=HEALTHY)] * SAMPLES, network, progress=1.0)["warnings"]
         assert set(found) == {"inert_fusion", "inert_attention"}
 
 

@@ -16,7 +16,7 @@ from autospine.plan import build_network
 from trainers.label_targets import LabelTargets
 from trainers.learner import Learner
 from trainers.monitors import Monitors, PatchCounts, known_warnings
-from trainers.monitors.failures import LOOKS, Readings, effective_kernel_mm, thinnest_class
+from trainers.monitors.failures import SAMPLES, Readings, effective_kernel_mm, thinnest_class
 
 NAMES = tuple(STRUCTURES)
 SPACE = parse_labels({"background": 0, **STRUCTURES})
@@ -53,9 +53,11 @@ def seen(logits: torch.Tensor, labels: np.ndarray) -> PatchCounts:
     return LOSS.count(logits, torch.from_numpy(labels))
 
 
-def monitored(counts: PatchCounts, network, *, progress=0.5, looks=LOOKS) -> tuple[Readings, dict[str, str]]:
+def monitored(
+    counts: PatchCounts, network, *, progress=0.5, samples=SAMPLES
+) -> tuple[Readings, dict[str, str]]:
     monitors = Monitors(NAMES, CONFIGURATION)
-    monitors.update([counts] * looks)
+    monitors.update([counts] * samples)
     readings = monitors.read(network)
     return readings, monitors.warnings(readings, network, progress)
 
@@ -146,18 +148,18 @@ def test_warnings_wait_for_warm_up_and_for_enough_looks(labels, network):
     nothing = seen(soft(labels, 1.0, threshold=2.0), labels)
     warmup = CONFIGURATION.training.warmup_fraction
     assert monitored(nothing, network, progress=warmup)[1] == {}
-    assert monitored(nothing, network, looks=LOOKS - 1)[1] == {}
+    assert monitored(nothing, network, samples=SAMPLES - 1)[1] == {}
     assert "collapse" in monitored(nothing, network, progress=warmup + 0.01)[1]
 
 
 def test_a_warning_is_said_once_and_not_again_when_training_goes_on(labels, network):
     monitors = Monitors(NAMES, CONFIGURATION)
-    monitors.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * LOOKS)
+    monitors.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * SAMPLES)
     readings = monitors.read(network)
     said = monitors.warnings(readings, network, 0.5)
     assert monitors.warnings(readings, network, 0.6) == {}
     again = Monitors(NAMES, CONFIGURATION, known=known_warnings([{"epoch": 1}, {"warnings": said}]))
-    again.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * LOOKS)
+    again.update([seen(soft(labels, 1.0, threshold=2.0), labels)] * SAMPLES)
     assert again.warnings(readings, network, 0.7) == {}
 
 
@@ -170,7 +172,7 @@ def test_the_numbers_are_those_of_the_last_looks(labels, network):
 
 def test_monitors_go_on_from_their_state(labels, network):
     first = Monitors(NAMES, CONFIGURATION)
-    first.update([seen(soft(labels, 0.5), labels)] * 3 + [seen(soft(labels, 1.0), labels)] * LOOKS)
+    first.update([seen(soft(labels, 0.5), labels)] * 3 + [seen(soft(labels, 1.0), labels)] * SAMPLES)
     again = Monitors(NAMES, CONFIGURATION, state=json.loads(json.dumps(first.state())))
     assert again.read(network) == first.read(network)
     assert again.state() == first.state()
@@ -189,11 +191,11 @@ def test_mechanisms_that_stay_at_their_start_are_inert_at_the_end(labels, networ
     assert monitored(healthy, network, progress=1.0)[1] == {}
 
 
-@pytest.mark.parametrize("looks", [0, 1, 3, LOOKS - 1])
-def test_nothing_is_inert_after_a_few_steps(labels, network, looks):
+@pytest.mark.parametrize("samples", [0, 1, 3, SAMPLES - 1])
+def test_nothing_is_inert_after_a_few_steps(labels, network, samples):
     """No weight moves by a hundredth in a dozen of steps."""
     healthy = seen(soft(labels, 1.0), labels)
-    assert monitored(healthy, network, progress=1.0, looks=looks)[1] == {}
+    assert monitored(healthy, network, progress=1.0, samples=samples)[1] == {}
 
 
 def test_networks_without_the_mechanisms_are_watched_for_the_rest(labels):
@@ -211,7 +213,7 @@ def test_fixed_fusion_weights_are_not_called_inert(labels):
     assert network.fusion_kernels() == [(3, 3, 3), (11, 11, 11), *KERNELS]
     assert effective_kernel_mm(network, (1.0, 1.0, 1.0)) == pytest.approx((3 + 11 + 2 + 10) / 4)
     monitors = Monitors(NAMES, configuration)
-    monitors.update([seen(soft(labels, 1.0), labels)] * LOOKS)
+    monitors.update([seen(soft(labels, 1.0), labels)] * SAMPLES)
     assert set(monitors.warnings(Readings(), network, 1.0)) == {"inert_attention"}
 
 
@@ -219,6 +221,6 @@ def test_nothing_seen_is_nothing_said(network):
     monitors = Monitors(NAMES, CONFIGURATION)
     assert monitors.read(network) == Readings()
     background = np.zeros((8, 8, 8), np.uint8)
-    monitors.update([seen(soft(background, 1.0), background)] * LOOKS)
+    monitors.update([seen(soft(background, 1.0), background)] * SAMPLES)
     assert monitors.read(network) == Readings()
     assert monitors.warnings(Readings(), network, 0.5) == {}
