@@ -22,7 +22,7 @@ def show_plan(plan: "Plan") -> None:
     show_table(_plan_table([plan], title))
     for decision in plan.rationale:
         if decision.name == RECOMMENDED:
-            say(f"0 is {decision.value}: {decision.reason}", "dim")
+            say(f"0 is {plan.configurations[0].name}: {decision.reason}", "dim")
 
 
 def compare_plans(plans: Sequence["Plan"]) -> None:

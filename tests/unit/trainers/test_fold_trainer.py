@@ -126,6 +126,7 @@ def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
     assert (facts["seed"], facts["processes"], facts["torch"]) == (0, 1, torch.__version__)
     assert facts["device"].startswith("CPU, ")
     assert facts["minutes"] >= 0
+    assert facts["modalities"] == ["CT"]
     kept = rows(undisturbed)
     assert [row["epoch"] for row in kept] == [1, 2]
     assert [row["progress"] for row in kept] == [0.5, 1.0]
