@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autospine.core.errors import FormatError, TrainingError
+from autospine.core.errors import FormatError, TrainingError, counted
 from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import SCORING_LOCK, HeldOut, score_held_out
 from autospine.evaluation.scores import Evaluation
@@ -78,7 +78,9 @@ def _training_of(task: TrainingRun, fold: Fold, settings: TrainingSettings) -> s
     epochs, minutes = int(facts.get("epochs", 0)), facts.get("minutes")
     if epochs == 0:  # weights of earlier versions do not say
         return ""
-    text = f": it was trained for {epochs} epochs" + (f" in {minutes:.3g} minutes" if minutes else "")
+    text = f": it was trained for {counted(epochs, 'epoch')}" + (
+        f" in {minutes:.3g} minutes" if minutes else ""
+    )
     if facts.get("stopped_early") is not None:
         text += f" and stopped early, by a plateau that was found after epoch {facts['stopped_early']}"
         if settings.stop_early is not None:

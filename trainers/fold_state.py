@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from autospine.core.errors import counted
 from autospine.storage.tensors import load_tensors
 from autospine.storage.trained_models import WEIGHTS
 from autospine.system.log import get_logger
@@ -114,9 +115,9 @@ def resume(asked: RunIdentity, settings: TrainingSettings) -> tuple[FoldState, d
         )
     elif settings.extend is not None:
         logger.info(
-            "fold %s has finished %d epochs and is trained for %d more",
+            "fold %s has finished %s and is trained for %d more",
             state.run.fold,
-            state.epochs,
+            counted(state.epochs, "epoch"),
             settings.extend,
         )
     return state, tensors

@@ -11,7 +11,7 @@ from autospine.cli.app import app
 from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.screen import say
-from autospine.core.errors import DatasetError, PlanError
+from autospine.core.errors import DatasetError, PlanError, counted
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
@@ -269,7 +269,7 @@ def _preprocess(
     dataset = dataset or load_dataset(location.raw)
     for configuration in chosen:
         stored = preprocess(location, dataset, planned, configuration, workers, "npy" if npy else "blosc2")
-        say(f"{len(stored)} cases are ready in {location.preprocessed / configuration.cases}")
+        say(f"{counted(len(stored), 'case')} preprocessed in {location.preprocessed / configuration.cases}")
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
     say(f"next: autospine train {names[0]} --fold {folds}")
 

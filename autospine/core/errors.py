@@ -70,6 +70,11 @@ def first_line(error: BaseException) -> str:
     return (words or lines or [type(error).__name__])[0][:200]
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, whose plural ends in s: `1 epoch`, `2 epochs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def listed(
     items: Sequence[str],
     most: int = MENTIONED,

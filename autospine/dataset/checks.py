@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autospine.core.errors import AutospineError, DatasetError, listed
+from autospine.core.errors import AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.modality import check_values, few_values, same_everywhere
 from autospine.dataset.raw import Case, Dataset, case_modality, ignored_files, inspect_dataset
@@ -139,7 +139,7 @@ def _is_label_map(image: Volume, dataset: Dataset) -> bool:
 def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:
     values, counts = np.unique(labels.array, return_counts=True)
     unknown = [
-        f"{value} ({count} voxels)"
+        f"{value} ({counted(count, 'voxel')})"
         for value, count in zip(values.tolist(), counts.tolist(), strict=True)
         if value not in dataset.labels.known
     ]

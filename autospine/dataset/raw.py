@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import FAULTS_MENTIONED, DatasetError, listed, shortened
+from autospine.core.errors import FAULTS_MENTIONED, DatasetError, counted, listed, shortened
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
@@ -244,7 +244,7 @@ def _miscounted(stated: object, n_cases: int) -> tuple[str, ...]:
     """Return a note if dataset.json counts other training cases than there are."""
     if type(stated) is not int or stated == n_cases:
         return ()
-    return (f"numTraining in dataset.json is {stated}, and imagesTr has {n_cases} cases",)
+    return (f"numTraining in dataset.json is {stated}, and imagesTr has {counted(n_cases, 'case')}",)
 
 
 def _file_ending(stated: object, path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError, listed
+from autospine.core.errors import ImageError, counted, listed
 from autospine.core.geometry import Grid
 from autospine.core.types import Modality
 from autospine.io.dicom_header import DicomFile, SliceHeader, is_dicom, read_header
@@ -228,7 +228,9 @@ def _one_series(
             "NIfTI"
         )
     if len(by_series) > 1:
-        several = ", ".join(f"{s[0].description or uid} ({len(s)} slices)" for uid, s in by_series.items())
+        several = ", ".join(
+            f"{s[0].description or uid} ({counted(len(s), 'slice')})" for uid, s in by_series.items()
+        )
         raise ImageError(f"expected one DICOM series in {path}, found {several}; give each its own folder")
     ((series, slices),) = by_series.items()
     # A file that is damaged may have been one of the slices.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from autospine.core.colours import Colour, class_colours
-from autospine.core.errors import FAULTS_MENTIONED, ImageError, listed_faults
+from autospine.core.errors import FAULTS_MENTIONED, ImageError, counted, listed_faults
 from autospine.core.geometry import triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3
@@ -259,9 +259,11 @@ def labels_of_layers(
         said = " with ".join(repr(part.name) for part in inside)
         label = _label_of(inside, integer_of, labels)
         if label is None:
-            unknown.append((inside, f"{said}{'' if len(inside) > 1 else ' alone'} ({count} voxels)"))
+            unknown.append(
+                (inside, f"{said}{'' if len(inside) > 1 else ' alone'} ({counted(count, 'voxel')})")
+            )
         elif inside:
-            joined.append(f"{said} is {label} ({count} voxels)")
+            joined.append(f"{said} is {label} ({counted(count, 'voxel')})")
         integers.append(label or 0)
     if unknown:
         raise _overlap(unknown, labels, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from autospine.core.errors import AutospineError, DatasetError
+from autospine.core.errors import AutospineError, DatasetError, counted
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import read_splits
 from autospine.fingerprint import Fingerprint
@@ -78,7 +78,7 @@ def plan(
     except DatasetError as error:
         logger.warning("%s", error)
     if given is not None:
-        logger.info("took %d folds from %s", len(given), splits)
+        logger.info("took %s from %s", counted(len(given), "fold"), splits)
     return planned
 
 

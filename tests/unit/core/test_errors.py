@@ -1,6 +1,13 @@
 """The words of messages."""
 
-from autospine.core.errors import FAULTS_MENTIONED, LONGEST_FAULT, MENTIONED, listed, listed_faults
+import pytest
+
+from autospine.core.errors import FAULTS_MENTIONED, LONGEST_FAULT, MENTIONED, counted, listed, listed_faults
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 voxels"), (1, "1 voxel"), (2, "2 voxels")])
+def test_a_noun_is_that_of_its_number(number, said):
+    assert counted(number, "voxel") == said
 
 
 def test_the_first_names_are_listed_and_the_others_counted():

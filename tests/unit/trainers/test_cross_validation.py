@@ -494,7 +494,7 @@ def test_a_complete_fold_says_how_long_it_was_trained_and_how_it_is_trained_furt
     for epochs in (1, 4):
         train_folds(task, FOLDS[:1], replace(SETTINGS, epochs=epochs))
     same, more = [text for text in caplog.messages if "complete already" in text]
-    assert re.fullmatch(r"fold 0 is complete already: it was trained for 1 epochs( in \S+ minutes)?", same)
+    assert re.fullmatch(r"fold 0 is complete already: it was trained for 1 epoch( in \S+ minutes)?", same)
     assert more == f"{same}; --extend 3 instead of --epochs trains it for 3 more"
 
 
