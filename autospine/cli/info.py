@@ -33,4 +33,4 @@ def info(workspace: shared_options.Workspace = None) -> None:
         planned = "planned" if (location.preprocessed / PLAN).is_file() else "not planned"
         say(f"  {location.name}: {planned}, trained: {', '.join(location.models.names) or 'nothing'}")
     if not place.datasets():
-        typer.echo(f"  no datasets in {place.raw}")
+        typer.echo(f"  no datasets in {place.raw}{place.whereabouts()}")

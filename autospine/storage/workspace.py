@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from autospine.core.errors import WorkspaceError
+from autospine.core.errors import WorkspaceError, listed
 from autospine.storage.atomic import VISIBLE, visible
 from autospine.storage.trained_models import PLAN, DatasetModels
 
@@ -57,7 +57,10 @@ class Workspace:
         """
         root = given or Path(os.environ.get(VARIABLE) or ".")
         if not root.is_dir():
-            raise WorkspaceError(f"expected the workspace folder {root}, found none; make it or name another")
+            found = "a file" if root.exists() else "none"
+            raise WorkspaceError(
+                f"expected the workspace folder {root}, found {found}; make it or name another with -w"
+            )
         return cls(root=root)
 
     @property
@@ -94,11 +97,11 @@ class Workspace:
         found = [dataset for dataset in datasets if _matches(dataset.name, wanted)]
         if len(found) == 1:
             return found[0]
-        listed = ", ".join(dataset.name for dataset in (found or datasets)) or "none at all"
+        names = ", ".join(dataset.name for dataset in (found or datasets)) or "none"
         looked = " and ".join(str(root) for root in self._raw_roots())
         if found:
             raise WorkspaceError(
-                f"expected one dataset {wanted!r} in {looked}, found {listed}; give the whole name"
+                f"expected one dataset {wanted!r} in {looked}, found {names}; give the whole name"
             )
         old = [
             folder.name
@@ -107,12 +110,11 @@ class Workspace:
         ]
         if old:
             raise WorkspaceError(
-                f"expected a dataset {wanted!r} in {looked}, found {listed}, and {', '.join(old[:3])} in the "
+                f"expected a dataset {wanted!r} in {looked}, found {names}, and {listed(old)} in the "
                 "layout of nnU-Net v1; convert it with nnU-Net's `nnUNetv2_convert_old_nnUNet_dataset`"
             )
         raise WorkspaceError(
-            f"expected a dataset {wanted!r} in {looked}, found {listed}; name one of these, or its "
-            "workspace with -w"
+            f"expected a dataset {wanted!r} in {looked}, found {names}{self.whereabouts(wanted)}"
         )
 
     def dataset_or_last(self, wanted: str | None) -> DatasetLocation:
@@ -163,6 +165,25 @@ class Workspace:
                 f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m"
             )
         return max(weights, key=lambda path: path.stat().st_mtime).parents[1]
+
+    def whereabouts(self, wanted: str = "") -> str:
+        """Say where a dataset that is missed may be instead, and what to do; continues a sentence."""
+        beside = [folder.name for folder in visible(self.root) if _NAME.fullmatch(folder.name)]
+        if beside and self.root.resolve().name == self.raw.name:
+            return f"; name the folder above {self.root} as the workspace"
+        if beside:
+            return f", but {listed(beside)} in {self.root} itself; move datasets into {self.raw}"
+        if (self.root / "dataset.json").is_file():
+            return (
+                f", but a dataset.json in {self.root} itself; move the files of the dataset into "
+                f"{self.raw / 'Dataset001_NAME'}"
+            )
+        stored = [folder.name for folder in visible(self.preprocessed) if _matches(folder.name, wanted)]
+        if stored:
+            return f", but only what was preprocessed of {stored[0]}; put its images and labels back there"
+        if self.datasets():
+            return "; name one of these, or its workspace with -w"
+        return "; put it there as Dataset001_NAME in nnU-Net's layout, or name its workspace with -w"
 
     def _raw_roots(self) -> Iterator[Path]:
         yield self.raw

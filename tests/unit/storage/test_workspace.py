@@ -57,8 +57,30 @@ def test_unknown_datasets_list_those_there_are(name: str, workspace: Workspace):
 
 
 def test_an_empty_workspace_says_so(tmp_path: Path):
-    with pytest.raises(WorkspaceError, match="found none at all"):
+    with pytest.raises(WorkspaceError, match=r"found none; put it there as Dataset001_NAME.*-w"):
         Workspace.locate(tmp_path).find_dataset("1")
+
+
+def test_a_file_is_no_workspace(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkspaceError, match=r"workspace folder .*file, found a file; .*-w"):
+        Workspace.locate(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "said"),
+    [
+        ("Dataset001_Spine/dataset.json", ".", r"Dataset001_Spine in .* itself; move datasets into .*raw"),
+        ("dataset.json", ".", r"dataset.json in .* itself; move .* into .*raw/Dataset001_NAME"),
+        ("raw/Dataset001_Spine/dataset.json", "raw", r"name the folder above .*raw as the workspace"),
+        ("preprocessed/Dataset001_Spine/plan.json", ".", "preprocessed of Dataset001_Spine; put its images"),
+    ],
+)
+def test_a_dataset_in_another_place_is_pointed_at(tmp_path: Path, made: str, given: str, said: str):
+    (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / made).touch()
+    with pytest.raises(WorkspaceError, match=rf"expected a dataset '1' in .*raw, found none.*{said}"):
+        Workspace.locate(tmp_path / given).find_dataset("1")
 
 
 def test_two_of_a_number_need_the_whole_name(workspace: Workspace):
