@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed
+from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed, listed_faults
 from autospine.core.geometry import difference
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
@@ -66,8 +66,8 @@ def evaluate_folder(
         The scores of every case in both folders; those in one alone are listed.
 
     Raises:
-        EvaluationError: If a folder is absent, no names match, a file cannot be read or holds unknown
-            labels, prediction and reference lie on different grids, or a metric fails.
+        EvaluationError: If a folder is absent, no names match, files cannot be read or hold unknown
+            labels, predictions and references lie on different grids, or a metric fails; names every case.
     """
     predicted, true = _label_files(predictions, "predictions"), _label_files(references, "references")
     both = sorted(predicted.keys() & true.keys())
@@ -77,12 +77,12 @@ def evaluate_folder(
             f"found {listed(list(predicted))} in {predictions}; give the matching folders or rename the files"
         )
     known = {same_name(case.name): case for case in cases}
-    scores = []
+    scores, faults = [], []
     for name in track(both, "evaluating"):
         about = known.get(name)
-        prediction, reference, spacing_mm = _read_pair(name, predicted[name], true[name], labels)
-        scores.append(
-            evaluate_case(
+        try:
+            prediction, reference, spacing_mm = _read_pair(name, predicted[name], true[name], labels)
+            score = evaluate_case(
                 prediction,
                 reference,
                 labels,
@@ -92,7 +92,18 @@ def evaluate_folder(
                 metrics=metrics,
                 spacing_mm=spacing_mm,
             )
+        except EvaluationError as error:
+            faults.append(error)
+        else:
+            scores.append(score)
+    if len(faults) > 1:
+        # A mean over the others would be taken for that of all.
+        raise EvaluationError(
+            f"expected {len(both)} pairs of label maps that can be compared, found {len(faults)} that "
+            "cannot: " + listed_faults([str(fault) for fault in faults])
         )
+    if faults:
+        raise faults[0]
     return Evaluation(
         classes=labels.names,
         cases=tuple(scores),

@@ -153,6 +153,15 @@ def test_pairs_that_do_not_fit(
         evaluate_folder(*folders, LABELS)
 
 
+def test_every_pair_that_does_not_fit_is_named(folders: tuple[Path, Path]) -> None:
+    write_array(folders[0] / "one.nii.gz", volume(10), grid((0.0, 0.0, 0.2)))
+    (folders[0] / "two.mha").write_bytes(b"no image")
+    with pytest.raises(
+        EvaluationError, match=r"2 pairs .* found 2 that cannot: .*case one.*; case two, file"
+    ):
+        evaluate_folder(*folders, LABELS)
+
+
 def test_folders_that_do_not_fit(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, references = folders
     with pytest.raises(EvaluationError, match="expected a folder of predictions"):
