@@ -58,7 +58,10 @@ class PlainCommand(TyperCommand):
         super().__init__(*args, **{**given, "rich_markup_mode": None})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse options given twice that take one value, of which the first would be lost, and parse."""
+        """Refuse options given twice that take one value, of which the first would be lost, and parse.
+
+        Where a shell has put several names in the place of one (`-i *.nii.gz`), say how to give them.
+        """
         try:
             _, _, given = self.make_parser(ctx).parse_args([*args])
         except _UsageError as error:
@@ -68,7 +71,21 @@ class PlainCommand(TyperCommand):
             if times > 1:
                 names = " / ".join(f"'{name}'" for name in (*option.opts, *option.secondary_opts))
                 raise _UsageError(f"Expected {names} once, found it {times} times", ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, [*args])
+        except _UsageError as error:
+            if name := _spread(self.params, args):
+                error.message += f"; give {name} before each, or a folder"  # type: ignore[attr-defined]
+            raise
+
+
+def _spread(params: Sequence[Any], args: Sequence[str]) -> str | None:
+    """Return the option of several values that more than one word follows, if there is one."""
+    names = {name for option in params if getattr(option, "multiple", False) for name in option.opts}
+    for name, _, word in zip(args, args[1:], args[2:], strict=False):
+        if name in names and not word.startswith("-"):
+            return name
+    return None
 
 
 def _takes_one(param: Any) -> bool:

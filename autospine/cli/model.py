@@ -13,7 +13,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import App, app
 from autospine.cli.model_tables import show_model
-from autospine.cli.screen import say
+from autospine.cli.screen import say, say_next
 from autospine.core.errors import FormatError, ModelError
 from autospine.storage.file_names import folder_to_write
 from autospine.storage.trained_models import check_folds, find_folds
@@ -106,7 +106,7 @@ def import_weights(
     )
     show_import(report)
     say(f"written: {written}")
-    say(f"next: autospine train {chosen.name} --pretrained {written}")
+    say_next("train", chosen.name, "--pretrained", str(written), *location.workspace.option)
 
 
 @model.command("export")
@@ -187,7 +187,7 @@ def export(
     say(f"written: {output}, {which}{coarse}, {size / 1e6:.1f} MB")
     if manifest.scores is not None and manifest.scores.sites:
         say(f"it names sites: {', '.join(manifest.scores.sites)}; leave them out with --no-sites")
-    say(f"next: autospine predict -m {output} -i IMAGES -o OUTPUT")
+    say_next("predict", "-m", str(output), "-i", "IMAGES", "-o", "OUTPUT")
 
 
 @model.command("import")
@@ -208,7 +208,7 @@ def import_model(
     folder = folder_to_write(Workspace.locate(workspace).results, manifest.dataset, manifest.configuration)
     unpack(file, folder)
     say(f"written: {folder}")
-    say(f"next: autospine predict -m {folder} -i IMAGES -o OUTPUT")
+    say_next("predict", "-m", str(folder), "-i", "IMAGES", "-o", "OUTPUT")
 
 
 @model.command("info")

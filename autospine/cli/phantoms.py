@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from autospine.cli.app import app
-from autospine.cli.screen import say
+from autospine.cli.screen import say, say_next
+from autospine.storage.workspace import Workspace
 
 
 class FieldOfView(StrEnum):
@@ -104,6 +105,5 @@ def phantom(
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
     if output.parent.name == "raw":
-        root = output.parent.parent
-        place = "" if root.resolve() == Path.cwd() else f" -w {root}"
-        say(f"next: autospine plan-and-preprocess -d {output.name}{place}")
+        place = Workspace(root=output.parent.parent).option
+        say_next("plan-and-preprocess", "-d", output.name, *place)

@@ -1,5 +1,6 @@
 """The commands from the raw dataset to stored cases, alone and in one."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
-from autospine.cli.screen import say
+from autospine.cli.screen import say, say_next
 from autospine.core.errors import DatasetError, PlanError, counted
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
@@ -103,7 +104,7 @@ def verify(dataset: shared_options.DatasetName, workspace: shared_options.Worksp
     report = check(location)
     report.raise_if_bad()
     say(f"{location.name} is sound: {len(report.dataset.cases)} training cases")
-    say(f"next: autospine plan-and-preprocess -d {location.name}")
+    say_next("plan-and-preprocess", "-d", location.name, *location.workspace.option)
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -155,7 +156,7 @@ def plan(
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
         _plan(location, only, fixed, device, explain=explain, calibrate=calibrate, splits=splits)
-        say(f"next: autospine preprocess -d {location.name}")
+        say_next("preprocess", "-d", location.name, *location.workspace.option)
         return
 
     from autospine.pipeline.planning import compare_budgets
@@ -245,7 +246,8 @@ def _plan(
         explain_plan(planned)
     else:
         show_plan(planned)
-        say(f"why: autospine plan -d {location.name} --explain", "dim")
+        why = ("autospine", "plan", "-d", location.name, *location.workspace.option, "--explain")
+        say(f"why: {shlex.join(why)}", "dim")
     say(f"written: {location.preprocessed / PLAN}")
     return planned
 
@@ -271,7 +273,7 @@ def _preprocess(
         stored = preprocess(location, dataset, planned, configuration, workers, "npy" if npy else "blosc2")
         say(f"{counted(len(stored), 'case')} preprocessed in {location.preprocessed / configuration.cases}")
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
-    say(f"next: autospine train {names[0]} --fold {folds}")
+    say_next("train", names[0], "--fold", folds, *location.workspace.option)
 
 
 def _overrides(file: Path | None, given: Given) -> "Overrides":

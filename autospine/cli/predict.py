@@ -10,7 +10,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.declared import takes
 from autospine.cli.prediction_table import show_predictions
-from autospine.cli.screen import say
+from autospine.cli.screen import say, say_next
 from autospine.io.formats import check_input
 from autospine.prediction.output_folder import check_output
 from autospine.prediction.prediction_options import PredictionOptions
@@ -126,4 +126,4 @@ def _say_what_was_written(result: "Predicted", output: Path, options: Prediction
         also = f", {kept} kept" if kept else ""
         say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
     if made and not result.failed and options.ending != ".dcm":
-        say(f"next: autospine evaluate {output} REFERENCES, where there are any")
+        say_next("evaluate", str(output), "REFERENCES", note=", where there are any")

@@ -1,5 +1,6 @@
 """Standard output, which results go to: as they are, or as tables."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -18,6 +19,16 @@ WIDEST = 1000
 def say(text: str, style: str | None = None) -> None:
     """Print a line as it is: names and paths may contain what rich would read as markup."""
     console().print(message(text), style=style, markup=False, soft_wrap=True, highlight=False)
+
+
+def say_next(*words: str, note: str = "") -> None:
+    """Print the command that a user may give next, so that a shell takes it as it stands.
+
+    Args:
+        words: Words of the command.
+        note: What is said after it.
+    """
+    say(f"next: {shlex.join(('autospine', *words))}{note}")
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

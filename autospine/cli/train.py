@@ -7,7 +7,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.declared import takes
-from autospine.cli.screen import say, show_evaluation
+from autospine.cli.screen import say, say_next, show_evaluation
 from autospine.core.errors import TrainingError
 from autospine.storage.trained_models import FULL, fold_names
 from autospine.storage.workspace import Workspace
@@ -108,7 +108,8 @@ def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | N
     folder = project.location.results / chosen
     say(f"model: {folder}")
     others = fold == FULL and fold_names(folder) != (FULL,)
-    say(f"next: autospine predict -i IMAGES -o OUTPUT{f' -f {FULL}' if others else ''}")
+    place = project.location.workspace.option
+    say_next("predict", "-i", "IMAGES", "-o", "OUTPUT", *(("-f", FULL) if others else ()), *place)
     models = () if evaluation is None or fold == FULL else comparable(project.location, project.dataset)
     if chosen in models and len(models) > 1:
         say(f"or compare {', '.join(models)} first: autospine compare -d {name}")

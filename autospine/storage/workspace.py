@@ -36,6 +36,11 @@ class DatasetLocation:
     """Folder of its models."""
 
     @property
+    def workspace(self) -> "Workspace":
+        """The workspace that it belongs to."""
+        return Workspace(root=self.preprocessed.parents[1])
+
+    @property
     def models(self) -> DatasetModels:
         """The dataset's trained models."""
         return DatasetModels(folder=self.results)
@@ -62,6 +67,12 @@ class Workspace:
                 f"expected the workspace folder {root}, found {found}; make it or name another with -w"
             )
         return cls(root=root)
+
+    @property
+    def option(self) -> tuple[str, ...]:
+        """Words of a command that lead to this workspace from here: none, or `-w` and the folder."""
+        default = Path(os.environ.get(VARIABLE) or ".")
+        return () if self.root.resolve() == default.resolve() else ("-w", str(self.root))
 
     @property
     def raw(self) -> Path:

@@ -88,6 +88,11 @@ LIGHTEST = {
     ),
     "a switch given twice": (("predict", "--mirror", "--mirror", "-i", "absent", "-o", "out"), 1, "absent"),
     "no second input": (("predict", "-i", ".", "-i", "absent", "-o", "out"), 1, "absent"),
+    "names that a shell has put in": (
+        ("predict", "-i", "a.nii.gz", "b.nii.gz", "-o", "out"),
+        2,
+        "unexpected extra argument(s) (b.nii.gz); give -i before each, or a folder",
+    ),
     "no epochs": (("train", "0", "-d", "1", "--epochs", "0"), 2, "'--epochs': expected a value greater"),
     "no steps": (("train", "0", "-d", "1", "--iterations", "0"), 2, "'--iterations': expected a value"),
     "no further epochs": (("train", "0", "-d", "1", "--extend", "-1"), 2, "'--extend': expected a value"),

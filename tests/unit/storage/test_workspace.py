@@ -83,6 +83,18 @@ def test_a_dataset_in_another_place_is_pointed_at(tmp_path: Path, made: str, giv
         Workspace.locate(tmp_path / given).find_dataset("1")
 
 
+def test_the_option_that_leads_to_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    place = tmp_path / "work space"
+    place.mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Workspace.locate(Path("work space")).option == ("-w", "work space")
+    monkeypatch.setenv("AUTOSPINE_WORKSPACE", str(place))
+    assert Workspace.locate(Path("work space")).option == ()
+    monkeypatch.delenv("AUTOSPINE_WORKSPACE")
+    monkeypatch.chdir(place)
+    assert Workspace.locate().option == ()
+
+
 def test_two_of_a_number_need_the_whole_name(workspace: Workspace):
     (workspace.raw / "Dataset001_Other").mkdir()
     with pytest.raises(WorkspaceError, match=r"Dataset001_Other, Dataset001_Spine; give the whole name"):
