@@ -16,7 +16,7 @@ from trainers.checkpoints import Checkpoints
 from trainers.early_stopping import Plateau
 from trainers.fold_state import PartialEpoch
 from trainers.learner import Learner
-from trainers.metrics_log import Record
+from trainers.metrics_log import SKIPPED, Record
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Clock
 
@@ -88,6 +88,7 @@ class FoldSaver:
         facts = {
             **self.run.facts(),
             "steps": self.steps_before + clock.step,
+            SKIPPED: sum(row.get(SKIPPED) or 0 for row in metrics_log.rows),
             "epochs": len(metrics_log.rows),
             "minutes": round(sum(row["seconds"] for row in metrics_log.rows) / 60, 2),
             "processes": distributed.size(),

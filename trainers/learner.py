@@ -24,7 +24,7 @@ from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
 from trainers.out_of_memory import is_out_of_memory
 from trainers.randomness import random_state, restore_random_state, seed_everything
-from trainers.supervision import DeeplySupervised, supervise
+from trainers.supervision import DeeplySupervised, levels, supervise
 
 logger = get_logger(__name__)
 
@@ -188,6 +188,32 @@ class Learner:
             overlap=tuple(map(tuple, torch.stack(overlap, dim=1).tolist())),
             counts=self._targets.count(logits[0], labels[0]) if sample else None,
         )
+
+    @property
+    def steps_taken(self) -> int:
+        """Number of steps that were taken, without those that were left out and those before an extension."""
+        return self._updates
+
+    def fault_of_loss(self, images: ImageBatch, labels: LabelBatch) -> str | None:
+        """Say whether the loss of another distribution is why a step on this batch could not be taken.
+
+        The network has not changed in steps that were left out, so that it gives the same logits again, but
+        for dropout. Processes that train together have to call this together.
+
+        Args:
+            images: (B, C, S, P, L), normalised.
+            labels: (B, S, P, L), stored indices.
+
+        Returns:
+            What is wrong with the loss, and how to mend it; None if it is not the loss.
+        """
+        images, labels = images.to(self.device), labels.to(self.device)
+        with torch.no_grad():
+            outputs = self._computed(self._model, images)
+        for logits, stored in levels(outputs if isinstance(outputs, list) else [outputs], labels):
+            if (fault := self._loss.fault(logits, stored)) is not None:
+                return fault
+        return None
 
     def _backward(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
         """Leave the gradients in the parameters; return logits and loss at full resolution.

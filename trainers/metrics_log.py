@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ PART_COLUMNS = ("ce", "dice_loss")
 
 PARTS = "loss_parts"
 """Column that maps the names of all other parts of the loss to their values."""
+
+SKIPPED = "skipped_steps"
+"""Column with the number of the epoch's steps that were not taken."""
 
 EARLY_STOP = "early_stop"
 """Column of the one epoch after which --stop-early shortens the schedule: a sentence that says so."""
@@ -78,7 +82,7 @@ class Record:
         self._monitors = Monitors(classes, configuration, known=known, state=seen)
         self._drawn = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        path, text = folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows)
+        path, text = folder / METRICS, "".join(map(_line, self.rows))
         refuse_link(path)  # rows are appended in its place
         if not path.is_file() or read_text(path, LARGEST) != text:
             write_text(path, text)
@@ -106,18 +110,20 @@ class Record:
             for name in dict.fromkeys(name for step in steps for name in step.parts)
         }
         others = {name: parts.pop(name) for name in list(parts) if name not in PART_COLUMNS}
-        row = {
-            "epoch": len(self.rows) + 1,
-            "progress": round(progress, 5),
-            "loss": _mean([step.loss for step in taken]),
-            **parts,
-            **({PARTS: others} if others else {}),
-            "pseudo_dice": dict(zip(self._classes, epoch_dice(taken), strict=False)),
-            "skipped_steps": len(steps) - len(taken),
-            **facts,
-            **_mechanisms(network),
-            **self._judged(taken, network, progress),
-        }
+        row: dict[str, Any] = _finite(
+            {
+                "epoch": len(self.rows) + 1,
+                "progress": round(progress, 5),
+                "loss": _mean([step.loss for step in taken]),
+                **parts,
+                **({PARTS: others} if others else {}),
+                "pseudo_dice": dict(zip(self._classes, epoch_dice(taken), strict=False)),
+                SKIPPED: len(steps) - len(taken),
+                **facts,
+                **_mechanisms(network),
+                **self._judged(taken, network, progress),
+            }
+        )
         self._trackers.log_metrics(numbers(row), row["epoch"])
         row["warnings"] |= self._trackers.failures()
         self._warn(row["warnings"])
@@ -126,7 +132,7 @@ class Record:
         self.rows.append(row)
         try:
             with (self._folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(_line(row))
         except OSError as error:
             raise WorkspaceError(
                 f"expected to write {self._folder / METRICS}, found {error}; free disk space and run the "
@@ -217,7 +223,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = parse_json(line)
+            row = _finite(parse_json(line))  # earlier versions wrote NaN
         except ValueError:
             break  # the line is incomplete: the process was killed, or is writing it now
         if not _is_row(row):
@@ -231,7 +237,8 @@ def _is_row(row: object) -> bool:
     return (
         isinstance(row, dict)
         and all(
-            row.get(key) is None or _is_number(row[key]) for key in ("epoch", "progress", "loss", "seconds")
+            row.get(key) is None or _is_number(row[key])
+            for key in ("epoch", "progress", "loss", "seconds", SKIPPED)
         )
         and isinstance(row.get("pseudo_dice", {}), dict)
     )
@@ -241,9 +248,23 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _line(row: Mapping[str, Any]) -> str:
+    """Return a row as the log has it; the row holds no number that JSON does not know."""
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Return what a row holds with None in the place of every number that is not finite, however deep."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def rows_now(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """Return the rows of the current training: if a finished one is extended, the rows after its end."""
-    ends = [number for number, row in enumerate(rows, start=1) if row["progress"] >= 1]
+    ends = [number for number, row in enumerate(rows, start=1) if (row["progress"] or 0) >= 1]
     return rows[max(ends, default=0) :]
 
 
@@ -274,10 +295,10 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
     if (shift := monitors.get("border_shift")) is not None:
         first.append(f"edges {shift:+.2f}")
     if len(weights := row.get("fusion_weights", ())) > 1:
-        second.append("w " + " ".join(f"{weight:.2f}" for weight in weights))
+        second.append("w " + " ".join("?" if weight is None else f"{weight:.2f}" for weight in weights))
     if gammas := [gamma for gamma in row.get("gamma", ()) if gamma]:
         second.append("γ " + " ".join(f"{gamma:.3f}" for gamma in gammas))
-    if "learning_rate" in row:
+    if row.get("learning_rate") is not None:
         second.append(f"rate {row['learning_rate']:.3g}")
     if "seconds_waited_for_data" in row:
         second.append(f"waited {row['seconds_waited_for_data']:.1f} s of {row['seconds']:.0f}")

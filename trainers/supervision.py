@@ -1,9 +1,9 @@
 """Deep supervision: auxiliary heads at lower resolutions that exist only in training (Dou et al., 2017)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from autospine.core.errors import TrainingError
@@ -64,10 +64,25 @@ def supervise(
     Returns:
         The average, to learn from; and the result of the finest resolution, to log.
     """
-    finest = loss(outputs[0], labels)
+    (logits, stored), *coarser = levels(outputs, labels)
+    finest = loss(logits, stored)
     total, weights = finest.total, 1.0
-    for i, logits in enumerate(outputs[1:], start=1):
-        nearest = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
-        total = total + loss(logits, nearest[:, 0].to(labels.dtype)).total / 2**i
+    for i, (logits, stored) in enumerate(coarser, start=1):
+        total = total + loss(logits, stored).total / 2**i
         weights += 1 / 2**i
     return total / weights, finest
+
+
+def levels(
+    outputs: Sequence[Float[Tensor, "B K _ _ _"]], labels: LabelBatch
+) -> Iterator[tuple[Float[Tensor, "B K s p l"], Integer[Tensor, "B s p l"]]]:
+    """Yield the logits of each resolution with the stored indices there, finest first.
+
+    Args:
+        outputs: Logits (B, K, s, p, l) of each resolution, finest first.
+        labels: Stored indices (B, S, P, L) at full resolution; coarser ones are their nearest neighbours.
+    """
+    yield outputs[0], labels
+    for logits in outputs[1:]:
+        nearest = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
+        yield logits, nearest[:, 0].to(labels.dtype)

@@ -16,7 +16,7 @@ from trainers.fold_saver import FoldSaver
 from trainers.fold_state import PartialEpoch
 from trainers.interruption import Interruption
 from trainers.learner import Learner, StepResult
-from trainers.metrics_log import Record, summary
+from trainers.metrics_log import SKIPPED, Record, rows_now, summary
 from trainers.monitors import SAMPLE_EVERY
 from trainers.out_of_memory import is_out_of_memory
 from trainers.run_identity import RunIdentity
@@ -33,6 +33,12 @@ FEW = 0.02
 PATIENCE = 20
 """Steps in a row that may have a non-finite loss or gradient. A few in a row are usual while the scale of
 float16 is being found; more mean that the training has diverged."""
+
+LEAST_TAKEN = 0.1
+"""Least share of a training's steps that must have been taken: with fewer, the weights are nearly random."""
+
+MANY_TAKEN = 0.5
+"""Warn of a training of whose steps a smaller share was taken."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,6 +91,9 @@ class TrainingLoop:
     _not_finite: int = field(init=False, default=0)
     """Number of steps in a row, up to now, with a non-finite loss or gradient."""
 
+    _spoilt: Batch | None = field(init=False, default=None)
+    """Batch of the latest step with a non-finite loss or gradient."""
+
     _stopping: bool = field(init=False, default=False)
     """Whether all processes have agreed to stop."""
 
@@ -95,7 +104,8 @@ class TrainingLoop:
             meter: Shows the progress, in percent.
 
         Raises:
-            TrainingError: If the training diverges, or a step needs more memory than there is.
+            TrainingError: If the training diverges, hardly any of its steps could be taken, or a step needs
+                more memory than there is.
         """
         stream, self._shown = iter(self.batches), 100 * self.clock.progress
         self._begin_epoch(self.partial_epoch)
@@ -143,7 +153,7 @@ class TrainingLoop:
             return
         self.clock.tick()
         self._steps.append(result)
-        self._check_finite(result)
+        self._check_finite(result, batch)
 
     @contextmanager
     def _memory_checked(self) -> Iterator[None]:
@@ -160,15 +170,51 @@ class TrainingLoop:
                 "end other programs there and train again, or plan with a smaller --memory"
             ) from None
 
-    def _check_finite(self, result: StepResult) -> None:
+    def _check_finite(self, result: StepResult, batch: Batch) -> None:
         """End a training that has diverged."""
-        self._not_finite = 0 if result.finite else self._not_finite + 1
+        if result.finite:
+            self._not_finite = 0
+            return
+        self._not_finite, self._spoilt = self._not_finite + 1, batch
         if self._not_finite == PATIENCE:
-            raise TrainingError(
-                f"losses or gradients of fold {self.run_identity.fold} were not finite in {PATIENCE} "
-                f"steps in a row; move {self.run_identity.folder} away, put a smaller learning_rate or the "
-                "precision float32 into the configuration's training in plan.json, and train again"
+            raise self._diverged(f"{PATIENCE} steps in a row")
+
+    def _check_taken(self) -> None:
+        """Refuse the end of a training of which hardly any step was taken; warn if many were not."""
+        rows = () if self.metrics_log is None else rows_now(self.metrics_log.rows)
+        skipped = sum(row.get(SKIPPED) or 0 for row in rows) + sum(not step.finite for step in self._steps)
+        # Only the first process has the rows; all of them must decide alike.
+        (most,) = distributed.largest(skipped)
+        taken, total = self.learner.steps_taken, self.learner.steps_taken + int(most)
+        if taken < LEAST_TAKEN * total:
+            raise self._diverged(f"{int(most)} of its {total} steps")
+        if taken < MANY_TAKEN * total:
+            logger.warning(
+                "fold %s: only %d of its %d steps were taken, since losses or gradients of the others were "
+                "not finite; its labels will be coarse. A smaller learning_rate or the precision float32 in "
+                "the configuration's training in plan.json may help",
+                self.run_identity.fold,
+                taken,
+                total,
             )
+
+    def _diverged(self, steps: str) -> TrainingError:
+        """Return the error of a training with too many steps that could not be taken.
+
+        Args:
+            steps: Number of these steps in words.
+        """
+        run, fault = self.run_identity, None
+        if self._spoilt is not None:
+            with self._memory_checked():
+                fault = self.learner.fault_of_loss(self._spoilt.images, self._spoilt.labels)
+        what = f"losses or gradients of fold {run.fold} were not finite in {steps}"
+        if fault is not None:
+            return TrainingError(f"{what}: {fault}; then move {run.folder} away and train again")
+        return TrainingError(
+            f"{what}; move {run.folder} away, put a smaller learning_rate or the precision float32 into the "
+            "configuration's training in plan.json, and train again"
+        )
 
     def _agree(self) -> None:
         """Let all processes have the same progress, and stop together as soon as one of them is told to."""
@@ -178,6 +224,8 @@ class TrainingLoop:
 
     def _finish_epoch(self, meter: Meter) -> None:
         """Write the epoch's row of metrics and a checkpoint, and begin the next epoch."""
+        if self.clock.done:
+            self._check_taken()
         columns: dict[str, object] = {}
         if self.early_stopping is not None:
             with self._memory_checked():

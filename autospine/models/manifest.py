@@ -150,8 +150,11 @@ def parse_manifest(data: bytes, source: Path) -> Manifest:
 
 
 def training_of(weights: Path) -> Training:
-    """Return how a fold was trained, as its weights' metadata says."""
-    return _known(load_facts(weights), Training, weights)
+    """Return how a fold was trained, as its weights' metadata says; steps that were skipped do not count."""
+    facts = load_facts(weights)
+    training = _known(facts, Training, weights)
+    skipped = from_plain(facts.get("skipped_steps", 0), int, str(weights))
+    return training if training.steps is None else replace(training, steps=max(0, training.steps - skipped))
 
 
 def _scores(folder: Path) -> ModelScores | None:

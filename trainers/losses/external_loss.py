@@ -20,7 +20,7 @@ from autospine.core.labels import LabelSpace
 from autospine.core.plugins import Plugin, find_plugin, let_interrupts_pass, plugin_names
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers import distributed
-from trainers.losses.loss import Loss, LossResult
+from trainers.losses.loss import RESERVED, Loss, LossResult
 from trainers.out_of_memory import is_out_of_memory
 
 GROUP = "autospine.losses"
@@ -100,7 +100,8 @@ class ExternalLoss(Loss):
             labels: Stored indices (B, S, P, L).
 
         Raises:
-            TrainingError: If the loss fails, or its result is not a scalar total with scalar parts.
+            TrainingError: If the loss fails, its result is not a scalar total with scalar parts, or a part
+                has one of the names `RESERVED`.
         """
         try:
             result = self.loss(logits, labels)
@@ -119,6 +120,11 @@ class ExternalLoss(Loss):
         for name, part in parts.items():
             if not isinstance(name, str) or not _is_scalar(part):
                 raise self._unusable(f"a scalar tensor as its part {name!r}", part)
+            if name.casefold() in RESERVED:
+                raise TrainingError(
+                    f"expected {self._plugin.description} to name its parts otherwise than the columns of "
+                    f"metrics.jsonl and the Dice of the epoch, found {name!r}; rename the part"
+                )
         if not getattr(self.loss, "covers_all_processes", False):
             processes = distributed.size()
             total, *values = distributed.add_up(
@@ -126,6 +132,27 @@ class ExternalLoss(Loss):
             )
             parts = dict(zip(parts, values, strict=True))
         return LossResult(total=total, parts={name: part.detach() for name, part in parts.items()})
+
+    def fault(self, logits: LogitBatch, labels: LabelBatch) -> str | None:
+        """Say that the total of the loss or its gradient is not finite for logits that are."""
+        if not logits.isfinite().all():
+            return None
+        with torch.enable_grad():
+            logits = logits.detach().requires_grad_()
+            result = self(logits, labels)
+            (gradient,) = torch.autograd.grad(result.total, logits, allow_unused=True)
+        named = {"its total": result.total} | {f"its part {name!r}": v for name, v in result.parts.items()}
+        found = [
+            f"{name} is {float(value.detach())}" for name, value in named.items() if not value.isfinite()
+        ]
+        if result.total.isfinite():
+            if gradient is None or gradient.isfinite().all():
+                return None
+            found.insert(0, "its total is finite, but has a gradient that is not")
+        return (
+            f"{self._plugin.description} is not finite for logits that are ({', '.join(found)}); "
+            f"{self._plugin.remedy}"
+        )
 
     def _unusable(self, expected: str, found: object) -> TrainingError:
         shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)

@@ -10,6 +10,17 @@ from torch import Tensor, nn
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers.label_targets import SoftOverlap
 
+RESERVED = frozenset(
+    {
+        *("epoch", "step", "progress", "learning_rate", "seconds", "seconds_waited_for_data"),
+        *("loss", "loss_parts", "dice", "pseudo_dice", "held_out_dice", "early_stop", "skipped_steps"),
+        *("fusion_weights", "gamma", "monitors", "warnings"),
+    }
+)
+"""Names that no part of another distribution's loss may have, in any capitals: the columns of metrics.jsonl
+but `ce` and `dice_loss`, which are parts, and the word `dice`, under which the training line shows the Dice
+of the epoch."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossResult:
@@ -43,3 +54,16 @@ class Loss(nn.Module, ABC):
             logits: Logits (B, K, S, P, L) of any floating-point type.
             labels: Stored indices (B, S, P, L); voxels of `IGNORE_INDEX` have to be left out.
         """
+
+    def fault(self, logits: LogitBatch, labels: LabelBatch) -> str | None:
+        """Say that the loss gives what is not finite for logits that are, if it can be mended or replaced.
+
+        Args:
+            logits: Logits (B, K, S, P, L) of any floating-point type.
+            labels: Stored indices (B, S, P, L).
+
+        Returns:
+            What is wrong with it, and how to mend that; None for the losses of AutoSpine, which are finite
+            wherever the logits are.
+        """
+        return None

@@ -15,6 +15,7 @@ from autospine.core.errors import FormatError, PlanError, TrainingError
 from autospine.data.patches import PatchSource
 from autospine.evaluation.held_out import VALIDATION
 from autospine.models.imported_weights import load_imported
+from autospine.models.manifest import training_of
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
 from trainers import early_stopping, fold_trainer
@@ -663,6 +664,58 @@ def test_gradients_that_stay_infinite_end_training(cases, tmp_path):
     with pytest.raises(TrainingError, match=f"fold 0 were not finite in {PATIENCE} steps.*learning_rate"):
         made.run(None)
     assert not (tmp_path / WEIGHTS).exists()
+
+
+def skip_all_but(made: FoldTrainer, *numbers: int) -> None:
+    """Let the steps with other numbers, counted from 0, have a loss that is not finite."""
+    take, counted = made.learner.step, iter(range(10**6))
+    nothing = StepResult(loss=float("nan"), parts={"ce": float("nan")}, finite=False)
+    made.learner.step = lambda *words: take(*words) if next(counted) in numbers else nothing
+
+
+@pytest.mark.parametrize(("iterations", "taken"), [(1, ()), (3, ()), (11, (4,)), (20, (9, 20, 35))])
+def test_a_short_training_that_takes_hardly_any_step_leaves_no_model(cases, tmp_path, iterations, taken):
+    made, total = trainer(cases, tmp_path, iterations=iterations), 2 * iterations
+    skip_all_but(made, *taken)
+    says = f"fold 0 were not finite in {total - len(taken)} of its {total} steps.*away.*learning_rate"
+    with pytest.raises(TrainingError, match=says):
+        made.run(None)
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize(("taken", "warned"), [((0,), True), ((0, 5), True), ((1, 3, 5), False)])
+def test_steps_that_were_not_taken_are_kept_with_the_weights(cases, tmp_path, caplog, taken, warned):
+    made = trainer(cases, tmp_path, iterations=3)
+    skip_all_but(made, *taken)
+    made.run(None)
+    facts = load_facts(tmp_path / WEIGHTS)
+    assert (facts["steps"], facts["skipped_steps"]) == (6, 6 - len(taken))
+    assert training_of(tmp_path / WEIGHTS).steps == len(taken)
+    assert (f"fold 0: only {len(taken)} of its 6 steps were taken" in caplog.text) == warned
+    trainer(cases, tmp_path, epochs=None, iterations=3, extend=1).run(None)
+    assert training_of(tmp_path / WEIGHTS).steps == len(taken) + 3
+
+
+def test_an_extension_that_takes_no_step_keeps_the_finished_weights(cases, tmp_path):
+    trainer(cases, tmp_path).run(None)
+    before = final(tmp_path)
+    made = trainer(cases, tmp_path, epochs=None, extend=1)
+    skip_all_but(made)
+    with pytest.raises(TrainingError, match=f"{STEPS} of its {STEPS} steps"):
+        made.run(None)
+    assert all(torch.equal(before[name], tensor) for name, tensor in final(tmp_path).items())
+
+
+def test_steps_before_an_interruption_count_as_taken(cases, tmp_path, caplog):
+    first = trainer(cases, tmp_path)
+    interrupt_at(first, 2 * STEPS)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(None)
+    made = trainer(cases, tmp_path)
+    skip_all_but(made)
+    made.run(None)
+    assert training_of(tmp_path / WEIGHTS).steps == STEPS
+    assert "steps were taken" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -353,3 +353,41 @@ def test_a_record_that_is_kept_whole_is_not_written_again(tmp_path, network):
     before = (tmp_path / METRICS).stat().st_mtime_ns
     assert len(record(tmp_path, epochs=1).rows) == 1
     assert (tmp_path / METRICS).stat().st_mtime_ns == before
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def test_numbers_that_json_does_not_know_are_null_however_deep(tmp_path, network):
+    made = record(tmp_path)
+    taken = StepResult(loss=1.0, parts={"ce": NAN, "focal": -INF, "other": 2.0}, finite=True)
+    row = made.add([taken], network, progress=0.5, learning_rate=NAN, more={"a": [1.5, INF, {"b": (NAN, 2)}]})
+    text = (tmp_path / METRICS).read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == row
+    assert (row["ce"], row["loss_parts"], row["learning_rate"]) == (None, {"focal": None, "other": 2.0}, None)
+    assert row["more"] == {"a": [1.5, None, {"b": [None, 2]}]}
+    assert numbers(row)["loss_parts/other"] == 2.0
+    assert not {"ce", "loss_parts/focal", "learning_rate"} & set(numbers(row))
+    assert summary(row)[0] == "epoch 1  loss 1.00  other 2.00"
+
+
+def test_a_log_of_an_earlier_version_is_read_and_mended(tmp_path, network):
+    record(tmp_path).add([step()], network, progress=0.5)
+    text = (tmp_path / METRICS).read_text(encoding="utf-8")
+    (tmp_path / METRICS).write_text(
+        text.replace('"ce": 2.0', '"loss_parts": {"focal": NaN, "far": -Infinity}'), encoding="utf-8"
+    )
+    made = record(tmp_path, epochs=1)
+    assert made.rows[0]["loss_parts"] == {"focal": None, "far": None}
+    made.add([step()], network, progress=1.0)
+    lines = (tmp_path / METRICS).read_text(encoding="utf-8").splitlines()
+    assert (
+        [json.loads(line, parse_constant=pytest.fail) for line in lines] == made.rows == read_rows(tmp_path)
+    )
+    made.close()
+    assert (tmp_path / CURVES).stat().st_size > 1000
+
+
+def test_weights_that_are_not_finite_do_not_break_the_line_of_an_epoch():
+    row = {"epoch": 1, "loss": 1.0, "pseudo_dice": {"bone": None}, "fusion_weights": [None, 0.5]}
+    assert summary(row | {"gamma": [None, 0.25], "learning_rate": None})[1] == "w ? 0.50  γ 0.250"

@@ -2,15 +2,19 @@ import json
 from pathlib import Path
 
 import makers
+import numpy as np
 import pytest
 import torch
 from unit.trainers.test_fold_trainer import trainer
 from unit.trainers.test_learner import CPU, batch
 
 from autospine.core.errors import TrainingError
+from autospine.storage.tensors import load_facts
+from autospine.storage.trained_models import WEIGHTS
 from trainers.learner import Learner
 from trainers.losses import check_loss, loss_names, make_loss
-from trainers.metrics_log import METRICS, summary
+from trainers.losses.loss import RESERVED
+from trainers.metrics_log import EARLY_STOP, METRICS, PART_COLUMNS, read_rows, summary
 
 MODULE = """
 from types import SimpleNamespace
@@ -43,7 +47,28 @@ class Fixed(nn.Module):
             "no parts": SimpleNamespace(total=mean),
             "list": SimpleNamespace(total=mean, parts=[mean]),
             "vector": SimpleNamespace(total=mean, parts={"all": logits}),
+            "nan": SimpleNamespace(total=mean * float("nan"), parts={"bone": mean}),
+            "infinite": SimpleNamespace(total=mean.exp() + float("inf"), parts={"bone": mean}),
+            "nan part": SimpleNamespace(total=mean, parts={"bone": mean * float("nan")}),
+            "both": SimpleNamespace(total=mean / 0 * 0, parts={"bone": mean - float("inf")}),
+            "gradient": SimpleNamespace(total=(mean - mean).sqrt(), parts={"bone": mean}),
         }[self.result]
+
+class Named(nn.Module):
+    def __init__(self, labels, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, logits, labels):
+        return SimpleNamespace(total=logits.mean(), parts={self.name: logits.mean()})
+
+class Coarse(nn.Module):
+    def __init__(self, labels):
+        super().__init__()
+
+    def forward(self, logits, labels):
+        factor = 1.0 if logits.shape[2] == 16 else float("nan")
+        return SimpleNamespace(total=logits.mean() * factor, parts={})
 
 def function(labels):
     return lambda logits, labels: logits.mean()
@@ -67,6 +92,8 @@ number = 3
 ENTRIES = """[autospine.losses]
 brier = other_losses:Brier
 fixed = other_losses:Fixed
+named = other_losses:Named
+coarse = other_losses:Coarse
 function = other_losses:function
 raising = other_losses:raising
 leaving = other_losses:leaving
@@ -84,6 +111,22 @@ def installed(tmp_path_factory, monkeypatch) -> Path:
     (folder / "other_losses.py").write_text(MODULE, encoding="utf-8")
     makers.install_distribution(folder, "other", ENTRIES)
     monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    indices = makers.column()
+    image = indices + np.random.default_rng(0).normal(0, 0.2, indices.shape)
+    return makers.store_case(tmp_path_factory.mktemp("stored"), "a", image, indices)
+
+
+def train(case, folder: Path, loss: str, iterations: int = 3, **choices) -> Path:
+    """Train two epochs of a fold with a loss; `result` and `name` are its settings."""
+    settings = {key: choices.pop(key) for key in ("result", "name") if key in choices}
+    recipe = {"iterations_per_epoch": iterations, "loss": loss, "loss_settings": settings}
+    configuration = makers.configuration(training=recipe)
+    trainer([case], folder, configuration=configuration, **choices).run(None)
     return folder
 
 
@@ -186,3 +229,76 @@ def test_names_are_checked_before_they_are_used(name):
     with pytest.raises(TrainingError, match=name):
         check_loss(name)
     check_loss("brier")
+
+
+NOT_FINITE = {
+    "nan": "its total is nan",
+    "infinite": "its total is inf",
+    "both": "its total is nan, its part 'bone' is -inf",
+    "gradient": "its total is finite, but has a gradient that is not",
+}
+"""What is said of each result that no step can be taken with."""
+
+
+@pytest.mark.parametrize("result", NOT_FINITE)
+@pytest.mark.parametrize(("iterations", "steps"), [(3, "6 of its 6 steps"), (30, "20 steps in a row")])
+def test_a_loss_that_is_never_finite_is_named_and_leaves_no_model(case, tmp_path, result, iterations, steps):
+    says = (
+        rf"fold 0 were not finite in {steps}: the loss 'fixed' .*other 1\.0 .*"
+        rf"\({NOT_FINITE[result]}\).*another loss; then move {tmp_path} away"
+    )
+    with pytest.raises(TrainingError, match=says) as raised:
+        train(case, tmp_path, "fixed", iterations, result=result)
+    assert "learning_rate" not in str(raised.value)
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+def test_it_is_named_again_when_the_fold_is_resumed(case, tmp_path):
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"fold 0 were not finite in 6 of its 6 steps: .*other 1\.0"):
+            train(case, tmp_path, "fixed", result="nan")
+
+
+def test_a_loss_that_is_not_finite_at_coarse_levels_alone_is_named(case, tmp_path, installed):
+    with pytest.raises(TrainingError, match=r"'coarse' .*other 1\.0 .*its total is nan"):
+        train(case, tmp_path, "coarse", deep_supervision=True)
+
+
+def test_logits_that_are_not_finite_are_not_blamed_on_the_loss(case, tmp_path):
+    made = learner("fixed", result="nan")
+    with torch.no_grad():
+        for parameter in made.network.parameters():
+            parameter.fill_(3e38)
+    assert made.fault_of_loss(*batch()) is None
+    assert learner("brier").fault_of_loss(*batch()) is None
+    assert learner("dice_ce").fault_of_loss(*batch()) is None
+
+
+def test_a_part_that_is_not_finite_is_null_and_the_steps_are_taken(case, tmp_path):
+    """As is every number that no JSON can hold; the log is read again for the extension, and drawn."""
+    train(case, tmp_path, "fixed", result="nan part")
+    train(case, tmp_path, "fixed", result="nan part", epochs=None, extend=1)
+    text = (tmp_path / METRICS).read_text(encoding="utf-8")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["loss_parts"] for row in rows] == [{"bone": None}] * 3
+    assert [row["skipped_steps"] for row in rows] == [0, 0, 0]
+    assert (load_facts(tmp_path / WEIGHTS)["steps"], len(read_rows(tmp_path))) == (9, 3)
+
+
+@pytest.mark.parametrize("name", ["dice", "Dice", "loss", "LOSS", "step", "epoch", "gamma", "seconds"])
+def test_a_part_that_is_named_like_a_column_is_refused(name):
+    says = rf"'named' .*other 1\.0 to name its parts otherwise .*metrics\.jsonl.*found '{name}'; rename"
+    with pytest.raises(TrainingError, match=says):
+        learner("named", name=name).step(*batch(), 0.02)
+
+
+@pytest.mark.parametrize("name", ["ce", "dice_loss", "focal", "dice of bone", "foreground"])
+def test_other_names_of_parts_are_kept(name):
+    assert set(learner("named", name=name).step(*batch(), 0.02).parts) == {name}
+
+
+def test_every_column_is_reserved(case, tmp_path):
+    train(case, tmp_path, "brier", stop_early=3, held_out=[case])
+    columns = set(read_rows(tmp_path)[-1]) | {EARLY_STOP, *PART_COLUMNS}
+    assert columns - set(PART_COLUMNS) == RESERVED - {"dice"}
