@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 import autospine
+from autospine.cli.habits import argument_habit, command_habit, option_habit
 from autospine.core.errors import AutospineError
 
 HELP_COLUMNS = 100
@@ -60,8 +61,12 @@ class PlainCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse options given twice that take one value, of which the first would be lost, and parse.
 
-        Where a shell has put several names in the place of one (`-i *.nii.gz`), say how to give them.
+        Where a shell has put several names in the place of one (`-i *.nii.gz`), say how to give them, and for
+        options of nnU-Net and TotalSegmentator, what to give here.
         """
+        own = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        if habit := option_habit(str(self.name), args, own) or argument_habit(str(self.name), args):
+            raise _UsageError(habit, ctx)
         try:
             _, _, given = self.make_parser(ctx).parse_args([*args])
         except _UsageError as error:
@@ -101,6 +106,12 @@ class Overview(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands."""
         return [name for name in COMMANDS if name in self.commands]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; for one of nnU-Net or TotalSegmentator, say which it is here."""
+        if args and (ours := command_habit(args[0])):
+            raise _UsageError(f"expected a command of AutoSpine, found {args[0]}; give `{ours}`", ctx)
+        return super().resolve_command(ctx, args)
 
 
 class App(typer.Typer):

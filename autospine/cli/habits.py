@@ -1,0 +1,144 @@
+"""Habits of nnU-Net v2 and TotalSegmentator: their commands and options, and what to give here instead."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
+
+COMMANDS: Mapping[str, str] = {
+    "nnunetv2_plan_and_preprocess": "autospine plan-and-preprocess -d DATASET",
+    "nnunetv2_extract_fingerprint": "autospine fingerprint -d DATASET",
+    "nnunetv2_plan_experiment": "autospine plan -d DATASET",
+    "nnunetv2_preprocess": "autospine preprocess -d DATASET",
+    "nnunetv2_train": "autospine train CONFIGURATION -d DATASET --fold FOLD",
+    "nnunetv2_predict": "autospine predict -i IMAGES -o OUTPUT",
+    "nnunetv2_predict_from_modelfolder": "autospine predict -i IMAGES -o OUTPUT -m MODEL",
+    "nnunetv2_find_best_configuration": "autospine compare -d DATASET",
+    "nnunetv2_ensemble": "autospine predict -i IMAGES -o OUTPUT -m MODEL -m ANOTHER",
+    "nnunetv2_evaluate_folder": "autospine evaluate PREDICTIONS REFERENCES",
+    "nnunetv2_export_model_to_zip": "autospine model export -o FILE.autospine",
+    "nnunetv2_install_pretrained_model_from_zip": "autospine model import FILE.autospine",
+    "totalsegmentator": "autospine predict -i IMAGE -o OUTPUT",
+}
+"""For each command of theirs, in small letters, the one here."""
+
+_LEAVE = "leave it out: "
+_EVERYWHERE: Mapping[str, str] = {
+    "-device": "give --device",
+    "-p": "leave it out: a dataset has one plan, and `autospine plan --network` chooses its networks",
+    "--verbose": "give --debug, which adds tracebacks",
+    "-num_gpus": _LEAVE + "folds train side by side on all GPUs",
+}
+_PLANNING: Mapping[str, str] = {
+    "--verify_dataset_integrity": _LEAVE + "every case is verified",
+    "-pl": "`autospine plan --network` chooses the networks to plan for",
+    "-gpu_memory_target": "`autospine plan --memory` takes it, such as 24GB",
+    "-overwrite_target_spacing": "`autospine plan --spacing` takes it, as S P L",
+    "-overwrite_plans_name": _LEAVE + "a plan that is replaced is kept as plan.json.old",
+    "--no_pp": "run `autospine plan`",
+    "--clean": _LEAVE + "what has changed is measured anew",
+}
+_WORKERS: Mapping[str, str] = {"-np": "give --workers", "-npfp": "give --workers"}
+_TRAINING: Mapping[str, str] = {
+    "-tr": _LEAVE + "loss and network are planned, with `autospine plan --loss NAME --network NAME`",
+    "-npz": _LEAVE + "`autospine predict --save-probabilities` writes probabilities",
+    "--npz": _LEAVE + "`autospine predict --save-probabilities` writes probabilities",
+    "-c": _LEAVE + "the configuration is the first word, and an interrupted training is resumed by itself",
+    "--c": _LEAVE + "an interrupted training is resumed by itself",
+    "--val": _LEAVE + "a complete fold is validated if it has not been",
+    "--val_best": _LEAVE + "a complete fold is validated with its averaged weights",
+    "-pretrained_weights": "give --pretrained",
+    "--use_compressed": _LEAVE + "stored cases are read compressed",
+    "--disable_checkpointing": _LEAVE + "checkpoints go when a fold is complete",
+}
+_PREDICTION: Mapping[str, str] = {
+    "-chk": _LEAVE + "a complete fold has one set of weights",
+    "-tr": _LEAVE + "a model is named with -m, or with -d and -c",
+    "-step_size": _LEAVE + "tiles overlap by half",
+    "--disable_tta": _LEAVE + "nothing is mirrored unless --mirror is given",
+    "-npz": "give --save-probabilities",
+    "--save_probabilities": "give --save-probabilities",
+    "--continue_prediction": "give --continue",
+    "-npp": _LEAVE + "the number of processes follows from the cores",
+    "-nps": _LEAVE + "the number of processes follows from the cores",
+    "-num_parts": "give each run some of the images with -i",
+    "-part_id": "give each run some of the images with -i",
+    "-prev_stage_predictions": _LEAVE + "a coarse model that is there locates the spine by itself",
+    "--disable_progress_bar": _LEAVE + "progress is lines where there is no terminal",
+    "--task": "name a model with -m",
+    "-ta": "name a model with -m",
+    "--ml": _LEAVE + "every label map holds all classes",
+    "-ml": _LEAVE + "every label map holds all classes",
+    "--fast": "give -c fast",
+    "--fastest": "give -c fast",
+    "--roi_subset": _LEAVE + "a label map holds the classes of its model",
+    "-rs": _LEAVE + "a label map holds the classes of its model",
+    "--body_seg": _LEAVE + "tiles that contain only air are skipped unless --no-roi is given",
+    "-bs": _LEAVE + "tiles that contain only air are skipped unless --no-roi is given",
+    "--force_split": _LEAVE + "large images are predicted in slabs",
+    "-fs": _LEAVE + "large images are predicted in slabs",
+    "--output_type": "give --format",
+    "-ot": "give --format",
+    "--quiet": _LEAVE + "progress goes to standard error, so that `2> file` keeps it away",
+    "-q": _LEAVE + "progress goes to standard error, so that `2> file` keeps it away",
+}
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "plan-and-preprocess": {**_PLANNING, **_WORKERS},
+    "fingerprint": {**_PLANNING, **_WORKERS},
+    "plan": _PLANNING,
+    "preprocess": {**_PLANNING, **_WORKERS},
+    "train": _TRAINING,
+    "predict": _PREDICTION,
+    "evaluate": {"-djfile": "give --labels", "-pfile": "leave it out", "-np": "leave it out"},
+}
+"""For the options of theirs what to do here, by command."""
+
+CONFIGURATIONS: Mapping[str, str] = {
+    "3d_fullres": "fullres",
+    "3d_lowres": "lowres",
+    "3d_cascade_fullres": "fullres, which a `lowres` model helps by itself",
+    "2d": "fullres or fast, as there is no network of slices",
+}
+"""For each configuration of nnU-Net the one here."""
+
+DEVICES = ("gpu", "cpu", "mps")
+"""What TotalSegmentator's `-d` takes, which names a dataset here."""
+
+
+def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> str | None:
+    """Return what to say of the first option of theirs on a command line, if there is one.
+
+    Args:
+        command: Name of our command.
+        words: Words after it.
+        own: Its own options, which mean what they mean here.
+    """
+    known = {**_EVERYWHERE, **OPTIONS.get(command, {})}
+    for word, value in zip_longest(words, words[1:], fillvalue=""):
+        option = word.partition("=")[0]
+        if option in known and option not in own:
+            return f"no such option: {option}; {known[option]}"
+        if command == "predict" and option == "-d" and value.partition(":")[0] in DEVICES:
+            device = value.replace("gpu", "cuda")
+            return f"-d names a dataset, found {value}; give --device {device}"
+        if option in ("-c", "--configuration") and value in CONFIGURATIONS:
+            return f"no such configuration: {value}; give {CONFIGURATIONS[value]}"
+    return None
+
+
+def argument_habit(command: str, words: Sequence[str]) -> str | None:
+    """Return what to say of nnU-Net's `train DATASET CONFIGURATION FOLD`, or of its configuration alone."""
+    if command != "train":
+        return None
+    plain = [word for word in words[:3] if not word.startswith("-")]
+    if plain[:1] and plain[0] in CONFIGURATIONS:
+        return f"no such configuration: {plain[0]}; give {CONFIGURATIONS[plain[0]]}"
+    if len(plain) < 3:
+        return None
+    dataset, configuration, fold = plain
+    named = CONFIGURATIONS.get(configuration, configuration).partition(",")[0].partition(" ")[0]
+    fold = {"all": "full"}.get(fold, fold)
+    return f"expected `autospine train {named} -d {dataset} --fold {fold}`, found the order of nnU-Net"
+
+
+def command_habit(name: str) -> str | None:
+    """Return our command for one of theirs."""
+    return COMMANDS.get(name.lower())

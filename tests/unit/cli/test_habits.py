@@ -1,0 +1,77 @@
+"""Whoever types what nnU-Net v2 or TotalSegmentator takes learns in one line what to type here."""
+
+import re
+import shlex
+
+import pytest
+import typer
+
+from autospine.cli import habits
+from autospine.cli.app import COMMANDS, app, load_commands, main
+
+load_commands()
+OURS = {
+    name: {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    for name, command in typer.main.get_command(app).commands.items()
+}
+
+LINES = {
+    "train 0 -tr nnUNetTrainer_250epochs": "autospine plan --loss NAME",
+    "train 0 --npz": "--save-probabilities",
+    "train 0 -p nnUNetResEncUNetLPlans": "--network",
+    "train 0 -device cuda": "give --device",
+    "train 0 -pretrained_weights=x.pth": "give --pretrained",
+    "train 2 3d_fullres 0": "`autospine train fullres -d 2 --fold 0`",
+    "train Dataset002_Spine 3d_cascade_fullres all --npz": "--save-probabilities",
+    "train 2 3d_cascade_fullres all": "`autospine train fullres -d 2 --fold full`",
+    "train 2 2d 0": "`autospine train fullres -d 2 --fold 0`",
+    "train 3d_lowres": "give lowres",
+    "plan-and-preprocess -d 1 --verify_dataset_integrity": "every case is verified",
+    "plan-and-preprocess -d 1 -c 3d_fullres": "give fullres",
+    "plan-and-preprocess -d 1 -np 8": "give --workers",
+    "plan -d 1 -gpu_memory_target 24": "--memory` takes it, such as 24GB",
+    "predict -i . -o out -chk checkpoint_best.pth": "one set of weights",
+    "predict -i . -o out -step_size 0.5": "tiles overlap by half",
+    "predict -i . -o out -npz": "give --save-probabilities",
+    "predict -i . -o out --disable_tta": "--mirror",
+    "predict -i . -o out -c 3d_fullres": "give fullres",
+    "predict -i . -o out -d gpu:1": "give --device cuda:1",
+    "predict -i . -o out -d cpu": "give --device cpu",
+    "predict -i . -o out --task total": "-m",
+    "predict -i . -o out -ta vertebrae_mr": "-m",
+    "predict -i . -o out --fast": "-c fast",
+    "predict -i . -o out --roi_subset vertebrae_L1": "the classes of its model",
+    "predict -i . -o out -ot nifti": "give --format",
+    "evaluate out references -djfile dataset.json": "give --labels",
+    "nnUNetv2_train 1 3d_fullres 0": "`autospine train CONFIGURATION -d DATASET --fold FOLD`",
+    "nnUNetv2_find_best_configuration 1": "`autospine compare -d DATASET`",
+    "TotalSegmentator -i ct.nii.gz -o out": "`autospine predict",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_habits_get_a_hand(line, capsys):
+    assert main(shlex.split(line)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert LINES[line] in said
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(name, option) for name, table in habits.OPTIONS.items() for option in table]
+)
+def test_every_habit_is_answered_with_options_that_there_are(command, option, capsys):
+    assert option not in OURS[command]
+    assert main([command, option, "x"]) == 2
+    said = capsys.readouterr().err
+    assert f"no such option: {option}; " in said
+    advice = said.partition("; ")[2].partition("; see")[0]
+    of_another = [name for name in COMMANDS if f"`autospine {name}" in advice]
+    known = OURS[of_another[0] if of_another else command]
+    assert all(word in known for word in re.findall(r"(?<!\S)`?(-{1,2}[a-z][a-z-]*)", advice))
+
+
+def test_what_is_ours_means_what_it_means_here(capsys):
+    """`-f`, `-c` and `-d` are options of theirs, too."""
+    assert main(["predict", "-i", "absent", "-o", "out", "-d", "1", "-c", "fast", "-f", "0"]) == 1
+    assert "absent" in capsys.readouterr().err
