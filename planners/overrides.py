@@ -11,7 +11,8 @@ import yaml
 
 from autospine.core.errors import FormatError, PlanError
 from autospine.core.geometry import COARSEST_MM, FINEST_MM
-from autospine.network.external import find_external
+from autospine.core.plugins import warn_if_hidden
+from autospine.network.external import GROUP, find_external
 from autospine.network.swin.swin_settings import FusionPlacement
 from autospine.plan import LARGEST_PATCH
 from autospine.storage.file_names import read_text
@@ -115,7 +116,9 @@ class Overrides(PlanningOptions):
             )
         self._check_effect()
         for name in self.networks:
-            if name not in BUILT_IN:
+            if name in BUILT_IN:
+                warn_if_hidden(GROUP, name, "network")
+            else:
                 find_external(name).load()
 
     def _check_effect(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from filelock import FileLock
 
 from autospine.core.errors import TrainingError
-from autospine.core.plugins import find_plugin, let_interrupts_pass, plugin_names
+from autospine.core.plugins import find_plugin, let_interrupts_pass, plugin_names, warn_if_hidden
 from autospine.storage.atomic import write_text
 from autospine.storage.file_names import folder_to_write
 
@@ -229,6 +229,8 @@ def check_trackers(names: Sequence[str]) -> None:
                 f"install a distribution with an entry point {GROUP} of that name"
             )
         built_in = BUILT_IN.get(name)
+        if built_in is not None:
+            warn_if_hidden(GROUP, name, "tracker")
         if built_in is not None and find_spec(built_in.package) is None:
             raise TrainingError(
                 f"expected the package {built_in.package} for --tracker {name}, found none; "

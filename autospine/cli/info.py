@@ -19,15 +19,24 @@ def info(workspace: shared_options.Workspace = None) -> None:
 
     import autospine
     from autospine.core.plugins import installed_plugins
+    from autospine.evaluation import metrics
+    from autospine.plan import built_in_networks
     from autospine.system.devices import bfloat16_pays, choose_device, describe, memory_budget
+    from trainers import losses, trackers
 
     device = choose_device()
     budget, reason = memory_budget(device)
     say(f"autospine {autospine.__version__}, torch {torch.__version__}")
     say(f"device: {describe(device)}; bfloat16 {'pays' if bfloat16_pays(device) else 'does not pay'}")
     say(f"memory budget: {budget / GIB:.1f} GiB ({reason})")
-    for kind, name, distribution in installed_plugins():
-        say(f"plug-in: {name} of {kind}, from {distribution}")
+    built_in = {
+        "networks": built_in_networks(),
+        "losses": losses.BUILT_IN,
+        "metrics": [metric.name for metric in metrics.BUILT_IN],
+        "trackers": trackers.BUILT_IN,
+    }
+    for kind, name, distribution, fault in installed_plugins(built_in):
+        say(f"plug-in: {name} of {kind}, from {distribution}{f' ({fault})' if fault else ''}")
     say(f"workspace: {place.root.resolve()}")
     for location in place.datasets():
         planned = "planned" if (location.preprocessed / PLAN).is_file() else "not planned"

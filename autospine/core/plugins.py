@@ -1,13 +1,19 @@
 """Plug-ins of other distributions, found by entry points: one way to find, load and name them.
 
-A plug-in is imported only when it is asked for by name, so that a broken one affects nothing else.
+A plug-in is imported only when it is asked for by name, so that a broken one affects nothing else; only the
+list of all plug-ins imports them. What comes with AutoSpine goes before a plug-in of the same name.
 """
 
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from autospine.core.errors import AutospineError
+
+logger = logging.getLogger(__name__)
 
 KINDS = ("networks", "losses", "metrics", "trackers")
 """Kinds of plug-ins: the groups of their entry points without `autospine.`."""
@@ -95,14 +101,57 @@ def find_plugin(group: str, name: str, *, kind: str, error: type[AutospineError]
     return found[0]
 
 
-def installed_plugins() -> tuple[tuple[str, str, str], ...]:
-    """Return kind, name and distribution of every plug-in that is installed; none of them is imported."""
+@cache
+def warn_if_hidden(group: str, name: str, kind: str) -> None:
+    """Warn, once in a process, of plug-ins that are not used because a built-in object has their name.
+
+    Args:
+        group: Group of the entry points.
+        name: Name of the built-in object that is chosen.
+        kind: Kind of the object in words.
+    """
+    for entry in entry_points(group=group, name=name):
+        logger.warning(
+            "%s is hidden by the built-in %s of that name, which is used; rename its entry point to use it",
+            Plugin(entry=entry, kind=kind, error=AutospineError).description,
+            kind,
+        )
+
+
+def installed_plugins(built_in: Mapping[str, Collection[str]]) -> tuple[tuple[str, str, str, str], ...]:
+    """Return kind, name, distribution and fault of every plug-in that is installed.
+
+    The fault is empty for a plug-in that can be chosen. Each one is imported to learn that, unless its name
+    is taken.
+
+    Args:
+        built_in: Names of the built-in objects by kind, as `KINDS` names them.
+    """
     found = entry_points()
-    return tuple(
-        (kind, entry.name, Plugin(entry=entry, kind=kind, error=AutospineError).distribution)
-        for kind in KINDS
-        for entry in sorted(found.select(group=f"autospine.{kind}"), key=lambda entry: entry.name)
-    )
+    listed = []
+    for kind in KINDS:
+        entries = sorted(found.select(group=f"autospine.{kind}"), key=lambda entry: entry.name)
+        names = [entry.name for entry in entries]
+        for entry in entries:
+            plugin = Plugin(entry=entry, kind=kind, error=AutospineError)
+            if entry.name in built_in.get(kind, ()):
+                fault = "hidden by the built-in of that name"
+            elif names.count(entry.name) > 1:
+                fault = "refused, since several distributions have the name"
+            else:
+                fault = _import_fault(plugin)
+            listed.append((kind, entry.name, plugin.distribution, fault))
+    return tuple(listed)
+
+
+def _import_fault(plugin: Plugin) -> str:
+    """Return why a plug-in cannot be imported; empty if it can."""
+    try:
+        plugin.load()
+    except AutospineError as error:
+        cause = error.__cause__
+        return f"cannot be loaded: {type(cause).__name__}: {cause}"
+    return ""
 
 
 def plugin_names(group: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
 from autospine.core.errors import EvaluationError
-from autospine.core.plugins import find_plugin, let_interrupts_pass, plugin_names
+from autospine.core.plugins import find_plugin, let_interrupts_pass, plugin_names, warn_if_hidden
 from autospine.core.types import MaskArray, Vector3
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.surface import TOLERANCE_MM, hausdorff95, surface_dice
@@ -192,6 +192,7 @@ def metric_names() -> tuple[str, ...]:
 def _find_metric(name: str) -> Metric:
     for metric in BUILT_IN:
         if metric.name == name:
+            warn_if_hidden(GROUP, name, "metric")
             return metric
     if name not in metric_names():
         raise EvaluationError(f"expected one of the metrics {', '.join(metric_names())}, found {name!r}")

@@ -23,6 +23,7 @@ from autospine.system.log import get_logger
 from planners.overrides import Overrides
 from planners.planner import make_plan
 from planners.sizing import Budget
+from trainers.losses import make_loss
 from trainers.trained_on import planned_otherwise
 
 logger = get_logger(__name__)
@@ -63,14 +64,15 @@ def plan(
     Raises:
         FormatError: If the splits do not fit the dataset.
         PlanError: If no patch fits the budget or the overrides contradict each other.
+        TrainingError: If the loss cannot be made.
     """
     dataset, measured = facts or find_facts(location)
     given = None if splits is None else read_splits(splits, dataset)
     budget = _budget(location, device, memory)
     if measure_memory:
-        first = make_plan(dataset, measured, replace(budget, calibration=1.0), overrides)
+        first = _planned(dataset, measured, replace(budget, calibration=1.0), overrides)
         budget = replace(budget, calibration=measure_calibration(location, first, device))
-    planned = make_plan(dataset, measured, budget, overrides)
+    planned = _planned(dataset, measured, budget, overrides)
     _say_what_is_replaced(location, planned)
     _write_plan(location, planned)
     try:
@@ -79,6 +81,13 @@ def plan(
         logger.warning("%s", error)
     if given is not None:
         logger.info("took %s from %s", counted(len(given), "fold"), splits)
+    return planned
+
+
+def _planned(dataset: Dataset, measured: Fingerprint, budget: Budget, overrides: Overrides | None) -> Plan:
+    """Return the plan, after its loss has been made once: training must not be the first to refuse it."""
+    planned = make_plan(dataset, measured, budget, overrides)
+    make_loss(planned.labels, planned.configurations[0].training)
     return planned
 
 
@@ -122,7 +131,7 @@ def compare_budgets(
     """Return the plans for several amounts of memory; only a missing fingerprint is written."""
     dataset, measured = find_facts(location)
     budgets = [_budget(location, device, memory) for memory in memories]
-    return [make_plan(dataset, measured, budget, overrides) for budget in budgets]
+    return [_planned(dataset, measured, budget, overrides) for budget in budgets]
 
 
 def _budget(location: DatasetLocation, device: torch.device, memory: str | None) -> Budget:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from autospine.core.errors import TrainingError
 from autospine.core.labels import LabelSpace
+from autospine.core.plugins import warn_if_hidden
 from autospine.plan import TrainingPlan
 from trainers.losses.dice_ce import DiceCE
-from trainers.losses.external_loss import external_loss_names, find_external_loss
+from trainers.losses.external_loss import GROUP, external_loss_names, find_external_loss
 from trainers.losses.loss import Loss, LossResult
 
 __all__ = ["BUILT_IN", "Loss", "LossResult", "check_loss", "loss_names", "make_loss"]
@@ -46,6 +47,7 @@ def make_loss(labels: LabelSpace, recipe: TrainingPlan) -> Loss:
     """
     if recipe.loss not in BUILT_IN:
         return find_external_loss(recipe.loss).make(labels, recipe.loss_settings)
+    warn_if_hidden(GROUP, recipe.loss, "loss")
     try:
         return BUILT_IN[recipe.loss](labels, recipe)
     except TypeError as error:

@@ -48,9 +48,12 @@ class LossEntry:
         try:
             loss = factory(labels=labels, **settings)
         except TypeError as error:  # most often a mistyped setting
+            if not settings:
+                raise plugin.broken("cannot be made:", error) from error
             raise TrainingError(
-                f"{plugin.description} cannot be made with the settings {settings}: {error}; mend "
-                f"loss_settings in the configuration's training in plan.json, or {plugin.remedy}"
+                f"{plugin.description} cannot be made with the settings {settings}: {error}; "
+                f"{plugin.remedy}, or mend loss_settings in the configuration's training in plan.json or "
+                "in the file of --overrides"
             ) from error
         except BaseException as error:  # whatever other people's code raises
             let_interrupts_pass(error)

@@ -7,7 +7,7 @@ import makers
 import pytest
 
 from autospine.core.errors import PlanError, TrainingError
-from autospine.core.plugins import Plugin, find_plugin, installed_plugins, plugin_names
+from autospine.core.plugins import Plugin, find_plugin, installed_plugins, plugin_names, warn_if_hidden
 
 GROUP = "autospine.losses"
 ENTRIES = (
@@ -55,16 +55,33 @@ def test_none_and_several_are_refused_with_the_callers_error(site):
 
 
 def test_installed_plugins_are_listed_with_their_distribution(tmp_path, monkeypatch):
-    """None is imported for that: the module does not even exist."""
     info = tmp_path / "spine_extras-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: spine-extras\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(
-        "[autospine.losses]\nfocal = absent:loss\n[autospine.trackers]\nnotes = absent:tracker\n"
+        "[autospine.losses]\nfocal = absent:loss\nours = their_module:thing\ntaken = absent:loss\n"
+        "well = their_module:thing\n"
+        "[autospine.trackers]\nnotes = their_module:nothing\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = [plugin for plugin in installed_plugins() if plugin[2] == "spine-extras 1.2"]
-    assert found == [
-        ("losses", "focal", "spine-extras 1.2"),
-        ("trackers", "notes", "spine-extras 1.2"),
+    listed = installed_plugins({"losses": {"taken"}, "metrics": {"well"}})
+    found = {plugin[:2]: plugin[3] for plugin in listed if plugin[2] == "spine-extras 1.2"}
+    assert list(found) == [
+        *(("losses", name) for name in ("focal", "ours", "taken", "well")),
+        ("trackers", "notes"),
     ]
+    assert found["losses", "well"] == ""
+    assert found["losses", "taken"] == "hidden by the built-in of that name"
+    assert "several distributions" in found["losses", "ours"]
+    assert found["losses", "focal"].startswith("cannot be loaded: ModuleNotFoundError")
+    assert found["trackers", "notes"].startswith("cannot be loaded: AttributeError")
+
+
+def test_one_with_the_name_of_a_built_in_object_is_named_once(caplog):
+    warn_if_hidden.cache_clear()
+    for name in ("ours", "ours", "unknown"):
+        warn_if_hidden(GROUP, name, "loss")
+    (record,) = caplog.records
+    assert "'ours' (their_module:thing)" in record.getMessage()
+    assert "hidden by the built-in loss" in record.getMessage()
+    assert "rename" in record.getMessage()

@@ -9,6 +9,7 @@ from unit.trainers.test_fold_trainer import trainer
 from unit.trainers.test_learner import CPU, batch
 
 from autospine.core.errors import TrainingError
+from autospine.core.plugins import warn_if_hidden
 from autospine.storage.tensors import load_facts
 from autospine.storage.trained_models import WEIGHTS
 from trainers.learner import Learner
@@ -86,10 +87,15 @@ class Failing(nn.Module):
     def forward(self, logits, labels):
         raise IndexError("beyond the end")
 
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+
 number = 3
 """
 
 ENTRIES = """[autospine.losses]
+bare = other_losses:Bare
 brier = other_losses:Brier
 fixed = other_losses:Fixed
 named = other_losses:Named
@@ -135,11 +141,21 @@ def learner(loss: str, **settings) -> Learner:
     return Learner(plan, plan.configurations[0], seed=0, device=CPU)
 
 
-def test_the_built_in_loss_is_not_hidden_by_another_of_its_name():
+def test_the_built_in_loss_is_not_hidden_by_another_of_its_name(caplog):
+    warn_if_hidden.cache_clear()
     assert loss_names() == ("dice_ce", *sorted(set(loss_names()) - {"dice_ce"}))
     recipe = makers.configuration().training
     assert make_loss(makers.LABELS, recipe).lambda_ce == recipe.lambda_ce
     check_loss("dice_ce")
+    assert caplog.text.count("'dice_ce' (other_losses:number)") == 1
+
+
+def test_the_settings_are_not_blamed_where_there_are_none():
+    with pytest.raises(
+        TrainingError, match=r"'bare'.*cannot be made: TypeError.*; mend or uninstall it"
+    ) as caught:
+        learner("bare")
+    assert "loss_settings" not in str(caught.value)
 
 
 def test_a_loss_of_another_distribution_is_trained_with_its_settings_and_parts():
