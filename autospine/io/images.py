@@ -348,7 +348,8 @@ def _write(
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 rename_durably(part, path.parent / part.name)
     except (OSError, RuntimeError, ImageError) as error:
-        reason = "it cut short" if isinstance(error, ImageError) else first_line(error)
+        cut = isinstance(error, ImageError)
+        reason = f"that it cannot be read back ({error})" if cut else first_line(error)
         raise ImageError(
             f"expected to write {path}, found {reason}; free some space or choose another folder"
         ) from None

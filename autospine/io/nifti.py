@@ -33,6 +33,10 @@ NOTED = 1e-3
 ROUNDED = 1e-5
 """Share by which the affine's voxel sizes may differ from those of `pixdim` by single precision alone."""
 
+MOST_TURN = 45.0
+"""Degrees by which an axis of the sform may be turned against that of the qform; more of them exchange axes.
+The letters of axes alone say nothing: those of a grid at 45 degrees change with the rounding."""
+
 UNITS_MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 """Length in mm of the units of a NIfTI header by their codes (nifti1.h): unknown, metre, mm, micrometre."""
 
@@ -225,7 +229,7 @@ def _compare_forms(header: Any, name: str) -> tuple[str, ...]:
         return ("its qform is not finite; the sform is taken",)
     codes: Any = nibabel.aff2axcodes
     letters = ["".join(codes(form)) for form in forms]
-    if letters[0] != letters[1]:
+    if letters[0] != letters[1] and _turn(*forms) > MOST_TURN:
         raise ImageError(
             f"expected one orientation in {name}, found {letters[0]} in its sform and {letters[1]} in its "
             "qform; set both to the right one"
@@ -235,6 +239,13 @@ def _compare_forms(header: Any, name: str) -> tuple[str, ...]:
         float(np.linalg.norm((forms[0] - forms[1]) @ point)) for point in (corner, [0.0, 0.0, 0.0, 1.0])
     )
     return (f"its sform and qform differ by up to {apart:.3g} mm; the sform is taken",) if apart > 1 else ()
+
+
+def _turn(one: Float64[np.ndarray, "4 4"], other: Float64[np.ndarray, "4 4"]) -> float:
+    """Return the largest angle, in degrees, between an axis of one affine and the same axis of another."""
+    axes = [form[:3, :3] / np.maximum(np.linalg.norm(form[:3, :3], axis=0), 1e-12) for form in (one, other)]
+    cosines = np.clip((axes[0] * axes[1]).sum(axis=0), -1, 1)
+    return float(np.degrees(np.arccos(cosines)).max())
 
 
 def _affine_grid(

@@ -5,6 +5,7 @@ This is the only module that reads the environment.
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,10 +181,15 @@ class Workspace:
     def whereabouts(self, wanted: str = "") -> str:
         """Say where a dataset that is missed may be instead, and what to do; continues a sentence."""
         beside = [folder.name for folder in visible(self.root) if _NAME.fullmatch(folder.name)]
-        if beside and self.root.resolve().name == self.raw.name:
-            return f"; name the folder above {self.root} as the workspace"
+        here = self.root.resolve()
+        for inside in (here, here.parent):
+            if inside.name == self.raw.name and (inside != here or beside):
+                return f"; name its workspace, -w {shlex.quote(str(inside.parent))}"
         if beside:
-            return f", but {listed(beside)} in {self.root} itself; move datasets into {self.raw}"
+            return (
+                f", but {listed(beside)} in {self.root} itself; move datasets into {self.raw}, or set "
+                f"{NNUNET_RAW} to {self.root} and name another folder with -w"
+            )
         if (self.root / "dataset.json").is_file():
             return (
                 f", but a dataset.json in {self.root} itself; move the files of the dataset into "

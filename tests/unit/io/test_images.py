@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, difference
@@ -414,6 +415,20 @@ def test_a_disk_that_becomes_full_leaves_nothing(ending: str, bytes_left: int, t
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+@pytest.mark.parametrize("degrees", [15, 44.999, 45, 45.001, 135, -45])
+def test_turned_grids_come_back(ending: str, axis: str, degrees: float, tmp_path: Path):
+    """At 45 degrees rounding decides what an axis is called."""
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    direction = tuple(Rotation.from_euler(axis, degrees, degrees=True).as_matrix().ravel().tolist())
+    grid = Grid(shape=(3, 4, 5), spacing_mm=(3.0, 1.5, 0.7), origin_mm=(-7.0, 11.0, 5.0), direction=direction)
+    write_array(tmp_path / f"a{ending}", array, grid)
+    back = read_volume(tmp_path / f"a{ending}")
+    assert difference(back.stored, grid) is None
+    np.testing.assert_array_equal(back.turned_to(grid)[0], array)
 
 
 def test_arrays_are_written_on_their_grid(tmp_path: Path):

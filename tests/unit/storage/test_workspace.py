@@ -72,7 +72,8 @@ def test_a_file_is_no_workspace(tmp_path: Path):
     [
         ("Dataset001_Spine/dataset.json", ".", r"Dataset001_Spine in .* itself; move datasets into .*raw"),
         ("dataset.json", ".", r"dataset.json in .* itself; move .* into .*raw/Dataset001_NAME"),
-        ("raw/Dataset001_Spine/dataset.json", "raw", r"name the folder above .*raw as the workspace"),
+        ("raw/Dataset001_Spine/dataset.json", "raw", r"name its workspace, -w \S+"),
+        ("raw/Dataset001_Spine/dataset.json", "raw/Dataset001_Spine", r"name its workspace, -w \S+"),
         ("preprocessed/Dataset001_Spine/plan.json", ".", "preprocessed of Dataset001_Spine; put its images"),
     ],
 )
