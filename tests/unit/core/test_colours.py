@@ -1,36 +1,75 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
+from colour_difference import BLINDNESS, differences, seen_with
 
 from autospine.core.colours import class_colours
 from autospine.core.labels import VERTEBRAE
 
+SPINE = [*VERTEBRAE, "sacrum", "coccyx"]
+SUPERNUMERARY = ("T13", "L6")
+DISCS = [f"disc_below_{name}" for name in VERTEBRAE]
+EVERYTHING = [*SPINE, *DISCS, "canal", "cord"]
 
-def test_neighbouring_levels_and_their_discs_differ() -> None:
-    names = [*VERTEBRAE, *(f"disc_below_{name}" for name in VERTEBRAE), "sacrum", "canal", "cord"]
-    colours = class_colours(names)
-    for upper, lower in pairwise(VERTEBRAE):
-        between = colours[f"disc_below_{upper}"]
-        for first, second in (
-            (colours[upper], colours[lower]),
-            (colours[upper], between),
-            (between, colours[lower]),
-            (between, colours[f"disc_below_{lower}"]),
-            (colours[lower], colours["canal"]),
-            (colours[lower], colours["sacrum"]),
-        ):
-            assert np.abs(np.subtract(first, second)).sum() > 0.35
+
+def places(name: str) -> list[float]:
+    """Levels of a label from the head down: with the supernumerary vertebrae and, if there, without them."""
+    bone = name.removeprefix("disc_below_")
+    half = 0.5 if bone != name else 0.0
+    orders = [SPINE, [level for level in SPINE if level not in SUPERNUMERARY]]
+    return [order.index(bone) + half for order in orders if bone in order]
+
+
+def near(one: str, other: str) -> bool:
+    """Whether two labels lie within three levels of each other; canal and cord lie at every level."""
+    if {"canal", "cord"} & {one, other}:
+        return True
+    return any(abs(a - b) <= 3 for a, b in zip(places(one), places(other), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("names", "blindness", "neighbours", "any_two"),
+    [
+        (EVERYTHING, None, 20, 8),
+        *((EVERYTHING, blindness, 10, 5) for blindness in BLINDNESS),
+    ],
+)
+def test_labels_can_be_told_apart(names, blindness, neighbours, any_two):
+    colours = np.array(list(class_colours(names).values()))
+    found = differences(colours if blindness is None else seen_with(colours, blindness))
+    pairs = [(i, j) for i in range(len(names)) for j in range(i)]
+    assert min(found[i, j] for i, j in pairs if near(names[i], names[j])) >= neighbours
+    assert min(found[i, j] for i, j in pairs) >= any_two
+
+
+def test_names_of_levels_in_other_datasets():
+    for name, same in (
+        ("L3", "vertebrae_L3"),
+        ("t12", "vertebra T12"),
+        ("disc_L4_L5", "Disc below L4"),
+        ("Sacrum", "sacrum"),
+    ):
+        assert class_colours([name])[name] == class_colours([same])[same]
 
 
 def test_structures_keep_their_colour_in_any_dataset() -> None:
     alone, together = class_colours(["disc"]), class_colours(["lesion", "vertebra", "disc", "screw"])
     assert alone["disc"] == together["disc"]
     assert len(set(together.values())) == 4
+    structures = np.array(list(class_colours(["vertebra", "disc", "canal", "cord", "sacrum"]).values()))
+    assert differences(structures)[~np.eye(5, dtype=bool)].min() >= 20
 
 
-def test_more_classes_than_colours() -> None:
-    names = [f"structure {i}" for i in range(40)]
+@pytest.mark.parametrize("known", [[], ["vertebra", "disc"], EVERYTHING])
+def test_other_classes_get_colours_of_their_own(known) -> None:
+    names = [*known, *(f"structure {i}" for i in range(200))]
     colours = class_colours(names)
     assert list(colours) == names
     assert all(0 <= part <= 1 for colour in colours.values() for part in colour)
-    assert all(colours[a] != colours[b] for a, b in pairwise(names))
+    assert len(set(colours.values())) == len(names)
+    few = np.array([colours[name] for name in [*known, *names[len(known) : len(known) + 8]]])
+    others = differences(few)[len(known) :]
+    assert others[others > 0].min() >= (8 if known == EVERYTHING else 20)
+    for one, other in pairwise(names[len(known) :]):
+        assert colours[one] != colours[other]
