@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import checkpoints
+import makers
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -398,6 +399,18 @@ def test_training_takes_files_and_plan_as_they_are_now(place):
     ct = replace(planned.normalisation["CT"], mean=planned.normalisation["CT"].mean + 5)
     write_json(path, replace(planned, normalisation={**planned.normalisation, "CT": ct}))
     assert trained_on_new() == {case.name for case in load_dataset(place.raw).cases}
+
+
+def test_a_loss_that_cannot_be_made_is_refused_before_anything_is_planned(place, tmp_path, monkeypatch):
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "odd_losses.py").write_text("def odd():\n    pass\n", encoding="utf-8")
+    makers.install_distribution(others, "odd-losses", "[autospine.losses]\nodd = odd_losses:odd\n")
+    monkeypatch.syspath_prepend(str(others))
+    said = place.run("plan-and-preprocess", "-d", "1", "--loss", "odd", *SMALL)
+    assert said.code == 1
+    assert "the loss 'odd' (odd_losses:odd) of the distribution odd-losses 1.0 cannot be made" in said.err
+    assert not (place.preprocessed / "plan.json").exists()
 
 
 def test_a_model_of_every_case_is_named_where_folds_would_predict(place):
