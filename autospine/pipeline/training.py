@@ -197,12 +197,13 @@ def choose_settings(
 def _fixed_threads(options: TrainingOptions, fold: str) -> int | None:
     """Return the threads of each fold where the weights must be the same every time, else None.
 
-    They follow from what the user asks for alone, neither from the folds that are left nor from the memory
-    that is free.
+    They follow from what the user asks for alone, `OMP_NUM_THREADS` included, neither from the folds that are
+    left nor from the memory that is free.
     """
     if not options.deterministic:
         return None
-    return max(1, cores() // min(cores(), sharers_of_cores(fold, options.parallel or FOLDS, 1)))
+    allowed = min(cores(), torch.get_num_threads())
+    return max(1, allowed // min(allowed, sharers_of_cores(fold, options.parallel or FOLDS, 1)))
 
 
 def folds_at_once(configuration: Configuration, budget: int, devices: Sequence[torch.device]) -> int:

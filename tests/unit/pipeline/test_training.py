@@ -21,6 +21,7 @@ from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import WEIGHTS
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.hardware import default_workers
+from trainers.randomness import threads
 from trainers.training_options import TrainingOptions
 
 CPU = torch.device("cpu")
@@ -92,16 +93,22 @@ def test_the_users_numbers_of_processes_count(planned):
 
 
 @pytest.mark.parametrize(
-    ("fold", "parallel", "threads"), [("all", None, 1), ("all", 2, 2), ("all", 1, 4), ("0", None, 4)]
+    ("fold", "parallel", "allowed", "number"),
+    [
+        *(("all", None, 4, 1), ("all", 2, 4, 2), ("all", 1, 4, 4), ("0", None, 4, 4)),
+        *(("0", None, 1, 1), ("all", 1, 2, 2), ("0", None, 8, 4)),
+    ],
 )
 def test_threads_of_a_deterministic_training_follow_from_the_command_alone(
-    planned, monkeypatch, fold, parallel, threads
+    planned, monkeypatch, fold, parallel, allowed, number
 ):
+    """With the number that OMP_NUM_THREADS allows, which PyTorch starts with."""
     monkeypatch.setattr(training, "cores", lambda: 4)
     for memory in (1, 10**12):  # which decides how many folds are trained at once
         monkeypatch.setattr(training, "memory_budget", lambda _, free=memory: (free, "free"))
         options = TrainingOptions(deterministic=True, parallel=parallel)
-        assert choose_settings(options, planned, fold, device=CPU, name="cpu").threads == threads
+        with threads(allowed):
+            assert choose_settings(options, planned, fold, device=CPU, name="cpu").threads == number
     free = choose_settings(TrainingOptions(parallel=parallel), planned, fold, device=CPU, name="cpu")
     assert free.threads is None
 
