@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar, get_args, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import SimpleITK as sitk
@@ -33,7 +33,7 @@ from autospine.models.archive import opened_model
 from autospine.prediction.build_predictor import (
     build_predictor,
     check_distinct,
-    unseen_modality,
+    unseen_modalities,
     warn_of_short_training,
 )
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
@@ -237,11 +237,7 @@ def load_model(
             channels=plan.channels,
             predictor=build_predictor(models, where, names, region_of_interest=roi, mirror=mirror),
             cleanup=find_post_processing(models),
-            unseen={
-                modality: warning
-                for modality in get_args(Modality)
-                if (warning := unseen_modality(models, modality, names)) is not None
-            },
+            unseen=unseen_modalities(models, names),
         )
 
 

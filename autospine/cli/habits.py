@@ -100,7 +100,7 @@ CONFIGURATIONS: Mapping[str, str] = {
 """For each configuration of nnU-Net the one here."""
 
 DEVICES = ("gpu", "cpu", "mps")
-"""What TotalSegmentator's `-d` takes, which names a dataset here."""
+"""Values of TotalSegmentator's `-d`, which names a dataset here."""
 
 
 def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> str | None:

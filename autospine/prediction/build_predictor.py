@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import get_args
 
 import torch
 from torch import nn
@@ -106,24 +107,25 @@ def warn_of_short_training(models: Sequence[ModelFolder], folds: Sequence[str] |
             )
 
 
-def unseen_modality(
-    models: Sequence[ModelFolder], modality: Modality, folds: Sequence[str] | None = None
-) -> str | None:
-    """Return a warning if a model was trained on cases of other modalities alone, else None.
+def unseen_modalities(
+    models: Sequence[ModelFolder], folds: Sequence[str] | None = None
+) -> dict[Modality, str]:
+    """Return a warning for each modality of which a model has not seen a case in training.
 
     Args:
         models: Models; those of which it is not known count as if they knew every modality.
-        modality: Modality of the case.
         folds: Names of the folds of every model; by default its complete ones.
     """
-    for model in models:
-        known = _trained_modalities(model, folds)
-        if known and modality not in known:
-            return (
-                f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
-                "do not trust its labels"
-            )
-    return None
+    warnings: dict[Modality, str] = {}
+    for known in (_trained_modalities(model, folds) for model in models):
+        for modality in get_args(Modality):
+            if known and modality not in known:
+                warnings.setdefault(
+                    modality,
+                    f"it is {modality}, and the model has learnt from {' and '.join(sorted(known))} alone: "
+                    "do not trust its labels",
+                )
+    return warnings
 
 
 def _trained_modalities(model: ModelFolder, folds: Sequence[str] | None) -> set[str]:

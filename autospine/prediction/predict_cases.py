@@ -1,7 +1,6 @@
 """From images to label maps."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from autospine.prediction.announcement import Estimates
 from autospine.prediction.build_predictor import (
     build_predictor,
     check_distinct,
-    unseen_modality,
+    unseen_modalities,
     warn_of_short_training,
 )
 from autospine.prediction.case_log import PredictedCase, UsedModel
@@ -92,7 +91,7 @@ def predict(
         ),
         record,
         device,
-        unseen=partial(unseen_modality, models, folds=options.folds),
+        unseen=unseen_modalities(models, options.folds),
         estimates=Estimates(held_memory()),
     )
     return run.predict(cases, faults, overwrite=options.overwrite)

@@ -1,7 +1,7 @@
 """Prediction of many cases: reading, networks and writing side by side."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -76,7 +76,7 @@ class PredictionRun:
         outputs: Writes the files of each case.
         record: Record of the run.
         device: Device that the networks run on.
-        unseen: Returns a warning if the models were not trained on a modality.
+        unseen: Warnings of modalities that a model was not trained on.
         estimates: Estimates memory and time of each case.
     """
 
@@ -87,7 +87,7 @@ class PredictionRun:
         record: RunRecord,
         device: torch.device,
         *,
-        unseen: Callable[[Modality], str | None],
+        unseen: Mapping[Modality, str],
         estimates: Estimates,
     ) -> None:
         self._predictor, self._outputs, self._record = predictor, outputs, record
@@ -197,7 +197,7 @@ class PredictionRun:
         warnings = find_oddities(case, volume, modality)
         for text in warnings:
             logger.info("%s: %s", case.name, text)
-        if unseen := self._unseen(modality):
+        if unseen := self._unseen.get(modality):
             logger.warning("%s: %s", case.name, unseen)
             warnings.append(unseen)
         saved = self._outputs.probabilities(case).name if self._outputs.save_probabilities else None
