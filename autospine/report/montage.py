@@ -136,6 +136,7 @@ class _Page:
         self._figure, self._height = figure, height
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Add axes of a size at a distance from the left and from the top, all in inches."""
         bottom = self._height - top - height
         return self._figure.add_axes(
             (
@@ -157,6 +158,7 @@ class _Page:
         weight: str = "normal",
         align: str = "left",
     ) -> None:
+        """Write a line whose top lies at a distance from the left and from the top, both in inches."""
         self._figure.text(
             left / PAGE_INCHES,
             1 - top / self._height,

@@ -181,6 +181,7 @@ class _Watch:
         self._forked = False
 
     def enter(self) -> None:
+        """Count a block that computes; the first one starts the watch."""
         with self._lock:
             self._users += 1
             if self._users == 1 and _spins():
@@ -191,6 +192,7 @@ class _Watch:
                 self._thread.start()
 
     def leave(self) -> None:
+        """Count the end of a block; the last one ends the watch and waits for its thread."""
         with self._lock:
             self._users -= 1
             if self._users or self._thread is None:
