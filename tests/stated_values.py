@@ -142,8 +142,12 @@ STATED = {
             "FINAL": "learning rate at the end, as a share of the peak",
             "SPARE": "share of the remaining time that is kept in reserve",
         },
+        "trainers.epoch_validation": {
+            "SHARE_OF_PATCHES": "tiles predicted after an epoch, as a share of its patches",
+            "FEWEST_TILES": "tiles that the held-out Dice is computed from, at least",
+            "FOREGROUND_SHARE": "share of these tiles that hold a class",
+        },
         "trainers.early_stopping": {
-            "PATCHES": "patches that the held-out Dice is measured on",
             "LEAST_RISE": "smallest rise of the held-out Dice that counts",
             "COOLDOWN_SHARE": "epochs of the cooldown, as a share of those before",
         },

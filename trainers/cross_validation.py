@@ -17,7 +17,7 @@ from autospine.storage.trained_models import PLAN, WEIGHTS, fold_weights
 from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
-from trainers.early_stopping import show_classes
+from trainers.epoch_validation import show_classes
 from trainers.fold_run import train_and_validate
 from trainers.run_identity import damaged, identity, other_start
 from trainers.schedule import share_of_time

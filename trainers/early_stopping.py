@@ -1,27 +1,14 @@
-"""Early stopping: the Dice of fixed patches of held-out cases, and the rule that ends a training by it.
+"""Early stopping: the rule that brings a training to its end once the held-out Dice has reached a plateau.
 
 A plateau does not break a training off. The learning rate still has to decay, so the rest of the schedule is
 run through in a short cooldown, after which the averaged weights are kept as always.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, isfinite
-from typing import Any
+from math import ceil
 
-from autospine.core.labels import IGNORE_INDEX
-from autospine.data import Batch, PatchSource
-from autospine.plan import Configuration
-from autospine.preprocessing.store import StoredCase
-from trainers import distributed
-from trainers.learner import Learner
-from trainers.metrics_log import EARLY_STOP, soft_dice
+from autospine.plan import TrainingPlan
 from trainers.schedule import Clock
-
-PATCHES = 16
-"""Least number of patches that the held-out Dice is measured on, by all processes together. They stay the
-same, so that few are enough: what they do not show is missing after every epoch alike. To predict them takes
-a tenth of an epoch as planned for a CPU (50 patches), and 1 % of one as planned for a GPU (500)."""
 
 LEAST_RISE = 0.002
 """Rise of the held-out Dice that counts: as much as three seeds of a training differ by
@@ -77,75 +64,29 @@ class EarlyStopping:
     patience: int
     """Epochs without a rise after which the training is brought to its end."""
 
-    patches: Sequence[Batch]
-    """Patches of held-out cases, not augmented; this process's part of them."""
-
     plateau: Plateau
     """Course of the held-out Dice so far."""
 
-    def finish_epoch(self, learner: Learner, clock: Clock) -> dict[str, Any]:
-        """Measure the held-out Dice after an epoch, and shorten the schedule once it has reached a plateau.
+    def finish_epoch(self, dice: float | None, recipe: TrainingPlan, clock: Clock) -> str | None:
+        """Shorten the schedule once the held-out Dice has reached a plateau.
 
         Args:
-            learner: Learner, whose averaged weights are measured; nothing in it changes.
+            dice: Held-out Dice of the epoch; None if it could not be computed.
+            recipe: Recipe of the training.
             clock: Progress of the training.
 
         Returns:
-            Columns of the epoch: `held_out_dice`, and `early_stop`, a sentence, if training now comes to its
-            end.
+            A sentence that says so, if training now comes to its end.
         """
-        recipe = learner.recipe
-        dice = agreed(mean_dice(learner, self.patches))
         self.plateau = self.plateau.after(dice, warming_up=clock.progress <= recipe.warmup_fraction)
-        columns: dict[str, Any] = {"held_out_dice": dice}
         if clock.cooldown is not None or not self.plateau.reached(self.patience):
-            return columns
+            return None
         epochs = ceil(COOLDOWN_SHARE * self.plateau.epochs)
-        if clock.cool_down(epochs * recipe.iterations_per_epoch):
-            self.plateau = replace(self.plateau, found=self.plateau.epochs)
-            columns[EARLY_STOP] = (
-                f"the held-out Dice has not risen by {LEAST_RISE} above {self.plateau.best:.3f} for "
-                f"{self.plateau.waited} epochs; training stops early, after {epochs} more, in which the "
-                "learning rate falls to its end"
-            )
-        return columns
-
-
-def show_classes(cases: Iterable[StoredCase]) -> bool:
-    """Tell whether any class occurs in the labels of any of these cases."""
-    return any(label not in (0, IGNORE_INDEX) for case in cases for label, _ in case.record.label_voxels)
-
-
-def held_out_patches(cases: Sequence[StoredCase], configuration: Configuration, seed: int) -> list[Batch]:
-    """Draw the patches that the held-out Dice of a fold is measured on, as those of training but unaugmented.
-
-    Args:
-        cases: Stored held-out cases.
-        configuration: Configuration with patch size, batch size and oversampling.
-        seed: Seed of the fold.
-
-    Returns:
-        Batches of this process; each of several processes has as many, with other patches.
-    """
-    source = PatchSource(
-        cases, configuration, seed=seed, cache_bytes=0, augment=False, part=distributed.rank()
-    )
-    together = configuration.training.batch_size * distributed.size()
-    return [source.batch(number) for number in range(ceil(PATCHES / together))]
-
-
-def mean_dice(learner: Learner, patches: Sequence[Batch]) -> float | None:
-    """Compute the mean soft Dice over the classes that occur in the patches of all processes.
-
-    Returns:
-        Dice in [0, 1]; None if no class occurs or the prediction is not finite.
-    """
-    known = [dice for dice in soft_dice(learner.overlap(patches)) if dice is not None]
-    mean = sum(known) / len(known) if known else float("nan")
-    return round(mean, 5) if isfinite(mean) else None
-
-
-def agreed(dice: float | None) -> float | None:
-    """Return the Dice as all processes take it, whatever their last bits."""
-    (largest,) = distributed.largest(-1.0 if dice is None else dice)
-    return None if largest < 0 else largest
+        if not clock.cool_down(epochs * recipe.iterations_per_epoch):
+            return None
+        self.plateau = replace(self.plateau, found=self.plateau.epochs)
+        return (
+            f"the held-out Dice has not risen by {LEAST_RISE} above {self.plateau.best:.3f} for "
+            f"{self.plateau.waited} epochs; training stops early, after {epochs} more, in which the "
+            "learning rate falls to its end"
+        )

@@ -14,6 +14,7 @@ from autospine.system.devices import describe
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.early_stopping import Plateau
+from trainers.epoch_validation import EpochValidation
 from trainers.fold_state import PartialEpoch
 from trainers.learner import Learner
 from trainers.metrics_log import SKIPPED, Record
@@ -44,6 +45,7 @@ class FoldSaver:
         partial_epoch: PartialEpoch,
         metrics_log: Record,
         plateau: Plateau | None = None,
+        epoch_validation: EpochValidation | None = None,
     ) -> None:
         """Write the complete state of the training, from which `fold_state.resume` resumes it.
 
@@ -53,6 +55,7 @@ class FoldSaver:
             partial_epoch: The epoch that has begun; it has no steps between two epochs.
             metrics_log: Log with the rows of all complete epochs.
             plateau: Course of the held-out Dice; None if the training may not stop early.
+            epoch_validation: Validation after each epoch; None if nothing is held out.
 
         Raises:
             WorkspaceError: If it cannot be written; the checkpoints before it stay.
@@ -69,6 +72,7 @@ class FoldSaver:
             "begun_seconds": partial_epoch.seconds,
             "seen": metrics_log.seen(),
             "early_stopping": None if plateau is None else _stopping(plateau, clock),
+            "epoch_validation": None if epoch_validation is None else epoch_validation.state(),
         }
         Checkpoints(self.run.folder).save(learner.tensors(), facts)
 

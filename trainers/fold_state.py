@@ -74,6 +74,9 @@ class FoldState:
     cooldown: Cooldown | None = None
     """Short rest of the schedule, if the training has been brought to its end."""
 
+    epoch_validation: Mapping[str, Any] = field(default_factory=dict)
+    """State of the validation after each epoch, as `EpochValidation.state` returns it; empty at the start."""
+
 
 def resume(asked: RunIdentity, settings: TrainingSettings) -> tuple[FoldState, dict[str, Tensor]]:
     """Read the state from which a fold starts or resumes.
@@ -160,6 +163,7 @@ def _resumed(
             seconds=float(facts.get("begun_seconds", 0.0)),
         ),
         monitor_counts=facts.get("seen", ()),
+        epoch_validation=facts.get("epoch_validation") or {},
         **_stopping(facts, settings),
     )
 

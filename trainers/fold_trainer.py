@@ -13,7 +13,8 @@ from autospine.preprocessing.store import StoredCase
 from autospine.system.hardware import GIB
 from autospine.system.log import progress
 from trainers import distributed
-from trainers.early_stopping import EarlyStopping, held_out_patches, show_classes
+from trainers.early_stopping import EarlyStopping
+from trainers.epoch_validation import EpochValidation, prepare_validation, show_classes
 from trainers.fold_saver import FoldSaver
 from trainers.fold_state import FoldState, resume
 from trainers.initial_weights import InitialWeights
@@ -51,7 +52,7 @@ class FoldTrainer:
     """Stored training cases."""
 
     held_out: Sequence[StoredCase]
-    """Stored cases that are held out from training; only early stopping looks at them."""
+    """Stored cases that are held out from training; the Dice shown after each epoch is theirs."""
 
     settings: TrainingSettings
     """The user's choices."""
@@ -73,7 +74,7 @@ class FoldTrainer:
             KeyboardInterrupt: If it was told to stop; the step was finished and a checkpoint written.
         """
         clock = self.clock(seconds)
-        early_stopping = self._early_stopping()
+        validation, early_stopping = self._epoch_validation(), self._early_stopping()
         metrics_log, saver = (self._metrics_log(), self._saver()) if distributed.leads() else (None, None)
         with (
             postponed() as interruption,
@@ -91,6 +92,7 @@ class FoldTrainer:
                 metrics_log=metrics_log,
                 saver=saver,
                 interruption=interruption,
+                epoch_validation=validation,
                 early_stopping=early_stopping,
             )
             clock.start()
@@ -160,11 +162,16 @@ class FoldTrainer:
         return learning_rate(progress, recipe.learning_rate * share, recipe.warmup_fraction)
 
     def _early_stopping(self) -> EarlyStopping | None:
-        patience, run = self.settings.stop_early, self.state.run
-        if patience is None:
-            return None
-        patches = held_out_patches(self.held_out, self.configuration, run.seed)
-        return EarlyStopping(patience=patience, patches=patches, plateau=self.state.plateau)
+        patience = self.settings.stop_early
+        return None if patience is None else EarlyStopping(patience=patience, plateau=self.state.plateau)
+
+    def _epoch_validation(self) -> EpochValidation | None:
+        validation = prepare_validation(
+            self.held_out, self.plan.labels, self.configuration, self.state.run.seed
+        )
+        if validation is not None:
+            validation.restore(self.state.epoch_validation)
+        return validation
 
     def tracked_run(self) -> TrackedRun:
         """Return what experiment trackers are told of this fold."""
@@ -221,7 +228,7 @@ def prepare_fold(
         folder: Folder of the fold, for checkpoints, metrics and weights.
         name: Name of the fold.
         settings: The user's choices.
-        held_out: Stored cases that are held out, for early stopping.
+        held_out: Stored cases that are held out, for the validation after each epoch.
         initial_weights: Weights to start from; None for random ones.
 
     Raises:

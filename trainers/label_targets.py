@@ -94,18 +94,9 @@ class LabelTargets(nn.Module):
             logits: Logits of the network (B, K, S, P, L).
             labels: Stored indices (B, S, P, L).
         """
-        return SoftOverlap(*add_up(*self.own_overlap(logits, labels)))
-
-    def own_overlap(self, logits: LogitBatch, labels: LabelBatch) -> SoftOverlap:
-        """Sum the overlap over the patches of this process.
-
-        Args:
-            logits: Logits of the network (B, K, S, P, L).
-            labels: Stored indices (B, S, P, L).
-        """
         logits = logits.float()
         probabilities = logits.sigmoid() if self.regions else logits.softmax(dim=1)
-        return self.overlap(probabilities, *self(labels))
+        return SoftOverlap(*add_up(*self.overlap(probabilities, *self(labels))))
 
     def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> PatchCounts:
         """Count voxels and faces of one patch for the monitors.

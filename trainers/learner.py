@@ -1,24 +1,23 @@
 """The network with everything that changes while it learns."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.errors import AutospineError
 from autospine.core.tensor_types import ImageBatch, LabelBatch, LogitBatch
-from autospine.data import Batch
 from autospine.network.external import find_external
 from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Plan, Precision, build_network
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
 from autospine.system.devices import native_half
 from autospine.system.log import get_logger
-from trainers.distributed import add_gradients, add_up, begin_alike
+from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
@@ -256,40 +255,37 @@ class Learner:
                 raise
             raise self._external.plugin.broken("has failed:", error) from error
 
-    def _check(self, logits: Any, labels: LabelBatch) -> None:
-        """Refuse logits of a plug-in that do not fit the labels."""
+    def _check(self, logits: Any, batch: Tensor) -> None:
+        """Refuse logits of a plug-in that do not fit the images or labels (B, ..., S, P, L) of a batch."""
         if self._external is not None:
-            self._external.check_output(logits, (len(labels), self._n_channels, *labels.shape[1:]))
+            self._external.check_output(logits, (len(batch), self._n_channels, *batch.shape[-3:]))
 
-    @torch.no_grad()
-    def overlap(self, batches: Sequence[Batch]) -> Float64[np.ndarray, "n 3"]:
-        """Predict batches of patches with the averaged weights, as a finished network would.
+    @contextmanager
+    def predicting(self) -> Iterator[Callable[[ImageBatch], LogitBatch]]:
+        """Lend the network with its averaged weights, as a finished one.
 
-        Nothing changes: the next step is the one that it would have been. Processes that train together have
-        to call this together.
+        Nothing changes by it: the next step is the one that it would have been.
 
-        Args:
-            batches: Patches of this process.
-
-        Returns:
-            Soft overlap of each foreground class over the patches of all processes, in the order of
-            `SoftOverlap`'s fields.
+        Yields:
+            Function from normalised images (B, C, S, P, L) to logits (B, K, S, P, L), without gradients.
         """
         weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         # A network may draw random numbers in evaluation mode too.
         randomness = random_state(self.device)
+        network = self.averaged()
+
+        def predict(images: ImageBatch) -> LogitBatch:
+            images = images.to(self.device)
+            logits: Tensor = self._computed(network, images)
+            self._check(logits, images)
+            return logits
+
         try:
-            network, overlaps = self.averaged(), []
-            for batch in batches:
-                labels = batch.labels.to(self.device)
-                logits = self._computed(network, batch.images.to(self.device))
-                self._check(logits, labels)
-                overlaps.append(torch.stack(self._targets.own_overlap(logits, labels), dim=1).cpu())
+            with torch.no_grad():
+                yield predict
         finally:
             self.network.load_state_dict(weights)
             restore_random_state(randomness, self.device)
-        (total,) = add_up(torch.stack(overlaps).double().sum(0))
-        return total.double().numpy()
 
     def averaged(self) -> nn.Module:
         """Return the network with its averaged weights, in evaluation mode; no step may follow."""

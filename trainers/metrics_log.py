@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
 from torch import nn
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.network import AdaptiveSwinUNETR
 from autospine.plan import Configuration
-from autospine.report.curves import write_curves
+from autospine.report.curves import write_curves, write_mechanisms
 from autospine.storage.atomic import write_text
 from autospine.storage.file_names import read_text, refuse_link
 from autospine.storage.serialization import parse_json
@@ -29,6 +28,7 @@ logger = get_logger(__name__)
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+MECHANISMS = "mechanisms.png"
 
 LARGEST = 2**30
 """Bytes of the longest log that is read: some hundred thousand epochs."""
@@ -44,11 +44,17 @@ PARTS = "loss_parts"
 SKIPPED = "skipped_steps"
 """Column with the number of the epoch's steps that were not taken."""
 
+HELD_OUT = "held_out_dice"
+"""Column with the mean Dice over the classes in the tiles of held-out cases."""
+
+HELD_OUT_CLASSES = "held_out_dice_by_class"
+"""Column with the Dice of each class there."""
+
 EARLY_STOP = "early_stop"
 """Column of the one epoch after which --stop-early shortens the schedule: a sentence that says so."""
 
 CURVES_SECONDS = 30.0
-"""Least time between two drawings of the curves; drawing takes as long as a step or two."""
+"""Least time between two drawings of the curves; drawing takes as long as a few steps."""
 
 
 class Record:
@@ -151,7 +157,8 @@ class Record:
         """Draw the curves; if they cannot be written, warn and go on."""
         self._drawn = time.monotonic()
         try:
-            write_curves(self._folder / CURVES, self.rows, title=self._title, limits=LIMITS)
+            write_curves(self._folder / CURVES, self.rows, title=self._title)
+            write_mechanisms(self._folder / MECHANISMS, self.rows, title=self._title, limits=LIMITS)
         except OSError as error:
             logger.warning("%s: the curves cannot be drawn: %s", self._title, error)
 
@@ -159,8 +166,9 @@ class Record:
         """Draw the curves a last time, send them to the trackers and end the trackers' runs."""
         if self.rows:
             self.draw()
-            if (self._folder / CURVES).is_file():
-                self._trackers.log_image("curves", self._folder / CURVES, len(self.rows))
+            for picture in (self._folder / CURVES, self._folder / MECHANISMS):
+                if picture.is_file():
+                    self._trackers.log_image(picture.stem, picture, len(self.rows))
         self._trackers.close()
         self._warn(self._trackers.failures())
 
@@ -187,19 +195,9 @@ def epoch_dice(steps: Sequence[StepResult]) -> list[float | None]:
         Empty if no step has an overlap.
     """
     overlaps = [step.overlap for step in steps if step.overlap]
-    return soft_dice(np.sum(overlaps, axis=0)) if overlaps else []
-
-
-def soft_dice(overlap: Num[np.ndarray, "n 3"]) -> list[float | None]:
-    """Compute the soft Dice of each foreground class from its overlap, without smoothing.
-
-    Args:
-        overlap: For each class the sums that are `SoftOverlap`'s fields, in their order.
-
-    Returns:
-        Dice of each class; None for a class that does not occur.
-    """
-    both, predicted, true = overlap.T
+    if not overlaps:
+        return []
+    both, predicted, true = np.sum(overlaps, axis=0).T
     # A class without a single voxel has the Dice 0 / 1 here and is left out below.
     dice = 2 * both / np.maximum(predicted + true, 1)
     return [
@@ -287,7 +285,7 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
     first += [f"{name} {value:.2f}" for name, value in parts.items() if value is not None]
     if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
         first.append(f"Dice {sum(dice) / len(dice):.2f}")
-    if (held_out := row.get("held_out_dice")) is not None:
+    if (held_out := row.get(HELD_OUT)) is not None:
         first.append(f"held-out {held_out:.3f}")
     monitors, second = row.get("monitors", {}), []
     if (ratio := monitors.get("foreground_ratio")) is not None:

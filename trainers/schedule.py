@@ -119,11 +119,7 @@ class Clock:
         Returns:
             Whether that ends the training sooner; if it does not, nothing is changed.
         """
-        # Without a number of steps, as many are left as the steps so far have taken of the time.
-        left = self.total_steps - self.step
-        if self.endless:
-            left = round(self.step * (1 - self.progress) / self.progress) if self.progress > 0 else ENDLESS
-        if self.done or steps >= left:
+        if self.done or steps >= round(self.steps_left):
             return False
         self.cooldown = Cooldown(step=self.step, progress=self.progress, steps=steps)
         self.total_steps = self.cooldown.end
@@ -138,6 +134,14 @@ class Clock:
     def done(self) -> bool:
         """Whether the training has reached its end."""
         return self.progress >= 1.0
+
+    @property
+    def steps_left(self) -> float:
+        """Number of steps until the end: the planned ones, or fewer if the time allows no more."""
+        planned = self.total_steps - self.step
+        if self.seconds is None or self.progress == 0:
+            return planned
+        return min(planned, self.step * (1 - self.progress) / self.progress)
 
     @property
     def endless(self) -> bool:

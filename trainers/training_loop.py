@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -12,11 +13,12 @@ from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.system.log import Meter, get_logger
 from trainers import distributed
 from trainers.early_stopping import EarlyStopping
+from trainers.epoch_validation import EpochValidation
 from trainers.fold_saver import FoldSaver
 from trainers.fold_state import PartialEpoch
 from trainers.interruption import Interruption
 from trainers.learner import Learner, StepResult
-from trainers.metrics_log import SKIPPED, Record, rows_now, summary
+from trainers.metrics_log import EARLY_STOP, HELD_OUT, SKIPPED, Record, rows_now, summary
 from trainers.monitors import SAMPLE_EVERY
 from trainers.out_of_memory import is_out_of_memory
 from trainers.run_identity import RunIdentity
@@ -36,6 +38,9 @@ float16 is being found; more mean that the training has diverged."""
 
 LEAST_TAKEN = 0.1
 """Least share of a training's steps that must have been taken: with fewer, the weights are nearly random."""
+
+SHORTEST_EPOCH = 0.5
+"""Share of an epoch's steps below which what is left of the time limit belongs to the epoch before it."""
 
 MANY_TAKEN = 0.5
 """Warn of a training of whose steps a smaller share was taken."""
@@ -72,6 +77,9 @@ class TrainingLoop:
 
     interruption: Interruption
     """Signal to stop. The step is finished and a checkpoint written first."""
+
+    epoch_validation: EpochValidation | None = None
+    """Measures the held-out Dice after each epoch; None if no class is held out."""
 
     early_stopping: EarlyStopping | None = None
     """Shortens the schedule once the held-out Dice has reached a plateau; None to complete it always."""
@@ -128,7 +136,10 @@ class TrainingLoop:
 
     @property
     def _epoch_complete(self) -> bool:
-        return self.clock.done or len(self._steps) >= self.learner.recipe.iterations_per_epoch
+        steps = self.learner.recipe.iterations_per_epoch
+        return self.clock.done or (
+            len(self._steps) >= steps and self.clock.steps_left >= SHORTEST_EPOCH * steps
+        )
 
     def _begin_epoch(self, partial: PartialEpoch) -> None:
         self._steps = list(partial.steps)
@@ -226,10 +237,7 @@ class TrainingLoop:
         """Write the epoch's row of metrics and a checkpoint, and begin the next epoch."""
         if self.clock.done:
             self._check_taken()
-        columns: dict[str, object] = {}
-        if self.early_stopping is not None:
-            with self._memory_checked():
-                columns = self.early_stopping.finish_epoch(self.learner, self.clock)
+        columns = self._validated()
         if self.metrics_log is not None:
             row = self.metrics_log.add(
                 self._steps,
@@ -246,6 +254,17 @@ class TrainingLoop:
         self._save()
         self._begin_epoch(PartialEpoch())
 
+    def _validated(self) -> dict[str, Any]:
+        """Return the columns of the held-out Dice, which may bring the training to its end."""
+        if self.epoch_validation is None:
+            return {}
+        with self._memory_checked(), self.learner.predicting() as predict:
+            columns = self.epoch_validation.finish_epoch(predict)
+        if self.early_stopping is not None:
+            told = self.early_stopping.finish_epoch(columns[HELD_OUT], self.learner.recipe, self.clock)
+            columns |= {} if told is None else {EARLY_STOP: told}
+        return columns
+
     def _save(self) -> None:
         """Write a checkpoint, with the present epoch's steps."""
         if self.saver is None or self.metrics_log is None:
@@ -253,7 +272,9 @@ class TrainingLoop:
         seconds = round(time.monotonic() - self._began, 2) if self._steps else 0.0
         partial = PartialEpoch(steps=tuple(self._steps), seconds=seconds)
         plateau = None if self.early_stopping is None else self.early_stopping.plateau
-        self.saver.save_checkpoint(self.learner, self.clock, partial, self.metrics_log, plateau)
+        self.saver.save_checkpoint(
+            self.learner, self.clock, partial, self.metrics_log, plateau, self.epoch_validation
+        )
 
     def _show(self, meter: Meter) -> None:
         """Advance the display; until the first epoch has a row of metrics, show its steps."""

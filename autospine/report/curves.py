@@ -27,16 +27,27 @@ LEGEND_CLASSES = 6
 """Largest number of classes that are drawn one by one; of more, only range and mean are drawn."""
 
 
-def write_curves(
+def write_curves(path: Path, rows: Sequence[Row], *, title: str) -> None:
+    """Draw how well a network learns: loss, Dice on training patches, and Dice on held-out cases.
+
+    Panels without any value are left out, and so are single values that are missing, null or not finite. A
+    dotted grey line marks the epoch after which a training began to stop early.
+
+    Args:
+        path: Path of the PNG, which is replaced as a whole.
+        rows: Rows of metrics.jsonl, one per epoch, in order.
+        title: Title above the panels.
+    """
+    _write_page(path, rows, _LEARNING, title)
+
+
+def write_mechanisms(
     path: Path, rows: Sequence[Row], *, title: str, limits: Mapping[str, float] = MappingProxyType({})
 ) -> None:
-    """Draw the recorded values of a training as small panels in one PNG.
+    """Draw how a network learns: learning rate, monitors, fusion weights, the attention's gamma, and time.
 
-    Panels: loss and its parts, Dice of each class on the training patches and the mean on held-out ones,
-    learning rate; the monitors of foreground, edges and the thinnest class; fusion weights, size of the
-    attention's gamma, seconds per epoch. Panels without any value are left out, and so are single values that
-    are missing, null or not finite. A dotted red line marks each epoch in which a monitor has warned, a
-    dotted grey one the epoch after which a training began to stop early.
+    Values and panels are left out as by `write_curves`. A dotted red line marks each epoch in which a monitor
+    has warned, a thin line the value that a reading should have.
 
     Args:
         path: Path of the PNG, which is replaced as a whole.
@@ -44,16 +55,26 @@ def write_curves(
         title: Title above the panels.
         limits: Limits of the monitors' readings by name, drawn as dashed lines.
     """
+    _write_page(path, rows, _MECHANISMS, title, limits)
+
+
+def _write_page(
+    path: Path,
+    rows: Sequence[Row],
+    panels: Sequence["_CurvePanel"],
+    title: str,
+    limits: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     rows = [_flat(row) for row in rows]
-    panels = [draw for draw, keys in _PANELS if any(_recorded(rows, key) for key in keys)]
-    columns = max(1, min(COLUMNS, len(panels)))
-    lines = max(1, math.ceil(len(panels) / columns))
+    shown = [draw for draw, keys in panels if any(_recorded(rows, key) for key in keys)]
+    columns = max(1, min(COLUMNS, len(shown)))
+    lines = max(1, math.ceil(len(shown) / columns))
     width, height = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * lines + 0.45
     figure = new_figure(width, height, dpi=DPI, background="white")
     figure.suptitle(
         title, x=0.14 / width, y=1 - 0.12 / height, ha="left", va="top", size=13, weight="bold", color=INK
     )
-    for index, draw in enumerate(panels):
+    for index, draw in enumerate(shown):
         left, top = index % columns * PANEL_INCHES[0], 0.45 + index // columns * PANEL_INCHES[1]
         axes = figure.add_axes(
             (
@@ -72,7 +93,7 @@ def write_curves(
                     if any(kind in _mapping(row, "warnings") for kind in limited.warnings)
                 ]
                 _draw_limit(axes, limited, limits[key], warned)
-    if not panels:
+    if not shown:
         figure.text(0.5, 0.45, "nothing recorded yet", ha="center", color=MUTED)
     save_figure(figure, path)
 
@@ -93,30 +114,61 @@ def _draw_loss(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _draw_dice(axes: Axes, rows: Sequence[Row]) -> None:
-    held_out = _recorded(rows, "held_out_dice")
-    _prepare(axes, f"Dice on training {'and held-out ' if held_out else ''}patches")
-    names = list(dict.fromkeys(name for row in rows for name in _mapping(row, "pseudo_dice")))
-    values = np.array([[_number(_mapping(row, "pseudo_dice").get(name)) for row in rows] for name in names])
-    some = ~np.isnan(values).all(axis=0)
-    mean = np.full(len(rows), np.nan)
-    mean[some] = np.nanmean(values[:, some], axis=0)
-    if len(names) > LEGEND_CLASSES:
-        low, high = mean.copy(), mean.copy()
-        low[some], high[some] = np.nanmin(values[:, some], axis=0), np.nanmax(values[:, some], axis=0)
-        axes.fill_between(_epochs(rows), low, high, color=SKY, alpha=0.3, lw=0, label="all classes")
-    else:
-        colours = class_colours(names)
-        for name, line in zip(names, values, strict=True):
-            _line(axes, rows, line, name, _darker(colours[name]))
-    if len(names) > 1:
+    _prepare(axes, "Dice on training patches")
+    mean = _draw_classes(axes, rows, "pseudo_dice")
+    if len(_names(rows, "pseudo_dice")) > 1:
         _line(axes, rows, mean, "mean", INK, width=2.0)
-    if held_out:
-        _line(axes, rows, _column(rows, "held_out_dice"), "held-out mean", VERMILION, width=2.0)
-    for epoch, row in zip(_epochs(rows), rows, strict=True):
+    _finish(axes)
+    axes.set_ylim(0, 1)
+
+
+def _draw_held_out(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw the Dice on held-out cases, with its best and its last mean in numbers."""
+    mean = _column(rows, "held_out_dice")
+    known = np.flatnonzero(~np.isnan(mean))
+    best, last = int(known[np.argmax(mean[known])]), int(known[-1])
+    epochs = _epochs(rows)
+    _prepare(
+        axes, f"Dice on held-out cases: {mean[last]:.2f} (best {mean[best]:.2f}, epoch {epochs[best]:g})"
+    )
+    _draw_classes(axes, rows, "held_out_dice_by_class")
+    _line(axes, rows, mean, "mean", INK, width=2.0)
+    axes.plot(epochs[best], mean[best], marker="o", ms=5, mfc="white", mec=INK, ls="", zorder=5)
+    for epoch, row in zip(epochs, rows, strict=True):
         if row.get("early_stop"):
             axes.axvline(epoch, color=MUTED, lw=1.0, ls=":")
     _finish(axes)
     axes.set_ylim(0, 1)
+
+
+def _draw_classes(axes: Axes, rows: Sequence[Row], key: str) -> Float64[np.ndarray, "epochs"]:
+    """Draw the Dice of each class or, of many, their range and the class that is worst at last.
+
+    Returns:
+        Mean over the classes that have a value; NaN in epochs where none has.
+    """
+    names = _names(rows, key)
+    values = np.full((max(1, len(names)), len(rows)), np.nan)
+    for line, name in zip(values, names, strict=False):
+        line[:] = [_number(_mapping(row, key).get(name)) for row in rows]
+    some = ~np.isnan(values).all(axis=0)
+    low, mean, high = (np.full(len(rows), np.nan) for _ in range(3))
+    for line, summarised in ((low, np.nanmin), (mean, np.nanmean), (high, np.nanmax)):
+        line[some] = summarised(values[:, some], axis=0)
+    colours = class_colours(names)
+    if len(names) <= LEGEND_CLASSES:
+        for name, line in zip(names, values, strict=False):
+            _line(axes, rows, line, name, _darker(colours[name]))
+    elif some.any():
+        axes.fill_between(_epochs(rows), low, high, color=SKY, alpha=0.3, lw=0, label="all classes")
+        worst = int(np.nanargmin(values[:, np.flatnonzero(some)[-1]]))
+        _line(axes, rows, values[worst], f"{names[worst]} (worst)", VERMILION)
+    return mean
+
+
+def _names(rows: Sequence[Row], key: str) -> list[str]:
+    """Return the names of the classes that have values under a key, in their order."""
+    return list(dict.fromkeys(name for row in rows for name in _mapping(row, key)))
 
 
 def _draw_rate(axes: Axes, rows: Sequence[Row]) -> None:
@@ -145,12 +197,14 @@ def _draw_gamma(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _draw_foreground(axes: Axes, rows: Sequence[Row]) -> None:
     _prepare(axes, "Foreground: predicted / true")
+    axes.axhline(1, color=MUTED, lw=0.8)
     _line(axes, rows, _column(rows, "foreground_ratio"), "predicted / true", BLUE, width=1.8)
     _finish(axes, floor=True)
 
 
 def _draw_edges(axes: Axes, rows: Sequence[Row]) -> None:
     _prepare(axes, "Edges: voxels too far out")
+    axes.axhline(0, color=MUTED, lw=0.8)
     _line(axes, rows, _column(rows, "border_shift"), "voxels too far out", BLUE, width=1.8)
     _finish(axes)
 
@@ -163,9 +217,16 @@ def _draw_thinnest(axes: Axes, rows: Sequence[Row]) -> None:
     _finish(axes, floor=True)
 
 
-_PANELS: tuple[tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]], ...] = (
+_CurvePanel = tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]]
+"""Function that draws a panel, and the keys of the values that it draws."""
+
+_LEARNING: tuple[_CurvePanel, ...] = (
     (_draw_loss, ("loss", "ce", "dice_loss", "loss_parts")),
-    (_draw_dice, ("pseudo_dice", "held_out_dice")),
+    (_draw_dice, ("pseudo_dice",)),
+    (_draw_held_out, ("held_out_dice",)),
+)
+
+_MECHANISMS: tuple[_CurvePanel, ...] = (
     (_draw_rate, ("learning_rate",)),
     (_draw_foreground, ("foreground_ratio",)),
     (_draw_edges, ("border_shift",)),
@@ -174,7 +235,6 @@ _PANELS: tuple[tuple[Callable[[Axes, Sequence[Row]], None], tuple[str, ...]], ..
     (_draw_gamma, ("gamma",)),
     (_draw_seconds, ("seconds", "seconds_waited_for_data")),
 )
-"""Panels in their order, each with the keys of the values that it draws."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,8 @@ from trainers.label_targets import SoftOverlap
 RESERVED = frozenset(
     {
         *("epoch", "step", "progress", "learning_rate", "seconds", "seconds_waited_for_data"),
-        *("loss", "loss_parts", "dice", "pseudo_dice", "held_out_dice", "early_stop", "skipped_steps"),
+        *("loss", "loss_parts", "dice", "pseudo_dice", "early_stop", "skipped_steps"),
+        *("held_out_dice", "held_out_dice_by_class"),
         *("fusion_weights", "gamma", "monitors", "warnings"),
     }
 )

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from autospine.report import curves
-from autospine.report.curves import COLUMNS, DPI, PANEL_INCHES, write_curves
+from autospine.report.curves import COLUMNS, DPI, PANEL_INCHES, write_curves, write_mechanisms
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -36,27 +37,60 @@ def pixels(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
-def test_nine_panels(tmp_path: Path, count: int) -> None:
-    write_curves(tmp_path / "curves.png", rows(count), title="fold 0")
+@pytest.mark.parametrize(("write", "lines"), [(write_curves, 1), (write_mechanisms, 3)])
+def test_every_panel_has_something(
+    tmp_path: Path, count: int, write: Callable[..., None], lines: int
+) -> None:
+    """Three panels of how well a network learns, and seven of how."""
+    recorded = [row | {"held_out_dice": 0.5} for row in rows(count)]
+    write(tmp_path / "curves.png", recorded, title="fold 0")
     picture = pixels(tmp_path / "curves.png")
     width = round(PANEL_INCHES[0] * COLUMNS * DPI)
-    assert picture.shape == pytest.approx((round((PANEL_INCHES[1] * 3 + 0.45) * DPI), width, 3), abs=1)
+    assert picture.shape == pytest.approx((round((PANEL_INCHES[1] * lines + 0.45) * DPI), width, 3), abs=1)
     for column in range(COLUMNS):
-        panel = picture[picture.shape[0] // 3 :, column * width // 3 : (column + 1) * width // 3]
+        below = picture.shape[0] // 2 if lines == 1 else 0
+        panel = picture[below : picture.shape[0] // lines, column * width // 3 : (column + 1) * width // 3]
         assert panel.std() > 0.02
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_the_held_out_dice_is_drawn_among_that_of_training_patches(tmp_path: Path) -> None:
-    plain, stopped = tmp_path / "plain.png", tmp_path / "stopped.png"
-    write_curves(plain, rows(30), title="fold 0")
-    held_out = [row | {"held_out_dice": 0.5} for row in rows(30)]
-    held_out[20]["early_stop"] = "training stops early"
-    write_curves(stopped, held_out, title="fold 0")
-    assert pixels(stopped).shape == pixels(plain).shape
-    columns = np.flatnonzero((pixels(stopped) != pixels(plain)).any((0, 2)))
-    width = pixels(plain).shape[1]
-    assert width // 3 < columns.min() < columns.max() < 2 * width // 3
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: list[dict[str, Any]]) -> Figure:
+    """The figure that is drawn of some rows."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+    write_curves(tmp_path / "curves.png", recorded, title="fold 0")
+    return figures[0]
+
+
+def test_the_best_and_the_last_held_out_dice_are_told_apart(tmp_path, monkeypatch) -> None:
+    course = [0.2, None, 0.6, 0.55]
+    recorded = [
+        row | {"held_out_dice": dice, "held_out_dice_by_class": {"vertebra": dice, "disc": None}}
+        for row, dice in zip(rows(4), course, strict=True)
+    ]
+    panel = shown(tmp_path, monkeypatch, recorded).axes[2]
+    assert panel.get_title(loc="left") == "Dice on held-out cases: 0.55 (best 0.60, epoch 3)"
+    (marked,) = (line for line in panel.lines if line.get_marker() == "o")
+    assert (list(marked.get_xdata()), list(marked.get_ydata())) == ([3], [0.6])
+    (mean,) = (line for line in panel.lines if line.get_label() == "mean")
+    assert list(mean.get_ydata()) == [0.2, 0.6, 0.55]
+
+
+def test_of_many_classes_the_worst_is_drawn_among_the_range_of_all(tmp_path, monkeypatch) -> None:
+    values = {f"T{i}": i / 12 for i in range(1, 13)}
+    recorded = [{"epoch": 1, "pseudo_dice": values}, {"epoch": 2, "pseudo_dice": values | {"T5": 0.01}}]
+    (panel,) = shown(tmp_path, monkeypatch, recorded).axes
+    assert "T5 (worst)" in {line.get_label() for line in panel.lines}
+    assert not any(line.get_label() == "T4" for line in panel.lines)
+
+
+def test_an_early_end_is_marked_among_the_held_out_dice(tmp_path, monkeypatch) -> None:
+    recorded = [row | {"held_out_dice": 0.5} for row in rows(30)]
+    recorded[20]["early_stop"] = "training stops early"
+    panels = shown(tmp_path, monkeypatch, recorded).axes
+    marked = [[line for line in axes.lines if line.get_linestyle() == ":"] for axes in panels]
+    assert [len(lines) for lines in marked] == [0, 0, 1]
+    assert marked[2][0].get_xdata()[0] == 21
 
 
 @pytest.mark.parametrize(
@@ -69,41 +103,41 @@ def test_the_held_out_dice_is_drawn_among_that_of_training_patches(tmp_path: Pat
         [{"epoch": 1, "gamma": []}, {"epoch": 2, "gamma": [0.1, 0.2]}],
         [{"epoch": 1, "loss": math.inf, "seconds": "many"}],
         [{"epoch": 1, "pseudo_dice": {f"T{i}": i / 12 for i in range(1, 13)}}, {"epoch": 2}],
+        [{"epoch": 1, "held_out_dice": 0.5}, {"held_out_dice_by_class": {"L1": None}}],
     ],
 )
 def test_whatever_is_missing(tmp_path: Path, partial: list[dict[str, Any]]) -> None:
-    write_curves(tmp_path / "new" / "curves.png", partial, title="fold 0")
-    assert pixels(tmp_path / "new" / "curves.png").std() > 0
+    for name, write in (("curves", write_curves), ("mechanisms", write_mechanisms)):
+        write(tmp_path / "new" / f"{name}.png", partial, title="fold 0")
+        assert pixels(tmp_path / "new" / f"{name}.png").std() > 0
 
 
 def test_limits_and_warnings_are_drawn(tmp_path: Path) -> None:
     usual, warned = rows(5), rows(5)
     warned[3]["warnings"] = {"collapse": "the prediction collapses"}
     limits = {"foreground_ratio": 0.1, "border_shift": 0.5}
-    for name, shown, drawn in (("a", usual, {}), ("b", usual, limits), ("c", warned, limits)):
-        write_curves(tmp_path / f"{name}.png", shown, title="fold 0", limits=drawn)
+    for name, recorded, drawn in (("a", usual, {}), ("b", usual, limits), ("c", warned, limits)):
+        write_mechanisms(tmp_path / f"{name}.png", recorded, title="fold 0", limits=drawn)
     without, limited, red = (pixels(tmp_path / f"{name}.png") for name in "abc")
     third = len(without) // 3
-    assert (limited[third : 2 * third] != without[third : 2 * third]).any()
-    # The red line stands in the first panel of the second row, and nowhere else.
+    assert (limited[:third] != without[:third]).any()
+    # The red line stands in the second panel of the first row, and nowhere else.
     changed = np.argwhere((red != limited).any(axis=-1))
     assert len(changed)
-    assert third < changed[:, 0].min() <= changed[:, 0].max() < 2 * third
-    assert changed[:, 1].max() < red.shape[1] / 3
+    assert changed[:, 0].max() < third
+    assert red.shape[1] / 3 < changed[:, 1].min() <= changed[:, 1].max() < red.shape[1] * 2 / 3
 
 
 def test_named_parts_of_a_loss_are_drawn_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
     recorded: list[dict[str, Any]] = [
         {"epoch": i, "loss": 1 / i, "loss_parts": {"focal": 2 / i, "boundary": 3 / i}} for i in (1, 2, 3)
     ]
     recorded[1]["loss_parts"] = {"focal": 1.0, "boundary": None}
-    write_curves(tmp_path / "curves.png", recorded, title="fold 0")
-    lines = {line.get_label(): line for axes in figures[0].axes for line in axes.lines}
+    drawn = shown(tmp_path, monkeypatch, recorded)
+    lines = {line.get_label(): line for axes in drawn.axes for line in axes.lines}
     assert list(lines) == ["loss", "focal", "boundary"]
     assert list(lines["focal"].get_ydata()) == [2.0, 1.0, pytest.approx(2 / 3)]
     assert list(lines["boundary"].get_xdata()) == [1, 3]
-    legend = figures[0].axes[0].get_legend()
+    legend = drawn.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["loss", "focal", "boundary"]

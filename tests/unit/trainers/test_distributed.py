@@ -11,9 +11,8 @@ from autospine.core.errors import TrainingError
 from autospine.core.labels import IGNORE_INDEX
 from autospine.data import PatchBatches
 from trainers import distributed
-from trainers.early_stopping import EarlyStopping, Plateau, held_out_patches
+from trainers.epoch_validation import prepare_validation
 from trainers.learner import Learner, StepResult
-from trainers.schedule import Clock
 from trainers.settings import TrainingSettings
 
 CPU = torch.device("cpu")
@@ -105,37 +104,37 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_all(two, cases, tmp_pat
         assert all(np.isfinite(tensor).all() for tensor in weights.values())
 
 
-def measure(cases, batch_size: int) -> tuple[float | None, int, dict]:
-    """The held-out Dice of a network, the patches of this process, and the columns of a plateau."""
-    configuration = makers.configuration(training={"batch_size": batch_size})
+def measure(cases, batch_size: int) -> tuple[dict, int]:
+    """The columns of the held-out Dice of a network, and the number of tiles that this process predicts."""
+    training = {"batch_size": batch_size, "iterations_per_epoch": 40}
+    configuration = makers.configuration(training=training)
     learner = Learner(makers.plan(configuration), configuration, seed=0, device=CPU)
-    patches = held_out_patches(cases, configuration, seed=0)
-    plateau = Plateau(epochs=8, best=1.0, best_epoch=3)
-    clock = Clock(total_steps=100, step=16, progress=0.16)
-    clock.start()
-    early = EarlyStopping(patience=4, patches=patches, plateau=plateau)
-    columns = early.finish_epoch(learner, clock)
-    return (
-        columns["held_out_dice"],
-        sum(len(batch.cases) for batch in patches),
-        columns | {"end": clock.total_steps},
-    )
+    validation = prepare_validation(cases, makers.LABELS, configuration, seed=0)
+    predicted = 0
+    with learner.predicting() as predict:
+
+        def counting(images: torch.Tensor) -> torch.Tensor:
+            nonlocal predicted
+            predicted += len(images)
+            return predict(images)
+
+        return validation.finish_epoch(counting), predicted
 
 
-def measure_together(cases, folder: Path, rank: int) -> tuple[float | None, int, dict]:
+def measure_together(cases, folder: Path, rank: int) -> tuple[dict, int]:
     torch.set_num_threads(1)
     with distributed.meeting(f"file://{folder}/meeting", CPU, rank, 2):
         return measure(cases, 1)
 
 
-def test_two_processes_share_the_held_out_patches_and_stop_early_together(two, cases, tmp_path):
-    dice, patches, columns = measure(cases, 2)
-    first, second = two(measure_together, cases, tmp_path)
+def test_two_processes_share_the_tiles_of_held_out_cases(two, cases, tmp_path):
+    columns, tiles = measure(cases, 2)
+    (first, half), (second, other) = two(measure_together, cases, tmp_path)
     assert first == second
-    assert first[0] == pytest.approx(dice, abs=1e-4)
-    assert 2 * first[1] == patches
-    assert first[2]["early_stop"] == columns["early_stop"]
-    assert first[2]["end"] == columns["end"] == 16 + 3 * 2
+    assert first["held_out_dice"] == pytest.approx(columns["held_out_dice"], abs=1e-4)
+    assert first["held_out_dice_by_class"] == pytest.approx(columns["held_out_dice_by_class"], abs=1e-4)
+    assert half + other == tiles
+    assert abs(half - other) <= 1
 
 
 def share(values: tuple[float, ...], folder: Path, rank: int) -> tuple[float, ...]:

@@ -1,31 +1,15 @@
-"""The rule and its measurement; `test_fold_trainer` trains folds that stop early."""
+"""The rule of early stopping; `test_fold_trainer` trains folds that stop early."""
 
+from collections.abc import Callable
 from math import ceil
 
 import makers
-import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autospine.core.labels import IGNORE_INDEX
-from autospine.data.patches import PatchSource
-from trainers.early_stopping import (
-    COOLDOWN_SHARE,
-    LEAST_RISE,
-    PATCHES,
-    EarlyStopping,
-    Plateau,
-    held_out_patches,
-    mean_dice,
-    show_classes,
-)
-from trainers.learner import Learner
-from trainers.metrics_log import EARLY_STOP
+from trainers.early_stopping import COOLDOWN_SHARE, LEAST_RISE, EarlyStopping, Plateau
 from trainers.schedule import Clock
-
-CPU = torch.device("cpu")
 
 
 def after(*course: float | None, warm_up: int = 0) -> Plateau:
@@ -75,88 +59,39 @@ def test_the_best_is_never_far_below_what_was_measured(course):
     assert course[found.best_epoch - 1] == found.best
 
 
-@pytest.fixture
-def case(tmp_path):
-    indices = makers.column()
-    noise = np.random.default_rng(0).normal(0, 0.2, indices.shape)
-    return makers.store_case(tmp_path, "a", indices + noise, indices)
-
-
-def test_patches_are_drawn_as_in_training_without_augmentation(case):
-    configuration = makers.configuration(training={"batch_size": 3})
-    patches = held_out_patches([case], configuration, seed=4)
-    assert len(patches) == ceil(PATCHES / 3)
-    source = PatchSource([case], configuration, seed=4, cache_bytes=0, augment=False)
-    for number, batch in enumerate(patches):
-        assert torch.equal(batch.images, source.batch(number).images)
-        assert torch.equal(batch.labels, source.batch(number).labels)
-    others = held_out_patches([case], configuration, seed=5)
-    assert not torch.equal(others[0].images, patches[0].images)
-
-
-def test_cases_without_any_class_show_none(case, tmp_path):
-    empty = np.zeros((16, 16, 16), dtype=np.uint8)
-    empty[0] = IGNORE_INDEX
-    unlabelled = makers.store_case(tmp_path, "b", empty.astype(float), empty)
-    assert show_classes([unlabelled, case])
-    assert not show_classes([unlabelled])
-    assert not show_classes([])
-
-
-def stopping(case, *, patience: int = 2, epochs: int = 40, **training):
-    """Early stopping of a network, and a clock that has taken the steps of one epoch."""
-    configuration = makers.configuration(training={"epochs": epochs, "warmup_fraction": 0.01, **training})
-    learner = Learner(makers.plan(configuration), configuration, seed=0, device=CPU)
+def stopping(*, patience: int = 2, epochs: int = 40) -> tuple[Clock, Callable[[], str | None]]:
+    """A clock, and the end of an epoch of two steps whose held-out Dice is that of all the others."""
+    training = {"epochs": epochs, "warmup_fraction": 0.01, "iterations_per_epoch": 2}
+    recipe = makers.configuration(training=training).training
     clock = Clock(total_steps=2 * epochs)
     clock.start()
-    patches = held_out_patches([case], configuration, seed=0)
-    return learner, clock, EarlyStopping(patience=patience, patches=patches, plateau=Plateau())
+    early = EarlyStopping(patience=patience, plateau=Plateau())
+
+    def finish_epoch() -> str | None:
+        for _ in range(2):
+            clock.tick()
+        told = early.finish_epoch(0.5, recipe, clock)
+        assert early.plateau.found == (None if not clock.cooldown else clock.cooldown.step // 2)
+        return told
+
+    return clock, finish_epoch
 
 
-def finish_epoch(learner: Learner, clock: Clock, early: EarlyStopping) -> dict:
-    for _ in range(2):
-        clock.tick()
-    return early.finish_epoch(learner, clock)
-
-
-def test_the_dice_is_that_of_the_patches(case):
-    learner, _, early = stopping(case)
-    assert mean_dice(learner, early.patches) == pytest.approx(0.2, abs=0.2)
-
-    class Perfect(torch.nn.Module):
-        """Knows the labels of the patch that it is shown."""
-
-        def forward(self, images):
-            (labels,) = (b.labels for b in early.patches if torch.equal(b.images, images))
-            return 100 * torch.nn.functional.one_hot(labels.long(), 3).movedim(-1, 1).float()
-
-    learner.network = Perfect()
-    learner._averaged = {}
-    assert mean_dice(learner, early.patches) == 1.0
-
-
-def test_what_is_not_finite_has_no_dice(case):
-    learner, _, early = stopping(case)
-    for tensor in learner._averaged.values():
-        tensor.fill_(float("nan"))
-    assert mean_dice(learner, early.patches) is None
-
-
-def test_a_plateau_shortens_the_schedule_once(case):
-    learner, clock, early = stopping(case)
-    columns = [finish_epoch(learner, clock, early) for _ in range(5)]
-    assert [EARLY_STOP in row for row in columns] == [False, False, True, False, False]
-    dice = columns[0]["held_out_dice"]
-    assert [row["held_out_dice"] for row in columns] == [dice] * 5
-    assert columns[2][EARLY_STOP] == (
-        f"the held-out Dice has not risen by {LEAST_RISE} above {dice:.3f} for 2 epochs; training stops "
-        "early, after 1 more, in which the learning rate falls to its end"
-    )
-    assert early.plateau.found == 3
+def test_a_plateau_shortens_the_schedule_once():
+    clock, finish_epoch = stopping()
+    told = [finish_epoch() for _ in range(5)]
+    assert told == [
+        None,
+        None,
+        f"the held-out Dice has not risen by {LEAST_RISE} above 0.500 for 2 epochs; training stops early, "
+        "after 1 more, in which the learning rate falls to its end",
+        None,
+        None,
+    ]
     assert (clock.done, clock.total_steps) == (True, 2 * (3 + ceil(3 * COOLDOWN_SHARE)))
 
 
-def test_near_its_end_a_schedule_is_left_as_it_is(case):
-    learner, clock, early = stopping(case, patience=3, epochs=5)
-    assert not any(EARLY_STOP in finish_epoch(learner, clock, early) for _ in range(5))
-    assert (early.plateau.found, clock.step, clock.progress) == (None, 10, 1.0)
+def test_near_its_end_a_schedule_is_left_as_it_is():
+    clock, finish_epoch = stopping(patience=3, epochs=5)
+    assert not any(finish_epoch() for _ in range(5))
+    assert (clock.cooldown, clock.step, clock.progress) == (None, 10, 1.0)

@@ -18,12 +18,12 @@ from autospine.models.imported_weights import load_imported
 from autospine.models.manifest import training_of
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
-from trainers import early_stopping, fold_trainer
+from trainers import fold_trainer
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold_trainer import FoldTrainer, prepare_fold
 from trainers.initial_weights import load_initial_weights
 from trainers.learner import StepResult
-from trainers.metrics_log import CURVES, EARLY_STOP, METRICS
+from trainers.metrics_log import CURVES, EARLY_STOP, MECHANISMS, METRICS
 from trainers.schedule import FINAL
 from trainers.settings import TrainingSettings
 from trainers.trained_on import TRAINED_ON
@@ -121,7 +121,7 @@ def undisturbed(cases, tmp_path_factory):
 
 
 def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
-    assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES, TRAINED_ON}
+    assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES, MECHANISMS, TRAINED_ON}
     facts = load_facts(undisturbed / WEIGHTS)
     assert (facts["fold"], facts["steps"], facts["epochs"]) == ("0", 2 * STEPS, 2)
     assert (facts["seed"], facts["processes"], facts["torch"]) == (0, 1, torch.__version__)
@@ -462,14 +462,6 @@ def stopping(cases, folder: Path, **settings) -> FoldTrainer:
     return trainer(cases[:1], folder, configuration=configuration, held_out=cases[1:], **chosen)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_patches():
-    """Two held-out patches, for speed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(early_stopping, "PATCHES", 2)
-        yield
-
-
 @pytest.fixture(scope="module")
 def stopped(cases, tmp_path_factory):
     """A fold that has stopped early, in one go."""
@@ -568,10 +560,10 @@ def test_a_fold_that_holds_nothing_out_does_not_stop_early(cases, tmp_path):
 def test_want_of_memory_while_held_out_patches_are_predicted_is_said(cases, tmp_path):
     made = stopping(cases, tmp_path)
 
-    def refuse(_):
+    def refuse():
         raise torch.OutOfMemoryError("CUDA")
 
-    made.learner.overlap = refuse
+    made.learner.predicting = refuse
     with pytest.raises(TrainingError, match=r"fold 0 needs more memory than cpu .*--memory"):
         made.run(None)
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from autospine.core.errors import ImageError
-from autospine.data import Batch
 from autospine.storage.tensors import load_tensors, save_tensors
 from trainers.learner import IMPORTED_SHARE, Learner, StepResult, amp_dtype
 from trainers.losses.dice_ce import DiceCE
@@ -122,7 +121,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_not_taken():
 @pytest.mark.parametrize(
     "choices", [{}, {"deep_supervision": True}, {"precision": "bfloat16"}], ids=lambda choices: str(choices)
 )
-def test_to_measure_the_averaged_weights_changes_nothing(monkeypatch, choices):
+def test_to_predict_with_the_averaged_weights_changes_nothing(monkeypatch, choices):
     multiply_natively(monkeypatch, getattr(torch, choices.get("precision", "float32")))
     made, undisturbed = learner(**choices), learner(**choices)
     for each in (made, undisturbed):
@@ -134,24 +133,25 @@ def test_to_measure_the_averaged_weights_changes_nothing(monkeypatch, choices):
             torch.rand(3)
 
     made.network.register_forward_hook(draw)
-    shown = Batch(images=batch()[0], labels=batch()[1], cases=("a",))
-    overlap = made.overlap([shown, shown])
+    images = batch()[0]
+    with made.predicting() as predict:
+        logits = predict(images)
+    assert logits.shape == (len(images), 3, *images.shape[-3:])
+    assert not logits.requires_grad
     assert_same(before, kept(made))
     assert made.step(*batch(1), RATE) == undisturbed.step(*batch(1), RATE)
     assert_same(weights(made), weights(undisturbed))
-    assert overlap.shape == (2, 3)
-    assert overlap[:, 2].tolist() == [2 * int((batch()[1] == n).sum()) for n in (1, 2)]
 
 
-def test_it_is_the_averaged_weights_that_are_measured():
+def test_it_is_the_averaged_weights_that_predict():
     made = learner()
     for seed in range(4):
         made.step(*batch(seed), RATE)
-    images, labels = batch()
-    measured = made.overlap([Batch(images=images, labels=labels, cases=("a",))])
+    images, _ = batch()
+    with made.predicting() as predict:
+        predicted = predict(images)
     with torch.no_grad():
-        probabilities = made.averaged()(images).softmax(1)
-    assert measured[:, 1] == pytest.approx(probabilities.sum((0, 2, 3, 4))[1:].tolist(), rel=1e-5)
+        assert torch.equal(predicted, made.averaged()(images))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -9,7 +9,16 @@ import torch
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.plan import build_network
 from trainers.learner import StepResult
-from trainers.metrics_log import CURVES, METRICS, Record, numbers, read_rows, seconds_trained, summary
+from trainers.metrics_log import (
+    CURVES,
+    MECHANISMS,
+    METRICS,
+    Record,
+    numbers,
+    read_rows,
+    seconds_trained,
+    summary,
+)
 from trainers.monitors import PatchCounts
 from trainers.monitors.failures import SAMPLES
 
@@ -297,6 +306,7 @@ def test_trackers_are_told_every_epoch_and_the_curves_at_the_end(tmp_path, netwo
         ("metrics", 1, 2.0),
         ("metrics", 2, 1.0),
         ("image", "curves", CURVES, 2),
+        ("image", "mechanisms", MECHANISMS, 2),
         ("close",),
     ]
 
