@@ -145,10 +145,12 @@ class Workspace:
         """
         plans = sorted(self.preprocessed.glob(f"{VISIBLE}/{PLAN}"), key=lambda path: path.stat().st_mtime)
         if not plans:
-            raise WorkspaceError(
-                f"expected a planned dataset in {self.preprocessed}, found none; "
-                "run `autospine plan-and-preprocess -d DATASET` first"
-            )
+            what = f"expected a planned dataset in {self.preprocessed}, found none"
+            datasets = self.datasets()
+            if not datasets:
+                raise WorkspaceError(f"{what}, and no dataset in {self.raw}{self.whereabouts()}")
+            name = datasets[0].name if len(datasets) == 1 else "DATASET"
+            raise WorkspaceError(f"{what}; run `autospine plan-and-preprocess -d {name}` first")
         return self.find_dataset(plans[-1].parent.name)
 
     def last_model(self, dataset: str | None = None, configuration: str | None = None) -> Path:
@@ -174,12 +176,16 @@ class Workspace:
             there = sorted({str(path.parents[1]) for path in every})
             raise WorkspaceError(
                 f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
-                f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m"
+                f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m or "
+                "its workspace with -w"
             )
         return max(weights, key=lambda path: path.stat().st_mtime).parents[1]
 
     def whereabouts(self, wanted: str = "") -> str:
         """Say where a dataset that is missed may be instead, and what to do; continues a sentence."""
+        for folder in (folder for root in self._raw_roots() for folder in visible(root)):
+            if not folder.exists() and _matches(folder.name, wanted or folder.name):
+                return f", but {folder} leads to {folder.readlink()}, which is not there; mend this link"
         beside = [folder.name for folder in visible(self.root) if _NAME.fullmatch(folder.name)]
         here = self.root.resolve()
         for inside in (here, here.parent):

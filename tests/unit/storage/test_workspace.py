@@ -124,6 +124,25 @@ def test_the_last_planned_dataset(workspace: Workspace):
     assert workspace.last_planned().name == "Dataset012_Neck"
 
 
+def test_what_is_planned_nowhere_names_the_dataset_that_could_be(tmp_path: Path):
+    one = Workspace(root=tmp_path / "one")
+    (one.raw / "Dataset003_Hip").mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match="run `autospine plan-and-preprocess -d Dataset003_Hip` first"):
+        one.last_planned()
+    inside = Workspace(root=one.raw)
+    with pytest.raises(WorkspaceError, match=f"and no dataset in .*; name its workspace, -w {one.root}"):
+        inside.last_planned()
+
+
+def test_a_dataset_that_is_a_link_to_nothing_is_named(workspace: Workspace, tmp_path: Path):
+    (workspace.raw / "Dataset044_Away").symlink_to(tmp_path / "unmounted")
+    for wanted in ("44", "Dataset044_Away"):
+        with pytest.raises(WorkspaceError, match=r"leads to .*unmounted, which is not there; mend this link"):
+            workspace.find_dataset(wanted)
+    with pytest.raises(WorkspaceError, match="name one of these"):
+        workspace.find_dataset("45")
+
+
 @pytest.mark.parametrize("name", [".abcd1234.tmp", ".autospine-abcd1234.tmp"])
 def test_nothing_with_a_temporary_name_is_the_last(workspace: Workspace, name: str):
     plan = touch(workspace.preprocessed / "Dataset012_Neck" / "plan.json", 1000)
