@@ -1,24 +1,18 @@
 """What the parent of folds side by side shows and says; their training is tested with cross-validation."""
 
 import json
-import os
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import makers
 import pytest
 import torch
-from stand_ins import stand_in
 
-from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.splits import Fold
 from autospine.storage.trained_models import WEIGHTS
-from autospine.system.workers import SPAWN, parent_lives
 from trainers import side_by_side
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.metrics_log import METRICS
-from trainers.side_by_side import FoldJob, FoldProcesses
 from trainers.training_run import TrainingRun
 
 FOLDS = tuple(Fold(name=name, training=("a",), validation=()) for name in "01")
@@ -134,60 +128,3 @@ def test_it_is_said_which_folds_go_on(task, caplog):
     ]
     side_by_side._say_where_folds_go_on(task, FOLDS, extending=True)
     assert len(caplog.messages) == 3
-
-
-def processes(*jobs: str, places: int = 2) -> tuple[FoldProcesses, list]:
-    started = []
-
-    def start(job, place, stop, outcome):
-        process = SPAWN.Process(target=stand_in, args=(stop, outcome, job.fold.name))
-        process.start()
-        started.append((job.fold.name, place, process))
-        return process
-
-    listed = [FoldJob(fold=Fold(name=name, training=(), validation=()), share=1, threads=1) for name in jobs]
-    return FoldProcesses(listed, [torch.device("cuda", index) for index in range(places)], start), started
-
-
-def until_done(running: FoldProcesses) -> None:
-    deadline = time.monotonic() + 60
-    while not running.wait(0.1):
-        assert time.monotonic() < deadline
-
-
-def test_folds_begin_where_a_device_is_free():
-    running, started = processes("done", "done", "done", places=1)
-    until_done(running)
-    running.end()
-    assert [(name, place.index) for name, place, _ in started] == [("done", 0)] * 3
-    assert not any(process.is_alive() for _, _, process in started)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize(
-    ("what", "error", "says"),
-    [
-        ("killed", TrainingError, "fold killed killed, .*--parallel 1"),
-        ("silent", TrainingError, "fold silent killed, .*--parallel 1"),
-        ("faulty", FormatError, "case c is damaged"),
-    ],
-)
-def test_a_fold_that_fails_ends_the_others_and_nobody_is_waited_for(what, error, says):
-    running, started = processes("endless", what)
-    try:
-        with pytest.raises(error, match=says):
-            until_done(running)
-    finally:
-        began = time.monotonic()
-        running.end()
-    assert time.monotonic() < began + 30
-    assert not any(process.is_alive() for _, _, process in started)
-
-
-def test_workers_that_are_gone_do_not_hold_up_the_end():
-    running, started = processes("endless", "endless")
-    assert not running.wait(0)
-    started[0][2].kill()
-    running.end()
-    assert not any(process.is_alive() for _, _, process in started)
-    assert not parent_lives()
