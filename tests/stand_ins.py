@@ -2,21 +2,26 @@
 
 import os
 import signal
-from multiprocessing.connection import Connection
+from typing import Any
 
 from autospine.core.errors import FormatError
+from trainers.progress_report import ProgressReport
 
 
-def stand_in(stop: Connection, outcome: Connection, what: str) -> None:
+def stand_in(pipes: Any, what: str) -> None:
     """End in one way or the other, or last until the pipe says stop."""
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "silent":
         os._exit(0)
     if what == "faulty":
-        outcome.send(FormatError("case c is damaged"))
+        pipes.outcome.send(FormatError("case c is damaged"))
     if what == "done":
-        outcome.send(None)
+        pipes.outcome.send(None)
+    if what == "reporting":
+        pipes.reports.send(ProgressReport(task="fold 0, training", share=0.25, text="step 1"))
+        pipes.reports.send(ProgressReport(task="fold 0, training", share=0.5, text="step 2"))
+        pipes.outcome.send(None)
     if what == "endless":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stop.poll(60)
+        pipes.stop.poll(60)

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -12,6 +13,7 @@ import torch
 from autospine.core.errors import TrainingError
 from autospine.dataset.splits import Fold
 from autospine.system.workers import SPAWN
+from trainers.progress_report import ProgressReport
 
 EXIT_SECONDS = 30.0
 """Time that the process of a fold has to end once the fold is done; threads of a tracker may hold it up."""
@@ -43,12 +45,29 @@ class _Running:
     outcome: Connection
     """Yields None, or the error of the fold, once."""
 
+    reports: Connection
+    """Yields reports of its progress."""
+
     done: float | None = None
     """Value of `time.monotonic()` at which the outcome came."""
 
 
-StartFold = Callable[[FoldJob, torch.device, Connection, Connection], SpawnProcess]
-"""Starts the process of a fold on a device, with the pipe that says stop and the one for its outcome."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldPipes:
+    """The ends of pipes that the process of a fold has."""
+
+    stop: Connection
+    """Ends when the fold is to stop."""
+
+    outcome: Connection
+    """Takes None, or the error of the fold, once."""
+
+    reports: Connection
+    """Takes reports of its progress."""
+
+
+StartFold = Callable[[FoldJob, torch.device, FoldPipes], SpawnProcess]
+"""Starts the process of a fold on a device."""
 
 
 @dataclass(slots=True)
@@ -67,6 +86,9 @@ class FoldProcesses:
     jobs: Sequence[FoldJob]
     places: Sequence[torch.device]
     start: StartFold
+    reports: dict[str, ProgressReport] = field(init=False, default_factory=dict)
+    """The newest report of each fold by its name."""
+
     _waiting: deque[FoldJob] = field(init=False)
     _free: deque[torch.device] = field(init=False)
     _running: list[_Running] = field(init=False, default_factory=list)
@@ -93,6 +115,7 @@ class FoldProcesses:
         # A process that its own children outlive, those of a tracker perhaps, shows its end only to a look.
         wait([*outcomes, *(running.process.sentinel for running in self._running)], seconds)
         for running in tuple(self._running):
+            self._read_reports(running)
             if self._is_over(running):
                 self._running.remove(running)
                 self._free.append(running.place)
@@ -117,14 +140,23 @@ class FoldProcesses:
             self._told.close()
 
     def _begin(self, job: FoldJob, place: torch.device) -> None:
-        outcome, sent = SPAWN.Pipe(duplex=False)
+        (outcome, sent), (reports, reported) = (SPAWN.Pipe(duplex=False) for _ in range(2))
         try:
-            process = self.start(job, place, self._told, sent)
+            pipes = FoldPipes(stop=self._told, outcome=sent, reports=reported)
+            process = self.start(job, place, pipes)
         except BrokenPipeError:  # killed before it had read what it is to do
             raise _killed(job.fold) from None
         finally:
-            sent.close()  # so that the pipe ends with the process
-        self._running.append(_Running(job=job, place=place, process=process, outcome=outcome))
+            sent.close()  # so that the pipes end with the process
+            reported.close()
+        self._running.append(
+            _Running(job=job, place=place, process=process, outcome=outcome, reports=reports)
+        )
+
+    def _read_reports(self, running: _Running) -> None:
+        with suppress(EOFError, OSError):  # the process has ended, perhaps within a report
+            while running.reports.poll():
+                self.reports[running.job.fold.name] = running.reports.recv()
 
     def _is_over(self, running: _Running) -> bool:
         """Whether the process of a fold has ended; raises what went wrong in it."""

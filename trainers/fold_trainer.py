@@ -21,6 +21,7 @@ from trainers.initial_weights import InitialWeights
 from trainers.interruption import postponed
 from trainers.learner import Learner
 from trainers.metrics_log import Record
+from trainers.progress_report import TRAINING
 from trainers.randomness import threads
 from trainers.run_identity import RunIdentity, identity
 from trainers.schedule import ENDLESS, Clock, learning_rate
@@ -97,7 +98,7 @@ class FoldTrainer:
             )
             clock.start()
             done = 100 * clock.progress
-            with progress(f"fold {self.state.run.fold}, training", 100, done=done, percent=True) as meter:
+            with progress(f"fold {self.state.run.fold}, {TRAINING}", 100, done=done, percent=True) as meter:
                 loop.run(meter)
             distributed.meet()
         network = self.learner.averaged()

@@ -275,32 +275,40 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
     """Summarise a row in two lines for the screen.
 
     Returns:
-        The first line with loss, Dice and monitors; the second one with fusion weights, gammas, learning rate
-        and the time spent waiting for data.
+        The first line with loss, its parts, Dice and the time spent waiting for data; the second one with
+        monitors, fusion weights and gammas.
     """
     if row["loss"] is None:
-        return f"epoch {row['epoch']}  no step was taken", ""
-    first = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}"]
+        return brief_summary(row), ""
     parts = {**({"CE": row["ce"]} if "ce" in row else {}), **row.get(PARTS, {})}
-    first += [f"{name} {value:.2f}" for name, value in parts.items() if value is not None]
-    if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
-        first.append(f"Dice {sum(dice) / len(dice):.2f}")
-    if (held_out := row.get(HELD_OUT)) is not None:
-        first.append(f"held-out {held_out:.3f}")
+    first = [
+        brief_summary(row),
+        *(f"{name} {value:.2f}" for name, value in parts.items() if value is not None),
+    ]
+    if "seconds_waited_for_data" in row:
+        first.append(f"waited {row['seconds_waited_for_data']:.0f} of {row['seconds']:.0f} s")
     monitors, second = row.get("monitors", {}), []
     if (ratio := monitors.get("foreground_ratio")) is not None:
-        first.append(f"foreground ×{ratio:.2f}")
+        second.append(f"foreground ×{ratio:.2f}")
     if (shift := monitors.get("border_shift")) is not None:
-        first.append(f"edges {shift:+.2f}")
+        second.append(f"border {shift:+.2f}")
     if len(weights := row.get("fusion_weights", ())) > 1:
-        second.append("w " + " ".join("?" if weight is None else f"{weight:.2f}" for weight in weights))
+        second.append("fusion " + " ".join("?" if weight is None else f"{weight:.2f}" for weight in weights))
     if gammas := [gamma for gamma in row.get("gamma", ()) if gamma]:
         second.append("γ " + " ".join(f"{gamma:.3f}" for gamma in gammas))
-    if row.get("learning_rate") is not None:
-        second.append(f"rate {row['learning_rate']:.3g}")
-    if "seconds_waited_for_data" in row:
-        second.append(f"waited {row['seconds_waited_for_data']:.1f} s of {row['seconds']:.0f}")
     return "  ".join(first), "  ".join(second)
+
+
+def brief_summary(row: Mapping[str, Any]) -> str:
+    """Summarise a row in a few words: loss, Dice on training patches and Dice on held-out cases."""
+    if row["loss"] is None:
+        return f"epoch {row['epoch']}  no step was taken"
+    words = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}"]
+    if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
+        words.append(f"Dice {sum(dice) / len(dice):.2f}")
+    if (held_out := row.get(HELD_OUT)) is not None:
+        words.append(f"held-out {held_out:.2f}")
+    return "  ".join(words)
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -24,9 +24,10 @@ from autospine.system.log import get_logger, progress, silence
 from autospine.system.signals import SIGNALS
 from autospine.system.workers import SPAWN, ignore_interrupts, portable
 from trainers.checkpoints import Checkpoints
-from trainers.fold_processes import FoldJob, FoldProcesses
+from trainers.fold_processes import FoldJob, FoldPipes, FoldProcesses
 from trainers.fold_run import train_and_validate
-from trainers.metrics_log import EARLY_STOP, read_rows, rows_now, summary
+from trainers.metrics_log import EARLY_STOP, brief_summary, read_rows, rows_now
+from trainers.progress_report import TRAINING, ProgressReport, Reporter
 from trainers.schedule import share_of_time
 from trainers.settings import TrainingSettings
 from trainers.training_run import TrainingRun
@@ -75,18 +76,25 @@ def train_side_by_side(
     ]
     used = [places[index % len(places)] for index in range(len(rounds[0]))]
 
-    def start(job: FoldJob, place: torch.device, stop: Connection, outcome: Connection) -> SpawnProcess:
+    def start(job: FoldJob, place: torch.device, pipes: FoldPipes) -> SpawnProcess:
         process = SPAWN.Process(
             target=_train_in_process,
             name=f"fold {job.fold.name}",
-            args=(stop, outcome, task, job, replace(settings, device=place), deadline),
+            args=(pipes, task, job, replace(settings, device=place), deadline),
         )
         process.start()
         return process
 
     processes = FoldProcesses(jobs, used, start)
     try:
-        _watch(task, folds, lambda: processes.wait(WATCH_SECONDS), extending=extending)
+        _watch(
+            task,
+            folds,
+            lambda: processes.wait(WATCH_SECONDS),
+            processes.reports,
+            extending=extending,
+            deadline=deadline,
+        )
     finally:
         processes.end()
 
@@ -118,8 +126,7 @@ def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
 
 
 def _train_in_process(
-    stop: Connection,
-    outcome: Connection,
+    pipes: FoldPipes,
     task: TrainingRun,
     job: FoldJob,
     settings: TrainingSettings,
@@ -127,7 +134,7 @@ def _train_in_process(
 ) -> None:
     """Train a fold; a process begins here."""
     ignore_interrupts()
-    silence()
+    silence(Reporter(pipes.reports).meter)
     # The parent reads these warnings in the folds' logs and shows them without breaking the progress bar.
     get_logger("trainers.metrics_log").setLevel(logging.ERROR)
     reuse_freed_memory()
@@ -137,7 +144,7 @@ def _train_in_process(
             signal.signal(number, _stop_once)
     error: BaseException | None = None
     try:
-        threading.Thread(target=_follow, args=(stop,), daemon=True).start()
+        threading.Thread(target=_follow, args=(pipes.stop,), daemon=True).start()
         if settings.device.type == "cuda":
             torch.cuda.set_device(settings.device)
         train_and_validate(task, job.fold, settings, share_of_time(deadline, job.share))
@@ -149,7 +156,7 @@ def _train_in_process(
     except BaseException as raised:  # other people's networks and losses may raise what they want
         error = portable(raised)
     with suppress(OSError):  # the parent is gone
-        outcome.send(error)
+        pipes.outcome.send(error)
 
 
 def _follow(stop: Connection) -> None:
@@ -179,21 +186,33 @@ def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extendin
             logger.info("fold %s resumes after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
 
 
-def _watch(task: TrainingRun, folds: Sequence[Fold], wait: Callable[[], bool], *, extending: bool) -> None:
-    """Show the folds' progress and warnings, which are read from their logs, until all are done or one fails.
+def _watch(
+    task: TrainingRun,
+    folds: Sequence[Fold],
+    wait: Callable[[], bool],
+    reports: Mapping[str, ProgressReport],
+    *,
+    extending: bool,
+    deadline: float | None,
+) -> None:
+    """Show the folds' progress and warnings, until all are done or one fails.
+
+    Progress comes from the reports of their processes, everything else from their logs.
 
     Args:
         task: Training run that the folds belong to.
         folds: Folds that are trained.
         wait: Waits a moment; returns whether all folds are done, and raises what went wrong in one.
+        reports: Newest reports of the folds, which change during a wait.
         extending: Whether folds are extended: then the rows of their finished training do not count.
+        deadline: Value of `time.monotonic()` at which all folds are to be done; None for no limit.
     """
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
     now = {name: rows[finished[name] :] for name, rows in before.items()}
     # Messages of an earlier run were shown then; only new ones are shown now.
-    said, shown = {name: _messages(rows) for name, rows in now.items()}, _percent(now.values())
-    with progress(f"{len(folds)} folds, training", 100, done=shown, percent=True) as meter:
+    said, shown = {name: _messages(rows) for name, rows in now.items()}, _percent(now, {})
+    with progress(f"{len(folds)} folds, training", 100, done=shown, percent=True, ends=deadline) as meter:
         done = False
         while not done:
             failure: BaseException | None = None
@@ -208,22 +227,30 @@ def _watch(task: TrainingRun, folds: Sequence[Fold], wait: Callable[[], bool], *
                 said[fold.name] |= _messages(now[fold.name])
             if failure is not None:
                 raise failure
-            newest = {fold: now[fold.name][-1] for fold in folds if now[fold.name]}
-            meter.update(
-                "\n".join(
-                    _status(task, fold, row)
-                    for fold, row in newest.items()
-                    if row["progress"] < 1 or not task.complete(fold)
-                )
-            )
-            percent = _percent(now.values())
+            lines = [_status(task, fold, now[fold.name], reports.get(fold.name)) for fold in folds]
+            meter.update("\n".join(line for line in lines if line))
+            percent = _percent(now, reports)
             meter.advance(percent - shown)
             shown = percent
 
 
-def _percent(records: Iterable[Sequence[dict[str, Any]]]) -> int:
-    """Return the mean progress of folds with these rows in percent."""
-    return int(100 * mean(rows[-1]["progress"] if rows else 0.0 for rows in records))
+def _percent(records: Mapping[str, Sequence[dict[str, Any]]], reports: Mapping[str, ProgressReport]) -> float:
+    """Return the mean progress of the training of folds in percent.
+
+    Args:
+        records: Rows of the folds' logs by fold.
+        reports: Newest reports of the folds that have sent any.
+    """
+    shares = []
+    for name, rows in records.items():
+        share = rows[-1]["progress"] if rows else 0.0
+        report = reports.get(name)
+        shares.append(max(share, report.share) if report and _trains(report) else share)
+    return 100 * mean(shares)
+
+
+def _trains(report: ProgressReport) -> bool:
+    return report.task.endswith(TRAINING)
 
 
 def _messages(rows: Sequence[dict[str, Any]]) -> set[tuple[int, str]]:
@@ -232,9 +259,15 @@ def _messages(rows: Sequence[dict[str, Any]]) -> set[tuple[int, str]]:
     return warnings | {(logging.INFO, row[EARLY_STOP]) for row in rows if EARLY_STOP in row}
 
 
-def _status(task: TrainingRun, fold: Fold, row: dict[str, Any]) -> str:
-    """Describe the training or validation of a fold in a line."""
-    if row["progress"] < 1:
-        return f"fold {fold.name}: {'  '.join(summary(row))}"
-    written = sum(task.prediction(fold, name).is_file() for name in fold.validation)
-    return f"fold {fold.name}: validation {written}/{len(fold.validation)}"
+def _status(
+    task: TrainingRun, fold: Fold, rows: Sequence[dict[str, Any]], report: ProgressReport | None
+) -> str | None:
+    """Describe the training or validation of a fold in a line; None for a fold that waits or is done."""
+    if rows and rows[-1]["progress"] >= 1:
+        if task.complete(fold):
+            return None
+        written = sum(task.prediction(fold, name).is_file() for name in fold.validation)
+        return f"fold {fold.name}: validation {written}/{len(fold.validation)}"
+    if rows:
+        return f"fold {fold.name}: {brief_summary(rows[-1])}"
+    return None if report is None else f"fold {fold.name}: {report.text}"

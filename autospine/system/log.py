@@ -14,8 +14,9 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from datetime import timedelta
 from typing import Any, Protocol, TextIO, TypeVar, cast, runtime_checkable
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -88,6 +89,9 @@ RECENT_LINES = 6
 then or is now."""
 
 _current: Progress | None = None
+
+_handed_on: "Callable[[str, float, float], Meter] | None" = None
+"""Makes the progress displays of a silent process."""
 
 
 _UNSHOWN = (OSError, ValueError, AttributeError)
@@ -215,9 +219,15 @@ def setup(debug: bool = False) -> None:
         logger.propagate = False
 
 
-def silence() -> None:
-    """Show no progress and no messages below warnings, for processes whose parent shows them."""
-    CONSOLE.quiet = True
+def silence(meter: "Callable[[str, float, float], Meter] | None" = None) -> None:
+    """Show no progress and no messages below warnings, for processes whose parent shows them.
+
+    Args:
+        meter: Makes the progress display of a task from its description, its total and what was done before;
+            None to let nobody know.
+    """
+    global _handed_on
+    CONSOLE.quiet, _handed_on = True, meter
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.WARNING)
 
@@ -230,12 +240,17 @@ class Meter(Protocol):
         """Count this amount of the total as done."""
 
     def update(self, text: str) -> None:
-        """Show a text of one or more lines under a bar, or at the end of a plain line."""
+        """Show a text under a bar, or at the end of a plain line; several lines of text stand under it."""
 
 
 @contextmanager
 def progress(
-    description: str, total: int | float | None, *, done: float = 0.0, percent: bool = False
+    description: str,
+    total: int | float | None,
+    *,
+    done: float = 0.0,
+    percent: bool = False,
+    ends: float | None = None,
 ) -> Iterator[Meter]:
     """Show how much of a task is done and how long the rest will take; nothing if the total is 0.
 
@@ -244,9 +259,14 @@ def progress(
         total: Number of steps, None if it is unknown.
         done: Number of steps that were done before; the remaining time is estimated without them.
         percent: Whether to show a percentage instead of the number of steps.
+        ends: Value of `time.monotonic()` at which the task ends, however much is done; None if that depends
+            on the work, so that the remaining time is estimated.
     """
+    if CONSOLE.quiet and _handed_on is not None:
+        yield _handed_on(description, total or 0, done)
+        return
     kind = _Unseen if CONSOLE.quiet else _Bar if CONSOLE.is_terminal else _Lines
-    meter: _Unseen | _Bar | _Lines = kind(description, total, done=done, percent=percent)
+    meter: _Unseen | _Bar | _Lines = kind(description, total, done=done, percent=percent, ends=ends)
     try:
         yield meter
     finally:
@@ -278,6 +298,21 @@ class _StepColumn(ProgressColumn):
         return Text(count, style="progress.download")
 
 
+class _LeftColumn(TimeRemainingColumn):
+    """Column beside a bar with the remaining time: that until the end where it is known, else an estimate."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        if ends is None:
+            return super().render(task)
+        return Text(str(timedelta(seconds=_left(ends))), style="progress.remaining")
+
+
+def _left(ends: float) -> int:
+    """Return the whole seconds until a value of `time.monotonic()`."""
+    return max(0, round(ends - time.monotonic()))
+
+
 class _Display(Progress):
     """Progress bars with their texts underneath."""
 
@@ -307,7 +342,15 @@ class _Unseen:
 class _Bar:
     """A rich progress bar; nested ones share one display."""
 
-    def __init__(self, description: str, total: int | float | None, *, done: float, percent: bool) -> None:
+    def __init__(
+        self,
+        description: str,
+        total: int | float | None,
+        *,
+        done: float,
+        percent: bool,
+        ends: float | None = None,
+    ) -> None:
         global _current
         self._owner = _current is None
         if _current is None:
@@ -317,7 +360,7 @@ class _Bar:
                 _StepColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
-                TimeRemainingColumn(),
+                _LeftColumn(),
                 console=CONSOLE,
                 transient=True,
                 refresh_per_second=4,
@@ -325,7 +368,7 @@ class _Bar:
             _current.start()
         self._progress = _current
         self._task = self._progress.add_task(
-            description, total=total, visible=total != 0, text="", percent=percent
+            description, total=total, visible=total != 0, text="", percent=percent, ends=ends
         )
         self._progress.update(self._task, completed=done)
 
@@ -347,8 +390,16 @@ class _Bar:
 class _Lines:
     """A progress line every few seconds, for log files and pipes."""
 
-    def __init__(self, description: str, total: int | float | None, *, done: float, percent: bool) -> None:
-        self._description, self._total, self._percent = description, total, percent
+    def __init__(
+        self,
+        description: str,
+        total: int | float | None,
+        *,
+        done: float,
+        percent: bool,
+        ends: float | None = None,
+    ) -> None:
+        self._description, self._total, self._percent, self._ends = description, total, percent, ends
         self._before, self._done, self._text = done, done, ""
         self._start = self._last = time.monotonic()
         self._printed, self._last_count = False, 0.0
@@ -375,11 +426,16 @@ class _Lines:
         elapsed, self._last_count = now - self._start, self._done
         count = _count(self._done, self._total, percent=self._percent)
         parts = [f"{self._description}: {count}", f"{elapsed:.0f} s"]
-        if self._total and self._before < self._done < self._total:
+        if self._ends is not None:
+            parts.append(f"{_left(self._ends)} s left")
+        elif self._total and self._before < self._done < self._total:
+            # Where nothing was done of late, the time so far says more.
             since, done = self._recent[0]
-            seconds_per_step = (now - since) / max(self._done - done, 1e-9)
+            if done == self._done:
+                since, done = self._start, self._before
+            seconds_per_step = (now - since) / (self._done - done)
             parts.append(f"{seconds_per_step * (self._total - self._done):.0f} s left")
         self._recent.append((now, self._done))
-        if self._text:
-            parts.append("; ".join(self._text.splitlines()))
-        CONSOLE.print(message(", ".join(parts)), soft_wrap=True, markup=False)
+        between = "\n" if "\n" in self._text else ", "
+        line = ", ".join(parts) + (between + self._text if self._text else "")
+        CONSOLE.print(message(line), soft_wrap=True, markup=False)

@@ -213,12 +213,42 @@ def test_what_is_said_of_a_bar_stands_underneath_and_is_cut_to_the_width(termina
     assert any(line.startswith("  w 1.00") and line.endswith("…") and len(line) <= 200 for line in lines)
 
 
-def test_lines_of_text_are_one_where_there_is_no_terminal(clock, lines):
+def test_lines_of_text_stand_under_their_line_where_there_is_no_terminal(clock, lines):
     with log.progress("training", 2) as meter:
-        meter.update("loss 0.5\nw 1.00")
+        meter.update("fold 0: loss 0.5\nfold 1: loss 0.6")
         clock.now += 3
         meter.advance()
-    assert lines.getvalue().splitlines()[0] == "training: 1/2, 3 s, 3 s left, loss 0.5; w 1.00"
+    shown = ["training: 1/2, 3 s, 3 s left", "  fold 0: loss 0.5", "  fold 1: loss 0.6"]
+    assert lines.getvalue().splitlines()[:3] == shown
+
+
+def test_where_the_end_is_known_the_time_left_is_that_until_then(clock, lines, terminal):
+    with log.progress("training", 100, percent=True, ends=clock.now + 90) as meter:
+        clock.now += 30
+        meter.advance(10)
+        log._current.refresh()
+    assert "left 0:01:00" in terminal.getvalue()
+
+
+def test_lines_say_the_time_until_a_known_end(clock, lines):
+    with log.progress("training", 100, percent=True, ends=clock.now + 90) as meter:
+        for seconds in (30, 70):
+            clock.now += seconds
+            meter.advance(10)
+    assert lines.getvalue().splitlines() == [
+        "training: 10 %, 30 s, 60 s left",
+        "training: 20 %, 100 s, 0 s left",
+    ]
+
+
+def test_a_time_without_progress_makes_no_endless_estimate(clock, lines):
+    with log.progress("training", 100) as meter:
+        clock.now += 50
+        meter.advance(50)
+        for _ in range(log.RECENT_LINES + 1):
+            clock.now += 10
+            meter.advance(0)
+    assert lines.getvalue().splitlines()[-1] == "training: 50/100, 120 s, 120 s left"
 
 
 def test_messages_go_to_standard_error_as_plain_lines(loggers, capsys):

@@ -11,13 +11,14 @@ from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.splits import Fold
 from autospine.system.workers import SPAWN, parent_lives
 from trainers.fold_processes import FoldJob, FoldProcesses
+from trainers.progress_report import ProgressReport
 
 
 def processes(*jobs: str, places: int = 2) -> tuple[FoldProcesses, list]:
     started = []
 
-    def start(job, place, stop, outcome):
-        process = SPAWN.Process(target=stand_in, args=(stop, outcome, job.fold.name))
+    def start(job, place, pipes):
+        process = SPAWN.Process(target=stand_in, args=(pipes, job.fold.name))
         process.start()
         started.append((job.fold.name, place, process))
         return process
@@ -38,6 +39,13 @@ def test_folds_begin_where_a_device_is_free():
     running.end()
     assert [(name, place.index) for name, place, _ in started] == [("done", 0)] * 3
     assert not any(process.is_alive() for _, _, process in started)
+
+
+def test_the_newest_report_of_a_fold_is_known_after_its_end():
+    running, _ = processes("reporting", "done")
+    until_done(running)
+    running.end()
+    assert running.reports == {"reporting": ProgressReport(task="fold 0, training", share=0.5, text="step 2")}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -185,7 +185,7 @@ def test_an_early_end_is_said_and_kept_and_trackers_get_the_held_out_dice(tmp_pa
     assert "early_stop" not in numbers(row)
 
 
-def test_a_row_fits_a_terminal_of_100_columns():
+def test_a_row_fits_a_terminal_of_80_columns():
     row = {
         "epoch": 1000,
         "loss": -0.123,
@@ -198,12 +198,12 @@ def test_a_row_fits_a_terminal_of_100_columns():
         "seconds_waited_for_data": 123.4,
         "monitors": {"foreground_ratio": 10.5, "border_shift": -0.126},
     }
-    learning, machine = summary(row)
-    assert learning == "epoch 1000  loss -0.12  CE 10.25  Dice 0.38  foreground ×10.50  edges -0.13"
-    assert machine == "w -0.98 0.03 -0.01 0.07  γ 0.020 0.011  rate 0.05  waited 123.4 s of 1234"
+    learning, mechanisms = summary(row)
+    assert learning == "epoch 1000  loss -0.12  Dice 0.38  CE 10.25  waited 123 of 1234 s"
+    assert mechanisms == ("foreground ×10.50  border -0.13  fusion -0.98 0.03 -0.01 0.07  γ 0.020 0.011")
     held_out, _ = summary(row | {"held_out_dice": 0.3265})
-    assert held_out == learning.replace("Dice 0.38", "Dice 0.38  held-out 0.327")
-    assert max(len(learning), len(machine), len(held_out)) <= 98
+    assert held_out == learning.replace("Dice 0.38", "Dice 0.38  held-out 0.33")
+    assert max(len(learning), len(mechanisms), len(held_out)) <= 80
     assert summary({"epoch": 3, "loss": None}) == ("epoch 3  no step was taken", "")
 
 
@@ -400,4 +400,4 @@ def test_a_log_of_an_earlier_version_is_read_and_mended(tmp_path, network):
 
 def test_weights_that_are_not_finite_do_not_break_the_line_of_an_epoch():
     row = {"epoch": 1, "loss": 1.0, "pseudo_dice": {"bone": None}, "fusion_weights": [None, 0.5]}
-    assert summary(row | {"gamma": [None, 0.25], "learning_rate": None})[1] == "w ? 0.50  γ 0.250"
+    assert summary(row | {"gamma": [None, 0.25], "learning_rate": None})[1] == "fusion ? 0.50  γ 0.250"

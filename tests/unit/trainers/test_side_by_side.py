@@ -13,6 +13,7 @@ from autospine.storage.trained_models import WEIGHTS
 from trainers import side_by_side
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.metrics_log import METRICS
+from trainers.progress_report import ProgressReport
 from trainers.training_run import TrainingRun
 
 FOLDS = tuple(Fold(name=name, training=("a",), validation=()) for name in "01")
@@ -44,14 +45,14 @@ def write_rows(folder: Path, *shares: float, **warnings: str) -> None:
 
 
 class Training:
-    """Stands for the progress and for the wait: at each look the folds have come farther."""
+    """Stands for the progress and for the processes: at each look the folds have come farther."""
 
     def __init__(self, task: TrainingRun, *looks: dict[str, tuple[float, ...]], **warnings: str) -> None:
         self.task, self.looks, self.counted, self.begun = task, list(looks), [], None
-        self.warnings = warnings
+        self.warnings, self.reports, self.texts, self.ends = warnings, {}, [], None
 
-    def progress(self, _: str, total: int, *, done: float, percent: bool):
-        self.begun = done
+    def progress(self, _: str, total: int, *, done: float, percent: bool, ends: float | None):
+        self.begun, self.ends = done, ends
         return nullcontext(self)
 
     def wait(self) -> bool:
@@ -63,11 +64,11 @@ class Training:
         self.counted.append(amount)
 
     def update(self, text: str) -> None:
-        pass
+        self.texts.append(text)
 
-    def watch(self, monkeypatch, *, extending: bool = False) -> None:
+    def watch(self, monkeypatch, *, extending: bool = False, deadline: float | None = None) -> None:
         monkeypatch.setattr(side_by_side, "progress", self.progress)
-        side_by_side._watch(self.task, FOLDS, self.wait, extending=extending)
+        side_by_side._watch(self.task, FOLDS, self.wait, self.reports, extending=extending, deadline=deadline)
 
 
 def test_folds_that_go_on_begin_where_they_were(task, monkeypatch):
@@ -93,6 +94,30 @@ def test_an_extension_repeats_the_warnings_of_the_finished_training(task, monkey
     end = dict.fromkeys("01", (1.0, 1.0))
     Training(task, end, end, inert_fusion="the fusion stayed inert").watch(monkeypatch, extending=True)
     assert caplog.messages == [f"fold {name}: the fusion stayed inert" for name in "01"]
+
+
+def test_the_steps_of_the_first_epoch_count_and_are_shown(task, monkeypatch):
+    training = Training(task, {}, {"1": (0.5,)}, {"0": (1.0,), "1": (1.0,)})
+    training.reports = {
+        name: ProgressReport(
+            task=f"fold {name}, training", share=share, text=f"step {name} of 50 of the first epoch"
+        )
+        for name, share in (("0", 0.2), ("1", 0.4))
+    }
+    training.watch(monkeypatch, deadline=123.0)
+    assert training.ends == 123.0
+    assert training.counted == pytest.approx([30, 5, 65])
+    assert training.texts[:2] == [
+        "fold 0: step 0 of 50 of the first epoch\nfold 1: step 1 of 50 of the first epoch",
+        "fold 0: step 0 of 50 of the first epoch\nfold 1: epoch 1  no step was taken",
+    ]
+
+
+def test_other_tasks_than_training_do_not_count(task, monkeypatch):
+    training = Training(task, {}, {"0": (1.0,), "1": (1.0,)})
+    training.reports = {"0": ProgressReport(task="fold 0, validation", share=0.9, text="")}
+    training.watch(monkeypatch)
+    assert training.counted == [0, 100]
 
 
 def test_it_is_said_once_that_a_fold_stops_early(task, monkeypatch, caplog):
