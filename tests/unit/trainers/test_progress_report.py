@@ -32,6 +32,7 @@ def received(read, expected: ProgressReport) -> bool:
 def test_a_silent_process_reports_its_progress(pipe, monkeypatch):
     monkeypatch.setattr(log, "_handed_on", None)
     monkeypatch.setattr(log.CONSOLE, "quiet", True)
+    monkeypatch.setattr(log, "PACKAGES", ())  # the loggers of other tests go on
     read, written = pipe
     log.silence(Reporter(written).meter)
     with log.progress("fold 0, training", 100, done=20) as meter:
