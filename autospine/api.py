@@ -176,7 +176,7 @@ class Model:
         with computing():
             labels = self.predictor.predict(volume, modality, "predict", ignore_start, score_sink)
         if postprocess and self.cleanup is not None:
-            return self.cleanup.apply(labels, volume.grid.spacing_mm)
+            return self.cleanup.apply(labels, volume.grid.spacing_mm).labels
         return labels
 
     def _modality(self, given: Modality | None, image: Any, volume: Volume) -> Modality:

@@ -9,7 +9,7 @@ from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
-from autospine.evaluation.overlap import class_mask, count_overlap
+from autospine.evaluation.overlap import class_counts, class_mask, confusion_table, foreground_counts
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import Volume, read_labels
@@ -140,14 +140,15 @@ def evaluate_case(
             or a metric fails; the message names the case.
     """
     try:
-        counts = count_overlap(prediction, reference, labels)
+        confusion = confusion_table(prediction, reference, labels)
         measured = _measured(prediction, reference, labels, metrics, spacing_mm)
     except EvaluationError as error:
         raise EvaluationError(f"case {case}: {error}") from None
     return CaseScores(
         case=case,
         classes=labels.names,
-        counts=counts,
+        counts=class_counts(confusion, labels),
+        foreground=foreground_counts(confusion),
         measured=measured,
         metrics=tuple(metrics),
         modality=modality,

@@ -1,15 +1,17 @@
 """Cross-validation of a model by its held-out predictions: `cross_validation.json`, `postprocessing.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autospine.core.errors import ImageError
 from autospine.core.labels import LabelSpace
 from autospine.dataset.raw import Dataset
+from autospine.evaluation.cleanup_choice import CleanupChoice, held_out_confusions
+from autospine.evaluation.cleanup_trials import CaseTrial, try_case
 from autospine.evaluation.evaluate_maps import evaluate_folder
-from autospine.evaluation.postprocessing import POSTPROCESSING, Trial, choose, held_out_counts, try_cleanups
+from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts
+from autospine.evaluation.postprocessing import POSTPROCESSING, Postprocessing
 from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation, describe_mean
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
 from autospine.io.images import Volume, read_labels
@@ -126,30 +128,47 @@ def _choose_postprocessing(
         for name in fold.cases
     }
     references = {case.name: case.labels for case in dataset.cases}
-    trials: dict[str, Trial] = {}
+    trials: dict[str, CaseTrial] = {}
     for name in track(sorted(predictions), "trying post-processing"):
         reference = references[name]
         if reference is not None:
             true = read_labels(reference, labels)
             predicted = read_labels(predictions[name])
-            trials[name] = try_cleanups(
+            trials[name] = try_case(
                 predicted.turned_to(true.grid)[0], true.array[0], labels, true.grid.spacing_mm
             )
-    chosen = choose(list(trials.values()), labels)
+    choice = CleanupChoice(trials, labels)
+    chosen = choice.choose()
     write_json(folder / POSTPROCESSING, chosen)
-    if chosen.cleaned_classes:
-        logger.info(
-            "cross-validation chose a post-processing for %s",
-            ", ".join(chosen.cleaned_classes),
-        )
     if len(held_out) < 2:
+        _report_choice(chosen, total, None)
         return None
-    counts = held_out_counts(trials, [fold.cases for fold in held_out], labels)
-    return replace(total, cases=tuple(_with_counts(case, counts) for case in total.cases))
+    confusions = held_out_confusions(choice, [fold.cases for fold in held_out])
+    after = replace(
+        total, cases=tuple(_with_confusion(case, confusions[case.case], labels) for case in total.cases)
+    )
+    _report_choice(chosen, total, after)
+    return after
 
 
-def _with_counts(case: CaseScores, counts: Mapping[str, Any]) -> CaseScores:
-    return replace(case, counts=counts[case.case])
+def _with_confusion(case: CaseScores, confusion: Confusion, labels: LabelSpace) -> CaseScores:
+    return replace(case, counts=class_counts(confusion, labels), foreground=foreground_counts(confusion))
+
+
+def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation | None) -> None:
+    """Say which classes are post-processed, and what that changes in cases that did not choose it."""
+    if not chosen.cleaned_classes:
+        return
+    logger.info("cross-validation chose a post-processing for %s", ", ".join(chosen.cleaned_classes))
+    if after is None or before.foreground is None or after.foreground is None:
+        return
+    logger.info(
+        "in held-out cases it changes class Dice from %.3f to %.3f, foreground Dice from %.3f to %.3f, and "
+        "the foreground that is found from %.3f to %.3f",
+        *(before.mean_dice, after.mean_dice),
+        *(before.foreground.dice, after.foreground.dice),
+        *(before.foreground.recall, after.foreground.recall),
+    )
 
 
 def _describe_postprocessed(evaluation: Evaluation) -> dict[str, object]:

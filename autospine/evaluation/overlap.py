@@ -23,6 +23,9 @@ from autospine.core.labels import IGNORE_INDEX, LabelSpace
 IndexArray = Integer[np.ndarray, "..."]
 """Stored indices in an array of any shape."""
 
+Confusion = Integer[np.ndarray, "I I"]
+"""Numbers of voxels by stored index in the reference (rows) and in the prediction (columns)."""
+
 SLAB_VOXELS = 1 << 22
 """Voxels counted at once; `bincount` takes eight bytes for each."""
 
@@ -64,10 +67,6 @@ class Counts:
 def count_overlap(prediction: IndexArray, reference: IndexArray, labels: LabelSpace) -> tuple[Counts, ...]:
     """Count the voxels on which two label maps agree and differ, for each foreground class.
 
-    Both maps are read once: a table of all pairs of indices is counted, and the classes, overlapping
-    regions included, are sums over it. Voxels that the reference ignores (`IGNORE_INDEX`) are left out;
-    a prediction that ignores a voxel predicts nothing there.
-
     Args:
         prediction: Stored indices, as `LabelSpace.encode` returns them.
         reference: Stored indices of the same shape.
@@ -79,6 +78,23 @@ def count_overlap(prediction: IndexArray, reference: IndexArray, labels: LabelSp
     Raises:
         EvaluationError: If the shapes differ or an index is not one of the label space.
     """
+    return class_counts(confusion_table(prediction, reference, labels), labels)
+
+
+def confusion_table(prediction: IndexArray, reference: IndexArray, labels: LabelSpace) -> Confusion:
+    """Count how often each pair of stored indices meets; both maps are read once.
+
+    Voxels that the reference ignores (`IGNORE_INDEX`) are left out; a prediction that ignores a voxel
+    predicts nothing there.
+
+    Args:
+        prediction: Stored indices, as `LabelSpace.encode` returns them.
+        reference: Stored indices of the same shape.
+        labels: The label space that the indices belong to.
+
+    Raises:
+        EvaluationError: If the shapes differ or an index is not one of the label space.
+    """
     if prediction.shape != reference.shape:
         raise EvaluationError(
             f"expected a prediction of the reference's shape {reference.shape}, found {prediction.shape}"
@@ -86,14 +102,29 @@ def count_overlap(prediction: IndexArray, reference: IndexArray, labels: LabelSp
     n = len(labels.integers) + 1
     # The last row and column hold what is ignored.
     pairs = _pairs(_packed(prediction, n), _packed(reference, n), n + 1)[:n]
+    table = pairs[:, :n].copy()
+    table[:, 0] += pairs[:, n]
+    return table
+
+
+def class_counts(confusion: Confusion, labels: LabelSpace) -> tuple[Counts, ...]:
+    """Return the counts of each of `labels.names`, overlapping regions included, as sums over the table."""
     inside = labels.membership[-len(labels.names) :].astype(np.int64)
-    hits = np.einsum("ci,ij,cj->c", inside, pairs[:, :n], inside)
-    predicted = inside @ pairs[:, :n].sum(axis=0)
-    present = inside @ pairs.sum(axis=1)
+    hits = np.einsum("ci,ij,cj->c", inside, confusion, inside)
+    predicted = inside @ confusion.sum(axis=0)
+    present = inside @ confusion.sum(axis=1)
     return tuple(
         Counts(tp=int(tp), fp=int(p - tp), fn=int(r - tp))
         for tp, p, r in zip(hits, predicted, present, strict=True)
     )
+
+
+def foreground_counts(confusion: Confusion) -> Counts:
+    """Return the counts of all labels taken as one: bone of a wrong name is found all the same."""
+    found, predicted, present = (
+        int(part.sum()) for part in (confusion[1:, 1:], confusion[:, 1:], confusion[1:])
+    )
+    return Counts(tp=found, fp=predicted - found, fn=present - found)
 
 
 def class_mask(indices: IndexArray, labels: LabelSpace, position: int) -> Bool[np.ndarray, "..."]:

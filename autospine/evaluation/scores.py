@@ -51,6 +51,15 @@ def mean_scores(scores: Iterable[Scores], metrics: Sequence[Metric] = DEFAULT_ME
     )
 
 
+def foreground_scores(counts: Counts, metrics: Sequence[Metric] = DEFAULT_METRICS) -> Scores:
+    """Return the scores of all classes of a case taken as one; those of metrics that take masks are NaN."""
+    values = {
+        metric.name: math.nan if metric.from_counts is None else metric.of_counts(counts)
+        for metric in metrics
+    }
+    return Scores(values=values, n=int(counts.occurs))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseScores:
     """Agreement of one prediction with its reference, class by class."""
@@ -63,6 +72,9 @@ class CaseScores:
 
     counts: tuple[Counts, ...]
     """Numbers of voxels of each class."""
+
+    foreground: Counts | None = None
+    """Numbers of voxels of all classes taken as one; None if they were not counted."""
 
     measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Values of each metric that takes masks, by name, one for each class; NaN where undefined."""
@@ -155,6 +167,17 @@ class Evaluation:
         return {case.case: case.mean for case in self.cases}
 
     @property
+    def foreground(self) -> Scores | None:
+        """Mean over the cases of the scores of all classes taken as one; None if they were not counted.
+
+        Metrics that take masks are NaN.
+        """
+        counted = [case.foreground for case in self.cases if case.foreground is not None]
+        if not counted:
+            return None
+        return mean_scores((foreground_scores(counts, self.metrics) for counts in counted), self.metrics)
+
+    @property
     def mean_dice(self) -> float:
         """Mean over classes of the mean over cases of Dice, 0 to 1; NaN if no class occurs."""
         return self.total.mean.dice
@@ -190,15 +213,16 @@ class Evaluation:
 def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
     """Return the evaluation as plain values for JSON, undefined ones as None.
 
-    Keys: `mean_KEY` of each metric (mean over classes of the mean over cases), `classes`, `modalities` and
-    `sites` (the same with their own classes), `cases`, `missing`, `extra`. The key of a metric is its name,
-    but for those in `KEYS`.
+    Keys: `mean_KEY` of each metric (mean over classes of the mean over cases), `foreground` (of all classes
+    taken as one), `classes`, `modalities` and `sites` (the same with their own classes), `cases`, `missing`,
+    `extra`. The key of a metric is its name, but for those in `KEYS`.
     """
     total = evaluation.total
     return {
         "format_version": 1,
         **_plain(total.mean, "mean_"),
         "n_cases": total.cases,
+        "foreground": None if evaluation.foreground is None else _plain(evaluation.foreground),
         "classes": _plain_classes(total.by_class),
         "modalities": {name: describe_mean(group) for name, group in evaluation.by_modality.items()},
         "sites": {name: describe_mean(group) for name, group in evaluation.by_site.items()},
@@ -207,6 +231,9 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
                 "modality": case.modality,
                 "site": case.site,
                 **_plain(case.mean, "mean_"),
+                "foreground": None
+                if case.foreground is None
+                else _plain(foreground_scores(case.foreground, case.metrics)),
                 "classes": _plain_classes(case.by_class, count=False),
             }
             for case in evaluation.cases

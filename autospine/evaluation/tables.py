@@ -31,9 +31,10 @@ LISTED_NAMES = 5
 def evaluation_table(evaluation: Evaluation, *, title: str = "") -> RenderableType:
     """Return the scores of classes, their mean, modalities and sites where there are several, and cases.
 
-    The mean is that over classes of the mean over cases, and so it is for each modality and site; the
-    value of a case is the mean over its classes. `n` is the number of cases in which a class occurs, the
-    number of cases of a modality or site, and the number of classes of a case.
+    The mean is that over classes of the mean over cases, and so it is for each modality and site. The
+    foreground is all classes taken as one. The value of a case is the mean over its classes. `n` is the
+    number of cases in which a class occurs, the number of cases of a modality or site, and the number of
+    classes of a case.
     """
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     metrics = evaluation.metrics
@@ -50,6 +51,8 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "") -> RenderableTy
     for name, scores in total.by_class.items():
         _row(table, name, scores, scores.n)
     _row(table, "mean", total.mean, total.cases, style="bold")
+    if evaluation.foreground is not None:
+        _row(table, "foreground", evaluation.foreground, evaluation.foreground.n)
     _groups(table, "modality", evaluation.by_modality)
     _groups(table, "site", evaluation.by_site)
     _cases(table, evaluation)

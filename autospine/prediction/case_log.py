@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.core.types import Modality, Shape3, Vector3
+from autospine.evaluation.postprocessing import LabelChange
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import many, read_json, stored_as, write_json
 
@@ -69,6 +70,9 @@ class PredictedCase:
 
     cleaned: tuple[str, ...] = ()
     """Classes that were post-processed."""
+
+    changes: tuple[LabelChange, ...] = ()
+    """What post-processing changed in this case, the largest volume first."""
 
     seconds: float | None = None
     """Time from the image in memory to its labels."""

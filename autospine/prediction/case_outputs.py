@@ -8,11 +8,22 @@ from pathlib import Path
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray, Vector3
 from autospine.dataset.raw import Case
-from autospine.evaluation.postprocessing import Postprocessing
+from autospine.evaluation.postprocessing import Cleaned, LabelChange, Postprocessing
 from autospine.io.images import Volume
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.probabilities import ENDING, ProbabilityWriter, check_room
 from autospine.storage.atomic import replacing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenMap:
+    """What there is to say of a label map that was written."""
+
+    labelled: bool
+    """Whether it has any label but background."""
+
+    changes: tuple[LabelChange, ...]
+    """What post-processing changed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +72,8 @@ class CaseOutputs:
 
     def write(
         self, case: Case, labels: LabelArray, stored: Grid, spacing_mm: Vector3, probabilities: ExitStack
-    ) -> bool:
-        """Post-process a label map and write it; return whether it has any label but background.
+    ) -> WrittenMap:
+        """Post-process a label map and write it.
 
         Args:
             case: Case that was predicted.
@@ -72,10 +83,10 @@ class CaseOutputs:
             probabilities: Closed once the label map is there, so that its probabilities take their name.
         """
         with probabilities:
-            final = labels
+            final, changes = Cleaned(labels=labels, changes=())
             if self.post_processing is not None:
-                final = self.post_processing.apply(labels, spacing_mm)
+                final, changes = self.post_processing.apply(labels, spacing_mm)
             self.maps.write(case, final, stored)
             if not self.save_probabilities:  # earlier ones do not belong to this label map
                 self.probabilities(case).unlink(missing_ok=True)
-        return bool(final.any())
+        return WrittenMap(labelled=bool(final.any()), changes=changes)

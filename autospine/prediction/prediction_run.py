@@ -13,6 +13,7 @@ from autospine.core.errors import AutospineError
 from autospine.core.geometry import Grid, check_spacing, triple
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, case_modality
+from autospine.evaluation.postprocessing import describe_changes
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, TileJob
 from autospine.io.images import Volume, read_volume
@@ -182,15 +183,18 @@ class PredictionRun:
 
     def _write(self, case: Case, result: _Unwritten) -> PredictedCase:
         try:
-            labelled = self._outputs.write(
+            written = self._outputs.write(
                 case, result.labels, result.stored, result.spacing_mm, result.probabilities
             )
         except Exception as error:
             return self._record.failed(case.name, _reason(error))
-        if labelled:
-            return result.entry
+        entry = replace(result.entry, changes=written.changes)
+        if written.changes:
+            logger.info("%s: post-processing changed %s", case.name, describe_changes(written.changes))
+        if written.labelled:
+            return entry
         logger.warning("%s: %s", case.name, NOTHING_FOUND)
-        return replace(result.entry, warnings=(*result.entry.warnings, NOTHING_FOUND))
+        return replace(entry, warnings=(*entry.warnings, NOTHING_FOUND))
 
     def _entry(self, case: Case, volume: Volume, modality: Modality) -> PredictedCase:
         """Log what is unusual about an image, and begin the case's entry in the record."""

@@ -230,6 +230,9 @@ def test_predictions_are_cleaned_as_the_model_says(spoilt):
     assert "label maps are post-processed: vertebra, disc, canal, sacrum" in said.err
     record = read_record(spoilt.root / "cleaned").values()
     assert {case.cleaned for case in record} == {("vertebra", "disc", "canal", "sacrum")}
+    for case in record:
+        assert {change.to_label for change in case.changes} == {"background"}
+        assert f"{case.case}: post-processing changed" in said.err
     assert spoilt.run("predict", *inputs, "raw_out", "--no-postprocessing").code == 0
     path.unlink()
     assert spoilt.run("predict", *inputs, "never").code == 0

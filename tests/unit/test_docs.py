@@ -23,7 +23,7 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.splits import FoldsFile
 from autospine.evaluation import export
 from autospine.evaluation import scores as evaluation
-from autospine.evaluation.postprocessing import ClassCleanup, Cleanup, Postprocessing
+from autospine.evaluation.postprocessing import ClassCleanup, Cleanup, LabelChange, Postprocessing
 from autospine.fingerprint import (
     CaseFacts,
     ClassFacts,
@@ -84,7 +84,7 @@ STORED_KINDS = (
         ExternalPlan,
     ),
     *(CaseRecord, Encoding, IntensityTransform, Box, FoldsFile, PredictedCase, UsedModel),
-    *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
+    *(Postprocessing, ClassCleanup, Cleanup, LabelChange, Best, Candidate, Members, Manifest, Entry),
     *(Description, Grid, PredictedImages, Calibration, RunIdentity, TrainedOn),
 )
 """Dataclasses that are written as JSON, by themselves or in the header of weights."""

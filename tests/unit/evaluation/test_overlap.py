@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from autospine.core.errors import EvaluationError
 from autospine.core.labels import IGNORE_INDEX, LabelSpace, parse_labels
 from autospine.evaluation import overlap as overlap_module
-from autospine.evaluation.overlap import Counts, class_mask, count_overlap
+from autospine.evaluation.overlap import (
+    Counts,
+    class_counts,
+    class_mask,
+    confusion_table,
+    count_overlap,
+    foreground_counts,
+)
 
 PLAIN = parse_labels({"background": 0, "a": 3, "b": 7})
 NESTED = parse_labels({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, [1, 2])
@@ -24,6 +31,14 @@ def test_counts_of_a_known_pair() -> None:
     assert b == Counts(tp=1, fp=0, fn=1)
     assert (a.dice, a.iou, a.recall) == pytest.approx((4 / 6, 2 / 4, 2 / 3))
     assert (b.dice, b.iou, b.recall) == pytest.approx((2 / 3, 1 / 2, 1 / 2))
+
+
+def test_a_voxel_of_the_wrong_label_is_found_foreground() -> None:
+    """And counts for neither class; what is ignored counts for nothing."""
+    confusion = confusion_table(line(1, 2, 2, 0, IGNORE_INDEX, 1), line(1, 1, 0, 2, 2, IGNORE_INDEX), PLAIN)
+    np.testing.assert_array_equal(confusion, [[0, 0, 1], [0, 1, 1], [2, 0, 0]])
+    assert foreground_counts(confusion) == Counts(tp=2, fp=1, fn=2)
+    assert class_counts(confusion, PLAIN) == (Counts(tp=1, fp=0, fn=1), Counts(tp=0, fp=2, fn=2))
 
 
 def test_shifted_cube_has_its_analytic_dice() -> None:

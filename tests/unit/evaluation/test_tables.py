@@ -52,6 +52,14 @@ def test_holds_every_block() -> None:
     assert "0.639" in text  # (1/2 + 2/3 + 3/4) / 3
 
 
+def test_all_classes_as_one_have_a_row_where_they_were_counted() -> None:
+    found = evaluation(2)
+    assert "foreground" not in shown(found)
+    counted = tuple(replace(case, foreground=Counts(tp=3, fp=0, fn=1)) for case in found.cases)
+    (row,) = [line for line in shown(replace(found, cases=counted)).splitlines() if "foreground" in line]
+    assert row.split() == ["foreground", "0.857", "0.750", "0.750", "2"]
+
+
 def test_fits_a_narrow_terminal() -> None:
     lines = shown(evaluation(3)).splitlines()
     assert max(map(len, lines)) <= 80

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from autospine.core.errors import FormatError, WorkspaceError
+from autospine.evaluation.postprocessing import LabelChange
 from autospine.prediction.case_log import RECORD, PredictedCase, UsedModel, add_to_record, read_record
 
 CASES = [
@@ -21,6 +22,7 @@ CASES = [
         near="body",
         seconds=12.5,
         peak_gb=3.2,
+        changes=(LabelChange(from_label="L3", to_label="L2", voxels=1200, ml=1.2),),
         warnings=("direction matrix was off",),
     ),
     PredictedCase(case="a", status="failed", error="expected a readable image, found none"),
@@ -33,6 +35,15 @@ def test_what_is_written_comes_back_by_name(tmp_path):
     record = read_record(tmp_path)
     assert list(record) == ["a", "b"]
     assert sorted(record.values(), key=lambda case: case.case, reverse=True) == CASES
+
+
+def test_entries_of_earlier_versions_are_read(tmp_path):
+    """Before changes were recorded."""
+    add_to_record(tmp_path, CASES[1:])
+    text = (tmp_path / RECORD).read_text(encoding="utf-8")
+    assert '"changes": [],\n' in text
+    (tmp_path / RECORD).write_text(text.replace('"changes": [],\n', ""), encoding="utf-8")
+    assert list(read_record(tmp_path).values()) == CASES[1:]
 
 
 def test_what_another_process_has_put_there_stays(tmp_path):

@@ -91,6 +91,8 @@ def test_the_summary_tells_cases_and_folds(trained):
     assert set(summary["cases"]) == {"a", "b"}
     assert set(summary["folds"]) == {"0", "1"}
     assert summary["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
+    assert summary["foreground"]["acc"] == pytest.approx(evaluation.foreground.recall, abs=1e-6)
+    assert set(summary["postprocessed"]["foreground"]) == {"dice", "iou", "acc"}
 
 
 def test_the_summary_counts_the_cases_of_a_class_in_each_fold(trained, caplog):
