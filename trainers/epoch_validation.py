@@ -26,9 +26,10 @@ from autospine.preprocessing.store import StoredCase
 from trainers import distributed
 from trainers.metrics_log import HELD_OUT, HELD_OUT_CLASSES
 
-SHARE_OF_PATCHES = 0.1
-"""Tiles that are predicted after an epoch, as a share of the patches that it learnt from. A tile takes a
-forward pass, a patch a forward and a backward pass, so that this is 3 to 4 % of the epoch's time."""
+SHARE_OF_PATCHES = 0.15
+"""Tiles that are predicted after an epoch, as a share of the patches that it learnt from. A patch takes a
+backward pass and the optimiser's step besides the forward pass of a tile, and is augmented: on a CPU this is
+2 % of the epoch's time (docs/results/daily.md), and 4 to 5 % where a step takes three to four forward passes."""
 
 FEWEST_TILES = 40
 """Tiles that the Dice is computed from, if the cases have as many. Where an epoch predicts fewer of them, the
@@ -52,8 +53,8 @@ class HeldOutTile:
     box: Box
     """The tile, which reaches out of the case if this is smaller."""
 
-    inside: Box
-    """Part of the tile that lies in the case."""
+    counted: Box
+    """Part of the case that is counted by this tile: where it weighs most in a sliding window."""
 
     weight: float
     """Number of tiles of the held-out cases that it stands for."""
@@ -141,11 +142,11 @@ class EpochValidation:
         return counts
 
     def _read(self, tile: HeldOutTile) -> tuple[ImageArray, LabelArray]:
-        """Read the image and the stored indices of a tile; outside the case they are to be ignored."""
+        """Read the image and the stored indices of a tile; those that are not counted are to be ignored."""
         image, labels = cut(self.cases[tile.case], tile.box.start, tile.box.shape)
         counted = np.full_like(labels, IGNORE_INDEX)
-        inside = tile.inside.counted_from(tile.box.start).slices
-        counted[inside] = labels[inside]
+        own = tile.counted.counted_from(tile.box.start).slices
+        counted[own] = labels[own]
         return image, counted
 
     def _indices(self, channels: np.ndarray) -> UInt8[np.ndarray, "S P L"]:
@@ -207,7 +208,7 @@ def show_classes(cases: Sequence[StoredCase]) -> bool:
 def choose_tiles(
     cases: Sequence[StoredCase], patch_size: Shape3, count: int, seed: int
 ) -> tuple[HeldOutTile, ...]:
-    """Choose tiles that stand for all tiles side by side that cover the cases, in a random order.
+    """Choose tiles that stand for all tiles of a sliding window over the cases, in a random order.
 
     Of cases with more tiles than wanted, those with and those without a class are drawn at random, each with
     the number of tiles of its kind that it stands for.
@@ -222,10 +223,11 @@ def choose_tiles(
     kinds: dict[bool, list[HeldOutTile]] = {True: [], False: []}
     for number, case in enumerate(cases):
         located = np.concatenate([np.zeros((0, 3), np.int32), *case.locations.values()])
-        grid = TileGrid.covering(case.shape, patch_size, step_size=1.0)
+        grid = TileGrid.covering(case.shape, patch_size)
         for box in grid.boxes:
-            shown = ((located >= box.start) & (located < box.stop)).all(axis=1).any()
-            tile = HeldOutTile(case=number, box=box, inside=grid.valid_region(box.start), weight=1.0)
+            own = grid.own_region(box.start)
+            shown = ((located >= own.start) & (located < own.stop)).all(axis=1).any()
+            tile = HeldOutTile(case=number, box=box, counted=own, weight=1.0)
             kinds[bool(shown)].append(tile)
     with_class, without = ([tiles[n] for n in rng.permutation(len(tiles))] for tiles in kinds.values())
     n_without = max(count - len(with_class), round((1 - FOREGROUND_SHARE) * count))

@@ -258,8 +258,10 @@ class TrainingLoop:
         """Return the columns of the held-out Dice, which may bring the training to its end."""
         if self.epoch_validation is None:
             return {}
+        began = time.monotonic()
         with self._memory_checked(), self.learner.predicting() as predict:
             columns = self.epoch_validation.finish_epoch(predict)
+        columns["seconds_held_out"] = round(time.monotonic() - began, 2)
         if self.early_stopping is not None:
             told = self.early_stopping.finish_epoch(columns[HELD_OUT], self.learner.recipe, self.clock)
             columns |= {} if told is None else {EARLY_STOP: told}

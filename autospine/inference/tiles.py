@@ -90,6 +90,21 @@ class TileGrid:
         after = _edge(k, starts[index + 1] - start) if index + 1 < len(starts) else 0
         return slice(max(0, start + before), min(self.shape[axis], start + k - after))
 
+    def own_region(self, start: Shape3) -> Box:
+        """Return the part of the image in which the tile that starts at a voxel weighs most.
+
+        These parts of all tiles make up the image, without overlap.
+        """
+        spans = []
+        for axis, at in enumerate(start):
+            n, k, starts = self.shape[axis], self.tile[axis], self.starts[axis]
+            index = starts.index(at)
+            # Two neighbours weigh the same halfway between their middles.
+            first = (starts[index - 1] + at + k) // 2 if index > 0 else 0
+            stop = (at + starts[index + 1] + k) // 2 if index + 1 < len(starts) else n
+            spans.append(slice(first, stop))
+        return Box.of(spans)
+
     @property
     def count(self) -> int:
         """Number of tiles."""

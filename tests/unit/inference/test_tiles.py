@@ -31,6 +31,23 @@ def test_tiles_cover_every_voxel_and_lie_inside(case, step):
 
 
 @given(AXIS, STEPS)
+@settings(deadline=None)
+def test_every_voxel_belongs_to_the_tile_that_weighs_most_there(axis, step):
+    n, k = axis
+    grid = TileGrid.covering((1, 1, n), (1, 1, k), step)
+    weights = gaussian_weights((1, 1, k))[0, 0].double().numpy()
+    placed = np.zeros((grid.count, n))
+    owner = np.full(n, -1)
+    for number, box in enumerate(grid.boxes):
+        placed[number, box.slices[2]] = weights
+        own = grid.own_region(box.start).slices[2]
+        assert (owner[own] == -1).all(), "a voxel belongs to two tiles"
+        owner[own] = number
+    assert (owner >= 0).all()
+    np.testing.assert_allclose(placed[owner, np.arange(n)], placed.max(axis=0), rtol=1e-6)
+
+
+@given(AXIS, STEPS)
 def test_neighbouring_tiles_are_no_further_apart_than_the_step(axis, step):
     n, k = axis
     starts = TileGrid.covering((1, 1, n), (1, 1, k), step).starts[2]
