@@ -29,7 +29,8 @@ from trainers.metrics_log import HELD_OUT, HELD_OUT_CLASSES
 SHARE_OF_PATCHES = 0.15
 """Tiles that are predicted after an epoch, as a share of the patches that it learnt from. A patch takes a
 backward pass and the optimiser's step besides the forward pass of a tile, and is augmented: on a CPU this is
-2 % of the epoch's time (docs/results/daily.md), and 4 to 5 % where a step takes three to four forward passes."""
+2 % of the epoch's time (docs/results/daily.md), and 4 to 5 % where a step takes as long as three forward
+passes."""
 
 FEWEST_TILES = 40
 """Tiles that the Dice is computed from, if the cases have as many. Where an epoch predicts fewer of them, the
