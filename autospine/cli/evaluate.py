@@ -27,7 +27,7 @@ Scores = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Write evaluation.csv and evaluation.json into this folder; by default that of the predictions.",
+        help="Write the files of scores and statistics into this folder; by default that of the predictions.",
         show_default=False,
     ),
 ]
@@ -63,4 +63,4 @@ def evaluate(
     folder = output or predictions
     write_evaluation(evaluation, folder)
     show_evaluation(evaluation, str(predictions))
-    say(f"written: {folder / 'evaluation.csv'} and {folder / 'evaluation.json'}")
+    say(f"written: evaluation and statistics, .csv and .json, in {folder}")

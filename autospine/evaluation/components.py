@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from autospine.core.types import LabelArray, MaskArray
 
-CONNECTIVITY: Final = 26
+_CONNECTIVITY: Final = 26
 """Voxels that share a corner belong to one component. Background that they enclose is connected by faces."""
 
 _LEAST_SHELL = 6
@@ -54,7 +54,7 @@ def find_components(labels: LabelArray) -> Components:
     """Find the connected components of every label value in one pass, numbered by their first voxels."""
     # cc3d numbers voxels in the order of the memory, and takes no arrays that must not be written to (4.1.1).
     readable = np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
-    numbers, n = cc3d.connected_components(readable, connectivity=CONNECTIVITY, return_N=True)
+    numbers, n = cc3d.connected_components(readable, connectivity=_CONNECTIVITY, return_N=True)
     voxels = np.flatnonzero(labels)
     component = numbers.reshape(-1)[voxels]
     integers = np.zeros(n + 1, dtype=labels.dtype)

@@ -1,21 +1,25 @@
 """Comparison of label maps with their references: two arrays, or two folders of files."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed, listed_faults
-from autospine.core.geometry import difference
+from autospine.core.geometry import Grid, difference
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
+from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import class_counts, class_mask, confusion_table, foreground_counts
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
-from autospine.io.images import Volume, read_labels
+from autospine.io.images import Volume, read_labels, read_volume
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import same_name
-from autospine.system.log import track
+from autospine.system.log import get_logger, track
+
+logger = get_logger(__name__)
 
 
 def evaluate_predictions(
@@ -43,7 +47,9 @@ def evaluate_predictions(
         raise DatasetError(
             f"expected the dataset.json that names the labels at {path}, found none; give it with --labels"
         )
-    return evaluate_folder(predictions, references, load_labels(path), known_cases(path.parent), metrics)
+    return evaluate_folder(
+        predictions, references, load_labels(path), known_cases(path.parent), metrics, with_statistics=True
+    )
 
 
 def evaluate_folder(
@@ -52,6 +58,8 @@ def evaluate_folder(
     labels: LabelSpace,
     cases: Iterable[Case] = (),
     metrics: Sequence[Metric] = DEFAULT_METRICS,
+    *,
+    with_statistics: bool = False,
 ) -> Evaluation:
     """Compare the label maps of two folders, matched by file name without its ending.
 
@@ -61,6 +69,8 @@ def evaluate_folder(
         labels: The dataset's label space.
         cases: Cases whose modality and site are known; those that are in neither folder are passed over.
         metrics: Metrics to compute.
+        with_statistics: Whether the classes of each prediction are measured too, with the intensities of
+            the case's image if that is known and lies on the same grid.
 
     Returns:
         The scores of every case in both folders; those in one alone are listed.
@@ -81,7 +91,7 @@ def evaluate_folder(
     for name in track(both, "evaluating"):
         about = known.get(name)
         try:
-            prediction, reference, spacing_mm = _read_pair(name, predicted[name], true[name], labels)
+            prediction, reference, grid = _read_pair(name, predicted[name], true[name], labels)
             score = evaluate_case(
                 prediction,
                 reference,
@@ -90,11 +100,14 @@ def evaluate_folder(
                 modality=about.modality if about else None,
                 site=about.site if about else None,
                 metrics=metrics,
-                spacing_mm=spacing_mm,
+                spacing_mm=grid.spacing_mm,
             )
         except EvaluationError as error:
             faults.append(error)
         else:
+            if with_statistics:
+                image = None if about is None else _intensities(about, prediction, grid)
+                score = replace(score, statistics=measure_labels(prediction, labels, grid, image))
             scores.append(score)
     if len(faults) > 1:
         # A mean over the others would be taken for that of all.
@@ -204,8 +217,8 @@ def _label_files(folder: Path, what: str) -> dict[str, Path]:
 
 def _read_pair(
     case: str, prediction: Path, reference: Path, labels: LabelSpace
-) -> tuple[LabelArray, LabelArray, Vector3]:
-    """Return the stored indices of prediction and reference and their spacing, checked to lie on one grid."""
+) -> tuple[LabelArray, LabelArray, Grid]:
+    """Return the stored indices of prediction and reference and their grid, checked to be the same."""
     predicted, true = _read(case, prediction, labels), _read(case, reference, labels)
     if differs := difference(predicted.grid, true.grid):
         raise EvaluationError(
@@ -215,8 +228,20 @@ def _read_pair(
     return (
         _encoded(case, prediction, labels, predicted.turned_to(true.grid)[0]),
         _encoded(case, reference, labels, true.array[0]),
-        true.grid.spacing_mm,
+        true.grid,
     )
+
+
+def _intensities(case: Case, indices: LabelArray, grid: Grid) -> LabelledIntensities | None:
+    """Return the intensities of a case's image at the labels of a map; None if it cannot be had."""
+    try:
+        image = read_volume(case.images)
+    except (AutospineError, OSError) as error:
+        logger.debug("%s has no intensities: %s", case.name, error)
+        return None
+    if difference(image.grid, grid):
+        return None
+    return intensities_at(indices, image.turned_to(grid)[0])
 
 
 def _read(case: str, path: Path, labels: LabelSpace) -> Volume:

@@ -1,4 +1,4 @@
-"""The files of an evaluation: `evaluation.csv` and `evaluation.json`."""
+"""The files of an evaluation: `evaluation.csv`, `evaluation.json`, and the statistics of the label maps."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -8,14 +8,13 @@ import pandas as pd
 
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.scores import Evaluation, describe_evaluation
+from autospine.evaluation.statistics_files import add_statistics
 from autospine.storage.atomic import replacing
 from autospine.storage.serialization import write_json
+from autospine.storage.spreadsheet import as_text
 
 CSV = "evaluation.csv"
 JSON = "evaluation.json"
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of texts that spreadsheets take for formulas."""
 
 COLUMN_NAMES = {"recall": "accuracy"}
 """Columns of metrics that are not the metrics' names."""
@@ -33,11 +32,17 @@ def table_columns(metrics: Sequence[Metric] = DEFAULT_METRICS) -> tuple[str, ...
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write `evaluation.csv` (one row per case and class) and `evaluation.json` (all the means).
 
+    Statistics of the predictions, if they were measured, are added to those that the folder has.
+
     Undefined values are empty cells in the CSV and null in the JSON. Names that a spreadsheet would take for
     formulas have an apostrophe before them in the CSV. Each file is either complete or unchanged.
+
+    Raises:
+        FormatError: If the folder has statistics that are damaged, of another version or something else.
     """
+    add_statistics(folder, {case.case: case.statistics for case in evaluation.cases if case.statistics})
     with replacing(folder / CSV) as temporary:
-        long_table(evaluation).map(_as_text).to_csv(temporary, index=False)
+        long_table(evaluation).map(as_text).to_csv(temporary, index=False)
     write_json(folder / JSON, describe_evaluation(evaluation))
 
 
@@ -49,8 +54,3 @@ def long_table(evaluation: Evaluation) -> pd.DataFrame:
         for (name, scores), counts in zip(case.by_class.items(), case.counts, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(table_columns(evaluation.metrics)))
-
-
-def _as_text(cell: object) -> object:
-    """Mark a text that a spreadsheet would run as a formula; numbers stay as they are."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell

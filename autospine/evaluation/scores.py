@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autospine.core.types import Modality
+from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import Counts
 
@@ -81,6 +82,9 @@ class CaseScores:
 
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     """Metrics of the scores; those that take counts are computed from `counts`."""
+
+    statistics: tuple[LabelStatistics, ...] = ()
+    """Numbers about each class in the prediction; none if they were not measured."""
 
     modality: Modality | None = None
     """Modality of the case, None if it is unknown."""

@@ -6,13 +6,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.geometry import Grid
-from autospine.core.types import LabelArray, Vector3
+from autospine.core.types import LabelArray
 from autospine.dataset.raw import Case
+from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.postprocessing import Cleaned, LabelChange, Postprocessing
+from autospine.evaluation.statistics_files import CaseStatistics
 from autospine.io.images import Volume
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.probabilities import ENDING, ProbabilityWriter, check_room
 from autospine.storage.atomic import replacing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictedMap:
+    """A label map as it was predicted, in memory; the image it was made of is not held any longer."""
+
+    labels: LabelArray
+    """(S, P, L) label values in canonical axes."""
+
+    grid: Grid
+    """Grid of the canonical axes."""
+
+    stored: Grid
+    """Grid of its image file."""
+
+    image: LabelledIntensities | None
+    """LabelledIntensities of the first channel where there are labels; None if there are none."""
+
+    @classmethod
+    def of(cls, labels: LabelArray, volume: Volume) -> "PredictedMap":
+        """Return the label map of an image."""
+        return cls(
+            labels=labels,
+            grid=volume.grid,
+            stored=volume.stored,
+            image=intensities_at(labels, volume.array[0]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +53,9 @@ class WrittenMap:
 
     changes: tuple[LabelChange, ...]
     """What post-processing changed."""
+
+    statistics: CaseStatistics
+    """Numbers about each class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,23 +102,23 @@ class CaseOutputs:
         with replacing(target) as temporary:
             yield ProbabilityWriter(temporary, labels, volume.stored)
 
-    def write(
-        self, case: Case, labels: LabelArray, stored: Grid, spacing_mm: Vector3, probabilities: ExitStack
-    ) -> WrittenMap:
-        """Post-process a label map and write it.
+    def write(self, case: Case, predicted: PredictedMap, probabilities: ExitStack) -> WrittenMap:
+        """Post-process a label map, write it, and measure what it shows.
 
         Args:
             case: Case that was predicted.
-            labels: Label values in canonical axes.
-            stored: Grid of its image file.
-            spacing_mm: Voxel size along S, P and L.
+            predicted: Its label map.
             probabilities: Closed once the label map is there, so that its probabilities take their name.
         """
         with probabilities:
-            final, changes = Cleaned(labels=labels, changes=())
+            final, changes = Cleaned(labels=predicted.labels, changes=())
             if self.post_processing is not None:
-                final, changes = self.post_processing.apply(labels, spacing_mm)
-            self.maps.write(case, final, stored)
+                final, changes = self.post_processing.apply(predicted.labels, predicted.grid.spacing_mm)
+            space = self.maps.labels
+            statistics = measure_labels(space.encode(final), space, predicted.grid, predicted.image)
+            self.maps.write(case, final, predicted.stored)
             if not self.save_probabilities:  # earlier ones do not belong to this label map
                 self.probabilities(case).unlink(missing_ok=True)
-        return WrittenMap(labelled=bool(final.any()), changes=changes)
+        return WrittenMap(
+            labelled=any(each.voxels for each in statistics), changes=changes, statistics=statistics
+        )

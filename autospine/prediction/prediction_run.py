@@ -10,17 +10,19 @@ from pathlib import Path
 import torch
 
 from autospine.core.errors import AutospineError
-from autospine.core.geometry import Grid, check_spacing, triple
-from autospine.core.types import LabelArray, Modality, Vector3
+from autospine.core.geometry import check_spacing, triple
+from autospine.core.types import Modality
 from autospine.dataset.raw import Case, case_modality
+from autospine.evaluation.label_statistics import names_found
 from autospine.evaluation.postprocessing import describe_changes
+from autospine.evaluation.statistics_files import CaseStatistics
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, TileJob
 from autospine.io.images import Volume, read_volume
 from autospine.prediction.announcement import Estimates
 from autospine.prediction.case_inspection import find_oddities
 from autospine.prediction.case_log import PredictedCase
-from autospine.prediction.case_outputs import CaseOutputs
+from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.probabilities import held_bytes
 from autospine.prediction.read_ahead import ReadAhead
 from autospine.prediction.run_record import RunRecord
@@ -57,12 +59,10 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Unwritten:
-    """A label map in memory that is to be written; the image it was made of is not held any longer."""
+    """A label map in memory that is to be written."""
 
     entry: PredictedCase
-    labels: LabelArray
-    stored: Grid
-    spacing_mm: Vector3
+    predicted: PredictedMap
     probabilities: ExitStack
     """Gives the probabilities their name when it is closed."""
 
@@ -168,9 +168,7 @@ class PredictionRun:
             seconds = round(time.monotonic() - began, 2)
             return _Unwritten(
                 entry=replace(_with_peaks(start.entry, self._device), seconds=seconds),
-                labels=labels,
-                stored=volume.stored,
-                spacing_mm=volume.grid.spacing_mm,
+                predicted=PredictedMap.of(labels, volume),
                 probabilities=probabilities,
             )
         except Exception as error:  # A GPU out of memory, for instance; the next case may be smaller.
@@ -178,23 +176,26 @@ class PredictionRun:
 
     def _finish_case(self, case: Case, result: _Unwritten | PredictedCase) -> None:
         """Write a case's label map, then the record."""
-        entry = result if isinstance(result, PredictedCase) else self._write(case, result)
-        self._record.add(entry)
+        if isinstance(result, PredictedCase):
+            self._record.add(result)
+        else:
+            self._record.add(*self._write(case, result))
 
-    def _write(self, case: Case, result: _Unwritten) -> PredictedCase:
+    def _write(self, case: Case, result: _Unwritten) -> tuple[PredictedCase, CaseStatistics]:
+        """Write a case's label map; return its entry in the record, and what the map shows."""
         try:
-            written = self._outputs.write(
-                case, result.labels, result.stored, result.spacing_mm, result.probabilities
-            )
+            written = self._outputs.write(case, result.predicted, result.probabilities)
         except Exception as error:
-            return self._record.failed(case.name, _reason(error))
+            return self._record.failed(case.name, _reason(error)), ()
         entry = replace(result.entry, changes=written.changes)
         if written.changes:
             logger.info("%s: post-processing changed %s", case.name, describe_changes(written.changes))
         if written.labelled:
-            return entry
-        logger.warning("%s: %s", case.name, NOTHING_FOUND)
-        return replace(entry, warnings=(*entry.warnings, NOTHING_FOUND))
+            logger.info("%s: found %s", case.name, names_found(written.statistics))
+        else:
+            logger.warning("%s: %s", case.name, NOTHING_FOUND)
+            entry = replace(entry, warnings=(*entry.warnings, NOTHING_FOUND))
+        return entry, written.statistics
 
     def _entry(self, case: Case, volume: Volume, modality: Modality) -> PredictedCase:
         """Log what is unusual about an image, and begin the case's entry in the record."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.dataset.raw import Case
+from autospine.evaluation.statistics_files import CaseStatistics, add_statistics, read_statistics
 from autospine.prediction.case_log import PredictedCase, add_to_record, read_record
 from autospine.storage.file_names import escape_non_utf8
 from autospine.system.log import get_logger
@@ -26,6 +27,7 @@ class RunRecord:
         self._folder, self._earlier, self.template = folder, earlier, template
         self._new: dict[str, PredictedCase] = {}
         self._kept: dict[str, PredictedCase] = {}
+        self._statistics: dict[str, CaseStatistics] = {}
         self._error: WorkspaceError | FormatError | None = None
 
     @classmethod
@@ -33,8 +35,9 @@ class RunRecord:
         """Begin the record of a run.
 
         Raises:
-            FormatError: If the folder's record is damaged or of another version.
+            FormatError: If the folder's record, or its statistics, are damaged or of another version.
         """
+        read_statistics(folder)
         return cls(folder, read_record(folder), template)
 
     @property
@@ -68,11 +71,20 @@ class RunRecord:
         # The record is UTF-8, which names of files in a message need not be.
         return replace(self.template, case=name, status="failed", error=escape_non_utf8(reason))
 
-    def add(self, entry: PredictedCase) -> None:
-        """Take a case into the record, and write it; what cannot be written now is written with the next."""
+    def add(self, entry: PredictedCase, statistics: CaseStatistics = ()) -> None:
+        """Take a case into the record, and write it; what cannot be written now is written with the next.
+
+        Args:
+            entry: The case's entry.
+            statistics: Numbers about each class in its label map; none if it has failed.
+        """
         self._new[entry.case] = entry
+        if statistics:
+            self._statistics[entry.case] = statistics
         try:
             add_to_record(self._folder, self._new.values())
+            add_statistics(self._folder, self._statistics)
+            self._statistics.clear()
             self._error = None
         except (WorkspaceError, FormatError) as error:  # A full disk may have room again for a smaller case.
             self._error = error

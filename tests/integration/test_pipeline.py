@@ -19,6 +19,7 @@ import torch
 
 from autospine.cli import main
 from autospine.dataset.raw import load_dataset
+from autospine.evaluation.statistics_files import read_statistics
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
@@ -168,10 +169,12 @@ def test_predictions_lie_on_the_grids_of_their_images(trained):
 def test_predictions_are_evaluated(trained):
     said = trained.run("evaluate", "out", trained.raw / "labelsTs", "-o", "scores")
     assert said.code == 0, said.err
-    assert {path.name for path in (trained.root / "scores").iterdir()} == {
-        "evaluation.csv",
-        "evaluation.json",
+    assert {path.name for path in (trained.root / "scores").glob("[!.]*")} == {
+        *("evaluation.csv", "evaluation.json"),
+        *("statistics.csv", "statistics.json"),
     }
+    for case, found in read_statistics(trained.root / "scores").items():
+        assert found == read_statistics(trained.root / "out")[case], "predict has measured the same"
     scores = json.loads((trained.root / "scores" / "evaluation.json").read_text(encoding="utf-8"))
     assert set(scores["classes"]) == {"vertebra", "disc", "canal", "sacrum"}
     assert "vertebra" in said.out

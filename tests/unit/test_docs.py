@@ -23,7 +23,9 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.splits import FoldsFile
 from autospine.evaluation import export
 from autospine.evaluation import scores as evaluation
+from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.postprocessing import ClassCleanup, Cleanup, LabelChange, Postprocessing
+from autospine.evaluation.statistics_files import STATISTICS_COLUMNS, StatisticsFile
 from autospine.fingerprint import (
     CaseFacts,
     ClassFacts,
@@ -84,7 +86,8 @@ STORED_KINDS = (
         ExternalPlan,
     ),
     *(CaseRecord, Encoding, IntensityTransform, Box, FoldsFile, PredictedCase, UsedModel),
-    *(Postprocessing, ClassCleanup, Cleanup, LabelChange, Best, Candidate, Members, Manifest, Entry),
+    *(LabelStatistics, StatisticsFile, LabelChange),
+    *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
     *(Description, Grid, PredictedImages, Calibration, RunIdentity, TrainedOn),
 )
 """Dataclasses that are written as JSON, by themselves or in the header of weights."""
@@ -255,7 +258,7 @@ def test_the_file_reference_names_the_keys_of_an_evaluation():
     text = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
     empty = evaluation.Evaluation(classes=("disc",), cases=())
     described = evaluation.describe_evaluation(empty)
-    keys = {*described, *described["classes"]["disc"], *export.table_columns()}
+    keys = {*described, *described["classes"]["disc"], *export.table_columns(), *STATISTICS_COLUMNS}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
     assert METRICS in text
 

@@ -18,6 +18,7 @@ from autospine.evaluation.export import long_table, table_columns, write_evaluat
 from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.scores import CaseScores, Evaluation, Scores, describe_evaluation, mean_scores
+from autospine.evaluation.statistics_files import read_statistics
 from autospine.io.images import write_array
 
 LABELS = parse_labels({"background": 0, "vertebra": 20, "disc": 120})
@@ -192,6 +193,28 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
     assert written["classes"]["disc"]["n_cases"] == 1
     assert written["missing"] == ["three"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.csv", "evaluation.json"]
+
+
+def test_predictions_are_measured_with_the_intensities_of_their_images(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Where an image is known and lies on the grid of the label map."""
+    image = np.arange(volume(0).size, dtype=np.float32).reshape(SHAPE)
+    write_array(tmp_path / "one_0000.nii.gz", image, grid())
+    write_array(tmp_path / "two_0000.nii.gz", image, grid((50.0, 0.0, 0.0)))
+    known = [
+        replace(case(name, "CT", None), images=(tmp_path / f"{name}_0000.nii.gz",)) for name in ("one", "two")
+    ]
+    evaluation = evaluate_folder(*folders, LABELS, known, with_statistics=True)
+    write_evaluation(evaluation, tmp_path / "out")
+    found = read_statistics(tmp_path / "out")
+    vertebra, disc = found["one"]
+    assert (vertebra.voxels, vertebra.components, vertebra.touches_border) == (20, 1, True)
+    assert vertebra.ml == pytest.approx(20 * 1.5 / 1000)
+    assert vertebra.mean_intensity == pytest.approx(np.arange(20).mean())
+    assert disc.mean_intensity == pytest.approx(image.reshape(-1)[-4:].mean())
+    assert [each.mean_intensity for each in found["two"]] == [None, None]
+    assert set(found) == {"one", "two"}
 
 
 def test_nothing_defined_is_null_without_a_warning(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autospine.core.errors import FormatError, WorkspaceError
+from autospine.evaluation.label_statistics import LabelStatistics
+from autospine.evaluation.statistics_files import (
+    STATISTICS,
+    STATISTICS_COLUMNS,
+    STATISTICS_TABLE,
+    add_statistics,
+    read_statistics,
+)
+
+FOUND = LabelStatistics(
+    label="=L1",
+    integer=20,
+    voxels=12,
+    ml=0.072,
+    centroid_mm=(11.5, -12.0, 37.5),
+    mean_intensity=301.25,
+    components=2,
+    touches_border=True,
+)
+ABSENT = LabelStatistics(
+    label="L2",
+    integer=21,
+    voxels=0,
+    ml=0.0,
+    centroid_mm=None,
+    mean_intensity=None,
+    components=0,
+    touches_border=False,
+)
+
+
+def table(folder: Path) -> list[list[str]]:
+    with (folder / STATISTICS_TABLE).open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_files_say_the_same_and_cells_are_safe(tmp_path: Path) -> None:
+    assert read_statistics(tmp_path) == {}
+    add_statistics(tmp_path, {"b": (FOUND, ABSENT)})
+    assert read_statistics(tmp_path) == {"b": (FOUND, ABSENT)}
+    assert table(tmp_path) == [
+        list(STATISTICS_COLUMNS),
+        ["b", "'=L1", "20", "12", "0.072", "11.5", "-12.0", "37.5", "301.25", "2", "true"],
+        ["b", "L2", "21", "0", "0.0", "", "", "", "", "0", "false"],
+    ]
+
+
+def test_cases_of_other_runs_stay(tmp_path: Path) -> None:
+    add_statistics(tmp_path, {"b": (FOUND,), "c": (FOUND,)})
+    add_statistics(tmp_path, {"a": (ABSENT,), "c": (ABSENT,)})
+    add_statistics(tmp_path, {})
+    assert read_statistics(tmp_path) == {"a": (ABSENT,), "b": (FOUND,), "c": (ABSENT,)}
+    assert [row[0] for row in table(tmp_path)[1:]] == ["a", "b", "c"]
+
+
+def test_runs_side_by_side_do_not_lose_each_others_cases(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: add_statistics(tmp_path, {f"case{i}": (FOUND,)}), range(12)))
+    assert len(read_statistics(tmp_path)) == len(table(tmp_path)) - 1 == 12
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / STATISTICS).write_text('{"mean": 3}', encoding="utf-8")
+    with pytest.raises(FormatError, match=r"statistics of label maps .* restore the file"):
+        add_statistics(tmp_path, {"a": (FOUND,)})
+    assert (tmp_path / STATISTICS).read_text(encoding="utf-8") == '{"mean": 3}'
+    (tmp_path / STATISTICS).write_text('{"format_version": 9, "cases": {}}', encoding="utf-8")
+    with pytest.raises(FormatError, match=r"format_version 1 .* found 9; name another output folder"):
+        add_statistics(tmp_path, {"a": (FOUND,)})
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkspaceError, match=r"expected to write .*; free some space"):
+        add_statistics(tmp_path / "file", {"a": (replace(FOUND, label="L1"),)})
