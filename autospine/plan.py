@@ -16,10 +16,8 @@ from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import Modality
 from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.external_plan import ExternalPlan
-from autospine.network.resenc_unet_plan import ResEncPlan
 from autospine.network.swin.swin_plan import SwinPlan
-from autospine.network.unet3d_plan import UNetPlan
-from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
+from autospine.network.unet_plans import ResEncPlan, UNetPlan, UNetTransformerPlan
 from autospine.storage.serialization import (
     FileEnding,
     FolderName,

@@ -167,7 +167,7 @@ def export(
         )
     check_folds(folder, find_folds(folder), fold or ())
 
-    from autospine.models.archive import export_model
+    from autospine.models.model_export import export_model
     from autospine.models.model_folder import find_localizer, open_model
 
     say(f"model: {folder}")

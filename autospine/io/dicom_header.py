@@ -5,10 +5,7 @@ some kinds of objects only, and fills in positions and sizes for the others.
 """
 
 import os
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -22,6 +19,7 @@ from autospine.core.errors import first_line
 from autospine.core.geometry import triple
 from autospine.core.types import Vector3
 from autospine.io.formats import has_dicom_mark
+from autospine.io.library_chatter import without_warnings
 from autospine.storage.file_names import is_utf8
 
 UNIT_TOLERANCE = 1e-3
@@ -401,44 +399,3 @@ def _title(keyword: str) -> str:
 
 def _listed(numbers: Sequence[float]) -> str:
     return "\\".join(f"{number:g}" for number in numbers)
-
-
-class _Silence:
-    """The state of the process's warnings while they are off, shared by all threads that want it so."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before = warnings.catch_warnings()
-
-    def begin(self) -> None:
-        """Turn warnings off for one user more."""
-        with self._lock:
-            if self._users == 0:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.simplefilter("ignore")
-            self._users += 1
-
-    def end(self) -> None:
-        """Bring warnings back if no other user wants them off."""
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._before.__exit__(None, None, None)
-
-
-_SILENCE = _Silence()
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Keep the remarks of libraries on oddities of a header, which many scanners have, off the screen.
-
-    Warnings are those of the whole process: they come back when the last of several threads is done.
-    """
-    _SILENCE.begin()
-    try:
-        yield
-    finally:
-        _SILENCE.end()

@@ -17,9 +17,10 @@ import SimpleITK as sitk
 from jaxtyping import Num
 
 from autospine.core.errors import ImageError, first_line
-from autospine.io.dicom_header import DEFLATED, READ_BY_PYDICOM, RUN_LENGTH, SliceHeader, without_warnings
+from autospine.io.dicom_header import DEFLATED, READ_BY_PYDICOM, RUN_LENGTH, SliceHeader
 from autospine.io.formats import has_dicom_mark
 from autospine.io.jpeg_streams import JPEG, JPEG_2000, JPEG_LS, check_frame
+from autospine.io.library_chatter import without_warnings
 from autospine.io.voxel_data import empty_array
 from autospine.storage.locks import scratch_folder
 

@@ -19,7 +19,7 @@ from autospine.core.geometry import Grid, orientation
 from autospine.core.labels import VERTEBRAE
 from autospine.core.types import LabelArray
 from autospine.io.dicom import Series, find_series
-from autospine.io.dicom_header import without_warnings
+from autospine.io.library_chatter import without_warnings
 from autospine.io.segments import Segment, present, rgb
 from autospine.io.slice_stack import StraightenedGrid
 from autospine.storage.atomic import replacing

@@ -27,6 +27,7 @@ from autospine.core.types import ChannelArray, LabelArray, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.dicom_header import is_dicom
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
+from autospine.io.library_chatter import without_chatter
 from autospine.io.nifti import is_nifti, read_nifti, write_oblique
 from autospine.io.nrrd import nrrd_entries, read_nrrd
 from autospine.io.segments import Segment, labels_of_layers, present, slicer_header, values_by_name
@@ -341,7 +342,8 @@ def _write(
             if is_nifti(path) and is_oblique(grid):
                 write_oblique(Path(folder) / path.name, array, grid)
             else:
-                sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+                with without_chatter():
+                    sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
             if not is_oblique(grid):  # which is written only, and not read
                 # The NIfTI library reports success even if the disk is full.
                 check_voxels(open_image(Path(folder) / path.name).voxels)

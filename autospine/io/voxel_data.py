@@ -21,6 +21,7 @@ from jaxtyping import Num, UInt16
 from autospine.core.errors import ImageError, first_line
 from autospine.core.geometry import Grid
 from autospine.core.types import Shape3
+from autospine.io.number_text import LONGEST_NUMBER, read_numbers
 from autospine.storage.file_names import check_file
 from autospine.system.hardware import free_memory
 
@@ -32,9 +33,6 @@ PADDING = 4096
 
 MOST_AFTER = 1 << 20
 """Compressed bytes that are read after the last voxel, in order to reach the checksum."""
-
-LONGEST_NUMBER = 400
-"""Bytes that a number in text takes at most, with what separates it; those of 1e308 have 310 digits."""
 
 LARGEST_RATIO = 1032
 """Deflate makes data at most this many times smaller (zlib's technical details)."""
@@ -259,7 +257,11 @@ def stored_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
         ImageError: If the data are damaged or of another size than stated.
     """
     if voxels.encoding == "text":
-        yield from _text_parts(voxels)
+        (path,) = voxels.files
+        try:
+            yield from read_numbers(path, voxels.dtype, voxels.start or 0, voxels.size, voxels.layers)
+        except DAMAGE as error:
+            raise damaged(path, cause(error)) from None
         return
     expected = voxels.nbytes // len(voxels.files)
     rest = b""
@@ -353,10 +355,7 @@ def _exactly(path: Path, voxels: VoxelData, expected: int) -> Iterator[bytes]:
             if found >= expected:
                 break
         if found < expected:
-            raise ImageError(
-                f"expected {expected} bytes of voxels in {path}, found {max(found, 0)}: the file is "
-                "truncated; copy it again"
-            )
+            raise _too_short(path, expected, found, "raw")
         # The checksum lies behind the last voxel.
         last = file.tell() + MOST_AFTER
         while found <= expected + PADDING and file.tell() <= last:
@@ -399,86 +398,3 @@ def _inflated(file: BufferedReader, encoding: DataEncoding) -> Iterator[bytes]:
         packed += file.read(_BLOCK) if len(packed) < len(magic) else b""
         if not packed.startswith(magic):
             return
-
-
-def _text_parts(voxels: VoxelData) -> Iterator[np.ndarray]:
-    """Yield voxels that are written as decimal numbers, part by part.
-
-    Raises:
-        ImageError: If there are more or fewer than stated, or one that the type of the voxels cannot hold.
-    """
-    (path,) = voxels.files
-    count, last, words = 0, b"", list[bytes]()
-    try:
-        with path.open("rb") as file:
-            file.seek(voxels.start or 0)
-            while block := file.read(_BLOCK):
-                text = last + block
-                words += text.split()
-                # The last number may go on in the next block.
-                last = words.pop() if words and not text[-1:].isspace() else b""
-                if len(last) > LONGEST_NUMBER:
-                    raise ValueError(f"it has {_shortened(last)} where numbers belong")
-                whole = len(words) - len(words) % voxels.layers
-                count += whole
-                if count > voxels.size:
-                    break
-                yield _parsed(words[:whole], voxels.dtype)
-                words = words[whole:]
-            words += [last] if last else []
-            count += len(words)
-            if count == voxels.size:
-                yield _parsed(words, voxels.dtype)
-    except DAMAGE as error:
-        raise damaged(path, cause(error)) from None
-    if count != voxels.size:
-        found = "more" if count > voxels.size else count
-        raise ImageError(f"expected {voxels.size} numbers in {path}, found {found}; copy or convert it again")
-
-
-def _parsed(words: list[bytes], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return numbers in text as an array of a type.
-
-    Raises:
-        ValueError: If the type cannot hold one of them: fractions and NaN are no integers.
-    """
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            floats = np.array([_number(word) for word in words], dtype=np.float64)
-            found = floats.astype(dtype)
-        lost = np.flatnonzero(np.isinf(found) & np.isfinite(floats))
-        if len(lost):
-            raise ValueError(f"it has {_shortened(words[lost[0]])}, which {dtype.name} cannot hold")
-        return found
-    integers = [_integer(word, dtype) for word in words]
-    limits = np.iinfo(dtype)
-    if integers and not limits.min <= min(integers) <= max(integers) <= limits.max:
-        wrong = next(
-            word
-            for word, number in zip(words, integers, strict=True)
-            if not limits.min <= number <= limits.max
-        )
-        raise ValueError(f"it has {_shortened(wrong)}, which {dtype.name} cannot hold")
-    return np.array(integers, dtype=dtype)
-
-
-def _integer(word: bytes, dtype: np.dtype[Any]) -> int:
-    if word.isdigit() or (word[:1] in (b"-", b"+") and word[1:].isdigit()):
-        return int(word)
-    number = _number(word)
-    if not number.is_integer():
-        raise ValueError(f"it has {_shortened(word)}, which {dtype.name} cannot hold")
-    return int(number)
-
-
-def _number(word: bytes) -> float:
-    try:
-        if b"_" in word:  # which Python allows
-            raise ValueError
-        return float(word)
-    except ValueError:
-        raise ValueError(f"it has {_shortened(word)} where numbers belong") from None
-
-
-def _shortened(word: bytes) -> str:
-    return repr(word[:20].decode(errors="replace")) + ("..." if len(word) > 20 else "")

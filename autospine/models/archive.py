@@ -1,12 +1,10 @@
-"""Export and import of models: one file with all that prediction needs, and nothing that can run code.
+"""Archives of models: one file with all that prediction needs, and nothing that can run code.
 
 An archive is a zip whose entries are not compressed, so that nothing in it can grow when it is unpacked.
 `manifest.json` names every other entry with its size and SHA-256; entries that it does not name are refused.
-Names of cases are not exported: they may tell who the patients were.
 """
 
 import errno
-import os
 import re
 import stat
 import tempfile
@@ -15,27 +13,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from autospine import __version__
-from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError, first_line, listed
+from autospine.core.errors import AutospineError, FormatError, ModelError, WorkspaceError, listed
 from autospine.evaluation.postprocessing import POSTPROCESSING
 from autospine.models.manifest import (
     MANIFEST,
     SCORES,
     Entry,
     Manifest,
-    describe,
     parse_manifest,
-    training_of,
 )
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
-from autospine.storage.atomic import remove_abandoned, replacing
-from autospine.storage.digest import sha256_of, sha256_of_file
-from autospine.storage.file_names import folder_name_fault, read_text
+from autospine.storage.atomic import remove_abandoned
+from autospine.storage.digest import sha256_of
+from autospine.storage.file_names import folder_name_fault
 from autospine.storage.locks import scratch_folder
-from autospine.storage.serialization import parse_json, to_json
+from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import PLAN, WEIGHTS
 
 ENDING = ".autospine"
@@ -61,85 +55,6 @@ _ENCRYPTED = 1
 """Bit in the flags of a zip's entry."""
 
 _CHUNK = 1 << 20
-_SHARED_KEYS = (
-    *("name", "description", "reference", "licence", "release"),
-    *("channel_names", "labels", "regions_class_order", "file_ending"),
-)
-"""Keys of dataset.json that are exported."""
-
-
-def export_model(
-    model: ModelFolder,
-    target: Path,
-    *,
-    folds: Sequence[str] | None = None,
-    localizer: ModelFolder | None = None,
-    licence: str | None = None,
-    intended_use: str | None = None,
-    sites: bool = True,
-) -> Manifest:
-    """Write a model folder as one file, which is complete or not there.
-
-    Args:
-        model: An opened model folder.
-        target: File that ends in `.autospine`.
-        folds: Names of the folds to export; by default those that predict together.
-        localizer: Coarse model whose first fold is exported as well, to locate the spine.
-        licence: Name such as `CC-BY-4.0`, or the text itself; by default that of a model that was imported,
-            else `not stated`.
-        intended_use: A few words; by default those of a model that was imported, else research alone.
-        sites: Whether scores by site, which have the sites' names, are exported as well.
-
-    Raises:
-        ModelError: If a fold is not there, the licence is empty, the target has another ending, or import
-            would refuse the names of dataset and configuration.
-        WorkspaceError: If the file cannot be written.
-    """
-    if target.suffix != ENDING:
-        raise ModelError(f"expected a file that ends in {ENDING} to write, found {target}; name it so")
-    if odd := _odd_names(model.plan.dataset, model.configuration.name):
-        raise ModelError(
-            f"expected a dataset and a configuration named with letters, digits, spaces and _ . + - alone in "
-            f"{model.name}, found {odd}; rename them in its {PLAN}"
-        )
-    known = describe(model)
-    licence = _licence(model, known) if licence is None else licence
-    if not licence.strip():
-        raise ModelError(
-            "expected a licence's name or text, found an empty one; leave it out where none is stated"
-        )
-    weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
-    texts = _texts(model, licence)
-    trained = {path.parent.name.removeprefix("fold_"): training_of(path) for path in weights.values()}
-    if localizer is not None:
-        (path,) = localizer.weights(localizer.ensemble[:1])
-        weights |= {f"{LOCALIZER}/{path.parent.name}/{WEIGHTS}": path}
-        texts |= {f"{LOCALIZER}/{PLAN}": _shared_plan(localizer)}
-    described = replace(
-        known,
-        autospine=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        licence=licence.strip().splitlines()[0][:200],
-        intended_use=known.intended_use if intended_use is None else intended_use,
-        scores=known.scores if sites or known.scores is None else replace(known.scores, sites={}),
-        training=trained,
-        finder=None if localizer is None else localizer.configuration.name,
-        files={
-            **{name: _entry_of_text(text) for name, text in texts.items()},
-            **{name: _entry_of_file(path) for name, path in weights.items()},
-        },
-    )
-    with (
-        _writing(target),
-        replacing(target) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-    ):
-        archive.writestr(MANIFEST, to_json(described))
-        for name, text in texts.items():
-            archive.writestr(name, text)
-        for name, path in weights.items():
-            archive.write(path, name)
-    return described
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -165,7 +80,7 @@ def unpack(bundle: Path, folder: Path, *, loading: bool = True) -> Manifest:
         ModelError: If the folder is there already, the archive has no fold, or its weights cannot be loaded.
         WorkspaceError: If nothing can be written there, or the disk is full.
     """
-    with _writing(folder):
+    with writing(folder):
         if folder.exists():
             raise ModelError(
                 f"expected no model at {folder} yet, found one; move it away or name another place"
@@ -176,14 +91,14 @@ def unpack(bundle: Path, folder: Path, *, loading: bool = True) -> Manifest:
         temporary = scratch / folder.name
         with _opened(bundle) as archive:
             manifest = _checked(archive, bundle)
-            with _writing(folder):
+            with writing(folder):
                 for name, entry in manifest.files.items():
                     _extract(archive, name, entry, temporary / name, bundle)
         with _named(temporary, bundle):
             for model in _checked_models(temporary, manifest):
                 if loading:
                     model.check_weights()
-        with _writing(folder):
+        with writing(folder):
             (temporary / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
             if manifest.scores is not None:
                 (temporary / SCORES).write_text(to_json(manifest.scores), encoding="utf-8")
@@ -214,7 +129,7 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
 def _scratch(parent: Path, target: Path) -> Iterator[Path]:
     """Open a scratch folder; what stands in the way of making it is said of `target`."""
     with ExitStack() as stack:
-        with _writing(target):
+        with writing(target):
             scratch = stack.enter_context(scratch_folder(parent))
         yield scratch
 
@@ -247,56 +162,6 @@ def _checked_models(folder: Path, manifest: Manifest) -> list[ModelFolder]:
     return [model] if coarse is None else [model, coarse]
 
 
-def _licence(model: ModelFolder, known: Manifest) -> str:
-    """Return the licence's whole text if an imported model has it, else its name."""
-    text = model.path / LICENCE
-    return _text_of(text) if os.path.lexists(text) else known.licence
-
-
-def _shared_plan(model: ModelFolder) -> str:
-    """Return the plan of this configuration alone, and without reasons, which may name cases."""
-    return to_json(replace(model.plan, configurations=(model.configuration,), rationale=()))
-
-
-def _texts(model: ModelFolder, licence: str) -> dict[str, str]:
-    """Return the small files of an archive by name."""
-    texts = {PLAN: _shared_plan(model), LICENCE: licence.rstrip() + "\n"}
-    description = model.path / DESCRIPTION
-    if os.path.lexists(description):
-        try:
-            content = parse_json(_text_of(description))
-            texts[DESCRIPTION] = to_json({key: content[key] for key in _SHARED_KEYS if key in content})
-        except (TypeError, ValueError) as error:
-            raise FormatError(
-                f"expected a description as JSON in {description}, found {first_line(error)}; restore it"
-            ) from None
-    post_processing = model.path / POSTPROCESSING
-    if os.path.lexists(post_processing):
-        texts[POSTPROCESSING] = _text_of(post_processing)
-    return texts
-
-
-def _text_of(path: Path) -> str:
-    """Read a small file of a model.
-
-    Raises:
-        FormatError: If it cannot be read.
-    """
-    try:
-        return read_text(path)
-    except OSError as error:
-        raise FormatError(f"expected a text at {path}, found {error}; restore it or export again") from None
-
-
-def _entry_of_text(text: str) -> Entry:
-    data = text.encode()
-    return Entry(bytes=len(data), sha256=sha256_of([data]))
-
-
-def _entry_of_file(path: Path) -> Entry:
-    return Entry(bytes=path.stat().st_size, sha256=sha256_of_file(path))
-
-
 @contextmanager
 def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
     with _reading(bundle), zipfile.ZipFile(bundle) as archive:
@@ -316,7 +181,12 @@ def _reading(bundle: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Iterator[None]:
+    """Say of what cannot be written how to mend it.
+
+    Raises:
+        WorkspaceError: If the system refuses to write.
+    """
     try:
         yield
     except OSError as error:
@@ -354,7 +224,7 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
             f"{archive.getinfo(MANIFEST).file_size}; do not use it, and ask whoever made it"
         )
     manifest = parse_manifest(archive.read(MANIFEST), bundle)
-    if unfit := _odd_names(manifest.dataset, manifest.configuration):
+    if unfit := unfit_names(manifest.dataset, manifest.configuration):
         raise FormatError(
             f"expected a dataset and a configuration whose names can be folders' in {bundle}, found {unfit}; "
             "do not use it, and ask whoever made it"
@@ -371,7 +241,7 @@ def _checked(archive: zipfile.ZipFile, bundle: Path) -> Manifest:
     return manifest
 
 
-def _odd_names(*names: str) -> str:
+def unfit_names(*names: str) -> str:
     """Return the names that are no plain name of a folder, for messages."""
     return _first([repr(name) for name in names if not _NAME.fullmatch(name) or folder_name_fault(name)])
 

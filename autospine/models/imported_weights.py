@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autospine.core.errors import FormatError, PlanError
 from autospine.network.swin.swin_unetr import AdaptiveSwinUNETR
-from autospine.network.weights.monai import ImportReport
+from autospine.network.weights.import_report import ImportReport
 from autospine.plan import Configuration, Plan
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json

@@ -11,7 +11,7 @@ from autospine.core.geometry import Grid
 from autospine.core.labels import DISC_OFFSET, VERSE
 from autospine.core.types import Modality, Shape3, Vector3
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
-from autospine.phantom.body import hindmost, paint_body, sample_build, space_around
+from autospine.phantom.body import hindmost, paint_body, sample_build
 from autospine.phantom.canal import draw_canal, paint_canal
 from autospine.phantom.foreign_objects import draw_metal, paint_metal_ct, paint_metal_mr, paint_table
 from autospine.phantom.intensity import (
@@ -36,6 +36,7 @@ from autospine.phantom.skeleton import (
     paint_skull,
     paint_vertebrae,
 )
+from autospine.phantom.soft_tissue import space_around
 
 Region = Literal["lumbar", "thoracolumbar", "cervical", "whole"]
 Scheme = Literal["levels", "structures"]

@@ -2,9 +2,7 @@
 
 from autospine.core.types import Shape3
 from autospine.network.network_plan import total_stride
-from autospine.network.resenc_unet_plan import ResEncPlan
-from autospine.network.unet3d_plan import UNetPlan
-from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
+from autospine.network.unet_plans import ResEncPlan, UNetPlan, UNetTransformerPlan
 from planners import rules
 from planners.networks.network_planner import NetworkPlanner
 from planners.rationale import Note

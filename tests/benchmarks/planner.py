@@ -33,11 +33,9 @@ from autospine.core.types import Shape3, Vector3
 from autospine.memory.footprint import TrainingMemory
 from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.network_plan import NetworkPlan
-from autospine.network.resenc_unet_plan import ResEncPlan
 from autospine.network.swin.swin_plan import SwinPlan, token_grids
 from autospine.network.swin.swin_settings import AttentionSettings, FusionPlacement, FusionSettings
-from autospine.network.unet3d_plan import UNetPlan
-from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
+from autospine.network.unet_plans import ResEncPlan, UNetPlan, UNetTransformerPlan
 from autospine.plan import Plan, Precision
 from autospine.system.allocation import reuse_freed_memory
 from planners import rules

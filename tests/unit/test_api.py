@@ -16,7 +16,7 @@ import autospine
 from autospine import api
 from autospine.core.errors import ModelError
 from autospine.inference.predictor import Predictor
-from autospine.models.archive import export_model
+from autospine.models.model_export import export_model
 from autospine.models.model_folder import open_model
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions

@@ -35,17 +35,15 @@ from autospine.fingerprint import (
     StructureFacts,
 )
 from autospine.io.images import write_array
-from autospine.models.archive import export_model
 from autospine.models.best import Best, Candidate
 from autospine.models.manifest import Entry, Manifest
+from autospine.models.model_export import export_model
 from autospine.models.model_folder import open_model
 from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.external_plan import ExternalPlan
-from autospine.network.resenc_unet_plan import ResEncPlan
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.swin.swin_settings import AttentionSettings, FusionSettings
-from autospine.network.unet3d_plan import UNetPlan
-from autospine.network.unet3d_transformer_plan import UNetTransformerPlan
+from autospine.network.unet_plans import ResEncPlan, UNetPlan, UNetTransformerPlan
 from autospine.pipeline.calibration import Calibration
 from autospine.plan import Augmentation, Configuration, Decision, Normalisation, Plan, TrainingPlan
 from autospine.prediction.case_log import PredictedCase, UsedModel

@@ -23,10 +23,8 @@ from autospine.network.weights.conversion import (
     window_of_table,
 )
 from autospine.network.weights.file import read_weights, tensors_of
+from autospine.network.weights.import_report import REORDERED, ImportReport, StackingOrder, is_encoder
 from autospine.network.weights.names import ENCODER, Layout, layout_of, monai_name, standard_name
-
-StackingOrder = Literal["fixed", "legacy", "v2"]
-"""Order of the tokens in a merging: MONAI's `merging` since 1.5, the same up to 1.4, and `mergingv2`."""
 
 SMALLEST_SHARE = 0.9
 """Share of the encoder's tensors that a file has to fill."""
@@ -41,65 +39,10 @@ TOKENS: dict[StackingOrder, tuple[Shape3, ...]] = {
 INDEX = "relative_position_index"
 """A buffer that says nothing but the window."""
 
-REORDERED = "tokens put in another order"
-"""The conversion of a merging that changes nothing."""
-
 _SEES_IMAGE = ("embedding.weight", "encoders.0.conv1.weight", "encoders.0.conv3.weight")
 
 _LISTED = 4
 """Contradictions that an error names."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImportReport:
-    """Result of an import, tensor by tensor; each tensor of the network is in one of the lists."""
-
-    layout: Layout
-    """Names that the file uses."""
-
-    merge_order: StackingOrder
-    """Order in which the mergings of the file stack tokens."""
-
-    merge_reason: str
-    """Why it was taken for that."""
-
-    matched: tuple[str, ...]
-    """The network's tensors that were filled as they are in the file."""
-
-    converted: dict[str, str]
-    """Those that were filled with something else than the file's values -> what was done."""
-
-    missing: tuple[str, ...]
-    """Those that the file does not fill, though MONAI's network has them; they keep their values."""
-
-    own: tuple[str, ...]
-    """Those that MONAI's network has not, of fusion and adaptive attention; they keep their values."""
-
-    unused: tuple[str, ...]
-    """Keys of the file that have no place in the network."""
-
-    @property
-    def differences(self) -> tuple[str, ...]:
-        """Why the network does not compute what the file's network did; empty where it does.
-
-        Clamped windows aside, which are read as MONAI does with `legacy_bias_slice` only.
-        """
-        found = [how for how in dict.fromkeys(self.converted.values()) if how != REORDERED]
-        blocks = sum(_is_encoder(name) for name in self.missing)
-        found += [f"{blocks} of the encoder's tensors begin at random"] if blocks else []
-        rest = len(self.missing) - blocks
-        return (*found, *([f"{rest} tensors beyond the encoder begin at random"] if rest else []))
-
-    @property
-    def filled(self) -> tuple[str, ...]:
-        """The network's tensors that have the file's weights."""
-        return (*self.matched, *self.converted)
-
-    @property
-    def encoder_share(self) -> float:
-        """Filled share of the encoder's tensors that MONAI's network has too."""
-        filled = sum(_is_encoder(name) for name in self.filled)
-        return filled / (filled + sum(_is_encoder(name) for name in self.missing))
 
 
 def load_monai(
@@ -400,17 +343,13 @@ class _Import:
                 "expected weights of MONAI's SwinUNETR, found those of an AutoSpine model; "
                 "give the file that the model was imported from, or train a new one"
             )
-        lacking = [str(monai_name(name)) for name in report.missing if _is_encoder(name)]
+        lacking = [str(monai_name(name)) for name in report.missing if is_encoder(name)]
         raise FormatError(
             f"expected at least {SMALLEST_SHARE:.0%} of the encoder's tensors in the weights, found "
             f"{report.encoder_share:.0%}: {', '.join(lacking[:_LISTED])} ... are missing, and "
             f"{', '.join(report.unused[:_LISTED]) or 'nothing'} has no place; "
             "give weights of a SwinUNETR with the network's depths"
         )
-
-
-def _is_encoder(name: str) -> bool:
-    return name.startswith(("embedding.", "stages."))
 
 
 def _inside(tokens: Sequence[Shape3], cell: Shape3) -> tuple[Shape3, ...]:

@@ -1,7 +1,5 @@
 """What a header says of a slice counts, whatever kind it is of; what it does not say is not made up."""
 
-import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from dicom_makers import SOP_CLASSES, Change, write_frames, write_slices
 from pydicom.dataset import Dataset
 
 from autospine.core.errors import ImageError
-from autospine.io.dicom_header import read_header, without_warnings
+from autospine.io.dicom_header import read_header
 from autospine.io.images import read_volume
 
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
@@ -217,28 +215,6 @@ def test_what_is_no_image_of_slices_is_no_slice(
     volume = read_volume(tmp_path)
     check_place(volume, pixels)
     assert volume.notes == (f"1 of 6 DICOM files left out: other.dcm ({says})",)
-
-
-def test_warnings_come_back_after_reading_in_several_threads(tmp_path: Path):
-    """Each thread ends while another is still at it."""
-    before = list(warnings.filters)
-    inside, outside = threading.Barrier(2), threading.Barrier(2)
-
-    def first() -> None:
-        with without_warnings():
-            inside.wait(10)
-        outside.wait(10)
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    with without_warnings():
-        inside.wait(10)
-        outside.wait(10)
-        warnings.warn("an oddity", UserWarning, stacklevel=1)
-    thread.join()
-    assert warnings.filters == before
-    with pytest.warns(UserWarning, match="an oddity"):
-        warnings.warn("an oddity", UserWarning, stacklevel=1)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from autospine.memory.estimate import inference_memory, parameter_count, trainin
 from autospine.memory.swin_layout import SwinLayout
 from autospine.memory.trace import Ledger, trace_step, trace_tile
 from autospine.network.cnn3d_plan import CNNPlan
-from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet_plans import UNetPlan
 from planners import calibration_factor as calibration
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
 from trainers.losses.dice_ce import DiceCE

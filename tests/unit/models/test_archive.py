@@ -22,12 +22,12 @@ from autospine.cli.model import model as commands
 from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError, WorkspaceError
 from autospine.models.archive import (
     ENDING,
-    export_model,
     opened_model,
     read_manifest,
     unpack,
 )
 from autospine.models.manifest import ModelScores, Training, describe
+from autospine.models.model_export import export_model
 from autospine.models.model_folder import find_localizer, open_model
 from autospine.storage.digest import sha256_of
 from autospine.storage.serialization import write_json

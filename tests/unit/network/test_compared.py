@@ -13,8 +13,8 @@ from autospine.network.cnn3d import CNN3D
 from autospine.network.normalisation import instance_norm
 from autospine.network.resenc_unet import ResEncUNet, average_pool
 from autospine.network.unet3d import UNet3D
-from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer import PositionEmbedding, UNet3DTransformer
+from autospine.network.unet_plans import UNetPlan
 
 Make = Callable[..., SegmentationNetwork]
 

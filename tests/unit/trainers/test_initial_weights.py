@@ -9,7 +9,7 @@ from checkpoints import save_import
 from autospine.core.errors import FormatError, ModelError, TrainingError
 from autospine.core.labels import parse_labels
 from autospine.models.model_folder import save_weights
-from autospine.network.unet3d_plan import UNetPlan
+from autospine.network.unet_plans import UNetPlan
 from autospine.plan import Plan, build_network
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_tensors

@@ -9,8 +9,8 @@ from autospine.network import AdaptiveSwinUNETR
 from autospine.network.cnn3d import CNN3D
 from autospine.network.resenc_unet import ResEncUNet
 from autospine.network.unet3d import UNet3D
-from autospine.network.unet3d_plan import UNetPlan
 from autospine.network.unet3d_transformer import UNet3DTransformer
+from autospine.network.unet_plans import UNetPlan
 from trainers.losses.dice_ce import DiceCE
 from trainers.supervision import HEADS, DeeplySupervised, supervise
 
