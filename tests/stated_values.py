@@ -160,7 +160,7 @@ STATED = {
             "VOLUMES_MM3": "smallest volumes to keep that are tried",
             "LEAST_GAIN": "smallest gain of the mean Dice",
             "STANDARD_ERRORS": "smallest gain in standard errors",
-            "WORST_LOSS": "largest loss of Dice of a class in a single case",
+            "WORST_LOSS": "largest loss of Dice of a single case",
             "WORST_FOREGROUND_LOSS": "largest loss of the foreground in a single case",
             "FEWEST_CASES": "fewest cases",
         },

@@ -23,7 +23,7 @@ STANDARD_ERRORS = 2.0
 """Number of its own standard errors by which the mean gain must exceed zero."""
 
 WORST_LOSS = 0.01
-"""Largest loss of Dice, 0 to 1, that any class of a single case may have."""
+"""Largest loss of Dice, 0 to 1, that a single case may have, of the class and of the mean over classes."""
 
 WORST_FOREGROUND_LOSS = 0.002
 """Largest loss, 0 to 1, of the Dice and of the recall of the foreground that a single case may have."""
@@ -92,8 +92,8 @@ class CleanupChoice:
         - the class gains `LEAST_GAIN` and `STANDARD_ERRORS` of its standard errors of the mean Dice (over the
           cases, in pairs), in at least `FEWEST_CASES` cases;
         - neither the mean class Dice nor the mean Dice and recall of the foreground fall;
-        - no class of any case loses more than `WORST_LOSS`, and no foreground more than
-          `WORST_FOREGROUND_LOSS`.
+        - no case loses more than `WORST_LOSS` of the class's Dice or of its mean over the classes, or more
+          than `WORST_FOREGROUND_LOSS` of the Dice or recall of its foreground.
 
         Of all classes and candidates, the one with the largest gain of the mean class Dice comes first. Each
         further one is added if it is eligible together with those before it: gains and means are compared
@@ -183,11 +183,13 @@ class CleanupChoice:
         n, occurs = self._n_classes, ~np.isnan(base)
         gained, lost = np.where(occurs, after - before, 0.0), np.where(occurs, base - after, 0.0)
         means = gained.sum(axis=0) / np.maximum(occurs.sum(axis=0), 1)
+        lost_by_case = lost[:, :n].sum(axis=1) / np.maximum(occurs[:, :n].sum(axis=1), 1)
         return bool(
             _gain(gained[occurs[:, position], position]) > 0
             and means[:n].sum() >= -_ROUNDING
             and means[n:].min() >= -_ROUNDING
-            and lost[:, :n].max(initial=0.0) <= WORST_LOSS + _ROUNDING
+            and lost[:, position].max(initial=0.0) <= WORST_LOSS + _ROUNDING
+            and lost_by_case.max(initial=0.0) <= WORST_LOSS + _ROUNDING
             and lost[:, n:].max(initial=0.0) <= WORST_FOREGROUND_LOSS + _ROUNDING
         )
 
