@@ -40,6 +40,9 @@ T13 is 28 although it lies between 19 and 20: never sort vertebrae by integer.
 DISC_OFFSET = 100
 """A disc's integer is that of the vertebra above it plus this (TPTBox)."""
 
+BACKGROUND = "background"
+"""Name of what is no class."""
+
 IGNORE_INDEX = 255
 """Stored index of ignored voxels, which are neither learnt from nor scored."""
 
@@ -102,7 +105,7 @@ class LabelSpace:
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Name of the class that each output channel stands for."""
-        return self.names if self.regions else ("background", *self.names)
+        return self.names if self.regions else (BACKGROUND, *self.names)
 
     @property
     def membership(self) -> Bool[np.ndarray, "channels indices"]:

@@ -11,7 +11,13 @@ from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
 from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
-from autospine.evaluation.overlap import class_counts, class_mask, confusion_table, foreground_counts
+from autospine.evaluation.overlap import (
+    class_counts,
+    class_mask,
+    confusion_table,
+    foreground_counts,
+    in_class_order,
+)
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import Volume, read_labels, read_volume
@@ -162,6 +168,7 @@ def evaluate_case(
         classes=labels.names,
         counts=class_counts(confusion, labels),
         foreground=foreground_counts(confusion),
+        confusion=in_class_order(confusion, labels),
         measured=measured,
         metrics=tuple(metrics),
         modality=modality,

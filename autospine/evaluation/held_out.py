@@ -10,7 +10,7 @@ from autospine.dataset.raw import Dataset
 from autospine.evaluation.cleanup_choice import CleanupChoice, held_out_confusions
 from autospine.evaluation.cleanup_trials import CaseTrial, try_case
 from autospine.evaluation.evaluate_maps import evaluate_folder
-from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts
+from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts, in_class_order
 from autospine.evaluation.postprocessing import POSTPROCESSING, Postprocessing
 from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation, describe_mean
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
@@ -152,7 +152,12 @@ def _choose_postprocessing(
 
 
 def _with_confusion(case: CaseScores, confusion: Confusion, labels: LabelSpace) -> CaseScores:
-    return replace(case, counts=class_counts(confusion, labels), foreground=foreground_counts(confusion))
+    return replace(
+        case,
+        counts=class_counts(confusion, labels),
+        foreground=foreground_counts(confusion),
+        confusion=in_class_order(confusion, labels),
+    )
 
 
 def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation | None) -> None:

@@ -119,6 +119,17 @@ def class_counts(confusion: Confusion, labels: LabelSpace) -> tuple[Counts, ...]
     )
 
 
+def in_class_order(confusion: Confusion, labels: LabelSpace) -> Confusion | None:
+    """Return a table whose rows and columns are the background and then `labels.names`.
+
+    None for regions: a voxel that lies in several has no single name.
+    """
+    if labels.regions:
+        return None
+    order = [0, *(1 + labels.integers.index(integer) for integer in labels.painted)]
+    return confusion[np.ix_(order, order)]
+
+
 def foreground_counts(confusion: Confusion) -> Counts:
     """Return the counts of all labels taken as one: bone of a wrong name is found all the same."""
     found, predicted, present = (

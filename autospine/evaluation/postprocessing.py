@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from autospine.core.errors import FormatError
+from autospine.core.labels import BACKGROUND
 from autospine.core.types import LabelArray, Vector3
 from autospine.evaluation.components import (
     Components,
@@ -30,9 +31,6 @@ READABLE = (1, FORMAT_VERSION)
 """Versions that can be read. In version 1 removed components always become background."""
 
 POSTPROCESSING = "postprocessing.json"
-
-BACKGROUND = "background"
-"""Name of what is no class, in descriptions of changes."""
 
 CHANGES_MENTIONED = 4
 """Most changes that a message about a case lists."""

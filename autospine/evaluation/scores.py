@@ -8,10 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from autospine.core.labels import BACKGROUND
 from autospine.core.types import Modality
 from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
-from autospine.evaluation.overlap import Counts
+from autospine.evaluation.overlap import Confusion, Counts
 
 KEYS = {"recall": "acc"}
 """Keys of metrics in JSON that are not the metrics' names. "mAcc" is the paper's word for the mean recall."""
@@ -76,6 +79,10 @@ class CaseScores:
 
     foreground: Counts | None = None
     """Numbers of voxels of all classes taken as one; None if they were not counted."""
+
+    confusion: Confusion | None = field(default=None, compare=False, repr=False)
+    """Numbers of voxels by class in the reference (rows) and in the prediction (columns), the background
+    first; None if they were not counted, and for overlapping regions."""
 
     measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Values of each metric that takes masks, by name, one for each class; NaN where undefined."""
@@ -182,6 +189,23 @@ class Evaluation:
         return mean_scores((foreground_scores(counts, self.metrics) for counts in counted), self.metrics)
 
     @property
+    def confusion_shares(self) -> dict[str, dict[str, float]]:
+        """Share of each class of the references that is predicted as what, in all cases together.
+
+        The keys are the class in the reference, then the class in the prediction or `background`; pairs that
+        do not occur are left out, and so are classes that are in no reference.
+        """
+        tables = [case.confusion for case in self.cases if case.confusion is not None]
+        if not tables:
+            return {}
+        total, names = np.sum(tables, axis=0), (BACKGROUND, *self.classes)
+        return {
+            name: {names[i]: float(row[i] / row.sum()) for i in np.flatnonzero(row).tolist()}
+            for name, row in zip(self.classes, total[1:], strict=True)
+            if row.any()
+        }
+
+    @property
     def mean_dice(self) -> float:
         """Mean over classes of the mean over cases of Dice, 0 to 1; NaN if no class occurs."""
         return self.total.mean.dice
@@ -218,8 +242,9 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
     """Return the evaluation as plain values for JSON, undefined ones as None.
 
     Keys: `mean_KEY` of each metric (mean over classes of the mean over cases), `foreground` (of all classes
-    taken as one), `classes`, `modalities` and `sites` (the same with their own classes), `cases`, `missing`,
-    `extra`. The key of a metric is its name, but for those in `KEYS`.
+    taken as one), `classes`, `modalities` and `sites` (the same with their own classes), `cases`, `confusion`
+    (see `Evaluation.confusion_shares`), `missing`, `extra`. The key of a metric is its name, but for those in
+    `KEYS`.
     """
     total = evaluation.total
     return {
@@ -241,6 +266,10 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
                 "classes": _plain_classes(case.by_class, count=False),
             }
             for case in evaluation.cases
+        },
+        "confusion": {
+            name: {other: round(share, 6) for other, share in shares.items()}
+            for name, shares in evaluation.confusion_shares.items()
         },
         "missing": list(evaluation.missing),
         "extra": list(evaluation.extra),

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autospine.core.errors import listed
+from autospine.core.labels import BACKGROUND
 from autospine.evaluation.metrics import Metric
 from autospine.evaluation.scores import Evaluation, MeanScores, Scores
 
@@ -26,6 +27,11 @@ NUMBER_WIDTH = 6
 """Least width of a column of numbers."""
 
 LISTED_NAMES = 5
+
+LEAST_CONFUSION = 0.05
+"""Share of a class that has to be called another one for a line below the table."""
+
+LISTED_CONFUSIONS = 8
 
 
 def evaluation_table(evaluation: Evaluation, *, title: str = "") -> RenderableType:
@@ -104,7 +110,7 @@ def _number(value: float) -> str:
 
 
 def _notes(evaluation: Evaluation) -> list[Text]:
-    notes = []
+    notes = [Text(line) for line in _confusions(evaluation)]
     if evaluation.missing:
         missing = listed(evaluation.missing, LISTED_NAMES)
         notes.append(Text(f"No prediction, in no mean: {missing}", style="yellow"))
@@ -112,3 +118,20 @@ def _notes(evaluation: Evaluation) -> list[Text]:
         extra = listed(evaluation.extra, LISTED_NAMES)
         notes.append(Text(f"No reference, not compared: {extra}", style="dim"))
     return notes
+
+
+def _confusions(evaluation: Evaluation) -> list[str]:
+    """Say which classes are called others, the largest share first."""
+    pairs = [
+        (share, name, other)
+        for name, shares in evaluation.confusion_shares.items()
+        for other, share in shares.items()
+        if other not in (name, BACKGROUND) and share > LEAST_CONFUSION
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    lines = [
+        f"{100 * share:.0f} % of {name} is called {other}" for share, name, other in pairs[:LISTED_CONFUSIONS]
+    ]
+    if more := pairs[LISTED_CONFUSIONS:]:
+        lines.append(f"and {len(more)} more pairs of classes above {100 * LEAST_CONFUSION:.0f} %")
+    return lines

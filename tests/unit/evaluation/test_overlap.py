@@ -15,6 +15,7 @@ from autospine.evaluation.overlap import (
     confusion_table,
     count_overlap,
     foreground_counts,
+    in_class_order,
 )
 
 PLAIN = parse_labels({"background": 0, "a": 3, "b": 7})
@@ -39,6 +40,14 @@ def test_a_voxel_of_the_wrong_label_is_found_foreground() -> None:
     np.testing.assert_array_equal(confusion, [[0, 0, 1], [0, 1, 1], [2, 0, 0]])
     assert foreground_counts(confusion) == Counts(tp=2, fp=1, fn=2)
     assert class_counts(confusion, PLAIN) == (Counts(tp=1, fp=0, fn=1), Counts(tp=0, fp=2, fn=2))
+
+
+def test_rows_and_columns_come_in_the_order_of_the_classes() -> None:
+    """Which need not be that of the integers; a voxel of regions has no single name."""
+    space = parse_labels({"background": 0, "upper": 9, "lower": 4})
+    confusion = confusion_table(line(1, 1, 2, 0), line(2, 2, 2, 1), space)
+    np.testing.assert_array_equal(in_class_order(confusion, space), [[0, 0, 0], [0, 1, 2], [1, 0, 0]])
+    assert in_class_order(confusion_table(line(1), line(1), NESTED), NESTED) is None
 
 
 def test_shifted_cube_has_its_analytic_dice() -> None:

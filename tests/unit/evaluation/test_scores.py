@@ -195,6 +195,23 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.csv", "evaluation.json"]
 
 
+def test_confusions_are_shares_of_the_reference_over_all_cases() -> None:
+    true, wrong = volume(20, 10), volume(20)
+    wrong[true == 120] = 20
+    found = [
+        evaluate_case(LABELS.encode(each), LABELS.encode(true), LABELS, case=name)
+        for name, each in (("right", true), ("wrong", wrong), ("empty", volume(0)))
+    ]
+    evaluation = Evaluation(classes=LABELS.names, cases=tuple(found))
+    third = pytest.approx(1 / 3)
+    assert evaluation.confusion_shares == {
+        "vertebra": {"background": third, "vertebra": pytest.approx(2 / 3)},
+        "disc": {"background": third, "vertebra": third, "disc": third},
+    }
+    assert describe_evaluation(evaluation)["confusion"]["disc"]["vertebra"] == 0.333333
+    assert Evaluation(classes=LABELS.names, cases=()).confusion_shares == {}
+
+
 def test_predictions_are_measured_with_the_intensities_of_their_images(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

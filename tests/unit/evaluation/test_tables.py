@@ -2,6 +2,7 @@ import io
 import math
 from dataclasses import replace
 
+import numpy as np
 from rich.console import Console
 
 from autospine.evaluation.metrics import find_metrics
@@ -58,6 +59,22 @@ def test_all_classes_as_one_have_a_row_where_they_were_counted() -> None:
     counted = tuple(replace(case, foreground=Counts(tp=3, fp=0, fn=1)) for case in found.cases)
     (row,) = [line for line in shown(replace(found, cases=counted)).splitlines() if "foreground" in line]
     assert row.split() == ["foreground", "0.857", "0.750", "0.750", "2"]
+
+
+def test_classes_that_are_called_others_are_named_the_largest_share_first() -> None:
+    found = evaluation(1)
+    confusion = np.asarray([[50, 9, 9], [10, 80, 10], [30, 48, 22]])
+    text = shown(replace(found, cases=(replace(found.cases[0], confusion=confusion),)))
+    assert text.index("48 % of disc is called vertebra") < text.index("10 % of vertebra is called disc")
+    assert "called background" not in text
+    slight = np.asarray([[50, 9, 9], [10, 86, 4], [30, 0, 70]])
+    assert "is called" not in shown(replace(found, cases=(replace(found.cases[0], confusion=slight),)))
+    names = tuple(f"L{i}" for i in range(12))
+    worse = replace(found.cases[0], classes=names, counts=found.cases[0].counts[:1] * 12)
+    many = replace(worse, confusion=np.roll(np.eye(13, dtype=int), 1, axis=1))
+    text = shown(Evaluation(classes=names, cases=(many,)))
+    assert text.count("100 % of") == 8
+    assert "and 3 more pairs of classes above 5 %" in text
 
 
 def test_fits_a_narrow_terminal() -> None:
