@@ -220,6 +220,15 @@ SOUND: dict[str, Maker] = {
         RAW,
     ),
     "mha with padding": file("a.mha", META, RAW + bytes(512)),
+    "mha with an entry twice alike": file("a.mha", META.replace("DimSize", "NDims =  3\nDimSize"), RAW),
+    "mha with the place of its voxels": file(
+        "a.mha",
+        (placed := META.replace("DimSize", "HeaderSize = 000\nDimSize")).replace("000", f"{len(placed):03d}"),
+        RAW,
+    ),
+    "nrrd with keys named as fields": file(
+        "a.nrrd", NRRD.replace("encoding", "type:=CT\nspace:=RAS\nsizes:=1 1 1\nencoding"), RAW
+    ),
     "mhd": detached("a.mhd", data_file(META, "a.raw"), RAW, "a.raw"),
     "mhd compressed": detached("a.mhd", data_file(PACKED, "a.zraw"), zlib.compress(RAW), "a.zraw"),
     "mhd with data in a folder": detached("a.mhd", data_file(META, "data/a.raw"), RAW, "data/a.raw"),
@@ -288,6 +297,7 @@ SOUND: dict[str, Maker] = {
     "nii scaled": nifti("a.nii.gz", scaled),
     "nii by sform alone": nifti("a.nii", put(252, "<h", 0)),
     "nii by qform alone": nifti("a.nii", put(254, "<h", 0)),
+    "nii by a qform with a qfac of 0": nifti("a.nii", both(put(76, "<f", 0.0), put(254, "<h", 0))),
     "nii with padding": nifti("a.nii", lambda content: bytes(content) + bytes(512)),
     "nii.gz that is not compressed": bytes_edited(nifti(), gzip.decompress),
     "nii that is compressed": bytes_edited(nifti("a.nii"), gzip.compress),
@@ -368,6 +378,7 @@ UNREAD = r"expected voxels that AutoSpine reads in .*, found .*; convert the ima
 DAMAGED = r"damaged: .*; copy or convert it again"
 TRUNCATED = r"bytes of (compressed )?voxels in .*, found .*; copy it again"
 LONGER = r"bytes of voxels in .*, found more: .*; convert it again"
+TWICE = r"damaged: its header has .* twice, as .*; copy or convert it again"
 OUTSIDE = r"expected the voxels of .* in its own folder, found .*; copy the file there"
 
 _COMPRESSED = {
@@ -401,6 +412,35 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     "nrrd: raw cut": (file("a.nrrd", NRRD, RAW[:-100]), TRUNCATED),
     "nhdr: raw cut": (detached("a.nhdr", data_file(NRRD, "a.raw"), RAW[:-100], "a.raw"), TRUNCATED),
     "nii: raw cut": (nifti("a.nii", lambda content: bytes(content[:-100])), TRUNCATED),
+    **{
+        f"{kind}: an axis stated too short by one": (make, LONGER)
+        for kind, make in {
+            "mha": file("a.mha", META.replace("10 12 9", "9 12 9"), RAW),
+            "mha compressed": file("a.mha", PACKED.replace("10 12 9", "10 11 9"), zlib.compress(RAW)),
+            "nrrd": file("a.nrrd", NRRD.replace("10 12 9", "10 12 8"), RAW),
+            "nii": nifti("a.nii", put(42, "<h", 9)),
+            "nii.gz": nifti("a.nii.gz", put(44, "<h", 11)),
+        }.items()
+    },
+    "nii: zeros that may be voxels": (nifti("a.nii", lambda c: bytes(c[:-400]) + bytes(900)), LONGER),
+    "nii: half of the bytes of a voxel": (nifti("a.nii", put(70, "<2h", 2, 8)), LONGER),
+    "nii: voxels within the marks of extensions": (nifti("a.nii", put(108, "<f", 348.0)), DAMAGED),
+    # What a header states twice.
+    "mha: two spacings": (
+        file("a.mha", META.replace("DimSize", "ElementSpacing = 9 9 9\nDimSize"), RAW),
+        TWICE,
+    ),
+    "mha: two orientations": (
+        file("a.mha", META.replace("DimSize", "Orientation = 0 1 0 1 0 0 0 0 1\nDimSize"), RAW),
+        TWICE,
+    ),
+    "mha: two origins": (file("a.mha", META.replace("DimSize", "Position = 1 2 3\nDimSize"), RAW), TWICE),
+    "nrrd: two types": (file("a.nrrd", NRRD.replace("encoding", "type: ushort\nencoding"), RAW), TWICE),
+    "nrrd: two spaces": (file("a.nrrd", NRRD.replace("encoding", "space: RAS\nencoding"), RAW), TWICE),
+    "mha: two places of its voxels": (
+        file("a.mha", META.replace("DimSize", "HeaderSize = 10\nDimSize"), RAW),
+        DAMAGED,
+    ),
     "mha: raw too long": (file("a.mha", META, RAW * 4), LONGER),
     "mhd: raw too long": (detached("a.mhd", data_file(META, "a.raw"), RAW * 4, "a.raw"), LONGER),
     "nrrd: raw too long": (file("a.nrrd", NRRD, RAW * 4), LONGER),

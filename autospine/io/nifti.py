@@ -72,7 +72,8 @@ def read_nifti(path: Path) -> ImageFile:
     _check_volume(path, shape, dtype)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise unsupported(path, f"voxels of the type {int(header['datatype'])} (NIfTI), {dtype}")
-    if not header.sizeof_hdr <= offset <= MOST_SKIPPED:
+    # Four bytes that tell of extensions follow the header (nifti1.h).
+    if not header.sizeof_hdr + 4 <= offset <= MOST_SKIPPED:
         raise damaged(path, f"its voxels begin at byte {offset}")
     slope, intercept = _field(path, "scl_slope or scl_inter", header.get_slope_inter)
     grid, notes = header_grid(header, triple(shape[2::-1]), str(path))
@@ -215,7 +216,11 @@ def header_grid(
 
 
 def _qform(header: Any, name: str) -> np.ndarray:
-    affine: np.ndarray = _field(name, "qform", header.get_qform)
+    # nifti1.h takes a qfac (pixdim[0]) of 0 for 1.
+    known = header.copy()
+    if known["pixdim"][0] == 0:
+        known["pixdim"][0] = 1
+    affine: np.ndarray = _field(name, "qform", known.get_qform)
     return affine
 
 

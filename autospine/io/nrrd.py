@@ -14,6 +14,7 @@ from autospine.io.formats import NRRD_ENDINGS
 from autospine.io.text_headers import (
     MOST_HEADER,
     SAME_SIZE,
+    check_once,
     check_volume,
     evenly_filled,
     header_lines,
@@ -191,8 +192,8 @@ def _check_layers(path: Path, layers: int, inside: Sequence[int], entries: dict[
 def nrrd_entries(path: Path) -> tuple[dict[str, str], int]:
     """Return the fields and key/value pairs of an NRRD header, and where the header ends.
 
-    Names of fields are in small letters; keys are as written. A `data file: LIST` keeps its lines under
-    `list`.
+    Names of fields are in small letters. Of the key/value pairs, which are no fields whatever their names,
+    those of segments are kept as written. A `data file: LIST` keeps its lines under `list`.
 
     Raises:
         ImageError: If it does not start with such a header.
@@ -210,8 +211,13 @@ def nrrd_entries(path: Path) -> tuple[dict[str, str], int]:
             field, mark, value = re.match(r"(.*?)(:=|: ?|$)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
             if not mark:
                 raise damaged(path, f"a line of its header is no field: {line[:40]!r}")
-            name = field if mark == ":=" else _NRRD_FIELDS.get(field.lower().replace(" ", ""), field.lower())
-            entries[name] = value.strip() if mark != ":=" else value
+            if mark == ":=":
+                if field.startswith("Segment"):
+                    entries[field] = value
+                continue
+            name = _NRRD_FIELDS.get(field.lower().replace(" ", ""), field.lower())
+            check_once(name, entries.get(name), value.strip(), path)
+            entries[name] = value.strip()
             if name == "data file" and value.upper().startswith("LIST"):
                 entries["list"] = "\n".join(lines)
         if path.name.lower().endswith(NRRD_ENDINGS[-1]) or "data file" in entries:

@@ -63,12 +63,12 @@ def read_metaimage(path: Path) -> ImageFile:
         raise damaged(path, f"ElementSpacing has {len(spacing)} numbers instead of {n}")
     if not spacing:
         raise unstated(path, "spacing", "ElementSpacing")
-    matrix = numbers_of(next((entries[key] for key in _META_MATRIX if key in entries), ""), path)
+    matrix = numbers_of(_one_of(entries, _META_MATRIX, path), path)
     if len(matrix) not in (0, n * n):
         raise damaged(path, f"TransformMatrix has {len(matrix)} numbers instead of {n * n}")
     if not matrix:
         raise unstated(path, "orientation", "TransformMatrix")
-    origin = numbers_of(next((entries[key] for key in _META_ORIGIN if key in entries), ""), path)
+    origin = numbers_of(_one_of(entries, _META_ORIGIN, path), path)
     if len(origin) not in (0, n):
         raise damaged(path, f"Offset has {len(origin)} numbers instead of {n}")
     _check_meta_units(entries, path)
@@ -106,8 +106,11 @@ def _meta_entries(path: Path) -> tuple[dict[str, str], int]:
             key, mark, value = line.partition("=")
             if not mark:
                 raise damaged(path, "it does not start with the header of a MetaImage")
-            entries[key.strip().lower()] = value.strip()
-            if key.strip().lower() == "elementdatafile":
+            name = key.strip().lower()
+            if name != "comment":
+                check_once(key.strip(), entries.get(name), value.strip(), path)
+            entries[name] = value.strip()
+            if name == "elementdatafile":
                 if entries.get("objecttype", "Image").lower() != "image":
                     raise damaged(
                         path, f"it holds an object of type {entries['objecttype']} instead of an image"
@@ -118,12 +121,26 @@ def _meta_entries(path: Path) -> tuple[dict[str, str], int]:
     raise damaged(path, "its header ends without ElementDataFile" if entries else "it is empty")
 
 
+def _one_of(entries: dict[str, str], names: Sequence[str], path: Path) -> str:
+    """Return the entry that has several names; empty if it has none of them.
+
+    Raises:
+        ImageError: If two of them contradict each other.
+    """
+    stated = [(name, entries[name]) for name in names if name in entries]
+    for name, value in stated[1:]:
+        check_once(name, stated[0][1], value, path)
+    return stated[0][1] if stated else ""
+
+
 def _meta_files(path: Path, entries: dict[str, str], end: int) -> tuple[list[Path], int | None]:
     """Return the files that hold the voxels, and where in each of them they begin."""
     named = entries["elementdatafile"]
-    if named.upper() == "LOCAL":
-        return [path], end
     header = whole_number(entries, "HeaderSize", path, least=-1)
+    if named.upper() == "LOCAL":
+        if header not in (-1, 0, end):
+            raise damaged(path, f"its voxels begin at byte {end}, and its HeaderSize is {header}")
+        return [path], end
     start = None if header < 0 else header
     if "list" in entries:
         return named_files(path, [line for line in entries["list"].splitlines() if line.strip()]), start
@@ -225,6 +242,22 @@ def header_lines(file: BufferedReader, path: Path) -> Iterator[str]:
 
 def _is_true(entries: dict[str, str], key: str, *, otherwise: bool = False) -> bool:
     return entries.get(key, str(otherwise)).lower()[:1] in ("t", "y", "1")
+
+
+def check_once(key: str, before: str | None, value: str, path: Path) -> None:
+    """Refuse an entry that a header has twice, of which programs take the first or the last.
+
+    Args:
+        key: Name of the entry.
+        before: Its value so far; None if it is the first.
+        value: Its value.
+        path: The file, for messages.
+
+    Raises:
+        ImageError: If the two differ.
+    """
+    if before is not None and before.split() != value.split():
+        raise damaged(path, f"its header has {key} twice, as {before[:40]!r} and {value[:40]!r}")
 
 
 def numbers_of(text: str, path: Path) -> list[float]:

@@ -38,7 +38,7 @@ LARGEST_RATIO = 1032
 """Deflate makes data at most this many times smaller (zlib's technical details)."""
 
 _EVIDENCE = 16
-"""Bytes in front of padding of which one has to be other than zero."""
+"""Bytes in front of padding of which one has to be other than zero, unless there is little of it."""
 
 _BLOCK = 1 << 18
 """Bytes read from a file at a time."""
@@ -345,25 +345,41 @@ def _exactly(path: Path, voxels: VoxelData, expected: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         size = path.stat().st_size
         file.seek(size - expected if voxels.start is None else voxels.start)
-        blocks = _raw(file, expected) if voxels.encoding == "raw" else _inflated(file, voxels.encoding)
-        found = -voxels.skipped
+        raw = voxels.encoding == "raw"
+        blocks = _raw(file, expected + PADDING + 1) if raw else _inflated(file, voxels.encoding)
+        found, ending, surplus = -voxels.skipped, b"", b""
         for block in blocks:
             inside = block[max(0, -found) : max(0, expected - found)]
             found += len(block)
             if inside:
+                ending = (ending + inside[-_EVIDENCE:])[-_EVIDENCE:]
                 yield inside
             if found >= expected:
+                surplus = block[len(block) - (found - expected) :]
                 break
         if found < expected:
             raise _too_short(path, expected, found, "raw")
         # The checksum lies behind the last voxel.
         last = file.tell() + MOST_AFTER
-        while found <= expected + PADDING and file.tell() <= last:
+        while len(surplus) <= PADDING and (raw or file.tell() <= last):
             after = next(blocks, None)
             if after is None:
+                if _may_be_voxels(surplus, ending, voxels):
+                    break
                 return
-            found += len(after)
+            surplus += after
         raise _too_long(path, expected)
+
+
+def _may_be_voxels(surplus: bytes, ending: bytes, voxels: VoxelData) -> bool:
+    """Whether bytes behind the voxels may be voxels, so that the header states too few or too small ones.
+
+    An axis that is stated too short leaves a face of the volume at least. As much is padding only if it is
+    zero and the voxels in front of it are not, as a background would go on.
+    """
+    k, j, i = voxels.shape
+    face = min(k * j, j * i, k * i) * voxels.dtype.itemsize * voxels.layers
+    return len(surplus) >= face and (any(surplus) or not any(ending))
 
 
 def _raw(file: BufferedReader, size: int) -> Iterator[bytes]:
