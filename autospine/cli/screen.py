@@ -35,7 +35,9 @@ def show_evaluation(evaluation: "Evaluation", title: str) -> None:
     """Print the scores per class, modality and case."""
     from autospine.evaluation.tables import evaluation_table
 
-    show_table(evaluation_table(evaluation, title=title))
+    screen = console()
+    width = {"width": screen.width} if screen.is_terminal else {}
+    show_table(evaluation_table(evaluation, title=title, **width))
 
 
 def show_table(table: RenderableType) -> None:

@@ -7,6 +7,7 @@ Every mean here is the mean over classes of the mean over cases, with undefined 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import stdev
 
 import numpy as np
 
@@ -52,6 +53,36 @@ def mean_scores(scores: Iterable[Scores], metrics: Sequence[Metric] = DEFAULT_ME
     return Scores(
         values={metric.name: _mean(score.values[metric.name] for score in scores) for metric in metrics},
         n=sum(score.n > 0 for score in scores),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """How the values of a metric differ from case to case."""
+
+    deviation: float
+    """Standard deviation over the cases (n - 1); NaN if the metric is defined in fewer than two."""
+
+    worst: float
+    """Worst value: the smallest, or the largest where lower is better; NaN if it is defined in no case."""
+
+    case: str | None
+    """Case that has it, the first of several; None if there is none."""
+
+
+def spread_of(values: Mapping[str, float], metric: Metric) -> Spread:
+    """Return the spread of a metric.
+
+    Args:
+        values: Value in each case by its name; NaN where it is undefined.
+        metric: The metric.
+    """
+    defined = {case: value for case, value in values.items() if not math.isnan(value)}
+    if not defined:
+        return Spread(deviation=math.nan, worst=math.nan, case=None)
+    case = (min if metric.higher_is_better else max)(defined, key=lambda name: defined[name])
+    return Spread(
+        deviation=stdev(defined.values()) if len(defined) > 1 else math.nan, worst=defined[case], case=case
     )
 
 
@@ -188,6 +219,27 @@ class Evaluation:
             return None
         return mean_scores((foreground_scores(counts, self.metrics) for counts in counted), self.metrics)
 
+    def spread(self, metric: Metric) -> Spread:
+        """Return the spread of the cases' means over their classes."""
+        return spread_of({name: scores.values[metric.name] for name, scores in self.by_case.items()}, metric)
+
+    def class_spreads(self, metric: Metric) -> dict[str, Spread]:
+        """Return the spread of each class by its name."""
+        scores = {case.case: case.by_class for case in self.cases}
+        return {
+            name: spread_of({case: each[name].values[metric.name] for case, each in scores.items()}, metric)
+            for name in self.classes
+        }
+
+    def foreground_spread(self, metric: Metric) -> Spread:
+        """Return the spread of the scores of all classes taken as one."""
+        values = {
+            case.case: foreground_scores(case.foreground, self.metrics).values[metric.name]
+            for case in self.cases
+            if case.foreground is not None
+        }
+        return spread_of(values, metric)
+
     @property
     def confusion_shares(self) -> dict[str, dict[str, float]]:
         """Share of each class of the references that is predicted as what, in all cases together.
@@ -242,9 +294,9 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
     """Return the evaluation as plain values for JSON, undefined ones as None.
 
     Keys: `mean_KEY` of each metric (mean over classes of the mean over cases), `foreground` (of all classes
-    taken as one), `classes`, `modalities` and `sites` (the same with their own classes), `cases`, `confusion`
-    (see `Evaluation.confusion_shares`), `missing`, `extra`. The key of a metric is its name, but for those in
-    `KEYS`.
+    taken as one), `spread` (over the cases), `classes`, `modalities` and `sites` (the same with their own
+    classes), `cases`, `confusion` (see `Evaluation.confusion_shares`), `missing`, `extra`. The key of a
+    metric is its name, but for those in `KEYS`.
     """
     total = evaluation.total
     return {
@@ -252,7 +304,8 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
         **_plain(total.mean, "mean_"),
         "n_cases": total.cases,
         "foreground": None if evaluation.foreground is None else _plain(evaluation.foreground),
-        "classes": _plain_classes(total.by_class),
+        "spread": {_key(metric): _plain_spread(evaluation.spread(metric)) for metric in evaluation.metrics},
+        "classes": _with_spreads(evaluation, _plain_classes(total.by_class)),
         "modalities": {name: describe_mean(group) for name, group in evaluation.by_modality.items()},
         "sites": {name: describe_mean(group) for name, group in evaluation.by_site.items()},
         "cases": {
@@ -285,7 +338,33 @@ def describe_mean(scores: MeanScores) -> dict[str, object]:
     }
 
 
-def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dict[str, object]:
+def _with_spreads(
+    evaluation: Evaluation, classes: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, object]]:
+    """Return the plain scores of the classes with their spreads over the cases."""
+    by_metric = {_key(metric): evaluation.class_spreads(metric) for metric in evaluation.metrics}
+    return {
+        name: {
+            **scores,
+            "spread": {key: _plain_spread(spreads[name]) for key, spreads in by_metric.items()},
+        }
+        for name, scores in classes.items()
+    }
+
+
+def _plain_spread(spread: Spread) -> dict[str, object]:
+    return {"sd": _rounded(spread.deviation), "worst": _rounded(spread.worst), "case": spread.case}
+
+
+def _key(metric: Metric) -> str:
+    return KEYS.get(metric.name, metric.name)
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dict[str, Mapping[str, object]]:
     return {
         name: {**_plain(scores), **({"n_cases": scores.n} if count else {})}
         for name, scores in by_class.items()
@@ -293,10 +372,7 @@ def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dic
 
 
 def _plain(scores: Scores, prefix: str = "") -> dict[str, float | None]:
-    return {
-        prefix + KEYS.get(name, name): None if math.isnan(value) else round(value, 6)
-        for name, value in scores.values.items()
-    }
+    return {prefix + KEYS.get(name, name): _rounded(value) for name, value in scores.values.items()}
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,6 +1,8 @@
 """The table of an evaluation on the screen."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,7 +12,7 @@ from rich.text import Text
 from autospine.core.errors import listed
 from autospine.core.labels import BACKGROUND
 from autospine.evaluation.metrics import Metric
-from autospine.evaluation.scores import Evaluation, MeanScores, Scores
+from autospine.evaluation.scores import Evaluation, MeanScores, Scores, Spread
 
 MOST_CASES = 24
 """With more cases than this only the worst are shown."""
@@ -18,13 +20,16 @@ MOST_CASES = 24
 WORST_CASES = 12
 
 WIDTH = 80
-"""Columns of a terminal that the table fits into, unless many metrics leave too few of them for the names."""
+"""Columns of a terminal that the table fits into where nothing else is known."""
 
-NAME_WIDTHS = (16, 34)
-"""Least and usual width of the column of names."""
+NAME_WIDTHS = (10, 20, 34)
+"""Width of the column of names: the least of all, the least beside columns that can do without, the most."""
 
-NUMBER_WIDTH = 6
-"""Least width of a column of numbers."""
+CASE_WIDTHS = (8, 24)
+"""Least and most width of the column of worst cases."""
+
+NUMBER_WIDTHS = (5, 7)
+"""Least width of a column of shares, and of other numbers."""
 
 LISTED_NAMES = 5
 
@@ -34,75 +39,153 @@ LEAST_CONFUSION = 0.05
 LISTED_CONFUSIONS = 8
 
 
-def evaluation_table(evaluation: Evaluation, *, title: str = "") -> RenderableType:
+class _ScoreRow(NamedTuple):
+    """What a row has to say; None for an empty row with a heading."""
+
+    name: str
+    scores: Scores | None = None
+    n: int = 0
+    spread: Spread | None = None
+    """Spread of the first metric."""
+
+    style: str = ""
+
+
+class _ScoreColumn(NamedTuple):
+    """A column of the table."""
+
+    heading: str
+    width: int
+    cell: Callable[[_ScoreRow], str]
+    words: bool = False
+    """Whether it has words, and not numbers."""
+
+
+def evaluation_table(evaluation: Evaluation, *, title: str = "", width: int = WIDTH) -> RenderableType:
     """Return the scores of classes, their mean, modalities and sites where there are several, and cases.
 
     The mean is that over classes of the mean over cases, and so it is for each modality and site. The
-    foreground is all classes taken as one. The value of a case is the mean over its classes. `n` is the
-    number of cases in which a class occurs, the number of cases of a modality or site, and the number of
-    classes of a case.
+    foreground is all classes taken as one. The value of a case is the mean over its classes. `SD`, `worst`
+    and `worst case` are the standard deviation over the cases, the worst value and its case, of the first
+    metric. `n` is the number of cases in which a class occurs, the number of cases of a modality or site, and
+    the number of classes of a case.
+
+    Args:
+        evaluation: The scores.
+        title: Title of the table.
+        width: Columns of the terminal. Where it is narrow, worst cases are left out first, then their values
+            and the standard deviations, then metrics but the first, and `n`.
     """
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    metrics = evaluation.metrics
-    widths = [max(NUMBER_WIDTH, len(_heading(metric))) for metric in metrics]
-    # Three blanks lie between two columns, and one at each end of a row.
-    rest = WIDTH - sum(width + 3 for width in (*widths, NUMBER_WIDTH)) - 2
-    least, usual = NAME_WIDTHS
-    name_width = max(least, min(usual, rest))
-    table.add_column("", width=name_width, overflow="ellipsis", no_wrap=True)
-    for metric, width in zip(metrics, widths, strict=True):
-        table.add_column(_heading(metric), justify="right", width=width)
-    table.add_column("n", justify="right", width=NUMBER_WIDTH)
-    total = evaluation.total
-    for name, scores in total.by_class.items():
-        _row(table, name, scores, scores.n)
-    _row(table, "mean", total.mean, total.cases, style="bold")
-    if evaluation.foreground is not None:
-        _row(table, "foreground", evaluation.foreground, evaluation.foreground.n)
-    _groups(table, "modality", evaluation.by_modality)
-    _groups(table, "site", evaluation.by_site)
-    _cases(table, evaluation)
+    rows = _rows(evaluation)
+    columns = _columns(evaluation, rows, width)
+    taken = 2 + sum(column.width + 2 for column in columns)
+    least, _, most = NAME_WIDTHS
+    longest = max(len(row.name) for row in rows)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    names = max(least, min(longest, most, width - taken))
+    table.add_column("", width=names, overflow="ellipsis", no_wrap=True)
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column.words else "right"
+        table.add_column(column.heading, justify=justify, width=column.width, no_wrap=True)
+    for row in rows:
+        if row.scores is None:
+            table.add_section()
+            table.add_row(Text(row.name, style="dim"))
+        else:
+            table.add_row(Text(row.name), *(column.cell(row) for column in columns), style=row.style)
     return Group(table, *_notes(evaluation))
 
 
-def _heading(metric: Metric) -> str:
-    return f"{metric.title} {metric.unit}".rstrip()
+def _rows(evaluation: Evaluation) -> list[_ScoreRow]:
+    total, first = evaluation.total, evaluation.metrics[0]
+    spreads, foreground = evaluation.class_spreads(first), evaluation.foreground
+    rows = [_ScoreRow(name, scores, scores.n, spreads[name]) for name, scores in total.by_class.items()]
+    rows.append(_ScoreRow("mean", total.mean, total.cases, evaluation.spread(first), "bold"))
+    if foreground is not None:
+        rows.append(_ScoreRow("foreground", foreground, foreground.n, evaluation.foreground_spread(first)))
+    return [
+        *rows,
+        *_groups("modality", evaluation.by_modality),
+        *_groups("site", evaluation.by_site),
+        *_cases(evaluation),
+    ]
 
 
-def _groups(table: Table, heading: str, groups: dict[str, MeanScores]) -> None:
+def _columns(evaluation: Evaluation, rows: Sequence[_ScoreRow], width: int) -> list[_ScoreColumn]:
+    """Return as many columns as fit beside the names, in the order in which they are shown."""
+    metrics = [_metric_column(metric) for metric in evaluation.metrics]
+    number = _number_width(evaluation.metrics[0])
+    spread = [
+        _ScoreColumn("SD", number, lambda row: "" if row.spread is None else _number(row.spread.deviation)),
+        _ScoreColumn("worst", number, lambda row: "" if row.spread is None else _number(row.spread.worst)),
+    ]
+    least, most = CASE_WIDTHS
+    longest = max((len(row.spread.case or "") for row in rows if row.spread is not None), default=0)
+    n = _ScoreColumn("n", max(4, len(str(len(evaluation.cases)))), lambda row: str(row.n))
+
+    def fits(names: int, *columns: _ScoreColumn) -> bool:
+        return 2 + names + sum(column.width + 2 for column in columns) <= width
+
+    whole = [metrics[0], *spread, *metrics[1:], n]
+    for case_width in range(min(most, max(longest, len("worst case"))), least - 1, -1):
+        cases = _case_column(case_width)
+        if fits(NAME_WIDTHS[1], *whole, cases):
+            return [*whole, cases]
+    if fits(NAME_WIDTHS[1], *whole):
+        return whole
+    choices = ([*metrics[:count], n] for count in range(len(metrics), 0, -1))
+    return next((columns for columns in choices if fits(NAME_WIDTHS[0], *columns)), metrics[:1])
+
+
+def _metric_column(metric: Metric) -> _ScoreColumn:
+    heading = f"{metric.title} {metric.unit}".rstrip()
+    return _ScoreColumn(
+        heading,
+        max(len(heading), _number_width(metric)),
+        lambda row: "" if row.scores is None else _number(row.scores.values[metric.name]),
+    )
+
+
+def _number_width(metric: Metric) -> int:
+    share, other = NUMBER_WIDTHS
+    return share if metric.range[1] <= 1 else other
+
+
+def _case_column(width: int) -> _ScoreColumn:
+    """Return the column of worst cases, whose names mostly differ at their ends."""
+
+    def name(row: _ScoreRow) -> str:
+        whole = "" if row.spread is None else row.spread.case or ""
+        return whole if len(whole) <= width else f"…{whole[1 - width :]}"
+
+    return _ScoreColumn("worst case", width, name, words=True)
+
+
+def _groups(heading: str, groups: dict[str, MeanScores]) -> list[_ScoreRow]:
     if len(groups) < 2:
-        return  # it would repeat the mean
-    _section(table, heading)
-    for name, group in groups.items():
-        _row(table, name, group.mean, group.cases)
+        return []  # it would repeat the mean
+    return [_ScoreRow(heading), *(_ScoreRow(name, group.mean, group.cases) for name, group in groups.items())]
 
 
-def _cases(table: Table, evaluation: Evaluation) -> None:
-    scores = list(evaluation.by_case.items())
+def _cases(evaluation: Evaluation) -> list[_ScoreRow]:
+    heading, scores = "case", list(evaluation.by_case.items())
     if len(scores) > MOST_CASES:
-        _section(table, f"case, the worst {WORST_CASES} of {len(scores)}")
+        heading = f"worst {WORST_CASES} of {len(scores)} cases"
         first = evaluation.metrics[0]
         scores = sorted(scores, key=lambda item: _badness(item[1], first))[:WORST_CASES]
-    else:
-        _section(table, "case")
-    for name, score in scores:
-        _row(table, name, score, score.n)
+    return [_ScoreRow(heading), *(_ScoreRow(name, score, score.n) for name, score in scores)]
 
 
 def _badness(scores: Scores, metric: Metric) -> tuple[bool, float]:
     """Sort the worst first and the undefined last."""
     value = scores.values[metric.name]
     return math.isnan(value), value if metric.higher_is_better else -value
-
-
-def _section(table: Table, title: str) -> None:
-    table.add_section()
-    table.add_row(Text(title, style="dim"))
-
-
-def _row(table: Table, name: str, scores: Scores, n: int, style: str = "") -> None:
-    values = map(_number, scores.values.values())
-    table.add_row(Text(name), *values, str(n), style=style)
 
 
 def _number(value: float) -> str:

@@ -17,7 +17,14 @@ from autospine.evaluation.evaluate_maps import evaluate_case, evaluate_folder
 from autospine.evaluation.export import long_table, table_columns, write_evaluation
 from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.overlap import Counts
-from autospine.evaluation.scores import CaseScores, Evaluation, Scores, describe_evaluation, mean_scores
+from autospine.evaluation.scores import (
+    CaseScores,
+    Evaluation,
+    Scores,
+    describe_evaluation,
+    mean_scores,
+    spread_of,
+)
 from autospine.evaluation.statistics_files import read_statistics
 from autospine.io.images import write_array
 
@@ -210,6 +217,28 @@ def test_confusions_are_shares_of_the_reference_over_all_cases() -> None:
     }
     assert describe_evaluation(evaluation)["confusion"]["disc"]["vertebra"] == 0.333333
     assert Evaluation(classes=LABELS.names, cases=()).confusion_shares == {}
+
+
+def test_the_spread_is_that_of_the_cases_and_the_worst_has_its_name() -> None:
+    made = (
+        scores("a", (9, 1, 1), (0, 0, 0)),
+        scores("b", (5, 5, 5), (2, 1, 1)),
+        scores("c", (7, 3, 3), (0, 0, 0)),
+    )
+    evaluation = Evaluation(classes=LABELS.names, cases=made)
+    dice, _, _ = evaluation.metrics
+    vertebra, disc = evaluation.class_spreads(dice).values()
+    assert vertebra.deviation == pytest.approx(np.std([0.9, 0.5, 0.7], ddof=1))
+    assert (vertebra.worst, vertebra.case) == (0.5, "b")
+    assert math.isnan(disc.deviation)
+    assert (disc.worst, disc.case) == (pytest.approx(2 / 3), "b")
+    assert evaluation.spread(dice).case == "b"
+    described = describe_evaluation(evaluation)
+    assert described["spread"]["dice"] == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
+    assert described["classes"]["disc"]["spread"]["acc"] == {"sd": None, "worst": 0.666667, "case": "b"}
+    (distance,) = find_metrics(["hd95"])
+    assert spread_of({"near": 1.0, "far": 9.0}, distance).case == "far"
+    assert spread_of({"none": math.nan}, dice).case is None
 
 
 def test_predictions_are_measured_with_the_intensities_of_their_images(

@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from autospine.evaluation.metrics import find_metrics
@@ -27,9 +28,15 @@ def evaluation(cases: int, missing: tuple[str, ...] = ()) -> Evaluation:
     return Evaluation(classes=CLASSES, cases=made, missing=missing)
 
 
+def named(*names: str) -> Evaluation:
+    found = evaluation(len(names))
+    cases = tuple(replace(case, case=name) for case, name in zip(found.cases, names, strict=True))
+    return replace(found, cases=cases)
+
+
 def shown(found: Evaluation, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(evaluation_table(found, title="Held-out cases"))
+    console.print(evaluation_table(found, title="Held-out cases", width=width))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -58,7 +65,7 @@ def test_all_classes_as_one_have_a_row_where_they_were_counted() -> None:
     assert "foreground" not in shown(found)
     counted = tuple(replace(case, foreground=Counts(tp=3, fp=0, fn=1)) for case in found.cases)
     (row,) = [line for line in shown(replace(found, cases=counted)).splitlines() if "foreground" in line]
-    assert row.split() == ["foreground", "0.857", "0.750", "0.750", "2"]
+    assert row.split()[:-1] == ["foreground", "0.857", "0.000", "0.857", "0.750", "0.750", "2"]
 
 
 def test_classes_that_are_called_others_are_named_the_largest_share_first() -> None:
@@ -80,7 +87,40 @@ def test_classes_that_are_called_others_are_named_the_largest_share_first() -> N
 def test_fits_a_narrow_terminal() -> None:
     lines = shown(evaluation(3)).splitlines()
     assert max(map(len, lines)) <= 80
-    assert all("…" not in line for line in lines if "case_" not in line)
+    assert all("…" not in line for line in lines if "case_" not in line and "fit" not in line)
+
+
+def test_the_spread_and_the_worst_case_stand_beside_the_means() -> None:
+    rows = (line.split() for line in shown(named("one", "two", "three")).splitlines() if line.strip())
+    lines = {row[0]: row for row in rows}
+    assert lines["Dice"] == ["Dice", "SD", "worst", "IoU", "Recall", "n", "worst", "case"]
+    assert lines["vertebra"] == ["vertebra", "0.639", "0.127", "0.500", "0.478", "0.639", "3", "one"]
+    assert lines["disc"] == ["disc", "–", "–", "–", "–", "–", "0"]
+    assert lines["mean"][1:4] == ["0.639", "0.127", "0.500"]
+    assert lines["two"] == ["two", "0.667", "0.500", "0.667", "1"]
+
+
+def test_a_single_case_has_no_spread() -> None:
+    (line,) = [line for line in shown(named("one")).splitlines() if "vertebra" in line]
+    assert line.split() == ["vertebra", "0.500", "–", "0.500", "0.333", "0.500", "1", "one"]
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (30, ["Dice", "n"]),
+        (36, ["Dice", "IoU", "n"]),
+        (40, ["Dice", "IoU", "Recall", "n"]),
+        (64, ["Dice", "SD", "worst", "IoU", "Recall", "n"]),
+        (80, ["Dice", "SD", "worst", "IoU", "Recall", "n", "worst", "case"]),
+    ],
+)
+def test_narrow_terminals_have_fewer_columns(width: int, heads: list[str]) -> None:
+    text = shown(evaluation(30), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert next(line for line in text.splitlines() if "Dice" in line).split() == heads
+    if "case" in heads:
+        assert "…hat_does_not_fit" in text or "_not_fit" in text
 
 
 def test_one_modality_needs_no_block_of_its_own() -> None:
@@ -91,7 +131,7 @@ def test_one_modality_needs_no_block_of_its_own() -> None:
 
 def test_many_cases_show_the_worst() -> None:
     text = shown(evaluation(60))
-    assert f"the worst {WORST_CASES} of 60" in text
+    assert f"worst {WORST_CASES} of 60 cases" in text
     assert text.count("case_0") == WORST_CASES
     assert "case_001" in text
 
