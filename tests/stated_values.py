@@ -217,7 +217,10 @@ STATED = {
             "AIR_HU": "CT: upper limit of air",
             "MARGIN_MM": "margin around the located spine (S, P, L)",
             "SMALL_COMPONENT": "smallest component of the localizer's labels, as a share of all of them",
-            "STRIDE": "stride at which the image is searched for tissue",
+            "STRIDE": "edge of the blocks for which the mask of the body has one value",
+        },
+        "autospine.inference.predictor": {
+            "SURE": "probability of background above which the networks find nothing in a tile of air",
         },
         "autospine.preprocessing.normalise": {
             "BACKGROUND_FRACTION": "MR: share of the intensity range that counts as air",

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -11,14 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from autospine.core.errors import ModelError
+from autospine.core.geometry import Box
 from autospine.core.types import LabelArray, Modality, Shape3
 from autospine.inference.case_memory import CaseMemory, case_memory, slab_device, with_fallback_to_ram
 from autospine.inference.ensemble import TileEnsemble, mean_probabilities
 from autospine.inference.region_of_interest import (
     RegionOfInterest,
     TileSelection,
+    body_mask,
     every_tile,
-    select_tiles,
+    tiles_in_body,
+    tiles_near_spine,
 )
 from autospine.inference.score_bands import ScoreBand, ScoreSink, hand_over, score_bands
 from autospine.inference.slab import Piece, Slab, slab_bytes
@@ -30,7 +33,12 @@ from autospine.io.images import Volume
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.prepare import Preparation, begin_preparation
 from autospine.system.devices import inference_half
-from autospine.system.log import progress
+from autospine.system.log import get_logger, progress
+
+logger = get_logger(__name__)
+
+SURE = 0.9
+"""Probability of background above which the networks find nothing in a tile of air."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +47,7 @@ class TileJob:
 
     preparation: Preparation
     tile_grid: TileGrid
-    """Tile grid as far as the tiles that are run reach."""
+    """Tile grid: of the whole image or, near the spine, as far as the tiles that are run reach."""
 
     run: frozenset[Shape3]
     """Starts of the tiles that are run."""
@@ -77,7 +85,7 @@ class Predictor:
 
     device: torch.device
     region_of_interest: bool = True
-    """Whether tiles are skipped that hold none of the body, or lie away from the spine."""
+    """Whether tiles are skipped that hold nothing but air or, with a localizer, lie away from the spine."""
 
     step_size: float = TILE_STEP_SIZE
     """Tile step size: largest distance between neighbouring tiles, in tiles, in (0, 1]."""
@@ -164,7 +172,7 @@ class Predictor:
             volume, modality, self.configuration.spacing_mm, self.plan.normalisation[modality]
         )
         selected = self._select_tiles(preparation, volume, modality)
-        tile_grid = selected.tile_grid.around(selected.run) if selected.run else selected.tile_grid
+        tile_grid = selected.tile_grid
         return TileJob(
             preparation=preparation,
             tile_grid=tile_grid,
@@ -216,12 +224,29 @@ class Predictor:
 
     def _select_tiles(self, preparation: Preparation, volume: Volume, modality: Modality) -> TileSelection:
         tile = self.configuration.patch_size
+        every = every_tile(preparation.shape, tile, self.step_size)
         if not self.region_of_interest:
-            return every_tile(preparation.shape, tile, self.step_size)
-        localize = None
+            return every
+        body = body_mask(preparation.array, modality, preparation.transform)
         if self.localizer is not None:
-            localize = partial(self.localizer.predict, volume, modality, "locating the spine")
-        return select_tiles(preparation, modality, volume.grid.spacing_mm, tile, self.step_size, localize)
+            labels = self.localizer.predict(volume, modality, "locating the spine")
+            spacing_mm = volume.grid.spacing_mm
+            near = tiles_near_spine(preparation, labels, body, spacing_mm, tile, self.step_size)
+            if near is not None:
+                return near
+        selected = tiles_in_body(preparation, body, every.tile_grid)
+        if selected.doubtful is None or self._finds_nothing(preparation, selected.doubtful):
+            return selected
+        logger.info("no tile is left out, as the networks find something in one that is all air")
+        return replace(every, region="body")
+
+    def _finds_nothing(self, preparation: Preparation, box: Box) -> bool:
+        """Return whether the networks take a whole tile for background, without any doubt."""
+        tile = ImageRows(preparation).tile(box).to(self.device)
+        (probabilities,) = self._forward(tile)
+        if self.plan.labels.regions:
+            return bool((probabilities < 1 - SURE).all())
+        return bool((probabilities[0] > SURE).all())
 
     @property
     def _forward(self) -> Callable[..., Tensor]:
@@ -247,7 +272,12 @@ class Predictor:
             )
             spent, began = 0.0, time.monotonic()
             for piece in finished_pieces(
-                job.tile_grid, slab, ensemble.scores, run=job.run, batch_size=batch_size
+                job.tile_grid,
+                slab,
+                ensemble.scores,
+                run=job.run,
+                rest_is_background=job.region == "body",
+                batch_size=batch_size,
             ):
                 _check_finite(piece)
                 native_piece = with_fallback_to_ram(native.resample, piece)

@@ -1,10 +1,16 @@
-"""The region of interest: the tiles that hold a part of the body or, if it can be located, of the spine."""
+"""The region of interest: the tiles that hold a part of the body or, if it can be located, of the spine.
 
-from collections.abc import Callable
+Tiles of air are left out only where that cannot matter: the tile grid stays that of the whole image, and a
+tile that is not run counts as background. Tiles off the spine are left out to save time, and labels there are
+lost.
+"""
+
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Literal
 
+import fill_voids
 import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
@@ -16,7 +22,7 @@ from autospine.preprocessing.normalise import BACKGROUND_FRACTION, IntensityTran
 from autospine.preprocessing.prepare import Preparation
 
 SubsampledMask = Bool[np.ndarray, "s p l"]
-"""A mask of every `STRIDE`th voxel along each axis of an image (S, P, L)."""
+"""A mask of blocks of `STRIDE` voxels along each axis of an image (S, P, L)."""
 
 RegionOfInterest = Literal["everything", "body", "spine"]
 """The part of an image that tiles are run for."""
@@ -25,7 +31,7 @@ AIR_HU = -500.0
 """CT below this is air or lung; fat lies at -100."""
 
 STRIDE = 2
-"""Every so many voxels of the image are sampled along each axis."""
+"""Voxels along each axis of a block, for which a mask has one value."""
 
 SMALL_COMPONENT = 1e-3
 """A connected component smaller than this share of all labelled voxels is not taken for spine. Of a whole
@@ -43,12 +49,17 @@ class TileSelection:
     """The tiles of a prepared image that are worth running."""
 
     tile_grid: TileGrid
-    """Tiles that cover the region of interest."""
+    """Tile grid: of the whole image or, near the spine, as far as the tiles that are run reach."""
 
     run: frozenset[Shape3]
-    """Starts of those tiles that touch it."""
+    """Starts of the tiles that are run."""
 
     region: RegionOfInterest
+    """Part of the image that they are run for."""
+
+    doubtful: Box | None = None
+    """Of the tiles of air that are left out, the one in which a network is the most likely to find something;
+    None if no tile of air is left out."""
 
 
 def every_tile(prepared: Shape3, tile: Shape3, step_size: float) -> TileSelection:
@@ -59,46 +70,77 @@ def every_tile(prepared: Shape3, tile: Shape3, step_size: float) -> TileSelectio
     )
 
 
-def select_tiles(
-    preparation: Preparation,
-    modality: Modality,
-    spacing_mm: Vector3,
-    tile: Shape3,
-    step_size: float,
-    localize: Callable[[], LabelArray] | None,
-) -> TileSelection:
-    """Select the tiles near the spine or, where no localizer has found any, those that hold some of the body.
+def tiles_in_body(preparation: Preparation, body: SubsampledMask, tile_grid: TileGrid) -> TileSelection:
+    """Select the tiles that are not all air, in the tile grid of the whole image.
+
+    All of them are selected if no body is found, as its threshold may not suit the image, and if a single one
+    is air, as it takes a tile to see whether a network finds something there.
 
     Args:
         preparation: The image, as far as the crop keeps it.
-        modality: Modality of the image.
+        body: Mask of the body (see `body_mask`).
+        tile_grid: Tile grid of the whole prepared image.
+    """
+    every = frozenset(box.start for box in tile_grid.boxes)
+    native = preparation.crop.shape
+    # A voxel of the body is interpolated from the prepared voxels around it.
+    voxel = triple(n / m for n, m in zip(native, preparation.shape, strict=True))
+    run = tiles_within(tile_grid, body, native, voxel)
+    air = every - run
+    if not run or len(air) < 2:
+        return TileSelection(tile_grid=tile_grid, run=every, region="body")
+    return TileSelection(
+        tile_grid=tile_grid,
+        run=run,
+        region="body",
+        doubtful=tile_grid.box(_brightest(preparation, tile_grid, air)),
+    )
+
+
+def tiles_near_spine(
+    preparation: Preparation,
+    labels: LabelArray,
+    body: SubsampledMask,
+    spacing_mm: Vector3,
+    tile: Shape3,
+    step_size: float,
+) -> TileSelection | None:
+    """Lay tiles around the spine, and select those near it; None if there is no spine in the body.
+
+    Args:
+        preparation: The image, as far as the crop keeps it.
+        labels: Coarse label map of the whole image.
+        body: Mask of the body (see `body_mask`).
         spacing_mm: Voxel size of the image before it is resampled.
         tile: Voxels of a tile.
         step_size: Tile step size.
-        localize: Predicts a coarse label map of the volume; None without a localizer.
     """
-    body = body_mask(preparation.array, modality, preparation.transform)
-    if localize is not None:
-        spine = spine_mask(localize()[preparation.crop.slices])
-        margin = triple(mm / d for mm, d in zip(MARGIN_MM, spacing_mm, strict=True))
-        near = _tiles_around(spine, preparation, margin, tile, step_size, "spine")
-        # Along S the margin may reach out of the body, into the air beyond the head.
-        in_body = tiles_within(near.tile_grid, body, preparation.crop.shape)
-        if run := near.run & in_body:
-            return TileSelection(tile_grid=near.tile_grid, run=run, region="spine")
-    return _tiles_around(body, preparation, (0, 0, 0), tile, step_size, "body")
+    spine = spine_mask(labels[preparation.crop.slices])
+    native, prepared = preparation.crop.shape, preparation.shape
+    margin = triple(mm / d for mm, d in zip(MARGIN_MM, spacing_mm, strict=True))
+    tile_grid = TileGrid.covering(prepared, tile, step_size, region_around(spine, native, prepared, margin))
+    # Along S the margin may reach out of the body, into the air beyond the head.
+    run = tiles_within(tile_grid, spine, native, margin) & tiles_within(tile_grid, body, native)
+    if not run:
+        return None
+    return TileSelection(tile_grid=tile_grid.around(run), run=run, region="spine")
 
 
 def body_mask(array: VolumeArray, modality: Modality, transform: IntensityTransform) -> SubsampledMask:
-    """Return where any channel of an image (C, S, P, L) shows more than air.
+    """Return where an image (C, S, P, L) shows more than air, with all that this encloses within a slice.
 
-    In MR, air is what lies in the lowest `BACKGROUND_FRACTION` of the clipping range.
+    A block of voxels is air if none of its voxels exceeds the threshold in any channel. In MR, air is what
+    lies in the lowest `BACKGROUND_FRACTION` of the clipping range. Lungs, gas in the bowel and the voids that
+    metal leaves in MR count as body, unless they are open to the outside or to the border of the image.
     """
-    sample = array[:, ::STRIDE, ::STRIDE, ::STRIDE]
-    mask = np.zeros(sample.shape[1:], dtype=bool)
-    for channel, lower, upper in zip(sample, transform.lower, transform.upper, strict=True):
-        mask |= channel > (AIR_HU if modality == "CT" else lower + BACKGROUND_FRACTION * (upper - lower))
-    return mask
+    limits = [
+        AIR_HU if modality == "CT" else lower + BACKGROUND_FRACTION * (upper - lower)
+        for lower, upper in zip(transform.lower, transform.upper, strict=True)
+    ]
+    if np.issubdtype(array.dtype, np.integer):  # comparing integers needs no copy of them
+        limits = [floor(limit) for limit in limits]
+    starts = range(0, array.shape[1], STRIDE)
+    return np.stack([_solid(_tissue(array[:, start : start + STRIDE], limits)) for start in starts])
 
 
 def spine_mask(labels: LabelArray) -> SubsampledMask:
@@ -153,20 +195,38 @@ def tiles_within(
     )
 
 
-def _tiles_around(
-    mask: SubsampledMask,
-    preparation: Preparation,
-    margin: Vector3,
-    tile: Shape3,
-    step_size: float,
-    region: RegionOfInterest,
-) -> TileSelection:
-    """Cover the box around a mask with tiles, and select those that come within a margin of it."""
-    native, prepared = preparation.crop.shape, preparation.shape
-    tile_grid = TileGrid.covering(prepared, tile, step_size, region_around(mask, native, prepared, margin))
-    return TileSelection(
-        tile_grid=tile_grid, run=tiles_within(tile_grid, mask, native, margin), region=region
-    )
+def _tissue(rows: VolumeArray, limits: Collection[float]) -> Bool[np.ndarray, "p l"]:
+    """Return in which blocks of some rows (C, s, P, L) any voxel exceeds the limit of its channel."""
+    found: Bool[np.ndarray, "P L"] = np.zeros(rows.shape[2:], dtype=bool)
+    for channel, limit in zip(rows, limits, strict=True):
+        found |= (channel > limit).any(axis=0)
+    for axis, n in enumerate(found.shape):
+        found = np.logical_or.reduceat(found, range(0, n, STRIDE), axis=axis)
+    return found
+
+
+def _solid(plane: Bool[np.ndarray, "p l"]) -> Bool[np.ndarray, "p l"]:
+    """Fill the holes of a slice."""
+    # Without a rim of background fill_voids takes single voxels at the border for holes (2.1.2).
+    filled: Bool[np.ndarray, "p l"] = fill_voids.fill(np.pad(plane, 1))[1:-1, 1:-1]
+    return filled
+
+
+def _brightest(preparation: Preparation, tile_grid: TileGrid, starts: Collection[Shape3]) -> Shape3:
+    """Return the tile of air that is the brightest to a network: noise or lung, where others are black."""
+    transform = preparation.transform
+    image = preparation.array[:, ::STRIDE, ::STRIDE, ::STRIDE]
+    ratios = [n / m for n, m in zip(preparation.crop.shape, preparation.shape, strict=True)]
+
+    def brightness(start: Shape3) -> float:
+        axes = zip(start, tile_grid.tile, ratios, strict=True)
+        part = image[:, *(_span(at, k, ratio, 0.0) for at, k, ratio in axes)]
+        channels = zip(part, transform.lower, transform.upper, transform.std, strict=True)
+        return sum(
+            (float(np.clip(values, low, high).mean()) - low) / std for values, low, high, std in channels
+        )
+
+    return max(sorted(starts), key=brightness)
 
 
 def _span(start: int, length: int, ratio: float, margin: float) -> slice:

@@ -127,11 +127,15 @@ class Slab:
             start: First voxel of the tile.
             scores: Scores in the tile's valid region, on any device.
         """
-        valid, (rows, columns) = self.tile_grid.valid_region(start), self._at
-        weights = self._weights[valid.counted_from(start).slices]
-        origin = (rows.start, columns.start, self._along.start)
-        target = self._present[:, *valid.counted_from(origin).slices]
+        target, weights = self._place(start)
         target[:-1].addcmul_(scores.to(target.device), weights)
+        target[-1].add_(weights)
+
+    def add_background(self, start: Shape3) -> None:
+        """Add a tile of the present bands that is background without doubt, and has not been run."""
+        target, weights = self._place(start)
+        if not self._regions:
+            target[0].add_(weights)
         target[-1].add_(weights)
 
     def pieces(self) -> Iterator[Piece]:
@@ -144,6 +148,15 @@ class Slab:
             self._kept[:, : rows.shared, self._held(columns.start, columns.final)] = rest
         else:
             _move(self._present, 1, rows.size - rows.shared, rows.shared)
+
+    def _place(self, start: Shape3) -> tuple[Float[Tensor, "_ s p l"], Float[Tensor, "s p l"]]:
+        """Return the sums in a tile's valid region, classes first and weights last, and its weights there."""
+        valid, (rows, columns) = self.tile_grid.valid_region(start), self._at
+        origin = (rows.start, columns.start, self._along.start)
+        return (
+            self._present[:, *valid.counted_from(origin).slices],
+            self._weights[valid.counted_from(start).slices],
+        )
 
     def _parts(self) -> Iterator[Box]:
         """Split the finished voxels into parts of at most a quarter of a tile across.

@@ -1,7 +1,7 @@
 """The sliding window: tiles are cut and run in order, and scores come out as soon as they are final."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import product
+from itertools import groupby, product
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ def finished_pieces(
     tile_scores: TileScores,
     *,
     run: Collection[Shape3] | None = None,
+    rest_is_background: bool = False,
     batch_size: int = 1,
 ) -> Iterator[Piece]:
     """Run the tiles and yield scores as soon as no later tile touches them.
@@ -40,6 +41,8 @@ def finished_pieces(
         slab: An empty slab for this tile grid.
         tile_scores: Runs the networks on neighbouring tiles.
         run: Starts of the tiles that are run; by default all.
+        rest_is_background: Whether the other tiles count as background where they overlap with tiles that are
+            run; else these decide alone.
         batch_size: Largest number of tiles that are handed to `tile_scores` at once.
 
     Yields:
@@ -52,19 +55,33 @@ def finished_pieces(
         for columns in slab.columns:
             slab.begin(rows, columns)
             tiles = product(rows.tiles, columns.tiles, tile_grid.starts[2])
-            waiting = [tile_grid.box(tile) for tile in tiles if run is None or tile in run]
-            while waiting:
-                batch = waiting[:batch_size]
-                scores = _scores_if_they_fit(batch, tile_scores, slab)
-                if scores is None:
-                    batch_size = _make_room(slab, len(batch))
-                    continue
-                for box, scores_of_tile in zip(batch, scores, strict=True):
-                    slab.add(box.start, scores_of_tile)
-                waiting = waiting[len(batch) :]
-                # Else these would be held while the next tiles are run.
-                del scores, scores_of_tile
+            counting = (tile for tile in tiles if rest_is_background or run is None or tile in run)
+            # Tiles are added in their order, so that sums are the same to the last bit whichever are run.
+            for is_run, group in groupby(counting, lambda tile: run is None or tile in run):
+                if is_run:
+                    boxes = [tile_grid.box(tile) for tile in group]
+                    batch_size = _run_tiles(boxes, tile_scores, slab, batch_size)
+                else:
+                    for tile in group:
+                        slab.add_background(tile)
             yield from slab.pieces()
+
+
+def _run_tiles(boxes: Sequence[Box], tile_scores: TileScores, slab: Slab, batch_size: int) -> int:
+    """Run tiles and add their scores to the slab; return the tile batch size for which there was room."""
+    waiting = boxes
+    while waiting:
+        batch = waiting[:batch_size]
+        scores = _scores_if_they_fit(batch, tile_scores, slab)
+        if scores is None:
+            batch_size = _make_room(slab, len(batch))
+            continue
+        for box, scores_of_tile in zip(batch, scores, strict=True):
+            slab.add(box.start, scores_of_tile)
+        waiting = waiting[len(batch) :]
+        # Else these would be held while the next tiles are run.
+        del scores, scores_of_tile
+    return batch_size
 
 
 def _scores_if_they_fit(

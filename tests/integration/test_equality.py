@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import makers
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from autospine.inference.predictor import Predictor
 from autospine.io.images import Volume, read_labels, read_volume, write_array
 from autospine.models.model_folder import ModelFolder, open_model, save_weights
 from autospine.phantom import PhantomSettings, write_dataset
+from autospine.plan import build_network
 from autospine.prediction import read_ahead
 from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.predict_cases import predict
@@ -129,6 +131,42 @@ def test_slabs_and_bands_give_what_accumulating_the_whole_volume_gives(model, pl
         np.testing.assert_allclose(np.concatenate(bands, axis=1), scores, atol=1e-5, err_msg=name)
         classes.update(np.unique(expected))
     assert classes == {0, 1, 2, 3}
+
+
+@pytest.mark.real_data
+def test_leaving_out_air_changes_no_label_of_real_images(model, real_data):
+    """Whether the network knows air or labels it: one that paints everywhere runs every tile."""
+    slices = read_volume(real_data / REAL["ct_dicom"])
+    # A quarter of the slices, of which a corner is air.
+    array = np.ascontiguousarray(slices.array[:, :, :256, :256])
+    grid = makers.grid(array.shape[1:], slices.grid.spacing_mm)
+    volume = Volume(array=array, grid=grid, stored=grid)
+    trained = replace(predictor_of(model, ["0"]), region_of_interest=True)
+    certain = replace(trained, networks=[_CertainOfAir(trained.networks[0])])
+    for some in (trained, certain):
+        every = replace(some, region_of_interest=False)
+        labels, expected = (one.predict(volume, "CT") for one in (some, every))
+        np.testing.assert_array_equal(labels, expected)
+        assert labels.any()
+    job = certain.prepare(volume, "CT")
+    assert len(job.run) < job.tiles
+    torch.manual_seed(0)
+    untrained = replace(trained, networks=[build_network(model.plan, model.configuration).eval()])
+    assert len(untrained.prepare(volume, "CT").run) == job.tiles
+
+
+class _CertainOfAir(torch.nn.Module):
+    """A network that is certain of background in tiles that show nothing."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        scores = self.network(image)
+        if image.max() - image.min() < 1e-3:
+            scores[:, 0] = scores.max() + 100
+        return scores
 
 
 @pytest.mark.parametrize("places", KINDS, indirect=True)

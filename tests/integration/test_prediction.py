@@ -86,17 +86,27 @@ def test_every_case_is_announced_predicted_and_recorded(model, images, tmp_path,
     result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["written"] * 3
     assert [path.name for path in result.written] == [f"case{n}.nii.gz" for n in range(3)]
-    line = "case1 (2/3): 24x24x70 voxels; 8 of 32 tiles (the rest is air) by 1 network; "
+    line = "case1 (2/3): 24x24x70 voxels; 32 of 32 tiles by 1 network; "
     # On a machine that others keep busy, it takes longer than usual.
     assert re.search(re.escape(line) + r"(less than 10 s|about \d+ (s|min)), ", said.text)
     record = read_record(tmp_path / "out")
     assert list(record.values()) == list(result.cases)
     first = record["case0"]
-    assert (first.near, first.tiles_run, first.tiles) == ("body", 8, 32)
+    assert (first.near, first.tiles_run, first.tiles) == ("body", 32, 32)
     assert first.models == (UsedModel(folder=str(model.path), folds=("0",), digest=model.digest()),)
-    labels = read_labels(result.written[0]).array[0]
-    assert (labels[:, :, :20] == 3).all()
-    assert not labels[:, :, -30:].any()
+    assert (read_labels(result.written[0]).array == 3).all()
+
+
+def test_tiles_of_air_are_left_out_where_the_model_finds_nothing_in_air(tmp_path, images, said):
+    finds_nothing = make_model(tmp_path / "results", "fullres", (1.5, 1.5, 1.5), foreground=False)
+    result = predicted([finds_nothing], images, tmp_path / "out")
+    assert {(case.near, case.tiles_run, case.tiles) for case in result.cases} == {("body", 12, 32)}
+    assert "24x24x70 voxels; 12 of 32 tiles (the rest is air) by 1 network; " in said.text
+    assert "no tile is left out" not in said.text
+    finds_bone = make_model(tmp_path / "results", "fullres", (1.5, 1.5, 1.5), foreground=True)
+    result = predicted([finds_bone], images, tmp_path / "out")
+    assert {(case.near, case.tiles_run) for case in result.cases} == {("body", 32)}
+    assert "no tile is left out, as the networks find something in one that is all air" in said.text
 
 
 def test_all_tiles_are_run_where_that_is_wished(model, images, tmp_path):
@@ -333,7 +343,7 @@ def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path
     assert not labels.any()
     assert any("nothing was found" in warning for warning in result.cases[0].warnings)
     assert "a: nothing was found" in said.text
-    assert ("0 of 12 tiles (the rest is air)" in said.text) == confined
+    assert "12 of 12 tiles by 1 network" in said.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import makers
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,37 @@ def test_any_channel_may_show_the_body():
     array = np.full((2, 4, 4, 4), -1000, dtype=np.int16)
     array[1] = 40
     assert of_body(array, "CT", CT).all()
+
+
+def test_a_single_voxel_of_the_body_counts():
+    array = np.full((1, 9, 9, 9), -1000, dtype=np.int16)
+    array[0, 3, 8, 5] = -400
+    mask = of_body(array, "CT", CT)
+    assert mask.shape == (5, 5, 5)
+    assert np.argwhere(mask).tolist() == [[1, 4, 2]]
+
+
+def test_what_the_body_encloses_belongs_to_it_and_what_is_open_does_not():
+    """Lungs, gas and voids around metal, even where they reach the first or the last slice."""
+    array = np.full((1, 8, 40, 40), -1000, dtype=np.int16)
+    array[0, :, 8:32, 8:32] = 50
+    array[0, :, 12:20, 12:20] = -850  # enclosed within each slice
+    array[0, :, 22:28, 20:32] = -850  # open towards the left
+    mask = of_body(array, "CT", CT)
+    assert mask[:, 6:10, 6:10].all()
+    assert not mask[:, 11:14, 10:16].any()
+    assert not mask[:, :4].any()
+
+
+@pytest.mark.parametrize("array", [np.full((1, 6, 6, 6), 700, np.int16), np.zeros((1, 6, 6, 6), np.float32)])
+def test_an_image_of_one_value_is_no_body_in_mr(array):
+    assert not of_body(array, "MR", MR).any()
+
+
+def test_a_bright_background_is_not_taken_for_air():
+    array = np.random.default_rng(0).normal(900, 20, (1, 30, 30, 30)).astype(np.float32)
+    array[:, 10:20, 10:20, 10:20] = 100
+    assert of_body(array, "MR", MR)[:4].all()
 
 
 @given(

@@ -91,6 +91,31 @@ def test_what_no_tile_has_covered_is_background(shape, tile, regions, every, at_
     assert seen == [box.start for box in layout.boxes if box.start in run], "each once, in order"
 
 
+@given(SIZES, TILES, STEPS, st.booleans(), st.booleans(), st.integers(2, 5), st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_tiles_that_count_as_background_change_no_bit(shape, tile, step, regions, wide, every, at_once):
+    """The sums are those of tiles that were run and found to be background."""
+    layout, seen = TileGrid.covering(shape, tile, step), []
+    run = {box.start for box in layout.boxes if sum(box.start) % every == 0}
+
+    def look(boxes):
+        seen.extend(box.start for box in boxes)
+        scores = scores_of(layout, boxes)
+        for box, of_tile in zip(boxes, scores, strict=True):
+            if box.start not in run:
+                of_tile.zero_()
+                of_tile[0] = not regions
+        return scores
+
+    slabs = [Slab(layout, CLASSES, regions=regions, device=CPU, wide=wide) for _ in range(2)]
+    expected_scores = gathered(layout, slabs[0], look)
+    assert len(seen) == layout.count
+    seen.clear()
+    found = gathered(layout, slabs[1], look, run=run, rest_is_background=True, batch_size=at_once)
+    assert torch.equal(found, expected_scores)
+    assert seen == [box.start for box in layout.boxes if box.start in run], "each once, in order"
+
+
 @given(SIZES, TILES, st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_pieces_come_in_order_and_wide_ones_are_whole_rows(shape, tile, wide):
