@@ -73,6 +73,8 @@ class Model:
         """Return the channels and labels alone; networks would fill the screen."""
         return f"Model(channels={list(self.channels)}, labels={self.labels})"
 
+    # For type checkers: arrays need a voxel size and give arrays, files give images of SimpleITK, and images
+    # of SimpleITK and nibabel give images of their own kind. The last definition says what all of them do.
     @overload
     def predict(
         self,

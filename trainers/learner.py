@@ -143,7 +143,7 @@ class Learner:
         )
         whole = {f"{self._prefix}{name}" for name, tensor in imported.items() if not tensor.isnan().any()}
         self._optimizer = torch.optim.AdamW(
-            _groups(self._model, self.recipe.weight_decay, whole),
+            parameter_groups(self._model, self.recipe.weight_decay, whole),
             betas=BETAS,
             fused=True,
         )
@@ -363,7 +363,7 @@ def _filled(imported: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     return torch.where(imported.isnan(), drawn, imported) if imported.isnan().any() else imported
 
 
-def _groups(
+def parameter_groups(
     network: nn.Module, weight_decay: float, imported: Collection[str] = ()
 ) -> list[dict[str, object]]:
     """Return one parameter group per tensor, with its scale of the learning rate and its weight decay.

@@ -62,7 +62,7 @@ def train_side_by_side(
         TrainingError: If the process of a fold was killed, or if training a fold fails.
     """
     extending = settings.extend is not None
-    _say_where_folds_go_on(task, folds, extending=extending)
+    say_where_folds_go_on(task, folds, extending=extending)
     places = settings.devices or (settings.device,)
     rounds = deal_rounds(folds, cores() if len(places) == 1 else settings.parallel, settings.parallel)
     jobs = [
@@ -87,7 +87,7 @@ def train_side_by_side(
 
     processes = FoldProcesses(jobs, used, start)
     try:
-        _watch(
+        watch_folds(
             task,
             folds,
             lambda: processes.wait(WATCH_SECONDS),
@@ -174,7 +174,7 @@ def _stop_once(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extending: bool) -> None:
+def say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extending: bool) -> None:
     """Log for each interrupted fold where it resumes, because the processes of the folds are silent.
 
     A fold that is trained already is only validated, and is not mentioned unless it is extended.
@@ -186,7 +186,7 @@ def _say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extendin
             logger.info("fold %s resumes after epoch %d, step %d", fold.name, facts["epochs"], facts["step"])
 
 
-def _watch(
+def watch_folds(
     task: TrainingRun,
     folds: Sequence[Fold],
     wait: Callable[[], bool],

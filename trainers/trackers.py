@@ -77,6 +77,10 @@ class Tracker(Protocol):
         """End the run; called after a training that has failed, too."""
 
 
+OpenTracker = Callable[[TrackedRun], Tracker]
+"""Opens a tracker for a run."""
+
+
 class TensorBoard:
     """Tracker that writes event files to the folder `tensorboard` of the fold."""
 
@@ -197,7 +201,7 @@ class MLflow:
 class _BuiltIn:
     """Entry of a tracker that comes with AutoSpine."""
 
-    make: Callable[[TrackedRun], Tracker]
+    make: OpenTracker
     """Function that opens the tracker."""
 
     package: str
@@ -263,10 +267,16 @@ class Trackers:
     Args:
         names: Names of the trackers, checked by `check_trackers`.
         run: Description of the run; None if there are no trackers.
+        find: Finds the function that opens the tracker of a name.
     """
 
-    def __init__(self, names: Sequence[str], run: TrackedRun | None = None) -> None:
-        self._waiting, self._run = tuple(names), run
+    def __init__(
+        self,
+        names: Sequence[str],
+        run: TrackedRun | None = None,
+        find: Callable[[str], OpenTracker] | None = None,
+    ) -> None:
+        self._waiting, self._run, self._find = tuple(names), run, find or find_tracker
         self._open: dict[str, Tracker] = {}
         self._failures: dict[str, str] = {}
 
@@ -296,7 +306,7 @@ class Trackers:
             return
         for name in waiting:
             try:
-                self._open[name] = _maker(name)(self._run)
+                self._open[name] = self._find(name)(self._run)
             except BaseException as error:  # whatever other people's code raises
                 let_interrupts_pass(error)
                 self._failed(name, "opened", error)
@@ -326,13 +336,11 @@ class Trackers:
         )
 
 
-def _maker(name: str) -> Callable[[TrackedRun], Tracker]:
-    """Return the function that opens the tracker of this name."""
+def find_tracker(name: str) -> OpenTracker:
+    """Return the function that opens the tracker of this name, built-in or of another distribution."""
     if (built_in := BUILT_IN.get(name)) is not None:
         return built_in.make
-    loaded: Callable[[TrackedRun], Tracker] = find_plugin(
-        GROUP, name, kind="tracker", error=TrainingError
-    ).load()
+    loaded: OpenTracker = find_plugin(GROUP, name, kind="tracker", error=TrainingError).load()
     return loaded
 
 

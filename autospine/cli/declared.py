@@ -26,6 +26,7 @@ def takes(kind: type, *, partly: bool = False) -> Callable[[Command], Command]:
     defaults = {field.name: None if partly else field.default for field in fields(kind)}
 
     def decorate(command: Command) -> Command:
+        """Return the command with the declared options in its signature, which typer reads."""
         parameters = [
             added
             for own in inspect.signature(command).parameters.values()

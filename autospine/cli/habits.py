@@ -1,6 +1,7 @@
 """Habits of nnU-Net v2 and TotalSegmentator: their commands and options, and what to give here instead."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 COMMANDS: Mapping[str, str] = {
@@ -91,11 +92,26 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 }
 """For the options of theirs what to do here, by command."""
 
-CONFIGURATIONS: Mapping[str, str] = {
-    "3d_fullres": "fullres",
-    "3d_lowres": "lowres",
-    "3d_cascade_fullres": "fullres, which a `lowres` model helps by itself",
-    "2d": "fullres or fast, as there is no network of slices",
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """The configuration here that stands for one of nnU-Net."""
+
+    name: str
+    note: str = ""
+    """What else there is to know; continues a sentence that ends in the name."""
+
+    @property
+    def advice(self) -> str:
+        """What to give, in words."""
+        return f"{self.name}{self.note}"
+
+
+CONFIGURATIONS: Mapping[str, Counterpart] = {
+    "3d_fullres": Counterpart("fullres"),
+    "3d_lowres": Counterpart("lowres"),
+    "3d_cascade_fullres": Counterpart("fullres", ", which a `lowres` model helps by itself"),
+    "2d": Counterpart("fullres", " or fast, as there is no network of slices"),
 }
 """For each configuration of nnU-Net the one here."""
 
@@ -120,7 +136,7 @@ def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> st
             device = value.replace("gpu", "cuda")
             return f"-d names a dataset, found {value}; give --device {device}"
         if option in ("-c", "--configuration") and value in CONFIGURATIONS:
-            return f"no such configuration: {value}; give {CONFIGURATIONS[value]}"
+            return f"no such configuration: {value}; give {CONFIGURATIONS[value].advice}"
     return None
 
 
@@ -130,13 +146,13 @@ def argument_habit(command: str, words: Sequence[str]) -> str | None:
         return None
     plain = [word for word in words[:3] if not word.startswith("-")]
     if plain[:1] and plain[0] in CONFIGURATIONS:
-        return f"no such configuration: {plain[0]}; give {CONFIGURATIONS[plain[0]]}"
+        return f"no such configuration: {plain[0]}; give {CONFIGURATIONS[plain[0]].advice}"
     if len(plain) < 3:
         return None
     dataset, configuration, fold = plain
-    named = CONFIGURATIONS.get(configuration, configuration).partition(",")[0].partition(" ")[0]
+    ours = CONFIGURATIONS.get(configuration, Counterpart(configuration))
     fold = {"all": "full"}.get(fold, fold)
-    return f"expected `autospine train {named} -d {dataset} --fold {fold}`, found the order of nnU-Net"
+    return f"expected `autospine train {ours.name} -d {dataset} --fold {fold}`, found the order of nnU-Net"
 
 
 def command_habit(name: str) -> str | None:

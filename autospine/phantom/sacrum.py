@@ -101,6 +101,7 @@ def _block(s: SacralSegment, *, first: bool) -> Custom:
     half = s.height / 2 + (0.0 if first else 2.0)
 
     def distance(x: Field, y: Field, z: Field) -> Field:
+        """Return about the distance to the surface in mm, negative inside."""
         a, b = np.float32(s.width / 2), np.float32(s.depth / 2)
         qx, qy = x / a, y / b
         length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psutil
 import pytest
@@ -169,10 +169,15 @@ print(got)
 """
     write_lock(tmp_path, pid=2**22 + 1)
     command = [sys.executable, "-c", script, str(tmp_path), (tmp_path / LOCK).read_text(encoding="utf-8")]
-    crowd = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
-    assert [one.stdout.readline() for one in crowd] == [b"ready\n"] * 3
-    (tmp_path / "go").touch()
-    said = [one.communicate(timeout=120) for one in crowd]
+    with ExitStack() as running:
+        crowd = []
+        for _ in range(3):
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            crowd.append(running.enter_context(subprocess.Popen(command, **pipes)))
+            running.callback(crowd[-1].kill)  # before its context waits for it
+        assert [one.stdout.readline() for one in crowd] == [b"ready\n"] * 3
+        (tmp_path / "go").touch()
+        said = [one.communicate(timeout=120) for one in crowd]
     assert [one.returncode for one in crowd] == [0, 0, 0], said
     assert sum(int(out) for out, _ in said) > 0
 

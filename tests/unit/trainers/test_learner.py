@@ -10,7 +10,7 @@ import torch
 
 from autospine.core.errors import ImageError
 from autospine.storage.tensors import load_tensors, save_tensors
-from trainers.learner import IMPORTED_SHARE, Learner, StepResult, amp_dtype
+from trainers.learner import IMPORTED_SHARE, Learner, StepResult, amp_dtype, parameter_groups
 from trainers.losses.dice_ce import DiceCE
 
 CPU = torch.device("cpu")
@@ -189,7 +189,7 @@ def test_float16_scales_the_loss_and_a_step_that_overflows_lowers_the_scale(monk
     scale = float(made.tensors()["scaler.scale"])
     assert scale > 1
     before = weights(made)
-    made._scaler.load_state_dict({**made._scaler.state_dict(), "scale": 1e38})
+    made.restore({**made.tensors(), "scaler.scale": torch.tensor(1e38, dtype=torch.float64)})
     step = made.step(*batch(), RATE)
     assert not step.finite
     assert step.loss < 10
@@ -229,8 +229,8 @@ def test_imported_weights_learn_slower_under_deep_supervision_too():
         Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported(), deep_supervision=deep)
         for deep in (True, False)
     )
-    scales = [group["scale"] for group in plain._optimizer.param_groups]
-    assert [group["scale"] for group in deep._optimizer.param_groups][: len(scales)] == scales
+    scales = plain.tensors()["scales"]
+    assert torch.equal(deep.tensors()["scales"][: len(scales)], scales)
 
 
 # Compilation.
@@ -332,7 +332,7 @@ def test_the_average_ends_with_the_plans_decay():
     for seed in range(2):
         made.step(*batch(seed), RATE)
     average = {n.removeprefix("averaged."): t.clone() for n, t in made.tensors().items() if "averaged" in n}
-    made._updates = 10**6
+    made.restore({**made.tensors(), "updates": torch.tensor(10**6)})
     made.step(*batch(3), RATE)
     now = weights(made)
     for name, tensor in made.averaged().state_dict().items():
@@ -346,12 +346,12 @@ def test_averaged_networks_are_ready_to_predict():
 
 
 def test_every_parameter_is_learnt_once_and_only_matrices_decay():
-    made = learner(weight_decay=0.125)
-    groups = made._optimizer.param_groups
+    network = learner().network
+    groups = parameter_groups(network, 0.125)
     learnt = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(learnt) == sorted(id(parameter) for parameter in made.network.parameters())
+    assert sorted(learnt) == sorted(id(parameter) for parameter in network.parameters())
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    for name, parameter in made.network.named_parameters():
+    for name, parameter in network.named_parameters():
         matrix = parameter.ndim >= 2 and "bias" not in name
         assert decay[id(parameter)] == (0.125 if matrix else 0.0), name
 
@@ -387,12 +387,11 @@ def test_imported_weights_are_the_start_and_the_others_are_drawn():
 def test_imported_weights_learn_slower_than_random_ones_of_their_size():
     plan = makers.plan(makers.configuration())
     begun = Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported())
-    other, names = learner(9), [name for name, _ in begun.network.named_parameters()]
-    for name, mine, random, same in zip(
-        names, *(made._optimizer.param_groups for made in (begun, learner(0), other)), strict=True
-    ):
-        expected = IMPORTED_SHARE * same["scale"] if name in imported() else random["scale"]
-        assert mine["scale"] == pytest.approx(expected), name
+    names, weights = [name for name, _ in begun.network.named_parameters()], imported()
+    scales = (made.tensors()["scales"].tolist() for made in (begun, learner(0), learner(9)))
+    for name, mine, random, same in zip(names, *scales, strict=True):
+        expected = IMPORTED_SHARE * same if name in weights else random
+        assert mine == pytest.approx(expected), name
 
 
 def test_a_step_is_kept_as_json_and_one_of_before_lacks_its_overlap():

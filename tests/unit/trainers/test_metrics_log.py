@@ -277,11 +277,10 @@ class Told:
         self.said.append(("close",))
 
 
-def tracked(folder, monkeypatch, *made) -> Record:
+def tracked(folder, *made) -> Record:
     """A record with these trackers."""
     from trainers import trackers
 
-    monkeypatch.setattr(trackers, "_maker", lambda name: made[int(name)])
     run = trackers.TrackedRun(group="g", name="fold 0", folder=folder, identity="x", params={"seed": 0})
     return Record(
         folder,
@@ -289,13 +288,13 @@ def tracked(folder, monkeypatch, *made) -> Record:
         classes=CLASSES,
         configuration=makers.configuration(),
         epochs=0,
-        trackers=trackers.Trackers([str(i) for i in range(len(made))], run),
+        trackers=trackers.Trackers([str(i) for i in range(len(made))], run, lambda name: made[int(name)]),
     )
 
 
-def test_trackers_are_told_every_epoch_and_the_curves_at_the_end(tmp_path, network, monkeypatch):
+def test_trackers_are_told_every_epoch_and_the_curves_at_the_end(tmp_path, network):
     made = []
-    written = tracked(tmp_path, monkeypatch, lambda run: made.append(Told(run)) or made[0])
+    written = tracked(tmp_path, lambda run: made.append(Told(run)) or made[0])
     assert made == []  # opened when there is something to tell
     for loss in (2.0, 1.0):
         written.add([step(loss)], network, progress=0.5)
@@ -311,7 +310,7 @@ def test_trackers_are_told_every_epoch_and_the_curves_at_the_end(tmp_path, netwo
     ]
 
 
-def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path, network, monkeypatch, caplog):
+def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path, network, caplog):
     good = []
 
     def missing(run):
@@ -319,7 +318,6 @@ def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path, network, monke
 
     written = tracked(
         tmp_path,
-        monkeypatch,
         lambda run: Told(run, broken=True),
         missing,
         lambda run: good.append(Told(run)) or good[0],
@@ -335,12 +333,12 @@ def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path, network, monke
     assert [word for word, *_ in good[0].said].count("metrics") == 3
 
 
-def test_what_fails_at_the_end_is_said_too(tmp_path, network, monkeypatch, caplog):
+def test_what_fails_at_the_end_is_said_too(tmp_path, network, caplog):
     class Sticky(Told):
         def close(self):
             raise OSError("disk full")
 
-    written = tracked(tmp_path, monkeypatch, Sticky)
+    written = tracked(tmp_path, Sticky)
     written.add([step()], network, progress=1.0)
     written.close()
     assert "could not be closed (OSError: disk full)" in caplog.text

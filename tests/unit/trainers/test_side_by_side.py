@@ -14,6 +14,7 @@ from trainers import side_by_side
 from trainers.checkpoints import CHECKPOINT, Checkpoints
 from trainers.metrics_log import METRICS
 from trainers.progress_report import ProgressReport
+from trainers.side_by_side import say_where_folds_go_on, watch_folds
 from trainers.training_run import TrainingRun
 
 FOLDS = tuple(Fold(name=name, training=("a",), validation=()) for name in "01")
@@ -68,7 +69,7 @@ class Training:
 
     def watch(self, monkeypatch, *, extending: bool = False, deadline: float | None = None) -> None:
         monkeypatch.setattr(side_by_side, "progress", self.progress)
-        side_by_side._watch(self.task, FOLDS, self.wait, self.reports, extending=extending, deadline=deadline)
+        watch_folds(self.task, FOLDS, self.wait, self.reports, extending=extending, deadline=deadline)
 
 
 def test_folds_that_go_on_begin_where_they_were(task, monkeypatch):
@@ -142,14 +143,14 @@ def test_it_is_said_which_folds_go_on(task, caplog):
     folder = task.folder / "fold_1"
     for epochs in (6, 7):
         Checkpoints(folder).save({"a": torch.ones(1)}, {"epochs": epochs, "step": 10 * epochs})
-    side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
+    say_where_folds_go_on(task, FOLDS, extending=False)
     (folder / CHECKPOINT).write_bytes(b"damaged")
-    side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
+    say_where_folds_go_on(task, FOLDS, extending=False)
     (folder / WEIGHTS).touch()
-    side_by_side._say_where_folds_go_on(task, FOLDS, extending=False)
+    say_where_folds_go_on(task, FOLDS, extending=False)
     assert caplog.messages == [
         "fold 1 resumes after epoch 7, step 70",
         "fold 1 resumes after epoch 6, step 60",
     ]
-    side_by_side._say_where_folds_go_on(task, FOLDS, extending=True)
+    say_where_folds_go_on(task, FOLDS, extending=True)
     assert len(caplog.messages) == 3

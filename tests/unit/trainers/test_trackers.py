@@ -243,7 +243,7 @@ class NoInterrupt(KeyboardInterrupt):
     ids=repr,
 )
 @pytest.mark.parametrize("when", ["opened", "sent the configuration", "sent the metrics", "closed"])
-def test_whatever_a_tracker_raises_training_goes_on(tmp_path, monkeypatch, error, when):
+def test_whatever_a_tracker_raises_training_goes_on(tmp_path, error, when):
     class Raising:
         def __init__(self, _: TrackedRun) -> None:
             self._raise("opened")
@@ -261,27 +261,24 @@ def test_whatever_a_tracker_raises_training_goes_on(tmp_path, monkeypatch, error
         def close(self) -> None:
             self._raise("closed")
 
-    monkeypatch.setattr(trackers, "_maker", lambda name: Raising)
-    made = Trackers(["x"], run(tmp_path))
+    made = Trackers(["x"], run(tmp_path), lambda name: Raising)
     made.log_metrics({}, 1)
     made.close()
     assert f"x could not be {when} ({type(error).__name__}" in made.failures()["tracker_x"]
 
 
-def test_ctrl_c_within_a_tracker_ends_training(tmp_path, monkeypatch):
+def test_ctrl_c_within_a_tracker_ends_training(tmp_path):
     def slow(_: TrackedRun) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(trackers, "_maker", lambda name: slow)
     with pytest.raises(KeyboardInterrupt):
-        Trackers(["x"], run(tmp_path)).log_metrics({}, 1)
+        Trackers(["x"], run(tmp_path), lambda name: slow).log_metrics({}, 1)
 
 
-def test_long_reasons_are_cut_to_their_first_line(tmp_path, monkeypatch):
+def test_long_reasons_are_cut_to_their_first_line(tmp_path):
     def broken(run):
         raise OSError("locked\n[SQL: CREATE TABLE ...]")
 
-    monkeypatch.setattr(trackers, "_maker", lambda name: broken)
-    made = Trackers(["x"], run(tmp_path))
+    made = Trackers(["x"], run(tmp_path), lambda name: broken)
     made.log_metrics({}, 1)
     assert "opened (OSError: locked) and is not used" in made.failures()["tracker_x"]
