@@ -146,9 +146,11 @@ def plan(
     for amount in amounts:
         _check(amount, device)
     if explain and not (options or overrides or splits or amounts or calibrate) and device == "auto":
+        from autospine.pipeline.costs import known_costs
         from autospine.pipeline.planned_dataset import read_plan
 
-        explain_plan(read_plan(location))
+        planned = read_plan(location)
+        explain_plan(planned, known_costs(location, planned))
         return
     if calibrate and len(amounts) > 1:
         raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
@@ -165,7 +167,7 @@ def plan(
     plans = compare_budgets(location, amounts, device=choose_device(device), overrides=fixed)
     if explain:
         for planned in plans:
-            explain_plan(planned)
+            explain_plan(planned, {})
     compare_plans(plans)
     say("nothing is written: choose one --memory")
 
@@ -230,22 +232,25 @@ def _plan(
     facts: "tuple[Dataset, Fingerprint] | None" = None,
     splits: Path | None = None,
 ) -> "Plan":
+    from autospine.pipeline.costs import measure_costs
     from autospine.pipeline.planning import plan
     from autospine.system.devices import choose_device
 
+    chosen = choose_device(device)
     planned = plan(
         location,
-        device=choose_device(device),
+        device=chosen,
         memory=memory,
         overrides=overrides,
         measure_memory=calibrate,
         facts=facts,
         splits=splits,
     )
+    costs = measure_costs(location, planned, chosen)
     if explain:
-        explain_plan(planned)
+        explain_plan(planned, costs)
     else:
-        show_plan(planned)
+        show_plan(planned, costs)
         why = ("autospine", "plan", "-d", location.name, *location.workspace.option, "--explain")
         say(f"why: {shlex.join(why)}", "dim")
     say(f"written: {location.preprocessed / PLAN}")

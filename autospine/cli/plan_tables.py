@@ -1,6 +1,6 @@
 """Tables of plans."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -10,16 +10,22 @@ from autospine.cli.screen import console, say, show_table
 from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
+    from autospine.pipeline.costs import ConfigurationCost
     from autospine.plan import Plan
 
 RECOMMENDED = "configuration 0"
 """Name of the planner's decision which configuration is recommended."""
 
+UNKNOWN = "–"
 
-def show_plan(plan: "Plan") -> None:
-    """Print the configurations of a plan, the recommended one first."""
+
+def show_plan(plan: "Plan", costs: "Mapping[str, ConfigurationCost]") -> None:
+    """Print the configurations of a plan, the recommended one first, with what they cost by their names."""
     title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB"
-    show_table(_plan_table([plan], title))
+    show_table(_plan_table([plan], title, costs))
+    if costs:
+        say("hours: of one fold that has this device to itself", "dim")
+        say("Dice: of labels resampled to these voxels and back, the most to be reached", "dim")
     for decision in plan.rationale:
         if decision.name == RECOMMENDED:
             say(f"0 is {plan.configurations[0].name}: {decision.reason}", "dim")
@@ -31,14 +37,16 @@ def compare_plans(plans: Sequence["Plan"]) -> None:
     show_table(_plan_table(ordered, f"Plans of {plans[0].dataset}"))
 
 
-def explain_plan(plan: "Plan") -> None:
-    """Print the reason for every decision, configuration by configuration."""
+def explain_plan(plan: "Plan", costs: "Mapping[str, ConfigurationCost]") -> None:
+    """Print the reason for every decision, configuration by configuration, and what these cost."""
     from rich.text import Text
 
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for decision in plan.rationale:
         group, _, name = decision.name.rpartition(".")
         groups.setdefault(group, []).append((name, decision.value, decision.reason))
+    for name, cost in costs.items():
+        groups.setdefault(name, []).extend(_explained(cost))
     say(f"Plan of {plan.dataset}", "bold")
     for group, decisions in groups.items():
         table = Table(title=escape(group), title_justify="left", box=None, pad_edge=False, show_header=False)
@@ -50,12 +58,33 @@ def explain_plan(plan: "Plan") -> None:
         say("")
 
 
-def _plan_table(plans: Sequence["Plan"], title: str) -> Table:
+def _explained(cost: "ConfigurationCost") -> list[tuple[str, str, str]]:
+    """Return the names, values and reasons of what was measured of a configuration."""
+    found = [
+        ("hours a fold", _hours(cost), "a few training steps and tiles, timed on this device"),
+        ("Dice of labels", _dice(cost), "labels resampled to these voxels and back, mean over classes"),
+    ]
+    return [each for each in found if each[1] != UNKNOWN]
+
+
+def _hours(cost: "ConfigurationCost | None") -> str:
+    return UNKNOWN if cost is None or cost.hours is None else f"{cost.hours:.2g}"
+
+
+def _dice(cost: "ConfigurationCost | None") -> str:
+    return UNKNOWN if cost is None or cost.labels_dice is None else f"{cost.labels_dice:.3f}"
+
+
+def _plan_table(
+    plans: Sequence["Plan"], title: str, costs: "Mapping[str, ConfigurationCost] | None" = None
+) -> Table:
     """Make a row per configuration; those of the same name in several plans stand together."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    columns = ["", "configuration", "spacing mm", "patch", "batch", "features", "GiB"]
+    columns = ["", "configuration", "voxel mm", "patch voxels", "batch", "features", "GiB"]
     if len(plans) > 1:
-        columns.insert(2, "budget")
+        columns.insert(2, "budget GiB")
+    if costs:
+        columns += ["hours", "Dice"]
     for column in columns:
         table.add_column(column, justify="left" if column in ("", "configuration") else "right")
     names = list(dict.fromkeys(chosen.name for plan in plans for chosen in plan.configurations))
@@ -63,7 +92,9 @@ def _plan_table(plans: Sequence["Plan"], title: str) -> Table:
         for plan in plans:
             for index, chosen in enumerate(plan.configurations):
                 if chosen.name == name:
-                    table.add_row(*_plan_row(plan, index, budget=len(plans) > 1))
+                    row = _plan_row(plan, index, budget=len(plans) > 1)
+                    cost = (costs or {}).get(name)
+                    table.add_row(*row, *((_hours(cost), _dice(cost)) if costs else ()))
     return table
 
 

@@ -1,0 +1,316 @@
+"""The costs of a plan's configurations: hours of training on this device, and what their voxels lose.
+
+Both are measured, not guessed: some real training steps are timed, and the labels of some cases are resampled
+to the configuration's voxel size and back.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from autospine.core.errors import AutospineError, FormatError
+from autospine.core.geometry import Box, triple
+from autospine.core.labels import LabelSpace
+from autospine.core.types import LabelArray, Shape3, Vector3
+from autospine.data import PatchBatches
+from autospine.dataset.raw import Case, Dataset
+from autospine.evaluation.overlap import count_overlap
+from autospine.fingerprint import Fingerprint
+from autospine.inference.tiles import count_tiles
+from autospine.io.images import read_labels
+from autospine.pipeline.measuring import find_facts
+from autospine.plan import Configuration, Plan, build_network
+from autospine.preprocessing.preprocess import PreprocessingSettings, preprocess_case
+from autospine.preprocessing.resample import resample_labels, target_shape
+from autospine.preprocessing.store import VOXELS_VERSION
+from autospine.storage.digest import digest_of
+from autospine.storage.serialization import many, read_json, stored_as, to_json, write_json
+from autospine.storage.trained_models import FOLDS
+from autospine.storage.workspace import DatasetLocation
+from autospine.system.devices import computing, describe
+from autospine.system.hardware import default_workers
+from autospine.system.log import get_logger, progress
+from trainers.epoch_validation import SHARE_OF_PATCHES
+from trainers.fold_trainer import CACHE_BYTES
+from trainers.fold_validation import SECONDS_PER_CASE
+from trainers.learner import Learner
+
+logger = get_logger(__name__)
+
+COSTS = "costs.json"
+FORMAT_VERSION = 1
+
+WARM_UP = 1
+"""Steps before the timed ones: the first one prepares memory and kernels."""
+
+TIMED = 2
+"""Steps that are timed."""
+
+MEASURED_VOXELS = (2**17, 2**19)
+"""Most voxels of the two patches whose steps are timed on a CPU, where a step on a large patch takes up to a
+minute. What a step takes beyond a fixed part is in proportion to its voxels, since attention is limited to
+windows."""
+
+LABEL_VOXELS = 2 * 10**7
+"""Labelled voxels, with what lies between them, that are resampled for each configuration: a few cases."""
+
+MARGIN = 16
+"""Voxels around everything labelled that are resampled too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigurationCost:
+    """The cost of one configuration."""
+
+    key: str
+    """Digest of what was measured: device, dataset and configuration."""
+
+    name: str
+    """Name of the configuration."""
+
+    hours: float | None
+    """Hours of training and validation of one fold that has the device to itself; None if a step failed."""
+
+    labels_dice: float | None
+    """Mean Dice, over classes and cases, of labels that were resampled to these voxels and back: what a
+    network without fault would reach. None if no class occurs."""
+
+
+@stored_as("the costs of a plan", largest=2**20)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Costs:
+    """The content of `costs.json`."""
+
+    format_version: int
+    configurations: Annotated[tuple[ConfigurationCost, ...], many()]
+
+
+def measure_costs(
+    location: DatasetLocation, planned: Plan, device: torch.device
+) -> dict[str, ConfigurationCost]:
+    """Measure what each configuration of a plan costs; known costs are read from `costs.json`.
+
+    Args:
+        location: Folders of the dataset.
+        planned: Its plan.
+        device: The device that training will run on.
+
+    Returns:
+        The cost of each configuration by its name.
+    """
+    dataset, measured = find_facts(location)
+    keys = {each.name: _key(each, measured, device) for each in planned.configurations}
+    known = _known(location.preprocessed / COSTS)
+    missing = [each for each in planned.configurations if keys[each.name] not in known]
+    with progress("measuring hours and voxels", len(missing)) as meter:
+        for configuration in missing:
+            known[keys[configuration.name]] = ConfigurationCost(
+                key=keys[configuration.name],
+                name=configuration.name,
+                hours=_hours(dataset, measured, planned, configuration, device),
+                labels_dice=labels_dice(dataset, planned.labels, configuration.spacing_mm),
+            )
+            meter.advance()
+    if missing:
+        write_json(
+            location.preprocessed / COSTS,
+            _Costs(format_version=FORMAT_VERSION, configurations=tuple(known[key] for key in sorted(known))),
+        )
+    return {name: known[key] for name, key in keys.items()}
+
+
+def known_costs(location: DatasetLocation, planned: Plan) -> dict[str, ConfigurationCost]:
+    """Return the costs that were measured last, by the names of the plan's configurations."""
+    known = {cost.name: cost for cost in _known(location.preprocessed / COSTS).values()}
+    return {each.name: known[each.name] for each in planned.configurations if each.name in known}
+
+
+def labels_dice(dataset: Dataset, labels: LabelSpace, spacing_mm: Vector3) -> float | None:
+    """Compute the Dice of labels that are resampled to a voxel size and back, as images of a fold would be.
+
+    Args:
+        dataset: The dataset; its cases are read in order until `LABEL_VOXELS` are reached.
+        labels: Its label space.
+        spacing_mm: Voxel size of the configuration.
+
+    Returns:
+        Mean over classes of the mean over cases; None if no class occurs.
+    """
+    values: list[list[float]] = [[] for _ in labels.names]
+    voxels = 0
+    for case in dataset.cases:
+        if case.labels is None or voxels >= LABEL_VOXELS:
+            continue
+        volume = read_labels(case.labels, labels)
+        indices = _labelled(labels.encode(volume.array[0]))
+        voxels += indices.size
+        there = resample_labels(indices, target_shape(_shape(indices), volume.grid.spacing_mm, spacing_mm))
+        back = resample_labels(there, _shape(indices))
+        for known, counts in zip(values, count_overlap(back, indices, labels), strict=True):
+            known += [counts.dice] if counts.occurs else []
+    means = [sum(each) / len(each) for each in values if each]
+    return round(sum(means) / len(means), 4) if means else None
+
+
+def _hours(
+    dataset: Dataset, measured: Fingerprint, planned: Plan, configuration: Configuration, device: torch.device
+) -> float | None:
+    """Return the hours of one fold; None if a step cannot be taken."""
+    smallest = min(measured.cases, key=lambda case: prod(case.shape)).name
+    case = next(case for case in dataset.cases if case.name == smallest)
+    try:
+        with computing():
+            step, tile = _seconds(case, planned, configuration, device)
+    except (AutospineError, RuntimeError, MemoryError) as error:  # of plug-ins, or for want of memory
+        logger.info("the time of %s cannot be measured: %s", configuration.name, error)
+        return None
+    training = configuration.training
+    patches = training.epochs * training.iterations_per_epoch * training.batch_size
+    shapes = [
+        target_shape(known.shape, known.spacing_mm, configuration.spacing_mm) for known in measured.cases
+    ]
+    # The held-out cases of an average fold.
+    tiles = sum(count_tiles(shape, configuration.patch_size) for shape in shapes) / FOLDS
+    seconds = (
+        training.epochs * training.iterations_per_epoch * step
+        + (SHARE_OF_PATCHES * patches + tiles) * tile
+        + len(shapes) / FOLDS * SECONDS_PER_CASE
+    )
+    return round(seconds / 3600, 6)
+
+
+def _seconds(
+    case: Case, planned: Plan, configuration: Configuration, device: torch.device
+) -> tuple[float, float]:
+    """Return the seconds of a training step, with the making of its patches, and of the prediction of a tile.
+
+    On a CPU, those of a large patch follow from two smaller ones.
+    """
+    patches = {
+        each.patch_size: each
+        for each in (_reduced(planned, configuration, device, limit) for limit in MEASURED_VOXELS)
+    }
+    voxels = [prod(size) for size in patches]
+    times = [_timed(case, planned, each, device) for each in patches.values()]
+    whole = prod(configuration.patch_size)
+    step, tile = (_extrapolated(voxels, [each[kind] for each in times], whole) for kind in (0, 1))
+    return step, tile
+
+
+def _extrapolated(voxels: Sequence[int], seconds: Sequence[float], whole: int) -> float:
+    """Return the time of a patch on the line through those of two patches; in proportion to that of one."""
+    if len(voxels) < 2:
+        return seconds[0] * whole / voxels[0]
+    slope = max(0.0, (seconds[1] - seconds[0]) / (voxels[1] - voxels[0]))
+    return seconds[1] + slope * (whole - voxels[1])
+
+
+def _timed(
+    case: Case, planned: Plan, configuration: Configuration, device: torch.device
+) -> tuple[float, float]:
+    """Time steps and tiles of a configuration as it is."""
+    settings = PreprocessingSettings(
+        format_version=VOXELS_VERSION,
+        spacing_mm=configuration.spacing_mm,
+        patch_size=configuration.patch_size,
+        labels=planned.labels,
+        normalisation=planned.normalisation,
+    )
+    learner = Learner(planned, configuration, seed=0, device=device)
+    with TemporaryDirectory() as folder:
+        stored = preprocess_case(case, settings, Path(folder))
+        with PatchBatches(
+            [stored],
+            configuration,
+            seed=0,
+            start=0,
+            stop=WARM_UP + TIMED,
+            workers=0 if device.type == "cpu" else default_workers(1),
+            cache_bytes=CACHE_BYTES,
+        ) as batches:
+            ends = []
+            for batch in batches:
+                images = batch.images
+                learner.step(images, batch.labels, 0.0)  # it ends by reading the loss from the device
+                ends.append(time.monotonic())
+    with learner.predicting() as predict:
+        tile_ends = [time.monotonic()]
+        for _ in range(WARM_UP + TIMED):
+            predict(images[:1]).sum().item()
+            tile_ends.append(time.monotonic())
+    return _median_step(ends[WARM_UP - 1 :]), _median_step(tile_ends[WARM_UP:])
+
+
+def _median_step(ends: Sequence[float]) -> float:
+    return median(after - before for before, after in pairwise(ends))
+
+
+def _reduced(planned: Plan, configuration: Configuration, device: torch.device, limit: int) -> Configuration:
+    """Return the configuration with a patch whose steps are quick to time; as it is on a GPU.
+
+    The axis with the most multiples of the network's divisor is halved until the batch has at most `limit`
+    voxels, or the network takes no smaller patch.
+    """
+    divisor, fixed = configuration.network.divisor, set[int]()
+    while device.type == "cpu" and len(fixed) < 3:
+        size = configuration.patch_size
+        if prod(size) * configuration.training.batch_size <= limit:
+            break
+        axis = max({0, 1, 2} - fixed, key=lambda axis: size[axis] // divisor[axis])
+        half = divisor[axis] * -(-size[axis] // (2 * divisor[axis]))
+        smaller = triple(half if number == axis else n for number, n in enumerate(size))
+        if half < size[axis] and _accepts(planned, replace(configuration, patch_size=smaller)):
+            configuration = replace(configuration, patch_size=smaller)
+        else:
+            fixed.add(axis)
+    return configuration
+
+
+def _accepts(planned: Plan, configuration: Configuration) -> bool:
+    """Return whether the configuration's network takes patches of its size; nothing is computed."""
+    try:
+        with torch.device("meta"):
+            network = build_network(planned, configuration)
+            network(torch.empty(1, len(planned.channels), *configuration.patch_size))
+    except Exception:  # of windows that do not fit, or of other people's code
+        return False
+    return True
+
+
+def _key(configuration: Configuration, measured: Fingerprint, device: torch.device) -> str:
+    """Return the digest of everything that a configuration's cost depends on."""
+    parts = (describe(device), measured.key, to_json(configuration))
+    return digest_of(part.encode() for part in parts)
+
+
+def _known(path: Path) -> dict[str, ConfigurationCost]:
+    """Read the costs by their keys; there are none if the file is absent, damaged or of another version."""
+    try:
+        kept = read_json(path, _Costs)
+    except FormatError:
+        return {}
+    return {cost.key: cost for cost in kept.configurations} if kept.format_version == FORMAT_VERSION else {}
+
+
+def _labelled(indices: LabelArray) -> LabelArray:
+    """Cut a label map to what is labelled, with room around it for interpolation."""
+    box = Box.around(indices)
+    if box is None:
+        return indices[:1, :1, :1]
+    spans = zip(box.start, box.stop, indices.shape, strict=True)
+    return np.ascontiguousarray(
+        indices[tuple(slice(max(0, a - MARGIN), min(n, b + MARGIN)) for a, b, n in spans)]
+    )
+
+
+def _shape(indices: LabelArray) -> Shape3:
+    return triple(indices.shape)
