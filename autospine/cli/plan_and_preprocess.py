@@ -146,7 +146,7 @@ def plan(
     for amount in amounts:
         _check(amount, device)
     if explain and not (options or overrides or splits or amounts or calibrate) and device == "auto":
-        from autospine.pipeline.costs import known_costs
+        from autospine.pipeline.configuration_cost import known_costs
         from autospine.pipeline.planned_dataset import read_plan
 
         planned = read_plan(location)

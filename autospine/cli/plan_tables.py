@@ -10,7 +10,7 @@ from autospine.cli.screen import console, say, show_table
 from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
-    from autospine.pipeline.costs import ConfigurationCost
+    from autospine.pipeline.configuration_cost import ConfigurationCost
     from autospine.plan import Plan
 
 RECOMMENDED = "configuration 0"

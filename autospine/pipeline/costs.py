@@ -6,18 +6,17 @@ to the configuration's voxel size and back.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
 import numpy as np
 import torch
 
-from autospine.core.errors import AutospineError, FormatError
+from autospine.core.errors import AutospineError
 from autospine.core.geometry import Box, triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3, Vector3
@@ -27,13 +26,14 @@ from autospine.evaluation.overlap import count_overlap
 from autospine.fingerprint import Fingerprint
 from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_labels
+from autospine.pipeline.configuration_cost import ConfigurationCost, read_costs, write_costs
 from autospine.pipeline.measuring import find_facts
 from autospine.plan import Configuration, Plan, build_network
 from autospine.preprocessing.preprocess import PreprocessingSettings, preprocess_case
 from autospine.preprocessing.resample import resample_labels, target_shape
 from autospine.preprocessing.store import VOXELS_VERSION
 from autospine.storage.digest import digest_of
-from autospine.storage.serialization import many, read_json, stored_as, to_json, write_json
+from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import FOLDS
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.devices import computing, describe
@@ -45,9 +45,6 @@ from trainers.fold_validation import SECONDS_PER_CASE
 from trainers.learner import Learner
 
 logger = get_logger(__name__)
-
-COSTS = "costs.json"
-FORMAT_VERSION = 1
 
 WARM_UP = 1
 """Steps before the timed ones: the first one prepares memory and kernels."""
@@ -67,33 +64,6 @@ MARGIN = 16
 """Voxels around everything labelled that are resampled too."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConfigurationCost:
-    """The cost of one configuration."""
-
-    key: str
-    """Digest of what was measured: device, dataset and configuration."""
-
-    name: str
-    """Name of the configuration."""
-
-    hours: float | None
-    """Hours of training and validation of one fold that has the device to itself; None if a step failed."""
-
-    labels_dice: float | None
-    """Mean Dice, over classes and cases, of labels that were resampled to these voxels and back: what a
-    network without fault would reach. None if no class occurs."""
-
-
-@stored_as("the costs of a plan", largest=2**20)
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Costs:
-    """The content of `costs.json`."""
-
-    format_version: int
-    configurations: Annotated[tuple[ConfigurationCost, ...], many()]
-
-
 def measure_costs(
     location: DatasetLocation, planned: Plan, device: torch.device
 ) -> dict[str, ConfigurationCost]:
@@ -109,7 +79,7 @@ def measure_costs(
     """
     dataset, measured = find_facts(location)
     keys = {each.name: _key(each, measured, device) for each in planned.configurations}
-    known = _known(location.preprocessed / COSTS)
+    known = read_costs(location)
     missing = [each for each in planned.configurations if keys[each.name] not in known]
     with progress("measuring hours and voxels", len(missing)) as meter:
         for configuration in missing:
@@ -121,17 +91,8 @@ def measure_costs(
             )
             meter.advance()
     if missing:
-        write_json(
-            location.preprocessed / COSTS,
-            _Costs(format_version=FORMAT_VERSION, configurations=tuple(known[key] for key in sorted(known))),
-        )
+        write_costs(location, known)
     return {name: known[key] for name, key in keys.items()}
-
-
-def known_costs(location: DatasetLocation, planned: Plan) -> dict[str, ConfigurationCost]:
-    """Return the costs that were measured last, by the names of the plan's configurations."""
-    known = {cost.name: cost for cost in _known(location.preprocessed / COSTS).values()}
-    return {each.name: known[each.name] for each in planned.configurations if each.name in known}
 
 
 def labels_dice(dataset: Dataset, labels: LabelSpace, spacing_mm: Vector3) -> float | None:
@@ -290,15 +251,6 @@ def _key(configuration: Configuration, measured: Fingerprint, device: torch.devi
     """Return the digest of everything that a configuration's cost depends on."""
     parts = (describe(device), measured.key, to_json(configuration))
     return digest_of(part.encode() for part in parts)
-
-
-def _known(path: Path) -> dict[str, ConfigurationCost]:
-    """Read the costs by their keys; there are none if the file is absent, damaged or of another version."""
-    try:
-        kept = read_json(path, _Costs)
-    except FormatError:
-        return {}
-    return {cost.key: cost for cost in kept.configurations} if kept.format_version == FORMAT_VERSION else {}
 
 
 def _labelled(indices: LabelArray) -> LabelArray:

@@ -13,7 +13,8 @@ from makers import LABELS
 from autospine.cli.plan_tables import explain_plan, show_plan
 from autospine.core.errors import PlanError
 from autospine.pipeline import costs
-from autospine.pipeline.costs import COSTS, ConfigurationCost, known_costs, labels_dice, measure_costs
+from autospine.pipeline.configuration_cost import COSTS, ConfigurationCost, known_costs
+from autospine.pipeline.costs import labels_dice, measure_costs
 from autospine.pipeline.measuring import fingerprint
 from autospine.plan import build_network
 from autospine.storage.workspace import DatasetLocation, Workspace
