@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house bench-first-aid clean
+.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house bench-first-aid bench-daily clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ bench-house: $(STAMP) ## count imports, names and axes, and time mistakes; the t
 
 bench-first-aid: $(STAMP) ## give every command odd, damaged and hostile inputs, on a busy machine too; into docs/results/first-aid.md
 	$(BIN)/python tests/benchmarks/first_aid.py --write docs/results/first-aid.md
+
+bench-daily: $(STAMP) ## train for a quarter of an hour on real lumbar MR and measure what a user sees; into docs/results/daily.md
+	$(BIN)/python tests/benchmarks/daily.py --write docs/results/daily.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
