@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
-from autospine.core.errors import ImageError, counted, listed
-from autospine.core.geometry import Grid
+from autospine.core.errors import FAULTS_MENTIONED, ImageError, counted, listed
+from autospine.core.geometry import Grid, check_spacing
 from autospine.core.types import Modality
 from autospine.io.dicom_header import DicomFile, SliceHeader, is_dicom, read_header
 from autospine.io.dicom_pixels import read_slices
@@ -122,7 +122,9 @@ def read_series(series: Series) -> tuple[Num[np.ndarray, "k j i"], Grid]:
     if series.stack.straight:
         return voxels, series.stack.grid()
     grid = series.stack.straight_grid()
-    return grid.straightened(voxels), grid
+    name = str(series.files[0].parent)
+    check_spacing(grid.spacing_mm, name)  # before memory is taken, which follows from it
+    return grid.straightened(voxels, name), grid
 
 
 def is_series(folder: Path) -> bool:
@@ -228,8 +230,9 @@ def _one_series(
             "NIfTI"
         )
     if len(by_series) > 1:
-        several = ", ".join(
-            f"{s[0].description or uid} ({counted(len(s), 'slice')})" for uid, s in by_series.items()
+        several = listed(
+            [f"{s[0].description or uid} ({counted(len(s), 'slice')})" for uid, s in by_series.items()],
+            FAULTS_MENTIONED,
         )
         raise ImageError(f"expected one DICOM series in {path}, found {several}; give each its own folder")
     ((series, slices),) = by_series.items()

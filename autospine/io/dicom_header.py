@@ -5,6 +5,7 @@ some kinds of objects only, and fills in positions and sizes for the others.
 """
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -43,6 +44,10 @@ PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax of which all but the file meta information is deflated."""
+
+LARGEST_DEFLATED, MOST_TIMES = 1 << 28, 50
+"""A deflated file may have this many bytes once it is inflated, and as many times its own: pydicom inflates it
+as a whole, and deflate can make a thousand bytes of one, which no image needs."""
 
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Tags of pixels: as floating-point numbers of two sizes, and as whole numbers."""
@@ -182,6 +187,10 @@ def read_header(path: Path) -> DicomFile:
 
     try:
         with without_warnings(), path.open("rb") as file:
+            if (inflated := _inflated_bytes(file)) > (
+                most := LARGEST_DEFLATED + MOST_TIMES * path.stat().st_size
+            ):
+                return DicomFile(path=path, fault=f"of more than {most >> 20} MiB once it is inflated")
             # Old files have no mark at their beginning, so that pydicom needs `force`.
             tags: list[Any] = [Tag(keyword) for keyword in _KEYWORDS]
             header = read_partial(file, at_pixels, force=True, specific_tags=tags)
@@ -190,6 +199,30 @@ def read_header(path: Path) -> DicomFile:
     except Exception as error:  # pydicom raises errors of any kind where bytes make no sense
         return DicomFile(path=path, fault=f"damaged ({first_line(error)})")
     return replace(found, slices=(), fault=fault) if fault else found
+
+
+def _inflated_bytes(file: BinaryIO) -> int:
+    """Count the bytes that a deflated file has once it is inflated, up to what it may have; 0 for others.
+
+    Raises:
+        Exception: If its header is damaged, of any kind.
+    """
+    from pydicom.filereader import read_file_meta_info
+
+    first = file.read(4096)
+    file.seek(0)
+    if DEFLATED.encode() not in first:
+        return 0
+    meta = read_file_meta_info(file.name)
+    if meta.get("TransferSyntaxUID") != DEFLATED:
+        return 0
+    file.seek(144 + meta.FileMetaInformationGroupLength)  # preamble, mark, and the length itself
+    most = LARGEST_DEFLATED + MOST_TIMES * os.fstat(file.fileno()).st_size
+    decoder, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while count <= most and (packed := decoder.unconsumed_tail or file.read(1 << 18)):
+        count += len(decoder.decompress(packed, 1 << 22))
+    file.seek(0)
+    return count
 
 
 def _excess(file: BinaryIO, header: Any, found: DicomFile, vr: str | None, length: int) -> str | None:

@@ -21,6 +21,7 @@ from autospine.core.errors import ImageError, listed
 from autospine.core.geometry import ROUNDING, Grid, as_direction, vector
 from autospine.core.types import Vector3
 from autospine.io.dicom_header import SliceHeader
+from autospine.io.voxel_data import empty_array
 
 SHIFT_TOLERANCE = 1e-6
 """A shift by less than this share of a pixel, or of a step, is none."""
@@ -131,9 +132,17 @@ class StraightenedGrid(Grid):
     first_pixel: tuple[int, int]
     """Column and row of the first voxel, counted from the first pixel of the first slice."""
 
-    def straightened(self, voxels: Num[np.ndarray, "n rows columns"]) -> Num[np.ndarray, "k j i"]:
-        """Bring the voxels of the slices onto the grid; around them is their smallest value."""
-        result = np.empty(self.shape, dtype=voxels.dtype)
+    def straightened(self, voxels: Num[np.ndarray, "n rows columns"], name: str) -> Num[np.ndarray, "k j i"]:
+        """Bring the voxels of the slices onto the grid; around them is their smallest value.
+
+        Args:
+            voxels: Voxels of the slices.
+            name: Name of the series in messages.
+
+        Raises:
+            ImageError: If there is no memory for it.
+        """
+        result = empty_array(self.shape, voxels.dtype, name)
         fill = voxels.min()
         shifts = self.slices.shifts
         places = np.arange(len(voxels)) if self.slices.regular else shifts[:, 2]

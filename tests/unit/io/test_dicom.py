@@ -150,6 +150,16 @@ def test_pixels_of_rounded_size_are_accepted(pixels: np.ndarray, write_series: W
     assert read_volume(tmp_path).grid.spacing_mm == pytest.approx((1, 0.7, 0.5), abs=1e-3)
 
 
+def test_of_many_series_the_first_are_listed(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
+    for number in range(12):
+        write_series(tmp_path / str(number), pixels[:1], range(1), uid=f"1.2.{number}", description="bone")
+        (file,) = (tmp_path / str(number)).iterdir()
+        file.rename(tmp_path / f"{number}.dcm")
+        file.parent.rmdir()
+    with pytest.raises(ImageError, match=r"bone \(1 slice\) and 2 more; give each its own"):
+        read_volume(tmp_path)
+
+
 def test_several_series_are_listed(pixels: np.ndarray, write_series: WriteSeries, tmp_path: Path):
     write_series(tmp_path, pixels, range(6), uid="1.2.3", description="bone")
     write_series(tmp_path, pixels[:4], range(4), uid="1.2.4", description="soft tissue")

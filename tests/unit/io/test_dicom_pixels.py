@@ -1,5 +1,6 @@
 """Values of voxels: stored numbers, rescaled as the header of each slice says, in any encoding."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,17 @@ def test_bytes_that_make_no_sense_are_refused_in_a_sentence(pixels: np.ndarray, 
             refused += 1
             assert "mf.dcm" in str(error)
     assert refused > 50
+
+
+def test_a_deflated_file_that_grows_without_bounds_is_refused(pixels: np.ndarray, tmp_path: Path):
+    """Deflate makes a thousand bytes of one, and pydicom inflates a file as a whole."""
+    files = write_slices(tmp_path, pixels, POSITIONS, syntax=DeflatedExplicitVRLittleEndian)
+    whole = files[2].read_bytes()
+    begin = 144 + int.from_bytes(whole[140:144], "little")
+    inflated = zlib.decompress(whole[begin:], -zlib.MAX_WBITS)
+    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(inflated) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(350))
+    files[2].write_bytes(whole[:begin] + packed + packer.flush())
+    assert files[2].stat().st_size < 2 << 20
+    with pytest.raises(ImageError, match=rf"{files[2].name} \(of more than \d+ MiB once .*\); export them"):
+        read_volume(tmp_path)
