@@ -46,8 +46,8 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax of which all but the file meta information is deflated."""
 
 LARGEST_DEFLATED, MOST_TIMES = 1 << 28, 50
-"""A deflated file may have this many bytes once it is inflated, and as many times its own: pydicom inflates it
-as a whole, and deflate can make a thousand bytes of one, which no image needs."""
+"""A deflated file may have this many bytes once it is inflated, and as many times its own: pydicom inflates
+it as a whole, and deflate can make a thousand bytes of one, which no image needs."""
 
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Tags of pixels: as floating-point numbers of two sizes, and as whole numbers."""
@@ -187,9 +187,8 @@ def read_header(path: Path) -> DicomFile:
 
     try:
         with without_warnings(), path.open("rb") as file:
-            if (inflated := _inflated_bytes(file)) > (
-                most := LARGEST_DEFLATED + MOST_TIMES * path.stat().st_size
-            ):
+            most = LARGEST_DEFLATED + MOST_TIMES * path.stat().st_size
+            if _inflated_bytes(file, most) > most:
                 return DicomFile(path=path, fault=f"of more than {most >> 20} MiB once it is inflated")
             # Old files have no mark at their beginning, so that pydicom needs `force`.
             tags: list[Any] = [Tag(keyword) for keyword in _KEYWORDS]
@@ -201,8 +200,12 @@ def read_header(path: Path) -> DicomFile:
     return replace(found, slices=(), fault=fault) if fault else found
 
 
-def _inflated_bytes(file: BinaryIO) -> int:
-    """Count the bytes that a deflated file has once it is inflated, up to what it may have; 0 for others.
+def _inflated_bytes(file: BinaryIO, most: int) -> int:
+    """Count the bytes that a deflated file has once it is inflated; 0 for others.
+
+    Args:
+        file: The file, which is at its beginning afterwards, too.
+        most: Number of bytes after which counting ends.
 
     Raises:
         Exception: If its header is damaged, of any kind.
@@ -217,7 +220,6 @@ def _inflated_bytes(file: BinaryIO) -> int:
     if meta.get("TransferSyntaxUID") != DEFLATED:
         return 0
     file.seek(144 + meta.FileMetaInformationGroupLength)  # preamble, mark, and the length itself
-    most = LARGEST_DEFLATED + MOST_TIMES * os.fstat(file.fileno()).st_size
     decoder, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while count <= most and (packed := decoder.unconsumed_tail or file.read(1 << 18)):
         count += len(decoder.decompress(packed, 1 << 22))
