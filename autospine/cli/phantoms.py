@@ -8,7 +8,8 @@ import typer
 
 from autospine.cli.app import app
 from autospine.cli.screen import say, say_next
-from autospine.storage.workspace import Workspace
+from autospine.core.errors import WorkspaceError
+from autospine.storage.workspace import Workspace, is_dataset_name
 
 
 class FieldOfView(StrEnum):
@@ -87,6 +88,12 @@ def phantom(
     from autospine.pipeline.measuring import make_phantoms
     from autospine.system.hardware import default_workers
 
+    in_workspace = output.parent.name == "raw"
+    if in_workspace and not is_dataset_name(output.name):
+        raise WorkspaceError(
+            f"expected a name such as Dataset900_Phantom for a dataset in {output.parent}, found "
+            f"{output.name!r}; give such a name, by which other commands find it"
+        )
     chosen: dict[Modalities, tuple[Modality, ...]] = {
         Modalities.BOTH: ("CT", "MR"),
         Modalities.CT: ("CT",),
@@ -104,6 +111,6 @@ def phantom(
         workers=workers or default_workers(),
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
-    if output.parent.name == "raw":
+    if in_workspace:
         place = Workspace(root=output.parent.parent).option
         say_next("plan-and-preprocess", "-d", output.name, *place)

@@ -20,7 +20,7 @@ Workspace = Annotated[
 DatasetName = Annotated[
     str,
     typer.Option(
-        "--dataset", "-d", help="Take this dataset, by number (1), short name (Dataset001) or whole name."
+        "--dataset", "-d", help="Take this dataset, by number (1), name (Spine), whole name or folder."
     ),
 ]
 OptionalDataset = Annotated[
@@ -28,7 +28,7 @@ OptionalDataset = Annotated[
     typer.Option(
         "--dataset",
         "-d",
-        help="Take this dataset, by number (1), short name (Dataset001) or whole name; by default the one "
+        help="Take this dataset, by number (1), name (Spine), whole name or folder; by default the one "
         "planned last.",
         show_default=False,
     ),

@@ -1,17 +1,19 @@
 """The check of a raw dataset: every fault of every case, in one pass."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from autospine.core.errors import AutospineError, DatasetError, counted, listed
+from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.modality import check_values, few_values, same_everywhere
-from autospine.dataset.raw import Case, Dataset, case_modality, ignored_files, inspect_dataset
+from autospine.dataset.raw import SEGMENTATION, Case, Dataset, case_modality, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
+from autospine.storage.atomic import visible
 from autospine.system.log import progress
 
 WORKERS = 2
@@ -44,12 +46,32 @@ class Report:
             DatasetError: If there are faults; the message has one line for each.
         """
         if self.faults:
-            listed = "\n".join(f"  {fault}" for fault in self.faults)
+            listed = "\n".join(f"  {fault}" for fault in per_cause(self.faults, len(self.faults)))
             raise DatasetError(
                 f"expected a sound dataset in {self.dataset.folder}, found {len(self.faults)} "
                 f"fault{'s' if len(self.faults) > 1 else ''}:\n"
                 f"{listed}"
             )
+
+
+def per_cause(statements: Sequence[str], most: int = FAULTS_MENTIONED) -> list[str]:
+    """Join what is said of several cases in the same words, in the order in which it is said first.
+
+    Args:
+        statements: Faults or notes, most of them as `CASE: what is the matter`.
+        most: Most cases that are named of those that something is said of.
+    """
+    said: dict[str, list[str]] = {}
+    for statement in statements:
+        name, colon, text = statement.partition(": ")
+        words = re.sub(rf"(?<=/){re.escape(name)}(?=[._])", "CASE", text) if colon else statement
+        said.setdefault(words, []).append(statement)
+    return [
+        all_of[0]
+        if len(all_of) == 1
+        else f"{listed([each.partition(': ')[0] for each in all_of], most)}: {text}"
+        for text, all_of in said.items()
+    ]
 
 
 def verify(dataset: Dataset) -> Report:
@@ -83,6 +105,18 @@ def verify_folder(folder: Path) -> Report:
     dataset, faults = inspect_dataset(folder)
     report = verify(dataset)
     return replace(report, faults=(*faults, *report.faults))
+
+
+def ignored_files(dataset: Dataset) -> tuple[str, ...]:
+    """Return the files among images and labels without the dataset's ending, as `imagesTr/NAME`."""
+    folders = [dataset.folder / f"{kind}{part}" for part in ("Tr", "Ts") for kind in ("images", "labels")]
+    return tuple(
+        f"{folder.name}/{file.name}"
+        for folder in folders
+        for file in visible(folder)
+        if not file.name.endswith(dataset.file_ending)
+        and not (folder.name.startswith("labels") and file.name.endswith(SEGMENTATION))
+    )
 
 
 def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ Loading reads names and JSON only; the content of the images is checked by `auto
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,11 +132,12 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     testing, test_names, missing_test = _list_cases(folder, "Ts", channels, ending, facts)
     faults += missing + missing_test
     imaged = {same_name(name) for name in names | test_names}
-    faults += unknown_cases(
-        (row["case"] for name, row in sorted(facts.items()) if name not in imaged), imaged
-    )
-    if not names:
-        faults.append(f"no images CASE_0000{ending} in {folder / 'imagesTr'}")
+    if names:
+        faults += unknown_cases(
+            (row["case"] for name, row in sorted(facts.items()) if name not in imaged), imaged
+        )
+    else:
+        faults.insert(0, _no_images(folder, ending))
     faults += _named_elsewhere(described.get("dataset"), folder, training)
     dataset = Dataset(
         folder=folder,
@@ -151,18 +152,6 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     return dataset, tuple(faults)
 
 
-def ignored_files(dataset: Dataset) -> tuple[str, ...]:
-    """Return the files among images and labels without the dataset's ending, as `imagesTr/NAME`."""
-    folders = [dataset.folder / f"{kind}{part}" for part in ("Tr", "Ts") for kind in ("images", "labels")]
-    return tuple(
-        f"{folder.name}/{file.name}"
-        for folder in folders
-        for file in visible(folder)
-        if not file.name.endswith(dataset.file_ending)
-        and not (folder.name.startswith("labels") and file.name.endswith(SEGMENTATION))
-    )
-
-
 def case_modality(case: Case, volume: Volume) -> Modality:
     """Return the modality as stated, else as guessed from the first channel's intensities."""
     return case.modality or guess_modality(volume.array[0])
@@ -175,6 +164,11 @@ def _description(path: Path) -> dict[str, Any]:
         check_keys(text)
     except (OSError, ValueError) as error:
         if not os.path.lexists(path):
+            if below := sorted(path.parent.glob(f"*/{path.name}")):
+                raise DatasetError(
+                    f"expected {path}, found it in {below[0].parent}; move all that is in there up into "
+                    f"{path.parent}"
+                ) from None
             raise DatasetError(
                 f"expected {path}, found none; write channel_names, labels and file_ending into it "
                 "as nnU-Net v2 does"
@@ -306,7 +300,7 @@ def _list_cases(
                 f"name it CASE_0000{ending}"
             )
     labels, twice = _label_files(folder / f"labels{part}", ending)
-    faults += twice
+    faults += twice + _numbered_labels(labels, spelt, ending)
     cases = []
     for name, files in sorted(images.items()):
         if fault := name_fault(name):
@@ -323,10 +317,11 @@ def _list_cases(
                     facts.get(same_name(name), {}),
                 )
             )
-    faults += [
-        f"{name}: label without image; add images{part}/{name}_0000{ending} or remove the label"
-        for name in sorted(set(labels) - set(spelt))
-    ]
+    if images or part == "Ts":  # else it is said once that there are no images
+        faults += [
+            f"{name}: label without image; add images{part}/{name}_0000{ending} or remove the label"
+            for name in sorted(set(labels) - set(spelt))
+        ]
     return cases, set(images), faults
 
 
@@ -342,6 +337,33 @@ def _label_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[str]]
     return found, faults
 
 
+def _numbered_labels(labels: dict[str, Path], imaged: Collection[str], ending: str) -> list[str]:
+    """Take labels that are named as channels for those of their cases, and return a fault for each."""
+    faults = []
+    for name, file in sorted(labels.items()):
+        match = CHANNEL_NAME.fullmatch(name)
+        if match and match[1] in imaged and name not in imaged and match[1] not in labels:
+            labels[match[1]] = labels.pop(name)
+            right = match[1] + (SEGMENTATION if file.name.endswith(SEGMENTATION) else ending)
+            faults.append(
+                f"{match[1]}: expected a label without a channel number, found "
+                f"{file.parent.name}/{file.name}; name it {right}"
+            )
+    return faults
+
+
+def _no_images(folder: Path, ending: str) -> str:
+    """Say what there is in the place of training images."""
+    place = folder / "imagesTr"
+    if not place.is_dir():
+        there = listed([entry.name for entry in visible(folder) if entry.is_dir()], FAULTS_MENTIONED)
+        return (
+            f"expected the folder imagesTr in {folder}, found {there or 'no folders'}; put the images there"
+        )
+    there = listed([file.name for file in visible(place)])
+    return f"expected images CASE_0000{ending} in {place}, found {there or 'none'}; put them there"
+
+
 def _missing(
     name: str, files: Mapping[int, Path], n_channels: int, unlabelled: bool, ending: str
 ) -> list[str]:
@@ -350,8 +372,8 @@ def _missing(
         wanted = ", ".join(f"{index:04d}" for index in range(n_channels))
         found = ", ".join(f"{index:04d}" for index in sorted(files))
         faults.append(
-            f"{name}: expected {n_channels} channels ({wanted}), found {found}; complete the images "
-            "or mend channel_names"
+            f"{name}: expected {counted(n_channels, 'channel')} ({wanted}), found {found}; complete the "
+            "images or mend channel_names"
         )
     if unlabelled:
         faults.append(f"{name}: image without label; add labelsTr/{name}{ending} or remove the image")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.core.types import Modality
-from autospine.dataset.checks import Report, verify_folder
+from autospine.dataset.checks import Report, per_cause, verify_folder
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import (
     Fold,
@@ -33,7 +33,7 @@ FINGERPRINT = "fingerprint.json"
 def check(location: DatasetLocation) -> Report:
     """Verify the names and contents of a dataset's files, and log repairs, decisions and oddities."""
     report = verify_folder(location.raw)
-    for note in report.notes:
+    for note in per_cause(report.notes):
         logger.info("%s", note)
     return report
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from autospine.core.errors import WorkspaceError, listed
 from autospine.storage.atomic import VISIBLE, visible
+from autospine.storage.file_names import same_name
 from autospine.storage.trained_models import PLAN, DatasetModels
 
 VARIABLE = "AUTOSPINE_WORKSPACE"
 NNUNET_RAW = "nnUNet_raw"
+DESCRIPTION = "dataset.json"
 
 _NAME = re.compile(r"Dataset(\d+)_(.+)")
 
@@ -100,11 +102,12 @@ class Workspace:
         return tuple(self._location(name, folder) for name, folder in sorted(folders.items()))
 
     def find_dataset(self, wanted: str) -> DatasetLocation:
-        """Find the dataset of this number (`1`), short name (`Dataset001`) or whole name.
+        """Find the dataset of this number (`1`, `Dataset001`), name (`Spine`), whole name or folder.
 
         Raises:
             WorkspaceError: If none or several match; the message lists the candidates.
         """
+        wanted = self._without_folder(wanted)
         datasets = self.datasets()
         found = [dataset for dataset in datasets if _matches(dataset.name, wanted)]
         if len(found) == 1:
@@ -157,12 +160,13 @@ class Workspace:
         """Find the model folder whose newest fold was completed last.
 
         Args:
-            dataset: Number, short or whole name of the dataset; any if None.
+            dataset: Number, name, whole name or folder of the dataset; any if None.
             configuration: Name of the configuration; any if None.
 
         Raises:
             WorkspaceError: If there is none.
         """
+        dataset = None if dataset is None else self._without_folder(dataset)
         every = [path for folder in visible(self.results) for path in DatasetModels(folder=folder).weights]
         weights = [
             path
@@ -183,9 +187,17 @@ class Workspace:
 
     def whereabouts(self, wanted: str = "") -> str:
         """Say where a dataset that is missed may be instead, and what to do; continues a sentence."""
+        if "/" in wanted and (Path(wanted) / DESCRIPTION).is_file():
+            return self._from_elsewhere(Path(wanted))
         for folder in (folder for root in self._raw_roots() for folder in visible(root)):
             if not folder.exists() and _matches(folder.name, wanted or folder.name):
                 return f", but {folder} leads to {folder.readlink()}, which is not there; mend this link"
+        if misnamed := [str(folder) for root in self._raw_roots() for folder in _misnamed(root)]:
+            number = re.search(r"\d+", Path(misnamed[0]).name)
+            return (
+                f", and {listed(misnamed)} under another name than "
+                f"Dataset{number[0] if number else '001'}_NAME; rename it"
+            )
         beside = [folder.name for folder in visible(self.root) if _NAME.fullmatch(folder.name)]
         here = self.root.resolve()
         for inside in (here, here.parent):
@@ -196,7 +208,7 @@ class Workspace:
                 f", but {listed(beside)} in {self.root} itself; move datasets into {self.raw}, or set "
                 f"{NNUNET_RAW} to {self.root} and name another folder with -w"
             )
-        if (self.root / "dataset.json").is_file():
+        if (self.root / DESCRIPTION).is_file():
             return (
                 f", but a dataset.json in {self.root} itself; move the files of the dataset into "
                 f"{self.raw / 'Dataset001_NAME'}"
@@ -207,6 +219,19 @@ class Workspace:
         if self.datasets():
             return "; name one of these, or its workspace with -w"
         return "; put it there as Dataset001_NAME in nnU-Net's layout, or name its workspace with -w"
+
+    def _from_elsewhere(self, folder: Path) -> str:
+        """Say how to take a dataset that was given by a folder outside this workspace."""
+        place = folder.resolve().parent
+        if place.name == self.raw.name and _NAME.fullmatch(folder.resolve().name):
+            return f"; name the workspace of {folder}, -w {shlex.quote(str(place.parent))}"
+        return f"; put {folder}, or a link to it, into {self.raw} as Dataset001_NAME"
+
+    def _without_folder(self, wanted: str) -> str:
+        """Return the name of a dataset that is given by one of its folders in this workspace."""
+        path = Path(wanted)
+        roots = {root.resolve() for root in (*self._raw_roots(), self.preprocessed, self.results)}
+        return path.name if "/" in wanted and path.parent.resolve() in roots else wanted.rstrip("/")
 
     def _raw_roots(self) -> Iterator[Path]:
         yield self.raw
@@ -219,9 +244,28 @@ class Workspace:
         )
 
 
+def is_dataset_name(name: str) -> bool:
+    """Whether a folder of this name is a dataset: `Dataset`, a number, an underscore and a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _matches(name: str, wanted: str) -> bool:
     match = _NAME.fullmatch(name)
     if match is None or wanted == name:
         return wanted == name
-    number = re.fullmatch(r"(?:Dataset)?(\d+)", wanted)
-    return number is not None and int(number[1]) == int(match[1])
+    number = re.fullmatch(r"(?:Dataset)?(\d+)", wanted, re.IGNORECASE)
+    if number is not None:
+        return int(number[1]) == int(match[1])
+    return same_name(wanted).casefold() in {same_name(each).casefold() for each in (name, match[2])}
+
+
+def _misnamed(root: Path) -> Iterator[Path]:
+    """Yield the folders that hold a dataset, or seem to, under a name that no dataset has."""
+    for folder in visible(root):
+        seems = re.match(r"dataset[\W_]*\d", folder.name, re.IGNORECASE)
+        if (
+            folder.is_dir()
+            and not _NAME.fullmatch(folder.name)
+            and (seems or (folder / DESCRIPTION).is_file())
+        ):
+            yield folder

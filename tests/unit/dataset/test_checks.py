@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autospine.core.errors import DatasetError
-from autospine.dataset.checks import verify, verify_folder
+from autospine.dataset.checks import ignored_files, per_cause, verify, verify_folder
 from autospine.dataset.raw import load_dataset
 
 RawDataset = Callable[..., Path]
@@ -145,3 +145,30 @@ def test_the_real_dataset_passes(real_data: Path):
     report = verify_folder(real_data / "Dataset001_SpineReal")
     report.raise_if_bad()
     assert [note.split(":")[0] for note in report.notes] == ["ct_cervical", "mr_lumbar"]
+
+
+def test_ignored_files_are_listed(raw_dataset: RawDataset):
+    folder = raw_dataset()
+    (folder / "imagesTr" / "a_0000.json").write_text("{}")
+    (folder / "labelsTr" / ".hidden").write_text("")
+    assert ignored_files(load_dataset(folder)) == ("imagesTr/a_0000.json",)
+
+
+def test_what_is_said_of_several_cases_is_said_once():
+    without = "image without label; add labelsTr/{}.nii.gz or remove the image"
+    faults = [f"{name}: {without.format(name)}" for name in ("a", "b", "1")]
+    other = ["a: the image has 1 value", "no such: folder"]
+    assert per_cause([*faults, *other]) == [f"a, b, 1: {without.format('CASE')}", *other]
+    assert per_cause(faults, 2)[0].startswith("a, b and 1 more: image without label")
+    assert per_cause(faults[:1]) == faults[:1]
+
+
+def test_faults_of_one_cause_take_one_line(raw_dataset: RawDataset):
+    folder = raw_dataset(names=("a", "b", "c"))
+    for name in "abc":
+        (folder / f"labelsTr/{name}.nii.gz").unlink()
+    with pytest.raises(DatasetError) as raised:
+        verify_folder(folder).raise_if_bad()
+    head, *lines = str(raised.value).splitlines()
+    assert head.endswith("found 3 faults:")
+    assert lines == ["  a, b, c: image without label; add labelsTr/CASE.nii.gz or remove the image"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from autospine.core.errors import DatasetError
-from autospine.dataset.raw import ignored_files, inspect_dataset, load_dataset
+from autospine.dataset.checks import ignored_files
+from autospine.dataset.raw import inspect_dataset, load_dataset
 
 RawDataset = Callable[..., Path]
 WriteImage = Callable[..., Path]
@@ -107,8 +108,43 @@ def test_every_misfit_of_names_is_told_at_once(raw_dataset: RawDataset):
 
 
 def test_a_dataset_without_images_says_where_they_should_be(raw_dataset: RawDataset):
-    with pytest.raises(DatasetError, match=r"no images CASE_0000\.nii\.gz in .*imagesTr"):
+    with pytest.raises(DatasetError, match=r"the folder imagesTr in .*, found no folders; put the images"):
         load_dataset(raw_dataset(names=()))
+
+
+def test_images_under_other_names_are_told_once(raw_dataset: RawDataset):
+    folder = raw_dataset(cases_csv="case,modality\na,MR\nb,MR\n")
+    (folder / "imagesTr").rename(folder / "imagestr")
+    _, faults = inspect_dataset(folder)
+    assert faults == (
+        f"expected the folder imagesTr in {folder}, found imagestr, labelsTr; put the images there",
+    )
+    (folder / "imagestr").rename(folder / "imagesTr")
+    for name in "ab":
+        (folder / f"imagesTr/{name}_0000.nii.gz").rename(folder / f"imagesTr/{name}_0000.mha")
+    _, faults = inspect_dataset(folder)
+    assert faults == (
+        f"expected images CASE_0000.nii.gz in {folder / 'imagesTr'}, found a_0000.mha, b_0000.mha; "
+        "put them there",
+    )
+
+
+def test_labels_named_as_channels_are_told_their_names(raw_dataset: RawDataset):
+    folder = raw_dataset(names=("a", "b"))
+    (folder / "labelsTr/a.nii.gz").rename(folder / "labelsTr/a_0000.nii.gz")
+    _, faults = inspect_dataset(folder)
+    assert faults == (
+        "a: expected a label without a channel number, found labelsTr/a_0000.nii.gz; name it a.nii.gz",
+    )
+
+
+def test_a_dataset_in_a_folder_of_its_own_within_is_found(raw_dataset: RawDataset):
+    folder = raw_dataset()
+    folder.rename(folder.parent / "unpacked")
+    folder.mkdir()
+    inner = (folder.parent / "unpacked").rename(folder / "unpacked")
+    with pytest.raises(DatasetError, match=f"found it in {inner}; move all .* up into {folder}"):
+        load_dataset(folder)
 
 
 @pytest.mark.parametrize(
@@ -187,13 +223,6 @@ def test_a_key_that_is_given_twice_is_named(raw_dataset: RawDataset):
 def test_bad_tables_are_refused(table: str, raw_dataset: RawDataset):
     with pytest.raises(DatasetError, match=r"columns case, modality, site, subject .*cases\.csv"):
         load_dataset(raw_dataset(cases_csv=table))
-
-
-def test_ignored_files_are_listed(raw_dataset: RawDataset):
-    folder = raw_dataset()
-    (folder / "imagesTr" / "a_0000.json").write_text("{}")
-    (folder / "labelsTr" / ".hidden").write_text("")
-    assert ignored_files(load_dataset(folder)) == ("imagesTr/a_0000.json",)
 
 
 @pytest.mark.real_data

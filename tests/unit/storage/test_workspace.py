@@ -41,8 +41,21 @@ def test_a_missing_root_is_named(tmp_path: Path):
         Workspace.locate(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["1", "001", "Dataset001", "Dataset1", "Dataset001_Spine"])
-def test_datasets_go_by_number_short_or_whole_name(name: str, workspace: Workspace):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1",
+        "001",
+        "Dataset001",
+        "Dataset1",
+        "Dataset001_Spine",
+        "Spine",
+        "spine",
+        "dataset001_spine",
+        "Spine/",
+    ],
+)
+def test_datasets_go_by_number_name_or_whole_name(name: str, workspace: Workspace):
     found = workspace.find_dataset(name)
     assert found.name == "Dataset001_Spine"
     assert found.raw == workspace.root / "raw" / "Dataset001_Spine"
@@ -50,7 +63,7 @@ def test_datasets_go_by_number_short_or_whole_name(name: str, workspace: Workspa
     assert found.results == workspace.root / "results" / "Dataset001_Spine"
 
 
-@pytest.mark.parametrize("name", ["2", "Dataset00", "Spine", "notes", ""])
+@pytest.mark.parametrize("name", ["2", "Dataset00", "Spin", "notes", ""])
 def test_unknown_datasets_list_those_there_are(name: str, workspace: Workspace):
     with pytest.raises(WorkspaceError, match=r"raw, found Dataset001_Spine, Dataset012_Neck"):
         workspace.find_dataset(name)
@@ -94,6 +107,49 @@ def test_the_option_that_leads_to_a_workspace(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("AUTOSPINE_WORKSPACE")
     monkeypatch.chdir(place)
     assert Workspace.locate().option == ()
+
+
+def test_datasets_go_by_their_folders(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    whole = "Dataset001_Spine"
+    for given in (f"raw/{whole}", f"raw/{whole}/", f"preprocessed/{whole}", str(workspace.raw / whole)):
+        assert workspace.find_dataset(given).name == whole
+    weights = touch(workspace.results / whole / "fine" / "fold_0" / "model.safetensors", 1000)
+    assert workspace.last_model(f"results/{whole}") == workspace.last_model("spine") == weights.parents[1]
+
+
+def test_a_folder_outside_the_workspace_is_told_how_to_get_in(workspace: Workspace, tmp_path: Path):
+    away = touch(tmp_path / "away" / "raw" / "Dataset007_Hip" / "dataset.json", 1000).parent
+    with pytest.raises(WorkspaceError, match=rf"name the workspace of {away}, -w {tmp_path / 'away'}$"):
+        workspace.find_dataset(str(away))
+    loose = touch(tmp_path / "loose" / "dataset.json", 1000).parent
+    with pytest.raises(WorkspaceError, match=rf"put {loose}, or a link to it, into .*raw as Dataset001_NAME"):
+        workspace.find_dataset(str(loose))
+
+
+@pytest.mark.parametrize(
+    ("made", "number"),
+    [
+        ("Dataset900-Hip", "900"),
+        ("dataset900_Hip", "900"),
+        ("Dataset900", "900"),
+        ("Dataset_900_Hip", "900"),
+        ("hip", "001"),
+    ],
+)
+def test_a_dataset_under_a_name_that_no_dataset_has_is_named(tmp_path: Path, made: str, number: str):
+    touch(tmp_path / "raw" / made / "dataset.json", 1000)
+    with pytest.raises(
+        WorkspaceError,
+        match=rf"found none, and .*raw/{made} under another name than Dataset{number}_NAME; rename",
+    ):
+        Workspace.locate(tmp_path).find_dataset("900")
+
+
+def test_two_of_a_name_need_the_whole_name(workspace: Workspace):
+    (workspace.raw / "Dataset002_Spine").mkdir()
+    with pytest.raises(WorkspaceError, match=r"Dataset001_Spine, Dataset002_Spine; give the whole name"):
+        workspace.find_dataset("spine")
 
 
 def test_two_of_a_number_need_the_whole_name(workspace: Workspace):
