@@ -7,6 +7,7 @@ from a `TrackedRun` to a `Tracker`.
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -156,10 +157,13 @@ class MLflow:
 
         name = f"{PROJECT} {run.group}"
         # Without the lock, folds that start side by side would make the same database and experiment twice.
-        with FileLock(run.folder.parent / ".mlflow.lock", timeout=LOCK_SECONDS):
+        path = run.folder.parent / ".mlflow.lock"
+        with FileLock(path, timeout=LOCK_SECONDS):
             self._client: Any = MlflowClient()
             known = self._client.get_experiment_by_name(name)
             experiment = known.experiment_id if known else self._client.create_experiment(name)
+            with suppress(OSError):
+                path.unlink()  # while it is held, as `autospine.storage.locks` does
         earlier = self._client.search_runs([experiment], f"tags.identity = '{run.identity}'", max_results=1)
         self._resumed = bool(earlier) and run.epoch > 0
         if self._resumed:

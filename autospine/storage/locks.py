@@ -45,7 +45,7 @@ def waiting_lock(path: Path, work: str) -> Iterator[None]:
     """Keep other processes from the same work; if one is at it already, say so and wait until it is done.
 
     Args:
-        path: The lock's file. Its folder is made; the file stays.
+        path: The lock's file. Its folder is made; the file is removed afterwards.
         work: What the other process is doing, as in "scores the folds of ...".
     """
     refuse_link(path)
@@ -57,6 +57,7 @@ def waiting_lock(path: Path, work: str) -> Iterator[None]:
     try:
         yield
     finally:
+        _removed(path)
         lock.release()
 
 
@@ -98,9 +99,7 @@ def heartbeat_lock(
         yield
     finally:
         ended.set()
-        # While it is held: whoever has opened the file by now finds that it is gone, and makes a new one.
-        with suppress(OSError):
-            path.unlink()
+        _removed(path)
         lock.release()
 
 
@@ -141,6 +140,12 @@ def _left_behind(folder: Path) -> bool:
     except OSError:  # it is somebody else's, or gone by now
         return False
     return free
+
+
+def _removed(path: Path) -> None:
+    """Remove the file of a lock while it is held: who has opened it finds it gone, and makes a new one."""
+    with suppress(OSError):  # Windows removes no file that is locked
+        path.unlink()
 
 
 def _acquired(lock: FileLock) -> bool:

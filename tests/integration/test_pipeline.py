@@ -149,7 +149,8 @@ def test_every_stage_leaves_its_files(trained):
     assert summary["postprocessed"]["n_cases"] == 5
     assert (trained.results / "postprocessing.json").is_file()
     hidden = {path.name for path in trained.root.rglob("*") if path.name.startswith(".")}
-    assert hidden == {".predictions.lock"}
+    assert hidden == set()
+    assert not list(trained.root.rglob("*.lock"))
 
 
 def test_predictions_lie_on_the_grids_of_their_images(trained):

@@ -36,6 +36,27 @@ def test_the_second_one_says_so_and_waits(tmp_path, caplog):
     assert done == ["first", "second"]
 
 
+CROWD = """
+import sys
+from pathlib import Path
+from autospine.storage.locks import waiting_lock
+folder = Path(sys.argv[1])
+for _ in range(100):
+    with waiting_lock(folder / "work.lock", "counts"):
+        (folder / "inside").touch(exist_ok=False)  # raises where two are inside
+        (folder / "inside").unlink()
+"""
+
+
+def test_many_that_wait_are_never_inside_together_and_leave_no_file(tmp_path):
+    """Although each removes the file that the others have opened."""
+    command = [sys.executable, "-c", CROWD, str(tmp_path)]
+    with ThreadPoolExecutor(3) as crowd:
+        ended = [*crowd.map(lambda _: subprocess.run(command, capture_output=True, check=False), range(3))]
+    assert [one.returncode for one in ended] == [0, 0, 0], ended
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_lock_is_free_after_an_error(tmp_path, caplog):
     caplog.set_level("INFO", logger="autospine")
     for _ in range(2):
