@@ -168,8 +168,8 @@ def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation
     if after is None or before.foreground is None or after.foreground is None:
         return
     logger.info(
-        "in held-out cases it changes class Dice from %.3f to %.3f, foreground Dice from %.3f to %.3f, and "
-        "the foreground that is found from %.3f to %.3f",
+        "in held-out cases: class Dice %.3f to %.3f, foreground Dice %.3f to %.3f, foreground recall %.3f to "
+        "%.3f",
         *(before.mean_dice, after.mean_dice),
         *(before.foreground.dice, after.foreground.dice),
         *(before.foreground.recall, after.foreground.recall),

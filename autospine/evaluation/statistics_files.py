@@ -1,7 +1,7 @@
 """`statistics.json` and `statistics.csv`: numbers about the anatomy in the label maps of a folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autospine.core.errors import FormatError, WorkspaceError
@@ -56,7 +56,8 @@ def read_statistics(folder: Path) -> dict[str, CaseStatistics]:
 def add_statistics(folder: Path, cases: Mapping[str, CaseStatistics]) -> None:
     """Add cases to the statistics in a folder, ordered by name, and write the table of all of them.
 
-    Several processes may write to the same folder: cases that another one has added meanwhile stay.
+    Several processes may write to the same folder: cases that another one has added meanwhile stay. So do
+    the mean intensities of a label map that was measured again without its image.
 
     Raises:
         WorkspaceError: If the folder cannot be written to.
@@ -66,7 +67,8 @@ def add_statistics(folder: Path, cases: Mapping[str, CaseStatistics]) -> None:
         return
     try:
         with waiting_lock(folder / LOCK, f"writes {folder / STATISTICS}"):
-            known = read_statistics(folder) | dict(cases)
+            known = read_statistics(folder)
+            known |= {case: _with_intensities(found, known.get(case, ())) for case, found in cases.items()}
             ordered = {name: known[name] for name in sorted(known)}
             write_json(folder / STATISTICS, StatisticsFile(format_version=FORMAT_VERSION, cases=ordered))
             rows = [_row(case, each) for case, entries in ordered.items() for each in entries]
@@ -75,6 +77,12 @@ def add_statistics(folder: Path, cases: Mapping[str, CaseStatistics]) -> None:
         raise WorkspaceError(
             f"expected to write {folder / STATISTICS}, found {error}; free some space and do it again"
         ) from None
+
+
+def _with_intensities(found: CaseStatistics, earlier: CaseStatistics) -> CaseStatistics:
+    """Return the statistics of a case with the intensities that are known of the same label map."""
+    same = [replace(each, mean_intensity=None) for each in earlier] == list(found)
+    return earlier if same else found
 
 
 def _row(case: str, entry: LabelStatistics) -> tuple[object, ...]:

@@ -61,6 +61,13 @@ def test_cases_of_other_runs_stay(tmp_path: Path) -> None:
     assert [row[0] for row in table(tmp_path)[1:]] == ["a", "b", "c"]
 
 
+def test_intensities_stay_where_the_same_label_map_is_measured_without_its_image(tmp_path: Path) -> None:
+    add_statistics(tmp_path, {"a": (FOUND, ABSENT), "b": (FOUND,)})
+    without, other = replace(FOUND, mean_intensity=None), replace(FOUND, mean_intensity=None, voxels=13)
+    add_statistics(tmp_path, {"a": (without, ABSENT), "b": (other,)})
+    assert read_statistics(tmp_path) == {"a": (FOUND, ABSENT), "b": (other,)}
+
+
 def test_runs_side_by_side_do_not_lose_each_others_cases(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: add_statistics(tmp_path, {f"case{i}": (FOUND,)}), range(12)))
