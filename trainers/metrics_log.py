@@ -86,7 +86,7 @@ class Record:
         self.rows = read_rows(folder)[:epochs]
         known = known_warnings(rows_now(self.rows))
         self._monitors = Monitors(classes, configuration, known=known, state=seen)
-        self._drawn = 0.0
+        self._drawn = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         path, text = folder / METRICS, "".join(map(_line, self.rows))
         refuse_link(path)  # rows are appended in its place

@@ -1,7 +1,7 @@
 """Traces of a training step or a tile on the meta device: memory by shapes alone, nothing is computed."""
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -111,13 +111,13 @@ def _attention(
 def trace_step(network: nn.Module, image: Float[Tensor, "B *axes"]) -> StepTrace:
     """Return the bytes of the tensors of a forward and a backward pass, which run on the meta device.
 
-    The loss is left out, since its bytes are known per voxel and class.
+    The loss is left out, since its bytes are known per voxel and class. Tensors that are made once and kept
+    (`autospine.network.constants`) are not those of a step.
 
     Args:
         network: Network on the meta device.
         image: Batch of images on the meta device.
     """
-    _run_once(network, image)
     ledger = Ledger()
     with fused_attention(), ledger:
         logits = network(image)
@@ -135,17 +135,10 @@ def trace_tile(network: nn.Module, image: Float[Tensor, "B *axes"]) -> int:
         network: Network on the meta device.
         image: Batch of images on the meta device.
     """
-    _run_once(network, image)
     ledger = Ledger()
     with torch.no_grad(), fused_attention(), ledger:
         network(image)
     return ledger.peak
-
-
-def _run_once(network: Callable[[Tensor], Tensor], image: Float[Tensor, "B *axes"]) -> None:
-    """Make the tensors that the network makes once and keeps, which do not belong to a step."""
-    with torch.no_grad(), fused_attention():
-        network(image)
 
 
 def _key(tensor: Tensor) -> int:

@@ -10,20 +10,33 @@ from torch import Tensor
 Constant = Callable[..., tuple[Tensor, ...]]
 """A function from numbers, or tuples of them, and a `device` to tensors, which may not be changed."""
 
+TensorShapes = tuple[tuple[torch.dtype, tuple[int, ...]], ...]
+"""Types and shapes of several tensors."""
+
 _MAKERS: dict[str, Constant] = {}
 
 
-def constant(function: Constant) -> Constant:
+def constant(function: Constant, shapes: Callable[..., TensorShapes] | None = None) -> Constant:
     """Decorate a function of numbers that makes tensors, so that equal calls share a result.
 
     The tensors are ordinary ones, made on the CPU, whatever mode or default device the first caller runs
     under: one made in inference mode could not be used in training later. In a graph of torch.compile, which
     looks through Python's caches, the call is one node.
+
+    Args:
+        function: Makes the tensors on the CPU.
+        shapes: Returns the types and shapes of those tensors. On the meta device, where a network's memory is
+            estimated, nothing else is asked for, and the tensors of a large image take a second to make.
     """
 
     @lru_cache(maxsize=256)
     def make(*numbers: Hashable, device: torch.device) -> tuple[Tensor, ...]:
-        with torch.inference_mode(False), torch.device("cpu"):
+        # Not seen by a mode that counts the tensors of a step, of which these are none.
+        with torch._C._DisableTorchDispatch(), torch.inference_mode(False), torch.device("cpu"):
+            if device.type == "meta" and shapes is not None:
+                return tuple(
+                    torch.empty(shape, dtype=kind, device=device) for kind, shape in shapes(*numbers)
+                )
             return tuple(tensor.contiguous().to(device) for tensor in function(*numbers))
 
     @wraps(function)

@@ -29,8 +29,8 @@ NAME = "Dataset001_Tiny"
 TIE = 1e-5
 """Where the two best classes are closer than this, rounding decides."""
 
-EXTENT_MM = 130.0
-"""Larger images are cut to this, around their middle."""
+EXTENT_MM = (130.0, 76.0, 76.0)
+"""Larger images are cut to this, around their middle: long along S, where the slab moves."""
 
 PHANTOMS = ("lumbar_ct_005", "lumbar_mr_006")
 
@@ -87,18 +87,17 @@ def places(workspace, request) -> dict[str, Path]:
 def cut(path: Path) -> Volume:
     """The middle of an image."""
     volume = read_volume(path)
-    kept = [
-        min(n, int(EXTENT_MM / d)) for n, d in zip(volume.grid.shape, volume.grid.spacing_mm, strict=True)
-    ]
-    start = [(n - k) // 2 for n, k in zip(volume.grid.shape, kept, strict=True)]
+    grid = volume.grid
+    kept = [min(n, int(mm / d)) for n, d, mm in zip(grid.shape, grid.spacing_mm, EXTENT_MM, strict=True)]
+    start = [(n - k) // 2 for n, k in zip(grid.shape, kept, strict=True)]
     box = tuple(slice(a, a + k) for a, k in zip(start, kept, strict=True))
-    grid = Grid(
+    middle = Grid(
         shape=(kept[0], kept[1], kept[2]),
-        spacing_mm=volume.grid.spacing_mm,
-        origin_mm=vector(volume.grid.physical(np.asarray(start))),
-        direction=volume.grid.direction,
+        spacing_mm=grid.spacing_mm,
+        origin_mm=vector(grid.physical(np.asarray(start))),
+        direction=grid.direction,
     )
-    return Volume(array=np.ascontiguousarray(volume.array[:, *box]), grid=grid, stored=grid)
+    return Volume(array=np.ascontiguousarray(volume.array[:, *box]), grid=middle, stored=middle)
 
 
 def modality_of(name: str) -> Modality:

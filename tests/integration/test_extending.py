@@ -10,6 +10,7 @@ import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import makers
 import numpy as np
@@ -152,32 +153,54 @@ def inserted(text: str, block: str) -> str:
     return text.replace(context, context + added)
 
 
-def predict(changed: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "autospine", "predict", *map(str, words)],
+@pytest.fixture(scope="module")
+def answers(changed, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """What the changed command does; one process for all lines, which imports everything once."""
+    folder = tmp_path_factory.mktemp("option")
+    makers.write_model(folder / "model")
+    (folder / "in").mkdir()
+    for name in "abc":
+        write_array(folder / "in" / f"{name}.nii.gz", np.zeros((9, 8, 7), np.int16), makers.grid((9, 8, 7)))
+    words = ["predict", "-i", f"{folder / 'in'}", "-m", f"{folder / 'model'}", "-o"]
+    lines = {
+        "help": ["predict", "--help"],
+        "two": [*words, f"{folder / 'two'}", "--only", "a", "--only", "c"],
+        "none": [*words, f"{folder / 'none'}", "--only", "d"],
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(lines)],
         env=os.environ | {"PYTHONPATH": str(changed), "COLUMNS": "200", "NO_COLOR": "1"},
         cwd=changed,
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_the_option_is_in_the_help(changed):
-    shown = predict(changed, "--help").stdout
-    assert "--only" in shown
-    assert "Predict only the case of this name." in shown
-
-
-def test_the_option_takes_effect(changed, tmp_path):
-    makers.write_model(tmp_path / "model")
-    (tmp_path / "in").mkdir()
-    for name in "abc":
-        write_array(tmp_path / "in" / f"{name}.nii.gz", np.zeros((9, 8, 7), np.int16), makers.grid((9, 8, 7)))
-    words = ("-i", tmp_path / "in", "-o", tmp_path / "out", "-m", tmp_path / "model")
-    ended = predict(changed, *words, "--only", "a", "--only", "c")
     assert ended.returncode == 0, ended.stderr
-    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"a.nii.gz", "c.nii.gz"}
-    refused = predict(changed, *words, "--only", "d")
-    assert refused.returncode == 1
-    assert "there is no case d in" in refused.stderr
+    written = {path.name for path in (folder / "two").glob("*.nii.gz")}
+    return {**json.loads(ended.stdout.splitlines()[-1]), "written": written}
+
+
+RUN = """
+import contextlib, io, json, sys
+from autospine.cli import main
+
+answers = {}
+for name, words in json.loads(sys.argv[1]).items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    answers[name] = {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+print(json.dumps(answers))
+"""
+
+
+def test_the_option_is_in_the_help(answers):
+    assert "--only" in answers["help"]["out"]
+    assert "Predict only the case of this name." in answers["help"]["out"]
+
+
+def test_the_option_takes_effect(answers):
+    assert answers["two"]["code"] == 0, answers["two"]["err"]
+    assert answers["written"] == {"a.nii.gz", "c.nii.gz"}
+    assert answers["none"]["code"] == 1
+    assert "there is no case d in" in answers["none"]["err"]

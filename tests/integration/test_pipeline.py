@@ -228,7 +228,7 @@ def test_predictions_are_cleaned_as_the_model_says(spoilt):
     path = spoilt.results / "postprocessing.json"
     text = re.sub(r'"least_mm3": [\d.]+', '"least_mm3": 1e12', path.read_text(encoding="utf-8"))
     path.write_text(text, encoding="utf-8")
-    inputs = ("-i", spoilt.raw / "imagesTs", "-o")
+    inputs = ("-i", spoilt.raw / "imagesTs", "-f", "0", "-o")
     said = spoilt.run("predict", *inputs, "cleaned")
     assert said.code == 0, said.err
     assert "label maps are post-processed: vertebra, disc, canal, sacrum" in said.err
@@ -528,7 +528,7 @@ def test_prediction_takes_the_best(spoilt_pair):
     path = spoilt_pair.results.parent / "best.json"
     best = read_json(path, Best)
     write_json(path, replace(best, members=PAIR))
-    inputs = ("predict", "-i", spoilt_pair.raw / "imagesTs", "-o")
+    inputs = ("predict", "-i", spoilt_pair.raw / "imagesTs", "-f", "0", "-o")
     said = spoilt_pair.run(*inputs, "by_itself")
     assert said.code == 0, said.err
     assert said.out.count("the best in results") == 2
@@ -547,7 +547,7 @@ def test_prediction_takes_the_best(spoilt_pair):
 def test_an_ensemble_of_networks_trained_since_is_predicted_anew(spoilt_pair):
     fold = spoilt_pair.results / "fold_0" / "model.safetensors"
     shutil.copy(spoilt_pair.results / "fold_1" / "model.safetensors", fold)
-    inputs = ("-i", spoilt_pair.raw / "imagesTs", "-o", "new")
+    inputs = ("-i", spoilt_pair.raw / "imagesTs", "-f", "0", "-o", "new")
     said = spoilt_pair.run("predict", *inputs)
     assert "run `autospine compare -d Dataset001_Tiny` again" in said.out
     folders = [word for name in PAIR for word in ("-m", f"results/{NAME}/{name}")]
@@ -576,7 +576,10 @@ def test_scores_of_other_weights_are_told(spoilt_pair):
     folds = [spoilt_pair.results / f"fold_{fold}" for fold in range(2)]
     words = {
         "compare": ("compare", "-d", "1", "--no-ensembles"),
-        "predict": ("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new", "-m", spoilt_pair.results),
+        "predict": (
+            *("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new"),
+            *("-m", spoilt_pair.results, "-f", "0"),
+        ),
     }
     for command in words.values():
         assert "is of other weights" not in spoilt_pair.run(*command).err
@@ -599,7 +602,8 @@ def test_no_model_that_has_seen_a_case_helps_with_it(spoilt_pair):
     assert said.code == 0, said.err
     assert "locates the spine" not in said.err
     folders = [word for name in PAIR for word in ("-m", results / name)]
-    said = spoilt_pair.run("predict", "-i", spoilt_pair.raw / "imagesTs", "-o", "new", *folders)
+    inputs = ("-i", spoilt_pair.raw / "imagesTs", "-f", "0", "-o", "new")
+    said = spoilt_pair.run("predict", *inputs, *folders)
     assert "locates the spine" in said.err
 
 
@@ -865,7 +869,8 @@ def test_predicting_without_a_model(place):
 def test_one_bad_image_does_not_stop_the_others(spoilt):
     images = sorted((spoilt.raw / "imagesTs").iterdir())
     images[0].write_bytes(images[0].read_bytes()[:500])
-    said = spoilt.run("predict", "-i", spoilt.raw / "imagesTs", "-o", "new")
+    words = ("predict", "-i", spoilt.raw / "imagesTs", "-o", "new", "-f", "0")
+    said = spoilt.run(*words)
     assert said.code == 1
     assert images[0].name in said.err
     written = [path.name for path in (spoilt.root / "new").glob("*.nii.gz")]
@@ -880,7 +885,7 @@ def test_one_bad_image_does_not_stop_the_others(spoilt):
     assert [len(model.digest) for model in good.models] == [64]
     # The bad one is mended: it alone is predicted, and the other's entry is kept as it is.
     shutil.copy(images[1], images[0])
-    said = spoilt.run("predict", "-i", spoilt.raw / "imagesTs", "-o", "new", "--continue")
+    said = spoilt.run(*words, "--continue")
     assert said.code == 0
     assert "tiles" in said.err
     mended = read_record(spoilt.root / "new")

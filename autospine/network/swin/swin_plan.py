@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from autospine.core.geometry import triple
@@ -51,6 +52,14 @@ class SwinPlan(NetworkPlan):
     def divisor(self) -> Shape3:
         """Number that each axis of the input must be a multiple of: the product of its strides."""
         return total_stride(self.strides)
+
+    @property
+    def position_parameters(self) -> int:
+        """Number of parameters in the tables of position biases: one per head and offset within a window."""
+        if self.attention == "identity":
+            return 0
+        stages = zip(self.depths, self.num_heads, self.window_sizes, strict=True)
+        return sum(depth * heads * prod(2 * w - 1 for w in window) for depth, heads, window in stages)
 
     def build(
         self, in_channels: int, out_channels: int, *, spacing_mm: Vector3, patch_size: Shape3

@@ -1,7 +1,9 @@
 """Geometry of attention windows: the window and offset of each token, and the shift masks."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3
-from autospine.network.constants import constant
+from autospine.network.constants import TensorShapes, constant
 
 MASKED_LOGIT = -100.0
 """Added to the logit of a pair of tokens for each axis on which the shift alone made them neighbours."""
@@ -182,7 +184,18 @@ def _take_rows(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
     return x.index_select(1, index)
 
 
-@constant
+def _window_shapes(grid: Shape3, size: Shape3, padded: Shape3, shift: Shape3) -> TensorShapes:
+    """Return types and shapes of what `_window_tensors` makes."""
+    tokens = size[0] * size[1] * size[2]
+    indices = (torch.int64, (prod(padded),)), (torch.int64, (prod(grid),))
+    if not any(shift):
+        return (*indices, (torch.float32, (1, 1, 1)))
+    classes = 2 ** sum(s > 0 for s in shift)
+    channels = (torch.float32, (prod(padded) // tokens, tokens, 6))
+    return (*indices, (torch.float32, (classes, tokens, tokens)), channels, channels)
+
+
+@partial(constant, shapes=_window_shapes)
 def _window_tensors(grid: Shape3, size: Shape3, padded: Shape3, shift: Shape3) -> tuple[Tensor, ...]:
     """Return `to_windows`, `to_grid` and `masks` of a layout; with shift, `query_mask` and `key_mask` too."""
     tokens = grid[0] * grid[1] * grid[2]
@@ -202,7 +215,13 @@ def _window_tensors(grid: Shape3, size: Shape3, padded: Shape3, shift: Shape3) -
     return index.flatten(), _inverse(index, tokens), masks, query_mask, key_mask
 
 
-@constant
+def _merging_shapes(grid: Shape3, _: Shape3) -> TensorShapes:
+    """Return types and shapes of what `_merging_tensors` makes."""
+    tokens = (prod(grid),)
+    return (torch.int64, tokens), (torch.int64, tokens), (torch.float32, (1, 1, 1))
+
+
+@partial(constant, shapes=_merging_shapes)
 def _merging_tensors(grid: Shape3, stride: Shape3) -> tuple[Tensor, ...]:
     offsets = list(product(*(range(step) for step in stride)))
     order = [offsets.index(offset) for offset in MERGING_ORDER if offset in offsets]
@@ -219,7 +238,12 @@ def _legacy_merging_tensors(grid: Shape3) -> tuple[Tensor, ...]:
     return (_partition(tokens, (2, 2, 2))[:, order].flatten(),)
 
 
-@constant
+def _relative_position_shapes(window: Shape3, _: Shape3, __: bool) -> TensorShapes:
+    """Return type and shape of what `_relative_position_tensors` makes."""
+    return ((torch.int64, (prod(window) ** 2,)),)
+
+
+@partial(constant, shapes=_relative_position_shapes)
 def _relative_position_tensors(
     window: Shape3, table_window: Shape3, legacy_slice: bool
 ) -> tuple[Tensor, ...]:

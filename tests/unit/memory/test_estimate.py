@@ -36,11 +36,6 @@ def estimate(network=NETWORK, patch=(32, 32, 32), **changes) -> int:
     return training_memory(network, patch, spacing_mm=UNIT, **given_as(**changes)).total
 
 
-def test_parameters_are_counted_exactly():
-    network = NETWORK.build(2, 5, spacing_mm=UNIT, patch_size=(32, 32, 32))
-    assert parameter_count(NETWORK, 2, 5) == sum(p.numel() for p in network.parameters())
-
-
 COUNTED = {
     "as planned": {},
     "wider": {"feature_size": 16},
@@ -52,6 +47,15 @@ COUNTED = {
     "checkpointing": {"checkpointing": True},
     "thick": {"strides": THICK, "window_sizes": ((4, 4, 4),) * 4, "fusion": None},
 }
+
+
+@pytest.mark.parametrize("windows", [((2, 2, 2),) * 4, ((7, 3, 5), (4, 4, 4), (1, 2, 3), (6, 6, 1))])
+@pytest.mark.parametrize("changes", COUNTED.values(), ids=COUNTED)
+def test_parameters_are_counted_exactly(changes, windows):
+    plan = makers.network_plan(**{**changes, "window_sizes": windows})
+    with torch.device("meta"):
+        network = plan.build(2, 5, spacing_mm=UNIT, patch_size=(32, 32, 32))
+    assert parameter_count(plan, 2, 5) == sum(p.numel() for p in network.parameters())
 
 
 def step_of(network, image, classes) -> tuple[int, int]:

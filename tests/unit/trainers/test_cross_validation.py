@@ -45,12 +45,12 @@ FOLDS = tuple(
 SETTINGS = TrainingSettings(epochs=1, iterations=1)
 
 
-def make_task(folder) -> TrainingRun:
+def make_task(folder, **changes) -> TrainingRun:
     integers = np.choose(makers.column((18, 16, 20)), [0, 3, 7]).astype(np.uint8)
     dataset = makers.dataset_of(
         folder / "raw" / "Dataset007_Small", {name: np.roll(integers, i, 2) for i, name in enumerate(NAMES)}
     )
-    configuration = makers.configuration()
+    configuration = makers.configuration(**changes)
     plan = makers.plan(configuration, makers.configuration(name="other"))
     stored = preprocess_dataset(dataset, plan, configuration, folder / "stored", 1)
     return TrainingRun(
@@ -377,8 +377,10 @@ def test_a_fault_in_one_of_two_folds_side_by_side_reaches_the_user(tmp_path):
 
 
 def test_warnings_of_folds_side_by_side_reach_the_user_once(tmp_path, caplog):
-    task = make_task(tmp_path)
-    # As many steps as the monitors look at before they judge.
+    # As many steps as the monitors look at before they judge, of the smallest patches.
+    windows = ((2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1))
+    network = makers.network_plan(window_sizes=windows)
+    task = make_task(tmp_path, patch_size=(8, 8, 8), network=network)
     train_folds(task, FOLDS[:2], replace(SETTINGS, parallel=2, iterations=SAMPLES * SAMPLE_EVERY))
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     for fold in ("0", "1"):

@@ -62,7 +62,8 @@ def test_the_time_of_a_fold_is_that_of_its_epochs(tmp_path, network):
 def test_an_epoch_is_the_mean_of_its_steps(tmp_path, network):
     folder = tmp_path / "fold_0"
     steps = [step(), step(2.0, (0.6, 0.4), overlap=((6, 5, 15), (4, 10, 10)))]
-    row = record(folder).add(steps, network, progress=0.5, learning_rate=0.1)
+    made = record(folder)
+    row = made.add(steps, network, progress=0.5, learning_rate=0.1)
     nothing = ("foreground_ratio", "border_shift", "thinnest_class", "kernel_ratio", "dice_ratio")
     assert row == {
         "epoch": 1,
@@ -77,7 +78,15 @@ def test_an_epoch_is_the_mean_of_its_steps(tmp_path, network):
         "warnings": {},
     }
     assert rows(folder) == [row]
+    assert not (folder / CURVES).exists(), "drawing takes as long as a few steps, and nothing has changed yet"
+    made.close()
     assert (folder / CURVES).stat().st_size > 1000
+
+
+def test_curves_are_drawn_now_and_then(tmp_path, network, monkeypatch):
+    monkeypatch.setattr("trainers.metrics_log.CURVES_SECONDS", 0.0)
+    record(tmp_path).add([step()], network, progress=0.5)
+    assert (tmp_path / CURVES).stat().st_size > 1000
 
 
 def test_a_class_that_no_patch_has_does_not_count(tmp_path, network):
@@ -347,8 +356,8 @@ def test_what_fails_at_the_end_is_said_too(tmp_path, network, caplog):
 def test_a_disk_that_takes_no_more_stops_with_a_sentence(tmp_path, network, caplog):
     made = record(tmp_path)
     made.add([step()], network, progress=0.1)
+    (tmp_path / METRICS).unlink()
     for name in (METRICS, CURVES):
-        (tmp_path / name).unlink()
         (tmp_path / name).mkdir()  # cannot be written to, as on a full disk
     with pytest.raises(WorkspaceError, match=r"metrics\.jsonl.*free disk space"):
         made.add([step()], network, progress=0.2)

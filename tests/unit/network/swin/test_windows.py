@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from autospine.network.swin.windows import (
     LEGACY_MERGING_ORDER,
+    WindowLayout,
     legacy_merging_index,
+    merging_layout,
     partition,
     relative_position_index,
     unpartition,
@@ -34,6 +36,28 @@ def test_every_token_comes_back(
     weight = torch.randn_like(windows)
     (gradient,) = torch.autograd.grad((windows * weight).sum(), x)
     assert torch.equal(gradient, unpartition(weight, layout))
+
+
+def shapes(layout: WindowLayout) -> list[tuple[torch.dtype, torch.Size] | None]:
+    tensors = (layout.to_windows, layout.to_grid, layout.masks, layout.query_mask, layout.key_mask)
+    return [None if tensor is None else (tensor.dtype, tensor.shape) for tensor in tensors]
+
+
+@settings(max_examples=50, deadline=None)
+@given(grid=triples, window=triples, shifted=st.booleans())
+def test_without_values_layouts_have_the_same_shapes(grid: Triple, window: Triple, shifted: bool) -> None:
+    """Memory is estimated on the meta device, where no value is computed."""
+    meta = torch.device("meta")
+    layouts = [window_layout(grid, window, shifted, device) for device in (CPU, meta)]
+    assert shapes(layouts[0]) == shapes(layouts[1])
+    assert layouts[1].to_windows.is_meta
+    merged = [merging_layout(grid, (1, 1, 1), device) for device in (CPU, meta)]
+    assert shapes(merged[0]) == shapes(merged[1])
+    doubled = tuple(2 * n for n in grid)
+    merged = [merging_layout(doubled, (1, 2, 2), device) for device in (CPU, meta)]
+    assert shapes(merged[0]) == shapes(merged[1])
+    indices = [relative_position_index(window, window, device) for device in (CPU, meta)]
+    assert (indices[0].dtype, indices[0].shape) == (indices[1].dtype, indices[1].shape)
 
 
 @pytest.mark.parametrize("grid, window", [((4, 8, 6), (4, 4, 4)), ((7, 4, 5), (2, 4, 3))])
