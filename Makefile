@@ -41,8 +41,8 @@ format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP) ## make docs/reference/commands.md of the commands
-	$(BIN)/python -m autospine.cli.reference docs/reference/commands.md
+docs: $(STAMP) ## make docs/reference/commands.md and other-tools.md of the commands and of known habits
+	$(BIN)/python -m autospine.cli.reference docs/reference
 
 $(PEERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

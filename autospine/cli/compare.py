@@ -15,7 +15,8 @@ from autospine.system.hardware import check_device_name
 
 @app.command(rich_help_panel="Train")
 def compare(
-    dataset: shared_options.OptionalDataset = None,
+    dataset: shared_options.DatasetArgument = None,
+    dataset_option: shared_options.OptionalDataset = None,
     configuration: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +43,9 @@ def compare(
 
     `best.json` keeps the result, and `autospine predict` takes the best.
     """
-    location = Workspace.locate(workspace).dataset_or_last(dataset)
+    location = Workspace.locate(workspace).dataset_or_last(
+        shared_options.either(dataset, dataset_option, "--dataset / -d")
+    )
     check_device_name(device)
     if unknown := [name for name in configuration or () if name not in location.models.names]:
         raise ModelError(

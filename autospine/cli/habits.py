@@ -5,29 +5,31 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 COMMANDS: Mapping[str, str] = {
-    "nnunetv2_plan_and_preprocess": "autospine plan-and-preprocess -d DATASET",
-    "nnunetv2_extract_fingerprint": "autospine fingerprint -d DATASET",
-    "nnunetv2_plan_experiment": "autospine plan -d DATASET",
-    "nnunetv2_preprocess": "autospine preprocess -d DATASET",
-    "nnunetv2_train": "autospine train CONFIGURATION -d DATASET --fold FOLD",
-    "nnunetv2_predict": "autospine predict -i IMAGES -o OUTPUT",
-    "nnunetv2_predict_from_modelfolder": "autospine predict -i IMAGES -o OUTPUT -m MODEL",
-    "nnunetv2_find_best_configuration": "autospine compare -d DATASET",
-    "nnunetv2_ensemble": "autospine predict -i IMAGES -o OUTPUT -m MODEL -m ANOTHER",
-    "nnunetv2_evaluate_folder": "autospine evaluate PREDICTIONS REFERENCES",
-    "nnunetv2_export_model_to_zip": "autospine model export -o FILE.autospine",
-    "nnunetv2_install_pretrained_model_from_zip": "autospine model import FILE.autospine",
-    "totalsegmentator": "autospine predict -i IMAGE -o OUTPUT",
+    "nnUNetv2_plan_and_preprocess": "autospine plan-and-preprocess -d DATASET",
+    "nnUNetv2_extract_fingerprint": "autospine fingerprint -d DATASET",
+    "nnUNetv2_plan_experiment": "autospine plan -d DATASET",
+    "nnUNetv2_preprocess": "autospine preprocess -d DATASET",
+    "nnUNetv2_train": "autospine train CONFIGURATION -d DATASET --fold FOLD",
+    "nnUNetv2_predict": "autospine predict -i IMAGES -o OUTPUT",
+    "nnUNetv2_predict_from_modelfolder": "autospine predict -i IMAGES -o OUTPUT -m MODEL",
+    "nnUNetv2_find_best_configuration": "autospine compare -d DATASET",
+    "nnUNetv2_ensemble": "autospine predict -i IMAGES -o OUTPUT -m MODEL -m ANOTHER",
+    "nnUNetv2_evaluate_folder": "autospine evaluate PREDICTIONS REFERENCES",
+    "nnUNetv2_export_model_to_zip": "autospine model export -o FILE.autospine",
+    "nnUNetv2_install_pretrained_model_from_zip": "autospine model import FILE.autospine",
+    "TotalSegmentator": "autospine predict -i IMAGE -o OUTPUT",
 }
-"""For each command of theirs, in small letters, the one here."""
+"""For each command of theirs the one here."""
 
 _LEAVE = "leave it out: "
-_EVERYWHERE: Mapping[str, str] = {
+EVERYWHERE: Mapping[str, str] = {
     "-device": "give --device",
     "-p": "leave it out: a dataset has one plan, and `autospine plan --network` chooses its networks",
     "--verbose": "give --debug, which adds tracebacks",
     "-num_gpus": _LEAVE + "folds train side by side on all GPUs",
 }
+"""For their options that any command may be given, what to do here."""
+
 _PLANNING: Mapping[str, str] = {
     "--verify_dataset_integrity": _LEAVE + "every case is verified",
     "-pl": "`autospine plan --network` chooses the networks to plan for",
@@ -42,7 +44,6 @@ _TRAINING: Mapping[str, str] = {
     "-tr": _LEAVE + "loss and network are planned, with `autospine plan --loss NAME --network NAME`",
     "-npz": _LEAVE + "`autospine predict --save-probabilities` writes probabilities",
     "--npz": _LEAVE + "`autospine predict --save-probabilities` writes probabilities",
-    "-c": _LEAVE + "the configuration is the first word, and an interrupted training is resumed by itself",
     "--c": _LEAVE + "an interrupted training is resumed by itself",
     "--val": _LEAVE + "a complete fold is validated if it has not been",
     "--val_best": _LEAVE + "a complete fold is validated with its averaged weights",
@@ -64,6 +65,7 @@ _PREDICTION: Mapping[str, str] = {
     "-part_id": "give each run some of the images with -i",
     "-prev_stage_predictions": _LEAVE + "a coarse model that is there locates the spine by itself",
     "--disable_progress_bar": _LEAVE + "progress is lines where there is no terminal",
+    "--statistics": _LEAVE + "statistics.csv is written beside the label maps",
     "--task": "name a model with -m",
     "-ta": "name a model with -m",
     "--ml": _LEAVE + "every label map holds all classes",
@@ -127,7 +129,7 @@ def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> st
         words: Words after it.
         own: Its own options, which mean what they mean here.
     """
-    known = {**_EVERYWHERE, **OPTIONS.get(command, {})}
+    known = {**EVERYWHERE, **OPTIONS.get(command, {})}
     for word, value in zip_longest(words, words[1:], fillvalue=""):
         option = word.partition("=")[0]
         if option in known and option not in own:
@@ -157,4 +159,4 @@ def argument_habit(command: str, words: Sequence[str]) -> str | None:
 
 def command_habit(name: str) -> str | None:
     """Return our command for one of theirs."""
-    return COMMANDS.get(name.lower())
+    return {theirs.lower(): ours for theirs, ours in COMMANDS.items()}.get(name.lower())

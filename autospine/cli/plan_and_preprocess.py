@@ -12,6 +12,7 @@ from autospine.cli.app import app
 from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.screen import say, say_next
+from autospine.cli.shared_options import named_dataset
 from autospine.core.errors import DatasetError, PlanError, counted
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
@@ -38,7 +39,8 @@ Explain = Annotated[
     bool,
     typer.Option(
         "--explain",
-        help="Print the reason for every decision. Without other options, explain the existing plan.",
+        help="Print the reason for every decision. Without other options, explain the existing plan, by "
+        "default that of the dataset planned last.",
     ),
 ]
 Calibrate = Annotated[
@@ -66,7 +68,8 @@ PlainArrays = Annotated[
 )
 @takes(PlanningOptions, partly=True)
 def plan_and_preprocess(
-    dataset: shared_options.DatasetName,
+    dataset: shared_options.DatasetArgument = None,
+    dataset_option: shared_options.DatasetName = None,
     workspace: shared_options.Workspace = None,
     configuration: shared_options.Configurations = None,
     memory: shared_options.Memory = None,
@@ -81,7 +84,7 @@ def plan_and_preprocess(
 
     This is `verify`, `fingerprint`, `plan` and `preprocess` in one.
     """
-    location = Workspace.locate(workspace).find_dataset(dataset)
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
     _check(memory, device)
     _check_splits(splits)
     fixed = _overrides(overrides, options)  # refused before the work, not after
@@ -92,12 +95,16 @@ def plan_and_preprocess(
 
 
 @app.command(rich_help_panel="Train, step by step")
-def verify(dataset: shared_options.DatasetName, workspace: shared_options.Workspace = None) -> None:
+def verify(
+    dataset: shared_options.DatasetArgument = None,
+    dataset_option: shared_options.DatasetName = None,
+    workspace: shared_options.Workspace = None,
+) -> None:
     """Read every case of a raw dataset and list every fault at once.
 
     Repairs, decisions and oddities are listed as well.
     """
-    location = Workspace.locate(workspace).find_dataset(dataset)
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
 
     from autospine.pipeline.measuring import check
 
@@ -109,7 +116,8 @@ def verify(dataset: shared_options.DatasetName, workspace: shared_options.Worksp
 
 @app.command(rich_help_panel="Train, step by step")
 def fingerprint(
-    dataset: shared_options.DatasetName,
+    dataset: shared_options.DatasetArgument = None,
+    dataset_option: shared_options.DatasetName = None,
     workspace: shared_options.Workspace = None,
     workers: Measured = None,
 ) -> None:
@@ -117,13 +125,14 @@ def fingerprint(
 
     `fingerprint.json` keeps the measurements; they are made anew only if the dataset has changed.
     """
-    _fingerprint(Workspace.locate(workspace).find_dataset(dataset), workers)
+    _fingerprint(Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option)), workers)
 
 
 @app.command(rich_help_panel="Train, step by step")
 @takes(PlanningOptions, partly=True)
 def plan(
-    dataset: shared_options.DatasetName,
+    dataset: shared_options.DatasetArgument = None,
+    dataset_option: shared_options.DatasetName = None,
     workspace: shared_options.Workspace = None,
     memory: shared_options.Memories = None,
     *,
@@ -140,18 +149,20 @@ def plan(
     does not becomes folds.json.old, as another plan becomes plan.json.old. With several --memory, plans are
     shown side by side, and none is written.
     """
-    location = Workspace.locate(workspace).find_dataset(dataset)
-    _check_splits(splits)
     amounts = memory or []
-    for amount in amounts:
-        _check(amount, device)
     if explain and not (options or overrides or splits or amounts or calibrate) and device == "auto":
         from autospine.pipeline.configuration_cost import known_costs
         from autospine.pipeline.planned_dataset import read_plan
 
+        wanted = shared_options.either(dataset, dataset_option, "--dataset / -d")
+        location = Workspace.locate(workspace).dataset_or_last(wanted)
         planned = read_plan(location)
         explain_plan(planned, known_costs(location, planned))
         return
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
+    _check_splits(splits)
+    for amount in amounts:
+        _check(amount, device)
     if calibrate and len(amounts) > 1:
         raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
     fixed = _overrides(overrides, options)
@@ -174,7 +185,8 @@ def plan(
 
 @app.command(rich_help_panel="Train, step by step")
 def preprocess(
-    dataset: shared_options.DatasetName,
+    dataset: shared_options.DatasetArgument = None,
+    dataset_option: shared_options.DatasetName = None,
     workspace: shared_options.Workspace = None,
     configuration: shared_options.Configurations = None,
     npy: PlainArrays = False,
@@ -187,7 +199,7 @@ def preprocess(
     """
     from autospine.pipeline.planned_dataset import read_plan
 
-    location = Workspace.locate(workspace).find_dataset(dataset)
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
     _preprocess(location, read_plan(location), configuration, workers, npy=npy)
 
 

@@ -1,16 +1,18 @@
-"""`docs/reference/commands.md`, made of the commands themselves.
+"""`docs/reference/commands.md`, made of the commands themselves, and `other-tools.md`, made of known habits.
 
-`python -m autospine.cli.reference PAGE` writes the page; without PAGE it is printed.
+`python -m autospine.cli.reference FOLDER` writes both pages; without FOLDER the first one is printed.
 """
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import typer.main
 
+from autospine.cli import habits
 from autospine.cli.app import app, load_commands
 
 INTRODUCTION = """\
@@ -35,6 +37,14 @@ plain lines.
 | 3 | There is a fault in AutoSpine. |
 | 130, 128 + n | Ctrl-C or another signal n, such as SIGTERM (143), has interrupted the command; the \
 same command goes on. |
+"""
+
+OTHER_TOOLS = """\
+# Coming from nnU-Net v2 or TotalSegmentator
+
+What you used to type, and what to type here. AutoSpine says the same when it is given one of these words.
+`make docs` makes this page; it is not edited by hand. [README](../../README.md#coming-from-nnu-net) has the
+other differences, and the [glossary](../glossary.md) translates the terms.
 """
 
 MORE = {
@@ -71,6 +81,40 @@ def commands() -> dict[str, Any]:
 def page() -> str:
     """Return the page of all commands."""
     return "\n".join([INTRODUCTION, *(_section(name, command) for name, command in commands().items())])
+
+
+def other_tools_page() -> str:
+    """Return the page of the commands and options of other tools."""
+    commands = {f"`{old}`": f"`{ours}`" for old, ours in habits.COMMANDS.items()}
+    configurations = {f"`{old}`": _in_code(ours.advice) for old, ours in habits.CONFIGURATIONS.items()}
+    return "\n".join(
+        [
+            OTHER_TOOLS,
+            _table("Commands", "command", commands),
+            _table("Configurations", "configuration", configurations),
+            _table("Options of every command", "option", _advice(habits.EVERYWHERE)),
+            *(
+                _table(f"Options of `autospine {name}`", "option", _advice(table))
+                for name, table in habits.OPTIONS.items()
+            ),
+        ]
+    )
+
+
+def _advice(table: Mapping[str, str]) -> dict[str, str]:
+    return {f"`{option}`": _in_code(ours) for option, ours in table.items()}
+
+
+def _in_code(text: str) -> str:
+    """Return a sentence with the options in it as code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<![\w-])(-{1,2}[a-z][\w-]*)", r"`\1`", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _table(title: str, what: str, rows: Mapping[str, str]) -> str:
+    head = [f"## {title}", "", f"| {what} | here |", "|---|---|"]
+    return "\n".join([*head, *(f"| {old} | {_cell(new)} |" for old, new in rows.items()), ""])
 
 
 def _section(name: str, command: Any) -> str:
@@ -119,9 +163,11 @@ def _cell(text: str | None) -> str:
 
 
 def main() -> None:
-    """Write or print the page."""
+    """Write both pages, or print the first one."""
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+        folder = Path(sys.argv[1])
+        (folder / "commands.md").write_text(page(), encoding="utf-8")
+        (folder / "other-tools.md").write_text(other_tools_page(), encoding="utf-8")
     else:
         typer.echo(page(), nl=False)
 

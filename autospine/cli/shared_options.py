@@ -17,10 +17,16 @@ Workspace = Annotated[
         show_default=False,
     ),
 ]
+DatasetArgument = Annotated[
+    str | None, typer.Argument(metavar="[DATASET]", help="The same as --dataset.", show_default=False)
+]
 DatasetName = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--dataset", "-d", help="Take this dataset, by number (1), name (Spine), whole name or folder."
+        "--dataset",
+        "-d",
+        help="Take this dataset, by number (1), name (Spine), whole name or folder.",
+        show_default=False,
     ),
 ]
 OptionalDataset = Annotated[
@@ -99,6 +105,29 @@ Device = Annotated[
         "--device", help="Compute on this device: auto (a GPU if there is one), cpu, cuda or cuda:N."
     ),
 ]
+
+
+def either(argument: str | None, option: str | None, name: str) -> str | None:
+    """Return what was given as an argument or as an option; None if neither was.
+
+    Raises:
+        typer.BadParameter: If both were given, and differ.
+    """
+    if argument is not None and option is not None and argument != option:
+        raise typer.BadParameter(f"found {argument} and {option}; give one of them", param_hint=name)
+    return argument if option is None else option
+
+
+def named_dataset(argument: str | None, option: str | None) -> str:
+    """Return the dataset that was named as an argument or as an option.
+
+    Raises:
+        typer.BadParameter: If none was named, or two.
+    """
+    found = either(argument, option, "--dataset / -d")
+    if found is None:
+        raise typer.BadParameter("found no dataset; give its number or name", param_hint="--dataset / -d")
+    return found
 
 
 def check_exists(path: Path, what: str) -> None:

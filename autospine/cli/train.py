@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from autospine.evaluation.scores import Evaluation
     from autospine.pipeline.training import Project
 
-ConfigurationName = Annotated[
-    str,
-    typer.Argument(help="Train this configuration, by index or name; 0 is the recommended one."),
+ConfigurationArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[CONFIGURATION]",
+        help="Train this configuration, by index or name; by default 0, the recommended one.",
+        show_default=False,
+    ),
+]
+ConfigurationOption = Annotated[
+    str | None,
+    typer.Option("--configuration", "-c", help="The same as CONFIGURATION.", show_default=False),
 ]
 FoldName = Annotated[
     list[str] | None,
@@ -50,7 +58,8 @@ MaxMinutes = Annotated[
 @app.command(rich_help_panel="Train", epilog="For example: autospine train 0 --fold all --max-minutes 60")
 @takes(TrainingOptions)
 def train(
-    configuration: ConfigurationName = "0",
+    configuration: ConfigurationArgument = None,
+    configuration_option: ConfigurationOption = None,
     folds: FoldName = None,
     dataset: shared_options.OptionalDataset = None,
     workspace: shared_options.Workspace = None,
@@ -73,7 +82,8 @@ def train(
     from autospine.dataset.splits import ALL
     from autospine.pipeline.planned_dataset import check_fold, open_planned
 
-    planned = open_planned(location, configuration)
+    chosen = shared_options.either(configuration, configuration_option, "--configuration / -c")
+    planned = open_planned(location, chosen or "0")
     check_fold(fold, planned.fold_names)
     options.check_held_out(fold, labelled=fold != FULL)
     check_device_name(device)

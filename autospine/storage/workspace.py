@@ -17,6 +17,9 @@ from autospine.storage.trained_models import PLAN, DatasetModels
 
 VARIABLE = "AUTOSPINE_WORKSPACE"
 NNUNET_RAW = "nnUNet_raw"
+NNUNET_OTHERS = ("nnUNet_preprocessed", "nnUNet_results")
+"""Variables of nnU-Net that are not read: those folders lie in the workspace here."""
+
 DESCRIPTION = "dataset.json"
 
 _NAME = re.compile(r"Dataset(\d+)_(.+)")
@@ -68,6 +71,7 @@ class Workspace:
             found = "a file" if root.exists() else "none"
             raise WorkspaceError(
                 f"expected the workspace folder {root}, found {found}; make it or name another with -w"
+                f"{_unread()}"
             )
         return cls(root=root)
 
@@ -130,6 +134,7 @@ class Workspace:
             )
         raise WorkspaceError(
             f"expected a dataset {wanted!r} in {looked}, found {names}{self.whereabouts(wanted)}"
+            f"{'' if datasets else _unread()}"
         )
 
     def dataset_or_last(self, wanted: str | None) -> DatasetLocation:
@@ -151,7 +156,7 @@ class Workspace:
             what = f"expected a planned dataset in {self.preprocessed}, found none"
             datasets = self.datasets()
             if not datasets:
-                raise WorkspaceError(f"{what}, and no dataset in {self.raw}{self.whereabouts()}")
+                raise WorkspaceError(f"{what}, and no dataset in {self.raw}{self.whereabouts()}{_unread()}")
             name = datasets[0].name if len(datasets) == 1 else "DATASET"
             raise WorkspaceError(f"{what}; run `autospine plan-and-preprocess -d {name}` first")
         return self.find_dataset(plans[-1].parent.name)
@@ -181,7 +186,7 @@ class Workspace:
             raise WorkspaceError(
                 f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
                 f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m or "
-                "its workspace with -w"
+                f"its workspace with -w{_unread()}"
             )
         return max(weights, key=lambda path: path.stat().st_mtime).parents[1]
 
@@ -242,6 +247,15 @@ class Workspace:
         return DatasetLocation(
             name=name, raw=folder, preprocessed=self.preprocessed / name, results=self.results / name
         )
+
+
+def _unread() -> str:
+    """Say which variables that a user of nnU-Net has set are not read; continues a sentence."""
+    found = [variable for variable in NNUNET_OTHERS if os.environ.get(variable)]
+    if not found:
+        return ""
+    verb = "is" if len(found) == 1 else "are"
+    return f" ({' and '.join(found)} {verb} not read: -w names all folders at once)"
 
 
 def is_dataset_name(name: str) -> bool:

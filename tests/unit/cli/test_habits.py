@@ -40,6 +40,8 @@ LINES = {
     "predict -i . -o out --task total": "-m",
     "predict -i . -o out -ta vertebrae_mr": "-m",
     "predict -i . -o out --fast": "-c fast",
+    "predict -i . -o out --statistics": "statistics.csv is written beside the label maps",
+    "train -c 3d_fullres": "give fullres",
     "predict -i . -o out --roi_subset vertebrae_L1": "the classes of its model",
     "predict -i . -o out -ot nifti": "give --format",
     "evaluate out references -djfile dataset.json": "give --labels",

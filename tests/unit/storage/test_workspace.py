@@ -10,7 +10,8 @@ from autospine.storage.workspace import Workspace
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("AUTOSPINE_WORKSPACE", raising=False)
-    monkeypatch.delenv("nnUNet_raw", raising=False)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -67,6 +68,23 @@ def test_datasets_go_by_number_name_or_whole_name(name: str, workspace: Workspac
 def test_unknown_datasets_list_those_there_are(name: str, workspace: Workspace):
     with pytest.raises(WorkspaceError, match=r"raw, found Dataset001_Spine, Dataset012_Neck"):
         workspace.find_dataset(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        (("nnUNet_results",), r"-w.* \(nnUNet_results is not read: -w names all folders at once\)"),
+        (("nnUNet_results", "nnUNet_preprocessed"), r"\(nnUNet_preprocessed and nnUNet_results are not read"),
+        ((), r"[^)]$"),
+    ],
+)
+def test_variables_of_nnunet_are_pointed_out_where_nothing_is_found(tmp_path, monkeypatch, variables, says):
+    for name in variables:
+        monkeypatch.setenv(name, str(tmp_path))
+    empty = Workspace.locate(tmp_path)
+    for look in (empty.last_planned, empty.last_model, lambda: empty.find_dataset("1")):
+        with pytest.raises(WorkspaceError, match=says):
+            look()
 
 
 def test_an_empty_workspace_says_so(tmp_path: Path):
