@@ -84,7 +84,8 @@ class LabelSpace:
             )
         if len(self.integers) >= IGNORE_INDEX:
             raise DatasetError(
-                f"expected fewer than {IGNORE_INDEX} distinct labels, found {len(self.integers)}"
+                f"expected fewer than {IGNORE_INDEX} distinct labels, found {len(self.integers)}; "
+                "leave out classes in dataset.json"
             )
 
     @property

@@ -114,8 +114,8 @@ def ignored_files(dataset: Dataset) -> tuple[str, ...]:
         f"{folder.name}/{file.name}"
         for folder in folders
         for file in visible(folder)
-        if not file.name.endswith(dataset.file_ending)
-        and not (folder.name.startswith("labels") and file.name.endswith(SEGMENTATION))
+        if not file.name.lower().endswith(dataset.file_ending)
+        and not (folder.name.startswith("labels") and file.name.lower().endswith(SEGMENTATION))
     )
 
 

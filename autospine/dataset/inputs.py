@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autospine.core.errors import DatasetError, ImageError, listed
-from autospine.dataset.case_table import misnamed_tables, read_case_table
+from autospine.dataset.case_table import meant_cases, misnamed_tables, read_case_table, visibly
 from autospine.dataset.raw import CHANNEL_NAME, Case, make_case
 from autospine.io.dicom import both, dicom_modality, folders_with_images, is_series
 from autospine.io.dicom_header import is_dicom, read_header
@@ -66,6 +66,7 @@ def find_inputs(
         name: fault for name, group in sorted(groups.items()) if (fault := _fault(name, group, channels))
     }
     facts = {path: _facts_beside(path) for path in paths}
+    _warn_of_rows_passed_over([row for table in facts.values() for row in table.values()], groups)
     cases = []
     for name, group in sorted(groups.items()):
         if name not in wrong:
@@ -80,6 +81,14 @@ def find_inputs(
         where = ", ".join(map(str, paths))
         raise DatasetError(f"expected at least one complete case in {where}, found none:\n{lines}")
     return tuple(cases), faults
+
+
+def _warn_of_rows_passed_over(rows: Sequence[Mapping[str, str]], cases: Collection[str]) -> None:
+    """Warn of rows of `cases.csv` that seem to mean one of the cases by another name."""
+    known = {same_name(name) for name in cases}
+    unknown = dict.fromkeys(row["case"] for row in rows if same_name(row["case"]) not in known)
+    for name, meant in meant_cases(unknown, known).items():
+        logger.warning("the row %s of cases.csv belongs to no image: %s", visibly(name), meant)
 
 
 def _check_names(groups: Mapping[str, Sequence[tuple[int, Path]]], origins: Mapping[Path, Path]) -> None:
@@ -221,6 +230,11 @@ def _by_case(files: Sequence[Path], n_channels: int) -> dict[str, list[tuple[int
 
 def _fault(name: str, group: Sequence[tuple[int, Path]], channels: Sequence[str]) -> str | None:
     """Return what is wrong with the files of a case by their names; None if nothing is."""
+    if not name.strip() or name.startswith("."):
+        return (
+            "expected a name that does not begin with a dot, as its label map would be hidden, found "
+            f"{', '.join(escape_non_utf8(file.name) for _, file in group)}; rename the image"
+        )
     strange = [escape_non_utf8(str(file)) for _, file in group if not is_utf8(file)]
     if strange:
         return f"expected names in UTF-8, found {', '.join(strange)}; rename what is not"

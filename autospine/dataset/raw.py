@@ -285,7 +285,8 @@ def _list_cases(
     spelt: dict[str, str] = {}
     faults: list[str] = []
     for file in _files(folder / f"images{part}", ending):
-        match = CHANNEL_NAME.fullmatch(file.name.removesuffix(ending))
+        stem = file.name[: -len(ending)]
+        match = CHANNEL_NAME.fullmatch(stem)
         if match:
             # Channels belong together whose names look the same; the case goes by the first of them.
             name = spelt.setdefault(same_name(match[1]), match[1])
@@ -295,10 +296,7 @@ def _list_cases(
                 )
             images[name][int(match[2])] = file
         else:
-            faults.append(
-                f"{file.name.removesuffix(ending)}: no channel number in images{part}/{file.name}; "
-                f"name it CASE_0000{ending}"
-            )
+            faults.append(f"{stem}: no channel number in images{part}/{file.name}; name it CASE_0000{ending}")
     labels, twice = _label_files(folder / f"labels{part}", ending)
     faults += twice + _numbered_labels(labels, spelt, ending)
     cases = []
@@ -330,7 +328,8 @@ def _label_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[str]]
     found: dict[str, Path] = {}
     faults = []
     for file in sorted({*_files(folder, ending), *_files(folder, SEGMENTATION)}):
-        name = file.name.removesuffix(SEGMENTATION if file.name.endswith(SEGMENTATION) else ending)
+        own = SEGMENTATION if file.name.lower().endswith(SEGMENTATION) else ending
+        name = file.name[: -len(own)]
         other = found.setdefault(same_name(name), file)
         if other != file:
             faults.append(f"{name}: two label maps, {other.name} and {file.name}; remove one")
@@ -397,4 +396,5 @@ def make_case(
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
-    return [file for file in visible(folder) if file.name.endswith(ending)]
+    """Return the files of a folder with an ending, in any capitals."""
+    return [file for file in visible(folder) if file.name.lower().endswith(ending)]

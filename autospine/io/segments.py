@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from autospine.core.colours import Colour, class_colours
-from autospine.core.errors import FAULTS_MENTIONED, ImageError, counted, listed_faults
+from autospine.core.errors import FAULTS_MENTIONED, ImageError, counted, listed, listed_faults
 from autospine.core.geometry import triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3
@@ -138,8 +138,18 @@ class _Class:
     """Its output label."""
 
 
-def _classes(labels: LabelSpace) -> dict[str, _Class]:
-    """Return the classes of a dataset by the words of their names, background and ignored voxels included."""
+def _classes(labels: LabelSpace, path: Path) -> dict[str, _Class]:
+    """Return the classes of a dataset by the words of their names, background and ignored voxels included.
+
+    Raises:
+        ImageError: If two names have the same words, so that a segment may mean either.
+    """
+    words = Counter(map(_words, labels.names))
+    if alike := [name for name in labels.names if words[_words(name)] > 1]:
+        raise ImageError(
+            f"expected labels in dataset.json that differ by more than capitals, spaces and underscores, for "
+            f"the segments of {path}, found {listed(list(map(repr, alike)))}; rename one of them"
+        )
     shared = Counter(chain.from_iterable(map(set, labels.members)))
     classes = {
         _words(name): _Class(
@@ -173,14 +183,13 @@ def values_by_name(header: Mapping[str, str], labels: LabelSpace, path: Path) ->
         ImageError: If a name is none of the dataset's, stands for other values than the file says, or one
             value has two names.
     """
-    classes = _classes(labels)
+    segments = [segment for segment in stated_segments(header) if segment.named]
+    classes = _classes(labels, path) if segments else {}
     found: dict[int, int] = {}
     names: dict[int, str] = {}
     faults = []
-    for segment in stated_segments(header):
+    for segment in segments:
         name, value = segment.name, segment.value
-        if not segment.named:
-            continue
         named = classes.get(_words(name))
         if named is None:
             if not labels.regions or value not in labels.known:
@@ -339,7 +348,7 @@ def _parts(
     Raises:
         ImageError: If a name is none of the dataset's, or a segment without name has a value of several.
     """
-    classes = _classes(labels)
+    classes = _classes(labels, path)
     positions = {_words(name): frozenset((position,)) for position, name in enumerate(labels.names)}
     shared = Counter(segment.value for segment in segments)
     parts: dict[tuple[int, int], _Member] = {}

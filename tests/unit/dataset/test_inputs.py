@@ -45,6 +45,20 @@ class TestInputs:
         assert [case.name for case in cases] == ["scan_2024", "scan_2025", "x"]
         assert faults == {}
 
+    @pytest.mark.parametrize("name", [".nii.gz", "..nii.gz", ".scan.nii.gz"])
+    def test_a_label_map_would_not_be_hidden(self, name: str, image: Callable[[Path], Path], tmp_path: Path):
+        with pytest.raises(DatasetError, match=r"does not begin with a dot, .*\.nii\.gz; rename the image"):
+            find_inputs(image(tmp_path / name), ["CT"])
+
+    def test_rows_of_a_table_that_seem_to_mean_a_case_are_named(
+        self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        image(tmp_path / "scan.nii.gz")
+        (tmp_path / "cases.csv").write_text("case,modality\nScan,MR\nother,CT\n")
+        find_inputs(tmp_path, ["image"])
+        assert "the row Scan of cases.csv belongs to no image: write scan" in caplog.text
+        assert "other" not in caplog.text
+
     def test_folders_of_images_are_not_passed_over_in_silence(
         self, image: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ):

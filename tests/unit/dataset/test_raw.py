@@ -341,6 +341,15 @@ def test_names_that_look_the_same_are_the_same(image: str, label: str, row: str,
     assert case.labels is not None
 
 
+def test_endings_count_in_any_capitals(raw_dataset: RawDataset):
+    folder = raw_dataset(names=("a", "b"))
+    for file in (folder / "imagesTr" / "a_0000.nii.gz", folder / "labelsTr" / "a.nii.gz"):
+        file.rename(file.with_name(file.name.replace(".nii.gz", ".NII.GZ")))
+    dataset = load_dataset(folder)
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert ignored_files(dataset) == ()
+
+
 def test_two_images_whose_names_look_the_same_are_a_fault(raw_dataset: RawDataset):
     folder = raw_dataset(names=(COMPOSED, DECOMPOSED))
     if len(list((folder / "imagesTr").iterdir())) < 2:

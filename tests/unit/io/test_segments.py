@@ -123,6 +123,13 @@ def test_names_that_contradict_the_dataset_are_refused(segments, found, tmp_path
         values_by_name(header_of(*segments), PLAIN, tmp_path / "a.seg.nrrd")
 
 
+def test_labels_that_differ_by_capitals_alone_are_refused_where_names_count(tmp_path):
+    alike = parse_labels({"background": 0, "L1 body": 1, "l1_body": 2})
+    with pytest.raises(ImageError, match=r"differ by more than .*'L1 body', 'l1_body'; rename one"):
+        values_by_name(header_of(("L1 body", 1)), alike, tmp_path / "a.seg.nrrd")
+    assert values_by_name({}, alike, tmp_path / "a.nrrd") == {}
+
+
 def test_parts_of_regions_need_no_name(tmp_path):
     path = tmp_path / "a.seg.nrrd"
     assert values_by_name(header_of(("L1", 1), ("Canal", 7), ("spine", 2)), REGIONS, path) == {7: 3}
