@@ -30,7 +30,14 @@ from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
 from autospine.io.library_chatter import without_chatter
 from autospine.io.nifti import is_nifti, read_nifti, write_oblique
 from autospine.io.nrrd import nrrd_entries, read_nrrd
-from autospine.io.segments import Segment, labels_of_layers, present, slicer_header, stated_segments, values_by_name
+from autospine.io.segments import (
+    Segment,
+    labels_of_layers,
+    present,
+    slicer_header,
+    stated_segments,
+    values_by_name,
+)
 from autospine.io.slice_stack import for_file, is_oblique
 from autospine.io.text_headers import check_volume, read_metaimage
 from autospine.io.voxel_data import (
@@ -159,10 +166,12 @@ def read_labels(path: Path, space: LabelSpace | None = None) -> Volume:
         return volume
     named = {segment.value for segment in stated_segments(header) if segment.named}
     taken = set(changed.values()) - named
-    if unclear := sorted(taken & set(np.unique(volume.array).tolist())):
+    if unclear := [
+        value for value in sorted(taken) if any((plane == value).any() for plane in volume.array[0])
+    ]:
         raise ImageError(
-            f"expected every voxel of {path} in a named segment, as its label values go by these names, found "
-            f"the value {unclear[0]} in none, which another segment stands for; name its segment, or delete it"
+            f"expected every voxel of {path} in a named segment, as label values go by their names, found "
+            f"the value {unclear[0]} in none, which another segment stands for; name its segment or delete it"
         )
     return _exchanged(volume, changed)
 

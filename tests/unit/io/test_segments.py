@@ -149,6 +149,18 @@ def test_label_maps_are_read_by_the_names_of_their_segments(tmp_path):
     assert any("1 is 2, 2 is 1" in note for note in by_name.notes)
 
 
+def test_a_value_without_segment_is_not_taken_for_the_class_of_another(tmp_path):
+    """L1 is drawn as 2; were the nameless 1 read as it is, it would be L1, too."""
+    image = sitk.GetImageFromArray(np.array([[[0, 1], [2, 2]], [[2, 2], [0, 0]]], dtype=np.uint8))
+    path = tmp_path / "a.seg.nrrd"
+    for segments in ([("L1", 2)], [("L1", 2), ("Segment_2", 1)]):
+        for key, text in header_of(*segments).items():
+            image.SetMetaData(key, text)
+        sitk.WriteImage(image, str(path))
+        with pytest.raises(ImageError, match=r"a\.seg\.nrrd .* the value 1 in none, .*; name its segment"):
+            read_labels(path, PLAIN)
+
+
 def test_a_segment_of_one_layer_is_in_its_region_alone(tmp_path):
     """As no segment of one layer overlaps another; output labels, which predictions have, stay."""
     path = tmp_path / "a.seg.nrrd"
