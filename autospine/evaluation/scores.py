@@ -304,8 +304,8 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
         **_plain(total.mean, "mean_"),
         "n_cases": total.cases,
         "foreground": None if evaluation.foreground is None else _plain(evaluation.foreground),
-        "spread": {_key(metric): _plain_spread(evaluation.spread(metric)) for metric in evaluation.metrics},
-        "classes": _with_spreads(evaluation, _plain_classes(total.by_class)),
+        "spread": _describe_spread(evaluation),
+        "classes": _plain_classes(total.by_class),
         "modalities": {name: describe_mean(group) for name, group in evaluation.by_modality.items()},
         "sites": {name: describe_mean(group) for name, group in evaluation.by_site.items()},
         "cases": {
@@ -338,17 +338,18 @@ def describe_mean(scores: MeanScores) -> dict[str, object]:
     }
 
 
-def _with_spreads(
-    evaluation: Evaluation, classes: Mapping[str, Mapping[str, object]]
-) -> dict[str, dict[str, object]]:
-    """Return the plain scores of the classes with their spreads over the cases."""
+def _describe_spread(evaluation: Evaluation) -> dict[str, object]:
+    """Return the spread of the cases' means, and of each class, by metric.
+
+    It has the names of cases, and so lies apart from the means, which go into models that are shared.
+    """
     by_metric = {_key(metric): evaluation.class_spreads(metric) for metric in evaluation.metrics}
     return {
-        name: {
-            **scores,
-            "spread": {key: _plain_spread(spreads[name]) for key, spreads in by_metric.items()},
-        }
-        for name, scores in classes.items()
+        "mean": {_key(metric): _plain_spread(evaluation.spread(metric)) for metric in evaluation.metrics},
+        "classes": {
+            name: {key: _plain_spread(spreads[name]) for key, spreads in by_metric.items()}
+            for name in evaluation.classes
+        },
     }
 
 

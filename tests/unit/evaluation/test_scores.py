@@ -234,8 +234,8 @@ def test_the_spread_is_that_of_the_cases_and_the_worst_has_its_name() -> None:
     assert (disc.worst, disc.case) == (pytest.approx(2 / 3), "b")
     assert evaluation.spread(dice).case == "b"
     described = describe_evaluation(evaluation)
-    assert described["spread"]["dice"] == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
-    assert described["classes"]["disc"]["spread"]["acc"] == {"sd": None, "worst": 0.666667, "case": "b"}
+    assert described["spread"]["mean"]["dice"] == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
+    assert described["spread"]["classes"]["disc"]["acc"] == {"sd": None, "worst": 0.666667, "case": "b"}
     (distance,) = find_metrics(["hd95"])
     assert spread_of({"near": 1.0, "far": 9.0}, distance).case == "far"
     assert spread_of({"none": math.nan}, dice).case is None

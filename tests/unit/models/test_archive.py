@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import makers
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -20,6 +21,8 @@ from typer.testing import CliRunner
 from autospine.cli import main
 from autospine.cli.model import model as commands
 from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError, WorkspaceError
+from autospine.evaluation.overlap import Counts
+from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation
 from autospine.models.archive import (
     ENDING,
     opened_model,
@@ -30,7 +33,7 @@ from autospine.models.manifest import ModelScores, Training, describe
 from autospine.models.model_export import export_model
 from autospine.models.model_folder import find_localizer, open_model
 from autospine.storage.digest import sha256_of
-from autospine.storage.serialization import write_json
+from autospine.storage.serialization import to_json, write_json
 from autospine.storage.tensors import load_tensors, save_tensors
 from autospine.storage.workspace import Workspace
 
@@ -221,6 +224,27 @@ def test_scores_of_nonsense_in_a_model_folder_are_refused(model):
         (model.path / "cross_validation.json").write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match=r"in .*cross_validation\.json, found"):
             describe(model)
+
+
+def test_whatever_cross_validation_says_is_exported_without_its_cases(model):
+    """Spreads, confusions and post-processed scores stay at home."""
+    cases = tuple(
+        CaseScores(
+            case=f"patient{i}",
+            classes=("bone",),
+            counts=(Counts(tp=i, fp=1, fn=1),),
+            foreground=Counts(tp=i, fp=1, fn=1),
+            confusion=np.asarray([[9, 1], [1, i]]),
+            modality="CT",
+            site="north",
+        )
+        for i in (2, 3)
+    )
+    described = describe_evaluation(Evaluation(classes=("bone",), cases=cases))
+    write_json(model.path / "cross_validation.json", described | {"postprocessed": None, "folds": {}})
+    scores = describe(model).scores
+    assert scores.classes["bone"].dice == pytest.approx(described["mean_dice"])
+    assert "patient" not in to_json(scores)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "3"])
