@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from autospine.core.errors import TrainingError
+from autospine.models.model_folder import TrainedOn
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import PLAN
-from trainers.trained_on import TrainedOn, describe_changes, plan_parts
+from trainers.trained_on import describe_changes, plan_parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,34 +1,19 @@
 """Everything that a fold was trained on, part by part, so that a later change can be named."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, FormatError, listed
+from autospine.models.model_folder import TRAINED_ON, TrainedOn, TrainingImage
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
-from autospine.storage.serialization import read_json, stored_as, to_json, write_json
+from autospine.storage.serialization import read_json, to_json, write_json
 from autospine.storage.trained_models import PLAN
 
-TRAINED_ON = "trained_on.json"
-"""File in the folder of a fold. It names cases, which may identify patients, and is never exported."""
-
 FORMAT_VERSION = 1
-
-
-@stored_as("what a fold was trained on")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedOn:
-    """Content of `trained_on.json`: digests of all that weights depend on but chance and time."""
-
-    format_version: int
-    plan: dict[str, str]
-    """Digest of each part of the plan, see `plan_parts`."""
-
-    cases: dict[str, str]
-    """Digest of each training case's raw files."""
 
 
 def plan_parts(plan: Plan, configuration: Configuration) -> dict[str, str]:
@@ -55,6 +40,14 @@ def trained_on(plan: Plan, configuration: Configuration, cases: Sequence[StoredC
         format_version=FORMAT_VERSION,
         plan={name: digest_of([text.encode()]) for name, text in parts.items()},
         cases={case.name: case.record.content for case in cases},
+        images={
+            case.name: TrainingImage(
+                digest=case.record.image,
+                shape=case.record.source_shape,
+                spacing_mm=case.record.source_spacing_mm,
+            )
+            for case in cases
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """`autospine evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
+from autospine.core.errors import FormatError, counted, listed
+from autospine.storage.file_names import same_name
 
 Predictions = Annotated[Path, typer.Argument(help="Evaluate the predicted label maps in this folder.")]
 References = Annotated[
@@ -63,4 +66,22 @@ def evaluate(
     folder = output or predictions
     write_evaluation(evaluation, folder)
     show_evaluation(evaluation, str(predictions))
+    _say_training_images(predictions, [case.case for case in evaluation.cases])
     say(f"written: evaluation and statistics, .csv and .json, in {folder}")
+
+
+def _say_training_images(predictions: Path, names: Sequence[str]) -> None:
+    """Say how many of the cases the model has learnt from, as far as the record of the predictions knows."""
+    from autospine.prediction.case_log import read_record
+
+    try:
+        record = read_record(predictions)
+    except FormatError:  # the scores are those of the label maps, whoever made them
+        return
+    known = {same_name(name) for name, entry in record.items() if entry.training_case is not None}
+    if learnt := [name for name in names if same_name(name) in known]:
+        say(
+            f"the model has learnt from {len(learnt)} of these {counted(len(names), 'case')} "
+            f"({listed(learnt)}): the mean says nothing about other images",
+            "yellow",
+        )

@@ -5,7 +5,8 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say
-from autospine.storage.trained_models import PLAN
+from autospine.storage.atomic import visible
+from autospine.storage.trained_models import PLAN, describe_unfinished, fold_names, unfinished_folds
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import GIB
 
@@ -41,5 +42,8 @@ def info(workspace: shared_options.Workspace = None) -> None:
     for location in place.datasets():
         planned = "planned" if (location.preprocessed / PLAN).is_file() else "not planned"
         say(f"  {location.name}: {planned}, trained: {', '.join(location.models.names) or 'nothing'}")
+        for folder in visible(location.results):
+            if unfinished := unfinished_folds(folder):
+                say(f"    {describe_unfinished(folder.name, unfinished, fold_names(folder))}", "yellow")
     if not place.datasets():
         typer.echo(f"  no datasets in {place.raw}{place.whereabouts()}")

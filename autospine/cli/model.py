@@ -16,7 +16,13 @@ from autospine.cli.model_tables import show_model
 from autospine.cli.screen import say, say_next
 from autospine.core.errors import FormatError, ModelError
 from autospine.storage.file_names import folder_to_write
-from autospine.storage.trained_models import check_folds, find_folds
+from autospine.storage.trained_models import (
+    check_folds,
+    describe_unfinished,
+    find_folds,
+    fold_names,
+    unfinished_folds,
+)
 from autospine.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -172,6 +178,7 @@ def export(
 
     say(f"model: {folder}")
     opened = open_model(folder)
+    _say_unfinished(folder)
     manifest = export_model(
         opened,
         output,
@@ -227,6 +234,13 @@ def info(
 
     with opened_model(path) as opened:
         show_model(opened, describe(opened))
+    _say_unfinished(path)
+
+
+def _say_unfinished(model: Path) -> None:
+    """Name the folds of a model folder that are still in training, if there are any."""
+    if unfinished := unfinished_folds(model):
+        say(describe_unfinished(str(model), unfinished, fold_names(model)), "yellow")
 
 
 def _licence_text(given: str) -> str:

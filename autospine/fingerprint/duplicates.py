@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -10,7 +10,7 @@ from scipy import ndimage, stats
 from scipy.sparse import csgraph
 
 from autospine.core.types import ChannelArray, Vector3
-from autospine.storage.digest import digest_of
+from autospine.storage.digest import digest_of_voxels
 
 SIDE = 20
 """Blocks along each axis of a thumbnail: vertebrae and organs differ from person to person at that size."""
@@ -42,7 +42,7 @@ class ImageSignature:
 
 def image_signature(image: ChannelArray, size_mm: Vector3) -> ImageSignature:
     """Return the signature of an image (S, P, L) with a given field of view."""
-    return ImageSignature(digest=_digest(image), thumbnail=_details(_shrunk(image)), size_mm=size_mm)
+    return ImageSignature(digest=digest_of_voxels(image), thumbnail=_details(_shrunk(image)), size_mm=size_mm)
 
 
 def find_duplicates(
@@ -57,12 +57,6 @@ def find_duplicates(
     count, group = csgraph.connected_components(same | (close & (thumbnails @ thumbnails.T > ALIKE)))
     groups = [tuple(sorted(np.asarray(names)[group == index].tolist())) for index in range(count)]
     return tuple(sorted(together for together in groups if len(together) > 1))
-
-
-def _digest(image: ChannelArray) -> str:
-    """Hash plane by plane as float32, so that an image saved anew as another type counts as the same."""
-    planes = (plane.astype(np.float32).tobytes() for plane in image)
-    return digest_of(chain([repr(image.shape).encode()], planes))
 
 
 def _shrunk(image: ChannelArray) -> Float32[np.ndarray, "side side side"]:

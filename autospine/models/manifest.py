@@ -161,7 +161,32 @@ def _scores(folder: Path) -> ModelScores | None:
     path = folder / SCORES
     if not path.is_file():
         return None
-    return _known(read_json(path, dict), ModelScores, path)
+    content = read_json(path, dict)
+    parts = {
+        "classes": _pick(content.get("classes"), ClassScores),
+        "modalities": _groups(content.get("modalities")),
+        "sites": _groups(content.get("sites")),
+    }
+    return _known(content | {name: part for name, part in parts.items() if part}, ModelScores, path)
+
+
+def _groups(groups: object) -> dict[str, Any]:
+    """Keep of the scores by modality or by site what the manifest has, too."""
+    return {
+        name: group | {"classes": _pick(group.get("classes"), ClassScores)}
+        if isinstance(group, dict)
+        else group
+        for name, group in _pick(groups, GroupScores).items()
+    }
+
+
+def _pick(scores: object, kind: type[ClassScores | GroupScores]) -> dict[str, Any]:
+    """Keep of each of some scores the entries that the manifest has, too; others are told when it is read."""
+    names = {entry.name for entry in fields(kind)}
+    return {
+        name: {key: value for key, value in each.items() if key in names} if isinstance(each, dict) else each
+        for name, each in (scores.items() if isinstance(scores, dict) else ())
+    }
 
 
 def _known(content: Mapping[str, Any], kind: type[Described], path: Path) -> Described:

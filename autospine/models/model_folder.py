@@ -1,7 +1,7 @@
 """The folder of a trained model, and the localizer: a coarse model that locates the spine for a finer one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError
+from autospine.core.types import Shape3, Vector3
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
-from autospine.storage.serialization import read_json
+from autospine.storage.serialization import read_json, stored_as
 from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
 from autospine.storage.trained_models import (
     FULL,
@@ -37,9 +38,42 @@ LOCALIZERS = ("lowres", "fast")
 FINER = 3.0
 """A localizer is worth running if one of its voxels holds at least so many of the model's."""
 
+TRAINED_ON = "trained_on.json"
+"""File in the folder of a fold. It names cases, which may identify patients, and is never exported."""
+
 TRUSTED_DICE = 0.5
 """Cross-validated mean Dice from which a model is trusted to locate the spine. A `lowres` model, which is
 trained for this, is trusted without a cross-validation, too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingImage:
+    """The first channel of a case that a fold was trained on."""
+
+    digest: str
+    """Digest of its voxels (see `digest_of_voxels`); empty where earlier versions preprocessed it."""
+
+    shape: Shape3
+    """Voxels along S, P, L."""
+
+    spacing_mm: Vector3
+    """Voxel size along S, P, L."""
+
+
+@stored_as("what a fold was trained on")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedOn:
+    """Content of `trained_on.json`: digests of all that weights depend on but chance and time."""
+
+    format_version: int
+    plan: dict[str, str]
+    """Digest of each part of the plan."""
+
+    cases: dict[str, str]
+    """Digest of each training case's raw files."""
+
+    images: dict[str, TrainingImage] = field(default_factory=dict)
+    """Image of each training case; none in earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +118,19 @@ class ModelFolder:
     def ensemble(self) -> tuple[str, ...]:
         """Folds that predict together by default: those of the cross-validation, else `full`."""
         return tuple(fold for fold in self.folds if fold != FULL) or self.folds
+
+    def training_images(self, folds: Sequence[str] | None = None) -> dict[str, TrainingImage]:
+        """Return the images that any of some folds was trained on, by case; none where it is not known.
+
+        An exported model does not name its cases.
+        """
+        images: dict[str, TrainingImage] = {}
+        for path in self.weights(folds):
+            try:
+                images |= read_json(path.with_name(TRAINED_ON), TrainedOn).images
+            except FormatError:  # absent or damaged
+                continue
+        return images
 
     def digest(self, folds: Sequence[str] | None = None) -> str:
         """Return the SHA-256 over the plan and `weights`."""

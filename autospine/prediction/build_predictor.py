@@ -16,7 +16,7 @@ from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import LOCALIZER_STEP_SIZE
 from autospine.models.manifest import training_of
 from autospine.models.model_folder import ModelFolder, find_localizer
-from autospine.storage.trained_models import FOLDS
+from autospine.storage.trained_models import FOLDS, describe_unfinished, unfinished_folds
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -105,6 +105,19 @@ def warn_of_short_training(models: Sequence[ModelFolder], folds: Sequence[str] |
                 steps,
                 planned,
             )
+
+
+def warn_of_unfinished_folds(models: Sequence[ModelFolder], folds: Sequence[str] | None = None) -> None:
+    """Warn of models some of whose folds are still in training.
+
+    Args:
+        models: At least one model.
+        folds: Names of the folds that predict; those that are not asked for do not matter.
+    """
+    for model in models:
+        unfinished = unfinished_folds(model.path)
+        if set(unfinished) & set(folds or unfinished):
+            logger.warning("%s", describe_unfinished(model.name, unfinished, model.folds))
 
 
 def unseen_modalities(

@@ -86,6 +86,9 @@ class PredictedCase:
     probabilities: str | None = None
     """Name of the file of probabilities beside the label map, if they were saved."""
 
+    training_case: str | None = None
+    """Training case of the model that shows the same image; None if none is known to do so."""
+
     warnings: tuple[str, ...] = ()
     """Repairs to the header, and decisions taken from the image."""
 

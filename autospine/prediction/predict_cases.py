@@ -18,6 +18,7 @@ from autospine.prediction.build_predictor import (
     check_distinct,
     unseen_modalities,
     warn_of_short_training,
+    warn_of_unfinished_folds,
 )
 from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.case_outputs import CaseOutputs
@@ -74,6 +75,7 @@ def predict(
     remove_abandoned(output)
     warn_of_other_weights(models)
     warn_of_short_training(models, options.folds)
+    warn_of_unfinished_folds(models, options.folds)
     post_processing = find_post_processing(models) if options.post_process else None
     record = RunRecord.open(output, _template(models, post_processing, device, options))
     predictor = build_predictor(
@@ -93,6 +95,9 @@ def predict(
         device,
         unseen=unseen_modalities(models, options.folds),
         estimates=Estimates(held_memory()),
+        training_images={
+            name: image for model in models for name, image in model.training_images(options.folds).items()
+        },
     )
     return run.predict(cases, faults, overwrite=options.overwrite)
 

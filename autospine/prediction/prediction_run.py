@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from autospine.core.errors import AutospineError
+from autospine.core.errors import AutospineError, counted, listed
 from autospine.core.geometry import check_spacing, triple
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case, case_modality
@@ -19,8 +19,9 @@ from autospine.evaluation.statistics_files import CaseStatistics
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, TileJob
 from autospine.io.images import Volume, read_volume
+from autospine.models.model_folder import TrainingImage
 from autospine.prediction.announcement import Estimates
-from autospine.prediction.case_inspection import find_oddities
+from autospine.prediction.case_inspection import find_oddities, training_case_of
 from autospine.prediction.case_log import PredictedCase
 from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.probabilities import held_bytes
@@ -79,6 +80,7 @@ class PredictionRun:
         device: Device that the networks run on.
         unseen: Warnings of modalities that a model was not trained on.
         estimates: Estimates memory and time of each case.
+        training_images: Images that the networks were trained on, by case, as far as they are known.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class PredictionRun:
         *,
         unseen: Mapping[Modality, str],
         estimates: Estimates,
+        training_images: Mapping[str, TrainingImage],
     ) -> None:
         self._predictor, self._outputs, self._record = predictor, outputs, record
+        self._training_images = training_images
         self._device, self._unseen, self._estimates = device, unseen, estimates
 
     @computing()
@@ -128,6 +132,7 @@ class PredictionRun:
                 writing.result()
         self._record.finish()
         entries = self._record.cases
+        _warn_of_training_images(entries)
         return Predicted(
             cases=tuple(entries.values()),
             written=tuple(
@@ -215,6 +220,7 @@ class PredictionRun:
             # A header of 32 bits adds digits that nobody has typed.
             spacing_mm=triple(round(mm, 6) for mm in volume.grid.spacing_mm),
             warnings=tuple(warnings),
+            training_case=training_case_of(case, volume, self._training_images),
             probabilities=saved,
         )
 
@@ -257,6 +263,16 @@ class _CaseStart:
             names = (*entry.finders, predictor.localizer.configuration.name)
             entry = replace(entry, finders=tuple(dict.fromkeys(names)))
         self.entry = entry
+
+
+def _warn_of_training_images(entries: Mapping[str, PredictedCase]) -> None:
+    if learnt := [name for name, entry in entries.items() if entry.training_case is not None]:
+        logger.warning(
+            "the model has learnt from %d of these %s (%s): how well it does there says nothing about others",
+            len(learnt),
+            counted(len(entries), "image"),
+            listed(learnt),
+        )
 
 
 def _reason(error: Exception) -> str:

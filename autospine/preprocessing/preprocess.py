@@ -29,7 +29,7 @@ from autospine.preprocessing.store import (
 )
 from autospine.storage.arrays import ArrayFormat, usable
 from autospine.storage.atomic import remove_leftovers
-from autospine.storage.digest import digest_of, digest_of_files
+from autospine.storage.digest import digest_of, digest_of_files, digest_of_voxels
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
@@ -155,7 +155,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
     prepared = prepare_image(
         volume, modality, settings.spacing_mm, settings.normalisation[modality], labels=source
     )
-    spacing, repairs = volume.grid.spacing_mm, volume.notes
+    spacing, repairs, image = volume.grid.spacing_mm, volume.notes, digest_of_voxels(volume.array[0])
     del volume
     indices = prepare_labels(source, prepared)
     record = CaseRecord(
@@ -176,6 +176,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
         repairs=repairs,
         key=key,
         content=content_key(files, settings, modality),
+        image=image,
         arrays=settings.arrays,
     )
     try:

@@ -89,6 +89,9 @@ class CaseRecord:
     """Digest of the raw files' bytes, the modality and the settings; if it changes, the stored voxels are out
     of date."""
 
+    image: str = ""
+    """Digest of the voxels of the first channel, empty in earlier versions."""
+
     arrays: ArrayFormat = "blosc2"
     """Format of image and labels."""
 

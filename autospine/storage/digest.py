@@ -2,8 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
+from autospine.core.types import ChannelArray
 from autospine.storage.file_names import open_file
 
 
@@ -33,6 +37,15 @@ def digest_of_files(paths: Iterable[Path]) -> str:
                 yield hashlib.file_digest(file, "blake2b").digest()
 
     return digest_of(contents())
+
+
+def digest_of_voxels(image: ChannelArray) -> str:
+    """Return the BLAKE2b digest, 128 bits in hexadecimal, of an image's shape and values (S, P, L).
+
+    Planes are hashed as float32, so that an image saved anew as another type counts as the same.
+    """
+    planes = (plane.astype(np.float32).tobytes() for plane in image)
+    return digest_of(chain([repr(image.shape).encode()], planes))
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:

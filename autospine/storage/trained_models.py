@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.errors import ModelError
-from autospine.storage.atomic import VISIBLE
+from autospine.storage.atomic import VISIBLE, visible
 from autospine.storage.file_names import path_below
 
 WEIGHTS = "model.safetensors"
 """Final weights of a fold, in the fold's folder."""
+
+CHECKPOINTS = "checkpoint*.safetensors"
+"""Checkpoints of a fold in training, in the fold's folder; they are removed once its weights are written."""
 
 FOLDS = 5
 """Folds of a cross-validation, unless the user gives others."""
@@ -88,6 +91,40 @@ def find_folds(model: Path) -> tuple[str, ...]:
             f"run `autospine train {model.resolve().name} --fold all` first"
         )
     return folds
+
+
+def unfinished_folds(model: Path) -> tuple[str, ...]:
+    """Return the names of a model's folds whose training has begun and has not come to its end.
+
+    They have files and no weights, or a checkpoint beside the weights of a training that is extended.
+    """
+    return tuple(
+        folder.name.removeprefix("fold_")
+        for folder in sorted(model.glob("fold_*"))
+        if next(folder.glob(CHECKPOINTS), None) is not None
+        or (not (folder / WEIGHTS).is_file() and bool(visible(folder)))
+    )
+
+
+def describe_unfinished(model: str, unfinished: Sequence[str], complete: Sequence[str]) -> str:
+    """Say that a model is not what it is going to be, in one line.
+
+    Args:
+        model: Name of the model.
+        unfinished: Names of the folds in training, at least one.
+        complete: Names of the folds that have weights.
+    """
+    further = [fold for fold in unfinished if fold in complete]
+    parts = [f"{_folds(complete)} complete"] if complete else []
+    if begun := [fold for fold in unfinished if fold not in complete]:
+        parts.append(f"{_folds(begun)} in training")
+    if further:
+        parts.append(f"{_folds(further)} trained further, with the weights from before")
+    return f"{model} is incomplete: {', '.join(parts)}"
+
+
+def _folds(names: Sequence[str]) -> str:
+    return f"fold{'s' if len(names) > 1 else ''} {', '.join(names)} {'are' if len(names) > 1 else 'is'}"
 
 
 def check_folds(model: Path, complete: Sequence[str], wanted: Collection[str]) -> None:

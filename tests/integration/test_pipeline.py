@@ -139,7 +139,7 @@ def test_every_stage_leaves_its_files(trained):
     for fold in range(5):
         names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
         assert names == {
-            *("model.safetensors", "metrics.jsonl", "curves.png", "trained_on.json"),
+            *("model.safetensors", "metrics.jsonl", "curves.png", "mechanisms.png", "trained_on.json"),
             *("validation", "validation.json"),
         }
     summary = json.loads((trained.results / "cross_validation.json").read_text(encoding="utf-8"))
@@ -179,6 +179,48 @@ def test_predictions_are_evaluated(trained):
     scores = json.loads((trained.root / "scores" / "evaluation.json").read_text(encoding="utf-8"))
     assert set(scores["classes"]) == {"vertebra", "disc", "canal", "sacrum"}
     assert "vertebra" in said.out
+
+
+def test_images_that_the_model_has_learnt_from_are_named(trained, tmp_path):
+    """Under another name too, and held out by one of the folds that predict together."""
+    learnt, new = (
+        sorted((trained.raw / folder).glob("*_0000.nii.gz"))[0] for folder in ("imagesTr", "imagesTs")
+    )
+    labels = trained.raw / "labelsTr" / learnt.name.replace("_0000", "")
+    for path, target in (
+        (learnt, "in/copy_0000.nii.gz"),
+        (new, "in/new_0000.nii.gz"),
+        (labels, "true/copy.nii.gz"),
+    ):
+        (tmp_path / target).parent.mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / target)
+    said = trained.run("predict", "-i", tmp_path / "in", "-o", tmp_path / "out")
+    assert "the model has learnt from 1 of these 2 images (copy)" in said.err
+    record = read_record(tmp_path / "out")
+    assert record["copy"].training_case == labels.name.removesuffix(".nii.gz")
+    assert record["new"].training_case is None
+    described = trained.raw / "dataset.json"
+    said = trained.run("evaluate", tmp_path / "out", tmp_path / "true", "--labels", described)
+    assert "the model has learnt from 1 of these 1 case (copy): the mean says nothing" in said.out
+    holds_out = next(trained.results.glob(f"fold_*/validation/{labels.name}")).parents[1].name
+    words = ("-o", tmp_path / "one", "-f", holds_out.removeprefix("fold_"))
+    said = trained.run("predict", "-i", tmp_path / "in", *words)
+    assert said.code == 0
+    assert read_record(tmp_path / "one")["copy"].training_case is None
+
+
+def test_a_model_whose_folds_are_in_training_is_named(spoilt):
+    (spoilt.results / "fold_3" / "model.safetensors").rename(
+        spoilt.results / "fold_3" / "checkpoint.safetensors"
+    )
+    line = "is incomplete: folds 0, 1, 2, 4 are complete, fold 3 is in training"
+    (image,) = sorted((spoilt.raw / "imagesTs").glob("*_0000.nii.gz"))[:1]
+    assert line in spoilt.run("predict", "-i", image, "-o", "some").err
+    assert line not in spoilt.run("predict", "-i", image, "-o", "some", "-f", "0").err
+    assert line in spoilt.run("model", "export", "-m", spoilt.results, "-o", "m.autospine").out
+    assert line in spoilt.run("model", "info", spoilt.results).out
+    assert line in spoilt.run("info").out
+    assert line not in spoilt.run("model", "info", "m.autospine").out
 
 
 def test_running_again_keeps_what_is_finished(trained):

@@ -38,7 +38,7 @@ from autospine.io.images import write_array
 from autospine.models.best import Best, Candidate
 from autospine.models.manifest import Entry, Manifest
 from autospine.models.model_export import export_model
-from autospine.models.model_folder import open_model
+from autospine.models.model_folder import TrainedOn, open_model
 from autospine.network.cnn3d_plan import CNNPlan
 from autospine.network.external_plan import ExternalPlan
 from autospine.network.swin.swin_plan import SwinPlan
@@ -54,7 +54,6 @@ from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
 from trainers.metrics_log import METRICS
 from trainers.run_identity import RunIdentity
-from trainers.trained_on import TrainedOn
 from trainers.validation_record import PredictedImages
 
 ROOT = Path(__file__).parents[2]

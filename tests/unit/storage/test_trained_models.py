@@ -6,9 +6,11 @@ from autospine.storage.trained_models import (
     WEIGHTS,
     DatasetModels,
     check_folds,
+    describe_unfinished,
     find_folds,
     fold_names,
     fold_weights,
+    unfinished_folds,
 )
 
 
@@ -72,3 +74,16 @@ def test_missing_folds_are_named(results):
     check_folds(results / "fullres", ("1", "full"), ("1",))
     with pytest.raises(ModelError, match=r"among 1, full.*found 0, 2;.*autospine train"):
         check_folds(results / "fullres", ("1", "full"), ("2", "1", "0"))
+
+
+def test_folds_in_training_are_told_from_complete_ones(results):
+    model = results / "fullres"
+    assert unfinished_folds(model) == (), "an empty folder is no training"
+    (model / "fold_3" / "training.lock").touch()
+    assert unfinished_folds(model) == ("3",)
+    said = describe_unfinished("M", ("3",), ("1", "full"))
+    assert said == "M is incomplete: folds 1, full are complete, fold 3 is in training"
+    (model / "fold_1" / "checkpoint_previous.safetensors").touch()
+    assert unfinished_folds(model) == ("1", "3")
+    said = describe_unfinished("M", ("1", "3"), ("1", "full"))
+    assert said.endswith("fold 3 is in training, fold 1 is trained further, with the weights from before")

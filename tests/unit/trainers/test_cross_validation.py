@@ -18,7 +18,7 @@ from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, score_held_out
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, read_cross_validation
 from autospine.io.images import read_labels, write_labels
-from autospine.models.model_folder import open_model, weights_digest
+from autospine.models.model_folder import TRAINED_ON, open_model, weights_digest
 from autospine.plan import Plan
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.storage.locks import heartbeat_lock
@@ -34,7 +34,7 @@ from trainers.initial_weights import load_initial_weights
 from trainers.monitors.failures import SAMPLE_EVERY, SAMPLES
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
-from trainers.trained_on import TRAINED_ON, planned_otherwise
+from trainers.trained_on import planned_otherwise
 from trainers.training_run import TrainingRun
 
 NAMES = ("a", "b", "c")

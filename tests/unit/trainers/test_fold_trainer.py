@@ -26,7 +26,6 @@ from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, EARLY_STOP, MECHANISMS, METRICS
 from trainers.schedule import FINAL
 from trainers.settings import TrainingSettings
-from trainers.trained_on import TRAINED_ON
 from trainers.training_loop import PATIENCE
 
 STEPS = 2
