@@ -1,18 +1,44 @@
 """AutoSpine: self-configuring 3D spine segmentation in CT and MR."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autospine.api import Model, Probabilities, load_model, read_probabilities
+    from autospine.api import Model, ModelInfo, Probabilities, load_model, read_probabilities
+    from autospine.batch import predict_folder
+    from autospine.core.errors import AutospineError, ImageError, ModelError
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Probabilities", "__version__", "load_model", "read_probabilities"]
+
+_HOMES = {
+    **dict.fromkeys(
+        ("Model", "ModelInfo", "Probabilities", "load_model", "read_probabilities"), "autospine.api"
+    ),
+    "predict_folder": "autospine.batch",
+    **dict.fromkeys(("AutospineError", "ImageError", "ModelError"), "autospine.core.errors"),
+}
+"""Module that each name comes from."""
+
+__all__ = [
+    "AutospineError",
+    "ImageError",
+    "Model",
+    "ModelError",
+    "ModelInfo",
+    "Probabilities",
+    "__version__",
+    "load_model",
+    "predict_folder",
+    "read_probabilities",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Importing PyTorch takes seconds, which `import autospine` should not.
-    if name in __all__:
-        from autospine import api
-
-        return getattr(api, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

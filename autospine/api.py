@@ -9,6 +9,7 @@ labels = model.predict(image)
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -17,12 +18,13 @@ import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
-from autospine.core.errors import ModelError
+from autospine.core.errors import FormatError, ModelError
 from autospine.core.geometry import Box, Grid, orientation
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, guess_modality, modality_of_channels
 from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
 from autospine.evaluation.postprocessing import Postprocessing
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, ignore_start
 from autospine.inference.score_bands import ScoreSink
@@ -30,6 +32,8 @@ from autospine.io.dicom import dicom_modality
 from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
 from autospine.models.archive import opened_model
+from autospine.models.manifest import describe
+from autospine.models.model_folder import ModelFolder
 from autospine.prediction.build_predictor import (
     build_predictor,
     check_distinct,
@@ -43,13 +47,39 @@ from autospine.system.devices import choose_device, computing, own_defaults
 from autospine.system.hardware import free_memory
 from autospine.system.log import get_logger
 
-__all__ = ["Model", "Probabilities", "load_model", "read_probabilities"]
+__all__ = ["Model", "ModelInfo", "Probabilities", "load_model", "read_probabilities"]
 
 
 logger = get_logger(__name__)
 
 ImageLike = TypeVar("ImageLike")
 """An image of SimpleITK or nibabel; results are of the kind that was given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """What is known of a model."""
+
+    dataset: str
+    """Name of the dataset that it was trained on."""
+
+    configuration: str
+    """Name of the configuration."""
+
+    folds: tuple[str, ...]
+    """Names of the folds that predict together."""
+
+    spacing_mm: Vector3
+    """Voxel size along S, P and L that images are resampled to."""
+
+    dice: float | None
+    """Mean Dice of the cross-validation, 0 to 1; None if it is not known."""
+
+    dice_by_class: dict[str, float | None]
+    """The same for each class; empty if it is not known."""
+
+    training_cases: tuple[str, ...]
+    """Names of the cases that were trained on and validated in turn; none for a model that was imported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -69,9 +99,17 @@ class Model:
     unseen: dict[Modality, str]
     """Warnings for images of modalities that the model was not trained on."""
 
+    members: tuple[ModelInfo, ...]
+    """Description of each model that predicts: of one, or of several together."""
+
     def __repr__(self) -> str:
         """Return the channels and labels alone; networks would fill the screen."""
         return f"Model(channels={list(self.channels)}, labels={self.labels})"
+
+    @property
+    def info(self) -> ModelInfo:
+        """Description of the model; of several that predict together, that of the first one."""
+        return self.members[0]
 
     # For type checkers: arrays need a voxel size and give arrays, files give images of SimpleITK, and images
     # of SimpleITK and nibabel give images of their own kind. The last definition says what all of them do.
@@ -240,7 +278,26 @@ def load_model(
             predictor=build_predictor(models, where, names, region_of_interest=roi, mirror=mirror),
             cleanup=find_post_processing(models),
             unseen=unseen_modalities(models, names),
+            members=tuple(_info(model, names) for model in models),
         )
+
+
+def _info(model: ModelFolder, folds: Sequence[str] | None) -> ModelInfo:
+    """Describe a model as its manifest or its folder does."""
+    scores = describe(model).scores
+    try:
+        folds_of_cases = dict(read_cross_validation(model.path).folds)
+    except FormatError:  # there is none, or that of an exported model
+        folds_of_cases = {}
+    return ModelInfo(
+        dataset=model.plan.dataset,
+        configuration=model.configuration.name,
+        folds=tuple(folds or model.ensemble),
+        spacing_mm=model.configuration.spacing_mm,
+        dice=None if scores is None else scores.mean_dice,
+        dice_by_class={} if scores is None else {name: each.dice for name, each in scores.classes.items()},
+        training_cases=tuple(sorted(chain.from_iterable(folds_of_cases.values()))),
+    )
 
 
 class _ScoreMaps:

@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for an error that the user can mend, 2 for a command line that was not understood,
         3 for a fault of AutoSpine, 130 if interrupted, 128 + n if another signal n has asked it to end.
     """
-    from autospine.system.log import showing
+    from autospine.system.streams import showing
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     with showing():

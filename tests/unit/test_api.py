@@ -1,5 +1,6 @@
 """Models from Python: loaded from a folder or a file, they do what the command does."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -147,10 +148,19 @@ def test_probabilities_are_of_the_kind_of_the_image(folder, image):
 
 def test_where_no_tile_is_run_the_probability_is_that_of_background(folder):
     model = autospine.load_model(folder, device="cpu")
-    air = np.full((20, 18, 22), -1000, np.int16)
-    labels, maps = model.predict_with_probabilities(air, spacing_mm=(1, 1, 1), modality="CT")
+    head = model.predictor.networks[0].head
+    with torch.no_grad():  # background everywhere, though not for certain
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([3.0, 0.0, 0.0]))
+    # With noise, as equal corners would be cropped as padding.
+    noise = np.random.default_rng(0).normal(0, 9, (20, 18, 96))
+    body_and_air = (noise + np.where(np.arange(96) < 16, 40, -1000)).astype(np.int16)
+    labels, maps = model.predict_with_probabilities(body_and_air, spacing_mm=(1.5,) * 3, modality="CT")
     assert not labels.any()
-    assert [np.unique(map_).tolist() for map_ in maps.values()] == [[1], [0], [0]]
+    certain = float(torch.tensor([3.0, 0.0, 0.0]).softmax(0)[0])
+    np.testing.assert_allclose(maps["background"][:, :, :16], certain, atol=1e-5)
+    assert np.unique(maps["background"][:, :, -16:]).tolist() == [1]
+    assert np.unique(maps["bone"][:, :, -16:]).tolist() == [0]
 
 
 def test_probabilities_that_cannot_be_had_are_refused(folder, image, monkeypatch):
@@ -178,6 +188,37 @@ def test_the_modality_is_found_as_for_the_command(folder, write_series, tmp_path
     model.predict(tmp_path / "series")
     model.predict(str(tmp_path / "series"), modality="CT")
     assert seen == ["CT", "MR", "MR", "CT"]
+
+
+def test_the_package_shows_what_there_is():
+    """Also to the completion of a shell, which goes by `dir`."""
+    assert dir(autospine) == sorted(autospine.__all__)
+    for name in autospine.__all__:
+        assert getattr(autospine, name) is not None
+    assert issubclass(autospine.ModelError, autospine.AutospineError)
+
+
+def test_a_model_says_what_is_known_of_it(folder, tmp_path):
+    info = autospine.load_model(folder).info
+    assert (info.dataset, info.configuration, info.folds) == ("Dataset007_Small", "fullres", ("full",))
+    assert info.spacing_mm == (1.5, 1.5, 1.5)
+    assert (info.dice, info.dice_by_class, info.training_cases) == (None, {}, ())
+    makers.write_model(tmp_path / "fast", folds=("0", "1"))
+    scores = {
+        "format_version": 3,
+        "n_cases": 2,
+        "mean_dice": 0.75,
+        "classes": {"bone": {"dice": 0.8}, "canal": {"dice": None}},
+        "modalities": {},
+        "postprocessed": None,
+        "folds": {"0": {"cases": ["b"]}, "1": {"cases": ["a"]}},
+    }
+    (tmp_path / "fast" / "cross_validation.json").write_text(json.dumps(scores))
+    both = autospine.load_model([tmp_path / "fast", folder], folds=None)
+    assert [each.configuration for each in both.members] == ["fullres", "fullres"]
+    assert both.info.folds == ("0", "1")
+    assert (both.info.dice, both.info.training_cases) == (0.75, ("a", "b"))
+    assert both.info.dice_by_class == {"bone": 0.8, "canal": None}
 
 
 def test_importing_the_package_is_cheap():

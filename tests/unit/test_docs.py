@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, reduce
@@ -178,6 +179,8 @@ def test_python_examples_run(blocks, tmp_path, monkeypatch):
         write_array(
             tmp_path / "ct.nii.gz", np.arange(504, dtype=np.int16).reshape(9, 8, 7), makers.grid((9, 8, 7))
         )
+        (tmp_path / "images").mkdir()
+        shutil.copy(tmp_path / "ct.nii.gz", tmp_path / "images" / "case_01_0000.nii.gz")
     if any("out/spine7_probabilities.b2nd" in block for block in blocks):
         (tmp_path / "out").mkdir()
         labels = parse_labels({"background": 0, "vertebra": 1})

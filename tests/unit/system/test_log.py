@@ -1,6 +1,4 @@
-import errno
 import io
-import logging
 import subprocess
 import sys
 
@@ -9,23 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from autospine.system import log
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(log, "time", clock)
-    return clock
 
 
 @pytest.fixture
@@ -42,17 +23,6 @@ def terminal(monkeypatch) -> io.StringIO:
     console = Console(file=text, force_terminal=True, color_system=None, width=200)
     monkeypatch.setattr(log, "CONSOLE", console)
     return text
-
-
-@pytest.fixture
-def loggers():
-    """The package's loggers, put back as they were."""
-    found = [logging.getLogger(name) for name in ("autospine", "planners", "trainers")]
-    before = [(logger.handlers, logger.level, logger.propagate) for logger in found]
-    yield found
-    for logger, (handlers, level, propagate) in zip(found, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
 
 
 def test_short_work_says_nothing(clock, lines):
@@ -322,91 +292,3 @@ def test_names_of_others_do_not_steer_the_terminal(evil, terminal, capsys, monke
 def test_a_name_with_a_line_break_is_no_message_of_its_own(capsys):
     assert log.message("a\nautospine: sound") == "a\n  autospine: sound"
     assert log.message("faults:\n  one\n  two") == "faults:\n  one\n  two"
-
-
-class Failing(io.StringIO):
-    """A stream that fails in the end, as one does whose terminal, reader or disk is gone."""
-
-    encoding = "utf-8"
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-    def write(self, text: str) -> int:
-        raise self.error
-
-    def flush(self) -> None:
-        raise self.error
-
-    def isatty(self) -> bool:
-        raise self.error
-
-
-class Bare:
-    """A stream of somebody's own that can do no more than write."""
-
-    def __init__(self) -> None:
-        self.written = ""
-
-    def write(self, text: str) -> None:
-        self.written += text
-
-
-def closed() -> io.StringIO:
-    stream = io.StringIO()
-    stream.close()
-    return stream
-
-
-BROKEN = [
-    None,
-    Failing(OSError(errno.EIO, "terminal lost")),
-    Failing(BrokenPipeError(errno.EPIPE, "reader gone")),
-    Failing(OSError(errno.ENOSPC, "disk full")),
-    Failing(OSError(errno.EBADF, "closed")),
-    Failing(ConnectionResetError(errno.ECONNRESET, "reader gone")),
-    closed(),
-    Bare(),
-    object(),
-]
-
-
-@pytest.mark.parametrize("stream", BROKEN, ids=range(len(BROKEN)))
-@pytest.mark.parametrize("terminal", [True, False])
-def test_what_cannot_be_shown_is_dropped(monkeypatch, loggers, clock, stream, terminal):
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(sys, "stdout", stream)
-    console = Console(stderr=True, highlight=False, force_terminal=terminal)
-    monkeypatch.setattr(log, "CONSOLE", console)
-    done = 0
-    with log.showing():
-        log.setup()
-        loggers[0].warning("a message")
-        print("a result")  # noqa: T201
-        with log.progress("training", 2) as meter:
-            for _ in range(2):
-                clock.now += 11
-                meter.advance()
-                meter.update("loss 0.5")
-                done += 1
-        assert not sys.stderr.isatty()
-    assert done == 2
-    assert sys.stderr is stream
-
-
-def test_what_can_be_shown_is_shown(monkeypatch):
-    stream = Bare()
-    monkeypatch.setattr(sys, "stdout", stream)
-    with log.showing():
-        print("a result", flush=True)  # noqa: T201
-    assert stream.written == "a result\n"
-
-
-def test_characters_that_a_stream_has_not_are_escaped(monkeypatch):
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", stream)
-    with log.showing():
-        print("γ 0.5 \N{MULTIPLICATION SIGN}")  # noqa: T201
-    stream.flush()
-    assert stream.buffer.getvalue() == b"\\u03b3 0.5 \\xd7\n"

@@ -1,0 +1,80 @@
+"""Prediction of whole folders from Python, as `autospine predict` does it."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+from autospine.core.errors import ImageError, ModelError, counted, listed_faults
+from autospine.models.archive import opened_model
+from autospine.prediction.predict_cases import predict
+from autospine.prediction.prediction_options import PredictionOptions
+from autospine.system import log
+from autospine.system.allocation import use_huge_pages
+from autospine.system.devices import own_defaults
+
+
+@own_defaults()
+def predict_folder(
+    model: str | Path | Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    device: str = "auto",
+    folds: Sequence[str | int] | None = None,
+    ending: str | None = None,
+    overwrite: bool = True,
+    postprocess: bool = True,
+    mirror: bool = False,
+    roi: bool = True,
+    progress: bool = False,
+) -> dict[str, Path]:
+    """Segment every case of a folder, as `autospine predict -i images -o output -m model` does.
+
+    While the networks run, the next image is read and the last label map is written, so that many cases take
+    less time than with `Model.predict` one after the other.
+
+    Args:
+        model: A model folder or an `.autospine` file, or a list of models that predict together.
+        images: A folder of images or DICOM slices, an image, or a list of these.
+        output: Folder for the label maps and the record `predictions.json`; made if absent.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        folds: Names of the folds that predict together; by default every complete one.
+        ending: Format of the label maps, such as `.nrrd` or `.dcm`; by default that of the training labels.
+        overwrite: Whether cases are predicted again whose label map is there.
+        postprocess: Whether label maps are post-processed.
+        mirror: Whether each tile is also run with left and right exchanged.
+        roi: Whether tiles are skipped that contain only air or lie away from the spine.
+        progress: Whether progress and messages are shown on standard error.
+
+    Returns:
+        The label map of each case by its name.
+
+    Raises:
+        ModelError: If there is no such model, a fold is missing, or several do not fit together.
+        DatasetError: If there is nothing to predict.
+        ImageError: If cases have failed; it names each, and the label maps of the others are there.
+    """
+    options = PredictionOptions(
+        device=device,
+        folds=None if folds is None else tuple(str(fold) for fold in folds),
+        ending=ending,
+        overwrite=overwrite,
+        post_process=postprocess,
+        mirror=mirror,
+        region_of_interest=roi,
+    )
+    models, inputs = _paths(model), _paths(images)
+    if not models:
+        raise ModelError("expected at least one model, found an empty list; name a folder or a file")
+    use_huge_pages()
+    with log.shown() if progress else nullcontext(), ExitStack() as bundles:
+        opened = [bundles.enter_context(opened_model(path)) for path in models]
+        result = predict(opened, inputs, Path(output), options)
+    if result.failed:
+        faults = listed_faults([f"{name}: {reason}" for name, reason in result.failed.items()])
+        raise ImageError(f"{counted(len(result.failed), 'case')} of {len(result.cases)} failed: {faults}")
+    return {case.case: path for case, path in zip(result.cases, result.written, strict=True)}
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given)]
