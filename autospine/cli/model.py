@@ -41,50 +41,96 @@ class TokenOrder(StrEnum):
     V2 = "v2"
 
 
+CheckpointFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Convert this checkpoint of MONAI's SwinUNETR, .pt or .safetensors; model_swinvit.pt works too."
+    ),
+]
+FilledConfiguration = Annotated[
+    str,
+    typer.Option("--configuration", "-c", help="Fill the network of this configuration, by index or name."),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Write this file; by default CONFIGURATION_pretrained.safetensors beside the plan.",
+        show_default=False,
+    ),
+]
+MergeOrder = Annotated[
+    TokenOrder,
+    typer.Option(
+        help="State how mergings of the file's network stack tokens: as in MONAI since 1.5 (fixed), as "
+        "before (legacy), or as `mergingv2` (v2); auto decides by the file."
+    ),
+]
+AttentionWindow = Annotated[
+    tuple[int, int, int] | None,
+    typer.Option(
+        help="State the attention window of the file's network, where the file does not.",
+        metavar="S P L",
+        show_default=False,
+    ),
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Refuse conversions that change what the network computes.")
+]
+ArchiveFile = Annotated[
+    Path, typer.Option("--output", "-o", help="Write this file; its name ends in .autospine.")
+]
+ExportedModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Export this model folder; by default the model completed last.",
+        show_default=False,
+    ),
+]
+ExportedFolds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fold",
+        "-f",
+        metavar="FOLD",
+        help="Export this fold. Repeat it for several; by default those that predict as an ensemble.",
+        show_default=False,
+    ),
+]
+Licence = Annotated[
+    str | None,
+    typer.Option(
+        help="State the licence by its name, such as CC-BY-4.0, or by a file with its text; by default "
+        "the one that an imported model came with, else `not stated`.",
+        show_default=False,
+    ),
+]
+IntendedUse = Annotated[
+    str | None,
+    typer.Option(
+        help="State what the model is for; by default as an imported model says, else research alone.",
+        show_default=False,
+    ),
+]
+Sites = Annotated[
+    bool,
+    typer.Option("--sites/--no-sites", help="Export the scores by site, which have the sites' names."),
+]
+
+
 @model.command("import-weights")
 def import_weights(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="Convert this checkpoint of MONAI's SwinUNETR, .pt or .safetensors; model_swinvit.pt works "
-            "too."
-        ),
-    ],
+    file: CheckpointFile,
     dataset: shared_options.OptionalDataset = None,
-    configuration: Annotated[
-        str,
-        typer.Option(
-            "--configuration", "-c", help="Fill the network of this configuration, by index or name."
-        ),
-    ] = "0",
+    configuration: FilledConfiguration = "0",
     workspace: shared_options.Workspace = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Write this file; by default CONFIGURATION_pretrained.safetensors beside the plan.",
-            show_default=False,
-        ),
-    ] = None,
-    merge_order: Annotated[
-        TokenOrder,
-        typer.Option(
-            help="State how mergings of the file's network stack tokens: as in MONAI since 1.5 (fixed), as "
-            "before (legacy), or as `mergingv2` (v2); auto decides by the file."
-        ),
-    ] = TokenOrder.AUTO,
-    window: Annotated[
-        tuple[int, int, int] | None,
-        typer.Option(
-            help="State the attention window of the file's network, where the file does not.",
-            metavar="S P L",
-            show_default=False,
-        ),
-    ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Refuse conversions that change what the network computes.")
-    ] = False,
+    output: WeightsFile = None,
+    merge_order: MergeOrder = TokenOrder.AUTO,
+    window: AttentionWindow = None,
+    exact: Exact = False,
 ) -> None:
     """Convert weights of MONAI's SwinUNETR for a planned network and list what became of each tensor.
 
@@ -117,48 +163,13 @@ def import_weights(
 
 @model.command("export")
 def export(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Write this file; its name ends in .autospine.")
-    ],
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Export this model folder; by default the model completed last.",
-            show_default=False,
-        ),
-    ] = None,
+    output: ArchiveFile,
+    source: ExportedModel = None,
     dataset: shared_options.OptionalDataset = None,
-    fold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fold",
-            "-f",
-            metavar="FOLD",
-            help="Export this fold. Repeat it for several; by default those that predict as an ensemble.",
-            show_default=False,
-        ),
-    ] = None,
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            help="State the licence by its name, such as CC-BY-4.0, or by a file with its text; by default "
-            "the one that an imported model came with, else `not stated`.",
-            show_default=False,
-        ),
-    ] = None,
-    intended_use: Annotated[
-        str | None,
-        typer.Option(
-            help="State what the model is for; by default as an imported model says, else research alone.",
-            show_default=False,
-        ),
-    ] = None,
-    sites: Annotated[
-        bool,
-        typer.Option("--sites/--no-sites", help="Export the scores by site, which have the sites' names."),
-    ] = True,
+    fold: ExportedFolds = None,
+    licence: Licence = None,
+    intended_use: IntendedUse = None,
+    sites: Sites = True,
     workspace: shared_options.Workspace = None,
 ) -> None:
     """Write a trained model as one file that can be verified, without names of cases.
