@@ -91,7 +91,7 @@ def measure_costs(
             )
             meter.advance()
     if missing:
-        write_costs(location, known)
+        write_costs(location, {key: known[key] for key in keys.values()})
     return {name: known[key] for name, key in keys.items()}
 
 

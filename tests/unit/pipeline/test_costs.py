@@ -84,6 +84,7 @@ def test_hours_and_voxels_of_each_configuration_are_measured_once(location, monk
     longer = replace(fine, training=replace(fine.training, epochs=20))
     assert measure_costs(location, makers.plan(longer, coarse), CPU)["fullres"].hours > 2
     assert timed == ["fullres", "fast", "fullres"]
+    assert known_costs(location, planned)["fullres"].hours > 2, "what was measured last is kept alone"
 
 
 def test_real_steps_are_timed(location):
