@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from autospine.cli.screen import say, show_table, table_of
+from autospine.cli.screen import AXES, SIZES, say, show_table, table_of
 
 if TYPE_CHECKING:
     from autospine.fingerprint import Fingerprint, GroupStatistics
@@ -18,13 +18,16 @@ def show_fingerprint(fingerprint: "Fingerprint") -> None:
 
     say(f"Fingerprint of {fingerprint.dataset}", "italic")
     groups = group_statistics(fingerprint)
+    left_out: list[str] = []
     for table in (
         _cases_table(fingerprint),
         _groups_table(groups),
         _intensities_table(groups),
         _classes_table(fingerprint),
     ):
-        show_table(table)
+        left_out += show_table(table)
+    if SIZES not in left_out:
+        say(AXES, "dim")
     for left, right in fingerprint.side_pairs:
         say(f"left and right: {left}, {right}")
     for names in fingerprint.duplicates:
@@ -32,7 +35,7 @@ def show_fingerprint(fingerprint: "Fingerprint") -> None:
 
 
 def _cases_table(fingerprint: "Fingerprint") -> Table:
-    table = table_of("case", "modality", "site", "voxels S P L", "spacing mm", "spine mm")
+    table = table_of("case", "modality", "site", SIZES, "spacing mm", "spine mm")
     for case in fingerprint.cases:
         table.add_row(
             escape(case.name),

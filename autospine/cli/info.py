@@ -22,13 +22,14 @@ def info(workspace: shared_options.Workspace = None) -> None:
     from autospine.core.plugins import installed_plugins
     from autospine.evaluation import metrics
     from autospine.plan import built_in_networks
-    from autospine.system.devices import bfloat16_pays, choose_device, describe, memory_budget
+    from autospine.system.devices import choose_device, describe, memory_budget, native_half
     from trainers import losses, trackers
 
     device = choose_device()
     budget, reason = memory_budget(device)
     say(f"autospine {autospine.__version__}, torch {torch.__version__}")
-    say(f"device: {describe(device)}; bfloat16 {'pays' if bfloat16_pays(device) else 'does not pay'}")
+    kind = str(native_half(device) or torch.float32).removeprefix("torch.")
+    say(f"device: {describe(device)}; trains in {kind}")
     say(f"memory budget: {budget / GIB:.1f} GiB ({reason})")
     built_in = {
         "networks": built_in_networks(),

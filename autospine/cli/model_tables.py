@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autospine.cli.screen import console, show_table, table_of
+from autospine.core.errors import counted
 from autospine.system.hardware import GIB
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def show_comparison(best: "Best") -> None:
     modalities = sorted({name for candidate in best.candidates for name in candidate.modality_dice})
     # With one modality its column would repeat the total.
     modalities = modalities if len(modalities) > 1 else []
-    title = f"{best.dataset}, Dice of {best.n_cases} held-out cases"
+    title = f"{best.dataset}, Dice of {counted(best.n_cases, 'held-out case')}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
     for column in ("Dice", "cleaned", *modalities, "minutes", "M weights", "GiB"):
@@ -105,7 +106,7 @@ def _scored(scores: "ModelScores | None") -> str:
     """Describe mean Dice in total and by modality."""
     if scores is None or scores.mean_dice is None:
         return "no"
-    parts = [f"Dice {scores.mean_dice:.3f} over {scores.n_cases} held-out cases"]
+    parts = [f"Dice {scores.mean_dice:.3f} over {counted(scores.n_cases, 'held-out case')}"]
     parts += [
         f"{name} {of.mean_dice:.3f} ({of.n_cases})"
         for name, of in scores.modalities.items()

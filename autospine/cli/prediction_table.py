@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from autospine.cli.screen import show_table, table_of
+from autospine.cli.screen import AXES, SIZES, say, show_table, table_of
 
 if TYPE_CHECKING:
     from autospine.prediction.case_log import PredictedCase
@@ -17,7 +17,7 @@ def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = (
 
     Why a case failed has been logged when it did.
     """
-    table = table_of("case", "status", "modality", "voxels S P L", "tiles", "seconds", "peak GB")
+    table = table_of("case", "status", "modality", SIZES, "tiles", "seconds", "peak GB")
     for case in cases:
         if case.case in kept:
             case = replace(case, status="kept", tiles=None, seconds=None, peak_gb=None)
@@ -30,4 +30,5 @@ def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = (
             "" if case.seconds is None else f"{case.seconds:.1f}",
             "" if case.peak_gb is None else f"{case.peak_gb:.2f}",
         )
-    show_table(table)
+    if SIZES not in show_table(table) and any(case.shape is not None for case in cases):
+        say(AXES, "dim")

@@ -1,10 +1,12 @@
 """Standard output, which results go to: as they are, or as tables."""
 
 import shlex
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from autospine.system.log import PlainConsole, message
 
@@ -13,7 +15,19 @@ if TYPE_CHECKING:
 
 
 WIDEST = 1000
-"""Columns that a table may take where there is no terminal."""
+"""Characters that a row may take where there is no terminal."""
+
+NARROWEST_NAME = 10
+"""Least characters of a column of names, which are broken over lines where there is no room for them."""
+
+BETWEEN = 2
+"""Characters between two columns."""
+
+SIZES = "voxels S P L"
+"""Name of a column with sizes along the axes."""
+
+AXES = "S, P and L are the axes that grow towards the head, the back and the left"
+"""Said once under tables that have sizes along them."""
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -40,12 +54,65 @@ def show_evaluation(evaluation: "Evaluation", title: str) -> None:
     show_table(evaluation_table(evaluation, title=title, **width))
 
 
-def show_table(table: RenderableType) -> None:
-    """Print a table of cases, in a file or a pipe as wide as it needs: no name is broken over lines there."""
+def show_table(table: RenderableType) -> list[str]:
+    """Print a table of cases, in a file or a pipe as wide as it needs: no name is broken over lines there.
+
+    In a terminal that is too narrow, the last columns are left out, and named.
+
+    Returns:
+        Names of the columns that were left out.
+    """
     screen = console()
+    left_out: list[str] = []
     if not screen.is_terminal:
         screen.width = WIDEST
+    elif isinstance(table, Table):
+        left_out = leave_out(table, screen.width)
     screen.print(table)
+    if left_out:
+        say(f"a wider terminal shows: {', '.join(left_out)}", "dim")
+    return left_out
+
+
+def leave_out(table: Table, width: int) -> list[str]:
+    """Remove the last columns of a table that have no room, and return their names.
+
+    Numbers are never broken over lines; names may be, down to `NARROWEST_NAME` characters. Names in the first
+    columns stay.
+
+    Args:
+        table: A table without a frame.
+        width: Characters of the terminal.
+    """
+    kept = max(1, len(list(takewhile(_is_name, table.columns))))
+    removed: list[str] = []
+    while len(table.columns) > kept and _least_width(table) > width:
+        removed.insert(0, str(table.columns.pop().header))
+    for column in table.columns:
+        column.no_wrap = column.no_wrap or not _is_name(column)
+    return removed
+
+
+def _least_width(table: Table) -> int:
+    """Return the characters that a table needs if only its names are broken over lines."""
+    widths = [
+        min(_longest(column), NARROWEST_NAME) if _is_name(column) else _longest(column)
+        for column in table.columns
+    ]
+    return sum(widths) + BETWEEN * (len(widths) - 1)
+
+
+def _is_name(column: Column) -> bool:
+    """Whether a column has names, which may be broken over lines."""
+    return column.justify == "left" and not column.no_wrap and column.width is None
+
+
+def _longest(column: Column) -> int:
+    """Return the characters of a column's widest cell."""
+    if column.width is not None:
+        return column.width
+    cells = [column.header, *column.cells]
+    return max(Text.from_markup(cell).cell_len if isinstance(cell, str) else 0 for cell in cells)
 
 
 def table_of(*columns: str) -> Table:
