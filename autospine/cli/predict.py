@@ -19,6 +19,7 @@ from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 
 if TYPE_CHECKING:
+    from autospine.prediction.case_outputs import PreviewDrawer
     from autospine.prediction.prediction_run import Predicted
 
 Images = Annotated[
@@ -65,6 +66,14 @@ ConfigurationName = Annotated[
     ),
 ]
 
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview",
+        help="Draw the labels of each case over slices of its image, as CASE_preview.png.",
+    ),
+]
+
 
 @app.command(
     rich_help_panel="Predict",
@@ -79,6 +88,7 @@ def predict(
     dataset: DatasetName = None,
     configuration: ConfigurationName = None,
     options: PredictionOptions,
+    preview: Preview = False,
     workspace: shared_options.Workspace = None,
 ) -> None:
     """Segment images with the ensemble of a model's folds, each on its own grid.
@@ -109,13 +119,20 @@ def predict(
             trained.weights(options.folds)  # raises where a fold is missing
             folds = options.folds or trained.ensemble
             say(f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)} ({reason})")
-        result = predict_cases(opened, inputs, output, options)
+        result = predict_cases(opened, inputs, output, options, _drawer() if preview else None)
     show_predictions(result.cases, result.kept)
     _say_what_was_written(result, output, options)
     if result.failed:
         n = len(result.failed)
         say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")
         raise typer.Exit(1)
+
+
+def _drawer() -> "PreviewDrawer":
+    """Return what draws previews; only who wants them waits for matplotlib."""
+    from autospine.report.preview import write_preview
+
+    return write_preview
 
 
 def _say_what_was_written(result: "Predicted", output: Path, options: PredictionOptions) -> None:

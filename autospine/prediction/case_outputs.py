@@ -1,12 +1,13 @@
 """The files that a prediction leaves of a case: its label map and, if asked for, its probabilities."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from autospine.core.geometry import Grid
-from autospine.core.types import LabelArray
+from autospine.core.labels import LabelSpace
+from autospine.core.types import ChannelArray, LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case
 from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.postprocessing import Cleaned, LabelChange, Postprocessing
@@ -15,6 +16,15 @@ from autospine.io.images import Volume
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.probabilities import ENDING, ProbabilityWriter, check_room
 from autospine.storage.atomic import replacing
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
+
+PREVIEW = "_preview.png"
+"""Ending of the preview beside a label map."""
+
+PreviewDrawer = Callable[[Path, ChannelArray, LabelArray, LabelSpace, Vector3, Modality], None]
+"""Function that draws an image and its stored indices into a file, as `report.preview.write_preview` does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +43,20 @@ class PredictedMap:
     image: LabelledIntensities | None
     """LabelledIntensities of the first channel where there are labels; None if there are none."""
 
+    modality: Modality
+    """Modality that it was predicted as."""
+
+    shown: ChannelArray | None = None
+    """First channel of the image, where a preview is drawn of it."""
+
     @classmethod
-    def of(cls, labels: LabelArray, volume: Volume) -> "PredictedMap":
-        """Return the label map of an image."""
+    def of(
+        cls, labels: LabelArray, volume: Volume, modality: Modality, *, previewed: bool = False
+    ) -> "PredictedMap":
+        """Return the label map of an image, with the image where a preview is drawn."""
         return cls(
+            modality=modality,
+            shown=volume.array[0] if previewed else None,
             labels=labels,
             grid=volume.grid,
             stored=volume.stored,
@@ -70,6 +90,9 @@ class CaseOutputs:
 
     save_probabilities: bool
     """Whether probabilities are written beside the label maps."""
+
+    draw_preview: PreviewDrawer | None = None
+    """Draws the preview of each case beside its label map; None for no previews."""
 
     def label_map(self, case: Case) -> Path:
         """Return the file of a case's label map."""
@@ -117,8 +140,27 @@ class CaseOutputs:
             space = self.maps.labels
             statistics = measure_labels(space.encode(final), space, predicted.grid, predicted.image)
             self.maps.write(case, final, predicted.stored)
+            self._preview(case, space.encode(final), predicted)
             if not self.save_probabilities:  # earlier ones do not belong to this label map
                 self.probabilities(case).unlink(missing_ok=True)
         return WrittenMap(
             labelled=any(each.voxels for each in statistics), changes=changes, statistics=statistics
         )
+
+    def _preview(self, case: Case, indices: LabelArray, predicted: PredictedMap) -> None:
+        """Draw a case's preview if one is asked for, else remove that of an earlier label map."""
+        path = self.maps.folder / f"{case.name}{PREVIEW}"
+        if self.draw_preview is None or predicted.shown is None:
+            path.unlink(missing_ok=True)
+            return
+        try:
+            self.draw_preview(
+                path,
+                predicted.shown,
+                indices,
+                self.maps.labels,
+                predicted.grid.spacing_mm,
+                predicted.modality,
+            )
+        except Exception as error:  # a picture that cannot be drawn costs no label map
+            logger.warning("%s: its preview cannot be drawn (%s)", case.name, error or type(error).__name__)

@@ -21,7 +21,7 @@ from autospine.prediction.build_predictor import (
     warn_of_unfinished_folds,
 )
 from autospine.prediction.case_log import PredictedCase, UsedModel
-from autospine.prediction.case_outputs import CaseOutputs
+from autospine.prediction.case_outputs import CaseOutputs, PreviewDrawer
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.output_folder import check_apart_from_inputs, check_output, open_output
@@ -42,6 +42,7 @@ def predict(
     inputs: Path | Sequence[Path],
     output: Path,
     options: PredictionOptions,
+    draw_preview: PreviewDrawer | None = None,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models, each onto its own grid.
 
@@ -53,6 +54,7 @@ def predict(
         inputs: An image, a folder of images or DICOM, or several of these.
         output: Folder for `CASE.ext` and `predictions.json`; made if absent.
         options: The user's choices.
+        draw_preview: Draws `CASE_preview.png` beside each label map; None for no previews.
 
     Raises:
         WorkspaceError: If `output` is a file or cannot be written to, or there is no Blosc2 to write
@@ -89,7 +91,10 @@ def predict(
     run = PredictionRun(
         predictor,
         CaseOutputs(
-            maps=maps, post_processing=post_processing, save_probabilities=options.save_probabilities
+            maps=maps,
+            post_processing=post_processing,
+            save_probabilities=options.save_probabilities,
+            draw_preview=draw_preview,
         ),
         record,
         device,

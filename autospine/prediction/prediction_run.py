@@ -173,7 +173,9 @@ class PredictionRun:
             seconds = round(time.monotonic() - began, 2)
             return _Unwritten(
                 entry=replace(_with_peaks(start.entry, self._device), seconds=seconds),
-                predicted=PredictedMap.of(labels, volume),
+                predicted=PredictedMap.of(
+                    labels, volume, modality, previewed=self._outputs.draw_preview is not None
+                ),
                 probabilities=probabilities,
             )
         except Exception as error:  # A GPU out of memory, for instance; the next case may be smaller.

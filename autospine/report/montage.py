@@ -186,7 +186,7 @@ def _layout(panel: Panel, behind: Sequence[int]) -> Iterator[_Tile]:
     beside = room - 2 * (count - 1) * GAP_INCHES - PLANE_GAP_INCHES
     height = beside / (count * sum(view.aspect for view in views))
     if height >= LOWEST_INCHES:
-        yield from _tiles(views, panel, [min(height, TALLEST_INCHES)] * 2, below=False)
+        yield from _tiles(views, panel, [min(height, TALLEST_INCHES)] * len(views), below=False)
         return
     alone = room - (count - 1) * GAP_INCHES
     tall = [min(alone / (count * view.aspect), TALLEST_INCHES) for view in views]

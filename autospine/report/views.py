@@ -11,8 +11,12 @@ from autospine.core.geometry import triple
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import LabelArray, MaskArray, Modality, Shape3, Vector3
 
-Plane = Literal["sagittal", "coronal"]
-"""Plane of a slice; the axes of sagittal slices are (S, P), those of coronal ones (S, L)."""
+Plane = Literal["sagittal", "coronal", "axial"]
+"""Plane of a slice; the axes of sagittal slices are (S, P), those of coronal ones (S, L) and of axial ones
+(P, L)."""
+
+THIN = 0.1
+"""An image that is thinner than this share of its largest extent is not cut across this axis."""
 
 MARGIN_MM = 35.0
 """Margin shown around the labelled voxels."""
@@ -29,7 +33,10 @@ MR_PERCENTILES = (1.0, 99.5)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """One slice: rows (H) towards superior, columns (W) towards posterior (sagittal) or left (coronal)."""
+    """One slice: rows (H) towards superior, columns (W) towards posterior (sagittal) or left (coronal).
+
+    In axial slices rows go towards anterior and columns towards left.
+    """
 
     plane: Plane
     """Plane of the slice."""
@@ -60,8 +67,10 @@ def spine_views(
     modality: Modality | None,
     *,
     behind: Sequence[int] = (),
-) -> tuple[View, View]:
+) -> tuple[View, ...]:
     """Select the mid-sagittal and the mid-coronal slice through the labelled spine.
+
+    Of an image of one slice or a few, only the plane is selected in which it extends.
 
     The sagittal slice passes through the median of the labelled voxels. The coronal one lies where most
     voxels are labelled, in the vertebral bodies. The labels are those of the reference, or of the prediction
@@ -77,7 +86,7 @@ def spine_views(
         behind: Stored indices of classes behind the vertebral bodies, which do not attract the coronal slice.
 
     Returns:
-        The sagittal and the coronal slice.
+        The sagittal and the coronal slice, or the slices that are not thin.
     """
     labels = prediction if reference is None or not labelled(reference).any() else reference
     inside = labelled(labels)
@@ -87,8 +96,9 @@ def spine_views(
     cuts: dict[Plane, tuple[slice | int, ...]] = {
         "sagittal": (crop[0], crop[1], centre),
         "coronal": (crop[0], _fullest(inside & ~np.isin(labels, behind), centre, spacing_mm[2]), crop[2]),
+        "axial": (_most_labelled(inside), slice(None, None, -1), slice(None)),
     }
-    sagittal, coronal = (
+    return tuple(
         View(
             plane=plane,
             image=_windowed(image[cut], modality),
@@ -97,8 +107,23 @@ def spine_views(
             size_mm=_size_mm(cut, shape, spacing_mm),
         )
         for plane, cut in cuts.items()
+        if plane in _planes(shape, spacing_mm)
     )
-    return sagittal, coronal
+
+
+def _planes(shape: Shape3, spacing_mm: Vector3) -> tuple[Plane, ...]:
+    """Return the planes in which an image is shown: both that hold S, unless it is thin along an axis."""
+    sizes = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    s, p, left = (size < THIN * max(sizes) for size in sizes)
+    if s:
+        return ("axial",)
+    return ("coronal",) if p and not left else ("sagittal",) if left and not p else ("sagittal", "coronal")
+
+
+def _most_labelled(inside: MaskArray) -> int:
+    """Return the index along S of the row with most labelled voxels; of the middle if there are none."""
+    along = inside.sum(axis=(1, 2))
+    return int(along.argmax()) if along.any() else int(inside.shape[0] // 2)
 
 
 def labelled(labels: Integer[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:

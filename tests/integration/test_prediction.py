@@ -702,3 +702,20 @@ def test_what_was_kept_is_not_counted_as_written(model, images, tmp_path):
     again = predicted([model], images, tmp_path / "out", overwrite=False)
     assert again.kept == {"case0", "case2"}
     assert len(again.written) == 3
+
+
+def test_previews_lie_beside_the_label_maps(model, images, tmp_path, said):
+    from autospine.report.preview import write_preview
+
+    options = PredictionOptions(device="cpu")
+    predict_cases.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", options, write_preview)
+    assert (tmp_path / "out" / "case0_preview.png").stat().st_size > 1000
+
+    def broken(*_):
+        raise OSError("no space left")
+
+    result = predict_cases.predict([model], images / "case1_0000.nii.gz", tmp_path / "out", options, broken)
+    assert result.failed == {}
+    assert "case1: its preview cannot be drawn (no space left)" in said.text
+    predict_cases.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", options)
+    assert not (tmp_path / "out" / "case0_preview.png").exists(), "it belongs to another label map"
