@@ -88,7 +88,7 @@ class TensorBoard:
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = run.folder / "tensorboard"
+        folder = folder_to_write(run.folder, "tensorboard")
         # Purge what an interrupted run wrote after its last checkpoint: those epochs are trained again.
         self._writer: Any = SummaryWriter(str(folder), purge_step=run.epoch + 1 if run.epoch else None)
 

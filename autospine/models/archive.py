@@ -27,7 +27,7 @@ from autospine.models.manifest import (
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
 from autospine.storage.atomic import remove_abandoned
 from autospine.storage.digest import sha256_of
-from autospine.storage.file_names import folder_name_fault
+from autospine.storage.file_names import folder_name_fault, open_file
 from autospine.storage.locks import scratch_folder
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import PLAN, WEIGHTS
@@ -164,7 +164,7 @@ def _checked_models(folder: Path, manifest: Manifest) -> list[ModelFolder]:
 
 @contextmanager
 def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
-    with _reading(bundle), zipfile.ZipFile(bundle) as archive:
+    with _reading(bundle), open_file(bundle) as file, zipfile.ZipFile(file) as archive:
         yield archive
 
 

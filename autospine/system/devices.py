@@ -337,11 +337,15 @@ _CALLERS_DTYPE = _CallersDtype()
 def own_defaults() -> Iterator[None]:
     """Make tensors that state no dtype or device in float32 on the CPU, whatever the caller has set.
 
-    Networks and buffers are written for these defaults. The caller's come back at the end; the dtype is one
-    for all threads, so that it comes back with the last of them.
+    Networks and buffers are written for these defaults, and choose their precision themselves: an enclosing
+    autocast of the caller ends here. The caller's defaults come back at the end; the dtype is one for all
+    threads, so that it comes back with the last of them.
     """
     with ExitStack() as stack:
         stack.enter_context(_CALLERS_DTYPE)
         if torch.get_default_device() != torch.device("cpu"):
             stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         yield

@@ -253,3 +253,13 @@ def test_defaults_of_the_caller_change_nothing(folder, default, when):
     assert np.array_equal(found[0], expected[0])
     for name, map_ in expected[1].items():
         assert np.array_equal(found[1][name], map_)
+
+
+def test_an_autocast_of_the_caller_changes_nothing(folder):
+    array = np.random.default_rng(0).normal(0, 300, (20, 18, 22)).astype(np.int16)
+    model = autospine.load_model(folder, device="cpu")
+    given = {"spacing_mm": (1.5, 1.5, 1.5), "modality": "CT"}
+    expected = model.predict_with_probabilities(array, **given)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.predict_with_probabilities(array, **given)[1]
+    assert all(np.array_equal(found[name], map_) for name, map_ in expected.items())

@@ -614,6 +614,13 @@ def test_a_model_of_another_version_is_named(model):
         open_model(model.path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / f"pipe{ENDING}")
+    with pytest.raises(FormatError, match="a named pipe instead of a file; mend that"):
+        unpack(tmp_path / f"pipe{ENDING}", tmp_path / "model")
+
+
 def test_what_is_no_zip_is_no_bundle(bundle, tmp_path):
     cut = tmp_path / f"cut{ENDING}"
     cut.write_bytes(bundle.read_bytes()[:-100])

@@ -11,10 +11,19 @@ import makers
 import pytest
 from matplotlib.image import imsave
 
-from autospine.core.errors import TrainingError
+from autospine.core.errors import TrainingError, WorkspaceError
 from trainers import trackers
 from trainers.settings import TrainingSettings
-from trainers.trackers import BUILT_IN, TrackedRun, Tracker, Trackers, WandB, check_trackers, flat
+from trainers.trackers import (
+    BUILT_IN,
+    TensorBoard,
+    TrackedRun,
+    Tracker,
+    Trackers,
+    WandB,
+    check_trackers,
+    flat,
+)
 
 
 class Written:
@@ -116,6 +125,17 @@ def test_settings_are_flattened_by_dots():
         "network.fusion.kernels": "((2, 2, 2),)",
         "weights": None,
     }
+
+
+@pytest.mark.filterwarnings("default")
+def test_tensorboard_writes_through_no_link_that_leads_out(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "fold").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "fold" / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WorkspaceError, match="outside of .*; remove the link"):
+        TensorBoard(run(tmp_path / "fold"))
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.filterwarnings("default")
