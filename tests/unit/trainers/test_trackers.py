@@ -133,7 +133,7 @@ def test_tensorboard_writes_through_no_link_that_leads_out(tmp_path):
     (tmp_path / "fold").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "fold" / "tensorboard").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(WorkspaceError, match="outside of .*; remove the link"):
+    with pytest.raises(WorkspaceError, match=r"outside of .*; remove the link"):
         TensorBoard(run(tmp_path / "fold"))
     assert not any((tmp_path / "elsewhere").iterdir())
 
