@@ -18,7 +18,7 @@ from autospine.models.imported_weights import load_imported
 from autospine.models.manifest import training_of
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
-from trainers import fold_trainer
+from trainers import fold_trainer, schedule
 from trainers.checkpoints import CHECKPOINT, PREVIOUS
 from trainers.fold_trainer import FoldTrainer, prepare_fold
 from trainers.initial_weights import load_initial_weights
@@ -324,10 +324,22 @@ def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_pa
 
 
 @pytest.mark.parametrize(("planned", "warned"), [(100_000, True), (30, False)])
-def test_a_time_that_is_enough_for_few_steps_is_warned_of(cases, tmp_path, caplog, planned, warned):
+def test_a_time_that_is_enough_for_few_steps_is_warned_of(
+    cases, tmp_path, caplog, monkeypatch, planned, warned
+):
+    class Watch:
+        """At each look a third of a second has passed."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 0.3
+            return self.now
+
+    monkeypatch.setattr(schedule, "time", Watch())
     recipe = {"iterations_per_epoch": 15, "epochs": planned // 15}
     made = trainer(cases, tmp_path, epochs=None, configuration=makers.configuration(training=recipe))
-    made.run(6.0)  # the first steps have to be over by then on a busy machine too
+    made.run(6.0)
     assert (f"of the {planned // 15 * 15} steps that the plan has" in caplog.text) == warned
 
 
