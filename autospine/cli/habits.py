@@ -117,6 +117,9 @@ CONFIGURATIONS: Mapping[str, Counterpart] = {
 }
 """For each configuration of nnU-Net the one here."""
 
+OF_A_DATASET = ("plan-and-preprocess", "verify", "fingerprint", "plan", "preprocess")
+"""Commands that take a dataset by -d and nothing else without an option."""
+
 DEVICES = ("gpu", "cpu", "mps")
 """Values of TotalSegmentator's `-d`, which names a dataset here."""
 
@@ -143,14 +146,19 @@ def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> st
 
 
 def argument_habit(command: str, words: Sequence[str]) -> str | None:
-    """Return what to say of nnU-Net's `train DATASET CONFIGURATION FOLD`, or of its configuration alone."""
+    """Return what to say of words without options: `train DATASET CONFIGURATION FOLD`, or a dataset."""
+    if command in OF_A_DATASET and words and not words[0].startswith("-"):
+        return f"expected `autospine {command} -d {words[0]}`, found the dataset without -d"
     if command != "train":
         return None
     plain = [word for word in words[:3] if not word.startswith("-")]
     if plain[:1] and plain[0] in CONFIGURATIONS:
         return f"no such configuration: {plain[0]}; give {CONFIGURATIONS[plain[0]].advice}"
     if len(plain) < 3:
-        return None
+        first, second = (*words[:2], "-", "-")[:2]
+        if first.startswith("-") or second.startswith("-"):
+            return None
+        return f"expected `autospine train CONFIGURATION -d DATASET`, found {first} {second}"
     dataset, configuration, fold = plain
     ours = CONFIGURATIONS.get(configuration, Counterpart(configuration))
     fold = {"all": "full"}.get(fold, fold)

@@ -1,5 +1,6 @@
 """`autospine predict`."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ from autospine.cli.app import app
 from autospine.cli.declared import takes
 from autospine.cli.prediction_table import show_predictions
 from autospine.cli.screen import say, say_next
-from autospine.io.formats import check_input
+from autospine.core.errors import listed
+from autospine.io.formats import ENDINGS, check_input
 from autospine.prediction.output_folder import check_output
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.trained_models import check_folds, find_folds
@@ -125,6 +127,11 @@ def predict(
     if result.failed:
         n = len(result.failed)
         say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")
+        if earlier := _earlier_maps(output, result.failed):
+            say(
+                f"in {output} there are label maps of an earlier run under these names: {listed(earlier)}; "
+                "remove them, or predict the cases again"
+            )
         raise typer.Exit(1)
 
 
@@ -133,6 +140,12 @@ def _drawer() -> "PreviewDrawer":
     from autospine.report.preview import write_preview
 
     return write_preview
+
+
+def _earlier_maps(output: Path, failed: Iterable[str]) -> list[str]:
+    """Return the files of label maps that lie in a folder under the names of cases that have failed."""
+    names = [f"{case}{ending}" for case in failed for ending in (*ENDINGS, ".dcm")]
+    return [name for name in names if (output / name).is_file()]
 
 
 def _say_what_was_written(result: "Predicted", output: Path, options: PredictionOptions) -> None:

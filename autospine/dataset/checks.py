@@ -149,7 +149,8 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
             notes.append(EMPTY)
     if image is not None and labels is not None and (apart := difference(image.grid, labels.grid)):
         faults.append(
-            f"expected image and labels on one grid, found {apart}; resample the labels to the image"
+            f"expected image and labels on one grid, found {apart}; resample the labels to the image, "
+            "or mend the header that is wrong"
         )
     return faults, notes
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from autospine.core.errors import AutospineError
+from autospine.core.errors import AutospineError, counted
 from autospine.system.hardware import (
     GIB,
     bound_cores,
@@ -147,7 +147,7 @@ def describe(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
     total = psutil.virtual_memory().total / GIB
-    return f"CPU, {torch.get_num_threads()} threads, {total:.0f} GiB RAM"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')}, {total:.0f} GiB RAM"
 
 
 @contextmanager

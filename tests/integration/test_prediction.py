@@ -182,6 +182,30 @@ def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
     assert read_record(tmp_path / "out")["case1"].error == "MemoryError"
 
 
+def test_the_label_map_of_an_earlier_run_is_not_taken_for_that_of_a_failed_case(
+    model, images, tmp_path, capsys
+):
+    for case in (1, 2):
+        (images / f"case{case}_0000.nii.gz").unlink()
+    words = [
+        "predict",
+        "-i",
+        str(images),
+        "-o",
+        str(tmp_path / "out"),
+        "-m",
+        str(model.path),
+        "--device",
+        "cpu",
+    ]
+    assert main(words) == 0
+    (images / "case0_0000.nii.gz").write_bytes(b"nothing")
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert said.count("of an earlier run") == 1
+    assert "names: case0.nii.gz; remove them, or predict the cases again" in said
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [

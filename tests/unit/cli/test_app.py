@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from autospine.cli import app as app_module
+from autospine.cli import main
 from autospine.cli.app import app, load_commands
 
 GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
@@ -266,3 +267,12 @@ def test_a_part_that_ends_the_program_is_an_error_in_one_line(monkeypatch, capsy
     monkeypatch.setattr(app_module, "app", leave)
     assert app_module.main(["info"]) == 1
     assert f"({SystemExit(code)!r}); run again with --debug" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_a_command_has_begun_shows_no_traceback(monkeypatch, capsys):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app_module, "load_commands", interrupt)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "autospine: interrupted; run the same command again to go on\n"
