@@ -59,19 +59,18 @@ def per_cause(statements: Sequence[str], most: int = FAULTS_MENTIONED) -> list[s
 
     Args:
         statements: Faults or notes, most of them as `CASE: what is the matter`.
-        most: Most cases that are named of those that something is said of.
+        most: Most cases that are named after the first of those that something is said of.
     """
     said: dict[str, list[str]] = {}
     for statement in statements:
         name, colon, text = statement.partition(": ")
         words = re.sub(rf"(?<=/){re.escape(name)}(?=[._])", "CASE", text) if colon else statement
         said.setdefault(words, []).append(statement)
-    return [
-        all_of[0]
-        if len(all_of) == 1
-        else f"{listed([each.partition(': ')[0] for each in all_of], most)}: {text}"
-        for text, all_of in said.items()
-    ]
+    joined = []
+    for first, *others in said.values():
+        names = listed([other.partition(": ")[0] for other in others], most)
+        joined.append(f"{first} (the same in {names})" if others else first)
+    return joined
 
 
 def verify(dataset: Dataset) -> Report:

@@ -158,8 +158,8 @@ def test_what_is_said_of_several_cases_is_said_once():
     without = "image without label; add labelsTr/{}.nii.gz or remove the image"
     faults = [f"{name}: {without.format(name)}" for name in ("a", "b", "1")]
     other = ["a: the image has 1 value", "no such: folder"]
-    assert per_cause([*faults, *other]) == [f"a, b, 1: {without.format('CASE')}", *other]
-    assert per_cause(faults, 2)[0].startswith("a, b and 1 more: image without label")
+    assert per_cause([*faults, *other]) == [f"{faults[0]} (the same in b, 1)", *other]
+    assert per_cause(faults, 1) == [f"{faults[0]} (the same in b and 1 more)"]
     assert per_cause(faults[:1]) == faults[:1]
 
 
@@ -171,4 +171,4 @@ def test_faults_of_one_cause_take_one_line(raw_dataset: RawDataset):
         verify_folder(folder).raise_if_bad()
     head, *lines = str(raised.value).splitlines()
     assert head.endswith("found 3 faults:")
-    assert lines == ["  a, b, c: image without label; add labelsTr/CASE.nii.gz or remove the image"]
+    assert lines == ["  a: image without label; add labelsTr/a.nii.gz or remove the image (the same in b, c)"]
