@@ -188,7 +188,7 @@ def _answer(words: list[str], *, debug: bool) -> int:
     except OSError as error:
         if debug:
             raise
-        _complain(f"expected to read and write files freely, found {error}")
+        _complain(_what_the_system_says(error))
         return 1
     except SystemExit as error:  # other people's code has asked to end, with a number, a text or nothing
         if debug:
@@ -227,6 +227,18 @@ def _run(words: list[str], debug: bool) -> int:
         _complain(f"interrupted; run the same command {how} to go on")
         return 128 + signals[0] if signals else INTERRUPTED
     return int(code or 0)
+
+
+def _what_the_system_says(error: OSError) -> str:
+    """Return an error of the system that no part of AutoSpine has expected, in one line, with what to do."""
+    from autospine.storage.atomic import DISK_FULL
+
+    if error.errno not in DISK_FULL:
+        return f"expected to read and write files freely, found {error}"
+    where = " ".join(getattr(error, "__notes__", ())[:1])
+    return (
+        f"expected space on the disk, found it full ({error}){where and ' ' + where}; free some and run again"
+    )
 
 
 def _show_usage(error: Any) -> int:

@@ -4,7 +4,6 @@ An archive is a zip whose entries are not compressed, so that nothing in it can 
 `manifest.json` names every other entry with its size and SHA-256; entries that it does not name are refused.
 """
 
-import errno
 import re
 import stat
 import tempfile
@@ -25,7 +24,7 @@ from autospine.models.manifest import (
     parse_manifest,
 )
 from autospine.models.model_folder import LOCALIZER, ModelFolder, open_model
-from autospine.storage.atomic import remove_abandoned
+from autospine.storage.atomic import DISK_FULL, remove_abandoned
 from autospine.storage.digest import sha256_of
 from autospine.storage.file_names import folder_name_fault, open_file
 from autospine.storage.locks import scratch_folder
@@ -41,8 +40,6 @@ LARGEST_MANIFEST = 1 << 20
 LONGEST_NAME = 100
 """Most characters of an unfit entry's name in a message."""
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of the system if a disk, or a user's quota of it, is full."""
 
 _ENTRY = re.compile(
     rf"(?:{LOCALIZER}/)?(?:plan\.json|fold_(?:\d+|full)/{re.escape(WEIGHTS)})"

@@ -1,5 +1,6 @@
 """Files that are either complete or unchanged."""
 
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ ABANDONED_S = 24 * 3600.0
 VISIBLE = "[!.]*"
 """Pattern of the names that are looked at in a folder. Names that begin with a dot are those of what is being
 written, of what a killed process has left, and of the system's own files."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of the system if a disk, or a user's quota of it, is full."""
 
 _LEFTOVER = re.compile(rf"\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}(\.\w+){{0,2}}")
 """Names of the files that `replacing` makes, and of the folders beside an image that is being written."""
@@ -43,6 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
         # Here, because what was written may have taken the temporary file's place.
         temporary.chmod(0o666 & ~_umask())
         rename_durably(temporary, path)
+    except OSError as error:
+        if error.errno in DISK_FULL:  # the system does not say where
+            error.add_note(f"in {path.parent}")
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

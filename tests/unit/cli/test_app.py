@@ -1,5 +1,6 @@
 """A mistake is answered in one line, before anything is imported that takes long."""
 
+import errno
 import json
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import typer
 from autospine.cli import app as app_module
 from autospine.cli import main
 from autospine.cli.app import app, load_commands
+from autospine.storage.atomic import replacing
 
 GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
 NAME = json.loads(GOLDEN.read_text(encoding="utf-8"))["dataset"]
@@ -276,3 +278,16 @@ def test_an_interrupt_before_a_command_has_begun_shows_no_traceback(monkeypatch,
     monkeypatch.setattr(app_module, "load_commands", interrupt)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == "autospine: interrupted; run the same command again to go on\n"
+
+
+def test_a_full_disk_is_named_with_its_folder(monkeypatch, capsys, tmp_path):
+    def fill(_: object) -> None:
+        with replacing(tmp_path / "kept.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(app_module, "load_commands", fill)
+    assert main(["info"]) == 1
+    said = capsys.readouterr().err
+    assert "autospine: expected space on the disk, found it full ([Errno 28] No space left" in said
+    assert said.endswith(f"in {tmp_path}; free some and run again\n")
+    assert list(tmp_path.iterdir()) == []
