@@ -81,7 +81,7 @@ def _cell(text: str) -> str:
 
 def _trained(fold: str, facts: "Training") -> str:
     """Describe how long a fold was trained."""
-    parts = [f"fold {fold}", f"{'?' if facts.steps is None else facts.steps} steps"]
+    parts = [f"fold {fold}", "? steps" if facts.steps is None else counted(facts.steps, "step")]
     parts += [] if facts.minutes is None else [f"{facts.minutes:g} minutes"]
     parts += [] if facts.seed is None else [f"seed {facts.seed}"]
     return ", ".join(parts)

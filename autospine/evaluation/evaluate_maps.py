@@ -50,8 +50,11 @@ def evaluate_predictions(
         raise EvaluationError(f"expected a folder of references, found none at {references}; name another")
     path = description or references.resolve().parent / "dataset.json"
     if not path.is_file():
+        swapped = (predictions.resolve().parent / path.name).is_file()
+        remedy = "name predictions first and references second, or " * swapped
         raise DatasetError(
-            f"expected the dataset.json that names the labels at {path}, found none; give it with --labels"
+            f"expected the dataset.json that names the labels at {path}, found none; {remedy}give it with "
+            "--labels"
         )
     return evaluate_folder(
         predictions, references, load_labels(path), known_cases(path.parent), metrics, with_statistics=True

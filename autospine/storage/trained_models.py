@@ -111,13 +111,13 @@ def describe_unfinished(model: str, unfinished: Sequence[str], complete: Sequenc
 
     Args:
         model: Name of the model.
-        unfinished: Names of the folds in training, at least one.
+        unfinished: Names of the folds that are not trained to the end, at least one.
         complete: Names of the folds that have weights.
     """
     further = [fold for fold in unfinished if fold in complete]
     parts = [f"{_folds(complete)} complete"] if complete else []
     if begun := [fold for fold in unfinished if fold not in complete]:
-        parts.append(f"{_folds(begun)} in training")
+        parts.append(f"{_folds(begun)} not trained to the end")
     if further:
         parts.append(f"{_folds(further)} trained further, with the weights from before")
     return f"{model} is incomplete: {', '.join(parts)}"

@@ -213,7 +213,7 @@ def test_a_model_whose_folds_are_in_training_is_named(spoilt):
     (spoilt.results / "fold_3" / "model.safetensors").rename(
         spoilt.results / "fold_3" / "checkpoint.safetensors"
     )
-    line = "is incomplete: folds 0, 1, 2, 4 are complete, fold 3 is in training"
+    line = "is incomplete: folds 0, 1, 2, 4 are complete, fold 3 is not trained to the end"
     (image,) = sorted((spoilt.raw / "imagesTs").glob("*_0000.nii.gz"))[:1]
     assert line in spoilt.run("predict", "-i", image, "-o", "some").err
     assert line not in spoilt.run("predict", "-i", image, "-o", "some", "-f", "0").err
