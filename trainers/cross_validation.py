@@ -25,6 +25,7 @@ from trainers.settings import TrainingSettings
 from trainers.side_by_side import train_side_by_side
 from trainers.trained_on import describe_changes, planned_otherwise, trained_on
 from trainers.training_run import TrainingRun
+from trainers.validation_montage import draw_validation
 from trainers.validation_record import remove_outdated
 
 logger = get_logger(__name__)
@@ -159,7 +160,9 @@ def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
         replace(case, modality=task.stored[case.name].record.modality) if case.name in task.stored else case
         for case in task.dataset.cases
     )
-    return score_held_out(task.folder, held_out, replace(task.dataset, cases=known), task.plan.labels)
+    evaluation = score_held_out(task.folder, held_out, replace(task.dataset, cases=known), task.plan.labels)
+    draw_validation(task, done, evaluation)
+    return evaluation
 
 
 def _report_initial_weights(task: TrainingRun, folds: Sequence[Fold]) -> None:

@@ -140,7 +140,7 @@ def test_every_stage_leaves_its_files(trained):
         names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
         assert names == {
             *("model.safetensors", "metrics.jsonl", "curves.png", "mechanisms.png", "trained_on.json"),
-            *("validation", "validation.json"),
+            *("validation", "validation.json", "validation.png"),
         }
     summary = json.loads((trained.results / "cross_validation.json").read_text(encoding="utf-8"))
     assert len(summary["cases"]) == 5
