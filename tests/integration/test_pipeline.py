@@ -132,6 +132,7 @@ def expect_refusal(
 def test_every_stage_leaves_its_files(trained):
     assert {path.name for path in trained.preprocessed.iterdir()} == {
         "fingerprint.json",
+        "costs.json",
         "plan.json",
         "folds.json",
         "fullres",
