@@ -36,6 +36,9 @@ FEWEST_VALUES = 64
 HU_RANGE = (-1024.0, 3071.0)
 """HU that 12-bit scanners store: beyond lies metal, which fills little of an image."""
 
+DARKEST_HU = -1500.0
+"""Air is -1000 HU and noise and filters leave it above this; padding is a single value."""
+
 LEAST_SPAN_HU = 100.0
 """Fat and muscle alone are further apart than this; a CT of a smaller range is not in HU."""
 
@@ -158,6 +161,10 @@ def _hu_note(array: ChannelArray) -> str | None:
         cause = "another scale, or values without the rescaling of their DICOM header"
     elif np.percentile(sample, 100 - TISSUE_PERCENT) < AIR_EVIDENCE_HU:
         cause = "air alone, or values with the rescaling of their DICOM header applied twice"
+    elif low < DARKEST_HU:
+        cause = "another scale"
+    elif FAT_HU < np.percentile(sample, AIR_PERCENT) < LEAST_SPAN_HU:
+        cause = "a window or a scale that begins at 0, as there is neither air nor fat"
     else:
         return None
     return (
@@ -176,7 +183,7 @@ def fits_hu(array: ChannelArray) -> bool:
     low, high = _central_range(sample)
     if np.issubdtype(array.dtype, np.floating) and high - low < FINE_SPAN_HU:
         return bool((array == np.rint(array)).all())
-    return bool(np.percentile(sample, 95) <= HU_RANGE[1])
+    return bool(low >= DARKEST_HU and np.percentile(sample, 95) <= HU_RANGE[1])
 
 
 def stored_range(array: ChannelArray) -> tuple[float, float]:

@@ -104,6 +104,9 @@ NOT_HU = {
         "a window",
     ),
     "16 bits": (lambda hu: np.clip((hu + 1024) * 16, 0, 65535).astype(np.uint16), "another scale"),
+    "tenfold": (lambda hu: hu * 10, "another scale"),
+    "0 to 1000": (lambda hu: np.clip((hu + 1000) / 2, 0, 1000), "neither air nor fat"),
+    "0 to 4095": (lambda hu: np.clip((hu + 1000) * 2, 0, 4095), "neither air nor fat"),
     "air alone": (lambda hu: hu / 8 - 890, "air alone"),
     "rescaled twice": (lambda hu: np.minimum(hu, 600) - 1024, "applied twice"),
     "0 to 1, three voxels wrong": (
@@ -135,6 +138,10 @@ def test_a_ct_that_is_not_in_hu_is_noted_with_the_likely_cause(name: str):
     (note,) = check_values(change(body()).astype(np.float32), "CT")
     assert cause in note
     assert ("water at" in cause) != ("cannot be the HU" in note)
+
+
+def test_a_ct_of_another_scale_is_not_clipped_to_hu():
+    assert not fits_hu((body()[0] * 10).astype(np.int16))
 
 
 @pytest.mark.parametrize(
