@@ -720,7 +720,7 @@ def test_every_missing_file_is_named_at_once(place):
     says = (
         f"{names[0]}: image without label",
         f"{names[1]}: label without image",
-        f"{names[2]}: expected 1 channels (0000), found 0000, 0001",
+        f"{names[2]}: expected 1 channel (0000), found 0000, 0001",
     )
     for command in ("verify", "plan-and-preprocess"):
         expect_refusal(place, command, "-d", "1", says=says)
