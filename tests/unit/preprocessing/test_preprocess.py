@@ -269,7 +269,7 @@ def test_a_full_disk_stops_everything_and_leaves_nothing(run, monkeypatch, tmp_p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(WorkspaceError, match=r"ct_a.*found 1 MB; free \d+ MB more"):
         run()
-    assert [path.name for path in (tmp_path / "stored").iterdir()] == [LOCK]
+    assert not any((tmp_path / "stored").iterdir())
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing(run, monkeypatch, tmp_path: Path):
@@ -282,4 +282,4 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(run, monkeypatch, tmp_pat
     monkeypatch.setattr(store, "locate", full)
     with pytest.raises(WorkspaceError, match="expected room for case ct_a"):
         run()
-    assert [path.name for path in (tmp_path / "stored").iterdir()] == [LOCK]
+    assert not any((tmp_path / "stored").iterdir())
