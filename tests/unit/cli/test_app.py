@@ -291,3 +291,9 @@ def test_a_full_disk_is_named_with_its_folder(monkeypatch, capsys, tmp_path):
     assert "autospine: expected space on the disk, found it full ([Errno 28] No space left" in said
     assert said.endswith(f"in {tmp_path}; free some and run again\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_phantoms_are_not_drawn_under_a_name_that_no_dataset_has(capsys, tmp_path):
+    assert main(["phantom", "-o", str(tmp_path / "raw" / "Phantom")]) == 1
+    assert "expected a name such as Dataset900_Phantom" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
