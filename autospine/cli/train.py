@@ -1,5 +1,6 @@
 """`autospine train`."""
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,6 +78,8 @@ def train(
         raise TrainingError(
             f"expected one --fold, found {1 + len(more)}; run the command once for each, or with --fold all"
         )
+    if max_minutes is not None and not isfinite(max_minutes):
+        raise TrainingError(f"expected a number of --max-minutes, found {max_minutes}; leave it out")
     location = Workspace.locate(workspace).dataset_or_last(dataset)
 
     from autospine.dataset.splits import ALL

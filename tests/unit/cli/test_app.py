@@ -109,6 +109,7 @@ LIGHTEST = {
     "no such dataset": (("train", "0", "-d", "Dataset777"), 1, "Dataset777"),
     "no workspace": (("verify", "-d", "1", "-w", "absent"), 1, "absent"),
     "no plan at all": (("train",), 1, "plan-and-preprocess"),
+    "minutes without end": (("train", "0", "--max-minutes", "inf"), 1, "found inf; leave it out"),
     "no memory": (("plan", "-d", "1", "--memory", "much"), 1, "8GB"),
     "no device": (("compare", "-d", "1", "--device", "tpu"), 1, "cuda:N"),
     "no input": (("predict", "-i", "absent", "-o", "out"), 1, "absent"),
