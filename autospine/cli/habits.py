@@ -117,9 +117,6 @@ CONFIGURATIONS: Mapping[str, Counterpart] = {
 }
 """For each configuration of nnU-Net the one here."""
 
-OF_A_DATASET = ("plan-and-preprocess", "verify", "fingerprint", "plan", "preprocess")
-"""Commands that take a dataset by -d and nothing else without an option."""
-
 DEVICES = ("gpu", "cpu", "mps")
 """Values of TotalSegmentator's `-d`, which names a dataset here."""
 
@@ -146,9 +143,7 @@ def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> st
 
 
 def argument_habit(command: str, words: Sequence[str]) -> str | None:
-    """Return what to say of words without options: `train DATASET CONFIGURATION FOLD`, or a dataset."""
-    if command in OF_A_DATASET and words and not words[0].startswith("-"):
-        return f"expected `autospine {command} -d {words[0]}`, found the dataset without -d"
+    """Return what to say of nnU-Net's `train DATASET CONFIGURATION FOLD`, or of two of these words."""
     if command != "train":
         return None
     plain = [word for word in words[:3] if not word.startswith("-")]

@@ -27,8 +27,6 @@ LINES = {
     "train 2 2d 0": "`autospine train fullres -d 2 --fold 0`",
     "train 3d_lowres": "give lowres",
     "train fast 900": "`autospine train CONFIGURATION -d DATASET`, found fast 900",
-    "verify 900": "`autospine verify -d 900`",
-    "plan-and-preprocess Dataset1_A --memory 2GB": "`autospine plan-and-preprocess -d Dataset1_A`",
     "plan-and-preprocess -d 1 --verify_dataset_integrity": "every case is verified",
     "plan-and-preprocess -d 1 -c 3d_fullres": "give fullres",
     "plan-and-preprocess -d 1 -np 8": "give --workers",

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from autospine.core.errors import AutospineError
+from autospine.core.errors import AutospineError, counted
 from autospine.system import devices
 from autospine.system.devices import (
     bfloat16_pays,
@@ -49,7 +49,7 @@ def test_an_absent_gpu_is_refused():
 
 
 def test_the_device_is_described():
-    assert f"{torch.get_num_threads()} threads" in describe(CPU)
+    assert counted(torch.get_num_threads(), "thread") in describe(CPU)
     assert isinstance(bfloat16_pays(CPU), bool)
 
 

@@ -16,6 +16,7 @@ from autospine.data.patches import PatchSource
 from autospine.evaluation.held_out import VALIDATION
 from autospine.models.imported_weights import load_imported
 from autospine.models.manifest import training_of
+from autospine.models.model_folder import TRAINED_ON
 from autospine.storage.tensors import load_facts, load_tensors, save_tensors
 from autospine.storage.trained_models import WEIGHTS
 from trainers import fold_trainer, schedule
