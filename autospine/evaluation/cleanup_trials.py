@@ -37,6 +37,7 @@ class CleanupRules(NamedTuple):
     keep_largest: Bool[np.ndarray, " I"]
     least_mm3: Float[np.ndarray, " I"]
     to_neighbour: Bool[np.ndarray, " I"]
+    background_limit_mm3: Float[np.ndarray, " I"]
 
     @classmethod
     def of(cls, cleanups: Sequence[Cleanup]) -> "CleanupRules":
@@ -47,6 +48,7 @@ class CleanupRules(NamedTuple):
             keep_largest=np.asarray([each.keep_largest for each in every]),
             least_mm3=np.asarray([each.least_mm3 for each in every]),
             to_neighbour=np.asarray([each.removed_to == "neighbour" for each in every]),
+            background_limit_mm3=np.asarray([each.background_limit_mm3 for each in every]),
         )
 
 
@@ -153,6 +155,8 @@ class CaseTrial:
             use = given_away[component[block]] & kept[component[other]] & there[block] & there[other]
             owners, rank = main_neighbours(component[block[use]], self.index[other[use]], faces[use])
             becomes[owners] = rank
+        spared = (becomes == 0) & (self.sizes * self.voxel_mm3 > rules.background_limit_mm3[self.indices])
+        becomes[spared] = self.indices[spared]
         return becomes
 
 

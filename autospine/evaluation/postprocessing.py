@@ -60,6 +60,15 @@ class Cleanup:
     component shares most faces of voxels with (of equal ones that of the smallest label value), and
     background if it shares none."""
 
+    most_to_background_mm3: float | None = None
+    """Larger components, in mm^3, never become background but keep their label; None for no limit, as in
+    version 1."""
+
+    @property
+    def background_limit_mm3(self) -> float:
+        """Largest volume that becomes background."""
+        return math.inf if self.most_to_background_mm3 is None else self.most_to_background_mm3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassCleanup:
@@ -157,13 +166,17 @@ class Postprocessing:
         components, voxel_mm3 = find_components(cleaned), math.prod(spacing_mm)
         kept = np.ones(len(components.sizes), dtype=bool)
         given_away = np.zeros_like(kept)
+        limits = np.full(len(kept), math.inf)
         for integer, cleanup in cleanups.items():
             own = components.integers == integer
+            limits[own] = cleanup.background_limit_mm3
             kept[own] = kept_components(components.sizes[own], cleanup, voxel_mm3)
             given_away |= own & ~kept & (cleanup.removed_to == "neighbour")
         becomes = np.where(kept, components.integers, 0).astype(labels.dtype)
         if given_away.any():
             _give_to_neighbours(components, kept, given_away, becomes)
+        spared = (becomes == 0) & (components.sizes * voxel_mm3 > limits)
+        becomes[spared] = components.integers[spared]
         removed = ~kept[components.component]
         cleaned.reshape(-1)[components.voxels[removed]] = becomes[components.component[removed]]
         names = {0: BACKGROUND, **{each.integer: each.name for each in self.classes}}

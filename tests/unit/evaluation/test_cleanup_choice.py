@@ -2,7 +2,13 @@ import numpy as np
 
 from autospine.core.labels import parse_labels
 from autospine.evaluation import cleanup_choice
-from autospine.evaluation.cleanup_choice import CANDIDATES, CleanupChoice, held_out_confusions, measure
+from autospine.evaluation.cleanup_choice import (
+    CANDIDATES,
+    MOST_TO_BACKGROUND_MM3,
+    CleanupChoice,
+    held_out_confusions,
+    measure,
+)
 from autospine.evaluation.cleanup_trials import CaseTrial, try_case
 from autospine.evaluation.overlap import confusion_table
 from autospine.evaluation.postprocessing import Cleanup, Postprocessing
@@ -50,7 +56,7 @@ def test_specks_that_every_case_has_are_dropped_and_nothing_else_is():
     vertebra, canal = chosen.classes
     assert vertebra.cleanup == Cleanup()
     assert vertebra.dice_before == vertebra.dice_after == 1
-    assert canal.cleanup == Cleanup(least_mm3=30)
+    assert canal.cleanup == Cleanup(least_mm3=30, most_to_background_mm3=MOST_TO_BACKGROUND_MM3)
     assert canal.dice_before < 0.99
     assert canal.dice_after == 1
     assert (canal.name, canal.integer, canal.n_cases) == ("canal", 7, 5)
@@ -76,10 +82,11 @@ def test_what_spoils_one_case_is_not_done():
     small[small == 7] = 0
     small[0:4, 10:12, 6:8] = 7
     canal = choose([*trials(9), tried(small, small)]).classes[1]
-    assert canal.cleanup == Cleanup(least_mm3=30)
+    assert canal.cleanup == Cleanup(least_mm3=30, most_to_background_mm3=MOST_TO_BACKGROUND_MM3)
     tiny = np.where(small == 300, 300, 0)
     tiny[0, 10, 6] = 7
-    assert choose([*trials(9), tried(tiny, tiny)]).classes[1].cleanup == Cleanup(keep_largest=True)
+    largest = Cleanup(keep_largest=True, most_to_background_mm3=MOST_TO_BACKGROUND_MM3)
+    assert choose([*trials(9), tried(tiny, tiny)]).classes[1].cleanup == largest
 
 
 def test_a_class_that_should_not_be_there_counts_as_found_when_gone():

@@ -56,6 +56,7 @@ CLEANUPS = st.one_of(
         keep_largest=st.booleans(),
         least_mm3=st.sampled_from([0.0, 20.0, 60.0, 200.0]),
         removed_to=st.sampled_from(["background", "neighbour"]),
+        most_to_background_mm3=st.sampled_from([None, 0.0, 30.0, 100.0]),
     ),
 )
 

@@ -189,6 +189,21 @@ def test_a_file_of_version_1_means_what_it_meant(tmp_path):
     assert not cleaned[18:20].any()
 
 
+@pytest.mark.parametrize("removed_to", ["background", "neighbour"])
+def test_what_is_large_never_becomes_background(removed_to):
+    """A component of another name that touches nothing may be bone that was found."""
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels[2:10, 4:8, 4:8] = 7
+    labels[14:20, 4:8, 4:8] = 7
+    labels[0, 0, 0] = 7
+    limit = 50 * float(np.prod(SPACING))
+    cleanup = Cleanup(keep_largest=True, removed_to=removed_to, most_to_background_mm3=limit)
+    cleaned = rules(canal=cleanup).apply(labels, SPACING)
+    assert (cleaned.labels[14:20, 4:8, 4:8] == 7).all()
+    assert cleaned.labels[0, 0, 0] == 0
+    assert [change.voxels for change in cleaned.changes] == [1]
+
+
 def test_a_removed_component_becomes_the_kept_class_that_it_shares_most_faces_with():
     labels = np.zeros(SHAPE, dtype=np.int16)
     labels[2:8, 4:8, 4:8] = 300
