@@ -58,7 +58,7 @@ ImageLike = TypeVar("ImageLike")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """What is known of a model."""
+    """Description of a model: its dataset, folds, voxel size and scores."""
 
     dataset: str
     """Name of the dataset that it was trained on."""

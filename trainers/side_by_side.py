@@ -77,6 +77,7 @@ def train_side_by_side(
     used = [places[index % len(places)] for index in range(len(rounds[0]))]
 
     def start(job: FoldJob, place: torch.device, pipes: FoldPipes) -> SpawnProcess:
+        """Start the process of a fold on a device."""
         process = SPAWN.Process(
             target=_train_in_process,
             name=f"fold {job.fold.name}",

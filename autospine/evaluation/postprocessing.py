@@ -114,7 +114,7 @@ class Cleaned(NamedTuple):
     """(S, P, L) label values of the dataset."""
 
     changes: tuple[LabelChange, ...]
-    """What was changed, the largest volume first."""
+    """Changes of labels, the largest volume first."""
 
 
 @stored_as("a post-processing", largest=2**20)

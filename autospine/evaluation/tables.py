@@ -40,7 +40,7 @@ LISTED_CONFUSIONS = 8
 
 
 class _ScoreRow(NamedTuple):
-    """What a row has to say; None for an empty row with a heading."""
+    """Content of a row; without scores it is an empty row with a heading."""
 
     name: str
     scores: Scores | None = None

@@ -219,6 +219,7 @@ def _brightest(preparation: Preparation, tile_grid: TileGrid, starts: Collection
     ratios = [n / m for n, m in zip(preparation.crop.shape, preparation.shape, strict=True)]
 
     def brightness(start: Shape3) -> float:
+        """Return a tile's mean intensity as the network sees it, summed over the channels."""
         axes = zip(start, tile_grid.tile, ratios, strict=True)
         part = image[:, *(_span(at, k, ratio, 0.0) for at, k, ratio in axes)]
         channels = zip(part, transform.lower, transform.upper, transform.std, strict=True)
