@@ -29,8 +29,8 @@ demo: $(STAMP) ## synthetic spines -> plan -> train -> predict -> evaluate, into
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest -q -n 2
 
-test-all: $(STAMP) ## the slow tests too
-	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+test-all: $(STAMP) ## the slow tests too, and new random examples
+	$(BIN)/python -m pytest -q -n 2 -m "not gpu" --hypothesis-profile=exploring
 
 check: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -25,9 +25,10 @@ from autospine.evaluation.components import (
 from autospine.evaluation.overlap import Confusion
 from autospine.evaluation.postprocessing import Cleanup, kept_components
 
-CleanupEffect = tuple[bool, bytes, str]
-"""What a cleanup of one label does to a case: whether it fills holes, which components it removes, and what
-they become. Equal effects leave equal label maps."""
+CleanupEffect = tuple[bool, bytes, bytes, str]
+"""What a cleanup of one label does to a case: whether it fills holes, which components it removes, which of
+these are too large to become background, and what removed components become. Equal effects leave equal label
+maps, whatever is done to the other labels."""
 
 
 class CleanupRules(NamedTuple):
@@ -124,7 +125,8 @@ class CaseTrial:
         removed = own[~kept_components(self.sizes[own], cleanup, self.voxel_mm3)]
         if not fills and not len(removed):
             return None
-        return fills, removed.tobytes(), cleanup.removed_to if len(removed) else ""
+        spared = removed[self.sizes[removed] * self.voxel_mm3 > cleanup.background_limit_mm3]
+        return fills, removed.tobytes(), spared.tobytes(), cleanup.removed_to if len(removed) else ""
 
     def _components(self, index: int, *, fill: bool) -> Integer[np.ndarray, " N"]:
         """Return the components of a stored index, without or with its holes filled."""

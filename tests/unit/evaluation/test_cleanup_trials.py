@@ -99,6 +99,30 @@ def test_equal_effects_leave_equal_maps_and_none_changes_nothing(maps, value, on
             np.testing.assert_array_equal(cleaned[first][1], cleaned[second][1])
 
 
+def test_the_effect_tells_what_is_too_large_to_become_background():
+    """Two cleanups that remove the same components, of which one gives up and one keeps them."""
+    prediction = np.zeros((6, 6, 6), dtype=np.int32)
+    prediction[:2], prediction[4:, :2, :2] = 300, 300
+    trial = try_case(prediction, prediction, LABELS, SPACING)
+    position = LABELS.integers.index(300) + 1
+    strict = Cleanup(keep_largest=True)
+    lenient = Cleanup(keep_largest=True, most_to_background_mm3=0.0)
+    assert trial.effect(position, strict) != trial.effect(position, lenient)
+
+
+@settings(max_examples=100, deadline=None)
+@given(maps=maps(), value=st.sampled_from(VALUES), one=CLEANUPS, other=CLEANUPS, others=CLEANUPS)
+def test_equal_effects_count_equally_beside_any_cleanup_of_the_others(maps, value, one, other, others):
+    trial = try_case(*maps, LABELS, SPACING)
+    position = LABELS.integers.index(value) + 1
+    counted = []
+    for cleanup in (one, other):
+        rules = CleanupRules.of([cleanup if each == value else others for each in LABELS.integers])
+        counted.append(trial.confusion(rules))
+    if trial.effect(position, one) == trial.effect(position, other):
+        np.testing.assert_array_equal(counted[0], counted[1])
+
+
 def test_a_label_that_is_not_known_is_refused():
     true = np.zeros((2, 2, 2), dtype=np.int32)
     with pytest.raises(DatasetError, match="expected labels among"):
