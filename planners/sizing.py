@@ -47,7 +47,7 @@ class Budget:
     """Whether training runs on a GPU."""
 
     precision: Precision
-    """Number format of activations that pays on the device."""
+    """Number format of activations, the fastest that the device multiplies natively."""
 
     reason: str
     """Where the memory figure comes from."""

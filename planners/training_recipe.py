@@ -44,7 +44,7 @@ def plan_training(search: SizeSearch, size: StepSize, shape: Shape3) -> tuple[Tr
         ("learning_rate", plan.learning_rate, rate_reason),
         ("lambda_ce", lambda_ce, why_lambda),
         ("oversampling", oversampling, why_oversampling),
-        ("precision", plan.precision, "the number format that pays on this device"),
+        ("precision", plan.precision, "the fastest number format that this device multiplies natively"),
         ("weight_decay", plan.weight_decay, decay_reason),
         ("warmup_fraction", plan.warmup_fraction, "nnU-Net's for transformers"),
         ("gradient_clip", plan.gradient_clip, "nnU-Net's for transformers"),

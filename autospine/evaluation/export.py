@@ -16,15 +16,12 @@ from autospine.storage.spreadsheet import as_text
 CSV = "evaluation.csv"
 JSON = "evaluation.json"
 
-COLUMN_NAMES = {"recall": "accuracy"}
-"""Columns of metrics that are not the metrics' names."""
-
 
 def table_columns(metrics: Sequence[Metric] = DEFAULT_METRICS) -> tuple[str, ...]:
     """Return the columns of the long table: the case, the class, each metric, and the numbers of voxels."""
     return (
         *("case", "modality", "site", "class"),
-        *(COLUMN_NAMES.get(metric.name, metric.name) for metric in metrics),
+        *(metric.name for metric in metrics),
         *("tp", "fp", "fn"),
     )
 

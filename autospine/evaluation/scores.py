@@ -17,9 +17,6 @@ from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import Confusion, Counts
 
-KEYS = {"recall": "acc"}
-"""Keys of metrics in JSON that are not the metrics' names. "mAcc" is the paper's word for the mean recall."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
@@ -268,7 +265,7 @@ class Evaluation:
         return self.total.mean.iou
 
     @property
-    def mean_acc(self) -> float:
+    def mean_recall(self) -> float:
         """Mean over classes of the mean over cases of recall, the paper's mAcc, 0 to 1; NaN if undefined."""
         return self.total.mean.recall
 
@@ -293,14 +290,13 @@ class Evaluation:
 def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
     """Return the evaluation as plain values for JSON, undefined ones as None.
 
-    Keys: `mean_KEY` of each metric (mean over classes of the mean over cases), `foreground` (of all classes
-    taken as one), `spread` (over the cases), `classes`, `modalities` and `sites` (the same with their own
-    classes), `cases`, `confusion` (see `Evaluation.confusion_shares`), `missing`, `extra`. The key of a
-    metric is its name, but for those in `KEYS`.
+    Keys: `mean_METRIC` of each metric (mean over classes of the mean over cases), `foreground` (of all
+    classes taken as one), `spread` (over the cases), `classes`, `modalities` and `sites` (the same with their
+    own classes), `cases`, `confusion` (see `Evaluation.confusion_shares`), `missing`, `extra`.
     """
     total = evaluation.total
     return {
-        "format_version": 1,
+        "format_version": 2,
         **_plain(total.mean, "mean_"),
         "n_cases": total.cases,
         "foreground": None if evaluation.foreground is None else _plain(evaluation.foreground),
@@ -343,11 +339,11 @@ def _describe_spread(evaluation: Evaluation) -> dict[str, object]:
 
     It has the names of cases, and so lies apart from the means, which go into models that are shared.
     """
-    by_metric = {_key(metric): evaluation.class_spreads(metric) for metric in evaluation.metrics}
+    by_metric = {metric.name: evaluation.class_spreads(metric) for metric in evaluation.metrics}
     return {
-        "mean": {_key(metric): _plain_spread(evaluation.spread(metric)) for metric in evaluation.metrics},
+        "mean": {metric.name: _plain_spread(evaluation.spread(metric)) for metric in evaluation.metrics},
         "classes": {
-            name: {key: _plain_spread(spreads[name]) for key, spreads in by_metric.items()}
+            name: {metric: _plain_spread(spreads[name]) for metric, spreads in by_metric.items()}
             for name in evaluation.classes
         },
     }
@@ -355,10 +351,6 @@ def _describe_spread(evaluation: Evaluation) -> dict[str, object]:
 
 def _plain_spread(spread: Spread) -> dict[str, object]:
     return {"sd": _rounded(spread.deviation), "worst": _rounded(spread.worst), "case": spread.case}
-
-
-def _key(metric: Metric) -> str:
-    return KEYS.get(metric.name, metric.name)
 
 
 def _rounded(value: float) -> float | None:
@@ -373,7 +365,7 @@ def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dic
 
 
 def _plain(scores: Scores, prefix: str = "") -> dict[str, float | None]:
-    return {prefix + KEYS.get(name, name): _rounded(value) for name, value in scores.values.items()}
+    return {prefix + name: _rounded(value) for name, value in scores.values.items()}
 
 
 def _mean(values: Iterable[float]) -> float:

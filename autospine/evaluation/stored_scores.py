@@ -11,9 +11,10 @@ from autospine.storage.file_names import name_fault
 from autospine.storage.serialization import read_json
 
 CROSS_VALIDATION = "cross_validation.json"
-FORMAT_VERSION = 3
-READABLE = (2, FORMAT_VERSION)
-"""Versions that can be read. Version 2 does not say which weights were scored."""
+FORMAT_VERSION = 4
+READABLE = (2, 3, FORMAT_VERSION)
+"""Versions that can be read. Versions 2 and 3 call the recall `acc`, and 2 does not say which weights were
+scored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

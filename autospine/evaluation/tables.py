@@ -44,7 +44,7 @@ class _ScoreRow(NamedTuple):
 
     name: str
     scores: Scores | None = None
-    n: int = 0
+    n_cases: int | None = None
     spread: Spread | None = None
     """Spread of the first metric."""
 
@@ -127,19 +127,23 @@ def _columns(evaluation: Evaluation, rows: Sequence[_ScoreRow], width: int) -> l
     ]
     least, most = CASE_WIDTHS
     longest = max((len(row.spread.case or "") for row in rows if row.spread is not None), default=0)
-    n = _ScoreColumn("n", max(4, len(str(len(evaluation.cases)))), lambda row: str(row.n))
+    number_of_cases = _ScoreColumn(
+        "cases",
+        max(len("cases"), len(str(len(evaluation.cases)))),
+        lambda row: "" if row.n_cases is None else str(row.n_cases),
+    )
 
     def fits(names: int, *columns: _ScoreColumn) -> bool:
         return 2 + names + sum(column.width + 2 for column in columns) <= width
 
-    whole = [metrics[0], *spread, *metrics[1:], n]
+    whole = [metrics[0], *spread, *metrics[1:], number_of_cases]
     for case_width in range(min(most, max(longest, len("worst case"))), least - 1, -1):
         cases = _case_column(case_width)
         if fits(NAME_WIDTHS[1], *whole, cases):
             return [*whole, cases]
     if fits(NAME_WIDTHS[1], *whole):
         return whole
-    choices = ([*metrics[:count], n] for count in range(len(metrics), 0, -1))
+    choices = ([*metrics[:count], number_of_cases] for count in range(len(metrics), 0, -1))
     return next((columns for columns in choices if fits(NAME_WIDTHS[0], *columns)), metrics[:1])
 
 
@@ -179,7 +183,7 @@ def _cases(evaluation: Evaluation) -> list[_ScoreRow]:
         heading = f"worst {WORST_CASES} of {len(scores)} cases"
         first = evaluation.metrics[0]
         scores = sorted(scores, key=lambda item: _badness(item[1], first))[:WORST_CASES]
-    return [_ScoreRow(heading), *(_ScoreRow(name, score, score.n) for name, score in scores)]
+    return [_ScoreRow(heading), *(_ScoreRow(name, score) for name, score in scores)]
 
 
 def _badness(scores: Scores, metric: Metric) -> tuple[bool, float]:

@@ -17,7 +17,13 @@ from autospine.storage.tensors import load_facts
 from autospine.storage.trained_models import WEIGHTS, fold_folder
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
+"""Versions that can be read."""
+
+FORMER_KEYS = {"acc": "recall", "mean_acc": "mean_recall"}
+"""Keys of earlier versions, of the manifest and of the scores, by what they are called now."""
+
 SCORES = "cross_validation.json"
 
 INTENDED_USE = "research; not a medical device, not for diagnosis or treatment"
@@ -37,7 +43,7 @@ class ClassScores:
 
     dice: float | None = None
     iou: float | None = None
-    acc: float | None = None
+    recall: float | None = None
     n_cases: int | None = None
     """Number of cases in which the class occurs."""
 
@@ -49,7 +55,7 @@ class GroupScores:
     n_cases: int
     mean_dice: float | None = None
     mean_iou: float | None = None
-    mean_acc: float | None = None
+    mean_recall: float | None = None
     classes: dict[str, ClassScores] = field(default_factory=dict)
 
 
@@ -139,13 +145,18 @@ def parse_manifest(data: bytes, source: Path) -> Manifest:
     """
     try:
         text = data.decode()
-        version = json.loads(text).get("format_version")
+        content = json.loads(text)
+        version = content.get("format_version")
     except (ValueError, AttributeError, RecursionError):
         raise FormatError(f"expected JSON as {MANIFEST} in {source}, found none; export it again") from None
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         mend = "update AutoSpine" if newer else "export the model again"
-        raise FormatError(f"expected format_version {FORMAT_VERSION} in {source}, found {version}; {mend}")
+        raise FormatError(
+            f"expected format_version {' or '.join(map(str, READABLE))} in {source}, found {version}; {mend}"
+        )
+    if version == 1:
+        text = json.dumps(_with_recall(content) | {"format_version": FORMAT_VERSION})
     return from_json(text, Manifest, f"{source}, {MANIFEST}")
 
 
@@ -161,7 +172,7 @@ def _scores(folder: Path) -> ModelScores | None:
     path = folder / SCORES
     if not path.is_file():
         return None
-    content = read_json(path, dict)
+    content = _with_recall(read_json(path, dict))
     parts = {
         "classes": _pick(content.get("classes"), ClassScores),
         "modalities": _groups(content.get("modalities")),
@@ -187,6 +198,13 @@ def _pick(scores: object, kind: type[ClassScores | GroupScores]) -> dict[str, An
         name: {key: value for key, value in each.items() if key in names} if isinstance(each, dict) else each
         for name, each in (scores.items() if isinstance(scores, dict) else ())
     }
+
+
+def _with_recall(content: Any) -> Any:
+    """Return JSON of any version with the recall under its name."""
+    if isinstance(content, dict):
+        return {FORMER_KEYS.get(key, key): _with_recall(value) for key, value in content.items()}
+    return [_with_recall(value) for value in content] if isinstance(content, list) else content
 
 
 def _known(content: Mapping[str, Any], kind: type[Described], path: Path) -> Described:

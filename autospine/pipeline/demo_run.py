@@ -170,7 +170,7 @@ def _summarise(result: DemoResult) -> None:
     summary = {
         "mean_dice": round(evaluation.mean_dice, 4),
         "mean_iou": round(evaluation.mean_iou, 4),
-        "mean_acc": round(evaluation.mean_acc, 4),
+        "mean_recall": round(evaluation.mean_recall, 4),
         "dice": {name: round(scores.dice, 4) for name, scores in evaluation.total.by_class.items()},
         "seconds": round(result.seconds, 1),
         "peak_gb": round(result.peak_gb, 2),

@@ -114,7 +114,7 @@ def memory_budget(device: torch.device, amount: str | None = None) -> tuple[int,
     return int(free_memory() * RAM_SHARE), "half of the free RAM, as there is no GPU"
 
 
-def bfloat16_pays(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 natively (GPUs from Ampere on; AVX512-BF16 and AMX CPUs)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -126,7 +126,7 @@ def native_half(device: torch.device) -> torch.dtype | None:
 
     This is bfloat16, whose range is that of float32; else float16 (GPUs from Volta on); else None.
     """
-    if bfloat16_pays(device):
+    if multiplies_bfloat16(device):
         return torch.bfloat16
     volta = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
     return torch.float16 if volta else None

@@ -19,7 +19,7 @@ def test_a_short_demo_writes_all_that_it_promises(tmp_path):
     folder = tmp_path / "demo"
     result = run_demo(folder, minutes=1.5, seed=0, device=torch.device("cpu"), cases=5, held_out=2)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    assert set(summary) == {"mean_dice", "mean_iou", "mean_acc", "dice", "seconds", "peak_gb"}
+    assert set(summary) == {"mean_dice", "mean_iou", "mean_recall", "dice", "seconds", "peak_gb"}
     assert set(summary["dice"]) == {"vertebra", "disc", "canal", "sacrum"}
     assert all(path.exists() for path in result.files.values())
     assert len(result.evaluation.cases) == 2

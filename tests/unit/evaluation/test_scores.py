@@ -96,7 +96,7 @@ def test_means_are_over_classes_of_means_over_cases() -> None:
     assert evaluation.total.by_class["vertebra"].dice == pytest.approx(1 / 3)
     assert evaluation.total.by_class["disc"].n == 1
     assert evaluation.mean_dice == pytest.approx((1 / 3 + 0) / 2)
-    assert evaluation.mean_acc == pytest.approx((1 / 2 + 0) / 2)
+    assert evaluation.mean_recall == pytest.approx((1 / 2 + 0) / 2)
     groups = evaluation.by_modality
     assert groups["CT"].mean.dice == pytest.approx((1 / 2 + 0) / 2)
     assert groups["MR"].mean.n == 1
@@ -196,7 +196,7 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
     assert written == describe_evaluation(evaluation)
     assert written["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
-    assert written["cases"]["two"]["classes"]["disc"] == {"dice": None, "iou": None, "acc": None}
+    assert written["cases"]["two"]["classes"]["disc"] == {"dice": None, "iou": None, "recall": None}
     assert written["classes"]["disc"]["n_cases"] == 1
     assert written["missing"] == ["three"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.csv", "evaluation.json"]
@@ -235,7 +235,7 @@ def test_the_spread_is_that_of_the_cases_and_the_worst_has_its_name() -> None:
     assert evaluation.spread(dice).case == "b"
     described = describe_evaluation(evaluation)
     assert described["spread"]["mean"]["dice"] == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
-    assert described["spread"]["classes"]["disc"]["acc"] == {"sd": None, "worst": 0.666667, "case": "b"}
+    assert described["spread"]["classes"]["disc"]["recall"] == {"sd": None, "worst": 0.666667, "case": "b"}
     (distance,) = find_metrics(["hd95"])
     assert spread_of({"near": 1.0, "far": 9.0}, distance).case == "far"
     assert spread_of({"none": math.nan}, dice).case is None
@@ -275,16 +275,16 @@ def test_chosen_metrics_are_columns_keys_and_means(folders: tuple[Path, Path], t
     chosen = evaluate_folder(*folders, LABELS, known, find_metrics(["hd95", "recall", "nsd_1mm"]))
     write_evaluation(chosen, tmp_path)
     table = pd.read_csv(tmp_path / "evaluation.csv")
-    assert list(table.columns[4:]) == ["hd95", "accuracy", "nsd_1mm", "tp", "fp", "fn"]
+    assert list(table.columns[4:]) == ["hd95", "recall", "nsd_1mm", "tp", "fp", "fn"]
     written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
-    assert {key for key in written if key.startswith("mean_")} == {"mean_hd95", "mean_acc", "mean_nsd_1mm"}
-    assert list(written["cases"]["two"]["classes"]["disc"]) == ["hd95", "acc", "nsd_1mm"]
+    assert {key for key in written if key.startswith("mean_")} == {"mean_hd95", "mean_recall", "mean_nsd_1mm"}
+    assert list(written["cases"]["two"]["classes"]["disc"]) == ["hd95", "recall", "nsd_1mm"]
     assert written["cases"]["two"]["classes"]["disc"]["nsd_1mm"] is None
     assert written["classes"]["vertebra"]["n_cases"] == 2
     assert written["cases"]["one"]["mean_hd95"] == written["modalities"]["CT"]["mean_hd95"]
     of_vertebrae = table.loc[table["class"] == "vertebra", "hd95"]
     assert written["classes"]["vertebra"]["hd95"] == pytest.approx(of_vertebrae.mean())
-    assert written["mean_acc"] == pytest.approx(evaluate_folder(*folders, LABELS).mean_acc, abs=1e-6)
+    assert written["mean_recall"] == pytest.approx(evaluate_folder(*folders, LABELS).mean_recall, abs=1e-6)
 
 
 def test_masks_are_measured_in_mm_and_without_ignored_voxels() -> None:

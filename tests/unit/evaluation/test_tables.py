@@ -93,11 +93,11 @@ def test_fits_a_narrow_terminal() -> None:
 def test_the_spread_and_the_worst_case_stand_beside_the_means() -> None:
     rows = (line.split() for line in shown(named("one", "two", "three")).splitlines() if line.strip())
     lines = {row[0]: row for row in rows}
-    assert lines["Dice"] == ["Dice", "SD", "worst", "IoU", "Recall", "n", "worst", "case"]
+    assert lines["Dice"] == ["Dice", "SD", "worst", "IoU", "Recall", "cases", "worst", "case"]
     assert lines["vertebra"] == ["vertebra", "0.639", "0.127", "0.500", "0.478", "0.639", "3", "one"]
     assert lines["disc"] == ["disc", "–", "–", "–", "–", "–", "0"]
     assert lines["mean"][1:4] == ["0.639", "0.127", "0.500"]
-    assert lines["two"] == ["two", "0.667", "0.500", "0.667", "1"]
+    assert lines["two"] == ["two", "0.667", "0.500", "0.667"]
 
 
 def test_a_single_case_has_no_spread() -> None:
@@ -108,11 +108,11 @@ def test_a_single_case_has_no_spread() -> None:
 @pytest.mark.parametrize(
     ("width", "heads"),
     [
-        (30, ["Dice", "n"]),
-        (36, ["Dice", "IoU", "n"]),
-        (40, ["Dice", "IoU", "Recall", "n"]),
-        (64, ["Dice", "SD", "worst", "IoU", "Recall", "n"]),
-        (80, ["Dice", "SD", "worst", "IoU", "Recall", "n", "worst", "case"]),
+        (30, ["Dice", "cases"]),
+        (36, ["Dice", "IoU", "cases"]),
+        (44, ["Dice", "IoU", "Recall", "cases"]),
+        (66, ["Dice", "SD", "worst", "IoU", "Recall", "cases"]),
+        (80, ["Dice", "SD", "worst", "IoU", "Recall", "cases", "worst", "case"]),
     ],
 )
 def test_narrow_terminals_have_fewer_columns(width: int, heads: list[str]) -> None:

@@ -442,7 +442,7 @@ def test_licences_are_names_files_and_texts_of_any_length(model, tmp_path):
     assert read_manifest(path).licence.startswith("Do good. Do")
 
 
-@pytest.mark.parametrize(("version", "mend"), [(2, "update AutoSpine"), (0, "export the model again")])
+@pytest.mark.parametrize(("version", "mend"), [(3, "update AutoSpine"), (0, "export the model again")])
 def test_other_versions_say_what_to_do(bundle, tmp_path, version, mend):
     def renumbered(name, data):
         return (
@@ -536,6 +536,30 @@ def test_weights_that_are_not_finite_predict_nothing(model):
     with pytest.raises(ModelError, match=r"expected finite weights in .*fold_0.* such as .*; train"):
         model.networks(["0"])
     assert model.networks(["1"])
+
+
+def test_scores_and_archives_of_earlier_versions_tell_the_recall(model, bundle, tmp_path):
+    """They call it `acc`, in the means and in each class."""
+    earlier = {
+        "n_cases": 2,
+        "mean_dice": 0.5,
+        "mean_acc": 0.75,
+        "classes": {"rib": {"dice": 0.5, "acc": 0.75, "n_cases": 2}},
+        "sites": {"a": {"n_cases": 2, "mean_acc": 0.25, "classes": {"rib": {"acc": 0.25}}}},
+    }
+    write_json(model.path / "cross_validation.json", earlier)
+
+    def as_before(name, data):
+        if name != "manifest.json":
+            return data
+        return json.dumps({**json.loads(data), "format_version": 1, "scores": earlier})
+
+    for scores in (
+        describe(model).scores,
+        read_manifest(rewritten(bundle, tmp_path / f"earlier{ENDING}", as_before)).scores,
+    ):
+        assert scores.mean_recall == scores.classes["rib"].recall == 0.75
+        assert scores.sites["a"].mean_recall == scores.sites["a"].classes["rib"].recall == 0.25
 
 
 def test_names_of_sites_are_said_and_left_out_on_request(model, tmp_path, capsys):

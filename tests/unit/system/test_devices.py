@@ -13,12 +13,12 @@ import torch
 from autospine.core.errors import AutospineError, counted
 from autospine.system import devices
 from autospine.system.devices import (
-    bfloat16_pays,
     choose_device,
     computing,
     describe,
     devices_like,
     memory_budget,
+    multiplies_bfloat16,
     seconds_without_core,
 )
 
@@ -50,7 +50,7 @@ def test_an_absent_gpu_is_refused():
 
 def test_the_device_is_described():
     assert counted(torch.get_num_threads(), "thread") in describe(CPU)
-    assert isinstance(bfloat16_pays(CPU), bool)
+    assert isinstance(multiplies_bfloat16(CPU), bool)
 
 
 def test_work_is_dealt_out_to_every_gpu_unless_one_is_named(monkeypatch):

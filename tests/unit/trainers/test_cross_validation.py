@@ -91,8 +91,8 @@ def test_the_summary_tells_cases_and_folds(trained):
     assert set(summary["cases"]) == {"a", "b"}
     assert set(summary["folds"]) == {"0", "1"}
     assert summary["mean_dice"] == pytest.approx(evaluation.mean_dice, abs=1e-6)
-    assert summary["foreground"]["acc"] == pytest.approx(evaluation.foreground.recall, abs=1e-6)
-    assert set(summary["postprocessed"]["foreground"]) == {"dice", "iou", "acc"}
+    assert summary["foreground"]["recall"] == pytest.approx(evaluation.foreground.recall, abs=1e-6)
+    assert set(summary["postprocessed"]["foreground"]) == {"dice", "iou", "recall"}
 
 
 def test_the_summary_counts_the_cases_of_a_class_in_each_fold(trained, caplog):
@@ -112,7 +112,7 @@ def test_the_summary_counts_the_cases_of_a_class_in_each_fold(trained, caplog):
         "canal": 1,
         "rib": 0,
     }
-    assert folds["0"]["classes"]["rib"] == {"dice": None, "iou": None, "acc": None, "n_cases": 0}
+    assert folds["0"]["classes"]["rib"] == {"dice": None, "iou": None, "recall": None, "n_cases": 0}
 
 
 def test_what_is_read_back_is_what_was_written(trained):
@@ -129,7 +129,7 @@ def test_scores_of_another_version_are_refused(trained, tmp_path):
     task, _ = trained
     text = (task.folder / CROSS_VALIDATION).read_text(encoding="utf-8")
     for spoilt, says in (
-        (text.replace('"format_version": 3', '"format_version": 1'), "format_version 2 or 3 .* found 1"),
+        (text.replace('"format_version": 4', '"format_version": 1'), "format_version 2 or 3 or 4 .* found 1"),
         (text.replace('"postprocessed"', '"processed"'), "expected complete scores"),
     ):
         (tmp_path / CROSS_VALIDATION).write_text(spoilt, encoding="utf-8")
