@@ -13,7 +13,7 @@ from autospine.cli.declared import takes
 from autospine.cli.prediction_table import show_predictions
 from autospine.cli.screen import say, say_next
 from autospine.core.errors import listed
-from autospine.io.formats import ENDINGS, check_input
+from autospine.io.formats import ENDINGS, check_inputs
 from autospine.prediction.output_folder import check_output
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.trained_models import check_folds, find_folds
@@ -97,8 +97,7 @@ def predict(
 
     A table at the end shows the status of each case; the exit code is 1 if any failed.
     """
-    for path in inputs:
-        check_input(path)
+    check_inputs(inputs)
     check_output(output)
     check_device_name(options.device)
     folders, reason = tuple(model or ()), "as asked for"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from autospine.core.modality import check_values, few_values, same_everywhere
 from autospine.dataset.raw import SEGMENTATION, Case, Dataset, case_modality, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
 from autospine.storage.atomic import visible
+from autospine.storage.digest import digest_of_voxels
 from autospine.system.log import progress
 
 WORKERS = 2
@@ -78,13 +80,20 @@ def verify(dataset: Dataset) -> Report:
     faults: list[str] = []
     notes: list[str] = [*dataset.notes]
     notes += [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
-    cases = [*dataset.cases, *dataset.test_cases]
+    cases, trained = [*dataset.cases, *dataset.test_cases], dict[str, str]()
     with progress("verify", len(cases)) as meter, ThreadPoolExecutor(WORKERS) as pool:
-        for case, (case_faults, case_notes) in zip(
-            cases, pool.map(lambda c: _check(c, dataset), cases), strict=True
+        for number, (case, checked) in enumerate(
+            zip(cases, pool.map(lambda c: _check(c, dataset), cases), strict=True)
         ):
-            faults += [f"{case.name}: {text}" for text in case_faults]
-            notes += [f"{case.name}: {text}" for text in case_notes]
+            faults += [f"{case.name}: {text}" for text in checked.faults]
+            notes += [f"{case.name}: {text}" for text in checked.notes]
+            if number < len(dataset.cases):
+                trained.setdefault(checked.image, case.name)
+            elif checked.image and checked.image in trained:
+                notes.append(
+                    f"{case.name}: its image in imagesTs is that of {trained[checked.image]} in imagesTr, so "
+                    "that its scores will not tell how well new images are segmented; remove one of them"
+                )
             meter.advance()
     empty = sum(note.endswith(f": {EMPTY}") for note in notes)
     if empty and empty == len(dataset.cases):
@@ -118,8 +127,17 @@ def ignored_files(dataset: Dataset) -> tuple[str, ...]:
     )
 
 
-def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
-    """Return the faults and notes of one case."""
+class _Checked(NamedTuple):
+    """What was found in one case."""
+
+    faults: list[str]
+    notes: list[str]
+    image: str
+    """Digest of the voxels of its first channel; empty if it cannot be read."""
+
+
+def _check(case: Case, dataset: Dataset) -> _Checked:
+    """Check one case: its image, its labels, and whether they lie on one grid."""
     faults: list[str] = []
     notes: list[str] = []
     image = labels = None
@@ -151,7 +169,8 @@ def _check(case: Case, dataset: Dataset) -> tuple[list[str], list[str]]:
             f"expected image and labels on one grid, found {apart}; resample the labels to the image, "
             "or mend the header that is wrong"
         )
-    return faults, notes
+    digest = "" if image is None else digest_of_voxels(image.array[0])
+    return _Checked(faults=faults, notes=notes, image=digest)
 
 
 def _modality_notes(case: Case, image: Volume) -> Iterator[str]:

@@ -136,6 +136,22 @@ def unread_names(paths: Iterable[Path]) -> list[str]:
     return [*images, *(name for name in names if name not in images)]
 
 
+def check_inputs(paths: Iterable[Path]) -> None:
+    """Refuse to predict where one of the paths is neither an image nor a folder; names all of them.
+
+    Raises:
+        DatasetError: If nothing is there, or a file of another kind.
+    """
+    faults = []
+    for path in paths:
+        try:
+            check_input(path)
+        except DatasetError as error:
+            faults.append(str(error))
+    if faults:
+        raise DatasetError("\n".join(faults))
+
+
 def check_input(path: Path) -> None:
     """Refuse to predict from a path that is neither an image nor a folder.
 

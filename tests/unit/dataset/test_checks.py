@@ -9,6 +9,7 @@ import pytest
 from autospine.core.errors import DatasetError
 from autospine.dataset.checks import ignored_files, per_cause, verify, verify_folder
 from autospine.dataset.raw import load_dataset
+from autospine.io.images import read_volume
 
 RawDataset = Callable[..., Path]
 WriteImage = Callable[..., Path]
@@ -95,6 +96,16 @@ def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_imag
         "shifted: taken for CT by its intensities; state it in cases.csv if that is wrong",
         "shifted: looks like CT with water at about 1024 instead of 0 HU; subtract 1024, or what was added",
     )
+
+
+def test_an_image_that_is_trained_on_and_held_out_is_noted(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a", "b"), channels={"0": "CT"})
+    known = read_volume([folder / "imagesTr" / "b_0000.nii.gz"]).array[0]
+    write_image(folder / "imagesTr" / "b_0000.nii.gz", known + 1)
+    write_image(folder / "imagesTs" / "copy_0000.nii.gz", (known + 1).astype(np.float32))
+    write_image(folder / "imagesTs" / "new_0000.nii.gz", known + 2)
+    (note,) = verify_folder(folder).notes
+    assert note.startswith("copy: its image in imagesTs is that of b in imagesTr")
 
 
 def test_a_voxel_size_that_no_scanner_makes_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
