@@ -54,6 +54,7 @@ Edge = Annotated[int, between(1, 2048)]
 Bytes = Annotated[int, between(0, 2**60)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+DeviceKind = Literal["gpu", "cpu"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,6 +253,9 @@ class Plan:
 
     memory_budget_bytes: Bytes
     """Memory budget that the plan was made for."""
+
+    device: DeviceKind | None = None
+    """Kind of device that the plan was made for; None in plans of earlier versions, which do not say it."""
 
     rationale: Annotated[tuple[Decision, ...], at_most(10_000), many()]
     """The reason for each number."""

@@ -11,6 +11,7 @@ from autospine.core.errors import PlanError
 from autospine.memory.estimate import training_memory
 from autospine.memory.footprint import TrainingMemory
 from autospine.plan import Configuration, Plan
+from autospine.system.allocation import is_out_of_memory
 from autospine.system.hardware import GIB
 from autospine.system.log import get_logger
 
@@ -51,7 +52,9 @@ def calibrate(
     predicted = predict(plan, configuration, gpu=device.type == "cuda")
     try:
         measured = (_gpu_peak if device.type == "cuda" else _cpu_peak)(device, make_step)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise PlanError(
             f"expected a training step of {configuration.name!r} to fit the memory of {device}, found that "
             "it does not; plan with less --memory, or close what else uses the device"

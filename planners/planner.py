@@ -40,6 +40,7 @@ def make_plan(
         normalisation=normalisation,
         configurations=tuple(planned.configurations),
         memory_budget_bytes=budget.memory_bytes,
+        device="gpu" if budget.gpu else "cpu",
         rationale=(*decisions(notes), *planned.rationale),
     )
 

@@ -2,7 +2,9 @@
 
 STATED = {
     "planning.md": {
-        "autospine.system.devices": {
+        "autospine.system.cards": {
+            "CARD_SHARE": "share of a GPU's memory to plan for",
+            "NAMED_SHARE": "share of `--memory` to plan for on a GPU",
             "RAM_SHARE": "share of the free RAM to plan for",
         },
         "planners.rules": {

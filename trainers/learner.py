@@ -15,13 +15,13 @@ from autospine.network.external import find_external
 from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Plan, Precision, build_network
 from autospine.storage.tensors import flatten_optimizer, restore_optimizer
+from autospine.system.allocation import is_out_of_memory
 from autospine.system.devices import native_half
 from autospine.system.log import get_logger
 from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
-from trainers.out_of_memory import is_out_of_memory
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.supervision import DeeplySupervised, levels, supervise
 
@@ -224,10 +224,8 @@ class Learner:
             outputs = self._outputs(images, labels)
             total, finest = supervise(self._loss, outputs, labels)
             self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        except (AutospineError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # whatever a compiler raises, in the forward or in the backward pass
-            if self._forward is self._model:
+            if self._forward is self._model or isinstance(error, AutospineError) or is_out_of_memory(error):
                 raise
             reason = str(error).strip().partition("\n")[0]
             logger.warning(

@@ -10,6 +10,8 @@ import torch
 
 from autospine.core.errors import TrainingError
 from autospine.data import Batch, DataWorkerError, PatchBatches
+from autospine.network.base import SegmentationNetwork
+from autospine.system.allocation import is_out_of_memory, lacks_gpu_memory
 from autospine.system.log import Meter, get_logger
 from trainers import distributed
 from trainers.early_stopping import EarlyStopping
@@ -20,7 +22,6 @@ from trainers.interruption import Interruption
 from trainers.learner import Learner, StepResult
 from trainers.metrics_log import EARLY_STOP, HELD_OUT, SKIPPED, Record, rows_now, summary
 from trainers.monitors import SAMPLE_EVERY
-from trainers.out_of_memory import is_out_of_memory
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Clock
 
@@ -151,12 +152,7 @@ class TrainingLoop:
         try:
             with self._memory_checked():
                 batch = next(stream)
-                result = self.learner.step(
-                    batch.images,
-                    batch.labels,
-                    self.learning_rate(self.clock.progress),
-                    self.clock.step % SAMPLE_EVERY == 0,
-                )
+                result = self._step_on(batch)
         except DataWorkerError:
             # A signal to the whole process group has ended the workers too: then there is nothing wrong.
             if not self.interruption.wanted or distributed.size() > 1:
@@ -165,6 +161,32 @@ class TrainingLoop:
         self.clock.tick()
         self._steps.append(result)
         self._check_finite(result, batch)
+
+    def _step_on(self, batch: Batch) -> StepResult:
+        """Take a step; where the GPU is full, take it again with stages recomputed, as all that follow."""
+        rate, sample = self.learning_rate(self.clock.progress), self.clock.step % SAMPLE_EVERY == 0
+        try:
+            return self.learner.step(batch.images, batch.labels, rate, sample)
+        except RuntimeError as error:
+            if not lacks_gpu_memory(error) or not self._begin_recomputing():
+                raise
+        # Only here is the error gone, which has kept alive what the failed step had allocated.
+        self.learner.network.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        logger.warning(
+            "the memory of %s is full: fold %s goes on with checkpointing, which makes steps about a third "
+            "longer; before it is resumed, end other programs there",
+            *(self.learner.device, self.run_identity.fold),
+        )
+        return self.learner.step(batch.images, batch.labels, rate, sample)
+
+    def _begin_recomputing(self) -> bool:
+        """Let stages be recomputed in the backward pass; return False if they are, or cannot be."""
+        network = self.learner.network
+        if not isinstance(network, SegmentationNetwork) or network.checkpointing:
+            return False
+        network.checkpointing = True
+        return True
 
     @contextmanager
     def _memory_checked(self) -> Iterator[None]:
@@ -175,10 +197,11 @@ class TrainingLoop:
             if not is_out_of_memory(error):
                 raise
             # Patches are made in RAM wherever the network is.
-            place = self.learner.device if isinstance(error, torch.OutOfMemoryError) else "cpu"
+            place = self.learner.device if lacks_gpu_memory(error) else "cpu"
             raise TrainingError(
                 f"a training step of fold {self.run_identity.fold} needs more memory than {place} has free; "
-                "end other programs there and train again, or plan with a smaller --memory"
+                "end other programs there and train again, or plan with a smaller --memory or with "
+                "--checkpointing"
             ) from None
 
     def _check_finite(self, result: StepResult, batch: Batch) -> None:

@@ -22,7 +22,8 @@ def info(workspace: shared_options.Workspace = None) -> None:
     from autospine.core.plugins import installed_plugins
     from autospine.evaluation import metrics
     from autospine.plan import built_in_networks
-    from autospine.system.devices import choose_device, describe, memory_budget, native_half
+    from autospine.system.cards import memory_budget
+    from autospine.system.devices import choose_device, describe, native_half
     from trainers import losses, trackers
 
     device = choose_device()

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -20,9 +20,13 @@ from autospine.system.hardware import check_device_name, parse_bytes
 from planners.planning_options import PlanningOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
     from autospine.dataset.raw import Dataset
     from autospine.fingerprint import Fingerprint
-    from autospine.plan import Plan
+    from autospine.plan import DeviceKind, Plan
     from planners.overrides import Overrides
 
 Measured = Annotated[
@@ -79,18 +83,19 @@ def plan_and_preprocess(
     splits: shared_options.Splits = None,
     workers: shared_options.Workers = None,
     device: shared_options.Device = "auto",
+    planned_for: shared_options.For = None,
 ) -> None:
     """Verify and measure a dataset, plan for it, and preprocess its cases.
 
     This is `verify`, `fingerprint`, `plan` and `preprocess` in one.
     """
     location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
-    _check(memory, device)
+    _check(memory, device, planned_for)
     _check_splits(splits)
     fixed = _overrides(overrides, options)  # refused before the work, not after
-    _check_device(device)
+    target = _target(planned_for, device, [memory])
     facts = _fingerprint(location, None)
-    planned = _plan(location, memory, fixed, device, facts=facts, splits=splits)
+    planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
     _preprocess(location, planned, configuration, workers, dataset=facts[0])
 
 
@@ -142,6 +147,7 @@ def plan(
     explain: Explain = False,
     calibrate: Calibrate = False,
     device: shared_options.Device = "auto",
+    planned_for: shared_options.For = None,
 ) -> None:
     """Plan spacing, patch size, network and training for a dataset; write plan.json and folds.json.
 
@@ -150,7 +156,8 @@ def plan(
     shown side by side, and none is written.
     """
     amounts = memory or []
-    if explain and not (options or overrides or splits or amounts or calibrate) and device == "auto":
+    chosen = options or overrides or splits or amounts or calibrate or planned_for
+    if explain and not chosen and device == "auto":
         from autospine.pipeline.configuration_cost import known_costs
         from autospine.pipeline.planned_dataset import read_plan
 
@@ -162,20 +169,22 @@ def plan(
     location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
     _check_splits(splits)
     for amount in amounts:
-        _check(amount, device)
+        _check(amount, device, planned_for)
+    _check(None, device, planned_for)
     if calibrate and len(amounts) > 1:
         raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
     fixed = _overrides(overrides, options)
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
-        _plan(location, only, fixed, device, explain=explain, calibrate=calibrate, splits=splits)
+        target = _target(planned_for, device, [only])
+        _plan(location, only, fixed, target, explain=explain, calibrate=calibrate, splits=splits)
         say_next("preprocess", "-d", location.name, *location.workspace.option)
         return
 
     from autospine.pipeline.planning import compare_budgets
-    from autospine.system.devices import choose_device
 
-    plans = compare_budgets(location, amounts, device=choose_device(device), overrides=fixed)
+    target = _target(planned_for, device, amounts)
+    plans = compare_budgets(location, amounts, device=target, overrides=fixed)
     if explain:
         for planned in plans:
             explain_plan(planned, {})
@@ -203,10 +212,12 @@ def preprocess(
     _preprocess(location, read_plan(location), configuration, workers, npy=npy)
 
 
-def _check(memory: str | None, device: str) -> None:
-    """Refuse an amount of memory or a name of a device that cannot be."""
+def _check(memory: str | None, device: str, planned_for: str | None) -> None:
+    """Refuse an amount of memory, or a name or kind of device, that cannot be."""
     if memory is not None:
         parse_bytes(memory)
+    if planned_for not in (None, "gpu", "cpu"):
+        raise PlanError(f"expected --for gpu or --for cpu, found {planned_for!r}")
     check_device_name(device)
 
 
@@ -216,11 +227,15 @@ def _check_splits(splits: Path | None) -> None:
         raise DatasetError(f"expected nnU-Net's splits_final.json at {splits}, found none; check --splits")
 
 
-def _check_device(device: str) -> None:
-    """Refuse a device that this machine lacks."""
-    from autospine.system.devices import choose_device
+def _target(planned_for: str | None, device: str, amounts: "Sequence[str | None]") -> "torch.device | None":
+    """Return the device to plan for, None for a GPU elsewhere; refuse one whose memory nobody has told."""
+    from autospine.pipeline.planning import choose_planned_device
+    from autospine.system.cards import memory_budget
 
-    choose_device(device)
+    target = choose_planned_device(cast("DeviceKind | None", planned_for), device)
+    for amount in amounts:
+        memory_budget(target, amount)
+    return target
 
 
 def _fingerprint(location: DatasetLocation, workers: int | None) -> "tuple[Dataset, Fingerprint]":
@@ -237,7 +252,7 @@ def _plan(
     location: DatasetLocation,
     memory: str | None,
     overrides: "Overrides",
-    device: str,
+    device: "torch.device | None",
     *,
     explain: bool = False,
     calibrate: bool = False,
@@ -246,19 +261,17 @@ def _plan(
 ) -> "Plan":
     from autospine.pipeline.costs import measure_costs
     from autospine.pipeline.planning import plan
-    from autospine.system.devices import choose_device
 
-    chosen = choose_device(device)
     planned = plan(
         location,
-        device=chosen,
+        device=device,
         memory=memory,
         overrides=overrides,
         measure_memory=calibrate,
         facts=facts,
         splits=splits,
     )
-    costs = measure_costs(location, planned, chosen)
+    costs = measure_costs(location, planned, device)
     if explain:
         explain_plan(planned, costs)
     else:

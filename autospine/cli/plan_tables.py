@@ -18,10 +18,12 @@ RECOMMENDED = "configuration 0"
 
 UNKNOWN = "–"
 
+_KINDS = {"gpu": " of a GPU", "cpu": " of RAM", None: ""}
+
 
 def show_plan(plan: "Plan", costs: "Mapping[str, ConfigurationCost]") -> None:
     """Print the configurations of a plan, the recommended one first, with what they cost by their names."""
-    title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB"
+    title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB{_KINDS[plan.device]}"
     show_table(_plan_table([plan], title, costs))
     if costs:
         say("hours: of one fold that has this device to itself", "dim")

@@ -43,8 +43,9 @@ Memory = Annotated[
     str | None,
     typer.Option(
         "--memory",
-        help="Plan for this much memory, such as 8GB, 500MB or 8 (GB; units are binary); by default the "
-        "GPU's, else half of the free RAM.",
+        help="Plan for this much memory, such as 8GB, 500MB or 8 (GB; units are binary): that of the GPU, "
+        "of which 90 % are planned for, or of the RAM. By default what the GPU has free, else half of the "
+        "free RAM.",
         show_default=False,
     ),
 ]
@@ -53,8 +54,9 @@ Memories = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="Plan for this much memory, such as 8GB, 500MB or 8 (GB; units are binary); by default the "
-        "GPU's, else half of the free RAM. Repeat it to compare the plans for several amounts; none"
+        help="Plan for this much memory, such as 8GB, 500MB or 8 (GB; units are binary): that of the GPU, "
+        "of which 90 % are planned for, or of the RAM. By default what the GPU has free, else half of the "
+        "free RAM. Repeat it to compare the plans for several amounts; none"
         " is written then.",
         show_default=False,
     ),
@@ -103,6 +105,18 @@ Device = Annotated[
     str,
     typer.Option(
         "--device", help="Compute on this device: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    ),
+]
+
+
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="gpu|cpu",
+        help="Plan for a GPU, which need not be in this machine if --memory says how much it has, or for a "
+        "CPU; by default for the device of --device.",
+        show_default=False,
     ),
 ]
 

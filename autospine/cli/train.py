@@ -93,7 +93,7 @@ def train(
     if options.pretrained is not None:
         shared_options.check_exists(options.pretrained, START)
 
-    from autospine.pipeline.training import choose_settings, open_project, train
+    from autospine.pipeline.training import choose_settings, open_project, train, warn_of_another_device
     from autospine.system.devices import describe
     from trainers import distributed
 
@@ -108,6 +108,7 @@ def train(
             + (f", {processes} processes, each with the planned batch" if processes > 1 else "")
             + (f", a fold on each of {gpus} GPUs" if gpus > 1 and fold == ALL else "")
         )
+        warn_of_another_device(planned, where)
         _say_what_is_next(project, fold, train(project, fold, settings, minutes=max_minutes))
 
 

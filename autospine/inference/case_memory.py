@@ -13,6 +13,7 @@ from autospine.inference.slab import Piece, slab_bytes
 from autospine.inference.tiles import TileGrid
 from autospine.inference.to_native import NativePiece, halo_bytes
 from autospine.preprocessing.resample import BLOCK
+from autospine.system.allocation import is_out_of_memory
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -105,7 +106,9 @@ def with_fallback_to_ram(make: Callable[[ScorePiece], Result], scores: ScorePiec
     """Make something of scores on their device or, where that is out of memory, in RAM."""
     try:
         return make(scores)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         logger.info("some scores are resampled in RAM, as the device has no memory left")
     # Only here is the error gone, which had kept alive what the failed attempt had allocated.
     torch.cuda.empty_cache()

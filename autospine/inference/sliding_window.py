@@ -14,6 +14,7 @@ from autospine.inference.slab import Piece, Slab
 from autospine.inference.tiles import TileGrid
 from autospine.preprocessing.prepare import Preparation
 from autospine.preprocessing.resample import BLOCK
+from autospine.system.allocation import is_out_of_memory
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -49,7 +50,7 @@ def finished_pieces(
         Pieces that cover the image once, ordered along S, then P.
 
     Raises:
-        torch.OutOfMemoryError: If a single tile does not fit while the slab is in RAM.
+        RuntimeError: If a single tile does not fit while the slab is in RAM.
     """
     for rows in slab.rows:
         for columns in slab.columns:
@@ -93,8 +94,8 @@ def _scores_if_they_fit(
     """
     try:
         return tile_scores(batch)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1 and slab.device.type == "cpu":
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or (len(batch) == 1 and slab.device.type == "cpu"):
             raise
         return None
 

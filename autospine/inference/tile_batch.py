@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autospine.inference.case_memory import room_for_tiles
+from autospine.system.allocation import is_out_of_memory
 
 LARGEST = 16
 """Largest tile batch size."""
@@ -38,7 +39,7 @@ def measure_tile_batch(
         device: Device of the network.
 
     Raises:
-        torch.OutOfMemoryError: If not even one tile fits.
+        RuntimeError: If not even one tile fits.
     """
 
     def seconds(size: int) -> float:
@@ -62,13 +63,15 @@ def choose_tile_batch(seconds: Callable[[int], float], room: int) -> TileBatch:
         room: Number of tiles that the memory is estimated to have room for.
 
     Raises:
-        torch.OutOfMemoryError: If not even one tile fits.
+        RuntimeError: If not even one tile fits.
     """
     batch = TileBatch(size=1, seconds_per_tile=seconds(1))
     while (size := 2 * batch.size) <= min(room, LARGEST):
         try:
             each = seconds(size) / size
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
         if each > WORTH * batch.seconds_per_tile:
             break

@@ -65,14 +65,15 @@ MARGIN = 16
 
 
 def measure_costs(
-    location: DatasetLocation, planned: Plan, device: torch.device
+    location: DatasetLocation, planned: Plan, device: torch.device | None
 ) -> dict[str, ConfigurationCost]:
     """Measure what each configuration of a plan costs; known costs are read from `costs.json`.
 
     Args:
         location: Folders of the dataset.
         planned: Its plan.
-        device: The device that training will run on.
+        device: The device that training will run on; None for a GPU of another machine, whose hours cannot be
+            measured.
 
     Returns:
         The cost of each configuration by its name.
@@ -86,7 +87,7 @@ def measure_costs(
             known[keys[configuration.name]] = ConfigurationCost(
                 key=keys[configuration.name],
                 name=configuration.name,
-                hours=_hours(dataset, measured, planned, configuration, device),
+                hours=None if device is None else _hours(dataset, measured, planned, configuration, device),
                 labels_dice=labels_dice(dataset, planned.labels, configuration.spacing_mm),
             )
             meter.advance()
@@ -247,9 +248,9 @@ def _accepts(planned: Plan, configuration: Configuration) -> bool:
     return True
 
 
-def _key(configuration: Configuration, measured: Fingerprint, device: torch.device) -> str:
+def _key(configuration: Configuration, measured: Fingerprint, device: torch.device | None) -> str:
     """Return the digest of everything that a configuration's cost depends on."""
-    parts = (describe(device), measured.key, to_json(configuration))
+    parts = ("another GPU" if device is None else describe(device), measured.key, to_json(configuration))
     return digest_of(part.encode() for part in parts)
 
 

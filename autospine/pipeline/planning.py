@@ -6,19 +6,20 @@ from pathlib import Path
 
 import torch
 
-from autospine.core.errors import AutospineError, DatasetError, counted
+from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
 from autospine.dataset.raw import Dataset
 from autospine.dataset.splits import read_splits
 from autospine.fingerprint import Fingerprint
 from autospine.pipeline.calibration import known_calibration, measure_calibration
 from autospine.pipeline.measuring import find_facts, write_split
 from autospine.pipeline.planned_dataset import read_plan
-from autospine.plan import Plan, Precision
+from autospine.plan import DeviceKind, Plan, Precision
 from autospine.storage.atomic import keep_former
 from autospine.storage.serialization import to_json, write_json
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation
-from autospine.system.devices import memory_budget, native_half
+from autospine.system.cards import memory_budget
+from autospine.system.devices import choose_device, native_half
 from autospine.system.log import get_logger
 from planners.overrides import Overrides
 from planners.planner import make_plan
@@ -35,10 +36,29 @@ _PRECISIONS: dict[torch.dtype | None, Precision] = {
 }
 
 
+def choose_planned_device(kind: DeviceKind | None, name: str) -> torch.device | None:
+    """Return the device to plan for; None for a GPU of another machine.
+
+    Args:
+        kind: What the user plans for; None for the device of the name.
+        name: Device of this machine, as `choose_device` takes it.
+
+    Raises:
+        AutospineError: If kind and name contradict each other, or this machine has no device of that name.
+    """
+    other = "cuda" if kind == "cpu" else "cpu"
+    if kind is not None and name.startswith(other):
+        raise PlanError(
+            f"expected --for {kind} with a device of that kind, found --device {name}; leave one out"
+        )
+    device = torch.device("cpu") if kind == "cpu" else choose_device(name)
+    return None if kind == "gpu" and device.type == "cpu" else device
+
+
 def plan(
     location: DatasetLocation,
     *,
-    device: torch.device,
+    device: torch.device | None,
     memory: str | None = None,
     overrides: Overrides | None = None,
     measure_memory: bool = False,
@@ -52,7 +72,7 @@ def plan(
 
     Args:
         location: Folders of the dataset.
-        device: The device that training will run on.
+        device: The device that training will run on; None for a GPU of another machine.
         memory: Memory that training may take, such as `8GB`; None for the default.
         overrides: Values that the user has fixed.
         measure_memory: Whether to run real training steps of the plan, correct the memory estimate by them,
@@ -70,6 +90,11 @@ def plan(
     given = None if splits is None else read_splits(splits, dataset)
     budget = _budget(location, device, memory)
     if measure_memory:
+        if device is None:
+            raise PlanError(
+                "expected a GPU for --calibrate with --for gpu, found none in this machine; calibrate where "
+                "training will run"
+            )
         first = _planned(dataset, measured, replace(budget, calibration=1.0), overrides)
         budget = replace(budget, calibration=measure_calibration(location, first, device))
     planned = _planned(dataset, measured, budget, overrides)
@@ -126,7 +151,11 @@ def _write_plan(location: DatasetLocation, planned: Plan) -> None:
 
 
 def compare_budgets(
-    location: DatasetLocation, memories: Sequence[str], *, device: torch.device, overrides: Overrides | None
+    location: DatasetLocation,
+    memories: Sequence[str],
+    *,
+    device: torch.device | None,
+    overrides: Overrides | None,
 ) -> list[Plan]:
     """Return the plans for several amounts of memory; only a missing fingerprint is written."""
     dataset, measured = find_facts(location)
@@ -134,12 +163,13 @@ def compare_budgets(
     return [_planned(dataset, measured, budget, overrides) for budget in budgets]
 
 
-def _budget(location: DatasetLocation, device: torch.device, memory: str | None) -> Budget:
+def _budget(location: DatasetLocation, device: torch.device | None, memory: str | None) -> Budget:
     bytes_, reason = memory_budget(device, memory)
     return Budget(
         memory_bytes=bytes_,
-        gpu=device.type == "cuda",
-        precision=_PRECISIONS[native_half(device)],
+        gpu=device is None or device.type == "cuda",
+        # That of all GPUs from 2020 on, where the GPU is not here.
+        precision="bfloat16" if device is None else _PRECISIONS[native_half(device)],
         reason=reason,
-        calibration=known_calibration(location, device),
+        calibration=1.0 if device is None else known_calibration(location, device),
     )

@@ -1,5 +1,6 @@
 """Training: from a plan to stored cases and trained folds."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
 from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold
-from autospine.plan import Configuration, Plan
+from autospine.plan import Configuration, DeviceKind, Plan
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.arrays import ArrayFormat
@@ -23,8 +24,9 @@ from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import FOLDS, FULL
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
-from autospine.system.devices import devices_like, memory_budget
+from autospine.system.cards import devices_like, memory_budget
 from autospine.system.hardware import cores, default_workers
+from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.cross_validation import train_folds
 from trainers.fold_trainer import CACHE_BYTES
@@ -32,6 +34,8 @@ from trainers.initial_weights import load_initial_weights
 from trainers.settings import TrainingSettings
 from trainers.training_options import TrainingOptions
 from trainers.training_run import TrainingRun
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,6 +195,31 @@ def choose_settings(
             "devices": devices if len(devices) > 1 else (),
             "threads": _fixed_threads(options, fold) if device.type == "cpu" and processes == 1 else None,
         }
+    )
+
+
+def warn_of_another_device(planned: PlannedDataset, device: torch.device) -> None:
+    """Warn where a plan was made for the other kind of device than it is trained on, with what to type."""
+    kind: DeviceKind = "cpu" if device.type == "cpu" else "gpu"
+    if planned.plan.device in (None, kind):
+        return
+    location = planned.location
+    words = (
+        "autospine",
+        "plan-and-preprocess",
+        "-d",
+        location.name,
+        *location.workspace.option,
+        "--for",
+        kind,
+    )
+    logger.warning(
+        "the plan of %s is for a %s, and training runs on %s: %s; for a plan of its own type `%s`",
+        *(location.name, "GPU" if kind == "cpu" else "CPU", device),
+        "a step takes minutes there, and there are many"
+        if kind == "cpu"
+        else "patches, network and schedule are those for a machine without a GPU",
+        shlex.join(words),
     )
 
 

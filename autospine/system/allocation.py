@@ -1,4 +1,4 @@
-"""Settings of the C library's allocator for the memory of freed arrays and tensors on a CPU."""
+"""Memory of tensors: settings of the allocators, and errors that tell that there is too little of it."""
 
 import ctypes
 import sys
@@ -10,6 +10,18 @@ import torch
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER, _ONE_GIB, _LARGE = -1, 1 << 30, 1 << 24
+
+RAM_IS_FULL = "DefaultCPUAllocator"
+"""Text of torch's error where the RAM is full: a plain RuntimeError that names the allocator."""
+
+GPU_IS_FULL = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+"""Texts of errors where a GPU is full and another than torch's allocator finds it: the driver, whose errors
+are of `torch.AcceleratorError`, cuBLAS as it begins, or cuDNN."""
 
 
 def reuse_freed_memory() -> bool:
@@ -62,6 +74,18 @@ def as_in_prediction(device: torch.device) -> Iterator[None]:
         yield
     finally:
         prepare_memory(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a GPU or the machine has run out of memory, whichever library says so."""
+    return lacks_gpu_memory(error) or isinstance(error, MemoryError) or RAM_IS_FULL in str(error)
+
+
+def lacks_gpu_memory(error: BaseException) -> bool:
+    """Return whether a GPU has run out of memory, whichever library says so."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in GPU_IS_FULL)
 
 
 def _set(parameter: int, value: int) -> bool:

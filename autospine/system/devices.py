@@ -8,29 +8,28 @@ that spins takes the time of the very thread that it waits for, and a prediction
 
 import ctypes
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
 import torch
 
 from autospine.core.errors import AutospineError, counted
-from autospine.system.hardware import (
-    GIB,
-    bound_cores,
-    check_device_name,
-    cores,
-    free_memory,
-    parse_bytes,
-)
+from autospine.system.hardware import GIB, CudaInstallation, bound_cores, check_device_name, cores
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 
-RAM_SHARE = 0.5
-"""Share of the free RAM that training may take where there is no GPU."""
+ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""Variables by which the user sets PyTorch's allocator for GPUs."""
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""File that is there where Linux has loaded NVIDIA's driver."""
 
 CHECK_SECONDS = 0.2
 """Time between two checks whether threads of this process wait for a core."""
@@ -68,50 +67,75 @@ def choose_device(name: str = "auto") -> torch.device:
         name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
 
     Raises:
-        AutospineError: If no device has such a name, or this machine lacks it.
+        AutospineError: If no device has such a name, this machine lacks it, or PyTorch cannot compute on it.
     """
     check_device_name(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise AutospineError(
-            f"expected a CUDA device that is there ({torch.cuda.device_count()} are), found --device {name}; "
-            "use --device cpu"
-        )
-    return device
+    if name == "cpu":
+        return torch.device("cpu")
+    _let_segments_grow()
+    with warnings.catch_warnings(record=True) as said:  # of the driver
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count and name == "auto" and not DRIVER.exists():
+        return torch.device("cpu")  # there is no GPU that anybody could expect to be used
+
+    installation = CudaInstallation(
+        version=torch.__version__,
+        cuda=torch.version.cuda,
+        built_for=tuple(torch.cuda.get_arch_list()),
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        driver=DRIVER.exists(),
+        said=str(said[0].message) if said else "",
+    )
+    return choose_gpu(name, count, installation)
 
 
-def devices_like(device: torch.device, name: str) -> tuple[torch.device, ...]:
-    """Return the devices that folds may be trained on at the same time.
+def choose_gpu(name: str, count: int, installation: CudaInstallation) -> torch.device:
+    """Return the first GPU that the name allows and PyTorch can compute on.
 
     Args:
-        device: The device that `choose_device` returned for the name.
-        name: As `choose_device` takes it.
+        name: `auto`, `cuda` or `cuda:N`.
+        count: Number of GPUs that PyTorch sees.
+        installation: What PyTorch is built for.
 
     Returns:
-        Every GPU, unless the name is that of a certain one; the CPU alone if the device is the CPU.
-    """
-    if device.type == "cpu" or ":" in name:
-        return (device,)
-    return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-
-
-def memory_budget(device: torch.device, amount: str | None = None) -> tuple[int, str]:
-    """Return the bytes that training may take, and where the number comes from.
-
-    Args:
-        device: A GPU, whose whole memory is the default, or the CPU, for which half of the free RAM is.
-        amount: Such as `8GB`, `500MB` or `8`; None for the default.
+        The CPU where there is no such GPU and the name is `auto`, with a line that says why.
 
     Raises:
-        PlanError: If the text is not an amount of memory.
+        AutospineError: If there is no such GPU and the name asks for one.
     """
-    if amount is not None:
-        return parse_bytes(amount), "set by --memory"
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory, "memory of the GPU"
-    return int(free_memory() * RAM_SHARE), "half of the free RAM, as there is no GPU"
+    _, colon, number = name.partition(":")
+    why = "GPUs are numbered from 0" if count else installation.why_no_gpu
+    for index in range(count)[int(number) : int(number) + 1] if colon else range(count):
+        with warnings.catch_warnings():  # PyTorch's own, which names no command
+            warnings.simplefilter("ignore")
+            found = torch.cuda.get_device_properties(index)
+        fault = installation.why_unsupported(found.name, (found.major, found.minor))
+        if fault is None:
+            return torch.device("cuda", index) if index or colon else torch.device("cuda")
+        why = fault
+    if name == "auto":
+        _say_once(f"no GPU is used: {why}")
+        return torch.device("cpu")
+    raise AutospineError(
+        f"expected a CUDA device for --device {name}, found {counted(count, 'GPU')}: {why}, or use "
+        "--device cpu"
+    )
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Log a fact about the GPUs, the first time that it is met."""
+    logger.warning("%s", text)
+
+
+def _let_segments_grow() -> None:
+    """Let PyTorch's allocator for GPUs extend its blocks instead of leaving gaps between them.
+
+    It reads its variable when it begins. One that the user has set is left alone.
+    """
+    if sys.platform.startswith("linux") and not any(variable in os.environ for variable in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -1,14 +1,19 @@
-"""Cores and memory of this machine, found without PyTorch; `autospine.system.devices` knows the GPUs."""
+"""Cores and memory of this machine, and why PyTorch cannot use a GPU, all told without PyTorch.
+
+`autospine.system.devices` knows the device that is computed on.
+"""
 
 import os
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
 import psutil
 
-from autospine.core.errors import AutospineError, PlanError
+from autospine.core.errors import AutospineError, PlanError, first_line
 
 GIB = 1024**3
 """Bytes of a gibibyte."""
@@ -16,7 +21,92 @@ GIB = 1024**3
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Folder in which Linux states the limits of a container."""
 
+OLDER_CARDS = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
+"""Command for a PyTorch with kernels for GPUs from 2014 on, and for drivers from 2024 on."""
+
+START = "https://pytorch.org/get-started/locally"
+"""Page that names the command for each PyTorch."""
+
+OLDEST_NEWEST = (7, 5)
+"""Compute capability from which the newest builds of PyTorch (CUDA 13) have kernels."""
+
 _UNITS = {"": GIB, "G": GIB, "M": 1024**2, "T": 1024**4}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CudaInstallation:
+    """What decides which GPUs PyTorch can use."""
+
+    version: str
+    """Version of PyTorch."""
+
+    cuda: str | None
+    """Version of CUDA that it was built with; None if without."""
+
+    built_for: tuple[str, ...] = ()
+    """Architectures that it has kernels for, such as `sm_90`."""
+
+    visible: str | None = None
+    """Value of `CUDA_VISIBLE_DEVICES`; None if it is not set."""
+
+    driver: bool = False
+    """Whether the system has loaded NVIDIA's driver."""
+
+    said: str = ""
+    """Warning of PyTorch about the driver; empty if there was none."""
+
+    @property
+    def why_no_gpu(self) -> str:
+        """Sentence that says why PyTorch sees no GPU, and how to mend it."""
+        if self.cuda is None:
+            return f"PyTorch {self.version} is built without CUDA; install the build that {START} names"
+        if self.visible is not None:
+            return (
+                f"CUDA_VISIBLE_DEVICES={self.visible!r} leaves no GPU; unset it, or name GPUs that "
+                "`nvidia-smi` lists, such as CUDA_VISIBLE_DEVICES=0"
+            )
+        if self.said:
+            return (
+                f"PyTorch {self.version} refuses the driver ({first_line(Exception(self.said))}); update "
+                f"NVIDIA's driver, or install a PyTorch for older ones: {OLDER_CARDS}"
+            )
+        if not self.driver:
+            return "no NVIDIA driver is loaded; in a container, start it with --gpus all"
+        return "the driver shows no GPU; see whether `nvidia-smi` lists one"
+
+    def why_unsupported(self, name: str, capability: tuple[int, int]) -> str | None:
+        """Return why PyTorch cannot compute on a GPU, and how to mend it; None if it can.
+
+        Args:
+            name: Name of the GPU.
+            capability: Its compute capability.
+        """
+        if self.cuda is None or not self.built_for or has_kernels(capability, self.built_for):
+            return None
+        major, minor = capability
+        is_old = capability < OLDEST_NEWEST
+        mend = f"run `{OLDER_CARDS}`" if is_old else f"install the newest build that {START} names"
+        return (
+            f"PyTorch {self.version} has no kernels for {name} of compute capability {major}.{minor}, only "
+            f"for {', '.join(self.built_for)}; {mend}"
+        )
+
+
+def has_kernels(capability: tuple[int, int], built_for: Sequence[str]) -> bool:
+    """Return whether kernels for these architectures run on a GPU of this capability.
+
+    Kernels of `sm_80` run on every later 8.x, those of `sm_90a` on 9.0 alone; the text of `compute_80` can be
+    compiled for everything later.
+    """
+    for architecture in built_for:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
+        if match is None:
+            continue
+        version = (int(match[2]), int(match[3]))
+        same = version == capability if match[4] else version[0] == capability[0] and version <= capability
+        if same or (match[1] == "compute" and not match[4] and version <= capability):
+            return True
+    return False
 
 
 def check_device_name(name: str) -> None:

@@ -19,9 +19,9 @@ from autospine.core.errors import TrainingError
 from autospine.core.labels import LabelSpace
 from autospine.core.plugins import Plugin, find_plugin, let_interrupts_pass, plugin_names
 from autospine.core.tensor_types import LabelBatch, LogitBatch
+from autospine.system.allocation import is_out_of_memory
 from trainers import distributed
 from trainers.losses.loss import RESERVED, Loss, LossResult
-from trainers.out_of_memory import is_out_of_memory
 
 GROUP = "autospine.losses"
 """Group of the entry points."""

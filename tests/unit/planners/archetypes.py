@@ -98,6 +98,17 @@ def one_huge_case(budget: Budget) -> Plan:
     return plan("Dataset008_OneHuge", STRUCTURES, cases, [19.0, 8.5, 14.0, 26.0], budget)
 
 
+ARCHETYPES: dict[str, Archetype] = {
+    "lumbar_ct": lumbar_ct,
+    "sagittal_mr": sagittal_mr,
+    "whole_spine": whole_spine,
+    "low_dose_ct": low_dose_ct,
+    "isotropic_mr": isotropic_mr,
+    "mixed": mixed,
+    "tiny_crops": tiny_crops,
+    "one_huge_case": one_huge_case,
+}
+
 GOLDEN: dict[str, tuple[Archetype, Budget]] = {
     "lumbar_ct": (lumbar_ct, laptop()),
     "sagittal_mr": (sagittal_mr, laptop()),

@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_figures import card, plan_budget_share_max, plan_for
 from unit.planners import archetypes, facts
 from unit.planners.archetypes import GOLDEN
 
@@ -364,6 +365,17 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
             assert larger <= 1.6 * extent(one) or one.memory_bytes >= 0.85 * plan.memory_budget_bytes
         else:
             assert "which is covered" in why or one.cases == "fast"
+
+
+def test_no_plan_fills_a_card():
+    assert plan_budget_share_max() <= 0.93
+
+
+def test_a_card_that_others_use_gets_a_plan_for_what_is_free():
+    shared = plan_for("lumbar_ct", card("RTX 4090", held_gib=14.0))
+    assert max(c.memory_bytes for c in shared.configurations) <= 9.6 * GIB
+    (reason,) = (decision.reason for decision in shared.rationale if decision.name == "memory budget")
+    assert "14.0 GiB are held by the display, other programs" in reason
 
 
 def test_a_reason_is_given_for_every_number():

@@ -6,7 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from autospine.system.allocation import reuse_freed_memory
+from autospine.system.allocation import is_out_of_memory, lacks_gpu_memory, reuse_freed_memory
+
+FULL_GPU = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+)
+FULL_RAM = (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+OTHERS = (
+    RuntimeError("CUDA error: no kernel image is available"),
+    RuntimeError("out of resource: shared memory, Required: 131072"),
+    ValueError("out of memory"),
+)
+
+
+@pytest.mark.parametrize("error", [*FULL_GPU, *FULL_RAM, *OTHERS], ids=str)
+def test_want_of_memory_is_recognised_in_the_words_of_every_library(error):
+    assert lacks_gpu_memory(error) == (error in FULL_GPU)
+    assert is_out_of_memory(error) == (error not in OTHERS)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt belongs to glibc")

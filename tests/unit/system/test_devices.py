@@ -12,17 +12,19 @@ import torch
 
 from autospine.core.errors import AutospineError, counted
 from autospine.system import devices
+from autospine.system.cards import devices_like, memory_budget
 from autospine.system.devices import (
     choose_device,
+    choose_gpu,
     computing,
     describe,
-    devices_like,
-    memory_budget,
     multiplies_bfloat16,
     seconds_without_core,
 )
+from autospine.system.hardware import CudaInstallation
 
 CPU = torch.device("cpu")
+CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 
 
 def test_the_budget_is_the_wish_or_a_share_of_the_free_memory():
@@ -44,8 +46,81 @@ def test_other_devices_are_refused(wish):
 
 
 def test_an_absent_gpu_is_refused():
-    with pytest.raises(AutospineError, match="found --device cuda:99; use --device cpu"):
+    with pytest.raises(AutospineError, match=r"--device cuda:99, found .*, or use --device cpu"):
         choose_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"cuda": None, "driver": True}, r"built without CUDA; install the build that https://pytorch.org"),
+        ({"visible": ""}, r"CUDA_VISIBLE_DEVICES='' leaves no GPU; unset it"),
+        ({"visible": "7"}, r"CUDA_VISIBLE_DEVICES='7' leaves no GPU; unset it"),
+        (
+            {"said": "The NVIDIA driver on your system is too old\nplease"},
+            r"too old\); update NVIDIA's driver",
+        ),
+        ({}, "no NVIDIA driver is loaded; in a container, start it with --gpus all"),
+        ({"driver": True}, "nvidia-smi"),
+    ],
+)
+def test_why_there_is_no_gpu_is_said_with_what_to_do(found, said):
+    installation = CudaInstallation(**{"version": "2.13.0", "cuda": "13.0", **found})
+    with pytest.raises(AutospineError, match=f"--device cuda, found 0 GPUs: .*{said}.*--device cpu"):
+        choose_gpu("cuda", 0, installation)
+
+
+def test_without_a_gpu_the_cpu_is_used_and_a_line_says_why(caplog):
+    installation = CudaInstallation(version="2.13.0", cuda="13.0", visible="3", driver=True)
+    for _ in range(2):
+        assert choose_gpu("auto", 0, installation) == torch.device("cpu")
+    assert caplog.text.count("no GPU is used: CUDA_VISIBLE_DEVICES='3' leaves no GPU") == 1
+
+
+class Properties:
+    def __init__(self, name, major, minor):
+        self.name, self.major, self.minor = name, major, minor
+
+
+@pytest.fixture
+def workstation(monkeypatch):
+    """An old card, then a new one."""
+    found = [Properties("Quadro P620", 6, 1), Properties("RTX 6000", 8, 9)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", found.__getitem__)
+    return CudaInstallation(version="2.13.0+cu130", cuda="13.0", built_for=CU130, driver=True)
+
+
+def test_a_card_that_torch_has_kernels_for_comes_first(workstation):
+    assert choose_gpu("auto", 2, workstation) == torch.device("cuda", 1)
+    assert choose_gpu("cuda", 2, workstation) == torch.device("cuda", 1)
+    assert choose_gpu("cuda:1", 2, workstation) == torch.device("cuda", 1)
+
+
+def test_a_card_without_kernels_is_named_with_the_build_that_has_them(workstation, caplog):
+    with pytest.raises(AutospineError, match=r"no kernels for Quadro P620 of .* 6\.1.*whl/cu126"):
+        choose_gpu("cuda:0", 2, workstation)
+    assert choose_gpu("auto", 1, workstation) == torch.device("cpu")
+    assert "whl/cu126" in caplog.text
+
+
+def test_a_number_that_no_card_has_is_refused(workstation):
+    with pytest.raises(AutospineError, match=r"--device cuda:2, found 2 GPUs: GPUs are numbered from 0"):
+        choose_gpu("cuda:2", 2, workstation)
+
+
+def test_gpu_memory_may_grow_in_place_unless_the_user_has_set_the_allocator(monkeypatch):
+    for name in devices.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    choose_device("cpu")
+    assert devices.ALLOCATOR[0] not in os.environ
+    choose_device()
+    assert os.environ.get(devices.ALLOCATOR[0]) == (
+        "expandable_segments:True" if sys.platform.startswith("linux") else None
+    )
+    monkeypatch.delenv(devices.ALLOCATOR[0], raising=False)
+    monkeypatch.setenv(devices.ALLOCATOR[1], "max_split_size_mb:512")
+    choose_device()
+    assert devices.ALLOCATOR[0] not in os.environ
 
 
 def test_the_device_is_described():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autospine.core.errors import PlanError
 from autospine.system import hardware
-from autospine.system.hardware import cores, free_memory, parse_bytes
+from autospine.system.hardware import cores, free_memory, has_kernels, parse_bytes
 
 UNITS = {"": 1024**3, "G": 1024**3, "M": 1024**2, "T": 1024**4}
 
@@ -98,3 +98,27 @@ def test_cores_are_those_that_the_control_group_allows(tmp_path, monkeypatch, fi
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     assert cores() == counted
+
+
+CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
+CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [
+        ((8, 9), CU130, True),  # by kernels of 8.6
+        ((7, 0), CU130, False),
+        ((6, 1), CU130, False),
+        ((7, 0), CU126, True),
+        ((10, 0), CU126, False),
+        ((12, 1), CU130, True),
+        ((13, 0), CU130, True),  # by text that the driver compiles
+        ((8, 0), ("sm_86",), False),
+        ((9, 0), ("sm_90a",), True),
+        ((9, 1), ("sm_90a",), False),
+        ((9, 0), ("gfx90a",), False),
+    ],
+)
+def test_kernels_run_on_later_cards_of_their_generation(capability, built_for, runs):
+    assert has_kernels(capability, built_for) == runs

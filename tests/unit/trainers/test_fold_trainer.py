@@ -737,6 +737,37 @@ def test_want_of_memory_is_said_and_how_to_mend_it(cases, tmp_path, error):
         made.run(None)
 
 
+def full_at(made: FoldTrainer, *numbers: int, unless_recomputed: bool = True) -> None:
+    """Let the GPU be full in the steps of these numbers, as long as nothing is recomputed."""
+    take, counted = made.learner.step, iter(range(1, 10**6))
+
+    def step(*arguments) -> StepResult:
+        recomputed = unless_recomputed and made.learner.network.checkpointing
+        if next(counted) in numbers and not recomputed:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return take(*arguments)
+
+    made.learner.step = step
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_full_gpu_is_answered_by_recomputing(cases, tmp_path, undisturbed, caplog, number):
+    made = trainer(cases, tmp_path)
+    full_at(made, number)
+    made.run(None)
+    assert made.learner.network.checkpointing
+    assert caplog.text.count("fold 0 goes on with checkpointing") == 1
+    for name, tensor in final(undisturbed).items():
+        torch.testing.assert_close(final(tmp_path)[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_a_gpu_that_is_full_even_so_is_said(cases, tmp_path):
+    made = trainer(cases, tmp_path)
+    full_at(made, *range(1, 9), unless_recomputed=False)
+    with pytest.raises(TrainingError, match=r"needs more memory than cpu .*--memory or with --checkpointing"):
+        made.run(None)
+
+
 def test_want_of_memory_while_patches_are_made_is_said_too(cases, tmp_path, monkeypatch):
     def refuse(*_):
         raise MemoryError
