@@ -8,10 +8,10 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-house bench-first-aid bench-daily clean
+.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## make .venv with AutoSpine and its development tools
 
@@ -73,6 +73,9 @@ bench-training: $(NNUNET) ## kill a training ten times; two hours of training ag
 bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
 	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md
 	$(BIN)/python tests/benchmarks/planner_gpu.py --write docs/results/planner-gpu.md
+
+bench-gpu-count: $(STAMP) ## count what a training step asks of a GPU, without one; into docs/results/gpu-count.md
+	$(BIN)/python tests/benchmarks/gpu_figures.py --write docs/results/gpu-count.md
 
 bench-house: $(STAMP) ## count imports, names and axes, and time mistakes; the table goes to docs/results/house.md
 	$(BIN)/python tests/benchmarks/house.py --write docs/results/house.md

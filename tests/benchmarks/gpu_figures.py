@@ -1,0 +1,133 @@
+"""Count what a training step and a tile ask of a GPU, on a machine without one.
+
+Run by `make bench-gpu-count`; takes half a minute. Prints one JSON object last. `--write FILE` puts the
+tables into that file. How each figure is counted is said in `tests/gpu_count.py`. The network is the adaptive
+Swin UNETR as it is planned: feature size 48, a patch of 128^3 voxels, two patches per step, five classes,
+bfloat16.
+
+- `step_launches`, `step_syncs`, `step_gigabytes`, `roofline_ms`: of a whole training step that the monitors
+  do not sample, from the copy of the batch to the averaged weights.
+- `optimizer_calls`: operators within the optimiser's step.
+- `bias_gradient_gib_80gb_plan`: most memory that gradients of position biases take at once, at the patch that
+  is planned for 80 GB (256 x 224 x 224, two per step).
+- `tile_launches`, `tile_roofline_ms`: of a prediction's pass of one tile of the same size.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from gpu_count import PHASES, GpuCount, Tally, count_step, count_tile, swin_learner
+
+ROOT = Path(__file__).resolve().parents[2]
+BEFORE = ROOT / "docs" / "results" / "gpu-count-before.json"
+
+Figures = dict[str, Any]
+
+LARGE_PATCH = (256, 224, 224)
+"""Patch planned for 80 GB."""
+
+
+def step_figures() -> tuple[Figures, GpuCount]:
+    """Figures of a training step and of a tile, and what was counted in the step."""
+    learner = swin_learner()
+    step = count_step(learner)
+    tile = count_tile(learner.network).total()
+    total = step.total()
+    figures = {
+        "step_launches": total.launches,
+        "step_syncs": total.syncs,
+        "optimizer_calls": step.optimizer_calls,
+        "step_gigabytes": round(total.bytes / 1e9, 1),
+        "roofline_ms": round(1e3 * total.seconds, 1),
+        "step_peak_gib": round(step.peak / 2**30, 2),
+        "tile_launches": tile.launches,
+        "tile_roofline_ms": round(1e3 * tile.seconds, 1),
+    }
+    return figures, step
+
+
+def large_figures() -> Figures:
+    """Figures of a training step at the patch planned for 80 GB."""
+    step = count_step(swin_learner(size=LARGE_PATCH), size=LARGE_PATCH)
+    return {"bias_gradient_gib_80gb_plan": round(step.bias_gradient / 2**30, 2)}
+
+
+SECTIONS = (large_figures,)
+"""Functions that return further figures; what else is counted or planned for a GPU has its own here."""
+
+
+def phase_table(step: GpuCount) -> list[str]:
+    """Rows of the phases of a step."""
+    lines = ["| part of the step | launches | synchronisations | GB | roofline ms |", "|---|--:|--:|--:|--:|"]
+    rows = [(phase, step.total(phase)) for phase in PHASES] + [("step", step.total())]
+    for name, tally in rows:
+        lines.append(
+            f"| {name} | {tally.launches} | {tally.syncs} | {tally.bytes / 1e9:.1f} | "
+            f"{1e3 * tally.seconds:.1f} |"
+        )
+    return lines
+
+
+def operator_table(step: GpuCount, rows: int = 20) -> list[str]:
+    """Rows of the operators with the longest roofline."""
+    by_name: dict[str, Tally] = defaultdict(Tally)
+    for (_, operator), tally in step.by_operator.items():
+        by_name[operator].add(tally)
+    longest = sorted(by_name.items(), key=lambda item: -item[1].seconds)[:rows]
+    lines = ["| operator | launches | GB | roofline ms |", "|---|--:|--:|--:|"]
+    for name, tally in longest:
+        lines.append(f"| `{name}` | {tally.launches} | {tally.bytes / 1e9:.2f} | {1e3 * tally.seconds:.2f} |")
+    return lines
+
+
+def report(figures: Figures, before: Mapping[str, Any], step: GpuCount) -> str:
+    """The Markdown page of all figures."""
+    lines = [
+        "# What a training step asks of a GPU",
+        "",
+        "```sh",
+        "make bench-gpu-count",
+        "```",
+        "",
+        "No GPU has run this. The real training step and a prediction's tile ran on PyTorch's meta device, "
+        "where operators have shapes and no numbers, and every operator was counted: launches, "
+        "synchronisations, bytes, and the time that an H200 could not stay under if each operator ran by "
+        "itself at the bandwidth of the memory or the speed of the tensor cores. `tests/gpu_count.py` says "
+        "how each figure is counted.",
+        "",
+        f"{date.today()}, torch {torch.__version__}. Adaptive Swin UNETR as planned, feature size 48, 128³, "
+        "batch 2, five classes, bfloat16, eager mode.",
+        "",
+        "| | before | now |",
+        "|---|--:|--:|",
+    ]
+    lines += [f"| `{name}` | {before.get(name, '')} | {value} |" for name, value in figures.items()]
+    lines += ["", *phase_table(step), "", *operator_table(step)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Count, write the page, print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    figures, step = step_figures()
+    for section in SECTIONS:
+        figures |= section()
+    before = json.loads(BEFORE.read_text(encoding="utf-8")) if BEFORE.is_file() else {}
+    if options.write:
+        options.write.write_text(report(figures, before, step), encoding="utf-8")
+    print(json.dumps(figures))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
