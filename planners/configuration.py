@@ -50,7 +50,7 @@ def plan_configuration(
     share = f"{memory.total / search.budget.memory_bytes:.0%} of the budget"
     notes.append(("memory", f"{memory.total / GIB:.2f} GiB", f"{share}: {_parts(memory)}"))
     notes.append(_inference_note(search, name, result, spacing_mm))
-    training, training_notes = plan_training(search, size, shape)
+    training, training_notes = plan_training(search, size, spacing_mm)
     augmentation, augmentation_notes = plan_augmentation(search)
     configuration = Configuration(
         name=name,
@@ -80,8 +80,13 @@ def _why_patch(search: SizeSearch, cases: str, result: SearchResult, shape: Shap
             return f"{grown}; as far as checkpointing is worth its time"
         return f"{grown}; the next step ({step}) needs {needed / GIB:.2f} GiB of {budget:.2f}"
     covered = all(n >= (1 - rules.SPARE) * m for n, m in zip(size.patch, shape, strict=True))
-    if search.overrides.patch_size or not covered:
-        return grown if cases != FAST else f"{grown}; a larger one would not be fast"
+    if cases == FAST and not covered:
+        return f"{grown}; a larger one would not be fast"
+    if not search.overrides.patch_size and not covered:
+        limit = search.device(cases).patch_voxels
+        return f"{grown}, up to {limit} voxels: time is better spent on width and batch"
+    if search.overrides.patch_size:
+        return grown
     return f"{grown}, which is covered"
 
 

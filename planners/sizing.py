@@ -52,6 +52,9 @@ class Budget:
     reason: str
     """Where the memory figure comes from."""
 
+    gpu_name: str = ""
+    """Name of the GPU as CUDA reports it; empty for one of another machine, and without one."""
+
     calibration: float = 1.0
     """Factor on the memory estimate that `planners.calibration_factor` has measured on this device."""
 
@@ -140,6 +143,10 @@ class SizeSearch:
         """Extent along S of the median case's structures."""
         known = [case.spine_mm for case in self.fingerprint.cases if case.spine_mm > 0]
         return float(np.median(known)) if known else self.median_size_mm[0]
+
+    def dataset_voxels(self, spacing_mm: Vector3) -> int:
+        """Return the voxels of all cases at a spacing."""
+        return int(sum(prod(case.size_mm) for case in self.fingerprint.cases) / prod(spacing_mm))
 
     def median_shape(self, spacing_mm: Vector3) -> Shape3:
         """Return the voxels (S, P, L) of the median case at a spacing."""
@@ -273,7 +280,7 @@ class SizeSearch:
         """Return the sizes to try, by the rules for the device or as the user has set them."""
         device, width_set = self.device(cases), self.overrides.feature_size
         patches = self._patches(cases, spacing_mm, shape, planner)
-        voxels = int(sum(prod(case.size_mm) for case in self.fingerprint.cases) / prod(spacing_mm))
+        voxels = self.dataset_voxels(spacing_mm)
         goals = [
             (partial(rules.holds, extent_mm=extent, spacing_mm=spacing_mm, shape=shape), width_set or width)
             for extent, width in device.goals
@@ -295,8 +302,8 @@ class SizeSearch:
             # A network that would rather begin with a larger patch does not pad a short axis for it.
             smallest = triple(min(n, m) for n, m in zip(planner.smallest, shape, strict=True))
             patches = rules.patch_path(spacing_mm, shape, planner.divisor, smallest)
-            quick = [each for each in patches if prod(each) <= rules.FAST_VOXELS]
-            return (quick or patches[:1]) if cases == FAST else patches
+            most = rules.FAST_VOXELS if cases == FAST else self.device(cases).patch_voxels
+            return [each for each in patches if prod(each) <= most] or patches[:1]
         network = planner.network(planner.widths[0], patch)
         if any(n % d for n, d in zip(patch, network.divisor, strict=True)):
             nearest = [max(1, round(n / d)) * d for n, d in zip(patch, network.divisor, strict=True)]

@@ -1,27 +1,33 @@
 """The recipe of a configuration: optimiser, schedule, sampling and augmentation, each with its reason."""
 
+from math import prod
+
 from autospine.core.defaults import DEFAULT_LOSS
-from autospine.core.types import Shape3
+from autospine.core.types import Vector3
 from autospine.plan import Augmentation, TrainingPlan
 from planners import rules
 from planners.rationale import Note
 from planners.rules import StepSize
 from planners.sizing import SizeSearch
 
+HOURS = "estimated hours"
+"""Name of the decision that holds the estimated hours of a configuration on a GPU."""
 
-def plan_training(search: SizeSearch, size: StepSize, shape: Shape3) -> tuple[TrainingPlan, list[Note]]:
+
+def plan_training(search: SizeSearch, size: StepSize, spacing_mm: Vector3) -> tuple[TrainingPlan, list[Note]]:
     """Return the training recipe for a patch size and batch size, with the reasons.
 
     Args:
         search: Dataset and budget.
         size: Patch, width and batch size.
-        shape: Voxels (S, P, L) of the median case.
+        spacing_mm: Target spacing (S, P, L).
     """
     device = search.trainer
     lambda_ce, why_lambda = rules.lambda_ce([c.volume_ml for c in search.fingerprint.classes])
-    oversampling, why_oversampling = rules.oversampling(size.patch, shape)
+    oversampling, why_oversampling = rules.oversampling(size.patch, search.median_shape(spacing_mm))
+    epochs, why_epochs, hours = _plan_time(search, size, spacing_mm)
     plan = TrainingPlan(
-        epochs=device.epochs,
+        epochs=epochs,
         iterations_per_epoch=device.iterations_per_epoch,
         batch_size=size.batch,
         learning_rate=device.learning_rate,
@@ -40,7 +46,8 @@ def plan_training(search: SizeSearch, size: StepSize, shape: Shape3) -> tuple[Tr
     decay_reason = "nnU-Net's for transformers; on matrices and kernels only"
     notes: list[Note] = [
         ("batch_size", size.batch, _why_batch(size.batch, gpu=search.budget.gpu)),
-        ("training", schedule, "the device's default; --max-minutes fits the schedule to a time"),
+        ("training", schedule, f"{why_epochs}; --max-minutes fits the schedule to a time"),
+        *hours,
         ("learning_rate", plan.learning_rate, rate_reason),
         ("lambda_ce", lambda_ce, why_lambda),
         ("oversampling", oversampling, why_oversampling),
@@ -53,6 +60,20 @@ def plan_training(search: SizeSearch, size: StepSize, shape: Shape3) -> tuple[Tr
     if plan.loss != DEFAULT_LOSS:
         notes.append(("loss", plan.loss, "set by the user"))
     return plan, notes
+
+
+def _plan_time(search: SizeSearch, size: StepSize, spacing_mm: Vector3) -> tuple[int, str, list[Note]]:
+    """Return the epochs, the reason for their number, and on a GPU a note on the hours that a fold takes."""
+    device = search.trainer
+    if isinstance(device, rules.CPU):
+        return device.epochs, "the device's default", []
+    gpu, found = rules.throughput_of(search.budget.gpu_name, search.budget.memory_bytes)
+    voxels = size.batch * prod(size.patch)
+    seconds = rules.step_seconds(gpu, size.width, voxels)
+    epochs, why = rules.epochs_worth(device, voxels, search.dataset_voxels(spacing_mm), seconds)
+    hours = rules.fold_hours(epochs, device.iterations_per_epoch, seconds)
+    reason = f"estimated {found} by its data sheet ({seconds:.2g} s a step), not measured"
+    return epochs, why, [(HOURS, f"{hours:.2g}", reason)]
 
 
 def _why_batch(batch: int, *, gpu: bool) -> str:

@@ -1,8 +1,12 @@
-"""Figures of the plans for GPUs: how full they make a card. Nothing is run, and no GPU is needed."""
+"""Figures of the plans for GPUs: how full they make a card, and how long a fold takes.
+
+Nothing is run, and no GPU is needed.
+"""
 
 import torch
 from unit.planners.archetypes import ARCHETYPES
 
+from autospine.cli.plan_tables import estimated_hours
 from autospine.plan import Plan, Precision
 from autospine.system.cards import Card
 from planners.sizing import Budget
@@ -37,7 +41,18 @@ def plan_for(archetype: str, held: Card) -> Plan:
     """The plan of an archetype for a card as it is."""
     amount, reason = held.budget
     precision: Precision = "bfloat16" if held.has_bfloat16 else "float16"
-    return ARCHETYPES[archetype](Budget(memory_bytes=amount, gpu=True, precision=precision, reason=reason))
+    given = Budget(memory_bytes=amount, gpu=True, precision=precision, reason=reason, gpu_name=held.name)
+    return ARCHETYPES[archetype](given)
+
+
+def hours_per_fold() -> dict[str, dict[str, float]]:
+    """The estimated hours of a fold of configuration 0, by card and archetype, as the plan prints them."""
+    found: dict[str, dict[str, float]] = {}
+    for name in CARDS:
+        plans = {archetype: plan_for(archetype, card(name)) for archetype in ARCHETYPES}
+        hours = {each: estimated_hours(plan, plan.configurations[0].name) for each, plan in plans.items()}
+        found[name] = {each: float(value) for each, value in hours.items() if value is not None}
+    return found
 
 
 def plan_budget_share_max() -> float:

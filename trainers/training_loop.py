@@ -28,7 +28,10 @@ from trainers.schedule import Clock
 logger = get_logger(__name__)
 
 MEASURED_STEPS = 10
-"""Steps timed before estimating how many fit the time limit."""
+"""Steps timed before estimating how many fit the time limit, or how long the training takes."""
+
+WARM_UP = 3
+"""Steps that are not timed for the length of the training: kernels are loaded, chosen and compiled."""
 
 FEW = 0.02
 """Warn if the time limit allows less than this share of the planned steps."""
@@ -90,6 +93,9 @@ class TrainingLoop:
 
     _began: float = field(init=False, default=0.0)
     """Time at which the present epoch would have begun if it had not been interrupted."""
+
+    _warm: float = field(init=False, default_factory=time.monotonic)
+    """Time at which the steps of the first epoch began to be timed."""
 
     _waited: float = field(init=False, default=0.0)
     """Seconds waited for batches before the present epoch."""
@@ -312,8 +318,21 @@ class TrainingLoop:
             f"step {len(self._steps)} of {self.learner.recipe.iterations_per_epoch} of the first epoch  "
             f"loss {self._steps[-1].loss:.2f}"
         )
+        if len(self._steps) == WARM_UP:
+            self._warm = time.monotonic()
         if len(self._steps) == MEASURED_STEPS and self.clock.endless:
             self._warn_if_few_steps_fit()
+        elif len(self._steps) == MEASURED_STEPS:
+            seconds = (time.monotonic() - self._warm) / (MEASURED_STEPS - WARM_UP)
+            logger.info(
+                "fold %s: a step takes %.2g s, and the %d that are left about %.2g hours",
+                *(
+                    self.run_identity.fold,
+                    seconds,
+                    self.clock.steps_left,
+                    self.clock.steps_left * seconds / 3600,
+                ),
+            )
 
     def _warn_if_few_steps_fit(self) -> None:
         """Estimate from the first steps how many fit the time limit."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 RECOMMENDED = "configuration 0"
 """Name of the planner's decision which configuration is recommended."""
 
+ESTIMATED_HOURS = "estimated hours"
+"""Name of the planner's decision that holds the hours of a fold on a GPU, after that of the configuration."""
+
 UNKNOWN = "–"
 
 _KINDS = {"gpu": " of a GPU", "cpu": " of RAM", None: ""}
@@ -26,7 +29,10 @@ def show_plan(plan: "Plan", costs: "Mapping[str, ConfigurationCost]") -> None:
     title = f"Plan of {plan.dataset} for {plan.memory_budget_bytes / GIB:.1f} GiB{_KINDS[plan.device]}"
     show_table(_plan_table([plan], title, costs))
     if costs:
-        say("hours: of one fold that has this device to itself", "dim")
+        say(
+            "hours: of one fold that has the device to itself; ~ by data sheet, not measured",
+            "dim",
+        )
         say("Dice: of labels resampled to these voxels and back, the most to be reached", "dim")
     for decision in plan.rationale:
         if decision.name == RECOMMENDED:
@@ -69,8 +75,16 @@ def _explained(cost: "ConfigurationCost") -> list[tuple[str, str, str]]:
     return [each for each in found if each[1] != UNKNOWN]
 
 
-def _hours(cost: "ConfigurationCost | None") -> str:
-    return UNKNOWN if cost is None or cost.hours is None else f"{cost.hours:.2g}"
+def estimated_hours(plan: "Plan", name: str) -> str | None:
+    """Return the hours of a fold of a configuration that the planner has estimated; None if it has not."""
+    wanted = f"{name}.{ESTIMATED_HOURS}"
+    return next((decision.value for decision in plan.rationale if decision.name == wanted), None)
+
+
+def _hours(cost: "ConfigurationCost | None", estimated: str | None = None) -> str:
+    if cost is None or cost.hours is None:
+        return UNKNOWN if estimated is None else f"~{estimated}"
+    return f"{cost.hours:.2g}"
 
 
 def _dice(cost: "ConfigurationCost | None") -> str:
@@ -85,8 +99,10 @@ def _plan_table(
     columns = ["", "configuration", "voxel mm", "patch voxels", "batch", "features", "GiB"]
     if len(plans) > 1:
         columns.insert(2, "budget GiB")
+    if costs or any(estimated_hours(plan, each.name) for plan in plans for each in plan.configurations):
+        columns.append("hours")
     if costs:
-        columns += ["hours", "Dice"]
+        columns.append("Dice")
     for column in columns:
         table.add_column(column, justify="left" if column in ("", "configuration") else "right")
     names = list(dict.fromkeys(chosen.name for plan in plans for chosen in plan.configurations))
@@ -96,7 +112,9 @@ def _plan_table(
                 if chosen.name == name:
                     row = _plan_row(plan, index, budget=len(plans) > 1)
                     cost = (costs or {}).get(name)
-                    table.add_row(*row, *((_hours(cost), _dice(cost)) if costs else ()))
+                    if "hours" in columns:
+                        row.append(_hours(cost, estimated_hours(plan, name)))
+                    table.add_row(*row, *([_dice(cost)] if costs else ()))
     return table
 
 

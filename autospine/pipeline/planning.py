@@ -171,5 +171,6 @@ def _budget(location: DatasetLocation, device: torch.device | None, memory: str 
         # That of all GPUs from 2020 on, where the GPU is not here.
         precision="bfloat16" if device is None else _PRECISIONS[native_half(device)],
         reason=reason,
+        gpu_name=torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else "",
         calibration=1.0 if device is None else known_calibration(location, device),
     )

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+from autospine.plan import LARGEST_PATCH
 from planners.rules.spacing import CONTEXT_MM, THREE_LEVELS_MM
 
 
 class GPU(NamedTuple):
-    """Defaults for a GPU, where memory is scarcer than time."""
+    """Defaults for a GPU, where memory is scarcer than time until patches are large."""
 
     largest_window: int = 8
     """Longest edge of an attention window, in tokens."""
@@ -14,9 +15,13 @@ class GPU(NamedTuple):
     widths: tuple[int, ...] = (12, 16, 24, 32, 48, 64, 96)
     """Feature sizes of the Swin UNETR."""
 
-    goals: tuple[tuple[float, int], ...] = ((THREE_LEVELS_MM, 24), (CONTEXT_MM, 48))
+    goals: tuple[tuple[float, int], ...] = ((THREE_LEVELS_MM, 32), (CONTEXT_MM, 48))
     """Goals of the size search, reached in turn: extent along S in mm and width. 48 is SwinUNETR's own width;
     with 24 and 12 it lost 2 and 10 points of Dice on BTCV."""
+
+    patch_voxels: int = 3 * 160**3 // 2
+    """Voxels of the largest patch, about that of nnU-Net's plans for 24 GB. Beyond it width and batch come
+    first, as a step takes its time and `lowres` has the context; a rule of thumb."""
 
     batches: tuple[int, ...] = (1, 2, 4)
     """Patches per step: nnU-Net's least is two, and one where memory is short."""
@@ -37,6 +42,9 @@ class CPU(NamedTuple):
     """16 channels fill one vector register and no more."""
 
     goals: tuple[tuple[float, int], ...] = ((CONTEXT_MM, 16),)
+    patch_voxels: int = LARGEST_PATCH
+    """No limit: a CPU's memory is full long before."""
+
     batches: tuple[int, ...] = (1,)
     epochs: int = 60
     iterations_per_epoch: int = 50

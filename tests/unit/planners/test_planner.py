@@ -19,7 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_figures import card, plan_budget_share_max, plan_for
+from plan_figures import card, hours_per_fold, plan_budget_share_max, plan_for
 from unit.planners import archetypes, facts
 from unit.planners.archetypes import GOLDEN
 
@@ -29,6 +29,7 @@ from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.serialization import from_json, to_json
 from planners.overrides import Overrides, read_overrides
 from planners.planner import make_plan
+from planners.rules import GPU
 from planners.sizing import Budget
 
 NEXT_STEP = re.compile(r"next step \((\d+)x(\d+)x(\d+), (\d+) channels, batch (\d+)\) needs ([\d.]+)")
@@ -364,7 +365,42 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
             larger = prod(int(n) for n in step.groups()[:5])
             assert larger <= 1.6 * extent(one) or one.memory_bytes >= 0.85 * plan.memory_budget_bytes
         else:
-            assert "which is covered" in why or one.cases == "fast"
+            assert "which is covered" in why or "voxels: time is better" in why or one.cases == "fast"
+
+
+def test_a_fold_takes_a_day_at_most_on_every_card():
+    hours = [each for of in hours_per_fold().values() for each in of.values()]
+    assert len(hours) == 32
+    assert 0 < min(hours) < max(hours) <= 24
+
+
+def test_many_classes_leave_a_24_gb_card_its_width():
+    full = plan_for("whole_spine", card("RTX 4090")).configuration("fullres")
+    assert full.network.feature_size >= 32
+    assert full.training.batch_size == 2
+
+
+def test_a_patch_stops_growing_where_time_is_better_spent():
+    """A large card takes wider networks and larger batches instead, as far as the dataset bears them."""
+    case = [((700, 400, 400), (0.8, 0.8, 0.8))] * 20
+    plans = [planned(case, [9.0] * 4, budget(gib, gpu=True)) for gib in (20, 40, 75, 130)]
+    full = [plan.configuration("fullres") for plan in plans]
+    assert all(prod(each.patch_size) <= GPU().patch_voxels for each in full)
+    assert full[2].patch_size == full[3].patch_size
+    assert full[3].training.batch_size == 4
+    assert [each.network.feature_size for each in full] == sorted(each.network.feature_size for each in full)
+    why = {decision.name: decision.reason for decision in plans[3].rationale}
+    epochs = [each.training.epochs for each in full]
+    assert epochs[0] > epochs[3]
+    assert "as nnU-Net's training does" in why["fullres.training"]
+
+
+def test_the_hours_of_an_unknown_gpu_are_those_of_a_usual_one_and_said_to_be_estimated():
+    plan = planned(CUBE, [9.0], budget(22, gpu=True))
+    (note,) = (each for each in plan.rationale if each.name == "fullres.estimated hours")
+    assert "estimated for a usual GPU of this memory, RTX 3090, by its data sheet" in note.reason
+    assert "not measured" in note.reason
+    assert "estimated hours" not in str(planned(CUBE, [9.0], budget(4)).rationale)
 
 
 def test_no_plan_fills_a_card():

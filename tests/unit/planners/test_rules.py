@@ -232,3 +232,44 @@ def test_dilations_follow_the_strides():
 def test_patches_of_any_size_grow_by_a_few_voxels():
     assert rules.step((1, 1, 1), (100, 100, 3)) == (8, 8, 3)
     assert rules.step((32, 4, 3), (100, 100, 100)) == (32, 8, 9)
+
+
+def test_the_table_of_gpus_finds_the_name_that_cuda_reports():
+    for name, found in {
+        "NVIDIA GeForce RTX 4090": "RTX 4090",
+        "NVIDIA H100 80GB HBM3": "H100",
+        "NVIDIA A100-SXM4-40GB": "A100",
+        "Tesla V100-SXM2-32GB": "V100",
+        "NVIDIA H200": "H200",
+    }.items():
+        assert rules.throughput_of(name, 10**9)[0].name == found
+    by_memory = {7: "RTX 3070", 22: "RTX 3090", 72: "A100", 126: "H200", 500: "B200"}
+    for gib, found in by_memory.items():
+        assert rules.throughput_of("a new one", gib * 2**30)[0].name == found
+
+
+def test_a_step_takes_longer_the_more_it_computes_and_the_slower_the_gpu():
+    by_name = {gpu.name: gpu for gpu in rules.GPUS}
+    seconds = rules.step_seconds(by_name["H200"], 48, 2 * 128**3)
+    assert seconds == pytest.approx(0.075, rel=0.1)
+    assert rules.step_seconds(by_name["H200"], 96, 2 * 128**3) > 2 * seconds
+    assert rules.step_seconds(by_name["Tesla T4"], 48, 2 * 128**3) > 10 * seconds
+    assert rules.step_seconds(by_name["H200"], 16, 16**3) == rules.SHORTEST_STEP
+
+
+@pytest.mark.parametrize(
+    ("voxels", "dataset", "seconds", "epochs", "reason"),
+    [
+        (4 * 10**6, 10**9, 0.1, 400, "the device's default"),
+        (2 * 10**7, 10**9, 0.1, 209, "as nnU-Net's training does"),
+        (4 * 10**6, 2 * 10**7, 0.1, 200, "10000 times"),
+        (4 * 10**6, 10**5, 0.1, 100, "25000 steps"),
+        (4 * 10**6, 10**9, 10.0, 32, "24 hours by the estimate"),
+        (4 * 10**6, 10**9, 10**6, 1, "24 hours by the estimate"),
+    ],
+)
+def test_steps_follow_from_patch_dataset_and_card(voxels, dataset, seconds, epochs, reason):
+    found, why = rules.epochs_worth(rules.GPU(), voxels, dataset, seconds)
+    assert found == epochs
+    assert reason in why
+    assert rules.fold_hours(found, 250, seconds) <= 24 or found == 1

@@ -737,6 +737,14 @@ def test_want_of_memory_is_said_and_how_to_mend_it(cases, tmp_path, error):
         made.run(None)
 
 
+def test_a_training_says_how_long_it_takes(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    configuration = makers.configuration(training={"iterations_per_epoch": 11})
+    trainer(cases, tmp_path, epochs=1, configuration=configuration).run(None)
+    (said,) = (text for text in caplog.messages if "a step takes" in text)
+    assert "and the 1 that are left about" in said
+
+
 def full_at(made: FoldTrainer, *numbers: int, unless_recomputed: bool = True) -> None:
     """Let the GPU be full in the steps of these numbers, as long as nothing is recomputed."""
     take, counted = made.learner.step, iter(range(1, 10**6))
