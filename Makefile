@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily clean
+.PHONY: help install demo test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: $(STAMP) ## the test suite
 
 test-all: $(STAMP) ## the slow tests too, and new random examples
 	$(BIN)/python -m pytest -q -n 2 -m "not gpu" --hypothesis-profile=exploring
+
+test-gpu: $(STAMP) ## compare a GPU with the CPU, in two minutes
+	$(BIN)/python -m pytest -q -m gpu
 
 check: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -70,9 +73,8 @@ bench-inference: $(NNUNET) ## memory and time of prediction; the tables go to do
 bench-training: $(NNUNET) ## kill a training ten times; two hours of training against nnU-Net and MONAI
 	$(BIN)/python tests/benchmarks/training.py --record docs/results/training.json --write docs/results/training.md
 
-bench-gpu: $(PEERS) ## time and memory on a GPU; the tables go to docs/results/network-gpu.md and planner-gpu.md
-	$(BIN)/python tests/benchmarks/network_gpu.py --write docs/results/network-gpu.md
-	$(BIN)/python tests/benchmarks/planner_gpu.py --write docs/results/planner-gpu.md
+bench-gpu: $(NNUNET) ## parity, time, memory, prediction and training on a GPU, in half an hour; into docs/results/gpu.md
+	$(BIN)/python tests/benchmarks/gpu.py --record docs/results/gpu.json --write docs/results/gpu.md
 
 bench-gpu-count: $(STAMP) ## count what a training step asks of a GPU, without one; into docs/results/gpu-count.md
 	$(BIN)/python tests/benchmarks/gpu_figures.py --write docs/results/gpu-count.md

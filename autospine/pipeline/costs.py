@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from jaxtyping import Integer
 
 from autospine.core.errors import AutospineError
 from autospine.core.geometry import Box, triple
@@ -254,7 +255,7 @@ def _key(configuration: Configuration, measured: Fingerprint, device: torch.devi
     return digest_of(part.encode() for part in parts)
 
 
-def _labelled(indices: LabelArray) -> LabelArray:
+def _labelled(indices: LabelArray) -> Integer[np.ndarray, "_ _ _"]:
     """Cut a label map to what is labelled, with room around it for interpolation."""
     box = Box.around(indices)
     if box is None:

@@ -1,17 +1,17 @@
 """Check and time the network against MONAI's SwinUNETR on a GPU: mixed precision, batches of two.
 
-Run by `make bench-gpu`. Needs the `bench` extra and a CUDA device. Prints one JSON object last, and with
-`--write FILE` writes the table to that file.
+Part of `make bench-gpu`; needs the `bench` extra. MONAI is timed with and without its `use_flash_attention`,
+and both networks compiled too. Each row is printed as it is measured, and one that fails (a compiler, a full
+card) leaves the others. Prints one JSON object last; its ratios are to MONAI at its best.
 """
 
 import argparse
 import json
 import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,177 +19,164 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from network import loss_of, monai, ours
+from network import loss_of, ours
 
 from autospine.network.weights import load_monai
 
 Call = Callable[[], Any]
-WARM_UP = 5
-GPU = torch.device("cuda")
+WARM_UP = 3
 LARGEST_DIFFERENCE = 1e-4
 """Relative, of float32 logits: two ways to add up the same numbers."""
 
-
-def forward_of(network: nn.Module, image: Tensor) -> Callable[[], Tensor]:
-    """An inference call in bfloat16."""
-
-    def call() -> Tensor:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-            logits: Tensor = network(image)
-        return logits
-
-    return call
+MECHANISMS = "AutoSpine with both mechanisms"
 
 
-def step_of(network: nn.Module, image: Tensor, labels: Tensor) -> Call:
-    """A training step: forward, loss, backward, AdamW."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+def monai(options: argparse.Namespace, *, flash: bool = False) -> nn.Module:
+    """MONAI's network of the same size."""
+    from monai.networks.nets import SwinUNETR
 
-    def call() -> None:
-        optimiser.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16):
-            logits = network(image)
-        loss_of(logits, labels).backward()
-        optimiser.step()
-
-    return call
-
-
-def milliseconds(call: Call) -> float:
-    """Time of one call on the GPU."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
-def in_turn(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Median milliseconds of calls that take turns."""
-    for _ in range(WARM_UP):
-        for call in calls.values():
-            call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(milliseconds(call))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def peak_gigabytes(make: Callable[[], nn.Module], image: Tensor, labels: Tensor) -> float:
-    """Memory of two training steps of a new network, without what was there before."""
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step = step_of(make(), image, labels)
-    step()
-    step()
-    return (torch.cuda.max_memory_allocated() - before) / 1e9
-
-
-def difference(peer: nn.Module, plain: nn.Module, image: Tensor) -> float:
-    """Relative difference of the float32 logits of networks with the same weights."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    with torch.inference_mode():
-        expected, found = peer(image), plain(image)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    return float((found - expected).norm() / expected.norm())
-
-
-def measure(options: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds and gigabytes of every contender, and the figures of merit."""
-    torch.manual_seed(0)
-    n, batch = options.size, options.batch
-    image = torch.randn(batch, 1, n, n, n, device=GPU)
-    labels = torch.randint(0, options.classes, (batch, n, n, n), device=GPU)
-
-    def theirs() -> nn.Module:
-        return monai(options, options.window).to(GPU)
-
-    def own(**changes: bool) -> nn.Module:
-        return ours(options, options.window, **changes).to(GPU)
-
-    peer, plain = theirs().eval(), own().eval()
-    load_monai(plain, peer.state_dict(), exact=True)
-    merits = {"float32_difference": difference(peer, plain, image[:1])}
-    with torch.inference_mode():
-        exact = peer(image[:1]).argmax(1)
-    half = forward_of(plain, image[:1])().argmax(1)
-    merits["argmax_agreement"] = (exact == half).float().mean().item()
-    compiled = torch.compile(own())
-    forwards = {
-        "forward: MONAI": forward_of(peer, image),
-        "forward: AutoSpine": forward_of(plain, image),
-        "forward: AutoSpine with both mechanisms": forward_of(own(mechanisms=True).eval(), image),
-        "forward: AutoSpine, compiled": forward_of(torch.compile(own().eval()), image),
-    }
-    steps = {
-        "training step: MONAI": step_of(theirs(), image, labels),
-        "training step: AutoSpine": step_of(own(), image, labels),
-        "training step: AutoSpine, compiled": step_of(compiled, image, labels),
-    }
-    times = in_turn(forwards, options.rounds) | in_turn(steps, options.rounds)
-    del forwards, steps, compiled, peer, plain
-    for name, make in (("MONAI", theirs), ("AutoSpine", own)):
-        times[f"peak memory of a training step: {name} (GB)"] = peak_gigabytes(make, image, labels)
-    peaks = [value for name, value in times.items() if name.startswith("peak")]
-    merits |= {
-        "gpu_forward_vs_monai": times["forward: MONAI"] / times["forward: AutoSpine"],
-        "gpu_forward_compiled_vs_monai": times["forward: MONAI"] / times["forward: AutoSpine, compiled"],
-        "gpu_train_vs_monai": times["training step: MONAI"] / times["training step: AutoSpine"],
-        "gpu_train_compiled_vs_monai": times["training step: MONAI"]
-        / times["training step: AutoSpine, compiled"],
-        "gpu_train_milliseconds": times["training step: AutoSpine"],
-        "gpu_memory_ratio": peaks[1] / peaks[0],
-        "gpu_mechanisms_overhead": times["forward: AutoSpine with both mechanisms"]
-        / times["forward: AutoSpine"]
-        - 1,
-    }
-    return times, merits
-
-
-def report(options: argparse.Namespace, times: dict[str, float], merits: dict[str, float]) -> str:
-    """The Markdown page of all that was measured."""
-    setting = (
-        f"{date.today()}, {torch.cuda.get_device_name()}; "
-        + ", ".join(f"{name} {version(name)}" for name in ("torch", "monai"))
-        + f". One channel, {options.classes} classes, {options.size}³, batch {options.batch}, feature size "
-        f"{options.feature_size}, window {options.window}, bfloat16 autocast; medians of {options.rounds} "
-        "rounds. Times are in milliseconds."
+    return SwinUNETR(
+        1,
+        options.classes,
+        feature_size=options.feature_size,
+        window_size=options.window,
+        use_flash_attention=flash,
     )
-    lines = ["# The network on a GPU", "", "```sh", "make bench-gpu", "```", "", setting, "", "| | |"]
-    lines += ["|---|--:|"]
-    lines += [f"| {name} | {value:.2f} |" for name, value in times.items()]
-    lines += [f"| `{name}` | {value:.4g} |" for name, value in merits.items()]
-    return "\n".join(lines) + "\n"
+
+
+class Contest:
+    """Times networks of one size on one batch.
+
+    Args:
+        options: Sizes and device.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.options, self.device = options, torch.device(options.device)
+        n, batch = options.size, options.batch
+        self.image = torch.randn(batch, 1, n, n, n, device=self.device)
+        self.labels = torch.randint(0, options.classes, (batch, n, n, n), device=self.device)
+        self.contenders: dict[str, Callable[[], nn.Module]] = {
+            "MONAI": lambda: monai(options),
+            "MONAI with flash attention": lambda: monai(options, flash=True),
+            "AutoSpine": lambda: ours(options, options.window),
+            MECHANISMS: lambda: ours(options, options.window, mechanisms=True),
+        }
+
+    def measure(self, name: str, *, compiled: bool) -> dict[str, float]:
+        """Milliseconds of a forward pass and of a training step, and the memory of that step."""
+        network: Any = self.contenders[name]().to(self.device)
+        if compiled:
+            network = torch.compile(network)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        row = {"training_ms": self._milliseconds(self._step(network.train()))}
+        if self.device.type == "cuda":
+            row["training_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        row["forward_ms"] = self._milliseconds(self._forward(network.eval()))
+        return {key: round(value, 3) for key, value in row.items()}
+
+    def differences(self) -> dict[str, float]:
+        """How far logits and labels are from MONAI's with the same weights."""
+        image = self.image[:1]
+        peer, plain = (self.contenders[name]().to(self.device).eval() for name in ("MONAI", "AutoSpine"))
+        load_monai(plain, peer.state_dict(), exact=True)
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = False
+        with torch.inference_mode():
+            expected, found = peer(image), plain(image)
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+        half = self._forward(plain, image)()
+        return {
+            "float32_difference": float((found - expected).norm() / expected.norm()),
+            "argmax_agreement": float((expected.argmax(1) == half.argmax(1)).float().mean()),
+        }
+
+    def _forward(self, network: nn.Module, image: Tensor | None = None) -> Call:
+        """An inference call in bfloat16."""
+
+        def call() -> Tensor:
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
+                logits: Tensor = network(self.image if image is None else image)
+            return logits
+
+        return call
+
+    def _step(self, network: nn.Module) -> Call:
+        """A training step: forward, loss, backward, AdamW."""
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+
+        def call() -> None:
+            optimiser.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16):
+                logits = network(self.image)
+            loss_of(logits, self.labels).backward()
+            optimiser.step()
+
+        return call
+
+    def _milliseconds(self, call: Call) -> float:
+        """Median time of a call."""
+        times = []
+        for position in range(WARM_UP + self.options.rounds):
+            self._wait()
+            began = time.perf_counter()
+            call()
+            self._wait()
+            if position >= WARM_UP:
+                times.append(time.perf_counter() - began)
+        return 1000 * statistics.median(times)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def figures(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Ratios to MONAI at its best, in each of time and memory; without rows that have failed."""
+    merits: dict[str, float] = {}
+    for key in ("training_ms", "forward_ms", "training_gb"):
+        known = {name: row[key] for name, row in rows.items() if key in row}
+        peers = [value for name, value in known.items() if name.startswith("MONAI")]
+        own = {name: value for name, value in known.items() if not name.startswith("MONAI")}
+        merits |= {f"{key}: {name}": value for name, value in known.items()}
+        if peers:
+            merits |= {f"{key}: MONAI's best / {name}": min(peers) / value for name, value in own.items()}
+    return merits
 
 
 def main() -> None:
-    """Measure, write the page, print the figures of merit as JSON."""
+    """Measure every contender, eager and compiled, and print the figures of merit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (
-        ("size", 128),
-        ("batch", 2),
-        ("feature-size", 48),
-        ("classes", 14),
-        ("window", 7),
-        ("rounds", 20),
-    ):
+    defaults = {"size": 128, "batch": 2, "feature-size": 48, "classes": 14, "window": 7, "rounds": 20}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit(
             "This measures a GPU, and PyTorch sees none; run it where torch.cuda.is_available()."
         )
     warnings.filterwarnings("ignore")
-    times, merits = measure(options)
-    if options.write:
-        options.write.write_text(report(options, times, merits), encoding="utf-8")
-    print(json.dumps({name: round(value, 5) for name, value in merits.items()}))  # noqa: T201
-    if merits["float32_difference"] > LARGEST_DIFFERENCE:
-        raise SystemExit(f"The logits differ from MONAI's by {merits['float32_difference']:.1e}.")
+    contest = Contest(options)
+    exact = contest.differences()
+    print(json.dumps(exact), flush=True)  # noqa: T201
+    rows: dict[str, dict[str, float]] = {}
+    for compiled in (False, True):
+        for name in contest.contenders:
+            title = f"{name}, compiled" if compiled else name
+            try:
+                rows[title] = contest.measure(name, compiled=compiled)
+                print(json.dumps({"network": title, **rows[title]}), flush=True)  # noqa: T201
+            except Exception as error:  # whatever a compiler, a driver or a full card raises
+                said = f"{type(error).__name__}: {str(error)[:300]}"
+                print(json.dumps({"network": title, "failed": said}), flush=True)  # noqa: T201
+    print(json.dumps({key: round(value, 5) for key, value in (exact | figures(rows)).items()}))  # noqa: T201
+    if exact["float32_difference"] > LARGEST_DIFFERENCE:
+        raise SystemExit(f"The logits differ from MONAI's by {exact['float32_difference']:.1e}.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What fifteen minutes of training on two cores teach AutoSpine, nnU-Net and MONAI's Swin UNETR.
 
-Run by `make bench-training`. Every peer learns from the same 20 phantoms, CT and MR in turn, for the same
-time on the same machine, and segments the same 10 held-out ones; all are scored by
-`autospine.evaluation.scores`.
+Run by `make bench-training`, and on a GPU with `--device cuda` by `make bench-gpu`. Every peer learns from
+the same 20 phantoms, CT and MR in turn, for the same time on the same machine, and segments the same 10
+held-out ones; all are scored by `autospine.evaluation.scores`.
 
 - `autospine`: configuration 0 of its own plan.
 - `nnunet`: nnU-Net v2's plain U-Net as it plans and trains by itself, the poly schedule fitted to the time.
 - `nnunet_coarse`: the same at the voxel size of AutoSpine's configuration 0, where a CPU takes more steps.
+- `nnunet_resenc`: nnU-Net's large residual encoder, which it recommends for GPUs.
 - `monai`: MONAI's SwinUNETR in AutoSpine's loop, at AutoSpine's voxel size and recipe.
 
 nnU-Net ignores the orientation of files, so that its copies are stored in one. Each run is a process of its
@@ -56,9 +57,10 @@ from trainers.settings import TrainingSettings
 DATASET = "Dataset900_Bench"
 CASES, HELD_OUT, PHANTOM_SEED = 20, 10, 77
 MONAI = "monai_swin_unetr"
-CPU = torch.device("cpu")
 KILLS = 10
 PEERS = ("autospine", "nnunet", "nnunet_coarse", "monai")
+ON_GPU = "nnunet_resenc"
+"""Peer that a CPU is too slow for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,13 @@ def prepare(work: Path) -> DatasetLocation:
     return location
 
 
-def score(location: DatasetLocation, predictions: Path, **facts: object) -> Run:
+def score(location: DatasetLocation, predictions: Path, device: torch.device, **facts: object) -> Run:
     """A run, scored on the held-out cases."""
     evaluation = evaluate_predictions(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return Run(
         day=str(date.today()),
-        machine=processor(),
+        machine=torch.cuda.get_device_name() if device.type == "cuda" else processor(),
         versions={name: version(name) for name in ("torch", "nnunetv2", "monai")},
         peak_gb=round(peak * 1024 / 1e9, 2),
         dice=round(evaluation.mean_dice, 4),
@@ -124,23 +126,28 @@ def score(location: DatasetLocation, predictions: Path, **facts: object) -> Run:
     )
 
 
-def train_autospine(location: DatasetLocation, seed: int, minutes: float, peer: str) -> Run:
+def train_autospine(
+    location: DatasetLocation, seed: int, minutes: float, peer: str, device: torch.device
+) -> Run:
     """AutoSpine's network, or MONAI's in AutoSpine's loop."""
     # The least multiple of 32 that holds a case and leaves MONAI's deepest level more than one voxel.
     wishes = Overrides(networks=(MONAI,), patch_size=(64, 64, 32)) if peer == "monai" else Overrides()
-    make_plan(location, device=CPU, overrides=wishes)
+    make_plan(location, device=device, overrides=wishes)
     project = open_project(open_planned(location, "0"), FULL)
     chosen = project.configuration
     preprocess(location, project.dataset, project.plan, chosen)
-    train(project, FULL, TrainingSettings(seed=seed), minutes=minutes)
+    train(project, FULL, TrainingSettings(seed=seed, device=device), minutes=minutes)
     model = location.results / chosen.name
     predictions = model / "predictions"
-    predict([open_model(model)], location.raw / "imagesTs", predictions, PredictionOptions(device="cpu"))
+    predict(
+        [open_model(model)], location.raw / "imagesTs", predictions, PredictionOptions(device=device.type)
+    )
     network = open_model(model).networks()[0]
     rows = (model / "fold_full" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return score(
         location,
         predictions,
+        device,
         peer=peer,
         seed=seed,
         minutes=minutes,
@@ -176,8 +183,10 @@ def offer_monai(work: Path) -> None:
     sys.path.insert(0, str(site))
 
 
-def train_nnunet(location: DatasetLocation, work: Path, seed: int, minutes: float, peer: str) -> Run:
-    """nnU-Net v2's plain U-Net."""
+def train_nnunet(
+    location: DatasetLocation, work: Path, seed: int, minutes: float, peer: str, device: torch.device
+) -> Run:
+    """nnU-Net v2's plain U-Net, or its large residual encoder."""
     _copy_for_nnunet(location, work / "nnunet" / "raw" / DATASET)
     for kind in ("raw", "preprocessed", "results"):
         folder = work / "nnunet" / kind
@@ -187,21 +196,23 @@ def train_nnunet(location: DatasetLocation, work: Path, seed: int, minutes: floa
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
     number, name = int(DATASET[7:10]), f"{peer}Plans"
-    coarse = make_plan(location, device=CPU).configurations[0].spacing_mm
+    coarse = make_plan(location, device=device).configurations[0].spacing_mm
     api.extract_fingerprints([number], num_processes=2, clean=False)
     api.plan_experiments(
         [number],
         overwrite_target_spacing=coarse if peer == "nnunet_coarse" else None,
         overwrite_plans_name=name,
+        experiment_planner_class_name="nnUNetPlannerResEncL" if peer == ON_GPU else "ExperimentPlanner",
     )
     api.preprocess([number], name, ("3d_fullres",), num_processes=(1,))
     preprocessed = work / "nnunet" / "preprocessed" / DATASET
-    trainer = _timed_trainer(preprocessed, name, seed, minutes)
+    trainer = _timed_trainer(preprocessed, name, seed, minutes, device)
     predictions = work / "nnunet" / f"{peer}_{seed}_predictions"
-    _predict_with_nnunet(trainer, work / "nnunet" / "raw" / DATASET / "imagesTs", predictions)
+    _predict_with_nnunet(trainer, work / "nnunet" / "raw" / DATASET / "imagesTs", predictions, device)
     return score(
         location,
         predictions,
+        device,
         peer=peer,
         seed=seed,
         minutes=minutes,
@@ -227,7 +238,9 @@ def _copy_for_nnunet(location: DatasetLocation, folder: Path) -> None:
     (folder / "dataset.json").write_text(text, encoding="utf-8")
 
 
-def _timed_trainer(preprocessed: Path, plans_name: str, seed: int, minutes: float) -> Any:
+def _timed_trainer(
+    preprocessed: Path, plans_name: str, seed: int, minutes: float, device: torch.device
+) -> Any:
     """nnU-Net's trainer, after training for that time with its schedule fitted to it, without validation."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -235,7 +248,7 @@ def _timed_trainer(preprocessed: Path, plans_name: str, seed: int, minutes: floa
     plans = json.loads((preprocessed / f"{plans_name}.json").read_text(encoding="utf-8"))
     description = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
     # The constructor takes this key out of the plans.
-    trainer = nnUNetTrainer({**plans, "continue_training": False}, "3d_fullres", "all", description, CPU)
+    trainer = nnUNetTrainer({**plans, "continue_training": False}, "3d_fullres", "all", description, device)
     trainer.initialize()
     trainer.on_train_start()
     trainer.network.train()
@@ -252,13 +265,16 @@ def _timed_trainer(preprocessed: Path, plans_name: str, seed: int, minutes: floa
     return trainer
 
 
-def _predict_with_nnunet(trainer: Any, images: Path, output: Path) -> None:
+def _predict_with_nnunet(trainer: Any, images: Path, output: Path, device: torch.device) -> None:
     """Without mirroring, which costs eight passes and which AutoSpine does without too."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     output.mkdir(parents=True, exist_ok=True)
     predictor = nnUNetPredictor(
-        use_mirroring=False, perform_everything_on_device=False, device=CPU, allow_tqdm=False
+        use_mirroring=False,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
     )
     trainer.set_deep_supervision_enabled(False)
     predictor.manual_initialization(
@@ -275,9 +291,10 @@ def _predict_with_nnunet(trainer: Any, images: Path, output: Path) -> None:
     predictor.predict_from_files_sequential(cases, names)
 
 
-def run_one(work: Path, peer: str, seed: int, minutes: float) -> Run:
+def run_one(work: Path, peer: str, seed: int, minutes: float, device: torch.device) -> Run:
     """Prepare, train, predict and score, in this process."""
-    torch.set_num_threads(2)
+    if device.type == "cpu":
+        torch.set_num_threads(2)
     offer_monai(work)
     # A workspace each, and a new one: a second training of a configuration would go on with the first.
     own = work / f"{peer}_{seed}"
@@ -288,8 +305,8 @@ def run_one(work: Path, peer: str, seed: int, minutes: float) -> Run:
     location = Workspace.locate(own).find_dataset(DATASET)
     fingerprint(location)
     if peer.startswith("nnunet"):
-        return train_nnunet(location, work, seed, minutes, peer)
-    return train_autospine(location, seed, minutes, peer)
+        return train_nnunet(location, work, seed, minutes, peer, device)
+    return train_autospine(location, seed, minutes, peer, device)
 
 
 @dataclass
@@ -318,10 +335,10 @@ class Record:
         self.save()
 
 
-def measured(work: Path, peer: str, seed: int, minutes: float) -> Run:
+def measured(work: Path, peer: str, seed: int, minutes: float, device: str) -> Run:
     """A run, made in a process of its own."""
     path = work / f"{peer}_{seed}.json"
-    chosen = ["--work", str(work), "--minutes", f"{minutes}", "--one", peer, f"{seed}"]
+    chosen = ["--work", str(work), "--minutes", f"{minutes}", "--device", device, "--one", peer, f"{seed}"]
     subprocess.run([sys.executable, __file__, *chosen], check=True, stdout=sys.stderr)
     return Run(**json.loads(path.read_text(encoding="utf-8")))
 
@@ -350,7 +367,7 @@ def table(runs: list[Run]) -> str:
         ]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     minutes = runs[0].minutes
-    first = f"{minutes:g} minutes each on two threads; Dice of held-out cases, memory at the process's peak."
+    first = f"{minutes:g} minutes each; Dice of held-out cases, RAM at the process's peak."
     return "\n".join([first, "", *rows])
 
 
@@ -376,7 +393,9 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="AutoSpine's; peers take the first"
     )
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=(*PEERS, ON_GPU))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--no-kill", dest="kill", action="store_false", help="leave the kills out")
     parser.add_argument("--record", type=Path, help="file of finished runs")
     parser.add_argument("--again", action="store_true", help="measure anew what is named, and the kills")
     parser.add_argument("--one", nargs=2, metavar=("PEER", "SEED"), help=argparse.SUPPRESS)
@@ -386,13 +405,13 @@ def main() -> None:
     work = options.work.resolve()
     if options.one:
         peer, seed = options.one[0], int(options.one[1])
-        run = run_one(work, peer, seed, options.minutes)
+        run = run_one(work, peer, seed, options.minutes, torch.device(options.device))
         path = work / f"{peer}_{seed}.json"
         path.write_text(json.dumps(asdict(run), indent=2), encoding="utf-8")
         return
     record = Record(path=options.record)
     record.load()
-    if record.kill is None or options.again:
+    if options.kill and (record.kill is None or options.again):
         with tempfile.TemporaryDirectory() as root:
             record.kill = kill.measure(Path(root), KILLS, random.Random(0))
         record.save()
@@ -401,14 +420,14 @@ def main() -> None:
         for seed in options.seeds if peer == "autospine" else options.seeds[:1]:
             wanted = (peer, seed, options.minutes)
             if options.again or all(run.key != wanted for run in record.runs):
-                record.put(measured(work, *wanted))
+                record.put(measured(work, *wanted, options.device))
     runs = sorted(
         (run for run in record.runs if run.minutes == options.minutes),
-        key=lambda run: (PEERS.index(run.peer), run.seed),
+        key=lambda run: ((*PEERS, ON_GPU).index(run.peer), run.seed),
     )
     if options.write:
         write(options.write, table(runs))
-    print(json.dumps({**figures(runs), **record.kill}))  # noqa: T201
+    print(json.dumps({**figures(runs), **(record.kill or {})}))  # noqa: T201
 
 
 if __name__ == "__main__":
