@@ -29,6 +29,10 @@ SAMPLE_SECONDS = 0.005
 """Seconds between two samples of the resident memory; the system's own peak may be an older one."""
 
 
+class StepTooLargeError(PlanError):
+    """A training step that was to be measured does not fit the memory."""
+
+
 def calibrate(
     plan: Plan, configuration: Configuration, device: torch.device, make_step: Callable[[], TrainingStep]
 ) -> float:
@@ -47,7 +51,7 @@ def calibrate(
         A factor from `SMALLEST_FACTOR` to `LARGEST_FACTOR`; one beyond is bounded with a warning.
 
     Raises:
-        PlanError: If the steps do not fit the device's memory.
+        StepTooLargeError: If the steps do not fit the device's memory.
     """
     predicted = predict(plan, configuration, gpu=device.type == "cuda")
     try:
@@ -55,7 +59,7 @@ def calibrate(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise PlanError(
+        raise StepTooLargeError(
             f"expected a training step of {configuration.name!r} to fit the memory of {device}, found that "
             "it does not; plan with less --memory, or close what else uses the device"
         ) from error

@@ -93,8 +93,14 @@ def train(
     if options.pretrained is not None:
         shared_options.check_exists(options.pretrained, START)
 
-    from autospine.pipeline.training import choose_settings, open_project, train, warn_of_another_device
-    from autospine.system.devices import describe
+    from autospine.pipeline.training import (
+        choose_settings,
+        open_project,
+        train,
+        warn_of_another_device,
+        warn_of_slow_convolutions,
+    )
+    from autospine.system.devices import cudnn_version, describe
     from trainers import distributed
 
     with distributed.joined(device) as where:
@@ -109,6 +115,7 @@ def train(
             + (f", a fold on each of {gpus} GPUs" if gpus > 1 and fold == ALL else "")
         )
         warn_of_another_device(planned, where)
+        warn_of_slow_convolutions(planned.configuration, where, cudnn_version())
         _say_what_is_next(project, fold, train(project, fold, settings, minutes=max_minutes))
 
 

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,10 @@ logger = get_logger(__name__)
 
 AHEAD = 3
 """Largest number of batches that wait for the trainer; with several processes, for each of them."""
+
+AHEAD_BYTES = 2**31
+"""Bytes of waiting batches of all processes, unless one for each is more: they take shared memory, of which a
+container has little."""
 
 PATIENCE = 10.0
 """Seconds that a thread has to finish its present patch when it is stopped."""
@@ -83,7 +88,9 @@ class PatchBatches:
         )
         steps = range(start, stop)
         self._producer: _Thread | _Processes = (
-            _Processes(source, steps, workers) if workers > 0 else _Thread(source, steps)
+            _Processes(source, steps, workers, batches_ahead(configuration, workers))
+            if workers > 0
+            else _Thread(source, steps)
         )
         self._waited = 0.0
 
@@ -127,6 +134,13 @@ class PatchBatches:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def batches_ahead(configuration: Configuration, workers: int) -> int:
+    """Return how many batches each of several processes makes ahead: as many as `AHEAD_BYTES` hold."""
+    # One channel in float32 and a label per voxel; more channels are rare, and small beside what is spared.
+    batch_bytes = 5 * prod(configuration.patch_size) * configuration.training.batch_size
+    return max(1, min(AHEAD, AHEAD_BYTES // (workers * batch_bytes)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,12 +244,12 @@ class _Processes:
     wait from then on.
     """
 
-    def __init__(self, source: PatchSource, steps: range, workers: int) -> None:
+    def __init__(self, source: PatchSource, steps: range, workers: int, ahead: int) -> None:
         self._loader = DataLoader(
             _Steps(source, steps),
             batch_size=None,
             num_workers=workers,
-            prefetch_factor=AHEAD,
+            prefetch_factor=ahead,
             # Forking a process that runs threads (torch, Blosc2) can deadlock; a fresh one cannot.
             multiprocessing_context="spawn",
             worker_init_fn=_heed_no_interrupt,
@@ -261,7 +275,8 @@ class _Processes:
             self.close()
             raise DataWorkerError(
                 f"expected the data workers to keep running, found one that ended ({error}); it was probably "
-                "killed for want of memory: use fewer workers, or --workers 0, and run the command again"
+                "killed for want of memory, or of shared memory in a container: start it with more of that "
+                "(docker run --shm-size 8g) or use fewer --workers, and run the command again"
             ) from error
         return self._received(made) if isinstance(made, _Copied) else made
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 
 from autospine.core.errors import PlanError
+from autospine.pipeline.smaller_patch import with_smaller_patch
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json, stored_as, write_json
 from autospine.storage.workspace import DatasetLocation
@@ -14,12 +16,15 @@ from autospine.system.allocation import prepare_memory
 from autospine.system.devices import describe
 from autospine.system.log import get_logger
 from autospine.system.workers import WorkerPool, reporting_killed
-from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
+from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, StepTooLargeError, calibrate
 from trainers.learner import Learner
 
 logger = get_logger(__name__)
 
 CALIBRATION = "calibration.json"
+
+MOST_TRIES = 4
+"""Times that the patch is halved at most until a step fits."""
 
 
 @stored_as("a calibration", largest=2**20)
@@ -52,20 +57,63 @@ def known_calibration(location: DatasetLocation, device: torch.device) -> float:
 
 
 def measure_calibration(location: DatasetLocation, planned: Plan, device: torch.device) -> float:
-    """Measure training steps of the largest configuration, and keep and return the factor."""
-    chosen = max(planned.configurations, key=lambda configuration: configuration.memory_bytes)
-    logger.info("measuring two training steps of %s", chosen.name)
-    # In a process of its own, since this one reuses memory that it has freed.
-    killed = PlanError(
-        f"expected a training step of {chosen.name!r} to fit the memory, found that the system has ended it; "
-        "plan with less --memory"
+    """Measure training steps of the largest configuration, and keep and return the factor.
+
+    On a GPU its patch is halved first: the plan is made by the estimate that is in question, and fills the
+    memory by it. Where a step does not fit even so, the patch is halved again.
+
+    Raises:
+        StepTooLargeError: If no step of any patch fits.
+    """
+    largest = max(planned.configurations, key=lambda configuration: configuration.memory_bytes)
+    factor = _first_that_fits(
+        planned, patches_to_measure(planned, largest, gpu=device.type == "cuda"), device
     )
-    with reporting_killed(killed), WorkerPool(1) as pool:
-        factor = pool.submit(_measured_factor, planned, chosen, device).result()
     logger.info("it takes %.2f times what was predicted beyond weights and libraries", factor)
     kept = Calibration(format_version=1, device=describe(device), factor=factor)
     write_json(location.preprocessed / CALIBRATION, kept)
     return factor
+
+
+def patches_to_measure(planned: Plan, configuration: Configuration, *, gpu: bool) -> list[Configuration]:
+    """Return a configuration with the patches that calibration tries in turn, each half of the one before.
+
+    Args:
+        planned: Its plan.
+        configuration: Configuration as planned.
+        gpu: Whether it is measured on a GPU, where the planned patch itself is left out.
+    """
+    tried = [configuration]
+    while len(tried) <= MOST_TRIES:
+        last = tried[-1]
+        smaller = with_smaller_patch(planned, last, prod(last.patch_size) * last.training.batch_size - 1)
+        if smaller == last:
+            break
+        tried.append(smaller)
+    return tried[1:] if gpu and len(tried) > 1 else tried
+
+
+def _first_that_fits(planned: Plan, tried: list[Configuration], device: torch.device) -> float:
+    """Return the factor of the first configuration whose steps fit the memory."""
+    for chosen in tried:
+        logger.info("measuring two training steps of %s, %s voxels", chosen.name, _sizes(chosen))
+        # In a process of its own, since this one reuses memory that it has freed.
+        killed = StepTooLargeError(
+            f"expected a training step of {chosen.name!r} to fit the memory, found that the system has ended "
+            "it; plan with less --memory"
+        )
+        try:
+            with reporting_killed(killed), WorkerPool(1) as pool:
+                return pool.submit(_measured_factor, planned, chosen, device).result()
+        except StepTooLargeError:
+            if chosen == tried[-1]:
+                raise
+            logger.info("that is too much for the memory")
+    raise AssertionError("at least one configuration is tried")
+
+
+def _sizes(configuration: Configuration) -> str:
+    return "x".join(map(str, configuration.patch_size))
 
 
 def _measured_factor(planned: Plan, chosen: Configuration, device: torch.device) -> float:

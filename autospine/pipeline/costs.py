@@ -6,7 +6,6 @@ to the configuration's voxel size and back.
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -29,7 +28,8 @@ from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_labels
 from autospine.pipeline.configuration_cost import ConfigurationCost, read_costs, write_costs
 from autospine.pipeline.measuring import find_facts
-from autospine.plan import Configuration, Plan, build_network
+from autospine.pipeline.smaller_patch import with_smaller_patch
+from autospine.plan import Configuration, Plan
 from autospine.preprocessing.preprocess import PreprocessingSettings, preprocess_case
 from autospine.preprocessing.resample import resample_labels, target_shape
 from autospine.preprocessing.store import VOXELS_VERSION
@@ -218,35 +218,8 @@ def _median_step(ends: Sequence[float]) -> float:
 
 
 def _reduced(planned: Plan, configuration: Configuration, device: torch.device, limit: int) -> Configuration:
-    """Return the configuration with a patch whose steps are quick to time; as it is on a GPU.
-
-    The axis with the most multiples of the network's divisor is halved until the batch has at most `limit`
-    voxels, or the network takes no smaller patch.
-    """
-    divisor, fixed = configuration.network.divisor, set[int]()
-    while device.type == "cpu" and len(fixed) < 3:
-        size = configuration.patch_size
-        if prod(size) * configuration.training.batch_size <= limit:
-            break
-        axis = max({0, 1, 2} - fixed, key=lambda axis: size[axis] // divisor[axis])
-        half = divisor[axis] * -(-size[axis] // (2 * divisor[axis]))
-        smaller = triple(half if number == axis else n for number, n in enumerate(size))
-        if half < size[axis] and _accepts(planned, replace(configuration, patch_size=smaller)):
-            configuration = replace(configuration, patch_size=smaller)
-        else:
-            fixed.add(axis)
-    return configuration
-
-
-def _accepts(planned: Plan, configuration: Configuration) -> bool:
-    """Return whether the configuration's network takes patches of its size; nothing is computed."""
-    try:
-        with torch.device("meta"):
-            network = build_network(planned, configuration)
-            network(torch.empty(1, len(planned.channels), *configuration.patch_size))
-    except Exception:  # of windows that do not fit, or of other people's code
-        return False
-    return True
+    """Return the configuration with a patch whose steps are quick to time; as it is on a GPU."""
+    return with_smaller_patch(planned, configuration, limit) if device.type == "cpu" else configuration
 
 
 def _key(configuration: Configuration, measured: Fingerprint, device: torch.device | None) -> str:

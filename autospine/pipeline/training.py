@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import ALL, Fold, FoldsFile, folds_of, full_fold
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
+from autospine.network.swin.swin_plan import SwinPlan
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
 from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold
 from autospine.plan import Configuration, DeviceKind, Plan
@@ -24,7 +25,7 @@ from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import FOLDS, FULL
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import prepare_memory
-from autospine.system.cards import devices_like, memory_budget
+from autospine.system.cards import Card, able_to_train, devices_like, look_at_all, memory_budget
 from autospine.system.hardware import cores, default_workers
 from autospine.system.log import get_logger
 from trainers import distributed
@@ -36,6 +37,9 @@ from trainers.training_options import TrainingOptions
 from trainers.training_run import TrainingRun
 
 logger = get_logger(__name__)
+
+SLOW_CUDNN = range(90800, 91500)
+"""Versions of cuDNN, 9.8 to 9.14, to which PyTorch does not leave 3D convolutions of 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +165,13 @@ def train(
 
 
 def choose_settings(
-    options: TrainingOptions, planned: PlannedDataset, fold: str, *, device: torch.device, name: str
+    options: TrainingOptions,
+    planned: PlannedDataset,
+    fold: str,
+    *,
+    device: torch.device,
+    name: str,
+    look: Callable[[Sequence[torch.device]], Sequence[Card]] = look_at_all,
 ) -> TrainingSettings:
     """Choose devices and worker processes for what is trained; what the user has chosen stays.
 
@@ -171,12 +181,16 @@ def choose_settings(
         fold: `all`, the name of one fold, or `full`.
         device: The device of this process.
         name: The device as the user named it.
+        look: Looks at GPUs, of which only those that can hold the training get folds.
 
     Raises:
         TrainingError: If the user's choices contradict each other.
     """
     processes = distributed.size()
     devices = devices_like(device, name) if processes == 1 else (device,)
+    if fold == ALL and len(devices) > 1:
+        devices = _able_devices(planned.configuration, look(devices)) or (device,)
+        device = devices[0]
     at_once = options.parallel or folds_at_once(
         planned.configuration, planned.plan.memory_budget_bytes, devices
     )
@@ -196,6 +210,38 @@ def choose_settings(
             "threads": _fixed_threads(options, fold) if device.type == "cpu" and processes == 1 else None,
         }
     )
+
+
+def _able_devices(configuration: Configuration, cards: Sequence[Card]) -> tuple[torch.device, ...]:
+    """Return the GPUs that can hold a training, and name those that are left out."""
+    able, faults = able_to_train(cards, configuration.memory_bytes, configuration.training.precision)
+    if faults:
+        rest = "the other GPUs train the folds" if able else "folds train one after the other, on the first"
+        logger.warning("%s: %s", "; ".join(faults), rest)
+    return tuple(card.device for card in able)
+
+
+def warn_of_slow_convolutions(configuration: Configuration, device: torch.device, cudnn: int | None) -> None:
+    """Warn of a cuDNN that leaves 3D convolutions of 16 bits to slow kernels, where the network has such.
+
+    PyTorch hands them over to cuDNN outside of `SLOW_CUDNN` alone, or where channels lie last, as they do in
+    the Swin networks but for a fusion in the stem (pytorch#166122).
+
+    Args:
+        configuration: Configuration that is trained.
+        device: Device that it is trained on.
+        cudnn: Version of cuDNN as PyTorch states it; None without.
+    """
+    network = configuration.network
+    if cudnn not in SLOW_CUDNN or device.type == "cpu" or configuration.training.precision == "float32":
+        return
+    fusion = network.fusion if isinstance(network, SwinPlan) else None
+    if not isinstance(network, SwinPlan) or (fusion is not None and fusion.placement != "embedding"):
+        logger.warning(
+            "cuDNN %s makes the 3D convolutions of %s several times slower: "
+            "run `pip install 'nvidia-cudnn-cu12>=9.15'` for a version without this fault",
+            *(cudnn, network.name),
+        )
 
 
 def warn_of_another_device(planned: PlannedDataset, device: torch.device) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from autospine.core.errors import PlanError
-from autospine.system.hardware import GIB, free_memory, parse_bytes
+from autospine.system.hardware import GIB, free_memory, has_kernels, parse_bytes
+from autospine.system.workers import WorkerPool
 
 CARD_SHARE = 0.93
 """Share of a GPU's memory to plan for. The rest is for what no estimate knows: blocks of memory that nothing
@@ -15,6 +16,10 @@ fits into, larger workspace of another cuDNN, and a display that opens one more 
 NAMED_SHARE = 0.9
 """Share of --memory to plan for on a GPU: cards report 1 to 3 % less than their name says, of which
 `CARD_SHARE` is taken."""
+
+CONTEXT_BYTES = 400 * 2**20
+"""Memory that CUDA itself takes, reported as 300 to 500 MB. An estimate contains it; where
+a GPU has been looked at, it is taken already."""
 
 RAM_SHARE = 0.5
 """Share of the free RAM that training may take where there is no GPU."""
@@ -35,6 +40,9 @@ class Card:
 
     capability: tuple[int, int]
     """CUDA's compute capability: (8, 9) is that of an RTX 4090."""
+
+    supported: bool = True
+    """Whether PyTorch has kernels for it."""
 
     def __str__(self) -> str:
         return f"{self.device} ({self.name})"
@@ -71,11 +79,11 @@ class Card:
             needed_bytes: Estimated memory of a training step.
             precision: Number format of its plan.
         """
-        if precision == "bfloat16" and not self.has_bfloat16:
+        if not self.supported:
+            return f"PyTorch has no kernels for {self}"
+        if not {"bfloat16": self.has_bfloat16, "float16": self.has_float16}.get(precision, True):
             return f"{self} has no {precision}, in which the plan trains"
-        if precision == "float16" and not self.has_float16:
-            return f"{self} has no {precision}, in which the plan trains"
-        if needed_bytes > self.free_bytes:
+        if needed_bytes - CONTEXT_BYTES > self.free_bytes:
             return f"{self} has {self.free_bytes / GIB:.1f} GiB free, and {needed_bytes / GIB:.1f} are needed"
         return None
 
@@ -89,11 +97,20 @@ def look_at(device: torch.device) -> Card:
         total_bytes=total,
         free_bytes=free + torch.cuda.memory_reserved(device),
         capability=torch.cuda.get_device_capability(device),
+        supported=has_kernels(torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()),
     )
 
 
 def look_at_all(devices: Sequence[torch.device]) -> list[Card]:
-    """Return several GPUs as they are now."""
+    """Return several GPUs as they are now.
+
+    A process looks that ends afterwards: whoever looks takes memory of each GPU for as long as it lives.
+    """
+    with WorkerPool(1) as pool:
+        return pool.submit(_look_at_each, tuple(devices)).result()
+
+
+def _look_at_each(devices: Sequence[torch.device]) -> list[Card]:
     return [look_at(device) for device in devices]
 
 

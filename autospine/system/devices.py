@@ -165,6 +165,12 @@ def inference_half(precision: str, device: torch.device) -> torch.dtype | None:
     return None if precision == "bfloat16" and half == torch.float16 else half
 
 
+def cudnn_version() -> int | None:
+    """Return the version of cuDNN, such as 91002 for 9.10.2; None without."""
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version
+
+
 def describe(device: torch.device) -> str:
     """Describe the device in words."""
     if device.type == "cuda":

@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 
+import makers
 import pytest
 import torch
 
 from autospine.core.errors import FormatError, TrainingError
 from autospine.data import PatchBatches, PatchSource
+from autospine.data.loader import batches_ahead
 from autospine.storage.serialization import write_json
 
 
@@ -92,7 +94,7 @@ def test_a_killed_worker_is_noticed(load):
         assert signal.getsignal(signal.SIGCHLD) == handler
         (process,) = set(multiprocessing.active_children()) - before
         os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(TrainingError, match="fewer workers"):
+        with pytest.raises(TrainingError, match=r"--shm-size 8g.*fewer --workers"):
             for _ in range(100):
                 next(batches)
 
@@ -192,3 +194,12 @@ def test_a_thread_that_has_ended_is_not_waited_for(load, monkeypatch):
         with pytest.raises(TrainingError, match="thread that makes patches"):
             for _ in range(10):
                 next(batches)
+
+
+@pytest.mark.parametrize(
+    ("edge", "batch", "workers", "ahead"),
+    [(64, 1, 8, 3), (128, 2, 8, 3), (192, 2, 8, 3), (288, 2, 8, 1), (288, 2, 2, 3)],
+)
+def test_large_batches_wait_in_smaller_numbers(edge, batch, workers, ahead):
+    configuration = makers.configuration(patch_size=(edge,) * 3, training={"batch_size": batch})
+    assert batches_ahead(configuration, workers) == ahead

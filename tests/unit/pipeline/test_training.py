@@ -7,6 +7,7 @@ import torch
 from autospine.core.errors import FormatError, TrainingError, WorkspaceError
 from autospine.dataset.splits import FoldsFile
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
+from autospine.network.unet_plans import UNetPlan
 from autospine.pipeline import training
 from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset
 from autospine.pipeline.training import (
@@ -20,6 +21,7 @@ from autospine.pipeline.training import (
 from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import WEIGHTS
 from autospine.storage.workspace import DatasetLocation
+from autospine.system.cards import Card
 from autospine.system.hardware import default_workers
 from trainers.randomness import threads
 from trainers.training_options import TrainingOptions
@@ -113,10 +115,90 @@ def test_threads_of_a_deterministic_training_follow_from_the_command_alone(
     assert free.threads is None
 
 
-def test_folds_are_dealt_out_to_every_gpu(planned, monkeypatch):
+def cards_of(*free_gib: float, capability=(8, 9), supported=True):
+    """Look at GPUs with so much free memory."""
+
+    def look(devices):
+        return [
+            Card(
+                device=device,
+                name="RTX",
+                total_bytes=24 * 1024**3,
+                free_bytes=int(gib * 1024**3),
+                capability=capability,
+                supported=supported,
+            )
+            for device, gib in zip(devices, free_gib, strict=True)
+        ]
+
+    return look
+
+
+def settings_of(planned, look):
+    """Choose settings for all folds on all GPUs."""
+    return choose_settings(
+        TrainingOptions(), planned, "all", device=torch.device("cuda"), name="auto", look=look
+    )
+
+
+def test_folds_go_only_to_gpus_that_can_hold_them(planned, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    configuration = replace(planned.configuration, memory_bytes=6 * 1024**3)
+    planned = replace(planned, configuration=configuration)
+    found = settings_of(planned, cards_of(3, 9, 5.8))
+    assert found.devices == (torch.device("cuda", 1), torch.device("cuda", 2))
+    assert found.parallel == 2
+    assert "cuda:0 (RTX) has 3.0 GiB free, and 6.0 are needed: the other GPUs train the folds" in caplog.text
+    found = settings_of(planned, cards_of(1, 1, 1))
+    assert (found.devices, found.device, found.parallel) == ((), torch.device("cuda"), 1)
+    assert "folds train one after the other" in caplog.text
+    found = settings_of(planned, cards_of(1, 1, 20))
+    assert (found.devices, found.device, found.parallel) == ((), torch.device("cuda", 2), 1)
+
+
+def test_a_gpu_without_kernels_gets_no_fold(planned, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    settings_of(planned, cards_of(20, 20, supported=False))
+    assert "PyTorch has no kernels for cuda:1 (RTX)" in caplog.text
+
+
+def never(_):
+    raise AssertionError("a look takes memory of each GPU")
+
+
+def test_a_single_fold_looks_at_no_other_gpu(planned, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpu = torch.device("cuda")
-    settings = choose_settings(TrainingOptions(), planned, "all", device=gpu, name="auto")
+    assert choose_settings(TrainingOptions(), planned, "0", device=gpu, name="auto", look=never).device == gpu
+
+
+@pytest.mark.parametrize(
+    ("network", "precision", "device", "cudnn", "warned"),
+    [
+        ("unet3d", "bfloat16", "cuda", 91002, True),
+        ("unet3d", "bfloat16", "cuda", 91501, False),
+        ("unet3d", "bfloat16", "cuda", None, False),
+        ("unet3d", "float32", "cuda", 91002, False),
+        ("unet3d", "bfloat16", "cpu", 91002, False),
+        ("adaptive_swin_unetr", "bfloat16", "cuda", 91002, False),
+        ("stem", "float16", "cuda", 90800, True),
+    ],
+)
+def test_a_cudnn_that_is_slow_for_a_network_is_named(caplog, network, precision, device, cudnn, warned):
+    plan = makers.network_plan()
+    if network == "unet3d":
+        levels = {"features": (8, 16), "strides": ((1, 1, 1), (2, 2, 2)), "kernels": ((3, 3, 3),) * 2}
+        plan = UNetPlan(name="unet3d", checkpointing=False, **levels)
+    elif network == "stem":
+        plan = replace(plan, fusion=replace(plan.fusion, placement="stem"))
+    configuration = makers.configuration(network=plan, training={"precision": precision})
+    training.warn_of_slow_convolutions(configuration, torch.device(device), cudnn)
+    assert ("nvidia-cudnn-cu12>=9.15" in caplog.text) == warned
+
+
+def test_folds_are_dealt_out_to_every_gpu(planned, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    settings = settings_of(planned, cards_of(8, 9))
     assert settings.devices == (torch.device("cuda", 0), torch.device("cuda", 1))
     assert (settings.parallel, settings.workers) == (2, default_workers(2))
 
