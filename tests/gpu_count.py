@@ -197,7 +197,8 @@ class Spy(Ledger):
 
 def _tally(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Tally | None:
     """Return what an operator asks of the device; None if it is nothing."""
-    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    written = {id(x) for x in tree_leaves(kwargs.get("out"))}
+    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and id(x) not in written]
     made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
     on_device = [x for x in (*given, *made) if x.is_meta]
     is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
@@ -212,13 +213,13 @@ def _tally(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
     marked = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
     given_marks = zip(args, marked, strict=False)
     changed = [x for x in tree_leaves([a for a, m in given_marks if m]) if isinstance(x, Tensor)]
-    changed += [x for x in tree_leaves(kwargs.get("out")) if isinstance(x, Tensor)]
     new = [x for x in made if not any(x is c for c in changed)]
     read = given[len(changed) :] if name in _WRITES_ONLY else [] if name in _LIKE else given
     moved = sum(map(_bytes, [*read, *new, *changed]))
     if name in ("index_select", "index", "gather", "embedding"):
         moved = 2 * sum(map(_bytes, made)) + sum(_bytes(x) for x in given if not x.is_floating_point())
-    count = flop_registry.get(func._overloadpacket)
+    plain = getattr(torch.ops.aten, name.rstrip("_"), func._overloadpacket)  # addmm_ does what addmm does
+    count = flop_registry.get(plain)
     operations = 0 if count is None else int(count(*args, **kwargs, out_val=result))
     return Tally(
         launches=_launches(args),

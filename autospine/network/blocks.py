@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autospine.core.types import Shape3
 from autospine.network.convolution import conv3d
 from autospine.network.normalisation import norm_act
-from autospine.network.tokenwise import linear
+from autospine.network.tokenwise import add_linear, linear
 from autospine.network.upsampling import convolve_upsampled
 
 COMPOSED_VOXELS = 8192
@@ -112,9 +112,9 @@ class UpBlock(nn.Module):
         """Return the same without the up-sampled map: its convolutions are composed with the up-sampling."""
         conv1, conv3 = self.block.entry_weights()
         c = skip.shape[-1]
-        first = convolve_upsampled(x, self.transposed, conv1[..., :c]).add_(convolve(skip, conv1[..., c:]))
+        first = convolve_upsampled(x, self.transposed, conv1[..., :c], addend=convolve(skip, conv1[..., c:]))
         projected = torch.einsum("cmstu,dm->cdstu", self.transposed, conv3[:, :c])
-        shortcut = upsample(x, projected, self.stride).add_(linear(skip, conv3[:, c:]))
+        shortcut = add_linear(upsample(x, projected, self.stride), skip, conv3[:, c:])
         return self.block.finish(first, shortcut)
 
 

@@ -4,6 +4,9 @@ The Swin UNETR keeps channels last and uses `norm_act`. torch's own InstanceNorm
 to the contiguous layout and back. Here a sample is viewed as a matrix of voxels times channels, on which
 batch normalisation is instance normalisation; activation and residual sum run in place on the result. The
 networks that it is compared with keep channels first and have affine norms: `instance_norm` is theirs.
+
+A CPU sums wide rows in its own way (`_normalise_rows`). A GPU has a kernel of batch normalisation for this
+layout, whose statistics are float32 and which needs neither weight nor bias (`normalise_samples`).
 """
 
 from math import prod
@@ -21,6 +24,9 @@ NEGATIVE_SLOPE = 0.01
 """Slope of every LeakyReLU, as in nnU-Net and in the residual blocks of SwinUNETR."""
 
 _FOLDS = (64, 32, 16, 8, 4, 2, 1)
+
+_NO_PARAMETERS = (None, None, None, None)
+"""No weight, bias or running statistics."""
 
 
 def norm_act(
@@ -101,6 +107,44 @@ class _NormAct(torch.autograd.Function):
         return grad_x, grad if ctx.has_residual else None, None
 
 
+def normalise_samples(
+    x: Float[Tensor, "B voxels C"],
+) -> tuple[Float[Tensor, "B voxels C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]:
+    """Return the normalised copy, and mean and inverse deviation of each sample and channel.
+
+    Each sample is one call of batch normalisation that writes into its part of the result. The statistics of
+    16-bit maps are float32 on a GPU.
+    """
+    if torch.compiler.is_compiling():  # a compiler joins the copies with what follows
+        parts = [torch.native_batch_norm(sample, *_NO_PARAMETERS, True, 0.0, EPSILON) for sample in x]
+        y, mean, inverse_std = (torch.stack(column) for column in zip(*parts, strict=True))
+        return y, mean, inverse_std
+    y = torch.empty_like(x)
+    mean = x.new_empty(x.shape[0], x.shape[2], dtype=_statistics_dtype(x))
+    inverse_std = torch.empty_like(mean)
+    for i, sample in enumerate(x):
+        out = (y[i], mean[i], inverse_std[i])
+        torch.native_batch_norm(sample, *_NO_PARAMETERS, True, 0.0, EPSILON, out=out)
+    return y, mean, inverse_std
+
+
+def normalise_samples_backward(
+    grad: Float[Tensor, "B voxels C"],
+    x: Float[Tensor, "B voxels C"],
+    mean: Float[Tensor, "B C"],
+    inverse_std: Float[Tensor, "B C"],
+) -> Float[Tensor, "B voxels C"]:
+    """Return the gradient with respect to the input of `normalise_samples`, given that of its output."""
+    parts = [
+        torch.ops.aten.native_batch_norm_backward(
+            # Neither weight nor bias has a gradient: only that of the input is asked for.
+            *(g, r, None, None, None, m, i, True, EPSILON, [True, False, False])
+        )[0]
+        for g, r, m, i in zip(grad, x, mean, inverse_std, strict=True)
+    ]
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+
+
 def _normalise(
     x: Float[Tensor, "B S P L C"],
 ) -> tuple[Float[Tensor, "B S P L C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]:
@@ -109,6 +153,9 @@ def _normalise(
     rows = x.reshape(batch, -1, channels)
     if rows.shape[1] == 1:
         return x.clone(), x.new_zeros(batch, channels), x.new_ones(batch, channels)
+    if x.device.type != "cpu":
+        y, mean, inverse_std = normalise_samples(rows)
+        return y.view(x.shape), mean, inverse_std
     parts = [_normalise_rows(sample) for sample in rows]
     if batch == 1:
         y, mean, inverse_std = parts[0]
@@ -127,6 +174,8 @@ def _normalise_backward(
     rows, grads = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, grad))
     if rows.shape[1] == 1:
         return grad
+    if x.device.type != "cpu":
+        return normalise_samples_backward(grads, rows, mean, inverse_std).view(x.shape)
     parts = [
         _normalise_rows_backward(g, r, m, i)
         for g, r, m, i in zip(grads, rows, mean, inverse_std, strict=True)
@@ -139,9 +188,6 @@ def _normalise_rows(
 ) -> tuple[Float[Tensor, "voxels C"], Float[Tensor, "C"], Float[Tensor, "C"]]:
     """Return the normalised copy of one sample, and mean and inverse deviation of each channel."""
     channels = x.shape[-1]
-    if x.device.type != "cpu":
-        scale, offset = _ones_and_zeros(channels, x)
-        return torch.native_batch_norm(x, scale, offset, None, None, True, 0.0, EPSILON)
     folded, fold = _folded(x)
     ones, zeros = _ones_and_zeros(channels * fold, x)
     # Running statistics in float32, though unused, make torch compute those of a bfloat16 input in float32.
@@ -161,14 +207,6 @@ def _normalise_rows_backward(
 ) -> Float[Tensor, "voxels C"]:
     """Return the gradient with respect to one sample (voxels, C)."""
     voxels, channels = x.shape
-    # Neither weight nor bias has a gradient: only that of the input is asked for.
-    wanted = [True, False, False]
-    if x.device.type != "cpu":
-        scale, _ = _ones_and_zeros(channels, x)
-        result: Tensor = torch.ops.aten.native_batch_norm_backward(
-            grad, x, scale, None, None, mean, inverse_std, True, EPSILON, wanted
-        )[0]
-        return result
     folded, fold = _folded(x)
     grad, _ = _folded(grad)
     ones, zeros = _ones_and_zeros(channels * fold, x)
@@ -207,6 +245,10 @@ def _ones_and_zeros(
     length: int, like: Float[Tensor, "rows columns"]
 ) -> tuple[Float[Tensor, "length"], Float[Tensor, "length"]]:
     """Return two vectors in the dtype of statistics, at least float32."""
-    dtype = torch.float32 if like.dtype in (torch.bfloat16, torch.float16) else like.dtype
-    ones = torch.ones(length, dtype=dtype, device=like.device)
+    ones = torch.ones(length, dtype=_statistics_dtype(like), device=like.device)
     return ones, torch.zeros_like(ones)
+
+
+def _statistics_dtype(x: Tensor) -> torch.dtype:
+    """Return at least float32."""
+    return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype

@@ -36,13 +36,52 @@ def linear(
     return y.reshape(*x.shape[:-1], len(weight))
 
 
+def add_linear(
+    total: Float[Tensor, "*N D"], x: Float[Tensor, "*N C"], weight: Float[Tensor, "D C"]
+) -> Float[Tensor, "*N D"]:
+    """Return total + x @ weight.T in the memory of `total`, which nothing else may use.
+
+    On a GPU the product is added as it is computed.
+    """
+    if total.device.type == "cpu" or torch.compiler.is_compiling():
+        return total + linear(x, weight)
+    return add_product(total, x, weight.to(x.dtype))
+
+
+def add_product(
+    total: Float[Tensor, "*N D"], x: Float[Tensor, "*N C"], weight: Float[Tensor, "D C"]
+) -> Float[Tensor, "*N D"]:
+    """Return the same by a single matrix product that adds to what is there."""
+    y: Tensor = _AddLinear.apply(total, x, weight)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _AddLinear(torch.autograd.Function):
+    """Matrix product that is added in place to a map, which the backward pass does not need."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        # Detached, as torch has to copy a map and its gradient for what changes a view of it in place.
+        y = total.detach()
+        y.view(-1, y.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        return grad, (rows @ weight).view(x.shape), rows.t() @ x.reshape(-1, x.shape[-1])
+
+
 def layer_norm(x: Float[Tensor, "*N C"], norm: nn.LayerNorm | None = None) -> Float[Tensor, "*N C"]:
     """Return the layer norm over the channels, without affine parameters where no layer is given.
 
-    Statistics and gradients are in float32 at least.
+    Statistics and gradients are in float32 at least; so are they within a GPU's own kernel for 16 bits.
     """
     weight, bias, epsilon = (None, None, EPSILON) if norm is None else (norm.weight, norm.bias, norm.eps)
-    if x.dtype not in (torch.bfloat16, torch.float16):
+    if x.device.type != "cpu" or x.dtype not in (torch.bfloat16, torch.float16):
         return F.layer_norm(x, x.shape[-1:], _cast(weight, x.dtype), _cast(bias, x.dtype), epsilon)
     y: Tensor = _HalfLayerNorm.apply(x, weight, bias, epsilon)  # type: ignore[no-untyped-call]
     return y

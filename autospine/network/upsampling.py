@@ -6,6 +6,7 @@ voxels of a coarse cell is a 2x2x2 convolution of the coarse map with a kernel c
 map for the backward pass.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,11 +22,22 @@ def convolve_upsampled(
     x: Float[Tensor, "B s p l C"],
     transposed: Float[Tensor, "C M 2 2 2"],
     weight: Float[Tensor, "D 3 3 3 M"],
+    addend: Float[Tensor, "B S P L D"] | None = None,
 ) -> Float[Tensor, "B S P L D"]:
-    """Return the zero-padded convolution with `weight` of x up-sampled by `transposed`, at twice x's size."""
+    """Return the zero-padded convolution with `weight` of x up-sampled by `transposed`, at twice x's size.
+
+    Args:
+        x: Coarse feature map.
+        transposed: Kernel of the up-sampling.
+        weight: Kernel of the convolution.
+        addend: Added to the result; its memory is that of the result, so that nothing else may use it.
+    """
     kernel = _compose(transposed, weight)
     coarse = conv3d(x.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), padding=(1, 1, 1))
-    fine: Tensor = _Interleave.apply(coarse.permute(0, 2, 3, 4, 1))  # type: ignore[no-untyped-call]
+    coarse = coarse.permute(0, 2, 3, 4, 1)
+    if addend is not None and torch.compiler.is_compiling():  # a compiler joins the two by itself
+        return addend + _Interleave.apply(coarse, None)  # type: ignore[no-any-return, no-untyped-call]
+    fine: Tensor = _Interleave.apply(coarse, addend)  # type: ignore[no-untyped-call]
     return fine
 
 
@@ -54,26 +66,59 @@ def _meetings() -> tuple[Tensor]:
 
 
 class _Interleave(torch.autograd.Function):
-    """Interleaves the eight parts of (B, s + 1, p + 1, l + 1, 8 D) to (B, S, P, L, D)."""
+    """Interleaves the eight parts of (B, s + 1, p + 1, l + 1, 8 D) to (B, S, P, L, D), adding another map."""
 
     @staticmethod
-    def forward(ctx: Any, coarse: Tensor) -> Tensor:
-        """Put each part at its places in the fine tensor."""
-        ctx.shape = coarse.shape
+    def forward(ctx: Any, coarse: Tensor, addend: Tensor | None) -> Tensor:
+        """Put each part at its places in the fine tensor, or add it there."""
+        ctx.shape, ctx.has_addend = coarse.shape, addend is not None
         batch, s, p, left, channels = coarse.shape
+        if addend is not None:
+            # Detached, as torch has to copy a map and its gradient for what changes a view of it in place.
+            fine = addend.detach()
+            for source, target in _places(coarse, fine):
+                target.add_(source)
+            return fine
         fine = coarse.new_empty(batch, 2 * s - 2, 2 * p - 2, 2 * left - 2, channels // 8)
-        for source, target in zip(_parities(coarse), _cells(fine), strict=True):
+        for source, target in _places(coarse, fine):
             target.copy_(source)
         return fine
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the gradient of the parts, zero where a part reaches over the edge."""
         coarse = grad.new_zeros(ctx.shape)
-        for target, source in zip(_parities(coarse), _cells(grad), strict=True):
+        for target, source in _places(coarse, grad):
             target.copy_(source)
-        return coarse
+        return coarse, grad if ctx.has_addend else None
+
+
+def _places(coarse: Tensor, fine: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Return views of the coarse tensor and of the fine one that belong together.
+
+    On a CPU these are eight pairs, one for each parity; on a GPU all parities are one view.
+    """
+    if fine.device.type == "cpu" or torch.compiler.is_compiling():
+        return zip(_parities(coarse), _cells(fine), strict=True)
+    return [interleaved_views(coarse, fine)]
+
+
+def interleaved_views(
+    coarse: Float[Tensor, "B c1 c2 c3 D8"], fine: Float[Tensor, "B S P L D"]
+) -> tuple[Float[Tensor, "B s 2 p 2 l 2 D"], Float[Tensor, "B s 2 p 2 l 2 D"]]:
+    """Return a view of each tensor in which all parts of the coarse one are at their places in the fine one.
+
+    A part of parity 1 begins one voxel later, so that along each axis a step of the parity is a step of the
+    voxel and one of the part.
+    """
+    batch, *sizes, d = fine.shape
+    shape = [batch, *(n for size in sizes for n in (size // 2, 2)), d]
+    coarse, fine = coarse.contiguous(), fine.contiguous()
+    steps = [coarse.stride(0)]
+    for axis, part in zip((1, 2, 3), (4 * d, 2 * d, d), strict=True):
+        steps += [coarse.stride(axis), coarse.stride(axis) + part]
+    return coarse.as_strided(shape, [*steps, 1]), fine.view(shape)
 
 
 def _parities(coarse: Tensor) -> list[Tensor]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from autospine.network.swin.fused_attention import attend_fused
 from autospine.network.swin.windows import WindowLayout
 
 Queries = Float[Tensor, "heads W N d"]
@@ -80,32 +81,6 @@ def received_attention(
         share = asks[part] / torch.einsum("wij,wj->wi", scores, column)
         received[part] = torch.einsum("wi,wij->wj", share, scores) * column
     return received.view(heads, batch, windows, n).permute(1, 2, 3, 0)
-
-
-def attend_fused(
-    qkv: Float[Tensor, "B W N 3 heads d"],
-    factor: Float[Tensor, "B W N heads"] | float,
-    saliency: Float[Tensor, "B W N heads"] | None,
-    bias: Float[Tensor, "heads N N"],
-    layout: WindowLayout,
-) -> Float[Tensor, "B W N heads d"]:
-    """Return the product by torch's fused kernel, with saliency and mask as extra channels."""
-    batch, windows, _, _, _, d = qkv.shape
-    query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
-    factor = factor if isinstance(factor, float) else factor.transpose(2, 3)[..., None]
-    queries, keys = [query * factor], [key]
-    if saliency is not None:
-        keys.append(saliency.transpose(2, 3)[..., None])
-        queries.append(query.new_ones(1).expand(keys[1].shape))
-    if layout.query_mask is not None and layout.key_mask is not None:
-        shape = (*query.shape[:4], -1)
-        queries.append(layout.query_mask.to(query.dtype)[None, :, None].expand(shape))
-        keys.append(layout.key_mask.to(key.dtype)[None, :, None].expand(shape))
-    # The kernel wants rows of a multiple of eight; for others torch falls back to writing all pairs out.
-    q, k = (_filled(torch.cat(parts, dim=-1), 8).flatten(0, 1) for parts in (queries, keys))
-    padded = F.pad(value.flatten(0, 1), (0, q.shape[-1] - d))
-    out = F.scaled_dot_product_attention(q, k, padded, bias.to(q.dtype)[None], scale=1.0)[..., :d]
-    return out.transpose(1, 2).unflatten(0, (batch, windows))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def attend_in_cache(

@@ -92,7 +92,8 @@ class SwinBlock(nn.Module):
             if record is not None:
                 record[-1] = record[-1].on_grid(lambda m: unpartition(m, layout).view(len(m), *grid, -1))
         hidden = F.gelu(linear(layer_norm(tokens, self.norm2), self.linear1.weight, self.linear1.bias))
-        tokens = linear(hidden, self.linear2.weight, self.linear2.bias).add_(tokens)
+        # Not in place: the product is a view, for which torch would copy it and its gradient.
+        tokens = tokens + linear(hidden, self.linear2.weight, self.linear2.bias)
         return tokens.view(x.shape)
 
 

@@ -33,6 +33,10 @@ from autospine.network.tokenwise import layer_norm, linear
 
 STAGES = 4
 
+LARGE_SAMPLE = 2**19
+"""Voxels of a patch from which a GPU computes sample by sample at full resolution; smaller ones are bound by
+the number of launches."""
+
 
 class AdaptiveSwinUNETR(SegmentationNetwork):
     """Swin Transformer encoder with a convolutional U-Net decoder.
@@ -205,15 +209,21 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
 
     def _decode(self, x: Tensor, hidden: list[Tensor], coarse: list[Tensor] | None) -> Tensor:
         """Return the logits, channels last."""
-        skips = [self.run(self.encoders[0], channels_last(x))]
-        skips += [encoder(h) for encoder, h in zip(self.encoders[1:], hidden[:3], strict=True)]
+        x = channels_last(x)
+        samples = x.tensor_split(len(x) if computes_by_sample(x) else 1)
+        finest_skips = [self.run(self.encoders[0], sample) for sample in samples]
+        skips = [encoder(h) for encoder, h in zip(self.encoders[1:], hidden[:3], strict=True)]
         skips.append(hidden[3])
         y = self.bottleneck(hidden[4])
-        for i in reversed(range(len(self.decoders))):
-            y = self.run(self.decoders[i], y, skips[i]) if i == 0 else self.decoders[i](y, skips[i])
-            if coarse is not None and i > 0:
+        for i in reversed(range(1, len(self.decoders))):
+            y = self.decoders[i](y, skips[i - 1])
+            if coarse is not None:
                 coarse.append(channels_first(y))
-        return linear(y, self.head.weight, self.head.bias)
+        logits = [
+            linear(self.run(self.decoders[0], part, skip), self.head.weight, self.head.bias)
+            for part, skip in zip(y.tensor_split(len(samples)), finest_skips, strict=True)
+        ]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def _gradients(self, image: ImageBatch) -> list[Tensor] | None:
         """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
@@ -242,6 +252,15 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
                     f"expected the window of stage {i} to fit its token grid {grid}, found {window} for an "
                     f"image of {size}; choose a smaller window or a larger patch"
                 )
+
+
+def computes_by_sample(x: Float[Tensor, "B S P L C"]) -> bool:
+    """Return whether the samples of a batch go through the blocks at full resolution one after the other.
+
+    A GPU is busy with one large sample. Norms then need no copy to put samples together, and the maps that
+    live for a moment only are those of one sample.
+    """
+    return len(x) > 1 and x.device.type != "cpu" and x[0, ..., 0].numel() >= LARGE_SAMPLE
 
 
 def stage_windows(window_size: int | Shape3 | Sequence[Shape3]) -> tuple[Shape3, ...]:

@@ -1,9 +1,11 @@
+import itertools
+
 import torch
 import torch.nn.functional as F
 
 from autospine.network import blocks
 from autospine.network.blocks import UpBlock
-from autospine.network.upsampling import convolve_upsampled
+from autospine.network.upsampling import convolve_upsampled, interleaved_views
 
 
 def test_composed_convolution_equals_the_two_steps() -> None:
@@ -35,3 +37,25 @@ def test_both_ways_through_the_up_block_agree(monkeypatch) -> None:  # type: ign
 def test_up_block_follows_its_stride() -> None:
     block = UpBlock(6, 4, (1, 2, 2))
     assert block(torch.randn(1, 3, 2, 4, 6), torch.randn(1, 3, 4, 8, 4)).shape == (1, 3, 4, 8, 4)
+
+
+def test_one_view_holds_all_parts_at_their_places() -> None:
+    d, sizes = 3, (2, 4, 3)
+    coarse = torch.randn(2, *(n + 1 for n in sizes), 8 * d)
+    fine = torch.empty(2, *(2 * n for n in sizes), d)
+    source, target = interleaved_views(coarse, fine)
+    target.copy_(source)
+    for i, j, k in itertools.product(range(2), repeat=3):
+        first = d * (4 * i + 2 * j + k)
+        part = coarse[:, i : i + 2, j : j + 4, k : k + 3, first : first + d]
+        assert torch.equal(fine[:, i::2, j::2, k::2], part)
+
+
+def test_a_map_may_be_added_to_the_composed_convolution() -> None:
+    torch.manual_seed(0)
+    shapes = ((1, 2, 3, 2, 3), (3, 4, 2, 2, 2), (2, 3, 3, 3, 4), (1, 4, 6, 4, 2))
+    given = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    x, transposed, weight, addend = given
+    expected = convolve_upsampled(x, transposed, weight) + addend
+    torch.testing.assert_close(convolve_upsampled(x, transposed, weight, addend * 1), expected)
+    assert torch.autograd.gradcheck(lambda *a: convolve_upsampled(*a[:3], a[3] * 1), given)

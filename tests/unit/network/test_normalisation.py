@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autospine.network.normalisation import norm_act
+from autospine.network.normalisation import norm_act, normalise_samples, normalise_samples_backward
 
 
 def reference(x: Tensor, residual: Tensor | None, normalise_residual: bool) -> Tensor:
@@ -50,3 +50,20 @@ def test_statistics_stay_accurate_in_bfloat16() -> None:
 def test_accepts_any_memory_layout() -> None:
     x = torch.randn(2, 4, 2, 3, 4).permute(0, 2, 3, 4, 1)
     torch.testing.assert_close(norm_act(x), norm_act(x.contiguous()))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_norm_of_a_gpu_is_the_same_with_the_same_gradients(batch: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(batch, 24, 3, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn_like(x)
+    # Written out: for a single sample with channels last, torch's instance norm has another gradient.
+    deviation = x - x.mean(1, keepdim=True)
+    expected = deviation / (deviation.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    (wanted,) = torch.autograd.grad(expected, x, grad)
+
+    y, mean, inverse_std = normalise_samples(x.detach())
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(mean, x.mean(1))
+    torch.testing.assert_close(inverse_std, (x.var(1, correction=0) + 1e-5).rsqrt())
+    torch.testing.assert_close(normalise_samples_backward(grad, x.detach(), mean, inverse_std), wanted)

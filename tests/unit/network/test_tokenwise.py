@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autospine.network.tokenwise import MANY_TOKENS, layer_norm, linear
+from autospine.network.tokenwise import MANY_TOKENS, add_product, layer_norm, linear
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -70,3 +70,11 @@ def test_layer_norm_and_its_gradients_are_torchs(dtype, stored, affine):
     for source, grad, gradient in zip(sources, grads, exact_grads, strict=True):
         assert grad.dtype == source.dtype
         assert deviation(grad, gradient) <= max(TOLERANCE[dtype], 0 if stored == dtype else 1e-6)
+
+
+def test_a_product_that_adds_to_a_map_has_the_gradients_of_the_sum():
+    torch.manual_seed(0)
+    shapes = ((2, 3, 4), (2, 3, 5), (4, 5))
+    total, x, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes)
+    torch.testing.assert_close(add_product(total * 1, x, weight), total + x @ weight.t())
+    assert torch.autograd.gradcheck(lambda *given: add_product(given[0] * 1, *given[1:]), (total, x, weight))

@@ -69,6 +69,17 @@ def test_samples_of_a_batch_do_not_meet() -> None:
         torch.testing.assert_close(net(batch), single, atol=1e-4, rtol=1e-4)
 
 
+def test_a_batch_may_be_computed_sample_by_sample_at_full_resolution(monkeypatch) -> None:
+    network, batch = plain(window_size=2).double(), image((64, 32, 32), batch=2).double()
+    expected = network(batch)
+    wanted = torch.autograd.grad(expected.square().sum(), list(network.parameters()))
+    monkeypatch.setattr("autospine.network.swin.swin_unetr.computes_by_sample", lambda _: True)
+    found = network(batch)
+    torch.testing.assert_close(found, expected)
+    gradients = torch.autograd.grad(found.square().sum(), list(network.parameters()))
+    torch.testing.assert_close(gradients, wanted)
+
+
 def test_bottleneck_of_one_voxel_trains() -> None:
     net = plain().train()
     out = net(image((32, 32, 32)))
