@@ -53,7 +53,8 @@ def test_the_counter_keeps_the_channels_of_convolutions_last():
 def test_no_part_of_the_step_is_missed(step):
     for phase in ("forward", "loss", "backward", "optimizer"):
         assert step.total(phase).launches > 10
-    assert step.of("convolution").launches == step.of("convolution_backward").launches == 39
+    # 39 of the network, of which the six at full resolution are called for each sample.
+    assert step.of("convolution").launches == step.of("convolution_backward").launches == 45
     assert step.total().operations == pytest.approx(8.9e12, rel=0.05)
 
 
