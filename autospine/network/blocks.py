@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.types import Shape3
-from autospine.network.convolution import conv3d
+from autospine.network.convolution import conv3d, convolve_upsampled
 from autospine.network.normalisation import norm_act
 from autospine.network.tokenwise import add_linear, linear
-from autospine.network.upsampling import convolve_upsampled
 
 COMPOSED_VOXELS = 8192
 """Coarse voxels from which composing up-sampling and convolution pays; below, composing the kernels costs

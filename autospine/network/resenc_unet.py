@@ -15,7 +15,7 @@ from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3
 from autospine.network.normalisation import NEGATIVE_SLOPE
 from autospine.network.unet import ConvNorm, Decoder, UNet, encode
-from autospine.network.unet_plans import UNetLevels
+from autospine.network.unet_levels import UNetLevels
 
 DECODER_CONVOLUTIONS = 1
 """Convolutions per stage of the decoder, as in the presets."""

@@ -17,7 +17,7 @@ from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.convolution import conv3d
 from autospine.network.normalisation import NEGATIVE_SLOPE, instance_norm
-from autospine.network.unet_plans import UNetLevels
+from autospine.network.unet_levels import UNetLevels
 
 RunStage = Callable[..., Tensor]
 """Calls a module with its inputs, and again in the backward pass if it is to be recomputed there; see

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.network.unet import Decoder, UNet, encode, plain_encoder
-from autospine.network.unet_plans import UNetLevels
+from autospine.network.unet_levels import UNetLevels
 
 CONVOLUTIONS = 2
 """Convolutions per stage of encoder and decoder, as in both sources."""

@@ -11,7 +11,7 @@ from autospine.core.errors import PlanError
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.network.unet import Decoder, UNet, encode, plain_encoder
 from autospine.network.unet3d import CONVOLUTIONS
-from autospine.network.unet_plans import UNetLevels
+from autospine.network.unet_levels import UNetLevels
 
 WAVELENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Wavelengths in tokens of the sine and cosine waves that encode the position along each axis."""

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from autospine.network import blocks
 from autospine.network.blocks import UpBlock
-from autospine.network.upsampling import convolve_upsampled, interleaved_views
+from autospine.network.convolution import convolve_upsampled, interleaved_views
 
 
 def test_composed_convolution_equals_the_two_steps() -> None:
