@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psutil
 import torch
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
 from autospine.memory.estimate import training_memory
 from autospine.memory.footprint import TrainingMemory
@@ -85,6 +86,7 @@ def predict(plan: Plan, configuration: Configuration, *, gpu: bool) -> TrainingM
         out_channels=plan.labels.n_channels,
         spacing_mm=configuration.spacing_mm,
         gpu=gpu,
+        other_loss=configuration.training.loss != DEFAULT_LOSS,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
@@ -199,6 +200,7 @@ class SizeSearch:
                 spacing_mm=spacing_mm,
                 gpu=self.budget.gpu,
                 factor=self.budget.calibration,
+                other_loss=self.overrides.loss != DEFAULT_LOSS,
             )
         return self._estimates[key]
 

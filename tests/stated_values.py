@@ -68,10 +68,15 @@ STATED = {
         "autospine.preprocessing.normalise": {
             "BACKGROUND_FRACTION": "share of an MR image's intensity range that counts as air",
         },
+        "autospine.memory.loss_memory": {
+            "LOSS_PIECE_BYTES": "loss, per voxel and class of a piece",
+            "IGNORED_BYTES": "loss, per voxel",
+            "CPU_PIECE": "scores of a piece on a CPU",
+            "OTHER_LOSS_BYTES": "a loss of another distribution, per voxel and class",
+            "OTHER_LOSS_BYTES_PER_VOXEL": "a loss of another distribution, per voxel",
+            "OTHER_LOSS_GRADIENT_BYTES": "gradient of such a loss, per voxel and class",
+        },
         "autospine.memory.estimate": {
-            "LOSS_BYTES": "loss, per voxel and class",
-            "LOSS_BYTES_PER_VOXEL": "loss, per voxel",
-            "LOSS_GRADIENT_BYTES": "gradient of the loss, per voxel and class",
             "TILE_SCORE_BYTES": "scores of a tile in inference, per voxel and class",
         },
         "autospine.memory.swin_layout": {

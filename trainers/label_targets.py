@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.labels import LabelSpace
 from autospine.core.tensor_types import LabelBatch, LogitBatch
+from trainers.class_sums import ClassSums, class_sums
 from trainers.distributed import add_up
 from trainers.monitors import PatchCounts, count
 
@@ -41,6 +42,7 @@ class LabelTargets(nn.Module):
     """
 
     membership: Tensor
+    stored: Tensor
 
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()
@@ -48,43 +50,35 @@ class LabelTargets(nn.Module):
         # The additional column is for ignored voxels, which belong to no channel.
         table = torch.from_numpy(labels.membership)
         self.register_buffer("membership", torch.cat([table, torch.zeros_like(table[:, :1])], dim=1))
+        # Where every channel has a single stored index, comparing is faster than looking up.
+        self._single = bool((table.sum(dim=1) == 1).all())
+        stored = table.int().argmax(dim=1).to(torch.uint8)
+        self.register_buffer("stored", stored[:, None, None, None], persistent=False)
 
-    def forward(self, labels: LabelBatch) -> tuple[Bool[Tensor, "B K S P L"], Bool[Tensor, "B S P L"]]:
-        """Look up the target of every channel.
+    def forward(self, labels: LabelBatch) -> Bool[Tensor, "B K S P L"]:
+        """Return which voxels belong to each channel; ignored ones belong to none.
 
         Args:
             labels: Stored indices (B, S, P, L).
-
-        Returns:
-            The target of every channel (B, K, S, P, L), and a mask (B, S, P, L) of the voxels that count.
         """
-        valid = labels != IGNORE_INDEX
-        column = torch.where(valid, labels.long(), self.membership.shape[1] - 1)
-        return self.membership[:, column].movedim(0, 1), valid
+        if self._single:
+            return labels[:, None] == self.stored
+        column = labels.long().clamp_(max=self.membership.shape[1] - 1)
+        return self.membership[:, column].movedim(0, 1)
 
-    def overlap(
-        self,
-        probabilities: Float[Tensor, "B K S P L"],
-        target: Bool[Tensor, "B K S P L"],
-        valid: Bool[Tensor, "B S P L"],
-    ) -> SoftOverlap:
-        """Sum the overlap of each foreground class over the patches of this process.
+    def sums(self, logits: LogitBatch, labels: LabelBatch) -> ClassSums:
+        """Sum cross-entropy, probabilities and labels over the patches of this process.
 
         Args:
-            probabilities: Predicted probabilities (B, K, S, P, L) in [0, 1].
-            target: Target of every channel (B, K, S, P, L), as `forward` returns it.
-            valid: Mask of the voxels that count (B, S, P, L), as `forward` returns it.
+            logits: Logits (B, K, S, P, L) of any floating-point type.
+            labels: Stored indices (B, S, P, L).
         """
+        return class_sums(logits, labels, self, regions=self.regions)
+
+    def foreground(self, both: Tensor, predicted: Tensor, true: Tensor) -> SoftOverlap:
+        """Return the overlap of the foreground classes from sums (K) over the voxels of each channel."""
         first = 0 if self.regions else 1
-        probabilities, target = probabilities[:, first:], target[:, first:]
-        if not valid.all():
-            probabilities = probabilities * valid[:, None]
-        space = (0, 2, 3, 4)
-        return SoftOverlap(
-            both=(probabilities * target).sum(space),
-            predicted=probabilities.sum(space),
-            true=target.sum(space).to(probabilities.dtype),
-        )
+        return SoftOverlap(both[first:], predicted[first:], true[first:])
 
     @torch.no_grad()
     def overlap_of_logits(self, logits: LogitBatch, labels: LabelBatch) -> SoftOverlap:
@@ -94,9 +88,8 @@ class LabelTargets(nn.Module):
             logits: Logits of the network (B, K, S, P, L).
             labels: Stored indices (B, S, P, L).
         """
-        logits = logits.float()
-        probabilities = logits.sigmoid() if self.regions else logits.softmax(dim=1)
-        return SoftOverlap(*add_up(*self.overlap(probabilities, *self(labels))))
+        _, *sums = self.sums(logits, labels)
+        return self.foreground(*add_up(*sums))
 
     def count(self, logits: Float[Tensor, "K S P L"], labels: UInt8[Tensor, "S P L"]) -> PatchCounts:
         """Count voxels and faces of one patch for the monitors.

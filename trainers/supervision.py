@@ -64,10 +64,11 @@ def supervise(
     Returns:
         The average, to learn from; and the result of the finest resolution, to log.
     """
-    (logits, stored), *coarser = levels(outputs, labels)
-    finest = loss(logits, stored)
+    every = levels(outputs, labels)
+    finest = loss(*next(every))
     total, weights = finest.total, 1.0
-    for i, (logits, stored) in enumerate(coarser, start=1):
+    # One resolution after the other, so that the labels of a single one are held where the loss keeps none.
+    for i, (logits, stored) in enumerate(every, start=1):
         total = total + loss(logits, stored).total / 2**i
         weights += 1 / 2**i
     return total / weights, finest
@@ -84,5 +85,6 @@ def levels(
     """
     yield outputs[0], labels
     for logits in outputs[1:]:
-        nearest = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
+        # As bytes, which hold every stored index.
+        nearest = F.interpolate(labels[:, None].byte(), logits.shape[2:], mode="nearest-exact")
         yield logits, nearest[:, 0].to(labels.dtype)

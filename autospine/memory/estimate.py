@@ -11,7 +11,7 @@ on a CPU. docs/results/planner.md compares predictions with measurements.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import prod
 from typing import TypeGuard, TypeVar
 
@@ -23,6 +23,7 @@ from autospine.core.tensor_types import ImageBatch
 from autospine.core.types import Shape3, Vector3
 from autospine.inference.case_memory import CaseMemory
 from autospine.memory.footprint import InferenceMemory, TrainingMemory
+from autospine.memory.loss_memory import loss_bytes, other_loss_bytes
 from autospine.memory.swin_layout import SwinLayout
 from autospine.memory.trace import trace_step, trace_tile
 from autospine.network.external import StatedMemory, find_external
@@ -44,17 +45,6 @@ Traced = TypeVar("Traced")
 
 FLOAT_BYTES = 4
 """Bytes of a parameter, its gradient, each of AdamW's two moments and the running average."""
-
-LOSS_BYTES = 17.0
-"""Bytes per voxel and class in the loss: logits in float32, their logarithmic softmax, probabilities and
-products with the target in float32, and the target itself."""
-
-LOSS_BYTES_PER_VOXEL = 9.0
-"""Bytes per voxel in the loss: its label as an integer of 64 bits, and whether it counts. `dice_ce` releases
-the integers before the moment at which it needs the most; other losses may keep them."""
-
-LOSS_GRADIENT_BYTES = 20.0
-"""Bytes per voxel and class in the gradient of the loss: five float32."""
 
 TILE_SCORE_BYTES = 8.0
 """Bytes per voxel and class of a tile: a network's logits, and the sum of the probabilities, in float32."""
@@ -108,16 +98,13 @@ class _Workload:
     out_channels: int
     spacing_mm: Vector3
     gpu: bool
+    other_loss: bool = False
+    """Whether the loss is one of another distribution."""
 
     @property
     def value_bytes(self) -> int:
         """Bytes of one activation."""
         return _VALUE_BYTES[self.precision]
-
-    @property
-    def voxels(self) -> int:
-        """Voxels of the whole batch."""
-        return self.batch_size * prod(self.patch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +136,7 @@ def training_memory(
     spacing_mm: Vector3,
     gpu: bool = False,
     factor: float = 1.0,
+    other_loss: bool = False,
 ) -> TrainingMemory:
     """Return the peak memory of a training step.
 
@@ -162,6 +150,7 @@ def training_memory(
         spacing_mm: Voxel spacing (S, P, L) of the patch.
         gpu: Whether training runs on a GPU.
         factor: Factor measured by `planners.calibration_factor`, which multiplies all but the fixed part.
+        other_loss: Whether the loss is one of another distribution, which may keep more than `dice_ce`.
 
     Raises:
         PlanError: If a network of another distribution cannot be built or traced.
@@ -174,6 +163,7 @@ def training_memory(
         out_channels=out_channels,
         spacing_mm=spacing_mm,
         gpu=gpu,
+        other_loss=other_loss,
     )
     moments = _moments(_step_bytes(network, load), _training_overhead(network, gpu), load)
     return max(moments, key=lambda moment: moment.total).calibrated(factor)
@@ -259,17 +249,15 @@ def _moments(step: _StepBytes, overhead: Overhead, load: _Workload) -> Iterator[
 
     The gradients of the step before exist until the loss is known; those of this step come last.
     """
-    scores = load.out_channels * load.voxels
     weights = FLOAT_BYTES * step.parameters
-    # In float32 the network's logits are those of the loss, and counted among the activations.
-    loss_bytes = LOSS_BYTES - (FLOAT_BYTES if load.precision == "float32" else 0)
-    loss = loss_bytes * scores + LOSS_BYTES_PER_VOXEL * load.voxels
-    loss_gradient = LOSS_GRADIENT_BYTES * scores
+    loss = (other_loss_bytes if load.other_loss else partial(loss_bytes, gpu=load.gpu))(
+        load.patch, load.batch_size, load.out_channels, load.value_bytes
+    )
     beyond = overhead.per_parameter * step.parameters
-    beyond += overhead.share * (loss_gradient + step.backward)
+    beyond += overhead.share * (loss.gradient + step.backward)
     for gradients, activations, of_loss, transients in (
-        (weights, step.kept, loss, 0),
-        (0, step.kept, loss_gradient, 0),
+        (weights, step.kept, loss.forward, 0),
+        (0, step.kept, loss.gradient, 0),
         (0, step.kept, 0, step.backward),
         (weights, step.late, 0, 0),
     ):

@@ -1,10 +1,6 @@
 """Weighted sum of cross-entropy and Dice loss."""
 
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from autospine.core.labels import LabelSpace
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers.distributed import add_up
 from trainers.label_targets import LabelTargets, SoftOverlap
@@ -16,7 +12,8 @@ class DiceCE(Loss):
 
     Plain labels use softmax and average Dice over the foreground classes; regions use sigmoid and binary
     cross-entropy. Ignored voxels count in neither term. Dice is taken over the whole batch, including the
-    patches of other processes. The parts are `ce` and `dice_loss`, which is 1 - Dice.
+    patches of other processes. The parts are `ce` and `dice_loss`, which is 1 - Dice. The gradient is derived
+    in `trainers.class_sums.class_sums`.
 
     Args:
         labels: Label space that says which stored indices belong to which channel.
@@ -34,38 +31,18 @@ class DiceCE(Loss):
         """Compute the loss over the patches of all processes.
 
         Args:
-            logits: Logits (B, K, S, P, L) of any floating-point type; the loss is computed in float32.
+            logits: Logits (B, K, S, P, L) of any floating-point type; the loss is computed in float32, or in
+                float64 if they are.
             labels: Stored indices (B, S, P, L).
         """
-        logits = logits.float()
-        target, valid = self.targets(labels)
-        regions = self.targets.regions
-        log_probabilities = F.logsigmoid(logits) if regions else F.log_softmax(logits, dim=1)
-        probabilities = log_probabilities.exp()
-        entropy, n, *sums = add_up(
-            self._summed_entropy(logits, log_probabilities, target, valid),
-            valid.sum(),
-            *self.targets.overlap(probabilities, target, valid),
-        )
+        sums = self.targets.sums(logits, labels)
+        voxels = (labels != IGNORE_INDEX).sum()
+        entropy, n, *by_channel = add_up(sums.entropy, voxels, sums.both, sums.predicted, sums.true)
         entropy = entropy / n.clamp_min(1)
-        overlap = SoftOverlap(*sums)
+        overlap = self.targets.foreground(*by_channel)
         total = self.lambda_ce * entropy + (1 - self.lambda_ce) * (1 - overlap.dice.mean())
         detached = SoftOverlap(*(voxels.detach() for voxels in overlap))
         # In float64, so that the mean over an epoch is exact to the last digit that is written.
         dice_loss = 1 - detached.dice.double().mean()
         parts = {"ce": entropy.detach(), "dice_loss": dice_loss}
         return LossResult(total=total, parts=parts, overlap=detached)
-
-    def _summed_entropy(
-        self,
-        logits: Float[Tensor, "B K S P L"],
-        log_probabilities: Float[Tensor, "B K S P L"],
-        target: Bool[Tensor, "B K S P L"],
-        valid: Bool[Tensor, "B S P L"],
-    ) -> Float[Tensor, ""]:
-        """Sum the cross-entropy over the voxels; for regions, sum its mean over the regions."""
-        if self.targets.regions:
-            entropy = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
-            return (entropy * valid[:, None]).sum() / logits.shape[1]
-        # Ignored voxels have no target, so that they add nothing here.
-        return -(log_probabilities * target).sum()

@@ -1,0 +1,246 @@
+"""Sums over voxels that cross-entropy and Dice are made of, with a gradient that is written by hand.
+
+PyTorch's own functions would keep several numbers per voxel and channel in float32 until the backward pass.
+Here nothing is kept but the logits as the network gave them and the labels as bytes. Both passes go through
+the patches in pieces, which are converted to float32 one at a time, and the backward pass writes each piece
+of the gradient in the format of the logits.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from autospine.core.labels import IGNORE_INDEX
+from autospine.core.tensor_types import LabelBatch, LogitBatch
+from autospine.memory.loss_memory import BACKWARD_PIECES, FORWARD_PIECES, piece_slices
+
+EVERYWHERE = (0, 1, 2, 3, 4)
+"""Axes of a batch."""
+
+SPACE = (0, 2, 3, 4)
+"""Axes of a batch other than its channels."""
+
+
+class ClassSums(NamedTuple):
+    """Sums over the voxels of a batch that are not ignored."""
+
+    entropy: Float[Tensor, ""]
+    """Cross-entropy; for regions its mean over the regions."""
+
+    both: Float[Tensor, "K"]
+    """Probability of each channel over the voxels that belong to it."""
+
+    predicted: Float[Tensor, "K"]
+    """Probability of each channel over all voxels."""
+
+    true: Float[Tensor, "K"]
+    """Voxels that belong to each channel."""
+
+
+Membership = Callable[[LabelBatch], Bool[Tensor, "B K S P L"]]
+"""Function from stored indices to which voxels belong to each channel; ignored ones belong to none."""
+
+
+def class_sums(logits: LogitBatch, labels: LabelBatch, membership: Membership, *, regions: bool) -> ClassSums:
+    r"""Sum cross-entropy, probabilities and labels over the voxels of a batch.
+
+    Let z be the logits of a voxel, p their softmax, t_k 1 for the channel that the voxel belongs to and 0 for
+    the others. The sums over all voxels, and their derivatives by the logits of a voxel, are
+
+        entropy      E   = - sum log p_y          dE/dz_j   = p_j - t_j
+        both         I_k =   sum p_k t_k          dI_k/dz_j = t_k p_k ([j = k] - p_j)
+        predicted    P_k =   sum p_k              dP_k/dz_j =     p_k ([j = k] - p_j)
+
+    where y is the voxel's own channel. With the derivatives e, b_k and a_k of the loss by E, I_k and P_k, the
+    gradient of a voxel is therefore
+
+        u_k = p_k (a_k + b_k t_k) - e t_k         dL/dz_j = u_j - p_j sum_k u_k
+
+    because the t_k of a voxel add up to 1. For regions p is the sigmoid of each logit, E is the mean of the
+    binary cross-entropy over the K regions, and the channels do not compete:
+
+        dL/dz_k = p_k (1 - p_k) (a_k + b_k t_k) + e (p_k - t_k) / K
+
+    Ignored voxels add nothing to the sums, and their gradient is 0.
+
+    Args:
+        logits: Logits (B, K, S, P, L) of any floating-point type. Sums are computed in float32, those of
+            float64 in float64.
+        labels: Stored indices (B, S, P, L).
+        membership: Function from stored indices to which voxels belong to each channel.
+        regions: Whether the channels overlap.
+    """
+    return ClassSums(*_ClassSums.apply(logits, labels, membership, regions))  # type: ignore[no-untyped-call]
+
+
+class _ClassSums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, membership: Membership, regions: bool
+    ) -> tuple[Tensor, ...]:
+        """Compute the sums piece by piece."""
+        ctx.membership, ctx.regions = membership, regions
+        ignored = _ignored(labels)
+        ctx.save_for_backward(logits, labels, ignored)
+        pieces = list(_pieces(logits, FORWARD_PIECES))
+        channels = logits.shape[1]
+        # One row per piece: the entropy, then three numbers per channel.
+        rows = torch.empty(len(pieces), 1 + 3 * channels, dtype=_wide(logits), device=logits.device)
+        sum_piece = _sum_region_piece if regions else _sum_softmax_piece
+        for piece, row in zip(pieces, rows, strict=True):
+            sum_piece(logits[:, :, piece], membership(labels[:, piece]), _part(ignored, piece), row)
+        sums = rows.sum(dim=0)
+        both, predicted, true = sums[1:].view(3, channels)
+        ctx.mark_non_differentiable(true)
+        return sums[0] / channels if regions else -sums[0], both, predicted, true
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, entropy: Tensor, both: Tensor, predicted: Tensor, _true: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        """Compute the gradient of the logits piece by piece, in their format and layout."""
+        logits, labels, ignored = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        by_channel = (1, -1, 1, 1, 1)
+        outside = predicted.view(by_channel)
+        inside = outside + both.view(by_channel)
+        of_piece = _region_gradient if ctx.regions else _softmax_gradient
+        for piece in _pieces(logits, BACKWARD_PIECES):
+            # Nothing of a piece has a name here, so that it is released before the next one.
+            gradient[:, :, piece] = of_piece(
+                logits[:, :, piece],
+                ctx.membership(labels[:, piece]),
+                _part(ignored, piece),
+                entropy,
+                inside,
+                outside,
+            )
+        return gradient, None, None, None
+
+
+def _sum_softmax_piece(
+    logits: LogitBatch,
+    target: Bool[Tensor, "B K S P L"],
+    ignored: Bool[Tensor, "B 1 S P L"] | None,
+    row: Float[Tensor, "n"],
+) -> None:
+    """Write the logarithm of the true probability, `both`, `predicted` and `true` of a piece into a row."""
+    logarithms = F.log_softmax(_widened(logits), dim=1)
+    torch.sum(torch.where(target, logarithms, row.new_zeros(())), EVERYWHERE, out=row[0])
+    _sum_probabilities(logarithms.exp_(), target, ignored, row)
+
+
+def _sum_region_piece(
+    logits: LogitBatch,
+    target: Bool[Tensor, "B K S P L"],
+    ignored: Bool[Tensor, "B 1 S P L"] | None,
+    row: Float[Tensor, "n"],
+) -> None:
+    """Write the binary cross-entropy, `both`, `predicted` and `true` of a piece into a row."""
+    wide = _widened(logits)
+    # log(1 + exp(z)) - t z, without overflow.
+    losses = torch.where(target, 0, wide).sub_(F.logsigmoid(wide))
+    _drop(losses, ignored)
+    torch.sum(losses, EVERYWHERE, out=row[0])
+    del losses
+    _sum_probabilities(wide.sigmoid_(), target, ignored, row)
+
+
+def _sum_probabilities(
+    probabilities: LogitBatch,
+    target: Bool[Tensor, "B K S P L"],
+    ignored: Bool[Tensor, "B 1 S P L"] | None,
+    row: Float[Tensor, "n"],
+) -> None:
+    """Write `both`, `predicted` and `true` of a piece into a row, behind the entropy."""
+    both, predicted, true = row[1:].view(3, -1)
+    torch.sum(target, SPACE, dtype=row.dtype, out=true)
+    _drop(probabilities, ignored)
+    torch.sum(probabilities, SPACE, out=predicted)
+    torch.sum(probabilities.mul_(target), SPACE, out=both)
+
+
+def _softmax_gradient(
+    logits: LogitBatch,
+    target: Bool[Tensor, "B K S P L"],
+    ignored: Bool[Tensor, "B 1 S P L"] | None,
+    entropy: Float[Tensor, ""],
+    inside: Float[Tensor, "1 K 1 1 1"],
+    outside: Float[Tensor, "1 K 1 1 1"],
+) -> Float[Tensor, "B K S P L"]:
+    """Return u - p sum(u) of each voxel; see `class_sums`."""
+    probabilities = F.softmax(_widened(logits), dim=1)
+    _drop(probabilities, ignored)
+    u = torch.where(target, inside, outside).mul_(probabilities)
+    u.addcmul_(target, entropy, value=-1)
+    u.addcmul_(probabilities, u.sum(dim=1, keepdim=True), value=-1)
+    return _rounded(u, logits.dtype)
+
+
+def _region_gradient(
+    logits: LogitBatch,
+    target: Bool[Tensor, "B K S P L"],
+    ignored: Bool[Tensor, "B 1 S P L"] | None,
+    entropy: Float[Tensor, ""],
+    inside: Float[Tensor, "1 K 1 1 1"],
+    outside: Float[Tensor, "1 K 1 1 1"],
+) -> Float[Tensor, "B K S P L"]:
+    """Return the gradient of each voxel where channels do not compete; see `class_sums`."""
+    probabilities = _widened(logits).sigmoid_()
+    _drop(probabilities, ignored)
+    gradient = torch.where(target, inside, outside).mul_(probabilities)
+    gradient.addcmul_(gradient, probabilities, value=-1)
+    share = entropy / logits.shape[1]
+    gradient.addcmul_(probabilities, share).addcmul_(target, share, value=-1)
+    return _rounded(gradient, logits.dtype)
+
+
+def _pieces(logits: LogitBatch, at_least: int) -> Iterator[slice]:
+    """Yield the ranges along S of the pieces of a batch; see `piece_slices`."""
+    batch, channels, *shape = logits.shape
+    per_slice = batch * channels * shape[1] * shape[2]
+    step = piece_slices(shape[0], per_slice, at_least, gpu=logits.device.type != "cpu")
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+def _ignored(labels: LabelBatch) -> Bool[Tensor, "B 1 S P L"] | None:
+    """Return the ignored voxels; None where it is known that there are none.
+
+    On a GPU that is not asked, since the answer would have to be waited for.
+    """
+    ignored = (labels == IGNORE_INDEX)[:, None]
+    return None if labels.device.type == "cpu" and not bool(ignored.any()) else ignored
+
+
+def _part(ignored: Bool[Tensor, "B 1 S P L"] | None, piece: slice) -> Bool[Tensor, "B 1 s P L"] | None:
+    return None if ignored is None else ignored[:, :, piece]
+
+
+def _drop(values: Float[Tensor, "B K S P L"], ignored: Bool[Tensor, "B 1 S P L"] | None) -> None:
+    """Set the values of ignored voxels to 0, in place."""
+    if ignored is not None:
+        values.masked_fill_(ignored, 0)
+
+
+def _widened(logits: LogitBatch) -> LogitBatch:
+    """Return a copy of a piece in the format of the sums, with the channels apart from one another."""
+    return torch.empty(logits.shape, dtype=_wide(logits), device=logits.device).copy_(logits)
+
+
+def _rounded(gradient: LogitBatch, dtype: torch.dtype) -> LogitBatch:
+    """Return a piece of the gradient as it is to be copied into the whole.
+
+    On a CPU, changing format and layout at once takes twice as long as one after the other.
+    """
+    return gradient.to(dtype) if gradient.device.type == "cpu" else gradient
+
+
+def _wide(logits: LogitBatch) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
