@@ -75,10 +75,10 @@ def class_sums(logits: LogitBatch, labels: LabelBatch, membership: Membership, *
         membership: Function from stored indices to which voxels belong to each channel.
         regions: Whether the channels overlap.
     """
-    return ClassSums(*_ClassSums.apply(logits, labels, membership, regions))  # type: ignore[no-untyped-call]
+    return ClassSums(*_SumInPieces.apply(logits, labels, membership, regions))  # type: ignore[no-untyped-call]
 
 
-class _ClassSums(torch.autograd.Function):
+class _SumInPieces(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, membership: Membership, regions: bool
