@@ -8,7 +8,7 @@ from torch import nn
 from autospine import __version__
 from autospine.core.types import Modality
 from autospine.evaluation.held_out import VALIDATION
-from autospine.models.model_folder import save_weights
+from autospine.models.model_folder import PRECISION, save_weights
 from autospine.storage.file_names import folder_to_write
 from autospine.system.devices import describe
 from trainers import distributed
@@ -98,6 +98,7 @@ class FoldSaver:
             "processes": distributed.size(),
             "modalities": self.modalities,
             "device": describe(learner.device),
+            PRECISION: learner.precision,
             "autospine": __version__,
             "torch": torch.__version__,
             "stopped_early": None if plateau is None else plateau.found,

@@ -1,5 +1,8 @@
 """Prediction of a fold's held-out cases with the fold's network."""
 
+from dataclasses import replace
+
+import torch
 from torch import nn
 
 from autospine.dataset.raw import case_modality
@@ -10,6 +13,7 @@ from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_volume, write_labels
 from autospine.system.log import track
 from trainers import distributed
+from trainers.learner import amp_dtype
 from trainers.settings import TrainingSettings
 from trainers.training_run import TrainingRun
 
@@ -19,9 +23,12 @@ SECONDS_PER_CASE = 1.0
 
 def fold_predictor(task: TrainingRun, network: nn.Module, settings: TrainingSettings) -> Predictor:
     """Return a predictor with the network of one fold."""
+    configuration = task.configuration
+    if amp_dtype(configuration.training.precision, settings.device) == torch.float16:  # whatever is planned
+        configuration = replace(configuration, training=replace(configuration.training, precision="float16"))
     return Predictor(
         plan=task.plan,
-        configuration=task.configuration,
+        configuration=configuration,
         networks=ready_networks([network], settings.device),
         device=settings.device,
     )

@@ -189,6 +189,11 @@ class Learner:
         )
 
     @property
+    def precision(self) -> str:
+        """Number format that steps are computed in: that of the recipe, or the other one of 16 bits."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
     def steps_taken(self) -> int:
         """Number of steps that were taken, without those that were left out and those before an extension."""
         return self._updates

@@ -1,7 +1,7 @@
 """The folder of a trained model, and the localizer: a coarse model that locates the spine for a finer one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
 from autospine.storage.serialization import read_json, stored_as
-from autospine.storage.tensors import load_shapes, load_tensors, save_tensors
+from autospine.storage.tensors import load_facts, load_shapes, load_tensors, save_tensors
 from autospine.storage.trained_models import (
     FULL,
     PLAN,
@@ -28,6 +28,9 @@ from autospine.storage.trained_models import (
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
+
+PRECISION = "precision"
+"""Key in the header of weights: the number format that they were trained in."""
 
 LOCALIZER = "finder"
 """Folder of the localizer in that of an exported model."""
@@ -131,6 +134,16 @@ class ModelFolder:
             except FormatError:  # absent or damaged
                 continue
         return images
+
+    def trained_configuration(self, folds: Sequence[str] | None = None) -> Configuration:
+        """Return the configuration with the number format that some folds, by default all, were trained in.
+
+        A GPU without bfloat16 trains a plan of that format in float16, and the networks then predict in it.
+        """
+        formats = {load_facts(path).get(PRECISION) for path in self.weights(folds)}
+        if formats != {"float16"}:
+            return self.configuration
+        return replace(self.configuration, training=replace(self.configuration.training, precision="float16"))
 
     def digest(self, folds: Sequence[str] | None = None) -> str:
         """Return the SHA-256 over the plan and `weights`."""

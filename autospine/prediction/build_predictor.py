@@ -51,7 +51,7 @@ def build_predictor(
     predictors = [
         Predictor(
             plan=model.plan,
-            configuration=model.configuration,
+            configuration=model.trained_configuration(folds),
             networks=ready_networks(_networks(model, folds, mirror=mirror), device),
             device=device,
             region_of_interest=region_of_interest,
@@ -168,7 +168,7 @@ def _localizer(model: ModelFolder, device: torch.device) -> Predictor | None:
     logger.info("%s locates the spine first; use --no-roi to skip this", coarse.configuration.name)
     return Predictor(
         plan=coarse.plan,
-        configuration=coarse.configuration,
+        configuration=coarse.trained_configuration(coarse.ensemble[:1]),
         # One fold is enough to know roughly where the spine lies.
         networks=ready_networks(coarse.networks(coarse.ensemble[:1]), device),
         device=device,

@@ -7,6 +7,7 @@ import torch
 from autospine.core.errors import FormatError, ModelError
 from autospine.models.model_folder import find_localizer, open_model, save_weights, weights_digest
 from autospine.plan import build_network
+from autospine.prediction.build_predictor import build_predictor
 from autospine.storage.serialization import write_json
 from autospine.storage.tensors import load_tensors
 from autospine.storage.trained_models import WEIGHTS
@@ -41,6 +42,33 @@ def test_a_trained_network_comes_back(folder, network):
         with torch.no_grad():
             torch.testing.assert_close(again(image), network.eval()(image))
     assert load_tensors(folder / "fold_0" / WEIGHTS)[1] == {"fold": "0"}
+
+
+@pytest.mark.parametrize(
+    ("formats", "folds", "expected"),
+    [
+        (("float16", "float16"), None, "float16"),
+        (("float16", "bfloat16"), None, "bfloat16"),
+        (("float16", "bfloat16"), ["0"], "float16"),
+        (("float32", "float32"), None, "bfloat16"),
+        ((None, None), None, "bfloat16"),
+    ],
+)
+def test_networks_predict_in_the_16_bits_that_they_were_trained_in(
+    tmp_path, network, formats, folds, expected
+):
+    """A GPU without bfloat16 trains a plan of that format in float16."""
+    plan = makers.plan(makers.configuration(training={"precision": "bfloat16"}))
+    write_json(tmp_path / "fullres" / "plan.json", plan)
+    for name, trained_in in zip("01", formats, strict=True):
+        facts = {"fold": name} if trained_in is None else {"fold": name, "precision": trained_in}
+        save_weights(tmp_path / "fullres" / f"fold_{name}", network, facts)
+    model = open_model(tmp_path / "fullres")
+    found = model.trained_configuration(folds)
+    assert found.training.precision == expected
+    assert replace(found, training=model.configuration.training) == model.configuration
+    predictor = build_predictor([model], torch.device("cpu"), folds)
+    assert predictor.configuration.training.precision == expected
 
 
 def test_folds_can_be_chosen(folder):

@@ -123,6 +123,7 @@ def undisturbed(cases, tmp_path_factory):
 def test_a_trained_fold_leaves_its_weights_and_its_record(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {WEIGHTS, METRICS, CURVES, MECHANISMS, TRAINED_ON}
     facts = load_facts(undisturbed / WEIGHTS)
+    assert facts["precision"] == "float32"
     assert (facts["fold"], facts["steps"], facts["epochs"]) == ("0", 2 * STEPS, 2)
     assert (facts["seed"], facts["processes"], facts["torch"]) == (0, 1, torch.__version__)
     assert facts["device"].startswith("CPU, ")
