@@ -9,7 +9,7 @@ import torch
 
 from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import PlanError
-from autospine.memory.estimate import training_memory
+from autospine.memory.estimate import Overhead, training_memory
 from autospine.memory.footprint import TrainingMemory
 from autospine.plan import Configuration, Plan
 from autospine.system.allocation import is_out_of_memory
@@ -75,8 +75,17 @@ def calibrate(
     return bounded
 
 
-def predict(plan: Plan, configuration: Configuration, *, gpu: bool) -> TrainingMemory:
-    """Return the predicted memory of a training step of the configuration, uncalibrated."""
+def predict(
+    plan: Plan, configuration: Configuration, *, gpu: bool, overhead: Overhead | None = None
+) -> TrainingMemory:
+    """Return the predicted memory of a training step of the configuration, uncalibrated.
+
+    Args:
+        plan: Plan of the configuration.
+        configuration: Configuration that is trained.
+        gpu: Whether it is trained on a GPU.
+        overhead: Memory beyond the tensors; None for what is known of the device.
+    """
     return training_memory(
         configuration.network,
         configuration.patch_size,
@@ -86,6 +95,7 @@ def predict(plan: Plan, configuration: Configuration, *, gpu: bool) -> TrainingM
         out_channels=plan.labels.n_channels,
         spacing_mm=configuration.spacing_mm,
         gpu=gpu,
+        overhead=overhead,
         other_loss=configuration.training.loss != DEFAULT_LOSS,
     )
 

@@ -137,6 +137,7 @@ def training_memory(
     gpu: bool = False,
     factor: float = 1.0,
     other_loss: bool = False,
+    overhead: Overhead | None = None,
 ) -> TrainingMemory:
     """Return the peak memory of a training step.
 
@@ -151,6 +152,7 @@ def training_memory(
         gpu: Whether training runs on a GPU.
         factor: Factor measured by `planners.calibration_factor`, which multiplies all but the fixed part.
         other_loss: Whether the loss is one of another distribution, which may keep more than `dice_ce`.
+        overhead: Memory beyond the tensors; None for what is known of the device. Measurements fit it.
 
     Raises:
         PlanError: If a network of another distribution cannot be built or traced.
@@ -165,7 +167,7 @@ def training_memory(
         gpu=gpu,
         other_loss=other_loss,
     )
-    moments = _moments(_step_bytes(network, load), _training_overhead(network, gpu), load)
+    moments = _moments(_step_bytes(network, load), overhead or _training_overhead(network, gpu), load)
     return max(moments, key=lambda moment: moment.total).calibrated(factor)
 
 

@@ -10,6 +10,10 @@ bfloat16.
 - `optimizer_calls`: operators within the optimiser's step.
 - `bias_gradient_gib_80gb_plan`: most memory that gradients of position biases take at once, at the patch that
   is planned for 80 GB (256 x 224 x 224, two per step).
+- `plan_budget_share_max`: largest predicted share of a card's memory, over eight datasets and cards of 8, 24,
+  80 and 140 GB.
+- `hours_per_fold_...`: hours of a fold as the plans print them, estimated from data sheets; `..._max` of all.
+- `width_24gb_27_classes`: channels at full resolution of the plan for every vertebra on a card of 24 GB.
 - `tile_launches`, `tile_roofline_ms`: of a prediction's pass of one tile of the same size.
 """
 
@@ -26,6 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gpu_count import PHASES, GpuCount, Tally, count_step, count_tile, swin_learner
+from plan_figures import card, hours_per_fold, plan_budget_share_max, plan_for
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = ROOT / "docs" / "results" / "gpu-count-before.json"
@@ -61,7 +66,19 @@ def large_figures() -> Figures:
     return {"bias_gradient_gib_80gb_plan": round(step.bias_gradient / 2**30, 2)}
 
 
-SECTIONS = (large_figures,)
+def plan_figures() -> Figures:
+    """How full plans make a card, how long a fold takes by the estimate, and how wide networks become."""
+    hours = hours_per_fold()
+    full = plan_for("whole_spine", card("RTX 4090")).configuration("fullres")
+    return {
+        "plan_budget_share_max": round(plan_budget_share_max(), 3),
+        "hours_per_fold_max": max(each for of in hours.values() for each in of.values()),
+        "width_24gb_27_classes": full.network.feature_size,
+        **{f"hours_per_fold_{name.replace(' ', '_')}": of for name, of in hours.items()},
+    }
+
+
+SECTIONS = (large_figures, plan_figures)
 """Functions that return further figures; what else is counted or planned for a GPU has its own here."""
 
 
