@@ -209,7 +209,10 @@ def _tally(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
     if len({x.device.type for x in (*given, *made) if x.ndim or name in ("_to_copy", "copy_")}) > 1:
         blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
         sent = (name == "_to_copy" and not args[0].is_meta) or (name == "copy_" and not args[1].is_meta)
-        return Tally(launches=1, syncs=int(blocking), host_to_device=int(sent), bytes=_bytes(on_device[0]))
+        # Whatever is copied to the host is waited for, be it later.
+        return Tally(
+            launches=1, syncs=int(blocking or not sent), host_to_device=int(sent), bytes=_bytes(on_device[0])
+        )
     marked = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
     given_marks = zip(args, marked, strict=False)
     changed = [x for x in tree_leaves([a for a, m in given_marks if m]) if isinstance(x, Tensor)]

@@ -148,10 +148,12 @@ STATED = {
         "trainers.label_targets": {
             "SMOOTH": "smoothing term of Dice",
         },
-        "trainers.learner": {
+        "trainers.optimizer": {
             "BETAS": "AdamW's betas",
             "SMALLEST_SCALE": "smallest learning-rate scale of a tensor",
             "LARGEST_SCALE": "largest learning-rate scale of a tensor",
+        },
+        "trainers.learner": {
             "AVERAGED_SHARE": "share of the past steps in the weight average",
         },
         "trainers.schedule": {

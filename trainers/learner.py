@@ -1,6 +1,6 @@
 """The network with everything that changes while it learns."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -26,18 +26,6 @@ from trainers.randomness import random_state, restore_random_state, seed_everyth
 from trainers.supervision import DeeplySupervised, levels, supervise
 
 logger = get_logger(__name__)
-
-BETAS = (0.9, 0.98)
-"""Decay rates of AdamW's averages: transformers are trained with a shorter average of the squared gradients
-than the usual 0.999 gives (nnU-Net's Primus recipe)."""
-
-SMALLEST_SCALE, LARGEST_SCALE = 0.01, 0.1
-"""Bounds of a tensor's scale, by which the learning rate is multiplied: tensors that start at zero must move,
-and the weights of norms, which start at 1, must not change too fast."""
-
-IMPORTED_SHARE = 0.1
-"""Share of the learning rate for imported weights. With the planned peak of 0.05 they change by 0.5 % of
-their size per step, as weights of 0.02 do with the 1e-4 of SwinUNETR's own fine-tuning."""
 
 AVERAGED_SHARE = 0.05
 """Share of the steps so far over which the averaged weights average, until the plan's decay is reached."""
@@ -84,6 +72,28 @@ class StepResult:
             overlap=tuple(tuple(voxels) for voxels in plain.get("overlap", ())),
             counts=None if counts is None else PatchCounts.restored(counts),
         )
+
+
+class Reading:
+    """Numbers on their way from the device, so that a step waits for all of them once.
+
+    Args:
+        values: Tensors of any shapes and types that float64 holds.
+    """
+
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        flat = torch.cat([value.reshape(-1).double() for value in values])
+        self._values = flat.to("cpu", non_blocking=True)
+        self._arrived: torch.cuda.Event | None = None
+        if flat.device.type == "cuda":
+            self._arrived = torch.cuda.current_stream(flat.device).record_event()
+
+    def numbers(self) -> list[float]:
+        """Wait for the numbers, and return them one after the other."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers: list[float] = self._values.tolist()
+        return numbers
 
 
 class Learner:
@@ -142,13 +152,11 @@ class Learner:
             torch.compile(self._model, backend=COMPILER) if compiled else self._model
         )
         whole = {f"{self._prefix}{name}" for name, tensor in imported.items() if not tensor.isnan().any()}
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(self._model, self.recipe.weight_decay, whole),
-            betas=BETAS,
-            fused=True,
-        )
+        self._optimizer = make_optimizer(self._model, self.recipe.weight_decay, whole)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._updates = 0
+        # Always these tensors, whose values change; to list them anew would take half a millisecond a step.
+        self._floating = {n: t for n, t in self.network.state_dict().items() if t.is_floating_point()}
 
     def begin_from(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Start from trained weights; each tensor keeps the scale that its random values gave it."""
@@ -165,28 +173,52 @@ class Learner:
             sample: Whether the monitors sample this step, so that its first patch is counted.
         """
         self._model.train()
-        images, labels = images.to(self.device), labels.to(self.device)
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
         logits, result = self._backward(images, labels)
-        loss, overlap = result.total.detach(), result.overlap
+        overlap = result.overlap
         add_gradients(self._model.parameters())
         self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.recipe.gradient_clip)
-        finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
-        if finite:
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            self._optimizer.step()
-            self._average()
-        self._scaler.update()
+        norm = self._clip_gradients()
+        finite = torch.isfinite(norm) & torch.isfinite(result.total.detach())
         if overlap is None:
             overlap = self._targets.overlap_of_logits(logits, labels)
+        reading = Reading(
+            [finite, result.total.detach(), *result.parts.values(), torch.stack(overlap, dim=1)]
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        if isinstance(self._optimizer, JoinedAdamW):
+            # The GPU leaves the step out by itself, and is busy with it while the numbers are read.
+            self._optimizer.found_inf = 1 - finite.float()
+            self._optimizer.step()
+        taken, loss, *numbers = reading.numbers()
+        if taken and not isinstance(self._optimizer, JoinedAdamW):
+            self._optimizer.step()
+        if taken:
+            self._average()
+        self._scaler.update()
+        parts, voxels = numbers[: len(result.parts)], numbers[len(result.parts) :]
         return StepResult(
-            loss=float(loss),
-            parts={name: float(part) for name, part in result.parts.items()},
-            finite=finite,
-            overlap=tuple(map(tuple, torch.stack(overlap, dim=1).tolist())),
+            loss=loss,
+            parts=dict(zip(result.parts, parts, strict=True)),
+            finite=bool(taken),
+            overlap=tuple(zip(voxels[::3], voxels[1::3], voxels[2::3], strict=True)),
             counts=self._targets.count(logits[0], labels[0]) if sample else None,
         )
+
+    def _clip_gradients(self) -> Float[Tensor, ""]:
+        """Limit the norm of the gradient to the recipe's, and return what it was.
+
+        On a GPU the optimiser multiplies the gradients as it reads them.
+        """
+        if not isinstance(self._optimizer, JoinedAdamW):
+            return nn.utils.clip_grad_norm_(self._model.parameters(), self.recipe.gradient_clip)
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # 1e-6 as in clip_grad_norm_.
+        self._optimizer.grad_scale = ((norm + 1e-6) / self.recipe.gradient_clip).clamp_min(1)
+        return norm
 
     @property
     def precision(self) -> str:
@@ -292,6 +324,7 @@ class Learner:
 
     def averaged(self) -> nn.Module:
         """Return the network with its averaged weights, in evaluation mode; no step may follow."""
+        self._optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(self._averaged)
         return self.network.eval()
 
@@ -344,9 +377,8 @@ class Learner:
         """Move the average towards the weights, over a window that grows to the plan's decay."""
         self._updates += 1
         weight = max(1 - self.recipe.ema_decay, 1 / (1 + AVERAGED_SHARE * self._updates))
-        now = self.network.state_dict()
-        floating = [name for name, tensor in now.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self._averaged[n] for n in floating], [now[n] for n in floating], weight)
+        averaged = [self._averaged[name] for name in self._floating]
+        torch._foreach_lerp_(averaged, list(self._floating.values()), weight)
 
 
 def amp_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -364,25 +396,3 @@ def _filled(imported: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """Return an imported tensor, with random values where it has none."""
     imported = imported.to(drawn.device)
     return torch.where(imported.isnan(), drawn, imported) if imported.isnan().any() else imported
-
-
-def parameter_groups(
-    network: nn.Module, weight_decay: float, imported: Collection[str] = ()
-) -> list[dict[str, object]]:
-    """Return one parameter group per tensor, with its scale of the learning rate and its weight decay.
-
-    AdamW moves every weight by about the learning rate, however large the weight is. Initial weights
-    shrink with their fan-in, so with one rate for all, wide layers would change completely while narrow ones
-    hardly move; a rate in proportion to a tensor's initial size moves all of them alike. The rate of imported
-    weights is smaller still: at the rate of random ones they would be replaced after some twenty steps.
-    Matrices and kernels decay; biases, norms, bias tables, fusion weights and gammas do not.
-    """
-    groups: list[dict[str, object]] = []
-    for name, parameter in network.named_parameters():
-        matrix = parameter.ndim >= 2 and "bias" not in name
-        size = float(parameter.detach().float().square().mean().sqrt())
-        scale = min(max(size, SMALLEST_SCALE), LARGEST_SCALE) * (IMPORTED_SHARE if name in imported else 1.0)
-        groups.append(
-            {"params": [parameter], "weight_decay": weight_decay if matrix else 0.0, "scale": scale}
-        )
-    return groups

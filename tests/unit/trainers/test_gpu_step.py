@@ -63,3 +63,12 @@ def test_a_tile_is_a_third_of_a_step_and_reads_nothing_back():
     tile, step = count_tile(learner.network, size=64).total(), count_step(learner, size=64, batch=1).total()
     assert tile.syncs == 0
     assert tile.operations == pytest.approx(step.operations / 3, rel=0.1)
+
+
+def test_the_step_reads_its_numbers_once_and_updates_in_a_few_calls(step):
+    assert step.total("forward", "backward", "optimizer").syncs == 1
+    assert step.optimizer_calls <= 8
+
+
+def test_the_gradient_of_the_position_bias_is_made_in_parts(step):
+    assert step.bias_gradient <= 2**29
