@@ -22,6 +22,7 @@ from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
+from trainers.optimizer import JoinedAdamW, make_optimizer
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.supervision import DeeplySupervised, levels, supervise
 
