@@ -12,7 +12,6 @@ from autospine.core.geometry import Box
 from autospine.core.labels import LabelSpace
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Slices3
-from autospine.inference.sliding_window import ImageRows
 from autospine.inference.tiles import TileGrid
 from autospine.plan import Augmentation
 
@@ -35,28 +34,26 @@ class TileEnsemble:
     """Networks that predict tiles of one prepared image.
 
     Args:
-        rows: The prepared image.
-        tile_grid: Positions of its tiles.
+        tiles: Returns the input (B, C, S, P, L) of neighbouring tiles on the networks' device.
+        tile_grid: Positions of the image's tiles.
         probabilities: Maps tiles (B, C, S, P, L) to class probabilities, as `mean_probabilities` does.
-        device: Device of the networks.
         advance: Told the number of tiles that have been run.
     """
 
     def __init__(
         self,
-        rows: ImageRows,
+        tiles: Callable[[Sequence[Box]], Tensor],
         tile_grid: TileGrid,
         probabilities: Callable[..., Tensor],
-        device: torch.device,
         advance: Callable[[int], None],
     ) -> None:
-        self._rows, self._tile_grid, self._probabilities = rows, tile_grid, probabilities
-        self._device, self._advance = device, advance
+        self._tiles, self._tile_grid = tiles, tile_grid
+        self._probabilities, self._advance = probabilities, advance
 
     def scores(self, boxes: Sequence[Box]) -> list[Float32[Tensor, "K s p l"]]:
         """Return the mean probabilities of each of several tiles in the tile's valid region."""
         valid = [self._tile_grid.valid_region(box.start).counted_from(box.start).slices for box in boxes]
-        tiles = torch.cat([self._rows.tile(box) for box in boxes]).to(self._device)
+        tiles = self._tiles(boxes)
         if len(boxes) == 1:  # of a single tile nothing is computed that is not used
             means = [self._probabilities(tiles, valid=valid[0])[0]]
         else:

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -25,7 +26,7 @@ from autospine.inference.region_of_interest import (
 )
 from autospine.inference.score_bands import ScoreBand, ScoreSink, hand_over, score_bands
 from autospine.inference.slab import Piece, Slab, slab_bytes
-from autospine.inference.sliding_window import ImageRows, finished_pieces
+from autospine.inference.sliding_window import ImageRows, TilesAhead, finished_pieces, tiles_in_order
 from autospine.inference.tile_batch import TileBatch, measure_tile_batch
 from autospine.inference.tiles import TILE_STEP_SIZE, TileGrid, count_tiles
 from autospine.inference.to_native import NativeGrid, NativePiece
@@ -264,12 +265,16 @@ class Predictor:
             return
         prepared = job.preparation
         native = NativeGrid(prepared.shape, prepared.crop.shape, job.tile_grid.extent)
-        with progress(description, len(job.run)) as meter:
+        with ExitStack() as until_done:
+            meter = until_done.enter_context(progress(description, len(job.run)))
             batch_size = self._batch_size()
             slab = self._slab(job.tile_grid, wide=wide)
-            ensemble = TileEnsemble(
-                ImageRows(prepared), job.tile_grid, self._forward, self.device, meter.advance
-            )
+            rows = ImageRows(prepared)
+            tiles: Callable[[Sequence[Box]], Tensor] = rows.tiles
+            if self.device.type != "cpu":
+                order = tiles_in_order(job.tile_grid, slab, job.run)
+                tiles = until_done.enter_context(TilesAhead(rows, order, self.device)).tiles
+            ensemble = TileEnsemble(tiles, job.tile_grid, self._forward, meter.advance)
             spent, began = 0.0, time.monotonic()
             for piece in finished_pieces(
                 job.tile_grid,

@@ -6,7 +6,7 @@ interpolation problem of Unser (IEEE Signal Processing Magazine 1999) and equals
 `scipy.ndimage.zoom(order=3, mode="nearest", grid_mode=True)`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -40,6 +40,9 @@ _EDGE = 12
 
 _TIE = 1e-3
 """Shift of label samples, in voxels: it breaks the ties that sampling halfway between voxels makes."""
+
+KEPT_PARTS = 64
+"""Parts of a matrix that `LinearAxis` keeps: those of a piece, of some kilobytes each."""
 
 BLOCK = 32
 """Output positions computed at a time: each needs only the inputs near it."""
@@ -144,6 +147,7 @@ class LinearAxis:
         self._matrix = _matrix(n_in, n_out, 1)
         self._last = n_in - 1 - self._matrix.flip(1).ne(0).int().argmax(dim=1)
         self._start = int(self._matrix[:, :first].any(dim=1).sum())
+        self._kept: dict[tuple[object, ...], tuple[_Block, ...]] = {}
 
     def ready(self, inputs: slice) -> slice:
         """Return the outputs whose last input lies in this block of inputs."""
@@ -164,8 +168,20 @@ class LinearAxis:
         """Interpolate outputs along an axis of (S, P, L) values that begin with input `first`."""
         if self.same:
             return values.narrow(axis, outputs.start - first, outputs.stop - outputs.start)
-        inputs = slice(first, first + values.shape[axis])
-        return _product(self._matrix[outputs, inputs].to(values.device), values, axis)
+        return _multiply(self._blocks(outputs, first, values.shape[axis], values.device), values, axis)
+
+    def _blocks(self, outputs: slice, first: int, n: int, device: torch.device) -> "tuple[_Block, ...]":
+        """Return the part of the matrix between some outputs and n inputs, on a device.
+
+        Where its zeros lie is found out on the CPU, since a GPU would have to be waited for. All channels of
+        a piece ask for the same parts, which are therefore kept.
+        """
+        key = (outputs.start, outputs.stop, first, n, device)
+        if key not in self._kept:
+            if len(self._kept) >= KEPT_PARTS:
+                self._kept.clear()
+            self._kept[key] = _blocks(self._matrix[outputs, first : first + n], device)
+        return self._kept[key]
 
 
 def resample_labels(indices: LabelArray, shape: Shape3) -> UInt8[np.ndarray, "s p l"]:
@@ -235,13 +251,30 @@ def _elect(
     labels.masked_fill_(rest >= best, 0)
 
 
+class _Block(NamedTuple):
+    """Rows of a matrix without the zeros beside them."""
+
+    rows: slice
+    columns: slice
+    part: Tensor
+
+
+def _blocks(matrix: Tensor, device: torch.device) -> tuple[_Block, ...]:
+    """Cut a matrix on the CPU into blocks of rows, and move them to a device."""
+    return tuple(_Block(rows, columns, matrix[rows, columns].to(device)) for rows, columns in _bands(matrix))
+
+
 def _product(matrix: Tensor, volume: Tensor, axis: int) -> Tensor:
     """Apply an (out x in) matrix along an axis, block by block so that its zeros cost little."""
+    return _multiply(_blocks(matrix, volume.device), volume, axis)
+
+
+def _multiply(blocks: Sequence[_Block], volume: Tensor, axis: int) -> Tensor:
+    """Apply the blocks of a matrix along an axis."""
     shape = list(volume.shape)
-    shape[axis] = matrix.shape[0]
+    shape[axis] = blocks[-1].rows.stop if blocks else 0
     out = volume.new_empty(shape)
-    for rows, columns in _bands(matrix):
-        part = matrix[rows, columns]
+    for rows, columns, part in blocks:
         if axis == 0:
             torch.mm(part, volume[columns].flatten(1), out=out[rows].flatten(1))
         elif axis == 1:

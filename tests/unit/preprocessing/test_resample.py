@@ -140,3 +140,23 @@ def test_bounding_boxes():
         9: (slice(1, 3), slice(2, 3), slice(4, 8)),
         255: (slice(5, 6), slice(6, 7), slice(0, 1)),
     }
+
+
+def test_parts_of_a_matrix_are_moved_to_a_device_once_and_found_without_asking_it(monkeypatch):
+    """On the meta device, where asking for values would fail."""
+    axis, moved = LinearAxis(40, 64), []
+    original = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda *a, **k: moved.append(a) or original(*a, **k))
+    for _ in range(5):
+        out = axis.apply(torch.empty(30, 4, 5, device="meta"), 0, 5, slice(10, 40))
+    assert out.shape == (30, 4, 5)
+    assert len(moved) == 1
+
+
+def test_parts_of_a_matrix_give_the_same_on_any_axis():
+    axis, values = LinearAxis(40, 90), torch.rand(40, 40, 40)
+    whole = [axis.apply(values, n, 0, slice(0, 90)) for n in range(3)]
+    for outputs in (slice(5, 50), slice(50, 90), slice(5, 50)):
+        for n in range(3):
+            part = axis.apply(values, n, 0, outputs)
+            torch.testing.assert_close(part, whole[n].narrow(n, outputs.start, outputs.stop - outputs.start))
