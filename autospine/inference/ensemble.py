@@ -13,6 +13,7 @@ from autospine.core.labels import LabelSpace
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Slices3
 from autospine.inference.tiles import TileGrid
+from autospine.network.base import SegmentationNetwork
 from autospine.plan import Augmentation
 
 Network = Callable[[Tensor], Tensor]
@@ -25,9 +26,35 @@ LEFT = -1
 """The axis of a batch that runs from right to left."""
 
 
-def ready_networks(networks: Sequence[nn.Module], device: torch.device) -> list[nn.Module]:
-    """Move networks to the device that they predict on, and put them into evaluation mode."""
-    return [network.to(device).eval() for network in networks]
+def ready_networks(
+    networks: Sequence[nn.Module], device: torch.device, half: torch.dtype | None = None
+) -> list[nn.Module]:
+    """Move networks to the device that they predict on, and put them into evaluation mode.
+
+    Args:
+        networks: Networks.
+        device: Device that they predict on.
+        half: 16-bit format that networks of nothing but predictions compute in. On a GPU, weights are
+            converted to it here, which else would be done for every tile; those of a CPU stay.
+    """
+    ready = [network.to(device).eval() for network in networks]
+    if half is not None and device.type != "cpu":
+        for network in ready:
+            convert_kernels(network, half)
+    return ready
+
+
+def convert_kernels(network: nn.Module, half: torch.dtype) -> None:
+    """Convert the weights that AutoSpine's networks round to `half` in every pass, which changes no result.
+
+    Those are the weights of linear layers and of torch's convolutions. Other ones are computed with in
+    float32 first, and so may be any of another distribution's network.
+    """
+    for part in network.modules():
+        if isinstance(part, SegmentationNetwork):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear | nn.Conv3d):
+                    layer.to(half)
 
 
 class TileEnsemble:

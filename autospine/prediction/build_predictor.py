@@ -17,6 +17,7 @@ from autospine.inference.tiles import LOCALIZER_STEP_SIZE
 from autospine.models.manifest import training_of
 from autospine.models.model_folder import ModelFolder, find_localizer
 from autospine.storage.trained_models import FOLDS, describe_unfinished, unfinished_folds
+from autospine.system.devices import inference_half
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -48,17 +49,20 @@ def build_predictor(
         ModelError: If a fold is missing, the models' labels or channels differ, or one was trained without
             mirroring and is to predict with it.
     """
-    predictors = [
-        Predictor(
-            plan=model.plan,
-            configuration=model.trained_configuration(folds),
-            networks=ready_networks(_networks(model, folds, mirror=mirror), device),
-            device=device,
-            region_of_interest=region_of_interest,
-            localizer=_localizer(model, device) if region_of_interest and use_localizer else None,
+    predictors = []
+    for model in models:
+        configuration = model.trained_configuration(folds)
+        half = inference_half(configuration.training.precision, device)
+        predictors.append(
+            Predictor(
+                plan=model.plan,
+                configuration=configuration,
+                networks=ready_networks(_networks(model, folds, mirror=mirror), device, half),
+                device=device,
+                region_of_interest=region_of_interest,
+                localizer=_localizer(model, device) if region_of_interest and use_localizer else None,
+            )
         )
-        for model in models
-    ]
     return predictors[0] if len(predictors) == 1 else JointPredictor(predictors=predictors)
 
 
@@ -166,11 +170,14 @@ def _localizer(model: ModelFolder, device: torch.device) -> Predictor | None:
     if coarse is None:
         return None
     logger.info("%s locates the spine first; use --no-roi to skip this", coarse.configuration.name)
+    # One fold is enough to know roughly where the spine lies.
+    fold = coarse.ensemble[:1]
+    configuration = coarse.trained_configuration(fold)
+    half = inference_half(configuration.training.precision, device)
     return Predictor(
         plan=coarse.plan,
-        configuration=coarse.trained_configuration(coarse.ensemble[:1]),
-        # One fold is enough to know roughly where the spine lies.
-        networks=ready_networks(coarse.networks(coarse.ensemble[:1]), device),
+        configuration=configuration,
+        networks=ready_networks(coarse.networks(fold), device, half),
         device=device,
         step_size=LOCALIZER_STEP_SIZE,
     )

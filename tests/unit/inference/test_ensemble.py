@@ -7,7 +7,16 @@ import torch
 from autospine.core.errors import ModelError
 from autospine.core.labels import parse_labels
 from autospine.inference import ensemble
-from autospine.inference.ensemble import mean_probabilities, mirrored_channels, ready_networks, with_mirror
+from autospine.inference.ensemble import (
+    Mirrored,
+    convert_kernels,
+    mean_probabilities,
+    mirrored_channels,
+    ready_networks,
+    with_mirror,
+)
+from autospine.network.cnn3d_plan import CNNPlan
+from autospine.network.unet_plans import ResEncPlan, UNetPlan, UNetTransformerPlan
 from planners import rules
 
 
@@ -95,6 +104,51 @@ def test_networks_are_put_into_evaluation_mode():
     network = Random().train()
     assert ready_networks([network], torch.device("cpu")) == [network]
     assert not network.training
+
+
+LEVELS = {"features": (8, 16), "strides": ((1, 1, 1), (2, 2, 2)), "kernels": ((3, 3, 3),) * 2}
+PLANS = {
+    "swin": makers.network_plan(),
+    "swin, stem": makers.network_plan(fusion=replace(makers.network_plan().fusion, placement="stem")),
+    "unet": UNetPlan(name="unet3d", checkpointing=False, **LEVELS),
+    "resenc": ResEncPlan(name="resenc_unet", checkpointing=False, blocks=(1, 1), **LEVELS),
+    "transformer": UNetTransformerPlan(
+        name="unet3d_transformer", checkpointing=False, layers=1, heads=2, **LEVELS
+    ),
+    "cnn": CNNPlan(name="cnn3d", features=4, dilations=((1, 1, 1),) * 2, checkpointing=False),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_kernels_that_are_rounded_once_give_the_same_as_if_rounded_for_every_tile(plan):
+    tile = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = plan.build(1, 3, spacing_mm=(1.0, 1.0, 1.0), patch_size=(32, 32, 32)).eval()
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+
+    def predicted():
+        return mean_probabilities(tile, [network], regions=False, amp_dtype=torch.bfloat16)
+
+    expected = predicted()
+    convert_kernels(Mirrored(network, [0, 1, 2]), torch.bfloat16)
+    assert torch.equal(predicted(), expected)
+    formats = {parameter.dtype for parameter in network.parameters()}
+    assert torch.bfloat16 in formats
+
+
+def test_kernels_are_converted_on_a_gpu_alone_and_in_networks_of_autospine_alone():
+    def formats(network, device, half):
+        (ready,) = ready_networks([network], torch.device(device), half)
+        return {parameter.dtype for parameter in ready.parameters()}
+
+    def built():
+        return PLANS["unet"].build(1, 3, spacing_mm=(1.0, 1.0, 1.0), patch_size=(32, 32, 32))
+
+    assert torch.bfloat16 in formats(built(), "meta", torch.bfloat16)
+    assert formats(built(), "meta", None) == {torch.float32}
+    assert formats(built(), "cpu", torch.bfloat16) == {torch.float32}
+    assert formats(torch.nn.Conv3d(1, 3, 1), "meta", torch.bfloat16) == {torch.float32}
 
 
 PAIRED = {"background": 0, "facet_left": 1, "body": 2, "facet_right": 3}
