@@ -202,11 +202,24 @@ def _answer(words: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if full := _full_memory(error):
+            _complain(full)
+            return 1
         _complain(
             f"internal error: {type(error).__name__}: {error}\n"
             "This is a fault of AutoSpine; run again with --debug and report what it prints."
         )
         return 3
+
+
+def _full_memory(error: Exception) -> str | None:
+    """Say that memory was full, where that is the error; PyTorch is not imported for it."""
+    if "torch" not in sys.modules:
+        return None
+
+    from autospine.system.allocation import describe_full_memory
+
+    return describe_full_memory(error)
 
 
 def _run(words: list[str], debug: bool) -> int:

@@ -13,7 +13,7 @@ from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.screen import say, say_next
 from autospine.cli.shared_options import named_dataset
-from autospine.core.errors import DatasetError, PlanError, counted
+from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
 from autospine.storage.trained_models import PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
@@ -232,7 +232,12 @@ def _target(planned_for: str | None, device: str, amounts: "Sequence[str | None]
     from autospine.pipeline.planning import choose_planned_device
     from autospine.system.cards import memory_budget
 
-    target = choose_planned_device(cast("DeviceKind | None", planned_for), device)
+    try:
+        target = choose_planned_device(cast("DeviceKind | None", planned_for), device)
+    except AutospineError as error:
+        if not device.startswith("cuda") or planned_for is not None:
+            raise
+        raise PlanError(f"{error}; for a GPU elsewhere, give --for gpu --memory 24GB") from None
     for amount in amounts:
         memory_budget(target, amount)
     return target

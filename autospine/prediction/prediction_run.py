@@ -27,6 +27,7 @@ from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.probabilities import held_bytes
 from autospine.prediction.read_ahead import ReadAhead
 from autospine.prediction.run_record import RunRecord
+from autospine.system.allocation import describe_full_memory
 from autospine.system.devices import computing
 from autospine.system.hardware import peak_memory
 from autospine.system.log import get_logger
@@ -281,6 +282,8 @@ def _reason(error: Exception) -> str:
     """Return what went wrong, in words; where it did is for `--debug`."""
     logger.debug("where it went wrong:", exc_info=error)
     name, text = type(error).__name__, str(error)
+    if full := describe_full_memory(error):
+        return full
     if not text:
         return name
     return text if isinstance(error, TELLING) else f"{name}: {text}"

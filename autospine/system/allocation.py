@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from autospine.core.errors import first_line
+
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER, _ONE_GIB, _LARGE = -1, 1 << 30, 1 << 24
@@ -86,6 +88,21 @@ def lacks_gpu_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in GPU_IS_FULL)
+
+
+def describe_full_memory(error: BaseException) -> str | None:
+    """Say which memory is full and what can be done, where that is the error; None for other errors."""
+    if not is_out_of_memory(error):
+        return None
+    if lacks_gpu_memory(error):
+        return (
+            f"the memory of the GPU is full ({first_line(error)}); end other programs that use it, which "
+            "`nvidia-smi` lists, or run the same command with --device cpu"
+        )
+    return (
+        f"the memory of this machine is full ({first_line(error)}); end other programs, and run the same "
+        "command again"
+    )
 
 
 def _set(parameter: int, value: int) -> bool:

@@ -212,7 +212,11 @@ def test_the_label_map_of_an_earlier_run_is_not_taken_for_that_of_a_failed_case(
         (ValueError("operands"), "ValueError: operands"),
         (KeyError(7), "KeyError: 7"),
         (IndexError(), "IndexError"),
-        (RuntimeError("CUDA out of memory"), "CUDA out of memory"),
+        (
+            RuntimeError("CUDA out of memory"),
+            "the memory of the GPU is full (CUDA out of memory); end other programs that use it, which "
+            "`nvidia-smi` lists, or run the same command with --device cpu",
+        ),
     ],
 )
 def test_no_error_of_a_case_stops_the_others(model, images, tmp_path, monkeypatch, said, error, says):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from autospine.cli import app as app_module
@@ -280,6 +281,27 @@ def test_an_interrupt_before_a_command_has_begun_shows_no_traceback(monkeypatch,
     monkeypatch.setattr(app_module, "load_commands", interrupt)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == "autospine: interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            1,
+            "memory of the GPU is full (CUDA out of memory.",
+        ),
+        (MemoryError(), 1, "the memory of this machine is full (MemoryError); end other programs"),
+        (RuntimeError("shapes"), 3, "internal error: RuntimeError: shapes"),
+    ],
+)
+def test_full_memory_is_no_fault_of_ours(monkeypatch, capsys, error, code, said):
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app_module, "load_commands", fail)
+    assert main(["info"]) == code
+    assert said in capsys.readouterr().err
 
 
 def test_a_full_disk_is_named_with_its_folder(monkeypatch, capsys, tmp_path):

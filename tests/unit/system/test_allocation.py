@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from autospine.system.allocation import is_out_of_memory, lacks_gpu_memory, reuse_freed_memory
+from autospine.system.allocation import (
+    describe_full_memory,
+    is_out_of_memory,
+    lacks_gpu_memory,
+    reuse_freed_memory,
+)
 
 FULL_GPU = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -27,6 +32,9 @@ OTHERS = (
 def test_want_of_memory_is_recognised_in_the_words_of_every_library(error):
     assert lacks_gpu_memory(error) == (error in FULL_GPU)
     assert is_out_of_memory(error) == (error not in OTHERS)
+    said = describe_full_memory(error)
+    assert (said is None) == (error in OTHERS)
+    assert ("--device cpu" in (said or "")) == (error in FULL_GPU)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt belongs to glibc")
