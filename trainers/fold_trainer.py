@@ -260,7 +260,7 @@ def prepare_fold(
         device=settings.device,
         imported=None if initial_weights is None else initial_weights.tensors,
         deep_supervision=settings.deep_supervision,
-        compiled=settings.compiled,
+        compiled=settings.compiles(configuration.training, settings.device),
     )
     if state.resumed:
         learner.restore(tensors)

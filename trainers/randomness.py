@@ -83,19 +83,37 @@ def deterministic(wanted: bool) -> Iterator[None]:
     They are slower on a GPU. On a CPU with a fixed number of threads nearly all algorithms are deterministic.
 
     Args:
-        wanted: Whether to restrict torch; if not, the block runs as it is.
+        wanted: Whether to restrict torch; if not, cuDNN times its convolutions in the block and takes the
+            fastest, as in nnU-Net: all patches are of one size.
     """
     if not wanted:
-        yield
+        with _timed_convolutions():
+            yield
         return
     # cuBLAS reads it when it is first used; NVIDIA documents this value as reproducible.
     os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic  # its attribute is a property of a module, unknown to mypy
+    filled = memory.fill_uninitialized_memory
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark)
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False
+    # What torch allocates for our operators is written before it is read; to fill it first takes time.
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
+        memory.fill_uninitialized_memory = filled
+
+
+@contextmanager
+def _timed_convolutions() -> Iterator[None]:
+    """Let cuDNN time its convolutions for each shape within the block."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

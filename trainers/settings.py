@@ -6,10 +6,16 @@ from math import ceil
 import torch
 
 from autospine.core.errors import TrainingError
-from autospine.plan import Configuration
+from autospine.plan import Configuration, TrainingPlan
 from trainers.distributed import size
 from trainers.trackers import check_trackers
 from trainers.training_options import TrainingOptions
+
+LONG_TRAINING = 2000
+"""Planned steps from which a network is compiled on a GPU: faster steps win back the minutes it takes."""
+
+LONG_MINUTES = 60.0
+"""Time limit from which it is, likewise."""
 
 SEEDS = 2**64
 """Number of possible seeds: torch takes none above 2^64 - 1, and NumPy's generators none below 0."""
@@ -40,6 +46,18 @@ class TrainingSettings(TrainingOptions):
         if self.seed is not None and not 0 <= self.seed < SEEDS:
             raise TrainingError(f"expected --seed of 0 to {SEEDS - 1}, found {self.seed}")
         check_trackers(self.trackers)
+
+    def compiles(self, training: TrainingPlan, device: torch.device) -> bool:
+        """Return whether the network is compiled: as the user chose, or for a long training on a GPU.
+
+        Args:
+            training: Recipe with these choices in it.
+            device: Device of the training.
+        """
+        if self.compiled is not None:
+            return self.compiled
+        is_long = training.epochs * training.iterations_per_epoch >= LONG_TRAINING
+        return device.type == "cuda" and is_long and not self.deterministic
 
     def applied(self, configuration: Configuration) -> Configuration:
         """Return the configuration with these choices in it.

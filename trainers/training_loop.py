@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -35,6 +36,12 @@ WARM_UP = 3
 
 FEW = 0.02
 """Warn if the time limit allows less than this share of the planned steps."""
+
+CHECKPOINT_SHARE = 0.02
+"""Largest share of the time that checkpoints may take."""
+
+CHEAP_SECONDS = 0.2
+"""Seconds up to which a checkpoint is written after every epoch, whatever share of the time that is."""
 
 PATIENCE = 20
 """Steps in a row that may have a non-finite loss or gradient. A few in a row are usual while the scale of
@@ -103,6 +110,15 @@ class TrainingLoop:
     _shown: float = field(init=False, default=0.0)
     """Progress that the display shows, in percent."""
 
+    _saved: float = field(init=False, default=-inf)
+    """Time at which the latest checkpoint was written."""
+
+    _saving_seconds: float = field(init=False, default=0.0)
+    """Seconds that it took to write it."""
+
+    _saved_step: int = field(init=False, default=-1)
+    """Step of the latest checkpoint."""
+
     _not_finite: int = field(init=False, default=0)
     """Number of steps in a row, up to now, with a non-finite loss or gradient."""
 
@@ -132,7 +148,7 @@ class TrainingLoop:
                 self._show(meter)
             if self._epoch_complete:
                 self._finish_epoch(meter)
-        if self._steps:
+        if self._steps or (self._stopping and self._saved_step != self.clock.step):
             self._save()
         if self._stopping:
             logger.info(
@@ -280,7 +296,8 @@ class TrainingLoop:
             )
             meter.update("\n".join(summary(row)))
         self._steps = []
-        self._save()
+        if self._checkpoint_is_due:
+            self._save()
         self._begin_epoch(PartialEpoch())
 
     def _validated(self) -> dict[str, Any]:
@@ -296,16 +313,29 @@ class TrainingLoop:
             columns |= {} if told is None else {EARLY_STOP: told}
         return columns
 
+    @property
+    def _checkpoint_is_due(self) -> bool:
+        """Whether an epoch ends with a checkpoint; the first and the last one do, and all if it is cheap.
+
+        Otherwise the latest one lies so far back that checkpoints take `CHECKPOINT_SHARE` of the time.
+        """
+        since = time.monotonic() - self._saved
+        affordable = self._saving_seconds <= max(CHEAP_SECONDS, CHECKPOINT_SHARE * since)
+        return self.clock.done or self._stopping or affordable
+
     def _save(self) -> None:
         """Write a checkpoint, with the present epoch's steps."""
         if self.saver is None or self.metrics_log is None:
             return
+        began = time.monotonic()
         seconds = round(time.monotonic() - self._began, 2) if self._steps else 0.0
         partial = PartialEpoch(steps=tuple(self._steps), seconds=seconds)
         plateau = None if self.early_stopping is None else self.early_stopping.plateau
         self.saver.save_checkpoint(
             self.learner, self.clock, partial, self.metrics_log, plateau, self.epoch_validation
         )
+        self._saved, self._saved_step = time.monotonic(), self.clock.step
+        self._saving_seconds = self._saved - began
 
     def _show(self, meter: Meter) -> None:
         """Advance the display; until the first epoch has a row of metrics, show its steps."""

@@ -75,14 +75,15 @@ class TrainingOptions:
     """Whether coarser levels of the decoder have heads, in training alone."""
 
     compiled: Annotated[
-        bool,
+        bool | None,
         Option(
-            names=("--compile",),
-            help="Compile the network: training starts slowly, then steps are faster on a GPU. Where "
-            "compiling fails, training goes on without it.",
+            names=("--compile/--no-compile",),
+            help="Compile the network: training starts some minutes later, then steps are faster on a GPU. "
+            "By default long trainings on a GPU are compiled. Where compiling fails, training goes on "
+            "without it.",
         ),
-    ] = False
-    """Whether the network is compiled."""
+    ] = None
+    """Whether the network is compiled; None to compile it for long trainings on a GPU."""
 
     deterministic: Annotated[
         bool,

@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from trainers import distributed
 from trainers.cross_validation import train_folds
 from trainers.fold_trainer import CACHE_BYTES
 from trainers.initial_weights import load_initial_weights
-from trainers.settings import TrainingSettings
+from trainers.settings import LONG_MINUTES, TrainingSettings
 from trainers.training_options import TrainingOptions
 from trainers.training_run import TrainingRun
 
@@ -143,6 +143,8 @@ def train(
     Raises:
         WorkspaceError: If there is no such fold.
     """
+    if minutes is not None and minutes < LONG_MINUTES and settings.compiled is None:
+        settings = replace(settings, compiled=False)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     location, plan, configuration = project.location, project.plan, project.configuration
     folds = project.folds(fold)

@@ -100,13 +100,13 @@ class _FusedAttention(torch.autograd.Function):
             gq, gk, gv, gb = kernel(grad[part].transpose(1, 2), *operands, *forward)
             gq, gk, gv = (x.transpose(1, 2) for x in (gq, gk, gv))
             scale = ctx.number if factor is None else factor.flatten(0, 1)[part][..., None]
-            torch.mul(gq[..., :d], scale, out=to_queries[part])
+            _multiply(gq[..., :d], scale, to_queries[part])
             to_keys[part].copy_(gk[..., :d])
             to_values[part].copy_(gv)
             if to_saliency is not None:
                 to_saliency[part].copy_(gk[..., d + ctx.riding])
             if to_factor is not None:
-                torch.sum(gq[..., :d] * queries[part], -1, out=to_factor[part])
+                to_factor[part].copy_((gq[..., :d] * queries[part]).sum(-1))
             gb = gb[..., :n].sum(0, dtype=ctx.bias_dtype)
             to_bias = gb if to_bias is None else to_bias.add_(gb)
         shape = qkv.shape[:3]
@@ -134,6 +134,14 @@ def _widened(
     if missing:
         parts.append(x.new_zeros(1).expand(*x.shape[:4], missing))
     return x if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _multiply(a: Tensor, b: Tensor | float, target: Tensor) -> None:
+    """Write a product into a part of a tensor, which a compiler takes for a copy."""
+    if torch.compiler.is_compiling():
+        target.copy_(a * b)
+    else:
+        torch.mul(a, b, out=target)
 
 
 def _expanded(rows: Float[Tensor, "heads N M"], q: HeadTokens) -> Float[Tensor, "W heads N N"]:

@@ -50,6 +50,9 @@ def test_deterministic_algorithms_are_on_inside_and_only_if_wanted():
     with deterministic(True):
         assert torch.are_deterministic_algorithms_enabled()
         assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory
     with deterministic(False):
-        assert (torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark) == before
+        assert torch.are_deterministic_algorithms_enabled() == before[0]
+        assert (cudnn.deterministic, cudnn.benchmark) == (False, True), "cuDNN times its convolutions"
     assert (torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark) == before

@@ -1,5 +1,6 @@
 import makers
 import pytest
+import torch
 
 from autospine.core.errors import TrainingError
 from trainers.randomness import seed_everything
@@ -47,3 +48,21 @@ def test_seeds_that_no_generator_takes_are_refused(seed):
 def test_every_other_seed_is_taken(seed):
     assert TrainingSettings(seed=seed).seed == seed
     seed_everything(seed)
+
+
+@pytest.mark.parametrize(
+    "choice, device, epochs, expected",
+    [
+        ({}, "cuda", 10, True),
+        ({}, "cuda", 1, False),
+        ({}, "cpu", 10, False),
+        ({"deterministic": True}, "cuda", 10, False),
+        ({"compiled": False}, "cuda", 10, False),
+        ({"compiled": True}, "cpu", 1, True),
+    ],
+)
+def test_long_trainings_on_a_gpu_are_compiled_unless_the_user_says_otherwise(
+    choice, device, epochs, expected
+):
+    training = makers.configuration(training={"epochs": epochs, "iterations_per_epoch": 250}).training
+    assert TrainingSettings(**choice).compiles(training, torch.device(device)) == expected

@@ -1,6 +1,8 @@
 """The loop alone, without files; `test_fold_trainer` trains whole folds."""
 
+import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import makers
 import numpy as np
@@ -13,7 +15,7 @@ from trainers.interruption import Interruption
 from trainers.learner import Learner
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Clock
-from trainers.training_loop import TrainingLoop
+from trainers.training_loop import CHEAP_SECONDS, TrainingLoop
 
 STEPS = 4
 
@@ -28,6 +30,35 @@ class Display:
 
     def update(self, text: str) -> None:
         raise AssertionError("a process without a metrics log shows no text")
+
+
+class Silent(Display):
+    """Stands for a display whose text nobody reads."""
+
+    def update(self, text: str) -> None:
+        pass
+
+
+class Log:
+    """Stands for a metrics log, and keeps the step of each row."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+
+    def add(self, steps, network, **facts) -> dict:
+        self.rows.append({"epoch": len(self.rows) + 1, "loss": None, **facts})
+        return self.rows[-1]
+
+
+class Saver:
+    """Stands for a saver that takes some seconds, and keeps the steps of its checkpoints."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.steps = seconds, []
+
+    def save_checkpoint(self, learner, clock, *others) -> None:
+        self.steps.append(clock.step)
+        time.sleep(self.seconds)
 
 
 @pytest.fixture
@@ -94,3 +125,28 @@ def test_workers_that_end_are_a_fault_unless_the_training_is_told_to_stop(loop, 
     with nullcontext() if told else pytest.raises(DataWorkerError):
         loop.run(Display())
     assert loop.clock.step == 0
+
+
+@pytest.mark.parametrize("seconds, expected", [(0.0, [1, 2, 3, 4]), (CHEAP_SECONDS + 0.05, [1, 4])])
+def test_checkpoints_that_take_long_are_not_written_after_every_epoch(loop, seconds, expected):
+    """They may take two percent of the time; the last epoch and an interruption end with one in any case."""
+    loop.learner.recipe = replace(loop.learner.recipe, iterations_per_epoch=1, epochs=STEPS)
+    loop.metrics_log, loop.saver = Log(), Saver(seconds)
+    loop.run(Silent())
+    assert [row["step"] for row in loop.metrics_log.rows] == [1, 2, 3, 4]
+    assert loop.saver.steps == expected
+
+
+def test_an_interruption_is_saved_between_two_epochs_too(loop):
+    loop.learner.recipe = replace(loop.learner.recipe, iterations_per_epoch=1, epochs=STEPS)
+    loop.metrics_log, loop.saver = Log(), Saver(CHEAP_SECONDS + 0.05)
+    take = loop.learner.step
+
+    def step(*arguments):
+        if loop.clock.step == 2:
+            loop.interruption.signal = 2
+        return take(*arguments)
+
+    loop.learner.step = step
+    loop.run(Silent())
+    assert loop.saver.steps == [1, 3]
