@@ -61,8 +61,6 @@ def test_every_other_seed_is_taken(seed):
         ({"compiled": True}, "cpu", 1, True),
     ],
 )
-def test_long_trainings_on_a_gpu_are_compiled_unless_the_user_says_otherwise(
-    choice, device, epochs, expected
-):
+def test_long_trainings_on_a_gpu_are_compiled_unless_said_otherwise(choice, device, epochs, expected):
     training = makers.configuration(training={"epochs": epochs, "iterations_per_epoch": 250}).training
     assert TrainingSettings(**choice).compiles(training, torch.device(device)) == expected
