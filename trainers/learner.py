@@ -1,7 +1,7 @@
 """The network with everything that changes while it learns."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from autospine.core.errors import AutospineError
 from autospine.core.tensor_types import ImageBatch, LabelBatch, LogitBatch
+from autospine.network.base import SegmentationNetwork
 from autospine.network.external import find_external
 from autospine.network.external_plan import ExternalPlan
 from autospine.plan import Configuration, Plan, Precision, build_network
@@ -18,6 +19,7 @@ from autospine.storage.tensors import flatten_optimizer, restore_optimizer
 from autospine.system.allocation import is_out_of_memory
 from autospine.system.devices import native_half
 from autospine.system.log import get_logger
+from trainers.cast_parameters import cast_at_once
 from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets
 from trainers.losses import Loss, LossResult, make_loss
@@ -259,9 +261,10 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         try:
-            outputs = self._outputs(images, labels)
-            total, finest = supervise(self._loss, outputs, labels)
-            self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            with self._cast_at_once():
+                outputs = self._outputs(images, labels)
+                total, finest = supervise(self._loss, outputs, labels)
+                self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever a compiler raises, in the forward or in the backward pass
             if self._forward is self._model or isinstance(error, AutospineError) or is_out_of_memory(error):
                 raise
@@ -272,6 +275,14 @@ class Learner:
             self._forward = self._model
             return self._backward(images, labels)
         return outputs[0].detach(), finest
+
+    def _cast_at_once(self) -> AbstractContextManager[None]:
+        """Cast the network's parameters in one call where each call costs time: on a GPU, uncompiled."""
+        dtype = getattr(self.network, "compute_dtype", None) or self._dtype
+        cast = self.device.type != "cpu" and dtype != torch.float32 and self._forward is self._model
+        if not cast or not isinstance(self.network, SegmentationNetwork):
+            return nullcontext()
+        return cast_at_once(self.network.parameters_of_maps(), dtype)
 
     def _outputs(self, images: ImageBatch, labels: LabelBatch) -> list[Float[Tensor, "B K _ _ _"]]:
         """Return the logits, then those of auxiliary heads; faults of a plug-in bear its name."""

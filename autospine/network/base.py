@@ -67,6 +67,13 @@ class SegmentationNetwork(nn.Module, ABC):
         The decoder's feature maps below full resolution are appended to `coarse`, coarsest first.
         """
 
+    def parameters_of_maps(self) -> list[tuple[nn.Module, str]]:
+        """Return parameters that are used in the format of the feature maps alone, as modules and names.
+
+        All of them may be cast at once before a pass; none by default.
+        """
+        return []
+
     def _pass(self, image: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         self.check(image)
         dtype = self.dtype_for(image)

@@ -17,9 +17,9 @@ from autospine.core.geometry import triple
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3, Vector3
 from autospine.network.base import SegmentationNetwork, without_autocast
-from autospine.network.blocks import ResidualBlock, UpBlock, channels_first, channels_last
+from autospine.network.blocks import Convolution, ResidualBlock, UpBlock, channels_first, channels_last
 from autospine.network.network_plan import total_stride
-from autospine.network.swin.attention import AttentionMaps, KeySaliency
+from autospine.network.swin.attention import AttentionMaps, KeySaliency, QueryTemperature
 from autospine.network.swin.fusion import PatchEmbedding, Stem
 from autospine.network.swin.gradient import gradient_magnitude, gradient_pyramid
 from autospine.network.swin.stages import MergeOrder, SwinStage
@@ -224,6 +224,14 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             for part, skip in zip(y.tensor_split(len(samples)), finest_skips, strict=True)
         ]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
+
+    def parameters_of_maps(self) -> list[tuple[nn.Module, str]]:
+        """Return the parameters of layers, but for kernels that are composed or added up in float32."""
+        blocks = [decoder.block for decoder in self.decoders if isinstance(decoder, UpBlock)]
+        composed = {conv for block in blocks for conv in (block.conv1, block.conv3)}
+        kinds = (nn.Linear, nn.LayerNorm, Convolution, KeySaliency, QueryTemperature)
+        layers = [m for m in self.modules() if isinstance(m, kinds) and m not in composed]
+        return [(layer, name) for layer in layers for name, _ in layer.named_parameters(recurse=False)]
 
     def _gradients(self, image: ImageBatch) -> list[Tensor] | None:
         """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
