@@ -12,6 +12,7 @@ from autospine.core.geometry import triple
 from autospine.core.types import Shape3
 from autospine.network.blocks import COMPOSED_VOXELS
 from autospine.network.swin.attention_core import LANES
+from autospine.network.swin.fused_attention import ALIGNMENT, BIAS_GRADIENT_BYTES
 from autospine.network.swin.fusion import STEM_CHANNELS
 from autospine.network.swin.swin_plan import SwinPlan, token_grids
 from autospine.network.swin.swin_settings import AttentionSettings
@@ -44,9 +45,6 @@ STATISTICS_BYTES = 8
 
 MASK_CHANNELS = 6
 """Further channels of a GPU's queries and keys where windows are shifted."""
-
-ALIGNMENT = 8
-"""Multiple of channels that a GPU's fused attention requires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +133,13 @@ class SwinLayout:
 
     @cached_property
     def _position_gradient(self) -> int:
-        """One number per pair of tokens of a window, on a GPU for all windows at once."""
+        """A number per pair of tokens of a window, on a GPU for as many windows as pass at a time."""
         if not self.gpu or self.network.attention == "identity":
             return 0
-        return self.size * self.network.num_heads[0] * self._padded_tokens(0) * prod(self._window(0))
+        window = prod(self._window(0))
+        of_one = self.size * self.network.num_heads[0] * window * _multiple(window, ALIGNMENT)
+        windows = self._padded_tokens(0) // window
+        return of_one * min(windows, max(1, BIAS_GRADIENT_BYTES // of_one))
 
     @cached_property
     def position_biases(self) -> int:
@@ -172,16 +173,17 @@ class SwinLayout:
     def _fused(self, i: int, *, shifted: bool) -> int:
         """Numbers per token of attention on a GPU.
 
-        Tokens in window order, queries, keys, values and products as wide as the masks and the saliency that
-        ride in them ask for, and the attended tokens. What queries are scaled by keeps them as they were.
+        Tokens in window order, queries, keys and values as they are projected, queries again and mostly keys
+        as wide as the masks and the saliency that ride in them ask for, and the attended tokens.
         """
         channels, heads = self.channels[i + 1], self.network.num_heads[i]
         saliency, temperature = self._mechanisms(i)
         riding = (1 if saliency else 0) + (MASK_CHANNELS if shifted else 0)
         wide = heads * _multiple(channels // heads + riding, ALIGNMENT)
-        scaled = 3 * channels + 4 * heads if temperature else 0
+        widened = 2 * wide if wide > channels else wide
         logarithms = heads * 4 // self.size
-        return 2 * channels + 4 * wide + logarithms + (3 * heads + 2 if saliency else 0) + scaled
+        mechanisms = (3 * heads + 2 if saliency else 0) + (4 * heads if temperature else 0)
+        return 5 * channels + widened + logarithms + mechanisms
 
     def _mechanisms(self, i: int) -> tuple[bool, bool]:
         attention = self.network.attention

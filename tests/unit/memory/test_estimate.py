@@ -17,6 +17,7 @@ from autospine.memory.estimate import inference_memory, parameter_count, trainin
 from autospine.memory.swin_layout import SwinLayout
 from autospine.memory.trace import Ledger, trace_step, trace_tile
 from autospine.network.cnn3d_plan import CNNPlan
+from autospine.network.swin.fused_attention import BIAS_GRADIENT_BYTES
 from autospine.network.unet_plans import UNetPlan
 from planners import calibration_factor as calibration
 from planners.calibration_factor import LARGEST_FACTOR, SMALLEST_FACTOR, calibrate
@@ -103,7 +104,7 @@ def test_the_layout_counts_what_a_trace_as_on_a_gpu_keeps(changes):
     layout = SwinLayout(network=plan, patch=patch, batch_size=2, size=2, gpu=True)
     ends = 2 * (3 * layout.voxels[0] + parameter_count(plan, 1, 3))
     recomputed = 2 * layout.map(0) if plan.checkpointing else layout.recomputed
-    assert layout.always + recomputed + ends == pytest.approx(trace.kept, rel=0.08)
+    assert layout.always + recomputed + ends == pytest.approx(trace.kept, rel=0.05)
 
 
 def test_a_loss_of_another_distribution_is_planned_to_take_more():
@@ -149,6 +150,20 @@ def test_pairs_of_tokens_take_memory_on_a_gpu_only():
     assert first_stage(8, gpu=False) == first_stage(4, gpu=False)
     heads, tokens = NETWORK.num_heads[0], 16**3
     assert first_stage(8, gpu=True) - first_stage(4, gpu=True) == 2 * heads * tokens * (8**3 - 4**3)
+
+
+def test_the_gradient_of_position_biases_passes_a_few_windows_at_a_time_on_a_gpu():
+    large, small = (
+        SwinLayout(
+            network=makers.network_plan(window_sizes=((edge,) * 3,) * 4),
+            patch=(256, 256, 256),
+            batch_size=2,
+            size=2,
+            gpu=True,
+        ).late
+        for edge in (8, 4)
+    )
+    assert abs(large - small) < 0.02 * BIAS_GRADIENT_BYTES
 
 
 def test_a_batch_shares_the_weights():
