@@ -270,7 +270,9 @@ class Learner:
                 raise
             reason = str(error).strip().partition("\n")[0]
             logger.warning(
-                "--compile has failed (%s: %s); training goes on without", type(error).__name__, reason
+                "--compile has failed (%s: %s); training goes on without; if a C compiler is missing, "
+                "install gcc and python3-dev before the next one",
+                *(type(error).__name__, reason),
             )
             self._forward = self._model
             return self._backward(images, labels)

@@ -37,6 +37,7 @@ from autospine.storage.digest import digest_of
 from autospine.storage.serialization import to_json
 from autospine.storage.trained_models import FOLDS
 from autospine.storage.workspace import DatasetLocation
+from autospine.system.allocation import describe_full_memory
 from autospine.system.devices import computing, describe
 from autospine.system.hardware import default_workers
 from autospine.system.log import get_logger, progress
@@ -134,7 +135,8 @@ def _hours(
         with computing():
             step, tile = _seconds(case, planned, configuration, device)
     except (AutospineError, RuntimeError, MemoryError) as error:  # of plug-ins, or for want of memory
-        logger.info("the time of %s cannot be measured: %s", configuration.name, error)
+        reason = describe_full_memory(error) or error
+        logger.info("the time of %s cannot be measured: %s", configuration.name, reason)
         return None
     training = configuration.training
     patches = training.epochs * training.iterations_per_epoch * training.batch_size

@@ -91,7 +91,8 @@ def throughput_of(name: str, memory_bytes: int) -> tuple[Throughput, str]:
         memory_bytes: Memory budget, by which a usual GPU is taken where the name is not in the table.
     """
     known = {gpu.name: gpu for gpu in GPUS}
-    named = [gpu for gpu in GPUS if gpu.name in name]
+    # A laptop has the name of a faster card.
+    named = [gpu for gpu in GPUS if gpu.name in name and "Laptop" not in name]
     if named:
         return max(named, key=lambda gpu: len(gpu.name)), f"for {name}"
     large_enough = [known[usual] for usual in USUAL if known[usual].gigabytes * GIB >= memory_bytes]
