@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -25,6 +25,7 @@ from trainers.metrics_log import EARLY_STOP, HELD_OUT, SKIPPED, Record, rows_now
 from trainers.monitors import SAMPLE_EVERY
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Clock
+from trainers.sent_batches import SentBatches, sender
 
 logger = get_logger(__name__)
 
@@ -95,6 +96,9 @@ class TrainingLoop:
     early_stopping: EarlyStopping | None = None
     """Shortens the schedule once the held-out Dice has reached a plateau; None to complete it always."""
 
+    _stream: SentBatches | PatchBatches = field(init=False)
+    """The batches, on their way to a GPU where there is one."""
+
     _steps: list[StepResult] = field(init=False, default_factory=list)
     """Results of the present epoch's steps."""
 
@@ -138,16 +142,9 @@ class TrainingLoop:
             TrainingError: If the training diverges, hardly any of its steps could be taken, or a step needs
                 more memory than there is.
         """
-        stream, self._shown = iter(self.batches), 100 * self.clock.progress
-        self._begin_epoch(self.partial_epoch)
-        while not (self.clock.done or self._stopping):
-            # A partial epoch may be complete at once, if epochs have fewer steps than when it began.
-            if not self._epoch_complete:
-                self._take_step(stream)
-                self._agree()
-                self._show(meter)
-            if self._epoch_complete:
-                self._finish_epoch(meter)
+        self._shown = 100 * self.clock.progress
+        with self._sending() as stream:
+            self._take_steps(stream, meter)
         if self._steps or (self._stopping and self._saved_step != self.clock.step):
             self._save()
         if self._stopping:
@@ -156,6 +153,29 @@ class TrainingLoop:
                 self.run_identity.fold,
                 self.clock.step,
             )
+
+    @contextmanager
+    def _sending(self) -> Iterator[SentBatches | PatchBatches]:
+        """Yield the batches; where training runs on a GPU, each is sent while the step before it runs."""
+        device = self.learner.device
+        if device.type != "cuda":
+            yield self.batches
+            return
+        with closing(SentBatches(iter(self.batches), sender(device))) as sent:
+            yield sent
+
+    def _take_steps(self, stream: SentBatches | PatchBatches, meter: Meter) -> None:
+        """Take steps and finish epochs until the schedule ends or a signal to stop arrives."""
+        self._stream = stream
+        self._begin_epoch(self.partial_epoch)
+        while not (self.clock.done or self._stopping):
+            # A partial epoch may be complete at once, if epochs have fewer steps than when it began.
+            if not self._epoch_complete:
+                self._take_step()
+                self._agree()
+                self._show(meter)
+            if self._epoch_complete:
+                self._finish_epoch(meter)
 
     @property
     def _epoch_complete(self) -> bool:
@@ -167,13 +187,13 @@ class TrainingLoop:
     def _begin_epoch(self, partial: PartialEpoch) -> None:
         self._steps = list(partial.steps)
         self._began = time.monotonic() - partial.seconds
-        self._waited = self.batches.seconds_waited
+        self._waited = self._stream.seconds_waited
 
-    def _take_step(self, stream: Iterator[Batch]) -> None:
+    def _take_step(self) -> None:
         """Take a step; none if the workers that make batches have been ended by the signal to stop."""
         try:
             with self._memory_checked():
-                batch = next(stream)
+                batch = next(self._stream)
                 result = self._step_on(batch)
         except DataWorkerError:
             # A signal to the whole process group has ended the workers too: then there is nothing wrong.
@@ -291,7 +311,7 @@ class TrainingLoop:
                 step=self.clock.step,
                 learning_rate=self.learning_rate(self.clock.progress),
                 seconds=round(time.monotonic() - self._began, 2),
-                seconds_waited_for_data=round(self.batches.seconds_waited - self._waited, 2),
+                seconds_waited_for_data=round(self._stream.seconds_waited - self._waited, 2),
                 **columns,
             )
             meter.update("\n".join(summary(row)))
