@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from autospine.core.errors import TrainingError
+from autospine.core.errors import TrainingError, counted
 from autospine.data import Batch, DataWorkerError, PatchBatches
 from autospine.network.base import SegmentationNetwork
 from autospine.system.allocation import is_out_of_memory, lacks_gpu_memory
@@ -372,14 +372,11 @@ class TrainingLoop:
             self._warn_if_few_steps_fit()
         elif len(self._steps) == MEASURED_STEPS:
             seconds = (time.monotonic() - self._warm) / (MEASURED_STEPS - WARM_UP)
+            hours = self.clock.steps_left * seconds / 3600
             logger.info(
-                "fold %s: a step takes %.2g s, and the %d that are left about %.2g hours",
-                *(
-                    self.run_identity.fold,
-                    seconds,
-                    self.clock.steps_left,
-                    self.clock.steps_left * seconds / 3600,
-                ),
+                "fold %s: a step takes %.2g s, and the %d that are left about %s",
+                *(self.run_identity.fold, seconds, self.clock.steps_left),
+                f"{hours:.2g} hours" if hours >= 1 else counted(max(1, round(60 * hours)), "minute"),
             )
 
     def _warn_if_few_steps_fit(self) -> None:

@@ -264,7 +264,7 @@ def warn_of_another_device(planned: PlannedDataset, device: torch.device) -> Non
     logger.warning(
         "the plan of %s is for a %s, and training runs on %s: %s; for a plan of its own type `%s`",
         *(location.name, "GPU" if kind == "cpu" else "CPU", device),
-        "a step takes minutes there, and there are many"
+        "steps take long there, and there are many"
         if kind == "cpu"
         else "patches, network and schedule are those for a machine without a GPU",
         shlex.join(words),

@@ -125,11 +125,11 @@ def epochs_worth(device: GPU, voxels: int, dataset_voxels: int, seconds: float) 
     per_epoch = device.iterations_per_epoch
     limits = {
         "the device's default": float(device.epochs * per_epoch),
-        f"it sees {SEEN_VOXELS:.2g} voxels, as nnU-Net's training does": SEEN_VOXELS / voxels,
-        f"it sees the dataset's voxels {PASSES} times, or as often as {LEAST_STEPS} steps do": max(
+        f"until it has seen {SEEN_VOXELS:.2g} voxels, as nnU-Net's training does": SEEN_VOXELS / voxels,
+        f"until it has seen the dataset's voxels {PASSES} times, but {LEAST_STEPS} steps at least": max(
             LEAST_STEPS, PASSES * dataset_voxels / voxels
         ),
-        f"a fold takes {MOST_HOURS:g} hours by the estimate": MOST_HOURS * 3600 / (seconds * (1 + VALIDATED)),
+        f"what {MOST_HOURS:g} hours by the estimate hold": MOST_HOURS * 3600 / (seconds * (1 + VALIDATED)),
     }
     reason = min(limits, key=lambda each: limits[each])
     return max(1, int(limits[reason] // per_epoch)), reason

@@ -88,7 +88,7 @@ def test_a_plan_of_an_earlier_version_is_read_without_its_device(location):
 @pytest.mark.parametrize(
     ("kind", "device", "said"),
     [
-        ("gpu", "cpu", "is for a GPU, and training runs on cpu: a step takes minutes"),
+        ("gpu", "cpu", "is for a GPU, and training runs on cpu: steps take long"),
         ("cpu", "cuda", "is for a CPU, and training runs on cuda: patches, network and schedule"),
         ("gpu", "cuda:1", None),
         ("cpu", "cpu", None),
