@@ -53,6 +53,17 @@ def test_labels_lose_more_the_coarser_the_voxels(tmp_path):
     assert finest > coarse > coarser > 0
 
 
+def test_what_lies_far_from_the_labels_is_left_out(tmp_path):
+    """A wide field of view costs no time and changes nothing."""
+    column = np.asarray([0, 3, 7], dtype=np.uint8)[makers.column((24, 22, 24))]
+    close, wide = (np.pad(column, ((0, 0), (0, 0), (0, room))) for room in (16, 40))
+    one, other = (
+        labels_dice(makers.dataset_of(tmp_path / str(room), {"a": labels}), LABELS, (2.0,) * 3)
+        for room, labels in ((16, close), (40, wide))
+    )
+    assert one == other
+
+
 def test_labels_that_are_nowhere_have_no_dice(tmp_path):
     made = dataset(tmp_path)
     nothing = replace(LABELS, names=("disc",), members=((9,),), painted=(9,))
