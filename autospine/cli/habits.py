@@ -15,8 +15,17 @@ COMMANDS: Mapping[str, str] = {
     "nnUNetv2_find_best_configuration": "autospine compare -d DATASET",
     "nnUNetv2_ensemble": "autospine predict -i IMAGES -o OUTPUT -m MODEL -m ANOTHER",
     "nnUNetv2_evaluate_folder": "autospine evaluate PREDICTIONS REFERENCES",
+    "nnUNetv2_evaluate_simple": "autospine evaluate PREDICTIONS REFERENCES --labels dataset.json",
+    "nnUNetv2_accumulate_crossval_results": "autospine train CONFIGURATION -d DATASET --fold all",
+    "nnUNetv2_determine_postprocessing": "autospine train CONFIGURATION -d DATASET --fold all",
+    "nnUNetv2_apply_postprocessing": "autospine predict -i IMAGES -o OUTPUT",
+    "nnUNetv2_convert_MSD_dataset": "autospine verify -d DATASET",
+    "nnUNetv2_convert_old_nnUNet_dataset": "autospine verify -d DATASET",
+    "nnUNetv2_move_plans_between_datasets": "autospine train CONFIGURATION -d DATASET --pretrained MODEL",
+    "nnUNetv2_plot_overlay_pngs": "autospine predict -i IMAGES -o OUTPUT --preview",
     "nnUNetv2_export_model_to_zip": "autospine model export -o FILE.autospine",
     "nnUNetv2_install_pretrained_model_from_zip": "autospine model import FILE.autospine",
+    "nnUNetv2_download_pretrained_model_by_url": "autospine model import FILE.autospine",
     "TotalSegmentator": "autospine predict -i IMAGE -o OUTPUT",
 }
 """For each command of theirs the one here."""
@@ -25,7 +34,9 @@ _LEAVE = "leave it out: "
 EVERYWHERE: Mapping[str, str] = {
     "-device": "give --device",
     "-p": "leave it out: a dataset has one plan, and `autospine plan --network` chooses its networks",
+    "-plans_name": _LEAVE + "a dataset has one plan",
     "--verbose": "give --debug, which adds tracebacks",
+    "-v": "give --debug, which adds tracebacks",
     "-num_gpus": _LEAVE + "folds train side by side on all GPUs",
 }
 """For their options that any command may be given, what to do here."""
@@ -37,10 +48,14 @@ _PLANNING: Mapping[str, str] = {
     "-overwrite_target_spacing": "`autospine plan --spacing` takes it, as S P L",
     "-overwrite_plans_name": _LEAVE + "a plan that is replaced is kept as plan.json.old",
     "--no_pp": "run `autospine plan`",
+    "-fpe": _LEAVE + "there is one way to measure a dataset",
+    "-preprocessor_name": _LEAVE + "there is one preprocessing, and `autospine plan` sets what it does",
+    "--no_pbar": _LEAVE + "progress is lines where there is no terminal",
     "--clean": _LEAVE + "what has changed is measured anew",
 }
 _WORKERS: Mapping[str, str] = {"-np": "give --workers", "-npfp": "give --workers"}
 _TRAINING: Mapping[str, str] = {
+    "-np": "give --workers",
     "-tr": _LEAVE + "loss and network are planned, with `autospine plan --loss NAME --network NAME`",
     "-npz": _LEAVE + "`autospine predict --save-probabilities` writes probabilities",
     "--npz": _LEAVE + "`autospine predict --save-probabilities` writes probabilities",
@@ -54,6 +69,7 @@ _TRAINING: Mapping[str, str] = {
 _PREDICTION: Mapping[str, str] = {
     "-chk": _LEAVE + "a complete fold has one set of weights",
     "-tr": _LEAVE + "a model is named with -m, or with -d and -c",
+    "-p": "give --preview for pictures; for plans leave it out, as a model has one",
     "-step_size": _LEAVE + "tiles overlap by half",
     "--disable_tta": _LEAVE + "nothing is mirrored unless --mirror is given",
     "-npz": "give --save-probabilities",
@@ -66,12 +82,37 @@ _PREDICTION: Mapping[str, str] = {
     "-prev_stage_predictions": _LEAVE + "a coarse model that is there locates the spine by itself",
     "--disable_progress_bar": _LEAVE + "progress is lines where there is no terminal",
     "--statistics": _LEAVE + "statistics.csv is written beside the label maps",
+    "-s": _LEAVE + "statistics.csv is written beside the label maps",
+    "--radiomics": _LEAVE + "statistics.csv has volumes and intensities; no texture is measured",
+    "-r": _LEAVE + "statistics.csv has volumes and intensities; no texture is measured",
+    "--remove_small_blobs": _LEAVE + "held-out cases choose what is removed; --no-postprocessing keeps all",
+    "-rmb": _LEAVE + "held-out cases choose what is removed; --no-postprocessing keeps all",
+    "--nr_thr_resamp": _LEAVE + "the number of processes follows from the cores",
+    "-nr": _LEAVE + "the number of processes follows from the cores",
+    "--nr_thr_saving": _LEAVE + "the number of processes follows from the cores",
+    "-ns": _LEAVE + "the number of processes follows from the cores",
+    "--robust_crop": _LEAVE + "a coarse model that is there locates the spine by itself",
+    "-rc": _LEAVE + "a coarse model that is there locates the spine by itself",
+    "--crop_path": _LEAVE + "a coarse model that is there locates the spine by itself",
+    "-cp": _LEAVE + "a coarse model that is there locates the spine by itself",
+    "--higher_order_resampling": _LEAVE + "scores are resampled, so that borders are smooth",
+    "-ho": _LEAVE + "scores are resampled, so that borders are smooth",
+    "--skip_saving": _LEAVE + "`model.predict` in Python returns label maps without writing them",
+    "-ss": _LEAVE + "`model.predict` in Python returns label maps without writing them",
+    "-sp": "give --save-probabilities",
+    "--stats_include_incomplete": _LEAVE + "statistics.csv says which structures touch the border",
+    "-sii": _LEAVE + "statistics.csv says which structures touch the border",
+    "--nora_tag": _LEAVE + "`--format` chooses how label maps are written",
+    "-t": _LEAVE + "`--format` chooses how label maps are written",
+    "--license_number": _LEAVE + "there is no licence number",
+    "-l": _LEAVE + "there is no licence number",
     "--task": "name a model with -m",
     "-ta": "name a model with -m",
     "--ml": _LEAVE + "every label map holds all classes",
     "-ml": _LEAVE + "every label map holds all classes",
     "--fast": "give -c fast",
     "--fastest": "give -c fast",
+    "-ff": "give -c fast",
     "--roi_subset": _LEAVE + "a label map holds the classes of its model",
     "-rs": _LEAVE + "a label map holds the classes of its model",
     "--body_seg": _LEAVE + "tiles that contain only air are skipped unless --no-roi is given",
@@ -83,6 +124,20 @@ _PREDICTION: Mapping[str, str] = {
     "--quiet": _LEAVE + "progress goes to standard error, so that `2> file` keeps it away",
     "-q": _LEAVE + "progress goes to standard error, so that `2> file` keeps it away",
 }
+_COMPARISON: Mapping[str, str] = {
+    "-tr": _LEAVE + "all models of the dataset are compared, or those named with -c",
+    "-np": _LEAVE + "the number of processes follows from the cores",
+    "-f": _LEAVE + "the held-out cases of all complete folds are compared",
+    "--disable_ensembling": _LEAVE + "pairs of models are compared, too",
+    "--no_overwrite": _LEAVE + "what has not changed is kept",
+}
+_EXPORT: Mapping[str, str] = {
+    "-tr": _LEAVE + "a model is named with -m, or with -d",
+    "-c": "name the model's folder with -m",
+    "-chk": _LEAVE + "a complete fold has one set of weights",
+    "--not_strict": "name the folds that are complete with -f",
+    "--exp_cv_preds": _LEAVE + "the scores are exported, and no label map",
+}
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "plan-and-preprocess": {**_PLANNING, **_WORKERS},
     "fingerprint": {**_PLANNING, **_WORKERS},
@@ -90,7 +145,16 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "preprocess": {**_PLANNING, **_WORKERS},
     "train": _TRAINING,
     "predict": _PREDICTION,
-    "evaluate": {"-djfile": "give --labels", "-pfile": "leave it out", "-np": "leave it out"},
+    "compare": _COMPARISON,
+    "model export": _EXPORT,
+    "evaluate": {
+        "-djfile": "give --labels",
+        "-pfile": _LEAVE + "the labels are all that it is needed for",
+        "-np": _LEAVE + "the number of processes follows from the cores",
+        "-pred": "name the folder of predictions first, without an option",
+        "-ref": "name the folder of references second, without an option",
+        "--chill": _LEAVE + "cases of one folder alone are named, and the others compared",
+    },
 }
 """For the options of theirs what to do here, by command."""
 
@@ -124,6 +188,9 @@ DEVICES = ("gpu", "cpu", "mps")
 def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> str | None:
     """Return what to say of the first option of theirs on a command line, if there is one.
 
+    Words of one dash and several letters, as all of theirs are spelt, would be parsed letter by letter here.
+    Those that no table has are named as a whole.
+
     Args:
         command: Name of our command.
         words: Words after it.
@@ -137,9 +204,24 @@ def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> st
         if command == "predict" and option == "-d" and value.partition(":")[0] in DEVICES:
             device = value.replace("gpu", "cuda")
             return f"-d names a dataset, found {value}; give --device {device}"
-        if option in ("-c", "--configuration") and value in CONFIGURATIONS:
-            return f"no such configuration: {value}; give {CONFIGURATIONS[value].advice}"
+        if (named := _configuration(word, value)) in CONFIGURATIONS:
+            return f"no such configuration: {named}; give {CONFIGURATIONS[named].advice}"
+        if (
+            len(option) > 2
+            and option[0] == "-" != option[1]
+            and option[1].isalpha()
+            and option[:2] not in own
+        ):
+            return f"no such option: {option}"
     return None
+
+
+def _configuration(word: str, value: str) -> str:
+    """Return what `-c NAME`, `-cNAME`, `--configuration NAME` or `--configuration=NAME` names, or nothing."""
+    if word in ("-c", "--configuration"):
+        return value
+    option, _, given = word.partition("=")
+    return given if option == "--configuration" else word[2:] if word.startswith("-c") else ""
 
 
 def argument_habit(command: str, words: Sequence[str]) -> str | None:
@@ -147,9 +229,11 @@ def argument_habit(command: str, words: Sequence[str]) -> str | None:
     if command != "train":
         return None
     plain = [word for word in words[:3] if not word.startswith("-")]
-    if plain[:1] and plain[0] in CONFIGURATIONS:
-        return f"no such configuration: {plain[0]}; give {CONFIGURATIONS[plain[0]].advice}"
     if len(plain) < 3:
+        for before, word in zip(("", *words), words, strict=False):
+            # What follows an option is its value, but for the value of an option before.
+            if word in CONFIGURATIONS and not before.startswith("-"):
+                return f"no such configuration: {word}; give {CONFIGURATIONS[word].advice}"
         first, second = (*words[:2], "-", "-")[:2]
         if first.startswith("-") or second.startswith("-"):
             return None

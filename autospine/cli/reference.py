@@ -93,12 +93,23 @@ def other_tools_page() -> str:
             _table("Commands", "command", commands),
             _table("Configurations", "configuration", configurations),
             _table("Options of every command", "option", _advice(habits.EVERYWHERE)),
-            *(
-                _table(f"Options of `autospine {name}`", "option", _advice(table))
-                for name, table in habits.OPTIONS.items()
-            ),
+            _table_of_options(),
         ]
     )
+
+
+def _table_of_options() -> str:
+    """The options of single commands; those that several answer alike stand once."""
+    answered: dict[tuple[str, str], list[str]] = {}
+    for name, table in habits.OPTIONS.items():
+        for option, advice in table.items():
+            answered.setdefault((option, advice), []).append(f"`{name}`")
+    head = ["## Options of single commands", "", "| option | of `autospine` | here |", "|---|---|---|"]
+    rows = (
+        f"| `{option}` | {', '.join(names)} | {_cell(_in_code(advice))} |"
+        for (option, advice), names in answered.items()
+    )
+    return "\n".join([*head, *rows, ""])
 
 
 def _advice(table: Mapping[str, str]) -> dict[str, str]:

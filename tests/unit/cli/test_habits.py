@@ -4,15 +4,35 @@ import re
 import shlex
 
 import pytest
-import typer
 
-from autospine.cli import habits
-from autospine.cli.app import COMMANDS, app, load_commands, main
+from autospine.cli import habits, reference
+from autospine.cli.app import COMMANDS, load_commands, main
 
 load_commands()
 OURS = {
     name: {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
-    for name, command in typer.main.get_command(app).commands.items()
+    for name, command in reference.commands().items()
+}
+
+# The options that the tools' own --help lists: nnU-Net v2.6 and TotalSegmentator v2.
+THEIRS = {
+    "plan-and-preprocess": "-d -fpe -npfp --verify_dataset_integrity --no_pp --clean -pl -gpu_memory_target "
+    "-preprocessor_name -overwrite_target_spacing -overwrite_plans_name -c -np --verbose --no_pbar",
+    "fingerprint": "-d -fpe -np --verify_dataset_integrity --clean --verbose",
+    "plan": "-d -pl -gpu_memory_target -preprocessor_name -overwrite_target_spacing -overwrite_plans_name",
+    "preprocess": "-d -plans_name -c -np --verbose",
+    "train": "-tr -p -pretrained_weights -num_gpus --npz --c --val --val_best --disable_checkpointing "
+    "-device",
+    "predict": "-i -o -d -p -tr -c -f -step_size --disable_tta --verbose --save_probabilities "
+    "--continue_prediction -chk -npp -nps -prev_stage_predictions -num_parts -part_id -device "
+    "--disable_progress_bar "
+    "-ot --output_type -ml --ml -nr --nr_thr_resamp -ns --nr_thr_saving --fast -ff --fastest -t "
+    "--nora_tag --preview -ta --task -rs --roi_subset -s --statistics -r --radiomics -sii "
+    "--stats_include_incomplete -cp --crop_path -bs --body_seg -fs --force_split -ho --higher_order_resampling -ss --skip_saving "
+    "-q --quiet -sp -v --verbose -l --license_number -rc --robust_crop -rmb --remove_small_blobs",
+    "compare": "-p -c -tr -np -f --disable_ensembling --no_overwrite",
+    "model export": "-d -o -c -tr -p -f -chk --not_strict --exp_cv_preds",
+    "evaluate": "-djfile -pfile -o -np --chill",
 }
 
 LINES = {
@@ -43,6 +63,9 @@ LINES = {
     "predict -i . -o out --fast": "-c fast",
     "predict -i . -o out --statistics": "statistics.csv is written beside the label maps",
     "train -c 3d_fullres": "give fullres",
+    "train --configuration=3d_fullres": "give fullres",
+    "train -d 2 3d_fullres": "give fullres",
+    "train -c3d_lowres -d 2": "give lowres",
     "predict -i . -o out --roi_subset vertebrae_L1": "the classes of its model",
     "predict -i . -o out -ot nifti": "give --format",
     "evaluate out references -djfile dataset.json": "give --labels",
@@ -61,11 +84,29 @@ def test_habits_get_a_hand(line, capsys):
 
 
 @pytest.mark.parametrize(
+    ("command", "option"), [(name, option) for name, options in THEIRS.items() for option in options.split()]
+)
+def test_every_option_of_theirs_is_ours_or_answered(command, option, capsys):
+    if option not in OURS[command]:
+        assert main([*command.split(), option, "x"]) == 2
+        said = capsys.readouterr().err
+        assert f"no such option: {option}; " in said
+        assert not said.partition("; ")[2].startswith("see ")
+
+
+@pytest.mark.parametrize("line", ["train 0 -xyz 3", "predict -i . -o out -trainer x"])
+def test_words_of_one_dash_are_not_parsed_letter_by_letter(line, capsys):
+    assert main(shlex.split(line)) == 2
+    command, word = line.split()[0], re.findall(r"-[a-z]{2,}", line)[0]
+    assert f"no such option: {word}; see `autospine {command} --help`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("command", "option"), [(name, option) for name, table in habits.OPTIONS.items() for option in table]
 )
 def test_every_habit_is_answered_with_options_that_there_are(command, option, capsys):
     assert option not in OURS[command]
-    assert main([command, option, "x"]) == 2
+    assert main([*command.split(), option, "x"]) == 2
     said = capsys.readouterr().err
     assert f"no such option: {option}; " in said
     advice = said.partition("; ")[2].partition("; see")[0]
