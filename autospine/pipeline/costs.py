@@ -5,18 +5,18 @@ to the configuration's voxel size and back.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Integer
 
-from autospine.core.errors import AutospineError
 from autospine.core.geometry import Box, triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Shape3, Vector3
@@ -47,6 +47,8 @@ from trainers.fold_validation import SECONDS_PER_CASE
 from trainers.learner import Learner
 
 logger = get_logger(__name__)
+
+Made = TypeVar("Made")
 
 WARM_UP = 1
 """Steps before the timed ones: the first one prepares memory and kernels."""
@@ -134,7 +136,7 @@ def _hours(
     try:
         with computing():
             step, tile = _seconds(case, planned, configuration, device)
-    except (AutospineError, RuntimeError, MemoryError) as error:  # of plug-ins, or for want of memory
+    except Exception as error:  # of plug-ins, for want of memory, on a full disk: a plan needs no hours
         reason = describe_full_memory(error) or error
         logger.info("the time of %s cannot be measured: %s", configuration.name, reason)
         return None
@@ -156,9 +158,10 @@ def _hours(
 def _seconds(
     case: Case, planned: Plan, configuration: Configuration, device: torch.device
 ) -> tuple[float, float]:
-    """Return the seconds of a training step, with the making of its patches, and of the prediction of a tile.
+    """Return the seconds of a training step and of the prediction of a tile.
 
-    On a CPU, those of a large patch follow from two smaller ones.
+    A step takes as long as its patches where the processes that make them are slower. On a CPU, the times of
+    a large patch follow from those of two smaller ones.
     """
     patches = {
         each.patch_size: each
@@ -193,30 +196,32 @@ def _timed(
     learner = Learner(planned, configuration, seed=0, device=device)
     with TemporaryDirectory() as folder:
         stored = preprocess_case(case, settings, Path(folder))
+        # Apart from the steps: the first patches are there before these end, however slowly they are made.
         with PatchBatches(
             [stored],
             configuration,
             seed=0,
             start=0,
             stop=WARM_UP + TIMED,
-            workers=0 if device.type == "cpu" else default_workers(1),
+            workers=0,
             cache_bytes=CACHE_BYTES,
-        ) as batches:
-            ends = []
-            for batch in batches:
-                images = batch.images
-                learner.step(images, batch.labels, 0.0)  # it ends by reading the loss from the device
-                ends.append(time.monotonic())
+        ) as made:
+            batches, patch = _each_timed(made)
+    # It ends by reading the loss from the device.
+    _, step = _each_timed(learner.step(batch.images, batch.labels, 0.0) for batch in batches)
     with learner.predicting() as predict:
-        tile_ends = [time.monotonic()]
-        for _ in range(WARM_UP + TIMED):
-            predict(images[:1]).sum().item()
-            tile_ends.append(time.monotonic())
-    return _median_step(ends[WARM_UP - 1 :]), _median_step(tile_ends[WARM_UP:])
+        _, tile = _each_timed(predict(batch.images[:1]).sum().item() for batch in batches)
+    workers = 1 if device.type == "cpu" else default_workers(1)
+    return max(step, patch / workers), tile
 
 
-def _median_step(ends: Sequence[float]) -> float:
-    return median(after - before for before, after in pairwise(ends))
+def _each_timed(made: Iterable[Made]) -> tuple[list[Made], float]:
+    """Return what an iterable makes, and the median seconds of one, without those that warm up."""
+    results, ends = [], [time.monotonic()]
+    for one in made:
+        results.append(one)
+        ends.append(time.monotonic())
+    return results, median(after - before for before, after in pairwise(ends[WARM_UP:]))
 
 
 def _reduced(planned: Plan, configuration: Configuration, device: torch.device, limit: int) -> Configuration:

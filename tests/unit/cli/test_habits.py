@@ -25,11 +25,11 @@ THEIRS = {
     "-device",
     "predict": "-i -o -d -p -tr -c -f -step_size --disable_tta --verbose --save_probabilities "
     "--continue_prediction -chk -npp -nps -prev_stage_predictions -num_parts -part_id -device "
-    "--disable_progress_bar "
-    "-ot --output_type -ml --ml -nr --nr_thr_resamp -ns --nr_thr_saving --fast -ff --fastest -t "
-    "--nora_tag --preview -ta --task -rs --roi_subset -s --statistics -r --radiomics -sii "
-    "--stats_include_incomplete -cp --crop_path -bs --body_seg -fs --force_split -ho --higher_order_resampling -ss --skip_saving "
-    "-q --quiet -sp -v --verbose -l --license_number -rc --robust_crop -rmb --remove_small_blobs",
+    "--disable_progress_bar -ot --output_type -ml --ml -nr --nr_thr_resamp -ns --nr_thr_saving --fast "
+    "-ff --fastest -t --nora_tag --preview -ta --task -rs --roi_subset -s --statistics -r --radiomics "
+    "-sii --stats_include_incomplete -cp --crop_path -bs --body_seg -fs --force_split -ho "
+    "--higher_order_resampling -ss --skip_saving -q --quiet -sp -v --verbose -l --license_number -rc "
+    "--robust_crop -rmb --remove_small_blobs",
     "compare": "-p -c -tr -np -f --disable_ensembling --no_overwrite",
     "model export": "-d -o -c -tr -p -f -chk --not_strict --exp_cv_preds",
     "evaluate": "-djfile -pfile -o -np --chill",

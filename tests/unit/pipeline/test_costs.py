@@ -1,6 +1,7 @@
 """Hours and voxels, measured on a small dataset with a small network."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from makers import LABELS
 
 from autospine.cli.plan_tables import explain_plan, show_plan
 from autospine.core.errors import PlanError
+from autospine.data.loader import PatchBatches
 from autospine.pipeline import costs
 from autospine.pipeline.configuration_cost import COSTS, ConfigurationCost, known_costs
 from autospine.pipeline.costs import labels_dice, measure_costs
@@ -106,11 +108,27 @@ def test_real_steps_are_timed(location):
     assert known_costs(location, planned) == {"fullres": found}
 
 
-def test_a_step_that_fails_has_no_hours(location, monkeypatch, caplog):
+def test_a_step_takes_as_long_as_its_patches(location, monkeypatch):
+    """On a GPU that waits for them, or where storage is slow."""
+    training = {"epochs": 1, "iterations_per_epoch": 100}
+    planned = makers.plan(makers.configuration(spacing_mm=(1.5,) * 3, training=training))
+
+    class Slow(PatchBatches):
+        def __next__(self):
+            time.sleep(0.5)
+            return super().__next__()
+
+    monkeypatch.setattr(costs, "PatchBatches", Slow)
+    (found,) = measure_costs(location, planned, CPU).values()
+    assert found.hours > 100 * 0.5 / 3600
+
+
+@pytest.mark.parametrize("kind", [PlanError, OSError, ValueError])
+def test_a_step_that_fails_has_no_hours(location, monkeypatch, caplog, kind):
     caplog.set_level("INFO")
 
     def fail(*_):
-        raise PlanError("the windows do not fit")
+        raise kind("the windows do not fit")
 
     monkeypatch.setattr(Learner, "step", fail)
     planned = makers.plan(makers.configuration(spacing_mm=(1.5,) * 3))
