@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autospine.api import Model, ModelInfo, Probabilities, load_model, read_probabilities
     from autospine.batch import predict_folder
-    from autospine.core.errors import AutospineError, ImageError, ModelError
+    from autospine.core.errors import AutospineError, DatasetError, FormatError, ImageError, ModelError
 
 __version__ = "0.1.0"
 
@@ -15,12 +15,17 @@ _HOMES = {
         ("Model", "ModelInfo", "Probabilities", "load_model", "read_probabilities"), "autospine.api"
     ),
     "predict_folder": "autospine.batch",
-    **dict.fromkeys(("AutospineError", "ImageError", "ModelError"), "autospine.core.errors"),
+    **dict.fromkeys(
+        ("AutospineError", "DatasetError", "FormatError", "ImageError", "ModelError"),
+        "autospine.core.errors",
+    ),
 }
 """Module that each name comes from."""
 
 __all__ = [
     "AutospineError",
+    "DatasetError",
+    "FormatError",
     "ImageError",
     "Model",
     "ModelError",

@@ -33,12 +33,19 @@ from autospine.io.images import Volume
 from autospine.io.in_memory import Image, as_volume, like
 from autospine.models.archive import opened_model
 from autospine.models.manifest import describe
-from autospine.models.model_folder import ModelFolder
+from autospine.models.model_folder import (
+    ModelFolder,
+    TrainingImage,
+    model_paths,
+    named_folds,
+    training_case_of,
+)
 from autospine.prediction.build_predictor import (
     build_predictor,
     check_distinct,
     unseen_modalities,
     warn_of_short_training,
+    warn_of_unfinished_folds,
 )
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
@@ -98,6 +105,9 @@ class Model:
 
     unseen: dict[Modality, str]
     """Warnings for images of modalities that the model was not trained on."""
+
+    training_images: tuple[tuple[str, TrainingImage], ...]
+    """Case and image of all that the networks were trained on, as far as it is known."""
 
     members: tuple[ModelInfo, ...]
     """Description of each model that predicts: of one, or of several together."""
@@ -233,6 +243,13 @@ class Model:
             logger.warning("%s", note)
         if modality in self.unseen:
             logger.warning("%s", self.unseen[modality])
+        file = Path(first).name if isinstance(first, str | Path) else ""
+        name = file.partition(".")[0].removesuffix("_0000")
+        if (case := training_case_of(name, volume, self.training_images)) is not None:
+            logger.warning(
+                "the model has learnt from this image (%s): how well it does there says nothing about others",
+                case,
+            )
         return modality
 
 
@@ -241,7 +258,7 @@ def load_model(
     path: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
-    folds: Sequence[str | int] | None = None,
+    folds: str | int | Sequence[str | int] | None = None,
     roi: bool = True,
     mirror: bool = False,
 ) -> Model:
@@ -251,7 +268,8 @@ def load_model(
         path: A model folder or an `.autospine` file, of which every hash is checked; or a list of models of
             the same labels and channels, whose probabilities are averaged.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
-        folds: Names of the folds of each model that predict together; by default every complete one.
+        folds: Name of the fold of each model, or of those that predict together; by default every complete
+            one.
         roi: Whether tiles are skipped that contain only air or, where a coarse model locates the spine, lie
             away from it.
         mirror: Whether each tile is also run with left and right exchanged, which takes twice the time.
@@ -262,15 +280,13 @@ def load_model(
     """
     use_huge_pages()
     where = choose_device(device)
-    names = None if folds is None else [str(fold) for fold in folds]
-    paths = [path] if isinstance(path, str | Path) else path
-    if not paths:
-        raise ModelError("expected at least one model, found an empty list; name a folder or a file")
+    names, paths = named_folds(folds), model_paths(path)
     with ExitStack() as bundles:
-        models = [bundles.enter_context(opened_model(Path(place))) for place in paths]
+        models = [bundles.enter_context(opened_model(place)) for place in paths]
         check_distinct(models, names)
         warn_of_other_weights(models)
         warn_of_short_training(models, names)
+        warn_of_unfinished_folds(models, names)
         plan = models[0].plan
         return Model(
             labels=dict(zip(plan.labels.names, plan.labels.painted, strict=True)),
@@ -278,6 +294,7 @@ def load_model(
             predictor=build_predictor(models, where, names, region_of_interest=roi, mirror=mirror),
             cleanup=find_post_processing(models),
             unseen=unseen_modalities(models, names),
+            training_images=tuple(each for model in models for each in model.training_images(names).items()),
             members=tuple(_info(model, names) for model in models),
         )
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from autospine.core.errors import ImageError, ModelError, counted, listed_faults
+from autospine.core.errors import ImageError, counted, listed_faults
 from autospine.models.archive import opened_model
+from autospine.models.model_folder import model_paths, named_folds
+from autospine.prediction.case_outputs import PreviewDrawer
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.system import log
@@ -20,9 +22,11 @@ def predict_folder(
     output: str | Path,
     *,
     device: str = "auto",
-    folds: Sequence[str | int] | None = None,
+    folds: str | int | Sequence[str | int] | None = None,
     ending: str | None = None,
     overwrite: bool = True,
+    preview: bool = False,
+    save_probabilities: bool = False,
     postprocess: bool = True,
     mirror: bool = False,
     roi: bool = True,
@@ -38,9 +42,11 @@ def predict_folder(
         images: A folder of images or DICOM slices, an image, or a list of these.
         output: Folder for the label maps and the record `predictions.json`; made if absent.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
-        folds: Names of the folds that predict together; by default every complete one.
+        folds: Name of the fold, or of those that predict together; by default every complete one.
         ending: Format of the label maps, such as `.nrrd` or `.dcm`; by default that of the training labels.
         overwrite: Whether cases are predicted again whose label map is there.
+        preview: Whether the labels of each case are drawn over slices of its image, as `CASE_preview.png`.
+        save_probabilities: Whether the probabilities of each case are written beside its label map.
         postprocess: Whether label maps are post-processed.
         mirror: Whether each tile is also run with left and right exchanged.
         roi: Whether tiles are skipped that contain only air or lie away from the spine.
@@ -56,24 +62,29 @@ def predict_folder(
     """
     options = PredictionOptions(
         device=device,
-        folds=None if folds is None else tuple(str(fold) for fold in folds),
+        folds=named_folds(folds),
         ending=ending,
         overwrite=overwrite,
+        save_probabilities=save_probabilities,
         post_process=postprocess,
         mirror=mirror,
         region_of_interest=roi,
     )
-    models, inputs = _paths(model), _paths(images)
-    if not models:
-        raise ModelError("expected at least one model, found an empty list; name a folder or a file")
+    models, inputs = model_paths(model), _paths(images)
     use_huge_pages()
     with log.shown() if progress else nullcontext(), ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(path)) for path in models]
-        result = predict(opened, inputs, Path(output), options)
+        result = predict(opened, inputs, Path(output), options, _drawer() if preview else None)
     if result.failed:
         faults = listed_faults([f"{name}: {reason}" for name, reason in result.failed.items()])
         raise ImageError(f"{counted(len(result.failed), 'case')} of {len(result.cases)} failed: {faults}")
     return {case.case: path for case, path in zip(result.cases, result.written, strict=True)}
+
+
+def _drawer() -> PreviewDrawer:
+    from autospine.report.preview import write_preview  # it imports matplotlib
+
+    return write_preview
 
 
 def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Integer, UInt8
 
 from autospine.core.geometry import Box
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
@@ -223,18 +223,32 @@ def choose_tiles(
     rng = np.random.default_rng(seed)
     kinds: dict[bool, list[HeldOutTile]] = {True: [], False: []}
     for number, case in enumerate(cases):
-        located = np.concatenate([np.zeros((0, 3), np.int32), *case.locations.values()])
         grid = TileGrid.covering(case.shape, patch_size)
-        for box in grid.boxes:
-            own = grid.own_region(box.start)
-            shown = ((located >= own.start) & (located < own.stop)).all(axis=1).any()
-            tile = HeldOutTile(case=number, box=box, counted=own, weight=1.0)
-            kinds[bool(shown)].append(tile)
+        own = [grid.own_region(box.start) for box in grid.boxes]
+        for box, counted, shown in zip(grid.boxes, own, _with_class(case, own), strict=True):
+            kinds[shown].append(HeldOutTile(case=number, box=box, counted=counted, weight=1.0))
     with_class, without = ([tiles[n] for n in rng.permutation(len(tiles))] for tiles in kinds.values())
     n_without = max(count - len(with_class), round((1 - FOREGROUND_SHARE) * count))
     n_without = min(n_without, len(without))
     chosen = [*_drawn(with_class, count - n_without), *_drawn(without, n_without)]
     return tuple(chosen[n] for n in rng.permutation(len(chosen)))
+
+
+def _with_class(case: StoredCase, regions: Sequence[Box]) -> list[bool]:
+    """Tell which regions hold a located voxel of a class; together they are a grid that covers the case."""
+    located = np.concatenate([np.zeros((0, 3), np.int32), *case.locations.values()])
+    starts = [np.unique([region.start[axis] for region in regions]) for axis in range(3)]
+
+    def place(positions: Integer[np.ndarray, "N 3"]) -> tuple[np.ndarray, ...]:
+        return tuple(
+            np.searchsorted(axis, column, side="right") - 1
+            for axis, column in zip(starts, positions.T, strict=True)
+        )
+
+    shown = np.zeros([len(axis) for axis in starts], dtype=bool)
+    shown[place(located)] = True
+    shown_by_region: list[bool] = shown[place(np.asarray([region.start for region in regions]))].tolist()
+    return shown_by_region
 
 
 def _drawn(tiles: Sequence[HeldOutTile], count: int) -> list[HeldOutTile]:

@@ -65,8 +65,8 @@ class PlainCommand(TyperCommand):
         options of nnU-Net and TotalSegmentator, what to give here.
         """
         own = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
-        name = str(ctx.command_path).partition(" ")[2]
-        if habit := option_habit(name, args, own) or argument_habit(name, args):
+        command = str(ctx.command_path).partition(" ")[2]
+        if habit := option_habit(command, args, own) or argument_habit(command, args):
             raise _UsageError(habit, ctx)
         try:
             _, _, given = self.make_parser(ctx).parse_args([*args])

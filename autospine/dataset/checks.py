@@ -1,7 +1,7 @@
 """The check of a raw dataset: every fault of every case, in one pass."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
+from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, few_values, same_everywhere
 from autospine.dataset.raw import SEGMENTATION, Case, Dataset, case_modality, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
@@ -81,6 +82,7 @@ def verify(dataset: Dataset) -> Report:
     notes: list[str] = [*dataset.notes]
     notes += [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
     cases, trained = [*dataset.cases, *dataset.test_cases], dict[str, str]()
+    seen: set[int] = set()
     with progress("verify", len(cases)) as meter, ThreadPoolExecutor(WORKERS) as pool:
         for number, (case, checked) in enumerate(
             zip(cases, pool.map(lambda c: _check(c, dataset), cases), strict=True)
@@ -89,6 +91,7 @@ def verify(dataset: Dataset) -> Report:
             notes += [f"{case.name}: {text}" for text in checked.notes]
             if number < len(dataset.cases):
                 trained.setdefault(checked.image, case.name)
+                seen |= checked.values
             elif checked.image and checked.image in trained:
                 notes.append(
                     f"{case.name}: its image in imagesTs is that of {trained[checked.image]} in imagesTr, so "
@@ -100,6 +103,10 @@ def verify(dataset: Dataset) -> Report:
         faults.append(
             f"expected something labelled in at least one case, found background alone in all {empty}; "
             "label them"
+        )
+    elif nowhere := _nowhere(dataset.labels, seen):
+        notes.append(
+            f"labelled in no case: {listed(nowhere)}; a model will not learn to find what it has never seen"
         )
     return Report(dataset=dataset, faults=tuple(faults), notes=tuple(notes))
 
@@ -135,12 +142,16 @@ class _Checked(NamedTuple):
     image: str
     """Digest of the voxels of its first channel; empty if it cannot be read."""
 
+    values: frozenset[int]
+    """Label values that occur; none if they cannot be read."""
+
 
 def _check(case: Case, dataset: Dataset) -> _Checked:
     """Check one case: its image, its labels, and whether they lie on one grid."""
     faults: list[str] = []
     notes: list[str] = []
     image = labels = None
+    voxels: dict[int, int] = {}
     try:
         image = read_volume(case.images)
         notes += [f"image: {note}" for note in image.notes]
@@ -161,7 +172,9 @@ def _check(case: Case, dataset: Dataset) -> _Checked:
         faults.append(str(error))
     if labels is not None:
         notes += [f"labels: {note}" for note in labels.notes]
-        faults += _label_faults(labels, dataset)
+        values, counts = np.unique(labels.array, return_counts=True)
+        voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        faults += _label_faults(voxels, dataset)
         if not labels.array.any():
             notes.append(EMPTY)
     if image is not None and labels is not None and (apart := difference(image.grid, labels.grid)):
@@ -170,7 +183,14 @@ def _check(case: Case, dataset: Dataset) -> _Checked:
             "or mend the header that is wrong"
         )
     digest = "" if image is None else digest_of_voxels(image.array[0])
-    return _Checked(faults=faults, notes=notes, image=digest)
+    return _Checked(faults=faults, notes=notes, image=digest, values=frozenset(voxels))
+
+
+def _nowhere(labels: LabelSpace, seen: Collection[int]) -> list[str]:
+    """Return the names of the classes none of whose label values occurs."""
+    return [
+        name for name, values in zip(labels.names, labels.members, strict=True) if not set(values) & set(seen)
+    ]
 
 
 def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
@@ -189,11 +209,10 @@ def _is_label_map(image: Volume, dataset: Dataset) -> bool:
     )
 
 
-def _label_faults(labels: Volume, dataset: Dataset) -> Iterator[str]:
-    values, counts = np.unique(labels.array, return_counts=True)
+def _label_faults(voxels: Mapping[int, int], dataset: Dataset) -> Iterator[str]:
     unknown = [
         f"{value} ({counted(count, 'voxel')})"
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+        for value, count in voxels.items()
         if value not in dataset.labels.known
     ]
     if unknown:

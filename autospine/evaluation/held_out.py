@@ -163,6 +163,7 @@ def _with_confusion(case: CaseScores, confusion: Confusion, labels: LabelSpace) 
 def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation | None) -> None:
     """Say which classes are post-processed, and what that changes in cases that did not choose it."""
     if not chosen.cleaned_classes:
+        logger.info("cross-validation chose no post-processing, as none helps without harm")
         return
     logger.info("cross-validation chose a post-processing for %s", ", ".join(chosen.cleaned_classes))
     if after is None or before.foreground is None or after.foreground is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autospine.core.errors import ModelError
 from autospine.core.geometry import Box
+from autospine.core.modality import same_everywhere
 from autospine.core.types import LabelArray, Modality, Shape3
 from autospine.inference.case_memory import CaseMemory, case_memory, slab_device, with_fallback_to_ram
 from autospine.inference.ensemble import TileEnsemble, mean_probabilities
@@ -226,6 +227,9 @@ class Predictor:
     def _select_tiles(self, preparation: Preparation, volume: Volume, modality: Modality) -> TileSelection:
         tile = self.configuration.patch_size
         every = every_tile(preparation.shape, tile, self.step_size)
+        if all(same_everywhere(channel[None]) for channel in preparation.array):
+            # What networks make of an image that shows nothing is noise.
+            return replace(every, run=frozenset(), region="body")
         if not self.region_of_interest:
             return every
         body = body_mask(preparation.array, modality, preparation.transform)

@@ -1,19 +1,23 @@
 """The folder of a trained model, and the localizer: a coarse model that locates the spine for a finer one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError
 from autospine.core.types import Shape3, Vector3
 from autospine.evaluation.stored_scores import read_cross_validation
+from autospine.io.images import Volume
 from autospine.plan import Configuration, Plan, build_network
-from autospine.storage.digest import digest_of_file, sha256_of, sha256_of_file
+from autospine.storage.digest import digest_of_file, digest_of_voxels, sha256_of, sha256_of_file
+from autospine.storage.file_names import same_name
 from autospine.storage.serialization import read_json, stored_as
 from autospine.storage.tensors import load_facts, load_shapes, load_tensors, save_tensors
 from autospine.storage.trained_models import (
@@ -270,3 +274,53 @@ def _is_trusted(folder: Path) -> bool:
     except FormatError:
         dice = None
     return folder.name == LOCALIZERS[0] if dice is None else dice >= TRUSTED_DICE
+
+
+def training_case_of(case: str, volume: Volume, images: Sequence[tuple[str, TrainingImage]]) -> str | None:
+    """Return the training case that shows the same image, whatever its name; None if none does.
+
+    Where the content of a training image is not known, its name, size and spacing have to agree.
+
+    Args:
+        case: Name of the case that the image belongs to.
+        volume: The image.
+        images: Name and image of each training case, of all models that predict.
+    """
+    grid = volume.grid
+    alike = [(name, image) for name, image in images if image.shape == grid.shape]
+    if not alike:  # an image is hashed only where that may tell something
+        return None
+    digest = digest_of_voxels(volume.array[0])
+    for name, image in alike:
+        if image.digest == digest:
+            return name
+    for name, image in alike:
+        named_so = not image.digest and same_name(name) == same_name(case)
+        if named_so and np.allclose(image.spacing_mm, grid.spacing_mm, rtol=1e-3):
+            return name
+    return None
+
+
+def model_paths(given: object) -> list[Path]:
+    """Return the paths that a caller from Python has given as a model, or as several in a list.
+
+    Raises:
+        ModelError: If there is none, or something else is among them.
+    """
+    paths: list[Any] = [given]
+    if isinstance(given, Iterable) and not isinstance(given, str | Path):
+        paths = list(given)
+    if not paths:
+        raise ModelError("expected at least one model, found an empty list; name a folder or a file")
+    if other := [path for path in paths if not isinstance(path, str | Path)]:
+        raise ModelError(
+            f"expected the path of a model folder or of an .autospine file, found {other[0]!r}; name it"
+        )
+    return [Path(path) for path in paths]
+
+
+def named_folds(given: str | int | Sequence[str | int] | None) -> tuple[str, ...] | None:
+    """Return the names of the folds that a caller from Python has given; None for the default."""
+    if given is None:
+        return None
+    return (str(given),) if isinstance(given, str | int) else tuple(str(fold) for fold in given)

@@ -102,10 +102,18 @@ class CaseOutputs:
         """Return the file of a case's probabilities."""
         return self.maps.folder / f"{case.name}{ENDING}"
 
+    def preview(self, case: Case) -> Path:
+        """Return the file of a case's preview."""
+        return self.maps.folder / f"{case.name}{PREVIEW}"
+
     def are_there(self, case: Case) -> bool:
         """Return whether all files that would be written of a case are there already."""
-        complete = not self.save_probabilities or self.probabilities(case).is_file()
-        return complete and self.label_map(case).is_file()
+        wanted = [self.label_map(case)]
+        if self.save_probabilities:
+            wanted.append(self.probabilities(case))
+        if self.draw_preview is not None:
+            wanted.append(self.preview(case))
+        return all(path.is_file() for path in wanted)
 
     @contextmanager
     def open_probabilities(self, case: Case, volume: Volume) -> Iterator[ProbabilityWriter | None]:
@@ -149,7 +157,7 @@ class CaseOutputs:
 
     def _preview(self, case: Case, indices: LabelArray, predicted: PredictedMap) -> None:
         """Draw a case's preview if one is asked for, else remove that of an earlier label map."""
-        path = self.maps.folder / f"{case.name}{PREVIEW}"
+        path = self.preview(case)
         if self.draw_preview is None or predicted.shown is None:
             path.unlink(missing_ok=True)
             return

@@ -100,9 +100,7 @@ def predict(
         device,
         unseen=unseen_modalities(models, options.folds),
         estimates=Estimates(held_memory()),
-        training_images={
-            name: image for model in models for name, image in model.training_images(options.folds).items()
-        },
+        training_images=[each for model in models for each in model.training_images(options.folds).items()],
     )
     return run.predict(cases, faults, overwrite=options.overwrite)
 

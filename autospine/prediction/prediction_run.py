@@ -19,9 +19,9 @@ from autospine.evaluation.statistics_files import CaseStatistics
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor, TileJob
 from autospine.io.images import Volume, read_volume
-from autospine.models.model_folder import TrainingImage
+from autospine.models.model_folder import TrainingImage, training_case_of
 from autospine.prediction.announcement import Estimates
-from autospine.prediction.case_inspection import find_oddities, training_case_of
+from autospine.prediction.case_inspection import find_oddities
 from autospine.prediction.case_log import PredictedCase
 from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.probabilities import held_bytes
@@ -81,7 +81,7 @@ class PredictionRun:
         device: Device that the networks run on.
         unseen: Warnings of modalities that a model was not trained on.
         estimates: Estimates memory and time of each case.
-        training_images: Images that the networks were trained on, by case, as far as they are known.
+        training_images: Case and image of all that the networks were trained on, as far as it is known.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PredictionRun:
         *,
         unseen: Mapping[Modality, str],
         estimates: Estimates,
-        training_images: Mapping[str, TrainingImage],
+        training_images: Sequence[tuple[str, TrainingImage]],
     ) -> None:
         self._predictor, self._outputs, self._record = predictor, outputs, record
         self._training_images = training_images
@@ -223,7 +223,7 @@ class PredictionRun:
             # A header of 32 bits adds digits that nobody has typed.
             spacing_mm=triple(round(mm, 6) for mm in volume.grid.spacing_mm),
             warnings=tuple(warnings),
-            training_case=training_case_of(case, volume, self._training_images),
+            training_case=training_case_of(case.name, volume, self._training_images),
             probabilities=saved,
         )
 

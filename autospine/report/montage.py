@@ -94,7 +94,7 @@ def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, ti
 
     Each plane is shown three times: the image alone, with the reference (if there is one) and with the
     prediction. Superior is up; anterior is at the left of sagittal slices, and the patient's right at the
-    left of coronal ones. The aspect ratio is true; slices are cropped to the labelled spine.
+    left of coronal ones. The aspect ratio is true; slices with a reference are cropped to the labelled spine.
 
     Args:
         path: Path of the PNG, which is replaced as a whole.

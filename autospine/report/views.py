@@ -74,8 +74,9 @@ def spine_views(
 
     The sagittal slice passes through the median of the labelled voxels. The coronal one lies where most
     voxels are labelled, in the vertebral bodies. The labels are those of the reference, or of the prediction
-    without a reference; if nothing is labelled, the slices pass through the centre of the image. Both are
-    cropped to the voxels that either map labels, with a margin of `MARGIN_MM`.
+    without a reference; if nothing is labelled, the slices pass through the centre of the image. With a
+    reference both are cropped to the voxels that either map labels, with a margin of `MARGIN_MM`; without one
+    the whole image is shown, as what a prediction has missed may lie anywhere.
 
     Args:
         image: Grey values (S, P, L), in HU for CT.
@@ -90,7 +91,7 @@ def spine_views(
     """
     labels = prediction if reference is None or not labelled(reference).any() else reference
     inside = labelled(labels)
-    shown = inside | labelled(prediction)
+    shown = np.ones_like(inside) if reference is None else inside | labelled(prediction)
     shape = triple(inside.shape)
     crop, centre = _crop(shown, spacing_mm), _middle(inside)
     cuts: dict[Plane, tuple[slice | int, ...]] = {

@@ -28,9 +28,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
+from rich.table import Column
 from rich.text import Text
 
 T = TypeVar("T")
+
+WIDTH_OF_BARS = 70
+"""Columns of a terminal from which a bar and the time so far have room beside the step and the time left."""
 
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]"
@@ -220,6 +224,18 @@ class _LeftColumn(TimeRemainingColumn):
         return Text(str(timedelta(seconds=_left(ends))), style="progress.remaining")
 
 
+def _columns() -> list[ProgressColumn]:
+    """Return the columns that fit the terminal: rather the step and the time left than a bar."""
+    whole, cut = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    wide = CONSOLE.width >= WIDTH_OF_BARS
+    name = TextColumn("{task.description}", markup=False, table_column=whole if wide else cut)
+    left = [TextColumn("left", table_column=whole), _LeftColumn(table_column=whole)]
+    if not wide:
+        return [name, _StepColumn(table_column=whole), *left]
+    bar, elapsed = BarColumn(bar_width=30), TimeElapsedColumn(table_column=whole)
+    return [name, bar, _StepColumn(table_column=whole), elapsed, *left]
+
+
 def _left(ends: float) -> int:
     """Return the whole seconds until a value of `time.monotonic()`."""
     return max(0, round(ends - time.monotonic()))
@@ -266,17 +282,7 @@ class _Bar:
         global _current
         self._owner = _current is None
         if _current is None:
-            _current = _Display(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=30),
-                _StepColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                _LeftColumn(),
-                console=CONSOLE,
-                transient=True,
-                refresh_per_second=4,
-            )
+            _current = _Display(*_columns(), console=CONSOLE, transient=True, refresh_per_second=4)
             _current.start()
         self._progress = _current
         self._task = self._progress.add_task(

@@ -363,7 +363,7 @@ def test_images_of_any_size_are_predicted(model, tmp_path, shape, confined):
 @pytest.mark.parametrize("value", [-1000, 0])
 def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path, said, value, confined):
     model = make_model(tmp_path / "results", "fullres", (1.5, 1.5, 1.5), foreground=False)
-    image = np.full((20, 24, 30), value, np.int16)
+    image = np.random.default_rng(0).integers(value - 9, value, (20, 24, 30)).astype(np.int16)
     write_array(tmp_path / "in" / "a.nii.gz", image, makers.grid(image.shape, (1.5, 1.5, 1.5)))
     result = predicted([model], tmp_path / "in", tmp_path / "out", region_of_interest=confined)
     labels = read_labels(result.written[0]).array[0]
@@ -372,6 +372,18 @@ def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path
     assert any("nothing was found" in warning for warning in result.cases[0].warnings)
     assert "a: nothing was found" in said.text
     assert "12 of 12 tiles by 1 network" in said.text
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_nothing_is_found_in_an_image_of_one_value_whatever_a_network_makes_of_it(
+    model, tmp_path, said, confined
+):
+    image = np.zeros((20, 24, 30), np.int16)
+    write_array(tmp_path / "in" / "a.nii.gz", image, makers.grid(image.shape, (1.5, 1.5, 1.5)))
+    result = predicted([model], tmp_path / "in", tmp_path / "out", region_of_interest=confined)
+    assert not read_labels(result.written[0]).array.any()
+    assert "has the value 0 in every voxel" in said.text
+    assert "a: nothing was found" in said.text
 
 
 @pytest.mark.parametrize(
@@ -747,3 +759,8 @@ def test_previews_lie_beside_the_label_maps(model, images, tmp_path, said):
     assert "case1: its preview cannot be drawn (no space left)" in said.text
     predict_cases.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", options)
     assert not (tmp_path / "out" / "case0_preview.png").exists(), "it belongs to another label map"
+    kept = PredictionOptions(device="cpu", overwrite=False)
+    predict_cases.predict([model], images / "case0_0000.nii.gz", tmp_path / "out", kept, write_preview)
+    assert (tmp_path / "out" / "case0_preview.png").is_file(), (
+        "a label map without its preview is not complete"
+    )

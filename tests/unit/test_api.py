@@ -1,6 +1,7 @@
 """Models from Python: loaded from a folder or a file, they do what the command does."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,10 +18,13 @@ import autospine
 from autospine import api
 from autospine.core.errors import ModelError
 from autospine.inference.predictor import Predictor
+from autospine.io.in_memory import as_volume
 from autospine.models.model_export import export_model
-from autospine.models.model_folder import open_model
+from autospine.models.model_folder import TRAINED_ON, TrainedOn, TrainingImage, open_model
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
+from autospine.storage.digest import digest_of_voxels
+from autospine.storage.serialization import write_json
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +40,25 @@ def image():
     made.SetSpacing((1.1, 0.9, 1.0))
     made.SetDirection((-1, 0, 0, 0, 0, 1, 0, 1, 0))
     return made
+
+
+def test_images_that_it_has_learnt_from_are_told(folder, image, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "fullres")
+    volume = as_volume(image, None)
+    learnt = TrainingImage(
+        digest=digest_of_voxels(volume.array[0]),
+        shape=volume.grid.shape,
+        spacing_mm=volume.grid.spacing_mm,
+    )
+    facts = TrainedOn(format_version=2, plan={}, cases={}, images={"mr_07": learnt})
+    write_json(tmp_path / "fullres" / "fold_full" / TRAINED_ON, facts)
+    model = autospine.load_model(tmp_path / "fullres", device="cpu")
+    told = "the model has learnt from this image (mr_07)"
+    model.predict(image)
+    assert any(text.startswith(told) for text in caplog.messages)
+    caplog.clear()
+    model.predict(image + 1)
+    assert not any(told in text for text in caplog.messages)
 
 
 def test_the_same_labels_as_the_command(folder, image, tmp_path):

@@ -98,6 +98,13 @@ def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_imag
     )
 
 
+def test_a_class_that_no_case_has_is_noted(raw_dataset: RawDataset):
+    labels = {"background": 0, "vertebra": 1, "sacrum": 2, "any": [1, 2]}
+    more = {"regions_class_order": [1, 2, 1]}
+    notes = verify_folder(raw_dataset(channels={"0": "CT"}, labels=labels, **more)).notes
+    assert [note for note in notes if note.startswith("labelled in no case: sacrum;")]
+
+
 def test_an_image_that_is_trained_on_and_held_out_is_noted(raw_dataset: RawDataset, write_image: WriteImage):
     folder = raw_dataset(names=("a", "b"), channels={"0": "CT"})
     known = read_volume([folder / "imagesTr" / "b_0000.nii.gz"]).array[0]

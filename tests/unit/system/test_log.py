@@ -1,6 +1,8 @@
 import io
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 from rich.console import Console
@@ -181,6 +183,19 @@ def test_what_is_said_of_a_bar_stands_underneath_and_is_cut_to_the_width(termina
     lines = [line.rstrip() for line in terminal.getvalue().splitlines()]
     assert any(line.endswith("  loss 0.5") for line in lines)
     assert any(line.startswith("  w 1.00") and line.endswith("…") and len(line) <= 200 for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_step_and_the_time_left_are_on_one_line_in_every_terminal(monkeypatch, width):
+    text = io.StringIO()
+    monkeypatch.setattr(
+        log, "CONSOLE", Console(file=text, force_terminal=True, color_system=None, width=width)
+    )
+    with log.progress("5 folds, training", 100, percent=True, ends=time.monotonic() + 3600) as meter:
+        meter.advance(12)
+        log._current.refresh()
+    shown = [line for line in text.getvalue().splitlines() if "12 %" in line]
+    assert shown and all(re.search(r"12 %.* left (1:00:00|0:59:5\d)", line) for line in shown)
 
 
 def test_lines_of_text_stand_under_their_line_where_there_is_no_terminal(clock, lines):
