@@ -89,13 +89,13 @@ class _SumInPieces(torch.autograd.Function):
         ctx.save_for_backward(logits, labels, ignored)
         pieces = list(_pieces(logits, FORWARD_PIECES))
         channels = logits.shape[1]
-        # One row per piece: the entropy, then three numbers per channel.
-        rows = torch.empty(len(pieces), 1 + 3 * channels, dtype=_wide(logits), device=logits.device)
+        # One row per piece: the entropy, three numbers per channel, and a 0.
+        rows = torch.zeros(len(pieces), 2 + 3 * channels, dtype=_wide(logits), device=logits.device)
         sum_piece = _sum_region_piece if regions else _sum_softmax_piece
         for piece, row in zip(pieces, rows, strict=True):
             sum_piece(logits[:, :, piece], membership(labels[:, piece]), _part(ignored, piece), row)
         sums = rows.sum(dim=0)
-        both, predicted, true = sums[1:].view(3, channels)
+        both, predicted, true = sums[1:-1].view(3, channels)
         ctx.mark_non_differentiable(true)
         return sums[0] / channels if regions else -sums[0], both, predicted, true
 
@@ -132,7 +132,7 @@ def _sum_softmax_piece(
 ) -> None:
     """Write the logarithm of the true probability, `both`, `predicted` and `true` of a piece into a row."""
     logarithms = F.log_softmax(_widened(logits), dim=1)
-    torch.sum(torch.where(target, logarithms, row.new_zeros(())), EVERYWHERE, out=row[0])
+    torch.sum(torch.where(target, logarithms, row[-1]), EVERYWHERE, out=row[0])
     _sum_probabilities(logarithms.exp_(), target, ignored, row)
 
 
@@ -145,7 +145,7 @@ def _sum_region_piece(
     """Write the binary cross-entropy, `both`, `predicted` and `true` of a piece into a row."""
     wide = _widened(logits)
     # log(1 + exp(z)) - t z, without overflow.
-    losses = torch.where(target, 0, wide).sub_(F.logsigmoid(wide))
+    losses = torch.where(target, row[-1], wide).sub_(F.logsigmoid(wide))
     _drop(losses, ignored)
     torch.sum(losses, EVERYWHERE, out=row[0])
     del losses
@@ -159,7 +159,7 @@ def _sum_probabilities(
     row: Float[Tensor, "n"],
 ) -> None:
     """Write `both`, `predicted` and `true` of a piece into a row, behind the entropy."""
-    both, predicted, true = row[1:].view(3, -1)
+    both, predicted, true = row[1:-1].view(3, -1)
     torch.sum(target, SPACE, dtype=row.dtype, out=true)
     _drop(probabilities, ignored)
     torch.sum(probabilities, SPACE, out=predicted)

@@ -8,7 +8,7 @@ from autospine.core.types import Shape3
 CPU_PIECE = 2**19
 """Scores of a piece on a CPU: 2 MB in float32, about the size of its caches."""
 
-FORWARD_PIECES, BACKWARD_PIECES = 4, 8
+FORWARD_PIECES, BACKWARD_PIECES = 3, 6
 """Pieces of each pass on a GPU where they have between `SMALLEST_GPU_PIECE` and `LARGEST_GPU_PIECE` scores.
 Each piece launches some ten kernels, so that there are fewer in the forward pass, where the gradient takes no
 memory yet."""

@@ -10,6 +10,7 @@ bfloat16.
 - `optimizer_calls`: operators within the optimiser's step.
 - `bias_gradient_gib_80gb_plan`: most memory that gradients of position biases take at once, at the patch that
   is planned for 80 GB (256 x 224 x 224, two per step).
+- `loss_bytes_per_voxel_class`, `..._cpu`: most memory that lives because of the loss, the logits included.
 - `plan_budget_share_max`: largest predicted share of a card's memory, over eight datasets and cards of 8, 24,
   80 and 140 GB.
 - `hours_per_fold_...`: hours of a fold as the plans print them, estimated from data sheets; `..._max` of all.
@@ -30,6 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gpu_count import PHASES, GpuCount, Tally, count_step, count_tile, swin_learner
+from loss_bytes import loss_bytes_per_voxel_class
 from plan_figures import card, hours_per_fold, plan_budget_share_max, plan_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +80,15 @@ def plan_figures() -> Figures:
     }
 
 
-SECTIONS = (large_figures, plan_figures)
+def loss_figures() -> Figures:
+    """Most bytes that the loss takes, on a GPU and, at a patch that a CPU trains, there."""
+    return {
+        "loss_bytes_per_voxel_class": round(loss_bytes_per_voxel_class(), 2),
+        "loss_bytes_per_voxel_class_cpu": round(loss_bytes_per_voxel_class(edge=96, device="cpu"), 2),
+    }
+
+
+SECTIONS = (large_figures, loss_figures, plan_figures)
 """Functions that return further figures; what else is counted or planned for a GPU has its own here."""
 
 
