@@ -365,7 +365,8 @@ def test_no_archetype_is_planned_wastefully(name, gib, on_gpu):
             larger = prod(int(n) for n in step.groups()[:5])
             assert larger <= 1.6 * extent(one) or one.memory_bytes >= 0.85 * plan.memory_budget_bytes
         else:
-            assert "which is covered" in why or "voxels: time is better" in why or one.cases == "fast"
+            enough = ("which is covered", "voxels: time is better", "as far as checkpointing is worth")
+            assert any(reason in why for reason in enough) or one.cases == "fast"
 
 
 def test_a_fold_takes_a_day_at_most_on_every_card():
