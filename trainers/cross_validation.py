@@ -1,5 +1,6 @@
 """Training of several folds, and the scores over their held-out cases."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from trainers.checkpoints import Checkpoints
 from trainers.epoch_validation import show_classes
 from trainers.fold_run import train_and_validate
 from trainers.run_identity import damaged, identity, other_start
-from trainers.schedule import share_of_time
+from trainers.schedule import NoTimeLeftError, no_time_left, share_of_time
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import train_side_by_side
 from trainers.trained_on import describe_changes, planned_otherwise, trained_on
@@ -29,6 +30,12 @@ from trainers.validation_montage import draw_validation
 from trainers.validation_record import remove_outdated
 
 logger = get_logger(__name__)
+
+SCORING_SECONDS_PER_CASE = 1.0
+"""Time for scoring a held-out case, trying post-processing on it and drawing it."""
+
+MOST_SCORING = 0.25
+"""Largest share of a time limit that is set aside for scoring."""
 
 
 def train_folds(
@@ -48,6 +55,7 @@ def train_folds(
         all but the first of several processes that train together.
 
     Raises:
+        NoTimeLeftError: If folds stay incomplete for want of time; the others were validated.
         TrainingError: If the model folder holds folds of another plan, or of other initial weights.
     """
     for fold in folds:
@@ -64,13 +72,40 @@ def train_folds(
     for fold in folds:
         if fold not in (*todo, *extended):
             logger.info("fold %s is complete already%s", fold.name, _training_of(task, fold, settings))
+    ends = None if deadline is None else deadline - _scoring_seconds(every, deadline)
+    late: list[Fold] = []
     for group, chosen in ((todo, replace(settings, extend=None)), (extended, settings)):
         if min(chosen.parallel, len(group)) > 1 and distributed.size() == 1:
-            train_side_by_side(task, group, chosen, deadline)
-            continue
-        for index, fold in enumerate(group):
-            train_and_validate(task, fold, chosen, share_of_time(deadline, 1 / (len(group) - index)))
-    return cross_validation(task, every) if distributed.leads() else None
+            late += train_side_by_side(task, group, chosen, ends)
+        else:
+            late += _train_in_turn(task, group, chosen, ends)
+    if late and len(late) == len(todo) + len(extended):
+        raise no_time_left([fold.name for fold in late])
+    evaluation = cross_validation(task, every) if distributed.leads() else None
+    if late:
+        raise no_time_left([fold.name for fold in late])
+    return evaluation
+
+
+def _train_in_turn(
+    task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, deadline: float | None
+) -> list[Fold]:
+    """Train folds one after the other; return those for which no time was left."""
+    late: list[Fold] = []
+    for index, fold in enumerate(folds):
+        try:
+            train_and_validate(task, fold, settings, share_of_time(deadline, 1 / (len(folds) - index)))
+        except NoTimeLeftError:
+            if distributed.size() > 1:  # the clocks of processes that train together may differ
+                raise
+            late.append(fold)
+    return late
+
+
+def _scoring_seconds(folds: Sequence[Fold], deadline: float) -> float:
+    """Estimate how long it takes to score and draw the held-out cases of all folds."""
+    needed = SCORING_SECONDS_PER_CASE * sum(len(fold.validation) for fold in folds)
+    return min(needed, MOST_SCORING * max(0.0, deadline - time.monotonic()))
 
 
 def _training_of(task: TrainingRun, fold: Fold, settings: TrainingSettings) -> str:

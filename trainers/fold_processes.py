@@ -13,7 +13,9 @@ import torch
 from autospine.core.errors import TrainingError
 from autospine.dataset.splits import Fold
 from autospine.system.workers import SPAWN
+from trainers.fold_messages import FoldMessage, FoldMessages
 from trainers.progress_report import ProgressReport
+from trainers.schedule import NoTimeLeftError
 
 EXIT_SECONDS = 30.0
 """Time that the process of a fold has to end once the fold is done; threads of a tracker may hold it up."""
@@ -46,7 +48,7 @@ class _Running:
     """Yields None, or the error of the fold, once."""
 
     reports: Connection
-    """Yields reports of its progress."""
+    """Yields reports of its progress, and messages."""
 
     done: float | None = None
     """Value of `time.monotonic()` at which the outcome came."""
@@ -63,11 +65,11 @@ class FoldPipes:
     """Takes None, or the error of the fold, once."""
 
     reports: Connection
-    """Takes reports of its progress."""
+    """Takes reports of its progress, and messages."""
 
 
 StartFold = Callable[[FoldJob, torch.device, FoldPipes], SpawnProcess]
-"""Starts the process of a fold on a device."""
+"""Starts the process of a fold on a device; raises NoTimeLeftError if the time limit is reached."""
 
 
 @dataclass(slots=True)
@@ -81,13 +83,18 @@ class FoldProcesses:
         jobs: Folds in the order in which they begin.
         places: Devices; one that occurs twice has two folds at a time.
         start: Starts the process of a fold.
+        messages: Takes what the folds have to say.
     """
 
     jobs: Sequence[FoldJob]
     places: Sequence[torch.device]
     start: StartFold
+    messages: FoldMessages = field(default_factory=FoldMessages)
+    late: list[Fold] = field(init=False, default_factory=list)
+    """Folds for which no time was left."""
+
     reports: dict[str, ProgressReport] = field(init=False, default_factory=dict)
-    """The newest report of each fold by its name."""
+    """The newest report of each fold that has begun, by its name."""
 
     _waiting: deque[FoldJob] = field(init=False)
     _free: deque[torch.device] = field(init=False)
@@ -115,8 +122,11 @@ class FoldProcesses:
         # A process that its own children outlive, those of a tracker perhaps, shows its end only to a look.
         wait([*outcomes, *(running.process.sentinel for running in self._running)], seconds)
         for running in tuple(self._running):
-            self._read_reports(running)
-            if self._is_over(running):
+            try:
+                over = self._is_over(running)
+            finally:
+                self._read_reports(running)  # after the outcome, before which all was sent
+            if over:
                 self._running.remove(running)
                 self._free.append(running.place)
         return not (self._running or self._waiting)
@@ -136,19 +146,29 @@ class FoldProcesses:
             for running in self._running:
                 running.process.kill()
                 running.process.join(EXIT_SECONDS)
+                self._read_reports(running)
             self._running.clear()
             self._told.close()
 
     def _begin(self, job: FoldJob, place: torch.device) -> None:
+        """Start the process of a fold, unless no time is left."""
         (outcome, sent), (reports, reported) = (SPAWN.Pipe(duplex=False) for _ in range(2))
         try:
             pipes = FoldPipes(stop=self._told, outcome=sent, reports=reported)
             process = self.start(job, place, pipes)
         except BrokenPipeError:  # killed before it had read what it is to do
             raise _killed(job.fold) from None
+        except NoTimeLeftError:
+            self._miss(job.fold)
+            self._free.append(place)
+            outcome.close()
+            reports.close()
+            return
         finally:
             sent.close()  # so that the pipes end with the process
             reported.close()
+        name = job.fold.name
+        self.reports[name] = ProgressReport(task=f"fold {name}", share=0.0, text="starting")
         self._running.append(
             _Running(job=job, place=place, process=process, outcome=outcome, reports=reports)
         )
@@ -156,7 +176,11 @@ class FoldProcesses:
     def _read_reports(self, running: _Running) -> None:
         with suppress(EOFError, OSError):  # the process has ended, perhaps within a report
             while running.reports.poll():
-                self.reports[running.job.fold.name] = running.reports.recv()
+                name, sent = running.job.fold.name, running.reports.recv()
+                if isinstance(sent, FoldMessage):
+                    self.messages.take(name, sent)
+                elif running.job.fold not in self.late:
+                    self.reports[name] = sent
 
     def _is_over(self, running: _Running) -> bool:
         """Whether the process of a fold has ended; raises what went wrong in it."""
@@ -169,13 +193,20 @@ class FoldProcesses:
                 raise _killed(running.job.fold) from None
             running.done = time.monotonic()
             running.outcome.close()
-            if error is not None:
+            if isinstance(error, NoTimeLeftError):
+                self._miss(running.job.fold)
+            elif error is not None:
                 raise error
         elif running.done is None and ended:
             raise _killed(running.job.fold)
         elif running.done is not None and time.monotonic() > running.done + EXIT_SECONDS:
             running.process.kill()
         return ended and running.done is not None
+
+    def _miss(self, fold: Fold) -> None:
+        """Note that no time is left for a fold; the others go on."""
+        self.late.append(fold)
+        self.reports[fold.name] = ProgressReport(task=f"fold {fold.name}", share=0.0, text="no time is left")
 
 
 def _killed(fold: Fold) -> TrainingError:

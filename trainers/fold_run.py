@@ -13,19 +13,31 @@ from autospine.storage.locks import heartbeat_lock
 from autospine.storage.trained_models import WEIGHTS
 from autospine.system.allocation import as_in_prediction
 from autospine.system.devices import computing
+from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.fold_trainer import FoldTrainer, prepare_fold
-from trainers.fold_validation import fold_predictor, predict_held_out, validation_seconds
+from trainers.fold_validation import (
+    finishing_seconds,
+    fold_predictor,
+    predict_held_out,
+    validation_seconds,
+)
 from trainers.randomness import deterministic
 from trainers.run_identity import damaged
+from trainers.schedule import no_time_left
 from trainers.settings import TrainingSettings
 from trainers.training_run import TrainingRun
+
+logger = get_logger(__name__)
 
 TRAINING_LOCK = "training.lock"
 """File that names the process that trains the fold now."""
 
 LEAST_SHARE = 0.5
 """Smallest share of a fold's time that training gets, however long validation will take."""
+
+TOLD_SECONDS = 10.0
+"""Warn if validation will exceed the time limit by this much."""
 
 
 def train_and_validate(
@@ -42,6 +54,7 @@ def train_and_validate(
     Raises:
         TrainingError: If another process trains the fold, its finished weights are damaged, its checkpoint
             does not fit, or the training diverges.
+        NoTimeLeftError: If the time limit leaves too few seconds to train it.
     """
     folder = task.fold_folder(fold)
     lock = (
@@ -86,9 +99,23 @@ def _finished_network(task: TrainingRun, fold: Fold, settings: TrainingSettings)
 
 
 def _training_seconds(task: TrainingRun, fold: Fold, trainer: FoldTrainer, seconds: float) -> float:
-    """Return the part of a fold's remaining time that training gets; validation needs the rest."""
+    """Return the part of a fold's remaining time that training gets; validation and writing need the rest.
+
+    Raises:
+        NoTimeLeftError: If no time remains.
+    """
     began = time.monotonic()
     predictor = fold_predictor(task, trainer.learner.network, trainer.settings)
-    needed = validation_seconds(task, fold, predictor)
+    needed = validation_seconds(task, fold, predictor) + finishing_seconds(task, fold, predictor)
     remaining = seconds - (time.monotonic() - began)
-    return max(remaining - needed, LEAST_SHARE * remaining)
+    (late,) = distributed.largest(remaining <= 0)  # all processes decide alike
+    if late:
+        raise no_time_left([fold.name])
+    least = LEAST_SHARE * remaining
+    if fold.validation and needed - least >= TOLD_SECONDS and distributed.leads():
+        logger.warning(
+            "fold %s: its validation takes about %.0f s of the %.0f s that it has; training gets half, so "
+            "that the time limit is exceeded by about %.0f s",
+            *(fold.name, needed, remaining, needed - least),
+        )
+    return max(remaining - needed, least)

@@ -1,5 +1,6 @@
 """The training of one fold, put together: state, learner, schedule, batches, metrics log and saver."""
 
+import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -72,6 +73,7 @@ class FoldTrainer:
 
         Raises:
             TrainingError: If the training diverges, or a step needs more memory than there is.
+            NoTimeLeftError: If the time limit has left no time for more than a few steps.
             KeyboardInterrupt: If it was told to stop; the step was finished and a checkpoint written.
         """
         clock = self.clock(seconds)
@@ -97,8 +99,13 @@ class FoldTrainer:
                 early_stopping=early_stopping,
             )
             clock.start()
-            done = 100 * clock.progress
-            with progress(f"fold {self.state.run.fold}, {TRAINING}", 100, done=done, percent=True) as meter:
+            with progress(
+                f"fold {self.state.run.fold}, {TRAINING}",
+                100,
+                done=100 * clock.progress,
+                percent=True,
+                ends=time.monotonic() + clock.seconds if clock.endless and clock.seconds else None,
+            ) as meter:
                 loop.run(meter)
             distributed.meet()
         network = self.learner.averaged()

@@ -13,12 +13,17 @@ from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_volume, write_labels
 from autospine.system.log import track
 from trainers import distributed
+from trainers.epoch_validation import FEWEST_TILES
 from trainers.learner import amp_dtype
 from trainers.settings import TrainingSettings
 from trainers.training_run import TrainingRun
 
 SECONDS_PER_CASE = 1.0
 """Time for reading, resampling and writing a validation case of ordinary size."""
+
+FINISHING_SECONDS = 4.0
+"""Time between the last step of a training and its validation, without the network's: the checkpoint and the
+weights are written, and the curves drawn."""
 
 
 def fold_predictor(task: TrainingRun, network: nn.Module, settings: TrainingSettings) -> Predictor:
@@ -56,3 +61,13 @@ def validation_seconds(task: TrainingRun, fold: Fold, predictor: Predictor) -> f
     tiles = sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation)
     seconds = predictor.seconds_per_tile * tiles + SECONDS_PER_CASE * len(fold.validation)
     return seconds / distributed.size()
+
+
+def finishing_seconds(task: TrainingRun, fold: Fold, predictor: Predictor) -> float:
+    """Estimate how long it takes from the last step to the validation, with the held-out tiles of the epoch.
+
+    The first epoch, which is the last one of a short training, predicts `FEWEST_TILES`.
+    """
+    patch = task.configuration.patch_size
+    tiles = min(FEWEST_TILES, sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation))
+    return FINISHING_SECONDS + predictor.seconds_per_tile * tiles / distributed.size()

@@ -300,14 +300,18 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def brief_summary(row: Mapping[str, Any]) -> str:
-    """Summarise a row in a few words: loss, Dice on training patches and Dice on held-out cases."""
+    """Summarise a row in a few words: held-out Dice, loss and Dice on training patches.
+
+    The first words are those that a narrow terminal shows still.
+    """
     if row["loss"] is None:
         return f"epoch {row['epoch']}  no step was taken"
-    words = [f"epoch {row['epoch']}", f"loss {row['loss']:.2f}"]
-    if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
-        words.append(f"Dice {sum(dice) / len(dice):.2f}")
+    words = [f"epoch {row['epoch']}"]
     if (held_out := row.get(HELD_OUT)) is not None:
         words.append(f"held-out {held_out:.2f}")
+    words.append(f"loss {row['loss']:.2f}")
+    if dice := [value for value in row["pseudo_dice"].values() if value is not None]:
+        words.append(f"Dice {sum(dice) / len(dice):.2f}")
     return "  ".join(words)
 
 

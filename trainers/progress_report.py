@@ -1,15 +1,23 @@
-"""Progress of a fold that is trained in a process of its own, reported to the process that shows it."""
+"""Progress and messages of a fold trained in a process of its own, sent to the process that shows them."""
 
+import logging
 import threading
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+
+from autospine.system.log import PACKAGES
+from trainers.fold_messages import FoldMessage, MessageHandler
 
 TRAINING = "training"
 """Last word of the description of a fold's training; other tasks of its process have others."""
 
 REPORT_SECONDS = 1.0
 """Time between two reports."""
+
+CLOSE_SECONDS = 10.0
+"""Time that the last messages have to be sent; a parent that does not read is not waited for longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +35,7 @@ class ProgressReport:
 
 
 class Reporter:
-    """Sends the newest report through a pipe, once in `REPORT_SECONDS` and only if there is a new one.
+    """Sends messages and the newest report through a pipe, once in `REPORT_SECONDS` if there are new ones.
 
     It sends from a thread of its own: training never waits for a parent that does not read.
 
@@ -38,7 +46,23 @@ class Reporter:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._newest: ProgressReport | None = None
-        threading.Thread(target=self._send, daemon=True).start()
+        self._messages: deque[FoldMessage] = deque()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def take_messages(self, level: int) -> None:
+        """Let the log records of this process go through the pipe, from this level on."""
+        handler = MessageHandler(self._messages.append)
+        for package in PACKAGES:
+            logger = logging.getLogger(package)
+            logger.handlers, logger.propagate = [handler], False
+            logger.setLevel(level)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._closed.set()
+        self._thread.join(CLOSE_SECONDS)
 
     def meter(self, task: str, total: float, done: float) -> "ReportingMeter":
         """Return a progress display that reports instead of showing.
@@ -55,9 +79,12 @@ class Reporter:
         self._newest = report
 
     def _send(self) -> None:
-        sent, pause = None, threading.Event()
+        sent, closed = None, False
         with suppress(OSError):  # the parent is gone
-            while not pause.wait(REPORT_SECONDS):
+            while not closed:
+                closed = self._closed.wait(REPORT_SECONDS)
+                while self._messages:
+                    self._pipe.send(self._messages.popleft())
                 newest = self._newest
                 if newest is not sent:
                     self._pipe.send(newest)

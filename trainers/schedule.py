@@ -1,6 +1,7 @@
 """Training progress by steps or time, and the learning rate as a function of it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, pi
 
@@ -15,8 +16,16 @@ TOLERANCE = 1e-9
 ENDLESS = 10**9
 """Steps of a schedule that only its time limit ends."""
 
+LEAST_STEPS = 5
+"""Steps that a training takes at least before a time limit may end it: after fewer the weights are those that
+it began with."""
+
 FINAL = 0.01
 """Share of the peak learning rate at the very end."""
+
+
+class NoTimeLeftError(TrainingError):
+    """A fold for which the time limit leaves no time; it stays as it was."""
 
 
 def learning_rate(progress: float, peak: float, warmup: float) -> float:
@@ -174,13 +183,34 @@ def share_of_time(deadline: float | None, share: float) -> float | None:
         Seconds, less the reserve `SPARE`; None without a deadline.
 
     Raises:
-        TrainingError: If no time remains.
+        NoTimeLeftError: If no time remains.
+    """
+    remaining = seconds_until(deadline)
+    return None if remaining is None else remaining * (1 - SPARE) * share
+
+
+def seconds_until(deadline: float | None) -> float | None:
+    """Return the seconds until a value of `time.monotonic()`; None for no deadline.
+
+    Raises:
+        NoTimeLeftError: If no time remains.
     """
     if deadline is None:
         return None
     remaining = deadline - time.monotonic()
     if remaining <= 0:
-        raise TrainingError(
-            "no time is left for the remaining folds; run the same command again: complete folds are kept"
-        )
-    return remaining * (1 - SPARE) * share
+        raise no_time_left(())
+    return remaining
+
+
+def no_time_left(folds: Sequence[str]) -> NoTimeLeftError:
+    """Return the error that names the folds for which the time limit leaves no time.
+
+    Args:
+        folds: Names of the folds; empty if they are not known.
+    """
+    which = f"fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}" if folds else "the remaining folds"
+    return NoTimeLeftError(
+        f"no time is left for {which}, which stay{'s' if len(folds) == 1 else ''} incomplete; run the same "
+        "command again, with a longer --max-minutes if it was too short for them: complete folds are kept"
+    )

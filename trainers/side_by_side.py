@@ -1,9 +1,9 @@
 """Training of several folds at once, each in a process of its own that is watched through its log."""
 
-import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,11 +24,12 @@ from autospine.system.log import get_logger, progress, silence
 from autospine.system.signals import SIGNALS
 from autospine.system.workers import SPAWN, ignore_interrupts, portable
 from trainers.checkpoints import Checkpoints
+from trainers.fold_messages import FoldMessages
 from trainers.fold_processes import FoldJob, FoldPipes, FoldProcesses
 from trainers.fold_run import train_and_validate
-from trainers.metrics_log import EARLY_STOP, brief_summary, read_rows, rows_now
+from trainers.metrics_log import brief_summary, read_rows, rows_now
 from trainers.progress_report import TRAINING, ProgressReport, Reporter
-from trainers.schedule import share_of_time
+from trainers.schedule import seconds_until, share_of_time
 from trainers.settings import TrainingSettings
 from trainers.training_run import TrainingRun
 
@@ -39,10 +40,16 @@ T = TypeVar("T")
 WATCH_SECONDS = 1.0
 """Time between two readings of the folds' logs, and between two checks that their processes live."""
 
+VALIDATION_SHARE = 0.05
+"""Share of a fold's progress that its validation makes."""
+
+MOST_PERCENT = 99.0
+"""Progress that is shown at most while folds are at work, whatever the time limit says."""
+
 
 def train_side_by_side(
     task: TrainingRun, folds: Sequence[Fold], settings: TrainingSettings, deadline: float | None
-) -> None:
+) -> list[Fold]:
     """Train several folds at once, each in a process of its own.
 
     Small patches keep one core busy but not several, and a core that another program occupies delays
@@ -57,6 +64,9 @@ def train_side_by_side(
         folds: Folds to train, in order.
         settings: Settings of the training; `parallel` limits the number of processes.
         deadline: Value of `time.monotonic()` at which training has to end; None for no limit.
+
+    Returns:
+        The folds for which no time was left; they stay incomplete.
 
     Raises:
         TrainingError: If the process of a fold was killed, or if training a fold fails.
@@ -77,27 +87,34 @@ def train_side_by_side(
     used = [places[index % len(places)] for index in range(len(rounds[0]))]
 
     def start(job: FoldJob, place: torch.device, pipes: FoldPipes) -> SpawnProcess:
-        """Start the process of a fold on a device."""
+        """Start the process of a fold on a device, with its share of the time from now on."""
+        seconds = share_of_time(deadline, job.share)
+        ends = None if seconds is None else time.monotonic() + seconds
         process = SPAWN.Process(
             target=_train_in_process,
             name=f"fold {job.fold.name}",
-            args=(pipes, task, job, replace(settings, device=place), deadline),
+            args=(pipes, task, job, replace(settings, device=place), ends, level),
         )
         process.start()
         return process
 
-    processes = FoldProcesses(jobs, used, start)
+    level = get_logger("trainers").getEffectiveLevel()
+    messages = FoldMessages(f"{task.plan.dataset}, {task.configuration.name}, ")
+    processes = FoldProcesses(jobs, used, start, messages)
     try:
         watch_folds(
             task,
             folds,
             lambda: processes.wait(WATCH_SECONDS),
             processes.reports,
+            messages,
             extending=extending,
             deadline=deadline,
         )
     finally:
         processes.end()
+        messages.show(all_now=True)
+    return processes.late
 
 
 def deal_rounds(folds: Sequence[T], cores: int, most: int) -> list[Sequence[T]]:
@@ -131,24 +148,37 @@ def _train_in_process(
     task: TrainingRun,
     job: FoldJob,
     settings: TrainingSettings,
-    deadline: float | None,
+    ends: float | None,
+    level: int,
 ) -> None:
-    """Train a fold; a process begins here."""
+    """Train a fold; a process begins here.
+
+    Args:
+        pipes: Connections to the parent.
+        task: Training run that the fold belongs to.
+        job: The fold.
+        settings: Settings of the training.
+        ends: Value of `time.monotonic()` at which the fold has to be done; None for no limit.
+        level: Least level of the log records that the parent shows.
+    """
     ignore_interrupts()
-    silence(Reporter(pipes.reports).meter)
-    # The parent reads these warnings in the folds' logs and shows them without breaking the progress bar.
-    get_logger("trainers.metrics_log").setLevel(logging.ERROR)
+    reporter = Reporter(pipes.reports)
+    silence(reporter.meter)
+    reporter.take_messages(level)
     reuse_freed_memory()
     torch.set_num_threads(job.threads)
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop_once)
     error: BaseException | None = None
     try:
-        threading.Thread(target=_follow, args=(pipes.stop,), daemon=True).start()
-        if settings.device.type == "cuda":
-            torch.cuda.set_device(settings.device)
-        train_and_validate(task, job.fold, settings, share_of_time(deadline, job.share))
+        try:
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, _stop_once)
+            threading.Thread(target=_follow, args=(pipes.stop,), daemon=True).start()
+            if settings.device.type == "cuda":
+                torch.cuda.set_device(settings.device)
+            train_and_validate(task, job.fold, settings, seconds_until(ends))
+        finally:
+            _stop_no_more()  # what a request to stop would interrupt from here on is not the training
     except KeyboardInterrupt:  # the parent knows, or is gone, or somebody has ended this process alone
         error = TrainingError(
             f"the process of fold {job.fold.name} was ended; run the same command again: it resumes where "
@@ -156,6 +186,7 @@ def _train_in_process(
         )
     except BaseException as raised:  # other people's networks and losses may raise what they want
         error = portable(raised)
+    reporter.close()
     with suppress(OSError):  # the parent is gone
         pipes.outcome.send(error)
 
@@ -170,9 +201,13 @@ def _follow(stop: Connection) -> None:
 
 def _stop_once(number: int, _: FrameType | None) -> None:
     """Stop; the same request may come from the parent, from outside and from a terminal that is closed."""
-    for other in SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
+    _stop_no_more()
     raise KeyboardInterrupt
+
+
+def _stop_no_more() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def say_where_folds_go_on(task: TrainingRun, folds: Sequence[Fold], *, extending: bool) -> None:
@@ -192,61 +227,68 @@ def watch_folds(
     folds: Sequence[Fold],
     wait: Callable[[], bool],
     reports: Mapping[str, ProgressReport],
+    messages: FoldMessages,
     *,
     extending: bool,
     deadline: float | None,
 ) -> None:
-    """Show the folds' progress and warnings, until all are done or one fails.
+    """Show the folds' progress and messages, until all are done or one fails.
 
-    Progress comes from the reports of their processes, everything else from their logs.
+    Progress comes from their logs and from the reports of their processes.
 
     Args:
         task: Training run that the folds belong to.
         folds: Folds that are trained.
         wait: Waits a moment; returns whether all folds are done, and raises what went wrong in one.
-        reports: Newest reports of the folds, which change during a wait.
+        reports: Newest reports of the folds that have begun, which change during a wait.
+        messages: What the folds have to say, which comes during a wait.
         extending: Whether folds are extended: then the rows of their finished training do not count.
         deadline: Value of `time.monotonic()` at which all folds are to be done; None for no limit.
     """
     before = {fold.name: read_rows(task.fold_folder(fold)) for fold in folds}
     finished = {name: len(rows) - len(rows_now(rows)) if extending else 0 for name, rows in before.items()}
     now = {name: rows[finished[name] :] for name, rows in before.items()}
-    # Messages of an earlier run were shown then; only new ones are shown now.
-    said, shown = {name: _messages(rows) for name, rows in now.items()}, _percent(now, {})
+    shown, began = _percent(task, folds, now, {}), time.monotonic()
     with progress(f"{len(folds)} folds, training", 100, done=shown, percent=True, ends=deadline) as meter:
         done = False
         while not done:
-            failure: BaseException | None = None
-            try:
-                done = wait()
-            except Exception as error:  # raised once the folds' last warnings are shown
-                failure = error
+            done = wait()
+            messages.show()
             now = {fold.name: read_rows(task.fold_folder(fold))[finished[fold.name] :] for fold in folds}
-            for fold in folds:
-                for level, text in _messages(now[fold.name]) - said[fold.name]:
-                    logger.log(level, "fold %s: %s", fold.name, text)
-                said[fold.name] |= _messages(now[fold.name])
-            if failure is not None:
-                raise failure
-            lines = [_status(task, fold, now[fold.name], reports.get(fold.name)) for fold in folds]
-            meter.update("\n".join(line for line in lines if line))
-            percent = _percent(now, reports)
+            meter.update("\n".join(_lines(task, folds, now, reports)))
+            percent = _percent(task, folds, now, reports)
+            if deadline is not None and not done:
+                # The limit ends the training if the schedule does not; so something moves during validation.
+                percent = max(percent, 100 * (time.monotonic() - began) / max(deadline - began, 1e-9))
+            percent = max(shown, percent if done else min(percent, MOST_PERCENT))
             meter.advance(percent - shown)
             shown = percent
 
 
-def _percent(records: Mapping[str, Sequence[dict[str, Any]]], reports: Mapping[str, ProgressReport]) -> float:
-    """Return the mean progress of the training of folds in percent.
+def _percent(
+    task: TrainingRun,
+    folds: Sequence[Fold],
+    records: Mapping[str, Sequence[dict[str, Any]]],
+    reports: Mapping[str, ProgressReport],
+) -> float:
+    """Return the mean progress of folds in percent.
 
     Args:
+        task: Training run that the folds belong to.
+        folds: The folds.
         records: Rows of the folds' logs by fold.
-        reports: Newest reports of the folds that have sent any.
+        reports: Newest reports of the folds that have begun.
     """
     shares = []
-    for name, rows in records.items():
+    for fold in folds:
+        rows, report = records[fold.name], reports.get(fold.name)
         share = rows[-1]["progress"] if rows else 0.0
-        report = reports.get(name)
-        shares.append(max(share, report.share) if report and _trains(report) else share)
+        if report is not None and _trains(report):
+            share = max(share, report.share)
+        if fold.validation:
+            validated = _predicted(task, fold) / len(fold.validation) if share >= 1 else 0.0
+            share = (1 - VALIDATION_SHARE) * share + VALIDATION_SHARE * validated
+        shares.append(share)
     return 100 * mean(shares)
 
 
@@ -254,21 +296,41 @@ def _trains(report: ProgressReport) -> bool:
     return report.task.endswith(TRAINING)
 
 
-def _messages(rows: Sequence[dict[str, Any]]) -> set[tuple[int, str]]:
-    """Return levels and texts of all messages in these rows."""
-    warnings = {(logging.WARNING, text) for row in rows for text in row.get("warnings", {}).values()}
-    return warnings | {(logging.INFO, row[EARLY_STOP]) for row in rows if EARLY_STOP in row}
+def _predicted(task: TrainingRun, fold: Fold) -> int:
+    return sum(task.prediction(fold, name).is_file() for name in fold.validation)
 
 
-def _status(
-    task: TrainingRun, fold: Fold, rows: Sequence[dict[str, Any]], report: ProgressReport | None
-) -> str | None:
-    """Describe the training or validation of a fold in a line; None for a fold that waits or is done."""
-    if rows and rows[-1]["progress"] >= 1:
-        if task.complete(fold):
-            return None
-        written = sum(task.prediction(fold, name).is_file() for name in fold.validation)
-        return f"fold {fold.name}: validation {written}/{len(fold.validation)}"
-    if rows:
-        return f"fold {fold.name}: {brief_summary(rows[-1])}"
-    return None if report is None else f"fold {fold.name}: {report.text}"
+def _lines(
+    task: TrainingRun,
+    folds: Sequence[Fold],
+    records: Mapping[str, Sequence[dict[str, Any]]],
+    reports: Mapping[str, ProgressReport],
+) -> list[str]:
+    """Describe each fold at work in a line, those that are complete and those that wait in one line each."""
+    lines, complete, waiting = [], [], []
+    for fold in folds:
+        rows, report = records[fold.name], reports.get(fold.name)
+        trained = bool(rows) and rows[-1]["progress"] >= 1
+        if trained and task.complete(fold):
+            complete.append(fold.name)
+        elif report is None:
+            waiting.append(fold.name)
+        elif trained:
+            lines.append(
+                f"fold {fold.name}: validating, {_predicted(task, fold)}/{len(fold.validation)} cases"
+            )
+        elif rows:
+            lines.append(f"fold {fold.name}: {brief_summary(rows[-1])}")
+        else:
+            lines.append(f"fold {fold.name}: {report.text or 'starting'}")
+    if complete:
+        lines.insert(0, f"{_named(complete)}: complete")
+    if waiting:
+        lines.append(
+            f"{_named(waiting)}: begin later" if len(waiting) > 1 else f"fold {waiting[0]}: begins later"
+        )
+    return lines
+
+
+def _named(folds: Sequence[str]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"

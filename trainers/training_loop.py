@@ -24,7 +24,7 @@ from trainers.learner import Learner, StepResult
 from trainers.metrics_log import EARLY_STOP, HELD_OUT, SKIPPED, Record, rows_now, summary
 from trainers.monitors import SAMPLE_EVERY
 from trainers.run_identity import RunIdentity
-from trainers.schedule import Clock
+from trainers.schedule import LEAST_STEPS, Clock, no_time_left
 from trainers.sent_batches import SentBatches, sender
 
 logger = get_logger(__name__)
@@ -105,6 +105,12 @@ class TrainingLoop:
     _warm: float = field(init=False, default_factory=time.monotonic)
     """Time at which the steps of the first epoch began to be timed."""
 
+    _warm_progress: float = field(init=False, default=0.0)
+    """Progress then."""
+
+    _first: int = field(init=False, default=0)
+    """Steps that were taken before this run."""
+
     _waited: float = field(init=False, default=0.0)
     """Seconds waited for batches before the present epoch."""
 
@@ -138,8 +144,9 @@ class TrainingLoop:
         Raises:
             TrainingError: If the training diverges, hardly any of its steps could be taken, or a step needs
                 more memory than there is.
+            NoTimeLeftError: If the time limit has left no time for more than a few steps.
         """
-        self._shown = 100 * self.clock.progress
+        self._shown, self._first = 100 * self.clock.progress, self.clock.step
         with self._sending() as stream:
             self._take_steps(stream, meter)
         if self._steps or (self._stopping and self._saved_step != self.clock.step):
@@ -298,7 +305,11 @@ class TrainingLoop:
     def _finish_epoch(self, meter: Meter) -> None:
         """Write the epoch's row of metrics and a checkpoint, and begin the next epoch."""
         if self.clock.done:
+            # The schedule ran through all its learning rates in these steps: the fold is not trained.
+            if self.clock.endless and self.clock.step - self._first < LEAST_STEPS:
+                raise no_time_left([self.run_identity.fold])
             self._check_taken()
+            meter.update("all steps taken: scoring held-out patches and writing the weights")
         columns = self._validated()
         if self.metrics_log is not None:
             row = self.metrics_log.add(
@@ -362,12 +373,12 @@ class TrainingLoop:
         self._shown = percent
         if self.metrics_log is None or self.metrics_log.rows or not self._steps:
             return
-        meter.update(
-            f"step {len(self._steps)} of {self.learner.recipe.iterations_per_epoch} of the first epoch  "
-            f"loss {self._steps[-1].loss:.2f}"
-        )
-        if len(self._steps) == WARM_UP:
-            self._warm = time.monotonic()
+        taken, planned = len(self._steps), self.learner.recipe.iterations_per_epoch
+        # The first epoch of a training by time is longer if what is left is too short for a second one.
+        of = f"/{planned}" if taken <= planned else ""
+        meter.update(f"epoch 1  step {taken}{of}  loss {self._steps[-1].loss:.2f}")
+        if taken == WARM_UP:
+            self._warm, self._warm_progress = time.monotonic(), self.clock.progress
         if len(self._steps) == MEASURED_STEPS and self.clock.endless:
             self._warn_if_few_steps_fit()
         elif len(self._steps) == MEASURED_STEPS:
@@ -382,12 +393,13 @@ class TrainingLoop:
     def _warn_if_few_steps_fit(self) -> None:
         """Estimate from the first steps how many fit the time limit."""
         planned = self.learner.recipe.epochs * self.learner.recipe.iterations_per_epoch
-        expected = len(self._steps) / self.clock.progress
+        gained = (self.clock.progress - self._warm_progress) / (MEASURED_STEPS - WARM_UP)
+        expected = self.clock.step + (1 - self.clock.progress) / gained if gained else planned
         if expected < FEW * planned:
             logger.warning(
                 "fold %s: the time limit allows about %d of the %d steps that the plan has; labels will be "
                 "coarse. More minutes, a smaller --patch or --feature-size, or a GPU help",
                 self.run_identity.fold,
-                round(expected),
+                float(f"{expected:.1g}"),  # alike for folds that train side by side
                 planned,
             )

@@ -31,6 +31,7 @@ def draw_validation(task: TrainingRun, folds: Sequence[Fold], evaluation: Evalua
         folds: Folds whose held-out cases are predicted.
         evaluation: Scores of these cases.
     """
+    drawn: dict[str, int] = {}
     for fold in folds:
         if _is_drawn(task, fold):
             continue
@@ -46,7 +47,16 @@ def draw_validation(task: TrainingRun, folds: Sequence[Fold], evaluation: Evalua
         except Exception as error:
             logger.warning("%s cannot be drawn: %s", path, error or type(error).__name__)
             continue
-        logger.info("%s shows %s, the worst first", path, counted(len(panels), "held-out case"))
+        drawn[fold.name] = len(panels)
+    if len(drawn) == 1:
+        (name,) = drawn
+        path = task.fold_folder(next(fold for fold in folds if fold.name == name)) / MONTAGE
+        logger.info("%s shows %s, the worst first", path, counted(drawn[name], "held-out case"))
+    elif drawn:
+        logger.info(
+            "%s of folds %s in %s shows held-out cases, the worst first",
+            *(MONTAGE, ", ".join(drawn), task.folder),
+        )
 
 
 def _is_drawn(task: TrainingRun, fold: Fold) -> bool:

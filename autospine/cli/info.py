@@ -6,7 +6,14 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say
 from autospine.storage.atomic import visible
-from autospine.storage.trained_models import PLAN, describe_unfinished, fold_names, unfinished_folds
+from autospine.storage.locks import is_held
+from autospine.storage.trained_models import (
+    PLAN,
+    describe_unfinished,
+    fold_folder,
+    fold_names,
+    unfinished_folds,
+)
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import GIB
 
@@ -25,6 +32,7 @@ def info(workspace: shared_options.Workspace = None) -> None:
     from autospine.system.cards import memory_budget
     from autospine.system.devices import choose_device, describe, native_half
     from trainers import losses, trackers
+    from trainers.fold_run import TRAINING_LOCK
 
     device = choose_device()
     budget, reason = memory_budget(device)
@@ -46,6 +54,8 @@ def info(workspace: shared_options.Workspace = None) -> None:
         say(f"  {location.name}: {planned}, trained: {', '.join(location.models.names) or 'nothing'}")
         for folder in visible(location.results):
             if unfinished := unfinished_folds(folder):
-                say(f"    {describe_unfinished(folder.name, unfinished, fold_names(folder))}", "yellow")
+                training = [fold for fold in unfinished if is_held(fold_folder(folder, fold) / TRAINING_LOCK)]
+                complete = fold_names(folder)
+                say(f"    {describe_unfinished(folder.name, unfinished, complete, training)}", "yellow")
     if not place.datasets():
         typer.echo(f"  no datasets in {place.raw}{place.whereabouts()}")

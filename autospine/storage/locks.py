@@ -103,6 +103,27 @@ def heartbeat_lock(
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether a heartbeat lock is held, without getting or touching it; False if that cannot be known.
+
+    On this machine the process that the file names has to live, on another one it has to have touched the
+    file of late.
+    """
+    owner = _owner(path)
+    if owner is None:
+        return False
+    if owner.get("host") == socket.gethostname():
+        import psutil
+
+        try:
+            # A process that began after the lock has only the number of its holder.
+            return bool(psutil.Process(owner["pid"]).create_time() <= owner["began"] + 1.0)
+        except (psutil.Error, KeyError, TypeError, ValueError):
+            return False
+    touched, beat = _touched(path), _beat_seconds(path)
+    return touched is not None and beat is not None and time.time() - touched / 1e9 < MISSED_BEATS * beat
+
+
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """Yield a new empty folder for intermediate files; it is removed afterwards with whatever is left in it.

@@ -106,17 +106,23 @@ def unfinished_folds(model: Path) -> tuple[str, ...]:
     )
 
 
-def describe_unfinished(model: str, unfinished: Sequence[str], complete: Sequence[str]) -> str:
+def describe_unfinished(
+    model: str, unfinished: Sequence[str], complete: Sequence[str], training: Collection[str] = ()
+) -> str:
     """Say that a model is not what it is going to be, in one line.
 
     Args:
         model: Name of the model.
         unfinished: Names of the folds that are not trained to the end, at least one.
         complete: Names of the folds that have weights.
+        training: Names of the folds that a process trains now.
     """
     further = [fold for fold in unfinished if fold in complete]
     parts = [f"{_folds(complete)} complete"] if complete else []
-    if begun := [fold for fold in unfinished if fold not in complete]:
+    new = [fold for fold in unfinished if fold not in complete]
+    if now := [fold for fold in new if fold in training]:
+        parts.append(f"{_folds(now)} in training")
+    if begun := [fold for fold in new if fold not in training]:
         parts.append(f"{_folds(begun)} not trained to the end")
     if further:
         parts.append(f"{_folds(further)} trained further, with the weights from before")

@@ -476,7 +476,7 @@ def test_a_model_of_every_case_is_named_where_folds_would_predict(place):
 def test_the_schedule_fits_the_time_given(place):
     place.prepare()
     said = place.run(
-        "train", "0", "--fold", "0", "--max-minutes", "0.1", "--iterations", "2", "--parallel", "1"
+        "train", "0", "--fold", "0", "--max-minutes", "0.3", "--iterations", "2", "--parallel", "1"
     )
     assert said.code == 0, said.err
     rows = (place.results / "fold_0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

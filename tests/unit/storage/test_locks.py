@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from autospine.core.errors import TrainingError
-from autospine.storage.locks import heartbeat_lock, scratch_folder, waiting_lock
+from autospine.storage.locks import heartbeat_lock, is_held, scratch_folder, waiting_lock
 
 LOCK = "training.lock"
 
@@ -249,6 +249,24 @@ def test_a_lock_beats_for_as_long_as_it_is_held(tmp_path):
         assert path.stat().st_mtime > 1
     time.sleep(0.1)
     assert not path.exists()
+
+
+def test_it_is_known_who_holds_a_lock_without_touching_it(tmp_path):
+    path = tmp_path / LOCK
+    assert not is_held(path)
+    with locked(tmp_path):
+        before = path.read_bytes()
+        assert is_held(path)
+        assert path.read_bytes() == before
+    for left_behind in ({"began": 1.0}, {"pid": 2**22 + 1}, {"pid": "who"}):
+        write_lock(tmp_path, **left_behind)
+        assert not is_held(path), left_behind
+    write_lock(tmp_path, host="elsewhere", beat_seconds=10)
+    assert is_held(path)
+    os.utime(path, (1, 1))
+    assert not is_held(path)
+    path.write_text("damaged", encoding="utf-8")
+    assert not is_held(path)
 
 
 def test_a_lock_that_cannot_be_touched_does_not_say_that_it_beats(tmp_path, monkeypatch):

@@ -83,6 +83,8 @@ def test_folds_in_training_are_told_from_complete_ones(results):
     assert unfinished_folds(model) == ("3",)
     said = describe_unfinished("M", ("3",), ("1", "full"))
     assert said == "M is incomplete: folds 1, full are complete, fold 3 is not trained to the end"
+    said = describe_unfinished("M", ("0", "3"), ("1",), ("3",))
+    assert said.endswith("fold 1 is complete, fold 3 is in training, fold 0 is not trained to the end")
     (model / "fold_1" / "checkpoint_previous.safetensors").touch()
     assert unfinished_folds(model) == ("1", "3")
     said = describe_unfinished("M", ("1", "3"), ("1", "full"))

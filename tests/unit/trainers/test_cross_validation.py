@@ -32,6 +32,7 @@ from trainers.fold_run import TRAINING_LOCK
 from trainers.fold_trainer import FoldTrainer
 from trainers.initial_weights import load_initial_weights
 from trainers.monitors.failures import SAMPLE_EVERY, SAMPLES
+from trainers.schedule import NoTimeLeftError, share_of_time
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import deal_rounds
 from trainers.trained_on import planned_otherwise
@@ -354,9 +355,28 @@ def test_predictions_of_cases_that_were_moved_do_not_count(trained):
 
 def test_without_time_the_rest_is_refused_and_complete_folds_stay(trained):
     task, _ = trained
-    with pytest.raises(TrainingError, match="no time is left for the remaining folds"):
-        train_folds(task, FOLDS, SETTINGS, deadline=time.monotonic() - 1)
+    for parallel in (1, 2):
+        with pytest.raises(NoTimeLeftError, match="no time is left for fold 2, which stays incomplete"):
+            train_folds(task, FOLDS, replace(SETTINGS, parallel=parallel), deadline=time.monotonic() - 1)
     assert set(times(task)) == {"fold_0", "fold_1"}
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_folds_for_which_no_time_is_left_are_named_and_the_others_scored(tmp_path, monkeypatch, parallel):
+    """Two folds need all the time: the schedule of the third would be run through in a step."""
+    task = make_task(tmp_path)
+    train_folds(task, FOLDS[:1], SETTINGS)
+    (task.folder / CROSS_VALIDATION).unlink()
+    ended = iter([60.0, -1.0])
+    module = "cross_validation" if parallel == 1 else "side_by_side"
+    monkeypatch.setattr(
+        f"trainers.{module}.share_of_time",
+        lambda _, part: share_of_time(time.monotonic() + next(ended), part),
+    )
+    with pytest.raises(NoTimeLeftError, match=r"no time is left for fold 2, .*--max-minutes"):
+        train_folds(task, FOLDS, replace(SETTINGS, parallel=parallel), deadline=time.monotonic() + 60)
+    assert set(times(task)) == {"fold_0", "fold_1"}
+    assert set(read_cross_validation(task.folder).folds) == {"0", "1"}
 
 
 def test_one_model_on_every_case_has_no_validation(tmp_path):

@@ -12,12 +12,15 @@ from autospine.dataset.splits import Fold
 from autospine.system.workers import SPAWN, parent_lives
 from trainers.fold_processes import FoldJob, FoldProcesses
 from trainers.progress_report import ProgressReport
+from trainers.schedule import NoTimeLeftError
 
 
 def processes(*jobs: str, places: int = 2) -> tuple[FoldProcesses, list]:
     started = []
 
     def start(job, place, pipes):
+        if job.fold.name == "refused":
+            raise NoTimeLeftError("no time is left")
         process = SPAWN.Process(target=stand_in, args=(pipes, job.fold.name))
         process.start()
         started.append((job.fold.name, place, process))
@@ -45,7 +48,28 @@ def test_the_newest_report_of_a_fold_is_known_after_its_end():
     running, _ = processes("reporting", "done")
     until_done(running)
     running.end()
-    assert running.reports == {"reporting": ProgressReport(task="fold 0, training", share=0.5, text="step 2")}
+    assert running.reports == {
+        "reporting": ProgressReport(task="fold 0, training", share=0.5, text="step 2"),
+        "done": ProgressReport(task="fold done", share=0.0, text="starting"),
+    }
+
+
+def test_messages_are_read_though_the_process_fails_right_afterwards(caplog):
+    running, _ = processes("speaking")
+    with pytest.raises(FormatError, match="case c is damaged"):
+        until_done(running)
+    running.end()
+    running.messages.show(all_now=True)
+    assert caplog.messages == ["fold speaking: the disk is slow"]
+
+
+def test_a_fold_without_time_does_not_end_the_others():
+    running, started = processes("late", "done", "refused", "done", places=1)
+    until_done(running)
+    running.end()
+    assert [fold.name for fold in running.late] == ["late", "refused"]
+    assert [name for name, _, _ in started] == ["late", "done", "done"]
+    assert running.reports["late"].text == running.reports["refused"].text == "no time is left"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from trainers.fold_trainer import FoldTrainer, prepare_fold
 from trainers.initial_weights import load_initial_weights
 from trainers.learner import StepResult
 from trainers.metrics_log import CURVES, EARLY_STOP, MECHANISMS, METRICS
-from trainers.schedule import FINAL
+from trainers.schedule import FINAL, LEAST_STEPS, NoTimeLeftError
 from trainers.settings import TrainingSettings
 from trainers.training_loop import PATIENCE
 
@@ -91,10 +92,10 @@ class Screen:
     """Stands for `progress`, and remembers what it is told."""
 
     def __init__(self) -> None:
-        self.shown, self.counted, self.done = [], [], None
+        self.shown, self.counted, self.done, self.ends = [], [], None, None
 
-    def __call__(self, *_, done: float, percent: bool):
-        self.done = done
+    def __call__(self, *_, done: float, percent: bool, ends: float | None):
+        self.done, self.ends = done, ends
         return nullcontext(self)
 
     def advance(self, amount: float = 1) -> None:
@@ -319,10 +320,28 @@ def test_trackers_keep_folds_of_different_seeds_apart(cases, tmp_path):
     assert len(set(runs)) == 2
 
 
-def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_path):
-    trainer(cases, tmp_path, epochs=None).run(0.0)
-    assert load_facts(tmp_path / WEIGHTS)["steps"] == 1
+def test_time_ends_training_where_no_number_of_epochs_is_asked_for(cases, tmp_path, monkeypatch):
+    class Watch:
+        """At each look a third of a second has passed."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 0.3
+            return self.now
+
+    monkeypatch.setattr(schedule, "time", Watch())
+    trainer(cases, tmp_path, epochs=None).run(0.3 * LEAST_STEPS)
+    assert load_facts(tmp_path / WEIGHTS)["steps"] == LEAST_STEPS
     assert rows(tmp_path)[-1]["progress"] == 1.0
+
+
+def test_a_fold_that_time_allows_hardly_a_step_stays_incomplete(cases, tmp_path):
+    with pytest.raises(NoTimeLeftError, match=r"no time is left for fold 0, .*--max-minutes"):
+        trainer(cases, tmp_path, epochs=None).run(0.0)
+    assert not (tmp_path / WEIGHTS).exists()
+    trainer(cases, tmp_path).run(None)
+    assert load_facts(tmp_path / WEIGHTS)["steps"] == 2 * STEPS
 
 
 @pytest.mark.parametrize(("planned", "warned"), [(100_000, True), (30, False)])
@@ -342,7 +361,30 @@ def test_a_time_that_is_enough_for_few_steps_is_warned_of(
     recipe = {"iterations_per_epoch": 15, "epochs": planned // 15}
     made = trainer(cases, tmp_path, epochs=None, configuration=makers.configuration(training=recipe))
     made.run(6.0)
-    assert (f"of the {planned // 15 * 15} steps that the plan has" in caplog.text) == warned
+    assert (f"about 20 of the {planned // 15 * 15} steps that the plan has" in caplog.text) == warned
+
+
+def test_a_longer_first_epoch_is_shown_as_it_is_and_ends_when_the_time_does(cases, tmp_path, monkeypatch):
+    class Watch:
+        """At each look a third of a second has passed."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 0.3
+            return self.now
+
+    screen = Screen()
+    monkeypatch.setattr(schedule, "time", Watch())
+    monkeypatch.setattr(fold_trainer, "progress", screen)
+    recipe = {"iterations_per_epoch": 15, "epochs": 9}
+    made = trainer(cases, tmp_path, epochs=None, configuration=makers.configuration(training=recipe))
+    began = time.monotonic()
+    made.run(5.1)
+    assert began + 5.1 <= screen.ends <= time.monotonic() + 5.1
+    steps = [text.split("  loss")[0] for text in screen.shown]
+    assert steps[14:17] == ["epoch 1  step 15/15", "epoch 1  step 16", "epoch 1  step 17"]
+    assert "scoring held-out" in screen.shown[-2]
 
 
 def test_the_first_steps_are_seen(cases, tmp_path, monkeypatch):
@@ -350,9 +392,10 @@ def test_the_first_steps_are_seen(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(fold_trainer, "progress", screen)
     trainer(cases, tmp_path).run(None)
     shown, counted = screen.shown, screen.counted
-    assert shown[0].startswith(f"step 1 of {STEPS} of the first epoch  loss ")
+    assert shown[0].startswith(f"epoch 1  step 1/{STEPS}  loss ")
     assert "loss" in shown[-1]
-    assert "first epoch" not in shown[-1]
+    assert "step" not in shown[-1]
+    assert screen.ends is None
     assert (screen.done, counted) == (0, pytest.approx([25.0] * 4))
 
 

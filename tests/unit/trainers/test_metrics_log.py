@@ -211,7 +211,7 @@ def test_a_row_fits_a_terminal_of_80_columns():
     assert learning == "epoch 1000  loss -0.12  Dice 0.38  CE 10.25  waited 123 of 1234 s"
     assert mechanisms == ("foreground ×10.50  border -0.13  fusion -0.98 0.03 -0.01 0.07  γ 0.020 0.011")
     held_out, _ = summary(row | {"held_out_dice": 0.3265})
-    assert held_out == learning.replace("Dice 0.38", "Dice 0.38  held-out 0.33")
+    assert held_out == learning.replace("loss", "held-out 0.33  loss")
     assert max(len(learning), len(mechanisms), len(held_out)) <= 80
     assert summary({"epoch": 3, "loss": None}) == ("epoch 3  no step was taken", "")
 

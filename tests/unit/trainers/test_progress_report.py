@@ -1,5 +1,6 @@
 """Reports of a silent process, through a real pipe."""
 
+import logging
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from autospine.system import log
 from autospine.system.workers import SPAWN
 from trainers import progress_report
+from trainers.fold_messages import FoldMessage
 from trainers.progress_report import ProgressReport, Reporter
 
 
@@ -43,6 +45,21 @@ def test_a_silent_process_reports_its_progress(pipe, monkeypatch):
         assert received(read, ProgressReport(task="fold 0, training", share=1.0, text="step 5 of 10"))
     assert list(log.track([1, 2], "fold 0, validation")) == [1, 2]
     assert received(read, ProgressReport(task="fold 0, validation", share=1.0, text=""))
+
+
+def test_log_records_of_a_silent_process_go_through_the_pipe(pipe, monkeypatch):
+    monkeypatch.setattr(progress_report, "PACKAGES", ("silent_process",))
+    monkeypatch.setattr(progress_report, "REPORT_SECONDS", 1000.0)
+    read, written = pipe
+    reporter = Reporter(written)
+    reporter.take_messages(logging.INFO)
+    logger = logging.getLogger("silent_process.learner")
+    logger.debug("not shown")
+    logger.info("step %d", 3)
+    reporter.close()
+    assert read.poll(20)
+    assert read.recv() == FoldMessage(logger="silent_process.learner", level=logging.INFO, text="step 3")
+    assert not read.poll()
 
 
 def test_nobody_is_waited_for(pipe):

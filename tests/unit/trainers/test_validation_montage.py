@@ -1,6 +1,8 @@
 """Each validated fold has a montage of its held-out cases, the worst first, and never fails for it."""
 
 import logging
+import shutil
+from dataclasses import replace
 
 import makers
 import numpy as np
@@ -63,6 +65,19 @@ def test_the_worst_case_comes_first(validated, monkeypatch, caplog):
     assert f"{path} shows 2 held-out cases, the worst first" in caplog.text
     draw_validation(task, [FOLD], evaluation)
     assert len(drawn) == 2, "it is there"
+
+
+def test_montages_of_several_folds_are_one_message_and_only_of_those_drawn_now(validated, caplog):
+    task, evaluation = validated
+    caplog.set_level(logging.INFO, logger="trainers")
+    folds = [replace(FOLD, name=name) for name in "123"]
+    for fold in folds:
+        shutil.copytree(task.validation_folder(FOLD), task.validation_folder(fold))
+    draw_validation(task, folds[:1], evaluation)
+    caplog.clear()
+    draw_validation(task, folds, evaluation)
+    assert len(caplog.messages) == 1
+    assert "of folds 2, 3 in" in caplog.text
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_warning(validated, monkeypatch, caplog):
