@@ -403,8 +403,11 @@ def test_warnings_of_folds_side_by_side_reach_the_user_once(tmp_path, caplog):
     task = make_task(tmp_path, patch_size=(8, 8, 8), network=network)
     train_folds(task, FOLDS[:2], replace(SETTINGS, parallel=2, iterations=SAMPLES * SAMPLE_EVERY))
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    for fold in ("0", "1"):
-        assert len([text for text in said if text.startswith(f"fold {fold}: the adaptive attention")]) == 1
+    # One message for both folds, if it comes from both within a moment.
+    heads = [
+        text.partition(": the adaptive attention")[0] for text in said if "the adaptive attention" in text
+    ]
+    assert sorted(name for head in heads for name in head.removeprefix("fold ").split(", ")) == ["0", "1"]
 
 
 def extensions(task: TrainingRun) -> list[int]:
