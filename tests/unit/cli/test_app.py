@@ -92,7 +92,6 @@ LIGHTEST = {
     ),
     "a switch given twice": (("predict", "--mirror", "--mirror", "-i", "absent", "-o", "out"), 1, "absent"),
     "no second input": (("predict", "-i", ".", "-i", "absent", "-o", "out"), 1, "absent"),
-    "no third input": (("predict", "-i", "none", "-i", ".", "-i", "absent", "-o", "out"), 1, "absent"),
     "names that a shell has put in": (
         ("predict", "-i", "a.nii.gz", "b.nii.gz", "-o", "out"),
         2,
