@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trainers.out_of_memory import is_out_of_memory
 
 from autospine.cli.app import main
 from autospine.core.labels import IGNORE_INDEX, parse_labels
@@ -19,6 +18,7 @@ from autospine.network.normalisation import instance_norm, norm_act
 from autospine.network.swin.attention_core import attend
 from autospine.network.swin.windows import window_layout
 from autospine.plan import build_network
+from autospine.system.allocation import is_out_of_memory
 from trainers.learner import Learner
 from trainers.losses.dice_ce import DiceCE
 from trainers.randomness import deterministic
