@@ -112,6 +112,6 @@ class ReportingMeter:
         self._reporter.put(self._report)
 
     def update(self, text: str) -> None:
-        """ProgressReport a text of one or more lines."""
+        """Report a text of one or more lines."""
         self._report = replace(self._report, text=text)
         self._reporter.put(self._report)

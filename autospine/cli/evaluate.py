@@ -1,6 +1,7 @@
 """`autospine evaluate`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -63,25 +64,27 @@ def evaluate(
     from autospine.evaluation.metrics import find_metrics
 
     evaluation = evaluate_predictions(predictions, references, description, find_metrics(metric or ()))
+    learnt = _training_images(predictions, [case.case for case in evaluation.cases])
+    evaluation = replace(evaluation, learnt=tuple(learnt))
     folder = output or predictions
     write_evaluation(evaluation, folder)
     show_evaluation(evaluation, str(predictions))
-    _say_training_images(predictions, [case.case for case in evaluation.cases])
-    say(f"written: evaluation and statistics, .csv and .json, in {folder}")
+    if learnt:
+        say(
+            f"the model has learnt from {len(learnt)} of these {counted(len(evaluation.cases), 'case')} "
+            f"({listed(learnt)}): the mean says nothing about other images",
+            "yellow",
+        )
+    say(f"written: evaluation and statistics, .csv and .json, and confusion.csv, in {folder}")
 
 
-def _say_training_images(predictions: Path, names: Sequence[str]) -> None:
-    """Say how many of the cases the model has learnt from, as far as the record of the predictions knows."""
+def _training_images(predictions: Path, names: Sequence[str]) -> list[str]:
+    """Return the cases that the model has learnt from, as far as the record of the predictions knows."""
     from autospine.prediction.case_log import read_record
 
     try:
         record = read_record(predictions)
     except FormatError:  # the scores are those of the label maps, whoever made them
-        return
+        return []
     known = {same_name(name) for name, entry in record.items() if entry.training_case is not None}
-    if learnt := [name for name in names if same_name(name) in known]:
-        say(
-            f"the model has learnt from {len(learnt)} of these {counted(len(names), 'case')} "
-            f"({listed(learnt)}): the mean says nothing about other images",
-            "yellow",
-        )
+    return [name for name in names if same_name(name) in known]

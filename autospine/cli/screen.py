@@ -1,6 +1,7 @@
 """Standard output, which results go to: as they are, or as tables."""
 
 import shlex
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -50,24 +51,28 @@ def show_evaluation(evaluation: "Evaluation", title: str) -> None:
     from autospine.evaluation.tables import evaluation_table
 
     screen = console()
-    width = {"width": screen.width} if screen.is_terminal else {}
-    show_table(evaluation_table(evaluation, title=title, **width))
+    table = evaluation_table(evaluation, title=title, width=screen.width if screen.is_terminal else WIDEST)
+    show_table(table.shown, table.left_out)
 
 
-def show_table(table: RenderableType) -> list[str]:
+def show_table(table: RenderableType, narrowed: Sequence[str] = ()) -> list[str]:
     """Print a table of cases, in a file or a pipe as wide as it needs: no name is broken over lines there.
 
     In a terminal that is too narrow, the last columns are left out, and named.
+
+    Args:
+        table: The table.
+        narrowed: Names of the columns that were left out of it before.
 
     Returns:
         Names of the columns that were left out.
     """
     screen = console()
-    left_out: list[str] = []
+    left_out = list(narrowed)
     if not screen.is_terminal:
         screen.width = WIDEST
     elif isinstance(table, Table):
-        left_out = leave_out(table, screen.width)
+        left_out += leave_out(table, screen.width)
     screen.print(table)
     if left_out:
         say(f"a wider terminal shows: {', '.join(left_out)}", "dim")

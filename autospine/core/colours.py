@@ -57,19 +57,53 @@ DISCS: dict[str, Colour] = _by_level(
 """Discs, by the vertebra above."""
 
 NAMED: dict[str, Colour] = {
-    "vertebra": SKY,
-    "vertebrae": SKY,
-    "disc": YELLOW,
-    "discs": YELLOW,
+    "vertebra": _colour("506487"),
+    "disc": _colour("ffffc3"),
     "canal": _colour("d20000"),
     "cord": _colour("f0f0ff"),
     "sacrum": _colour("8700ff"),
     "coccyx": _colour("009696"),
 }
-"""Structures that are no levels."""
+"""Structures that are no levels. A dataset with the vertebra, or the disc, does not tell the levels of these
+apart, but may have those of the other kind by level.
+"""
 
-_LEVEL = re.compile(r"(vertebrae?[ _-]*)?(?P<level>[CTL]\d+)", re.IGNORECASE)
-_DISC = re.compile(r"dis[ck]s?\b.*?\b(?P<level>[CTL]\d+)\b", re.IGNORECASE)
+_WORDS: dict[str, str] = {
+    "vertebra": "vertebra",
+    "vertebrae": "vertebra",
+    "vertebral body": "vertebra",
+    "vertebral bodies": "vertebra",
+    "disc": "disc",
+    "discs": "disc",
+    "disk": "disc",
+    "disks": "disc",
+    "intervertebral disc": "disc",
+    "intervertebral discs": "disc",
+    "intervertebral disk": "disc",
+    "intervertebral disks": "disc",
+    "ivd": "disc",
+    "ivds": "disc",
+    "canal": "canal",
+    "spinal canal": "canal",
+    "vertebral canal": "canal",
+    "cord": "cord",
+    "spinal cord": "cord",
+    "sacrum": "sacrum",
+    "coccyx": "coccyx",
+}
+"""Structure that is meant by the words of a name, in lower case and with single spaces between them."""
+
+_OF_VERTEBRAE = {"vertebra", "vertebrae", "vertebral", "body", "level"}
+"""Words beside the level of a vertebra."""
+
+_OF_DISCS = {"disc", "discs", "disk", "disks", "ivd", "ivds"}
+"""Words of which the name of a disc has one."""
+
+_BESIDE_DISCS = {"intervertebral", "below", "under", "between", "and"}
+"""Other words beside the levels of a disc."""
+
+_WORD = re.compile(r"(?:th|[ctls])\d+|[a-z]+|\d+")
+_LEVEL = re.compile(r"(?P<region>th|[ctls])0?(?P<number>\d+)")
 
 _SHADES = 12
 """Steps of red, green and blue among which colours of unknown classes are chosen."""
@@ -82,22 +116,53 @@ def class_colours(names: Sequence[str]) -> dict[str, Colour]:
     """Return a colour for each class.
 
     Vertebrae and discs by level and known structures have colours of their own, which do not depend on what
-    else is in the dataset. Each other class gets the colour that is farthest from all before it.
+    else is in the dataset. Each other class gets the colour that is farthest from all before it, and so does
+    a second name of the same structure.
     """
-    colours = {name: colour for name in names if (colour := _known(name)) is not None}
+    colours: dict[str, Colour] = {}
+    for name in names:
+        colour = _known(name)
+        if colour is not None and colour not in colours.values():
+            colours[name] = colour
     others = [name for name in dict.fromkeys(names) if name not in colours]
     colours.update(zip(others, _farthest(list(colours.values()), len(others)), strict=True))
     return {name: colours[name] for name in names}
 
 
+def structure_named(name: str) -> str | None:
+    """Return the structure that a class is, one of those in `NAMED`; None if it is none or of one level.
+
+    Case, punctuation and other words for the same do not matter: `spinal_canal` is the `canal`, and S1 the
+    `sacrum`.
+    """
+    words = _words_of(name)
+    if "s1" in words and {*words} - {"s1"} <= _OF_VERTEBRAE:
+        return "sacrum"
+    return _WORDS.get(" ".join(words))
+
+
 def _known(name: str) -> Colour | None:
-    if name.lower() in NAMED:
-        return NAMED[name.lower()]
-    if level := _LEVEL.fullmatch(name):
-        return LEVELS.get(level["level"].upper())
-    if disc := _DISC.match(name.replace("_", " ")):
-        return DISCS.get(disc["level"].upper())
+    if (structure := structure_named(name)) is not None:
+        return NAMED[structure]
+    words = _words_of(name)
+    levels = [found for word in words if (found := _LEVEL.fullmatch(word))]
+    # The second level of `disc_L4-5` has no letter.
+    rest = {word for word in words if not _LEVEL.fullmatch(word) and not (levels and word.isdigit())}
+    if len(levels) == 1 and len(words) == 1 + len(rest) and rest <= _OF_VERTEBRAE:
+        return LEVELS.get(_level(levels[0]))
+    if levels and rest & _OF_DISCS and rest <= _OF_DISCS | _BESIDE_DISCS:
+        return DISCS.get(_level(levels[0]))
     return None
+
+
+def _words_of(name: str) -> list[str]:
+    """Return the words and levels of a name in lower case; `vertebraL1` has two."""
+    return _WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+
+
+def _level(found: re.Match[str]) -> str:
+    """Return the name that a level has here: `th04` is T4."""
+    return f"{found['region'][0].upper()}{int(found['number'])}"
 
 
 def _farthest(taken: Sequence[Colour], count: int) -> list[Colour]:

@@ -1,4 +1,4 @@
-"""The files of an evaluation: `evaluation.csv`, `evaluation.json`, and the statistics of the label maps."""
+"""The files of an evaluation: its scores, what is called what, and the statistics of the label maps."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
+from autospine.evaluation.naming import write_confusion
 from autospine.evaluation.scores import Evaluation, describe_evaluation
 from autospine.evaluation.statistics_files import add_statistics
 from autospine.storage.atomic import replacing
@@ -27,7 +28,7 @@ def table_columns(metrics: Sequence[Metric] = DEFAULT_METRICS) -> tuple[str, ...
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write `evaluation.csv` (one row per case and class) and `evaluation.json` (all the means).
+    """Write `evaluation.csv` (a row per case and class), `evaluation.json` (the means) and `confusion.csv`.
 
     Statistics of the predictions, if they were measured, are added to those that the folder has.
 
@@ -40,6 +41,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     add_statistics(folder, {case.case: case.statistics for case in evaluation.cases if case.statistics})
     with replacing(folder / CSV) as temporary:
         long_table(evaluation).map(as_text).to_csv(temporary, index=False)
+    write_confusion(evaluation.namings, folder)
     write_json(folder / JSON, describe_evaluation(evaluation))
 
 

@@ -10,6 +10,7 @@ from autospine.dataset.raw import Dataset
 from autospine.evaluation.cleanup_choice import CleanupChoice, held_out_confusions
 from autospine.evaluation.cleanup_trials import CaseTrial, try_case
 from autospine.evaluation.evaluate_maps import evaluate_folder
+from autospine.evaluation.naming import write_confusion
 from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts, in_class_order
 from autospine.evaluation.postprocessing import POSTPROCESSING, Postprocessing
 from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation, describe_mean
@@ -84,6 +85,7 @@ def score_held_out(
         },
         "postprocessed": None if postprocessed is None else _describe_postprocessed(postprocessed),
     }
+    write_confusion(total.namings, folder)
     write_json(folder / CROSS_VALIDATION, described)
     return total
 
@@ -177,6 +179,10 @@ def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation
     )
 
 
+_OF_LABEL_MAPS = ("format_version", "missing", "extra", "training_images")
+"""Keys that say something of the file or of the folders that were compared."""
+
+
 def _describe_postprocessed(evaluation: Evaluation) -> dict[str, object]:
     described = describe_evaluation(evaluation)
-    return {key: described[key] for key in described if key not in ("format_version", "missing", "extra")}
+    return {key: described[key] for key in described if key not in _OF_LABEL_MAPS}

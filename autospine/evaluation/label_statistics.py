@@ -43,7 +43,10 @@ class LabelStatistics:
     """Number of connected components (26 neighbours)."""
 
     touches_border: bool
-    """Whether it has a voxel at the border of the image, so that a part of the structure may be missing."""
+    """Whether it has a voxel at the border of the image, so that a part of the structure may be missing.
+
+    Along an axis of one voxel an image has no border: all of it would lie there.
+    """
 
 
 class LabelledIntensities(NamedTuple):
@@ -79,7 +82,7 @@ def measure_labels(
         indices: Stored indices, as `LabelSpace.encode` returns them; what is ignored counts as background.
         space: Label space of the classes.
         grid: Grid of the map.
-        image: LabelledIntensities wherever the map has labels.
+        image: Intensities wherever the map has labels; None if there is no image.
 
     Returns:
         One entry for each of `space.names`, also for those that have no voxels.
@@ -127,7 +130,8 @@ def _measured(
         mean_intensity=None if image is None else _mean_intensity(mask, box, image),
         components=len(components.sizes) - 1,
         touches_border=any(
-            start == 0 or stop == n for start, stop, n in zip(box.start, box.stop, grid.shape, strict=True)
+            n > 1 and (start == 0 or stop == n)
+            for start, stop, n in zip(box.start, box.stop, grid.shape, strict=True)
         ),
     )
 

@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import stdev
 
-import numpy as np
-
-from autospine.core.labels import BACKGROUND
 from autospine.core.types import Modality
 from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
+from autospine.evaluation.naming import ClassNaming, namings_of
 from autospine.evaluation.overlap import Confusion, Counts
 
 
@@ -180,6 +178,9 @@ class Evaluation:
     extra: tuple[str, ...] = ()
     """Cases with a prediction and no reference."""
 
+    learnt: tuple[str, ...] = ()
+    """Cases that the model has learnt from, as far as that is known."""
+
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Metrics of all cases."""
@@ -193,12 +194,22 @@ class Evaluation:
     @property
     def by_modality(self) -> dict[str, MeanScores]:
         """Mean scores of each modality; empty if no modality is known."""
-        return self._grouped(lambda case: case.modality)
+        return {name: group.total for name, group in self.modality_parts.items()}
 
     @property
     def by_site(self) -> dict[str, MeanScores]:
         """Mean scores of each site; empty if no site is known."""
-        return self._grouped(lambda case: case.site)
+        return {name: group.total for name, group in self.site_parts.items()}
+
+    @property
+    def modality_parts(self) -> dict[str, "Evaluation"]:
+        """The cases of each modality by its name, in order."""
+        return self._parts(lambda case: case.modality)
+
+    @property
+    def site_parts(self) -> dict[str, "Evaluation"]:
+        """The cases of each site by its name, in order."""
+        return self._parts(lambda case: case.site)
 
     @property
     def by_case(self) -> dict[str, Scores]:
@@ -238,21 +249,10 @@ class Evaluation:
         return spread_of(values, metric)
 
     @property
-    def confusion_shares(self) -> dict[str, dict[str, float]]:
-        """Share of each class of the references that is predicted as what, in all cases together.
-
-        The keys are the class in the reference, then the class in the prediction or `background`; pairs that
-        do not occur are left out, and so are classes that are in no reference.
-        """
+    def namings(self) -> tuple[ClassNaming, ...]:
+        """What the classes of the references are called, in all cases; none if it was not counted."""
         tables = [case.confusion for case in self.cases if case.confusion is not None]
-        if not tables:
-            return {}
-        total, names = np.sum(tables, axis=0), (BACKGROUND, *self.classes)
-        return {
-            name: {names[i]: float(row[i] / row.sum()) for i in np.flatnonzero(row).tolist()}
-            for name, row in zip(self.classes, total[1:], strict=True)
-            if row.any()
-        }
+        return namings_of(self.classes, tables)
 
     @property
     def mean_dice(self) -> float:
@@ -269,13 +269,13 @@ class Evaluation:
         """Mean over classes of the mean over cases of recall, the paper's mAcc, 0 to 1; NaN if undefined."""
         return self.total.mean.recall
 
-    def _grouped(self, key: Callable[[CaseScores], str | None]) -> dict[str, MeanScores]:
+    def _parts(self, key: Callable[[CaseScores], str | None]) -> dict[str, "Evaluation"]:
         groups: dict[str, list[CaseScores]] = {}
         for case in self.cases:
             name = key(case)
             if name is not None:
                 groups.setdefault(name, []).append(case)
-        return {name: self._mean_scores(groups[name]) for name in sorted(groups)}
+        return {name: Evaluation(classes=self.classes, cases=tuple(groups[name])) for name in sorted(groups)}
 
     def _mean_scores(self, cases: Sequence[CaseScores]) -> MeanScores:
         scores = [case.by_class for case in cases]
@@ -292,9 +292,10 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
 
     Keys: `mean_METRIC` of each metric (mean over classes of the mean over cases), `foreground` (of all
     classes taken as one), `spread` (over the cases), `classes`, `modalities` and `sites` (the same with their
-    own classes), `cases`, `confusion` (see `Evaluation.confusion_shares`), `missing`, `extra`.
+    own classes), `cases`, `confusion` and `found` (see `ClassNaming`), `missing`, `extra`, `training_images`
+    (cases that the model has learnt from).
     """
-    total = evaluation.total
+    total, namings = evaluation.total, evaluation.namings
     return {
         "format_version": 2,
         **_plain(total.mean, "mean_"),
@@ -317,11 +318,18 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
             for case in evaluation.cases
         },
         "confusion": {
-            name: {other: round(share, 6) for other, share in shares.items()}
-            for name, shares in evaluation.confusion_shares.items()
+            each.name: {other: round(share, 6) for other, share in each.shares.items()} for each in namings
+        },
+        "found": {
+            each.name: {
+                "share": round(each.found, 6),
+                "called": {other: round(share, 6) for other, share in each.shares_of_found.items()},
+            }
+            for each in namings
         },
         "missing": list(evaluation.missing),
         "extra": list(evaluation.extra),
+        "training_images": list(evaluation.learnt),
     }
 
 
@@ -335,18 +343,30 @@ def describe_mean(scores: MeanScores) -> dict[str, object]:
 
 
 def _describe_spread(evaluation: Evaluation) -> dict[str, object]:
-    """Return the spread of the cases' means, and of each class, by metric.
+    """Return the spread of the cases' means, of the foreground, and of each class and group, by metric.
 
     It has the names of cases, and so lies apart from the means, which go into models that are shared.
     """
-    by_metric = {metric.name: evaluation.class_spreads(metric) for metric in evaluation.metrics}
+    metrics = evaluation.metrics
+    by_metric = {metric.name: evaluation.class_spreads(metric) for metric in metrics}
     return {
-        "mean": {metric.name: _plain_spread(evaluation.spread(metric)) for metric in evaluation.metrics},
+        "mean": _by_metric(evaluation.spread, metrics),
+        "foreground": None
+        if evaluation.foreground is None
+        else _by_metric(evaluation.foreground_spread, metrics),
         "classes": {
             name: {metric: _plain_spread(spreads[name]) for metric, spreads in by_metric.items()}
             for name in evaluation.classes
         },
+        "modalities": {
+            name: _by_metric(part.spread, metrics) for name, part in evaluation.modality_parts.items()
+        },
+        "sites": {name: _by_metric(part.spread, metrics) for name, part in evaluation.site_parts.items()},
     }
+
+
+def _by_metric(spread: Callable[[Metric], Spread], metrics: Sequence[Metric]) -> dict[str, object]:
+    return {metric.name: _plain_spread(spread(metric)) for metric in metrics}
 
 
 def _plain_spread(spread: Spread) -> dict[str, object]:

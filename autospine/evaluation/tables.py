@@ -1,7 +1,7 @@
 """The table of an evaluation on the screen."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from rich import box
@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autospine.core.errors import listed
-from autospine.core.labels import BACKGROUND
 from autospine.evaluation.metrics import Metric
-from autospine.evaluation.scores import Evaluation, MeanScores, Scores, Spread
+from autospine.evaluation.scores import Evaluation, Scores, Spread
 
 MOST_CASES = 24
 """With more cases than this only the worst are shown."""
@@ -34,7 +33,7 @@ NUMBER_WIDTHS = (5, 7)
 LISTED_NAMES = 5
 
 LEAST_CONFUSION = 0.05
-"""Share of a class that has to be called another one for a line below the table."""
+"""Share of what was found of a class that has to be called another one for a line below the table."""
 
 LISTED_CONFUSIONS = 8
 
@@ -61,23 +60,32 @@ class _ScoreColumn(NamedTuple):
     """Whether it has words, and not numbers."""
 
 
-def evaluation_table(evaluation: Evaluation, *, title: str = "", width: int = WIDTH) -> RenderableType:
+class ScoreTable(NamedTuple):
+    """The table of an evaluation, as far as the terminal has room."""
+
+    shown: RenderableType
+    """The table and the notes below it."""
+
+    left_out: tuple[str, ...]
+    """Headings of the columns that had no room."""
+
+
+def evaluation_table(evaluation: Evaluation, *, title: str = "", width: int = WIDTH) -> ScoreTable:
     """Return the scores of classes, their mean, modalities and sites where there are several, and cases.
 
     The mean is that over classes of the mean over cases, and so it is for each modality and site. The
     foreground is all classes taken as one. The value of a case is the mean over its classes. `SD`, `worst`
     and `worst case` are the standard deviation over the cases, the worst value and its case, of the first
-    metric. `n` is the number of cases in which a class occurs, the number of cases of a modality or site, and
-    the number of classes of a case.
+    metric. `cases` is the number of cases in which a class occurs, and that of a modality or site.
 
     Args:
         evaluation: The scores.
         title: Title of the table.
-        width: Columns of the terminal. Where it is narrow, worst cases are left out first, then their values
-            and the standard deviations, then metrics but the first, and `n`.
+        width: Columns of the terminal. Where it is narrow, the names of the worst cases are left out first,
+            then metrics but the first, then the standard deviations, the worst values, and `cases`.
     """
     rows = _rows(evaluation)
-    columns = _columns(evaluation, rows, width)
+    whole, columns = _columns(evaluation, rows, width)
     taken = 2 + sum(column.width + 2 for column in columns)
     least, _, most = NAME_WIDTHS
     longest = max(len(row.name) for row in rows)
@@ -99,7 +107,9 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "", width: int = WI
             table.add_row(Text(row.name, style="dim"))
         else:
             table.add_row(Text(row.name), *(column.cell(row) for column in columns), style=row.style)
-    return Group(table, *_notes(evaluation))
+    shown = {column.heading for column in columns}
+    left_out = tuple(heading for heading in whole if heading not in shown)
+    return ScoreTable(Group(table, *_notes(evaluation)), left_out)
 
 
 def _rows(evaluation: Evaluation) -> list[_ScoreRow]:
@@ -111,14 +121,19 @@ def _rows(evaluation: Evaluation) -> list[_ScoreRow]:
         rows.append(_ScoreRow("foreground", foreground, foreground.n, evaluation.foreground_spread(first)))
     return [
         *rows,
-        *_groups("modality", evaluation.by_modality),
-        *_groups("site", evaluation.by_site),
+        *_groups("modality", evaluation.modality_parts),
+        *_groups("site", evaluation.site_parts),
         *_cases(evaluation),
     ]
 
 
-def _columns(evaluation: Evaluation, rows: Sequence[_ScoreRow], width: int) -> list[_ScoreColumn]:
-    """Return as many columns as fit beside the names, in the order in which they are shown."""
+def _columns(
+    evaluation: Evaluation, rows: Sequence[_ScoreRow], width: int
+) -> tuple[list[str], list[_ScoreColumn]]:
+    """Return the headings of all columns, and those columns that fit beside the names.
+
+    The spread stays longer than the later metrics, which are in the files.
+    """
     metrics = [_metric_column(metric) for metric in evaluation.metrics]
     number = _number_width(evaluation.metrics[0])
     spread = [
@@ -137,14 +152,20 @@ def _columns(evaluation: Evaluation, rows: Sequence[_ScoreRow], width: int) -> l
         return 2 + names + sum(column.width + 2 for column in columns) <= width
 
     whole = [metrics[0], *spread, *metrics[1:], number_of_cases]
+    headings = [*(column.heading for column in whole), "worst case"]
     for case_width in range(min(most, max(longest, len("worst case"))), least - 1, -1):
         cases = _case_column(case_width)
         if fits(NAME_WIDTHS[1], *whole, cases):
-            return [*whole, cases]
+            return headings, [*whole, cases]
     if fits(NAME_WIDTHS[1], *whole):
-        return whole
-    choices = ([*metrics[:count], number_of_cases] for count in range(len(metrics), 0, -1))
-    return next((columns for columns in choices if fits(NAME_WIDTHS[0], *columns)), metrics[:1])
+        return headings, whole
+    choices = [
+        *([metrics[0], *spread, *metrics[1:count], number_of_cases] for count in range(len(metrics), 0, -1)),
+        [metrics[0], spread[1], number_of_cases],
+        [metrics[0], number_of_cases],
+    ]
+    fitting = (columns for columns in choices if fits(NAME_WIDTHS[0], *columns))
+    return headings, next(fitting, metrics[:1])
 
 
 def _metric_column(metric: Metric) -> _ScoreColumn:
@@ -171,10 +192,14 @@ def _case_column(width: int) -> _ScoreColumn:
     return _ScoreColumn("worst case", width, name, words=True)
 
 
-def _groups(heading: str, groups: dict[str, MeanScores]) -> list[_ScoreRow]:
-    if len(groups) < 2:
+def _groups(heading: str, parts: Mapping[str, Evaluation]) -> list[_ScoreRow]:
+    if len(parts) < 2:
         return []  # it would repeat the mean
-    return [_ScoreRow(heading), *(_ScoreRow(name, group.mean, group.cases) for name, group in groups.items())]
+    rows = [
+        _ScoreRow(name, part.total.mean, part.total.cases, part.spread(part.metrics[0]))
+        for name, part in parts.items()
+    ]
+    return [_ScoreRow(heading), *rows]
 
 
 def _cases(evaluation: Evaluation) -> list[_ScoreRow]:
@@ -208,17 +233,22 @@ def _notes(evaluation: Evaluation) -> list[Text]:
 
 
 def _confusions(evaluation: Evaluation) -> list[str]:
-    """Say which classes are called others, the largest share first."""
+    """Say which classes are called others, the largest share of what was found of a class first."""
     pairs = [
-        (share, name, other)
-        for name, shares in evaluation.confusion_shares.items()
-        for other, share in shares.items()
-        if other not in (name, BACKGROUND) and share > LEAST_CONFUSION
+        (share, each, other)
+        for each in evaluation.namings
+        for other, share in each.shares_of_found.items()
+        if other != each.name and share > LEAST_CONFUSION
     ]
     pairs.sort(key=lambda pair: -pair[0])
     lines = [
-        f"{100 * share:.0f} % of {name} is called {other}" for share, name, other in pairs[:LISTED_CONFUSIONS]
+        f"of {each.name} {_percent(each.found)} was found, of which {_percent(share)} is called {other}"
+        for share, each, other in pairs[:LISTED_CONFUSIONS]
     ]
     if more := pairs[LISTED_CONFUSIONS:]:
-        lines.append(f"and {len(more)} more pairs of classes above {100 * LEAST_CONFUSION:.0f} %")
+        lines.append(f"and {len(more)} more pairs of classes above {_percent(LEAST_CONFUSION)}")
     return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.005 else "less than 1 %"

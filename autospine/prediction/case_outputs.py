@@ -41,7 +41,7 @@ class PredictedMap:
     """Grid of its image file."""
 
     image: LabelledIntensities | None
-    """LabelledIntensities of the first channel where there are labels; None if there are none."""
+    """Intensities of the first channel where there are labels; None if there are none."""
 
     modality: Modality
     """Modality that it was predicted as."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from autospine.core.colours import Colour, class_colours
+from autospine.core.colours import Colour, class_colours, structure_named
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.report.figures import new_figure, save_figure
@@ -31,8 +31,8 @@ CAPTION_INCHES = 0.24
 CASE_GAP_INCHES = 0.26
 LEGEND_LINE_INCHES = 0.27
 
-BEHIND = ("canal", "cord", "spinal_canal", "spinal_cord")
-"""Classes that lie behind the vertebral bodies."""
+BEHIND = ("canal", "cord")
+"""Structures that lie behind the vertebral bodies."""
 
 BACKGROUND = "#0d1117"
 INK = "#f0f3f6"
@@ -104,7 +104,7 @@ def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, ti
     """
     names = index_names(labels)
     colours = class_colours(list(dict.fromkeys(names)))
-    behind = [index for index, name in enumerate(names, start=1) if name.lower() in BEHIND]
+    behind = [index for index, name in enumerate(names, start=1) if structure_named(name) in BEHIND]
     layouts = [list(_layout(panel, behind)) for panel in panels]
     legend = _legend_lines([name for name in dict.fromkeys(names) if name in _occurring(panels, names)])
     heights = [HEADER_INCHES + max(tile.top + tile.height for tile in tiles) for tiles in layouts]

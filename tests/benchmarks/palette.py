@@ -2,6 +2,7 @@
 
     python tests/benchmarks/palette.py            # the smallest differences of the colours that there are
     python tests/benchmarks/palette.py --search   # other colours, in some minutes
+    python tests/benchmarks/palette.py --search --free disc vertebra   # of these labels alone
 
 The search is simulated annealing over a grid of sRGB: one label after another is drawn among the colours
 that suit it, the likelier the less it falls short of the wanted differences. It begins with the colours that
@@ -12,6 +13,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from skimage.color import rgb2lab
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from colour_difference import BLINDNESS, differences, seen_with
-from unit.core.test_colours import EVERYTHING, near
+from unit.core.test_colours import EVERYTHING, beside, near
 
 from autospine.core.colours import class_colours
 
@@ -39,7 +41,7 @@ SHADES = 18
 def report() -> dict[str, float]:
     """The smallest differences of the colours that there are."""
     colours = np.array(list(class_colours(EVERYTHING).values()))
-    pairs = [(i, j) for i in range(len(EVERYTHING)) for j in range(i)]
+    pairs = [(i, j) for i in range(len(EVERYTHING)) for j in range(i) if beside(EVERYTHING[i], EVERYTHING[j])]
     close = [(i, j) for i, j in pairs if near(EVERYTHING[i], EVERYTHING[j])]
     found: dict[str, float] = {}
     for name, seen in (("all", colours), *((name, seen_with(colours, name)) for name in BLINDNESS)):
@@ -53,7 +55,9 @@ def suitable(name: str, candidates: np.ndarray) -> np.ndarray:
     """Indices of the colours that a label may have: discs are pale, the cord is nearly white."""
     lab = rgb2lab(candidates[None])[0]
     light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    if name == "cord":
+    if name == "vertebra":
+        fits = (light > 41) & (light < 92)
+    elif name == "cord":
         fits = (light > 86) & (chroma < 18)
     elif name == "canal":
         fits = (light > 40) & (light < 66) & (chroma > 60) & (candidates[:, 0] > 0.8)
@@ -64,21 +68,22 @@ def suitable(name: str, candidates: np.ndarray) -> np.ndarray:
     return np.flatnonzero(fits)
 
 
-def search(seed: int, sweeps: int, *, anew: bool) -> None:
-    """Print the best colours that a run of the annealing finds, and what they fall short of."""
+def search(seed: int, sweeps: int, free: Sequence[str], *, anew: bool) -> None:
+    """Print the best colours that a run of the annealing finds for the free labels, and what is missing."""
     shades = np.linspace(0, 1, SHADES)
-    candidates = np.array(list(itertools.product(shades, repeat=3)))
+    present = np.array(list(class_colours(EVERYTHING).values()))
+    candidates = np.concatenate([np.array(list(itertools.product(shades, repeat=3))), present])
     apart = [differences(candidates)] + [differences(seen_with(candidates, name)) for name in BLINDNESS]
     wanted = [WANTED] + [WANTED_BLIND] * len(BLINDNESS)
     close = np.array([[near(a, b) for b in EVERYTHING] for a in EVERYTHING])
-    needs = [SPARE * np.where(close, *each) for each in wanted]
+    both = np.array([[beside(a, b) for b in EVERYTHING] for a in EVERYTHING])
+    needs = [SPARE * both * np.where(close, *each) for each in wanted]
     allowed = [suitable(name, candidates) for name in EVERYTHING]
     rng = np.random.default_rng(seed)
+    drawn = [EVERYTHING.index(name) for name in free or EVERYTHING]
+    chosen = np.arange(len(candidates) - len(present), len(candidates))
     if anew:
-        chosen = np.array([rng.choice(fitting) for fitting in allowed])
-    else:
-        present = np.array(list(class_colours(EVERYTHING).values()))
-        chosen = np.array([np.abs(candidates - colour).sum(axis=1).argmin() for colour in present])
+        chosen[drawn] = [rng.choice(allowed[label]) for label in drawn]
     others = ~np.eye(len(EVERYTHING), dtype=bool)
 
     def missing(label: int, colours: np.ndarray) -> np.ndarray:
@@ -91,7 +96,7 @@ def search(seed: int, sweeps: int, *, anew: bool) -> None:
 
     best, least, temperature = chosen.copy(), np.inf, 30.0 if anew else 1.0
     for sweep in range(sweeps):
-        for label in rng.permutation(len(EVERYTHING)):
+        for label in rng.permutation(drawn):
             short = missing(label, allowed[label])
             likely = np.exp(-(short - short.min()) / temperature)
             chosen[label] = allowed[label][rng.choice(len(short), p=likely / likely.sum())]
@@ -115,11 +120,14 @@ def main() -> None:
     )
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--anew", action="store_true", help="begin with colours at random")
+    parser.add_argument(
+        "--free", nargs="+", default=[], choices=EVERYTHING, metavar="LABEL", help="hold all other colours"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweeps", type=int, default=400)
     given = parser.parse_args()
     if given.search:
-        search(given.seed, given.sweeps, anew=given.anew)
+        search(given.seed, given.sweeps, given.free, anew=given.anew)
     else:
         print(json.dumps(report()))  # noqa: T201 (a script's result)
 

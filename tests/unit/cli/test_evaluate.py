@@ -8,6 +8,7 @@ import pytest
 
 from autospine.cli import main
 from autospine.io.images import write_array
+from autospine.prediction.case_log import PredictedCase, add_to_record
 
 SHAPE = (9, 9, 9)
 
@@ -31,6 +32,17 @@ def test_the_metrics_that_are_named_are_those_that_are_written(folders, capsys):
     table = pd.read_csv(Path(folders[0]) / "evaluation.csv")
     assert list(table.columns[4:6]) == ["hd95", "dice"]
     assert table["hd95"][0] == makers.grid(SHAPE).spacing_mm[0]
+
+
+@pytest.mark.parametrize("shows", ["case_of_training", None])
+def test_training_images_are_named_on_the_screen_and_in_the_file(folders, capsys, shows):
+    entry = PredictedCase(case="a", status="written", training_case=shows)
+    add_to_record(Path(folders[0]), [entry])
+    assert main(["evaluate", *folders]) == 0
+    learnt = [] if shows is None else ["a"]
+    assert ("the model has learnt from 1 of these 1 case (a)" in capsys.readouterr().out) == bool(learnt)
+    written = json.loads((Path(folders[0]) / "evaluation.json").read_text(encoding="utf-8"))
+    assert written["training_images"] == learnt
 
 
 def test_an_unknown_metric_is_answered_with_those_that_there_are(folders, capsys):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_numbers_are_those_of_each_mask(shape: tuple[int, int, int], seed: int, 
         assert each.ml == pytest.approx(each.voxels * 3 / 1000, abs=1e-6)
         assert each.components == ndimage.label(mask, np.ones((3, 3, 3)))[1]
         inner = np.zeros(shape, dtype=bool)
-        inner[1:-1, 1:-1, 1:-1] = True
+        inner[tuple(slice(1, -1) if n > 1 else slice(None) for n in shape)] = True
         assert each.touches_border == bool(np.any(mask & ~inner))
         if each.voxels:
             assert each.centroid_mm == pytest.approx(grid.physical(np.argwhere(mask).mean(axis=0)), abs=1e-3)
@@ -119,3 +120,12 @@ def test_of_many_classes_the_first_and_the_last_are_named() -> None:
         "V1, V2, V3, V4, V5, V6 ... V145, V146, V147, V148, V149, V150 (150 of 199)"
     )
     assert names_found(found[:MOST_NAMED]).split(", ") == [f"V{i}" for i in range(1, MOST_NAMED + 1)]
+
+
+def test_an_image_of_one_slice_has_no_border_across_it() -> None:
+    grid = replace(GRID, shape=(8, 9, 1))
+    labels = np.zeros(grid.shape, dtype=np.int16)
+    labels[2:4, 3:5] = 20
+    labels[0, 0] = 21
+    inside, outside, _ = measure_labels(PLAIN.encode(labels), PLAIN, grid)
+    assert (inside.touches_border, outside.touches_border) == (False, True)

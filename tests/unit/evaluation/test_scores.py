@@ -199,7 +199,16 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
     assert written["cases"]["two"]["classes"]["disc"] == {"dice": None, "iou": None, "recall": None}
     assert written["classes"]["disc"]["n_cases"] == 1
     assert written["missing"] == ["three"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.csv", "evaluation.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "confusion.csv",
+        "evaluation.csv",
+        "evaluation.json",
+    ]
+    rows = pd.read_csv(tmp_path / "out" / "confusion.csv").set_index(["class", "called"])
+    for each in evaluation.namings:
+        for other, count in each.called.items():
+            assert rows.loc[(each.name, other), "called_voxels"] == count
+            assert rows.loc[(each.name, other), "found"] == pytest.approx(each.found, abs=1e-6)
 
 
 def test_confusions_are_shares_of_the_reference_over_all_cases() -> None:
@@ -211,12 +220,16 @@ def test_confusions_are_shares_of_the_reference_over_all_cases() -> None:
     ]
     evaluation = Evaluation(classes=LABELS.names, cases=tuple(found))
     third = pytest.approx(1 / 3)
-    assert evaluation.confusion_shares == {
+    assert {each.name: each.shares for each in evaluation.namings} == {
         "vertebra": {"background": third, "vertebra": pytest.approx(2 / 3)},
         "disc": {"background": third, "vertebra": third, "disc": third},
     }
     assert describe_evaluation(evaluation)["confusion"]["disc"]["vertebra"] == 0.333333
-    assert Evaluation(classes=LABELS.names, cases=()).confusion_shares == {}
+    assert describe_evaluation(evaluation)["found"]["disc"] == {
+        "share": 0.666667,
+        "called": {"vertebra": 0.5, "disc": 0.5},
+    }
+    assert Evaluation(classes=LABELS.names, cases=()).namings == ()
 
 
 def test_the_spread_is_that_of_the_cases_and_the_worst_has_its_name() -> None:
@@ -236,6 +249,9 @@ def test_the_spread_is_that_of_the_cases_and_the_worst_has_its_name() -> None:
     described = describe_evaluation(evaluation)
     assert described["spread"]["mean"]["dice"] == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
     assert described["spread"]["classes"]["disc"]["recall"] == {"sd": None, "worst": 0.666667, "case": "b"}
+    grouped = describe_evaluation(replace(evaluation, cases=tuple(replace(c, modality="CT") for c in made)))
+    assert grouped["spread"]["modalities"]["CT"] == grouped["spread"]["mean"]
+    assert (grouped["spread"]["sites"], grouped["spread"]["foreground"]) == ({}, None)
     (distance,) = find_metrics(["hd95"])
     assert spread_of({"near": 1.0, "far": 9.0}, distance).case == "far"
     assert spread_of({"none": math.nan}, dice).case is None

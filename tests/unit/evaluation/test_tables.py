@@ -36,7 +36,7 @@ def named(*names: str) -> Evaluation:
 
 def shown(found: Evaluation, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(evaluation_table(found, title="Held-out cases", width=width))
+    console.print(evaluation_table(found, title="Held-out cases", width=width).shown)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -72,7 +72,9 @@ def test_classes_that_are_called_others_are_named_the_largest_share_first() -> N
     found = evaluation(1)
     confusion = np.asarray([[50, 9, 9], [10, 80, 10], [30, 48, 22]])
     text = shown(replace(found, cases=(replace(found.cases[0], confusion=confusion),)))
-    assert text.index("48 % of disc is called vertebra") < text.index("10 % of vertebra is called disc")
+    assert text.index("of disc 70 % was found, of which 69 % is called vertebra") < text.index(
+        "of vertebra 90 % was found, of which 11 % is called disc"
+    )
     assert "called background" not in text
     slight = np.asarray([[50, 9, 9], [10, 86, 4], [30, 0, 70]])
     assert "is called" not in shown(replace(found, cases=(replace(found.cases[0], confusion=slight),)))
@@ -80,7 +82,7 @@ def test_classes_that_are_called_others_are_named_the_largest_share_first() -> N
     worse = replace(found.cases[0], classes=names, counts=found.cases[0].counts[:1] * 12)
     many = replace(worse, confusion=np.roll(np.eye(13, dtype=int), 1, axis=1))
     text = shown(Evaluation(classes=names, cases=(many,)))
-    assert text.count("100 % of") == 8
+    assert text.count("100 % is called") == 8
     assert "and 3 more pairs of classes above 5 %" in text
 
 
@@ -109,8 +111,9 @@ def test_a_single_case_has_no_spread() -> None:
     ("width", "heads"),
     [
         (30, ["Dice", "cases"]),
-        (36, ["Dice", "IoU", "cases"]),
-        (44, ["Dice", "IoU", "Recall", "cases"]),
+        (36, ["Dice", "worst", "cases"]),
+        (44, ["Dice", "SD", "worst", "cases"]),
+        (50, ["Dice", "SD", "worst", "IoU", "cases"]),
         (66, ["Dice", "SD", "worst", "IoU", "Recall", "cases"]),
         (80, ["Dice", "SD", "worst", "IoU", "Recall", "cases", "worst", "case"]),
     ],
@@ -121,6 +124,35 @@ def test_narrow_terminals_have_fewer_columns(width: int, heads: list[str]) -> No
     assert next(line for line in text.splitlines() if "Dice" in line).split() == heads
     if "case" in heads:
         assert "…hat_does_not_fit" in text or "_not_fit" in text
+
+
+def test_columns_without_room_are_named() -> None:
+    found = evaluation(3)
+    assert evaluation_table(found, width=120).left_out == ()
+    assert evaluation_table(found, width=66).left_out == ("worst case",)
+    assert evaluation_table(found, width=36).left_out == ("SD", "IoU", "Recall", "worst case")
+
+
+def test_five_metrics_keep_the_spread_of_the_first() -> None:
+    metrics = find_metrics(["dice", "iou", "recall", "hd95", "nsd_1mm"])
+    measured = {"hd95": (1.0, math.nan), "nsd_1mm": (0.5, math.nan)}
+    found = evaluation(3)
+    cases = tuple(replace(case, metrics=metrics, measured=measured) for case in found.cases)
+    head = next(line for line in shown(replace(found, cases=cases), 60).splitlines() if "Dice" in line)
+    assert head.split()[:3] == ["Dice", "SD", "worst"]
+    assert "NSD1mm" not in head
+
+
+def test_what_is_misnamed_is_a_share_of_what_was_found() -> None:
+    found = evaluation(1)
+    rare = np.asarray([[50, 0, 0], [670, 20, 310], [0, 0, 10]])
+    text = shown(replace(found, cases=(replace(found.cases[0], confusion=rare),)))
+    assert "of vertebra 33 % was found, of which 94 % is called disc" in text
+
+
+def test_modalities_and_sites_have_a_spread() -> None:
+    (row,) = [line.split() for line in shown(named("a", "b", "c")).splitlines() if "CT " in line]
+    assert row[:4] == ["CT", "0.625", "0.177", "0.500"]
 
 
 def test_one_modality_needs_no_block_of_its_own() -> None:
