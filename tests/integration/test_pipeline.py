@@ -231,7 +231,13 @@ def test_running_again_keeps_what_is_finished(trained):
         assert said.code == 0
     assert said.err.count("is complete already") == 5
     changed = {path.name for path, state in trained.state().items() if before.get(path) != state}
-    assert changed <= {"plan.json", "dataset.json", "cross_validation.json", "postprocessing.json"}
+    assert changed <= {
+        "plan.json",
+        "dataset.json",
+        "cross_validation.json",
+        "confusion.csv",
+        "postprocessing.json",
+    }
     assert "5 of 5 cases are preprocessed already" in said.err
 
 
@@ -564,7 +570,7 @@ def test_comparing_again_keeps_what_the_ensemble_has_predicted(compared):
     before = compared.state()
     assert compared.run("compare", "-d", "1").code == 0
     changed = {path.name for path, state in compared.state().items() if before.get(path) != state}
-    assert changed == {"best.json", "cross_validation.json", "postprocessing.json"}
+    assert changed == {"best.json", "confusion.csv", "cross_validation.json", "postprocessing.json"}
 
 
 def test_prediction_takes_the_best(spoilt_pair):
