@@ -155,7 +155,7 @@ def test_regions_are_not_cleaned(trained):
     regions = parse_labels({"whole": [3, 7], "canal": [7]}, regions_class_order=(3, 7))
     held_out = [HeldOut(fold="0", cases=("a",), folder=task.folder / "fold_0" / VALIDATION)]
     score_held_out(task.folder / "regions", held_out, task.dataset, regions)
-    assert [path.name for path in (task.folder / "regions").iterdir()] == [CROSS_VALIDATION]
+    assert {path.name for path in (task.folder / "regions").iterdir()} == {CROSS_VALIDATION, CONFUSION_CSV}
 
 
 def test_the_folder_is_all_that_prediction_needs(trained):
