@@ -57,16 +57,15 @@ DISCS: dict[str, Colour] = _by_level(
 """Discs, by the vertebra above."""
 
 NAMED: dict[str, Colour] = {
-    "vertebra": _colour("506487"),
+    "vertebra": SKY,
     "disc": _colour("ffffc3"),
     "canal": _colour("d20000"),
     "cord": _colour("f0f0ff"),
     "sacrum": _colour("8700ff"),
     "coccyx": _colour("009696"),
 }
-"""Structures that are no levels. A dataset with the vertebra, or the disc, does not tell the levels of these
-apart, but may have those of the other kind by level.
-"""
+"""Structures that are no levels. A dataset with the disc does not tell the levels of discs apart, but may
+have vertebrae by level; one with the vertebra has no levels."""
 
 _WORDS: dict[str, str] = {
     "vertebra": "vertebra",

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/palette.py            # the smallest differences of the colours that there are
     python tests/benchmarks/palette.py --search   # other colours, in some minutes
-    python tests/benchmarks/palette.py --search --free disc vertebra   # of these labels alone
+    python tests/benchmarks/palette.py --search --free disc canal   # of these labels alone
 
 The search is simulated annealing over a grid of sRGB: one label after another is drawn among the colours
 that suit it, the likelier the less it falls short of the wanted differences. It begins with the colours that
@@ -55,9 +55,7 @@ def suitable(name: str, candidates: np.ndarray) -> np.ndarray:
     """Indices of the colours that a label may have: discs are pale, the cord is nearly white."""
     lab = rgb2lab(candidates[None])[0]
     light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    if name == "vertebra":
-        fits = (light > 41) & (light < 92)
-    elif name == "cord":
+    if name == "cord":
         fits = (light > 86) & (chroma < 18)
     elif name == "canal":
         fits = (light > 40) & (light < 66) & (chroma > 60) & (candidates[:, 0] > 0.8)

@@ -10,7 +10,8 @@ from autospine.core.labels import VERTEBRAE
 SPINE = [*VERTEBRAE, "sacrum", "coccyx"]
 SUPERNUMERARY = ("T13", "L6")
 DISCS = [f"disc_below_{name}" for name in VERTEBRAE]
-EVERYTHING = [*SPINE, *DISCS, "canal", "cord", "vertebra", "disc"]
+EVERYTHING = [*SPINE, *DISCS, "canal", "cord", "disc"]
+STRUCTURES = ["vertebra", "disc", "canal", "cord", "sacrum", "coccyx"]
 
 
 def places(name: str) -> list[float]:
@@ -22,11 +23,8 @@ def places(name: str) -> list[float]:
 
 
 def beside(one: str, other: str) -> bool:
-    """Whether one dataset has both: a vertebra, or a disc, of no level lies beside none that has a level."""
-    return not any(
-        label in (one, other) and {one, other} & set(kind)
-        for label, kind in (("vertebra", VERTEBRAE), ("disc", DISCS))
-    )
+    """Whether one dataset has both: a disc of no level lies beside none that has a level."""
+    return not ("disc" in (one, other) and {one, other} & set(DISCS))
 
 
 def near(one: str, other: str) -> bool:
@@ -40,7 +38,8 @@ def near(one: str, other: str) -> bool:
     ("names", "blindness", "neighbours", "any_two"),
     [
         (EVERYTHING, None, 20, 8),
-        *((EVERYTHING, blindness, 10, 5) for blindness in BLINDNESS),
+        (STRUCTURES, None, 20, 20),
+        *((names, blindness, 10, 5) for names in (EVERYTHING, STRUCTURES) for blindness in BLINDNESS),
     ],
 )
 def test_labels_can_be_told_apart(names, blindness, neighbours, any_two):
@@ -84,7 +83,7 @@ def test_structures_keep_their_colour_in_any_dataset() -> None:
     assert differences(structures)[~np.eye(5, dtype=bool)].min() >= 20
 
 
-@pytest.mark.parametrize(("known", "apart"), [([], 20), (["vertebra", "disc"], 18), (EVERYTHING, 8)])
+@pytest.mark.parametrize(("known", "apart"), [([], 20), (["vertebra", "disc"], 20), (EVERYTHING, 8)])
 def test_other_classes_get_colours_of_their_own(known, apart) -> None:
     names = [*known, *(f"structure {i}" for i in range(200))]
     colours = class_colours(names)
