@@ -96,13 +96,13 @@ def _plan_table(
 ) -> Table:
     """Make a row per configuration; those of the same name in several plans stand together."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    columns = ["", "configuration", "voxel mm", "patch voxels", "batch", "features", "GiB"]
-    if len(plans) > 1:
-        columns.insert(2, "budget GiB")
+    columns = ["", "configuration", *(["budget GiB"] if len(plans) > 1 else []), "voxel mm", "patch voxels"]
+    # What a configuration is chosen by stands before what a narrow terminal may leave out.
     if costs or any(estimated_hours(plan, each.name) for plan in plans for each in plan.configurations):
         columns.append("hours")
     if costs:
         columns.append("Dice")
+    columns += ["batch", "features", "GiB"]
     for column in columns:
         table.add_column(column, justify="left" if column in ("", "configuration") else "right")
     names = list(dict.fromkeys(chosen.name for plan in plans for chosen in plan.configurations))
@@ -110,26 +110,24 @@ def _plan_table(
         for plan in plans:
             for index, chosen in enumerate(plan.configurations):
                 if chosen.name == name:
-                    row = _plan_row(plan, index, budget=len(plans) > 1)
-                    cost = (costs or {}).get(name)
-                    if "hours" in columns:
-                        row.append(_hours(cost, estimated_hours(plan, name)))
-                    table.add_row(*row, *([_dice(cost)] if costs else ()))
+                    row, cost = _plan_row(plan, index), (costs or {}).get(name)
+                    row["hours"] = _hours(cost, estimated_hours(plan, name))
+                    row["Dice"] = _dice(cost)
+                    table.add_row(*(row[column] for column in columns))
     return table
 
 
-def _plan_row(plan: "Plan", index: int, *, budget: bool) -> list[str]:
+def _plan_row(plan: "Plan", index: int) -> dict[str, str]:
+    """Return what a plan says of a configuration, by column."""
     chosen = plan.configurations[index]
     width: Any = getattr(chosen.network, "feature_size", None) or getattr(chosen.network, "features", "")
-    row = [
-        str(index),
-        escape(chosen.name),
-        " ".join(f"{d:g}" for d in chosen.spacing_mm),
-        " ".join(str(n) for n in chosen.patch_size),
-        str(chosen.training.batch_size),
-        str(width if isinstance(width, int | str) else width[0]),
-        f"{chosen.memory_bytes / GIB:.2f}",
-    ]
-    if budget:
-        row.insert(2, f"{plan.memory_budget_bytes / GIB:.1f}")
-    return row
+    return {
+        "": str(index),
+        "configuration": escape(chosen.name),
+        "budget GiB": f"{plan.memory_budget_bytes / GIB:.1f}",
+        "voxel mm": " ".join(f"{d:g}" for d in chosen.spacing_mm),
+        "patch voxels": " ".join(str(n) for n in chosen.patch_size),
+        "batch": str(chosen.training.batch_size),
+        "features": str(width if isinstance(width, int | str) else width[0]),
+        "GiB": f"{chosen.memory_bytes / GIB:.2f}",
+    }
