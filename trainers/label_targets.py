@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from autospine.core.labels import LabelSpace
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers.class_sums import ClassSums, class_sums
 from trainers.distributed import add_up
@@ -55,7 +55,18 @@ class LabelTargets(nn.Module):
         stored = table.int().argmax(dim=1).to(torch.uint8)
         self.register_buffer("stored", stored[:, None, None, None], persistent=False)
 
-    def forward(self, labels: LabelBatch) -> Bool[Tensor, "B K S P L"]:
+    def forward(self, labels: LabelBatch) -> tuple[Bool[Tensor, "B K S P L"], Bool[Tensor, "B S P L"]]:
+        """Look up the target of every channel, for a loss.
+
+        Args:
+            labels: Stored indices (B, S, P, L).
+
+        Returns:
+            The target of every channel (B, K, S, P, L), and a mask (B, S, P, L) of the voxels that count.
+        """
+        return self.channels(labels), labels != IGNORE_INDEX
+
+    def channels(self, labels: LabelBatch) -> Bool[Tensor, "B K S P L"]:
         """Return which voxels belong to each channel; ignored ones belong to none.
 
         Args:
@@ -73,7 +84,7 @@ class LabelTargets(nn.Module):
             logits: Logits (B, K, S, P, L) of any floating-point type.
             labels: Stored indices (B, S, P, L).
         """
-        return class_sums(logits, labels, self, regions=self.regions)
+        return class_sums(logits, labels, self.channels, regions=self.regions)
 
     def foreground(self, both: Tensor, predicted: Tensor, true: Tensor) -> SoftOverlap:
         """Return the overlap of the foreground classes from sums (K) over the voxels of each channel."""

@@ -309,7 +309,8 @@ class TrainingLoop:
             if self.clock.endless and self.clock.step - self._first < LEAST_STEPS:
                 raise no_time_left([self.run_identity.fold])
             self._check_taken()
-            meter.update("all steps taken: scoring held-out patches and writing the weights")
+            if self.metrics_log is not None:
+                meter.update("all steps taken: scoring held-out patches and writing the weights")
         columns = self._validated()
         if self.metrics_log is not None:
             row = self.metrics_log.add(

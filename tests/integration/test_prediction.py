@@ -178,8 +178,8 @@ def test_bad_cases_do_not_stop_the_others(model, images, tmp_path, monkeypatch):
     result = predicted([model], images, tmp_path / "out")
     assert [case.status for case in result.cases] == ["failed", "failed", "written"]
     assert "damaged" in result.failed["case0"]
-    assert result.failed["case1"] == "MemoryError"
-    assert read_record(tmp_path / "out")["case1"].error == "MemoryError"
+    assert "the memory of this machine is full" in result.failed["case1"]
+    assert read_record(tmp_path / "out")["case1"].error == result.failed["case1"]
 
 
 def test_the_label_map_of_an_earlier_run_is_not_taken_for_that_of_a_failed_case(

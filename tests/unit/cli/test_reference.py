@@ -15,7 +15,7 @@ def test_the_page_of_other_tools_is_what_is_answered():
     assert (PAGES / "other-tools.md").read_text(encoding="utf-8") == page, "run `make docs`"
     assert "| `nnUNetv2_train` | `autospine train CONFIGURATION -d DATASET --fold FOLD` |" in page
     assert "| `3d_cascade_fullres` | fullres, which a `lowres` model helps by itself |" in page
-    assert "| `-ta` | name a model with `-m` |" in page
+    assert "| `-ta` | `predict` | name a model with `-m` |" in page
 
 
 def test_every_command_and_every_option_is_explained():

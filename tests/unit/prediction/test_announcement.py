@@ -64,7 +64,7 @@ def test_the_time_of_the_next_case_is_that_of_the_last_one(monkeypatch):
     estimates = Estimates(held_memory())
     said = estimates.announcement(predictor, work, 0, save_probabilities=False)
     assert re.search(rf"networks; {MEMORY}", said)
-    array = np.zeros((1, 20, 20, 20), dtype=np.int16)
+    array = np.arange(20**3, dtype=np.int16).reshape(1, 20, 20, 20) % 9
     grid = makers.grid((20, 20, 20), (1.5, 1.5, 1.5))
     predictor.predict(Volume(array=array + 100, grid=grid, stored=grid), "CT")
     assert predictor.seconds_per_tile < 100

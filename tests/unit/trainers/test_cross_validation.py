@@ -16,6 +16,7 @@ from autospine.core.errors import FormatError, TrainingError
 from autospine.core.labels import parse_labels
 from autospine.dataset.splits import Fold
 from autospine.evaluation.held_out import SCORING_LOCK, VALIDATION, HeldOut, score_held_out
+from autospine.evaluation.naming import CONFUSION_CSV
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, read_cross_validation
 from autospine.io.images import read_labels, write_labels
 from autospine.models.model_folder import TRAINED_ON, open_model, weights_digest
