@@ -52,6 +52,7 @@ def postponed() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
     def note(number: int, _: FrameType | None) -> None:
+        """Remember the first signal, and let the second one stop the program at once."""
         if not request.wanted:
             request.signal = number
         elif multiprocessing.parent_process() is None:  # the second signal

@@ -104,12 +104,14 @@ def sender(device: torch.device) -> Callable[[Batch], Arrival]:
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(batch: Batch) -> Arrival:
+        """Begin to copy a batch, and return the function that waits for it."""
         pinned = [batch.images.pin_memory(), batch.labels.pin_memory()]
         with torch.cuda.stream(stream):
             images, labels = (tensor.to(device, non_blocking=True) for tensor in pinned)
         arrived = stream.record_event()
 
         def receive() -> Batch:
+            """Let the present stream wait for the copy, and return the batch on the GPU."""
             present = torch.cuda.current_stream(device)
             present.wait_event(arrived)
             for tensor in (images, labels):

@@ -135,7 +135,7 @@ def ignored_files(dataset: Dataset) -> tuple[str, ...]:
 
 
 class _Checked(NamedTuple):
-    """What was found in one case."""
+    """Faults, notes and content of one case."""
 
     faults: list[str]
     notes: list[str]

@@ -1,4 +1,4 @@
-"""What the voxels of each class are called in the predictions, and the file `confusion.csv`."""
+"""Names that predictions give to the voxels of each class, and the file `confusion.csv`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CONFUSION_COLUMNS = ("class", "voxels", "found", "called", "called_voxels", "sha
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassNaming:
-    """What the voxels that a class has in the references are called in the predictions."""
+    """Names that the predictions give to the voxels that a class has in the references."""
 
     name: str
     """Name of the class."""

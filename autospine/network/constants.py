@@ -31,6 +31,7 @@ def constant(function: Constant, shapes: Callable[..., TensorShapes] | None = No
 
     @lru_cache(maxsize=256)
     def make(*numbers: Hashable, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the tensors of these numbers on a device, made once."""
         # Not seen by a mode that counts the tensors of a step, of which these are none.
         with torch._C._DisableTorchDispatch(), torch.inference_mode(False), torch.device("cpu"):
             if device.type == "meta" and shapes is not None:

@@ -61,6 +61,7 @@ class _AddLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Add x times the transposed weight to `total`."""
         ctx.save_for_backward(x, weight)
         # Detached, as torch has to copy a map and its gradient for what changes a view of it in place.
         y = total.detach()
