@@ -17,8 +17,10 @@ class FieldOfView(StrEnum):
 
     LUMBAR = "lumbar"
     THORACOLUMBAR = "thoracolumbar"
+    THORACIC = "thoracic"
     CERVICAL = "cervical"
     WHOLE = "whole"
+    ANY = "any"
 
 
 class Labels(StrEnum):
@@ -63,8 +65,8 @@ def phantom(
     region: Annotated[
         FieldOfView,
         typer.Option(
-            help="Put this part of the spine into the field of view: lumbar, thoracolumbar, cervical or "
-            "whole."
+            help="Put this part of the spine into the field of view, or draw place and size anew for each "
+            "case (any)."
         ),
     ] = FieldOfView.LUMBAR,
     labels: Annotated[

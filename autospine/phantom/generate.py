@@ -38,7 +38,7 @@ from autospine.phantom.skeleton import (
 )
 from autospine.phantom.soft_tissue import space_around
 
-Region = Literal["lumbar", "thoracolumbar", "cervical", "whole"]
+Region = Literal["lumbar", "thoracolumbar", "thoracic", "cervical", "whole", "any"]
 Scheme = Literal["levels", "structures"]
 Variant = Literal["usual", "T13", "L6", "four_lumbar"]
 
@@ -51,7 +51,7 @@ class PhantomSettings:
     """Settings of a phantom; those that are None are drawn from the seed."""
 
     region: Region = "lumbar"
-    """The part of the spine in the field of view."""
+    """The part of the spine in the field of view; `any` draws place and size, from a crop to a body."""
     modality: Modality | None = None
     """CT or MR."""
     contrast: Contrast | None = None

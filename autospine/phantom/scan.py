@@ -25,9 +25,23 @@ ORIENTATIONS: tuple[str, ...] = tuple(
 _REGIONS: dict[str, tuple[tuple[tuple[float, float], ...], tuple[str, str]]] = {
     "lumbar": (((135, 185), (110, 150), (80, 130)), ("L3", "L5")),
     "thoracolumbar": (((290, 370), (130, 180), (100, 150)), ("T11", "L1")),
+    "thoracic": (((200, 290), (120, 180), (90, 150)), ("T4", "T9")),
     "cervical": (((140, 190), (110, 150), (90, 140)), ("C5", "C7")),
     "whole": (((600, 700), (170, 230), (120, 190)), ("T8", "T10")),
 }
+
+# Fields of view of region `any`: share of cases, extents along S, P, L in mm, and how far to left or right
+# of the spine their centre may lie, mm: a crop, a section of the body, the trunk, and the body with its arms.
+_ANY: tuple[tuple[float, tuple[tuple[float, float], ...], float], ...] = (
+    (0.35, ((70, 140), (70, 140), (70, 140)), 25),
+    (0.30, ((110, 320), (110, 260), (100, 300)), 45),
+    (0.25, ((220, 500), (240, 340), (300, 440)), 30),
+    (0.10, ((500, 900), (270, 360), (400, 560)), 15),
+)
+_ANY_VOXELS = 5_000_000
+
+# Factor of the distances between voxels where the field of view is large.
+_COARSE = {"whole": 1.6, "thoracolumbar": 1.15, "thoracic": 1.1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +73,7 @@ def sample_scan(
 
     Args:
         spine: The spine that is scanned.
-        region: `lumbar`, `thoracolumbar`, `cervical` or `whole`.
+        region: `lumbar`, `thoracolumbar`, `thoracic`, `cervical`, `whole` or `any`.
         contrast: Kind of picture: MR is sagittal with thick slices in a share of cases.
         rng: Random generator.
         spacing_mm: Distance between voxels along S, P, L, mm.
@@ -67,16 +81,22 @@ def sample_scan(
         orientation: Three letters, or None.
         oblique_deg: Angle of the scan to the patient's axes, degrees.
     """
-    ranges, (upper, lower) = _REGIONS[region]
-    drawn_size = [float(rng.uniform(a, b)) for a, b in ranges]
-    drawn_spacing = _spacing(region, contrast, rng)
+    if region == "any":
+        drawn_size, drawn_spacing, middle = _anywhere(spine, contrast, rng, size_mm)
+    else:
+        ranges, levels = _REGIONS[region]
+        drawn_size = triple(float(rng.uniform(a, b)) for a, b in ranges)
+        drawn_spacing = _spacing(_COARSE.get(region, 1.0), contrast, rng)
+        middle = None
     drawn_orientation = ORIENTATIONS[int(rng.integers(len(ORIENTATIONS)))]
     axis, angle = rng.normal(size=3), _angle(rng)
     at, jitter = float(rng.random()), rng.uniform(-1, 1, 3)
     size, spacing = size_mm or drawn_size, spacing_mm or drawn_spacing
     turn = _turn(axis, angle if oblique_deg is None else oblique_deg)
     steps = turn[:, [2, 1, 0]] * np.asarray(spacing)
-    centre = _centre(spine, upper, lower, at) + np.array([6.0, 9.0, 8.0]) * jitter
+    if middle is None:
+        middle = _centre(spine, *levels, at)
+    centre = middle + np.array([6.0, 9.0, 8.0]) * jitter
     shape = np.maximum(np.round(np.asarray(size) / spacing).astype(int), 8)
     raster = _raster(centre, steps, shape)
     factor = tuple(3 if step > 1.8 * min(spacing) and step > 2 else 1 for step in spacing)
@@ -95,9 +115,31 @@ def _raster(centre: Position, steps: Matrix3, shape: Int[np.ndarray, "3"]) -> Ra
     return Raster(shape=triple(shape), origin_mm=origin, steps_mm=steps)
 
 
-def _spacing(region: str, contrast: Contrast, rng: np.random.Generator) -> Vector3:
-    """Draw distances between voxels along S, P, L."""
-    coarse = 1.6 if region == "whole" else 1.15 if region == "thoracolumbar" else 1.0
+def _anywhere(
+    spine: Spine, contrast: Contrast, rng: np.random.Generator, size_mm: Vector3 | None
+) -> tuple[Vector3, Vector3, Position]:
+    """Draw size, spacing and centre of a field of view anywhere from the head to the hips."""
+    shares, ranges, asides = zip(*_ANY, strict=True)
+    kind = int(rng.choice(len(_ANY), p=shares))
+    drawn = [float(rng.uniform(a, b)) for a, b in ranges[kind]]
+    size = np.asarray(size_mm or drawn)
+    top = float(spine.vertebrae[0].frame.origin_mm[2])
+    # A tall field of view stays on the body; a short one may show the head or the hips alone.
+    low, high = -110.0 + 0.4 * size[0], top + 60.0 - 0.4 * size[0]
+    height = float(rng.uniform(low, high)) if low < high else (low + high) / 2
+    x, y = (float(line[0]) for line in spine.curve(np.array([height])))
+    # The middle of a trunk lies some 4 cm in front of the bodies' centres; a small crop looks at the spine.
+    front = float(np.clip((size[1] - 100) / 180, 0, 1)) * 42.0 * float(rng.uniform(0.6, 1.2))
+    behind = float(rng.uniform(-20, 20))
+    middle = np.array([x + float(rng.uniform(-1, 1)) * asides[kind], y + 14.0 - front + behind, height])
+    coarse = float(np.clip((np.prod(size) / 6e6) ** (1 / 3), 0.8, 2.2))
+    spacing = np.asarray(_spacing(coarse, contrast, rng))
+    spacing = spacing * max(1.0, float(np.prod(size / spacing) / _ANY_VOXELS) ** (1 / 3))
+    return triple(drawn), triple(float(step) for step in spacing), middle
+
+
+def _spacing(coarse: float, contrast: Contrast, rng: np.random.Generator) -> Vector3:
+    """Draw distances between voxels along S, P, L, those within slices times a factor."""
     kind, fine, thick = rng.random(), float(rng.uniform(0.8, 1.2)), float(rng.uniform(3.3, 4.4))
     even, slices = float(rng.uniform(1.0, 2.2)), float(rng.uniform(1.2, 3.0))
     if contrast == "CT":

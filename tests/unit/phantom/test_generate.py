@@ -8,9 +8,9 @@ from scipy import ndimage
 from autospine.core.errors import DatasetError
 from autospine.core.labels import DISC_OFFSET, VERSE
 from autospine.phantom import PhantomSettings, by_structure, generate
-from autospine.phantom.anatomy import CANAL, SACRUM, table_size
+from autospine.phantom.anatomy import CANAL, SACRUM, sample_posture, sample_spine, table_size
 from autospine.phantom.generate import Phantom
-from autospine.phantom.scan import ORIENTATIONS
+from autospine.phantom.scan import ORIENTATIONS, sample_scan
 
 CT = PhantomSettings(
     modality="CT", spacing_mm=(2.0, 2.0, 2.0), orientation="LPS", oblique_deg=0.0, variant="usual"
@@ -87,6 +87,44 @@ def test_canal_is_one_piece_from_edge_to_edge(modality: str, region: str) -> Non
         sizes = np.bincount(pieces.ravel())[1:]
         assert count >= 1
         assert sizes.max() / sizes.sum() > 0.995
+
+
+def test_a_thoracic_field_of_view_shows_the_chest_alone() -> None:
+    found = set(
+        np.unique(generate(dataclasses.replace(CT, region="thoracic", spacing_mm=(3.0, 3.0, 3.0)), 2).labels)
+    )
+    assert VERSE["T7"] in found
+    assert not found & {VERSE["C1"], VERSE["L4"], SACRUM}
+
+
+def test_any_field_of_view_is_drawn_in_place_and_size() -> None:
+    settings = PhantomSettings(region="any", modality="CT", orientation="LPS", oblique_deg=0.0)
+    phantoms = [
+        generate(dataclasses.replace(settings, spacing_mm=(5.0, 5.0, 5.0)), seed) for seed in range(14)
+    ]
+    extents = np.array([phantom.image.shape for phantom in phantoms]) * 5
+    assert extents.min() < 110
+    assert extents[:, 2].max() > 300
+    seen = [set(phantom.centroids_mm) for phantom in phantoms]
+    assert {"C", "T", "L"} <= {name[0] for names in seen for name in names}
+    assert min(len(names) for names in seen) < 6
+
+
+def test_a_large_field_of_view_is_sampled_coarsely_enough_to_be_painted() -> None:
+    rng = np.random.default_rng(0)
+    spine = sample_spine(rng, sample_posture(rng))
+    for seed in range(60):
+        scan = sample_scan(
+            spine,
+            "any",
+            ("CT", "T2w")[seed % 2],
+            np.random.default_rng(seed),
+            spacing_mm=None,
+            size_mm=None,
+            orientation=None,
+            oblique_deg=None,
+        )
+        assert np.prod(scan.raster.shape) < 5.4e6
 
 
 def test_discs_lie_between_their_bodies(whole: Phantom) -> None:
