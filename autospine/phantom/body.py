@@ -154,9 +154,7 @@ def _chest(stage: Stage, inner: Field) -> None:
     stage.tube("lung", lungs)
     vessels = 2.1 - picture.grain - 0.6 * picture.cloud
     share = np.clip(-lungs / 3, 0, 1) * np.clip(0.5 - vessels, 0, 0.9)
-    picture.mix(
-        np.asarray(share, np.float32), *picture.intensities.tissues["blood"], picture.raster.everywhere()
-    )
+    picture.mix("blood", np.asarray(share, np.float32), picture.raster.everywhere())
     stage.organ([("muscle", 0), ("blood", 8)], (20, -80, z["T8"]), (42, 34, 48), chest)
     oesophagus = smooth_max(space.ellipse((4, -34), (8, 5.5)), np.float32(z["T10"]) - space.z, 1.0)
     stage.tube("wall", oesophagus)
@@ -186,7 +184,7 @@ def _strands(stage: Stage, cavity: Field) -> None:
     picture = stage.picture
     sheet = np.clip(1 - np.abs(picture.cloud + 0.25 * picture.grain - 0.9) / np.float32(0.16), 0, 0.75)
     share = np.asarray(sheet * np.clip(-cavity / 3, 0, 1), np.float32)
-    picture.mix(share, *picture.intensities.tissues["wall"], picture.raster.everywhere())
+    picture.mix("wall", share, picture.raster.everywhere())
 
 
 def _gut(stage: Stage, inside: Field, build: Build) -> None:
@@ -302,9 +300,7 @@ def _vessels(stage: Stage) -> None:
     stage.tube("wall", aorta)
     stage.tube("blood", aorta + np.float32(1.5))
     # Calcium lies in patches in the wall, more of it in worn bodies: where the coarse texture is high.
-    patch = np.clip(
-        2 * (stage.picture.cloud - np.float32(2.4 - stage.picture.intensities.infiltration)), 0, 1
-    )
+    patch = np.clip(2 * (stage.picture.cloud - np.float32(2.4 - stage.picture.infiltration)), 0, 1)
     stage.tube("calcium", np.abs(aorta + np.float32(0.8)) - np.float32(0.9) * patch + np.float32(1 - patch))
     span = smooth_max(floor, space.z - np.float32(z["T9"]), 2.0)
     cava = smooth_max(space.ellipse((-19, front + 3), (12, 9)), span, 3.0)

@@ -149,7 +149,6 @@ def paint_canal(picture: Picture, canal: Canal) -> None:
     picture.paint("ligament", np.where(near, canal.wall - np.float32(1.2), FAR_MM), box, strength=0.8)
     picture.paint("epidural", canal.wall, box)
     picture.paint("csf", canal.sac, box)
-    root, spread = picture.intensities.tissues["cord"]
     share = canal.roots * np.clip(np.float32(0.3) - canal.sac, 0, 1) * np.float32(0.75)
-    picture.mix(np.asarray(share, np.float32), root, spread, box)
+    picture.mix("cord", np.asarray(share, np.float32), box)
     picture.paint("cord", smooth_max(canal.cord, canal.sac, 0.5), box)

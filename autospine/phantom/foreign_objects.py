@@ -10,7 +10,7 @@ from autospine.core.geometry import vector
 from autospine.core.types import Position
 from autospine.phantom.anatomy import Spine, Vertebra
 from autospine.phantom.picture import Picture
-from autospine.phantom.shapes import FAR_MM, Capsule, Field, Frame, Part, Point, render, smooth_max
+from autospine.phantom.shapes import FAR_MM, Capsule, Field, Frame, Part, Point, Raster, render, smooth_max
 from autospine.phantom.vertebra import canal_centre
 
 
@@ -26,8 +26,8 @@ def paint_table(picture: Picture, back_mm: float) -> None:
     top = np.float32(back_mm) - np.float32(0.0004) * x * x
     slab = smooth_max(np.asarray(top - y, np.float32), np.asarray(y - top - np.float32(55), np.float32), 1.0)
     inner = slab + np.float32(2.0)
-    picture.mix(np.asarray(np.clip(0.5 - slab, 0, 1), np.float32), -60.0, 20.0, box)
-    picture.mix(np.asarray(np.clip(0.5 - inner, 0, 1), np.float32), -930.0, 8.0, box)
+    picture.mix("table_shell", np.asarray(np.clip(0.5 - slab, 0, 1), np.float32), box)
+    picture.mix("table_foam", np.asarray(np.clip(0.5 - inner, 0, 1), np.float32), box)
 
 
 def screws(spine: Spine, rng: np.random.Generator) -> list[tuple[Frame, tuple[Part, ...]]]:
@@ -74,21 +74,21 @@ def draw_metal(picture: Picture, spine: Spine, rng: np.random.Generator) -> Fiel
     return distance
 
 
-def paint_metal_ct(picture: Picture, metal: Field, rng: np.random.Generator) -> None:
-    """Paint metal in CT with the star of thin bright and dark streaks that it casts in each axial slice."""
-    box = picture.raster.everywhere()
-    picture.paint("metal", metal, box)
+def metal_streaks(raster: Raster, metal: Field, rng: np.random.Generator) -> Field:
+    """Return the star of thin bright and dark streaks, in HU, that metal casts in each axial slice."""
+    result = np.zeros(raster.shape, dtype=np.float32)
     solid = (metal < 0).astype(np.float32)
     if solid.any():
-        _, step_p, step_l = picture.raster.spacing_mm
-        kernel = _star(picture.raster.shape[1], picture.raster.shape[2], step_p, step_l, rng)
-        shape = [picture.raster.shape[1] * 2, picture.raster.shape[2] * 2]
+        _, step_p, step_l = raster.spacing_mm
+        kernel = _star(raster.shape[1], raster.shape[2], step_p, step_l, rng)
+        shape = [raster.shape[1] * 2, raster.shape[2] * 2]
         spectrum = fft.rfft2(kernel, shape)
         for index in np.flatnonzero(solid.any(axis=(1, 2))):
             cast = fft.irfft2(fft.rfft2(solid[index], shape) * spectrum, shape)
-            centre = (picture.raster.shape[1] // 2, picture.raster.shape[2] // 2)
+            centre = (raster.shape[1] // 2, raster.shape[2] // 2)
             streak = cast[centre[0] : centre[0] + solid.shape[1], centre[1] : centre[1] + solid.shape[2]]
-            picture.value[index] += streak.astype(np.float32) * (metal[index] > 0)
+            result[index] = streak.astype(np.float32) * (metal[index] > 0)
+    return result
 
 
 def _star(
@@ -112,7 +112,6 @@ def paint_metal_mr(picture: Picture, metal: Field) -> None:
     """Paint metal in MR: the signal is lost around it, and piled up in a rim."""
     box = picture.raster.everywhere()
     ragged = metal - np.float32(4.5) + np.float32(1.5) * picture.cloud
-    fat, spread = picture.intensities.tissues["fat"]
     rim = np.clip(1 - np.abs(ragged - 1) / np.float32(1.5), 0, 1) * np.float32(0.5)
-    picture.mix(np.asarray(rim, np.float32), 1.3 * fat, spread, box)
+    picture.mix("metal_rim", np.asarray(rim, np.float32), box)
     picture.paint("metal", np.asarray(ragged, np.float32), box)

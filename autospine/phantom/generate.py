@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int16, UInt8
+from jaxtyping import Float32, Int16, Int32, UInt8
 
 from autospine.core.errors import DatasetError
 from autospine.core.geometry import Grid
@@ -13,15 +13,7 @@ from autospine.core.types import Modality, Shape3, Vector3
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
 from autospine.phantom.body import hindmost, paint_body, sample_build
 from autospine.phantom.canal import draw_canal, paint_canal
-from autospine.phantom.foreign_objects import draw_metal, paint_metal_ct, paint_metal_mr, paint_table
-from autospine.phantom.intensity import (
-    Contrast,
-    TissueIntensities,
-    blur,
-    finish_ct,
-    finish_mr,
-    sample_intensities,
-)
+from autospine.phantom.foreign_objects import draw_metal, metal_streaks, paint_metal_mr, paint_table
 from autospine.phantom.picture import new_picture
 from autospine.phantom.sacrum import sacral_segments
 from autospine.phantom.scan import ORIENTATIONS, ScanGeometry, raster_grid, reoriented, sample_scan
@@ -37,6 +29,10 @@ from autospine.phantom.skeleton import (
     paint_vertebrae,
 )
 from autospine.phantom.soft_tissue import space_around
+from autospine.synthesis.appearance import Appearance, Contrast, draw_sequence, sample_appearance
+from autospine.synthesis.render import render
+from autospine.synthesis.scanner import blur, finish_ct, finish_mr
+from autospine.synthesis.tissues import CODES
 
 Region = Literal["lumbar", "thoracolumbar", "thoracic", "cervical", "whole", "any"]
 Scheme = Literal["levels", "structures"]
@@ -55,7 +51,7 @@ class PhantomSettings:
     modality: Modality | None = None
     """CT or MR."""
     contrast: Contrast | None = None
-    """Weighting of an MR (T1w or T2w)."""
+    """Sequence of an MR; None draws one."""
     variant: Variant | None = None
     """Number of vertebrae; None draws an unusual one in about one case of twelve."""
     spacing_mm: Vector3 | None = None
@@ -89,12 +85,14 @@ class Phantom:
     """Intensities (HU in CT), array axes as the grid gives them."""
     labels: UInt8[np.ndarray, "k j i"]
     """Labels by level: vertebrae, sacrum and canal as in VerSe, discs 100 + the vertebra above."""
+    tissues: Int32[np.ndarray, "k j i"] = field(repr=False)
+    """Tissue map, from which other images of the same anatomy can be made; see `autospine.synthesis`."""
     grid: Grid
-    """Position and orientation of both arrays; not necessarily canonical."""
+    """Position and orientation of the arrays; not necessarily canonical."""
     modality: Modality
     """CT or MR."""
     contrast: Contrast
-    """CT, T1w or T2w."""
+    """CT, or the sequence of an MR."""
     orientation: str
     """Directions in which the file's axes i, j, k grow."""
     centroids_mm: dict[str, Vector3] = field(repr=False)
@@ -128,18 +126,22 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
         orientation=settings.orientation,
         oblique_deg=settings.oblique_deg,
     )
-    intensities = sample_intensities(appearance, contrast)
-    value, labels = _draw(spine, scan, intensities, settings, texture, appearance)
-    value = blur(value, scan.fine.spacing_mm, intensities.blur_mm)
-    value, labels = _averaged(value, scan.factor), _elected(labels, scan.factor)
+    intensities = sample_appearance(appearance, contrast, {code: name for name, code in CODES.items()})
+    drawn = _draw(spine, scan, intensities, settings, texture, appearance)
+    value = blur(drawn.value, scan.fine.spacing_mm, intensities.blur_mm)
+    value, labels = _averaged(value, scan.factor), _elected(drawn.labels, scan.factor)
+    tissues = _middle(drawn.tissues, scan.factor)
     if contrast == "CT":
         image = finish_ct(value, intensities, scan.raster.spacing_mm, noise)
     else:
         image = finish_mr(value, intensities, noise)
-    grid, (image, labels) = reoriented(raster_grid(scan.raster), (image, labels), scan.orientation)
+    grid, (image, labels, tissues) = reoriented(
+        raster_grid(scan.raster), (image, labels, tissues), scan.orientation
+    )
     return Phantom(
         image=image,
         labels=labels,
+        tissues=tissues,
         grid=grid,
         modality="CT" if contrast == "CT" else "MR",
         contrast=contrast,
@@ -162,13 +164,12 @@ def by_structure(labels: UInt8[np.ndarray, "k j i"]) -> UInt8[np.ndarray, "k j i
 
 def _contrast(settings: PhantomSettings, rng: np.random.Generator) -> Contrast:
     """Choose the contrast."""
-    draw = rng.random(2)
-    modality = settings.modality or ("CT" if draw[0] < 0.5 else "MR")
+    draw = float(rng.random())
+    modality = settings.modality or ("CT" if draw < 0.5 else "MR")
     if modality == "CT":
         return "CT"
-    if settings.contrast in ("T1w", "T2w"):
-        return settings.contrast
-    return "T2w" if draw[1] < 0.7 else "T1w"
+    sequence = draw_sequence(rng)
+    return settings.contrast if settings.contrast not in (None, "CT") else sequence
 
 
 def _variant(settings: PhantomSettings, rng: np.random.Generator) -> Variant:
@@ -180,17 +181,26 @@ def _variant(settings: PhantomSettings, rng: np.random.Generator) -> Variant:
     return rare[int(draw * 36)] if draw < 1 / 12 else "usual"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Drawn:
+    """What was painted on the fine raster."""
+
+    value: Float32[np.ndarray, "S P L"]
+    labels: UInt8[np.ndarray, "S P L"]
+    tissues: Int32[np.ndarray, "S P L"]
+
+
 def _draw(
     spine: Spine,
     scan: ScanGeometry,
-    intensities: TissueIntensities,
+    intensities: Appearance,
     settings: PhantomSettings,
     texture: np.random.Generator,
     appearance: np.random.Generator,
-) -> tuple[Float32[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"]]:
+) -> _Drawn:
     """Paint soft tissue, canal, discs and bones in this order."""
     raster = scan.fine
-    picture = new_picture(raster, intensities, texture)
+    picture = new_picture(raster, float(appearance.beta(1.5, 2.5)), texture)
     chain = sacral_segments(spine)
     build = sample_build(appearance)
     space = space_around(picture, spine)
@@ -214,13 +224,19 @@ def _draw(
     paint_hips(skeleton, spine)
     paint_ribs(skeleton, spine)
     paint_skull(skeleton, spine)
+    streaks: Float32[np.ndarray, "S P L"] | None = None
     if metal < 1 / 30 if settings.metal is None else settings.metal:
         distance = draw_metal(picture, spine, appearance)
         if intensities.contrast == "CT":
-            paint_metal_ct(picture, distance, appearance)
+            picture.paint("metal", distance, raster.everywhere())
+            streaks = metal_streaks(raster, distance, appearance)
         else:
             paint_metal_mr(picture, distance)
-    return picture.value, skeleton.labels
+    codes = picture.mixture.codes()
+    value = render(codes, intensities, picture.texture)
+    if streaks is not None:
+        value += streaks
+    return _Drawn(value=value, labels=skeleton.labels, tissues=codes)
 
 
 def _averaged(value: Float32[np.ndarray, "S P L"], factor: Shape3) -> Float32[np.ndarray, "s p l"]:
@@ -241,6 +257,11 @@ def _elected(labels: UInt8[np.ndarray, "S P L"], factor: Shape3) -> UInt8[np.nda
             )
             labels = np.where(first == last, first, middle)
     return labels
+
+
+def _middle(tissues: Int32[np.ndarray, "S P L"], factor: Shape3) -> Int32[np.ndarray, "s p l"]:
+    """Return the middle one of the three thin slices of each thick one."""
+    return tissues[tuple(slice(count // 2, None, count) for count in factor)]
 
 
 def _centroids(spine: Spine, scan: ScanGeometry) -> dict[str, Vector3]:

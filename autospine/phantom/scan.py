@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
-from jaxtyping import Int, Int16, UInt8
+from jaxtyping import Int, Int16, Int32, UInt8
 
 from autospine.core.geometry import Grid, as_direction, triple, vector
 from autospine.core.types import Matrix3, Position, Shape3, Vector3
 from autospine.phantom.anatomy import Spine
-from autospine.phantom.intensity import Contrast
 from autospine.phantom.shapes import Raster, rotation
+from autospine.synthesis.appearance import Contrast
 
 _LETTERS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 
@@ -179,13 +179,15 @@ def raster_grid(raster: Raster) -> Grid:
 
 
 def reoriented(
-    grid: Grid, arrays: tuple[Int16[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"]], orientation: str
-) -> tuple[Grid, tuple[Int16[np.ndarray, "k j i"], UInt8[np.ndarray, "k j i"]]]:
+    grid: Grid,
+    arrays: tuple[Int16[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"], Int32[np.ndarray, "S P L"]],
+    orientation: str,
+) -> tuple[Grid, tuple[Int16[np.ndarray, "k j i"], UInt8[np.ndarray, "k j i"], Int32[np.ndarray, "k j i"]]]:
     """Store arrays with axes S, P, L in another orientation of the file's axes, each voxel where it was.
 
     Args:
         grid: Grid of the arrays.
-        arrays: Image and labels.
+        arrays: Image, labels and tissue map.
         orientation: Directions in which the file's axes i, j, k grow.
 
     Returns:
@@ -203,8 +205,8 @@ def reoriented(
             origin = origin + steps[:, axis] * (shape[axis] - 1)
             steps[:, axis] *= -1
             turned = [np.flip(array, axis) for array in turned]
-    image, labels = (np.ascontiguousarray(array) for array in turned)
-    return _grid(triple(shape), steps, origin), (image, labels)
+    image, labels, tissues = (np.ascontiguousarray(array) for array in turned)
+    return _grid(triple(shape), steps, origin), (image, labels, tissues)
 
 
 def _grid(shape: Shape3, steps: Matrix3, origin: Position) -> Grid:

@@ -28,6 +28,7 @@ from autospine.phantom.shapes import (
     smooth_min,
 )
 from autospine.phantom.vertebra import arch_parts, body_part, footprint, lower_endplate, upper_endplate
+from autospine.synthesis.tissues import MARROW
 
 _MARGIN_MM = 4.0
 _CANAL_WALL_MM = 0.4
@@ -88,8 +89,7 @@ def _disc(
     )
     # Bones are painted next; the disc reaches a voxel under them, lest soft tissue show between.
     picture.paint("annulus", np.maximum(side, ends - np.float32(voxel)), box)
-    (dry, spread), (moist, _) = picture.intensities.tissues["annulus"], picture.intensities.tissues["nucleus"]
-    picture.mix(coverage(core, max(voxel, 4.5)), moist + (dry - moist) * min(1.0, wear * 1.15), spread, box)
+    picture.mix("nucleus", coverage(core, max(voxel, 4.5)) * np.float32(1 - min(1.0, wear * 1.15)), box)
     if vacuum:
         picture.paint("gas", core + np.float32(2.4), box, strength=0.8)
     skeleton.labels[box][exact < 0] = upper.disc_label
@@ -271,16 +271,11 @@ def _bone(
     picture = skeleton.picture
     voxel = picture.raster.voxel_mm
     outer, inner = coverage(distance, voxel), coverage(np.asarray(distance + shell_mm, np.float32), voxel)
-    (hard, roughness), (soft, texture) = (
-        picture.intensities.tissues["cortical"],
-        picture.intensities.trabecular[region],
-    )
-    grain, cloud = picture.grain[box], picture.cloud[box]
+    picture.mix("cortical", outer, box)
+    picture.mix(MARROW[region], inner, box)
     # Trabeculae are denser next to the shell.
-    dense = 1 + 0.45 * np.exp(np.minimum(distance + shell_mm, 0) / np.float32(2.2))
-    marrow = soft * dense + texture * (0.8 * grain + 0.6 * cloud)
-    below = picture.value[box]
-    below += outer * (hard + roughness * grain - below) + inner * (marrow - (hard + roughness * grain))
+    dense = np.float32(0.06) * np.exp(np.minimum(distance + shell_mm, 0) / np.float32(2.2))
+    picture.mix("cortical", inner * dense, box)
     skeleton.bone[box] = np.minimum(skeleton.bone[box], distance)
 
 

@@ -1,0 +1,1 @@
+"""Images from tissue maps: what each tissue looks like, and what a scanner makes of it."""
