@@ -3,14 +3,13 @@
 Positions are relative to the line through the vertebral bodies: u left, v posterior, z superior (LPS), in mm.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from autospine.phantom.anatomy import Spine
+from autospine.phantom.hips import paint_pelvic_organs, paint_seat_and_thighs, pelvic_cavity, with_thighs
 from autospine.phantom.picture import Picture
 from autospine.phantom.shapes import Field, smooth_max, smooth_min
-from autospine.phantom.soft_tissue import Space, Stage
+from autospine.phantom.soft_tissue import Build, Space, Stage
 
 # Half width of the trunk and neck, and position of the front skin behind (positive) or before (negative) the
 # line through the vertebral bodies, at some levels of a body of mean girth, mm.
@@ -24,7 +23,8 @@ _HALF_WIDTH = {
     "T12": 152,
     "L3": 148,
     "S": 172,
-    "end": 180,
+    "end": 182,
+    "floor": 180,
 }
 _FRONT = {
     "top": -105,
@@ -35,25 +35,10 @@ _FRONT = {
     "T6": -150,
     "T12": -150,
     "L3": -135,
-    "S": -130,
-    "end": -110,
+    "S": -128,
+    "end": -118,
+    "floor": -112,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Build:
-    """Parameters that vary from one body to the next."""
-
-    girth: float
-    """Width and depth relative to the mean."""
-    fat_mm: float
-    """Thickness of the fat under the skin in the back, mm."""
-    wall_mm: float
-    """Thickness of the abdominal wall's muscle, mm."""
-    bulk: float
-    """Size of the muscles relative to the mean."""
-    seed: int
-    """Seed of the arrangement of the gut."""
 
 
 def sample_build(rng: np.random.Generator) -> Build:
@@ -92,6 +77,7 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> No
     )
     inner = outline + fat + np.float32(2.0) + np.float32(0.6) * stage.ragged
     _wall(stage, inner, build)
+    paint_seat_and_thighs(stage, inner)
     if space.z.max() > space.levels["T12"]:
         _chest(stage, inner)
     if space.z.min() < space.levels["T10"]:
@@ -110,7 +96,9 @@ def _outline(space: Space, spine: Spine, build: Build) -> Field:
     rear = {name: value + _skin(build) for name, value in line.items()}
     rear |= {
         "S": rear[last] + 4,
-        "end": rear[last] - 10,
+        "brim": rear[last] + 14,
+        "end": rear[last] + 12,
+        "floor": rear[last] - 2,
         "top": rear["C1"] + 35,
         "C1": rear["C1"] + 14,
         "C4": rear["C4"] + 10,
@@ -124,6 +112,7 @@ def _outline(space: Space, spine: Spine, build: Build) -> Field:
     fuller = 1 - 0.10 * (2 * qx * qy / (length * length)) ** 2
     slope = np.sqrt((qx / a) ** 2 + (qy / b) ** 2) / length
     oval = (length * fuller - 1) / (slope + np.float32(1e-4))
+    oval = with_thighs(space, np.asarray(oval, np.float32), build.girth)
     furrow = np.float32(5.0) * np.exp(-((space.u / np.float32(13)) ** 2)) * (space.v > 0)
     return np.asarray(oval + furrow, np.float32)
 
@@ -167,6 +156,7 @@ def _abdomen(stage: Stage, inner: Field, build: Build) -> None:
     cavity = smooth_max(inner + np.float32(build.wall_mm), space.v - np.float32(24), 8.0)
     ceiling = space.z - np.float32(z["T10"] + 6) + np.float32(0.35) * np.maximum(space.v + 20, 0)
     cavity = smooth_max(cavity, np.asarray(ceiling, np.float32), 4.0)
+    cavity = pelvic_cavity(space, cavity)
     stage.tube("fat", cavity)
     _strands(stage, cavity)
     inside = cavity + np.float32(4)
@@ -177,6 +167,7 @@ def _abdomen(stage: Stage, inner: Field, build: Build) -> None:
         stage.organ([("kidney", 0)], (u, 2, height), (27, 24, 52), inside)
         stage.organ([("fat", 0), ("fluid", 5)], (u - side * 8, -6, height), (12, 10, 24), inside)
     _gut(stage, inside, build)
+    paint_pelvic_organs(stage, inside, build)
 
 
 def _strands(stage: Stage, cavity: Field) -> None:
@@ -204,12 +195,6 @@ def _gut(stage: Stage, inside: Field, build: Build) -> None:
         if rng.random() < 0.35:
             bubble = (0.72 * radii[0], 0.45 * radii[1], 0.72 * radii[2])
             stage.organ([("gas", 0)], (centre[0], centre[1] - 0.35 * radii[1], centre[2]), bubble, inside)
-    if space.z.min() < -30:
-        rectum = smooth_max(space.ellipse((0, -38), (15, 12)), space.z + np.float32(34), 6.0) + stage.ragged
-        stage.tube("wall", rectum)
-        stage.tube("bowel", rectum + np.float32(3))
-        stage.tube("gas", rectum + np.float32(8))
-        stage.organ([("wall", 0), ("fluid", 3)], (0, -95 * k, -108), (38, 26, 30), inside)
 
 
 def _neck(stage: Stage, inner: Field) -> None:
@@ -263,7 +248,7 @@ def _front_muscles(space: Space, size: float, side: int) -> tuple[Field, ...]:
 
 
 def _rear_muscles(space: Space, size: float, side: int, limit: Field) -> tuple[Field, ...]:
-    """Return erector spinae, multifidus and gluteus maximus of one side."""
+    """Return erector spinae and multifidus of one side."""
     wide = space.along({"C7": 16, "T2": 18, "T10": 22, "L1": 29, "L4": 31, "S": 27, "end": 8}) * np.float32(
         size
     )
@@ -273,11 +258,9 @@ def _rear_muscles(space: Space, size: float, side: int, limit: Field) -> tuple[F
     behind = space.along({"C7": 40, "T2": 44, "T10": 46, "L1": 49, "L4": 52, "S": 58, "end": 50})
     long = space.ellipse((side * (wide * 0.52 + 17), behind), (wide, deep))
     deepest = space.ellipse((side * 13, behind - 3), (10.5, deep * np.float32(0.95)))
-    seat = smooth_max(space.z + np.float32(18), limit, 2.0)
     return (
         smooth_max(long, limit, 2.0),
         smooth_max(deepest, limit, 2.0),
-        smooth_max(space.ellipse((side * 92, 62), (62, 34)), seat, 8.0),
     )
 
 
@@ -306,6 +289,8 @@ def _vessels(stage: Stage) -> None:
     cava = smooth_max(space.ellipse((-19, front + 3), (12, 9)), span, 3.0)
     stage.tube("blood", cava + np.float32(0.8) * stage.ragged)
     for side in (1, -1):
-        u = space.along({"L4": 8, "S": 34, "end": 62})
-        v = space.along({"L4": -33, "S": -36, "end": -58})
-        stage.tube("blood", smooth_max(space.ellipse((side * u, v), (7, 7)), -floor, 3.0))
+        u = space.along({"L4": 8, "S": 34, "end": 60, "thigh": 52})
+        v = space.along({"L4": -33, "S": -36, "brim": -46, "end": -72, "floor": -62, "thigh": -30})
+        for shift, tissue in ((0, "blood"), (-11, "blood")):
+            iliac = space.ellipse((side * (u + shift), v - 0.5 * shift), (6, 6))
+            stage.tube(tissue, smooth_max(iliac, -floor, 3.0))

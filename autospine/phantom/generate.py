@@ -14,6 +14,7 @@ from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, samp
 from autospine.phantom.body import hindmost, paint_body, sample_build
 from autospine.phantom.canal import draw_canal, paint_canal
 from autospine.phantom.foreign_objects import draw_metal, metal_streaks, paint_metal_mr, paint_table
+from autospine.phantom.pelvis import paint_pelvis
 from autospine.phantom.picture import new_picture
 from autospine.phantom.sacrum import sacral_segments
 from autospine.phantom.scan import ORIENTATIONS, ScanGeometry, raster_grid, reoriented, sample_scan
@@ -22,7 +23,6 @@ from autospine.phantom.skeleton import (
     Skeleton,
     label_canal,
     paint_discs,
-    paint_hips,
     paint_ribs,
     paint_sacrum,
     paint_skull,
@@ -221,7 +221,7 @@ def _draw(
     paint_discs(skeleton, spine, appearance)
     paint_vertebrae(skeleton, spine)
     paint_sacrum(skeleton, chain)
-    paint_hips(skeleton, spine)
+    paint_pelvis(skeleton, spine, chain)
     paint_ribs(skeleton, spine)
     paint_skull(skeleton, spine)
     streaks: Float32[np.ndarray, "S P L"] | None = None

@@ -1,7 +1,6 @@
-"""The sacrum, and the hip bones beside it: wedge-shaped and curved, with wings, foramina, crest and canal."""
+"""The sacrum: wedge-shaped and curved, with wings, foramina, crest and canal."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -179,34 +178,3 @@ def disc_remnant(s: SacralSegment) -> Ellipsoid:
     return Ellipsoid(
         centre_mm=(0.0, 0.0, -s.height / 2), radii_mm=(0.33 * s.width, 0.34 * s.depth, 0.05 * s.height)
     )
-
-
-def hip_parts(spine: Spine) -> tuple[Part, ...]:
-    """Return the iliac bones in an upright frame at the sacral endplate.
-
-    Each is a blade from the posterior spine past the joint with the sacrum to the anterior spine, thin in
-    the middle of the wing, with a thick rim above and a strut down to the hip joint.
-    """
-    k = spine.scale
-    # Place, half thickness and half height of the blade at stations from back to front, mm.
-    stations = (
-        ((48, 60, -22), 6.0, 24),
-        ((59, 34, -24), 6.5, 32),
-        ((66, 14, -18), 5.0, 36),
-        ((88, -12, -12), 2.8, 38),
-        ((117, -44, -24), 4.5, 24),
-    )
-    parts = []
-    for side in (1, -1):
-        for (a, thick_a, tall_a), (b, thick_b, tall_b) in pairwise(stations):
-            tall = (tall_a + tall_b) / (thick_a + thick_b)
-            start, end = ((side * x * k, y * k, z * k) for x, y, z in (a, b))
-            blade = Capsule(
-                start_mm=start, end_mm=end, radius_mm=(thick_a * k, thick_b * k), stretch=(1, 1, tall)
-            )
-            parts.append(Part(shape=blade, blend_mm=4))
-        crest = ((side * 66 * k, 16 * k, 14 * k), (side * 100 * k, -22 * k, 22 * k))
-        strut = ((side * 62 * k, 26 * k, -48 * k), (side * 86 * k, -6 * k, -92 * k))
-        for (start, end), radius in ((crest, (5.0, 5.5)), (strut, (8.0, 15.0))):
-            parts.append(Part(shape=Capsule(start_mm=start, end_mm=end, radius_mm=radius), blend_mm=6))
-    return tuple(parts)

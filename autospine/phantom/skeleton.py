@@ -1,6 +1,7 @@
 """Painting of discs and bones with their labels: cortical shell, cancellous inside, a gap at each joint."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from autospine.core.types import Slices3
 from autospine.phantom.anatomy import SACRUM, Spine, Vertebra
 from autospine.phantom.canal import Canal
 from autospine.phantom.picture import Picture
-from autospine.phantom.sacrum import SacralSegment, disc_remnant, foramina, hip_parts, segment_parts
+from autospine.phantom.sacrum import SacralSegment, disc_remnant, foramina, segment_parts
 from autospine.phantom.shapes import (
     FAR_MM,
     Capsule,
@@ -19,11 +20,11 @@ from autospine.phantom.shapes import (
     Field,
     Frame,
     Part,
+    Shape,
     coverage,
     inside,
     intersection,
     render,
-    rotation,
     smooth_max,
     smooth_min,
 )
@@ -177,18 +178,12 @@ def _carve(skeleton: Skeleton, whole: Field, frame: Frame, part: Part) -> None:
         whole[box] = smooth_max(whole[box], -hole, part.blend_mm)
 
 
-def paint_hips(skeleton: Skeleton, spine: Spine) -> None:
-    """Paint the iliac bones, unlabelled, with a joint's gap to the sacrum."""
-    frame = Frame(origin_mm=np.zeros(3), axes=rotation(pitch=0.3 * 38))
-    _plain_bone(skeleton, frame, hip_parts(spine), gap_mm=2.4, region="S", shell_mm=1.6)
-
-
 def paint_ribs(skeleton: Skeleton, spine: Spine) -> None:
     """Paint ribs from the joints at the bodies around the chest, unlabelled."""
     for vertebra in spine.vertebrae:
         if vertebra.region == "T":
             parts = tuple(p for side in (1, -1) for p in _rib(vertebra, side))
-            _plain_bone(skeleton, vertebra.frame, parts, gap_mm=1.0, region="T", shell_mm=1.0)
+            paint_plain_bone(skeleton, vertebra.frame, parts, gap_mm=1.0, region="T", shell_mm=1.0)
 
 
 def _rib(vertebra: Vertebra, side: int) -> list[Part]:
@@ -251,17 +246,47 @@ def paint_skull(skeleton: Skeleton, spine: Spine) -> None:
     _bone(skeleton, ring, box, np.float32(1.8), "C")
 
 
-def _plain_bone(
-    skeleton: Skeleton, frame: Frame, parts: tuple[Part, ...], *, gap_mm: float, region: str, shell_mm: float
+Thickness = Callable[[Field, Field, Field], Field]
+"""Thickness of a bone's cortex in mm at points of its own frame in mm."""
+
+
+def paint_plain_bone(
+    skeleton: Skeleton,
+    frame: Frame,
+    parts: tuple[Part, ...],
+    *,
+    gap_mm: float,
+    region: str,
+    shell_mm: float | Thickness,
 ) -> None:
-    """Paint a bone without a label, with a gap to the bones painted before."""
-    drawn = render(skeleton.picture.raster, frame, parts, margin_mm=_MARGIN_MM)
+    """Paint a bone without a label, with a gap to the bones painted before.
+
+    Args:
+        skeleton: What is being painted.
+        frame: The bone's frame.
+        parts: Its solids.
+        gap_mm: Distance that it keeps from other bones, mm.
+        region: Whose cancellous bone it has: C, T, L or S.
+        shell_mm: Thickness of the cortex, mm.
+    """
+    raster = skeleton.picture.raster
+    drawn = render(raster, frame, parts, margin_mm=_MARGIN_MM)
     if drawn is None:
         return
     box, distance = drawn
     distance = smooth_max(distance, np.float32(gap_mm) - skeleton.bone[box], 0.8)
     distance = np.maximum(distance, np.float32(1.5) - skeleton.canal.wall[box])
-    _bone(skeleton, distance, box, np.float32(shell_mm), region)
+    shell = shell_mm(*raster.coordinates(frame, box)) if callable(shell_mm) else np.float32(shell_mm)
+    _bone(skeleton, distance, box, shell, region)
+
+
+def paint_between(skeleton: Skeleton, frame: Frame, shape: Shape, tissue: str) -> None:
+    """Paint a tissue where no bone is: cartilage of a joint."""
+    drawn = render(skeleton.picture.raster, frame, (Part(shape=shape),), margin_mm=2.0)
+    if drawn is not None:
+        box, distance = drawn
+        free = np.maximum(distance, -skeleton.bone[box])
+        skeleton.picture.paint(tissue, free, box)
 
 
 def _bone(

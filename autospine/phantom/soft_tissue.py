@@ -16,6 +16,22 @@ from autospine.phantom.shapes import Ellipsoid, Field, Frame, Number, Part, Poin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """Parameters that vary from one body to the next."""
+
+    girth: float
+    """Width and depth relative to the mean."""
+    fat_mm: float
+    """Thickness of the fat under the skin in the back, mm."""
+    wall_mm: float
+    """Thickness of the abdominal wall's muscle, mm."""
+    bulk: float
+    """Size of the muscles relative to the mean."""
+    seed: int
+    """Seed of the arrangement of the gut."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
     """Coordinates around the spine for every voxel, and interpolation of values that vary with height."""
 
@@ -32,7 +48,7 @@ class Space:
     line: tuple[Float64[np.ndarray, "heights"], Float64[np.ndarray, "heights"]]
     """x and y of the line through the bodies' centres at those heights, mm."""
     levels: dict[str, float]
-    """Superior coordinate of each level's centre, and of `S`, `top` and `end`, mm."""
+    """Superior coordinate of each level's centre and of landmarks such as `S` and `end`, mm."""
 
     def along(self, values: Mapping[str, Number]) -> Field:
         """Return for every voxel a number that is given at some levels and interpolated between them."""
@@ -105,7 +121,10 @@ def space_around(picture: Picture, spine: Spine) -> Space:
     line_x, line_y = spine.curve(heights)
     rows = ((z - np.float32(low)) * np.float32(2)).astype(np.int32)
     levels = {v.name: float(v.frame.origin_mm[2]) for v in spine.vertebrae}
-    levels |= {"S": -15.0, "end": -110.0, "top": levels["C1"] + 60.0}
+    # Landmarks below and above the spine: pelvic brim, hip joints (`end`), pelvic floor, mid-thigh; crown.
+    below = {"S": -15.0, "brim": -60.0, "end": -110.0, "floor": -165.0, "thigh": -300.0}
+    levels |= {name: height * spine.scale for name, height in below.items()}
+    levels |= {"top": levels["C1"] + 60.0, "crown": levels["C1"] + 155.0 * spine.scale}
     return Space(
         u=x - line_x.astype(np.float32)[rows],
         v=y - line_y.astype(np.float32)[rows],
