@@ -21,9 +21,10 @@ from trainers.checkpoints import Checkpoints
 from trainers.epoch_validation import show_classes
 from trainers.fold_run import train_and_validate
 from trainers.run_identity import damaged, identity, other_start
-from trainers.schedule import NoTimeLeftError, no_time_left, share_of_time
+from trainers.schedule import NoTimeLeftError, no_time_left
 from trainers.settings import TrainingSettings
 from trainers.side_by_side import train_side_by_side
+from trainers.time_budget import FairTimes
 from trainers.trained_on import describe_changes, planned_otherwise, trained_on
 from trainers.training_run import TrainingRun
 from trainers.validation_montage import draw_validation
@@ -92,9 +93,11 @@ def _train_in_turn(
 ) -> list[Fold]:
     """Train folds one after the other; return those for which no time was left."""
     late: list[Fold] = []
+    times = FairTimes(deadline, [1 / len(folds) for _ in folds])
     for index, fold in enumerate(folds):
         try:
-            train_and_validate(task, fold, settings, share_of_time(deadline, 1 / (len(folds) - index)))
+            limit = times.of(index, 1 / (len(folds) - index))
+            times.note(train_and_validate(task, fold, settings, limit))
         except NoTimeLeftError:
             if distributed.size() > 1:  # the clocks of processes that train together may differ
                 raise

@@ -5,6 +5,7 @@ tiles after each epoch show how well the network does on cases that it does not 
 the time that the epoch took.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor, isfinite
@@ -89,6 +90,9 @@ class EpochValidation:
     next_tile: int = 0
     """Position of the tile that is predicted next."""
 
+    predicted: int = 0
+    """Number of tiles that the latest epoch has predicted, those of all processes together."""
+
     def finish_epoch(self, predict: Predict) -> dict[str, Any]:
         """Predict the next tiles, and return the columns of the epoch.
 
@@ -101,7 +105,7 @@ class EpochValidation:
             neither in the tiles nor in their prediction has None.
         """
         # All of them the first time, or the Dice would change with every tile that joins.
-        number = self.tiles_per_epoch if self.latest else len(self.tiles)
+        number = self.predicted = self.tiles_per_epoch if self.latest else len(self.tiles)
         turn = [(self.next_tile + n) % len(self.tiles) for n in range(number)]
         counted = torch.zeros(len(turn), len(self.labels.names), 3, dtype=torch.float64)
         own = range(distributed.rank(), len(turn), distributed.size())
@@ -112,6 +116,17 @@ class EpochValidation:
         self.latest |= dict(zip(turn, counted.numpy(), strict=True))
         self.next_tile = (self.next_tile + number) % len(self.tiles)
         return self._columns()
+
+    def time_tile(self, predict: Predict) -> float:
+        """Return the seconds that a held-out tile takes now; its prediction is not kept.
+
+        Args:
+            predict: Function as `finish_epoch` takes it.
+        """
+        for _ in range(2):  # in the first pass kernels are loaded and chosen
+            began = time.monotonic()
+            self._predicted([self.next_tile], predict)
+        return time.monotonic() - began
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that a resumed training shows the same Dice."""

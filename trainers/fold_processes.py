@@ -45,7 +45,7 @@ class _Running:
     place: torch.device
     process: SpawnProcess
     outcome: Connection
-    """Yields None, or the error of the fold, once."""
+    """Yields the slowdown of its validation, None if it was not measured, or its error, once."""
 
     reports: Connection
     """Yields reports of its progress, and messages."""
@@ -62,7 +62,7 @@ class FoldPipes:
     """Ends when the fold is to stop."""
 
     outcome: Connection
-    """Takes None, or the error of the fold, once."""
+    """Takes the slowdown of its validation, None if it was not measured, or its error, once."""
 
     reports: Connection
     """Takes reports of its progress, and messages."""
@@ -84,12 +84,14 @@ class FoldProcesses:
         places: Devices; one that occurs twice has two folds at a time.
         start: Starts the process of a fold.
         messages: Takes what the folds have to say.
+        note: Takes the slowdown of each fold's validation that is done; None if it was not measured.
     """
 
     jobs: Sequence[FoldJob]
     places: Sequence[torch.device]
     start: StartFold
     messages: FoldMessages = field(default_factory=FoldMessages)
+    note: Callable[[float | None], None] = lambda _: None
     late: list[Fold] = field(init=False, default_factory=list)
     """Folds for which no time was left."""
 
@@ -187,16 +189,18 @@ class FoldProcesses:
         ended = running.process.exitcode is not None
         if running.done is None and running.outcome.poll():
             try:
-                error = running.outcome.recv()
+                outcome = running.outcome.recv()
             except (EOFError, OSError):  # without a word
                 running.process.join(EXIT_SECONDS)
                 raise _killed(running.job.fold) from None
             running.done = time.monotonic()
             running.outcome.close()
-            if isinstance(error, NoTimeLeftError):
+            if isinstance(outcome, NoTimeLeftError):
                 self._miss(running.job.fold)
-            elif error is not None:
-                raise error
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                self.note(outcome)
         elif running.done is None and ended:
             raise _killed(running.job.fold)
         elif running.done is not None and time.monotonic() > running.done + EXIT_SECONDS:

@@ -16,16 +16,12 @@ from autospine.system.devices import computing
 from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.fold_trainer import FoldTrainer, prepare_fold
-from trainers.fold_validation import (
-    finishing_seconds,
-    fold_predictor,
-    predict_held_out,
-    validation_seconds,
-)
+from trainers.fold_validation import fold_predictor, predict_held_out, time_budget
 from trainers.randomness import deterministic
 from trainers.run_identity import damaged
 from trainers.schedule import no_time_left
 from trainers.settings import TrainingSettings
+from trainers.time_budget import FoldTime, TimeBudget
 from trainers.training_run import TrainingRun
 
 logger = get_logger(__name__)
@@ -33,23 +29,24 @@ logger = get_logger(__name__)
 TRAINING_LOCK = "training.lock"
 """File that names the process that trains the fold now."""
 
-LEAST_SHARE = 0.5
-"""Smallest share of a fold's time that training gets, however long validation will take."""
-
 TOLD_SECONDS = 10.0
 """Warn if validation will exceed the time limit by this much."""
 
 
 def train_and_validate(
-    task: TrainingRun, fold: Fold, settings: TrainingSettings, seconds: float | None
-) -> None:
+    task: TrainingRun, fold: Fold, settings: TrainingSettings, limit: FoldTime | None
+) -> float | None:
     """Train a fold, unless it is trained already, and predict its held-out cases.
 
     Args:
         task: The training run that the fold belongs to.
         fold: The fold.
         settings: The user's choices.
-        seconds: Time limit for all of it; None for as long as the planned epochs take.
+        limit: Time limit for all of it; None for as long as the planned epochs take.
+
+    Returns:
+        With a time limit, how much longer than estimated the validation took, as a multiple of the estimate;
+        None if it was not measured.
 
     Raises:
         TrainingError: If another process trains the fold, its finished weights are damaged, its checkpoint
@@ -62,6 +59,7 @@ def train_and_validate(
         if distributed.leads()
         else nullcontext()
     )
+    budget = None
     with lock, deterministic(settings.deterministic), computing():
         if distributed.leads():
             remove_leftovers(folder)
@@ -70,7 +68,6 @@ def train_and_validate(
         if (folder / WEIGHTS).is_file() and settings.extend is None:
             network = _finished_network(task, fold, settings)
         else:
-            began = time.monotonic()
             trainer = prepare_fold(
                 plan=task.plan,
                 configuration=task.configuration,
@@ -81,13 +78,13 @@ def train_and_validate(
                 held_out=task.held_out(fold),
                 initial_weights=task.initial_weights,
             )
-            if seconds is not None:
-                remaining = seconds - (time.monotonic() - began)
-                seconds = _training_seconds(task, fold, trainer, remaining)
-            network = trainer.run(seconds)
+            if limit is not None:
+                budget = _time_budget(task, fold, trainer, limit)
+            network = trainer.run(None if budget is None else budget.training_seconds(), budget)
         with as_in_prediction(settings.device):
             predict_held_out(task, fold, fold_predictor(task, network, settings))
         distributed.meet()
+    return None if budget is None else budget.measured_slowdown()
 
 
 def _finished_network(task: TrainingRun, fold: Fold, settings: TrainingSettings) -> nn.Module:
@@ -98,24 +95,24 @@ def _finished_network(task: TrainingRun, fold: Fold, settings: TrainingSettings)
         raise TrainingError(damaged(task.fold_folder(fold) / WEIGHTS)) from None
 
 
-def _training_seconds(task: TrainingRun, fold: Fold, trainer: FoldTrainer, seconds: float) -> float:
-    """Return the part of a fold's remaining time that training gets; validation and writing need the rest.
+def _time_budget(task: TrainingRun, fold: Fold, trainer: FoldTrainer, limit: FoldTime) -> TimeBudget:
+    """Return the budget of a fold's remaining time; warn if training and validation need more.
 
     Raises:
         NoTimeLeftError: If no time remains.
     """
-    began = time.monotonic()
     predictor = fold_predictor(task, trainer.learner.network, trainer.settings)
-    needed = validation_seconds(task, fold, predictor) + finishing_seconds(task, fold, predictor)
-    remaining = seconds - (time.monotonic() - began)
-    (late,) = distributed.largest(remaining <= 0)  # all processes decide alike
+    budget = time_budget(task, fold, predictor, limit)
+    now = time.monotonic()
+    (late,) = distributed.largest(now >= budget.ends)  # all processes decide alike
     if late:
         raise no_time_left([fold.name])
-    least = LEAST_SHARE * remaining
-    if fold.validation and needed - least >= TOLD_SECONDS and distributed.leads():
+    training, needed = budget.training_seconds(), budget.validation_seconds
+    excess = now + training + needed - budget.ends
+    if fold.validation and excess >= TOLD_SECONDS and distributed.leads():
         logger.warning(
-            "fold %s: its validation takes about %.0f s of the %.0f s that it has; training gets half, so "
-            "that the time limit is exceeded by about %.0f s",
-            *(fold.name, needed, remaining, needed - least),
+            "fold %s: its validation takes about %.0f s of the %.0f s that it has; training gets half of its "
+            "fair time, %.0f s, so that the time limit is exceeded by about %.0f s",
+            *(fold.name, needed, budget.ends - now, training, excess),
         )
-    return max(remaining - needed, least)
+    return budget

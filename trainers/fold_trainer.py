@@ -27,6 +27,7 @@ from trainers.randomness import threads
 from trainers.run_identity import RunIdentity, identity
 from trainers.schedule import ENDLESS, Clock, learning_rate
 from trainers.settings import TrainingSettings
+from trainers.time_budget import TimeBudget
 from trainers.trackers import TrackedRun, Trackers, flat
 from trainers.trained_on import keep_trained_on, trained_on
 from trainers.training_loop import TrainingLoop
@@ -65,11 +66,12 @@ class FoldTrainer:
     learner: Learner
     """Network and optimiser in that state."""
 
-    def run(self, seconds: float | None) -> nn.Module:
+    def run(self, seconds: float | None, time_budget: TimeBudget | None = None) -> nn.Module:
         """Train to the end, write the averaged weights, and return the network that has them.
 
         Args:
             seconds: Time limit to fit the schedule into; None to take the planned number of epochs.
+            time_budget: Corrects the time limit by what is measured meanwhile; None to keep it.
 
         Raises:
             TrainingError: If the training diverges, or a step needs more memory than there is.
@@ -97,6 +99,7 @@ class FoldTrainer:
                 interruption=interruption,
                 epoch_validation=validation,
                 early_stopping=early_stopping,
+                time_budget=time_budget,
             )
             clock.start()
             with progress(

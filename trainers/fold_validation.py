@@ -1,5 +1,6 @@
 """Prediction of a fold's held-out cases with the fold's network."""
 
+import time
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,7 @@ from trainers import distributed
 from trainers.epoch_validation import FEWEST_TILES
 from trainers.learner import amp_dtype
 from trainers.settings import TrainingSettings
+from trainers.time_budget import LEAST_SHARE, FoldTime, TimeBudget
 from trainers.training_run import TrainingRun
 
 SECONDS_PER_CASE = 1.0
@@ -55,19 +57,26 @@ def predict_held_out(task: TrainingRun, fold: Fold, predictor: Predictor) -> Non
         write_labels(task.prediction(fold, case.name), labels, volume.stored)
 
 
-def validation_seconds(task: TrainingRun, fold: Fold, predictor: Predictor) -> float:
-    """Estimate how long validation will take, from the measured time of one tile."""
-    patch = task.configuration.patch_size
-    tiles = sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation)
-    seconds = predictor.seconds_per_tile * tiles + SECONDS_PER_CASE * len(fold.validation)
-    return seconds / distributed.size()
+def time_budget(task: TrainingRun, fold: Fold, predictor: Predictor, limit: FoldTime) -> TimeBudget:
+    """Divide the time of a fold between its training and what comes after the last step.
 
+    That are the held-out tiles of the last epoch (`FEWEST_TILES` if it is the first one, as in a short
+    training), the writing of the weights, and the validation.
 
-def finishing_seconds(task: TrainingRun, fold: Fold, predictor: Predictor) -> float:
-    """Estimate how long it takes from the last step to the validation, with the held-out tiles of the epoch.
-
-    The first epoch, which is the last one of a short training, predicts `FEWEST_TILES`.
+    Args:
+        task: Training run of the fold.
+        fold: The fold.
+        predictor: Predictor with the fold's network, which times a tile.
+        limit: The fold's time.
     """
     patch = task.configuration.patch_size
-    tiles = min(FEWEST_TILES, sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation))
-    return FINISHING_SECONDS + predictor.seconds_per_tile * tiles / distributed.size()
+    tiles = sum(count_tiles(task.stored[name].shape, patch) for name in fold.validation)
+    seconds_per_tile = predictor.seconds_per_tile  # measured now
+    return TimeBudget(
+        ends=limit.ends,
+        least_end=time.monotonic() + LEAST_SHARE * limit.fair_seconds,
+        tiles=(tiles + min(FEWEST_TILES, tiles)) / distributed.size(),
+        seconds_per_tile=seconds_per_tile,
+        fixed_seconds=FINISHING_SECONDS + SECONDS_PER_CASE * len(fold.validation) / distributed.size(),
+        slowdown=limit.slowdown,
+    )

@@ -106,8 +106,13 @@ class Clock:
 
     _began: float = 0.0
     _base: float = 0.0
+    """Value of `time.monotonic()` and progress from which the time limit counts."""
+
     _base_step: int = 0
     """Step from which this schedule counts; 0 if the progress has always been that of the steps."""
+
+    _base_of_steps: float = 0.0
+    """Progress at that step."""
 
     def __post_init__(self) -> None:
         if self.cooldown is not None:
@@ -120,7 +125,15 @@ class Clock:
             self.progress = 1.0
         self._began, self._base = time.monotonic(), self.progress
         as_planned = abs(self.progress - self.step / self.total_steps) < TOLERANCE
-        self._base_step = 0 if as_planned else self.step
+        self._base_step, self._base_of_steps = (0, 0.0) if as_planned else (self.step, self.progress)
+
+    def fit_into(self, seconds: float) -> None:
+        """Spread the rest of the schedule over another number of seconds from now on.
+
+        Args:
+            seconds: Time limit, counted from now; the training ends with its next step if it is 0 or less.
+        """
+        self._began, self._base, self.seconds = time.monotonic(), self.progress, max(seconds, 0.0)
 
     def cool_down(self, steps: int) -> bool:
         """Run through the rest of the schedule in this many steps from now on, or until the time is over.
@@ -163,7 +176,7 @@ class Clock:
         if self._base_step == 0:
             return self.step / self.total_steps
         share = (self.step - self._base_step) / (self.total_steps - self._base_step)
-        return self._base + (1 - self._base) * share
+        return self._base_of_steps + (1 - self._base_of_steps) * share
 
     def _by_time(self) -> float:
         if self.seconds is None:
@@ -185,22 +198,12 @@ def share_of_time(deadline: float | None, share: float) -> float | None:
     Raises:
         NoTimeLeftError: If no time remains.
     """
-    remaining = seconds_until(deadline)
-    return None if remaining is None else remaining * (1 - SPARE) * share
-
-
-def seconds_until(deadline: float | None) -> float | None:
-    """Return the seconds until a value of `time.monotonic()`; None for no deadline.
-
-    Raises:
-        NoTimeLeftError: If no time remains.
-    """
     if deadline is None:
         return None
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise no_time_left(())
-    return remaining
+    return remaining * (1 - SPARE) * share
 
 
 def no_time_left(folds: Sequence[str]) -> NoTimeLeftError:

@@ -29,8 +29,8 @@ from trainers.fold_processes import FoldJob, FoldPipes, FoldProcesses
 from trainers.fold_run import train_and_validate
 from trainers.metrics_log import brief_summary, read_rows, rows_now
 from trainers.progress_report import TRAINING, ProgressReport, Reporter
-from trainers.schedule import seconds_until, share_of_time
 from trainers.settings import TrainingSettings
+from trainers.time_budget import FairTimes, FoldTime
 from trainers.training_run import TrainingRun
 
 logger = get_logger(__name__)
@@ -86,21 +86,23 @@ def train_side_by_side(
     ]
     used = [places[index % len(places)] for index in range(len(rounds[0]))]
 
+    times = FairTimes(deadline, _fair_shares(rounds, alike=len(places) > 1))
+    positions = {job.fold.name: index for index, job in enumerate(jobs)}
+
     def start(job: FoldJob, place: torch.device, pipes: FoldPipes) -> SpawnProcess:
         """Start the process of a fold on a device, with its share of the time from now on."""
-        seconds = share_of_time(deadline, job.share)
-        ends = None if seconds is None else time.monotonic() + seconds
+        limit = times.of(positions[job.fold.name], job.share)
         process = SPAWN.Process(
             target=_train_in_process,
             name=f"fold {job.fold.name}",
-            args=(pipes, task, job, replace(settings, device=place), ends, level),
+            args=(pipes, task, job, replace(settings, device=place), limit, level),
         )
         process.start()
         return process
 
     level = get_logger("trainers").getEffectiveLevel()
     messages = FoldMessages(f"{task.plan.dataset}, {task.configuration.name}, ")
-    processes = FoldProcesses(jobs, used, start, messages)
+    processes = FoldProcesses(jobs, used, start, messages, times.note)
     try:
         watch_folds(
             task,
@@ -143,12 +145,18 @@ def _round_share(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> float:
     return 1 / len(rounds) if alike else len(rounds[0]) / sum(len(folds) for folds in rounds)
 
 
+def _fair_shares(rounds: Sequence[Sequence[Fold]], *, alike: bool) -> list[float]:
+    """Return the share of the whole time that each fold of some rounds is to have, in their order."""
+    n_folds = sum(len(folds) for folds in rounds)
+    return [1 / len(rounds) if alike else len(folds) / n_folds for folds in rounds for _ in folds]
+
+
 def _train_in_process(
     pipes: FoldPipes,
     task: TrainingRun,
     job: FoldJob,
     settings: TrainingSettings,
-    ends: float | None,
+    limit: FoldTime | None,
     level: int,
 ) -> None:
     """Train a fold; a process begins here.
@@ -158,7 +166,7 @@ def _train_in_process(
         task: Training run that the fold belongs to.
         job: The fold.
         settings: Settings of the training.
-        ends: Value of `time.monotonic()` at which the fold has to be done; None for no limit.
+        limit: The fold's time; None for no limit.
         level: Least level of the log records that the parent shows.
     """
     ignore_interrupts()
@@ -167,7 +175,7 @@ def _train_in_process(
     reporter.take_messages(level)
     reuse_freed_memory()
     torch.set_num_threads(job.threads)
-    error: BaseException | None = None
+    outcome: BaseException | float | None = None
     try:
         try:
             for number in SIGNALS:
@@ -176,19 +184,19 @@ def _train_in_process(
             threading.Thread(target=_follow, args=(pipes.stop,), daemon=True).start()
             if settings.device.type == "cuda":
                 torch.cuda.set_device(settings.device)
-            train_and_validate(task, job.fold, settings, seconds_until(ends))
+            outcome = train_and_validate(task, job.fold, settings, limit)
         finally:
             _stop_no_more()  # what a request to stop would interrupt from here on is not the training
     except KeyboardInterrupt:  # the parent knows, or is gone, or somebody has ended this process alone
-        error = TrainingError(
+        outcome = TrainingError(
             f"the process of fold {job.fold.name} was ended; run the same command again: it resumes where "
             "it was"
         )
     except BaseException as raised:  # other people's networks and losses may raise what they want
-        error = portable(raised)
+        outcome = portable(raised)
     reporter.close()
     with suppress(OSError):  # the parent is gone
-        pipes.outcome.send(error)
+        pipes.outcome.send(outcome)
 
 
 def _follow(stop: Connection) -> None:

@@ -26,6 +26,7 @@ from trainers.monitors import SAMPLE_EVERY
 from trainers.run_identity import RunIdentity
 from trainers.schedule import LEAST_STEPS, Clock, no_time_left
 from trainers.sent_batches import SentBatches, sender
+from trainers.time_budget import TimeBudget
 
 logger = get_logger(__name__)
 
@@ -37,6 +38,9 @@ WARM_UP = 3
 
 FEW = 0.02
 """Warn if the time limit allows less than this share of the planned steps."""
+
+HALF_TIME = 0.5
+"""Progress at which a tile is timed for the time limit, if no epoch has ended by then."""
 
 CHECKPOINT_SHARE = 0.02
 """Largest share of the time that checkpoints may take on a GPU, which has nothing to do meanwhile."""
@@ -89,6 +93,10 @@ class TrainingLoop:
 
     epoch_validation: EpochValidation | None = None
     """Measures the held-out Dice after each epoch; None if no class is held out."""
+
+    time_budget: TimeBudget | None = None
+    """Fits the schedule anew to the time limit as soon as the time of the validation is known better; None
+    without a limit."""
 
     early_stopping: EarlyStopping | None = None
     """Shortens the schedule once the held-out Dice has reached a plateau; None to complete it always."""
@@ -177,6 +185,7 @@ class TrainingLoop:
             if not self._epoch_complete:
                 self._take_step()
                 self._agree()
+                self._learn_at_half_time()
                 self._show(meter)
             if self._epoch_complete:
                 self._finish_epoch(meter)
@@ -308,6 +317,8 @@ class TrainingLoop:
             # The schedule ran through all its learning rates in these steps: the fold is not trained.
             if self.clock.endless and self.clock.step - self._first < LEAST_STEPS:
                 raise no_time_left([self.run_identity.fold])
+            if self.time_budget is not None:
+                self.time_budget.steps_ended = time.monotonic()
             self._check_taken()
             if self.metrics_log is not None:
                 meter.update("all steps taken: scoring held-out patches and writing the weights")
@@ -336,11 +347,25 @@ class TrainingLoop:
         began = time.monotonic()
         with self._memory_checked(), self.learner.predicting() as predict:
             columns = self.epoch_validation.finish_epoch(predict)
-        columns["seconds_held_out"] = round(time.monotonic() - began, 2)
+        seconds = time.monotonic() - began
+        columns["seconds_held_out"] = round(seconds, 2)
+        if self.time_budget is not None and not self.clock.done:
+            each = seconds * distributed.size() / self.epoch_validation.predicted
+            self.time_budget.learn(each, self.clock)
         if self.early_stopping is not None:
             told = self.early_stopping.finish_epoch(columns[HELD_OUT], self.learner.recipe, self.clock)
             columns |= {} if told is None else {EARLY_STOP: told}
         return columns
+
+    def _learn_at_half_time(self) -> None:
+        """Time a tile once half of the progress is made, if no epoch has ended by then."""
+        budget, validation = self.time_budget, self.epoch_validation
+        if budget is None or validation is None or budget.learnt or self._epoch_complete:
+            return
+        if self.clock.progress >= HALF_TIME:
+            with self._memory_checked(), self.learner.predicting() as predict:
+                seconds = validation.time_tile(predict)
+            budget.learn(seconds, self.clock)
 
     @property
     def _checkpoint_is_due(self) -> bool:
@@ -384,11 +409,12 @@ class TrainingLoop:
             self._warn_if_few_steps_fit()
         elif len(self._steps) == MEASURED_STEPS:
             seconds = (time.monotonic() - self._warm) / (MEASURED_STEPS - WARM_UP)
-            hours = self.clock.steps_left * seconds / 3600
-            logger.info(
-                "fold %s: a step takes %.2g s, and the %d that are left about %s",
+            hours = float(f"{self.clock.steps_left * seconds / 3600:.1g}")
+            minutes = max(1, int(float(f"{60 * hours:.1g}")))
+            logger.info(  # with one digit, alike for folds that train side by side
+                "fold %s: a step takes about %.1g s, and the %d that are left about %s",
                 *(self.run_identity.fold, seconds, self.clock.steps_left),
-                f"{hours:.2g} hours" if hours >= 1 else counted(max(1, round(60 * hours)), "minute"),
+                f"{hours:.0f} hours" if hours >= 2 else counted(minutes, "minute"),
             )
 
     def _warn_if_few_steps_fit(self) -> None:

@@ -1,5 +1,6 @@
 """`autospine train`."""
 
+import time
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,7 @@ def train(
 
     Complete folds are kept, and an interrupted one is resumed.
     """
+    began = time.monotonic()  # before PyTorch is imported, which takes long on a busy machine
     fold, *more = folds or ["all"]
     if more:
         raise TrainingError(
@@ -116,7 +118,7 @@ def train(
         )
         warn_of_another_device(planned, where)
         warn_of_slow_convolutions(planned.configuration, where, cudnn_version())
-        _say_what_is_next(project, fold, train(project, fold, settings, minutes=max_minutes))
+        _say_what_is_next(project, fold, train(project, fold, settings, minutes=max_minutes, began=began))
 
 
 def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | None") -> None:

@@ -127,7 +127,12 @@ def preprocess(
 
 
 def train(
-    project: Project, fold: str, settings: TrainingSettings, *, minutes: float | None = None
+    project: Project,
+    fold: str,
+    settings: TrainingSettings,
+    *,
+    minutes: float | None = None,
+    began: float | None = None,
 ) -> Evaluation | None:
     """Train folds of a configuration.
 
@@ -136,6 +141,7 @@ def train(
         fold: `all`, the name of one fold, or `full`.
         settings: The user's choices.
         minutes: Time for everything, in minutes; the schedule is fitted to it.
+        began: Value of `time.monotonic()` from which they count; None for now.
 
     Returns:
         The cross-validation so far, None for `full`.
@@ -145,7 +151,8 @@ def train(
     """
     if minutes is not None and minutes < LONG_MINUTES and settings.compiled is None:
         settings = replace(settings, compiled=False)
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    began = time.monotonic() if began is None else began
+    deadline = None if minutes is None else began + 60 * minutes
     location, plan, configuration = project.location, project.plan, project.configuration
     folds = project.folds(fold)
     initial_weights = None  # read once, and refused before anything is prepared

@@ -369,9 +369,8 @@ def test_folds_for_which_no_time_is_left_are_named_and_the_others_scored(tmp_pat
     train_folds(task, FOLDS[:1], SETTINGS)
     (task.folder / CROSS_VALIDATION).unlink()
     ended = iter([60.0, -1.0])
-    module = "cross_validation" if parallel == 1 else "side_by_side"
     monkeypatch.setattr(
-        f"trainers.{module}.share_of_time",
+        "trainers.time_budget.share_of_time",
         lambda _, part: share_of_time(time.monotonic() + next(ended), part),
     )
     with pytest.raises(NoTimeLeftError, match=r"no time is left for fold 2, .*--max-minutes"):

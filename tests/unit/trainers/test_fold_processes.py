@@ -100,3 +100,12 @@ def test_workers_that_are_gone_do_not_hold_up_the_end():
     running.end()
     assert not any(process.is_alive() for _, _, process in started)
     assert not parent_lives()
+
+
+def test_what_the_validation_of_a_fold_has_shown_is_handed_on():
+    noted = []
+    running, _ = processes("measured", "done", "late", places=1)
+    running.note = noted.append
+    until_done(running)
+    running.end()
+    assert noted == [1.5, None]

@@ -13,8 +13,10 @@ from autospine.data import DataWorkerError, PatchBatches
 from trainers.fold_state import PartialEpoch
 from trainers.interruption import Interruption
 from trainers.learner import Learner, StepResult
+from trainers.metrics_log import HELD_OUT
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Clock
+from trainers.time_budget import TimeBudget
 from trainers.training_loop import TrainingLoop
 
 STEPS = 4
@@ -153,3 +155,37 @@ def test_an_interruption_between_two_epochs_is_saved_too(loop):
     loop.learner.step = step
     loop.run(Silent())
     assert loop.saver.steps == [1, 3]
+
+
+class HeldOut:
+    """Stands for the validation of an epoch, whose tiles take two seconds now."""
+
+    predicted = 4
+
+    def __init__(self) -> None:
+        self.timed = 0
+
+    def time_tile(self, predict) -> float:
+        self.timed += 1
+        return 2.0
+
+    def finish_epoch(self, predict) -> dict:
+        return {HELD_OUT: 0.5}
+
+
+@pytest.mark.parametrize("epoch_steps, timed", [(2, 0), (4, 1), (1, 0)])
+def test_the_time_limit_learns_from_held_out_tiles(loop, epoch_steps, timed):
+    """Those of the first epoch, or of one that is predicted for it at half of the progress."""
+    loop.learner.recipe = replace(loop.learner.recipe, iterations_per_epoch=epoch_steps)
+    loop.learner._updates = STEPS
+    loop.epoch_validation = held_out = HeldOut()
+    now = time.monotonic()
+    loop.time_budget = budget = TimeBudget(
+        ends=now + 3600, least_end=now, tiles=100, seconds_per_tile=0.1, fixed_seconds=1.0
+    )
+    loop.run(Display())
+    assert (held_out.timed, budget.learnt, loop.clock.step) == (timed, True, STEPS)
+    expected = 2.0 if timed else pytest.approx(0, abs=1)
+    assert budget.measured_seconds_per_tile == expected
+    assert loop.clock.seconds == pytest.approx(3600 - budget.validation_seconds, abs=60)
+    assert budget.steps_ended >= now
