@@ -6,6 +6,7 @@ Positions are relative to the line through the vertebral bodies: u left, v poste
 import numpy as np
 
 from autospine.phantom.anatomy import Spine
+from autospine.phantom.head import with_head
 from autospine.phantom.hips import paint_pelvic_organs, paint_seat_and_thighs, pelvic_cavity, with_thighs
 from autospine.phantom.picture import Picture
 from autospine.phantom.shapes import Field, smooth_max, smooth_min
@@ -69,7 +70,7 @@ def _skin(build: Build) -> float:
 def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> None:
     """Paint all soft tissue; the spine itself comes on top later."""
     stage = Stage(picture=picture, space=space, ragged=np.float32(1.3) * picture.cloud)
-    outline = _outline(space, spine, build)
+    outline = _outline(picture, space, spine, build)
     stage.tube("skin", outline)
     stage.tube("fat", outline + np.float32(2.0))
     fat = space.along(
@@ -88,7 +89,7 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> No
     _vessels(stage)
 
 
-def _outline(space: Space, spine: Spine, build: Build) -> Field:
+def _outline(picture: Picture, space: Space, spine: Spine, build: Build) -> Field:
     """Return the distance to the skin: an oval per height, its back a finger's breadth behind the spine."""
     tips = {v.name: v.frame.to_world((0.0, v.size.reach, -v.size.drop)) for v in spine.vertebrae}
     line = {name: float(tip[1] - spine.curve(np.array([tip[2]]))[1][0]) for name, tip in tips.items()}
@@ -114,7 +115,7 @@ def _outline(space: Space, spine: Spine, build: Build) -> Field:
     oval = (length * fuller - 1) / (slope + np.float32(1e-4))
     oval = with_thighs(space, np.asarray(oval, np.float32), build.girth)
     furrow = np.float32(5.0) * np.exp(-((space.u / np.float32(13)) ** 2)) * (space.v > 0)
-    return np.asarray(oval + furrow, np.float32)
+    return with_head(picture.raster, space, spine, np.asarray(oval + furrow, np.float32))
 
 
 def _wall(stage: Stage, inner: Field, build: Build) -> None:
@@ -204,6 +205,7 @@ def _neck(stage: Stage, inner: Field) -> None:
     stage.tube("muscle", smooth_max(inner, here, 14.0), strength=0.92)
     centre = space.along({"T4": -40, "C7": -34, "C4": -26, "C1": -28, "top": -30})
     airway = smooth_max(space.ellipse((0, centre), (12.5, 11.5)), here, 2.0) + np.float32(0.7) * stage.ragged
+    airway = smooth_max(airway, space.z - np.float32(space.levels["C1"] + 8), 4.0)
     stage.tube("wall", airway)
     stage.tube("gas", airway + np.float32(3))
     for side in (1, -1):

@@ -69,7 +69,7 @@ def _stations(
 ) -> tuple[Float64[np.ndarray, "stations 3"], Float64[np.ndarray, "stations 2"], list[str]]:
     """Return centres (LPS), half width and depth in mm, and names, from the head to S4."""
     first = spine.vertebrae[0]
-    above = first.frame.to_world((0.0, canal_centre(first)[1] - 2, 30.0))
+    above = first.frame.to_world((0.0, canal_centre(first)[1] - 1, 17.0))
     centres = [above] + [v.frame.to_world(canal_centre(v)) for v in spine.vertebrae]
     radii = [(15.0, 14.0)] + [(v.size.canal_width / 2, v.size.canal_depth / 2) for v in spine.vertebrae]
     for segment in chain[:4]:

@@ -14,6 +14,7 @@ from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, samp
 from autospine.phantom.body import hindmost, paint_body, sample_build
 from autospine.phantom.canal import draw_canal, paint_canal
 from autospine.phantom.foreign_objects import draw_metal, metal_streaks, paint_metal_mr, paint_table
+from autospine.phantom.head import paint_cavities
 from autospine.phantom.pelvis import paint_pelvis
 from autospine.phantom.picture import new_picture
 from autospine.phantom.sacrum import sacral_segments
@@ -25,9 +26,9 @@ from autospine.phantom.skeleton import (
     paint_discs,
     paint_ribs,
     paint_sacrum,
-    paint_skull,
     paint_vertebrae,
 )
+from autospine.phantom.skull import paint_skull
 from autospine.phantom.soft_tissue import space_around
 from autospine.synthesis.appearance import Appearance, Contrast, draw_sequence, sample_appearance
 from autospine.synthesis.render import render
@@ -223,7 +224,8 @@ def _draw(
     paint_sacrum(skeleton, chain)
     paint_pelvis(skeleton, spine, chain)
     paint_ribs(skeleton, spine)
-    paint_skull(skeleton, spine)
+    paint_skull(skeleton, spine, appearance)
+    paint_cavities(skeleton, spine, appearance)
     streaks: Float32[np.ndarray, "S P L"] | None = None
     if metal < 1 / 30 if settings.metal is None else settings.metal:
         distance = draw_metal(picture, spine, appearance)

@@ -16,7 +16,6 @@ from autospine.phantom.sacrum import SacralSegment, disc_remnant, foramina, segm
 from autospine.phantom.shapes import (
     FAR_MM,
     Capsule,
-    Custom,
     Field,
     Frame,
     Part,
@@ -220,30 +219,6 @@ def _rib(vertebra: Vertebra, side: int) -> list[Part]:
 def _usual_height(number: int) -> float:
     """Return the usual height in mm of a thoracic body, by which ribs are scaled."""
     return 16.0 + 0.7 * min(number, 12)
-
-
-def paint_skull(skeleton: Skeleton, spine: Spine) -> None:
-    """Paint the skull's base and vault as an egg's shell with brain in it, unlabelled."""
-    atlas = spine.vertebrae[0].frame
-    k = spine.scale
-    radii = (70.0 * k, 88.0 * k, 70.0 * k)
-
-    def shell(x: Field, y: Field, z: Field) -> Field:
-        q = [(w - c) / r for w, c, r in zip((x, y, z), (0, 22 * k, 84 * k), radii, strict=True)]
-        length = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2) + np.float32(1e-3)
-        return np.asarray((length - 1) * np.float32(75 * k), np.float32)
-
-    reach = (95.0 * k, 130.0 * k, 165.0 * k)
-    egg = Part(shape=Custom(low_mm=(-reach[0], -reach[1], 5), high_mm=reach, function=shell))
-    drawn = render(skeleton.picture.raster, atlas, (egg,), margin_mm=_MARGIN_MM)
-    if drawn is None:
-        return
-    box, outer = drawn
-    skeleton.picture.paint("brain", outer, box)
-    ring = smooth_max(outer, -(outer + np.float32(6.0)), 1.0)
-    ring = np.maximum(ring, np.float32(1.0) - skeleton.canal.wall[box])
-    ring = smooth_max(ring, np.float32(1.5) - skeleton.bone[box], 1.0)
-    _bone(skeleton, ring, box, np.float32(1.8), "C")
 
 
 Thickness = Callable[[Field, Field, Field], Field]
