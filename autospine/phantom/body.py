@@ -6,10 +6,13 @@ Positions are relative to the line through the vertebral bodies: u left, v poste
 import numpy as np
 
 from autospine.phantom.anatomy import Spine
+from autospine.phantom.chest import diaphragm, paint_chest
 from autospine.phantom.head import with_head
 from autospine.phantom.hips import paint_pelvic_organs, paint_seat_and_thighs, pelvic_cavity, with_thighs
 from autospine.phantom.picture import Picture
+from autospine.phantom.rib_cage import Cage
 from autospine.phantom.shapes import Field, smooth_max, smooth_min
+from autospine.phantom.shoulders import arms, paint_arms, with_arms
 from autospine.phantom.soft_tissue import Build, Space, Stage
 
 # Half width of the trunk and neck, and position of the front skin behind (positive) or before (negative) the
@@ -18,10 +21,11 @@ _HALF_WIDTH = {
     "top": 72,
     "C1": 70,
     "C4": 60,
-    "C7": 85,
-    "T2": 165,
-    "T6": 168,
-    "T12": 152,
+    "C7": 76,
+    "T1": 116,
+    "T2": 146,
+    "T6": 150,
+    "T12": 148,
     "L3": 148,
     "S": 172,
     "end": 182,
@@ -51,6 +55,7 @@ def sample_build(rng: np.random.Generator) -> Build:
         wall_mm=float(rng.uniform(7, 15)),
         bulk=float(rng.uniform(0.85, 1.15)),
         seed=int(rng.integers(2**31)),
+        arms="raised" if rng.random() < 0.4 else "down",
     )
 
 
@@ -67,21 +72,25 @@ def _skin(build: Build) -> float:
     return 5 + 0.6 * build.fat_mm
 
 
-def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> None:
+def paint_body(picture: Picture, space: Space, spine: Spine, build: Build, cage: Cage | None) -> None:
     """Paint all soft tissue; the spine itself comes on top later."""
     stage = Stage(picture=picture, space=space, ragged=np.float32(1.3) * picture.cloud)
-    outline = _outline(picture, space, spine, build)
-    stage.tube("skin", outline)
-    stage.tube("fat", outline + np.float32(2.0))
+    outline = _outline(picture, space, spine, build, cage)
+    flesh = arms(picture.raster, space, spine, build)
+    skin = with_arms(outline, flesh)
+    stage.tube("skin", skin)
+    stage.tube("fat", skin + np.float32(2.0))
+    if flesh is not None:
+        paint_arms(stage, flesh, build)
     fat = space.along(
         {"top": 4, "C1": 5, "C7": 8, "T6": 0.6 * build.fat_mm, "L3": build.fat_mm, "end": 1.2 * build.fat_mm}
     )
     inner = outline + fat + np.float32(2.0) + np.float32(0.6) * stage.ragged
     _wall(stage, inner, build)
     paint_seat_and_thighs(stage, inner)
-    if space.z.max() > space.levels["T12"]:
-        _chest(stage, inner)
-    if space.z.min() < space.levels["T10"]:
+    if cage is not None:
+        paint_chest(stage, inner, cage)
+    if space.z.min() < space.levels["T8"]:
         _abdomen(stage, inner, build)
     if space.z.max() > space.levels["T2"]:
         _neck(stage, inner)
@@ -89,7 +98,7 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build) -> No
     _vessels(stage)
 
 
-def _outline(picture: Picture, space: Space, spine: Spine, build: Build) -> Field:
+def _outline(picture: Picture, space: Space, spine: Spine, build: Build, cage: Cage | None) -> Field:
     """Return the distance to the skin: an oval per height, its back a finger's breadth behind the spine."""
     tips = {v.name: v.frame.to_world((0.0, v.size.reach, -v.size.drop)) for v in spine.vertebrae}
     line = {name: float(tip[1] - spine.curve(np.array([tip[2]]))[1][0]) for name, tip in tips.items()}
@@ -113,6 +122,11 @@ def _outline(picture: Picture, space: Space, spine: Spine, build: Build) -> Fiel
     fuller = 1 - 0.10 * (2 * qx * qy / (length * length)) ** 2
     slope = np.sqrt((qx / a) ** 2 + (qy / b) ** 2) / length
     oval = (length * fuller - 1) / (slope + np.float32(1e-4))
+    if cage is not None:
+        # Flesh and fat lie over the ribs, below the neck and down to the lowest ones.
+        cover = cage.distance - np.float32(13 + 0.6 * build.fat_mm)
+        bounds = np.maximum(space.z - np.float32(space.levels["T2"]), space.levels["L2"] - space.z)
+        oval = smooth_min(oval, smooth_max(cover, np.asarray(bounds, np.float32), 20.0), 10.0)
     oval = with_thighs(space, np.asarray(oval, np.float32), build.girth)
     furrow = np.float32(5.0) * np.exp(-((space.u / np.float32(13)) ** 2)) * (space.v > 0)
     return with_head(picture.raster, space, spine, np.asarray(oval + furrow, np.float32))
@@ -124,44 +138,20 @@ def _wall(stage: Stage, inner: Field, build: Build) -> None:
     stage.tube("muscle", smooth_max(ring, np.float32(9) - np.abs(stage.space.u), 4.0))
 
 
-def _chest(stage: Stage, inner: Field) -> None:
-    """Paint lungs with vessels, the heart and the muscles over the ribs, down to the diaphragm's dome."""
-    space, picture = stage.space, stage.picture
-    z = space.levels
-    fall = np.float32(0.55) * np.maximum(space.v + 20, 0)
-    dome = np.float32(z["T10"]) + 14 * np.cos(space.u / np.float32(60)) - fall
-    chest = smooth_max(inner + np.float32(17), np.asarray(dome - space.z, np.float32), 4.0)
-    # The lungs' tops are rounded, one on each side of the spine.
-    top = space.z - np.float32(z["T1"] - 8) + np.float32(0.012) * (np.abs(space.u) - np.float32(48)) ** 2
-    chest = smooth_max(chest, np.asarray(top, np.float32), 14.0)
-    wall = smooth_max(inner, np.asarray(np.float32(z["T12"] - 25) - space.z, np.float32), 30.0)
-    stage.tube("muscle", wall, strength=0.75)
-    stage.tube("fat", smooth_max(chest, -(chest + np.float32(2)), 1.0))
-    bed = smooth_min(space.ellipse((0, -2), (27, 26)), space.ellipse((0, 34), (44, 30)), 8.0)
-    middle = smooth_min(bed, space.ellipse((6, -66), (44, 44)), 14.0)
-    stage.tube("fat", smooth_max(chest, middle, 2.0))
-    lungs = smooth_max(chest, stage.ragged - middle, 6.0)
-    stage.tube("lung", lungs)
-    vessels = 2.1 - picture.grain - 0.6 * picture.cloud
-    share = np.clip(-lungs / 3, 0, 1) * np.clip(0.5 - vessels, 0, 0.9)
-    picture.mix("blood", np.asarray(share, np.float32), picture.raster.everywhere())
-    stage.organ([("muscle", 0), ("blood", 8)], (20, -80, z["T8"]), (42, 34, 48), chest)
-    oesophagus = smooth_max(space.ellipse((4, -34), (8, 5.5)), np.float32(z["T10"]) - space.z, 1.0)
-    stage.tube("wall", oesophagus)
-
-
 def _abdomen(stage: Stage, inner: Field, build: Build) -> None:
     """Paint the abdominal cavity: liver, spleen, kidneys, gut with gas, bladder and rectum."""
     space = stage.space
     k, z = build.girth, space.levels
     cavity = smooth_max(inner + np.float32(build.wall_mm), space.v - np.float32(24), 8.0)
-    ceiling = space.z - np.float32(z["T10"] + 6) + np.float32(0.35) * np.maximum(space.v + 20, 0)
-    cavity = smooth_max(cavity, np.asarray(ceiling, np.float32), 4.0)
+    cavity = smooth_max(cavity, np.float32(4) - diaphragm(space), 4.0)
     cavity = pelvic_cavity(space, cavity)
     stage.tube("fat", cavity)
     _strands(stage, cavity)
     inside = cavity + np.float32(4)
-    stage.organ([("liver", 0)], (-88 * k, -45, z["T12"] + 8), (70 * k, 78, 72), inside)
+    stage.organ([("liver", 0)], (-78 * k, -45, z["T11"] + 8), (84 * k, 84, 84), inside)
+    stage.organ([("liver", 0)], (-8 * k, -86, z["T10"] - 8), (70 * k, 42, 36), inside)
+    stage.organ([("wall", 0), ("bowel", 3)], (58 * k, -70, z["T11"] + 4), (46 * k, 46, 44), inside)
+    stage.organ([("gas", 0)], (60 * k, -92, z["T11"] + 12), (26 * k, 14, 26), inside)
     stage.organ([("liver", 0)], (104 * k, 0, z["T12"]), (28, 42, 48), inside)
     for side in (1, -1):
         u, height = side * (62 * k + 4), z["L2"] + (12 if side > 0 else 2)

@@ -17,14 +17,15 @@ from autospine.phantom.foreign_objects import draw_metal, metal_streaks, paint_m
 from autospine.phantom.head import paint_cavities
 from autospine.phantom.pelvis import paint_pelvis
 from autospine.phantom.picture import new_picture
+from autospine.phantom.rib_cage import draw_cage, paint_rib_cage
 from autospine.phantom.sacrum import sacral_segments
 from autospine.phantom.scan import ORIENTATIONS, ScanGeometry, raster_grid, reoriented, sample_scan
 from autospine.phantom.shapes import FAR_MM
+from autospine.phantom.shoulders import paint_shoulders
 from autospine.phantom.skeleton import (
     Skeleton,
     label_canal,
     paint_discs,
-    paint_ribs,
     paint_sacrum,
     paint_vertebrae,
 )
@@ -205,7 +206,8 @@ def _draw(
     chain = sacral_segments(spine)
     build = sample_build(appearance)
     space = space_around(picture, spine)
-    paint_body(picture, space, spine, build)
+    cage = draw_cage(space, spine, build)
+    paint_body(picture, space, spine, build, cage)
     table, metal = (float(value) for value in appearance.random(2))
     if intensities.contrast == "CT" and (table < 0.75 if settings.table is None else settings.table):
         paint_table(picture, hindmost(spine, build) + 2)
@@ -223,7 +225,8 @@ def _draw(
     paint_vertebrae(skeleton, spine)
     paint_sacrum(skeleton, chain)
     paint_pelvis(skeleton, spine, chain)
-    paint_ribs(skeleton, spine)
+    paint_rib_cage(skeleton, space, spine, cage, picture.infiltration)
+    paint_shoulders(skeleton, space, spine, build)
     paint_skull(skeleton, spine, appearance)
     paint_cavities(skeleton, spine, appearance)
     streaks: Float32[np.ndarray, "S P L"] | None = None

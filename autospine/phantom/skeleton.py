@@ -1,6 +1,5 @@
 """Painting of discs and bones with their labels: cortical shell, cancellous inside, a gap at each joint."""
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -177,50 +176,6 @@ def _carve(skeleton: Skeleton, whole: Field, frame: Frame, part: Part) -> None:
         whole[box] = smooth_max(whole[box], -hole, part.blend_mm)
 
 
-def paint_ribs(skeleton: Skeleton, spine: Spine) -> None:
-    """Paint ribs from the joints at the bodies around the chest, unlabelled."""
-    for vertebra in spine.vertebrae:
-        if vertebra.region == "T":
-            parts = tuple(p for side in (1, -1) for p in _rib(vertebra, side))
-            paint_plain_bone(skeleton, vertebra.frame, parts, gap_mm=1.0, region="T", shell_mm=1.0)
-
-
-def _rib(vertebra: Vertebra, side: int) -> list[Part]:
-    """Return one rib as a chain of flattened rods; the last two float."""
-    s = vertebra.size
-    number = int(vertebra.name[1:])
-    k = s.height / _usual_height(number)
-    chest = float(np.interp(number, [1, 3, 6, 9, 12], [55, 88, 118, 124, 118])) * k
-    slope = float(np.interp(number, [1, 6, 12], [0.25, 0.5, 0.75]))
-    rear = s.depth / 2 + s.canal_depth + 14
-    line = [
-        (0.46 * s.width, 0.34 * s.depth, 0.42 * s.height),
-        (s.span / 2 + 2, rear - 2, 2.0),
-        (0.62 * chest, rear + 4, -0.2 * chest * slope),
-        (0.90 * chest, 8.0, -0.55 * chest * slope),
-        (1.00 * chest, -38.0, -0.95 * chest * slope),
-        (0.86 * chest, -85.0, -1.3 * chest * slope),
-    ]
-    line = line[: {11: 4, 12: 3}.get(number, 6)] if number <= 12 else line[:3]
-    return [
-        Part(
-            shape=Capsule(
-                start_mm=(side * a[0], a[1], a[2]),
-                end_mm=(side * b[0], b[1], b[2]),
-                radius_mm=(3.1, 3.1),
-                stretch=(1, 1, 1.7),
-            ),
-            blend_mm=1.5,
-        )
-        for a, b in itertools.pairwise(line)
-    ]
-
-
-def _usual_height(number: int) -> float:
-    """Return the usual height in mm of a thoracic body, by which ribs are scaled."""
-    return 16.0 + 0.7 * min(number, 12)
-
-
 Thickness = Callable[[Field, Field, Field], Field]
 """Thickness of a bone's cortex in mm at points of its own frame in mm."""
 
@@ -249,9 +204,23 @@ def paint_plain_bone(
     if drawn is None:
         return
     box, distance = drawn
+    shell = shell_mm(*raster.coordinates(frame, box)) if callable(shell_mm) else shell_mm
+    paint_loose_bone(skeleton, distance, box, gap_mm=gap_mm, region=region, shell_mm=shell)
+
+
+def paint_loose_bone(
+    skeleton: Skeleton,
+    distance: Field,
+    box: Slices3,
+    *,
+    gap_mm: float,
+    region: str,
+    shell_mm: float | Field,
+) -> None:
+    """Paint a bone without a label that is given by its distances; the arguments as in `paint_plain_bone`."""
     distance = smooth_max(distance, np.float32(gap_mm) - skeleton.bone[box], 0.8)
     distance = np.maximum(distance, np.float32(1.5) - skeleton.canal.wall[box])
-    shell = shell_mm(*raster.coordinates(frame, box)) if callable(shell_mm) else np.float32(shell_mm)
+    shell = np.float32(shell_mm) if isinstance(shell_mm, float) else shell_mm
     _bone(skeleton, distance, box, shell, region)
 
 

@@ -5,14 +5,17 @@ Positions are relative to the line through the vertebral bodies: u left, v poste
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int32
 from scipy import ndimage
 
+from autospine.core.geometry import vector
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.picture import Picture
-from autospine.phantom.shapes import Ellipsoid, Field, Frame, Number, Part, Point, render, smooth_max
+from autospine.phantom.shapes import Capsule, Ellipsoid, Field, Frame, Number, Part, Point, render, smooth_max
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,8 @@ class Build:
     """Size of the muscles relative to the mean."""
     seed: int
     """Seed of the arrangement of the gut."""
+    arms: Literal["down", "raised"]
+    """How the arms are held: beside the body or above the head."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +113,36 @@ class Stage:
             return
         box, distance = drawn
         distance = smooth_max(distance + self.ragged[box], within[box], 4.0)
+        for tissue, depth in tissues:
+            self.picture.paint(tissue, distance + np.float32(depth), box)
+
+    def rod(
+        self,
+        tissues: Sequence[tuple[str, Number]],
+        line: Sequence[tuple[Number, Number, Number, Number]],
+        *,
+        within: Field | None = None,
+    ) -> None:
+        """Paint a vessel or airway in layers.
+
+        Args:
+            tissues: Names with the depth in mm at which each begins; the outermost first.
+            line: Points that it passes through, as u, v and superior coordinate and its radius there, mm.
+            within: Distance to the cavity that it does not leave, over the whole raster.
+        """
+        world = Frame(origin_mm=np.zeros(3), axes=np.eye(3))
+        places = [vector(self.space.world((u, v, z)).origin_mm) for u, v, z, _ in line]
+        parts = tuple(
+            Part(shape=Capsule(start_mm=a, end_mm=b, radius_mm=(line[i][3], line[i + 1][3])), blend_mm=2.0)
+            for i, (a, b) in enumerate(pairwise(places))
+        )
+        drawn = render(self.picture.raster, world, parts, margin_mm=3.0)
+        if drawn is None:
+            return
+        box, distance = drawn
+        distance = distance + np.float32(0.3) * self.ragged[box]
+        if within is not None:
+            distance = np.maximum(distance, within[box])
         for tissue, depth in tissues:
             self.picture.paint(tissue, distance + np.float32(depth), box)
 

@@ -19,7 +19,7 @@ from autospine.synthesis.tissues import CODES, TISSUES, codes_of, tissue_of
         ("lung_upper_lobe_left", "lung"),
         ("inferior_vena_cava", "blood"),
         ("autochthon_left", "muscle"),
-        ("costal_cartilages", "annulus"),
+        ("costal_cartilages", "cartilage"),
         ("urinary_bladder", "fluid"),
         ("disc_below_L3", "annulus"),
         ("marrow_T", "marrow_T"),
