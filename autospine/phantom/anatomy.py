@@ -6,6 +6,7 @@ lengths in mm, angles in degrees.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,6 +25,12 @@ CANAL = VERSE["canal"]
 """Integer of the spinal canal in the scheme by level."""
 SACRUM = VERSE["sacrum"]
 """Integer of the sacrum in the scheme by level."""
+
+
+BreakKind = Literal["wedge", "biconcave", "burst"]
+"""Kinds of fractures."""
+LesionKind = Literal["lytic", "sclerotic", "haemangioma", "cement"]
+"""Kinds of lesions within bone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +90,34 @@ _TABLE: dict[str, tuple[float, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Dent:
+    """A node of Schmorl: the disc has sunk into an endplate."""
+
+    x_mm: float
+    """Place of its middle to the left, mm."""
+    y_mm: float
+    """Place of its middle to the back, mm."""
+    radius_mm: float
+    """Radius on the endplate, mm."""
+    depth_mm: float
+    """Depth, mm."""
+    cranial: bool
+    """Whether it lies in the upper endplate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lesion:
+    """Something other than marrow within a vertebra."""
+
+    kind: LesionKind
+    """Tumour without or with new bone, haemangioma, or the cement of a kyphoplasty."""
+    centre_mm: tuple[float, float, float]
+    """Centre in the vertebra's frame, mm."""
+    radii_mm: tuple[float, float, float]
+    """Half axes, mm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Vertebra:
     """One vertebra of a sampled spine."""
 
@@ -95,7 +130,21 @@ class Vertebra:
     wedge: float
     """Height of the posterior edge of the body minus that of the anterior one, mm."""
     crush: float = 1.0
-    """Share of the anterior height that is left; below 1 in a wedge fracture."""
+    """Share of the height that is left where a fracture has taken most of it; 1 without a fracture."""
+    break_kind: BreakKind = "wedge"
+    """How a fracture looks: low in front, in the middle, or everywhere and bulging."""
+    dents: tuple[Dent, ...] = ()
+    """Schmorl's nodes."""
+    spur: float = 0.0
+    """Size of the spurs at the rims of the body, 0 to 1."""
+    bridge: bool = False
+    """Whether a spur in front bridges the disc below."""
+    fused: bool = False
+    """Whether it is fused with the body below."""
+    sacralised: bool = False
+    """Whether its transverse processes are as broad as the sacrum's wings and meet them."""
+    lesions: tuple[Lesion, ...] = ()
+    """Tumours, haemangiomas and cement."""
 
     @property
     def label(self) -> int:

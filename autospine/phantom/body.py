@@ -88,12 +88,12 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build, cage:
     inner = outline + fat + np.float32(2.0) + np.float32(0.6) * stage.ragged
     _wall(stage, inner, build)
     paint_seat_and_thighs(stage, inner)
+    if space.z.max() > space.levels["T2"]:
+        _neck(stage, inner)
     if cage is not None:
         paint_chest(stage, inner, cage)
     if space.z.min() < space.levels["T8"]:
         _abdomen(stage, inner, build)
-    if space.z.max() > space.levels["T2"]:
-        _neck(stage, inner)
     _back_muscles(stage, spine, build, inner)
     _vessels(stage)
 

@@ -15,6 +15,7 @@ from autospine.phantom.body import hindmost, paint_body, sample_build
 from autospine.phantom.canal import draw_canal, paint_canal
 from autospine.phantom.foreign_objects import draw_metal, metal_streaks, paint_metal_mr, paint_table
 from autospine.phantom.head import paint_cavities
+from autospine.phantom.pathology import Pathology, with_findings
 from autospine.phantom.pelvis import paint_pelvis
 from autospine.phantom.picture import new_picture
 from autospine.phantom.rib_cage import draw_cage, paint_rib_cage
@@ -69,6 +70,9 @@ class PhantomSettings:
     metal: bool | None = None
     """Whether there are screws in the spine; None draws them in one case of thirty."""
 
+    pathology: Pathology = "usual"
+    """How often there are fractures, tumours, spurs, slips, fusions and so on: `none`, `usual` or `much`."""
+
     def __post_init__(self) -> None:
         if self.orientation is not None and self.orientation not in ORIENTATIONS:
             raise DatasetError(
@@ -118,6 +122,7 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
     kind, shape, field_of_view, appearance, texture, noise = streams
     contrast = _contrast(settings, kind)
     spine = sample_spine(shape, sample_posture(shape), _variant(settings, kind))
+    spine = with_findings(spine, shape, settings.pathology)
     scan = sample_scan(
         spine,
         settings.region,

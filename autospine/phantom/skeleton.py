@@ -8,13 +8,14 @@ from jaxtyping import UInt8
 
 from autospine.core.labels import VERSE
 from autospine.core.types import Slices3
-from autospine.phantom.anatomy import SACRUM, Spine, Vertebra
+from autospine.phantom.anatomy import SACRUM, Lesion, Spine, Vertebra
 from autospine.phantom.canal import Canal
 from autospine.phantom.picture import Picture
 from autospine.phantom.sacrum import SacralSegment, disc_remnant, foramina, segment_parts
 from autospine.phantom.shapes import (
     FAR_MM,
     Capsule,
+    Ellipsoid,
     Field,
     Frame,
     Part,
@@ -26,7 +27,14 @@ from autospine.phantom.shapes import (
     smooth_max,
     smooth_min,
 )
-from autospine.phantom.vertebra import arch_parts, body_part, footprint, lower_endplate, upper_endplate
+from autospine.phantom.vertebra import (
+    arch_parts,
+    body_part,
+    bridge_part,
+    footprint,
+    lower_endplate,
+    upper_endplate,
+)
 from autospine.synthesis.tissues import MARROW
 
 _MARGIN_MM = 4.0
@@ -89,8 +97,12 @@ def _disc(
     # Bones are painted next; the disc reaches a voxel under them, lest soft tissue show between.
     picture.paint("annulus", np.maximum(side, ends - np.float32(voxel)), box)
     picture.mix("nucleus", coverage(core, max(voxel, 4.5)) * np.float32(1 - min(1.0, wear * 1.15)), box)
-    if vacuum:
+    if vacuum and not upper.fused:
         picture.paint("gas", core + np.float32(2.4), box, strength=0.8)
+    if upper.fused:
+        # Bone has grown through; a thin rest of the disc is left.
+        picture.paint(MARROW[upper.region], side + np.float32(1.5), box, strength=0.8)
+        picture.paint("cortical", np.abs(side + np.float32(0.5)) - np.float32(0.8), box, strength=0.7)
     skeleton.labels[box][exact < 0] = upper.disc_label
 
 
@@ -104,7 +116,9 @@ def _vertebra(skeleton: Skeleton, vertebra: Vertebra) -> None:
     """Paint one vertebra."""
     raster = skeleton.picture.raster
     with_body = () if vertebra.name == "C1" else (body_part(vertebra),)
-    drawn = render(raster, vertebra.frame, (*with_body, *arch_parts(vertebra)), margin_mm=_MARGIN_MM)
+    bridge = (bridge_part(vertebra),) if vertebra.bridge else ()
+    parts = (*with_body, *arch_parts(vertebra), *bridge)
+    drawn = render(raster, vertebra.frame, parts, margin_mm=_MARGIN_MM)
     if drawn is None:
         return
     box, whole = drawn
@@ -124,6 +138,35 @@ def _vertebra(skeleton: Skeleton, vertebra: Vertebra) -> None:
     skeleton.labels[box][whole < 0] = vertebra.label
     if vertebra.name not in ("C1", "C2"):
         _vein(skeleton, vertebra)
+    for lesion in vertebra.lesions:
+        _lesion(skeleton, vertebra, lesion, whole, box)
+
+
+def _lesion(skeleton: Skeleton, vertebra: Vertebra, lesion: Lesion, whole: Field, box: Slices3) -> None:
+    """Paint a tumour, haemangioma or cement within a vertebra; tumours may break through its shell."""
+    picture = skeleton.picture
+    egg = Ellipsoid(centre_mm=lesion.centre_mm, radii_mm=lesion.radii_mm)
+    drawn = render(picture.raster, vertebra.frame, (Part(shape=egg),), margin_mm=3.0)
+    common = None if drawn is None else intersection(drawn[0], box)
+    if drawn is None or common is None:
+        return
+    distance = drawn[1][inside(common, drawn[0])]
+    bone = whole[inside(common, box)]
+    cloud, grain = picture.cloud[common], picture.grain[common]
+    ragged = distance + np.float32(1.6) * cloud
+    if lesion.kind == "lytic":
+        picture.paint("tumour", np.maximum(ragged, bone - np.float32(0.4)), common, strength=0.92)
+    elif lesion.kind == "sclerotic":
+        picture.paint("sclerosis", np.maximum(ragged, bone), common, strength=0.8)
+    elif lesion.kind == "cement":
+        picture.paint("cement", np.maximum(ragged + grain, bone + np.float32(0.8)), common)
+    else:
+        picture.paint("fat", np.maximum(distance, bone + np.float32(1)), common, strength=0.75)
+        # Coarse upright struts: corduroy from the side, polka dots from above.
+        x, y, _ = picture.raster.coordinates(vertebra.frame, common)
+        struts = np.clip(np.sin(1.5 * x) + np.sin(1.5 * y) - np.float32(1.1), 0, 1)
+        share = struts * np.clip(-distance, 0, 1) * np.float32(0.6)
+        picture.mix("cortical", np.asarray(share, np.float32), common)
 
 
 def _vein(skeleton: Skeleton, vertebra: Vertebra) -> None:

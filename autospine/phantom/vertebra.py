@@ -12,7 +12,8 @@ from autospine.phantom.shapes import Capsule, Custom, Ellipsoid, Field, Number, 
 def body_part(vertebra: Vertebra) -> Part:
     """Return the vertebral body: kidney-like cross-section, waist, wedge and concave endplates."""
     size = vertebra.size
-    reach = (size.width / 2 + 3, size.depth / 2 + 3, size.height / 2 + 3)
+    spur = 0.14 * vertebra.spur
+    reach = ((0.5 + spur) * size.width + 3, (0.5 + spur) * size.depth + 3, size.height / 2 + 3)
 
     def distance(x: Field, y: Field, z: Field) -> Field:
         wall = footprint(vertebra, x, y, z, waist=True)
@@ -34,6 +35,8 @@ def footprint(vertebra: Vertebra, x: Field, y: Field, z: Field, *, waist: bool) 
     lip = square * square
     flare = np.float32(0.8) * square + np.float32(0.35) * lip * lip * square
     narrow = np.asarray(1 + np.float32(0.13 if waist else 0.0) * (flare - 1), np.float32)
+    if waist and vertebra.spur > 0:
+        narrow = narrow + _spurs(vertebra, x, y, lip * lip * lip)
     a, b = half_width * narrow, half_depth * narrow
     qx, qy = x / a, y / b
     length = np.sqrt(qx * qx + qy * qy) + np.float32(1e-3)
@@ -72,10 +75,44 @@ def _endplate(vertebra: Vertebra, x: Field, y: Field, *, cranial: bool) -> Field
         height = height + lip
         if not cranial:
             height = height - np.float32(1.2) * qy
-    if vertebra.crush < 1 and cranial:
-        front = np.clip(0.6 - qy, 0, 1.6) / 1.6
-        height = height - np.float32(size.height * (1 - vertebra.crush)) * front
+    if vertebra.crush < 1 and (cranial or vertebra.break_kind != "wedge"):
+        height = height - np.float32(size.height * (1 - vertebra.crush)) * _break(vertebra, qy, middle)
+    for dent in vertebra.dents:
+        if dent.cranial == cranial:
+            way = ((x - np.float32(dent.x_mm)) ** 2 + (y - np.float32(dent.y_mm)) ** 2) / dent.radius_mm**2
+            height = height - np.float32(dent.depth_mm) * np.clip(1 - way * way, 0, 1)
     return np.asarray(height, np.float32)
+
+
+def _break(vertebra: Vertebra, qy: Field, middle: Field) -> Field:
+    """Return the share of the lost height that an endplate has lost at each place."""
+    if vertebra.break_kind == "wedge":
+        return np.asarray(np.clip(0.6 - qy, 0, 1.6) / 1.6, np.float32)
+    if vertebra.break_kind == "biconcave":
+        return np.asarray(np.float32(0.62) * np.sqrt(middle), np.float32)
+    return np.asarray(0.5 + np.float32(0.12) * np.sin(5 * qy), np.float32)
+
+
+def _spurs(vertebra: Vertebra, x: Field, y: Field, rim: Field) -> Field:
+    """Return by how much spurs widen the body's rim: in front and at the sides, not towards the canal."""
+    angle = np.arctan2(x / np.float32(vertebra.size.width), -y / np.float32(vertebra.size.depth))
+    phase = float(vertebra.size.width + 7 * vertebra.size.depth)
+    uneven = 0.6 + 0.25 * np.sin(3 * angle + phase) + 0.15 * np.sin(7 * angle + 2 * phase)
+    front = np.clip(1.25 - np.abs(angle) / np.float32(2.0), 0, 1)
+    return np.asarray(np.float32(0.26 * vertebra.spur) * rim * uneven * front, np.float32)
+
+
+def bridge_part(vertebra: Vertebra) -> Part:
+    """Return the bridge of bone in front of the disc below, on the right, where no aorta beats."""
+    s = vertebra.size
+    y, low = -0.5 * s.depth, -s.height / 2 - s.gap
+    rod = Capsule(
+        start_mm=(-0.2 * s.width, y - 1.0, -0.25 * s.height),
+        end_mm=(-0.2 * s.width, y - 2.5, low + 1.0),
+        radius_mm=(2.4, 3.6),
+        stretch=(2.4, 1, 1),
+    )
+    return Part(shape=rod, blend_mm=3)
 
 
 def arch_parts(vertebra: Vertebra) -> tuple[Part, ...]:
@@ -175,6 +212,9 @@ def _transverse(vertebra: Vertebra, root: Point) -> list[Part]:
     unit = s.height / 27
     stout = 1.35 if vertebra.name in ("L5", "L6") else 1.0
     tip = (s.span / 2 - 3, root[1] + 8 * unit, root[2] + 1.5 * unit)
+    if vertebra.sacralised:
+        wing = (0.54 * s.span, root[1] + 3 * unit, root[2] - 11 * unit)
+        return _both(root, wing, (6.5 * unit, 8.0 * unit), (1, 0.9, 2.0), 4)
     return _both(root, tip, (3.6 * unit * stout, 2.7 * unit * stout), (1, 0.9, 1.75), 3.5)
 
 
