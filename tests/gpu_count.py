@@ -261,13 +261,13 @@ def _device(kwargs: Mapping[str, Any], like: Tensor) -> torch.device:
 def _as_cudnn(name: str, args: Sequence[Any], result: Any) -> Any:
     """Return the results of a convolution in the memory format that cuDNN gives them."""
     if name == "convolution":
-        return _last(result) if _has_last(*args[:2]) else result
-    if name == "convolution_backward" and _has_last(*args[1:3]):
+        return _last(result) if has_last(*args[:2]) else result
+    if name == "convolution_backward" and has_last(*args[1:3]):
         return tuple(x if x is None or x.ndim < 4 else _last(x) for x in result)
     return result
 
 
-def _has_last(*tensors: Tensor) -> bool:
+def has_last(*tensors: Tensor) -> bool:
     """Whether a convolution of input and weight runs with channels last (ATen's ConvUtils.h)."""
     formats = {suggest_memory_format(x) for x in tensors}
     return bool(formats & {torch.channels_last, torch.channels_last_3d})
@@ -301,7 +301,7 @@ def counted() -> Iterator[Spy]:
         spy.phase = "optimizer"
 
     try:
-        with patch.object(Tensor, "backward", passed), _gpu_like(), spy:
+        with patch.object(Tensor, "backward", passed), gpu_like(), spy:
             yield spy
     finally:
         for hook in hooks:
@@ -309,7 +309,7 @@ def counted() -> Iterator[Spy]:
 
 
 @contextmanager
-def _gpu_like() -> Iterator[None]:
+def gpu_like() -> Iterator[None]:
     """Let the meta device take what a GPU takes."""
     autocast, original = torch.autocast, F.scaled_dot_product_attention
     kinds = ["cpu", "cuda", "meta"]
@@ -359,7 +359,7 @@ def swin_learner(*, size: Sizes = 128, batch: int = 2, width: int = 48, classes:
         width: Feature size, a multiple of 12.
         classes: Channels of the logits, background included.
     """
-    patch_size, strides = _edges(size), ((2, 2, 2),) * 5
+    patch_size, strides = edges(size), ((2, 2, 2),) * 5
     windows, _ = rules.windows(token_grids(patch_size, strides), rules.GPU().largest_window)
     network = makers.network_plan(
         feature_size=width,
@@ -389,8 +389,8 @@ def count_step(learner: Learner, *, size: Sizes = 128, batch: int = 2, sample: b
         sample: Whether the monitors sample the step.
     """
     learner.network.compute_dtype = torch.bfloat16  # type: ignore[assignment]
-    images = torch.zeros(batch, 1, *_edges(size))
-    labels = torch.zeros(batch, *_edges(size), dtype=torch.uint8)
+    images = torch.zeros(batch, 1, *edges(size))
+    labels = torch.zeros(batch, *edges(size), dtype=torch.uint8)
     for _ in range(2):
         with counted() as spy:
             learner.step(images, labels, 0.01, sample)
@@ -400,12 +400,12 @@ def count_step(learner: Learner, *, size: Sizes = 128, batch: int = 2, sample: b
 def count_tile(network: nn.Module, *, size: Sizes = 128, batch: int = 1) -> GpuCount:
     """Count the pass of tiles of a prediction through a network on the meta device, in bfloat16."""
     network.eval().compute_dtype = torch.bfloat16  # type: ignore[assignment]
-    image = torch.zeros(batch, 1, *_edges(size), device=META)
+    image = torch.zeros(batch, 1, *edges(size), device=META)
     # In inference mode the spy would see `conv3d` and `linear`, and not what they are made of.
     with counted() as spy, torch.no_grad():
         network(image)
     return spy.count
 
 
-def _edges(size: Sizes) -> tuple[int, int, int]:
+def edges(size: Sizes) -> tuple[int, int, int]:
     return (size, size, size) if isinstance(size, int) else size

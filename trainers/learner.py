@@ -279,9 +279,9 @@ class Learner:
         return outputs[0].detach(), finest
 
     def _cast_at_once(self) -> AbstractContextManager[None]:
-        """Cast the network's parameters in one call where each call costs time: on a GPU, uncompiled."""
+        """Cast the network's parameters in one call where each call costs time: on a GPU."""
         dtype = getattr(self.network, "compute_dtype", None) or self._dtype
-        cast = self.device.type != "cpu" and dtype != torch.float32 and self._forward is self._model
+        cast = self.device.type != "cpu" and dtype != torch.float32
         if not cast or not isinstance(self.network, SegmentationNetwork):
             return nullcontext()
         return cast_at_once(self.network.parameters_of_maps(), dtype)

@@ -77,8 +77,9 @@ def convolve_upsampled(
     kernel = _compose(transposed, weight)
     coarse = conv3d(x.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), padding=(1, 1, 1))
     coarse = coarse.permute(0, 2, 3, 4, 1)
-    if addend is not None and torch.compiler.is_compiling():  # a compiler joins the two by itself
-        return addend + _Interleave.apply(coarse, None)  # type: ignore[no-any-return, no-untyped-call]
+    if torch.compiler.is_compiling():
+        joined = interleaved(coarse)
+        return joined if addend is None else addend + joined
     fine: Tensor = _Interleave.apply(coarse, addend)  # type: ignore[no-untyped-call]
     return fine
 
@@ -115,6 +116,17 @@ def _meetings() -> tuple[Tensor]:
     return (joint.reshape(216, 64),)
 
 
+def interleaved(coarse: Float[Tensor, "B c1 c2 c3 D8"]) -> Float[Tensor, "B S P L D"]:
+    """Return the parts of (B, s + 1, p + 1, l + 1, 8 D) interleaved to (B, S, P, L, D).
+
+    This is for a compiler, for which a part that is written in place is a pass through the whole map.
+    """
+    parts = torch.stack(_parities(coarse), dim=4)
+    batch, s, p, left, _, d = parts.shape
+    cells = parts.view(batch, s, p, left, 2, 2, 2, d).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    return cells.reshape(batch, 2 * s, 2 * p, 2 * left, d)
+
+
 class _Interleave(torch.autograd.Function):
     """Interleaves the eight parts of (B, s + 1, p + 1, l + 1, 8 D) to (B, S, P, L, D), adding another map."""
 
@@ -149,7 +161,7 @@ def _places(coarse: Tensor, fine: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
 
     On a CPU these are eight pairs, one for each parity; on a GPU all parities are one view.
     """
-    if fine.device.type == "cpu" or torch.compiler.is_compiling():
+    if fine.device.type == "cpu":
         return zip(_parities(coarse), _cells(fine), strict=True)
     return [interleaved_views(coarse, fine)]
 

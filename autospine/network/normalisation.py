@@ -115,10 +115,8 @@ def normalise_samples(
     Each sample is one call of batch normalisation that writes into its part of the result. The statistics of
     16-bit maps are float32 on a GPU.
     """
-    if torch.compiler.is_compiling():  # a compiler joins the copies with what follows
-        parts = [torch.native_batch_norm(sample, *_NO_PARAMETERS, True, 0.0, EPSILON) for sample in x]
-        y, mean, inverse_std = (torch.stack(column) for column in zip(*parts, strict=True))
-        return y, mean, inverse_std
+    if torch.compiler.is_compiling():
+        return normalise_together(x)
     y = torch.empty_like(x)
     mean = x.new_empty(x.shape[0], x.shape[2], dtype=_statistics_dtype(x))
     inverse_std = torch.empty_like(mean)
@@ -135,6 +133,8 @@ def normalise_samples_backward(
     inverse_std: Float[Tensor, "B C"],
 ) -> Float[Tensor, "B voxels C"]:
     """Return the gradient with respect to the input of `normalise_samples`, given that of its output."""
+    if torch.compiler.is_compiling():
+        return normalise_together_backward(grad, x, mean, inverse_std)
     parts = [
         torch.ops.aten.native_batch_norm_backward(
             # Neither weight nor bias has a gradient: only that of the input is asked for.
@@ -143,6 +143,29 @@ def normalise_samples_backward(
         for g, r, m, i in zip(grad, x, mean, inverse_std, strict=True)
     ]
     return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+
+
+def normalise_together(
+    x: Float[Tensor, "B voxels C"],
+) -> tuple[Float[Tensor, "B voxels C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]:
+    """Return what `normalise_samples` returns, written out for a compiler."""
+    wide = x.to(_statistics_dtype(x))
+    variance, mean = torch.var_mean(wide, dim=1, keepdim=True, correction=0)
+    inverse_std = (variance + EPSILON).rsqrt()
+    return ((wide - mean) * inverse_std).to(x.dtype), mean[:, 0], inverse_std[:, 0]
+
+
+def normalise_together_backward(
+    grad: Float[Tensor, "B voxels C"],
+    x: Float[Tensor, "B voxels C"],
+    mean: Float[Tensor, "B C"],
+    inverse_std: Float[Tensor, "B C"],
+) -> Float[Tensor, "B voxels C"]:
+    """Return the gradient with respect to the input of `normalise_together`, likewise for a compiler."""
+    wide, scale = grad.to(_statistics_dtype(x)), inverse_std[:, None]
+    normalised = (x.to(_statistics_dtype(x)) - mean[:, None]) * scale
+    with_x = (wide * normalised).mean(dim=1, keepdim=True)
+    return ((wide - wide.mean(dim=1, keepdim=True) - normalised * with_x) * scale).to(x.dtype)
 
 
 def _normalise(

@@ -1,6 +1,6 @@
 """Count what a training step and a tile ask of a GPU, on a machine without one.
 
-Run by `make bench-gpu-count`; takes half a minute. Prints one JSON object last. `--write FILE` puts the
+Run by `make bench-gpu-count`; takes some minutes. Prints one JSON object last. `--write FILE` puts the
 tables into that file. How each figure is counted is said in `tests/gpu_count.py`. The network is the adaptive
 Swin UNETR as it is planned: feature size 48, a patch of 128^3 voxels, two patches per step, five classes,
 bfloat16.
@@ -15,6 +15,8 @@ bfloat16.
   80 and 140 GB.
 - `hours_per_fold_...`: hours of a fold as the plans print them, estimated from data sheets; `..._max` of all.
 - `width_24gb_27_classes`: channels at full resolution of the plan for every vertebra on a card of 24 GB.
+- `..._compiled`: of the same step with the network compiled: kernels that Inductor joins, calls of libraries,
+  and the loss, the casts and the optimiser, which are not compiled; `tests/gpu_compiled.py` says how.
 - `tile_launches`, `tile_roofline_ms`: of a prediction's pass of one tile of the same size.
 """
 
@@ -30,6 +32,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from gpu_compiled import count_compiled_step
 from gpu_count import PHASES, GpuCount, Tally, count_step, count_tile, swin_learner
 from loss_bytes import loss_bytes_per_voxel_class
 from plan_figures import card, hours_per_fold, plan_budget_share_max, plan_for
@@ -106,7 +109,17 @@ def loss_figures() -> Figures:
     }
 
 
-SECTIONS = (large_figures, loss_figures, plan_figures)
+def compiled_figures() -> Figures:
+    """Figures of a training step whose network is compiled, as most trainings on a GPU run it."""
+    total = count_compiled_step(swin_learner()).total()
+    return {
+        "step_launches_compiled": total.launches,
+        "step_gigabytes_compiled": round(total.bytes / 1e9, 1),
+        "roofline_ms_compiled": round(1e3 * total.seconds, 1),
+    }
+
+
+SECTIONS = (compiled_figures, large_figures, loss_figures, plan_figures)
 """Functions that return further figures; what else is counted or planned for a GPU has its own here."""
 
 
@@ -167,6 +180,12 @@ def report(figures: Figures, before: Mapping[str, Any], step: GpuCount) -> str:
         f"| `{name}` | {before.get(name, '')} | {value} | {GOALS.get(name, '')} |"
         for name, value in figures.items()
         if name != HOURS
+    ]
+    lines += [
+        "",
+        "With `_compiled`, the network is compiled, as it is by default where enough steps are planned: "
+        "kernels that PyTorch's compiler joins for an H200, calls of libraries, and the loss, the casts "
+        "and the optimiser, which are not compiled. `tests/gpu_compiled.py` says how they are counted.",
     ]
     lines += ["", "Estimated hours of a fold of configuration 0, as `plan` says them:", ""]
     lines += hours_table(figures[HOURS])

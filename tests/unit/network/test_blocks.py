@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from autospine.network import blocks
 from autospine.network.blocks import UpBlock
-from autospine.network.convolution import convolve_upsampled, interleaved_views
+from autospine.network.convolution import convolve_upsampled, interleaved, interleaved_views
 
 
 def test_composed_convolution_equals_the_two_steps() -> None:
@@ -45,6 +45,7 @@ def test_one_view_holds_all_parts_at_their_places() -> None:
     fine = torch.empty(2, *(2 * n for n in sizes), d)
     source, target = interleaved_views(coarse, fine)
     target.copy_(source)
+    assert torch.equal(interleaved(coarse), fine), "written out for a compiler"
     for i, j, k in itertools.product(range(2), repeat=3):
         first = d * (4 * i + 2 * j + k)
         part = coarse[:, i : i + 2, j : j + 4, k : k + 3, first : first + d]

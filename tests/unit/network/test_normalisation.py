@@ -1,9 +1,17 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autospine.network.normalisation import norm_act, normalise_samples, normalise_samples_backward
+from autospine.network.normalisation import (
+    norm_act,
+    normalise_samples,
+    normalise_samples_backward,
+    normalise_together,
+    normalise_together_backward,
+)
 
 
 def reference(x: Tensor, residual: Tensor | None, normalise_residual: bool) -> Tensor:
@@ -53,7 +61,17 @@ def test_accepts_any_memory_layout() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_norm_of_a_gpu_is_the_same_with_the_same_gradients(batch: int) -> None:
+@pytest.mark.parametrize(
+    "normalise, backward",
+    [
+        (normalise_samples, normalise_samples_backward),
+        (normalise_together, normalise_together_backward),
+    ],
+    ids=["eager", "compiled"],
+)
+def test_the_norm_of_a_gpu_is_the_same_with_the_same_gradients(
+    batch: int, normalise: Callable[..., tuple[Tensor, ...]], backward: Callable[..., Tensor]
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(batch, 24, 3, dtype=torch.float64, requires_grad=True)
     grad = torch.randn_like(x)
@@ -62,8 +80,8 @@ def test_the_norm_of_a_gpu_is_the_same_with_the_same_gradients(batch: int) -> No
     expected = deviation / (deviation.square().mean(1, keepdim=True) + 1e-5).sqrt()
     (wanted,) = torch.autograd.grad(expected, x, grad)
 
-    y, mean, inverse_std = normalise_samples(x.detach())
+    y, mean, inverse_std = normalise(x.detach())
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(mean, x.mean(1))
     torch.testing.assert_close(inverse_std, (x.var(1, correction=0) + 1e-5).rsqrt())
-    torch.testing.assert_close(normalise_samples_backward(grad, x.detach(), mean, inverse_std), wanted)
+    torch.testing.assert_close(backward(grad, x.detach(), mean, inverse_std), wanted)

@@ -1,4 +1,5 @@
 import makers
+import pytest
 import torch
 from torch import nn
 
@@ -55,3 +56,31 @@ def test_most_parameters_of_the_swin_unetr_are_cast_at_once():
         assert all(p.dtype == torch.float32 for n, p in network.named_parameters() if "table" in n)
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
     assert len(network.parameters_of_maps()) > 0.8 * len(list(network.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which the compiler hides by itself
+def test_a_network_is_compiled_once_for_the_copies_of_all_steps():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    parameters = [(network[i], name) for i in (0, 2) for name in ("weight", "bias")]
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(network, backend=backend)
+    for step in range(3):
+        x = torch.randn(3, 6).bfloat16()
+        gradients = []
+        for call in (compiled, network):
+            with cast_at_once(parameters, torch.bfloat16):
+                call(x).float().square().sum().backward()
+            gradients.append([p.grad.clone() for p in network.parameters()])
+            network.zero_grad()
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+        with torch.no_grad():
+            for p in network.parameters():
+                p.add_(0.1 * (step + 1))
+    assert len(graphs) == 1
