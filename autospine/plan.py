@@ -135,6 +135,9 @@ class Augmentation:
     window_shift: Strength = 0.0
     """Largest shift of either bound, as a share of the clipping range."""
 
+    synthesis_probability: Share = 0.0
+    """Share of the patches of cases with a tissue map whose image is made from the map."""
+
 
 AnyNetworkPlan = Annotated[
     SwinPlan | CNNPlan | UNetPlan | UNetTransformerPlan | ResEncPlan | ExternalPlan, told_apart_by("name")

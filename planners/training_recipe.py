@@ -90,6 +90,9 @@ def plan_augmentation(search: SizeSearch) -> tuple[Augmentation, list[Note]]:
     """Return the strengths of the augmentation for the dataset's labels and modalities, with the reasons."""
     axes, pairs, why_axes = rules.mirroring(search.dataset.labels)
     artefacts, listed = rules.artefacts({case.modality for case in search.fingerprint.cases})
+    synthesis, why_synthesis = rules.synthesis(
+        sum(case.tissues is not None for case in search.dataset.cases), len(search.dataset.cases)
+    )
     plan = Augmentation(
         rotation_deg=(10.0, 10.0, 15.0),
         scale=(0.85, 1.18),
@@ -98,12 +101,14 @@ def plan_augmentation(search: SizeSearch) -> tuple[Augmentation, list[Note]]:
         intensity_probability=0.15,
         mirror_axes=axes,
         mirror_pairs=pairs,
+        synthesis_probability=synthesis,
         **artefacts,
     )
     rotation_reason = "how patients lie; most about the L axis, where spines bend"
     return plan, [
         ("mirror_axes", "".join("SPL"[axis] for axis in axes) or "none", why_axes),
         ("artefacts", listed, "the modalities of the dataset"),
+        *([("synthesis_probability", synthesis, why_synthesis)] if synthesis else []),
         ("rotation_deg", plan.rotation_deg, rotation_reason),
         ("scale", plan.scale, "from small to tall adults"),
         ("elastic_mm", plan.elastic_mm, "less than the thinnest parts of a vertebra"),

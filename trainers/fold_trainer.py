@@ -159,6 +159,7 @@ class FoldTrainer:
             workers=self.settings.workers,
             cache_bytes=CACHE_BYTES,
             part=distributed.rank(),
+            normalisation=self.plan.normalisation,
         )
 
     def learning_rate(self, progress: float) -> float:

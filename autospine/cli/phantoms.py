@@ -82,6 +82,13 @@ def phantom(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed the phantoms: the same seed draws the same dataset.")
     ] = 0,
+    tissues: Annotated[
+        bool,
+        typer.Option(
+            "--tissues",
+            help="Write tissue maps, too, so that training makes new images of every case as it goes.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
     workers: Drawn = None,
 ) -> None:
@@ -111,6 +118,7 @@ def phantom(
         seed=seed,
         overwrite=overwrite,
         workers=workers or default_workers(),
+        tissues=tissues,
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
     if in_workspace:

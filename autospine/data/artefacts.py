@@ -11,11 +11,10 @@ from jaxtyping import Float, Float32, Float64
 
 from autospine.core.geometry import triple
 from autospine.core.labels import IGNORE_INDEX
-from autospine.core.types import ImageArray, LabelArray, Shape3, Vector3
+from autospine.core.types import ImageArray, LabelArray, Modality, Shape3, Vector3
 from autospine.plan import Augmentation
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.resample import resample
-from autospine.preprocessing.store import StoredCase
 
 BIAS_MM = 80.0
 """Approximate distance of the bias field's control points: coils are larger than vertebrae."""
@@ -42,10 +41,11 @@ STREAK_WAVES = (2, 14)
 """Range of the number of pairs of bright and dark streaks around a screw."""
 
 
-def windowed(case: StoredCase, strength: Augmentation, rng: np.random.Generator) -> IntensityTransform:
-    """Return the intensity transform of a case; in CT, its clipping bounds are shifted at random."""
-    transform = case.record.transform
-    if case.record.modality != "CT" or rng.random() >= strength.window_probability:
+def windowed(
+    transform: IntensityTransform, modality: Modality, strength: Augmentation, rng: np.random.Generator
+) -> IntensityTransform:
+    """Return an intensity transform; in CT, its clipping bounds are shifted at random."""
+    if modality != "CT" or rng.random() >= strength.window_probability:
         return transform
     low, high = rng.uniform(-strength.window_shift, strength.window_shift, 2)
     bounds = [
@@ -58,8 +58,9 @@ def windowed(case: StoredCase, strength: Augmentation, rng: np.random.Generator)
 def add_artefacts(
     image: ImageArray,
     labels: LabelArray,
-    case: StoredCase,
+    modality: Modality,
     transform: IntensityTransform,
+    spacing_mm: Vector3,
     strength: Augmentation,
     rng: np.random.Generator,
 ) -> ImageArray:
@@ -68,16 +69,17 @@ def add_artefacts(
     Args:
         image: Image (C, S, P, L), normalised by `transform`; may be overwritten.
         labels: Stored indices (S, P, L).
-        case: Case that the patch is from.
+        modality: Modality of the image.
         transform: Intensity transform that normalised the image.
+        spacing_mm: Voxel size (S, P, L).
         strength: Probabilities and strengths of the artefacts.
         rng: Random generator of the patch.
     """
-    if case.record.modality == "MR":
+    if modality == "MR":
         if rng.random() < strength.bias_probability:
-            return add_bias(image, transform, strength.bias_std, case.record.spacing_mm, rng)
+            return add_bias(image, transform, strength.bias_std, spacing_mm, rng)
     elif rng.random() < strength.metal_probability:
-        return add_metal(image, labels, transform, strength.metal_hu, case.record.spacing_mm, rng)
+        return add_metal(image, labels, transform, strength.metal_hu, spacing_mm, rng)
     return image
 
 

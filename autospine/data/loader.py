@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from multiprocessing.reduction import ForkingPickler
@@ -19,8 +19,9 @@ from jaxtyping import Float32, Integer
 from torch.utils.data import DataLoader, Dataset
 
 from autospine.core.errors import TrainingError, first_line
+from autospine.core.types import Modality
 from autospine.data.patches import Batch, PatchSource
-from autospine.plan import Configuration
+from autospine.plan import Configuration, Normalisation
 from autospine.preprocessing.store import StoredCase
 from autospine.system.log import get_logger
 from autospine.system.workers import portable
@@ -60,6 +61,8 @@ class PatchBatches:
         cache_bytes: Memory for decompressed cases, of all workers together.
         augment: Whether patches are augmented.
         part: Number of this process among those that train together, each with batches of its own.
+        normalisation: The plan's rules, by which images that are made from tissue maps are normalised; None
+            if none are made.
 
     Raises:
         TrainingError: If there is no case.
@@ -77,6 +80,7 @@ class PatchBatches:
         cache_bytes: int,
         augment: bool = True,
         part: int = 0,
+        normalisation: Mapping[Modality, Normalisation] | None = None,
     ) -> None:
         source = PatchSource(
             cases,
@@ -85,6 +89,7 @@ class PatchBatches:
             cache_bytes=cache_bytes // max(1, workers),
             augment=augment,
             part=part,
+            normalisation=normalisation,
         )
         steps = range(start, stop)
         self._producer: _Thread | _Processes = (

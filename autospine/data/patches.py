@@ -1,18 +1,19 @@
 """Batches of augmented patches as a pure function of the step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from autospine.core.tensor_types import ImageBatch, LabelBatch
-from autospine.core.types import ImageArray, LabelArray
+from autospine.core.types import ImageArray, LabelArray, Modality
 from autospine.data.artefacts import add_artefacts, windowed
 from autospine.data.augmentation import Intensities, Mirror
 from autospine.data.sampling import Sampler, patch_rng
-from autospine.data.spatial import cut, draw_deformation, warp
-from autospine.plan import Configuration
+from autospine.data.spatial import cut, cut_maps, draw_deformation, warp
+from autospine.data.synthetic import Synthesis
+from autospine.plan import Configuration, Normalisation
 from autospine.preprocessing.store import StoredCase
 
 
@@ -40,6 +41,8 @@ class PatchSource:
         cache_bytes: Memory for decompressed cases.
         augment: Whether patches are augmented.
         part: Number of this process among those that train together, each with batches of its own.
+        normalisation: The plan's rules, by which images that are made from tissue maps are normalised; None
+            if none are made.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class PatchSource:
         cache_bytes: int,
         augment: bool = True,
         part: int = 0,
+        normalisation: Mapping[Modality, Normalisation] | None = None,
     ) -> None:
         # Own objects, so that the arrays that they cache are freed with this source.
         self._cases = tuple(StoredCase(folder=case.folder, record=case.record) for case in cases)
@@ -65,6 +69,7 @@ class PatchSource:
         )
         self._mirror = Mirror(configuration.augmentation) if augment else None
         self._intensities = Intensities(configuration.augmentation.intensity_probability)
+        self._synthesis = Synthesis(normalisation) if normalisation else None
         self._uncached = _fitting(self._cases, cache_bytes)
 
     def batch(self, step: int) -> Batch:
@@ -106,13 +111,35 @@ class PatchSource:
         strength = self._configuration.augmentation
         if self._mirror is None:
             return cut(case, start, size)
-        transform = windowed(case, strength, rng)
+        if self._is_made(case, rng):
+            return self._made(case, start, rng)
+        transform = windowed(case.record.transform, case.record.modality, strength, rng)
         if rng.random() < strength.spatial_probability:
             deformation = draw_deformation(rng, strength, size, spacing)
             image, labels = warp(case, start, size, deformation, spacing, transform)
         else:
             image, labels = cut(case, start, size, transform)
-        image = add_artefacts(image, labels, case, transform, strength, rng)
+        image = add_artefacts(image, labels, case.record.modality, transform, spacing, strength, rng)
+        return self._mirror(self._intensities(image, rng), labels, rng)
+
+    def _is_made(self, case: StoredCase, rng: np.random.Generator) -> bool:
+        """Decide whether the image of a patch is made from the case's tissue map."""
+        share = self._configuration.augmentation.synthesis_probability
+        return bool(share and self._synthesis is not None and case.record.tissues and rng.random() < share)
+
+    def _made(
+        self, case: StoredCase, start: tuple[int, int, int], rng: np.random.Generator
+    ) -> tuple[ImageArray, LabelArray]:
+        """Make a patch from the case's tissue map."""
+        assert self._mirror is not None and self._synthesis is not None
+        size, spacing = self._configuration.patch_size, self._configuration.spacing_mm
+        strength = self._configuration.augmentation
+        deformed = rng.random() < strength.spatial_probability
+        deformation = draw_deformation(rng, strength, size, spacing) if deformed else None
+        labels, codes = cut_maps(case, start, size, deformation, spacing)
+        image, transform, modality = self._synthesis(case, codes, rng)
+        if modality == "CT":
+            image = add_artefacts(image, labels, modality, transform, spacing, strength, rng)
         return self._mirror(self._intensities(image, rng), labels, rng)
 
 

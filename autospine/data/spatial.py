@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int32, Integer
 
 from autospine.core.geometry import Box, triple
 from autospine.core.types import ImageArray, LabelArray, Matrix3, Shape3, Vector3
@@ -88,6 +88,41 @@ def cut(
     return image, labels
 
 
+def cut_maps(
+    case: StoredCase,
+    start: Shape3,
+    size: Shape3,
+    deformation: Deformation | None,
+    spacing_mm: Vector3,
+) -> tuple[LabelArray, Int32[np.ndarray, "s p l"]]:
+    """Cut the labels and the tissue map of a patch, by nearest neighbours where it is deformed.
+
+    Args:
+        case: Stored case that has a tissue map.
+        start: First voxel (S, P, L) of the undeformed patch, possibly outside the case.
+        size: Patch size in voxels (S, P, L).
+        deformation: Map from positions in the patch to those in the case; None for none.
+        spacing_mm: Voxel size (S, P, L).
+
+    Returns:
+        Stored indices and packed tissues; both are 0 outside the case.
+    """
+    still = Deformation(matrix=np.eye(3), displacement=None)
+    planes = _coordinates(start, size, deformation or still, spacing_mm)
+    box, outside = _reached(case, planes)
+    planes = [x - a for x, a in zip(planes, box.start, strict=True)]
+    return _nearest(case.labels(box), planes, outside), _nearest(case.tissues(box), planes, outside)
+
+
+def _reached(case: StoredCase, planes: list[Float32[torch.Tensor, "s p l"]]) -> tuple[Box, bool]:
+    """Return the box of a case, of at least one voxel, that holds positions, and whether any lie outside."""
+    extremes = [(int(x.min().floor()), int(x.max().ceil()) + 1) for x in planes]
+    first = [min(max(a, 0), n - 1) for (a, _), n in zip(extremes, case.shape, strict=True)]
+    last = [max(min(b, n), a + 1) for (_, b), n, a in zip(extremes, case.shape, first, strict=True)]
+    outside = any(a < 0 or b > n for (a, b), n in zip(extremes, case.shape, strict=True))
+    return _box(first, last), outside
+
+
 def warp(
     case: StoredCase,
     start: Shape3,
@@ -110,13 +145,8 @@ def warp(
         Image and stored indices as from `cut`.
     """
     planes = _coordinates(start, size, deformation, spacing_mm)
-    extremes = [(int(x.min().floor()), int(x.max().ceil()) + 1) for x in planes]
-    # A box of at least one voxel, wherever the patch lies.
-    first = [min(max(a, 0), n - 1) for (a, _), n in zip(extremes, case.shape, strict=True)]
-    last = [max(min(b, n), a + 1) for (_, b), n, a in zip(extremes, case.shape, first, strict=True)]
-    box = _box(first, last)
+    box, outside = _reached(case, planes)
     planes = [x - a for x, a in zip(planes, box.start, strict=True)]
-    outside = any(a < 0 or b > n for (a, b), n in zip(extremes, case.shape, strict=True))
     transform = transform or case.record.transform
     image = _linear(case.image(box, transform), planes, transform.background)
     return image, _nearest(case.labels(box), planes, outside)
@@ -174,9 +204,9 @@ def _linear(
 
 
 def _nearest(
-    labels: LabelArray, planes: list[Float32[torch.Tensor, "s p l"]], outside: bool
-) -> UInt8[np.ndarray, "s p l"]:
-    """Sample labels at the voxels nearest to positions; they are 0 outside, where `outside` says any lies."""
+    labels: Integer[np.ndarray, "S P L"], planes: list[Float32[torch.Tensor, "s p l"]], outside: bool
+) -> Integer[np.ndarray, "s p l"]:
+    """Sample a map at the voxels nearest to positions; it is 0 outside, where `outside` says any lies."""
     rounded = [(x + 0.5).floor_().int() for x in planes]
     near = [x.clamp(0, n - 1) for x, n in zip(rounded, labels.shape, strict=True)]
     index = (near[0] * labels.shape[1] + near[1]).mul_(labels.shape[2]).add_(near[2])

@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class Case:
     subject: str
     """Person or specimen; cases of one subject never lie on both sides of a split."""
 
+    tissues: Path | None = None
+    """Tissue map, from which images are made in training; None for none."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
@@ -81,6 +84,9 @@ class Dataset:
 
     notes: tuple[str, ...] = ()
     """Statements of dataset.json that the folders do not bear out."""
+
+    tissues: Mapping[int, str] = field(default_factory=dict)
+    """Name of the tissue or structure of each code in the tissue maps."""
 
 
 def load_dataset(folder: Path) -> Dataset:
@@ -138,6 +144,8 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
         )
     else:
         faults.insert(0, _no_images(folder, ending))
+    training, tissues, unclear = _with_tissues(training, folder, described, ending)
+    faults += unclear
     faults += _named_elsewhere(described.get("dataset"), folder, training)
     dataset = Dataset(
         folder=folder,
@@ -148,6 +156,7 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
         test_cases=tuple(testing),
         file_ending=ending,
         notes=_miscounted(described.get("numTraining"), len(names)),
+        tissues=tissues,
     )
     return dataset, tuple(faults)
 
@@ -321,6 +330,46 @@ def _list_cases(
             for name in sorted(set(labels) - set(spelt))
         ]
     return cases, set(images), faults
+
+
+def _tissue_names(described: Mapping[str, Any]) -> dict[int, str]:
+    """Return the name of each code in a dataset's tissue maps, from `tissues` (name -> integer).
+
+    Raises:
+        DatasetError: If it is not such an object, or an integer does not fit or has two names.
+    """
+    stated = described.get("tissues")
+    if not isinstance(stated, dict) or not all(type(code) is int for code in stated.values()):
+        raise DatasetError(
+            "expected `tissues` (name -> integer) in dataset.json for the maps in tissuesTr, found "
+            f"{shortened(str(stated))}; name each integer of the maps"
+        )
+    found: dict[int, str] = {}
+    for name, code in stated.items():
+        if not 0 <= code <= 255 or code in found:
+            raise DatasetError(
+                "expected one name for each integer from 0 to 255 as `tissues` of dataset.json, found "
+                f"{code} for {name}{f' and {found[code]}' if code in found else ''}; mend it"
+            )
+        found[code] = name
+    return found
+
+
+def _with_tissues(
+    cases: Sequence[Case], folder: Path, described: Mapping[str, Any], ending: str
+) -> tuple[list[Case], dict[int, str], list[str]]:
+    """Return the training cases with the tissue maps of `tissuesTr`, the maps' names, and faults of files."""
+    maps, faults = _label_files(folder / "tissuesTr", ending)
+    if not maps:
+        return list(cases), {}, faults
+    known = {same_name(case.name) for case in cases}
+    faults += [
+        f"{file.name}: tissue map without case; add its image and labels, or remove the map"
+        for name, file in sorted(maps.items())
+        if name not in known
+    ]
+    mapped = [replace(case, tissues=maps.get(same_name(case.name))) for case in cases]
+    return mapped, _tissue_names(described), faults
 
 
 def _label_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[str]]:

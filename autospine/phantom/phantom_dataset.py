@@ -16,6 +16,7 @@ from autospine.core.types import Modality
 from autospine.io.images import write_array
 from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
 from autospine.storage.locks import scratch_folder
+from autospine.synthesis.tissues import CODES
 from autospine.system.workers import WorkerPool, reporting_killed
 
 FILE_ENDING = ".nii.gz"
@@ -32,6 +33,8 @@ class _Job:
     scheme: Scheme
     image: Path
     labels: Path
+    tissues: Path | None
+    """Where the tissue map is written; None leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,7 @@ def write_dataset(
     scheme: Scheme = "levels",
     seed: int = 0,
     settings: PhantomSettings | None = None,
+    tissues: bool = False,
     workers: int = 1,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -72,6 +76,8 @@ def write_dataset(
         modalities: Modalities of the cases, in turn.
         scheme: `levels` (each vertebra and disc by level) or `structures` (vertebra, disc, canal, sacrum).
         seed: Any non-negative integer.
+        tissues: Whether the tissue map of each training case is written to `tissuesTr`, so that training
+            makes images from it.
         settings: Further settings; its region and modality are replaced by the arguments above.
         workers: Processes to share the cases; with more than one the caller must be importable (`spawn`).
         overwrite: Whether to replace a dataset that is there.
@@ -92,9 +98,9 @@ def write_dataset(
     _check_target(folder, overwrite=overwrite)
     base = replace(settings or PhantomSettings(), region=region)
     with _built_aside(folder) as draft:
-        jobs = _jobs(draft, base, cases, test_cases, tuple(modalities), scheme, seed)
+        jobs = _jobs(draft, base, cases, test_cases, tuple(modalities), scheme, seed, tissues=tissues)
         rows = _run(jobs, workers, on_progress)
-        _describe(draft, rows, cases, scheme)
+        _describe(draft, rows, cases, scheme, tissues=tissues)
     return folder
 
 
@@ -139,6 +145,8 @@ def _jobs(
     modalities: tuple[Modality, ...],
     scheme: Scheme,
     seed: int,
+    *,
+    tissues: bool,
 ) -> list[_Job]:
     """Return what is to be made; modalities take turns among the training and the held-out cases."""
     jobs = []
@@ -147,7 +155,8 @@ def _jobs(
         modality = modalities[(index - cases if held_out else index) % len(modalities)]
         name = f"{base.region}_{modality.lower()}_{index:03d}"
         images, labels = ("imagesTs", "labelsTs") if held_out else ("imagesTr", "labelsTr")
-        for part in (images, labels):
+        mapped = tissues and not held_out
+        for part in (images, labels, *(["tissuesTr"] if mapped else [])):
             (folder / part).mkdir(exist_ok=True)
         jobs.append(
             _Job(
@@ -157,6 +166,7 @@ def _jobs(
                 scheme=scheme,
                 image=folder / images / f"{name}_0000{FILE_ENDING}",
                 labels=folder / labels / f"{name}{FILE_ENDING}",
+                tissues=folder / "tissuesTr" / f"{name}{FILE_ENDING}" if mapped else None,
             )
         )
     return jobs
@@ -191,6 +201,8 @@ def _make(job: _Job) -> _WrittenCase:
     labels = by_structure(phantom.labels) if job.scheme == "structures" else phantom.labels
     write_array(job.image, phantom.image, phantom.grid)
     write_array(job.labels, labels, phantom.grid)
+    if job.tissues is not None:
+        write_array(job.tissues, phantom.tissues, phantom.grid)
     return _WrittenCase(
         case=job.name,
         modality=phantom.modality,
@@ -213,7 +225,7 @@ def label_names(scheme: Scheme) -> dict[str, int]:
     return {**vertebrae, "sacrum": VERSE["sacrum"], **discs, "canal": VERSE["canal"]}
 
 
-def _describe(folder: Path, rows: list[_WrittenCase], cases: int, scheme: Scheme) -> None:
+def _describe(folder: Path, rows: list[_WrittenCase], cases: int, scheme: Scheme, *, tissues: bool) -> None:
     """Write `dataset.json` with the labels that occur, and `cases.csv`."""
     seen = frozenset().union(*(row.integers for row in rows))
     labels = {
@@ -225,6 +237,7 @@ def _describe(folder: Path, rows: list[_WrittenCase], cases: int, scheme: Scheme
         "labels": labels,
         "numTraining": cases,
         "file_ending": FILE_ENDING,
+        **({"tissues": CODES} if tissues else {}),
     }
     (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:

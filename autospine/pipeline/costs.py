@@ -205,6 +205,7 @@ def _timed(
             stop=WARM_UP + TIMED,
             workers=0,
             cache_bytes=CACHE_BYTES,
+            normalisation=planned.normalisation,
         ) as made:
             batches, patch = _each_timed(made)
     # It ends by reading the loss from the device.

@@ -157,6 +157,7 @@ def make_phantoms(
     seed: int,
     overwrite: bool,
     workers: int,
+    tissues: bool = False,
 ) -> None:
     """Write a dataset of phantoms, with progress; see `autospine.phantom.write_dataset`."""
     with progress("phantoms", cases + test_cases) as meter:
@@ -169,6 +170,7 @@ def make_phantoms(
             scheme=scheme,
             seed=seed,
             workers=workers,
+            tissues=tissues,
             overwrite=overwrite,
             on_progress=lambda _done, _total: meter.advance(),
         )

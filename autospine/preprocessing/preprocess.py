@@ -1,21 +1,23 @@
 """Preprocessing of a dataset: every case once, and again only if something has changed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int32
 
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
-from autospine.core.geometry import difference, turning
+from autospine.core.geometry import Grid, difference, turning
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import guess_modality
 from autospine.core.types import Modality, Shape3, Vector3
 from autospine.dataset.raw import Case, Dataset, case_modality
 from autospine.io.images import read_labels, read_volume
 from autospine.plan import Configuration, Normalisation, Plan
-from autospine.preprocessing.prepare import prepare_image, prepare_labels
+from autospine.preprocessing.prepare import Prepared, prepare_image, prepare_labels
 from autospine.preprocessing.store import (
     FORMAT_VERSION,
     VOXELS_VERSION,
@@ -54,6 +56,9 @@ class PreprocessingSettings:
 
     labels: LabelSpace
     normalisation: dict[Modality, Normalisation]
+
+    tissues: Mapping[int, str] = field(default_factory=dict)
+    """Name of each code in the dataset's tissue maps; empty if it has none."""
 
     arrays: ArrayFormat = "blosc2"
     """Format of new cases; a case stored in another format stays valid."""
@@ -107,6 +112,7 @@ def _preprocessed(
         patch_size=configuration.patch_size,
         labels=plan.labels,
         normalisation=plan.normalisation,
+        tissues=dataset.tissues,
         arrays=usable(arrays),
     )
     todo = [case for case in dataset.cases if not _unchanged(case, settings, folder)]
@@ -158,6 +164,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
     spacing, repairs, image = volume.grid.spacing_mm, volume.notes, digest_of_voxels(volume.array[0])
     del volume
     indices = prepare_labels(source, prepared)
+    tissues = _read_tissues(case.tissues, label_grid, prepared) if case.tissues else None
     record = CaseRecord(
         format_version=FORMAT_VERSION,
         name=case.name,
@@ -173,6 +180,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
         encoding=prepared.encoding,
         transform=prepared.transform,
         label_voxels=count_labels(indices),
+        tissues=dict(settings.tissues) if case.tissues else {},
         repairs=repairs,
         key=key,
         content=content_key(files, settings, modality),
@@ -180,11 +188,31 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
         arrays=settings.arrays,
     )
     try:
-        return write_case(folder, record, prepared, indices, settings.patch_size)
+        return write_case(folder, record, prepared, indices, settings.patch_size, tissues)
     except RuntimeError as error:
         # Some file systems take no memory-mapped or compressed containers.
         log.warning("case %s cannot be stored by Blosc2 (%s) and becomes .npy", case.name, error)
-        return write_case(folder, replace(record, arrays="npy"), prepared, indices, settings.patch_size)
+        record = replace(record, arrays="npy")
+        return write_case(folder, record, prepared, indices, settings.patch_size, tissues)
+
+
+def _read_tissues(path: Path, grid: Grid, prepared: Prepared) -> Int32[np.ndarray, "S P L"]:
+    """Read a tissue map, which lies on the image's grid, and bring it to the prepared image's grid.
+
+    Raises:
+        AutospineError: If it cannot be read, or lies on another grid.
+    """
+    volume = read_volume((path,))
+    if different := difference(grid, volume.grid):
+        raise DatasetError(f"expected the tissue map on the image's grid in {path}, found {different}")
+    codes = volume.array[0][prepared.crop.slices]
+    # Voxels whose centres are nearest; outer edges coincide.
+    nearest = [
+        np.floor((np.arange(n) + 0.5) * m / n).astype(int)
+        for n, m in zip(prepared.shape, codes.shape, strict=True)
+    ]
+    sampled: np.ndarray = codes[np.ix_(*nearest)].astype(np.int32)
+    return sampled
 
 
 def case_key(case: Case, settings: PreprocessingSettings) -> str:
@@ -215,14 +243,15 @@ def content_key(files: bytes, settings: PreprocessingSettings, modality: Modalit
 
 def _files(case: Case) -> list[Path]:
     """Return every raw file, in a fixed order."""
-    given = (*case.images, *((case.labels,) if case.labels else ()))
+    given = [*case.images, *(path for path in (case.labels, case.tissues) if path)]
     return [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
 def _relevant(settings: PreprocessingSettings, *facts: str | None) -> bytes:
     """Encode the settings that the stored voxels depend on, and facts of a case."""
     parts = (settings.format_version, settings.spacing_mm, settings.labels, settings.normalisation)
-    return to_json((*parts, *facts)).encode()
+    mapped = (settings.tissues,) if settings.tissues else ()
+    return to_json((*parts, *mapped, *facts)).encode()
 
 
 def _unchanged(case: Case, settings: PreprocessingSettings, folder: Path) -> bool:

@@ -40,7 +40,7 @@ LOCATIONS_PER_LABEL = 2000
 """Number of voxels kept of each label, to centre patches on."""
 
 CHECKED = {"image", "labels", "locations", "record"}
-"""Parts of a case that have checksums."""
+"""Parts of every case that have checksums; a tissue map has one, too."""
 
 BLANK = "0" * 8
 """Stands for the checksum of the record while it is computed."""
@@ -95,6 +95,9 @@ class CaseRecord:
     arrays: ArrayFormat = "blosc2"
     """Format of image and labels."""
 
+    tissues: dict[int, str] = field(default_factory=dict)
+    """Name of each code in the case's tissue map; empty if it has none."""
+
     checksums: dict[str, str] = field(default_factory=dict)
     """Checksums (CRC-32) of the case's files by part, and of this record; none in version 1."""
 
@@ -128,7 +131,7 @@ class StoredCase:
     def nbytes(self) -> int:
         """Memory of the decompressed case in bytes."""
         voxels = int(np.prod(self.shape))
-        return voxels * (2 * self.record.channels + 1)
+        return voxels * (2 * self.record.channels + 1 + (4 if self.record.tissues else 0))
 
     @property
     def locations(self) -> Mapping[int, Int32[np.ndarray, "N 3"]]:
@@ -164,6 +167,11 @@ class StoredCase:
         values: np.ndarray = self._read("labels", box.slices)
         return values
 
+    def tissues(self, box: Box) -> Int32[np.ndarray, "S P L"]:
+        """Read a box of the tissue map, which the case must have."""
+        values: np.ndarray = self._read("tissues", box.slices)
+        return values
+
     def read_all(self) -> tuple[ImageArray, LabelArray]:
         """Read the whole normalised image (C, S, P, L) and the stored label indices (S, P, L)."""
         whole = Box.whole(self.shape)
@@ -174,6 +182,8 @@ class StoredCase:
         whole = Box.whole(self.shape)
         image, labels = self.stored(whole), self.labels(whole)
         self._open |= {"image": image, "labels": labels}
+        if self.record.tissues:
+            self._open["tissues"] = self.tissues(whole)
 
     def _read(self, part: str, slices: tuple[slice, ...]) -> np.ndarray:
         with self._reading(part):
@@ -185,7 +195,7 @@ class StoredCase:
     def _opened(self, part: str) -> Any:
         path, arrays, checksums = self._path(part), self.record.arrays, self.record.checksums
         array = open_checked(path, arrays, checksums[part]) if checksums else open_array(path, arrays)
-        expected = self.shape if part == "labels" else (self.record.channels, *self.shape)
+        expected = (self.record.channels, *self.shape) if part == "image" else self.shape
         if tuple(array.shape) != expected:
             raise ValueError(f"shape {tuple(array.shape)} instead of {expected}")
         return array
@@ -207,7 +217,12 @@ class StoredCase:
 
 
 def write_case(
-    folder: Path, record: CaseRecord, prepared: Prepared, labels: LabelArray, patch_size: Shape3
+    folder: Path,
+    record: CaseRecord,
+    prepared: Prepared,
+    labels: LabelArray,
+    patch_size: Shape3,
+    tissues: Int32[np.ndarray, "S P L"] | None = None,
 ) -> StoredCase:
     """Store a case; it counts as absent until its last file is in place.
 
@@ -217,6 +232,7 @@ def write_case(
         prepared: Prepared image.
         labels: Stored indices, uint8, on the prepared image's grid.
         patch_size: Shape that training reads at a time, which decides the chunks.
+        tissues: Tissue map on the prepared image's grid, whose names the record has; None for none.
 
     Raises:
         WorkspaceError: If there is not enough room on the disk.
@@ -224,6 +240,7 @@ def write_case(
     """
     case = StoredCase(folder=folder, record=record)
     needed = prepared.image.nbytes + labels.nbytes + SPARE_BYTES
+    needed += 0 if tissues is None else tissues.nbytes
     _check_space(folder, record.name, needed)
     case._path("json").unlink(missing_ok=True)
     _remove_arrays(folder, record.name)
@@ -232,6 +249,9 @@ def write_case(
             "image": write_array(case._path("image"), prepared.image, patch_size, record.arrays),
             "labels": write_array(case._path("labels"), labels, patch_size, record.arrays),
         }
+        if tissues is not None:
+            path = case._path("tissues")
+            checksums["tissues"] = write_array(path, tissues, patch_size, record.arrays)
         with replacing(case._path("locations")) as temporary:
             np.save(temporary, locate(labels), allow_pickle=False)
             checksums["locations"] = _checksum(temporary.read_bytes())
@@ -291,7 +311,8 @@ def find_case(folder: Path, name: str) -> StoredCase | None:
         case = open_case(folder, name)
     except FormatError:
         return None
-    return case if all(case._path(part).is_file() for part in ("image", "labels", "locations")) else None
+    parts = ("image", "labels", "locations", *(["tissues"] if case.record.tissues else []))
+    return case if all(case._path(part).is_file() for part in parts) else None
 
 
 def count_labels(labels: LabelArray) -> tuple[tuple[int, int], ...]:
@@ -335,7 +356,7 @@ def _write_record(case: StoredCase) -> None:
 
 def _is_as_written(text: str, record: CaseRecord) -> bool:
     """Whether a record has its checksums, and is the text that they are of."""
-    if set(record.checksums) != CHECKED:
+    if set(record.checksums) != CHECKED | ({"tissues"} if record.tissues else set()):
         return False
     own = record.checksums["record"]
     return _checksum(text.replace(f'"{own}"', f'"{BLANK}"').encode()) == own
@@ -353,7 +374,7 @@ def _path(folder: Path, name: str, part: str, arrays: ArrayFormat) -> Path:
 def _remove_arrays(folder: Path, name: str) -> None:
     """Remove the arrays of a case in any format."""
     for kind in ENDINGS:
-        for part in ("image", "labels", "locations"):
+        for part in ("image", "labels", "tissues", "locations"):
             _path(folder, name, part, kind).unlink(missing_ok=True)
 
 

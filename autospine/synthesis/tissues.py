@@ -7,8 +7,6 @@ cerebrospinal fluid of a T2-weighted image, from which other sequences are deriv
 import re
 from dataclasses import dataclass
 
-from autospine.core.errors import DatasetError
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tissue:
@@ -125,19 +123,3 @@ def tissue_of(structure: str) -> str | None:
     if structure in TISSUES:
         return structure
     return next((tissue for pattern, tissue in _STRUCTURES if re.search(pattern, name)), None)
-
-
-def codes_of(names: dict[str, int]) -> dict[int, str]:
-    """Return the name of each code, from the names and integers of a map's description.
-
-    Raises:
-        DatasetError: If two names share an integer, or one does not fit into a map.
-    """
-    found: dict[int, str] = {}
-    for name, code in names.items():
-        if not 0 <= code <= 255:
-            raise DatasetError(f"expected integers from 0 to 255 for tissues, found {code} for {name}")
-        if code in found:
-            raise DatasetError(f"expected one name per integer, found {code} for {found[code]} and {name}")
-        found[code] = name
-    return found

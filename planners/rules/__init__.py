@@ -51,6 +51,7 @@ from planners.rules.recipe import (
     mirroring,
     normalisation,
     oversampling,
+    synthesis,
 )
 from planners.rules.sizes import (
     BATCH_SHARE,
@@ -162,6 +163,7 @@ __all__ = [
     "step",
     "step_seconds",
     "strides",
+    "synthesis",
     "target_spacing",
     "throughput_of",
     "transformer_heads",

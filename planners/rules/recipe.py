@@ -47,6 +47,9 @@ WINDOW_SHIFT = 0.05
 """Largest shift as a share of the clipping range: what another scanner's calibration and another dataset's
 statistics come to."""
 
+SYNTHESIS_PROBABILITY = 0.5
+"""Share of patches whose image is made from a tissue map, where there is one; a rule of thumb."""
+
 
 class Artefacts(TypedDict):
     """The keys of `Augmentation` that depend on the modalities."""
@@ -152,3 +155,18 @@ def artefacts(modalities: Collection[Modality]) -> tuple[Artefacts, str]:
     )
     parts = [*(["CT: metal with streaks, shifted window"] if ct else []), *(["MR: bias field"] if mr else [])]
     return planned, "; ".join(parts)
+
+
+def synthesis(mapped: int, cases: int) -> tuple[float, str]:
+    """Return the share of patches of cases with a tissue map whose image is made from the map.
+
+    Args:
+        mapped: Number of cases with a tissue map.
+        cases: Number of all cases.
+    """
+    if not mapped:
+        return 0.0, "no tissue maps"
+    return (
+        SYNTHESIS_PROBABILITY,
+        f"{mapped} of {cases} cases have a tissue map: half of their patches as scanned",
+    )

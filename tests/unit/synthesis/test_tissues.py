@@ -1,7 +1,6 @@
 import pytest
 
-from autospine.core.errors import DatasetError
-from autospine.synthesis.tissues import CODES, TISSUES, codes_of, tissue_of
+from autospine.synthesis.tissues import CODES, TISSUES, tissue_of
 
 
 @pytest.mark.parametrize(
@@ -28,14 +27,6 @@ from autospine.synthesis.tissues import CODES, TISSUES, codes_of, tissue_of
 )
 def test_structures_are_drawn_as_the_tissue_they_are_made_of(structure: str, tissue: str | None) -> None:
     assert tissue_of(structure) == tissue
-
-
-def test_codes_of_a_map_are_unique_and_fit() -> None:
-    assert codes_of({"liver": 3, "fat": 1}) == {3: "liver", 1: "fat"}
-    with pytest.raises(DatasetError, match="one name per integer"):
-        codes_of({"liver": 3, "fat": 3})
-    with pytest.raises(DatasetError, match="0 to 255"):
-        codes_of({"liver": 300})
 
 
 def test_tissues_lie_in_the_ranges_of_their_images() -> None:
