@@ -182,8 +182,32 @@ def _check(case: Case, dataset: Dataset) -> _Checked:
             f"expected image and labels on one grid, found {apart}; resample the labels to the image, "
             "or mend the header that is wrong"
         )
+    if image is not None and case.tissues is not None:
+        faults += _tissue_faults(case.tissues, image, dataset.tissues)
     digest = "" if image is None else digest_of_voxels(image.array[0])
     return _Checked(faults=faults, notes=notes, image=digest, values=frozenset(voxels))
+
+
+def _tissue_faults(path: Path, image: Volume, names: Mapping[int, str]) -> list[str]:
+    """Return what is wrong with a case's tissue map."""
+    try:
+        mapped = read_volume((path,))
+    except AutospineError as error:
+        return [str(error)]
+    if apart := difference(image.grid, mapped.grid):
+        return [f"expected image and tissue map on one grid, found {apart}; resample the map to the image"]
+    if not np.issubdtype(mapped.array.dtype, np.integer):
+        return [f"expected integers in the tissue map {path}, found {mapped.array.dtype}; store it as int32"]
+    codes = mapped.array[0].astype(np.int64)
+    mixed = codes >> 16 != 0
+    seen = {*np.unique(codes & 255).tolist(), *np.unique((codes[mixed] >> 8) & 255).tolist()}
+    unknown = sorted(seen - set(names))
+    if not unknown:
+        return []
+    return [
+        f"expected the tissues {sorted(names)} of dataset.json, found "
+        f"{listed([str(code) for code in unknown], LABELS_MENTIONED)}; mend either"
+    ]
 
 
 def _nowhere(labels: LabelSpace, seen: Collection[int]) -> list[str]:

@@ -16,7 +16,13 @@ from autospine.preprocessing.store import FORMAT_VERSION, CaseRecord, StoredCase
 
 @pytest.fixture
 def store(tmp_path: Path) -> Callable[..., StoredCase]:
-    def write(name: str, image: np.ndarray, labels: np.ndarray) -> StoredCase:
+    def write(
+        name: str,
+        image: np.ndarray,
+        labels: np.ndarray,
+        tissues: np.ndarray | None = None,
+        names: dict[int, str] | None = None,
+    ) -> StoredCase:
         transform = IntensityTransform(lower=(-1000.0,), upper=(1000.0,), mean=(0.0,), std=(100.0,))
         encoding = Encoding(scale=(1.0,), offset=(0.0,))
         crop = Box(start=(0, 0, 0), stop=labels.shape)
@@ -45,8 +51,9 @@ def store(tmp_path: Path) -> Callable[..., StoredCase]:
             label_voxels=count_labels(labels),
             repairs=(),
             key="",
+            tissues=names or {},
         )
-        return write_case(tmp_path, record, prepared, labels, (16, 16, 16))
+        return write_case(tmp_path, record, prepared, labels, (16, 16, 16), tissues)
 
     return write
 

@@ -88,25 +88,24 @@ def test_without_a_structure_there_is_no_metal():
 def test_windows_are_shifted_in_ct_alone(cases, configure):
     strength = configure(**FULL).augmentation
     plain = cases[0].record.transform
-    found = windowed(cases[0], strength, rng(1))
+    found = windowed(plain, "CT", strength, rng(1))
     assert found.mean == plain.mean
     assert 0 < abs(found.lower[0] - plain.lower[0]) <= 0.1 * 2000
     assert 0 < abs(found.upper[0] - plain.upper[0]) <= 0.1 * 2000
-    assert windowed(of_modality(cases[0], "MR"), strength, rng(1)) is plain
-    assert windowed(cases[0], configure(**OFF).augmentation, rng(1)) is plain
+    assert windowed(plain, "MR", strength, rng(1)) is plain
+    assert windowed(plain, "CT", configure(**OFF).augmentation, rng(1)) is plain
 
 
-def test_each_modality_has_its_own_artefacts(cases, configure):
+def test_each_modality_has_its_own_artefacts(configure):
     strength = configure(**FULL).augmentation
     image, labels = patch()
     for modality, top in (("CT", True), ("MR", False)):
-        case = of_modality(cases[0], modality)
-        found = add_artefacts(image.copy(), labels, case, TRANSFORM, strength, rng(2))
+        found = add_artefacts(image.copy(), labels, modality, TRANSFORM, SPACING, strength, rng(2))
         assert not np.array_equal(found, image)
         assert (found == np.float32(4.5)).any() == top
         off = configure(**OFF).augmentation
         np.testing.assert_array_equal(
-            add_artefacts(image.copy(), labels, case, TRANSFORM, off, rng(2)), image
+            add_artefacts(image.copy(), labels, modality, TRANSFORM, SPACING, off, rng(2)), image
         )
 
 

@@ -190,3 +190,20 @@ def test_faults_of_one_cause_take_one_line(raw_dataset: RawDataset):
     head, *lines = str(raised.value).splitlines()
     assert head.endswith("found 3 faults:")
     assert lines == ["  a: image without label; add labelsTr/a.nii.gz or remove the image (the same in b, c)"]
+
+
+def test_tissue_maps_are_checked(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(
+        names=("far", "sound", "unknown"), channels={"0": "CT"}, tissues={"air": 0, "bone": 1}
+    )
+    codes = np.zeros((6, 7, 8), dtype=np.int32)
+    codes[2:4, 2:4, 2:4] = 1
+    codes[1, 2:4, 2:4] = 1 + (100 << 16)  # partly air
+    write_image(folder / "tissuesTr" / "sound.nii.gz", codes)
+    write_image(folder / "tissuesTr" / "far.nii.gz", codes, origin_mm=(0, 3.0, 0))
+    codes[1, 2, 2] = 1 + (7 << 8) + (100 << 16)
+    write_image(folder / "tissuesTr" / "unknown.nii.gz", codes)
+    faults = verify(load_dataset(folder)).faults
+    assert [fault.partition(":")[0] for fault in faults] == ["far", "unknown"]
+    assert "one grid" in faults[0]
+    assert "found 7" in faults[1]

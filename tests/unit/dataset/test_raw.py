@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autospine.core.errors import DatasetError
@@ -368,3 +369,34 @@ def test_label_maps_of_slicer_stand_beside_images_of_any_format(raw_dataset: Raw
     shutil.copy(folder / "imagesTr" / "a_0000.nii.gz", folder / "labelsTr" / "a.nii.gz")
     with pytest.raises(DatasetError, match=r"a: two label maps, a\.nii\.gz and a\.seg\.nrrd; remove one"):
         load_dataset(folder)
+
+
+TISSUES = {"air": 0, "bone": 1}
+
+
+def with_map(raw_dataset: RawDataset, write_image: WriteImage, name: str = "a", **described: object) -> Path:
+    folder = raw_dataset(**described)
+    codes = np.zeros((6, 7, 8), dtype=np.int32)
+    codes[2:4, 2:4, 2:4] = 1
+    write_image(folder / "tissuesTr" / f"{name}.nii.gz", codes)
+    return folder
+
+
+def test_tissue_maps_belong_to_their_cases(raw_dataset: RawDataset, write_image: WriteImage):
+    dataset = load_dataset(with_map(raw_dataset, write_image, tissues=TISSUES))
+    a, b = dataset.cases
+    assert a.tissues is not None and a.tissues.name == "a.nii.gz"
+    assert b.tissues is None
+    assert dataset.tissues == {0: "air", 1: "bone"}
+
+
+@pytest.mark.parametrize("tissues", [None, ["air"], {"air": "0"}, {"air": 0, "gas": 0}, {"air": 300}])
+def test_tissue_maps_need_names(raw_dataset: RawDataset, write_image: WriteImage, tissues: object):
+    described = {} if tissues is None else {"tissues": tissues}
+    with pytest.raises(DatasetError, match=r"`tissues`.*dataset\.json"):
+        load_dataset(with_map(raw_dataset, write_image, **described))
+
+
+def test_a_tissue_map_without_case_is_a_fault(raw_dataset: RawDataset, write_image: WriteImage):
+    with pytest.raises(DatasetError, match=r"c\.nii\.gz: tissue map without case"):
+        load_dataset(with_map(raw_dataset, write_image, name="c", tissues=TISSUES))

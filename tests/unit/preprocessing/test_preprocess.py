@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from autospine.core.errors import DatasetError, WorkspaceError
+from autospine.core.geometry import Box
 from autospine.dataset.raw import load_dataset
 from autospine.preprocessing import preprocess, store
 from autospine.preprocessing.preprocess import LOCK, preprocess_dataset
@@ -283,3 +284,29 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(run, monkeypatch, tmp_pat
     with pytest.raises(WorkspaceError, match="expected room for case ct_a"):
         run()
     assert not any((tmp_path / "stored").iterdir())
+
+
+def test_tissue_maps_are_stored_on_the_grid_of_the_image(run, raw: Path):
+    described = json.loads((raw / "dataset.json").read_text())
+    described["tissues"] = {"muscle": 0, "vertebra": 5, "canal": 9}
+    (raw / "dataset.json").write_text(json.dumps(described))
+    (raw / "tissuesTr").mkdir()
+    write_image(raw / "tissuesTr" / "ct_a.nii.gz", column().astype(np.int32))
+    ct, mr = run()
+    assert ct.record.tissues == {0: "muscle", 5: "vertebra", 9: "canal"}
+    assert mr.record.tissues == {}
+    whole = Box.whole(ct.shape)
+    codes, labels = ct.tissues(whole), ct.labels(whole)
+    assert np.mean((codes == 5) == (labels == 1)) > 0.97
+    before = state(ct.folder)
+    write_image(raw / "tissuesTr" / "ct_a.nii.gz", np.roll(column(), 1, axis=1).astype(np.int32))
+    assert state(run()[0].folder)["ct_a.json"] != before["ct_a.json"]
+
+
+def test_a_tissue_map_on_another_grid_is_refused(run, raw: Path):
+    described = json.loads((raw / "dataset.json").read_text()) | {"tissues": {"air": 0}}
+    (raw / "dataset.json").write_text(json.dumps(described))
+    (raw / "tissuesTr").mkdir()
+    write_image(raw / "tissuesTr" / "ct_a.nii.gz", np.zeros((12, 32, 40), dtype=np.int32))
+    with pytest.raises(DatasetError, match="tissue map on the image's grid"):
+        run()
