@@ -6,7 +6,8 @@ Positions are relative to the line through the vertebral bodies: u left, v poste
 import numpy as np
 
 from autospine.phantom.anatomy import Spine
-from autospine.phantom.chest import diaphragm, paint_chest
+from autospine.phantom.chest import breasts, diaphragm, paint_chest
+from autospine.phantom.foreign_objects import paint_tubes
 from autospine.phantom.head import with_head
 from autospine.phantom.hips import paint_pelvic_organs, paint_seat_and_thighs, pelvic_cavity, with_thighs
 from autospine.phantom.picture import Picture
@@ -56,6 +57,8 @@ def sample_build(rng: np.random.Generator) -> Build:
         bulk=float(rng.uniform(0.85, 1.15)),
         seed=int(rng.integers(2**31)),
         arms="raised" if rng.random() < 0.4 else "down",
+        pillow=bool(rng.random() < 0.6),
+        breast_mm=float(rng.uniform(14, 34)) * (0.7 + stout) if rng.random() < 0.5 else 0.0,
     )
 
 
@@ -78,8 +81,13 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build, cage:
     outline = _outline(picture, space, spine, build, cage)
     flesh = arms(picture.raster, space, spine, build)
     skin = with_arms(outline, flesh)
+    bosom = breasts(picture.raster, space, spine, build)
+    if bosom is not None:
+        skin = smooth_min(skin, bosom, 12.0)
     stage.tube("skin", skin)
     stage.tube("fat", skin + np.float32(2.0))
+    if bosom is not None:
+        stage.tube("wall", bosom + np.float32(9) + np.float32(4) * picture.cloud, strength=0.6)
     if flesh is not None:
         paint_arms(stage, flesh, build)
     fat = space.along(
@@ -96,6 +104,7 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build, cage:
         _abdomen(stage, inner, build)
     _back_muscles(stage, spine, build, inner)
     _vessels(stage)
+    paint_tubes(stage, np.random.default_rng([build.seed, 2]))
 
 
 def _outline(picture: Picture, space: Space, spine: Spine, build: Build, cage: Cage | None) -> Field:

@@ -5,9 +5,10 @@ Positions are relative to the line through the vertebral bodies: u left, v poste
 
 import numpy as np
 
-from autospine.phantom.rib_cage import Cage
-from autospine.phantom.shapes import Field, smooth_max, smooth_min
-from autospine.phantom.soft_tissue import Space, Stage
+from autospine.phantom.anatomy import Spine
+from autospine.phantom.rib_cage import Cage, front_of_chest
+from autospine.phantom.shapes import FAR_MM, Ellipsoid, Field, Part, Raster, render, smooth_max, smooth_min
+from autospine.phantom.soft_tissue import Build, Space, Stage
 
 
 def paint_chest(stage: Stage, inner: Field, cage: Cage) -> None:
@@ -30,8 +31,28 @@ def paint_chest(stage: Stage, inner: Field, cage: Cage) -> None:
     _heart(stage, chest)
     _great_vessels(stage)
     _airways(stage)
-    oesophagus = smooth_max(space.ellipse((4, -30), (7, 5.5)), np.float32(z["T10"]) - space.z, 1.0)
+    behind = space.along({"C6": -15, "T1": -17, "T4": -24, "T8": -31})
+    oesophagus = smooth_max(space.ellipse((4, behind), (7, 5)), np.float32(z["T10"]) - space.z, 1.0)
     stage.tube("wall", smooth_max(oesophagus, np.asarray(space.z - np.float32(z["C6"]), np.float32), 2.0))
+
+
+def breasts(raster: Raster, space: Space, spine: Spine, build: Build) -> Field | None:
+    """Return the distance to the skin of both breasts, or None where there are none in view."""
+    if build.breast_mm == 0:
+        return None
+    result, k = None, spine.scale
+    height = space.levels["T6"] - 16
+    v = front_of_chest(space, spine, build, height) - 8 - 0.4 * build.fat_mm
+    for side in (1, -1):
+        deep = 0.9 * build.breast_mm + 22
+        egg = Ellipsoid(centre_mm=(0, 0, 0), radii_mm=(62 * k, deep, 66 * k))
+        place = space.world((side * 74 * k, v + 22 * k, height))
+        drawn = render(raster, place, (Part(shape=egg),), margin_mm=14.0)
+        if drawn is not None:
+            if result is None:
+                result = np.full(raster.shape, FAR_MM, dtype=np.float32)
+            result[drawn[0]] = np.minimum(result[drawn[0]], drawn[1])
+    return result
 
 
 def diaphragm(space: Space) -> Field:

@@ -1,17 +1,15 @@
-"""Foreign objects: the table under a CT, and metal implants in the spine with their artefacts."""
+"""Foreign objects: the table under a CT, the pillow, tubes, and the artefacts of metal."""
 
-from itertools import pairwise
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float32
 from scipy import fft
 
-from autospine.core.geometry import vector
-from autospine.core.types import Position
-from autospine.phantom.anatomy import Spine, Vertebra
+from autospine.phantom.anatomy import Spine
 from autospine.phantom.picture import Picture
-from autospine.phantom.shapes import FAR_MM, Capsule, Field, Frame, Part, Point, Raster, render, smooth_max
-from autospine.phantom.vertebra import canal_centre
+from autospine.phantom.shapes import Custom, Field, Frame, Part, Point, Raster, render, smooth_max
+from autospine.phantom.soft_tissue import Stage
 
 
 def paint_table(picture: Picture, back_mm: float) -> None:
@@ -30,47 +28,68 @@ def paint_table(picture: Picture, back_mm: float) -> None:
     picture.mix("table_foam", np.asarray(np.clip(0.5 - inner, 0, 1), np.float32), box)
 
 
-def screws(spine: Spine, rng: np.random.Generator) -> list[tuple[Frame, tuple[Part, ...]]]:
-    """Draw pedicle screws and rods at two or three neighbouring lumbar levels."""
-    low = [v for v in spine.vertebrae if v.region == "L"]
-    count = int(rng.integers(2, 4))
-    first = int(rng.integers(0, len(low) - count + 1))
-    chosen = low[first : first + count]
-    result = []
-    heads: dict[int, list[Position]] = {1: [], -1: []}
-    for vertebra in chosen:
-        parts = []
-        for side in (1, -1):
-            tip, head = _screw(vertebra, side)
-            parts.append(Part(shape=Capsule(start_mm=tip, end_mm=head, radius_mm=(2.4, 3.0)), blend_mm=0))
-            parts.append(Part(shape=Capsule(start_mm=head, end_mm=head, radius_mm=(6.0, 6.0)), blend_mm=0))
-            heads[side].append(vertebra.frame.to_world(head))
-        result.append((vertebra.frame, tuple(parts)))
-    world = Frame(origin_mm=np.zeros(3), axes=np.eye(3))
-    rods = tuple(
-        Part(shape=Capsule(start_mm=vector(a), end_mm=vector(b), radius_mm=(2.8, 2.8)), blend_mm=0)
-        for places in heads.values()
-        for a, b in pairwise(places)
-    )
-    return [*result, (world, rods)]
+# Tubes and lines: the share of people with each, its tissue's depth, and its way as u, v, level, height above
+# that level and radius, mm.
+_TUBES: tuple[tuple[float, float, tuple[tuple[float, float, str, float, float], ...]], ...] = (
+    (
+        0.05,
+        1.0,
+        ((4, -30, "T11", 0, 2.2), (4, -26, "T5", 0, 2.2), (3, -16, "C6", 0, 2.2), (0, -18, "C1", 0, 2.2)),
+    ),
+    (
+        0.04,
+        1.6,
+        ((0, -38, "T3", 0, 4.5), (0, -36, "T1", 0, 4.5), (0, -26, "C4", 0, 4.5), (0, -25, "C1", 0, 4.5)),
+    ),
+    (
+        0.08,
+        9.0,
+        (
+            (-29, -56, "T7", 0, 1.2),
+            (-28, -54, "T2", 0, 1.2),
+            (-46, -44, "T1", 0, 1.2),
+            (-78, -74, "T2", 0, 1.2),
+        ),
+    ),
+    (
+        0.03,
+        9.0,
+        ((52, -40, "L1", 0, 1.6), (56, -6, "L2", 0, 1.6), (50, -2, "L4", 0, 1.2), (16, -60, "end", 0, 1.2)),
+    ),
+)
 
 
-def _screw(vertebra: Vertebra, side: int) -> tuple[Point, Point]:
-    """Return the tip in the body and the head behind the pedicle, in the vertebra's frame."""
-    s = vertebra.size
-    x = side * (s.canal_width / 2 + 4.5)
-    y = canal_centre(vertebra)[1] + s.canal_depth / 2
-    return (0.55 * x, -0.18 * s.depth, 0.14 * s.height), (1.25 * x, y + 13.0, 0.16 * s.height)
+def paint_tubes(stage: Stage, rng: np.random.Generator) -> None:
+    """Paint tubes and lines: to the stomach, into the windpipe, a central vein, a ureter's stent."""
+    for share, hollow_mm, way in _TUBES:
+        if rng.random() < share:
+            line = [(u, v, stage.space.levels[level] + above, r) for u, v, level, above, r in way]
+            stage.rod([("catheter", 0.0), ("gas", hollow_mm)], line)
 
 
-def draw_metal(picture: Picture, spine: Spine, rng: np.random.Generator) -> Field:
-    """Return the distance in mm to the screws and rods."""
-    distance = np.full(picture.raster.shape, FAR_MM, dtype=np.float32)
-    for frame, parts in screws(spine, rng):
-        drawn = render(picture.raster, frame, parts, margin_mm=12.0)
-        if drawn is not None:
-            box, here = drawn
-            distance[box] = np.minimum(distance[box], here)
+def paint_pillow(picture: Picture, spine: Spine, back_mm: float) -> None:
+    """Paint the foam between head and table, with its cover."""
+    head = spine.vertebrae[0].frame.origin_mm
+    low, high = (-125.0, -10.0, -70.0), (125.0, back_mm - float(head[1]), 170.0)
+    frame = Frame(origin_mm=head, axes=np.eye(3))
+    block = Custom(low_mm=low, high_mm=high, function=_block(low, high))
+    drawn = render(picture.raster, frame, (Part(shape=block),), margin_mm=2.0)
+    if drawn is not None:
+        picture.paint("table_shell", drawn[1], drawn[0], strength=0.5)
+        picture.paint("table_foam", drawn[1] + np.float32(2.5), drawn[0])
+
+
+def _block(low: Point, high: Point) -> Callable[[Field, Field, Field], Field]:
+    """Return the distance to a rounded box, hollow where a head lies on it."""
+
+    def distance(x: Field, y: Field, z: Field) -> Field:
+        sides = [
+            np.maximum(np.float32(a) - w, w - np.float32(b))
+            for w, a, b in zip((x, y, z), low, high, strict=True)
+        ]
+        top = np.float32(60) - np.float32(0.004) * x * x - y
+        return smooth_max(smooth_max(sides[0], sides[1], 12.0), np.maximum(sides[2], top), 12.0)
+
     return distance
 
 

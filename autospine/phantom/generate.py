@@ -13,8 +13,9 @@ from autospine.core.types import Modality, Shape3, Vector3
 from autospine.phantom.anatomy import CANAL, SACRUM, Spine, sample_posture, sample_spine
 from autospine.phantom.body import hindmost, paint_body, sample_build
 from autospine.phantom.canal import draw_canal, paint_canal
-from autospine.phantom.foreign_objects import draw_metal, metal_streaks, paint_metal_mr, paint_table
+from autospine.phantom.foreign_objects import metal_streaks, paint_metal_mr, paint_pillow, paint_table
 from autospine.phantom.head import paint_cavities
+from autospine.phantom.implants import draw_metal, sample_implants
 from autospine.phantom.pathology import Pathology, with_findings
 from autospine.phantom.pelvis import paint_pelvis
 from autospine.phantom.picture import new_picture
@@ -68,8 +69,7 @@ class PhantomSettings:
     table: bool | None = None
     """Whether a CT shows the table under the patient; None leaves it out in one case of four."""
     metal: bool | None = None
-    """Whether there are screws in the spine; None draws them in one case of thirty."""
-
+    """True for screws in the spine, False for no metal; None draws screws, hips and fillings by chance."""
     pathology: Pathology = "usual"
     """How often there are fractures, tumours, spurs, slips, fusions and so on: `none`, `usual` or `much`."""
 
@@ -212,8 +212,10 @@ def _draw(
     build = sample_build(appearance)
     space = space_around(picture, spine)
     cage = draw_cage(space, spine, build)
+    if build.pillow:
+        paint_pillow(picture, spine, hindmost(spine, build) + 2)
     paint_body(picture, space, spine, build, cage)
-    table, metal = (float(value) for value in appearance.random(2))
+    table = float(appearance.random())
     if intensities.contrast == "CT" and (table < 0.75 if settings.table is None else settings.table):
         paint_table(picture, hindmost(spine, build) + 2)
     canal = draw_canal(raster, spine, chain, appearance)
@@ -235,13 +237,13 @@ def _draw(
     paint_skull(skeleton, spine, appearance)
     paint_cavities(skeleton, spine, appearance)
     streaks: Float32[np.ndarray, "S P L"] | None = None
-    if metal < 1 / 30 if settings.metal is None else settings.metal:
-        distance = draw_metal(picture, spine, appearance)
-        if intensities.contrast == "CT":
-            picture.paint("metal", distance, raster.everywhere())
-            streaks = metal_streaks(raster, distance, appearance)
-        else:
-            paint_metal_mr(picture, distance)
+    implants = sample_implants(spine, space, build, appearance, metal=settings.metal)
+    distance = draw_metal(picture, implants)
+    if distance is not None and intensities.contrast == "CT":
+        picture.paint("metal", distance, raster.everywhere())
+        streaks = metal_streaks(raster, distance, appearance)
+    elif distance is not None:
+        paint_metal_mr(picture, distance)
     codes = picture.mixture.codes()
     value = render(codes, intensities, picture.texture)
     if streaks is not None:

@@ -90,6 +90,13 @@ def draw_cage(space: Space, spine: Spine, build: Build) -> Cage | None:
     )
 
 
+def front_of_chest(space: Space, spine: Spine, build: Build, height_mm: float) -> float:
+    """Return how far in front of (negative) the bodies the sternum lies at a height, mm."""
+    size = spine.scale * (0.75 + 0.25 * build.girth)
+    known = sorted((space.levels[name], row[1]) for name, row in _OVAL.items())
+    return float(np.interp(height_mm, [a for a, _ in known], [b for _, b in known])) * size
+
+
 def paint_rib_cage(skeleton: Skeleton, space: Space, spine: Spine, cage: Cage | None, age: float) -> None:
     """Paint ribs, costal cartilage and sternum.
 

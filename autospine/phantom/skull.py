@@ -216,6 +216,16 @@ def _teeth(k: float, rng: np.random.Generator) -> list[tuple[Part, Part]]:
     return result
 
 
+def molars(k: float) -> list[tuple[Point, float]]:
+    """Return the middle of each molar's and premolar's crown in the head's frame, and its radius, mm."""
+    return [
+        ((side * x * k, y * k, height * k), 0.85 * radius * k)
+        for side in (1, -1)
+        for height in (-20.5, -29.5)
+        for x, y, radius in _ARCH[3:7]
+    ]
+
+
 def _tooth(k: float, start: Point, end: Point, radii: tuple[Number, Number]) -> Part:
     """Return a crown or a root."""
     (ax, ay, az), (bx, by, bz) = start, end

@@ -34,6 +34,10 @@ class Build:
     """Seed of the arrangement of the gut."""
     arms: Literal["down", "raised"]
     """How the arms are held: beside the body or above the head."""
+    pillow: bool
+    """Whether the head lies on a pillow."""
+    breast_mm: float
+    """How far the breasts rise from the chest, mm; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

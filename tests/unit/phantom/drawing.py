@@ -8,6 +8,7 @@ from autospine.phantom.picture import new_picture
 from autospine.phantom.sacrum import sacral_segments
 from autospine.phantom.shapes import FAR_MM, Raster
 from autospine.phantom.skeleton import Skeleton
+from autospine.synthesis.tissues import TISSUES
 
 
 def a_spine(seed: int = 0) -> Spine:
@@ -45,3 +46,12 @@ def depth(skeleton: Skeleton, place: np.ndarray) -> float:
     raster = skeleton.picture.raster
     index = np.linalg.inv(raster.steps_mm) @ (place - raster.origin_mm)
     return float(skeleton.bone[tuple(np.round(index).astype(int))])
+
+
+def tissue(skeleton: Skeleton, place: np.ndarray) -> str:
+    """Return the name of the tissue that has the larger share at a point in LPS."""
+    raster, mixture = skeleton.picture.raster, skeleton.picture.mixture
+    index = np.linalg.inv(raster.steps_mm) @ (place - raster.origin_mm)
+    at = tuple(np.round(index).astype(int))
+    code = int(mixture.first[at] if mixture.share[at] <= 0.5 else mixture.second[at])
+    return list(TISSUES)[code]
