@@ -86,7 +86,8 @@ ExportedModel = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Export this model folder; by default the model completed last.",
+        help="Export this model folder; by default the model with the best cross-validation, or with most "
+        "folds.",
         show_default=False,
     ),
 ]
@@ -113,6 +114,25 @@ IntendedUse = Annotated[
     typer.Option(
         help="State what the model is for; by default as an imported model says, else research alone.",
         show_default=False,
+    ),
+]
+InspectedModel = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="Inspect this .autospine file or model folder; by default the model with the best "
+        "cross-validation, or with most folds.",
+        show_default=False,
+    ),
+]
+InspectedOption = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", help="The same as the argument.", show_default=False),
+]
+InspectedConfiguration = Annotated[
+    str | None,
+    typer.Option(
+        "--configuration", "-c", help="Inspect the model of this configuration, by name.", show_default=False
     ),
 ]
 Sites = Annotated[
@@ -176,7 +196,7 @@ def export(
 
     Names of sites are in its scores unless they are left out.
     """
-    folder = source or Workspace.locate(workspace).last_model(dataset)
+    folder, reason = (source, "as asked for") if source else _chosen(workspace, dataset)
     if folder.is_file():
         raise ModelError(
             f"expected a model folder to export, found the file {folder}; unpack it with "
@@ -187,7 +207,7 @@ def export(
     from autospine.models.model_export import export_model
     from autospine.models.model_folder import find_localizer, open_model
 
-    say(f"model: {folder}")
+    say(f"model: {folder} ({reason})")
     opened = open_model(folder)
     _say_unfinished(folder)
     manifest = export_model(
@@ -231,12 +251,22 @@ def import_model(
 
 @model.command("info")
 def info(
-    path: Annotated[Path, typer.Argument(help="Inspect this .autospine file or model folder.")],
+    path: InspectedModel = None,
+    source: InspectedOption = None,
+    dataset: shared_options.OptionalDataset = None,
+    configuration: InspectedConfiguration = None,
+    workspace: shared_options.Workspace = None,
 ) -> None:
     """Show the classes of a model, its training data, cross-validated scores, licence and intended use.
 
     Every hash of an .autospine file is verified.
     """
+    if path is not None and source is not None and path != source:
+        raise typer.BadParameter(f"found {path} and {source}; give one of them", param_hint="--model / -m")
+    path = path or source
+    if path is None:
+        path, reason = _chosen(workspace, dataset, configuration)
+        say(f"model: {path} ({reason})")
     if not path.is_file():  # as a bundle would be
         find_folds(path)
 
@@ -246,6 +276,15 @@ def info(
     with opened_model(path) as opened:
         show_model(opened, describe(opened))
     _say_unfinished(path)
+
+
+def _chosen(
+    workspace: Path | None, dataset: str | None, configuration: str | None = None
+) -> tuple[Path, str]:
+    """Choose the model of a dataset as `predict` does, without its ensembles; return the reason as well."""
+    from autospine.models.best import choose_model
+
+    return choose_model(Workspace.locate(workspace), dataset, configuration)
 
 
 def _say_unfinished(model: Path) -> None:

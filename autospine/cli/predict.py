@@ -45,7 +45,8 @@ Models = Annotated[
         "-m",
         metavar="MODEL",
         help="Predict with this model folder or .autospine file. Repeat it for several, which predict as an "
-        "ensemble; by default the best of `autospine compare` predicts, else the model completed last.",
+        "ensemble; by default the best of `autospine compare` predicts, else the model with the best "
+        "cross-validation, or with most folds.",
         show_default=False,
     ),
 ]
@@ -54,7 +55,7 @@ DatasetName = Annotated[
     typer.Option(
         "--dataset",
         "-d",
-        help="Predict with the best, else the last model of this dataset.",
+        help="Predict with the best model of this dataset.",
         show_default=False,
     ),
 ]
@@ -63,7 +64,7 @@ ConfigurationName = Annotated[
     typer.Option(
         "--configuration",
         "-c",
-        help="Predict with the last model of this configuration, by name.",
+        help="Predict with the model of this configuration, by name.",
         show_default=False,
     ),
 ]
@@ -110,6 +111,7 @@ def predict(
             check_folds(folder, find_folds(folder), options.folds or ())
 
     from autospine.models.archive import opened_model
+    from autospine.pipeline.planned_dataset import missing_folds
     from autospine.prediction.predict_cases import predict as predict_cases
     from autospine.system.allocation import use_huge_pages
 
@@ -119,7 +121,12 @@ def predict(
         for name, trained in zip(folders, opened, strict=True):
             trained.weights(options.folds)  # raises where a fold is missing
             folds = options.folds or trained.ensemble
-            say(f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)} ({reason})")
+            lacks = () if options.folds else missing_folds(name, folds)
+            say(
+                f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
+                + (f"; without {', '.join(lacks)}, not trained yet" if lacks else "")
+                + f" ({reason})"
+            )
         result = predict_cases(opened, inputs, output, options, _drawer() if preview else None)
     show_predictions(result.cases, result.kept)
     _say_what_was_written(result, output, options)

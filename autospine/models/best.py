@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from autospine.core.errors import FormatError, ModelError
+from autospine.core.errors import AutospineError, FormatError, ModelError, counted
+from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.storage.file_names import path_below
 from autospine.storage.serialization import FolderName, read_json, stored_as
-from autospine.storage.trained_models import DatasetModels
+from autospine.storage.trained_models import DatasetModels, fold_names
 from autospine.storage.workspace import Workspace
 
 BEST = "best.json"
@@ -80,7 +81,7 @@ class Choice(NamedTuple):
 
 
 def choose_models(workspace: Workspace, dataset: str | None, configuration: str | None) -> Choice:
-    """Choose the models to predict with if none is named: the best of a comparison, else the last completed.
+    """Choose the models to predict with if none is named: the best of a comparison, else one model.
 
     Args:
         workspace: Workspace to look in.
@@ -92,10 +93,11 @@ def choose_models(workspace: Workspace, dataset: str | None, configuration: str 
         ModelError: If a member of the best is gone.
         FormatError: If `best.json` is damaged.
     """
-    last = workspace.last_model(dataset, configuration)
+    last, *_ = workspace.last_models(dataset, configuration)
     path = last.parent / BEST
     if configuration is not None or not path.is_file():
-        return Choice((last,), "the one completed last")
+        folder, reason = choose_model(workspace, dataset, configuration)
+        return Choice((folder,), reason)
     folders = tuple(path_below(last.parent, name) for name in read_json(path, Best).members)
     if gone := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ModelError(
@@ -107,3 +109,95 @@ def choose_models(workspace: Workspace, dataset: str | None, configuration: str 
         again = f"run `autospine compare -d {last.parent.name}` again"
         return Choice(folders, f"the best in {path}; models were trained since, {again}")
     return Choice(folders, f"the best in {path}")
+
+
+def choose_model(
+    workspace: Workspace, dataset: str | None = None, configuration: str | None = None
+) -> tuple[Path, str]:
+    """Choose one model of a dataset where none is named, and say why.
+
+    Models that were hardly trained come last. Of the others the one validated on most held-out cases
+    counts; then the one with the highest Dice on them, with most complete folds, and completed last.
+
+    Args:
+        workspace: Workspace to look in.
+        dataset: Dataset whose models are considered; by default that of the model completed last.
+        configuration: Name of the configuration; any if None.
+
+    Returns:
+        The folder of the model, and the reason for it in words.
+
+    Raises:
+        WorkspaceError: If there is no model.
+    """
+    folders = workspace.last_models(dataset, configuration)
+    if len(folders) == 1:
+        which = f"the only model of {folders[0].parent.name}" if configuration is None else "as asked for"
+        return folders[0], which
+    ranked = sorted(map(_standing, folders), key=lambda each: each.rank, reverse=True)  # of equals the first
+    return ranked[0].folder, _reason(*ranked[:2])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Standing:
+    """What a model is chosen by."""
+
+    folder: Path
+    trained: bool
+    """Whether it was trained for more than a few of its plan's steps."""
+
+    n_cases: int
+    """Held-out cases that its complete folds were validated on."""
+
+    dice: float
+    """Mean Dice on them, in [0, 1]; 0 if it is not known."""
+
+    n_folds: int
+    """Number of complete folds."""
+
+    @property
+    def rank(self) -> tuple[bool, int, float, int]:
+        """Return what models are sorted by, the best one last."""
+        return self.trained, self.n_cases, self.dice, self.n_folds
+
+
+def _standing(folder: Path) -> _Standing:
+    complete = fold_names(folder)
+    try:
+        scores = read_cross_validation(folder)
+        n_cases = sum(len(cases) for fold, cases in scores.folds.items() if fold in complete)
+        dice = scores.dice or 0.0
+    except FormatError:  # absent or damaged
+        n_cases, dice = 0, 0.0
+    return _Standing(
+        folder=folder, trained=_is_trained(folder), n_cases=n_cases, dice=dice, n_folds=len(complete)
+    )
+
+
+def _is_trained(folder: Path) -> bool:
+    """Tell whether a model was trained for more than a few steps, or cannot be opened, which others say."""
+    from autospine.models.manifest import short_training  # they import PyTorch
+    from autospine.models.model_folder import open_model
+
+    try:
+        model = open_model(folder)
+        return short_training(model.weights(), model.configuration.training) is None
+    except AutospineError:
+        return True
+
+
+def _reason(chosen: _Standing, next_best: _Standing) -> str:
+    """Say by what a model was chosen before the next best one."""
+    other = next_best.folder.name
+    if chosen.trained != next_best.trained:
+        return f"{other} was hardly trained"
+    scored = f"cross-validated Dice {chosen.dice:.3f} over {counted(chosen.n_cases, 'case')}"
+    if next_best.n_cases == 0 < chosen.n_cases:
+        return f"{scored}; {other} has no cross-validation"
+    if chosen.n_cases > next_best.n_cases:
+        return f"{scored}; {other} has {next_best.dice:.3f} over {next_best.n_cases} alone"
+    if chosen.dice > next_best.dice:
+        return f"{scored}; {other} has {next_best.dice:.3f}"
+    if chosen.n_folds > next_best.n_folds:
+        return f"{counted(chosen.n_folds, 'complete fold')}; {other} has {next_best.n_folds}"
+    return f"completed last; {other} is its equal otherwise"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from autospine import __version__
 from autospine.core.errors import FormatError
 from autospine.core.types import Modality
 from autospine.models.model_folder import ModelFolder
+from autospine.plan import TrainingPlan
 from autospine.storage.file_names import open_file
 from autospine.storage.serialization import from_json, from_plain, read_json, stored_as
 from autospine.storage.tensors import load_facts
@@ -23,6 +24,9 @@ READABLE = (1, FORMAT_VERSION)
 
 FORMER_KEYS = {"acc": "recall", "mean_acc": "mean_recall"}
 """Keys of earlier versions, of the manifest and of the scores, by what they are called now."""
+
+FEW = 0.02
+"""A model counts as hardly trained with less than this share of its plan's steps, as training warns of it."""
 
 SCORES = "cross_validation.json"
 
@@ -166,6 +170,19 @@ def training_of(weights: Path) -> Training:
     training = _known(facts, Training, weights)
     skipped = from_plain(facts.get("skipped_steps", 0), int, str(weights))
     return training if training.steps is None else replace(training, steps=max(0, training.steps - skipped))
+
+
+def short_training(weights: Sequence[Path], recipe: TrainingPlan) -> tuple[int, int] | None:
+    """Return the steps taken and planned of a model that was hardly trained; None for other models.
+
+    Args:
+        weights: Weights of its folds; the one with the fewest steps counts.
+        recipe: Recipe of its plan.
+    """
+    planned = recipe.epochs * recipe.iterations_per_epoch
+    known = [training_of(path).steps for path in weights]
+    steps = min((taken for taken in known if taken is not None), default=planned)
+    return (steps, planned) if steps < FEW * planned else None
 
 
 def _scores(folder: Path) -> ModelScores | None:

@@ -4,15 +4,16 @@ PyTorch is not imported here, so that a wrong configuration or fold is answered 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from autospine.core.errors import WorkspaceError
+from autospine.core.errors import FormatError, WorkspaceError
 from autospine.dataset.splits import ALL, FoldsFile, read_folds_file
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import FULL, PLAN
-from autospine.storage.workspace import DatasetLocation
+from autospine.storage.workspace import DatasetLocation, Workspace
 
 FOLDS_FILE = "folds.json"
 
@@ -70,6 +71,24 @@ def read_plan(location: DatasetLocation) -> Plan:
             f"run `autospine plan-and-preprocess -d {location.name}` first"
         )
     return read_json(path, Plan)
+
+
+def missing_folds(model: Path, complete: Collection[str]) -> tuple[str, ...]:
+    """Return the folds of a model's dataset that the model lacks; none where that is not known.
+
+    Args:
+        model: A model folder, `results/DATASET/CONFIGURATION` of a workspace, or any other file or folder.
+        complete: Names of its complete folds; a model of `full` alone lacks none.
+    """
+    place = model.resolve()
+    if len(place.parents) < 3 or not set(complete) - {FULL}:
+        return ()
+    path = Workspace(root=place.parents[2]).preprocessed / place.parent.name / FOLDS_FILE
+    try:
+        names = read_folds_file(path).names if path.is_file() else ()
+    except FormatError:  # `train` says it
+        return ()
+    return tuple(name for name in names if name not in complete)
 
 
 def check_fold(fold: str, known: Sequence[str] | None) -> None:

@@ -14,16 +14,13 @@ from autospine.inference.ensemble import ready_networks, with_mirror
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import LOCALIZER_STEP_SIZE
-from autospine.models.manifest import training_of
+from autospine.models.manifest import short_training, training_of
 from autospine.models.model_folder import ModelFolder, find_localizer
 from autospine.storage.trained_models import FOLDS, describe_unfinished, unfinished_folds
 from autospine.system.devices import inference_half
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
-
-FEW = 0.02
-"""Warn of a model that was trained for less than this share of its plan's steps, as training does."""
 
 
 def build_predictor(
@@ -90,24 +87,18 @@ def check_distinct(models: Sequence[ModelFolder], folds: Sequence[str] | None = 
 
 
 def warn_of_short_training(models: Sequence[ModelFolder], folds: Sequence[str] | None = None) -> None:
-    """Warn of models that were hardly trained: the model completed last may be a trial of a few steps.
+    """Warn of models that were hardly trained: a trial of a few steps, perhaps.
 
     Args:
         models: At least one model.
         folds: Names of the folds of every model; by default its complete ones.
     """
     for model in models:
-        recipe = model.configuration.training
-        planned = recipe.epochs * recipe.iterations_per_epoch
-        known = [training_of(path).steps for path in model.weights(folds)]
-        steps = min((taken for taken in known if taken is not None), default=planned)
-        if steps < FEW * planned:
+        if short := short_training(model.weights(folds), model.configuration.training):
             logger.warning(
                 "%s was trained for %d of the %d steps that its plan has; its labels will be coarse: train "
                 "it for longer, or choose another model",
-                model.name,
-                steps,
-                planned,
+                *(model.name, *short),
             )
 
 

@@ -161,12 +161,15 @@ class Workspace:
             raise WorkspaceError(f"{what}; run `autospine plan-and-preprocess -d {name}` first")
         return self.find_dataset(plans[-1].parent.name)
 
-    def last_model(self, dataset: str | None = None, configuration: str | None = None) -> Path:
-        """Find the model folder whose newest fold was completed last.
+    def last_models(self, dataset: str | None = None, configuration: str | None = None) -> tuple[Path, ...]:
+        """Find the model folder whose newest fold was completed last, and the others of its dataset.
 
         Args:
             dataset: Number, name, whole name or folder of the dataset; any if None.
             configuration: Name of the configuration; any if None.
+
+        Returns:
+            The folders in the order in which they were completed, the last one first.
 
         Raises:
             WorkspaceError: If there is none.
@@ -188,7 +191,9 @@ class Workspace:
                 f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m or "
                 f"its workspace with -w{_unread()}"
             )
-        return max(weights, key=lambda path: path.stat().st_mtime).parents[1]
+        weights.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        folders = dict.fromkeys(path.parents[1] for path in weights)
+        return tuple(folder for folder in folders if folder.parent == weights[0].parents[2])
 
     def whereabouts(self, wanted: str = "") -> str:
         """Say where a dataset that is missed may be instead, and what to do; continues a sentence."""

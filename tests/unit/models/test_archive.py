@@ -589,10 +589,10 @@ def test_an_import_that_was_killed_before_the_name_leaves_no_model(model, bundle
     subprocess.run([sys.executable, "-c", KILLED, str(bundle), str(folder)], check=False)
     (left,) = folder.parent.iterdir()
     assert list(left.rglob("model.safetensors"))
-    assert workspace.last_model() == model.path
+    assert workspace.last_models()[0] == model.path
     unpack(bundle, folder)
     assert list(folder.parent.iterdir()) == [folder]
-    assert workspace.last_model() == folder
+    assert workspace.last_models()[0] == folder
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

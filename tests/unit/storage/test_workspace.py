@@ -82,7 +82,7 @@ def test_variables_of_nnunet_are_pointed_out_where_nothing_is_found(tmp_path, mo
     for name in variables:
         monkeypatch.setenv(name, str(tmp_path))
     empty = Workspace.locate(tmp_path)
-    for look in (empty.last_planned, empty.last_model, lambda: empty.find_dataset("1")):
+    for look in (empty.last_planned, empty.last_models, lambda: empty.find_dataset("1")):
         with pytest.raises(WorkspaceError, match=says):
             look()
 
@@ -133,7 +133,11 @@ def test_datasets_go_by_their_folders(workspace: Workspace, tmp_path: Path, monk
     for given in (f"raw/{whole}", f"raw/{whole}/", f"preprocessed/{whole}", str(workspace.raw / whole)):
         assert workspace.find_dataset(given).name == whole
     weights = touch(workspace.results / whole / "fine" / "fold_0" / "model.safetensors", 1000)
-    assert workspace.last_model(f"results/{whole}") == workspace.last_model("spine") == weights.parents[1]
+    assert (
+        workspace.last_models(f"results/{whole}")[0]
+        == workspace.last_models("spine")[0]
+        == weights.parents[1]
+    )
 
 
 def test_a_folder_outside_the_workspace_is_told_how_to_get_in(workspace: Workspace, tmp_path: Path):
@@ -226,20 +230,20 @@ def test_nothing_with_a_temporary_name_is_the_last(workspace: Workspace, name: s
     touch(workspace.results / "Dataset012_Neck" / name / "fold_0" / "model.safetensors", 2000)
     (workspace.raw / name).mkdir()
     assert workspace.last_planned().name == plan.parent.name
-    assert workspace.last_model() == weights.parents[1]
+    assert workspace.last_models()[0] == weights.parents[1]
     assert name not in [dataset.name for dataset in workspace.datasets()]
 
 
 def test_the_last_model(workspace: Workspace):
     with pytest.raises(WorkspaceError, match=r"trained model in .* run `autospine train 0 --fold all` first"):
-        workspace.last_model()
+        workspace.last_models()
     old = touch(workspace.results / "Dataset001_Spine" / "fine" / "fold_0" / "model.safetensors", 1000)
     new = touch(workspace.results / "Dataset012_Neck" / "fine" / "fold_0" / "model.safetensors", 2000)
     touch(workspace.results / "Dataset001_Spine" / "coarse" / "fold_0" / "metrics.jsonl", 3000)
-    assert workspace.last_model() == new.parents[1]
-    assert workspace.last_model("1") == old.parents[1]
+    assert workspace.last_models()[0] == new.parents[1]
+    assert workspace.last_models("1")[0] == old.parents[1]
     with pytest.raises(WorkspaceError, match="trained model 'coarse' of 1 "):
-        workspace.last_model("1", "coarse")
+        workspace.last_models("1", "coarse")
 
 
 def test_datasets_of_nnunet_v1_are_told_how_to_become_some(workspace: Workspace):
