@@ -6,7 +6,7 @@ Positions are relative to the line through the vertebral bodies: u left, v poste
 import numpy as np
 
 from autospine.phantom.anatomy import Spine
-from autospine.phantom.chest import breasts, diaphragm, paint_chest
+from autospine.phantom.chest import breasts, diaphragm, paint_chest, paint_chest_wall
 from autospine.phantom.foreign_objects import paint_tubes
 from autospine.phantom.head import with_head
 from autospine.phantom.hips import paint_pelvic_organs, paint_seat_and_thighs, pelvic_cavity, with_thighs
@@ -96,10 +96,12 @@ def paint_body(picture: Picture, space: Space, spine: Spine, build: Build, cage:
     inner = outline + fat + np.float32(2.0) + np.float32(0.6) * stage.ragged
     _wall(stage, inner, build)
     paint_seat_and_thighs(stage, inner)
+    if cage is not None:
+        paint_chest_wall(stage, inner)
     if space.z.max() > space.levels["T2"]:
         _neck(stage, inner)
     if cage is not None:
-        paint_chest(stage, inner, cage)
+        paint_chest(stage, cage)
     if space.z.min() < space.levels["T8"]:
         _abdomen(stage, inner, build)
     _back_muscles(stage, spine, build, inner)
@@ -202,6 +204,11 @@ def _neck(stage: Stage, inner: Field) -> None:
     space = stage.space
     here = np.asarray(np.float32(space.levels["T2"]) - space.z, np.float32)
     stage.tube("muscle", smooth_max(inner, here, 14.0), strength=0.92)
+    for side in (1, -1):
+        # The fat of the triangle behind the sternomastoid muscle, and that beside the jaw's glands.
+        for u, v, a, b in ((50, 20, 9, 15), (38, -34, 9, 12)):
+            pad = space.ellipse((side * u, v), (a, b)) + np.float32(2.5) * stage.ragged
+            stage.tube("fat", smooth_max(smooth_max(pad, here, 6.0), inner + 2, 2.0))
     centre = space.along({"T4": -40, "C7": -34, "C4": -26, "C1": -28, "top": -30})
     airway = smooth_max(space.ellipse((0, centre), (12.5, 11.5)), here, 2.0) + np.float32(0.7) * stage.ragged
     airway = smooth_max(airway, space.z - np.float32(space.levels["C1"] + 8), 4.0)

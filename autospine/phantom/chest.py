@@ -11,14 +11,19 @@ from autospine.phantom.shapes import FAR_MM, Ellipsoid, Field, Part, Raster, ren
 from autospine.phantom.soft_tissue import Build, Space, Stage
 
 
-def paint_chest(stage: Stage, inner: Field, cage: Cage) -> None:
-    """Paint all that lies within the ribs down to the diaphragm's domes, and the muscles over the ribs."""
+def paint_chest_wall(stage: Stage, inner: Field) -> None:
+    """Paint the muscles over the ribs, up to the neck."""
+    low = np.asarray(np.float32(stage.space.levels["T12"] - 25) - stage.space.z, np.float32)
+    stage.tube("muscle", smooth_max(inner, low, 30.0), strength=0.75)
+
+
+def paint_chest(stage: Stage, cage: Cage) -> None:
+    """Paint all that lies within the ribs down to the diaphragm's domes, and the muscles between them."""
     space = stage.space
     z = space.levels
-    wall = smooth_max(inner, np.asarray(np.float32(z["T12"] - 25) - space.z, np.float32), 30.0)
-    stage.tube("muscle", wall, strength=0.75)
     ribs = np.abs(cage.distance) - np.float32(5.5)
-    stage.tube("muscle", smooth_max(ribs, np.asarray(np.float32(z["L2"]) - space.z, np.float32), 4.0))
+    ends = np.maximum(np.float32(z["L2"]) - space.z, space.z - np.float32(z["T1"] + 4))
+    stage.tube("muscle", smooth_max(ribs, np.asarray(ends, np.float32), 4.0))
     chest = _within(stage, cage)
     stage.tube("fat", smooth_max(chest, -(chest + np.float32(2)), 1.0))
     bed = smooth_min(space.ellipse((0, -2), (27, 26)), space.ellipse((0, 34), (40, 26)), 8.0)
@@ -152,7 +157,7 @@ def _airways(stage: Stage) -> None:
     """Paint the windpipe from the neck to its fork, and the main bronchi."""
     z = stage.space.levels
     fork = z["T5"] + 6
-    trunk = ((0, -36, z["T2"] + 6, 10), (0, -38, z["T3"], 9.5), (-1, -38, fork, 9.5))
+    trunk = ((0, -33, z["C7"] + 4, 9.5), (0, -36, z["T2"], 10), (0, -38, z["T3"], 9.5), (-1, -38, fork, 9.5))
     bronchi = [((-1, -38, fork, 9), (side * 36, -32, fork - drop, 6.5)) for side, drop in ((1, 30), (-1, 22))]
     for tissue, depth in (("wall", 0.0), ("gas", 1.6)):
         for line in (trunk, *bronchi):
