@@ -8,6 +8,7 @@ import numpy as np
 from autospine.phantom.anatomy import Spine
 from autospine.phantom.chest import breasts, diaphragm, paint_chest, paint_chest_wall
 from autospine.phantom.foreign_objects import paint_tubes
+from autospine.phantom.gut import paint_gut
 from autospine.phantom.head import with_head
 from autospine.phantom.hips import paint_pelvic_organs, paint_seat_and_thighs, pelvic_cavity, with_thighs
 from autospine.phantom.picture import Picture
@@ -161,14 +162,12 @@ def _abdomen(stage: Stage, inner: Field, build: Build) -> None:
     inside = cavity + np.float32(4)
     stage.organ([("liver", 0)], (-78 * k, -45, z["T11"] + 8), (84 * k, 84, 84), inside)
     stage.organ([("liver", 0)], (-8 * k, -86, z["T10"] - 8), (70 * k, 42, 36), inside)
-    stage.organ([("wall", 0), ("bowel", 3)], (58 * k, -70, z["T11"] + 4), (46 * k, 46, 44), inside)
-    stage.organ([("gas", 0)], (60 * k, -92, z["T11"] + 12), (26 * k, 14, 26), inside)
     stage.organ([("liver", 0)], (104 * k, 0, z["T12"]), (28, 42, 48), inside)
     for side in (1, -1):
         u, height = side * (62 * k + 4), z["L2"] + (12 if side > 0 else 2)
         stage.organ([("kidney", 0)], (u, 2, height), (27, 24, 52), inside)
         stage.organ([("fat", 0), ("fluid", 5)], (u - side * 8, -6, height), (12, 10, 24), inside)
-    _gut(stage, inside, build)
+    paint_gut(stage, inside, build)
     paint_pelvic_organs(stage, inside, build)
 
 
@@ -178,25 +177,6 @@ def _strands(stage: Stage, cavity: Field) -> None:
     sheet = np.clip(1 - np.abs(picture.cloud + 0.25 * picture.grain - 0.9) / np.float32(0.16), 0, 0.75)
     share = np.asarray(sheet * np.clip(-cavity / 3, 0, 1), np.float32)
     picture.mix("wall", share, picture.raster.everywhere())
-
-
-def _gut(stage: Stage, inside: Field, build: Build) -> None:
-    """Paint loops of bowel in front of the great vessels, rectum and bladder: wall, contents and gas."""
-    space = stage.space
-    rng = np.random.default_rng(build.seed)
-    k = build.girth
-    # Drawn for the whole belly whatever the field of view, so that a crop of a phantom shows the same body.
-    for _ in range(110):
-        centre = (
-            float(rng.uniform(-95, 95)) * k,
-            float(rng.uniform(-120, -50)) * k,
-            float(rng.uniform(-100, space.levels["T12"] + 10)),
-        )
-        radii = (float(rng.uniform(12, 26)), float(rng.uniform(9, 15)), float(rng.uniform(11, 28)))
-        stage.organ([("wall", 0), ("bowel", 2.2)], centre, radii, inside)
-        if rng.random() < 0.35:
-            bubble = (0.72 * radii[0], 0.45 * radii[1], 0.72 * radii[2])
-            stage.organ([("gas", 0)], (centre[0], centre[1] - 0.35 * radii[1], centre[2]), bubble, inside)
 
 
 def _neck(stage: Stage, inner: Field) -> None:
