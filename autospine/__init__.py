@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autospine.api import Model, ModelInfo, Probabilities, load_model, read_probabilities
     from autospine.batch import predict_folder
-    from autospine.core.errors import AutospineError, DatasetError, FormatError, ImageError, ModelError
+    from autospine.core.errors import (
+        AutospineError,
+        DatasetError,
+        FailedCasesError,
+        FormatError,
+        ImageError,
+        ModelError,
+    )
 
 __version__ = "0.1.0"
 
@@ -16,7 +23,7 @@ _HOMES = {
     ),
     "predict_folder": "autospine.batch",
     **dict.fromkeys(
-        ("AutospineError", "DatasetError", "FormatError", "ImageError", "ModelError"),
+        ("AutospineError", "DatasetError", "FailedCasesError", "FormatError", "ImageError", "ModelError"),
         "autospine.core.errors",
     ),
 }
@@ -25,6 +32,7 @@ _HOMES = {
 __all__ = [
     "AutospineError",
     "DatasetError",
+    "FailedCasesError",
     "FormatError",
     "ImageError",
     "Model",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from autospine.core.errors import ImageError, counted, listed_faults
+from autospine.core.errors import FailedCasesError, counted, listed_faults
 from autospine.models.archive import opened_model
 from autospine.models.model_folder import model_paths, named_folds
 from autospine.prediction.case_outputs import PreviewDrawer
@@ -58,7 +58,8 @@ def predict_folder(
     Raises:
         ModelError: If there is no such model, a fold is missing, or several do not fit together.
         DatasetError: If there is nothing to predict.
-        ImageError: If cases have failed; it names each, and the label maps of the others are there.
+        FailedCasesError: If cases have failed; it is an `ImageError` that names each, and its `written` has
+            the label maps of the others.
     """
     options = PredictionOptions(
         device=device,
@@ -75,10 +76,16 @@ def predict_folder(
     with log.shown() if progress else nullcontext(), ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(path)) for path in models]
         result = predict(opened, inputs, Path(output), options, _drawer() if preview else None)
+    done = (case.case for case in result.cases if case.status != "failed")
+    written = dict(zip(done, result.written, strict=True))
     if result.failed:
         faults = listed_faults([f"{name}: {reason}" for name, reason in result.failed.items()])
-        raise ImageError(f"{counted(len(result.failed), 'case')} of {len(result.cases)} failed: {faults}")
-    return {case.case: path for case, path in zip(result.cases, result.written, strict=True)}
+        raise FailedCasesError(
+            f"{counted(len(result.failed), 'case')} of {len(result.cases)} failed: {faults}",
+            written,
+            result.failed,
+        )
+    return written
 
 
 def _drawer() -> PreviewDrawer:

@@ -10,7 +10,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_evaluation
-from autospine.core.errors import FormatError, counted, listed
+from autospine.core.errors import FormatError, listed, share
 from autospine.storage.file_names import same_name
 
 Predictions = Annotated[Path, typer.Argument(help="Evaluate the predicted label maps in this folder.")]
@@ -71,7 +71,7 @@ def evaluate(
     show_evaluation(evaluation, str(predictions))
     if learnt:
         say(
-            f"the model has learnt from {len(learnt)} of these {counted(len(evaluation.cases), 'case')} "
+            f"the model has learnt from {share(len(learnt), len(evaluation.cases), 'case')} "
             f"({listed(learnt)}): the mean says nothing about other images",
             "yellow",
         )

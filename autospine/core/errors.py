@@ -5,7 +5,8 @@ change or command that mends it. Any other exception is a fault of AutoSpine.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 MENTIONED = 3
 """Most names that a message lists."""
@@ -34,6 +35,25 @@ class DatasetError(AutospineError):
 
 class ImageError(AutospineError):
     """A volume cannot be read, or is not a volume that AutoSpine can work on."""
+
+
+class FailedCasesError(ImageError):
+    """Some cases of a folder have failed; the label maps of the others are there.
+
+    Args:
+        message: What is wrong.
+        written: Label map of each other case by its name.
+        failed: Reason of each failure by the name of the case.
+    """
+
+    def __init__(self, message: str, written: Mapping[str, Path], failed: Mapping[str, str]) -> None:
+        super().__init__(message, dict(written), dict(failed))
+        self.written = dict(written)
+        self.failed = dict(failed)
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return str(self.args[0])
 
 
 class FormatError(AutospineError):
@@ -73,6 +93,11 @@ def first_line(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, whose plural ends in s: `1 epoch`, `2 epochs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def share(part: int, whole: int, noun: str) -> str:
+    """Return a part of things that are there: `1 of these 2 images`, or `this image` where there is one."""
+    return f"this {noun}" if whole == 1 else f"{part} of these {counted(whole, noun)}"
 
 
 def listed(

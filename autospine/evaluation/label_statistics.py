@@ -33,8 +33,8 @@ class LabelStatistics:
     """Volume."""
 
     centroid_mm: Vector3 | None
-    """Mean position of its voxels: x to the left, y to the back, z to the head, as in ITK and DICOM; None if
-    it has no voxels."""
+    """Mean position (x, y, z) of its voxels in LPS coordinates: x grows to the left, y to the back, z to the
+    head, as in ITK and DICOM; None if it has no voxels."""
 
     mean_intensity: float | None
     """Mean of the first channel over its voxels; None if it has no voxels, or there is no image."""
@@ -137,6 +137,7 @@ def _measured(
 
 
 def _absent(name: str, integer: int) -> LabelStatistics:
+    """Return the entry of a class that has no voxels."""
     return LabelStatistics(
         label=name,
         integer=integer,

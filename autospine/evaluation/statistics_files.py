@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.evaluation.label_statistics import LabelStatistics
@@ -13,13 +14,17 @@ from autospine.storage.spreadsheet import write_table
 STATISTICS = "statistics.json"
 STATISTICS_TABLE = "statistics.csv"
 LOCK = ".statistics.lock"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 did not name the coordinates of the centroids, which were the same."""
+
+COORDINATES = "LPS"
+"""Physical space of the centroids: x grows to the left, y to the back, z to the head, as in ITK and DICOM."""
 
 STATISTICS_COLUMNS = (
     *("case", "label", "integer", "voxels", "ml", "x_mm", "y_mm", "z_mm"),
-    *("mean_intensity", "components", "touches_border"),
+    *("mean_intensity", "components", "touches_border", "coordinates"),
 )
-"""Columns of the table; the position is that of the centroid."""
+"""Columns of the table; the position is that of the centroid, in the physical space of `coordinates`."""
 
 CaseStatistics = tuple[LabelStatistics, ...]
 """Every class of the label map of a case, in the order of the label space."""
@@ -34,6 +39,9 @@ class StatisticsFile:
     cases: dict[str, CaseStatistics]
     """Statistics of each case by its name."""
 
+    coordinates: Literal["LPS"] = COORDINATES
+    """Physical space of the centroids, in mm."""
+
 
 def read_statistics(folder: Path) -> dict[str, CaseStatistics]:
     """Return the statistics in a folder by case; none if there is no file of them.
@@ -45,9 +53,9 @@ def read_statistics(folder: Path) -> dict[str, CaseStatistics]:
     if not path.exists():
         return {}
     content = read_json(path, StatisticsFile)
-    if content.format_version != FORMAT_VERSION:
+    if content.format_version not in range(1, FORMAT_VERSION + 1):
         raise FormatError(
-            f"expected format_version {FORMAT_VERSION} in {path}, found {content.format_version}; "
+            f"expected format_version 1 to {FORMAT_VERSION} in {path}, found {content.format_version}; "
             "name another output folder, or use the AutoSpine version that made it"
         )
     return content.cases
@@ -89,5 +97,5 @@ def _row(case: str, entry: LabelStatistics) -> tuple[object, ...]:
     position = entry.centroid_mm or (None, None, None)
     return (
         *(case, entry.label, entry.integer, entry.voxels, entry.ml, *position),
-        *(entry.mean_intensity, entry.components, str(entry.touches_border).lower()),
+        *(entry.mean_intensity, entry.components, str(entry.touches_border).lower(), COORDINATES),
     )

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from autospine.core.errors import ImageError
 from autospine.core.geometry import Grid, check_spacing, orientation, triple, vector
 from autospine.core.types import LabelArray, ScoreMap, Vector3
+from autospine.io.dicom import is_series
 from autospine.io.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
 from autospine.io.nifti import unpack_nibabel
 from autospine.io.slice_stack import for_file
@@ -108,7 +109,13 @@ def _channels(image: Any, spacing_mm: Vector3 | None) -> list[Channel]:
         array, grid, notes = unpack_nibabel(image, "the image")
         return [checked_channel(Channel(name="the image", array=array, grid=grid, notes=notes))]
     if isinstance(image, str | Path):
-        return [read_channel(Path(image))]
+        path = Path(image)
+        if path.is_dir() and not is_series(path):
+            raise ImageError(
+                f"expected an image or a folder of DICOM slices, found {path}, a folder without any; name a "
+                "file in it, or segment every case in it with `autospine.predict_folder`"
+            )
+        return [read_channel(path)]
     raise ImageError(
         f"expected an image of NumPy, SimpleITK or nibabel, or a file's name, found {type(image).__name__}; "
         "convert it"

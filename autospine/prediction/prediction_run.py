@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from autospine.core.errors import AutospineError, counted, listed
+from autospine.core.errors import AutospineError, listed, share
 from autospine.core.geometry import check_spacing, triple
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case, case_modality
@@ -271,9 +271,8 @@ class _CaseStart:
 def _warn_of_training_images(entries: Mapping[str, PredictedCase]) -> None:
     if learnt := [name for name, entry in entries.items() if entry.training_case is not None]:
         logger.warning(
-            "the model has learnt from %d of these %s (%s): how well it does there says nothing about others",
-            len(learnt),
-            counted(len(entries), "image"),
+            "the model has learnt from %s (%s): how well it does there says nothing about others",
+            share(len(learnt), len(entries), "image"),
             listed(learnt),
         )
 

@@ -202,7 +202,7 @@ def test_images_that_the_model_has_learnt_from_are_named(trained, tmp_path):
     assert record["new"].training_case is None
     described = trained.raw / "dataset.json"
     said = trained.run("evaluate", tmp_path / "out", tmp_path / "true", "--labels", described)
-    assert "the model has learnt from 1 of these 1 case (copy): the mean says nothing" in said.out
+    assert "the model has learnt from this case (copy): the mean says nothing" in said.out
     holds_out = next(trained.results.glob(f"fold_*/validation/{labels.name}")).parents[1].name
     words = ("-o", tmp_path / "one", "-f", holds_out.removeprefix("fold_"))
     said = trained.run("predict", "-i", tmp_path / "in", *words)

@@ -1,6 +1,7 @@
 """Folders from Python: what the command does, with errors instead of a table."""
 
 import json
+import pickle
 
 import makers
 import numpy as np
@@ -59,8 +60,13 @@ def test_progress_is_shown_if_that_is_asked_for(folder, images, tmp_path, capsys
 
 def test_cases_that_fail_are_named_and_the_others_are_there(folder, images, tmp_path):
     (images / "c_0000.nii.gz").write_bytes(b"no image")
-    with pytest.raises(ImageError, match="1 case of 3 failed: c: "):
+    with pytest.raises(ImageError, match="1 case of 3 failed: c: ") as caught:
         autospine.predict_folder(folder, images, tmp_path / "out", device="cpu")
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(error, autospine.FailedCasesError)
+    assert error.written == {name: tmp_path / "out" / f"{name}.nii.gz" for name in "ab"}
+    assert list(error.failed) == ["c"]
+    assert str(error) == f"1 case of 3 failed: c: {error.failed['c']}"
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz"]
 
 

@@ -40,7 +40,7 @@ def test_training_images_are_named_on_the_screen_and_in_the_file(folders, capsys
     add_to_record(Path(folders[0]), [entry])
     assert main(["evaluate", *folders]) == 0
     learnt = [] if shows is None else ["a"]
-    assert ("the model has learnt from 1 of these 1 case (a)" in capsys.readouterr().out) == bool(learnt)
+    assert ("the model has learnt from this case (a)" in capsys.readouterr().out) == bool(learnt)
     written = json.loads((Path(folders[0]) / "evaluation.json").read_text(encoding="utf-8"))
     assert written["training_images"] == learnt
 

@@ -2,12 +2,28 @@
 
 import pytest
 
-from autospine.core.errors import FAULTS_MENTIONED, LONGEST_FAULT, MENTIONED, counted, listed, listed_faults
+from autospine.core.errors import (
+    FAULTS_MENTIONED,
+    LONGEST_FAULT,
+    MENTIONED,
+    counted,
+    listed,
+    listed_faults,
+    share,
+)
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 voxels"), (1, "1 voxel"), (2, "2 voxels")])
 def test_a_noun_is_that_of_its_number(number, said):
     assert counted(number, "voxel") == said
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "said"),
+    [(1, 1, "this image"), (1, 2, "1 of these 2 images"), (3, 3, "3 of these 3 images")],
+)
+def test_a_part_of_one_thing_is_named_without_numbers(part, whole, said):
+    assert share(part, whole, "image") == said
 
 
 def test_the_first_names_are_listed_and_the_others_counted():

@@ -1,4 +1,5 @@
 import csv
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +49,21 @@ def test_files_say_the_same_and_cells_are_safe(tmp_path: Path) -> None:
     assert read_statistics(tmp_path) == {"b": (FOUND, ABSENT)}
     assert table(tmp_path) == [
         list(STATISTICS_COLUMNS),
-        ["b", "'=L1", "20", "12", "0.072", "11.5", "-12.0", "37.5", "301.25", "2", "true"],
-        ["b", "L2", "21", "0", "0.0", "", "", "", "", "0", "false"],
+        ["b", "'=L1", "20", "12", "0.072", "11.5", "-12.0", "37.5", "301.25", "2", "true", "LPS"],
+        ["b", "L2", "21", "0", "0.0", "", "", "", "", "0", "false", "LPS"],
     ]
+
+
+def test_files_name_the_coordinates_and_those_that_do_not_are_read(tmp_path: Path) -> None:
+    add_statistics(tmp_path, {"b": (FOUND,)})
+    path = tmp_path / STATISTICS
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert (content["format_version"], content.pop("coordinates")) == (2, "LPS")
+    path.write_text(json.dumps(content | {"format_version": 1}), encoding="utf-8")
+    assert read_statistics(tmp_path) == {"b": (FOUND,)}
+    add_statistics(tmp_path, {"a": (ABSENT,)})
+    assert json.loads(path.read_text(encoding="utf-8"))["coordinates"] == "LPS"
+    assert read_statistics(tmp_path) == {"a": (ABSENT,), "b": (FOUND,)}
 
 
 def test_cases_of_other_runs_stay(tmp_path: Path) -> None:
@@ -80,7 +93,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
         add_statistics(tmp_path, {"a": (FOUND,)})
     assert (tmp_path / STATISTICS).read_text(encoding="utf-8") == '{"mean": 3}'
     (tmp_path / STATISTICS).write_text('{"format_version": 9, "cases": {}}', encoding="utf-8")
-    with pytest.raises(FormatError, match=r"format_version 1 .* found 9; name another output folder"):
+    with pytest.raises(FormatError, match=r"format_version 1 to 2 .* found 9; name another output folder"):
         add_statistics(tmp_path, {"a": (FOUND,)})
 
 

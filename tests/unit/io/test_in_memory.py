@@ -139,3 +139,11 @@ def test_scaled_files_have_the_same_values_however_they_are_read(kind, slope, tm
     expected = as_volume(path).array
     for held in (nibabel.load(path), sitk.ReadImage(str(path))):
         assert np.array_equal(as_volume(held).array, expected)
+
+
+@pytest.mark.parametrize("files", [[], ["a_0000.nii.gz", "b_0000.nii.gz"]])
+def test_a_folder_of_cases_is_pointed_to_where_it_can_be_segmented(image, tmp_path, files):
+    for name in files:
+        sitk.WriteImage(image, str(tmp_path / name))
+    with pytest.raises(ImageError, match=r"folder without any; name a file .* `autospine.predict_folder`"):
+        as_volume(tmp_path)
