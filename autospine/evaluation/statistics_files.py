@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.evaluation.label_statistics import LabelStatistics
@@ -17,7 +17,7 @@ LOCK = ".statistics.lock"
 FORMAT_VERSION = 2
 """Version 1 did not name the coordinates of the centroids, which were the same."""
 
-COORDINATES = "LPS"
+COORDINATES: Final = "LPS"
 """Physical space of the centroids: x grows to the left, y to the back, z to the head, as in ITK and DICOM."""
 
 STATISTICS_COLUMNS = (
