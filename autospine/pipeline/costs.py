@@ -1,7 +1,9 @@
 """The costs of a plan's configurations: hours of training on this device, and what their voxels lose.
 
 Both are measured, not guessed: some real training steps are timed, and the labels of some cases are resampled
-to the configuration's voxel size and back.
+to the configuration's voxel size and back. Neither goes on for long: after `ENOUGH_SECONDS` no further step,
+tile, batch of patches or case is begun, so that each of them overruns by one at most. Where the step on a
+patch would take longer, its time follows from that of a smaller one.
 """
 
 import time
@@ -56,6 +58,10 @@ WARM_UP = 1
 TIMED = 2
 """Steps that are timed."""
 
+ENOUGH_SECONDS = 10.0
+"""Seconds that steps, tiles, batches and cases are each measured for: what takes longer is known well enough
+from fewer of them."""
+
 MEASURED_VOXELS = (2**17, 2**19)
 """Most voxels of the two patches whose steps are timed on a CPU, where a step on a large patch takes up to a
 minute. What a step takes beyond a fixed part is in proportion to its voxels, since attention is limited to
@@ -104,7 +110,8 @@ def labels_dice(dataset: Dataset, labels: LabelSpace, spacing_mm: Vector3) -> fl
     """Compute the Dice of labels that are resampled to a voxel size and back, as images of a fold would be.
 
     Args:
-        dataset: The dataset; its cases are read in order until `LABEL_VOXELS` are reached.
+        dataset: The dataset; its cases are read in order until `LABEL_VOXELS` are reached, or
+            `ENOUGH_SECONDS` have passed.
         labels: Its label space.
         spacing_mm: Voxel size of the configuration.
 
@@ -112,15 +119,17 @@ def labels_dice(dataset: Dataset, labels: LabelSpace, spacing_mm: Vector3) -> fl
         Mean over classes of the mean over cases; None if no class occurs.
     """
     values: list[list[float]] = [[] for _ in labels.names]
-    voxels = 0
+    voxels, began = 0, time.monotonic()
     for case in dataset.cases:
-        if case.labels is None or voxels >= LABEL_VOXELS:
+        late = voxels > 0 and time.monotonic() - began > ENOUGH_SECONDS
+        if case.labels is None or voxels >= LABEL_VOXELS or late:
             continue
         volume = read_labels(case.labels, labels)
         indices = _labelled(labels.encode(volume.array[0]))
         voxels += indices.size
-        there = resample_labels(indices, target_shape(_shape(indices), volume.grid.spacing_mm, spacing_mm))
-        back = resample_labels(there, _shape(indices))
+        shape = target_shape(_shape(indices), volume.grid.spacing_mm, spacing_mm)
+        with computing():
+            back = resample_labels(resample_labels(indices, shape), _shape(indices))
         for known, counts in zip(values, count_overlap(back, indices, labels), strict=True):
             known += [counts.dice] if counts.occurs else []
     means = [sum(each) / len(each) for each in values if each]
@@ -161,14 +170,20 @@ def _seconds(
     """Return the seconds of a training step and of the prediction of a tile.
 
     A step takes as long as its patches where the processes that make them are slower. On a CPU, the times of
-    a large patch follow from those of two smaller ones.
+    a large patch follow from those of two smaller ones, or of one where the second would take longer than
+    `ENOUGH_SECONDS`.
     """
     patches = {
         each.patch_size: each
         for each in (_reduced(planned, configuration, device, limit) for limit in MEASURED_VOXELS)
     }
-    voxels = [prod(size) for size in patches]
-    times = [_timed(case, planned, each, device) for each in patches.values()]
+    voxels: list[int] = []
+    times: list[tuple[float, float]] = []
+    for size, each in patches.items():
+        if times and max(times[-1]) * prod(size) / voxels[-1] > ENOUGH_SECONDS:
+            break
+        times.append(_timed(case, planned, each, device))
+        voxels.append(prod(size))
     whole = prod(configuration.patch_size)
     step, tile = (_extrapolated(voxels, [each[kind] for each in times], whole) for kind in (0, 1))
     return step, tile
@@ -217,12 +232,18 @@ def _timed(
 
 
 def _each_timed(made: Iterable[Made]) -> tuple[list[Made], float]:
-    """Return what an iterable makes, and the median seconds of one, without those that warm up."""
+    """Return what an iterable makes within `ENOUGH_SECONDS`, and the median seconds of one.
+
+    Those that warm up do not count, unless there are no others.
+    """
     results, ends = [], [time.monotonic()]
     for one in made:
         results.append(one)
         ends.append(time.monotonic())
-    return results, median(after - before for before, after in pairwise(ends[WARM_UP:]))
+        if ends[-1] - ends[0] > ENOUGH_SECONDS:
+            break
+    counted = ends[WARM_UP:] if len(results) > WARM_UP else ends
+    return results, median(after - before for before, after in pairwise(counted))
 
 
 def _reduced(planned: Plan, configuration: Configuration, device: torch.device, limit: int) -> Configuration:

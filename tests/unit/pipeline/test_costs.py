@@ -14,6 +14,7 @@ from makers import LABELS
 from autospine.cli.plan_tables import explain_plan, show_plan
 from autospine.core.errors import PlanError
 from autospine.data.loader import PatchBatches
+from autospine.io.images import read_labels
 from autospine.pipeline import costs
 from autospine.pipeline.configuration_cost import COSTS, ConfigurationCost, known_costs
 from autospine.pipeline.costs import labels_dice, measure_costs
@@ -106,6 +107,53 @@ def test_real_steps_are_timed(location):
     (found,) = measure_costs(location, planned, CPU).values()
     assert 0 < found.hours < 0.1
     assert known_costs(location, planned) == {"fullres": found}
+
+
+def test_what_takes_long_is_measured_once(location, monkeypatch):
+    """The measurement of hours has an end, however many labels there are."""
+    taken = []
+    step = Learner.step
+
+    def slow(*given):
+        taken.append(1)
+        time.sleep(0.2)
+        return step(*given)
+
+    monkeypatch.setattr(Learner, "step", slow)
+    training = {"epochs": 1, "iterations_per_epoch": 1000}
+    planned = makers.plan(makers.configuration(spacing_mm=(1.5,) * 3, training=training))
+    monkeypatch.setattr(costs, "ENOUGH_SECONDS", 0.1)
+    (found,) = measure_costs(location, planned, CPU).values()
+    assert len(taken) == 1
+    assert found.hours > 1000 * 0.2 / 3600
+
+
+def test_the_second_patch_is_left_out_where_it_would_take_too_long(location, monkeypatch):
+    sizes = []
+
+    def pace(case, planned, configuration, device):
+        sizes.append(int(np.prod(configuration.patch_size)))
+        return next(seconds), 0.1
+
+    monkeypatch.setattr(costs, "_timed", pace)
+    large = makers.plan(makers.configuration(patch_size=(256, 128, 64)))
+    seconds = iter((costs.ENOUGH_SECONDS / 8, costs.ENOUGH_SECONDS / 2, costs.ENOUGH_SECONDS / 2))
+    for patches in (2, 1):
+        sizes.clear()
+        (location.preprocessed / COSTS).unlink(missing_ok=True)
+        measure_costs(location, large, CPU)
+        assert len(sizes) == patches
+
+
+def test_no_case_is_resampled_after_enough_seconds(tmp_path, monkeypatch):
+    made = dataset(tmp_path)
+    read = []
+    monkeypatch.setattr(costs, "read_labels", lambda *given: read.append(1) or read_labels(*given))
+    for enough, cases in ((60.0, 2), (0.0, 1)):
+        read.clear()
+        monkeypatch.setattr(costs, "ENOUGH_SECONDS", enough)
+        assert labels_dice(made, LABELS, (2.0,) * 3) > 0
+        assert len(read) == cases
 
 
 def test_a_step_takes_as_long_as_its_patches(location, monkeypatch):
