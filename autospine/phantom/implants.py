@@ -95,11 +95,13 @@ def _rod(start: Point, end: Point, radii: tuple[Number, Number], blend: Number =
 
 
 def _instrumented(spine: Spine, rng: np.random.Generator, *, cage: bool) -> list[Implant]:
-    """Return pedicle screws and rods at two to five neighbouring levels of loin or chest, and a cage."""
-    low = [v for v in spine.vertebrae if v.region == "L" or v.name in ("T9", "T10", "T11", "T12")]
+    """Return pedicle screws and rods at two to five neighbouring levels, and perhaps a cage."""
+    low = [v for v in spine.vertebrae if v.region == "L" or v.name in ("T11", "T12")]
     count = int(rng.choice((2, 2, 3, 3, 4, 5)))
     lumbar = sum(v.region == "L" for v in low)
-    first = int(rng.integers(max(0, len(low) - lumbar - 2), len(low) - count + 1)) if count < lumbar else 2
+    # Short constructs lie in the loin; long ones reach up into the chest.
+    highest = len(low) - max(count, lumbar)
+    first = int(rng.integers(highest, len(low) - count + 1))
     chosen = low[first : first + count]
     result = []
     heads: dict[int, list[Position]] = {1: [], -1: []}
