@@ -81,7 +81,7 @@ class PlainCommand(TyperCommand):
             return super().parse_args(ctx, [*args])
         except _UsageError as error:
             if name := _spread(self.params, args):
-                error.message += f"; give {name} before each, or a folder"  # type: ignore[attr-defined]
+                error.message += f"; {_one_by_one(command, name)}"  # type: ignore[attr-defined]
             raise
 
 
@@ -92,6 +92,13 @@ def _spread(params: Sequence[Any], args: Sequence[str]) -> str | None:
         if name in names and not word.startswith("-"):
             return name
     return None
+
+
+def _one_by_one(command: str, option: str) -> str:
+    """Return how to give several values of an option."""
+    if command == "train":
+        return f"give one {option}, and run the command once for each, or with {option} all"
+    return f"give {option} before each" + (", or a folder" if option in ("-i", "--input") else "")
 
 
 def _takes_one(param: Any) -> bool:
@@ -110,8 +117,8 @@ class Overview(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command; for one of nnU-Net or TotalSegmentator, say which it is here."""
-        if args and (ours := command_habit(args[0])):
-            raise _UsageError(f"expected a command of AutoSpine, found {args[0]}; give `{ours}`", ctx)
+        if args and (ours := command_habit(args)):
+            raise _UsageError(f"expected a command of AutoSpine, found {args[0]}; give {ours}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -1,8 +1,14 @@
 """Habits of nnU-Net v2 and TotalSegmentator: their commands and options, and what to give here instead."""
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
+from pathlib import Path
+
+from autospine.core.errors import AutospineError
+from autospine.storage.trained_models import FOLDS
+from autospine.storage.workspace import Workspace
 
 COMMANDS: Mapping[str, str] = {
     "nnUNetv2_plan_and_preprocess": "autospine plan-and-preprocess -d DATASET",
@@ -165,11 +171,11 @@ class Counterpart:
 
     name: str
     note: str = ""
-    """What else there is to know; continues a sentence that ends in the name."""
+    """Remark that continues a sentence which ends in the name."""
 
     @property
     def advice(self) -> str:
-        """What to give, in words."""
+        """Name what to give, in words."""
         return f"{self.name}{self.note}"
 
 
@@ -183,6 +189,12 @@ CONFIGURATIONS: Mapping[str, Counterpart] = {
 
 DEVICES = ("gpu", "cpu", "mps")
 """Values of TotalSegmentator's `-d`, which names a dataset here."""
+
+_PREDICTING = ("predict", "compare", "model info")
+"""Commands whose `-c` names the configuration of a trained model."""
+
+_FILLED: Mapping[str, str] = {"-i": "IMAGES", "-o": "OUTPUT", "-m": "MODEL", "-d": "DATASET"}
+"""Options of theirs, and the words of `COMMANDS` that stand for their value."""
 
 
 def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> str | None:
@@ -205,6 +217,9 @@ def option_habit(command: str, words: Sequence[str], own: Collection[str]) -> st
             device = value.replace("gpu", "cuda")
             return f"-d names a dataset, found {value}; give --device {device}"
         if (named := _configuration(word, value)) in CONFIGURATIONS:
+            trained = _trained(words) if command in _PREDICTING else []
+            if trained and CONFIGURATIONS[named].name not in trained:
+                return f"no such configuration: {named}; give one that is trained: {', '.join(trained)}"
             return f"no such configuration: {named}; give {CONFIGURATIONS[named].advice}"
         if (
             len(option) > 2
@@ -238,12 +253,53 @@ def argument_habit(command: str, words: Sequence[str]) -> str | None:
         if first.startswith("-") or second.startswith("-"):
             return None
         return f"expected `autospine train CONFIGURATION -d DATASET`, found {first} {second}"
-    dataset, configuration, fold = plain
-    ours = CONFIGURATIONS.get(configuration, Counterpart(configuration))
-    fold = {"all": "full"}.get(fold, fold)
-    return f"expected `autospine train {ours.name} -d {dataset} --fold {fold}`, found the order of nnU-Net"
+    line, note = _training_line(*plain)
+    return f"expected `{line}`, found the order of nnU-Net{note}"
 
 
-def command_habit(name: str) -> str | None:
-    """Return our command for one of theirs."""
-    return {theirs.lower(): ours for theirs, ours in COMMANDS.items()}.get(name.lower())
+def command_habit(words: Sequence[str]) -> str | None:
+    """Return what to give in the place of a command of theirs, with the values that came with it.
+
+    Args:
+        words: The command line, from the command on.
+    """
+    name, *given = words
+    ours = {theirs.lower(): ours for theirs, ours in COMMANDS.items()}.get(name.lower())
+    if ours is None:
+        return None
+    plain = [word for word in given[:3] if not word.startswith("-")]
+    if name.lower() == "nnunetv2_train" and len(plain) == 3:
+        line, note = _training_line(*plain)
+        return f"`{line}`{note}"
+    values = {option: value for option, value in pairwise(given) if option in _FILLED}
+    if plain and plain[0] == given[0] and "-d" not in values:
+        values["-d"] = plain[0]
+    line = ours
+    for option, value in values.items():
+        for word in (_FILLED[option], _FILLED[option].removesuffix("S")):
+            line = " ".join(shlex.quote(value) if part == word else part for part in line.split(" "))
+    if line.startswith("autospine predict") and "-m" not in values and "-d" in values:
+        chosen = values["-d"].partition(":")[0]
+        line += "" if chosen in DEVICES else f" -d {shlex.quote(values['-d'])}"
+    return f"`{line}`"
+
+
+def _training_line(dataset: str, configuration: str, fold: str) -> tuple[str, str]:
+    """Return our command for nnU-Net's `train DATASET CONFIGURATION FOLD`, and a remark on its gaps."""
+    ours = CONFIGURATIONS.get(configuration, Counterpart(configuration)).name
+    known = {"all": "full", **{str(number): str(number) for number in range(FOLDS)}}
+    line = f"autospine train {shlex.quote(ours)} -d {shlex.quote(dataset)} --fold {known.get(fold, 'FOLD')}"
+    if fold in known:
+        return line, ""
+    return line, f", and fold {fold}; name one from 0 to {FOLDS - 1}, unless you gave other folds, or full"
+
+
+def _trained(words: Sequence[str]) -> list[str]:
+    """Return the names of the models in the workspace of a command line, of its dataset if it names one."""
+    given = dict(pairwise(words))
+    place = given.get("-w", given.get("--workspace"))
+    try:
+        workspace = Workspace.locate(None if place is None else Path(place))
+        return sorted(path.name for path in workspace.last_models(given.get("-d", given.get("--dataset"))))
+    except AutospineError:
+        return []

@@ -78,7 +78,8 @@ def train(
     fold, *more = folds or ["all"]
     if more:
         raise TrainingError(
-            f"expected one --fold, found {1 + len(more)}; run the command once for each, or with --fold all"
+            f"expected one --fold, found {', '.join((fold, *more))}; run the command with --fold {fold}, "
+            f"then with {', '.join(f'--fold {name}' for name in more)}, or once with --fold all"
         )
     if max_minutes is not None and not isfinite(max_minutes):
         raise TrainingError(f"expected a number of --max-minutes, found {max_minutes}; leave it out")

@@ -26,9 +26,9 @@ from autospine.evaluation.overlap import Confusion
 from autospine.evaluation.postprocessing import Cleanup, kept_components
 
 CleanupEffect = tuple[bool, bytes, bytes, str]
-"""What a cleanup of one label does to a case: whether it fills holes, which components it removes, which of
-these are too large to become background, and what removed components become. Equal effects leave equal label
-maps, whatever is done to the other labels."""
+"""Effect of a cleanup of one label on a case: whether it fills holes, which components it removes, which of
+these are too large to become background, and the class that removed components take. Equal effects leave
+equal label maps, whatever is done to the other labels."""
 
 
 class CleanupRules(NamedTuple):

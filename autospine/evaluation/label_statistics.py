@@ -15,7 +15,7 @@ from autospine.core.types import ChannelArray, LabelArray, MaskArray, Vector3
 from autospine.evaluation.components import find_components
 
 MOST_NAMED = 12
-"""With more classes than this, those in the middle of a list are left out."""
+"""Most classes that a list names; of more, those in the middle are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +29,10 @@ class LabelStatistics:
     """Label value that stands for it on disk."""
 
     voxels: int
+    """Number of its voxels."""
+
     ml: float
-    """Volume."""
+    """Volume in ml."""
 
     centroid_mm: Vector3 | None
     """Mean position (x, y, z) of its voxels in LPS coordinates: x grows to the left, y to the back, z to the
@@ -56,7 +58,7 @@ class LabelledIntensities(NamedTuple):
     """(S, P, L) values of the first channel."""
 
     box: Box
-    """Where they lie in the map."""
+    """Box in the map that the values lie in."""
 
 
 def intensities_at(labels: LabelArray, image: ChannelArray) -> LabelledIntensities | None:

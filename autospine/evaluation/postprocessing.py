@@ -56,8 +56,8 @@ class Cleanup:
     """Components of a smaller volume, in mm^3, are removed."""
 
     removed_to: Literal["background", "neighbour"] = "background"
-    """What removed components become. `neighbour` is the class, among the components that are kept, that a
-    component shares most faces of voxels with (of equal ones that of the smallest label value), and
+    """Class that removed components take. `neighbour` is the class, among the components that are kept, that
+    a component shares most faces of voxels with (of equal ones that of the smallest label value), and
     background if it shares none."""
 
     most_to_background_mm3: float | None = None

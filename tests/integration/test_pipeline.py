@@ -986,7 +986,16 @@ def test_an_image_is_never_written_over(spoilt):
 
 
 def test_several_folds_are_not_taken_for_the_last_one(spoilt):
-    expect_refusal(spoilt, "train", "0", "-f", "0", "-f", "1", says=("expected one --fold, found 2",))
+    expect_refusal(
+        spoilt,
+        "train",
+        "0",
+        "-f",
+        "0",
+        "-f",
+        "1",
+        says=("found 0, 1; run the command with --fold 0, then with --fold 1, or",),
+    )
 
 
 def test_damaged_files_of_ours_are_named(spoilt):

@@ -69,18 +69,43 @@ LINES = {
     "predict -i . -o out --roi_subset vertebrae_L1": "the classes of its model",
     "predict -i . -o out -ot nifti": "give --format",
     "evaluate out references -djfile dataset.json": "give --labels",
-    "nnUNetv2_train 1 3d_fullres 0": "`autospine train CONFIGURATION -d DATASET --fold FOLD`",
-    "nnUNetv2_find_best_configuration 1": "`autospine compare -d DATASET`",
+    "nnUNetv2_train 1 3d_fullres 0": "give `autospine train fullres -d 1 --fold 0`",
+    "nnUNetv2_train 2 3d_lowres all --npz": "give `autospine train lowres -d 2 --fold full`",
+    "nnUNetv2_train -d 2": "`autospine train CONFIGURATION -d 2 --fold FOLD`",
+    "nnUNetv2_train 2 3d_fullres 5": "--fold FOLD`, and fold 5; name one from 0 to 4",
+    "train 2 3d_fullres 5": "-d 2 --fold FOLD`, found the order of nnU-Net, and fold 5; name one from 0 to 4",
+    "train 0 --fold 0 1 2": "give one --fold, and run the command once for each, or with --fold all",
+    "train 0 --fold 0 --fold 1": "with --fold 0, then with --fold 1, or once with --fold all",
+    "nnUNetv2_find_best_configuration 1": "`autospine compare -d 1`",
+    "nnUNetv2_plan_and_preprocess -d 3 --verify_dataset_integrity": "`autospine plan-and-preprocess -d 3`",
+    "nnUNetv2_predict -i 'my images' -o out -d 2 -c 3d_fullres": "predict -i 'my images' -o out -d 2`",
+    "nnUNetv2_evaluate_folder": "`autospine evaluate PREDICTIONS REFERENCES`",
+    "TotalSegmentator -i ct.nii.gz -o out -d gpu": "`autospine predict -i ct.nii.gz -o out`",
     "TotalSegmentator -i ct.nii.gz -o out": "`autospine predict",
 }
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_habits_get_a_hand(line, capsys):
-    assert main(shlex.split(line)) == 2
+    assert main(shlex.split(line)) == (1 if line.count("--fold") > 1 else 2)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert LINES[line] in said
+
+
+def test_a_configuration_of_theirs_is_answered_with_what_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "results" / "Dataset002_Spine" / "fast"
+    (model / "fold_0").mkdir(parents=True)
+    (model / "fold_0" / "model.safetensors").touch()
+    for words in ("", "-d 2", "--dataset Spine"):
+        assert main(shlex.split(f"predict -i . -o out -c 3d_fullres {words}")) == 2
+        assert "3d_fullres; give one that is trained: fast;" in capsys.readouterr().err
+    assert main(shlex.split(f"predict -i . -o out -c 3d_fullres -w {tmp_path} -d 3")) == 2
+    assert "3d_fullres; give fullres" in capsys.readouterr().err
+    model.rename(model.with_name("fullres"))
+    assert main(shlex.split("predict -i . -o out -c 3d_fullres")) == 2
+    assert "3d_fullres; give fullres" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
