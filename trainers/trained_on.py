@@ -22,6 +22,10 @@ def plan_parts(plan: Plan, configuration: Configuration) -> dict[str, str]:
     if recipe["loss"] == DEFAULT_LOSS and not recipe["loss_settings"]:
         # Checkpoints that were written before the loss could be chosen have a digest without these keys.
         del recipe["loss"], recipe["loss_settings"]
+    augmentation = asdict(configuration.augmentation)
+    if not augmentation["synthesis_probability"]:
+        # Nor has that of checkpoints from before images could be made from tissue maps this key.
+        del augmentation["synthesis_probability"]
     return {
         "network": to_json(configuration.network),
         "spacing, patch size or channels": to_json(
@@ -29,7 +33,7 @@ def plan_parts(plan: Plan, configuration: Configuration) -> dict[str, str]:
         ),
         "labels": to_json(plan.labels),
         "normalisation": to_json(plan.normalisation),
-        "training or augmentation": to_json((recipe, configuration.augmentation)),
+        "training or augmentation": to_json((recipe, augmentation)),
     }
 
 

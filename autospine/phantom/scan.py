@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
-from jaxtyping import Int, Int16, Int32, UInt8
+from jaxtyping import Int, Integer
 
 from autospine.core.geometry import Grid, as_direction, triple, vector
 from autospine.core.types import Matrix3, Position, Shape3, Vector3
@@ -180,14 +180,14 @@ def raster_grid(raster: Raster) -> Grid:
 
 def reoriented(
     grid: Grid,
-    arrays: tuple[Int16[np.ndarray, "S P L"], UInt8[np.ndarray, "S P L"], Int32[np.ndarray, "S P L"]],
+    arrays: tuple[Integer[np.ndarray, "S P L"], ...],
     orientation: str,
-) -> tuple[Grid, tuple[Int16[np.ndarray, "k j i"], UInt8[np.ndarray, "k j i"], Int32[np.ndarray, "k j i"]]]:
+) -> tuple[Grid, tuple[Integer[np.ndarray, "k j i"], ...]]:
     """Store arrays with axes S, P, L in another orientation of the file's axes, each voxel where it was.
 
     Args:
         grid: Grid of the arrays.
-        arrays: Image, labels and tissue map.
+        arrays: Any number of arrays on the grid, such as image, labels and tissue map.
         orientation: Directions in which the file's axes i, j, k grow.
 
     Returns:
@@ -205,8 +205,8 @@ def reoriented(
             origin = origin + steps[:, axis] * (shape[axis] - 1)
             steps[:, axis] *= -1
             turned = [np.flip(array, axis) for array in turned]
-    image, labels, tissues = (np.ascontiguousarray(array) for array in turned)
-    return _grid(triple(shape), steps, origin), (image, labels, tissues)
+    stored = tuple(np.ascontiguousarray(array) for array in turned)
+    return _grid(triple(shape), steps, origin), stored
 
 
 def _grid(shape: Shape3, steps: Matrix3, origin: Position) -> Grid:

@@ -1,7 +1,7 @@
 """Stored cases: images as arrays of 16 bits from which any box is read in milliseconds.
 
-Per case `NAME_image.b2nd`, `NAME_labels.b2nd` (or `.npy`), `NAME_locations.npy` and, written last,
-`NAME.json`: a case is there if and only if its JSON is.
+Per case `NAME_image.b2nd`, `NAME_labels.b2nd`, where it has a tissue map `NAME_tissues.b2nd` (or `.npy`),
+`NAME_locations.npy` and, written last, `NAME.json`: a case is there if and only if its JSON is.
 """
 
 import io

@@ -275,7 +275,14 @@ def test_a_single_image_is_predicted_as_in_its_folder(trained):
 def test_predictions_are_cleaned_as_the_model_says(spoilt):
     """A rule that drops every piece of every class leaves nothing."""
     path = spoilt.results / "postprocessing.json"
-    text = re.sub(r'"least_mm3": [\d.]+', '"least_mm3": 1e12', path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    for key, value in (
+        ("least_mm3", "1e12"),
+        ("fill_holes", "false"),
+        ("removed_to", '"background"'),
+        ("most_to_background_mm3", "null"),
+    ):
+        text = re.sub(rf'"{key}": [^,\s}}]+', f'"{key}": {value}', text)
     path.write_text(text, encoding="utf-8")
     inputs = ("-i", spoilt.raw / "imagesTs", "-f", "0", "-o")
     said = spoilt.run("predict", *inputs, "cleaned")

@@ -459,10 +459,10 @@ def interrupt(*_):
 def stop_in(patched, name: str) -> None:
     run = FoldTrainer.run
 
-    def stopping(self, seconds):
+    def stopping(self, seconds, budget=None):
         if self.state.run.fold == name:
             raise KeyboardInterrupt
-        return run(self, seconds)
+        return run(self, seconds, budget)
 
     patched.setattr(FoldTrainer, "run", stopping)
 
