@@ -121,8 +121,9 @@ class Model:
         """Description of the model; of several that predict together, that of the first one."""
         return self.members[0]
 
-    # For type checkers: arrays need a voxel size and give arrays, files give images of SimpleITK, and images
-    # of SimpleITK and nibabel give images of their own kind. The last definition says what all of them do.
+    # Type checkers take the result's type from these: arrays need a voxel size and give arrays, files give
+    # images of SimpleITK, and images of SimpleITK and nibabel give images of their own kind. The last
+    # definition, which is the one that runs, has the description.
     @overload
     def predict(
         self,

@@ -24,7 +24,10 @@ INK = "#24292f"
 MUTED = "#6e7781"
 LEGEND_COLUMNS = 5
 LEGEND_CLASSES = 6
-"""Largest number of classes that are drawn one by one; of more, only range and mean are drawn."""
+"""Largest number of classes that are drawn one by one; of more, range, mean and the worst ones are drawn."""
+
+WORST_CLASSES = (VERMILION, ORANGE, BLUE)
+"""Colours of the classes that are drawn by name where not all are, the worst first."""
 
 
 def write_curves(path: Path, rows: Sequence[Row], *, title: str) -> None:
@@ -142,7 +145,7 @@ def _draw_held_out(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _draw_classes(axes: Axes, rows: Sequence[Row], key: str) -> Float64[np.ndarray, "epochs"]:
-    """Draw the Dice of each class or, of many, their range and the class that is worst at last.
+    """Draw the Dice of each class or, of many, their range and the classes that are worst at last.
 
     Returns:
         Mean over the classes that have a value; NaN in epochs where none has.
@@ -161,8 +164,10 @@ def _draw_classes(axes: Axes, rows: Sequence[Row], key: str) -> Float64[np.ndarr
             _line(axes, rows, line, name, _darker(colours[name]))
     elif some.any():
         axes.fill_between(_epochs(rows), low, high, color=SKY, alpha=0.3, lw=0, label="all classes")
-        worst = int(np.nanargmin(values[:, np.flatnonzero(some)[-1]]))
-        _line(axes, rows, values[worst], f"{names[worst]} (worst)", VERMILION)
+        last = values[:, np.flatnonzero(some)[-1]]
+        worst = np.argsort(last, kind="stable")[: np.count_nonzero(~np.isnan(last))]
+        for rank, (index, colour) in enumerate(zip(worst.tolist(), WORST_CLASSES, strict=False)):
+            _line(axes, rows, values[index], names[index] + (" (worst)" if rank == 0 else ""), colour)
     return mean
 
 

@@ -80,8 +80,14 @@ def test_of_many_classes_the_worst_is_drawn_among_the_range_of_all(tmp_path, mon
     values = {f"T{i}": i / 12 for i in range(1, 13)}
     recorded = [{"epoch": 1, "pseudo_dice": values}, {"epoch": 2, "pseudo_dice": values | {"T5": 0.01}}]
     (panel,) = shown(tmp_path, monkeypatch, recorded).axes
-    assert "T5 (worst)" in {line.get_label() for line in panel.lines}
-    assert not any(line.get_label() == "T4" for line in panel.lines)
+    assert [line.get_label() for line in panel.lines] == ["T5 (worst)", "T1", "T2", "mean"]
+
+
+def test_the_worst_of_many_classes_are_those_that_were_scored_last(tmp_path, monkeypatch) -> None:
+    values = {f"T{i}": None if i == 2 else i / 12 for i in range(1, 13)}
+    recorded = [row | {"held_out_dice": 0.5, "held_out_dice_by_class": values} for row in rows(2)]
+    panel = shown(tmp_path, monkeypatch, recorded).axes[2]
+    assert [line.get_label() for line in panel.lines][:4] == ["T1 (worst)", "T3", "T4", "mean"]
 
 
 def test_an_early_end_is_marked_among_the_held_out_dice(tmp_path, monkeypatch) -> None:
