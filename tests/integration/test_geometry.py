@@ -70,7 +70,7 @@ def phantom():
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_labels_agree_with_themselves_in_every_orientation(tmp_path, phantom, orientation):
     canonical, image, labels = phantom
-    grid, (_, turned) = reoriented(canonical, (image, labels), orientation)
+    grid, (_, turned, _) = reoriented(canonical, (image, labels, labels.astype(np.int32)), orientation)
     source, target = tmp_path / "true.nii.gz", tmp_path / "back.nii.gz"
     write_array(source, turned, grid)
     there_and_back(source, target, parse_labels(STRUCTURES))
@@ -84,7 +84,7 @@ def test_labels_agree_with_themselves_in_every_orientation(tmp_path, phantom, or
 @pytest.mark.parametrize("ending", [".nii", ".mha", ".nrrd", ".mhd", ".nhdr"])
 def test_labels_agree_with_themselves_in_every_format(tmp_path, phantom, ending):
     canonical, image, labels = phantom
-    grid, (_, turned) = reoriented(canonical, (image, labels), "PIR")
+    grid, (_, turned, _) = reoriented(canonical, (image, labels, labels.astype(np.int32)), "PIR")
     source, target = tmp_path / f"true{ending}", tmp_path / f"back{ending}"
     write_array(source, turned, grid)
     there_and_back(source, target, parse_labels(STRUCTURES))
