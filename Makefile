@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily clean
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ $(NNUNET): $(PEERS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps nnunetv2 acvl-utils \
 		batchgeneratorsv2 dynamic-network-architectures connected-components-3d tqdm seaborn
 	@touch $(NNUNET)
+
+starter: $(STAMP) ## train the starter from phantoms alone, in hours, into autospine-starter/; goes on where it was stopped
+	$(BIN)/python -m autospine.pipeline.starter_training autospine-starter
 
 bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batchgenerators; into docs/results/data.md
 	$(BIN)/python tests/benchmarks/data.py --write docs/results/data.md

@@ -1,0 +1,140 @@
+"""Training of the starter: one small model from phantoms alone, for CT and MR, which has seen no patient.
+
+Run as `python -m autospine.pipeline.starter_training FOLDER`. It goes on where it was stopped, and the same
+seed gives the same phantoms and patches.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from autospine.models.model_export import export_model
+from autospine.models.model_folder import open_model
+from autospine.phantom import PhantomSettings, write_dataset
+from autospine.pipeline.measuring import fingerprint
+from autospine.pipeline.planned_dataset import open_planned
+from autospine.pipeline.planning import plan
+from autospine.pipeline.training import open_project, train
+from autospine.plan import Plan
+from autospine.storage.serialization import write_json
+from autospine.storage.trained_models import FULL, PLAN
+from autospine.storage.workspace import DatasetLocation, Workspace
+from autospine.system.hardware import default_workers
+from autospine.system.log import get_logger, progress, setup
+from planners.overrides import Overrides
+from trainers.settings import TrainingSettings
+
+logger = get_logger(__name__)
+
+DATASET = "Dataset990_Starter"
+CONFIGURATION = "fullres"
+
+PHANTOMS = 240
+"""Number of phantoms. Each is seen in hundreds of appearances and deformations."""
+
+PHANTOM_MM = 2.0
+"""Voxel size of the phantoms: finer than that of the model, so that shares of tissues are kept."""
+
+SPACING_MM = (2.5, 2.5, 2.5)
+"""Voxel size of the model: thin arches are still seen, and a large CT takes seconds on a laptop."""
+
+PATCH = (80, 64, 64)
+"""Patch along S, P, L: 200 x 160 x 160 mm, five lumbar vertebrae."""
+
+FEATURE_SIZE = 16
+"""Channels at full resolution: 7.8 million weights, 16 MB in half precision."""
+
+EPOCHS = 240
+STEPS = 50
+"""Optimiser steps per epoch."""
+
+SYNTHESIS = 0.9
+"""Share of patches made from tissue maps; the others are the phantoms as they were scanned."""
+
+SPATIAL = 0.6
+"""Share of patches that are rotated, scaled and deformed."""
+
+
+def train_starter(folder: Path, *, seed: int = 20, epochs: int = EPOCHS, cases: int = PHANTOMS) -> Path:
+    """Make phantoms, plan and train the starter, and export it; what is done already is kept.
+
+    Args:
+        folder: Workspace of the starter.
+        seed: Seed of phantoms and training.
+        epochs: Epochs of `STEPS` steps.
+        cases: Number of phantoms.
+
+    Returns:
+        The exported model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace.locate(folder)
+    if not (workspace.raw / DATASET).is_dir():
+        _write_phantoms(workspace.raw / DATASET, seed, cases)
+    location = workspace.find_dataset(DATASET)
+    if not (location.preprocessed / PLAN).is_file():
+        _write_plan(location)
+    planned = open_planned(location, CONFIGURATION)
+    settings = TrainingSettings(seed=seed, epochs=epochs, iterations=STEPS)
+    train(open_project(planned, FULL), FULL, settings)
+    target = folder / "starter.autospine"
+    export_model(
+        open_model(location.results / CONFIGURATION),
+        target,
+        licence="Apache-2.0",
+        intended_use="a first look at CT and MR of the spine, and the start of a training; not for diagnosis",
+    )
+    logger.info("written: %s", target)
+    return target
+
+
+def _write_phantoms(folder: Path, seed: int, cases: int) -> None:
+    with progress("phantoms", cases) as meter:
+        write_dataset(
+            folder,
+            cases=cases,
+            region="any",
+            scheme="structures",
+            seed=seed,
+            settings=PhantomSettings(spacing_mm=(PHANTOM_MM,) * 3),
+            tissues=True,
+            workers=default_workers(),
+            on_progress=lambda _done, _total: meter.advance(),
+        )
+
+
+def _write_plan(location: DatasetLocation) -> Plan:
+    """Plan with the starter's sizes, and more made and deformed patches than other trainings have."""
+    facts = fingerprint(location)
+    overrides = Overrides(spacing_mm=SPACING_MM, patch_size=PATCH, feature_size=FEATURE_SIZE)
+    planned = plan(location, device=torch.device("cpu"), overrides=overrides, facts=facts)
+    configurations = tuple(
+        replace(
+            each,
+            augmentation=replace(
+                each.augmentation, synthesis_probability=SYNTHESIS, spatial_probability=SPATIAL
+            ),
+        )
+        for each in planned.configurations
+    )
+    planned = replace(planned, configurations=configurations)
+    write_json(location.preprocessed / PLAN, planned)
+    return planned
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Workspace of the starter.")] = Path("autospine-starter"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help=f"Epochs of {STEPS} steps.")] = EPOCHS,
+    cases: Annotated[int, typer.Option(min=5, help="Number of phantoms.")] = PHANTOMS,
+) -> None:
+    """Train the starter from phantoms alone; a training that was stopped goes on."""
+    setup()
+    train_starter(folder, seed=seed, epochs=epochs, cases=cases)
+
+
+if __name__ == "__main__":
+    typer.run(main)
