@@ -58,14 +58,17 @@ SPATIAL = 0.6
 """Share of patches that are rotated, scaled and deformed."""
 
 
-def train_starter(folder: Path, *, seed: int = 20, epochs: int = EPOCHS, cases: int = PHANTOMS) -> Path:
+def train_starter(
+    folder: Path, *, seed: int = 20, epochs: int = EPOCHS, cases: int = PHANTOMS, steps: int = STEPS
+) -> Path:
     """Make phantoms, plan and train the starter, and export it; what is done already is kept.
 
     Args:
         folder: Workspace of the starter.
         seed: Seed of phantoms and training.
-        epochs: Epochs of `STEPS` steps.
+        epochs: Number of epochs.
         cases: Number of phantoms.
+        steps: Optimiser steps per epoch.
 
     Returns:
         The exported model.
@@ -78,7 +81,7 @@ def train_starter(folder: Path, *, seed: int = 20, epochs: int = EPOCHS, cases: 
     if not (location.preprocessed / PLAN).is_file():
         _write_plan(location)
     planned = open_planned(location, CONFIGURATION)
-    settings = TrainingSettings(seed=seed, epochs=epochs, iterations=STEPS)
+    settings = TrainingSettings(seed=seed, epochs=epochs, iterations=steps)
     train(open_project(planned, FULL), FULL, settings)
     target = folder / "starter.autospine"
     export_model(
