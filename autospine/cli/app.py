@@ -5,9 +5,10 @@ configurations, folds, models and inputs have been checked.
 """
 
 import re
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +70,7 @@ class PlainCommand(TyperCommand):
         if habit := option_habit(command, args, own) or argument_habit(command, args):
             raise _UsageError(habit, ctx)
         try:
-            _, _, given = self.make_parser(ctx).parse_args([*args])
+            values, _, given = self.make_parser(ctx).parse_args([*args])
         except _UsageError as error:
             error.ctx = ctx  # type: ignore[attr-defined]
             raise
@@ -80,6 +81,11 @@ class PlainCommand(TyperCommand):
         try:
             return super().parse_args(ctx, [*args])
         except _UsageError as error:
+            if type(error).__name__ == "MissingParameter":
+                lacking = [param for param in self.params if param.required and not _is_given(param, values)]
+                words = [word for param in lacking for word in _example(param)]
+                line = shlex.join(["autospine", *command.split(), *args, *words])
+                raise _UsageError(f"missing {lacking[0].opts[-1]}; give `{line}`", ctx) from None
             if name := _spread(self.params, args):
                 error.message += f"; {_one_by_one(command, name)}"  # type: ignore[attr-defined]
             raise
@@ -92,6 +98,18 @@ def _spread(params: Sequence[Any], args: Sequence[str]) -> str | None:
         if name in names and not word.startswith("-"):
             return name
     return None
+
+
+def _is_given(param: Any, values: Mapping[str, Any]) -> bool:
+    """Tell whether a command line has a value for a parameter, by the values that were parsed."""
+    value = values.get(param.name)
+    return isinstance(value, str | list | tuple) and bool(value)
+
+
+def _example(param: Any) -> tuple[str, ...]:
+    """Return words that give a parameter, such as `-i PATH`."""
+    word = str(param.metavar or param.name).upper()
+    return (word,) if param.param_type_name == "argument" else (param.opts[-1], word)
 
 
 def _one_by_one(command: str, option: str) -> str:

@@ -89,7 +89,7 @@ def plan_and_preprocess(
 
     This is `verify`, `fingerprint`, `plan` and `preprocess` in one.
     """
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
     _check(memory, device, planned_for)
     _check_splits(splits)
     fixed = _overrides(overrides, options)  # refused before the work, not after
@@ -109,7 +109,7 @@ def verify(
 
     Repairs, decisions and oddities are listed as well.
     """
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
 
     from autospine.pipeline.measuring import check
 
@@ -130,7 +130,9 @@ def fingerprint(
 
     `fingerprint.json` keeps the measurements; they are made anew only if the dataset has changed.
     """
-    _fingerprint(Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option)), workers)
+    _fingerprint(
+        Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace)), workers
+    )
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -166,7 +168,7 @@ def plan(
         planned = read_plan(location)
         explain_plan(planned, known_costs(location, planned))
         return
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
     _check_splits(splits)
     for amount in amounts:
         _check(amount, device, planned_for)
@@ -208,7 +210,7 @@ def preprocess(
     """
     from autospine.pipeline.planned_dataset import read_plan
 
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option))
+    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
     _preprocess(location, read_plan(location), configuration, workers, npy=npy)
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from autospine.core.errors import AutospineError
+from autospine.core.errors import AutospineError, listed
+from autospine.storage.workspace import Workspace as _Folders
 
 Workspace = Annotated[
     Path | None,
@@ -132,15 +133,23 @@ def either(argument: str | None, option: str | None, name: str) -> str | None:
     return argument if option is None else option
 
 
-def named_dataset(argument: str | None, option: str | None) -> str:
+def named_dataset(argument: str | None, option: str | None, workspace: Path | None = None) -> str:
     """Return the dataset that was named as an argument or as an option.
+
+    Args:
+        argument: Name that was given as an argument.
+        option: Name that was given as an option.
+        workspace: Folder whose datasets are named where none was; by default the usual one.
 
     Raises:
         typer.BadParameter: If none was named, or two.
     """
     found = either(argument, option, "--dataset / -d")
     if found is None:
-        raise typer.BadParameter("found no dataset; give its number or name", param_hint="--dataset / -d")
+        there = [dataset.name for dataset in _Folders.locate(workspace).datasets()]
+        give = f"give -d {there[0]}" if there else "give -d and its number or name"
+        others = f", or another of {listed(there[1:])}" if there[1:] else ""
+        raise typer.BadParameter(f"found no dataset; {give}{others}", param_hint="--dataset / -d")
     return found
 
 

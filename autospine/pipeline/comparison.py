@@ -93,7 +93,8 @@ def _finished_models(
         missing = ", ".join((*unknown, *unfinished)) or "any"
         raise ModelError(
             f"expected models in {location.results} that were validated on all {len(wanted)} cases, found "
-            f"{found}, not {missing}; run `autospine train CONFIGURATION --fold all` for them first"
+            f"{found}, not {missing}; run `autospine train CONFIGURATION -d {location.name} --fold all` "
+            "for them first"
         )
     if unfinished:
         logger.info("not validated on every case, left out: %s", ", ".join(unfinished))

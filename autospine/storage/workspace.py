@@ -185,11 +185,12 @@ class Workspace:
         if not weights:
             which = f" {configuration!r}" if configuration else ""
             which += f" of {dataset}" if dataset else ""
+            of = f" -d {dataset}" if dataset else ""
             there = sorted({str(path.parents[1]) for path in every})
             raise WorkspaceError(
                 f"expected a trained model{which} in {self.results}, found {', '.join(there) or 'none'}; "
-                f"run `autospine train {configuration or 0} --fold all` first, or name a model with -m or "
-                f"its workspace with -w{_unread()}"
+                f"run `autospine train {configuration or 0}{of} --fold all` first, or name a model with -m "
+                f"or its workspace with -w{_unread()}"
             )
         weights.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         folders = dict.fromkeys(path.parents[1] for path in weights)

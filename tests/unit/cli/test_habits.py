@@ -93,6 +93,21 @@ def test_habits_get_a_hand(line, capsys):
     assert LINES[line] in said
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("predict -d 3", "missing -i; give `autospine predict -d 3 -i PATH -o OUTPUT`"),
+        ("predict -i 'my images'", "missing -o; give `autospine predict -i 'my images' -o OUTPUT`"),
+        ("evaluate", "missing predictions; give `autospine evaluate PREDICTIONS REFERENCES`"),
+        ("evaluate out", "missing references; give `autospine evaluate out REFERENCES`"),
+        ("model export", "missing -o; give `autospine model export -o OUTPUT`"),
+    ],
+)
+def test_what_is_missing_is_added_to_the_line(line, said, capsys):
+    assert main(shlex.split(line)) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_configuration_of_theirs_is_answered_with_what_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "results" / "Dataset002_Spine" / "fast"

@@ -25,13 +25,14 @@ def workspace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_an_argument_and_an_option_of_one_value_are_one():
+def test_an_argument_and_an_option_of_one_value_are_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
     assert either(None, None, "-d") is None
     assert either("1", None, "-d") == either(None, "1", "-d") == either("1", "1", "-d") == "1"
     with pytest.raises(typer.BadParameter, match="found 1 and 2; give one of them"):
         either("1", "2", "-d")
-    with pytest.raises(typer.BadParameter, match="give its number or name"):
-        named_dataset(None, None)
+    with pytest.raises(typer.BadParameter, match="give -d and its number or name"):
+        named_dataset(None, None, tmp_path)
 
 
 @pytest.mark.parametrize("words", [(), ("1",), ("-d", "1"), ("LumbarCT",), ("-d", NAME), ("1", "-d", "1")])
@@ -58,7 +59,7 @@ def test_a_dataset_is_an_argument_or_an_option(workspace, command, capsys):
 @pytest.mark.parametrize("command", ["plan-and-preprocess", "verify", "fingerprint", "plan", "preprocess"])
 def test_where_a_dataset_is_needed_it_is_asked_for(workspace, command, capsys):
     assert main([command]) == 2
-    assert "--dataset / -d: found no dataset; give its number or name" in capsys.readouterr().err
+    assert f"--dataset / -d: found no dataset; give -d {NAME}; see" in capsys.readouterr().err
 
 
 def test_a_configuration_is_an_argument_or_an_option_of_train(workspace, capsys):
