@@ -54,6 +54,7 @@ def show_model(model: "ModelFolder", facts: "Manifest") -> None:
         ("spine found by", facts.finder or ""),
         ("trained", "; ".join(_trained(fold, of) for fold, of in facts.training.items())),
         ("trained by", "; ".join(dict.fromkeys(filter(None, map(_trainer, facts.training.values()))))),
+        ("training images", _training_images(model)),
         ("cross-validated", _scored(facts.scores)),
         ("intended use", facts.intended_use),
         ("licence", facts.licence),
@@ -92,6 +93,13 @@ def _trainer(facts: "Training") -> str:
     if None in (facts.autospine, facts.torch, facts.device):
         return ""
     return f"AutoSpine {facts.autospine}, PyTorch {facts.torch}, {facts.device}"
+
+
+def _training_images(model: "ModelFolder") -> str:
+    """Say whether the model recognises the images that it was trained on, which an exported one does not."""
+    if known := len(model.training_images()):
+        return f"{known} known; predictions of them are warned of"
+    return "not known, as in every exported model; predictions of them are not warned of"
 
 
 def _moment(created: str) -> str:
