@@ -41,7 +41,7 @@ from autospine.storage.trained_models import FOLDS
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.allocation import describe_full_memory
 from autospine.system.devices import computing, describe
-from autospine.system.hardware import default_workers
+from autospine.system.hardware import cores, default_workers
 from autospine.system.log import get_logger, progress
 from trainers.epoch_validation import SHARE_OF_PATCHES
 from trainers.fold_trainer import CACHE_BYTES
@@ -55,8 +55,8 @@ Made = TypeVar("Made")
 WARM_UP = 1
 """Steps before the timed ones: the first one prepares memory and kernels."""
 
-TIMED = 2
-"""Steps that are timed."""
+TIMED = 4
+"""Steps that are timed, if they take no longer than `ENOUGH_SECONDS`."""
 
 ENOUGH_SECONDS = 10.0
 """Seconds that steps, tiles, batches and cases are each measured for: what takes longer is known well enough
@@ -169,9 +169,9 @@ def _seconds(
 ) -> tuple[float, float]:
     """Return the seconds of a training step and of the prediction of a tile.
 
-    A step takes as long as its patches where the processes that make them are slower. On a CPU, the times of
-    a large patch follow from those of two smaller ones, or of one where the second would take longer than
-    `ENOUGH_SECONDS`.
+    A step takes as long as its patches where the processes that make them are slower; on a CPU both share the
+    cores. There the times of a large patch follow from those of two smaller ones, or of one where the second
+    would take longer than `ENOUGH_SECONDS`.
     """
     patches = {
         each.patch_size: each
@@ -227,8 +227,9 @@ def _timed(
     _, step = _each_timed(learner.step(batch.images, batch.labels, 0.0) for batch in batches)
     with learner.predicting() as predict:
         _, tile = _each_timed(predict(batch.images[:1]).sum().item() for batch in batches)
-    workers = 1 if device.type == "cpu" else default_workers(1)
-    return max(step, patch / workers), tile
+    if device.type == "cpu":  # the thread that makes patches takes its share of the cores from the steps
+        return max(step + patch / cores(), patch), tile
+    return max(step, patch / default_workers(1)), tile
 
 
 def _each_timed(made: Iterable[Made]) -> tuple[list[Made], float]:
