@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily clean
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-real clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ starter: $(STAMP) ## train the starter from phantoms alone, in hours, into autos
 
 bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batchgenerators; into docs/results/data.md
 	$(BIN)/python tests/benchmarks/data.py --write docs/results/data.md
+
+bench-real: $(STAMP) ## score the starter of `make starter` on every labelled real case; into docs/results/real.md
+	$(BIN)/python tests/benchmarks/real.py autospine-starter/starter.autospine --write docs/results/real.md
 
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
 	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md

