@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -149,14 +150,18 @@ def seconds_of(workspace: Path, *words: str) -> float:
     return time.monotonic() - began
 
 
-def habits(folder: Path) -> dict[str, int]:
-    """Type what users of other programs would; who is told in one line what to type here is helped."""
+def habits() -> dict[str, int]:
+    """Type what users of other programs would; who is told in one line what to type here is helped.
+
+    That is done in an empty folder, since the answers also name what there is.
+    """
     from unit.cli.test_habits import LINES
 
     unhelped = 0
-    for line, hand in LINES.items():
-        said = autospine(folder, *line.split(), check=False).stderr
-        unhelped += not (hand in said and said.count("\n") == 1)
+    with tempfile.TemporaryDirectory() as folder:
+        for line, hand in LINES.items():
+            said = autospine(Path(folder), *shlex.split(line), check=False).stderr
+            unhelped += not (hand in said and said.count("\n") == 1)
     return {"habits": len(LINES), "habits_unhelped": unhelped}
 
 
@@ -212,7 +217,7 @@ def main() -> None:
             **held_out(model),
             **cleanup_figures(workspace),
             **colours(),
-            **habits(workspace),
+            **habits(),
             **air_figures([model], [arguments.data / images for images in IMAGES]),
         }
     if arguments.write:
