@@ -90,9 +90,9 @@ def plan_augmentation(search: SizeSearch) -> tuple[Augmentation, list[Note]]:
     """Return the strengths of the augmentation for the dataset's labels and modalities, with the reasons."""
     axes, pairs, why_axes = rules.mirroring(search.dataset.labels)
     artefacts, listed = rules.artefacts({case.modality for case in search.fingerprint.cases})
-    synthesis, why_synthesis = rules.synthesis(
-        sum(case.tissues is not None for case in search.dataset.cases), len(search.dataset.cases)
-    )
+    # An image that is made has one channel.
+    mapped = sum(case.tissues is not None for case in search.dataset.cases if len(case.images) == 1)
+    synthesis, why_synthesis = rules.synthesis(mapped, len(search.dataset.cases))
     plan = Augmentation(
         rotation_deg=(10.0, 10.0, 15.0),
         scale=(0.85, 1.18),

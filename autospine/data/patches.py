@@ -123,9 +123,11 @@ class PatchSource:
         return self._mirror(self._intensities(image, rng), labels, rng)
 
     def _is_made(self, case: StoredCase, rng: np.random.Generator) -> bool:
-        """Decide whether the image of a patch is made from the case's tissue map."""
+        """Decide whether a patch's image, of one channel then, is made from the case's tissue map."""
         share = self._configuration.augmentation.synthesis_probability
-        return bool(share and self._synthesis is not None and case.record.tissues and rng.random() < share)
+        if not share or self._synthesis is None or not case.record.tissues or case.record.channels != 1:
+            return False
+        return bool(rng.random() < share)
 
     def _made(
         self, case: StoredCase, start: tuple[int, int, int], rng: np.random.Generator

@@ -21,7 +21,7 @@ Contrast = Literal["CT", "T1w", "T2w", "PDw", "STIR", "water", "opposed", "GRE"]
 Kind = Literal["CT", "MR", "free"]
 """What appearances are drawn from."""
 
-CODES = 256
+N_CODES = 256
 """Number of entries in a table by code."""
 
 # Weighting of each MR sequence: from T1w (0) to T2w (1), and how much of the fat's signal is taken away;
@@ -121,7 +121,7 @@ def _ct(rng: np.random.Generator, names: Mapping[int, str]) -> Appearance:
         given["csf"] = float(rng.uniform(150, 500))
     if rng.random() < 0.15:  # contrast agent in the bowel
         given["bowel"] = float(rng.uniform(100, 500))
-    tables = np.zeros((3, CODES), dtype=np.float32)
+    tables = np.zeros((3, N_CODES), dtype=np.float32)
     for code, name in names.items():
         kind = tissue_of(name)
         tissue = TISSUES[kind] if kind else _UNKNOWN
@@ -149,14 +149,14 @@ def _mr(rng: np.random.Generator, contrast: Contrast, names: Mapping[int, str]) 
     weight, less_fat = float(rng.uniform(*weights)), float(rng.uniform(*suppressed))
     marrow, vessels = float(rng.uniform(0.7, 1.3)), float(rng.uniform(0.5, 1.1))
     bright = contrast == "GRE" and rng.random() < 0.6
-    tables = np.zeros((3, CODES), dtype=np.float32)
+    tables = np.zeros((3, N_CODES), dtype=np.float32)
     for code, name in names.items():
         kind = tissue_of(name)
         tissue = TISSUES[kind] if kind else _UNKNOWN
         t1, t2 = max(tissue.t1, _LEAST_SIGNAL), max(tissue.t2, _LEAST_SIGNAL)
         mean = float(t1 ** (1 - weight) * t2**weight * abs(1 - less_fat * tissue.fat))
         spread = (1 - weight) * tissue.t1_spread + weight * tissue.t2_spread
-        if kind in _CONTRAST_FREE and kind != "metal_rim":
+        if kind in _CONTRAST_FREE:
             mean = min(mean, _LEAST_SIGNAL) if tissue.t2 else 0.0
         elif kind == "blood" and bright:
             mean = vessels
@@ -179,7 +179,7 @@ def _mr(rng: np.random.Generator, contrast: Contrast, names: Mapping[int, str]) 
 
 def _free(rng: np.random.Generator, names: Mapping[int, str]) -> Appearance:
     """Draw an image in which any tissue may have any intensity from 0 to 1; air is dark in most."""
-    tables = np.zeros((3, CODES), dtype=np.float32)
+    tables = np.zeros((3, N_CODES), dtype=np.float32)
     codes = np.array(sorted(names))
     tables[0, codes] = rng.uniform(0, 1, len(codes))
     tables[1, codes] = rng.uniform(0.005, 0.12, len(codes))

@@ -1,9 +1,12 @@
 """Images made from tissue maps while training: of every kind, normalised as scans are."""
 
+import dataclasses
+
 import makers
 import numpy as np
 import pytest
 
+from autospine.core.errors import FormatError
 from autospine.core.geometry import Box
 from autospine.data.patches import PatchSource
 from autospine.data.spatial import cut_maps, draw_deformation
@@ -98,3 +101,17 @@ def test_cases_without_a_map_are_scans(cases, plain) -> None:
     source = PatchSource(cases, plain(synthesis_probability=1.0), seed=7, cache_bytes=0, normalisation=RULES)
     usual = PatchSource(cases, plain(), seed=7, cache_bytes=0)
     assert np.array_equal(source.patch(0, 0)[0], usual.patch(0, 0)[0])
+
+
+def test_cases_of_several_channels_are_scans(mapped: StoredCase, plain) -> None:
+    two = dataclasses.replace(mapped.record, channels=2)
+    source = PatchSource(
+        [StoredCase(folder=mapped.folder, record=two)],
+        plain(synthesis_probability=1.0),
+        seed=3,
+        cache_bytes=0,
+        normalisation=RULES,
+    )
+    # The stored image has one channel, which only reading it tells.
+    with pytest.raises(FormatError, match="stored image"):
+        source.patch(0, 0)
