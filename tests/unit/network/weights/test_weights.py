@@ -154,7 +154,7 @@ def test_a_head_for_other_classes_is_left_out(source):
 
 @pytest.mark.parametrize(("old", "new"), [(1, 3), (3, 2), (2, 1)])
 def test_other_channels_answer_equal_channels_alike(old, new):
-    first, second = spread(small(old)), small(new)
+    first, second = spread(small(old)).double(), small(new).double()  # rounding grows through the layers
     report = load_monai(second, as_monai(first))
     assert set(report.converted) == {
         "embedding.weight",
@@ -162,9 +162,9 @@ def test_other_channels_answer_equal_channels_alike(old, new):
         "encoders.0.conv3.weight",
     }
     assert report.converted["embedding.weight"] == f"from {old} to {new} input channels, evenly"
-    x = image()
+    x = image().double()
     expected = answer(first, x.expand(-1, old, -1, -1, -1))
-    torch.testing.assert_close(answer(second, x.expand(-1, new, -1, -1, -1)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(answer(second, x.expand(-1, new, -1, -1, -1)), expected)
 
 
 # Windows.
