@@ -40,8 +40,8 @@ def conv3d(
     AVX512-BF16, for instance for a 3x3x3 kernel on two planes). Where there may be a gradient, such maps are
     convolved in float32.
 
-    In prediction on a CPU, float32 goes to oneDNN at once: torch thinks its own kernels faster for a single
-    image of few voxels, by a rule made for two dimensions, and they take three to nineteen times as long.
+    On a CPU float32 goes to oneDNN at once: torch thinks its own kernels faster for a single image of few
+    voxels, by a rule made for two dimensions, and they take three to nineteen times as long.
 
     Args:
         x: Feature map.
@@ -56,7 +56,9 @@ def conv3d(
     dtype = torch.float32 if unsafe else x.dtype
     shift = None if bias is None else bias.to(dtype)
     if _overlooks_onednn(x, dtype):
-        return torch.mkldnn_convolution(x, weight.to(dtype), shift, padding, stride, dilation, 1)
+        one_dnn = _OneDNN.apply if torch.is_grad_enabled() else _by_onednn
+        mapped: Tensor = one_dnn(x, weight.to(dtype), shift, stride, padding, dilation)
+        return mapped
     return F.conv3d(x.to(dtype), weight.to(dtype), shift, stride, padding, dilation).to(x.dtype)
 
 
@@ -88,8 +90,52 @@ def _overlooks_onednn(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether torch would not take oneDNN although it can be taken."""
     small = len(x) == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= OVERLOOKED
     single = x.device.type == "cpu" and x.dtype == dtype == torch.float32
-    plain = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+    plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
     return small and single and plain and ONEDNN
+
+
+def _by_onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Shape3, padding: Shape3, dilation: Shape3
+) -> Tensor:
+    return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, 1)
+
+
+class _OneDNN(torch.autograd.Function):
+    """Convolution by oneDNN in both directions, for maps that torch gives to its own kernels.
+
+    In the backward pass torch takes oneDNN for tensors in oneDNN's own layout, whatever their size.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Shape3,
+        padding: Shape3,
+        dilation: Shape3,
+    ) -> Tensor:
+        """Convolve, and keep what the gradients need."""
+        ctx.save_for_backward(x, weight)
+        ctx.steps, ctx.has_bias = (stride, padding, dilation), bias is not None
+        return _by_onednn(x, weight, bias, stride, padding, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the map, the kernel and the bias."""
+        x, weight = ctx.saved_tensors
+        wanted = (*ctx.needs_input_grad[:2], False)
+        of_map, of_kernel, _ = torch.ops.aten.convolution_backward(
+            *(gradient.to_mkldnn(), x.to_mkldnn(), weight, None),
+            *(*ctx.steps, False, (0, 0, 0), 1, wanted),
+        )
+        of_map = (
+            None if of_map is None else of_map.to_dense().contiguous(memory_format=torch.channels_last_3d)
+        )
+        of_bias = gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return of_map, of_kernel, of_bias, None, None, None
 
 
 def _compose(transposed: Tensor, weight: Tensor) -> Tensor:

@@ -372,7 +372,8 @@ def test_every_trainable_part_moves():
     for seed in range(2):
         made.step(*batch(seed), RATE)
     still = [name for name, p in made.network.named_parameters() if torch.equal(p, before[name])]
-    assert not still
+    # A saliency that is the same for all keys leaves the softmax as it is, until its bound bends it.
+    assert not [name for name in still if not name.endswith("saliency.bias")]
 
 
 def imported() -> dict[str, torch.Tensor]:
