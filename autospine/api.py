@@ -49,6 +49,7 @@ from autospine.prediction.build_predictor import (
 )
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.probabilities import Probabilities, read_probabilities
+from autospine.storage.trained_models import named_model
 from autospine.system.allocation import use_huge_pages
 from autospine.system.devices import choose_device, computing, own_defaults
 from autospine.system.hardware import free_memory
@@ -266,8 +267,9 @@ def load_model(
     """Load a trained model, or several that predict together.
 
     Args:
-        path: A model folder or an `.autospine` file, of which every hash is checked; or a list of models of
-            the same labels and channels, whose probabilities are averaged.
+        path: A model folder or an `.autospine` file, of which every hash is checked; or `starter`, the model
+            that comes with AutoSpine; or a list of models of the same labels and channels, whose
+            probabilities are averaged.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         folds: Name of the fold of each model, or of those that predict together; by default every complete
             one.
@@ -281,7 +283,7 @@ def load_model(
     """
     use_huge_pages()
     where = choose_device(device)
-    names, paths = named_folds(folds), model_paths(path)
+    names, paths = named_folds(folds), [named_model(given) for given in model_paths(path)]
     with ExitStack() as bundles:
         models = [bundles.enter_context(opened_model(place)) for place in paths]
         check_distinct(models, names)

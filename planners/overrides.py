@@ -13,8 +13,9 @@ from autospine.core.errors import FormatError, PlanError
 from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.core.plugins import warn_if_hidden
 from autospine.network.external import GROUP, find_external
+from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.swin.swin_settings import FusionPlacement
-from autospine.plan import LARGEST_PATCH
+from autospine.plan import LARGEST_PATCH, Configuration
 from autospine.storage.file_names import read_text
 from autospine.storage.serialization import from_plain, stored_as
 from planners.networks.network_request import (
@@ -70,6 +71,23 @@ class Overrides(PlanningOptions):
                 stages=stages,
                 v2_blocks=self.v2_blocks,
             )
+
+    def like(self, configuration: Configuration) -> "Overrides":
+        """Return these overrides with the sizes and the network of a configuration, for its weights to fit.
+
+        Args:
+            configuration: That of a trained model.
+        """
+        network = configuration.network
+        swin = network if isinstance(network, SwinPlan) else None
+        return replace(
+            self,
+            spacing_mm=configuration.spacing_mm,
+            patch_size=configuration.patch_size,
+            networks=(network.name,),
+            feature_size=None if swin is None else swin.feature_size,
+            v2_blocks=swin is None or swin.use_v2,
+        )
 
     def __post_init__(self) -> None:
         self._check_networks()

@@ -8,6 +8,7 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from autospine.models.imported_weights import digest, load_imported
 from autospine.models.model_folder import ModelFolder
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.tensors import load_tensors
-from autospine.storage.trained_models import FULL
+from autospine.storage.trained_models import FULL, STARTER, STARTER_FILE
 from trainers.weight_mapping import WeightMapping
 
 SMALLEST_SHARE = 0.5
@@ -82,6 +83,7 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
     wanted = build_network(plan, configuration).state_dict()
     with _fold(path) as (model, fold):
         theirs, _ = load_tensors(model.weights([fold])[0])
+        theirs = {n: t.float() if t.dtype == torch.float16 else t for n, t in theirs.items()}
         source, spacing_mm = model.plan, model.configuration.spacing_mm
     mapping = WeightMapping(source=source, target=plan)
     mapped = mapping.apply(theirs, configuration)
@@ -94,11 +96,11 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
     if share < SMALLEST_SHARE:
         raise TrainingError(
             f"expected a model with the network of configuration {configuration.name!r} in {path}, found one "
-            f"of whose weights {share:.0%} of that network can be filled; plan with its --feature-size, "
-            "--network and --patch, which are in its plan.json"
+            f"of whose weights {share:.0%} of that network can be filled; plan for it first: "
+            f"autospine plan-and-preprocess -d {plan.dataset} --pretrained {_called(path)}"
         )
     counts = f"{len(taken)} of {len(wanted)} tensors, {floor(1000 * share) / 10:g} % of the weights"
-    report = [f"{counts}, are taken from {path}, fold {fold}", *mapping.notes()]
+    report = [f"{counts}, are taken from {_called(path)}, fold {fold}", *mapping.notes()]
     if voxels := _other_spacing(spacing_mm, configuration.spacing_mm):
         report.append(voxels)
     if missing := _by_part(wanted, taken):
@@ -106,6 +108,11 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
     return InitialWeights(
         tensors=taken, digest=digest(taken), dataset=source.dataset, report="; ".join(report)
     )
+
+
+def _called(path: Path) -> Path:
+    """Return the name by which a command takes a model."""
+    return Path(STARTER) if path == STARTER_FILE else path
 
 
 def _by_part(wanted: Collection[str], taken: Collection[str]) -> str:

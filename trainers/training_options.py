@@ -61,7 +61,8 @@ class TrainingOptions:
         Option(
             names=("--pretrained",),
             help="Initialise the network from a trained model (its folder, a fold's folder in it, or an "
-            ".autospine file), or from weights that `autospine model import-weights` has written.",
+            ".autospine file), from `starter`, which comes with AutoSpine, or from weights that `autospine "
+            "model import-weights` has written. Plan with the same --pretrained before.",
         ),
     ] = None
     """Imported weights, or a model, that folds begin from; None for random weights."""

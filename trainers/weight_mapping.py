@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nan
 
+from autospine.core.colours import structure_named, structure_of
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import modality_of_channels
 from autospine.plan import Configuration, Plan, build_network
@@ -48,10 +49,10 @@ class WeightMapping:
         if ours == theirs:
             return tuple(range(ours.n_channels))
         if ours.regions != theirs.regions or all(
-            place is None for place in _places(ours.names, theirs.names)
+            place is None for place in _places_of_classes(ours.names, theirs.names)
         ):
             return None
-        return _places(ours.channel_names, theirs.channel_names)
+        return _places_of_classes(ours.channel_names, theirs.channel_names)
 
     def apply(self, tensors: Mapping[str, Tensor], configuration: Configuration) -> dict[str, Tensor]:
         """Return a model's tensors by name, with channels and classes in the order of the network to fill.
@@ -101,11 +102,18 @@ class WeightMapping:
         if self.outputs is None:
             kinds = "regions and classes" if ours.regions != theirs.regions else ", ".join(theirs.names)
             return [f"none of its classes is taken ({kinds})"]
-        places = _places(ours.names, theirs.names)
-        known = [name for name, place in zip(ours.names, places, strict=True) if place is not None]
-        new = [name for name, place in zip(ours.names, places, strict=True) if place is None]
-        also = f", and {', '.join(new)} begin at random" if new else ""
-        return [f"its classes {', '.join(known)} are taken by name{also}"]
+        named = _places(ours.names, theirs.names)
+        places = dict(zip(ours.names, _places_of_classes(ours.names, theirs.names), strict=True))
+        known = [name for name, place in zip(ours.names, named, strict=True) if place is not None]
+        like = {
+            name: [each for each in ours.names if each not in known and places[each] == place]
+            for place, name in enumerate(theirs.names)
+        }
+        new = [name for name, place in places.items() if place is None]
+        parts = [f"its classes {', '.join(known)} are taken by name"] if known else []
+        parts += [f"{', '.join(levels)} begin as its {name}" for name, levels in like.items() if levels]
+        parts += [f"{', '.join(new)} begin at random"] if new else []
+        return [", and ".join(parts)]
 
 
 def _places(ours: Sequence[str], theirs: Sequence[str]) -> Places:
@@ -114,6 +122,22 @@ def _places(ours: Sequence[str], theirs: Sequence[str]) -> Places:
     if plain == other:
         return tuple(range(len(ours)))
     return tuple(other.index(name) if other.count(name) == plain.count(name) == 1 else None for name in plain)
+
+
+def _places_of_classes(ours: Sequence[str], theirs: Sequence[str]) -> Places:
+    """Find each of our classes among theirs by name, else by the structure that it is one level of.
+
+    `L1` begins as the `vertebra` of a model that does not tell levels apart.
+    """
+    structures = [structure_named(name) for name in theirs]
+    return tuple(
+        structures.index(structure)
+        if place is None
+        and (structure := structure_of(name)) is not None
+        and structures.count(structure) == 1
+        else place
+        for name, place in zip(ours, _places(ours, theirs), strict=True)
+    )
 
 
 def _plain(name: str) -> str:

@@ -21,6 +21,7 @@ from autospine.storage.trained_models import (
     describe_unfinished,
     find_folds,
     fold_names,
+    named_model,
     unfinished_folds,
 )
 from autospine.storage.workspace import Workspace
@@ -139,6 +140,10 @@ Sites = Annotated[
     bool,
     typer.Option("--sites/--no-sites", help="Export the scores by site, which have the sites' names."),
 ]
+Half = Annotated[
+    bool,
+    typer.Option("--half", help="Store weights in 16 bits: half the size, and labels hardly differ."),
+]
 
 
 @model.command("import-weights")
@@ -190,6 +195,7 @@ def export(
     licence: Licence = None,
     intended_use: IntendedUse = None,
     sites: Sites = True,
+    half: Half = False,
     workspace: shared_options.Workspace = None,
 ) -> None:
     """Write a trained model as one file that can be verified, without names of cases.
@@ -218,6 +224,7 @@ def export(
         licence=None if licence is None else _licence_text(licence),
         intended_use=intended_use,
         sites=sites,
+        half=half,
     )
     size, folds = sum(entry.bytes for entry in manifest.files.values()), list(manifest.training)
     which = f"fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
@@ -267,6 +274,7 @@ def info(
     if path is None:
         path, reason = _chosen(workspace, dataset, configuration)
         say(f"model: {path} ({reason})")
+    path = named_model(path)
     if not path.is_file():  # as a bundle would be
         find_folds(path)
 

@@ -14,7 +14,7 @@ from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.screen import say, say_next
 from autospine.cli.shared_options import named_dataset
 from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
-from autospine.storage.trained_models import PLAN
+from autospine.storage.trained_models import PLAN, named_model
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
 from planners.planning_options import PlanningOptions
@@ -55,6 +55,16 @@ Calibrate = Annotated[
         " again; calibration.json keeps the correction for this device.",
     ),
 ]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained",
+        metavar="MODEL",
+        help="Plan the voxel size, patch and network of this model (a folder, an .autospine file or "
+        "`starter`), so that `autospine train --pretrained` can begin from it.",
+        show_default=False,
+    ),
+]
 PlainArrays = Annotated[
     bool,
     typer.Option(
@@ -81,6 +91,7 @@ def plan_and_preprocess(
     options: Given,
     overrides: shared_options.OverridesFile = None,
     splits: shared_options.Splits = None,
+    pretrained: Pretrained = None,
     workers: shared_options.Workers = None,
     device: shared_options.Device = "auto",
     planned_for: shared_options.For = None,
@@ -92,11 +103,11 @@ def plan_and_preprocess(
     location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
     _check(memory, device, planned_for)
     _check_splits(splits)
-    fixed = _overrides(overrides, options)  # refused before the work, not after
+    fixed = _overrides(overrides, options, pretrained)  # refused before the work, not after
     target = _target(planned_for, device, [memory])
     facts = _fingerprint(location, None)
     planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
-    _preprocess(location, planned, configuration, workers, dataset=facts[0])
+    _preprocess(location, planned, configuration, workers, dataset=facts[0], pretrained=pretrained)
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -146,6 +157,7 @@ def plan(
     options: Given,
     overrides: shared_options.OverridesFile = None,
     splits: shared_options.Splits = None,
+    pretrained: Pretrained = None,
     explain: Explain = False,
     calibrate: Calibrate = False,
     device: shared_options.Device = "auto",
@@ -158,7 +170,7 @@ def plan(
     shown side by side, and none is written.
     """
     amounts = memory or []
-    chosen = options or overrides or splits or amounts or calibrate or planned_for
+    chosen = options or overrides or splits or pretrained or amounts or calibrate or planned_for
     if explain and not chosen and device == "auto":
         from autospine.pipeline.configuration_cost import known_costs
         from autospine.pipeline.planned_dataset import read_plan
@@ -175,7 +187,7 @@ def plan(
     _check(None, device, planned_for)
     if calibrate and len(amounts) > 1:
         raise PlanError(f"expected one --memory with --calibrate, found {len(amounts)}; leave out the others")
-    fixed = _overrides(overrides, options)
+    fixed = _overrides(overrides, options, pretrained)
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
         target = _target(planned_for, device, [only])
@@ -297,6 +309,7 @@ def _preprocess(
     *,
     npy: bool = False,
     dataset: "Dataset | None" = None,
+    pretrained: Path | None = None,
 ) -> None:
     names = names or ["0"]
     chosen = [planned.configuration(name) for name in names]
@@ -310,15 +323,24 @@ def _preprocess(
         stored = preprocess(location, dataset, planned, configuration, workers, "npy" if npy else "blosc2")
         say(f"{counted(len(stored), 'case')} preprocessed in {location.preprocessed / configuration.cases}")
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
-    say_next("train", names[0], "--fold", folds, *location.workspace.option)
+    start = () if pretrained is None else ("--pretrained", str(pretrained))
+    say_next("train", names[0], "--fold", folds, *start, *location.workspace.option)
 
 
-def _overrides(file: Path | None, given: Given) -> "Overrides":
-    """The options that were given, and the file's overrides for the others."""
+def _overrides(file: Path | None, given: Given, pretrained: Path | None) -> "Overrides":
+    """The options that were given; for the others the model's values, then the file's overrides."""
     from autospine.core.defaults import DEFAULT_LOSS
     from planners.overrides import Overrides, read_overrides
 
-    overrides = replace(Overrides() if file is None else read_overrides(file), **given)
+    overrides = Overrides() if file is None else read_overrides(file)
+    if pretrained is not None:
+        from autospine.models.archive import opened_model
+
+        path = named_model(pretrained)
+        shared_options.check_exists(path, "a trained model")
+        with opened_model(path) as opened:
+            overrides = overrides.like(opened.configuration)
+    overrides = replace(overrides, **given)
     if overrides.loss != DEFAULT_LOSS:
         from trainers.losses import check_loss
 

@@ -16,7 +16,14 @@ from autospine.core.errors import listed
 from autospine.io.formats import ENDINGS, check_inputs
 from autospine.prediction.output_folder import check_output
 from autospine.prediction.prediction_options import PredictionOptions
-from autospine.storage.trained_models import check_folds, find_folds
+from autospine.storage.trained_models import (
+    STARTER,
+    STARTER_FILE,
+    STARTER_LIMITS,
+    check_folds,
+    find_folds,
+    named_model,
+)
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 
@@ -44,9 +51,10 @@ Models = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Predict with this model folder or .autospine file. Repeat it for several, which predict as an "
-        "ensemble; by default the best of `autospine compare` predicts, else the model with the best "
-        "cross-validation, or with most folds.",
+        help="Predict with this model folder or .autospine file, or with `starter`, which comes with "
+        "AutoSpine. Repeat it for several, which predict as an ensemble; by default the best of `autospine "
+        "compare` predicts, else the model with the best cross-validation, or with most folds, and where "
+        "none is trained the starter.",
         show_default=False,
     ),
 ]
@@ -101,7 +109,7 @@ def predict(
     check_inputs(inputs)
     check_output(output)
     check_device_name(options.device)
-    folders, reason = tuple(model or ()), "as asked for"
+    folders, reason = tuple(named_model(given) for given in model or ()), "as asked for"
     if not folders:
         from autospine.models.best import choose_models
 
@@ -122,11 +130,14 @@ def predict(
             trained.weights(options.folds)  # raises where a fold is missing
             folds = options.folds or trained.ensemble
             lacks = () if options.folds else missing_folds(name, folds)
+            called = STARTER if name == STARTER_FILE else name
             say(
-                f"model: {name}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
+                f"model: {called}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
                 + (f"; without {', '.join(lacks)}, not trained yet" if lacks else "")
                 + f" ({reason})"
             )
+        if STARTER_FILE in folders:
+            say(STARTER_LIMITS, "yellow")
         result = predict_cases(opened, inputs, output, options, _drawer() if preview else None)
     show_predictions(result.cases, result.kept)
     _say_what_was_written(result, output, options)

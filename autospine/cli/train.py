@@ -1,6 +1,7 @@
 """`autospine train`."""
 
 import time
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from autospine.cli.app import app
 from autospine.cli.declared import takes
 from autospine.cli.screen import say, say_next, show_evaluation
 from autospine.core.errors import TrainingError
-from autospine.storage.trained_models import FULL, fold_names
+from autospine.storage.trained_models import FULL, fold_names, named_model
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 from trainers.training_options import TrainingOptions
@@ -94,7 +95,9 @@ def train(
     options.check_held_out(fold, labelled=fold != FULL)
     check_device_name(device)
     if options.pretrained is not None:
-        shared_options.check_exists(options.pretrained, START)
+        start = named_model(options.pretrained)
+        shared_options.check_exists(start, START)
+        options = replace(options, pretrained=start)
 
     from autospine.pipeline.training import (
         choose_settings,

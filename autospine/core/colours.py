@@ -140,18 +140,30 @@ def structure_named(name: str) -> str | None:
     return _WORDS.get(" ".join(words))
 
 
+def structure_of(name: str) -> str | None:
+    """Return the structure that a class is or is one level of: `L1` is a `vertebra`, `disc_L4-5` a `disc`."""
+    structure = structure_named(name)
+    return _level_named(name)[0] if structure is None else structure
+
+
 def _known(name: str) -> Colour | None:
     if (structure := structure_named(name)) is not None:
         return NAMED[structure]
+    structure, level = _level_named(name)
+    return None if structure is None else (LEVELS if structure == "vertebra" else DISCS).get(level)
+
+
+def _level_named(name: str) -> tuple[str | None, str]:
+    """Return whether a class is the vertebra or the disc of a level, and the level."""
     words = _words_of(name)
     levels = [found for word in words if (found := _LEVEL.fullmatch(word))]
     # The second level of `disc_L4-5` has no letter.
     rest = {word for word in words if not _LEVEL.fullmatch(word) and not (levels and word.isdigit())}
     if len(levels) == 1 and len(words) == 1 + len(rest) and rest <= _OF_VERTEBRAE:
-        return LEVELS.get(_level(levels[0]))
+        return "vertebra", _level(levels[0])
     if levels and rest & _OF_DISCS and rest <= _OF_DISCS | _BESIDE_DISCS:
-        return DISCS.get(_level(levels[0]))
-    return None
+        return "disc", _level(levels[0])
+    return None, ""
 
 
 def _words_of(name: str) -> list[str]:

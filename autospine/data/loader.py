@@ -206,8 +206,11 @@ def _fill(
     stop: threading.Event,
     ready: threading.Event,
 ) -> None:
-    # Patches must not take the cores from the network.
+    # Patches must not take the network's cores, nor have threads of OpenMP that keep the network's from
+    # spinning. At its first computation a thread takes torch's default, whatever it has set, unless it has
+    # asked for the number: so it asks here, where its own number still is the default.
     torch.set_num_threads(1)
+    torch.get_num_threads()
     ready.set()
     for step in steps:
         batch = None if stop.is_set() else _attempt(source, step)

@@ -8,7 +8,7 @@ from autospine.core.errors import AutospineError, FormatError, ModelError, count
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.storage.file_names import path_below
 from autospine.storage.serialization import FolderName, read_json, stored_as
-from autospine.storage.trained_models import DatasetModels, fold_names
+from autospine.storage.trained_models import DatasetModels, fold_names, starter
 from autospine.storage.workspace import Workspace
 
 BEST = "best.json"
@@ -83,6 +83,8 @@ class Choice(NamedTuple):
 def choose_models(workspace: Workspace, dataset: str | None, configuration: str | None) -> Choice:
     """Choose the models to predict with if none is named: the best of a comparison, else one model.
 
+    Where nothing is trained and nothing in particular is asked for, the starter is chosen.
+
     Args:
         workspace: Workspace to look in.
         dataset: Dataset whose models are considered; by default that of the model completed last.
@@ -90,9 +92,14 @@ def choose_models(workspace: Workspace, dataset: str | None, configuration: str 
 
     Raises:
         WorkspaceError: If there is no model.
-        ModelError: If a member of the best is gone.
+        ModelError: If a member of the best is gone, or the starter is.
         FormatError: If `best.json` is damaged.
     """
+    if dataset is None and configuration is None and not workspace.weights:
+        return Choice(
+            (starter(),),
+            f"no model is trained in {workspace.root}; name yours with -m, or its workspace with -w",
+        )
     last, *_ = workspace.last_models(dataset, configuration)
     path = last.parent / BEST
     if configuration is not None or not path.is_file():

@@ -6,9 +6,12 @@ Names of cases may tell who the patients were; so may the reasons of a plan, whi
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import torch
 
 from autospine import __version__
 from autospine.core.errors import FormatError, ModelError, first_line
@@ -19,7 +22,9 @@ from autospine.models.model_folder import LOCALIZER, ModelFolder
 from autospine.storage.atomic import replacing
 from autospine.storage.digest import sha256_of, sha256_of_file
 from autospine.storage.file_names import read_text
+from autospine.storage.locks import scratch_folder
 from autospine.storage.serialization import parse_json, to_json
+from autospine.storage.tensors import load_tensors, save_tensors
 from autospine.storage.trained_models import PLAN, WEIGHTS
 
 _SHARED_KEYS = (
@@ -64,6 +69,7 @@ def export_model(
     licence: str | None = None,
     intended_use: str | None = None,
     sites: bool = True,
+    half: bool = False,
 ) -> Manifest:
     """Write a model folder as one file, which is complete or not there.
 
@@ -76,10 +82,11 @@ def export_model(
             else `not stated`.
         intended_use: A few words; by default those of a model that was imported, else research alone.
         sites: Whether scores by site, which have the sites' names, are exported as well.
+        half: Whether weights are stored in 16 bits, which halves the file; networks compute as before.
 
     Raises:
-        ModelError: If a fold is not there, the licence is empty, the target has another ending, or import
-            would refuse the names of dataset and configuration.
+        ModelError: If a fold is not there, the licence is empty, the target has another ending, import would
+            refuse the names of dataset and configuration, or a weight is too large for 16 bits.
         WorkspaceError: If the file cannot be written.
     """
     _check_names(model, target)
@@ -91,18 +98,23 @@ def export_model(
         )
     weights = {f"{path.parent.name}/{WEIGHTS}": path for path in model.weights(folds)}
     content = _with_localizer(_Content(texts=_texts(model, licence), weights=weights), localizer)
-    described = replace(
-        known,
-        autospine=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        licence=licence.strip().splitlines()[0][:LONGEST_LICENCE],
-        intended_use=known.intended_use if intended_use is None else intended_use,
-        scores=known.scores if sites or known.scores is None else replace(known.scores, sites={}),
-        training=_trained(weights),
-        finder=None if localizer is None else localizer.configuration.name,
-        files=content.entries,
-    )
-    _write(target, described, content)
+    with ExitStack() as stack:
+        if half:
+            with writing(target):
+                scratch = stack.enter_context(scratch_folder(target.parent))
+            content = replace(content, weights=_halved(content.weights, scratch))
+        described = replace(
+            known,
+            autospine=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            licence=licence.strip().splitlines()[0][:LONGEST_LICENCE],
+            intended_use=known.intended_use if intended_use is None else intended_use,
+            scores=known.scores if sites or known.scores is None else replace(known.scores, sites={}),
+            training=_trained(weights),
+            finder=None if localizer is None else localizer.configuration.name,
+            files=content.entries,
+        )
+        _write(target, described, content)
     return described
 
 
@@ -131,6 +143,22 @@ def _with_localizer(content: _Content, localizer: ModelFolder | None) -> _Conten
         texts={**content.texts, f"{LOCALIZER}/{PLAN}": _shared_plan(localizer)},
         weights={**content.weights, f"{LOCALIZER}/{path.parent.name}/{WEIGHTS}": path},
     )
+
+
+def _halved(weights: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Write weights in 16 bits into a folder; return the new files by their names in the archive."""
+    halved = {}
+    for number, (name, path) in enumerate(weights.items()):
+        tensors, facts = load_tensors(path)
+        short = {key: t.half() if t.dtype == torch.float32 else t for key, t in tensors.items()}
+        if large := [key for key, tensor in short.items() if not tensor.isfinite().all()]:
+            raise ModelError(
+                f"expected weights below 65504 in {path} to store in 16 bits, found larger ones in "
+                f"{large[0]}; export without --half"
+            )
+        halved[name] = folder / f"{number}.safetensors"
+        save_tensors(halved[name], short, facts)
+    return halved
 
 
 def _write(target: Path, described: Manifest, content: _Content) -> None:

@@ -197,7 +197,8 @@ class ModelFolder:
                 "the model again"
             ) from None
         for name, tensor in network.state_dict().items():
-            if tensor.dtype != shapes[name].dtype:
+            stored = shapes[name].dtype
+            if tensor.dtype != stored and (tensor.dtype, stored) != (torch.float32, torch.float16):
                 raise ModelError(
                     f"expected {name} of {tensor.dtype} in {path}, found {shapes[name].dtype}; copy or "
                     "export the model again"

@@ -38,16 +38,16 @@ PHANTOMS = 240
 PHANTOM_MM = 2.0
 """Voxel size of the phantoms: finer than that of the model, so that shares of tissues are kept."""
 
-SPACING_MM = (2.5, 2.5, 2.5)
+SPACING_MM = (3.0, 3.0, 3.0)
 """Voxel size of the model: thin arches are still seen, and a large CT takes seconds on a laptop."""
 
-PATCH = (80, 64, 64)
-"""Patch along S, P, L: 200 x 160 x 160 mm, five lumbar vertebrae."""
+PATCH = (64, 48, 48)
+"""Patch along S, P, L: 192 x 144 x 144 mm, five lumbar vertebrae."""
 
-FEATURE_SIZE = 16
-"""Channels at full resolution: 7.8 million weights, 16 MB in half precision."""
+FEATURE_SIZE = 12
+"""Channels at full resolution: 4.3 million weights, 9 MB in half precision."""
 
-EPOCHS = 240
+EPOCHS = 80
 STEPS = 50
 """Optimiser steps per epoch."""
 
@@ -89,6 +89,7 @@ def train_starter(
         target,
         licence="Apache-2.0",
         intended_use="a first look at CT and MR of the spine, and the start of a training; not for diagnosis",
+        half=True,
     )
     logger.info("written: %s", target)
     return target

@@ -29,6 +29,19 @@ PLAN = "plan.json"
 """Plan of a model, in its folder, and of a dataset, in `preprocessed/DATASET`."""
 
 
+STARTER = "starter"
+"""Name by which commands and `load_model` take the model that comes with AutoSpine."""
+
+STARTER_FILE = Path(__file__).parents[1] / "models" / "starter.autospine"
+"""Archive of the model that comes with AutoSpine, trained on synthetic spines alone."""
+
+STARTER_LIMITS = (
+    "the starter has learnt from synthetic spines alone: it tells vertebra, disc, canal and sacrum apart but "
+    "not one level from another, and errs more than a model of your own cases; look at every label map"
+)
+"""What whoever predicts with the starter has to know."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetModels:
     """The trained models of one dataset, one folder per configuration."""
@@ -149,3 +162,26 @@ def check_folds(model: Path, complete: Sequence[str], wanted: Collection[str]) -
             f"expected folds among {', '.join(complete)}, the complete ones in {model}, "
             f"found {', '.join(missing)}; leave out what is not there, or run `autospine train` for it"
         )
+
+
+def starter() -> Path:
+    """Return the archive of the starter.
+
+    Raises:
+        ModelError: If this installation lacks it.
+    """
+    if not STARTER_FILE.is_file():
+        raise ModelError(
+            f"expected the model that comes with AutoSpine at {STARTER_FILE}, found none; install AutoSpine "
+            "again, or name another model"
+        )
+    return STARTER_FILE
+
+
+def named_model(given: Path) -> Path:
+    """Return the path of a model that may be the starter by its name; a folder of that name comes first.
+
+    Raises:
+        ModelError: If it is the starter, and this installation lacks it.
+    """
+    return starter() if given == Path(STARTER) and not given.exists() else given

@@ -161,6 +161,13 @@ class Workspace:
             raise WorkspaceError(f"{what}; run `autospine plan-and-preprocess -d {name}` first")
         return self.find_dataset(plans[-1].parent.name)
 
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """Weights of every complete fold of every model of every dataset."""
+        return tuple(
+            path for folder in visible(self.results) for path in DatasetModels(folder=folder).weights
+        )
+
     def last_models(self, dataset: str | None = None, configuration: str | None = None) -> tuple[Path, ...]:
         """Find the model folder whose newest fold was completed last, and the others of its dataset.
 
@@ -175,7 +182,7 @@ class Workspace:
             WorkspaceError: If there is none.
         """
         dataset = None if dataset is None else self._without_folder(dataset)
-        every = [path for folder in visible(self.results) for path in DatasetModels(folder=folder).weights]
+        every = self.weights
         weights = [
             path
             for path in every

@@ -128,7 +128,7 @@ LIGHTEST = {
 
 LIGHT = {
     "no plan": ("unplanned", ("train", "0", "-d", "1"), 1, "plan of"),
-    "no model": ("unplanned", ("predict", "-i", ".", "-o", "out"), 1, "expected a trained model"),
+    "no model": ("unplanned", ("predict", "-d", "1", "-i", ".", "-o", "out"), 1, "expected a trained model"),
     "no such configuration": ("planned", ("train", "nosuchname", "-d", "1"), 1, "nosuchname"),
     "no such fold": ("planned", ("train", "0", "-d", "1", "--fold", "77"), 1, "one of 0, 1, 2"),
     "a fold that is none": ("planned", ("train", "0", "-d", "1", "--fold", "some"), 1, "all, full"),

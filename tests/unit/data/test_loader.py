@@ -203,3 +203,23 @@ def test_a_thread_that_has_ended_is_not_waited_for(load, monkeypatch):
 def test_large_batches_wait_in_smaller_numbers(edge, batch, workers, ahead):
     configuration = makers.configuration(patch_size=(edge,) * 3, training={"batch_size": batch})
     assert batches_ahead(configuration, workers) == ahead
+
+
+def test_the_thread_that_makes_patches_computes_with_one_thread(load, monkeypatch):
+    counts, usual = [], PatchSource.batch
+
+    def counted(source, step):
+        made = usual(source, step)  # a thread takes torch's default when it computes for the first time
+        counts.append(torch.get_num_threads())
+        return made
+
+    monkeypatch.setattr(PatchSource, "batch", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with load() as batches:
+            assert len(list(batches)) == 6
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(counts) == {1}

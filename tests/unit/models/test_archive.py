@@ -88,6 +88,30 @@ def test_a_bundle_predicts_like_its_folder(model, bundle):
         assert same == model
 
 
+def test_weights_in_half_precision_take_half_the_space_and_predict_alike(model, bundle, tmp_path):
+    path = tmp_path / f"half{ENDING}"
+    export_model(model, path, licence="CC-BY-4.0", half=True)
+    assert path.stat().st_size < 0.65 * bundle.stat().st_size
+    image = torch.randn(1, 1, 16, 16, 16)
+    with opened_model(path) as other:
+        for mine, its in zip(model.networks(), other.networks(), strict=True):
+            assert {tensor.dtype for tensor in its.parameters()} == {torch.float32}
+            with torch.no_grad():
+                torch.testing.assert_close(its(image), mine(image), rtol=0.02, atol=0.02)
+    unpack(path, tmp_path / "there")
+    assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")]
+
+
+def test_weights_too_large_for_half_precision_are_refused(model, tmp_path):
+    weights = model.weights(["0"])[0]
+    tensors, facts = load_tensors(weights)
+    tensors["head.weight"][0] = 1e5
+    save_tensors(weights, tensors, facts)
+    with pytest.raises(ModelError, match=r"larger ones in head\.weight; export without --half"):
+        export_model(model, tmp_path / f"half{ENDING}", half=True)
+    assert not (tmp_path / f"half{ENDING}").exists()
+
+
 def test_it_says_where_it_comes_from_and_names_no_case(bundle, tmp_path):
     manifest = read_manifest(bundle)
     assert manifest.licence == "CC-BY-4.0"
@@ -470,8 +494,8 @@ UNLOADABLE = {
         "size mismatch",
     ),
     "another type": (
-        lambda tensors, name: _put(tensors, name, tensors[name].half()),
-        "of torch.float32 .*found torch.float16",
+        lambda tensors, name: _put(tensors, name, tensors[name].bfloat16()),
+        "of torch.float32 .*found torch.bfloat16",
     ),
     "integers": (lambda tensors, name: _put(tensors, name, tensors[name].to(torch.int8)), "found torch.int8"),
     "NaN": (lambda tensors, name: tensors[name].view(-1)[-1:].fill_(torch.nan), "expected finite weights"),

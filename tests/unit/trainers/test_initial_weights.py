@@ -8,7 +8,8 @@ from checkpoints import save_import
 
 from autospine.core.errors import FormatError, ModelError, TrainingError
 from autospine.core.labels import parse_labels
-from autospine.models.model_folder import save_weights
+from autospine.models.model_export import export_model
+from autospine.models.model_folder import open_model, save_weights
 from autospine.network.unet_plans import UNetPlan
 from autospine.plan import Plan, build_network
 from autospine.storage.serialization import write_json
@@ -119,6 +120,47 @@ def test_a_single_channel_is_taken_and_another_modality_said(tmp_path):
     assert "it was trained on CT, this dataset is MR" in found.report
 
 
+def test_levels_begin_as_the_structure_of_a_model_without_levels(tmp_path):
+    structures = makers.plan(labels=parse_labels({"background": 0, "vertebra": 1, "disc": 2, "canal": 3}))
+    names = ("disc_L4-5", "T12", "spinal_canal", "vertebrae_L1", "rib")
+    levels = makers.plan(labels=parse_labels({"background": 0, **{n: i for i, n in enumerate(names, 1)}}))
+    folder = model(tmp_path / "m", structures, "0")
+    weights = load_tensors(folder / "fold_0" / "model.safetensors")[0]
+    found = start(folder, levels)
+    assert (
+        "T12, vertebrae_L1 begin as its vertebra, and disc_L4-5 begin as its disc, and spinal_canal begin as "
+        "its canal, and rib begin at random" in found.report
+    )
+    head, its = found.tensors["head.weight"], weights["head.weight"]
+    assert torch.equal(head[:5], its[[0, 2, 1, 3, 1]])
+    assert head[5].isnan().all()
+    # The other way round nothing is known: which level would the vertebra be?
+    found = start(model(tmp_path / "l", levels, "0"), structures)
+    assert "begin as its" not in found.report.replace("canal begin as its spinal_canal", "")
+
+
+def test_a_starter_in_half_precision_is_taken_in_single(tmp_path):
+    plan = makers.plan()
+    folder = model(tmp_path / "m", plan, "0")
+    export_model(open_model(folder), tmp_path / "half.autospine", half=True)
+    found, exact = start(tmp_path / "half.autospine", plan), start(folder, plan)
+    for name, tensor in found.tensors.items():
+        assert tensor.dtype == exact.tensors[name].dtype
+        torch.testing.assert_close(tensor, exact.tensors[name], rtol=1e-3, atol=1e-7)
+
+
+def test_a_model_of_another_network_is_answered_with_the_plan_for_it(tmp_path, monkeypatch):
+    folder = model(tmp_path / "m", makers.plan(), "0")
+    wide = makers.plan(configurations=(makers.configuration(network=makers.network_plan(feature_size=16)),))
+    with pytest.raises(TrainingError, match=rf"plan-and-preprocess -d {wide.dataset} --pretrained {folder}"):
+        start(folder, wide)
+    bundle = tmp_path / "starter.autospine"
+    export_model(open_model(folder), bundle)
+    monkeypatch.setattr(initial_weights, "STARTER_FILE", bundle)
+    with pytest.raises(TrainingError, match=r"--pretrained starter$"):
+        start(bundle, wide)
+
+
 def test_classes_that_the_model_lacks_are_drawn_beside_those_it_has(tmp_path):
     plan = makers.plan()
     more = makers.plan(labels=parse_labels({"background": 0, "disc": 1, "canal": 2, "bone": 3}))
@@ -191,7 +233,7 @@ def test_the_full_fold_comes_first_unless_one_is_named(tmp_path):
 
 def test_another_network_is_refused_and_so_is_what_is_no_model(tmp_path):
     wide = makers.plan(makers.configuration(network=makers.network_plan(feature_size=16)))
-    with pytest.raises(TrainingError, match="plan with its --feature-size"):
+    with pytest.raises(TrainingError, match="plan for it first"):
         start(model(tmp_path / "m", makers.plan(), "0"), wide)
     (tmp_path / "m" / "fold_3").mkdir()
     with pytest.raises(ModelError, match="found 3"):
