@@ -2,18 +2,20 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from autospine.core.errors import WorkspaceError
-from autospine.dataset.raw import case_modality, load_dataset
+from autospine.dataset.raw import Case, case_modality, load_dataset
 from autospine.dataset.splits import ALL
 from autospine.evaluation.evaluate_maps import evaluate_predictions
 from autospine.evaluation.export import write_evaluation
 from autospine.evaluation.scores import Evaluation
 from autospine.io.images import read_labels, read_volume
+from autospine.models.archive import opened_model
 from autospine.models.model_folder import open_model
 from autospine.pipeline.measuring import fingerprint, make_phantoms
 from autospine.pipeline.planned_dataset import open_planned
@@ -22,8 +24,9 @@ from autospine.pipeline.training import folds_at_once, open_project, train
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.report.montage import Panel, write_montage
+from autospine.report.preview import write_preview
 from autospine.storage.serialization import write_json
-from autospine.storage.trained_models import FOLDS
+from autospine.storage.trained_models import FOLDS, starter
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import cores, default_workers, peak_memory
 from autospine.system.log import get_logger
@@ -108,7 +111,8 @@ def run_demo(
     evaluation = evaluate_predictions(predictions, location.raw / "labelsTs", location.raw / "dataset.json")
     write_evaluation(evaluation, folder)
     montage = folder / "montage.png"
-    _draw(location.raw, predictions, evaluation, montage)
+    shown = facts[0].test_cases[:: max(1, len(facts[0].test_cases) // SHOWN)][:SHOWN]
+    _draw(shown, location.raw / "labelsTs", predictions, evaluation, montage)
     result = DemoResult(
         evaluation=evaluation,
         seconds=time.monotonic() - began,
@@ -120,6 +124,60 @@ def run_demo(
             "predictions": predictions,
             "curves": model / "fold_0" / "curves.png",
             "model": model,
+        },
+    )
+    _summarise(result)
+    return result
+
+
+def run_fast_demo(folder: Path, *, images: Sequence[Path], seed: int, device: torch.device) -> DemoResult:
+    """Segment a CT and an MR phantom, and images of the user, with the model that comes with AutoSpine.
+
+    Args:
+        folder: Workspace of the demo; an earlier demo in it is replaced.
+        images: Images or folders of the user, as `predict` takes them; they are drawn without reference.
+        seed: Random seed of the phantoms.
+        device: Device that the network runs on.
+
+    Raises:
+        WorkspaceError: If the folder contains something else than an earlier demo.
+        ModelError: If this installation lacks the model.
+        DatasetError: If there is no image at one of these paths.
+    """
+    began = time.monotonic()
+    archive = starter()
+    workspace = _fresh(folder)
+    raw = workspace.raw / DATASET
+    make_phantoms(
+        raw,
+        cases=2,
+        test_cases=0,
+        region="lumbar",
+        scheme="structures",
+        modalities=("CT", "MR"),
+        seed=seed,
+        overwrite=True,
+        workers=default_workers(),
+    )
+    predictions, own, montage = folder / "predictions", folder / "own", folder / "montage.png"
+    options = PredictionOptions(device=str(device))
+    with opened_model(archive) as model:
+        predict([model], raw / "imagesTr", predictions, options)
+        if images:
+            predict([model], images, own, options, write_preview)
+    evaluation = evaluate_predictions(predictions, raw / "labelsTr", raw / "dataset.json")
+    write_evaluation(evaluation, folder)
+    _draw(load_dataset(raw).cases, raw / "labelsTr", predictions, evaluation, montage)
+    result = DemoResult(
+        evaluation=evaluation,
+        seconds=time.monotonic() - began,
+        peak_gb=peak_memory() / 1e9,
+        files={
+            "summary": folder / "summary.json",
+            "scores": folder / "evaluation.csv",
+            "montage": montage,
+            "predictions": predictions,
+            **({"your scans": own} if images else {}),
         },
     )
     _summarise(result)
@@ -138,19 +196,22 @@ def _fresh(folder: Path) -> Workspace:
             )
         for name in ("raw", "preprocessed", "results"):
             shutil.rmtree(folder / name / DATASET, ignore_errors=True)
-        shutil.rmtree(folder / "predictions", ignore_errors=True)
+        for name in ("predictions", "own"):
+            shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return Workspace.locate(folder)
 
 
-def _draw(raw: Path, predictions: Path, evaluation: Evaluation, path: Path) -> None:
-    """Draw reference and prediction of a few held-out cases."""
-    dataset = load_dataset(raw)
+def _draw(
+    cases: Sequence[Case], references: Path, predictions: Path, evaluation: Evaluation, path: Path
+) -> None:
+    """Draw reference and prediction of a few phantoms, whose dataset lies in the parent of `references`."""
+    dataset = load_dataset(references.parent)
     panels = []
-    for case in dataset.test_cases[:: max(1, len(dataset.test_cases) // SHOWN)][:SHOWN]:
+    for case in cases:
         volume = read_volume(case.images)
         predicted = read_labels(predictions / f"{case.name}{dataset.file_ending}")
-        reference = read_labels(raw / "labelsTs" / f"{case.name}{dataset.file_ending}")
+        reference = read_labels(references / f"{case.name}{dataset.file_ending}")
         panels.append(
             Panel(
                 title=case.name,
@@ -162,7 +223,7 @@ def _draw(raw: Path, predictions: Path, evaluation: Evaluation, path: Path) -> N
                 score=f"Dice {evaluation.by_case[case.name].dice:.2f}",
             )
         )
-    write_montage(path, panels, dataset.labels, title="AutoSpine demo: held-out phantoms")
+    write_montage(path, panels, dataset.labels, title="AutoSpine demo: synthetic spines that it had not seen")
 
 
 def _summarise(result: DemoResult) -> None:
