@@ -64,8 +64,8 @@ starter: $(STAMP) ## train the starter from phantoms alone, in hours, into autos
 bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batchgenerators; into docs/results/data.md
 	$(BIN)/python tests/benchmarks/data.py --write docs/results/data.md
 
-bench-real: $(STAMP) ## score the starter of `make starter` on every labelled real case; into docs/results/real.md
-	$(BIN)/python tests/benchmarks/real.py autospine-starter/starter.autospine --write docs/results/real.md
+bench-real: $(STAMP) ## score the starter on every labelled real case; into docs/results/real.md, with pictures
+	$(BIN)/python tests/benchmarks/real.py starter --write docs/results/real.md --pictures docs/images
 
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
 	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md

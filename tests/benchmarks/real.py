@@ -23,11 +23,14 @@ import numpy as np
 import torch
 
 from autospine.core.geometry import turning
+from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality
 from autospine.dataset.raw import load_dataset
 from autospine.io.images import Volume, read_labels, read_volume
 from autospine.models.archive import opened_model
 from autospine.prediction.build_predictor import build_predictor
+from autospine.report.montage import Panel, write_montage
+from autospine.storage.trained_models import named_model
 
 MARK = "<!-- measured -->"
 
@@ -119,16 +122,39 @@ def bodies(data: Path) -> Iterator[RealCase]:
         )
 
 
-def scored(model: Path, cases: Sequence[RealCase]) -> Iterator[Scored]:
-    """Predict each case with a model's best folds, and score the union of its bones."""
+def scored(model: Path, cases: Sequence[RealCase]) -> Iterator[tuple[Scored, Panel]]:
+    """Predict each case with a model's best folds, score the union of its bones, and prepare its picture."""
     with opened_model(model) as opened:
-        predictor = build_predictor([opened], torch.device("cpu"))
-        classes = [opened.plan.labels.names.index(name) + 1 for name in BONES]
+        predictor, labels = build_predictor([opened], torch.device("cpu")), opened.plan.labels
+        classes = [labels.names.index(name) + 1 for name in BONES]
         for case in cases:
             volume = read_volume((case.image,))
             reference = _reference(case, volume)
-            indices = predictor.predict(volume, case.modality)
-            yield _score(case, np.isin(indices, classes), reference, volume.grid.spacing_mm[1])
+            indices = labels.encode(predictor.predict(volume, case.modality))
+            score = _score(case, np.isin(indices, classes), reference, volume.grid.spacing_mm[1])
+            yield (
+                score,
+                Panel(
+                    title=case.name,
+                    image=volume.array[0].astype(np.float32),
+                    prediction=indices,
+                    reference=reference.astype(np.uint8),  # the vertebra's place is 1
+                    spacing_mm=volume.grid.spacing_mm,
+                    modality=case.modality,
+                    score=f"Dice {score.dice:.2f}, recall {score.recall:.2f}",
+                ),
+            )
+
+
+def draw(folder: Path, name: str, made: Sequence[tuple[Scored, Panel]], labels: LabelSpace) -> None:
+    """Draw cases with their reference and prediction, the worst first."""
+    rows = sorted(made, key=lambda one: one[0].dice)
+    write_montage(
+        folder / f"real-{name}.png",
+        [panel for _, panel in rows],
+        labels,
+        title="real scans for a model that has seen no patient; the reference has one class",
+    )
 
 
 def _reference(case: RealCase, volume: Volume) -> LabelArray:
@@ -201,14 +227,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = Path(__file__).parents[3] / "shared" / "data"
-    parser.add_argument("model", type=Path, help="model folder or .autospine file")
+    parser.add_argument("model", type=Path, help="model folder, .autospine file, or `starter`")
     parser.add_argument("--data", type=Path, default=default, help="folder with the real datasets")
     parser.add_argument("--write", type=Path, help="page that gets the tables")
+    parser.add_argument("--pictures", type=Path, help="folder that gets the pictures")
     arguments = parser.parse_args()
     if not (arguments.data / "Dataset001_SpineReal").is_dir():
         raise SystemExit(f"expected Dataset001_SpineReal in {arguments.data}, found none; use --data")
-    whole = list(scored(arguments.model, list(real_cases(arguments.data))))
-    parts = list(scored(arguments.model, list(bodies(arguments.data))))
+    model = named_model(arguments.model)
+    drawn_whole = list(scored(model, list(real_cases(arguments.data))))
+    drawn_parts = list(scored(model, list(bodies(arguments.data))))
+    whole, parts = ([score for score, _ in drawn] for drawn in (drawn_whole, drawn_parts))
+    if arguments.pictures:
+        with opened_model(model) as opened:
+            labels = opened.plan.labels
+        for name, drawn in (
+            ("ct", [one for one in drawn_whole if one[0].modality == "CT"]),
+            ("mr", [one for one in drawn_whole if one[0].modality == "MR"]),
+            ("bodies", drawn_parts),
+        ):
+            draw(arguments.pictures, name, drawn, labels)
     figures = figures_of(whole, parts)
     text = page(
         figures, [*sorted(whole, key=lambda one: one.dice), *sorted(parts, key=lambda one: one.recall)]
