@@ -38,6 +38,7 @@ COMMANDS = {
     "plan": "plan_and_preprocess",
     "preprocess": "plan_and_preprocess",
     "phantom": "phantoms",
+    "synthesise": "synthesise",
     "info": "info",
 }
 """Module of this package that has each command, in the order of the help."""

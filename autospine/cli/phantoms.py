@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, say_next
-from autospine.core.errors import WorkspaceError
-from autospine.storage.workspace import Workspace, is_dataset_name
+from autospine.storage.workspace import Workspace, check_new_dataset
 
 
 class FieldOfView(StrEnum):
@@ -36,18 +36,6 @@ class Modalities(StrEnum):
     BOTH = "both"
     CT = "CT"
     MR = "MR"
-
-
-Drawn = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        "-j",
-        min=1,
-        help="Draw cases in this many processes; by default in one per core, at most 8.",
-        show_default=False,
-    ),
-]
 
 
 @app.command(rich_help_panel="Other")
@@ -90,19 +78,14 @@ def phantom(
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
-    workers: Drawn = None,
+    workers: shared_options.Makers = None,
 ) -> None:
     """Write a dataset of synthetic spines with exact labels, in CT and MR."""
     from autospine.core.types import Modality
     from autospine.pipeline.measuring import make_phantoms
     from autospine.system.hardware import default_workers
 
-    in_workspace = output.parent.name == "raw"
-    if in_workspace and not is_dataset_name(output.name):
-        raise WorkspaceError(
-            f"expected a name such as Dataset900_Phantom for a dataset in {output.parent}, found "
-            f"{output.name!r}; give such a name, by which other commands find it"
-        )
+    check_new_dataset(output)
     chosen: dict[Modalities, tuple[Modality, ...]] = {
         Modalities.BOTH: ("CT", "MR"),
         Modalities.CT: ("CT",),
@@ -121,6 +104,6 @@ def phantom(
         tissues=tissues,
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
-    if in_workspace:
+    if output.parent.name == "raw":
         place = Workspace(root=output.parent.parent).option
         say_next("plan-and-preprocess", "-d", output.name, *place)

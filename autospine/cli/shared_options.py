@@ -80,6 +80,16 @@ Splits = Annotated[
         show_default=False,
     ),
 ]
+Makers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-j",
+        min=1,
+        help="Make cases in this many processes; by default in one per core, at most 8.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -3,6 +3,7 @@
 Only the box of the case that a patch needs is read, and only the patch itself is interpolated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,20 @@ def cut_maps(
     box, outside = _reached(case, planes)
     planes = [x - a for x, a in zip(planes, box.start, strict=True)]
     return _nearest(case.labels(box), planes, outside), _nearest(case.tissues(box), planes, outside)
+
+
+def warp_maps(
+    maps: Sequence[Integer[np.ndarray, "S P L"]], deformation: Deformation, spacing_mm: Vector3
+) -> list[Integer[np.ndarray, "S P L"]]:
+    """Deform whole maps alike, by nearest neighbours; what comes from outside is 0.
+
+    Args:
+        maps: Maps on one grid.
+        deformation: Map from positions in the result to those in the maps.
+        spacing_mm: Voxel size (S, P, L).
+    """
+    planes = _coordinates((0, 0, 0), triple(maps[0].shape), deformation, spacing_mm)
+    return [_nearest(each, planes, outside=True) for each in maps]
 
 
 def _reached(case: StoredCase, planes: list[Float32[torch.Tensor, "s p l"]]) -> tuple[Box, bool]:

@@ -83,7 +83,7 @@ class Synthesis:
         spacing = case.record.spacing_mm
         texture = draw_texture(triple(codes.shape), spacing, rng)
         value = blur(render(codes, appearance, texture), spacing, appearance.blur_mm)
-        value = _thick(value, spacing, rng)
+        value = thick_slices(value, spacing, rng)
         if kind == "CT":
             value = add_ct_noise(value, appearance.noise, spacing, rng)
         else:
@@ -120,7 +120,7 @@ class Synthesis:
         return self._samples[case.name]
 
 
-def _thick(
+def thick_slices(
     value: Float32[np.ndarray, "S P L"], spacing_mm: Vector3, rng: np.random.Generator
 ) -> Float32[np.ndarray, "S P L"]:
     """Make the slices along one axis thick in a share of images, and interpolate between them."""

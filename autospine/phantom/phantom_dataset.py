@@ -1,10 +1,6 @@
 """A whole dataset of phantoms in the nnU-Net v2 raw layout."""
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +9,16 @@ import numpy as np
 from autospine.core.errors import WorkspaceError
 from autospine.core.labels import DISC_OFFSET, VERSE, VERTEBRAE
 from autospine.core.types import Modality
+from autospine.dataset.new_dataset import (
+    FILE_ENDING,
+    WrittenCase,
+    built_aside,
+    make_cases,
+    write_description,
+)
 from autospine.io.images import write_array
 from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
-from autospine.storage.locks import scratch_folder
 from autospine.synthesis.tissues import CODES
-from autospine.system.workers import WorkerPool, reporting_killed
-
-FILE_ENDING = ".nii.gz"
-"""Format of the images and labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,17 +33,6 @@ class _Job:
     labels: Path
     tissues: Path | None
     """Where the tissue map is written; None leaves it out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _WrittenCase:
-    """One line of `cases.csv`, and the labels that the case holds."""
-
-    case: str
-    modality: Modality
-    site: str
-    subject: str
-    integers: frozenset[int]
 
 
 def write_dataset(
@@ -95,46 +82,15 @@ def write_dataset(
             f"found {cases}, {test_cases} and {len(modalities)}; change these numbers"
         )
     folder = Path(folder)
-    _check_target(folder, overwrite=overwrite)
     base = replace(settings or PhantomSettings(), region=region)
-    with _built_aside(folder) as draft:
+    with built_aside(folder, overwrite=overwrite) as draft:
         jobs = _jobs(draft, base, cases, test_cases, tuple(modalities), scheme, seed, tissues=tissues)
-        rows = _run(jobs, workers, on_progress)
-        _describe(draft, rows, cases, scheme, tissues=tissues)
+        rows = make_cases(_make, jobs, workers, on_progress)
+        seen = frozenset().union(*(row.integers for row in rows))
+        occurring = {name: value for name, value in label_names(scheme).items() if value in seen}
+        others = {"tissues": CODES} if tissues else {}
+        write_description(draft, rows, training=cases, labels={"background": 0, **occurring}, others=others)
     return folder
-
-
-def _check_target(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a file, and a folder with something in it that is not a dataset to be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise WorkspaceError(
-            f"expected a folder to write the dataset to, found a file: {folder}; name another one"
-        )
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not (folder / "dataset.json").is_file():
-        raise WorkspaceError(
-            f"expected an empty or new folder for the dataset, found other files in {folder}; "
-            f"name another one"
-        )
-    if not overwrite:
-        raise WorkspaceError(
-            f"expected a new folder for the dataset, found one that holds a dataset: {folder}; "
-            f"name another one, or ask to overwrite it (--overwrite)"
-        )
-
-
-@contextmanager
-def _built_aside(folder: Path) -> Iterator[Path]:
-    """Give a draft folder next to the target, which takes its place only when all has been written."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(folder.parent) as room:
-        draft = room / "new"
-        draft.mkdir()
-        yield draft
-        if folder.exists():
-            folder.replace(room / "old")
-        draft.replace(folder)
 
 
 def _jobs(
@@ -172,30 +128,7 @@ def _jobs(
     return jobs
 
 
-def _run(
-    jobs: list[_Job], workers: int, on_progress: Callable[[int, int], None] | None
-) -> list[_WrittenCase]:
-    """Make every case, in this process or in several, and return the rows in the order of the jobs."""
-    report = on_progress or (lambda done, total: None)
-    rows: dict[str, _WrittenCase] = {}
-    if workers <= 1 or len(jobs) == 1:
-        for job in jobs:
-            rows[job.name] = _make(job)
-            report(len(rows), len(jobs))
-        return [rows[job.name] for job in jobs]
-    killed = WorkspaceError(
-        "a process that makes phantoms was killed, probably for want of memory; run the command again with "
-        "fewer --workers"
-    )
-    with reporting_killed(killed), WorkerPool(min(workers, len(jobs))) as pool:
-        for future in as_completed([pool.submit(_make, job) for job in jobs]):
-            row = future.result()
-            rows[row.case] = row
-            report(len(rows), len(jobs))
-    return [rows[job.name] for job in jobs]
-
-
-def _make(job: _Job) -> _WrittenCase:
+def _make(job: _Job) -> WrittenCase:
     """Generate and write one case."""
     phantom = generate(job.settings, job.seed)
     labels = by_structure(phantom.labels) if job.scheme == "structures" else phantom.labels
@@ -203,7 +136,7 @@ def _make(job: _Job) -> _WrittenCase:
     write_array(job.labels, labels, phantom.grid)
     if job.tissues is not None:
         write_array(job.tissues, phantom.tissues, phantom.grid)
-    return _WrittenCase(
+    return WrittenCase(
         case=job.name,
         modality=phantom.modality,
         site=f"phantom_{phantom.contrast.lower()}",
@@ -223,24 +156,3 @@ def label_names(scheme: Scheme) -> dict[str, int]:
     vertebrae = {name: VERSE[name] for name in VERTEBRAE}
     discs = {f"disc_below_{name}": DISC_OFFSET + VERSE[name] for name in VERTEBRAE if name != "C1"}
     return {**vertebrae, "sacrum": VERSE["sacrum"], **discs, "canal": VERSE["canal"]}
-
-
-def _describe(folder: Path, rows: list[_WrittenCase], cases: int, scheme: Scheme, *, tissues: bool) -> None:
-    """Write `dataset.json` with the labels that occur, and `cases.csv`."""
-    seen = frozenset().union(*(row.integers for row in rows))
-    labels = {
-        "background": 0,
-        **{name: value for name, value in label_names(scheme).items() if value in seen},
-    }
-    description = {
-        "channel_names": {"0": "image"},
-        "labels": labels,
-        "numTraining": cases,
-        "file_ending": FILE_ENDING,
-        **({"tissues": CODES} if tissues else {}),
-    }
-    (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("case", "modality", "site", "subject"))
-        writer.writerows((row.case, row.modality, row.site, row.subject) for row in rows)

@@ -276,6 +276,19 @@ def is_dataset_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def check_new_dataset(folder: Path) -> None:
+    """Refuse a folder in `raw` for a new dataset under whose name other commands would not find it.
+
+    Raises:
+        WorkspaceError: If the name is none of a dataset.
+    """
+    if folder.parent.name == "raw" and not is_dataset_name(folder.name):
+        raise WorkspaceError(
+            f"expected a name such as Dataset900_Phantom for a dataset in {folder.parent}, found "
+            f"{folder.name!r}; give such a name, by which other commands find it"
+        )
+
+
 def _matches(name: str, wanted: str) -> bool:
     match = _NAME.fullmatch(name)
     if match is None or wanted == name:
