@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autospine.synthesis.appearance import Kind
 
 
-class Drawn(StrEnum):
+class ImageKind(StrEnum):
     """Kinds of images that are made."""
 
     CT = "CT"
@@ -40,7 +40,7 @@ def synthesise(
     ],
     cases: Annotated[int, typer.Option("--cases", "-n", min=1, help="Make this many cases.")] = 20,
     kind: Annotated[
-        list[Drawn] | None,
+        list[ImageKind] | None,
         typer.Option(
             "--kind",
             help="Make images of this kind: CT, MR (of many sequences), or free (any intensity for any "
@@ -67,7 +67,7 @@ def synthesise(
     from autospine.system.hardware import default_workers
     from autospine.system.log import progress
 
-    kinds: tuple[Kind, ...] = tuple(each.value for each in dict.fromkeys(kind or Drawn))
+    kinds: tuple[Kind, ...] = tuple(each.value for each in dict.fromkeys(kind or ImageKind))
     with progress("cases", cases) as meter:
         make(
             load_dataset(location.raw),

@@ -17,7 +17,7 @@ from autospine.system.workers import WorkerPool, reporting_killed
 FILE_ENDING = ".nii.gz"
 """Format of the images and labels."""
 
-Job = TypeVar("Job")
+Work = TypeVar("Work")
 """What one case is made from; it can be sent to another process."""
 
 
@@ -75,8 +75,8 @@ def _check_target(folder: Path, *, overwrite: bool) -> None:
 
 
 def make_cases(
-    make: Callable[[Job], WrittenCase],
-    jobs: Sequence[Job],
+    make: Callable[[Work], WrittenCase],
+    jobs: Sequence[Work],
     workers: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[WrittenCase]:

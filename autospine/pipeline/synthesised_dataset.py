@@ -25,7 +25,7 @@ from autospine.system.log import get_logger
 logger = get_logger(__name__)
 
 UNLABELLED = "unlabelled"
-"""Name of what has no label in label maps: soft tissue, as the names of `synthesis.tissues` say nothing of it."""
+"""Name of what has no label in label maps; it says nothing, so that soft tissue is drawn."""
 
 KINDS: tuple[Kind, ...] = ("CT", "MR", "free")
 """Kinds of images that can be made."""
@@ -49,7 +49,7 @@ DEFORMED = Augmentation(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
+class _MadeCase:
     """One case to make."""
 
     name: str
@@ -106,7 +106,7 @@ def synthesise(
         for part in ("imagesTr", "labelsTr"):
             (draft / part).mkdir()
         jobs = [
-            _Job(
+            _MadeCase(
                 name=f"{sources[index % len(sources)].name}_{index:03d}",
                 source=sources[index % len(sources)],
                 names=names,
@@ -157,7 +157,7 @@ def _names(dataset: Dataset) -> dict[int, str]:
     return names
 
 
-def _make(job: _Job) -> WrittenCase:
+def _make(job: _MadeCase) -> WrittenCase:
     """Make and write one case."""
     labels, codes, grid = _maps(job.source, job.names)
     rng = np.random.default_rng(job.seed)
