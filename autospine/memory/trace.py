@@ -35,14 +35,19 @@ class Ledger(TorchDispatchMode):
         given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and _key(tensor) not in given | self._known:
-                self._enter(tensor.untyped_storage(), _key(tensor))
+                self._enter(tensor)
         return result
 
-    def _enter(self, storage: torch.UntypedStorage, key: int) -> None:
+    def _enter(self, tensor: Tensor) -> None:
+        # Tensors in oneDNN's own layout have no storage that can be seen, and no views either.
+        holder = tensor if tensor.is_mkldnn else tensor.untyped_storage()
+        key, bytes_ = _key(tensor), tensor.numel() * tensor.element_size()
+        if isinstance(holder, torch.UntypedStorage):
+            bytes_ = holder.nbytes()
         self._known.add(key)
-        self.now += storage.nbytes()
+        self.now += bytes_
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._leave, key, storage.nbytes())
+        weakref.finalize(holder, self._leave, key, bytes_)
 
     def _leave(self, key: int, bytes_: int) -> None:
         self._known.discard(key)
@@ -142,4 +147,4 @@ def trace_tile(network: nn.Module, image: Float[Tensor, "B *axes"]) -> int:
 
 
 def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return id(tensor) if tensor.is_mkldnn else int(tensor.untyped_storage()._cdata)
