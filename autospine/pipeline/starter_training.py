@@ -11,6 +11,9 @@ from typing import Annotated
 import torch
 import typer
 
+from autospine.dataset.raw import load_dataset
+from autospine.evaluation.held_out import HeldOut, score_held_out, validation_folder
+from autospine.evaluation.stored_scores import CROSS_VALIDATION
 from autospine.models.model_export import export_model
 from autospine.models.model_folder import open_model
 from autospine.phantom import PhantomSettings, write_dataset
@@ -19,6 +22,8 @@ from autospine.pipeline.planned_dataset import open_planned
 from autospine.pipeline.planning import plan
 from autospine.pipeline.training import open_project, train
 from autospine.plan import Plan
+from autospine.prediction.predict_cases import predict
+from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import FULL, PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
@@ -30,10 +35,14 @@ from trainers.settings import TrainingSettings
 logger = get_logger(__name__)
 
 DATASET = "Dataset990_Starter"
+HELD_OUT = "Dataset991_StarterHeldOut"
 CONFIGURATION = "fullres"
 
 PHANTOMS = 240
 """Number of phantoms. Each is seen in hundreds of appearances and deformations."""
+
+HELD_OUT_PHANTOMS = 16
+"""Number of phantoms that the trained starter is scored on."""
 
 PHANTOM_MM = 2.0
 """Voxel size of the phantoms: finer than that of the model, so that shares of tissues are kept."""
@@ -59,9 +68,15 @@ SPATIAL = 0.6
 
 
 def train_starter(
-    folder: Path, *, seed: int = 20, epochs: int = EPOCHS, cases: int = PHANTOMS, steps: int = STEPS
+    folder: Path,
+    *,
+    seed: int = 20,
+    epochs: int = EPOCHS,
+    cases: int = PHANTOMS,
+    steps: int = STEPS,
+    held_out: int = HELD_OUT_PHANTOMS,
 ) -> Path:
-    """Make phantoms, plan and train the starter, and export it; what is done already is kept.
+    """Make phantoms, plan, train and score the starter, and export it; what is done already is kept.
 
     Args:
         folder: Workspace of the starter.
@@ -69,6 +84,7 @@ def train_starter(
         epochs: Number of epochs.
         cases: Number of phantoms.
         steps: Optimiser steps per epoch.
+        held_out: Number of further phantoms that it is scored on, and its post-processing chosen by.
 
     Returns:
         The exported model.
@@ -76,16 +92,19 @@ def train_starter(
     folder.mkdir(parents=True, exist_ok=True)
     workspace = Workspace.locate(folder)
     if not (workspace.raw / DATASET).is_dir():
-        _write_phantoms(workspace.raw / DATASET, seed, cases)
+        _write_phantoms(workspace.raw / DATASET, seed, cases, tissues=True)
     location = workspace.find_dataset(DATASET)
     if not (location.preprocessed / PLAN).is_file():
         _write_plan(location)
     planned = open_planned(location, CONFIGURATION)
     settings = TrainingSettings(seed=seed, epochs=epochs, iterations=steps)
     train(open_project(planned, FULL), FULL, settings)
+    model = location.results / CONFIGURATION
+    if not (model / CROSS_VALIDATION).is_file():
+        _score(model, workspace.raw / HELD_OUT, seed + 1, held_out)
     target = folder / "starter.autospine"
     export_model(
-        open_model(location.results / CONFIGURATION),
+        open_model(model),
         target,
         licence="Apache-2.0",
         intended_use="a first look at CT and MR of the spine, and the start of a training; not for diagnosis",
@@ -95,7 +114,18 @@ def train_starter(
     return target
 
 
-def _write_phantoms(folder: Path, seed: int, cases: int) -> None:
+def _score(model: Path, raw: Path, seed: int, cases: int) -> None:
+    """Score a trained model on phantoms that it has not seen, and choose its post-processing by them."""
+    if not raw.is_dir():
+        _write_phantoms(raw, seed, cases, tissues=False)
+    dataset, opened = load_dataset(raw), open_model(model)
+    predictions = validation_folder(model, FULL)
+    predict([opened], raw / "imagesTr", predictions, PredictionOptions(post_process=False))
+    held_out = HeldOut(fold=FULL, cases=tuple(case.name for case in dataset.cases), folder=predictions)
+    score_held_out(model, [held_out], dataset, opened.plan.labels)
+
+
+def _write_phantoms(folder: Path, seed: int, cases: int, *, tissues: bool) -> None:
     with progress("phantoms", cases) as meter:
         write_dataset(
             folder,
@@ -104,7 +134,7 @@ def _write_phantoms(folder: Path, seed: int, cases: int) -> None:
             scheme="structures",
             seed=seed,
             settings=PhantomSettings(spacing_mm=(PHANTOM_MM,) * 3),
-            tissues=True,
+            tissues=tissues,
             workers=default_workers(),
             on_progress=lambda _done, _total: meter.advance(),
         )

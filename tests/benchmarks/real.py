@@ -37,6 +37,9 @@ MARK = "<!-- measured -->"
 BONES = ("vertebra", "sacrum")
 """Classes of the model whose union is scored."""
 
+SHOWN_SITES = ("totalsegmentator", "tptbox")
+"""Sources whose licence (CC BY 4.0, Apache-2.0) lets pictures of their scans be handed on."""
+
 FRONT_MM = 4.0
 """Distance in front of the labelled bodies from which on a predicted vertebra is wrong: bodies have spurs."""
 
@@ -241,12 +244,9 @@ def main() -> None:
     if arguments.pictures:
         with opened_model(model) as opened:
             labels = opened.plan.labels
-        for name, drawn in (
-            ("ct", [one for one in drawn_whole if one[0].modality == "CT"]),
-            ("mr", [one for one in drawn_whole if one[0].modality == "MR"]),
-            ("bodies", drawn_parts),
-        ):
-            draw(arguments.pictures, name, drawn, labels)
+        for kind in ("CT", "MR"):
+            shown = [one for one in drawn_whole if one[0].modality == kind and one[0].site in SHOWN_SITES]
+            draw(arguments.pictures, kind.lower(), shown, labels)
     figures = figures_of(whole, parts)
     text = page(
         figures, [*sorted(whole, key=lambda one: one.dice), *sorted(parts, key=lambda one: one.recall)]

@@ -919,7 +919,15 @@ def test_a_fold_that_does_not_exist_is_refused_before_anything_is_said(trained):
 
 
 def test_predicting_without_a_model(place):
-    expect_refusal(place, "predict", "-i", place.raw / "imagesTs", "-o", "out", says=("autospine train 0",))
+    images = place.raw / "imagesTs"
+    expect_refusal(
+        place, "predict", "-d", "900", "-i", images, "-o", "out", says=("autospine train", "first")
+    )
+    said = place.run("predict", "-i", images, "-o", "out")
+    assert said.code == 0, said.err
+    assert "model: starter, fold full (no model is trained in" in said.out
+    assert "it tells vertebra, disc, canal and sacrum apart but not one level from another" in said.out
+    assert len(list((place.root / "out").glob("*.nii.gz"))) == len(list(images.iterdir()))
 
 
 def test_one_bad_image_does_not_stop_the_others(spoilt):

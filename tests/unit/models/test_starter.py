@@ -3,11 +3,21 @@
 from pathlib import Path
 
 import makers
+import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
 
+import autospine
 from autospine.core.errors import ModelError, WorkspaceError
+from autospine.io.images import write_array
+from autospine.models.archive import unpack
 from autospine.models.best import choose_models
+from autospine.models.model_folder import open_model
+from autospine.phantom import PhantomSettings, generate
+from autospine.phantom.generate import STRUCTURES, by_structure
 from autospine.storage import trained_models
+from autospine.storage.tensors import load_shapes
 from autospine.storage.trained_models import named_model
 from autospine.storage.workspace import Workspace
 
@@ -49,3 +59,41 @@ def test_an_installation_without_it_says_so(file, tmp_path, monkeypatch):
         named_model(Path("starter"))
     with pytest.raises(ModelError, match=found):
         choose_models(Workspace(root=tmp_path), None, None)
+
+
+def test_the_file_is_small_and_holds_nothing_but_tensors_and_json(tmp_path):
+    assert trained_models.STARTER_FILE.stat().st_size <= 16e6
+    manifest = unpack(trained_models.STARTER_FILE, tmp_path / "model")
+    assert manifest.licence == "Apache-2.0"
+    endings = {Path(name).suffix for name in manifest.files}
+    assert endings == {".json", ".safetensors", ""}
+    assert [name for name in manifest.files if not Path(name).suffix] == ["LICENSE"]
+    model = open_model(tmp_path / "model")
+    assert model.plan.labels.names == ("vertebra", "disc", "canal", "sacrum")
+    assert len(model.plan.channels) == 1
+    assert {tensor.dtype for tensor in load_shapes(model.weights()[0]).values()} <= {
+        torch.float16,
+        torch.int64,
+    }
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_it_segments_a_spine_that_it_has_not_seen(modality, tmp_path):
+    made = generate(PhantomSettings(region="lumbar", modality=modality, spacing_mm=(2.5, 2.5, 2.5)), seed=77)
+    model = autospine.load_model("starter", device="cpu")
+    write_array(tmp_path / "scan.nii.gz", made.image, made.grid)
+    found = sitk.GetArrayFromImage(model.predict(tmp_path / "scan.nii.gz", modality=modality))
+    reference = by_structure(made.labels)
+    for name in ("vertebra", "canal"):
+        mine, its = found == model.labels[name], reference == STRUCTURES[name]
+        assert 2 * np.sum(mine & its) / np.sum(mine.astype(int) + its) > 0.5, name
+
+
+def test_water_has_no_spine():
+    image = np.full((60, 80, 80), -1000.0, np.float32)
+    s, p, left = np.ogrid[:60, :80, :80]
+    image[(p - 40) ** 2 + (left - 40) ** 2 + 0 * s < 30**2] = 0
+    labels = autospine.load_model("starter", device="cpu").predict(
+        image, modality="CT", spacing_mm=(3.0, 3.0, 3.0)
+    )
+    assert np.mean(labels != 0) < 0.002
