@@ -36,8 +36,9 @@ STARTER_FILE = Path(__file__).parents[1] / "models" / "starter.autospine"
 """Archive of the model that comes with AutoSpine, trained on synthetic spines alone."""
 
 STARTER_LIMITS = (
-    "the starter has learnt from synthetic spines alone: it tells vertebra, disc, canal and sacrum apart but "
-    "not one level from another, and errs more than a model of your own cases; look at every label map"
+    "the starter has learnt from synthetic spines alone: it tells vertebra, disc and canal apart but not one "
+    "level from another, has hardly learnt the sacrum, and errs more than a model of your own cases; "
+    "look at every label map"
 )
 """What whoever predicts with the starter has to know."""
 
