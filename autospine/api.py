@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from torch import Tensor
 
 from autospine.core.errors import FormatError, ModelError
-from autospine.core.geometry import Box, Grid, orientation
+from autospine.core.geometry import Box, Grid, orientation, tilt_note
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, guess_modality, modality_of_channels
 from autospine.core.types import LabelArray, Modality, ScoreMap, Vector3
@@ -41,6 +41,7 @@ from autospine.models.model_folder import (
     training_case_of,
 )
 from autospine.prediction.build_predictor import (
+    NOTHING_FOUND,
     build_predictor,
     check_distinct,
     unseen_modalities,
@@ -228,7 +229,9 @@ class Model:
         with computing():
             labels = self.predictor.predict(volume, modality, "predict", ignore_start, score_sink)
         if postprocess and self.cleanup is not None:
-            return self.cleanup.apply(labels, volume.grid.spacing_mm).labels
+            labels = self.cleanup.apply(labels, volume.grid.spacing_mm).labels
+        if not labels.any():
+            logger.warning("%s", NOTHING_FOUND)
         return labels
 
     def _modality(self, given: Modality | None, image: Any, volume: Volume) -> Modality:
@@ -241,7 +244,8 @@ class Model:
         in_file = given is None and isinstance(first, str | Path)
         stated = dicom_modality(Path(first), self.channels) if in_file else None
         modality = given or stated or modality_of_channels(self.channels) or guess_modality(volume.array[0])
-        for note in (*volume.notes, *check_values(volume.array, modality)):
+        notes = [*volume.notes, tilt_note(volume.grid), *check_values(volume.array, modality)]
+        for note in filter(None, notes):
             logger.warning("%s", note)
         if modality in self.unseen:
             logger.warning("%s", self.unseen[modality])

@@ -1,15 +1,14 @@
 """`autospine phantom`."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
-from autospine.cli.screen import say, say_next
-from autospine.storage.workspace import Workspace, check_new_dataset
+from autospine.cli.screen import say, say_plan_next
+from autospine.storage.workspace import check_new_dataset
 
 
 class FieldOfView(StrEnum):
@@ -40,12 +39,7 @@ class Modalities(StrEnum):
 
 @app.command(rich_help_panel="Other")
 def phantom(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Write the dataset into this folder, such as raw/Dataset900_Phantom."
-        ),
-    ],
+    output: shared_options.NewDataset,
     cases: Annotated[int, typer.Option("--cases", "-n", min=1, help="Draw this many training cases.")] = 10,
     test_cases: Annotated[
         int, typer.Option(min=0, help="Draw this many held-out cases, into imagesTs and labelsTs.")
@@ -77,7 +71,7 @@ def phantom(
             help="Write tissue maps, too, so that training makes new images of every case as it goes.",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
+    overwrite: shared_options.Overwrite = False,
     workers: shared_options.Makers = None,
 ) -> None:
     """Write a dataset of synthetic spines with exact labels, in CT and MR."""
@@ -104,6 +98,4 @@ def phantom(
         tissues=tissues,
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
-    if output.parent.name == "raw":
-        place = Workspace(root=output.parent.parent).option
-        say_next("plan-and-preprocess", "-d", output.name, *place)
+    say_plan_next(output)

@@ -14,7 +14,7 @@ from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.screen import say, say_next
 from autospine.cli.shared_options import named_dataset
 from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
-from autospine.storage.trained_models import PLAN, named_model
+from autospine.storage.trained_models import PLAN, STARTER, STARTER_FILE, named_model
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
 from planners.planning_options import PlanningOptions
@@ -107,6 +107,8 @@ def plan_and_preprocess(
     target = _target(planned_for, device, [memory])
     facts = _fingerprint(location, None)
     planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
+    if pretrained is None:
+        _say_starter(location, planned)
     _preprocess(location, planned, configuration, workers, dataset=facts[0], pretrained=pretrained)
 
 
@@ -191,7 +193,9 @@ def plan(
     if len(amounts) < 2:
         only = amounts[0] if amounts else None
         target = _target(planned_for, device, [only])
-        _plan(location, only, fixed, target, explain=explain, calibrate=calibrate, splits=splits)
+        planned = _plan(location, only, fixed, target, explain=explain, calibrate=calibrate, splits=splits)
+        if pretrained is None:
+            _say_starter(location, planned)
         say_next("preprocess", "-d", location.name, *location.workspace.option)
         return
 
@@ -299,6 +303,20 @@ def _plan(
         say(f"why: {shlex.join(why)}", "dim")
     say(f"written: {location.preprocessed / PLAN}")
     return planned
+
+
+def _say_starter(location: DatasetLocation, planned: "Plan") -> None:
+    """Say that a training may begin from the starter, where that knows a class of the dataset."""
+    from autospine.models.model_folder import starter_class
+
+    known = dict.fromkeys(filter(None, map(starter_class, planned.labels.names)))
+    if known and len(planned.channels) == 1 and STARTER_FILE.is_file():
+        command = ("autospine", "plan-and-preprocess", "-d", location.name, *location.workspace.option)
+        say(
+            f"to begin from the starter ({', '.join(known)}): "
+            f"{shlex.join((*command, '--pretrained', STARTER))}",
+            "dim",
+        )
 
 
 def _preprocess(

@@ -166,11 +166,15 @@ def _earlier_maps(output: Path, failed: Iterable[str]) -> list[str]:
 
 
 def _say_what_was_written(result: "Predicted", output: Path, options: PredictionOptions) -> None:
+    from autospine.prediction.build_predictor import NOTHING_FOUND
+
     made, kept = len(result.written) - len(result.kept), len(result.kept)
     if kept and not (made or result.failed):
         say(f"nothing to do: {output} has all {kept} label maps")
     else:
         also = f", {kept} kept" if kept else ""
         say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
+    if empty := [case.case for case in result.cases if NOTHING_FOUND in case.warnings]:
+        say(f"no spine was found in {listed(empty)}", "yellow")
     if made and not result.failed and options.ending != ".dcm":
         say_next("evaluate", str(output), "REFERENCES", note=", where there are any")

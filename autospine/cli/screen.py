@@ -3,12 +3,14 @@
 import shlex
 from collections.abc import Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from autospine.storage.workspace import Workspace
 from autospine.system.log import PlainConsole, message
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def say_next(*words: str, note: str = "") -> None:
         note: What is said after it.
     """
     say(f"next: {shlex.join(('autospine', *words))}{note}")
+
+
+def say_plan_next(dataset: Path) -> None:
+    """Print the command that takes a new dataset, where it lies in the `raw` folder of a workspace."""
+    if dataset.parent.name == "raw":
+        place = Workspace(root=dataset.parent.parent)
+        say_next("plan-and-preprocess", "-d", dataset.name, *place.option)
 
 
 def show_evaluation(evaluation: "Evaluation", title: str) -> None:

@@ -80,6 +80,13 @@ Splits = Annotated[
         show_default=False,
     ),
 ]
+NewDataset = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="Write the dataset into this new folder, such as raw/Dataset900_Phantom."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option(help="Replace a dataset that exists.")]
 Makers = Annotated[
     int | None,
     typer.Option(

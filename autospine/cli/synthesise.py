@@ -1,14 +1,13 @@
 """`autospine synthesise`."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
-from autospine.cli.screen import say, say_next
+from autospine.cli.screen import say, say_plan_next
 from autospine.core.errors import counted
 from autospine.storage.workspace import Workspace, check_new_dataset
 
@@ -32,12 +31,7 @@ def synthesise(
     dataset: shared_options.DatasetArgument = None,
     dataset_option: shared_options.DatasetName = None,
     *,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Write the new dataset into this folder, such as raw/Dataset902_Made."
-        ),
-    ],
+    output: shared_options.NewDataset,
     cases: Annotated[int, typer.Option("--cases", "-n", min=1, help="Make this many cases.")] = 20,
     kind: Annotated[
         list[ImageKind] | None,
@@ -49,7 +43,7 @@ def synthesise(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed the images: the same seed makes the same.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a dataset that exists.")] = False,
+    overwrite: shared_options.Overwrite = False,
     workers: shared_options.Makers = None,
     workspace: shared_options.Workspace = None,
 ) -> None:
@@ -80,5 +74,4 @@ def synthesise(
             on_progress=lambda _done, _total: meter.advance(),
         )
     say(f"{counted(cases, 'case')} in {output}, from the maps of {location.name}")
-    if output.parent.name == "raw":
-        say_next("plan-and-preprocess", "-d", output.name, *Workspace(root=output.parent.parent).option)
+    say_plan_next(output)

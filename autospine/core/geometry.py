@@ -31,6 +31,10 @@ SAME_GRID = 0.1
 """Largest distance between corresponding corners of two grids that count as the same, in parts of the
 shortest voxel edge: headers are rounded by less, and so small a shift moves no label to another voxel."""
 
+MOST_TILTED_DEG = 30.0
+"""Largest angle between an axis of an image and the patient's that nothing is said of. Training rotates
+patches by up to 15 degrees about each axis, and scans are tilted by about as much."""
+
 FINEST_MM, COARSEST_MM = 0.05, 20.0
 """Range of voxel sizes that are accepted. Clinical scanners lie well within; a header beyond it is in metres
 or micrometres, or was never filled in."""
@@ -330,6 +334,22 @@ def vector(values: Num[np.ndarray, "3"]) -> Vector3:
 
 def _times(shape: Shape3) -> str:
     return "x".join(str(n) for n in shape)
+
+
+def tilt_note(grid: Grid) -> str | None:
+    """Return a note on axes that lie far from the patient's; None within `MOST_TILTED_DEG`.
+
+    Args:
+        grid: Grid in canonical axes.
+    """
+    cosines = np.clip(np.diagonal(_directions(grid)[::-1]), -1.0, 1.0)
+    angle = float(np.degrees(np.arccos(cosines)).max())
+    if angle <= MOST_TILTED_DEG:
+        return None
+    return (
+        f"its axes lie at {angle:.0f} degrees to the patient's, further than models learn to follow: look at "
+        "its label map, or resample the image to straight axes"
+    )
 
 
 def spacing_fault(spacing_mm: Vector3) -> str | None:

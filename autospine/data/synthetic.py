@@ -78,12 +78,8 @@ class Synthesis:
             The normalised image with one channel, the transform that normalised it, and its modality.
         """
         kind = self._kinds[int(rng.choice(len(self._kinds), p=self._shares))]
-        contrast = draw_sequence(rng) if kind == "MR" else kind
-        appearance = sample_appearance(rng, contrast, case.record.tissues)
         spacing = case.record.spacing_mm
-        texture = draw_texture(triple(codes.shape), spacing, rng)
-        value = blur(render(codes, appearance, texture), spacing, appearance.blur_mm)
-        value = thick_slices(value, spacing, rng)
+        value, appearance = draw_scene(codes, case.record.tissues, kind, spacing, rng)
         if kind == "CT":
             value = add_ct_noise(value, appearance.noise, spacing, rng)
         else:
@@ -118,6 +114,32 @@ class Synthesis:
             codes = case.tissues(Box.whole(case.shape))[::step, ::step, ::step]
             self._samples[case.name] = codes.reshape(-1, 1, 1)
         return self._samples[case.name]
+
+
+def draw_scene(
+    codes: Int32[np.ndarray, "S P L"],
+    names: Mapping[int, str],
+    kind: Kind,
+    spacing_mm: Vector3,
+    rng: np.random.Generator,
+) -> tuple[Float32[np.ndarray, "S P L"], Appearance]:
+    """Draw what a scanner sees of a tissue map, before its noise and its coils.
+
+    Args:
+        codes: Tissue map.
+        names: Name of the tissue or structure of each of its codes.
+        kind: Kind of the image.
+        spacing_mm: Voxel size along S, P, L.
+        rng: Random generator.
+
+    Returns:
+        Intensities in the unit of the appearance, blurred and in thick slices, and the appearance.
+    """
+    contrast = draw_sequence(rng) if kind == "MR" else kind
+    appearance = sample_appearance(rng, contrast, names)
+    texture = draw_texture(triple(codes.shape), spacing_mm, rng)
+    value = blur(render(codes, appearance, texture), spacing_mm, appearance.blur_mm)
+    return thick_slices(value, spacing_mm, rng), appearance
 
 
 def thick_slices(

@@ -1,7 +1,7 @@
 """The check of a raw dataset: every fault of every case, in one pass."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
+from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, few_values, same_everywhere
+from autospine.dataset.map_values import read_tissue_map, unnamed_values
 from autospine.dataset.raw import SEGMENTATION, Case, Dataset, case_modality, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
 from autospine.storage.atomic import visible
@@ -21,10 +22,6 @@ from autospine.system.log import progress
 
 WORKERS = 2
 """Number of cases read at the same time."""
-
-LABELS_MENTIONED = 10
-"""Most unknown labels that are named; an image given as labels would have thousands."""
-
 
 EMPTY = "labels are empty: all voxels are background"
 
@@ -174,7 +171,8 @@ def _check(case: Case, dataset: Dataset) -> _Checked:
         notes += [f"labels: {note}" for note in labels.notes]
         values, counts = np.unique(labels.array, return_counts=True)
         voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        faults += _label_faults(voxels, dataset)
+        if unknown := unnamed_values("labels", voxels, dataset.labels.known):
+            faults.append(unknown)
         if not labels.array.any():
             notes.append(EMPTY)
     if image is not None and labels is not None and (apart := difference(image.grid, labels.grid)):
@@ -183,31 +181,12 @@ def _check(case: Case, dataset: Dataset) -> _Checked:
             "or mend the header that is wrong"
         )
     if image is not None and case.tissues is not None:
-        faults += _tissue_faults(case.tissues, image, dataset.tissues)
+        try:
+            read_tissue_map(case.tissues, image.grid, dataset.tissues)
+        except AutospineError as error:
+            faults.append(str(error))
     digest = "" if image is None else digest_of_voxels(image.array[0])
     return _Checked(faults=faults, notes=notes, image=digest, values=frozenset(voxels))
-
-
-def _tissue_faults(path: Path, image: Volume, names: Mapping[int, str]) -> list[str]:
-    """Return what is wrong with a case's tissue map."""
-    try:
-        mapped = read_volume((path,))
-    except AutospineError as error:
-        return [str(error)]
-    if apart := difference(image.grid, mapped.grid):
-        return [f"expected image and tissue map on one grid, found {apart}; resample the map to the image"]
-    if not np.issubdtype(mapped.array.dtype, np.integer):
-        return [f"expected integers in the tissue map {path}, found {mapped.array.dtype}; store it as int32"]
-    codes = mapped.array[0].astype(np.int64)
-    mixed = codes >> 16 != 0
-    seen = {*np.unique(codes & 255).tolist(), *np.unique((codes[mixed] >> 8) & 255).tolist()}
-    unknown = sorted(seen - set(names))
-    if not unknown:
-        return []
-    return [
-        f"expected the tissues {sorted(names)} of dataset.json, found "
-        f"{listed([str(code) for code in unknown], LABELS_MENTIONED)}; mend either"
-    ]
 
 
 def _nowhere(labels: LabelSpace, seen: Collection[int]) -> list[str]:
@@ -231,16 +210,3 @@ def _is_label_map(image: Volume, dataset: Dataset) -> bool:
         (few_values(channel) or 0) > 1 and set(np.unique(channel).tolist()) <= set(dataset.labels.known)
         for channel in image.array
     )
-
-
-def _label_faults(voxels: Mapping[int, int], dataset: Dataset) -> Iterator[str]:
-    unknown = [
-        f"{value} ({counted(count, 'voxel')})"
-        for value, count in voxels.items()
-        if value not in dataset.labels.known
-    ]
-    if unknown:
-        yield (
-            f"expected the labels {sorted(dataset.labels.known)} of dataset.json, found "
-            f"{listed(unknown, LABELS_MENTIONED)}; mend either"
-        )

@@ -29,7 +29,7 @@ from autospine.storage.digest import sha256_of
 from autospine.storage.file_names import folder_name_fault, open_file
 from autospine.storage.locks import scratch_folder
 from autospine.storage.serialization import to_json
-from autospine.storage.trained_models import PLAN, WEIGHTS
+from autospine.storage.trained_models import PLAN, STARTER_FILE, WEIGHTS
 
 ENDING = ".autospine"
 DESCRIPTION, LICENCE = "dataset.json", "LICENSE"
@@ -118,7 +118,15 @@ def opened_model(path: Path) -> Iterator[ModelFolder]:
         _scratch(Path(tempfile.gettempdir()), Path("a temporary folder")) as scratch,
         _named(scratch / "model", path),
     ):
-        unpack(path, scratch / "model", loading=False)
+        try:
+            unpack(path, scratch / "model", loading=False)
+        except FormatError as error:
+            if path != STARTER_FILE:
+                raise
+            raise FormatError(
+                f"expected the model that comes with AutoSpine in {path} as it was installed, found it "
+                "damaged; install AutoSpine again, or name another model"
+            ) from error
         yield replace(open_model(scratch / "model"), bundle=path)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autospine.core.colours import structure_of
 from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError
 from autospine.core.types import Shape3, Vector3
 from autospine.evaluation.stored_scores import read_cross_validation
@@ -23,6 +24,7 @@ from autospine.storage.tensors import load_facts, load_shapes, load_tensors, sav
 from autospine.storage.trained_models import (
     FULL,
     PLAN,
+    STARTER_CLASSES,
     WEIGHTS,
     check_folds,
     find_folds,
@@ -266,6 +268,12 @@ def find_localizer(model: ModelFolder) -> ModelFolder | None:
         if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
             return coarse
     return None
+
+
+def starter_class(name: str) -> str | None:
+    """Return the class of the starter that a class is, or is one level of; None if the starter has none."""
+    structure = structure_of(name)
+    return structure if structure in STARTER_CLASSES else None
 
 
 def _is_trusted(folder: Path) -> bool:

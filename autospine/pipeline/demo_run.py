@@ -85,17 +85,7 @@ def run_demo(
     """
     began = time.monotonic()
     workspace = _fresh(folder)
-    make_phantoms(
-        workspace.raw / DATASET,
-        cases=cases,
-        test_cases=held_out,
-        region="lumbar",
-        scheme="structures",
-        modalities=("CT", "MR"),
-        seed=seed,
-        overwrite=True,
-        workers=default_workers(),
-    )
+    _make_phantoms(workspace.raw / DATASET, seed, cases=cases, test_cases=held_out)
     location = workspace.find_dataset(DATASET)
     facts = fingerprint(location)
     plan(location, device=device, facts=facts)
@@ -148,17 +138,7 @@ def run_fast_demo(folder: Path, *, images: Sequence[Path], seed: int, device: to
     archive = starter()
     workspace = _fresh(folder)
     raw = workspace.raw / DATASET
-    make_phantoms(
-        raw,
-        cases=2,
-        test_cases=0,
-        region="lumbar",
-        scheme="structures",
-        modalities=("CT", "MR"),
-        seed=seed,
-        overwrite=True,
-        workers=default_workers(),
-    )
+    _make_phantoms(raw, seed, cases=2, test_cases=0)
     predictions, own, montage = folder / "predictions", folder / "own", folder / "montage.png"
     options = PredictionOptions(device=str(device))
     with opened_model(archive) as model:
@@ -200,6 +180,21 @@ def _fresh(folder: Path) -> Workspace:
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return Workspace.locate(folder)
+
+
+def _make_phantoms(folder: Path, seed: int, *, cases: int, test_cases: int) -> None:
+    """Write lumbar phantoms in CT and MR, labelled by structure."""
+    make_phantoms(
+        folder,
+        cases=cases,
+        test_cases=test_cases,
+        region="lumbar",
+        scheme="structures",
+        modalities=("CT", "MR"),
+        seed=seed,
+        overwrite=True,
+        workers=default_workers(),
+    )
 
 
 def _draw(

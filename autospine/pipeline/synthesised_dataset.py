@@ -8,17 +8,18 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from autospine.core.errors import DatasetError, WorkspaceError, listed
-from autospine.core.geometry import Grid, difference, triple
+from autospine.core.geometry import Grid, triple
+from autospine.core.labels import LabelSpace
 from autospine.core.types import Modality, Vector3
 from autospine.data.spatial import draw_deformation, warp_maps
-from autospine.data.synthetic import SHARES, thick_slices
+from autospine.data.synthetic import SHARES, draw_scene
+from autospine.dataset.map_values import read_tissue_map, unnamed_values
 from autospine.dataset.new_dataset import FILE_ENDING, WrittenCase, built_aside, make_cases, write_description
 from autospine.dataset.raw import Case, Dataset
-from autospine.io.images import read_labels, read_volume, write_array
+from autospine.io.images import read_labels, write_array
 from autospine.plan import Augmentation
-from autospine.synthesis.appearance import Kind, draw_sequence, sample_appearance
-from autospine.synthesis.render import draw_texture, render
-from autospine.synthesis.scanner import blur, finish_ct, finish_mr
+from autospine.synthesis.appearance import N_CODES, Kind
+from autospine.synthesis.scanner import finish_ct, finish_mr
 from autospine.synthesis.tissues import tissue_of
 from autospine.system.log import get_logger
 
@@ -54,6 +55,8 @@ class _MadeCase:
 
     name: str
     source: Case
+    labels: LabelSpace
+    """Labels of the dataset."""
     names: Mapping[int, str]
     """Name of each code of the map."""
     kind: Kind
@@ -91,8 +94,8 @@ def synthesise(
         The folder.
 
     Raises:
-        DatasetError: If no training case has a map, its classes are regions, or a map lies on another grid
-            than the labels or has values that have no name.
+        DatasetError: If no training case has a map, its classes are regions, a map lies on another grid than
+            the labels, or maps or labels have values without a name or that cannot be drawn.
         WorkspaceError: If the folder exists and may not be replaced, or there are to be no cases.
     """
     if cases < 1:
@@ -109,6 +112,7 @@ def synthesise(
             _MadeCase(
                 name=f"{sources[index % len(sources)].name}_{index:03d}",
                 source=sources[index % len(sources)],
+                labels=dataset.labels,
                 names=names,
                 kind=kinds[int(drawn[index])],
                 seed=(seed, index + 1),
@@ -117,9 +121,7 @@ def synthesise(
             for index in range(cases)
         ]
         rows = make_cases(_make, jobs, workers, on_progress)
-        values = (value for (value,) in dataset.labels.members)
-        labels = {"background": 0, **dict(zip(dataset.labels.names, values, strict=True))}
-        write_description(draft, rows, training=cases, labels=labels, others={})
+        write_description(draft, rows, training=cases, labels=_described(dataset.labels), others={})
     return folder
 
 
@@ -139,14 +141,32 @@ def _sources(dataset: Dataset) -> list[Case]:
     return sources
 
 
+def _described(labels: LabelSpace) -> dict[str, int]:
+    """Return the entry `labels` of dataset.json."""
+    values = (value for (value,) in labels.members)
+    ignored = {} if labels.ignore is None else {"ignore": labels.ignore}
+    return {"background": 0, **dict(zip(labels.names, values, strict=True)), **ignored}
+
+
 def _names(dataset: Dataset) -> dict[int, str]:
-    """Return the name of each code of the maps, and say what is drawn as plain soft tissue."""
+    """Return the name of each code of the maps, and say what is drawn as plain soft tissue.
+
+    Raises:
+        DatasetError: If a label value is none of a tissue map's.
+    """
     if dataset.tissues:
         names = dict(dataset.tissues)
     else:
         pairs = zip(dataset.labels.names, dataset.labels.members, strict=True)
-        names = {0: UNLABELLED, **{value: name for name, (value,) in pairs}}
-        if len(names) == 2:
+        unlabelled = dict.fromkeys(dataset.labels.known, UNLABELLED)
+        names = {**unlabelled, **{value: name for name, (value,) in pairs}}
+        if wrong := sorted(value for value in names if not 0 <= value < N_CODES):
+            raise DatasetError(
+                f"expected label values from 0 to {N_CODES - 1} to draw images of the label maps in "
+                f"{dataset.folder}, found {listed([str(value) for value in wrong])}; renumber them, or add "
+                "tissue maps in tissuesTr"
+            )
+        if len(dataset.labels.names) == 1:
             logger.warning(
                 "%s has one class and no tissue maps: images are of one structure in even tissue, which "
                 "teaches little; maps of many structures in tissuesTr make a body of it",
@@ -159,7 +179,7 @@ def _names(dataset: Dataset) -> dict[int, str]:
 
 def _make(job: _MadeCase) -> WrittenCase:
     """Make and write one case."""
-    labels, codes, grid = _maps(job.source, job.names)
+    labels, codes, grid = _maps(job.source, job.labels, job.names)
     rng = np.random.default_rng(job.seed)
     shape, spacing = triple(codes.shape), grid.spacing_mm
     deformation = draw_deformation(rng, DEFORMED, shape, spacing)
@@ -195,35 +215,23 @@ def draw_image(
     Returns:
         HU of CT, arbitrary units otherwise; the modality; and the sequence or kind.
     """
-    contrast = draw_sequence(rng) if kind == "MR" else kind
-    appearance = sample_appearance(rng, contrast, names)
-    texture = draw_texture(triple(codes.shape), spacing_mm, rng)
-    value = blur(render(codes, appearance, texture), spacing_mm, appearance.blur_mm)
-    value = thick_slices(value, spacing_mm, rng)
+    value, appearance = draw_scene(codes, names, kind, spacing_mm, rng)
     if appearance.modality == "CT":
-        return finish_ct(value, appearance, spacing_mm, rng), "CT", contrast
-    return finish_mr(value, appearance, rng), "MR", contrast
+        return finish_ct(value, appearance, spacing_mm, rng), "CT", appearance.contrast
+    return finish_mr(value, appearance, rng), "MR", appearance.contrast
 
 
 def _maps(
-    case: Case, names: Mapping[int, str]
+    case: Case, space: LabelSpace, names: Mapping[int, str]
 ) -> tuple[Integer[np.ndarray, "S P L"], Int32[np.ndarray, "S P L"], Grid]:
     """Read the labels and the tissue map of a case; where it has none, the labels are the map."""
     assert case.labels is not None
-    read = read_labels(case.labels)
+    read = read_labels(case.labels, space)
     labels = read.array[0]
+    values, counts = np.unique(labels, return_counts=True)
+    voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    if fault := unnamed_values("labels", voxels, space.known, case.labels):
+        raise DatasetError(fault)
     if case.tissues is None:
-        codes = labels.astype(np.int32)
-    else:
-        mapped = read_volume((case.tissues,))
-        if apart := difference(read.grid, mapped.grid):
-            raise DatasetError(
-                f"expected the tissue map on the labels' grid in {case.tissues}, found {apart}; resample it"
-            )
-        codes = mapped.array[0].astype(np.int32)
-    if unknown := sorted({*np.unique(codes & 255).tolist()} - set(names)):
-        raise DatasetError(
-            f"expected values with a name in dataset.json in {case.tissues or case.labels}, found "
-            f"{listed([str(value) for value in unknown])}; name them, or mend the map"
-        )
-    return labels, codes, read.grid
+        return labels, labels.astype(np.int32), read.grid
+    return labels, read_tissue_map(case.tissues, read.grid, names), read.grid

@@ -22,6 +22,9 @@ from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 
+NOTHING_FOUND = "no spine was found: the label map is all background"
+"""Said of an image in which the networks find nothing."""
+
 
 def build_predictor(
     models: Sequence[ModelFolder],

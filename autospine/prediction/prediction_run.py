@@ -21,6 +21,7 @@ from autospine.inference.predictor import Predictor, TileJob
 from autospine.io.images import Volume, read_volume
 from autospine.models.model_folder import TrainingImage, training_case_of
 from autospine.prediction.announcement import Estimates
+from autospine.prediction.build_predictor import NOTHING_FOUND
 from autospine.prediction.case_inspection import find_oddities
 from autospine.prediction.case_log import PredictedCase
 from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
@@ -33,8 +34,6 @@ from autospine.system.hardware import peak_memory
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
-
-NOTHING_FOUND = "nothing was found: its label map is all background"
 
 TELLING = (AutospineError, RuntimeError, MemoryError, OSError)
 """Errors whose text says what happened; that of others, such as a KeyError, may be no more than a number."""

@@ -363,6 +363,22 @@ def test_a_plan_is_explained_as_it_is(place):
     assert (place.preprocessed / "plan.json").read_bytes() == before
 
 
+def test_a_plan_says_that_a_training_may_begin_from_the_starter(place):
+    command = f"autospine plan-and-preprocess -d {NAME} --pretrained starter"
+    said = place.run("plan", "-d", "1", *SMALL)
+    assert f"to begin from the starter (vertebra, disc, canal, sacrum): {command}\n" in said.out
+    said = place.run("plan", "-d", "1", "--memory", "2GB", "--pretrained", "starter")
+    assert said.code == 0, said.err
+    assert command not in said.out
+    described = json.loads((place.raw / "dataset.json").read_text(encoding="utf-8"))
+    values = [value for value in described["labels"].values() if value]
+    described["labels"] = {"background": 0, **{f"rib_{value}": value for value in values}}
+    (place.raw / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    said = place.run("plan", "-d", "1", *SMALL)
+    assert said.code == 0, said.err
+    assert "starter" not in said.out
+
+
 def test_a_plan_takes_wishes_from_a_file_and_says_what_it_replaces(place):
     (place.root / "wishes.yaml").write_text(
         "patch_size: [32, 32, 32]\nfeature_size: 8\nnetworks: [unet3d]\n", encoding="utf-8"

@@ -369,8 +369,8 @@ def test_an_image_of_air_gives_a_label_map_of_background_and_it_is_said(tmp_path
     labels = read_labels(result.written[0]).array[0]
     assert labels.shape == image.shape
     assert not labels.any()
-    assert any("nothing was found" in warning for warning in result.cases[0].warnings)
-    assert "a: nothing was found" in said.text
+    assert any("no spine was found" in warning for warning in result.cases[0].warnings)
+    assert "a: no spine was found" in said.text
     assert "12 of 12 tiles by 1 network" in said.text
 
 
@@ -383,7 +383,7 @@ def test_nothing_is_found_in_an_image_of_one_value_whatever_a_network_makes_of_i
     result = predicted([model], tmp_path / "in", tmp_path / "out", region_of_interest=confined)
     assert not read_labels(result.written[0]).array.any()
     assert "has the value 0 in every voxel" in said.text
-    assert "a: nothing was found" in said.text
+    assert "a: no spine was found" in said.text
 
 
 @pytest.mark.parametrize(

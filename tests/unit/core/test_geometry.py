@@ -17,6 +17,7 @@ from autospine.core.geometry import (
     difference,
     orientation,
     repaired_direction,
+    tilt_note,
     triple,
     turned,
     turning,
@@ -219,6 +220,18 @@ def test_an_affine_off_by_rounding_is_the_same_grid(entry: tuple[int, int]):
         )
     assert difference(grids[0], grids[1]) is None
     assert "mm apart" in (difference(grids[0], grids[2]) or "")
+
+
+@pytest.mark.parametrize(("degrees", "noted"), [(0, None), (29, None), (35, "lie at 35 degrees"), (50, "40")])
+@pytest.mark.parametrize("axis", range(3))
+def test_axes_far_from_the_patients_are_noted(degrees, noted, axis):
+    """At 50 degrees the axes change their names, and lie at 40 degrees to others."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    matrix = np.insert(np.insert(np.array([[c, -s], [s, c]]), axis, 0, axis=0), axis, 0, axis=1)
+    matrix[axis, axis] = 1
+    grid = Grid(shape=(3, 4, 5), spacing_mm=(3, 2, 1), origin_mm=(0, 0, 0), direction=as_direction(matrix))
+    note = tilt_note(canonical_grid(grid))
+    assert note is None if noted is None else noted in note
 
 
 def test_difference_in_shape_is_named():

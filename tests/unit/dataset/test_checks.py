@@ -205,5 +205,5 @@ def test_tissue_maps_are_checked(raw_dataset: RawDataset, write_image: WriteImag
     write_image(folder / "tissuesTr" / "unknown.nii.gz", codes)
     faults = verify(load_dataset(folder)).faults
     assert [fault.partition(":")[0] for fault in faults] == ["far", "unknown"]
-    assert "one grid" in faults[0]
-    assert "found 7" in faults[1]
+    assert "on the grid of its case, found" in faults[0]
+    assert "found 7 (1 voxel)" in faults[1]

@@ -9,8 +9,9 @@ import SimpleITK as sitk
 import torch
 
 import autospine
-from autospine.core.errors import ModelError, WorkspaceError
+from autospine.core.errors import FormatError, ModelError, WorkspaceError
 from autospine.io.images import write_array
+from autospine.models import archive
 from autospine.models.archive import unpack
 from autospine.models.best import choose_models
 from autospine.models.model_folder import open_model
@@ -20,6 +21,8 @@ from autospine.storage import trained_models
 from autospine.storage.tensors import load_shapes
 from autospine.storage.trained_models import named_model
 from autospine.storage.workspace import Workspace
+
+SHIPPED = trained_models.STARTER_FILE
 
 
 @pytest.fixture
@@ -59,6 +62,17 @@ def test_an_installation_without_it_says_so(file, tmp_path, monkeypatch):
         named_model(Path("starter"))
     with pytest.raises(ModelError, match=found):
         choose_models(Workspace(root=tmp_path), None, None)
+
+
+def test_a_damaged_one_says_how_it_is_mended(file, monkeypatch):
+    monkeypatch.setattr(archive, "STARTER_FILE", file)
+    file.write_bytes(SHIPPED.read_bytes()[:-1000])
+    mended = r"as it was installed, found it damaged; install AutoSpine again, or name another model"
+    with pytest.raises(FormatError, match=mended):
+        autospine.load_model("starter", device="cpu")
+    file.write_bytes(SHIPPED.read_bytes().replace(b"fold_full", b"fold_half", 1))
+    with pytest.raises(FormatError, match=mended), archive.opened_model(file):
+        pass
 
 
 def test_the_file_is_small_and_holds_nothing_but_tensors_and_json(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from autospine.cli import main
 from autospine.core.errors import DatasetError, WorkspaceError
+from autospine.dataset.checks import verify
 from autospine.dataset.raw import load_dataset
 from autospine.io.images import read_labels, read_volume, write_array
 from autospine.pipeline.synthesised_dataset import synthesise
@@ -115,18 +116,68 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
     good = load_dataset(write(tmp_path))
     with pytest.raises(WorkspaceError, match="at least one case"):
         synthesise(good, tmp_path / "x", cases=0)
-    shifted = makers.grid(GRID.shape, spacing_mm=GRID.spacing_mm, origin_mm=(9.0, 0.0, 0.0))
-    with pytest.raises(DatasetError, match=r"on the labels' grid in .*tissuesTr.*a\.nii\.gz"):
-        synthesise(load_dataset(write(tmp_path / "grid", grid=shifted)), tmp_path / "x", cases=1)
-    strange = np.full(GRID.shape, 99, np.int32)
-    with pytest.raises(DatasetError, match=r"values with a name in dataset\.json in .*, found 99"):
-        synthesise(load_dataset(write(tmp_path / "codes", codes=strange)), tmp_path / "x", cases=1)
     regions = write(tmp_path / "regions", names={"whole": [1, 2], "disc": 2, "canal": 3})
     text = json.loads((regions / "dataset.json").read_text()) | {"regions_class_order": [1, 2, 3]}
     (regions / "dataset.json").write_text(json.dumps(text))
     with pytest.raises(DatasetError, match="found regions"):
         synthesise(load_dataset(regions), tmp_path / "x", cases=1)
     assert not (tmp_path / "x").exists()
+
+
+def _codes(value: int | float) -> np.ndarray:
+    """A map of one tissue with one voxel of another value."""
+    codes = np.full(GRID.shape, 7, np.asarray(value).dtype if isinstance(value, float) else np.int32)
+    codes[3, 4, 5] = value
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (99, r"found 99 \(1 voxel\); mend either"),
+        (7 + (98 << 8) + (60 << 16), r"found 98 \(1 voxel\); mend either"),  # as the second tissue
+        (256 + 7, r"found 263 \(1 voxel\)"),  # of a label map with large values, no second tissue
+        (7.5, "found float64; store it as int32"),
+    ],
+)
+def test_a_tissue_without_a_name_ends_in_a_sentence(tmp_path, value, found):
+    dataset = load_dataset(write(tmp_path, codes=_codes(value)))
+    with pytest.raises(DatasetError, match=rf"tissue.* .*tissuesTr/a\.nii\.gz, {found}") as raised:
+        synthesise(dataset, tmp_path / "x", cases=1)
+    assert f"a: {raised.value}" in verify(dataset).faults
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_map_on_another_grid_ends_in_a_sentence(tmp_path):
+    shifted = makers.grid(GRID.shape, spacing_mm=GRID.spacing_mm, origin_mm=(9.0, 0.0, 0.0))
+    dataset = load_dataset(write(tmp_path, grid=shifted))
+    with pytest.raises(
+        DatasetError, match=r"the tissue map .*a\.nii\.gz on the grid of its case.* 9 mm apart"
+    ):
+        synthesise(dataset, tmp_path / "x", cases=1)
+
+
+def test_labels_without_a_name_or_too_large_to_draw_end_in_a_sentence(tmp_path):
+    labels = column()
+    labels[0, 0, :2] = 9
+    unknown = load_dataset(write(tmp_path / "unknown", tissues=False, labels=labels))
+    with pytest.raises(DatasetError, match=r"the labels .* in .*a\.nii\.gz, found 9 \(2 voxels\)"):
+        synthesise(unknown, tmp_path / "x", cases=1)
+    names = {"vertebra": 300, "disc": 2, "canal": 3}
+    large = load_dataset(write(tmp_path / "large", tissues=False, names=names))
+    with pytest.raises(DatasetError, match=r"label values from 0 to 255 .*, found 300; renumber"):
+        synthesise(large, tmp_path / "x", cases=1)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_is_ignored_stays_ignored(tmp_path):
+    labels = column()
+    labels[:, :2] = 255
+    dataset = load_dataset(write(tmp_path, tissues=False, names={**NAMES, "ignore": 255}, labels=labels))
+    made = load_dataset(synthesise(dataset, tmp_path / "made", cases=1))
+    assert made.labels.ignore == 255
+    assert (read_labels(made.cases[0].labels).array == 255).any()
+    assert verify(made).faults == ()
 
 
 def test_the_command_writes_a_dataset_that_the_next_command_finds(tmp_path, capsys):
