@@ -1,6 +1,18 @@
 """Numbers that the manual states, and where the code has them: what a test holds against each other."""
 
 STATED = {
+    "metrics.md": {
+        "autospine.evaluation.surface": {
+            "TOLERANCE_MM": "tolerance of `nsd_1mm`",
+            "SHARE_WITHIN": "share of the area within `hd95`",
+        },
+        "autospine.evaluation.boundary": {"BAND_MM": "depth of the rims"},
+        "autospine.evaluation.instances": {
+            "LEAST_IOU": "IoU that two instances must exceed",
+            "SMALL_MM3": "largest small structure",
+        },
+        "autospine.evaluation.centroids": {"FARTHEST_MM": "farthest centroid of an identified vertebra"},
+    },
     "planning.md": {
         "autospine.system.cards": {
             "CARD_SHARE": "share of a GPU's memory to plan for",

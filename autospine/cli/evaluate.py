@@ -39,10 +39,20 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="Compute this metric. Repeat it for several; by default dice, iou and recall. Others are hd95 "
-        "(95 % Hausdorff distance in mm), nsd_1mm (surface Dice), and those of other distributions.",
+        help="Compute this metric, or those of a group: overlap (dice, iou and recall, the default), surface "
+        "(hd95, nsd_1mm or with another tolerance, assd, boundary_dice_2mm), instance (rq, sq, pq, "
+        "small_recall), vertebra (id_rate, centroid_distance), or all. Repeat it for several. Metrics of "
+        "other distributions go by their names.",
         metavar="NAME",
         show_default=False,
+    ),
+]
+Resample = Annotated[
+    bool,
+    typer.Option(
+        "--resample",
+        help="Resample predictions on other grids to those of their references, by nearest neighbours, "
+        "instead of refusing them.",
     ),
 ]
 
@@ -54,6 +64,7 @@ def evaluate(
     description: Description = None,
     output: Scores = None,
     metric: Metrics = None,
+    resample: Resample = False,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
     for folder, what in ((predictions, "label maps"), (references, "reference label maps")):
@@ -63,7 +74,9 @@ def evaluate(
     from autospine.evaluation.export import write_evaluation
     from autospine.evaluation.metrics import find_metrics
 
-    evaluation = evaluate_predictions(predictions, references, description, find_metrics(metric or ()))
+    evaluation = evaluate_predictions(
+        predictions, references, description, find_metrics(metric or ()), resample=resample
+    )
     learnt = _training_images(predictions, [case.case for case in evaluation.cases])
     evaluation = replace(evaluation, learnt=tuple(learnt))
     folder = output or predictions

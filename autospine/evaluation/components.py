@@ -52,15 +52,25 @@ class SharedFaces(NamedTuple):
 
 def find_components(labels: LabelArray) -> Components:
     """Find the connected components of every label value in one pass, numbered by their first voxels."""
-    # cc3d numbers voxels in the order of the memory, and takes no arrays that must not be written to (4.1.1).
-    readable = np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
-    numbers, n = cc3d.connected_components(readable, connectivity=_CONNECTIVITY, return_N=True)
+    numbers = number_components(labels)
+    n = int(numbers.max(initial=0))
     voxels = np.flatnonzero(labels)
     component = numbers.reshape(-1)[voxels]
     integers = np.zeros(n + 1, dtype=labels.dtype)
     integers[component] = labels.reshape(-1)[voxels]
     sizes = np.bincount(component, minlength=n + 1)
     return Components(voxels=voxels, component=component, integers=integers, sizes=sizes, numbers=numbers)
+
+
+def number_components(labels: LabelArray) -> Integer[np.ndarray, "S P L"]:
+    """Return the number of each voxel's connected component, from 1 on by first voxels; 0 is the background.
+
+    Voxels of different label values never belong to one component.
+    """
+    # cc3d numbers voxels in the order of the memory, and takes no arrays that must not be written to (4.1.1).
+    readable = np.require(labels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+    numbers: np.ndarray = cc3d.connected_components(readable, connectivity=_CONNECTIVITY)
+    return numbers
 
 
 def fill_holes(labels: LabelArray, integers: frozenset[int]) -> LabelArray:

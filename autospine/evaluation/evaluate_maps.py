@@ -4,23 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import SimpleITK as sitk
+
 from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed, listed_faults
 from autospine.core.geometry import Grid, difference
-from autospine.core.labels import IGNORE_INDEX, LabelSpace
+from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.dataset.raw import Case, known_cases, load_labels
+from autospine.evaluation.class_pair import CasePair
 from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
-from autospine.evaluation.overlap import (
-    class_counts,
-    class_mask,
-    confusion_table,
-    foreground_counts,
-    in_class_order,
-)
+from autospine.evaluation.overlap import class_counts, confusion_table, foreground_counts, in_class_order
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
-from autospine.io.images import Volume, read_labels, read_volume
+from autospine.io.images import Volume, pack, read_labels, read_volume
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import same_name
 from autospine.system.log import get_logger, track
@@ -33,6 +30,8 @@ def evaluate_predictions(
     references: Path,
     description: Path | None = None,
     metrics: Sequence[Metric] = DEFAULT_METRICS,
+    *,
+    resample: bool = False,
 ) -> Evaluation:
     """Compare two folders of label maps.
 
@@ -41,6 +40,7 @@ def evaluate_predictions(
         references: Folder of reference label maps.
         description: The dataset.json that names the labels; by default the one beside the references.
         metrics: Metrics to compute, as `find_metrics` finds them by name.
+        resample: Whether predictions on other grids are resampled to those of their references.
 
     Raises:
         DatasetError: If there is no description.
@@ -57,7 +57,13 @@ def evaluate_predictions(
             "--labels"
         )
     return evaluate_folder(
-        predictions, references, load_labels(path), known_cases(path.parent), metrics, with_statistics=True
+        predictions,
+        references,
+        load_labels(path),
+        known_cases(path.parent),
+        metrics,
+        with_statistics=True,
+        resample=resample,
     )
 
 
@@ -69,6 +75,7 @@ def evaluate_folder(
     metrics: Sequence[Metric] = DEFAULT_METRICS,
     *,
     with_statistics: bool = False,
+    resample: bool = False,
 ) -> Evaluation:
     """Compare the label maps of two folders, matched by file name without its ending.
 
@@ -80,6 +87,8 @@ def evaluate_folder(
         metrics: Metrics to compute.
         with_statistics: Whether the classes of each prediction are measured too, with the intensities of
             the case's image if that is known and lies on the same grid.
+        resample: Whether predictions on other grids are resampled to those of their references, by nearest
+            neighbours.
 
     Returns:
         The scores of every case in both folders; those in one alone are listed.
@@ -100,7 +109,7 @@ def evaluate_folder(
     for name in track(both, "evaluating"):
         about = known.get(name)
         try:
-            prediction, reference, grid = _read_pair(name, predicted[name], true[name], labels)
+            prediction, reference, grid = _read_pair(name, predicted[name], true[name], labels, resample)
             score = evaluate_case(
                 prediction,
                 reference,
@@ -155,7 +164,7 @@ def evaluate_case(
         modality: Modality of the case, if known.
         site: Site of the case, if known.
         metrics: Metrics to compute.
-        spacing_mm: Voxel spacing along S, P and L; metrics that take masks need it.
+        spacing_mm: Voxel spacing along S, P and L; metrics that do not take counts need it.
 
     Raises:
         EvaluationError: If the shapes differ, an index is not one of the label space, the spacing is missing,
@@ -163,7 +172,7 @@ def evaluate_case(
     """
     try:
         confusion = confusion_table(prediction, reference, labels)
-        measured = _measured(prediction, reference, labels, metrics, spacing_mm)
+        measured, of_foreground = _measured(prediction, reference, labels, metrics, spacing_mm)
     except EvaluationError as error:
         raise EvaluationError(f"case {case}: {error}") from None
     return CaseScores(
@@ -173,6 +182,7 @@ def evaluate_case(
         foreground=foreground_counts(confusion),
         confusion=in_class_order(confusion, labels),
         measured=measured,
+        measured_foreground=of_foreground,
         metrics=tuple(metrics),
         modality=modality,
         site=site,
@@ -185,21 +195,23 @@ def _measured(
     labels: LabelSpace,
     metrics: Sequence[Metric],
     spacing_mm: Vector3 | None,
-) -> dict[str, tuple[float, ...]]:
-    """Compute the metrics that take masks: one value for each class."""
-    wanted = [metric for metric in metrics if metric.from_masks is not None]
+) -> tuple[dict[str, tuple[float, ...]], dict[str, float]]:
+    """Compute the metrics that do not take counts: one value for each class, and that of the foreground."""
+    wanted = [metric for metric in metrics if metric.from_counts is None]
     if not wanted:
-        return {}
+        return {}, {}
     if spacing_mm is None:
         raise EvaluationError(f"the metric {wanted[0].name} needs the voxel spacing; give spacing_mm")
+    case = CasePair(prediction, reference, labels, spacing_mm)
     values: dict[str, list[float]] = {metric.name: [] for metric in wanted}
-    stated = reference != IGNORE_INDEX
-    for position in range(len(labels.names)):
-        predicted = class_mask(prediction, labels, position) & stated
-        true = class_mask(reference, labels, position)
+    for pair in case.classes:
         for metric in wanted:
-            values[metric.name].append(metric.of_masks(predicted, true, spacing_mm))
-    return {name: tuple(each) for name, each in values.items()}
+            values[metric.name].append(metric.of_pair(pair))
+    foreground = case.foreground
+    return (
+        {name: tuple(each) for name, each in values.items()},
+        {metric.name: metric.of_pair(foreground) for metric in wanted if metric.of_foreground},
+    )
 
 
 def _label_files(folder: Path, what: str) -> dict[str, Path]:
@@ -226,20 +238,38 @@ def _label_files(folder: Path, what: str) -> dict[str, Path]:
 
 
 def _read_pair(
-    case: str, prediction: Path, reference: Path, labels: LabelSpace
+    case: str, prediction: Path, reference: Path, labels: LabelSpace, resample: bool
 ) -> tuple[LabelArray, LabelArray, Grid]:
     """Return the stored indices of prediction and reference and their grid, checked to be the same."""
     predicted, true = _read(case, prediction, labels), _read(case, reference, labels)
-    if differs := difference(predicted.grid, true.grid):
+    if not (differs := difference(predicted.grid, true.grid)):
+        found = predicted.turned_to(true.grid)[0]
+    elif resample:
+        logger.info("%s is resampled to the grid of its reference: %s", prediction, differs)
+        found = _resampled(predicted, true.grid)
+    else:
         raise EvaluationError(
             f"expected prediction {prediction} of case {case} on the grid of its reference {reference}, "
-            f"found {differs}; predict on the image that the reference belongs to"
+            f"found {differs}; predict on the image that the reference belongs to, or give --resample"
         )
     return (
-        _encoded(case, prediction, labels, predicted.turned_to(true.grid)[0]),
+        _encoded(case, prediction, labels, found),
         _encoded(case, reference, labels, true.array[0]),
         true.grid,
     )
+
+
+def _resampled(labels: Volume, grid: Grid) -> LabelArray:
+    """Return a label map on another grid, by nearest neighbours, with background outside of it."""
+    target = sitk.Image(grid.shape[::-1], sitk.sitkUInt8)
+    target.SetSpacing(grid.spacing_mm[::-1])
+    target.SetOrigin(grid.origin_mm)
+    target.SetDirection(grid.direction)
+    moved = sitk.Resample(
+        pack(labels.array[0], labels.grid), target, sitk.Transform(), sitk.sitkNearestNeighbor
+    )
+    found: LabelArray = sitk.GetArrayFromImage(moved)
+    return found
 
 
 def _intensities(case: Case, indices: LabelArray, grid: Grid) -> LabelledIntensities | None:

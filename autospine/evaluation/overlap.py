@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Integer
 
 from autospine.core.errors import EvaluationError
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
@@ -57,6 +57,13 @@ class Counts:
     def recall(self) -> float:
         """Share of the reference that was found, TP / (TP + FN), 0 to 1; NaN where the reference is empty."""
         return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def volume_error(self) -> float:
+        """Difference of the volumes as a share of the reference's, |FP - FN| / (TP + FN), 0 to infinity; NaN
+        where the reference is empty.
+        """
+        return _ratio(abs(self.fp - self.fn), self.tp + self.fn)
 
     @property
     def occurs(self) -> bool:
@@ -136,21 +143,6 @@ def foreground_counts(confusion: Confusion) -> Counts:
         int(part.sum()) for part in (confusion[1:, 1:], confusion[:, 1:], confusion[1:])
     )
     return Counts(tp=found, fp=predicted - found, fn=present - found)
-
-
-def class_mask(indices: IndexArray, labels: LabelSpace, position: int) -> Bool[np.ndarray, "..."]:
-    """Return the mask of one foreground class; voxels that are `IGNORE_INDEX` are outside it.
-
-    Args:
-        indices: Stored indices that `count_overlap` accepts.
-        labels: The label space that they belong to.
-        position: Position of the class in `labels.names`.
-    """
-    table = np.zeros(IGNORE_INDEX + 1, dtype=bool)
-    members = labels.membership[-len(labels.names) :][position]
-    table[: len(members)] = members
-    mask: np.ndarray = table[indices]
-    return mask
 
 
 def _packed(indices: IndexArray, n: int) -> np.ndarray:

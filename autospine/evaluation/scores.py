@@ -81,15 +81,6 @@ def spread_of(values: Mapping[str, float], metric: Metric) -> Spread:
     )
 
 
-def foreground_scores(counts: Counts, metrics: Sequence[Metric] = DEFAULT_METRICS) -> Scores:
-    """Return the scores of all classes of a case taken as one; those of metrics that take masks are NaN."""
-    values = {
-        metric.name: math.nan if metric.from_counts is None else metric.of_counts(counts)
-        for metric in metrics
-    }
-    return Scores(values=values, n=int(counts.occurs))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseScores:
     """Agreement of one prediction with its reference, class by class."""
@@ -111,7 +102,10 @@ class CaseScores:
     first; None if they were not counted, and for overlapping regions."""
 
     measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Values of each metric that takes masks, by name, one for each class; NaN where undefined."""
+    """Values of each metric that does not take counts, by name, one for each class; NaN where undefined."""
+
+    measured_foreground: Mapping[str, float] = field(default_factory=dict)
+    """Values of such metrics for all classes taken as one, as far as they are computed for them."""
 
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     """Metrics of the scores; those that take counts are computed from `counts`."""
@@ -124,6 +118,20 @@ class CaseScores:
 
     site: str | None = None
     """Site of the case, None if it is unknown."""
+
+    @property
+    def foreground_scores(self) -> Scores | None:
+        """Scores of all classes taken as one; None if they were not counted."""
+        counts = self.foreground
+        if counts is None:
+            return None
+        values = {
+            metric.name: self.measured_foreground.get(metric.name, math.nan)
+            if metric.from_counts is None
+            else metric.of_counts(counts)
+            for metric in self.metrics
+        }
+        return Scores(values=values, n=int(counts.occurs))
 
     @property
     def by_class(self) -> dict[str, Scores]:
@@ -220,12 +228,10 @@ class Evaluation:
     def foreground(self) -> Scores | None:
         """Mean over the cases of the scores of all classes taken as one; None if they were not counted.
 
-        Metrics that take masks are NaN.
+        Metrics that are computed class by class alone are NaN.
         """
-        counted = [case.foreground for case in self.cases if case.foreground is not None]
-        if not counted:
-            return None
-        return mean_scores((foreground_scores(counts, self.metrics) for counts in counted), self.metrics)
+        scores = [each for case in self.cases if (each := case.foreground_scores) is not None]
+        return mean_scores(scores, self.metrics) if scores else None
 
     def spread(self, metric: Metric) -> Spread:
         """Return the spread of the cases' means over their classes."""
@@ -242,9 +248,9 @@ class Evaluation:
     def foreground_spread(self, metric: Metric) -> Spread:
         """Return the spread of the scores of all classes taken as one."""
         values = {
-            case.case: foreground_scores(case.foreground, self.metrics).values[metric.name]
+            case.case: scores.values[metric.name]
             for case in self.cases
-            if case.foreground is not None
+            if (scores := case.foreground_scores) is not None
         }
         return spread_of(values, metric)
 
@@ -310,9 +316,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
                 "modality": case.modality,
                 "site": case.site,
                 **_plain(case.mean, "mean_"),
-                "foreground": None
-                if case.foreground is None
-                else _plain(foreground_scores(case.foreground, case.metrics)),
+                "foreground": None if (scores := case.foreground_scores) is None else _plain(scores),
                 "classes": _plain_classes(case.by_class, count=False),
             }
             for case in evaluation.cases

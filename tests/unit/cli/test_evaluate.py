@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import makers
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from autospine.cli import main
+from autospine.evaluation.metrics import BUILT_IN
 from autospine.io.images import write_array
 from autospine.prediction.case_log import PredictedCase, add_to_record
 
@@ -45,7 +47,32 @@ def test_training_images_are_named_on_the_screen_and_in_the_file(folders, capsys
     assert written["training_images"] == learnt
 
 
+def test_every_metric_is_in_the_files(folders, capsys):
+    assert main(["evaluate", *folders, "--metric", "all"]) == 0
+    table = pd.read_csv(Path(folders[0]) / "evaluation.csv")
+    written = json.loads((Path(folders[0]) / "evaluation.json").read_text(encoding="utf-8"))
+    names = [metric.name for metric in BUILT_IN]
+    assert list(table.columns[4:-3]) == names
+    assert list(written["foreground"]) == names
+    assert (written["mean_rq"], written["foreground"]["rq"], written["mean_id_rate"]) == (0, 0, None)
+
+
+def test_predictions_on_another_grid_are_resampled_on_request_alone(folders, capsys):
+    """The cube one voxel higher is the reference, cut by a plane of background below."""
+    reference = np.zeros(SHAPE, dtype=np.uint8)
+    reference[3:6, 3:6, 3:6] = 1
+    grid = makers.grid(SHAPE)
+    origin = tuple(grid.physical(np.asarray([1, 0, 0])).tolist())
+    shape = (SHAPE[0] - 1, *SHAPE[1:])
+    smaller = replace(grid, shape=shape, origin_mm=origin)
+    write_array(Path(folders[0]) / "a.nii.gz", reference[1:], smaller)
+    assert main(["evaluate", *folders]) == 1
+    assert "--resample" in capsys.readouterr().err
+    assert main(["evaluate", *folders, "--resample"]) == 0
+    assert pd.read_csv(Path(folders[0]) / "evaluation.csv")["dice"][0] == 1
+
+
 def test_an_unknown_metric_is_answered_with_those_that_there_are(folders, capsys):
     assert main(["evaluate", *folders, "--metric", "f1"]) == 1
-    assert "dice, iou, recall, hd95, nsd_1mm" in capsys.readouterr().err
+    assert "dice, iou, recall, volume_error, hd95, nsd_1mm" in capsys.readouterr().err
     assert not (Path(folders[0]) / "evaluation.csv").exists()

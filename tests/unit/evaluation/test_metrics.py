@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from autospine.core.errors import EvaluationError
+from autospine.core.labels import parse_labels
+from autospine.evaluation.class_pair import CasePair, ClassPair
 from autospine.evaluation.metrics import BUILT_IN, DEFAULT_METRICS, Metric, find_metrics, metric_names
 from autospine.evaluation.overlap import Counts
 
 SPACING = (1.0, 1.0, 1.0)
-PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "evaluate.md"
+PAGE = Path(__file__).parents[3] / "docs" / "concepts" / "metrics.md"
 
 MODULE = """
 from autospine.evaluation.metrics import Metric
@@ -59,8 +61,25 @@ def test_names_are_found_in_their_order_and_once():
     assert [metric.name for metric in find_metrics(["hd95", "dice", "hd95"])] == ["hd95", "dice"]
 
 
+def test_a_group_stands_for_its_metrics():
+    names = [metric.name for metric in find_metrics(["assd", "surface", "dice"])]
+    assert names == ["assd", "hd95", "nsd_1mm", "boundary_dice_2mm", "dice"]
+    assert find_metrics(["all"]) == BUILT_IN
+
+
+def test_the_tolerance_of_the_surface_dice_is_in_its_name():
+    one, other = np.zeros((2, 9, 9, 9), dtype=bool)
+    one[2, 4, 4] = other[4, 4, 4] = True
+    found = {metric.name: metric for metric in find_metrics(["nsd_2mm", "nsd_0_5mm", "nsd_1mm"])}
+    values = {name: metric.of_pair(pair_of(one, other)) for name, metric in found.items()}
+    assert values == {"nsd_2mm": 1, "nsd_0_5mm": 0, "nsd_1mm": 0.5}
+    assert found["nsd_0_5mm"].title == "NSD0.5mm"
+
+
 def test_an_unknown_name_is_told_with_all_that_are_known():
-    with pytest.raises(EvaluationError, match=r"dice, iou, recall, hd95, nsd_1mm.*'f1'"):
+    with pytest.raises(
+        EvaluationError, match=r"dice, iou, recall, volume_error, hd95, nsd_1mm.*nsd_Xmm.*surface.*'f1'"
+    ):
         find_metrics(["dice", "f1"])
 
 
@@ -100,6 +119,12 @@ def test_one_name_in_two_distributions_is_refused(installed):
         find_metrics(["false_positives"])
 
 
+def pair_of(prediction: np.ndarray, reference: np.ndarray) -> ClassPair:
+    labels = parse_labels({"background": 0, "L1": 1})
+    (pair,) = CasePair(prediction.astype(np.uint8), reference.astype(np.uint8), labels, SPACING).classes
+    return pair
+
+
 @pytest.mark.parametrize("metric", BUILT_IN, ids=lambda metric: metric.name)
 def test_built_in_metrics_of_equal_and_of_empty_masks(metric):
     mask, empty = np.zeros((2, 4, 5, 6), dtype=bool)
@@ -107,7 +132,7 @@ def test_built_in_metrics_of_equal_and_of_empty_masks(metric):
 
     def measured(prediction: np.ndarray, reference: np.ndarray) -> float:
         if metric.from_counts is None:
-            return metric.of_masks(prediction, reference, SPACING)
+            return metric.of_pair(pair_of(prediction, reference))
         hits = int((prediction & reference).sum())
         counts = Counts(tp=hits, fp=int(prediction.sum()) - hits, fn=int(reference.sum()) - hits)
         return metric.of_counts(counts)
@@ -126,8 +151,14 @@ def test_built_in_metrics_of_equal_and_of_empty_masks(metric):
             "prediction and reference are empty": {"both"},
             "the reference is empty": {"reference", "both"},
             "prediction or reference is empty": {"prediction", "reference", "both"},
+            "no instance has a partner": {"prediction", "reference", "both"},
+            "the reference has no small structure": {"reference", "both"},
+            "the class is no vertebra by name, or the reference is empty": {"reference", "both"},
         }[metric.undefined]
     )
+    for value in pairs.values():  # the worst, where there is one
+        worst = metric.range[0] if metric.higher_is_better else 1.0
+        assert math.isnan(value) or value == worst
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.inf])
@@ -144,16 +175,16 @@ def test_a_function_that_fails_names_the_metric():
 
 
 def test_a_metric_takes_counts_or_masks():
-    with pytest.raises(EvaluationError, match=r"dice.*counts.*masks"):
+    with pytest.raises(EvaluationError, match=r"dice.*masks"):
         DEFAULT_METRICS[0].of_masks(*np.zeros((2, 1, 1, 1), dtype=bool), SPACING)
     with pytest.raises(EvaluationError, match=r"hd95.*masks.*counts"):
         find_metrics(["hd95"])[0].of_counts(Counts(tp=1, fp=0, fn=0))
-    for functions in ({"from_counts": None}, {"from_masks": lambda *_: 0.0}):
+    for functions in ({"from_counts": None}, {"from_masks": lambda *_: 0.0}, {"from_pair": lambda _: 0.0}):
         with pytest.raises(EvaluationError, match="exactly one"):
             replace(DEFAULT_METRICS[0], **functions)
 
 
-@pytest.mark.parametrize("name", ["Dice", "case", "tp", "acc", "95hd", ""])
+@pytest.mark.parametrize("name", ["Dice", "case", "tp", "acc", "all", "surface", "95hd", ""])
 def test_a_name_that_would_confuse_the_files_is_refused(name):
     with pytest.raises(EvaluationError, match="rename"):
         Metric(

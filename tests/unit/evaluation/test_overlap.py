@@ -11,7 +11,6 @@ from autospine.evaluation import overlap as overlap_module
 from autospine.evaluation.overlap import (
     Counts,
     class_counts,
-    class_mask,
     confusion_table,
     count_overlap,
     foreground_counts,
@@ -100,7 +99,6 @@ def test_agrees_with_boolean_masks(seed: int) -> None:
     for index, counts in enumerate(count_overlap(prediction, reference, PLAIN), start=1):
         p, r = (prediction == index)[stated], (reference == index)[stated]
         assert (counts.tp, counts.fp, counts.fn) == ((p & r).sum(), (p & ~r).sum(), (~p & r).sum())
-        np.testing.assert_array_equal(class_mask(prediction, PLAIN, index - 1), prediction == index)
 
 
 def test_as_many_labels_as_fit_and_several_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +129,11 @@ def test_refuses_shapes_that_differ() -> None:
         count_overlap(line(0, 1), line(0, 1, 1), PLAIN)
 
 
-def test_masks_of_regions_overlap() -> None:
-    indices = line(0, 1, 2, IGNORE_INDEX)
-    assert class_mask(indices, NESTED, 0).ravel().tolist() == [False, True, True, False]
-    assert class_mask(indices, NESTED, 1).ravel().tolist() == [False, False, True, False]
+def test_the_volume_error_is_a_share_of_the_reference() -> None:
+    assert Counts(tp=6, fp=1, fn=4).volume_error == 0.3
+    assert Counts(tp=6, fp=14, fn=4).volume_error == 1
+    assert Counts(tp=0, fp=0, fn=4).volume_error == 1
+    assert math.isnan(Counts(tp=0, fp=3, fn=0).volume_error)
 
 
 def test_perfect_prediction_of_every_label_space() -> None:

@@ -322,7 +322,7 @@ def test_masks_are_measured_in_mm_and_without_ignored_voxels() -> None:
 
 
 def test_a_metric_that_fails_names_itself_and_the_case() -> None:
-    broken = replace(find_metrics(["hd95"])[0], name="broken", from_masks=lambda *_: -1.0, origin="other 1.0")
+    broken = replace(find_metrics(["hd95"])[0], name="broken", from_pair=lambda _: -1.0, origin="other 1.0")
     indices = LABELS.encode(volume(3))
     with pytest.raises(EvaluationError, match=r"case one.*from 0 to inf.*broken of other 1\.0.*-1"):
         evaluate_case(indices, indices, LABELS, case="one", metrics=[broken], spacing_mm=(1.0, 1.0, 1.0))
