@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-real clean
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-real bench-metrics clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ bench-first-aid: $(STAMP) ## give every command odd, damaged and hostile inputs,
 
 bench-daily: $(STAMP) ## train for a quarter of an hour on real lumbar MR and measure what a user sees; into docs/results/daily.md
 	$(BIN)/python tests/benchmarks/daily.py --write docs/results/daily.md
+
+bench-metrics: $(STAMP) ## time every metric on 512 x 512 x 400 voxels with 26 labels; into docs/results/metrics.md
+	$(BIN)/python tests/benchmarks/metrics.py --write docs/results/metrics.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -9,7 +9,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
-from autospine.cli.screen import say, show_evaluation
+from autospine.cli.screen import say, show_differences, show_evaluation
 from autospine.core.errors import FormatError, listed, share
 from autospine.storage.file_names import same_name
 
@@ -55,6 +55,17 @@ Resample = Annotated[
         "instead of refusing them.",
     ),
 ]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        help="Compare the scores with those of another model's predictions in this folder, which were "
+        "evaluated before with the same references: the mean difference of each class, its confidence "
+        "interval, and a paired test.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
 
 
 @app.command(rich_help_panel="Predict", epilog="For example: autospine evaluate out references")
@@ -65,18 +76,23 @@ def evaluate(
     output: Scores = None,
     metric: Metrics = None,
     resample: Resample = False,
+    against: Against = None,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
     for folder, what in ((predictions, "label maps"), (references, "reference label maps")):
         shared_options.check_exists(folder, what)
+    if against is not None:
+        shared_options.check_exists(against, "scores")
 
     from autospine.evaluation.evaluate_maps import evaluate_predictions
     from autospine.evaluation.export import write_evaluation
     from autospine.evaluation.metrics import find_metrics
+    from autospine.evaluation.paired_comparison import compare_with, write_comparison
 
     evaluation = evaluate_predictions(
         predictions, references, description, find_metrics(metric or ()), resample=resample
     )
+    differences = () if against is None else compare_with(evaluation, against)
     learnt = _training_images(predictions, [case.case for case in evaluation.cases])
     evaluation = replace(evaluation, learnt=tuple(learnt))
     folder = output or predictions
@@ -88,7 +104,12 @@ def evaluate(
             f"({listed(learnt)}): the mean says nothing about other images",
             "yellow",
         )
-    say(f"written: evaluation and statistics, .csv and .json, and confusion.csv, in {folder}")
+    written = "evaluation and statistics, .csv and .json, evaluation_means.csv and confusion.csv"
+    if against is not None:
+        write_comparison(differences, against, folder)
+        show_differences(differences, f"{predictions} against {against}")
+        written = f"{written}, comparison.csv and comparison.json"
+    say(f"written: {written}, in {folder}")
 
 
 def _training_images(predictions: Path, names: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Standard output, which results go to: as they are, or as tables."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from itertools import takewhile
@@ -14,6 +15,7 @@ from autospine.storage.workspace import Workspace
 from autospine.system.log import PlainConsole, message
 
 if TYPE_CHECKING:
+    from autospine.evaluation.paired_comparison import PairedDifference
     from autospine.evaluation.scores import Evaluation
 
 
@@ -62,6 +64,30 @@ def show_evaluation(evaluation: "Evaluation", title: str) -> None:
     screen = console()
     table = evaluation_table(evaluation, title=title, width=screen.width if screen.is_terminal else WIDEST)
     show_table(table.shown, table.left_out)
+
+
+def show_differences(differences: Sequence["PairedDifference"], title: str) -> None:
+    """Print how two evaluations differ in the first metric, class by class and in the mean."""
+    from autospine.evaluation.paired_tests import FEWEST, SIGNIFICANT
+
+    first = [each for each in differences if each.metric == differences[0].metric]
+    columns = ("subjects", first[0].metric, "other", "difference", "95 % CI", "p", "p corrected")
+    table = table_of("class", *columns)
+    table.title, table.title_justify = title, "left"
+    for each in first:
+        numbers = (_score(each.value), _score(each.other), _score(each.difference, "+.3f"))
+        interval = "–" if math.isnan(each.low) else f"{each.low:+.3f} to {each.high:+.3f}"
+        tests = (_score(each.p), _score(each.p_corrected))
+        style = "bold" if each.p_corrected < SIGNIFICANT else ""
+        name = Text(each.class_name or "mean")
+        table.add_row(name, str(each.n_subjects), *numbers, interval, *tests, style=style)
+    show_table(table)
+    if max(each.n_subjects for each in first) < FEWEST:
+        say(f"no difference over fewer than {FEWEST} subjects can be significant", "dim")
+
+
+def _score(value: float, form: str = ".3f") -> str:
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def show_table(table: RenderableType, narrowed: Sequence[str] = ()) -> list[str]:

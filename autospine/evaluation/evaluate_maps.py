@@ -117,6 +117,7 @@ def evaluate_folder(
                 case=name,
                 modality=about.modality if about else None,
                 site=about.site if about else None,
+                subject=about.subject if about else None,
                 metrics=metrics,
                 spacing_mm=grid.spacing_mm,
             )
@@ -151,6 +152,7 @@ def evaluate_case(
     case: str,
     modality: Modality | None = None,
     site: str | None = None,
+    subject: str | None = None,
     metrics: Sequence[Metric] = DEFAULT_METRICS,
     spacing_mm: Vector3 | None = None,
 ) -> CaseScores:
@@ -163,6 +165,7 @@ def evaluate_case(
         case: Name of the case.
         modality: Modality of the case, if known.
         site: Site of the case, if known.
+        subject: Subject of the case, if known; by default it is the only case of its subject.
         metrics: Metrics to compute.
         spacing_mm: Voxel spacing along S, P and L; metrics that do not take counts need it.
 
@@ -186,6 +189,7 @@ def evaluate_case(
         metrics=tuple(metrics),
         modality=modality,
         site=site,
+        subject=subject,
     )
 
 

@@ -13,7 +13,8 @@ from autospine.evaluation.evaluate_maps import evaluate_folder
 from autospine.evaluation.naming import write_confusion
 from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts, in_class_order
 from autospine.evaluation.postprocessing import POSTPROCESSING, Postprocessing
-from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation, describe_mean
+from autospine.evaluation.score_description import describe_evaluation, describe_mean
+from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
 from autospine.io.images import Volume, read_labels
 from autospine.storage.file_names import folder_to_write, path_below

@@ -9,6 +9,9 @@ from jaxtyping import Float
 SIGNIFICANT = 0.05
 """Corrected p value below which a difference is called significant."""
 
+FEWEST = 6
+"""Fewest subjects whose differences can be significant: all of one sign, they have a p value of 2 / 2**6."""
+
 
 def wilcoxon_p(differences: Float[np.ndarray, " N"]) -> float:
     """Return the two-sided p value of Wilcoxon's signed-rank test, exact for few and untied differences.

@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import stdev
 
+import numpy as np
+from jaxtyping import Float
+
 from autospine.core.types import Modality
+from autospine.evaluation.intervals import NO_INTERVAL, Interval, mean_interval
 from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.naming import ClassNaming, namings_of
@@ -53,7 +57,10 @@ def mean_scores(scores: Iterable[Scores], metrics: Sequence[Metric] = DEFAULT_ME
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """How the values of a metric differ from case to case."""
+    """How the values of a metric differ from case to case, and how sure their mean is."""
+
+    interval: Interval
+    """Confidence interval of the mean; NaN if the metric is defined for fewer than two subjects."""
 
     deviation: float
     """Standard deviation over the cases (n - 1); NaN if the metric is defined in fewer than two."""
@@ -65,20 +72,20 @@ class Spread:
     """Case that has it, the first of several; None if there is none."""
 
 
-def spread_of(values: Mapping[str, float], metric: Metric) -> Spread:
+def spread_of(values: Mapping[str, float], metric: Metric, interval: Interval = NO_INTERVAL) -> Spread:
     """Return the spread of a metric.
 
     Args:
         values: Value in each case by its name; NaN where it is undefined.
         metric: The metric.
+        interval: Confidence interval of the mean.
     """
     defined = {case: value for case, value in values.items() if not math.isnan(value)}
     if not defined:
-        return Spread(deviation=math.nan, worst=math.nan, case=None)
+        return Spread(interval=interval, deviation=math.nan, worst=math.nan, case=None)
     case = (min if metric.higher_is_better else max)(defined, key=lambda name: defined[name])
-    return Spread(
-        deviation=stdev(defined.values()) if len(defined) > 1 else math.nan, worst=defined[case], case=case
-    )
+    deviation = stdev(defined.values()) if len(defined) > 1 else math.nan
+    return Spread(interval=interval, deviation=deviation, worst=defined[case], case=case)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +126,9 @@ class CaseScores:
     site: str | None = None
     """Site of the case, None if it is unknown."""
 
+    subject: str | None = None
+    """Subject of the case; None if it is the only one of its subject."""
+
     @property
     def foreground_scores(self) -> Scores | None:
         """Scores of all classes taken as one; None if they were not counted."""
@@ -142,6 +152,12 @@ class CaseScores:
     def mean(self) -> Scores:
         """Means over the classes; `n` is the number of classes that occur."""
         return mean_scores(self.by_class.values(), self.metrics)
+
+    def values(self, metric: Metric) -> tuple[float, ...]:
+        """Return the values of one of the metrics, one for each class; NaN where it is undefined."""
+        if metric.from_counts is None:
+            return self.measured[metric.name]
+        return tuple(map(metric.of_counts, self.counts))
 
     def _scores(self, index: int) -> Scores:
         counts = self.counts[index]
@@ -234,25 +250,33 @@ class Evaluation:
         return mean_scores(scores, self.metrics) if scores else None
 
     def spread(self, metric: Metric) -> Spread:
-        """Return the spread of the cases' means over their classes."""
-        return spread_of({name: scores.values[metric.name] for name, scores in self.by_case.items()}, metric)
+        """Return the spread of the cases' means over their classes.
+
+        The interval is that of the mean over classes of the mean over cases.
+        """
+        values = {case.case: _mean(case.values(metric)) for case in self.cases}
+        return spread_of(values, metric, mean_interval(self._values(metric), self._subjects))
 
     def class_spreads(self, metric: Metric) -> dict[str, Spread]:
         """Return the spread of each class by its name."""
-        scores = {case.case: case.by_class for case in self.cases}
+        values, names = self._values(metric), [case.case for case in self.cases]
         return {
-            name: spread_of({case: each[name].values[metric.name] for case, each in scores.items()}, metric)
-            for name in self.classes
+            name: spread_of(
+                dict(zip(names, column[:, 0].tolist(), strict=True)),
+                metric,
+                mean_interval(column, self._subjects),
+            )
+            for name, column in zip(self.classes, np.hsplit(values, len(self.classes)), strict=True)
         }
 
     def foreground_spread(self, metric: Metric) -> Spread:
         """Return the spread of the scores of all classes taken as one."""
-        values = {
-            case.case: scores.values[metric.name]
+        values = [
+            math.nan if (scores := case.foreground_scores) is None else scores.values[metric.name]
             for case in self.cases
-            if (scores := case.foreground_scores) is not None
-        }
-        return spread_of(values, metric)
+        ]
+        interval = mean_interval(np.asarray(values).reshape(-1, 1), self._subjects)
+        return spread_of({case.case: x for case, x in zip(self.cases, values, strict=True)}, metric, interval)
 
     @property
     def namings(self) -> tuple[ClassNaming, ...]:
@@ -275,6 +299,15 @@ class Evaluation:
         """Mean over classes of the mean over cases of recall, the paper's mAcc, 0 to 1; NaN if undefined."""
         return self.total.mean.recall
 
+    @property
+    def _subjects(self) -> tuple[str, ...]:
+        return tuple(case.subject or case.case for case in self.cases)
+
+    def _values(self, metric: Metric) -> Float[np.ndarray, "cases classes"]:
+        """Return the value of a metric in each case and class; NaN where it is undefined."""
+        rows = [case.values(metric) for case in self.cases]
+        return np.asarray(rows, dtype=np.float64).reshape(-1, len(self.classes))
+
     def _parts(self, key: Callable[[CaseScores], str | None]) -> dict[str, "Evaluation"]:
         groups: dict[str, list[CaseScores]] = {}
         for case in self.cases:
@@ -291,105 +324,6 @@ class Evaluation:
         return MeanScores(
             mean=mean_scores(by_class.values(), self.metrics), by_class=by_class, cases=len(cases)
         )
-
-
-def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
-    """Return the evaluation as plain values for JSON, undefined ones as None.
-
-    Keys: `mean_METRIC` of each metric (mean over classes of the mean over cases), `foreground` (of all
-    classes taken as one), `spread` (over the cases), `classes`, `modalities` and `sites` (the same with their
-    own classes), `cases`, `confusion` and `found` (see `ClassNaming`), `missing`, `extra`, `training_images`
-    (cases that the model has learnt from).
-    """
-    total, namings = evaluation.total, evaluation.namings
-    return {
-        "format_version": 2,
-        **_plain(total.mean, "mean_"),
-        "n_cases": total.cases,
-        "foreground": None if evaluation.foreground is None else _plain(evaluation.foreground),
-        "spread": _describe_spread(evaluation),
-        "classes": _plain_classes(total.by_class),
-        "modalities": {name: describe_mean(group) for name, group in evaluation.by_modality.items()},
-        "sites": {name: describe_mean(group) for name, group in evaluation.by_site.items()},
-        "cases": {
-            case.case: {
-                "modality": case.modality,
-                "site": case.site,
-                **_plain(case.mean, "mean_"),
-                "foreground": None if (scores := case.foreground_scores) is None else _plain(scores),
-                "classes": _plain_classes(case.by_class, count=False),
-            }
-            for case in evaluation.cases
-        },
-        "confusion": {
-            each.name: {other: round(share, 6) for other, share in each.shares.items()} for each in namings
-        },
-        "found": {
-            each.name: {
-                "share": round(each.found, 6),
-                "called": {other: round(share, 6) for other, share in each.shares_of_found.items()},
-            }
-            for each in namings
-        },
-        "missing": list(evaluation.missing),
-        "extra": list(evaluation.extra),
-        "training_images": list(evaluation.learnt),
-    }
-
-
-def describe_mean(scores: MeanScores) -> dict[str, object]:
-    """Return the mean scores of several cases as plain values: means, `n_cases`, and each class."""
-    return {
-        **_plain(scores.mean, "mean_"),
-        "n_cases": scores.cases,
-        "classes": _plain_classes(scores.by_class),
-    }
-
-
-def _describe_spread(evaluation: Evaluation) -> dict[str, object]:
-    """Return the spread of the cases' means, of the foreground, and of each class and group, by metric.
-
-    It has the names of cases, and so lies apart from the means, which go into models that are shared.
-    """
-    metrics = evaluation.metrics
-    by_metric = {metric.name: evaluation.class_spreads(metric) for metric in metrics}
-    return {
-        "mean": _by_metric(evaluation.spread, metrics),
-        "foreground": None
-        if evaluation.foreground is None
-        else _by_metric(evaluation.foreground_spread, metrics),
-        "classes": {
-            name: {metric: _plain_spread(spreads[name]) for metric, spreads in by_metric.items()}
-            for name in evaluation.classes
-        },
-        "modalities": {
-            name: _by_metric(part.spread, metrics) for name, part in evaluation.modality_parts.items()
-        },
-        "sites": {name: _by_metric(part.spread, metrics) for name, part in evaluation.site_parts.items()},
-    }
-
-
-def _by_metric(spread: Callable[[Metric], Spread], metrics: Sequence[Metric]) -> dict[str, object]:
-    return {metric.name: _plain_spread(spread(metric)) for metric in metrics}
-
-
-def _plain_spread(spread: Spread) -> dict[str, object]:
-    return {"sd": _rounded(spread.deviation), "worst": _rounded(spread.worst), "case": spread.case}
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
-
-
-def _plain_classes(by_class: Mapping[str, Scores], *, count: bool = True) -> dict[str, Mapping[str, object]]:
-    return {
-        name: {**_plain(scores), **({"n_cases": scores.n} if count else {})}
-        for name, scores in by_class.items()
-    }
-
-
-def _plain(scores: Scores, prefix: str = "") -> dict[str, float | None]:
-    return {prefix + name: _rounded(value) for name, value in scores.values.items()}
 
 
 def _mean(values: Iterable[float]) -> float:

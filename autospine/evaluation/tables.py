@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autospine.core.errors import listed
+from autospine.evaluation.intervals import CONFIDENCE
 from autospine.evaluation.metrics import Metric
 from autospine.evaluation.scores import Evaluation, Scores, Spread
 
@@ -21,7 +22,7 @@ WORST_CASES = 12
 WIDTH = 80
 """Columns of a terminal that the table fits into where nothing else is known."""
 
-NAME_WIDTHS = (10, 20, 34)
+NAME_WIDTHS = (10, 19, 34)
 """Width of the column of names: the least of all, the least beside columns that can do without, the most."""
 
 CASE_WIDTHS = (8, 24)
@@ -29,6 +30,12 @@ CASE_WIDTHS = (8, 24)
 
 NUMBER_WIDTHS = (5, 7)
 """Least width of a column of shares, and of other numbers."""
+
+INTERVAL = f"{100 * CONFIDENCE:g} % CI"
+"""Heading of the column of confidence intervals."""
+
+INTERVAL_WIDTHS = (9, 11)
+"""Width of it for shares, and for other numbers."""
 
 LISTED_NAMES = 5
 
@@ -74,15 +81,16 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "", width: int = WI
     """Return the scores of classes, their mean, modalities and sites where there are several, and cases.
 
     The mean is that over classes of the mean over cases, and so it is for each modality and site. The
-    foreground is all classes taken as one. The value of a case is the mean over its classes. `SD`, `worst`
-    and `worst case` are the standard deviation over the cases, the worst value and its case, of the first
-    metric. `cases` is the number of cases in which a class occurs, and that of a modality or site.
+    foreground is all classes taken as one. The value of a case is the mean over its classes. `95 % CI` is the
+    confidence interval of the mean, and `SD`, `worst` and `worst case` are the standard deviation over the
+    cases, the worst value and its case, of the first metric. `cases` is the number of cases in which a class
+    occurs, and that of a modality or site.
 
     Args:
         evaluation: The scores.
         title: Title of the table.
-        width: Columns of the terminal. Where it is narrow, the names of the worst cases are left out first,
-            then metrics but the first, then the standard deviations, the worst values, and `cases`.
+        width: Columns of the terminal. Where it is narrow, the standard deviations are left out first, then
+            the names of the worst cases, metrics but the first, the worst values, the intervals, and `cases`.
     """
     rows = _rows(evaluation)
     whole, columns = _columns(evaluation, rows, width)
@@ -135,11 +143,13 @@ def _columns(
     The spread stays longer than the later metrics, which are in the files.
     """
     metrics = [_metric_column(metric) for metric in evaluation.metrics]
-    number = _number_width(evaluation.metrics[0])
-    spread = [
-        _ScoreColumn("SD", number, lambda row: "" if row.spread is None else _number(row.spread.deviation)),
-        _ScoreColumn("worst", number, lambda row: "" if row.spread is None else _number(row.spread.worst)),
-    ]
+    first = evaluation.metrics[0]
+    number = _number_width(first)
+    interval = _interval_column(first)
+    deviation = _ScoreColumn(
+        "SD", number, lambda row: "" if row.spread is None else _number(row.spread.deviation)
+    )
+    worst = _ScoreColumn("worst", number, lambda row: "" if row.spread is None else _number(row.spread.worst))
     least, most = CASE_WIDTHS
     longest = max((len(row.spread.case or "") for row in rows if row.spread is not None), default=0)
     number_of_cases = _ScoreColumn(
@@ -151,17 +161,22 @@ def _columns(
     def fits(names: int, *columns: _ScoreColumn) -> bool:
         return 2 + names + sum(column.width + 2 for column in columns) <= width
 
-    whole = [metrics[0], *spread, *metrics[1:], number_of_cases]
+    whole = [metrics[0], interval, deviation, worst, *metrics[1:], number_of_cases]
     headings = [*(column.heading for column in whole), "worst case"]
-    for case_width in range(min(most, max(longest, len("worst case"))), least - 1, -1):
-        cases = _case_column(case_width)
-        if fits(NAME_WIDTHS[1], *whole, cases):
-            return headings, [*whole, cases]
-    if fits(NAME_WIDTHS[1], *whole):
-        return headings, whole
+    narrower = [column for column in whole if column is not deviation]
+    for columns in (whole, narrower):
+        for case_width in range(min(most, max(longest, len("worst case"))), least - 1, -1):
+            cases = _case_column(case_width)
+            if fits(NAME_WIDTHS[1], *columns, cases):
+                return headings, [*columns, cases]
+    if fits(NAME_WIDTHS[1], *narrower):
+        return headings, narrower
     choices = [
-        *([metrics[0], *spread, *metrics[1:count], number_of_cases] for count in range(len(metrics), 0, -1)),
-        [metrics[0], spread[1], number_of_cases],
+        *(
+            [metrics[0], interval, worst, *metrics[1:count], number_of_cases]
+            for count in range(len(metrics), 0, -1)
+        ),
+        [metrics[0], interval, number_of_cases],
         [metrics[0], number_of_cases],
     ]
     fitting = (columns for columns in choices if fits(NAME_WIDTHS[0], *columns))
@@ -175,6 +190,21 @@ def _metric_column(metric: Metric) -> _ScoreColumn:
         max(len(heading), _number_width(metric)),
         lambda row: "" if row.scores is None else _number(row.scores.values[metric.name]),
     )
+
+
+def _interval_column(metric: Metric) -> _ScoreColumn:
+    """Return the column of confidence intervals, whose ends have a digit less than the mean."""
+    share = metric.range[1] <= 1
+
+    def ends(row: _ScoreRow) -> str:
+        if row.spread is None:
+            return ""
+        low, high = row.spread.interval
+        if math.isnan(low):
+            return "–"
+        return f"{low:.2f}–{high:.2f}" if share else f"{low:.1f}–{high:.1f}"
+
+    return _ScoreColumn(INTERVAL, INTERVAL_WIDTHS[0] if share else INTERVAL_WIDTHS[1], ends)
 
 
 def _number_width(metric: Metric) -> int:
@@ -205,7 +235,7 @@ def _groups(heading: str, parts: Mapping[str, Evaluation]) -> list[_ScoreRow]:
 def _cases(evaluation: Evaluation) -> list[_ScoreRow]:
     heading, scores = "case", list(evaluation.by_case.items())
     if len(scores) > MOST_CASES:
-        heading = f"worst {WORST_CASES} of {len(scores)} cases"
+        heading = f"worst {WORST_CASES} of {len(scores)}"
         first = evaluation.metrics[0]
         scores = sorted(scores, key=lambda item: _badness(item[1], first))[:WORST_CASES]
     return [_ScoreRow(heading), *(_ScoreRow(name, score) for name, score in scores)]

@@ -23,9 +23,10 @@ from autospine.core.geometry import Box, Grid
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.splits import FoldsFile
 from autospine.evaluation import export
-from autospine.evaluation import scores as evaluation
 from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.evaluation.postprocessing import ClassCleanup, Cleanup, LabelChange, Postprocessing
+from autospine.evaluation.score_description import describe_evaluation
+from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.statistics_files import STATISTICS_COLUMNS, StatisticsFile
 from autospine.fingerprint import (
     CaseFacts,
@@ -256,9 +257,9 @@ def test_the_file_reference_names_every_key(kind):
 
 def test_the_file_reference_names_the_keys_of_an_evaluation():
     text = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
-    empty = evaluation.Evaluation(classes=("disc",), cases=())
-    described = evaluation.describe_evaluation(empty)
-    keys = {*described, *described["classes"]["disc"], *export.table_columns(), *STATISTICS_COLUMNS}
+    described = describe_evaluation(Evaluation(classes=("disc",), cases=()))
+    keys = {*described, *described["classes"]["disc"], *described["spread"]["classes"]["disc"]["dice"]}
+    keys |= {*export.table_columns(), *export.MEANS_COLUMNS, *STATISTICS_COLUMNS}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
     assert METRICS in text
 

@@ -72,6 +72,29 @@ def test_predictions_on_another_grid_are_resampled_on_request_alone(folders, cap
     assert pd.read_csv(Path(folders[0]) / "evaluation.csv")["dice"][0] == 1
 
 
+def test_two_models_are_compared_case_by_case(folders, capsys, tmp_path):
+    assert main(["evaluate", *folders, "--output", str(tmp_path / "other")]) == 0
+    write_array(
+        Path(folders[0]) / "a.nii.gz",
+        np.full(SHAPE, 1, dtype=np.uint8),
+        makers.grid(SHAPE),
+    )
+    capsys.readouterr()
+    assert main(["evaluate", *folders, "--against", str(tmp_path / "other")]) == 0
+    shown = capsys.readouterr().out
+    (row,) = [line.split() for line in shown.splitlines() if "-0." in line and "disc" in line]
+    assert row[:2] == ["disc", "1"]
+    assert "no difference over fewer than 6 subjects can be significant" in shown
+    table = pd.read_csv(Path(folders[0]) / "comparison.csv")
+    assert table["other"][0] == pytest.approx(2 / 3, abs=1e-6)
+    assert table["difference"][0] < 0
+
+
+def test_the_other_scores_must_be_there(folders, capsys, tmp_path):
+    assert main(["evaluate", *folders, "--against", str(tmp_path)]) == 1
+    assert "run `autospine evaluate" in capsys.readouterr().err
+
+
 def test_an_unknown_metric_is_answered_with_those_that_there_are(folders, capsys):
     assert main(["evaluate", *folders, "--metric", "f1"]) == 1
     assert "dice, iou, recall, volume_error, hd95, nsd_1mm" in capsys.readouterr().err

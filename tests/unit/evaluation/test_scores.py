@@ -14,14 +14,20 @@ from autospine.core.labels import parse_labels
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case
 from autospine.evaluation.evaluate_maps import evaluate_case, evaluate_folder
-from autospine.evaluation.export import long_table, table_columns, write_evaluation
+from autospine.evaluation.export import (
+    MEANS_COLUMNS,
+    long_table,
+    means_table,
+    table_columns,
+    write_evaluation,
+)
 from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.overlap import Counts
+from autospine.evaluation.score_description import describe_evaluation
 from autospine.evaluation.scores import (
     CaseScores,
     Evaluation,
     Scores,
-    describe_evaluation,
     mean_scores,
     spread_of,
 )
@@ -203,6 +209,7 @@ def test_files_say_what_the_evaluation_says(folders: tuple[Path, Path], tmp_path
         "confusion.csv",
         "evaluation.csv",
         "evaluation.json",
+        "evaluation_means.csv",
     ]
     rows = pd.read_csv(tmp_path / "out" / "confusion.csv").set_index(["class", "called"])
     for each in evaluation.namings:
@@ -247,14 +254,56 @@ def test_the_spread_is_that_of_the_cases_and_the_worst_has_its_name() -> None:
     assert (disc.worst, disc.case) == (pytest.approx(2 / 3), "b")
     assert evaluation.spread(dice).case == "b"
     described = describe_evaluation(evaluation)
-    assert described["spread"]["mean"]["dice"] == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
-    assert described["spread"]["classes"]["disc"]["recall"] == {"sd": None, "worst": 0.666667, "case": "b"}
+    mean = described["spread"]["mean"]["dice"]
+    low, high = mean.pop("interval")
+    assert low < evaluation.mean_dice < high
+    assert mean == {"sd": 0.16015, "worst": 0.583333, "case": "b"}
+    assert described["spread"]["classes"]["disc"]["recall"] == {
+        "interval": None,
+        "sd": None,
+        "worst": 0.666667,
+        "case": "b",
+    }
     grouped = describe_evaluation(replace(evaluation, cases=tuple(replace(c, modality="CT") for c in made)))
     assert grouped["spread"]["modalities"]["CT"] == grouped["spread"]["mean"]
     assert (grouped["spread"]["sites"], grouped["spread"]["foreground"]) == ({}, None)
     (distance,) = find_metrics(["hd95"])
     assert spread_of({"near": 1.0, "far": 9.0}, distance).case == "far"
     assert spread_of({"none": math.nan}, dice).case is None
+
+
+def test_intervals_are_those_of_subjects_and_of_the_mean_over_classes() -> None:
+    made = (scores("a", (1, 0, 0), (0, 0, 0)), scores("b", (1, 1, 1), (2, 1, 1)))
+    evaluation = Evaluation(classes=LABELS.names, cases=made)
+    dice, *_ = evaluation.metrics
+    third = pytest.approx(2 / 3)
+    assert evaluation.class_spreads(dice)["vertebra"].interval == (0.5, 1)
+    assert math.isnan(evaluation.class_spreads(dice)["disc"].interval.low)
+    assert evaluation.spread(dice).interval == (
+        pytest.approx((0.5 + 2 / 3) / 2),
+        pytest.approx((1 + 2 / 3) / 2),
+    )
+    assert evaluation.total.by_class["disc"].dice == third
+    one = replace(evaluation, cases=tuple(replace(each, subject="one") for each in made))
+    assert math.isnan(one.spread(dice).interval.low)
+
+
+def test_every_mean_has_a_row_with_its_interval(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    known = [case("one", "CT", "here"), case("two", "MR", "here")]
+    evaluation = evaluate_folder(*folders, LABELS, known)
+    write_evaluation(evaluation, tmp_path)
+    table = pd.read_csv(tmp_path / "evaluation_means.csv")
+    assert tuple(table.columns) == MEANS_COLUMNS
+    pd.testing.assert_frame_equal(table, means_table(evaluation), check_dtype=False)
+    assert table.groupby(["group", "of"]).size().to_dict() == {
+        **{("all", of): 3 * n for of, n in (("class", 2), ("mean", 1), ("foreground", 1))},
+        **{("site", of): 3 * n for of, n in (("class", 2), ("mean", 1), ("foreground", 1))},
+        **{("modality", of): 6 * n for of, n in (("class", 2), ("mean", 1), ("foreground", 1))},
+    }
+    row = table[(table["group"] == "all") & (table["class"] == "vertebra") & (table["metric"] == "recall")]
+    assert row[["n_cases", "mean", "low", "high", "worst", "worst_case"]].values.tolist() == [
+        [2, 0.75, 0.5, 1.0, 0.5, "two"]
+    ]
 
 
 def test_predictions_are_measured_with_the_intensities_of_their_images(

@@ -13,6 +13,8 @@ from autospine.evaluation.tables import WORST_CASES, evaluation_table
 
 CLASSES = ("vertebra", "disc")
 
+CI = ("95", "%", "CI")
+
 
 def evaluation(cases: int, missing: tuple[str, ...] = ()) -> Evaluation:
     made = tuple(
@@ -65,7 +67,7 @@ def test_all_classes_as_one_have_a_row_where_they_were_counted() -> None:
     assert "foreground" not in shown(found)
     counted = tuple(replace(case, foreground=Counts(tp=3, fp=0, fn=1)) for case in found.cases)
     (row,) = [line for line in shown(replace(found, cases=counted)).splitlines() if "foreground" in line]
-    assert row.split()[:-1] == ["foreground", "0.857", "0.000", "0.857", "0.750", "0.750", "2"]
+    assert row.split()[:-1] == ["foreground", "0.857", "0.86–0.86", "0.857", "0.750", "0.750", "2"]
 
 
 def test_classes_that_are_called_others_are_named_the_largest_share_first() -> None:
@@ -95,10 +97,10 @@ def test_fits_a_narrow_terminal() -> None:
 def test_the_spread_and_the_worst_case_stand_beside_the_means() -> None:
     rows = (line.split() for line in shown(named("one", "two", "three")).splitlines() if line.strip())
     lines = {row[0]: row for row in rows}
-    assert lines["Dice"] == ["Dice", "SD", "worst", "IoU", "Recall", "cases", "worst", "case"]
-    assert lines["vertebra"] == ["vertebra", "0.639", "0.127", "0.500", "0.478", "0.639", "3", "one"]
+    assert lines["Dice"] == ["Dice", "95", "%", "CI", "worst", "IoU", "Recall", "cases", "worst", "case"]
+    assert lines["vertebra"] == ["vertebra", "0.639", "0.50–0.75", "0.500", "0.478", "0.639", "3", "one"]
     assert lines["disc"] == ["disc", "–", "–", "–", "–", "–", "0"]
-    assert lines["mean"][1:4] == ["0.639", "0.127", "0.500"]
+    assert lines["mean"][1:4] == ["0.639", "0.50–0.75", "0.500"]
     assert lines["two"] == ["two", "0.667", "0.500", "0.667"]
 
 
@@ -111,11 +113,12 @@ def test_a_single_case_has_no_spread() -> None:
     ("width", "heads"),
     [
         (30, ["Dice", "cases"]),
-        (36, ["Dice", "worst", "cases"]),
-        (44, ["Dice", "SD", "worst", "cases"]),
-        (50, ["Dice", "SD", "worst", "IoU", "cases"]),
-        (66, ["Dice", "SD", "worst", "IoU", "Recall", "cases"]),
-        (80, ["Dice", "SD", "worst", "IoU", "Recall", "cases", "worst", "case"]),
+        (37, ["Dice", *CI, "cases"]),
+        (44, ["Dice", *CI, "worst", "cases"]),
+        (51, ["Dice", *CI, "worst", "IoU", "cases"]),
+        (66, ["Dice", *CI, "worst", "IoU", "Recall", "cases"]),
+        (80, ["Dice", *CI, "worst", "IoU", "Recall", "cases", "worst", "case"]),
+        (110, ["Dice", *CI, "SD", "worst", "IoU", "Recall", "cases", "worst", "case"]),
     ],
 )
 def test_narrow_terminals_have_fewer_columns(width: int, heads: list[str]) -> None:
@@ -129,17 +132,28 @@ def test_narrow_terminals_have_fewer_columns(width: int, heads: list[str]) -> No
 def test_columns_without_room_are_named() -> None:
     found = evaluation(3)
     assert evaluation_table(found, width=120).left_out == ()
-    assert evaluation_table(found, width=66).left_out == ("worst case",)
-    assert evaluation_table(found, width=36).left_out == ("SD", "IoU", "Recall", "worst case")
+    assert evaluation_table(found, width=80).left_out == ("SD",)
+    assert evaluation_table(found, width=66).left_out == ("SD", "worst case")
+    assert evaluation_table(found, width=37).left_out == ("SD", "worst", "IoU", "Recall", "worst case")
 
 
-def test_five_metrics_keep_the_spread_of_the_first() -> None:
+def test_distances_have_intervals_too() -> None:
+    metrics = find_metrics(["hd95"])
+    cases = tuple(
+        replace(case, metrics=metrics, measured={"hd95": (distance, math.nan)})
+        for case, distance in zip(evaluation(2).cases, (2.0, 12.5), strict=True)
+    )
+    text = shown(replace(evaluation(2), cases=cases))
+    assert "2.0–12.5" in text
+
+
+def test_five_metrics_keep_the_interval_of_the_first() -> None:
     metrics = find_metrics(["dice", "iou", "recall", "hd95", "nsd_1mm"])
     measured = {"hd95": (1.0, math.nan), "nsd_1mm": (0.5, math.nan)}
     found = evaluation(3)
     cases = tuple(replace(case, metrics=metrics, measured=measured) for case in found.cases)
     head = next(line for line in shown(replace(found, cases=cases), 60).splitlines() if "Dice" in line)
-    assert head.split()[:3] == ["Dice", "SD", "worst"]
+    assert head.split()[:5] == ["Dice", *CI, "worst"]
     assert "NSD1mm" not in head
 
 
@@ -152,7 +166,7 @@ def test_what_is_misnamed_is_a_share_of_what_was_found() -> None:
 
 def test_modalities_and_sites_have_a_spread() -> None:
     (row,) = [line.split() for line in shown(named("a", "b", "c")).splitlines() if "CT " in line]
-    assert row[:4] == ["CT", "0.625", "0.177", "0.500"]
+    assert row[:4] == ["CT", "0.625", "0.50–0.75", "0.500"]
 
 
 def test_one_modality_needs_no_block_of_its_own() -> None:
@@ -163,7 +177,7 @@ def test_one_modality_needs_no_block_of_its_own() -> None:
 
 def test_many_cases_show_the_worst() -> None:
     text = shown(evaluation(60))
-    assert f"worst {WORST_CASES} of 60 cases" in text
+    assert f"worst {WORST_CASES} of 60" in text
     assert text.count("case_0") == WORST_CASES
     assert "case_001" in text
 

@@ -22,7 +22,8 @@ from autospine.cli import main
 from autospine.cli.model import model as commands
 from autospine.core.errors import AutospineError, FormatError, ModelError, PlanError, WorkspaceError
 from autospine.evaluation.overlap import Counts
-from autospine.evaluation.scores import CaseScores, Evaluation, describe_evaluation
+from autospine.evaluation.score_description import describe_evaluation
+from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.models.archive import (
     ENDING,
     opened_model,
