@@ -24,11 +24,12 @@ def show_comparison(best: "Best") -> None:
     title = f"{best.dataset}, Dice of {counted(best.n_cases, 'held-out case')}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
-    for column in ("Dice", "cleaned", *modalities, "minutes", "M weights", "GiB"):
+    for column in ("Dice", "p", "cleaned", *modalities, "minutes", "M weights", "GiB"):
         table.add_column(column, justify="right", no_wrap=True)
     for candidate in best.candidates:
         dice = (
             candidate.dice,
+            candidate.p_value,
             candidate.cleaned_dice,
             *(candidate.modality_dice.get(name) for name in modalities),
         )

@@ -28,7 +28,7 @@ _WORDS = ("case", "modality", "site", "class")
 _NEEDED = ("case", "class", "tp", "fn")
 """Columns that it must have."""
 
-Values = Float[np.ndarray, "cases classes"]
+ScoreMatrix = Float[np.ndarray, "cases classes"]
 """Value of a metric in each case and class; NaN where it is undefined."""
 
 
@@ -157,13 +157,15 @@ def _check_references(
         )
 
 
-def _values(theirs: pd.DataFrame, metric: str, names: Sequence[object], evaluation: Evaluation) -> Values:
+def _values(
+    theirs: pd.DataFrame, metric: str, names: Sequence[object], evaluation: Evaluation
+) -> ScoreMatrix:
     rows = [[theirs.at[(name, as_text(label)), metric] for label in evaluation.classes] for name in names]
     return np.asarray(rows, dtype=np.float64)
 
 
 def _differences(
-    classes: Sequence[str], metric: Metric, ours: Values, theirs: Values, subjects: Sequence[str]
+    classes: Sequence[str], metric: Metric, ours: ScoreMatrix, theirs: ScoreMatrix, subjects: Sequence[str]
 ) -> Iterator[PairedDifference]:
     both = ~(np.isnan(ours) | np.isnan(theirs))
     ours, theirs = np.where(both, ours, math.nan), np.where(both, theirs, math.nan)
@@ -177,7 +179,7 @@ def _differences(
 
 
 def _difference(
-    metric: Metric, name: str | None, ours: Values, theirs: Values, subjects: Sequence[str]
+    metric: Metric, name: str | None, ours: ScoreMatrix, theirs: ScoreMatrix, subjects: Sequence[str]
 ) -> PairedDifference:
     differences = ours - theirs
     by_subject = _by_subject(differences, subjects)
@@ -198,7 +200,7 @@ def _difference(
     )
 
 
-def _by_subject(differences: Values, subjects: Sequence[str]) -> Float[np.ndarray, " N"]:
+def _by_subject(differences: ScoreMatrix, subjects: Sequence[str]) -> Float[np.ndarray, " N"]:
     """Return the mean difference of each subject that has one: over its cases of the mean over classes."""
     of_subject: dict[str, list[float]] = {}
     for subject, row in zip(subjects, differences, strict=True):
@@ -207,7 +209,7 @@ def _by_subject(differences: Values, subjects: Sequence[str]) -> Float[np.ndarra
     return np.asarray([np.mean(each) for each in of_subject.values()], dtype=np.float64)
 
 
-def _nested_mean(values: Values) -> float:
+def _nested_mean(values: ScoreMatrix) -> float:
     """Return the mean over classes of the mean over cases; NaN if nothing is defined."""
     columns = [column[~np.isnan(column)] for column in values.T]
     means = [float(column.mean()) for column in columns if column.size]

@@ -36,6 +36,9 @@ class CrossValidation:
     by_modality: Mapping[str, float | None]
     """Dice of each modality's cases without post-processing."""
 
+    by_case: Mapping[str, float | None]
+    """Dice of each held-out case without post-processing, mean over its classes; None if no class occurs."""
+
 
 def read_cross_validation(folder: Path) -> CrossValidation:
     """Read a model folder's `cross_validation.json`.
@@ -65,6 +68,7 @@ def read_cross_validation(folder: Path) -> CrossValidation:
             dice=content["mean_dice"],
             cleaned_dice=None if cleaned is None else cleaned["mean_dice"],
             by_modality={name: group["mean_dice"] for name, group in content["modalities"].items()},
+            by_case={name: case["mean_dice"] for name, case in content["cases"].items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None

@@ -15,9 +15,9 @@ from jaxtyping import Float, UInt8
 
 from autospine.core.types import MaskArray, Vector3
 
-_Point = tuple[float, ...]
+_CubePoint = tuple[float, ...]
 
-_CORNERS: Final[tuple[_Point, ...]] = tuple(product((0, 1), repeat=3))
+_CORNERS: Final[tuple[_CubePoint, ...]] = tuple(product((0, 1), repeat=3))
 """The eight voxels around a corner of the grid. A code has bit i set if the mask has voxel i."""
 
 _AROUND: Final = ((0, 0), (0, 1), (1, 1), (1, 0))
@@ -78,7 +78,7 @@ def _area(code: int, spacing_mm: Float[np.ndarray, "3"]) -> float:
     return sum(_triangle_area(np.asarray(triangle) * spacing_mm) for triangle in triangles)
 
 
-def _parts(corners: set[_Point]) -> Iterator[set[_Point]]:
+def _parts(corners: set[_CubePoint]) -> Iterator[set[_CubePoint]]:
     """Split corners of the cube into those that edges of it connect; others are cut off from one another."""
     left = sorted(corners)
     while left:
@@ -89,9 +89,9 @@ def _parts(corners: set[_Point]) -> Iterator[set[_Point]]:
         yield part
 
 
-def _outline(part: set[_Point]) -> list[_Point]:
+def _outline(part: set[_CubePoint]) -> list[_CubePoint]:
     """Return the middles of the edges that lead out of a part, in their order around it."""
-    neighbours: dict[_Point, list[_Point]] = {}
+    neighbours: dict[_CubePoint, list[_CubePoint]] = {}
     for axis, side in product(range(3), (0, 1)):
         face = [(*around[:axis], side, *around[axis:]) for around in _AROUND]
         crossed = [step for step in pairwise([*face, face[0]]) if (step[0] in part) != (step[1] in part)]
@@ -107,7 +107,7 @@ def _outline(part: set[_Point]) -> list[_Point]:
     return outline
 
 
-def _triangles(outline: list[_Point]) -> list[tuple[_Point, ...]]:
+def _triangles(outline: list[_CubePoint]) -> list[tuple[_CubePoint, ...]]:
     """Cut a polygon into the triangles whose area is largest where voxels are cubes.
 
     Bent polygons can be cut in several ways; this one has the areas of DeepMind's table for every code.
@@ -126,7 +126,7 @@ def _triangles(outline: list[_Point]) -> list[tuple[_Point, ...]]:
     return max(choices, key=_whole_area)
 
 
-def _whole_area(triangles: list[tuple[_Point, ...]]) -> float:
+def _whole_area(triangles: list[tuple[_CubePoint, ...]]) -> float:
     """Return the area between cubes, rounded so that the first of equal choices is taken."""
     return round(sum(_triangle_area(np.asarray(each)) for each in triangles), 9)
 
@@ -136,10 +136,10 @@ def _triangle_area(vertices: Float[np.ndarray, "3 3"]) -> float:
     return float(np.linalg.norm(np.cross(one, other))) / 2
 
 
-def _middle(one: _Point, other: _Point) -> _Point:
+def _middle(one: _CubePoint, other: _CubePoint) -> _CubePoint:
     return tuple((a + b) / 2 for a, b in zip(one, other, strict=True))
 
 
-def _distance(one: _Point, other: _Point) -> float:
+def _distance(one: _CubePoint, other: _CubePoint) -> float:
     """Return the number of edges of the cube between two corners."""
     return sum(abs(a - b) for a, b in zip(one, other, strict=True))

@@ -40,6 +40,10 @@ class Candidate:
     memory_bytes: int
     """Estimated peak of a training step, of the larger model."""
 
+    p_value: float | None = None
+    """p value of Wilcoxon's signed-rank test of the subjects' Dice against the best candidate's, after Holm's
+    correction for the number of candidates; None for the best itself, and where it was not computed."""
+
     @property
     def name(self) -> str:
         """Names of the members, joined by a plus."""

@@ -1,15 +1,19 @@
 """Comparison of a dataset's models, and of the ensembles of every two, by cross-validation."""
 
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from autospine.core.errors import FormatError, ModelError
 from autospine.dataset.raw import Dataset, load_dataset
+from autospine.evaluation.paired_tests import corrected, wilcoxon_p
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, CrossValidation, read_cross_validation
 from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
 from autospine.models.model_folder import ModelFolder, open_model
@@ -28,6 +32,12 @@ logger = get_logger(__name__)
 class _Finished(NamedTuple):
     model: ModelFolder
     scores: CrossValidation
+
+
+class _Scored(NamedTuple):
+    candidate: Candidate
+    by_case: Mapping[str, float | None]
+    """Dice of each held-out case."""
 
 
 def compare(
@@ -51,11 +61,11 @@ def compare(
     finished = _finished_models(location, dataset, names)
     _check_alike(finished)
     warn_of_other_weights([entry.model for entry in finished])
-    candidates = [_single(entry) for entry in finished]
+    scored = [_Scored(_single(entry), entry.scores.by_case) for entry in finished]
     if ensembles and len(finished) > 1:
         for pair in combinations(finished, 2):
-            candidates.append(_ensemble(pair, dataset, device))
-    ranked = sorted(candidates, key=lambda c: (-(c.dice or 0.0), len(c.members), c.members))
+            scored.append(_ensemble(pair, dataset, device))
+    ranked = _ranked(scored, {case.name: case.subject for case in dataset.cases})
     folders = [location.results / name for name in ranked[0].members]
     best = Best(
         format_version=FORMAT_VERSION,
@@ -66,7 +76,7 @@ def compare(
             ["autospine", "predict", "-i", "IMAGES", "-o", "OUTPUT"]
             + [word for folder in folders for word in ("-m", str(folder))]
         ),
-        candidates=tuple(ranked),
+        candidates=ranked,
     )
     write_json(location.results / BEST, best)
     return best
@@ -143,16 +153,50 @@ def _single(entry: _Finished) -> Candidate:
     )
 
 
-def _ensemble(pair: Sequence[_Finished], dataset: Dataset, device: torch.device) -> Candidate:
+def _ensemble(pair: Sequence[_Finished], dataset: Dataset, device: torch.device) -> _Scored:
     parts = [_single(entry) for entry in pair]
     folder, _ = validate_ensemble([entry.model for entry in pair], pair[0].scores.folds, dataset, device)
-    return _candidate(
+    scores = read_cross_validation(folder)
+    candidate = _candidate(
         tuple(name for part in parts for name in part.members),
-        read_cross_validation(folder),
+        scores,
         minutes=round(sum(part.minutes for part in parts), 2),
         parameters=sum(part.parameters for part in parts),
         memory_bytes=max(part.memory_bytes for part in parts),
     )
+    return _Scored(candidate, scores.by_case)
+
+
+def _ranked(scored: Sequence[_Scored], subjects: Mapping[str, str]) -> tuple[Candidate, ...]:
+    """Return the candidates with the largest Dice first, the others tested against the first."""
+    best, *others = sorted(
+        scored,
+        key=lambda each: (
+            -(each.candidate.dice or 0.0),
+            len(each.candidate.members),
+            each.candidate.members,
+        ),
+    )
+    p_values = corrected([_p_value(best.by_case, other.by_case, subjects) for other in others])
+    return (
+        best.candidate,
+        *(
+            replace(other.candidate, p_value=None if math.isnan(p) else round(p, 6))
+            for other, p in zip(others, p_values, strict=True)
+        ),
+    )
+
+
+def _p_value(
+    one: Mapping[str, float | None], other: Mapping[str, float | None], subjects: Mapping[str, str]
+) -> float:
+    """Test the difference of two models over the subjects, whose cases count together."""
+    differences: dict[str, list[float]] = {}
+    for case, dice in one.items():
+        against = other.get(case)
+        if dice is not None and against is not None:
+            differences.setdefault(subjects.get(case, case), []).append(dice - against)
+    return wilcoxon_p(np.asarray([np.mean(each) for each in differences.values()], dtype=np.float64))
 
 
 def _candidate(
