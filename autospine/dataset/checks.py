@@ -48,9 +48,8 @@ class Report:
         if self.faults:
             listed = "\n".join(f"  {fault}" for fault in per_cause(self.faults, len(self.faults)))
             raise DatasetError(
-                f"expected a sound dataset in {self.dataset.folder}, found {len(self.faults)} "
-                f"fault{'s' if len(self.faults) > 1 else ''}:\n"
-                f"{listed}"
+                f"expected a sound dataset in {self.dataset.folder}, found "
+                f"{counted(len(self.faults), 'fault')}:\n{listed}"
             )
 
 

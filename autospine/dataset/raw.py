@@ -98,8 +98,8 @@ def load_dataset(folder: Path) -> Dataset:
     """
     dataset, faults = inspect_dataset(folder)
     if faults:
-        listed = "\n".join(f"  {fault}" for fault in faults)
-        raise DatasetError(f"expected complete cases in {folder}, found {len(faults)} faults:\n{listed}")
+        found, lines = counted(len(faults), "fault"), "".join(f"\n  {fault}" for fault in faults)
+        raise DatasetError(f"expected complete cases in {folder}, found {found}:{lines}")
     return dataset
 
 

@@ -19,8 +19,6 @@ trained further where it was left. Prints one JSON object last.
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -28,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from daily_air import air_figures
 from daily_cleanup import cleanup_figures
 from palette import report
+from result_page import measured_on, write_measured
 
-MARK = "<!-- measured -->"
 DATASET = "Dataset002_LumbarMR"
 IMAGES = ("Dataset001_SpineReal/imagesTr", "Dataset001_SpineReal/imagesTs", f"{DATASET}/imagesTr")
 """Folders of the real cases that air is left out of."""
@@ -183,7 +180,7 @@ def colours() -> dict[str, float]:
 def table(figures: Mapping[str, Any]) -> str:
     """The figures with what they are to be, as Markdown."""
     lines = [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        measured_on(),
         "",
         "| figure | measured | to be |",
         "|---|--:|--:|",
@@ -221,11 +218,7 @@ def main() -> None:
             **air_figures([model], [arguments.data / images for images in IMAGES]),
         }
     if arguments.write:
-        parts = arguments.write.read_text(encoding="utf-8").split(MARK)
-        if len(parts) != 3:
-            raise SystemExit(f"{arguments.write} needs two lines `{MARK}`, between which the table is put")
-        parts[1] = f"\n\n{table(figures)}\n\n"
-        arguments.write.write_text(MARK.join(parts), encoding="utf-8")
+        write_measured(arguments.write, table(figures))
     print(json.dumps(figures))  # noqa: T201 (a script's result)
 
 

@@ -30,7 +30,6 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import re
 import resource
 import shutil
@@ -43,7 +42,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
-from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -54,8 +52,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from odd_inputs.messages import has_remedy  # noqa: E402
 from odd_inputs.reading import reading_difference, writing_difference  # noqa: E402
 from odd_inputs.trial import KINDS, Accepted, Contained, Refused, Right, Trial  # noqa: E402
+from result_page import measured_on, write_measured  # noqa: E402
 
-MARK = "<!-- measured -->"
 BUSY = Path(__file__).with_name("busy.py")
 
 ADDRESS_BYTES = 16 << 30
@@ -358,7 +356,7 @@ def report(verdicts: Sequence[Verdict]) -> str:
 def table(verdicts: Sequence[Verdict], figures: dict[str, Any]) -> str:
     """The inputs and faults of each kind, and every fault by name."""
     lines = [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        measured_on(),
         "",
     ]
     lines += ["| kind | inputs | " + " | ".join(f"`{fault}`" for fault in FAULTS) + " |"]
@@ -383,14 +381,6 @@ def _named(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for verdict in verdicts:
         if verdict.faults:
             yield f"{verdict.name} ({', '.join(verdict.faults)})"
-
-
-def write_table(page: Path, text: str) -> None:
-    """Put the measured part between the marks of a page."""
-    parts = page.read_text(encoding="utf-8").split(MARK) if page.is_file() else []
-    if len(parts) != 3:
-        raise SystemExit(f"{page} needs two lines `{MARK}`, between which the table is put; add them")
-    page.write_text(f"{parts[0]}{MARK}\n\n{text}\n\n{MARK}{parts[2]}", encoding="utf-8")
 
 
 def main() -> None:
@@ -425,7 +415,7 @@ def main() -> None:
     if arguments.repeats:
         figures |= busy(arguments.repeats)
     if arguments.write:
-        write_table(arguments.write, table(verdicts, figures))
+        write_measured(arguments.write, table(verdicts, figures))
     print(json.dumps(figures))  # noqa: T201 (a script's result)
 
 

@@ -52,10 +52,10 @@ from typing import Any, Literal
 
 import nibabel
 import numpy as np
+from result_page import write_measured
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = ROOT / "docs" / "results" / "house-before.json"
-MARK = "<!-- measured -->"
 
 PACKAGES = ("autospine", "planners", "trainers")
 FACE = "autospine.api"
@@ -696,14 +696,6 @@ def shown(key: str, figures: Figures) -> str:
     return "–" if value is None else str(value)
 
 
-def write_table(page: Path, text: str) -> None:
-    """Put the measured part between the marks of a page."""
-    parts = page.read_text(encoding="utf-8").split(MARK) if page.is_file() else []
-    if len(parts) != 3:
-        raise SystemExit(f"{page} needs two lines `{MARK}`, between which the table is put; add them")
-    page.write_text(f"{parts[0]}{MARK}\n\n{text}\n\n{MARK}{parts[2]}", encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print, and write where asked."""
     parser = argparse.ArgumentParser(
@@ -722,7 +714,7 @@ def main() -> None:
         figures = measure(checkout, options.repeats)
     if options.write:
         before = json.loads(options.before.read_text(encoding="utf-8")) if options.before.is_file() else {}
-        write_table(options.write, report(figures, before))
+        write_measured(options.write, report(figures, before))
     print(json.dumps(figures))  # noqa: T201
 
 

@@ -22,6 +22,7 @@ import export
 import numpy as np
 import whole_spine
 from processes import Facts, in_fresh_process, peak_bytes
+from result_page import write_measured
 
 SHAPE = (800, 512, 512)
 NATIVE_MM = 0.8
@@ -34,7 +35,6 @@ BANDS_HU = (-160.0, 1200.0)
 """What the small networks divide among the classes."""
 
 PARTS = ("memory", "export", "commands")
-MARK = "<!-- measured -->"
 
 
 def scaled(shape: tuple[int, ...], scale: float) -> tuple[int, ...]:
@@ -269,8 +269,7 @@ def main() -> None:
         options.folder.mkdir(parents=True, exist_ok=True)
         figures, text = measure(options)
     if options.write:
-        before, _, after = options.write.read_text(encoding="utf-8").split(MARK)
-        options.write.write_text(f"{before}{MARK}\n\n{text}\n\n{MARK}{after}", encoding="utf-8")
+        write_measured(options.write, text)
     print(json.dumps(figures))  # noqa: T201
 
 

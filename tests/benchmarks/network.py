@@ -32,9 +32,9 @@ from autospine.system.allocation import reuse_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from checkpoints import as_monai
+from result_page import write_measured
 
 Call = Callable[[], Any]
-MARK = "<!-- measured -->"
 STAGES_WITH_ATTENTION = (True, True, False, False)
 """Where the planner turns adaptive attention on."""
 TRAINING_EDGE = 64
@@ -389,12 +389,6 @@ def table(
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    """Put the text between the marks of the file."""
-    before, _, after = path.read_text(encoding="utf-8").split(MARK)
-    path.write_text(f"{before}{MARK}\n\n{text}\n\n{MARK}{after}", encoding="utf-8")
-
-
 def processor() -> str:
     """The processor's name and whether it multiplies bfloat16."""
     facts = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
@@ -443,7 +437,7 @@ def main() -> None:
         f"blocks of the first version; medians of {options.rounds} rounds."
     )
     if options.write:
-        write(options.write, table(measured, memory, merits, setting))
+        write_measured(options.write, table(measured, memory, merits, setting))
     print(json.dumps({name: round(value, 4) for name, value in merits.items()}))  # noqa: T201
 
 

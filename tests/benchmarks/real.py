@@ -12,15 +12,13 @@ Prints one JSON object last:
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from result_page import measured_on, write_measured
 
 from autospine.core.geometry import turning
 from autospine.core.labels import LabelSpace
@@ -31,8 +29,6 @@ from autospine.models.archive import opened_model
 from autospine.prediction.build_predictor import build_predictor
 from autospine.report.montage import Panel, write_montage
 from autospine.storage.trained_models import named_model
-
-MARK = "<!-- measured -->"
 
 BONES = ("vertebra", "sacrum")
 """Classes of the model whose union is scored."""
@@ -207,7 +203,7 @@ def page(figures: dict[str, float], rows: Sequence[Scored]) -> str:
     """The figures and the cases, the worst first, as Markdown."""
     limits = {name: f"{sign} {limit:g}" for name, (sign, limit) in LIMITS.items()}
     lines = [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        measured_on(),
         "",
         "| figure | measured | to be |",
         "|---|--:|--:|",
@@ -252,11 +248,7 @@ def main() -> None:
         figures, [*sorted(whole, key=lambda one: one.dice), *sorted(parts, key=lambda one: one.recall)]
     )
     if arguments.write:
-        pieces = arguments.write.read_text(encoding="utf-8").split(MARK)
-        if len(pieces) != 3:
-            raise SystemExit(f"{arguments.write} needs two lines `{MARK}`, between which the tables are put")
-        pieces[1] = f"\n\n{text}\n\n"
-        arguments.write.write_text(MARK.join(pieces), encoding="utf-8")
+        write_measured(arguments.write, text)
     print(text)  # noqa: T201 (a script's result)
     print(json.dumps(figures))  # noqa: T201
 
