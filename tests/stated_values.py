@@ -193,6 +193,7 @@ STATED = {
             "WORST_LOSS": "largest loss of Dice of a single case",
             "WORST_FOREGROUND_LOSS": "largest loss of the foreground in a single case",
             "FEWEST_CASES": "fewest cases",
+            "RIVAL_SHARE": "least share of the largest component that is kept beside it",
             "MOST_TO_BACKGROUND_MM3": "largest component that becomes background",
         },
     },

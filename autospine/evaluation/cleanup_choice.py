@@ -38,9 +38,13 @@ MOST_TO_BACKGROUND_MM3 = 3000.0
 """Largest component, in mm^3, that becomes background. C1, the smallest vertebra, has about 10 000 mm^3: what
 is larger than a third of it may be bone by another name, however often its removal did no harm before."""
 
+RIVAL_SHARE = 0.5
+"""Share of the largest component's volume from which another one is kept beside it: neighbouring vertebrae
+differ by less than a third, so that what is half as large or more may be a whole one of the right name."""
+
 _REMOVALS = (
     *(Cleanup(least_mm3=volume, most_to_background_mm3=MOST_TO_BACKGROUND_MM3) for volume in VOLUMES_MM3),
-    Cleanup(keep_largest=True, most_to_background_mm3=MOST_TO_BACKGROUND_MM3),
+    Cleanup(keep_largest=True, rival_share=RIVAL_SHARE, most_to_background_mm3=MOST_TO_BACKGROUND_MM3),
 )
 
 CANDIDATES: tuple[Cleanup, ...] = (

@@ -36,6 +36,7 @@ class CleanupRules(NamedTuple):
 
     fill_holes: Bool[np.ndarray, " I"]
     keep_largest: Bool[np.ndarray, " I"]
+    rival_limit: Float[np.ndarray, " I"]
     least_mm3: Float[np.ndarray, " I"]
     to_neighbour: Bool[np.ndarray, " I"]
     background_limit_mm3: Float[np.ndarray, " I"]
@@ -47,6 +48,7 @@ class CleanupRules(NamedTuple):
         return cls(
             fill_holes=np.asarray([each.fill_holes for each in every]),
             keep_largest=np.asarray([each.keep_largest for each in every]),
+            rival_limit=np.asarray([each.rival_limit for each in every]),
             least_mm3=np.asarray([each.least_mm3 for each in every]),
             to_neighbour=np.asarray([each.removed_to == "neighbour" for each in every]),
             background_limit_mm3=np.asarray([each.background_limit_mm3 for each in every]),
@@ -146,9 +148,10 @@ class CaseTrial:
             component: Component of each block.
             there: Whether the block is part of the map: holes that are not filled are not.
         """
-        winner = np.where(rules.fill_holes, self.largest[1], self.largest[0])
+        largest = np.where(rules.fill_holes, self.largest[1], self.largest[0])[self.indices]
+        is_rival = self.sizes >= rules.rival_limit[self.indices] * np.maximum(self.sizes[largest], 1)
         kept = (self.sizes * self.voxel_mm3 >= rules.least_mm3[self.indices]) & (
-            ~rules.keep_largest[self.indices] | (winner[self.indices] == np.arange(len(self.indices)))
+            ~rules.keep_largest[self.indices] | (largest == np.arange(len(self.indices))) | is_rival
         )
         becomes: np.ndarray = np.where(kept, self.indices, 0)
         given_away = ~kept & rules.to_neighbour[self.indices]

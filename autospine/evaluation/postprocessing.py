@@ -26,8 +26,8 @@ from autospine.evaluation.components import (
 )
 from autospine.storage.serialization import read_json, stored_as
 
-FORMAT_VERSION = 2
-READABLE = (1, FORMAT_VERSION)
+FORMAT_VERSION = 3
+READABLE = (1, 2, FORMAT_VERSION)
 """Versions that can be read. In version 1 removed components always become background."""
 
 POSTPROCESSING = "postprocessing.json"
@@ -50,7 +50,11 @@ class Cleanup:
     within encloses it more closely."""
 
     keep_largest: bool = False
-    """All components but the largest are removed."""
+    """All components but the largest and its rivals are removed."""
+
+    rival_share: float | None = None
+    """Components of at least this share of the largest one's volume are its rivals, and kept: which of two
+    bodies of like size has the right name, size does not tell. None for no rivals, as in versions 1 and 2."""
 
     least_mm3: float = 0.0
     """Components of a smaller volume, in mm^3, are removed."""
@@ -63,6 +67,11 @@ class Cleanup:
     most_to_background_mm3: float | None = None
     """Larger components, in mm^3, never become background but keep their label; None for no limit, as in
     version 1."""
+
+    @property
+    def rival_limit(self) -> float:
+        """Share of the largest one's volume from which components are its rivals; infinite for none."""
+        return math.inf if self.rival_share is None else self.rival_share
 
     @property
     def background_limit_mm3(self) -> float:
@@ -141,7 +150,7 @@ class Postprocessing:
     def __post_init__(self) -> None:
         if self.format_version not in READABLE:
             raise FormatError(
-                f"expected {POSTPROCESSING} of format_version {' or '.join(map(str, READABLE))}, found "
+                f"expected {POSTPROCESSING} of format_version 1 to {FORMAT_VERSION}, found "
                 f"{self.format_version}; predict with --no-postprocessing, or use the AutoSpine version that "
                 "made it"
             )
@@ -196,7 +205,7 @@ def read_postprocessing(folder: Path) -> Postprocessing | None:
 def kept_components(
     sizes: Integer[np.ndarray, " N"], cleanup: Cleanup, voxel_mm3: float
 ) -> Bool[np.ndarray, " N"]:
-    """Tell which of a class's components are kept; of two that are largest it is the first.
+    """Tell which of a class's components are kept; of two that are largest the first counts as the largest.
 
     Args:
         sizes: Number of voxels of each component.
@@ -205,7 +214,8 @@ def kept_components(
     """
     kept: np.ndarray = sizes * voxel_mm3 >= cleanup.least_mm3
     if cleanup.keep_largest and len(sizes):
-        kept &= np.arange(len(sizes)) == np.argmax(sizes)
+        largest = np.argmax(sizes)
+        kept &= (np.arange(len(sizes)) == largest) | (sizes >= cleanup.rival_limit * sizes[largest])
     return kept
 
 

@@ -6,6 +6,7 @@ from autospine.evaluation import cleanup_choice
 from autospine.evaluation.cleanup_choice import (
     CANDIDATES,
     MOST_TO_BACKGROUND_MM3,
+    RIVAL_SHARE,
     CleanupChoice,
     held_out_confusions,
     measure,
@@ -65,7 +66,9 @@ def test_what_spoils_one_case_is_not_done():
     assert canal.cleanup == Cleanup(least_mm3=30, most_to_background_mm3=MOST_TO_BACKGROUND_MM3)
     tiny = np.where(small == 300, 300, 0)
     tiny[0, 10, 6] = 7
-    largest = Cleanup(keep_largest=True, most_to_background_mm3=MOST_TO_BACKGROUND_MM3)
+    largest = Cleanup(
+        keep_largest=True, rival_share=RIVAL_SHARE, most_to_background_mm3=MOST_TO_BACKGROUND_MM3
+    )
     assert choose([*trials(9), tried(tiny, tiny)]).classes[1].cleanup == largest
 
 

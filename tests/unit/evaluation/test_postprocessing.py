@@ -34,7 +34,7 @@ def rules(**cleanups: Cleanup) -> Postprocessing:
         )
         for name, integer in zip(LABELS.names, LABELS.painted, strict=True)
     )
-    return Postprocessing(format_version=2, n_cases=0, classes=classes)
+    return Postprocessing(format_version=3, n_cases=0, classes=classes)
 
 
 def test_small_components_of_a_class_become_background():
@@ -136,8 +136,8 @@ def test_it_is_written_and_read(tmp_path):
     chosen = rules(canal=Cleanup(keep_largest=True, removed_to="neighbour"))
     write_json(tmp_path / POSTPROCESSING, chosen)
     assert read_postprocessing(tmp_path) == chosen
-    with pytest.raises(FormatError, match=r"1 or 2, found 3; predict with --no-postprocessing"):
-        replace(chosen, format_version=3)
+    with pytest.raises(FormatError, match=r"1 to 3, found 4; predict with --no-postprocessing"):
+        replace(chosen, format_version=4)
 
 
 OF_VERSION_1 = """{
@@ -167,6 +167,22 @@ def test_a_file_of_version_1_means_what_it_meant(tmp_path):
     labels[18:20, 10:14, 6:10] = 300
     cleaned = found.apply(labels, SPACING).labels
     assert not cleaned[18:20].any()
+
+
+def test_rivals_of_the_largest_component_are_kept():
+    """Of two bodies of one name the smaller may have it rightly."""
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels[1:9, 4:8, 4:8] = 7
+    labels[10:14, 4:8, 4:8] = 7
+    labels[15:18, 4:8, 4:8] = 7
+    labels[0, 0, 0] = 7
+    cleaned = rules(canal=Cleanup(keep_largest=True, rival_share=0.5)).apply(labels, SPACING).labels
+    expected = labels.copy()
+    expected[15:18] = expected[0, 0, 0] = 0
+    np.testing.assert_array_equal(cleaned, expected)
+    cleaned = rules(canal=Cleanup(keep_largest=True)).apply(labels, SPACING).labels
+    expected[10:14] = 0
+    np.testing.assert_array_equal(cleaned, expected)
 
 
 @pytest.mark.parametrize("removed_to", ["background", "neighbour"])
@@ -232,7 +248,7 @@ def test_of_two_neighbours_with_as_many_faces_the_smaller_label_value_counts(fir
         )
         for name, integer in zip(space.names, space.painted, strict=True)
     )
-    cleaned = Postprocessing(format_version=2, n_cases=0, classes=classes).apply(labels, SPACING).labels
+    cleaned = Postprocessing(format_version=3, n_cases=0, classes=classes).apply(labels, SPACING).labels
     assert cleaned[1, 1, 3] == 7
 
 
