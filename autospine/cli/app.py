@@ -39,6 +39,7 @@ COMMANDS = {
     "preprocess": "plan_and_preprocess",
     "phantom": "phantoms",
     "synthesise": "synthesise",
+    "convert": "convert",
     "info": "info",
 }
 """Module of this package that has each command, in the order of the help."""

@@ -1,0 +1,102 @@
+from itertools import permutations
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+
+from autospine.cli.app import main
+from autospine.core.errors import DatasetError
+from autospine.io.images import read_labels, write_array
+from autospine.vertebrae.label_conversion import convert_labels, plan_conversion
+from autospine.vertebrae.schemes import COMMON, SCHEMES
+
+WITH_LEVELS = [scheme for scheme in SCHEMES.values() if set(COMMON) <= set(scheme.integers)]
+
+
+@pytest.mark.parametrize(("source", "target"), list(permutations(WITH_LEVELS, 2)), ids=lambda s: s.name)
+def test_the_common_vertebrae_go_there_and_back(source, target) -> None:
+    labels = np.array([source.integers[level] for level in COMMON]).reshape(2, 3, 4)
+    there = plan_conversion(set(labels.ravel().tolist()), source, target)
+    back = plan_conversion(set(there.integers.values()), target, source)
+    assert there.lossless and back.lossless
+    converted = convert_labels(labels, there.integers)
+    assert converted.ravel().tolist() == [target.integers[level] for level in COMMON]
+    assert np.array_equal(convert_labels(converted, back.integers), labels)
+
+
+def test_what_is_lost_and_what_is_merged_is_said() -> None:
+    total, verse = SCHEMES["totalsegmentator"], SCHEMES["verse"]
+    plan = plan_conversion({0, 5, 25, 26, 27, 92}, total, verse)
+    assert dict(plan.integers) == {27: 24, 25: 26, 26: 26}
+    assert plan.merged == ("S1 becomes sacrum",)
+    assert dict(plan.lost) == {5: "a structure beside the spine", 92: "rib_left_1"}
+    assert not plan.lossless
+
+
+def test_a_rib_loses_its_side_where_there_is_none() -> None:
+    plan = plan_conversion({92}, SCHEMES["totalsegmentator"], SCHEMES["spineps-instance"])
+    assert dict(plan.integers) == {92: 40} and plan.merged == ("rib_left_1 becomes rib_T1",)
+
+
+def test_t13_is_not_lost_without_a_word() -> None:
+    plan = plan_conversion({19, 28, 20}, SCHEMES["verse"], SCHEMES["totalsegmentator"])
+    assert dict(plan.lost) == {28: "T13"}
+
+
+def test_discs_of_a_spine_with_six_lumbar_vertebrae() -> None:
+    instances, seg = SCHEMES["spineps-instance"], SCHEMES["totalspineseg"]
+    plan = plan_conversion({24, 25, 124, 125}, instances, seg)
+    assert dict(plan.integers) == {24: 45, 25: 46, 124: 96, 125: 100}
+    back = plan_conversion(set(plan.integers.values()), seg, instances)
+    assert {n: back.integers[m] for n, m in plan.integers.items()} == {n: n for n in (24, 25, 124, 125)}
+
+
+def test_labels_of_another_scheme_are_refused() -> None:
+    with pytest.raises(DatasetError, match=r"TotalSpineSeg.*found 7, 8.*--from"):
+        plan_conversion({7, 8, 11}, SCHEMES["totalspineseg"], SCHEMES["verse"])
+
+
+def labels(folder: Path, values: list[int]) -> Path:
+    array = np.zeros((4, 3, 3), dtype=np.int16)
+    array.reshape(-1)[: len(values)] = values
+    path = folder / "maps" / "case.nii.gz"
+    write_array(path, array, makers.grid((4, 3, 3)))
+    return path
+
+
+def test_the_command_converts_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels(tmp_path, [27, 28, 92])
+    words = ["convert", "labels", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--from", "totalsegmentator", "--to", "verse"]) == 0
+    said = capsys.readouterr().out
+    assert "case: lost 92 (rib_left_1)" in said and "1 label map" in said
+    written = read_labels(tmp_path / "out" / "case.nii.gz").array.reshape(-1)
+    assert written[:4].tolist() == [24, 23, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"--to": "spider"}, "spider-from-bottom"),
+        ({"--from": "verse"}, "found 92"),
+        ({"-o": "maps"}, "output folder of its own"),
+        ({"-i": "nowhere"}, "found nothing there"),
+        ({"--lossless": None}, "rib_left_1"),
+    ],
+)
+def test_the_command_says_what_is_wrong(changed, said, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels(tmp_path, [27, 92])
+    options = {"-i": "maps", "-o": "out", "--from": "totalsegmentator", "--to": "verse", **changed}
+    words = [word for pair in options.items() for word in pair if word is not None]
+    assert main(["convert", "labels", *words]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_map_stays_empty(tmp_path: Path) -> None:
+    path = labels(tmp_path, [])
+    words = ["--from", "verse", "--to", "totalspineseg"]
+    assert main(["convert", "labels", "-i", str(path), "-o", str(tmp_path / "out"), *words]) == 0
+    assert not read_labels(tmp_path / "out" / "case.nii.gz").array.any()
