@@ -186,6 +186,9 @@ GRAPHS = """
 import torch
 from autospine.network import AdaptiveSwinUNETR, AttentionSettings, FusionSettings
 
+# In float64: a norm over the two voxels of the coarsest map enlarges rounding errors of float32 at will.
+torch.set_default_dtype(torch.float64)
+
 def make(**mechanisms):
     return AdaptiveSwinUNETR(
         1, 3, feature_size=8, num_heads=(1, 2, 4, 8), depths=(2, 1, 1, 1), window_size=3, **mechanisms
