@@ -1,7 +1,8 @@
 """Training of the starter: one small model from phantoms alone, for CT and MR, which has seen no patient.
 
 Run as `python -m autospine.pipeline.starter_training FOLDER`. It goes on where it was stopped, and the same
-seed gives the same phantoms and patches.
+seed gives the same phantoms and patches. With `--pretrained starter`, a further round begins from the weights
+of the starter that there is.
 """
 
 from dataclasses import replace
@@ -25,7 +26,7 @@ from autospine.plan import Plan
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.storage.serialization import write_json
-from autospine.storage.trained_models import FULL, PLAN
+from autospine.storage.trained_models import FULL, PLAN, named_model
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import default_workers
 from autospine.system.log import get_logger, progress, setup
@@ -60,6 +61,9 @@ EPOCHS = 80
 STEPS = 50
 """Optimiser steps per epoch."""
 
+FURTHER_RATE = 0.05
+"""Relative learning rate of a round that begins from a trained starter: half of that of the first."""
+
 SYNTHESIS = 0.9
 """Share of patches made from tissue maps; the others are the phantoms as they were scanned."""
 
@@ -75,6 +79,7 @@ def train_starter(
     cases: int = PHANTOMS,
     steps: int = STEPS,
     held_out: int = HELD_OUT_PHANTOMS,
+    pretrained: Path | None = None,
 ) -> Path:
     """Make phantoms, plan, train and score the starter, and export it; what is done already is kept.
 
@@ -85,6 +90,7 @@ def train_starter(
         cases: Number of phantoms.
         steps: Optimiser steps per epoch.
         held_out: Number of further phantoms that it is scored on, and its post-processing chosen by.
+        pretrained: Model that the training begins from, such as `starter`; None for random weights.
 
     Returns:
         The exported model.
@@ -95,9 +101,10 @@ def train_starter(
         _write_phantoms(workspace.raw / DATASET, seed, cases, tissues=True)
     location = workspace.find_dataset(DATASET)
     if not (location.preprocessed / PLAN).is_file():
-        _write_plan(location)
+        _write_plan(location, None if pretrained is None else FURTHER_RATE)
     planned = open_planned(location, CONFIGURATION)
-    settings = TrainingSettings(seed=seed, epochs=epochs, iterations=steps)
+    start = None if pretrained is None else named_model(pretrained)
+    settings = TrainingSettings(seed=seed, epochs=epochs, iterations=steps, pretrained=start)
     train(open_project(planned, FULL), FULL, settings)
     model = location.results / CONFIGURATION
     if not (model / CROSS_VALIDATION).is_file():
@@ -140,7 +147,7 @@ def _write_phantoms(folder: Path, seed: int, cases: int, *, tissues: bool) -> No
         )
 
 
-def _write_plan(location: DatasetLocation) -> Plan:
+def _write_plan(location: DatasetLocation, learning_rate: float | None) -> Plan:
     """Plan with the starter's sizes, and more made and deformed patches than other trainings have."""
     facts = fingerprint(location)
     overrides = Overrides(spacing_mm=SPACING_MM, patch_size=PATCH, feature_size=FEATURE_SIZE)
@@ -148,6 +155,7 @@ def _write_plan(location: DatasetLocation) -> Plan:
     configurations = tuple(
         replace(
             each,
+            training=replace(each.training, learning_rate=learning_rate or each.training.learning_rate),
             augmentation=replace(
                 each.augmentation, synthesis_probability=SYNTHESIS, spatial_probability=SPATIAL
             ),
@@ -164,10 +172,13 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help=f"Epochs of {STEPS} steps.")] = EPOCHS,
     cases: Annotated[int, typer.Option(min=5, help="Number of phantoms.")] = PHANTOMS,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Model that the training begins from, such as `starter`.")
+    ] = None,
 ) -> None:
     """Train the starter from phantoms alone; a training that was stopped goes on."""
     setup()
-    train_starter(folder, seed=seed, epochs=epochs, cases=cases)
+    train_starter(folder, seed=seed, epochs=epochs, cases=cases, pretrained=pretrained)
 
 
 if __name__ == "__main__":
