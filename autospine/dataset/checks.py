@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, listed
+from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, few_values, same_everywhere
