@@ -248,6 +248,9 @@ STATED = {
         "autospine.inference.region_of_interest": {
             "AIR_HU": "CT: upper limit of air",
             "MARGIN_MM": "margin around the located spine (S, P, L)",
+            "WIDE_MM": "smallest extent along P or L of an image in which the starter locates the spine",
+            "COLUMN_MARGIN_MM": "margin around the column that the starter finds (S, P, L)",
+            "LEAST_ROWS": "least share of the body's rows with vertebra and canal of the starter",
             "SMALL_COMPONENT": "smallest component of the localizer's labels, as a share of all of them",
             "STRIDE": "edge of the blocks for which the mask of the body has one value",
         },

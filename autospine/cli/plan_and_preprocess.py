@@ -65,6 +65,15 @@ Pretrained = Annotated[
         show_default=False,
     ),
 ]
+ComparedWithStarter = Annotated[
+    bool,
+    typer.Option(
+        "--starter",
+        help="Also compare the labels of every training case with the spine that the starter finds in its "
+        "image, and name cases whose labels seem reversed, turned or of another case, or whose modality "
+        "seems wrong; takes seconds per case.",
+    ),
+]
 PlainArrays = Annotated[
     bool,
     typer.Option(
@@ -117,6 +126,8 @@ def verify(
     dataset: shared_options.DatasetArgument = None,
     dataset_option: shared_options.DatasetName = None,
     workspace: shared_options.Workspace = None,
+    *,
+    starter: ComparedWithStarter = False,
 ) -> None:
     """Read every case of a raw dataset and list every fault at once.
 
@@ -128,6 +139,8 @@ def verify(
 
     report = check(location)
     report.raise_if_bad()
+    if starter:
+        _compare_with_starter(report.dataset)
     say(f"{location.name} is sound: {len(report.dataset.cases)} training cases")
     say_next("plan-and-preprocess", "-d", location.name, *location.workspace.option)
 
@@ -228,6 +241,19 @@ def preprocess(
 
     location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
     _preprocess(location, read_plan(location), configuration, workers, npy=npy)
+
+
+def _compare_with_starter(dataset: "Dataset") -> None:
+    """Name the cases whose labels do not lie where the starter finds the spine."""
+    from autospine.dataset.checks import per_cause
+    from autospine.pipeline.label_placement import misplaced_labels
+    from autospine.system.devices import choose_device
+
+    notes = misplaced_labels(dataset, choose_device("auto"))
+    for note in per_cause(notes):
+        say(note, "yellow")
+    if not notes:
+        say(f"in all {counted(len(dataset.cases), 'case')} the labels lie where the starter finds the spine")
 
 
 def _check(memory: str | None, device: str, planned_for: str | None) -> None:

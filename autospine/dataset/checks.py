@@ -12,7 +12,7 @@ import numpy as np
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.labels import LabelSpace
-from autospine.core.modality import check_values, few_values, same_everywhere
+from autospine.core.modality import check_values, few_values, guess_modality, same_everywhere
 from autospine.dataset.map_values import read_tissue_map, unnamed_values
 from autospine.dataset.raw import SEGMENTATION, Case, Dataset, case_modality, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
@@ -170,7 +170,7 @@ def _check(case: Case, dataset: Dataset) -> _Checked:
         notes += [f"labels: {note}" for note in labels.notes]
         values, counts = np.unique(labels.array, return_counts=True)
         voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        if unknown := unnamed_values("labels", voxels, dataset.labels.known):
+        if unknown := unnamed_values("expected the labels", voxels, dataset.labels.known):
             faults.append(unknown)
         if not labels.array.any():
             notes.append(EMPTY)
@@ -199,6 +199,8 @@ def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
     modality = case_modality(case, image)
     if case.modality is None:
         yield f"taken for {modality} by its intensities; state it in cases.csv if that is wrong"
+    elif modality == "MR" and guess_modality(image.array[0]) == "CT":
+        yield "stated as MR, but has the intensities of CT; state CT in cases.csv if that is right"
     if not same_everywhere(image.array):  # which is a fault
         yield from check_values(image.array, modality)
 

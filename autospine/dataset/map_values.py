@@ -15,12 +15,12 @@ VALUES_MENTIONED = 10
 
 
 def unnamed_values(
-    kind: str, voxels: Mapping[int, int], names: Collection[int], path: Path | None = None
+    start: str, voxels: Mapping[int, int], names: Collection[int], path: Path | None = None
 ) -> str | None:
     """Return what is wrong with values that dataset.json does not name; None if it names all of them.
 
     Args:
-        kind: Content of the map, in the plural: `labels` or `tissues`.
+        start: Beginning of the sentence, which names the content of the map.
         voxels: Number of voxels of each value.
         names: Values that dataset.json names.
         path: File of the map, for the message; None where the case is named anyway.
@@ -29,7 +29,7 @@ def unnamed_values(
     if not unknown:
         return None
     return (
-        f"expected the {kind} {sorted(names)} of dataset.json{f' in {path}' if path else ''}, found "
+        f"{start} {sorted(names)} of dataset.json{f' in {path}' if path else ''}, found "
         f"{listed(unknown, VALUES_MENTIONED)}; mend either"
     )
 
@@ -68,6 +68,6 @@ def read_tissue_map(path: Path, grid: Grid, names: Mapping[int, str]) -> Int32[n
         for tissues in (plane[~mixed], plane[mixed] & 255, (plane[mixed] >> 8) & 255):
             counts += np.bincount(tissues, minlength=len(counts))
     present = {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
-    if fault := unnamed_values("tissues", present, names, path):
+    if fault := unnamed_values("expected the tissues", present, names, path):
         raise DatasetError(fault)
     return codes

@@ -14,14 +14,20 @@ from torch import Tensor, nn
 from autospine.core.errors import ModelError
 from autospine.core.geometry import Box
 from autospine.core.modality import same_everywhere
-from autospine.core.types import LabelArray, Modality, Shape3
+from autospine.core.types import LabelArray, Modality, Shape3, Vector3
 from autospine.inference.case_memory import CaseMemory, case_memory, slab_device, with_fallback_to_ram
 from autospine.inference.ensemble import TileEnsemble, mean_probabilities
 from autospine.inference.region_of_interest import (
+    COLUMN_MARGIN_MM,
+    MARGIN_MM,
+    WIDE_MM,
     RegionOfInterest,
+    SubsampledMask,
     TileSelection,
     body_mask,
     every_tile,
+    spine_column,
+    spine_mask,
     tiles_in_body,
     tiles_near_spine,
 )
@@ -94,6 +100,11 @@ class Predictor:
 
     localizer: "Predictor | None" = None
     """A coarser model that locates the spine; without one, the region of interest is the body."""
+
+    found_together: tuple[int, ...] = ()
+    """Label values that a localizer of another dataset finds at every height of a spine. It is only trusted
+    to leave out what lies beside the spine in wide images, and where it finds these nearly from top to
+    bottom. None of a localizer that has learnt from the model's dataset."""
 
     tile_batch_size: int | None = None
     """Number of tiles that are run at once; None for 1 on a CPU, and for the fastest on a GPU."""
@@ -233,10 +244,9 @@ class Predictor:
         if not self.region_of_interest:
             return every
         body = body_mask(preparation.array, modality, preparation.transform)
-        if self.localizer is not None:
-            labels = self.localizer.predict(volume, modality, "locating the spine")
-            spacing_mm = volume.grid.spacing_mm
-            near = tiles_near_spine(preparation, labels, body, spacing_mm, tile, self.step_size)
+        located = self._locate(preparation, volume, modality, body)
+        if located is not None:
+            near = tiles_near_spine(preparation, *located, body, volume.grid.spacing_mm, tile, self.step_size)
             if near is not None:
                 return near
         selected = tiles_in_body(preparation, body, every.tile_grid)
@@ -244,6 +254,21 @@ class Predictor:
             return selected
         logger.info("no tile is left out, as the networks find something in one that is all air")
         return replace(every, region="body")
+
+    def _locate(
+        self, preparation: Preparation, volume: Volume, modality: Modality, body: SubsampledMask
+    ) -> tuple[SubsampledMask, Vector3] | None:
+        """Locate the spine; return its mask, or that of its column, and the margin around it."""
+        if self.localizer is None:
+            return None
+        extent_mm = [n * mm for n, mm in zip(preparation.crop.shape, volume.grid.spacing_mm, strict=True)]
+        if self.found_together and max(extent_mm[1:]) < WIDE_MM:
+            return None
+        labels = self.localizer.predict(volume, modality, "locating the spine")[preparation.crop.slices]
+        if not self.found_together:
+            return spine_mask(labels), MARGIN_MM
+        column = spine_column(labels, self.found_together, body)
+        return None if column is None else (column, COLUMN_MARGIN_MM)
 
     def _finds_nothing(self, preparation: Preparation, box: Box) -> bool:
         """Return whether the networks take a whole tile for background, without any doubt."""

@@ -25,6 +25,7 @@ from autospine.storage.trained_models import (
     FULL,
     PLAN,
     STARTER_CLASSES,
+    STARTER_MM,
     WEIGHTS,
     check_folds,
     find_folds,
@@ -268,6 +269,13 @@ def find_localizer(model: ModelFolder) -> ModelFolder | None:
         if same and prod(coarse.configuration.spacing_mm) >= FINER * prod(model.configuration.spacing_mm):
             return coarse
     return None
+
+
+def starter_locates(model: ModelFolder) -> bool:
+    """Return whether the starter may locate the spine for a model: one of spines alone, of finer voxels."""
+    spines = all(starter_class(name) for name in model.plan.labels.names)
+    fine = FINER * prod(model.configuration.spacing_mm) <= STARTER_MM**3
+    return spines and fine and len(model.plan.channels) == 1
 
 
 def starter_class(name: str) -> str | None:

@@ -230,7 +230,7 @@ def _maps(
     labels = read.array[0]
     values, counts = np.unique(labels, return_counts=True)
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    if fault := unnamed_values("labels", voxels, space.known, case.labels):
+    if fault := unnamed_values("expected the labels", voxels, space.known, case.labels):
         raise DatasetError(fault)
     if case.tissues is None:
         return labels, labels.astype(np.int32), read.grid

@@ -1,26 +1,37 @@
 """Predictors of one trained model or of several, with their localizers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import get_args
 
 import torch
 from torch import nn
 
-from autospine.core.errors import FormatError, ModelError
+from autospine.core.errors import AutospineError, FormatError, ModelError
 from autospine.core.types import Modality
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.inference.ensemble import ready_networks, with_mirror
 from autospine.inference.multi_model import JointPredictor
 from autospine.inference.predictor import Predictor
 from autospine.inference.tiles import LOCALIZER_STEP_SIZE
+from autospine.models.archive import opened_model
 from autospine.models.manifest import short_training, training_of
-from autospine.models.model_folder import ModelFolder, find_localizer
-from autospine.storage.trained_models import FOLDS, describe_unfinished, unfinished_folds
+from autospine.models.model_folder import ModelFolder, find_localizer, starter_locates
+from autospine.storage.trained_models import (
+    FOLDS,
+    STARTER,
+    STARTER_FILE,
+    describe_unfinished,
+    unfinished_folds,
+)
 from autospine.system.devices import inference_half
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
+
+FOUND_TOGETHER = ("vertebra", "canal")
+"""Classes that the starter finds at every height of a spine, where it finds one at all."""
 
 NOTHING_FOUND = "no spine was found: the label map is all background"
 """Said of an image in which the networks find nothing."""
@@ -53,6 +64,9 @@ def build_predictor(
     for model in models:
         configuration = model.trained_configuration(folds)
         half = inference_half(configuration.training.precision, device)
+        localizer, together = (
+            _localizer(model, device) if region_of_interest and use_localizer else (None, ())
+        )
         predictors.append(
             Predictor(
                 plan=model.plan,
@@ -60,7 +74,8 @@ def build_predictor(
                 networks=ready_networks(_networks(model, folds, mirror=mirror), device, half),
                 device=device,
                 region_of_interest=region_of_interest,
-                localizer=_localizer(model, device) if region_of_interest and use_localizer else None,
+                localizer=localizer,
+                found_together=together,
             )
         )
     return predictors[0] if len(predictors) == 1 else JointPredictor(predictors=predictors)
@@ -159,19 +174,35 @@ def _networks(model: ModelFolder, folds: Sequence[str] | None, *, mirror: bool) 
     return with_mirror(networks, model.plan.labels, model.configuration.augmentation)
 
 
-def _localizer(model: ModelFolder, device: torch.device) -> Predictor | None:
-    coarse = find_localizer(model)
-    if coarse is None:
-        return None
-    logger.info("%s locates the spine first; use --no-roi to skip this", coarse.configuration.name)
-    # One fold is enough to know roughly where the spine lies.
-    fold = coarse.ensemble[:1]
-    configuration = coarse.trained_configuration(fold)
+def coarse_predictor(model: ModelFolder, device: torch.device) -> Predictor:
+    """Load a model that tells roughly where the spine lies: one fold, whose tiles do not overlap."""
+    fold = model.ensemble[:1]
+    configuration = model.trained_configuration(fold)
     half = inference_half(configuration.training.precision, device)
     return Predictor(
-        plan=coarse.plan,
+        plan=model.plan,
         configuration=configuration,
-        networks=ready_networks(coarse.networks(fold), device, half),
+        networks=ready_networks(model.networks(fold), device, half),
         device=device,
         step_size=LOCALIZER_STEP_SIZE,
     )
+
+
+def _localizer(model: ModelFolder, device: torch.device) -> tuple[Predictor | None, tuple[int, ...]]:
+    """Return the localizer of a model, and the values that it has to find together if it is the starter."""
+    if (coarse := find_localizer(model)) is not None:
+        logger.info("%s locates the spine first; use --no-roi to skip this", coarse.configuration.name)
+        return coarse_predictor(coarse, device), ()
+    if not starter_locates(model) or not STARTER_FILE.is_file():
+        return None, ()
+    try:
+        with opened_model(STARTER_FILE) as opened:
+            predictor = coarse_predictor(opened, device)
+    except AutospineError as error:  # nobody has asked for it, so that it must not stop the work
+        logger.warning("the starter cannot locate the spine: %s", error)
+        return None, ()
+    logger.info("the starter locates the spine in wide images first; use --no-roi to skip this")
+    labels = predictor.plan.labels
+    values = dict(zip(labels.names, labels.painted, strict=True))
+    named = replace(predictor, configuration=replace(predictor.configuration, name=STARTER))
+    return named, tuple(values[name] for name in FOUND_TOGETHER)

@@ -38,6 +38,9 @@ STARTER_FILE = Path(__file__).parents[1] / "models" / "starter.autospine"
 STARTER_CLASSES = ("vertebra", "disc", "canal", "sacrum")
 """Classes of the starter, by the names of `core.colours.NAMED`."""
 
+STARTER_MM = 3.0
+"""Edge of the starter's voxels, mm."""
+
 STARTER_LIMITS = (
     "the starter has learnt from synthetic spines alone: it tells vertebra, disc and canal apart but not one "
     "level from another, has hardly learnt the sacrum, and errs more than a model of your own cases; "

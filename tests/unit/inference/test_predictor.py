@@ -322,6 +322,45 @@ def test_tiles_far_from_the_spine_are_not_run():
     np.testing.assert_array_equal(guided.predict(far, "CT"), predictor(fine).predict(far, "CT"))
 
 
+def wide(rows: int, offset: int) -> Volume:
+    """A CT 270 mm wide, with a spine in its first rows, away from its middle."""
+    small, _ = phantom((rows, 40, 40))
+    beside = [(0, 0), (0, 80 - rows), (0, 0), (offset, 140 - offset)]
+    array = np.pad(small.array, beside, constant_values=HU["background"])
+    array += np.random.default_rng(0).integers(-9, 9, array.shape).astype(np.int16)
+    grid = makers.grid(array.shape[1:], (1.5, 1.5, 1.5))
+    return Volume(array=array, grid=grid, stored=grid)
+
+
+@pytest.mark.parametrize("rows", [80, 66])
+def test_a_localizer_of_another_dataset_leaves_out_what_lies_beside_the_spine(rows):
+    localizer = predictor(Thresholds(), spacing_mm=(3.0, 3.0, 3.0))
+    guided = replace(predictor(Thresholds()), localizer=localizer, found_together=(300, 7))
+    volume = wide(rows, 10)
+    job = guided.prepare(volume, "CT")
+    assert job.region == "spine"
+    assert len(job.run) < 0.7 * job.tiles
+    extent = job.tile_grid.extent
+    assert (extent.start[0], extent.stop[0]) == (0, 80), "all rows are covered, whatever was found in them"
+    assert extent.start[2] == 0
+    assert extent.stop[2] >= 10 + 30 + 40, "60 mm beside the spine"
+    np.testing.assert_array_equal(guided.predict(volume, "CT"), predictor(Thresholds()).predict(volume, "CT"))
+
+
+def test_a_localizer_of_another_dataset_is_trusted_with_little():
+    """Neither in images that show little beside the spine, nor where it finds a part of a spine alone."""
+    coarse = Counting()
+    localizer = predictor(coarse, spacing_mm=(3.0, 3.0, 3.0))
+    guided = replace(predictor(Thresholds()), localizer=localizer, found_together=(300, 7))
+    narrow, _ = phantom((80, 40, 100))
+    assert guided.prepare(narrow, "CT").region == "body"
+    assert coarse.seen == 0
+    part = guided.prepare(wide(30, 10), "CT")
+    assert coarse.seen > 0
+    assert part.region == "body"
+    assert part.run == predictor(Thresholds()).prepare(wide(30, 10), "CT").run
+
+
 def test_where_no_spine_is_found_the_body_counts():
     volume, _ = phantom()
 

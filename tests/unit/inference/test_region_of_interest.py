@@ -5,13 +5,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autospine.core.geometry import Box
-from autospine.inference.region_of_interest import STRIDE, body_mask, region_around, spine_mask, tiles_within
+from autospine.inference.region_of_interest import (
+    LEAST_ROWS,
+    STRIDE,
+    body_mask,
+    region_around,
+    spine_column,
+    spine_mask,
+    tiles_within,
+)
 from autospine.inference.tiles import TileGrid
 from autospine.plan import Normalisation
 from autospine.preprocessing.normalise import intensity_transform
 
 CT = Normalisation(scope="dataset", lower=-200.0, upper=1000.0, mean=100.0, std=200.0)
 MR = Normalisation(scope="image", lower=0.005, upper=0.995, mean=0.0, std=1.0)
+
+
+VERTEBRA, CANAL = 5, 9
+
+
+def located(rows: float) -> np.ndarray:
+    """A bent spine in the upper part of an image of 80 rows, and a table that is longer."""
+    labels = np.zeros((80, 40, 60), np.uint8)
+    for row in range(round(80 * rows)):
+        front = 10 + row // 10
+        labels[row, front : front + 4, 20:28] = VERTEBRA
+        labels[row, front + 4 : front + 8, 20:28] = CANAL
+    labels[:, 36:38, 50:52] = VERTEBRA  # the table
+    return labels
+
+
+def test_the_column_of_a_spine_reaches_from_the_first_row_to_the_last():
+    body = np.ones((40, 20, 30), bool)
+    column = spine_column(located(0.7), (VERTEBRA, CANAL), body)
+    assert column.shape == body.shape
+    assert (column == column[0]).all()
+    (rows, columns) = np.nonzero(column[0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 11, 10, 13)
+
+
+def test_what_is_hardly_a_spine_has_no_column():
+    body = np.ones((40, 20, 30), bool)
+    together = (VERTEBRA, CANAL)
+    assert spine_column(located(LEAST_ROWS - 0.1), together, body) is None
+    body[24:] = False  # of which it is most
+    assert spine_column(located(LEAST_ROWS - 0.1), together, body) is not None
+    assert spine_column(np.zeros((80, 40, 60), np.uint8), together, body) is None
+    without_canal = np.where(located(1.0) == CANAL, 0, located(1.0)).astype(np.uint8)
+    assert spine_column(without_canal, together, body) is None
 
 
 def of_body(array, modality, rule):
