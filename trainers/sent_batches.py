@@ -2,16 +2,13 @@
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 
 from autospine.data import Batch
-
-CHECK_SECONDS = 0.5
-"""Time between two checks of the thread whether it should stop."""
+from autospine.data.awaited_batches import AwaitedBatches, put_unless_stopped
 
 PATIENCE = 10.0
 """Seconds that the thread has to end."""
@@ -20,7 +17,7 @@ Arrival = Callable[[], Batch]
 """Lets the present stream of the device wait for a batch that has been sent, and returns it there."""
 
 
-class SentBatches:
+class SentBatches(AwaitedBatches):
     """Iterator over batches that are sent to a device by a thread, one ahead; `close` it.
 
     Args:
@@ -29,21 +26,13 @@ class SentBatches:
     """
 
     def __init__(self, batches: Iterator[Batch], send: Callable[[Batch], Arrival]) -> None:
+        super().__init__()
         self._sent: queue.Queue[Arrival | Exception | None] = queue.Queue(1)
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=_send_all, args=(batches, send, self._sent, self._stop), name="sending", daemon=True
         )
         self._thread.start()
-        self._waited = 0.0
-
-    @property
-    def seconds_waited(self) -> float:
-        """Time that the caller has spent waiting for batches so far."""
-        return self._waited
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
 
     def __next__(self) -> Batch:
         """Wait for the next batch.
@@ -52,9 +41,7 @@ class SentBatches:
             StopIteration: If there is none.
             Exception: The error that was raised while the batch was made or sent.
         """
-        began = time.monotonic()
-        arrival = self._sent.get()
-        self._waited += time.monotonic() - began
+        arrival = self._wait_for(self._sent.get)
         if arrival is None or isinstance(arrival, Exception):
             self._sent.put(arrival)  # the thread has ended; whoever asks again is told the same
             if arrival is None:
@@ -77,26 +64,11 @@ def _send_all(
     last: Exception | None = None
     try:
         for batch in batches:
-            if not _put(send(batch), sent, stop):
+            if not put_unless_stopped(send(batch), sent, stop):
                 return
     except Exception as error:
         last = error
-    _put(last, sent, stop)
-
-
-def _put(
-    item: Arrival | Exception | None,
-    sent: "queue.Queue[Arrival | Exception | None]",
-    stop: threading.Event,
-) -> bool:
-    """Put an item into the queue as soon as there is room; return False if the thread should stop instead."""
-    while not stop.is_set():
-        try:
-            sent.put(item, timeout=CHECK_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    return False
+    put_unless_stopped(last, sent, stop)
 
 
 def sender(device: torch.device) -> Callable[[Batch], Arrival]:

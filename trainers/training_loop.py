@@ -11,6 +11,7 @@ import torch
 
 from autospine.core.errors import TrainingError, counted
 from autospine.data import Batch, DataWorkerError, PatchBatches
+from autospine.data.awaited_batches import AwaitedBatches
 from autospine.network.base import SegmentationNetwork
 from autospine.system.allocation import is_out_of_memory, lacks_gpu_memory
 from autospine.system.log import Meter, get_logger
@@ -101,7 +102,7 @@ class TrainingLoop:
     early_stopping: EarlyStopping | None = None
     """Shortens the schedule once the held-out Dice has reached a plateau; None to complete it always."""
 
-    _stream: SentBatches | PatchBatches = field(init=False)
+    _stream: AwaitedBatches = field(init=False)
     """The batches, on their way to a GPU where there is one."""
 
     _steps: list[StepResult] = field(init=False, default_factory=list)
@@ -167,7 +168,7 @@ class TrainingLoop:
             )
 
     @contextmanager
-    def _sending(self) -> Iterator[SentBatches | PatchBatches]:
+    def _sending(self) -> Iterator[AwaitedBatches]:
         """Yield the batches; where training runs on a GPU, each is sent while the step before it runs."""
         device = self.learner.device
         if device.type != "cuda":
@@ -176,7 +177,7 @@ class TrainingLoop:
         with closing(SentBatches(iter(self.batches), sender(device))) as sent:
             yield sent
 
-    def _take_steps(self, stream: SentBatches | PatchBatches, meter: Meter) -> None:
+    def _take_steps(self, stream: AwaitedBatches, meter: Meter) -> None:
         """Take steps and finish epochs until the schedule ends or a signal to stop arrives."""
         self._stream = stream
         self._begin_epoch(self.partial_epoch)

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from multiprocessing.reduction import ForkingPickler
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from autospine.core.errors import TrainingError, first_line
 from autospine.core.types import Modality
+from autospine.data.awaited_batches import CHECK_SECONDS, AwaitedBatches, put_unless_stopped
 from autospine.data.patches import Batch, PatchSource
 from autospine.plan import Configuration, Normalisation
 from autospine.preprocessing.store import StoredCase
@@ -38,15 +39,12 @@ container has little."""
 PATIENCE = 10.0
 """Seconds that a thread has to finish its present patch when it is stopped."""
 
-CHECK_SECONDS = 1.0
-"""Time between two checks whether the thread that makes patches lives, or should stop."""
-
 
 class DataWorkerError(TrainingError):
     """Error of a process that makes patches and has ended unexpectedly."""
 
 
-class PatchBatches:
+class PatchBatches(AwaitedBatches):
     """Iterator over the batches of the steps from `start` to `stop`, which are made ahead of time.
 
     The batches do not depend on the number of workers. `close` it, or use it in a `with` block.
@@ -82,6 +80,7 @@ class PatchBatches:
         part: int = 0,
         normalisation: Mapping[Modality, Normalisation] | None = None,
     ) -> None:
+        super().__init__()
         source = PatchSource(
             cases,
             configuration,
@@ -97,15 +96,6 @@ class PatchBatches:
             if workers > 0
             else _Thread(source, steps)
         )
-        self._waited = 0.0
-
-    @property
-    def seconds_waited(self) -> float:
-        """Time that the caller has spent waiting for batches so far."""
-        return self._waited
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
 
     def __next__(self) -> Batch:
         """Wait for the next batch.
@@ -115,11 +105,7 @@ class PatchBatches:
             DataWorkerError: If a worker process was killed.
             Exception: If an error was raised in a worker; a note names the case.
         """
-        began = time.monotonic()
-        try:
-            made = self._producer.take()
-        finally:
-            self._waited += time.monotonic() - began
+        made = self._wait_for(self._producer.take)
         if made is None:
             self.close()
             raise StopIteration
@@ -214,22 +200,9 @@ def _fill(
     ready.set()
     for step in steps:
         batch = None if stop.is_set() else _attempt(source, step)
-        if batch is None or not _put(batch, made, stop) or isinstance(batch, _Failure):
+        if batch is None or not put_unless_stopped(batch, made, stop) or isinstance(batch, _Failure):
             return
-    _put(None, made, stop)
-
-
-def _put(
-    batch: Batch | _Failure | None, made: "queue.Queue[Batch | _Failure | None]", stop: threading.Event
-) -> bool:
-    """Put a batch into the queue as soon as there is room; return False if the thread should stop instead."""
-    while not stop.is_set():
-        try:
-            made.put(batch, timeout=CHECK_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    return False
+    put_unless_stopped(None, made, stop)
 
 
 def _end(
