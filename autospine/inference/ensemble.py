@@ -1,6 +1,8 @@
 """The mean class probabilities of several networks, tile by tile, and of those that see its mirror image."""
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -55,6 +57,40 @@ def convert_kernels(network: nn.Module, half: torch.dtype) -> None:
             for layer in part.modules():
                 if isinstance(layer, nn.Linear | nn.Conv3d):
                     layer.to(half)
+
+
+class _TimedConvolutions:
+    """cuDNN's switch for timing convolutions, on for as long as any thread is in the block."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        cudnn = torch.backends.cudnn
+        with self._lock:
+            if not self._users:
+                self._before = cudnn.benchmark
+                fixed = cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+                cudnn.benchmark = self._before or not fixed
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.backends.cudnn.benchmark = self._before
+
+
+_TIMED_CONVOLUTIONS = _TimedConvolutions()
+
+
+def timed_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which cuDNN times its convolutions, once for each shape, and takes the fastest.
+
+    That pays because all tiles have the same shape. Where cuDNN has to be deterministic, and on a CPU,
+    nothing changes.
+    """
+    return _TIMED_CONVOLUTIONS if device.type == "cuda" else nullcontext()
 
 
 class TileEnsemble:
@@ -117,7 +153,11 @@ def mean_probabilities(
     part: tuple[slice, ...] = (slice(None), slice(None), *(valid or ()))
     mean: Tensor | None = None
     for network in networks:
-        with torch.no_grad(), torch.autocast(tiles.device.type, amp_dtype, enabled=amp_dtype is not None):
+        with (
+            timed_convolutions(tiles.device),
+            torch.no_grad(),
+            torch.autocast(tiles.device.type, amp_dtype, enabled=amp_dtype is not None),
+        ):
             logits = network(tiles)[part]
         if mean is None:
             mean = torch.zeros(logits.shape, device=logits.device)

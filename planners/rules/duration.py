@@ -58,25 +58,35 @@ class Throughput(NamedTuple):
     arithmetic: float
     """16-bit operations per second, dense, with sums in float32."""
 
+    source: str
+    """NVIDIA's document that both numbers are from, or how they were estimated."""
 
-# NVIDIA's data sheets, and the white papers of Turing, Ampere, Ada and Blackwell for cards of the RTX series.
+
+_TURING = "Turing GPU Architecture white paper (WP-09183-001)"
+_AMPERE = "Ampere GA102 GPU Architecture white paper V2.0"
+_ADA = "Ada GPU Architecture white paper V2"
+_BLACKWELL = "RTX Blackwell GPU Architecture white paper V1"
+_ESTIMATED = "{} tensor cores x 64 products and sums x {} GHz boost; bandwidth of the product page"
+"""An estimate, for cards of which NVIDIA states no such number: a tensor core of GeForce cards of Ampere and
+Ada multiplies 64 pairs a clock with sums in float32, as the numbers of the other cards say."""
+
 GPUS = (
-    Throughput("RTX 2080 Ti", 11, 616e9, 53.8e12),
-    Throughput("RTX 3060", 12, 360e9, 25.6e12),
-    Throughput("RTX 3070", 8, 448e9, 40.6e12),
-    Throughput("RTX 3090", 24, 936e9, 71e12),
-    Throughput("RTX 4070", 12, 504e9, 58.3e12),
-    Throughput("RTX 4080", 16, 717e9, 97.5e12),
-    Throughput("RTX 4090", 24, 1008e9, 165.2e12),
-    Throughput("RTX 5090", 32, 1792e9, 209.5e12),
-    Throughput("RTX A6000", 48, 768e9, 154.8e12),
-    Throughput("L40S", 48, 864e9, 362e12),
-    Throughput("Tesla T4", 16, 320e9, 65e12),
-    Throughput("V100", 32, 900e9, 125e12),
-    Throughput("A100", 80, 2039e9, 312e12),
-    Throughput("H100", 80, 3350e9, 989e12),
-    Throughput("H200", 141, 4800e9, 989e12),
-    Throughput("B200", 180, 8000e9, 2250e12),
+    Throughput("RTX 2080 Ti", 11, 616e9, 53.8e12, _TURING),
+    Throughput("RTX 3060", 12, 360e9, 25.5e12, _ESTIMATED.format(112, 1.777)),
+    Throughput("RTX 3070", 8, 448e9, 40.6e12, _AMPERE),
+    Throughput("RTX 3090", 24, 936e9, 71e12, _AMPERE),
+    Throughput("RTX 4070", 12, 504e9, 58.3e12, _ESTIMATED.format(184, 2.475)),
+    Throughput("RTX 4080", 16, 717e9, 97.5e12, _ADA),
+    Throughput("RTX 4090", 24, 1008e9, 165.2e12, _ADA),
+    Throughput("RTX 5090", 32, 1792e9, 209.5e12, _BLACKWELL),
+    Throughput("RTX A6000", 48, 768e9, 154.8e12, _AMPERE),
+    Throughput("L40S", 48, 864e9, 362e12, "L40S data sheet"),
+    Throughput("Tesla T4", 16, 320e9, 65e12, "T4 data sheet"),
+    Throughput("V100", 32, 900e9, 125e12, "V100 data sheet, SXM2"),
+    Throughput("A100", 80, 2039e9, 312e12, "A100 data sheet, 80 GB SXM"),
+    Throughput("H100", 80, 3350e9, 989e12, "H100 data sheet, SXM; half of its number with sparsity"),
+    Throughput("H200", 141, 4800e9, 989e12, "H200 data sheet, SXM; half of its number with sparsity"),
+    Throughput("B200", 180, 8000e9, 2250e12, "HGX B200 data sheet; half of its number with sparsity"),
 )
 
 USUAL = ("RTX 3070", "RTX 3060", "Tesla T4", "RTX 3090", "V100", "RTX A6000", "A100", "H200", "B200")

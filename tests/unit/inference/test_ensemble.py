@@ -13,6 +13,7 @@ from autospine.inference.ensemble import (
     mean_probabilities,
     mirrored_channels,
     ready_networks,
+    timed_convolutions,
     with_mirror,
 )
 from autospine.network.cnn3d_plan import CNNPlan
@@ -54,6 +55,21 @@ def test_tiles_at_once_are_the_same_as_one_by_one():
     for regions in (False, True):
         each = [mean_probabilities(tile[None], [Waves()], regions=regions) for tile in tiles]
         torch.testing.assert_close(mean_probabilities(tiles, [Waves()], regions=regions), torch.cat(each))
+
+
+def test_cudnn_times_convolutions_within_the_block_alone(monkeypatch):
+    cudnn, gpu = torch.backends.cudnn, torch.device("cuda")
+    before = cudnn.benchmark
+    with timed_convolutions(gpu):
+        with timed_convolutions(gpu):
+            assert cudnn.benchmark
+        assert cudnn.benchmark, "another thread is still in its block"
+    assert cudnn.benchmark == before
+    with timed_convolutions(torch.device("cpu")):
+        assert cudnn.benchmark == before
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    with timed_convolutions(gpu):
+        assert not cudnn.benchmark, "what has to be deterministic is not timed"
 
 
 def test_regions_are_decided_one_by_one():

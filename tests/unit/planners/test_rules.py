@@ -1,4 +1,5 @@
 import math
+import re
 from itertools import pairwise, product
 from math import prod
 
@@ -247,6 +248,21 @@ def test_the_table_of_gpus_finds_the_name_that_cuda_reports():
     for gib, found in by_memory.items():
         for name in ("a new one", "NVIDIA GeForce RTX 4090 Laptop GPU"):
             assert rules.throughput_of(name, gib * 2**30)[0].name == found
+
+
+def test_numbers_of_gpus_are_from_a_document_or_by_the_formula_of_the_others():
+    number = r"([\d.]+)"
+    formula = re.compile(f"{number} tensor cores x {number} products and sums x {number} GHz")
+    for gpu in rules.GPUS:
+        estimated = formula.search(gpu.source)
+        if estimated is None:
+            assert "white paper" in gpu.source or "data sheet" in gpu.source
+        else:
+            cores, products, gigahertz = map(float, estimated.groups())
+            assert gpu.arithmetic == pytest.approx(2e9 * cores * products * gigahertz, rel=0.005)
+    by_name = {gpu.name: gpu for gpu in rules.GPUS}
+    # 512 tensor cores at 2.52 GHz, of which NVIDIA does state the product.
+    assert by_name["RTX 4090"].arithmetic == pytest.approx(2e9 * 512 * 64 * 2.52, rel=0.005)
 
 
 def test_a_step_takes_longer_the_more_it_computes_and_the_slower_the_gpu():
