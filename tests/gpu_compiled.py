@@ -50,7 +50,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from trainers.learner import Learner
+from trainers.learner import JOINING, Learner
 
 CUDA = torch.device("cuda", 0)
 
@@ -79,12 +79,21 @@ def count_compiled_step(learner: Learner, *, size: Sizes = 128, batch: int = 2) 
     learner.network.compute_dtype = torch.bfloat16  # type: ignore[assignment]
     images = torch.zeros(batch, 1, *edges(size))
     labels = torch.zeros(batch, *edges(size), dtype=torch.uint8)
-    counter = CompiledCounter(learner.network)
-    with as_on_h200(), patch.object(learner, "_forward", counter):
+    counters: list[CompiledCounter] = []
+
+    def compiled(function: Callable[..., Any]) -> CompiledCounter:
+        phase = ("forward", "loss", "backward")[len(counters)]
+        counters.append(CompiledCounter(function, phase))
+        return counters[-1]
+
+    with as_on_h200(), patch.object(learner, "_forward", compiled(learner.network)):
+        learner._loss.join_passes(compiled)
         for _ in range(2):
             with counted() as spy:
-                counter.count = spy.count
+                for counter in counters:
+                    counter.count = spy.count
                 learner.step(images, labels, 0.01)
+        learner._loss.join_passes(None)
     return spy.count
 
 
@@ -93,22 +102,24 @@ class CompiledCounter:
 
     Args:
         function: Function of tensors, or a network; compiled as one graph.
+        phase: Phase of the step that a call belongs to; a backward pass belongs to its own.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], phase: str = "forward") -> None:
         self.count = GpuCount()
         """What each call, and its backward pass, adds to."""
 
-        self._compiled = torch.compile(function, fullgraph=True, backend=self._backend)
+        self._phase = phase
+        self._compiled = torch.compile(function, fullgraph=True, dynamic=False, backend=self._backend)
 
-    def __call__(self, *tensors: Tensor) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         # A compiler does nothing where a dispatch mode is on, and traces the spy's hooks.
         with _disable_current_modes(), gpu_like(), patch.dict(_global_forward_pre_hooks, clear=True):
-            return self._compiled(*tensors)
+            return self._compiled(*inputs)
 
     def _backend(self, module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         # Constants cannot be folded without a GPU's tensors.
-        changes = {"joint_custom_pre_pass": _move, "joint_graph_constant_folding": False}
+        changes = {"joint_custom_pre_pass": _move, "joint_graph_constant_folding": False, **JOINING}
         with config.patch(changes):
             compiled: Callable[..., Any] = compile_fx.compile_fx(module, inputs, inner_compile=self._inner)
         return compiled
@@ -118,7 +129,7 @@ class CompiledCounter:
         is_backward = bool(settings.get("is_backward"))
         with _disable_current_modes(), DebugContext():
             tallies = scheduled(module, inputs, is_backward=is_backward)
-        phase = "backward" if is_backward else "forward"
+        phase = "backward" if is_backward else self._phase
         results = [
             node.meta.get("val") if isinstance(node, Node) else node
             for node in next(iter(reversed(module.graph.nodes))).args[0]

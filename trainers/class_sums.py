@@ -42,11 +42,43 @@ class ClassSums(NamedTuple):
     """Voxels that belong to each channel."""
 
 
+class _Piece(NamedTuple):
+    """A piece of a batch, or all of it."""
+
+    logits: LogitBatch
+    target: Bool[Tensor, "B K S P L"]
+    ignored: Bool[Tensor, "B 1 S P L"] | None
+    """None where it is known that no voxel is ignored."""
+
+
+class _Derivatives(NamedTuple):
+    """Derivatives of the loss, as in `class_sums`."""
+
+    entropy: Float[Tensor, ""]
+    """e."""
+
+    inside: Float[Tensor, "1 K 1 1 1"]
+    """a_k + b_k, of the voxels of the channel."""
+
+    outside: Float[Tensor, "1 K 1 1 1"]
+    """a_k, of the others."""
+
+
 Membership = Callable[[LabelBatch], Bool[Tensor, "B K S P L"]]
 """Function from stored indices to which voxels belong to each channel; ignored ones belong to none."""
 
+Passes = tuple[Callable[..., Tensor], Callable[..., Tensor]]
+"""Functions like `joined_sums` and `joined_gradient`."""
 
-def class_sums(logits: LogitBatch, labels: LabelBatch, membership: Membership, *, regions: bool) -> ClassSums:
+
+def class_sums(
+    logits: LogitBatch,
+    labels: LabelBatch,
+    membership: Membership,
+    *,
+    regions: bool,
+    joined: Passes | None = None,
+) -> ClassSums:
     r"""Sum cross-entropy, probabilities and labels over the voxels of a batch.
 
     Let z be the logits of a voxel, p their softmax, t_k 1 for the channel that the voxel belongs to and 0 for
@@ -74,14 +106,95 @@ def class_sums(logits: LogitBatch, labels: LabelBatch, membership: Membership, *
         labels: Stored indices (B, S, P, L).
         membership: Function from stored indices to which voxels belong to each channel.
         regions: Whether the channels overlap.
+        joined: `joined_sums` and `joined_gradient`, compiled: they take the batch at once, in a few kernels
+            that write nothing between. By default both passes go through the batch in pieces.
     """
-    return ClassSums(*_SumInPieces.apply(logits, labels, membership, regions))  # type: ignore[no-untyped-call]
+    function = _SumInPieces if joined is None else _SumAtOnce
+    return ClassSums(*function.apply(logits, labels, membership, regions, joined))  # type: ignore[no-untyped-call]
+
+
+def joined_sums(
+    logits: LogitBatch, labels: LabelBatch, membership: Membership, regions: bool
+) -> Float[Tensor, "n"]:
+    """Return entropy, `both`, `predicted` and `true` one after the other, written out for a compiler."""
+    wide, target = logits.to(_wide(logits)), membership(labels)
+    counts = (labels != IGNORE_INDEX)[:, None]
+    if regions:
+        # log(1 + exp(z)) - t z, without overflow.
+        losses = torch.where(target, 0.0, wide) - F.logsigmoid(wide)
+        entropy = torch.where(counts, losses, 0.0).sum() / logits.shape[1]
+        probabilities = wide.sigmoid()
+    else:
+        logarithms = F.log_softmax(wide, dim=1)
+        entropy = -torch.where(target, logarithms, 0.0).sum()
+        probabilities = logarithms.exp()
+    predicted = torch.where(counts, probabilities, 0.0).sum(SPACE)
+    both = torch.where(target, probabilities, 0.0).sum(SPACE)
+    true = target.sum(SPACE, dtype=wide.dtype)
+    return torch.cat([entropy[None], both, predicted, true])
+
+
+def joined_gradient(
+    logits: LogitBatch,
+    labels: LabelBatch,
+    membership: Membership,
+    regions: bool,
+    entropy: Float[Tensor, ""],
+    both: Float[Tensor, "K"],
+    predicted: Float[Tensor, "K"],
+) -> Float[Tensor, "B K S P L"]:
+    """Return the gradient of the logits, written out for a compiler.
+
+    Args:
+        logits: Logits.
+        labels: Stored indices.
+        membership: Function from stored indices to which voxels belong to each channel.
+        regions: Whether the channels overlap.
+        entropy: Derivative e of the loss; see `class_sums`.
+        both: Derivatives b_k.
+        predicted: Derivatives a_k.
+    """
+    of_batch = _region_gradient if regions else _softmax_gradient
+    piece = _Piece(logits, membership(labels), (labels == IGNORE_INDEX)[:, None])
+    # In the layout of the logits, too.
+    return torch.empty_like(logits).copy_(of_batch(piece, _derivatives(entropy, both, predicted)))
+
+
+def _derivatives(
+    entropy: Float[Tensor, ""], both: Float[Tensor, "K"], predicted: Float[Tensor, "K"]
+) -> _Derivatives:
+    outside = predicted.view(1, -1, 1, 1, 1)
+    return _Derivatives(entropy, outside + both.view(1, -1, 1, 1, 1), outside)
+
+
+class _SumAtOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, membership: Membership, regions: bool, joined: Passes
+    ) -> tuple[Tensor, ...]:
+        """Compute the sums in one call."""
+        ctx.membership, ctx.regions, ctx.gradient = membership, regions, joined[1]
+        ctx.save_for_backward(logits, labels)
+        sums = joined[0](logits, labels, membership, regions)
+        both, predicted, true = sums[1:].view(3, -1)
+        ctx.mark_non_differentiable(true)
+        return sums[0], both, predicted, true
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, entropy: Tensor, both: Tensor, predicted: Tensor, _true: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Compute the gradient of the logits in one call."""
+        logits, labels = ctx.saved_tensors
+        gradient = ctx.gradient(logits, labels, ctx.membership, ctx.regions, entropy, both, predicted)
+        return gradient, None, None, None, None
 
 
 class _SumInPieces(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, membership: Membership, regions: bool
+        ctx: Any, logits: Tensor, labels: Tensor, membership: Membership, regions: bool, _: None
     ) -> tuple[Tensor, ...]:
         """Compute the sums piece by piece."""
         ctx.membership, ctx.regions = membership, regions
@@ -93,7 +206,7 @@ class _SumInPieces(torch.autograd.Function):
         rows = torch.zeros(len(pieces), 2 + 3 * channels, dtype=_wide(logits), device=logits.device)
         sum_piece = _sum_region_piece if regions else _sum_softmax_piece
         for piece, row in zip(pieces, rows, strict=True):
-            sum_piece(logits[:, :, piece], membership(labels[:, piece]), _part(ignored, piece), row)
+            sum_piece(_Piece(logits[:, :, piece], membership(labels[:, piece]), _part(ignored, piece)), row)
         sums = rows.sum(dim=0)
         both, predicted, true = sums[1:-1].view(3, channels)
         ctx.mark_non_differentiable(true)
@@ -103,102 +216,66 @@ class _SumInPieces(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, entropy: Tensor, both: Tensor, predicted: Tensor, _true: Tensor
-    ) -> tuple[Tensor, None, None, None]:
+    ) -> tuple[Tensor | None, ...]:
         """Compute the gradient of the logits piece by piece, in their format and layout."""
         logits, labels, ignored = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        by_channel = (1, -1, 1, 1, 1)
-        outside = predicted.view(by_channel)
-        inside = outside + both.view(by_channel)
+        by = _derivatives(entropy, both, predicted)
         of_piece = _region_gradient if ctx.regions else _softmax_gradient
         for piece in _pieces(logits, BACKWARD_PIECES):
             # Nothing of a piece has a name here, so that it is released before the next one.
             gradient[:, :, piece] = of_piece(
-                logits[:, :, piece],
-                ctx.membership(labels[:, piece]),
-                _part(ignored, piece),
-                entropy,
-                inside,
-                outside,
+                _Piece(logits[:, :, piece], ctx.membership(labels[:, piece]), _part(ignored, piece)), by
             )
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
-def _sum_softmax_piece(
-    logits: LogitBatch,
-    target: Bool[Tensor, "B K S P L"],
-    ignored: Bool[Tensor, "B 1 S P L"] | None,
-    row: Float[Tensor, "n"],
-) -> None:
+def _sum_softmax_piece(piece: _Piece, row: Float[Tensor, "n"]) -> None:
     """Write the logarithm of the true probability, `both`, `predicted` and `true` of a piece into a row."""
-    logarithms = F.log_softmax(_widened(logits), dim=1)
-    torch.sum(torch.where(target, logarithms, row[-1]), EVERYWHERE, out=row[0])
-    _sum_probabilities(logarithms.exp_(), target, ignored, row)
+    logarithms = F.log_softmax(_widened(piece.logits), dim=1)
+    torch.sum(torch.where(piece.target, logarithms, row[-1]), EVERYWHERE, out=row[0])
+    _sum_probabilities(logarithms.exp_(), piece, row)
 
 
-def _sum_region_piece(
-    logits: LogitBatch,
-    target: Bool[Tensor, "B K S P L"],
-    ignored: Bool[Tensor, "B 1 S P L"] | None,
-    row: Float[Tensor, "n"],
-) -> None:
+def _sum_region_piece(piece: _Piece, row: Float[Tensor, "n"]) -> None:
     """Write the binary cross-entropy, `both`, `predicted` and `true` of a piece into a row."""
-    wide = _widened(logits)
+    wide = _widened(piece.logits)
     # log(1 + exp(z)) - t z, without overflow.
-    losses = torch.where(target, row[-1], wide).sub_(F.logsigmoid(wide))
-    _drop(losses, ignored)
+    losses = torch.where(piece.target, row[-1], wide).sub_(F.logsigmoid(wide))
+    _drop(losses, piece.ignored)
     torch.sum(losses, EVERYWHERE, out=row[0])
     del losses
-    _sum_probabilities(wide.sigmoid_(), target, ignored, row)
+    _sum_probabilities(wide.sigmoid_(), piece, row)
 
 
-def _sum_probabilities(
-    probabilities: LogitBatch,
-    target: Bool[Tensor, "B K S P L"],
-    ignored: Bool[Tensor, "B 1 S P L"] | None,
-    row: Float[Tensor, "n"],
-) -> None:
+def _sum_probabilities(probabilities: LogitBatch, piece: _Piece, row: Float[Tensor, "n"]) -> None:
     """Write `both`, `predicted` and `true` of a piece into a row, behind the entropy."""
     both, predicted, true = row[1:-1].view(3, -1)
-    torch.sum(target, SPACE, dtype=row.dtype, out=true)
-    _drop(probabilities, ignored)
+    torch.sum(piece.target, SPACE, dtype=row.dtype, out=true)
+    _drop(probabilities, piece.ignored)
     torch.sum(probabilities, SPACE, out=predicted)
-    torch.sum(probabilities.mul_(target), SPACE, out=both)
+    torch.sum(probabilities.mul_(piece.target), SPACE, out=both)
 
 
-def _softmax_gradient(
-    logits: LogitBatch,
-    target: Bool[Tensor, "B K S P L"],
-    ignored: Bool[Tensor, "B 1 S P L"] | None,
-    entropy: Float[Tensor, ""],
-    inside: Float[Tensor, "1 K 1 1 1"],
-    outside: Float[Tensor, "1 K 1 1 1"],
-) -> Float[Tensor, "B K S P L"]:
+def _softmax_gradient(piece: _Piece, by: _Derivatives) -> Float[Tensor, "B K S P L"]:
     """Return u - p sum(u) of each voxel; see `class_sums`."""
-    probabilities = F.softmax(_widened(logits), dim=1)
-    _drop(probabilities, ignored)
-    u = torch.where(target, inside, outside).mul_(probabilities)
-    u.addcmul_(target, entropy, value=-1)
+    probabilities = F.softmax(_widened(piece.logits), dim=1)
+    _drop(probabilities, piece.ignored)
+    u = torch.where(piece.target, by.inside, by.outside).mul_(probabilities)
+    u.addcmul_(piece.target, by.entropy, value=-1)
     u.addcmul_(probabilities, u.sum(dim=1, keepdim=True), value=-1)
-    return _rounded(u, logits.dtype)
+    return _rounded(u, piece.logits.dtype)
 
 
-def _region_gradient(
-    logits: LogitBatch,
-    target: Bool[Tensor, "B K S P L"],
-    ignored: Bool[Tensor, "B 1 S P L"] | None,
-    entropy: Float[Tensor, ""],
-    inside: Float[Tensor, "1 K 1 1 1"],
-    outside: Float[Tensor, "1 K 1 1 1"],
-) -> Float[Tensor, "B K S P L"]:
+def _region_gradient(piece: _Piece, by: _Derivatives) -> Float[Tensor, "B K S P L"]:
     """Return the gradient of each voxel where channels do not compete; see `class_sums`."""
-    probabilities = _widened(logits).sigmoid_()
-    _drop(probabilities, ignored)
-    gradient = torch.where(target, inside, outside).mul_(probabilities)
+    probabilities = _widened(piece.logits).sigmoid_()
+    _drop(probabilities, piece.ignored)
+    gradient = torch.where(piece.target, by.inside, by.outside).mul_(probabilities)
     gradient.addcmul_(gradient, probabilities, value=-1)
-    share = entropy / logits.shape[1]
-    gradient.addcmul_(probabilities, share).addcmul_(target, share, value=-1)
-    return _rounded(gradient, logits.dtype)
+    share = by.entropy / piece.logits.shape[1]
+    gradient.addcmul_(probabilities, share).addcmul_(piece.target, share, value=-1)
+    return _rounded(gradient, piece.logits.dtype)
 
 
 def _pieces(logits: LogitBatch, at_least: int) -> Iterator[slice]:

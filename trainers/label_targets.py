@@ -1,6 +1,7 @@
 """Stored labels as targets of the network's channels, and the soft overlap of a prediction with them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -8,9 +9,12 @@ from torch import Tensor, nn
 
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.tensor_types import LabelBatch, LogitBatch
-from trainers.class_sums import ClassSums, class_sums
+from trainers.class_sums import ClassSums, Passes, class_sums, joined_gradient, joined_sums
 from trainers.distributed import add_up
 from trainers.monitors import PatchCounts, count
+
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""`torch.compile`, or a stand-in for it."""
 
 SMOOTH = 1.0
 """Voxels added to numerator and denominator of Dice: 1 for a class neither present nor predicted."""
@@ -54,6 +58,7 @@ class LabelTargets(nn.Module):
         self._single = bool((table.sum(dim=1) == 1).all())
         stored = table.int().argmax(dim=1).to(torch.uint8)
         self.register_buffer("stored", stored[:, None, None, None], persistent=False)
+        self._passes: Passes | None = None
 
     def forward(self, labels: LabelBatch) -> tuple[Bool[Tensor, "B K S P L"], Bool[Tensor, "B S P L"]]:
         """Look up the target of every channel, for a loss.
@@ -77,6 +82,10 @@ class LabelTargets(nn.Module):
         column = labels.long().clamp_(max=self.membership.shape[1] - 1)
         return self.membership[:, column].movedim(0, 1)
 
+    def join_passes(self, compiler: Compiler | None) -> None:
+        """Let a compiler join what sums and gradients are made of; None to go through pieces again."""
+        self._passes = None if compiler is None else (compiler(joined_sums), compiler(joined_gradient))
+
     def sums(self, logits: LogitBatch, labels: LabelBatch) -> ClassSums:
         """Sum cross-entropy, probabilities and labels over the patches of this process.
 
@@ -84,7 +93,7 @@ class LabelTargets(nn.Module):
             logits: Logits (B, K, S, P, L) of any floating-point type.
             labels: Stored indices (B, S, P, L).
         """
-        return class_sums(logits, labels, self.channels, regions=self.regions)
+        return class_sums(logits, labels, self.channels, regions=self.regions, joined=self._passes)
 
     def foreground(self, both: Tensor, predicted: Tensor, true: Tensor) -> SoftOverlap:
         """Return the overlap of the foreground classes from sums (K) over the voxels of each channel."""

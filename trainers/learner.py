@@ -36,6 +36,11 @@ AVERAGED_SHARE = 0.05
 COMPILER = "inductor"
 """Backend of `torch.compile`; PyTorch's default."""
 
+JOINING: Mapping[str, int] = {"realize_reads_threshold": 12, "realize_opcount_threshold": 100}
+"""Options of the compiler on a GPU. It computes what several kernels need anew in each, as long as that reads
+so many tensors and takes so many operations; by default (4 and 30) gradients on their way through a norm and
+its activation would be written to memory in float32."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
@@ -151,9 +156,12 @@ class Learner:
         self._n_channels = plan.labels.n_channels
         planned = configuration.network
         self._external = find_external(planned.entry_point) if isinstance(planned, ExternalPlan) else None
-        self._forward: Callable[[torch.Tensor], Any] = (
-            torch.compile(self._model, backend=COMPILER) if compiled else self._model
-        )
+        self._forward: Callable[[torch.Tensor], Any] = self._model
+        if compiled and device.type == "cpu":
+            self._forward = torch.compile(self._model, backend=COMPILER)
+        elif compiled:
+            self._forward = compiled_for_gpu(self._model)
+            self._loss.join_passes(compiled_for_gpu)
         whole = {f"{self._prefix}{name}" for name, tensor in imported.items() if not tensor.isnan().any()}
         self._optimizer = make_optimizer(self._model, self.recipe.weight_decay, whole)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
@@ -275,6 +283,7 @@ class Learner:
                 *(type(error).__name__, reason),
             )
             self._forward = self._model
+            self._loss.join_passes(None)
             return self._backward(images, labels)
         return outputs[0].detach(), finest
 
@@ -393,6 +402,14 @@ class Learner:
         weight = max(1 - self.recipe.ema_decay, 1 / (1 + AVERAGED_SHARE * self._updates))
         averaged = [self._averaged[name] for name in self._floating]
         torch._foreach_lerp_(averaged, list(self._floating.values()), weight)
+
+
+def compiled_for_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function, or a network, that is compiled at its first call, for each shape anew."""
+    compiled: Callable[..., Any] = torch.compile(
+        function, backend=COMPILER, dynamic=False, options=dict(JOINING)
+    )
+    return compiled
 
 
 def amp_dtype(precision: Precision, device: torch.device) -> torch.dtype:

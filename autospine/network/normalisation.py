@@ -9,7 +9,8 @@ A CPU sums wide rows in its own way (`_normalise_rows`). A GPU has a kernel of b
 layout, whose statistics are float32 and which needs neither weight nor bias (`normalise_samples`).
 """
 
-from math import prod
+from collections.abc import Sequence
+from math import gcd, prod
 from typing import Any
 
 import torch
@@ -27,6 +28,12 @@ _FOLDS = (64, 32, 16, 8, 4, 2, 1)
 
 _NO_PARAMETERS = (None, None, None, None)
 """No weight, bias or running statistics."""
+
+PARTS, MANY_VOXELS = 1024, 2**14
+"""Parts that a GPU sums up by themselves, enough to fill it, and voxels from which a map has them."""
+
+Norm = tuple[Float[Tensor, "B voxels C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]
+"""Input, mean and inverse deviation of a norm."""
 
 
 def norm_act(
@@ -99,6 +106,13 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, grad: Float[Tensor, "B S P L C"]) -> tuple[Tensor | None, ...]:
         """The gradients of `x` and `residual`, each from its input and the statistics of the norm."""
         x, y, mean, inverse_std, residual, residual_mean, residual_inverse_std = ctx.saved_tensors
+        if _is_joined(x) and (residual is not None or not ctx.has_residual):
+            norms = [(x, mean, inverse_std)]
+            if residual is not None:
+                norms.append((residual, residual_mean, residual_inverse_std))
+            grads = norm_act_together_backward(_rows(grad), [(_rows(a), m, i) for a, m, i in norms])
+            grad_x, grad_residual = (*(g.view(x.shape) for g in grads), None)[:2]
+            return grad_x, grad_residual, None
         # The output of a LeakyReLU has the sign of its input, so the output itself serves.
         grad = torch.ops.aten.leaky_relu_backward(grad.contiguous(), y, NEGATIVE_SLOPE, True)
         grad_x = _normalise_backward(grad, x, mean, inverse_std)
@@ -162,10 +176,44 @@ def normalise_together_backward(
     inverse_std: Float[Tensor, "B C"],
 ) -> Float[Tensor, "B voxels C"]:
     """Return the gradient with respect to the input of `normalise_together`, likewise for a compiler."""
-    wide, scale = grad.to(_statistics_dtype(x)), inverse_std[:, None]
-    normalised = (x.to(_statistics_dtype(x)) - mean[:, None]) * scale
-    with_x = (wide * normalised).mean(dim=1, keepdim=True)
-    return ((wide - wide.mean(dim=1, keepdim=True) - normalised * with_x) * scale).to(x.dtype)
+    return _norms_backward(grad, [(x, mean, inverse_std)])[0]
+
+
+def norm_act_together_backward(grad: Float[Tensor, "B voxels C"], norms: Sequence[Norm]) -> list[Tensor]:
+    """Return the gradients of the inputs of one or two norms, whose sum goes through LeakyReLU.
+
+    What went into the activation is computed anew, since a compiler has the inputs at hand anyway and then
+    reads one map less, twice.
+
+    Args:
+        grad: Gradient of the activation's output.
+        norms: The norms.
+    """
+    total = sum((x.to(mean.dtype) - mean[:, None]) * scale[:, None] for x, mean, scale in norms)
+    return _norms_backward(torch.where(total > 0, grad, grad * NEGATIVE_SLOPE), norms)
+
+
+def _norms_backward(grad: Float[Tensor, "B voxels C"], norms: Sequence[Norm]) -> list[Tensor]:
+    """Return the gradients of the inputs of norms whose outputs have the same gradient."""
+    wide = grad.to(norms[0][1].dtype)
+    normalised = [(x.to(mean.dtype) - mean[:, None]) * scale[:, None] for x, mean, scale in norms]
+    sums = _voxel_sums(wide, *(wide * n for n in normalised))
+    alone, *with_x = (each[:, None] / grad.shape[1] for each in sums)
+    return [
+        ((wide - alone - n * share) * scale[:, None]).to(x.dtype)
+        for (x, _, scale), n, share in zip(norms, normalised, with_x, strict=True)
+    ]
+
+
+def _voxel_sums(*maps: Float[Tensor, "B voxels C"]) -> Sequence[Float[Tensor, "B C"]]:
+    """Return the sum of each map over its voxels; of large maps in two launches, however many there are."""
+    batch, voxels, channels = maps[0].shape
+    if voxels < MANY_VOXELS:
+        return [each.sum(1) for each in maps]
+    parts = gcd(voxels, PARTS)
+    # Each sum writes its part of one tensor, which the second launch then reads as a whole.
+    partial = [each.view(batch, parts, -1, channels).sum(2).mT for each in maps]
+    return torch.stack(partial, dim=1).sum(-1).unbind(1)
 
 
 def _normalise(
@@ -173,7 +221,7 @@ def _normalise(
 ) -> tuple[Float[Tensor, "B S P L C"], Float[Tensor, "B C"], Float[Tensor, "B C"]]:
     """Return the normalised copy of x, and mean and inverse deviation of each sample and channel."""
     batch, channels = x.shape[0], x.shape[-1]
-    rows = x.reshape(batch, -1, channels)
+    rows = _rows(x)
     if rows.shape[1] == 1:
         return x.clone(), x.new_zeros(batch, channels), x.new_ones(batch, channels)
     if x.device.type != "cpu":
@@ -194,7 +242,7 @@ def _normalise_backward(
     inverse_std: Float[Tensor, "B C"],
 ) -> Float[Tensor, "B S P L C"]:
     """Return the gradient with respect to x, given that of the normalised output."""
-    rows, grads = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, grad))
+    rows, grads = _rows(x), _rows(grad)
     if rows.shape[1] == 1:
         return grad
     if x.device.type != "cpu":
@@ -204,6 +252,15 @@ def _normalise_backward(
         for g, r, m, i in zip(grads, rows, mean, inverse_std, strict=True)
     ]
     return (parts[0] if len(parts) == 1 else torch.stack(parts)).view(x.shape)
+
+
+def _is_joined(x: Float[Tensor, "B S P L C"]) -> bool:
+    """Whether a compiler for a GPU joins what is written out here; a map of one voxel has no norm."""
+    return torch.compiler.is_compiling() and x.device.type != "cpu" and prod(x.shape[1:4]) > 1
+
+
+def _rows(x: Float[Tensor, "B S P L C"]) -> Float[Tensor, "B voxels C"]:
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def _normalise_rows(

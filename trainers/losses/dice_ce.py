@@ -3,7 +3,7 @@
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.tensor_types import LabelBatch, LogitBatch
 from trainers.distributed import add_up
-from trainers.label_targets import LabelTargets, SoftOverlap
+from trainers.label_targets import Compiler, LabelTargets, SoftOverlap
 from trainers.losses.loss import Loss, LossResult
 
 
@@ -26,6 +26,10 @@ class DiceCE(Loss):
         super().__init__()
         self.lambda_ce = lambda_ce
         self.targets = LabelTargets(labels)
+
+    def join_passes(self, compiler: Compiler | None) -> None:
+        """Let a compiler join the sums over voxels and their gradient."""
+        self.targets.join_passes(compiler)
 
     def forward(self, logits: LogitBatch, labels: LabelBatch) -> LossResult:
         """Compute the loss over the patches of all processes.

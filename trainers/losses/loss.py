@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autospine.core.tensor_types import LabelBatch, LogitBatch
-from trainers.label_targets import SoftOverlap
+from trainers.label_targets import Compiler, SoftOverlap
 
 RESERVED = frozenset(
     {
@@ -54,6 +54,15 @@ class Loss(nn.Module, ABC):
         Args:
             logits: Logits (B, K, S, P, L) of any floating-point type.
             labels: Stored indices (B, S, P, L); voxels of `IGNORE_INDEX` have to be left out.
+        """
+
+    def join_passes(self, compiler: Compiler | None) -> None:
+        """Let a compiler join what the loss computes on a GPU, or compute it plainly again.
+
+        Losses that are not written for a compiler do nothing.
+
+        Args:
+            compiler: `torch.compile`; None for the plain form.
         """
 
     def fault(self, logits: LogitBatch, labels: LabelBatch) -> str | None:

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autospine.network import normalisation
 from autospine.network.normalisation import (
     norm_act,
+    norm_act_together_backward,
     normalise_samples,
     normalise_samples_backward,
     normalise_together,
@@ -85,3 +87,20 @@ def test_the_norm_of_a_gpu_is_the_same_with_the_same_gradients(
     torch.testing.assert_close(mean, x.mean(1))
     torch.testing.assert_close(inverse_std, (x.var(1, correction=0) + 1e-5).rsqrt())
     torch.testing.assert_close(backward(grad, x.detach(), mean, inverse_std), wanted)
+
+
+@pytest.mark.parametrize("many_voxels", [1, 1000], ids=["in parts", "at once"])
+@pytest.mark.parametrize("norms", [1, 2])
+def test_the_gradient_through_the_activation_is_the_same_where_a_compiler_joins_it(
+    norms: int, many_voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(normalisation, "MANY_VOXELS", many_voxels)
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 24, 3, dtype=torch.float64, requires_grad=True) for _ in range(norms)]
+    grad = torch.randn(2, 24, 3, dtype=torch.float64)
+    maps = [x.view(2, 2, 3, 4, 3) for x in inputs]
+    expected = norm_act(maps[0], *maps[1:], normalise_residual=norms == 2)
+    wanted = torch.autograd.grad(expected, inputs, grad.view(expected.shape))
+    known = [(x.detach(), *normalise_together(x.detach())[1:]) for x in inputs]
+    for found, each in zip(norm_act_together_backward(grad, known), wanted, strict=True):
+        torch.testing.assert_close(found, each)

@@ -43,14 +43,16 @@ def differentiated(compute, logits):
     return value.detach(), logits.grad
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["in pieces", "for a compiler"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("lambda_ce", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_loss_and_gradient_are_those_of_the_plain_form(space, lambda_ce, ignored, layout):
+def test_loss_and_gradient_are_those_of_the_plain_form(space, lambda_ce, ignored, layout, joined):
     logits, labels = draw(space, ignored=ignored)
     logits = logits.contiguous(memory_format=layout)
     loss = DiceCE(space, lambda_ce=lambda_ce)
+    loss.join_passes((lambda function: function) if joined else None)
     value, gradient = differentiated(lambda z: loss(z, labels).total, logits)
     expected, plain = differentiated(lambda z: plain_dice_ce(space, lambda_ce, z, labels)[0], logits)
     torch.testing.assert_close(value, expected, atol=1e-12, rtol=1e-12)

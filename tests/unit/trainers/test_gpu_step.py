@@ -1,9 +1,12 @@
 """The training step as a GPU would see it, counted on the meta device."""
 
+import makers
 import pytest
 import torch
 from gpu_count import META, GpuCount, count_step, count_tile, counted, swin_learner
 from torch import nn
+
+from trainers.learner import JOINING, Learner
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +84,18 @@ def test_the_step_reads_its_numbers_once_and_updates_in_a_few_calls(step):
 
 def test_the_gradient_of_the_position_bias_is_made_in_parts(step):
     assert step.bias_gradient <= 2**29
+
+
+def test_network_and_loss_are_compiled_for_a_gpu(monkeypatch):
+    compiled = {}
+
+    def compile_later(function, *, options, **_):
+        compiled[getattr(function, "__name__", "network")] = options
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_later)
+    configuration = makers.configuration()
+    with META, counted():
+        Learner(makers.plan(configuration), configuration, seed=0, device=META, compiled=True)
+    assert list(compiled) == ["network", "joined_sums", "joined_gradient"]
+    assert all(options == JOINING for options in compiled.values())
