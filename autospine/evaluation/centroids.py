@@ -6,19 +6,16 @@ Centroids are those of masks here, while VerSe annotates points in vertebral bod
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from autospine.core.labels import VERTEBRAE
+from autospine.core.colours import structure_named, structure_of
 
 FARTHEST_MM = 20.0
 """Largest distance between two centroids of the same vertebra: less than that of thoracic neighbours."""
-
-_LEVEL = re.compile(r"(?:vertebrae?[ _-]?)?([CTL]\d{1,2})", re.IGNORECASE)
 
 
 class CaseCentroids(NamedTuple):
@@ -47,9 +44,8 @@ class CaseCentroids(NamedTuple):
 
 
 def is_vertebra(name: str) -> bool:
-    """Tell whether a class is a vertebra by its name, as `L1` or `vertebrae_T12`."""
-    found = _LEVEL.fullmatch(name)
-    return found is not None and found[1].upper() in VERTEBRAE
+    """Tell whether a class is a vertebra with a level by its name, as `L1`, `vertebrae_T12` or `C7_body`."""
+    return structure_named(name) is None and structure_of(name) == "vertebra"
 
 
 def vertebrae_among(names: Sequence[str]) -> Bool[np.ndarray, " C"]:

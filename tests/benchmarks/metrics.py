@@ -8,18 +8,14 @@ of memory beyond both maps.
 
 import argparse
 import json
-import os
-import platform
 import time
 from argparse import Namespace
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from processes import Facts, forget_peak, held_bytes, in_fresh_process, peak_bytes
-
-MARK = "<!-- measured -->"
+from result_page import measured_on, write_measured
 
 SHAPE = (400, 512, 512)
 SPACING_MM = (1.8, 0.8, 0.8)
@@ -103,8 +99,7 @@ def level(index: int) -> str:
 def page(figures: dict[str, Facts]) -> str:
     """The tables of the page."""
     lines = [
-        f"{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}.",
+        measured_on(),
         "",
         "| metrics | seconds | processor seconds | GB beyond both maps |",
         "|---|---|---|---|",
@@ -142,11 +137,7 @@ def main() -> None:
         raise SystemExit(f"expected all {DISC} labels in the phantom, found {figures}")
     text = page(figures)
     if options.write:
-        pieces = options.write.read_text(encoding="utf-8").split(MARK)
-        if len(pieces) != 3:
-            raise SystemExit(f"{options.write} needs two lines `{MARK}`, between which the table is put")
-        pieces[1] = f"\n\n{text}\n\n"
-        options.write.write_text(MARK.join(pieces), encoding="utf-8")
+        write_measured(options.write, text)
     print(text)  # noqa: T201
     print(json.dumps(figures))  # noqa: T201
 

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from autospine.evaluation.surface import (
     surface_distances,
 )
 from autospine.evaluation.surface_elements import surface_elements
+from autospine.io.images import read_labels
 
 SPACING = (3.0, 1.0, 0.5)
 SHAPE = (12, 14, 16)
@@ -47,6 +49,33 @@ def test_two_blocks_of_which_one_has_a_layer_more():
     assert averages == pytest.approx((0.322, 0.339), abs=1e-3)
     assert hausdorff95(distances) == 2
     assert surface_dice(distances, 1.0) == pytest.approx(0.836, abs=1e-3)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("label", "robust", "dice", "from_reference", "from_prediction"),
+    [
+        (26, 0.5859, 0.9727, 0.1664, 0.1365),
+        (43, 1.1719, 0.9508, 0.2029, 1.2247),
+        (44, 1.7578, 0.9480, 0.1069, 0.5779),
+        (60, 61.1683, 0.4282, 10.9123, 0.1061),
+    ],
+)
+def test_a_real_pair_has_the_figures_of_surface_distance(
+    real_data: Path, label, robust, dice, from_reference, from_prediction
+):
+    """Those of surface-distance 0.1, in thick slices; one class is hardly predicted at all."""
+    folder = real_data / "real" / "metrics_pair_mr"
+    prediction, reference = (read_labels(folder / f"semantic_{which}.nii.gz") for which in ("pred", "ref"))
+    masks = (each.array[0] == label for each in (prediction, reference))
+    distances = surface_distances(*masks, reference.grid.spacing_mm)
+    averages = (
+        np.average(distances.from_reference, weights=distances.areas_of_reference),
+        np.average(distances.from_prediction, weights=distances.areas_of_prediction),
+    )
+    assert hausdorff95(distances) == pytest.approx(robust, abs=1e-3)
+    assert surface_dice(distances) == pytest.approx(dice, abs=1e-3)
+    assert averages == pytest.approx((from_reference, from_prediction), abs=1e-3)
 
 
 @pytest.mark.parametrize(("axis", "by"), [(0, 1), (1, 2), (2, 4)])
