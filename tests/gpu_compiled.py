@@ -119,7 +119,7 @@ class CompiledCounter:
 
     def _backend(self, module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         # Constants cannot be folded without a GPU's tensors.
-        changes = {"joint_custom_pre_pass": _move, "joint_graph_constant_folding": False, **JOINING}
+        changes = {"joint_custom_pre_pass": _move, "joint_graph_constant_folding": False}
         with config.patch(changes):
             compiled: Callable[..., Any] = compile_fx.compile_fx(module, inputs, inner_compile=self._inner)
         return compiled
@@ -127,7 +127,7 @@ class CompiledCounter:
     def _inner(self, module: GraphModule, inputs: Sequence[Any], **settings: Any) -> Callable[..., Any]:
         """Schedule a graph, and return a function that adds its tally and gives empty results."""
         is_backward = bool(settings.get("is_backward"))
-        with _disable_current_modes(), DebugContext():
+        with _disable_current_modes(), DebugContext(), config.patch(dict(JOINING)):
             tallies = scheduled(module, inputs, is_backward=is_backward)
         phase = "backward" if is_backward else self._phase
         results = [

@@ -42,7 +42,7 @@ class ClassSums(NamedTuple):
     """Voxels that belong to each channel."""
 
 
-class _Piece(NamedTuple):
+class _BatchPart(NamedTuple):
     """A piece of a batch, or all of it."""
 
     logits: LogitBatch
@@ -155,7 +155,7 @@ def joined_gradient(
         predicted: Derivatives a_k.
     """
     of_batch = _region_gradient if regions else _softmax_gradient
-    piece = _Piece(logits, membership(labels), (labels == IGNORE_INDEX)[:, None])
+    piece = _BatchPart(logits, membership(labels), (labels == IGNORE_INDEX)[:, None])
     # In the layout of the logits, too.
     return torch.empty_like(logits).copy_(of_batch(piece, _derivatives(entropy, both, predicted)))
 
@@ -206,7 +206,9 @@ class _SumInPieces(torch.autograd.Function):
         rows = torch.zeros(len(pieces), 2 + 3 * channels, dtype=_wide(logits), device=logits.device)
         sum_piece = _sum_region_piece if regions else _sum_softmax_piece
         for piece, row in zip(pieces, rows, strict=True):
-            sum_piece(_Piece(logits[:, :, piece], membership(labels[:, piece]), _part(ignored, piece)), row)
+            sum_piece(
+                _BatchPart(logits[:, :, piece], membership(labels[:, piece]), _part(ignored, piece)), row
+            )
         sums = rows.sum(dim=0)
         both, predicted, true = sums[1:-1].view(3, channels)
         ctx.mark_non_differentiable(true)
@@ -225,19 +227,19 @@ class _SumInPieces(torch.autograd.Function):
         for piece in _pieces(logits, BACKWARD_PIECES):
             # Nothing of a piece has a name here, so that it is released before the next one.
             gradient[:, :, piece] = of_piece(
-                _Piece(logits[:, :, piece], ctx.membership(labels[:, piece]), _part(ignored, piece)), by
+                _BatchPart(logits[:, :, piece], ctx.membership(labels[:, piece]), _part(ignored, piece)), by
             )
         return gradient, None, None, None, None
 
 
-def _sum_softmax_piece(piece: _Piece, row: Float[Tensor, "n"]) -> None:
+def _sum_softmax_piece(piece: _BatchPart, row: Float[Tensor, "n"]) -> None:
     """Write the logarithm of the true probability, `both`, `predicted` and `true` of a piece into a row."""
     logarithms = F.log_softmax(_widened(piece.logits), dim=1)
     torch.sum(torch.where(piece.target, logarithms, row[-1]), EVERYWHERE, out=row[0])
     _sum_probabilities(logarithms.exp_(), piece, row)
 
 
-def _sum_region_piece(piece: _Piece, row: Float[Tensor, "n"]) -> None:
+def _sum_region_piece(piece: _BatchPart, row: Float[Tensor, "n"]) -> None:
     """Write the binary cross-entropy, `both`, `predicted` and `true` of a piece into a row."""
     wide = _widened(piece.logits)
     # log(1 + exp(z)) - t z, without overflow.
@@ -248,7 +250,7 @@ def _sum_region_piece(piece: _Piece, row: Float[Tensor, "n"]) -> None:
     _sum_probabilities(wide.sigmoid_(), piece, row)
 
 
-def _sum_probabilities(probabilities: LogitBatch, piece: _Piece, row: Float[Tensor, "n"]) -> None:
+def _sum_probabilities(probabilities: LogitBatch, piece: _BatchPart, row: Float[Tensor, "n"]) -> None:
     """Write `both`, `predicted` and `true` of a piece into a row, behind the entropy."""
     both, predicted, true = row[1:-1].view(3, -1)
     torch.sum(piece.target, SPACE, dtype=row.dtype, out=true)
@@ -257,7 +259,7 @@ def _sum_probabilities(probabilities: LogitBatch, piece: _Piece, row: Float[Tens
     torch.sum(probabilities.mul_(piece.target), SPACE, out=both)
 
 
-def _softmax_gradient(piece: _Piece, by: _Derivatives) -> Float[Tensor, "B K S P L"]:
+def _softmax_gradient(piece: _BatchPart, by: _Derivatives) -> Float[Tensor, "B K S P L"]:
     """Return u - p sum(u) of each voxel; see `class_sums`."""
     probabilities = F.softmax(_widened(piece.logits), dim=1)
     _drop(probabilities, piece.ignored)
@@ -267,7 +269,7 @@ def _softmax_gradient(piece: _Piece, by: _Derivatives) -> Float[Tensor, "B K S P
     return _rounded(u, piece.logits.dtype)
 
 
-def _region_gradient(piece: _Piece, by: _Derivatives) -> Float[Tensor, "B K S P L"]:
+def _region_gradient(piece: _BatchPart, by: _Derivatives) -> Float[Tensor, "B K S P L"]:
     """Return the gradient of each voxel where channels do not compete; see `class_sums`."""
     probabilities = _widened(piece.logits).sigmoid_()
     _drop(probabilities, piece.ignored)
