@@ -98,6 +98,18 @@ def test_what_was_decided_or_is_odd_is_noted(raw_dataset: RawDataset, write_imag
     )
 
 
+def test_ct_that_is_stated_as_mr_is_noted(raw_dataset: RawDataset, write_image: WriteImage):
+    folder = raw_dataset(names=("a",), channels={"0": "T2w"})
+    rng = np.random.default_rng(0)
+    body = rng.normal(40, 60, (6, 7, 8))
+    write_image(folder / "imagesTr" / "a_0000.nii.gz", body.clip(0).astype(np.int16))
+    said = "stated as MR, but has the intensities of CT"
+    assert not any(said in note for note in verify_folder(folder).notes)
+    body[:, :, :3] = rng.normal(-1000, 20, (6, 7, 3))
+    write_image(folder / "imagesTr" / "a_0000.nii.gz", body.astype(np.int16))
+    assert any(note.startswith(f"a: {said}") for note in verify_folder(folder).notes)
+
+
 def test_a_class_that_no_case_has_is_noted(raw_dataset: RawDataset):
     labels = {"background": 0, "vertebra": 1, "sacrum": 2, "any": [1, 2]}
     more = {"regions_class_order": [1, 2, 1]}

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from autospine.cli import main
 from autospine.core.errors import DatasetError
 from autospine.core.geometry import Orientation
 from autospine.dataset.raw import load_dataset
+from autospine.inference.predictor import Predictor
 from autospine.io.images import read_labels, write_array
 from autospine.phantom import PhantomSettings, generate
 from autospine.phantom.generate import by_structure
-from autospine.pipeline import label_placement
 from autospine.pipeline.label_placement import misplaced_labels, orientation_fits, turned_note
 
 CPU = torch.device("cpu")
@@ -121,15 +120,11 @@ def test_a_wrong_modality_and_labels_of_another_case_are_told(phantoms, monkeypa
     dataset = load_dataset(phantoms / "raw" / "Dataset001_Placed")
     truth = {case.name: read_labels(case.labels).array[0] for case in dataset.cases}
 
-    class OfCTAlone:
-        plan = SimpleNamespace(labels=dataset.labels)
+    def in_ct_alone(self, volume, modality, description):
+        air = volume.array.min() < -500
+        return truth["CT"].astype(np.uint8) * np.uint8(modality == "CT" and air)
 
-        def predict(self, volume, modality, description):
-            labels = truth["CT"]
-            fits = modality == "CT" and volume.array.shape[1:] == labels.shape
-            return labels if fits else np.zeros(volume.array.shape[1:], np.uint8)
-
-    monkeypatch.setattr(label_placement, "coarse_predictor", lambda model, device: OfCTAlone())
+    monkeypatch.setattr(Predictor, "predict", in_ct_alone)
     cases = tuple(replace(case, modality="MR") for case in dataset.cases)
     first, second = misplaced_labels(replace(dataset, cases=cases), CPU)
     assert first.startswith("CT: it may be CT rather than MR: the starter finds the same in 100% of the ")
