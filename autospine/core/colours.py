@@ -143,18 +143,18 @@ def structure_named(name: str) -> str | None:
 def structure_of(name: str) -> str | None:
     """Return the structure that a class is or is one level of: `L1` is a `vertebra`, `disc_L4-5` a `disc`."""
     structure = structure_named(name)
-    return _level_named(name)[0] if structure is None else structure
+    return level_named(name)[0] if structure is None else structure
 
 
 def _known(name: str) -> Colour | None:
     if (structure := structure_named(name)) is not None:
         return NAMED[structure]
-    structure, level = _level_named(name)
+    structure, level = level_named(name)
     return None if structure is None else (LEVELS if structure == "vertebra" else DISCS).get(level)
 
 
-def _level_named(name: str) -> tuple[str | None, str]:
-    """Return whether a class is the vertebra or the disc of a level, and the level."""
+def level_named(name: str) -> tuple[str | None, str]:
+    """Return whether a class is the `vertebra` or the `disc` of a level, None if neither, and the level."""
     words = _words_of(name)
     levels = [found for word in words if (found := _LEVEL.fullmatch(word))]
     # The second level of `disc_L4-5` has no letter.

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from autospine.core.colours import structure_named, structure_of
+from autospine.core.colours import level_named
+from autospine.core.labels import VERTEBRAE
 
 FARTHEST_MM = 20.0
 """Largest distance between two centroids of the same vertebra: less than that of thoracic neighbours."""
@@ -45,7 +46,8 @@ class CaseCentroids(NamedTuple):
 
 def is_vertebra(name: str) -> bool:
     """Tell whether a class is a vertebra with a level by its name, as `L1`, `vertebrae_T12` or `C7_body`."""
-    return structure_named(name) is None and structure_of(name) == "vertebra"
+    structure, level = level_named(name)
+    return structure == "vertebra" and level in VERTEBRAE
 
 
 def vertebrae_among(names: Sequence[str]) -> Bool[np.ndarray, " C"]:

@@ -172,7 +172,7 @@ def test_predictions_are_evaluated(trained):
     said = trained.run("evaluate", "out", trained.raw / "labelsTs", "-o", "scores")
     assert said.code == 0, said.err
     assert {path.name for path in (trained.root / "scores").glob("[!.]*")} == {
-        *("evaluation.csv", "evaluation.json", "confusion.csv"),
+        *("evaluation.csv", "evaluation_means.csv", "evaluation.json", "confusion.csv"),
         *("statistics.csv", "statistics.json"),
     }
     for case, found in read_statistics(trained.root / "scores").items():

@@ -48,6 +48,6 @@ def test_names_of_vertebrae(name):
     assert is_vertebra(name)
 
 
-@pytest.mark.parametrize("name", ["vertebra", "disc_L1", "canal", "sacrum", "T", "S1"])
+@pytest.mark.parametrize("name", ["vertebra", "disc_L1", "canal", "sacrum", "T", "S1", "S2", "L7", "s41"])
 def test_names_of_other_structures(name):
     assert not is_vertebra(name)
