@@ -189,14 +189,21 @@ def norm_act_together_backward(grad: Float[Tensor, "B voxels C"], norms: Sequenc
         grad: Gradient of the activation's output.
         norms: The norms.
     """
-    total = sum((x.to(mean.dtype) - mean[:, None]) * scale[:, None] for x, mean, scale in norms)
+    total, *others = _normalised(norms)
+    for other in others:
+        total = total + other
     return _norms_backward(torch.where(total > 0, grad, grad * NEGATIVE_SLOPE), norms)
+
+
+def _normalised(norms: Sequence[Norm]) -> list[Float[Tensor, "B voxels C"]]:
+    """Return what each norm returned, in the type of the statistics."""
+    return [(x.to(mean.dtype) - mean[:, None]) * scale[:, None] for x, mean, scale in norms]
 
 
 def _norms_backward(grad: Float[Tensor, "B voxels C"], norms: Sequence[Norm]) -> list[Tensor]:
     """Return the gradients of the inputs of norms whose outputs have the same gradient."""
     wide = grad.to(norms[0][1].dtype)
-    normalised = [(x.to(mean.dtype) - mean[:, None]) * scale[:, None] for x, mean, scale in norms]
+    normalised = _normalised(norms)
     sums = _voxel_sums(wide, *(wide * n for n in normalised))
     alone, *with_x = (each[:, None] / grad.shape[1] for each in sums)
     return [
