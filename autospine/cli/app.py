@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": "compare",
     "predict": "predict",
     "evaluate": "evaluate",
+    "anatomy": "identify",
     "verify": "plan_and_preprocess",
     "fingerprint": "plan_and_preprocess",
     "plan": "plan_and_preprocess",

@@ -57,6 +57,7 @@ MORE = {
     "compare": "[Which is best?](../how-to/compare-networks.md#which-is-best)",
     "predict": "[Predict](../how-to/predict.md)",
     "fingerprint": "[The fingerprint](../concepts/fingerprint.md)",
+    "anatomy identify": "[Name vertebrae](../how-to/name-vertebrae.md)",
     "convert labels": "[Convert labels](../how-to/convert-labels.md)",
     "phantom": "[Phantoms](../concepts/phantom.md)",
 }

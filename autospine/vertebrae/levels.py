@@ -18,11 +18,8 @@ LEVELS: tuple[str, ...] = (*VERTEBRAE, SACRUM)
 INDEX: dict[str, int] = {level: index for index, level in enumerate(LEVELS)}
 """Position of each level in `LEVELS`."""
 
-REGIONS = "CTL"
-"""First letter of the levels of the neck, the chest and the loin."""
-
 LAST_THORACIC: dict[str, float] = {"T11": 0.015, "T12": 0.97, "T13": 0.015}
-LAST_LUMBAR: dict[str, float] = {"L4": 0.02, "L5": 0.93, "L6": 0.05}
+LAST_LUMBAR: dict[str, float] = {"L4": 0.03, "L5": 0.92, "L6": 0.05}
 """Share of people with this last vertebra. Published shares of each variant lie between 1 and 10 %, by the
 population and by what counts as a rib or as sacral (Tins and Balain, Insights into Imaging 7, 2016)."""
 

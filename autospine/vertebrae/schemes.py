@@ -36,6 +36,9 @@ class LabelScheme:
     beside: frozenset[int] = frozenset()
     """Integers of structures that are no part of the spine."""
 
+    whole_vertebrae: bool = True
+    """Whether whole vertebrae are labelled, and not only their bodies."""
+
     note: str | None = None
     """What a user should know of these labels."""
 
@@ -229,6 +232,7 @@ def _schemes() -> tuple[LabelScheme, ...]:
             name="totalsegmentator-vertebrae-pp",
             title="TotalSegmentator, vertebrae_pp",
             integers={level: 1 + place for place, level in enumerate(COMMON)},
+            whole_vertebrae=False,
             note="only the bodies of vertebrae are labelled",
         ),
         LabelScheme(

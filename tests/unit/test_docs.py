@@ -54,6 +54,7 @@ from autospine.prediction.probabilities import Description, ProbabilityWriter
 from autospine.preprocessing.normalise import IntensityTransform
 from autospine.preprocessing.prepare import Encoding
 from autospine.preprocessing.store import CaseRecord
+from autospine.vertebrae.identities import SpineIdentities, VertebraIdentity
 from trainers.metrics_log import METRICS
 from trainers.run_identity import RunIdentity
 from trainers.validation_record import PredictedImages
@@ -87,6 +88,7 @@ STORED_KINDS = (
     *(CaseRecord, Encoding, IntensityTransform, Box, FoldsFile, PredictedCase, UsedModel),
     *(LabelStatistics, StatisticsFile, LabelChange),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
+    *(SpineIdentities, VertebraIdentity),
     *(Description, Grid, PredictedImages, Calibration, RunIdentity, TrainedOn),
 )
 """Dataclasses that are written as JSON, by themselves or in the header of weights."""

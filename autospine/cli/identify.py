@@ -1,0 +1,118 @@
+"""`autospine anatomy`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autospine.cli.app import App, app
+from autospine.cli.screen import say
+from autospine.core.errors import DatasetError, counted, listed
+
+if TYPE_CHECKING:
+    from autospine.vertebrae.identities import SpineIdentities
+    from autospine.vertebrae.label_naming import Renaming
+    from autospine.vertebrae.schemes import LabelScheme
+
+anatomy = App(help="Tell which vertebra is which.", no_args_is_help=True)
+app.add_typer(anatomy, name="anatomy", rich_help_panel="Predict")
+
+
+@anatomy.callback()
+def _group() -> None:
+    """Tell which vertebra is which."""
+
+
+@anatomy.command(epilog="For example: autospine anatomy identify -i maps -o named --scheme totalsegmentator")
+def identify(
+    *,
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "--input",
+            "-i",
+            help="Name the vertebrae of this label map or file of detected points (.json), or of each in "
+            "this folder.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Write label maps and CASE_vertebrae.json of each into this folder."
+        ),
+    ],
+    scheme: Annotated[
+        str, typer.Option("--scheme", help="State the scheme of the label maps, as in `convert labels`.")
+    ] = "verse",
+) -> None:
+    """Name each vertebra by the most probable possible spine, with its probability.
+
+    Order along the spine, distances, sizes and angles, the labels that a tool gave or the regions that a
+    detector saw, and what is missing count together. Vertebrae split between two labels are joined, touching
+    ones of one label are split, and miscounted ones renamed; every change is printed, and nothing is removed.
+    Where nothing in view tells the level, it is `unknown`, and the labels stay.
+    """
+    from autospine.io.formats import ENDINGS
+    from autospine.storage.serialization import write_json
+    from autospine.system.log import track
+    from autospine.vertebrae.label_files import check_output, find_files
+    from autospine.vertebrae.schemes import find_scheme
+
+    known = find_scheme(scheme)
+    files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points")
+    check_output(output, list(files.values()))
+    for name, path in track(files.items(), "identifying"):
+        points = path.name.lower().endswith(".json")
+        identities, changes = _named_points(name, path) if points else _named_map(name, path, output, known)
+        write_json(output / f"{name}_vertebrae.json", identities)
+        say(_line(identities))
+        for change in changes:
+            say(f"  {change.ml:.1f} ml of {change.from_label} to {change.to_label}", "yellow")
+    say(f"{counted(len(files), 'case')} in {output}")
+
+
+def _named_points(case: str, path: Path) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
+    from autospine.vertebrae.decoding import decode
+    from autospine.vertebrae.detection_files import read_detections
+    from autospine.vertebrae.identities import identities_of, nothing_found
+    from autospine.vertebrae.keypoint_detections import found_vertebrae
+
+    found = found_vertebrae(read_detections(path))
+    return (nothing_found(case) if found is None else identities_of(case, found, decode(found))), ()
+
+
+def _named_map(
+    case: str, path: Path, output: Path, scheme: "LabelScheme"
+) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
+    """Write the label map of a case with the right names."""
+    from autospine.io.images import read_labels, write_labels
+    from autospine.io.segments import Segment
+    from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.label_naming import name_labels
+
+    volume = read_labels(path)
+    labels = volume.array[0]
+    present = integers_in(labels) - {0}
+    if unknown := present - set(scheme.structures(present)) - scheme.beside:
+        raise DatasetError(
+            f"expected labels of {scheme.title} ({scheme.name}) in {path}, found "
+            f"{listed(list(map(str, sorted(unknown))), 8)}; give the scheme that the map has with --scheme"
+        )
+    named = name_labels(case, labels, volume.grid, scheme.integers, whole=scheme.whole_vertebrae)
+    segments = [
+        Segment(name=name, integer=scheme.integers[name], colour=colour)
+        for name, colour in scheme.colours.items()
+    ]
+    write_labels(output / path.name, named.labels, volume.stored, segments)
+    return named.identities, named.changes
+
+
+def _line(identities: "SpineIdentities") -> str:
+    """Return the vertebrae of a case in one line, with the lowest probability of a name."""
+    from autospine.vertebrae.identities import UNKNOWN
+
+    levels = [each.level for each in identities.vertebrae]
+    named = [each.confidence for each in identities.vertebrae if each.level != UNKNOWN]
+    sure = f" (each with a probability of at least {min(named):.2f})" if named else ""
+    notes = "".join(f"; {note}" for note in identities.notes)
+    return f"{identities.case}: {' '.join(levels) or 'nothing'}{sure}{notes}"

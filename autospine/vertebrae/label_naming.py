@@ -1,0 +1,240 @@
+"""The right names of the vertebrae of a label map, and the map that bears them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from autospine.core.geometry import Grid
+from autospine.core.types import LabelArray
+from autospine.vertebrae.decoding import FoundVertebrae, decode
+from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
+from autospine.vertebrae.label_instances import FRAGMENT_ML, LabelledVertebra, VertebraMap, find_vertebrae
+from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM
+from autospine.vertebrae.proportions import by_variant
+from autospine.vertebrae.spine_curve import order_from_head
+
+SIZES_MM: Mapping[str, float] = {
+    "C1": 23.0,
+    "C2": 24.0,
+    "C3": 20.0,
+    "C4": 20.0,
+    "C5": 20.8,
+    "C6": 20.8,
+    "C7": 22.0,
+    "T1": 26.5,
+    "T2": 27.3,
+    "T3": 28.0,
+    "T4": 28.8,
+    "T5": 29.7,
+    "T6": 30.7,
+    "T7": 31.6,
+    "T8": 32.5,
+    "T9": 33.5,
+    "T10": 34.5,
+    "T11": 35.5,
+    "T12": 36.3,
+    "L1": 37.6,
+    "L2": 39.0,
+    "L3": 40.6,
+    "L4": 40.6,
+    "L5": 40.6,
+}
+"""Cube root of the volume of a whole vertebra, measured on public masks (CC BY 4.0), smoothed."""
+
+SHIFTS = (-2, -1, 0, 1, 2)
+"""Numbers of levels by which a tool may have miscounted."""
+
+SHIFT_PRIOR = (0.01, 0.06, 0.86, 0.06, 0.01)
+"""Probability of each of them."""
+
+SWITCH = 0.03
+"""Probability that a tool miscounts from a level on."""
+
+RIGHT, NEXT, OTHER = 0.93, 0.025, 0.002
+"""Probability of the level that a tool means, of each next to it, and of any other."""
+
+PRESENT = 9.0
+"""Evidence that a labelled vertebra is one."""
+
+SACRAL = 7.0
+"""Evidence by which what is labelled as the sacrum is it and nothing else."""
+
+LEAST_TO_TELL = 3
+"""Vertebrae that it takes to tell that a header has exchanged head and feet."""
+
+UPSIDE_DOWN = 0.8
+"""Correlation of height and level from which it has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renaming:
+    """A vertebra, or a piece of one, that another label was given."""
+
+    from_label: str
+    """Level that the map called it."""
+
+    to_label: str
+    """Level that it is."""
+
+    ml: float
+    """Its volume."""
+
+
+class NamedMap(NamedTuple):
+    """A label map whose vertebrae have the labels of their levels."""
+
+    labels: LabelArray
+    identities: SpineIdentities
+    changes: tuple[Renaming, ...]
+    """Everything that has another label than before, the largest volume first."""
+
+
+def name_labels(
+    case: str, labels: LabelArray, grid: Grid, integers: Mapping[str, int], *, whole: bool = True
+) -> NamedMap:
+    """Give the vertebrae of a label map the labels of their levels.
+
+    A vertebra whose level is unknown keeps its labels, and nothing is ever removed.
+
+    Args:
+        case: Name of the map.
+        labels: (S, P, L) label values.
+        grid: Grid of the map.
+        integers: Label value of each level, and of the sacrum, in the map's scheme.
+        whole: Whether whole vertebrae are labelled, and not only their bodies.
+    """
+    levels = {integer: level for level, integer in integers.items() if level in INDEX}
+    found = find_vertebrae(labels, grid, levels)
+    large = [each for each in found.vertebrae if each.ml >= FRAGMENT_ML]
+    if not large:
+        return NamedMap(labels=labels, identities=nothing_found(case), changes=())
+    centres = np.array([each.centre_mm for each in large])
+    notes = []
+    if _is_upside_down(large):
+        notes.append("head and feet are exchanged: the levels run against the header's direction")
+        centres = centres * (1, 1, -1)
+    order = order_from_head(centres)
+    ordered = [large[place] for place in order.tolist()]
+    chain = _chain(ordered, centres[order], grid, whole, bool(notes))
+    decoded = decode(chain)
+    identities = identities_of(
+        case,
+        chain,
+        decoded,
+        [each.cut for each in ordered],
+        [max(each.labels, key=each.labels.__getitem__) for each in ordered],
+        notes,
+    )
+    target: dict[int, int] = {}
+    for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
+        if level is not None and level in integers and probability[INDEX[level]] >= LEAST_CONFIDENCE:
+            target |= dict.fromkeys(vertebra.pieces, integers[level])
+    return _painted(labels, found, target, levels, grid, identities)
+
+
+def _painted(
+    labels: LabelArray,
+    found: VertebraMap,
+    target: Mapping[int, int],
+    levels: Mapping[int, str],
+    grid: Grid,
+    identities: SpineIdentities,
+) -> NamedMap:
+    """Give the pieces of vertebrae their new label values."""
+    changed = {piece: value for piece, value in target.items() if found.integers[piece] != value}
+    table = np.arange(int(found.numbers.max()) + 1)
+    becomes = np.zeros(len(table), dtype=np.result_type(labels.dtype, np.min_scalar_type(max(levels))))
+    for piece, value in changed.items():
+        becomes[piece] = value
+    new = labels.astype(becomes.dtype)
+    moved = np.isin(found.numbers, list(changed))
+    new[moved] = becomes[found.numbers[moved]]
+    volumes = np.bincount(found.numbers[moved], minlength=len(table)) * float(np.prod(grid.spacing_mm)) / 1000
+    sums: dict[tuple[str, str], float] = {}
+    for piece, value in changed.items():
+        pair = (levels[found.integers[piece]], levels[value])
+        sums[pair] = sums.get(pair, 0.0) + float(volumes[piece])
+    changes = [
+        Renaming(from_label=was, to_label=becomes_level, ml=round(ml, 3))
+        for (was, becomes_level), ml in sorted(sums.items(), key=lambda item: -item[1])
+    ]
+    return NamedMap(labels=new, identities=identities, changes=tuple(changes))
+
+
+def _chain(
+    ordered: Sequence[LabelledVertebra],
+    centres_mm: Float64[np.ndarray, "n 3"],
+    grid: Grid,
+    whole: bool,
+    upside_down: bool,
+) -> FoundVertebrae:
+    """Return what the decoder takes of vertebrae in order from the head down."""
+    extents = [
+        10 * np.cbrt(each.ml) if whole and not each.cut and SACRUM not in each.labels else np.nan
+        for each in ordered
+    ]
+    middle = (np.array(grid.shape[1:]) - 1) / 2
+    ends = grid.physical(np.array([[0, *middle], [grid.shape[0] - 1, *middle]]))[:, 2]
+    low, high = sorted((-ends if upside_down else ends).tolist())
+    room = (high - float(centres_mm[0, 2]), float(centres_mm[-1, 2]) - low)
+    return FoundVertebrae(
+        positions_mm=centres_mm,
+        evidence=np.stack([_evidence(each) for each in ordered]),
+        extents_mm=np.array(extents),
+        expected_mm=by_variant(SIZES_MM),
+        log_modes=np.log(SHIFT_PRIOR),
+        log_switch=math.log(SWITCH),
+        cut=(0.95, 0.95 if ordered[-1].cut else 0.12),
+        room_mm=(max(0.0, room[0]), max(0.0, room[1]) if SACRUM in _labels(ordered) else None),
+    )
+
+
+def _labels(vertebrae: Sequence[LabelledVertebra]) -> set[str]:
+    return {called for vertebra in vertebrae for called in vertebra.labels}
+
+
+def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:
+    """Whether the labels run from the feet to the head by the header."""
+    if len(vertebrae) < LEAST_TO_TELL:
+        return False
+    heights = np.array([each.centre_mm[2] for each in vertebrae])
+    ordinals = np.array(
+        [_ORDINALS[INDEX[max(each.labels, key=each.labels.__getitem__)]] for each in vertebrae]
+    )
+    correlation = np.corrcoef(np.argsort(np.argsort(heights)), ordinals)[0, 1]
+    return bool(correlation > UPSIDE_DOWN)
+
+
+def _evidence(vertebra: LabelledVertebra) -> Float64[np.ndarray, "modes levels"]:
+    """Return the evidence of the labels of a vertebra's pieces, weighted by their volume."""
+    total = sum(vertebra.labels.values())
+    evidence = np.full((len(SHIFTS), len(LEVELS)), PRESENT)
+    for called, ml in vertebra.labels.items():
+        for row, shift in zip(evidence, SHIFTS, strict=True):
+            row += ml / total * _label_evidence(called, shift)
+    return evidence
+
+
+def _label_evidence(called: str, shift: int) -> Float64[np.ndarray, " levels"]:
+    if called == SACRUM:
+        evidence = np.full(len(LEVELS), -SACRAL)
+        evidence[INDEX[SACRUM]] = 0.0
+        return evidence
+    off = np.abs(_ORDINALS + shift - _ORDINALS[INDEX[called]])
+    chance = np.where(off < 0.1, RIGHT, np.where(off < 0.6, 0.3, np.where(off < 1.1, NEXT, OTHER)))
+    evidence = np.log(chance)
+    evidence[INDEX[SACRUM]] = -SACRAL
+    return evidence
+
+
+def _ordinals() -> Float64[np.ndarray, " levels"]:
+    """Return the number of each level as most tools count, who do not know T13."""
+    counted = [level for level in LEVELS if level != "T13"]
+    return np.array([18.5 if level == "T13" else float(counted.index(level)) for level in LEVELS])
+
+
+_ORDINALS = _ordinals()

@@ -1,0 +1,266 @@
+"""Name the vertebrae of real scans: `make bench-anatomy`.
+
+Prints one JSON object last. Of the 300 CT with keypoints, every second one by name served for tuning; the
+figures are those of the others:
+
+- `keypoints_id_rate`: share of the true bodies that the level is named of within 20 mm; one that the detector
+  has missed, or whose level is `unknown`, counts as not named;
+- `keypoints_id_rate_found`: the same among those that the detector has found;
+- `keypoints_scans_right`: share of the scans in which every true body is named right, and
+  `keypoints_scans_right_found` every one that was found;
+- `keypoints_unknown`: share of the found bodies whose level is `unknown`, and `keypoints_unknown_wrong` the
+  share of these whose likeliest level is wrong;
+- `confidence_at_90`: share that is right of the bodies named with a probability of 0.85 to 0.95;
+- `faults_id_rate`: share of the vertebrae of real masks that have the right label after faults were put in
+  and mended, where the sacrum or C1 is in view; `faults_before` is that share before;
+- `right_maps_loss`: largest loss of mean Dice on the same maps without faults.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from autospine.core.geometry import Grid
+from autospine.core.labels import VERSE
+from autospine.core.types import LabelArray
+from autospine.io.images import read_labels
+from autospine.storage.serialization import parse_json
+from autospine.vertebrae.decoding import decode
+from autospine.vertebrae.detection_files import read_detections
+from autospine.vertebrae.identities import UNKNOWN, VertebraIdentity, identities_of
+from autospine.vertebrae.keypoint_detections import found_vertebrae
+from autospine.vertebrae.label_naming import name_labels
+from autospine.vertebrae.schemes import COMMON
+
+MARK = "<!-- measured -->"
+
+NEAR_MM = 20.0
+"""Distance within which a body is the one that is meant, as in the VerSe challenge."""
+
+LARGE_ML = 3.0
+"""Vertebrae of which less is in view are not counted."""
+
+MASKS = {
+    "ct_cervical": "ct_cervical/labels_verse.nii.gz",
+    "ct_lumbosacral": "ct_lumbosacral/labels_verse.nii.gz",
+    "ct_thorax": "ct_thorax/labels_verse.nii.gz",
+    "mask_only_s0001": "mask_only_s0001/labels_verse.nii.gz",
+    "mask_only_s0006": "mask_only_s0006/labels_verse.nii.gz",
+    "verse004": "verse004/sub-verse004_seg-vert_msk.nii.gz",
+    "verse010": "verse010/labels_verse.nii.gz",
+}
+"""Whole vertebrae by level, in the integers of VerSe."""
+
+LIMITS = {
+    "keypoints_id_rate": ">= 0.97",
+    "keypoints_scans_right": ">= 0.92",
+    "confidence_at_90": "0.85 to 0.95",
+    "faults_id_rate": ">= 0.98",
+    "right_maps_loss": "<= 0.001",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueBody:
+    """A body of the truth, and what it was named."""
+
+    level: str
+    found: bool
+    """Whether the detector has a point near it that became a vertebra, or was taken for none."""
+    right: bool
+    named: VertebraIdentity | None
+    """The vertebra nearest to it, if one is near."""
+
+
+def scored_scan(folder: Path, name: str) -> list[TrueBody]:
+    """Name the vertebrae of a scan by the detections alone, and compare them with the truth."""
+    chain = found_vertebrae(read_detections(folder / "detected" / f"{name}.json"))
+    assert chain is not None
+    vertebrae = identities_of(name, chain, decode(chain)).vertebrae
+    bodies = []
+    for entry in parse_json((folder / "truth" / f"{name}.json").read_text(encoding="utf-8")):
+        if entry["type"]["keypoint_type"] != "body":
+            continue
+        at, level = np.array(entry["coordinates"]["world_space"]), entry["type"]["spine_level"]
+        apart = [float(np.linalg.norm(at - each.position_mm)) for each in vertebrae]
+        near = [each for each, mm in zip(vertebrae, apart, strict=True) if mm <= NEAR_MM]
+        bodies.append(
+            TrueBody(
+                level=level,
+                found=bool((np.linalg.norm(chain.positions_mm - at, axis=1) <= NEAR_MM).any()),
+                right=any(each.level == level for each in near),
+                named=vertebrae[int(np.argmin(apart))] if near else None,
+            )
+        )
+    return bodies
+
+
+def keypoint_figures(folder: Path, names: list[str]) -> dict[str, float]:
+    """Return the figures of the scans with keypoints."""
+    scans = [scored_scan(folder, name) for name in names]
+    bodies = [body for scan in scans for body in scan]
+    found = [body for body in bodies if body.found]
+    unknown = [body for body in found if body.named and body.named.level == UNKNOWN]
+    at_90 = [
+        body
+        for body in found
+        if body.named and body.named.level != UNKNOWN and 0.85 <= body.named.confidence <= 0.95
+    ]
+    return {
+        "id_rate": _share([body.right for body in bodies]),
+        "id_rate_found": _share([body.right for body in found]),
+        "scans_right": _share([all(body.right for body in scan) for scan in scans]),
+        "scans_right_found": _share([all(body.right or not body.found for body in scan) for scan in scans]),
+        "unknown": len(unknown) / len(found),
+        "unknown_wrong": _share(
+            [body.named is not None and body.named.likeliest != body.level for body in unknown]
+        ),
+        "confidence_at_90": _share([body.right for body in at_90]),
+    }
+
+
+def _share(right: list[bool]) -> float:
+    return float(np.mean(right)) if right else 0.0
+
+
+def with_faults(labels: LabelArray, grid: Grid, seed: int) -> Iterator[tuple[str, LabelArray]]:
+    """Yield copies of a right map with the faults that users report."""
+    random = np.random.default_rng(seed)
+    values = [VERSE[level] for level in COMMON if _ml(labels == VERSE[level], grid) > LARGE_ML]
+    chosen = int(random.choice(values[1:-1] or values))
+    upper = labels == chosen
+    heights = np.flatnonzero(upper.any(axis=(1, 2)))
+    upper[: int(heights.mean())] = False
+    yield "split between two labels", np.where(upper, chosen - 1, labels)
+    vertebrae = (labels >= 1) & (labels <= 24)
+    yield "shifted from a level down", np.where(vertebrae & (labels >= chosen), labels + 1, labels)
+    upwards = vertebrae & (labels <= chosen) & (labels > 1)
+    yield "shifted from a level up", np.where(upwards, labels - 1, labels)
+    one, other = random.choice(values, 2, replace=False)
+    yield "two swapped", np.select([labels == one, labels == other], [other, one], labels)
+    place = int(random.integers(0, len(values) - 1))
+    yield "one named twice", np.where(labels == values[place], values[place + 1], labels)
+    yield "fragments", _fragmented(labels, grid, random)
+    noisy = labels.copy()
+    for value in values:
+        if random.random() < 0.2:
+            noisy[labels == value] = random.integers(1, 25)
+    yield "20 % at random", noisy
+
+
+def _fragmented(labels: LabelArray, grid: Grid, random: np.random.Generator) -> LabelArray:
+    """Give twelve small blocks within vertebrae the label of another one."""
+    changed = labels.copy()
+    places = np.argwhere((labels >= 1) & (labels <= 24))
+    for place in places[random.integers(len(places), size=12)]:
+        block = tuple(
+            slice(max(0, at - round(3 / mm)), at + round(3 / mm) + 1)
+            for at, mm in zip(place, grid.spacing_mm, strict=True)
+        )
+        value = labels[tuple(place)]
+        changed[block][labels[block] == value] = np.clip(value + random.choice([-1, 1, 5]), 1, 24)
+    return changed
+
+
+def fault_rows(data: Path, seeds: int) -> tuple[list[tuple[str, bool, int, int, int]], dict[str, float]]:
+    """Return, of each map and fault, whether an anchor is in view, the vertebrae, and those right before and
+    after; and the loss of Dice on each right map.
+    """
+    rows, losses = [], {}
+    for name, path in MASKS.items():
+        volume = read_labels(data / path)
+        labels, grid = volume.array[0].astype(np.int16), volume.grid
+        losses[name] = 1 - _mean_dice(name_labels(name, labels, grid, VERSE).labels, labels)
+        anchored = bool(np.isin([VERSE["C1"], VERSE["sacrum"]], labels).any())
+        values = [VERSE[level] for level in COMMON if _ml(labels == VERSE[level], grid) > LARGE_ML]
+        for seed in range(seeds):
+            for fault, faulty in with_faults(labels, grid, seed):
+                mended = name_labels(name, faulty, grid, VERSE).labels
+                before, after = (
+                    sum(int(np.bincount(found[labels == value]).argmax()) == value for value in values)
+                    for found in (faulty, mended)
+                )
+                rows.append((fault, anchored, len(values), before, after))
+    return rows, losses
+
+
+def _ml(mask: np.ndarray, grid: Grid) -> float:
+    return float(np.count_nonzero(mask) * np.prod(grid.spacing_mm) / 1000)
+
+
+def _mean_dice(found: LabelArray, reference: LabelArray) -> float:
+    values = [value for value in np.union1d(found, reference).tolist() if 0 < value <= VERSE["T13"]]
+    scores = [
+        2
+        * np.sum((found == value) & (reference == value))
+        / np.sum((found == value).astype(int) + (reference == value))
+        for value in values
+    ]
+    return float(np.mean(scores))
+
+
+def main() -> None:
+    """Name, score and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Path(__file__).parents[3] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=default, help="folder that holds real/")
+    parser.add_argument("--seeds", type=int, default=2, help="draws of the faults for each map")
+    parser.add_argument("--write", type=Path, help="page that gets the tables")
+    arguments = parser.parse_args()
+    keypoints = arguments.data / "real" / "vertebra_keypoints"
+    if not keypoints.is_dir():
+        raise SystemExit(f"expected real/vertebra_keypoints in {arguments.data}, found none; use --data")
+    names = sorted(path.stem for path in (keypoints / "truth").glob("*.json"))
+    tuned, reported = (keypoint_figures(keypoints, half) for half in (names[0::2], names[1::2]))
+    rows, losses = fault_rows(arguments.data / "real", arguments.seeds)
+    anchored = np.array([row[2:] for row in rows if row[1]]).sum(axis=0)
+    figures = {
+        **{f"keypoints_{name}": value for name, value in reported.items() if name != "confidence_at_90"},
+        "confidence_at_90": reported["confidence_at_90"],
+        "faults_before": anchored[1] / anchored[0],
+        "faults_id_rate": anchored[2] / anchored[0],
+        "right_maps_loss": max(losses.values()),
+    }
+    figures = {name: round(float(value), 4) for name, value in figures.items()}
+    lines = [
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        "",
+        "| figure | measured | to be |",
+        "|---|--:|--:|",
+        *(f"| `{name}` | {value:g} | {LIMITS.get(name, '')} |" for name, value in figures.items()),
+        "",
+        "| keypoints | tuning half | other half |",
+        "|---|--:|--:|",
+        *(f"| {name} | {tuned[name]:.3f} | {value:.3f} |" for name, value in reported.items()),
+        "",
+        "| fault | anchor in view | vertebrae | right before | right after |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for fault in dict.fromkeys(row[0] for row in rows):
+        for anchor in (True, False):
+            n, before, after = np.array([row[2:] for row in rows if row[:2] == (fault, anchor)]).sum(axis=0)
+            lines.append(
+                f"| {fault} | {'yes' if anchor else 'no'} | {n} | {before / n:.3f} | {after / n:.3f} |"
+            )
+    text = "\n".join(lines)
+    if arguments.write:
+        pieces = arguments.write.read_text(encoding="utf-8").split(MARK)
+        if len(pieces) != 3:
+            raise SystemExit(f"{arguments.write} needs two lines `{MARK}`, between which the tables are put")
+        pieces[1] = f"\n\n{text}\n\n"
+        arguments.write.write_text(MARK.join(pieces), encoding="utf-8")
+    print(text)  # noqa: T201 (a script's result)
+    print(json.dumps(figures))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+import json
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+
+from autospine.cli.app import main
+from autospine.core.geometry import Grid
+from autospine.core.labels import VERSE
+from autospine.core.types import LabelArray
+from autospine.io.images import read_labels, write_array
+from autospine.vertebrae.label_naming import NamedMap, name_labels
+
+LUMBAR = [VERSE[level] for level in ("T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")]
+
+
+@pytest.fixture(scope="module")
+def lumbosacral(real_data: Path) -> tuple[LabelArray, Grid]:
+    """A CT from T9 to the sacrum."""
+    volume = read_labels(real_data / "real" / "ct_lumbosacral" / "labels_verse.nii.gz")
+    return volume.array[0].astype(np.int16), volume.grid
+
+
+def named(labels: LabelArray, grid: Grid) -> NamedMap:
+    return name_labels("case", labels, grid, VERSE)
+
+
+def right(found: LabelArray, reference: LabelArray) -> list[int]:
+    """The vertebrae that have their label at most of their voxels."""
+    return [value for value in LUMBAR if np.bincount(found[reference == value]).argmax() == value]
+
+
+def test_a_right_map_stays_as_it_is(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    result = named(labels, grid)
+    assert np.mean(result.labels != labels) < 1e-6
+    assert [each.level for each in result.identities.vertebrae][-6:] == [
+        "L1",
+        "L2",
+        "L3",
+        "L4",
+        "L5",
+        "sacrum",
+    ]
+    assert all(each.confidence > 0.8 for each in result.identities.vertebrae)
+    assert result.identities.vertebrae[0].cut and not result.identities.vertebrae[4].cut
+    assert result.identities.last_lumbar == "L5"
+
+
+def test_a_shift_is_taken_back(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    shifted = np.where((labels >= 21) & (labels <= 24), labels + 1, labels)
+    result = named(shifted, grid)
+    assert right(shifted, labels) == LUMBAR[:4] and right(result.labels, labels) == LUMBAR
+    assert {(each.from_label, each.to_label) for each in result.changes} >= {("L3", "L2"), ("L6", "L5")}
+
+
+def test_swapped_and_random_labels_are_mended(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    swapped = np.select([labels == 20, labels == 22], [22, 20], labels)
+    assert right(named(swapped, grid).labels, labels) == LUMBAR
+    noisy = np.where(labels == 21, 4, labels)
+    assert right(named(noisy, grid).labels, labels) == LUMBAR
+
+
+def test_nothing_is_removed(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    noisy = np.where(labels == 21, 4, labels)
+    assert np.array_equal(named(noisy, grid).labels == 0, labels == 0)
+
+
+def test_exchanged_head_and_feet_are_noticed(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    result = named(labels[::-1], grid)
+    assert "head and feet" in result.identities.notes[0]
+    assert np.mean(result.labels != labels[::-1]) < 1e-6
+
+
+def test_three_vertebrae_without_an_anchor_are_named_as_the_map_does(real_data: Path) -> None:
+    volume = read_labels(real_data / "real" / "ct_lumbar_crop" / "labels_verse.nii.gz")
+    result = named(volume.array[0], volume.grid)
+    assert [each.called for each in result.identities.vertebrae] == ["L2", "L3", "L4"]
+    assert result.changes == ()
+
+
+def ball(at: tuple[int, int, int], value: int, labels: LabelArray) -> LabelArray:
+    s, p, left = np.ogrid[tuple(slice(0, n) for n in labels.shape)]
+    inside = (s - at[0]) ** 2 + (p - at[1]) ** 2 + (left - at[2]) ** 2 < 14**2
+    return np.where(inside, value, labels).astype(np.uint8)
+
+
+def test_an_empty_map_and_a_single_vertebra(tmp_path: Path) -> None:
+    empty = np.zeros((60, 50, 50), dtype=np.uint8)
+    grid = makers.grid(empty.shape)
+    result = named(empty, grid)
+    assert result.identities.vertebrae == () and result.identities.notes == ("there is no vertebra",)
+    one = ball((30, 25, 25), 22, empty)
+    result = named(one, grid)
+    assert len(result.identities.vertebrae) == 1 and result.identities.vertebrae[0].called == "L3"
+    assert np.array_equal(result.labels != 0, one != 0)
+
+
+def test_the_command_writes_names_and_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.zeros((110, 50, 50), dtype=np.uint8)
+    for place, value in ((90, 29), (54, 28), (18, 27)):
+        labels = ball((place, 25, 25), value, labels)
+    write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    words = ["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--scheme", "totalsegmentator"]) == 0
+    assert "1 case in" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "a_vertebrae.json").read_text(encoding="utf-8"))
+    assert [each["called"] for each in written["vertebrae"]] == ["L3", "L4", "L5"]
+    assert [each["order"] for each in written["vertebrae"]] == [1, 2, 3]
+    assert (read_labels(tmp_path / "out" / "a.nii.gz").array != 0).sum() == (labels != 0).sum()
+
+
+def test_the_command_names_detected_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heights = [0, -25, -52, -82, -115, -150, -186, -222, -258]
+    regions = [[0.03, 0.99, 0.03]] * 4 + [[0.03, 0.02, 0.99]] * 5
+    points = [
+        {
+            "coordinates": {"world_space": [x, y, z + 5 * bool(y)]},
+            "type": {"keypoint_type": kind, "spine_segment_probabilities": p},
+        }
+        for z, p in zip(heights, regions, strict=True)
+        for kind, x, y in (("body", 0, 0), ("left", 14, 22), ("right", -14, 22))
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(points), encoding="utf-8")
+    words = ["anatomy", "identify", "-i", str(tmp_path / "a.json"), "-o", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert "a: T9 T10 T11 T12 L1 L2 L3 L4 L5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{}", "a list of"), ("[1]", "1 of 1 entries"), ("nonsense", "no JSON")],
+)
+def test_files_that_hold_no_points_are_refused(tmp_path, capsys, content: str, said: str) -> None:
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    assert main(["anatomy", "identify", "-i", str(tmp_path / "a.json"), "-o", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_labels_of_another_scheme_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ball((15, 15, 15), 99, np.zeros((30, 30, 30), dtype=np.uint8))
+    write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    words = ["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--scheme", "verse"]) == 1
+    assert "found 99; give the scheme" in capsys.readouterr().err
+    assert main([*words, "--scheme", "spider"]) == 1
+    assert "spider-from-bottom" in capsys.readouterr().err
+
+
+def test_points_of_no_vertebra(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text("[]", encoding="utf-8")
+    assert main(["anatomy", "identify", "-i", str(tmp_path / "a.json"), "-o", str(tmp_path / "out")]) == 0
+    assert "a: nothing; there is no vertebra" in capsys.readouterr().out
