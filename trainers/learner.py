@@ -278,8 +278,8 @@ class Learner:
                 raise
             reason = str(error).strip().partition("\n")[0]
             logger.warning(
-                "--compile has failed (%s: %s); training goes on without; if a C compiler is missing, "
-                "install gcc and python3-dev before the next one",
+                "the network could not be compiled (%s: %s); training goes on without, more slowly; if a C "
+                "compiler is missing, install gcc and python3-dev before the next one, or give --no-compile",
                 *(type(error).__name__, reason),
             )
             self._forward = self._model

@@ -268,7 +268,7 @@ def test_where_compilation_fails_it_is_said_once_and_training_goes_on(monkeypatc
         assert made.step(*batch(seed), RATE) == plain.step(*batch(seed), RATE)
     assert_same(weights(plain), weights(made))
     (said,) = caplog.messages
-    assert said.startswith("--compile has failed (RuntimeError: no kernel); training goes on without; ")
+    assert said.startswith("the network could not be compiled (RuntimeError: no kernel); training goes on ")
     assert "install gcc and python3-dev" in said
 
 
