@@ -10,7 +10,7 @@ How each figure is counted:
 - A *launch* is a kernel of Inductor's schedule, joined or single, or the call of a library. Views and outputs
   of a call that returns several tensors are none.
 - *Bytes* are those that Inductor counts of a kernel: what is read and written in memory, each once.
-- What is not compiled, the loss, the casts of parameters and the optimiser, is counted as in `gpu_count`.
+- What is not compiled, the casts of parameters and the optimiser, is counted as in `gpu_count`.
 
 Two things differ from a GPU. Inductor folds constants there, and not here. The format of a convolution's
 result is cuDNN's by `gpu_count`'s rule, because a PyTorch without CUDA would not know it.

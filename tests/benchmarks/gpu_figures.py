@@ -16,7 +16,7 @@ bfloat16.
 - `hours_per_fold_...`: hours of a fold as the plans print them, estimated from data sheets; `..._max` of all.
 - `width_24gb_27_classes`: channels at full resolution of the plan for every vertebra on a card of 24 GB.
 - `..._compiled`: of the same step with the network compiled: kernels that Inductor joins, calls of libraries,
-  and the loss, the casts and the optimiser, which are not compiled; `tests/gpu_compiled.py` says how.
+  and the casts and the optimiser, which are not compiled; `tests/gpu_compiled.py` says how.
 - `tile_launches`, `tile_roofline_ms`: of a prediction's pass of one tile of the same size.
 """
 
@@ -184,7 +184,7 @@ def report(figures: Figures, before: Mapping[str, Any], step: GpuCount) -> str:
     lines += [
         "",
         "With `_compiled`, the network is compiled, as it is by default where enough steps are planned: "
-        "kernels that PyTorch's compiler joins for an H200, calls of libraries, and the loss, the casts "
+        "kernels that PyTorch's compiler joins for an H200, calls of libraries, and the casts "
         "and the optimiser, which are not compiled. `tests/gpu_compiled.py` says how they are counted.",
     ]
     lines += ["", "Estimated hours of a fold of configuration 0, as `plan` says them:", ""]
