@@ -69,7 +69,10 @@ class FoundVertebrae:
     """The same measure of each level in each of `VARIANTS`, in a spine of mean size; NaN where unknown."""
 
     log_modes: Float64[np.ndarray, " modes"] = field(default_factory=lambda: np.zeros(1))
-    """Logarithm of the prior of each mode."""
+    """Logarithm of the prior of each mode at the first vertebra."""
+
+    log_last_modes: Float64[np.ndarray, " modes"] = field(default_factory=lambda: np.zeros(1))
+    """The same at the last one."""
 
     log_switch: float = 0.0
     """Logarithm of the probability that the mode changes between two vertebrae; unused with a single mode."""
@@ -176,7 +179,8 @@ class _Chain:
         first, last = (np.repeat(each, len(SIZES), axis=0) for each in _view(*found.cut))
         start = self._spines.log_prior[:, None] + first + absent + LOG_MISSED * _fitting(places, above, -1)
         self.first = start[:, None, :] + found.log_modes[None, :, None]
-        self.last = (last + absent + LOG_MISSED * _fitting(places, below, 1))[:, None, :]
+        end = last + absent + LOG_MISSED * _fitting(places, below, 1)
+        self.last = end[:, None, :] + found.log_last_modes[None, :, None]
         self.emission = found.evidence[:, None] + self._extent_fit()[:, :, None]
         modes = len(found.log_modes)
         changed = np.exp(found.log_switch) / max(modes - 1, 1)
@@ -240,7 +244,7 @@ class _Chain:
                 score[j] = np.where(better, best, score[j])
                 before[j][better] = np.stack([np.full_like(source, i), source], axis=1)[better]
             score[j] += self.emission[j, spine].reshape(-1)
-        end = score + np.tile(self.last[spine, 0], modes)
+        end = score + self.last[spine].reshape(-1)
         at, state = (int(index) for index in np.unravel_index(end.argmax(), end.shape))
         names: list[str | None] = [None] * n
         while at >= 0:

@@ -173,6 +173,7 @@ def _chain(
     upside_down: bool,
 ) -> FoundVertebrae:
     """Return what the decoder takes of vertebrae in order from the head down."""
+    called = _labels(ordered)
     extents = [
         10 * np.cbrt(each.ml) if whole and not each.cut and SACRUM not in each.labels else np.nan
         for each in ordered
@@ -180,16 +181,19 @@ def _chain(
     middle = (np.array(grid.shape[1:]) - 1) / 2
     ends = grid.physical(np.array([[0, *middle], [grid.shape[0] - 1, *middle]]))[:, 2]
     low, high = sorted((-ends if upside_down else ends).tolist())
+    # Tools count from an anchor where they see one, and miscount further away.
+    top = {(True, False): 0.0, (False, True): 1.0}.get((SACRUM in called, "C1" in called), 0.5)
     room = (high - float(centres_mm[0, 2]), float(centres_mm[-1, 2]) - low)
     return FoundVertebrae(
         positions_mm=centres_mm,
         evidence=np.stack([_evidence(each) for each in ordered]),
         extents_mm=np.array(extents),
         expected_mm=by_variant(SIZES_MM),
-        log_modes=np.log(SHIFT_PRIOR),
+        log_modes=top * np.log(SHIFT_PRIOR),
+        log_last_modes=(1 - top) * np.log(SHIFT_PRIOR),
         log_switch=math.log(SWITCH),
         cut=(0.95, 0.95 if ordered[-1].cut else 0.12),
-        room_mm=(max(0.0, room[0]), max(0.0, room[1]) if SACRUM in _labels(ordered) else None),
+        room_mm=(max(0.0, room[0]), max(0.0, room[1]) if SACRUM in called else None),
     )
 
 
