@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-metrics clean
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-tuned bench-metrics clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batc
 
 bench-real: $(STAMP) ## score the starter on every labelled real case; into docs/results/real.md, with pictures
 	$(BIN)/python tests/benchmarks/real.py starter --write docs/results/real.md --pictures docs/images
+
+bench-tuned: $(STAMP) ## train on real cases from the starter and from nothing, in an hour and a half; into docs/results/tuned.md
+	$(BIN)/python tests/benchmarks/tuned.py --write docs/results/tuned.md
 
 bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT, and mend faults in real masks; into docs/results/anatomy.md
 	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md
