@@ -37,7 +37,8 @@ class CrossValidation:
     """Dice of each modality's cases without post-processing."""
 
     by_case: Mapping[str, float | None]
-    """Dice of each held-out case without post-processing, mean over its classes; None if no class occurs."""
+    """Dice of each held-out case without post-processing, mean over its classes; None if no class occurs.
+    Empty where the scores do not list their cases."""
 
 
 def read_cross_validation(folder: Path) -> CrossValidation:
@@ -68,7 +69,7 @@ def read_cross_validation(folder: Path) -> CrossValidation:
             dice=content["mean_dice"],
             cleaned_dice=None if cleaned is None else cleaned["mean_dice"],
             by_modality={name: group["mean_dice"] for name, group in content["modalities"].items()},
-            by_case={name: case["mean_dice"] for name, case in content["cases"].items()},
+            by_case={name: case["mean_dice"] for name, case in content.get("cases", {}).items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"expected complete scores in {path}, found none of {error}; {again}") from None
