@@ -26,7 +26,13 @@ LABEL_SCHEMES = (
 def convert_labels(
     *,
     inputs: Annotated[
-        list[Path], typer.Option("--input", "-i", help="Convert this label map, or each in this folder.")
+        list[Path],
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="PATH",
+            help="Convert this label map, or each in this folder. Repeat it for several.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Write the new label maps into this folder.")

@@ -1,11 +1,13 @@
 """`autospine anatomy`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autospine.cli.app import App, app
+from autospine.cli.convert import LABEL_SCHEMES
 from autospine.cli.screen import say
 from autospine.core.errors import DatasetError, counted, listed
 
@@ -31,8 +33,9 @@ def identify(
         typer.Option(
             "--input",
             "-i",
+            metavar="PATH",
             help="Name the vertebrae of this label map or file of detected points (.json), or of each in "
-            "this folder.",
+            "this folder. Repeat it for several.",
         ),
     ],
     output: Annotated[
@@ -42,7 +45,10 @@ def identify(
         ),
     ],
     scheme: Annotated[
-        str, typer.Option("--scheme", help="State the scheme of the label maps, as in `convert labels`.")
+        str,
+        typer.Option(
+            "--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."
+        ),
     ] = "verse",
 ) -> None:
     """Name each vertebra by the most probable possible spine, with its probability.
@@ -113,6 +119,7 @@ def _line(identities: "SpineIdentities") -> str:
 
     levels = [each.level for each in identities.vertebrae]
     named = [each.confidence for each in identities.vertebrae if each.level != UNKNOWN]
-    sure = f" (each with a probability of at least {min(named):.2f})" if named else ""
+    least = math.floor(100 * min(named, default=0.0)) / 100
+    sure = f" (each with a probability of at least {least:.2f})" if named else ""
     notes = "".join(f"; {note}" for note in identities.notes)
     return f"{identities.case}: {' '.join(levels) or 'nothing'}{sure}{notes}"

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from autospine.core.geometry import vector
 from autospine.core.types import Vector3
 from autospine.storage.serialization import stored_as
@@ -98,7 +100,7 @@ def identities_of(
         called: What a label map called each, if it comes from one.
         notes: What was odd.
     """
-    positions = [vector(position) for position in found.positions_mm]
+    positions = [vector(position) for position in np.round(found.positions_mm, 2)]
     vertebrae: list[VertebraIdentity] = []
     for place, level in enumerate(decoded.levels):
         if level is None:
