@@ -46,6 +46,10 @@ CLUTTER_MM = 100.0
 TILT_FLOOR = 0.05
 """Least that the angle to the next centre makes of a chain's probability."""
 
+TEMPER = 0.85
+"""Exponent of everything that speaks for a chain: where the count is off by one all vertebrae of a scan are
+wrong together, so that what speaks for each of them is not independent. Of the values from 0.7 to 1 it is the
+one at which the probabilities of 150 real scans were nearest to how often the names were right."""
 
 TINY = 1e-300
 """Smallest sum whose logarithm is taken."""
@@ -178,13 +182,13 @@ class _Chain:
         absent = np.where(np.isnan(places), -np.inf, 0.0)
         first, last = (np.repeat(each, len(SIZES), axis=0) for each in _view(*found.cut))
         start = self._spines.log_prior[:, None] + first + absent + LOG_MISSED * _fitting(places, above, -1)
-        self.first = start[:, None, :] + found.log_modes[None, :, None]
+        self.first = TEMPER * (start[:, None, :] + found.log_modes[None, :, None])
         end = last + absent + LOG_MISSED * _fitting(places, below, 1)
-        self.last = end[:, None, :] + found.log_last_modes[None, :, None]
-        self.emission = found.evidence[:, None] + self._extent_fit()[:, :, None]
+        self.last = TEMPER * (end[:, None, :] + found.log_last_modes[None, :, None])
+        self.emission = TEMPER * (found.evidence[:, None] + self._extent_fit()[:, :, None])
         modes = len(found.log_modes)
         changed = np.exp(found.log_switch) / max(modes - 1, 1)
-        self._switch = np.where(np.eye(modes, dtype=bool), 1 - (modes - 1) * changed, changed)
+        self._switch = np.where(np.eye(modes, dtype=bool), 1 - (modes - 1) * changed, changed) ** TEMPER
 
     def _extent_fit(self) -> Float64[np.ndarray, "n H levels"]:
         """Return the logarithm of how well each vertebra's own size fits each level, against any size."""
@@ -203,7 +207,7 @@ class _Chain:
             off = (float(np.linalg.norm(line)) - mean) / spread
             density = np.exp(-0.5 * off * off) / (spread * np.sqrt(2 * np.pi))
             fit = CLUTTER_MM * (density + np.exp(LOG_OUTLIER)) * _tilt_fit(line, tilt)
-            self._steps[i, j] = missed * fit**TRUST
+            self._steps[i, j] = (missed * fit**TRUST) ** TEMPER
         return self._steps[i, j]
 
     def forward(self) -> Float64[np.ndarray, "n H modes levels"]:

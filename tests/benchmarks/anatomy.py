@@ -18,14 +18,12 @@ figures are those of the others:
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+from result_page import measured_on, write_measured
 
 from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
@@ -38,8 +36,6 @@ from autospine.vertebrae.identities import UNKNOWN, VertebraIdentity, identities
 from autospine.vertebrae.keypoint_detections import found_vertebrae
 from autospine.vertebrae.label_naming import name_labels
 from autospine.vertebrae.schemes import COMMON
-
-MARK = "<!-- measured -->"
 
 NEAR_MM = 20.0
 """Distance within which a body is the one that is meant, as in the VerSe challenge."""
@@ -232,7 +228,7 @@ def main() -> None:
     }
     figures = {name: round(float(value), 4) for name, value in figures.items()}
     lines = [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
+        measured_on(),
         "",
         "| figure | measured | to be |",
         "|---|--:|--:|",
@@ -253,11 +249,7 @@ def main() -> None:
             )
     text = "\n".join(lines)
     if arguments.write:
-        pieces = arguments.write.read_text(encoding="utf-8").split(MARK)
-        if len(pieces) != 3:
-            raise SystemExit(f"{arguments.write} needs two lines `{MARK}`, between which the tables are put")
-        pieces[1] = f"\n\n{text}\n\n"
-        arguments.write.write_text(MARK.join(pieces), encoding="utf-8")
+        write_measured(arguments.write, text)
     print(text)  # noqa: T201 (a script's result)
     print(json.dumps(figures))  # noqa: T201
 
