@@ -1,4 +1,4 @@
-"""What iterators over batches that others make share: the time they wait, and queues that can be left."""
+"""Iterators over batches that are made elsewhere: they count how long they wait, and can be stopped."""
 
 import queue
 import threading

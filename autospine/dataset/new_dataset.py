@@ -18,7 +18,7 @@ FILE_ENDING = ".nii.gz"
 """Format of the images and labels."""
 
 Work = TypeVar("Work")
-"""What one case is made from; it can be sent to another process."""
+"""Description of one case to make; it can be sent to another process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

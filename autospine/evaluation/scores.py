@@ -280,7 +280,7 @@ class Evaluation:
 
     @property
     def namings(self) -> tuple[ClassNaming, ...]:
-        """What the classes of the references are called, in all cases; none if it was not counted."""
+        """Names that the voxels of each class get in all cases; empty if they were not counted."""
         tables = [case.confusion for case in self.cases if case.confusion is not None]
         return namings_of(self.classes, tables)
 

@@ -197,6 +197,7 @@ def _interval_column(metric: Metric) -> _ScoreColumn:
     share = metric.range[1] <= 1
 
     def ends(row: _ScoreRow) -> str:
+        """Return the ends of the row's interval; nothing where there is none."""
         if row.spread is None:
             return ""
         low, high = row.spread.interval

@@ -59,8 +59,8 @@ class TileSelection:
     """Part of the image that they are run for."""
 
     doubtful: Box | None = None
-    """Of the tiles of air that are left out, the one in which a network is the most likely to find something;
-    None if no tile of air is left out."""
+    """Tile of air, among those left out, in which a network is the most likely to find something; None if no
+    tile of air is left out."""
 
 
 WIDE_MM = 250.0

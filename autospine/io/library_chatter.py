@@ -1,4 +1,4 @@
-"""What libraries print and warn of, kept off the screen where AutoSpine says it in its own words."""
+"""Output and warnings of libraries are kept off the screen where AutoSpine says the same in its own words."""
 
 import os
 import re

@@ -83,6 +83,7 @@ def _block(low: Point, high: Point) -> Callable[[Field, Field, Field], Field]:
     """Return the distance to a rounded box, hollow where a head lies on it."""
 
     def distance(x: Field, y: Field, z: Field) -> Field:
+        """Return the signed distance to the box, mm."""
         sides = [
             np.maximum(np.float32(a) - w, w - np.float32(b))
             for w, a, b in zip((x, y, z), low, high, strict=True)

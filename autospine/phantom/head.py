@@ -77,6 +77,7 @@ def _face(k: float) -> Custom:
     )
 
     def distance(x: Field, y: Field, z: Field) -> Field:
+        """Return the signed distance to the face, mm."""
         wide = np.interp(z, heights, halves).astype(np.float32)
         front = np.interp(z, heights, fronts).astype(np.float32)
         deep = (np.float32(12 * k) - front) / 2

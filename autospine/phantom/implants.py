@@ -162,6 +162,7 @@ def _hip(spine: Spine, side: int) -> Implant:
     x *= side
 
     def cup(u: Field, v: Field, w: Field) -> Field:
+        """Return the signed distance to the shell of the socket, mm."""
         q = (u - np.float32(x), v - np.float32(y), w - np.float32(z))
         radius = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2])
         shell = np.abs(radius - np.float32(25.5 * k)) - np.float32(1.8)

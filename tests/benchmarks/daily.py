@@ -21,7 +21,6 @@ import argparse
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from daily_air import air_figures
 from daily_cleanup import cleanup_figures
 from palette import report
+from processes import autospine
 from result_page import measured_on, write_measured
 
 DATASET = "Dataset002_LumbarMR"
@@ -60,15 +60,6 @@ LIMITS = {
     "air_voxels_changed": ("<=", 0),
 }
 """What each figure is to be."""
-
-
-def autospine(workspace: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command in a workspace."""
-    command = [sys.executable, "-m", "autospine", *arguments]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done
 
 
 def prepare(workspace: Path, data: Path, minutes: float) -> Path:

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result_page import write_measured
 
 HERE = Path(__file__).parent
-MARK = "<!-- measured -->"
 LAST_LINES = 15
 """Lines of a failed section's output that are kept."""
 
@@ -141,12 +141,6 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
-def write_page(path: Path, record: Mapping[str, Any]) -> None:
-    """Put the tables in place of those that the page has."""
-    before, _, after = path.read_text(encoding="utf-8").split(MARK)
-    path.write_text(f"{before}{MARK}\n\n{page(record)}\n{MARK}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Run the sections that are wanted; exit with 1 if one of them failed."""
     parser = argparse.ArgumentParser(
@@ -182,7 +176,7 @@ def main() -> None:
             if options.record:
                 options.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             if options.write:
-                write_page(options.write, record)
+                write_measured(options.write, page(record))
     if failed:
         raise SystemExit(f"These sections failed: {', '.join(failed)}.")
 

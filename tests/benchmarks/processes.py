@@ -1,4 +1,4 @@
-"""Figures of a process of its own: what it took, by the kernel's account."""
+"""Processes of their own: what they took, by the kernel's account, and commands in a workspace."""
 
 import json
 import subprocess
@@ -32,6 +32,19 @@ def in_fresh_process(script: str, child: str, given: Facts) -> Facts:
     facts: Facts = json.loads(done.stdout.splitlines()[-1])
     print(child, given, facts, file=sys.stderr)  # noqa: T201
     return facts
+
+
+def autospine(workspace: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command of AutoSpine in a workspace.
+
+    Raises:
+        SystemExit: If the command fails and `check` is set.
+    """
+    command = [sys.executable, "-m", "autospine", *words]
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done
 
 
 def _status(name: str) -> int:

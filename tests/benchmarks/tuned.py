@@ -21,13 +21,12 @@ import argparse
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import autospine
 from result_page import measured_on, write_measured
 
 START = "starter"
@@ -59,14 +58,6 @@ TRIALS = (
 )
 
 GOALS = {"tuned_mean": ">= 0.85", "levels": ">= `levels_nothing`", "levels_2": ">= `levels_2_nothing` + 0.05"}
-
-
-def autospine(workspace: Path, *words: str) -> None:
-    """Run a command in a workspace."""
-    command = [sys.executable, "-m", "autospine", *words]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def measured(trial: Trial, data: Path, workspace: Path, start: str | None) -> float:
