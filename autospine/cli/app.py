@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": "compare",
     "predict": "predict",
     "evaluate": "evaluate",
+    "report": "reporting",
     "anatomy": "identify",
     "verify": "plan_and_preprocess",
     "fingerprint": "plan_and_preprocess",

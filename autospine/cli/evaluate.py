@@ -9,6 +9,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, show_differences, show_evaluation
 from autospine.core.errors import FormatError, listed, share
 from autospine.storage.file_names import same_name
@@ -77,6 +78,7 @@ def evaluate(
     metric: Metrics = None,
     resample: Resample = False,
     against: Against = None,
+    report: shared_options.Report = True,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
     for folder, what in ((predictions, "label maps"), (references, "reference label maps")):
@@ -110,6 +112,8 @@ def evaluate(
         show_differences(differences, f"{predictions} against {against}")
         written = f"{written}, comparison.csv and comparison.json"
     say(f"written: {written}, in {folder}")
+    if report:
+        report_on(folder)
 
 
 def _training_images(predictions: Path, names: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.declared import takes
 from autospine.cli.prediction_table import show_predictions
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next
 from autospine.core.errors import listed
 from autospine.io.formats import ENDINGS, check_inputs
@@ -100,6 +101,7 @@ def predict(
     configuration: ConfigurationName = None,
     options: PredictionOptions,
     preview: Preview = False,
+    report: shared_options.Report = True,
     workspace: shared_options.Workspace = None,
 ) -> None:
     """Segment images with the ensemble of a model's folds, each on its own grid.
@@ -140,6 +142,8 @@ def predict(
             say(STARTER_LIMITS, "yellow")
         result = predict_cases(opened, inputs, output, options, _drawer() if preview else None)
     show_predictions(result.cases, result.kept)
+    if report:
+        report_on(output)
     _say_what_was_written(result, output, options)
     if result.failed:
         n = len(result.failed)

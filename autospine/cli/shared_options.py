@@ -125,6 +125,13 @@ Device = Annotated[
         "--device", help="Compute on this device: auto (a GPU if there is one), cpu, cuda or cuda:N."
     ),
 ]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report",
+        help="Write report.html, a page with pictures and charts of what there is, or leave it out.",
+    ),
+]
 
 
 For = Annotated[

@@ -15,7 +15,7 @@ from autospine.evaluation.class_pair import CasePair
 from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import class_counts, confusion_table, foreground_counts, in_class_order
-from autospine.evaluation.scores import CaseScores, Evaluation
+from autospine.evaluation.scores import CaseScores, ComparedFolders, Evaluation
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import Volume, pack, read_labels, read_volume
 from autospine.storage.atomic import visible
@@ -56,7 +56,7 @@ def evaluate_predictions(
             f"expected the dataset.json that names the labels at {path}, found none; {remedy}give it with "
             "--labels"
         )
-    return evaluate_folder(
+    evaluation = evaluate_folder(
         predictions,
         references,
         load_labels(path),
@@ -65,6 +65,10 @@ def evaluate_predictions(
         with_statistics=True,
         resample=resample,
     )
+    compared = ComparedFolders(
+        predictions=predictions, references=references, description=path, resampled=resample
+    )
+    return replace(evaluation, compared=compared)
 
 
 def evaluate_folder(
@@ -97,7 +101,7 @@ def evaluate_folder(
         EvaluationError: If a folder is absent, no names match, files cannot be read or hold unknown
             labels, predictions and references lie on different grids, or a metric fails; names every case.
     """
-    predicted, true = _label_files(predictions, "predictions"), _label_files(references, "references")
+    predicted, true = label_files(predictions, "predictions"), label_files(references, "references")
     both = sorted(predicted.keys() & true.keys())
     if not both:
         raise EvaluationError(
@@ -109,7 +113,7 @@ def evaluate_folder(
     for name in track(both, "evaluating"):
         about = known.get(name)
         try:
-            prediction, reference, grid = _read_pair(name, predicted[name], true[name], labels, resample)
+            prediction, reference, grid = read_pair(name, predicted[name], true[name], labels, resample)
             score = evaluate_case(
                 prediction,
                 reference,
@@ -218,8 +222,16 @@ def _measured(
     )
 
 
-def _label_files(folder: Path, what: str) -> dict[str, Path]:
-    """Return the label files of a folder by the name of their case."""
+def label_files(folder: Path, what: str) -> dict[str, Path]:
+    """Return the label files of a folder by the name of their case.
+
+    Args:
+        folder: The folder.
+        what: What the files are, for messages.
+
+    Raises:
+        EvaluationError: If there is no such folder, it holds no label maps, or two of one case.
+    """
     if not folder.is_dir():
         raise EvaluationError(f"expected a folder of {what} at {folder}, found none; give an existing folder")
     files: dict[str, Path] = {}
@@ -241,10 +253,21 @@ def _label_files(folder: Path, what: str) -> dict[str, Path]:
     return files
 
 
-def _read_pair(
+def read_pair(
     case: str, prediction: Path, reference: Path, labels: LabelSpace, resample: bool
 ) -> tuple[LabelArray, LabelArray, Grid]:
-    """Return the stored indices of prediction and reference and their grid, checked to be the same."""
+    """Return the stored indices of prediction and reference and their grid, checked to be the same.
+
+    Args:
+        case: Name of the case, for messages.
+        prediction: Predicted label map.
+        reference: Label map of the reference.
+        labels: The label space of both.
+        resample: Whether a prediction on another grid is resampled to that of its reference.
+
+    Raises:
+        EvaluationError: If one cannot be read, holds unknown labels, or the grids differ.
+    """
     predicted, true = _read(case, prediction, labels), _read(case, reference, labels)
     if not (differs := difference(predicted.grid, true.grid)):
         found = predicted.turned_to(true.grid)[0]

@@ -54,7 +54,19 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         with replacing(folder / name) as temporary:
             table.map(as_text).to_csv(temporary, index=False)
     write_confusion(evaluation.namings, folder)
-    write_json(folder / JSON, describe_evaluation(evaluation))
+    write_json(folder / JSON, {**describe_evaluation(evaluation), "compared": _compared(evaluation)})
+
+
+def _compared(evaluation: Evaluation) -> dict[str, object] | None:
+    """Return the folders that were compared as plain values; scores in models do not name them."""
+    if (compared := evaluation.compared) is None:
+        return None
+    return {
+        "predictions": str(compared.predictions.resolve()),
+        "references": str(compared.references.resolve()),
+        "description": str(compared.description.resolve()),
+        "resampled": compared.resampled,
+    }
 
 
 def long_table(evaluation: Evaluation) -> pd.DataFrame:

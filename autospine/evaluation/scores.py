@@ -7,6 +7,7 @@ Every mean here is the mean over classes of the mean over cases, with undefined 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import stdev
 
 import numpy as np
@@ -187,6 +188,23 @@ class MeanScores:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ComparedFolders:
+    """Folders of the label maps that were compared, by which a report finds them again."""
+
+    predictions: Path
+    """Folder of the predictions."""
+
+    references: Path
+    """Folder of the references."""
+
+    description: Path
+    """The dataset.json that names the labels."""
+
+    resampled: bool = False
+    """Whether predictions on other grids were resampled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """Agreement of a set of predictions with their references."""
 
@@ -204,6 +222,9 @@ class Evaluation:
 
     learnt: tuple[str, ...] = ()
     """Cases that the model has learnt from, as far as that is known."""
+
+    compared: "ComparedFolders | None" = None
+    """Folders that were compared; None if the maps do not come from two folders."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

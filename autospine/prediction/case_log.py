@@ -41,6 +41,9 @@ class PredictedCase:
     error: str | None = None
     """Reason for its failure."""
 
+    images: tuple[str, ...] = ()
+    """Absolute paths of its image, one for each channel; none in records of earlier versions."""
+
     models: tuple[UsedModel, ...] = ()
     """Models that predicted together."""
 

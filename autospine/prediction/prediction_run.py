@@ -28,6 +28,7 @@ from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.probabilities import held_bytes
 from autospine.prediction.read_ahead import ReadAhead
 from autospine.prediction.run_record import RunRecord
+from autospine.storage.file_names import escape_non_utf8
 from autospine.system.allocation import describe_full_memory
 from autospine.system.devices import computing
 from autospine.system.hardware import peak_memory
@@ -217,6 +218,7 @@ class PredictionRun:
             self._record.template,
             case=case.name,
             status="written",
+            images=tuple(escape_non_utf8(str(path.resolve())) for path in case.images),
             modality=modality,
             shape=volume.grid.shape,
             # A header of 32 bits adds digits that nobody has typed.

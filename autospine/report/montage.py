@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from autospine.core.colours import Colour, class_colours, structure_named
+from autospine.core.colours import Colour, class_colours
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
 from autospine.report.figures import new_figure, save_figure
-from autospine.report.views import View, labelled, spine_views
+from autospine.report.views import View, index_names, labelled, spine_views, stored_behind
 
 DPI = 120
 PAGE_INCHES = 13.0
@@ -30,9 +30,6 @@ HEADER_INCHES = 0.3
 CAPTION_INCHES = 0.24
 CASE_GAP_INCHES = 0.26
 LEGEND_LINE_INCHES = 0.27
-
-BEHIND = ("canal", "cord")
-"""Structures that lie behind the vertebral bodies."""
 
 BACKGROUND = "#0d1117"
 INK = "#f0f3f6"
@@ -104,7 +101,7 @@ def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, ti
     """
     names = index_names(labels)
     colours = class_colours(list(dict.fromkeys(names)))
-    behind = [index for index, name in enumerate(names, start=1) if structure_named(name) in BEHIND]
+    behind = stored_behind(names)
     layouts = [list(_layout(panel, behind)) for panel in panels]
     legend = _legend_lines([name for name in dict.fromkeys(names) if name in _occurring(panels, names)])
     heights = [HEADER_INCHES + max(tile.top + tile.height for tile in tiles) for tiles in layouts]
@@ -121,12 +118,6 @@ def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, ti
         _draw_case(page, panel, tiles, by_index, top)
         top += height + CASE_GAP_INCHES
     save_figure(figure, path)
-
-
-def index_names(labels: LabelSpace) -> tuple[str, ...]:
-    """Return the class shown for each stored index from 1; with regions, the smallest that contains it."""
-    classes = sorted(zip(labels.members, labels.names, strict=True), key=lambda item: len(item[0]))
-    return tuple(next(name for members, name in classes if i in members) for i in labels.integers)
 
 
 class _Page:

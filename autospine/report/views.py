@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
+from autospine.core.colours import structure_named
 from autospine.core.geometry import triple
-from autospine.core.labels import IGNORE_INDEX
+from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.core.types import LabelArray, MaskArray, Modality, Shape3, Vector3
 
 Plane = Literal["sagittal", "coronal", "axial"]
@@ -23,6 +24,9 @@ MARGIN_MM = 35.0
 
 MIDLINE_MM = 10.0
 """Largest distance from the midline of the voxels that decide the coronal slice."""
+
+BEHIND = ("canal", "cord")
+"""Structures that lie behind the vertebral bodies."""
 
 CT_WINDOW_HU = (-250.0, 850.0)
 """Grey-value window of CT: it includes cortical bone, and trabecular bone (100-200 HU) stays grey."""
@@ -102,7 +106,7 @@ def spine_views(
     return tuple(
         View(
             plane=plane,
-            image=_windowed(image[cut], modality),
+            image=windowed(image[cut], modality),
             prediction=prediction[cut],
             reference=None if reference is None else reference[cut],
             size_mm=_size_mm(cut, shape, spacing_mm),
@@ -110,6 +114,21 @@ def spine_views(
         for plane, cut in cuts.items()
         if plane in _planes(shape, spacing_mm)
     )
+
+
+def index_names(labels: LabelSpace) -> tuple[str, ...]:
+    """Return the class shown for each stored index from 1; with regions, the smallest that contains it."""
+    classes = sorted(zip(labels.members, labels.names, strict=True), key=lambda item: len(item[0]))
+    return tuple(next(name for members, name in classes if i in members) for i in labels.integers)
+
+
+def stored_behind(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the stored indices of the classes that lie behind the vertebral bodies.
+
+    Args:
+        names: Class of each stored index from 1.
+    """
+    return tuple(index for index, name in enumerate(names, start=1) if structure_named(name) in BEHIND)
 
 
 def _planes(shape: Shape3, spacing_mm: Vector3) -> tuple[Plane, ...]:
@@ -177,8 +196,8 @@ def _size_mm(cut: tuple[slice | int, ...], shape: Shape3, spacing_mm: Vector3) -
     return lengths[0], lengths[1]
 
 
-def _windowed(image: Num[np.ndarray, "H W"], modality: Modality | None) -> Float[np.ndarray, "H W"]:
-    """Map the grey-value window to the range from black (0) to white (1)."""
+def windowed(image: Num[np.ndarray, "H W"], modality: Modality | None) -> Float[np.ndarray, "H W"]:
+    """Map the grey-value window of a slice to the range from black (0) to white (1)."""
     image = np.nan_to_num(np.asarray(image, dtype=np.float32))
     low, high = CT_WINDOW_HU if modality == "CT" else np.percentile(image, MR_PERCENTILES)
     grey: np.ndarray = np.clip((image - low) / max(float(high - low), 1e-6), 0.0, 1.0)

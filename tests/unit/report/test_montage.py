@@ -6,8 +6,8 @@ from matplotlib.image import imread
 
 from autospine.core.colours import Colour, class_colours
 from autospine.core.labels import IGNORE_INDEX, LabelSpace, parse_labels
-from autospine.report.montage import DPI, PAGE_INCHES, Panel, index_names, write_montage
-from autospine.report.views import CT_WINDOW_HU, MARGIN_MM, spine_views
+from autospine.report.montage import DPI, PAGE_INCHES, Panel, write_montage
+from autospine.report.views import CT_WINDOW_HU, MARGIN_MM, index_names, spine_views
 
 LABELS = parse_labels({"background": 0, "vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4})
 

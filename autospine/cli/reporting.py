@@ -1,0 +1,59 @@
+"""`autospine report`, and the reports that other commands write by themselves."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autospine.cli import shared_options
+from autospine.cli.app import app
+from autospine.cli.screen import say
+from autospine.core.errors import first_line
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
+
+Reported = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[FOLDER]",
+        help="Report on this folder of predictions or scores; by default the current folder.",
+        show_default=False,
+    ),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the page to this file; by default report.html in the folder.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(rich_help_panel="Predict", epilog="For example: autospine report out")
+def report(folder: Reported = Path(), output: Page = None) -> None:
+    """Write one page that shows a folder: cases with pictures, the worst first, and charts of the scores.
+
+    The page is a single file that needs no network. `predict` and `evaluate` write it by themselves.
+    """
+    shared_options.check_exists(folder, "a folder of predictions or scores")
+
+    from autospine.report.folder_report import write_report
+
+    say(f"report: {write_report(folder, output)}")
+
+
+def report_on(folder: Path) -> None:
+    """Write the report of a folder at the end of another command, which does not fail without it."""
+    try:
+        from autospine.report.folder_report import write_report
+
+        page = write_report(folder)
+    except Exception as error:  # whatever it is, what the command was for is done
+        logger.debug("where the report failed:", exc_info=error)
+        logger.warning("the report of %s cannot be written: %s", folder, first_line(error))
+    else:
+        say(f"report: {page}")

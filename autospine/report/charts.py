@@ -1,0 +1,220 @@
+"""Small charts as SVG: their colours come from the style of the page, so that they are light or dark with it.
+
+Names are escaped here, as the page takes a chart as it is.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from markupsafe import Markup, escape
+
+WIDTH = 640
+NAMES = 150
+"""Width of the column of names."""
+
+ROW = 22
+"""Height of a strip."""
+
+LONGEST_NAME = 22
+"""Characters of a name that have room beside a strip; the whole name is in its title."""
+
+LINE_HEIGHT = 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 36
+"""Margins of a chart with axes."""
+
+SERIES = 7
+"""Line styles in the page's style; further lines begin again with the first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChartPoint:
+    """One case in a chart."""
+
+    case: int
+    """Position of the case in the report."""
+
+    name: str
+    """Name of the case."""
+
+    x: float
+    y: float = 0.0
+
+
+def strip_plot(
+    strips: Mapping[str, Sequence[ChartPoint]],
+    *,
+    title: str,
+    unit: str = "",
+    low: float = 0.0,
+    high: float | None = None,
+) -> Markup:
+    """Draw a row of points for each name, with a tick at its median.
+
+    Args:
+        strips: Points of each row, placed by their x; points that are not finite are left out.
+        title: What the chart shows, for screen readers.
+        unit: Unit of the values.
+        low: Left end of the axis.
+        high: Right end; by default the largest value.
+    """
+    rows = {name: [p for p in points if math.isfinite(p.x)] for name, points in strips.items()}
+    values = [p.x for points in rows.values() for p in points]
+    axis = _Axis(low, high if high is not None else max(values, default=1.0), NAMES, WIDTH - RIGHT)
+    height = TOP + ROW * len(rows) + BOTTOM
+    parts = [_gridlines(axis, TOP, height - BOTTOM, unit)]
+    for index, (name, points) in enumerate(rows.items()):
+        middle = TOP + ROW * (index + 0.5)
+        parts.append(
+            f'<text class="name" x="{NAMES - 10}" y="{middle + 4:.1f}" text-anchor="end">'
+            f"<title>{escape(name)}</title>{escape(_cut(name))}</text>"
+        )
+        parts += [
+            _dot(axis.at(p.x), middle + _jitter(k), p, f"{name}: {p.x:.3g}{unit}")
+            for k, p in enumerate(points)
+        ]
+        if points:
+            x = f"{axis.at(median(p.x for p in points)):.1f}"
+            ends = f'y1="{middle - 9:.1f}" y2="{middle + 9:.1f}"'
+            parts.append(f'<line class="median" x1="{x}" x2="{x}" {ends}/>')
+    return _svg(parts, height, title)
+
+
+def scatter_plot(points: Sequence[ChartPoint], *, title: str, x_title: str, y_title: str) -> Markup:
+    """Draw a point for each case; both axes begin at 0."""
+    points = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
+    x = _Axis(0.0, max((p.x for p in points), default=1.0), LEFT, WIDTH - RIGHT)
+    y = _Axis(0.0, max((p.y for p in points), default=1.0), LINE_HEIGHT - BOTTOM, TOP)
+    parts = [_frame(x, y, x_title, y_title)]
+    parts += [_dot(x.at(p.x), y.at(p.y), p, f"{p.x:.3g}, {p.y:.3g}") for p in points]
+    return _svg(parts, LINE_HEIGHT, title)
+
+
+def line_chart(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    low: float | None = None,
+    high: float | None = None,
+) -> Markup:
+    """Draw lines through points (x, y), each with its name at its end.
+
+    Args:
+        lines: Points of each line; those that are not finite are left out.
+        title: What the chart shows, for screen readers.
+        x_title: Title of the horizontal axis.
+        y_title: Title of the vertical axis.
+        low: Lower end of the vertical axis; by default the smallest value.
+        high: Upper end; by default the largest value.
+    """
+    drawn = {name: [p for p in points if math.isfinite(p[0] + p[1])] for name, points in lines.items()}
+    drawn = {name: points for name, points in drawn.items() if points}
+    xs = [p[0] for points in drawn.values() for p in points] or [0.0, 1.0]
+    ys = [p[1] for points in drawn.values() for p in points] or [0.0, 1.0]
+    x = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    y = _Axis(min(ys) if low is None else low, max(ys) if high is None else high, LINE_HEIGHT - BOTTOM, TOP)
+    parts = [_frame(x, y, x_title, y_title)]
+    for index, (name, points) in enumerate(drawn.items()):
+        style = f"line-{index % SERIES}"
+        path = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in points)
+        parts.append(f'<polyline class="{style}" points="{path}"><title>{escape(name)}</title></polyline>')
+        if len(points) == 1:
+            (a, b) = points[0]
+            parts.append(f'<circle class="{style}" cx="{x.at(a):.1f}" cy="{y.at(b):.1f}" r="3"/>')
+    return _svg(parts, LINE_HEIGHT, title) + _key(drawn)
+
+
+class _Axis:
+    """Linear scale from values to pixels.
+
+    Args:
+        low: Value at `start`.
+        high: Value at `end`; a span of nothing is widened.
+        start: Pixel of the lower end.
+        end: Pixel of the upper end.
+    """
+
+    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+        self.low, self.high = low, high if high > low else low + (abs(low) or 1.0)
+        self.start, self.end = start, end
+
+    def at(self, value: float) -> float:
+        """Return the pixel of a value; those outside are at the ends."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[float]:
+        """About five round values between the ends."""
+        rough = (self.high - self.low) / 5
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [step * k for k in range(first, last + 1)]
+
+
+def _frame(x: _Axis, y: _Axis, x_title: str, y_title: str) -> str:
+    horizontal = "".join(
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y.at(t):.1f}" y2="{y.at(t):.1f}"/>'
+        f'<text x="{LEFT - 6}" y="{y.at(t) + 4:.1f}" text-anchor="end">{_number(t)}</text>'
+        for t in y.ticks
+    )
+    vertical = "".join(
+        f'<text x="{x.at(t):.1f}" y="{LINE_HEIGHT - BOTTOM + 16}" text-anchor="middle">{_number(t)}</text>'
+        for t in x.ticks
+    )
+    return (
+        f"{horizontal}{vertical}"
+        f'<text class="axis" x="{WIDTH - RIGHT}" y="{LINE_HEIGHT - 4}" text-anchor="end">'
+        f"{escape(x_title)}</text>"
+        f'<text class="axis" x="{LEFT + 4}" y="{TOP - 2}">{escape(y_title)}</text>'
+    )
+
+
+def _gridlines(axis: _Axis, top: float, bottom: float, unit: str) -> str:
+    return "".join(
+        f'<line class="grid" x1="{axis.at(t):.1f}" x2="{axis.at(t):.1f}" y1="{top}" y2="{bottom}"/>'
+        f'<text x="{axis.at(t):.1f}" y="{bottom + 16}" text-anchor="middle">{_number(t)}{escape(unit)}</text>'
+        for t in axis.ticks
+    )
+
+
+def _dot(x: float, y: float, point: ChartPoint, text: str) -> str:
+    return (
+        f'<circle class="dot" data-case="{point.case}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+        f"<title>{escape(point.name)}, {escape(text)}</title></circle>"
+    )
+
+
+def _key(lines: Mapping[str, object]) -> Markup:
+    """Return the legend of a line chart."""
+    entries = "".join(
+        '<li><svg width="22" height="10" aria-hidden="true">'
+        f'<line class="line-{index % SERIES}" x1="0" x2="22" y1="5" y2="5"/></svg> {escape(name)}</li>'
+        for index, name in enumerate(lines)
+    )
+    return Markup(f'<ul class="key">{entries}</ul>') if len(lines) > 1 else Markup("")
+
+
+def _svg(parts: Sequence[str], height: float, title: str) -> Markup:
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _jitter(position: int) -> float:
+    """Return a shift in pixels, the same in every report, that keeps equal values apart."""
+    return ((position * 7) % 11 - 5) * 1.1
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

@@ -1,0 +1,101 @@
+"""A report as one HTML file, which asks nothing of any network and runs nothing but its own script."""
+
+import base64
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from autospine.report.picture_layers import DISAGREEMENT, colour_code
+from autospine.report.report_content import Guide, ReportCase, ReportContent
+from autospine.storage.atomic import replacing
+
+PAGE = Path(__file__).parent / "page"
+"""Folder of the page's template, style and script."""
+
+CASE_GUIDE = Guide(
+    shown="All cases, the worst first: failed ones, then by score. Beside the table the chosen case: through "
+    "its worst place, where prediction and reference are farthest apart, and along the middle of the spine.",
+    good="Outlines follow the edges of the structures, every vertebra has one colour, and few voxels differ.",
+    action="Go through the cases from the top, read what is wrong, look at the reference and the "
+    "differences, and mark what fails. Cases whose reference is wrong need correction, those with artefacts "
+    "a decision.",
+)
+
+UNSCORED_GUIDE = Guide(
+    shown="All cases, failed ones first. Beside the table the chosen case, along the middle of the spine.",
+    good="Outlines follow the edges of the structures, and every vertebra has one colour.",
+    action="Go through the cases, turn the labels off and on, and mark what fails or has artefacts.",
+)
+
+
+def write_page(path: Path, report: ReportContent) -> None:
+    """Write a report; a page that is there is replaced as a whole.
+
+    Args:
+        path: Path of the HTML file.
+        report: The content. All of its text is shown as text, whatever it contains.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    style, script = (Markup((PAGE / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
+    stream = environment.get_template("report.html").stream(
+        report=report,
+        key=hashlib.sha256(report.folder.encode()).hexdigest()[:16],
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        difference=colour_code(DISAGREEMENT),
+        case_guide=CASE_GUIDE if report.metric else UNSCORED_GUIDE,
+        choices=_choices(report),
+        scores=_scores(report),
+        as_data=asdict,
+    )
+    stream.enable_buffering(64)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(stream)
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the content security policy: this style, this script, pictures in the page, nothing else."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return f"'sha256-{digest}'"
+
+
+def _choices(report: ReportContent) -> dict[str, tuple[str, ...]]:
+    """Return the filters of the table that have something to choose."""
+    found = {
+        "modality": [case.modality for case in report.cases],
+        "site": [case.site for case in report.cases],
+        "class": [name for case in report.cases for name in case.scores],
+    }
+    values = {key: tuple(dict.fromkeys(filter(None, each))) for key, each in found.items()}
+    return {
+        key: each if key == "class" else tuple(sorted(each)) for key, each in values.items() if len(each) > 1
+    }
+
+
+def _scores(report: ReportContent) -> dict[str, object]:
+    """Return what the table is ordered by: the first metric's mean and its value of each class."""
+    return {
+        "descending": not report.higher_is_better,
+        "cases": [
+            {"mean": case.score, "classes": {name: _first(case, name) for name in case.scores}}
+            for case in report.cases
+        ],
+    }
+
+
+def _first(case: ReportCase, name: str) -> float | None:
+    return next(iter(case.scores[name].values()), None)

@@ -1,0 +1,175 @@
+"""A folder of predictions, scores, or both: what it has of each case, as far as it is there."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autospine.core.errors import AutospineError, EvaluationError, FormatError
+from autospine.core.geometry import difference
+from autospine.core.labels import LabelSpace
+from autospine.core.types import ChannelArray
+from autospine.dataset.raw import known_cases, load_labels
+from autospine.evaluation.evaluate_maps import label_files, read_pair
+from autospine.evaluation.statistics_files import CaseStatistics, read_statistics
+from autospine.io.images import read_labels, read_volume
+from autospine.prediction.case_log import RECORD, PredictedCase, read_record
+from autospine.report.case_views import CaseMaps
+from autospine.storage.file_names import same_name
+from autospine.storage.serialization import read_json
+from autospine.system.log import get_logger
+
+logger = get_logger(__name__)
+
+SCORES = "evaluation.json"
+"""File of scores, which `autospine evaluate` writes."""
+
+READABLE_SCORES = 2
+"""Version of the scores that can be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultFolder:
+    """What is known of the cases of a folder."""
+
+    folder: Path
+    """The folder that the report is about."""
+
+    scores: Mapping[str, Any]
+    """Content of `evaluation.json`; empty if the folder has none."""
+
+    record: Mapping[str, PredictedCase]
+    """Entries of `predictions.json` by case."""
+
+    labels: LabelSpace | None
+    """Meaning of the label values; None if it is not known."""
+
+    predictions: Mapping[str, Path]
+    """Label map of each case by `same_name`."""
+
+    references: Mapping[str, Path]
+    """Reference of each case by `same_name`."""
+
+    images: Mapping[str, tuple[Path, ...]]
+    """Files of each case's image by `same_name`, one for each channel."""
+
+    statistics: Mapping[str, CaseStatistics]
+    """Numbers about each class of each label map."""
+
+    @property
+    def case_names(self) -> tuple[str, ...]:
+        """Cases with scores, an entry in the record, or no prediction, in order."""
+        scored = (*self.scores.get("cases", {}), *self.scores.get("missing", ()))
+        return tuple(sorted({*scored, *self.record}))
+
+    def read_maps(self, case: str) -> tuple[CaseMaps | None, str]:
+        """Read the label maps and the image of a case.
+
+        Returns:
+            The maps, None if there is no prediction that can be read; and why something is missing, in words.
+        """
+        name = same_name(case)
+        prediction, reference = self.predictions.get(name), self.references.get(name)
+        if prediction is None or self.labels is None:
+            return None, "no pictures: its label map has gone, or is in a format that is not drawn"
+        try:
+            if reference is None:
+                read = read_labels(prediction, self.labels)
+                found, true, grid = self.labels.encode(read.array[0]), None, read.grid
+            else:
+                resampled = bool((self.scores.get("compared") or {}).get("resampled"))
+                found, true, grid = read_pair(case, prediction, reference, self.labels, resampled)
+        except (AutospineError, OSError) as error:
+            return None, f"no pictures: {error}"
+        image, missing = self._image(name, grid)
+        return CaseMaps(image=image, prediction=found, reference=true, spacing_mm=grid.spacing_mm), missing
+
+    def _image(self, name: str, grid: Any) -> tuple[ChannelArray | None, str]:
+        files = self.images.get(name, ())
+        if not files:
+            return None, "pictures without the image: it is not known where it lies"
+        try:
+            volume = read_volume(files)
+        except (AutospineError, OSError) as error:
+            logger.debug("%s is drawn without its image: %s", name, error)
+            return None, f"pictures without the image: {files[0]} cannot be read"
+        if difference(volume.grid, grid):
+            return None, "pictures without the image: it lies on another grid"
+        return volume.turned_to(grid)[0], ""
+
+
+def holds_results(folder: Path) -> bool:
+    """Return whether a folder has predictions with their record, or scores."""
+    return (folder / SCORES).is_file() or (folder / RECORD).is_file()
+
+
+def read_results(folder: Path) -> ResultFolder:
+    """Read what a folder has of its cases; files that have gone since are passed over.
+
+    Raises:
+        FormatError: If the scores, the record or the statistics are damaged or of another version.
+    """
+    scores = _read_scores(folder)
+    compared: Mapping[str, Any] = scores.get("compared") or {}
+    predicted = Path(compared.get("predictions", folder))
+    record, statistics = read_record(predicted), read_statistics(folder)
+    labels, images = _labels_of(statistics), {name: entry.images for name, entry in record.items()}
+    files = {same_name(name): tuple(map(Path, paths)) for name, paths in images.items()}
+    if compared:
+        description = Path(compared["description"])
+        try:
+            labels = load_labels(description)
+        except AutospineError as error:
+            logger.debug("the labels are not those of %s: %s", description, error)
+        # The images of the dataset, unless those that were predicted are known.
+        files = {same_name(case.name): case.images for case in known_cases(description.parent)} | {
+            name: paths for name, paths in files.items() if paths
+        }
+    return ResultFolder(
+        folder=folder,
+        scores=scores,
+        record=record,
+        labels=labels,
+        predictions=_maps_in(predicted),
+        references=_maps_in(Path(compared["references"])) if compared else {},
+        images=files,
+        statistics=statistics,
+    )
+
+
+def number(value: object) -> float:
+    """Return a stored score; NaN where it is undefined or no number."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _read_scores(folder: Path) -> Mapping[str, Any]:
+    path = folder / SCORES
+    if not path.is_file():
+        return {}
+    scores: dict[str, Any] = read_json(path, dict)
+    if scores.get("format_version") != READABLE_SCORES:
+        raise FormatError(
+            f"expected scores of format_version {READABLE_SCORES} in {path}, found "
+            f"{scores.get('format_version')}; run `autospine evaluate` again"
+        )
+    return scores
+
+
+def _labels_of(statistics: Mapping[str, CaseStatistics]) -> LabelSpace | None:
+    """Return the classes that the statistics of label maps name."""
+    classes = {each.integer: each.label for entries in statistics.values() for each in entries}
+    if not classes:
+        return None
+    values = tuple(classes)
+    return LabelSpace(
+        names=tuple(classes.values()), members=tuple((value,) for value in values), painted=values
+    )
+
+
+def _maps_in(folder: Path) -> dict[str, Path]:
+    try:
+        return label_files(folder, "label maps")
+    except EvaluationError as error:
+        logger.debug("no label maps: %s", error)
+        return {}

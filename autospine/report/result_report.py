@@ -1,0 +1,150 @@
+"""The report of a folder of predictions, scores, or both."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from autospine.core.colours import class_colours
+from autospine.core.errors import EvaluationError, counted
+from autospine.core.types import Modality
+from autospine.evaluation.metrics import Metric, find_metrics
+from autospine.prediction.case_log import PredictedCase
+from autospine.report.case_findings import describe_worst_place, find_faults
+from autospine.report.case_views import CaseMaps, CaseView, close_ups, middle_views
+from autospine.report.picture_layers import PictureLayers, colour_code, draw_layers
+from autospine.report.report_content import Fact, ReportCase
+from autospine.report.result_folder import ResultFolder, number
+from autospine.report.views import index_names, stored_behind
+from autospine.report.worst_place import find_worst_place
+from autospine.system.log import track
+
+MEAN = "mean_"
+"""Beginning of the keys of means over the classes."""
+
+
+def metrics_of(scores: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Return the metrics of stored scores that are known here, in their order."""
+    return tuple(
+        metric for key in scores if key.startswith(MEAN) for metric in _found(key.removeprefix(MEAN))
+    )
+
+
+def result_cases(results: ResultFolder) -> tuple[ReportCase, ...]:
+    """Return the cases of a folder with their pictures, the worst first.
+
+    Cases that have failed or have no prediction come first, those without a score last.
+    """
+    metrics = metrics_of(results.scores)
+    better = metrics[0].higher_is_better if metrics else True
+    names = results.case_names
+    cases = [_case(name, results, metrics) for name in track(names, "drawing the report")]
+
+    def badness(case: ReportCase) -> tuple[int, float, str]:
+        if case.status in ("failed", "no prediction"):
+            return 0, 0.0, case.name
+        if case.score is None:
+            return 2, 0.0, case.name
+        return 1, case.score if better else -case.score, case.name
+
+    return tuple(sorted(cases, key=badness))
+
+
+def legend_of(results: ResultFolder) -> tuple[tuple[str, str], ...]:
+    """Return the name and the colour of each class, as `#rrggbb`."""
+    if results.labels is None:
+        return ()
+    names = index_names(results.labels)
+    colours = class_colours(list(dict.fromkeys(names)))
+    return tuple((name, colour_code(colour)) for name, colour in colours.items())
+
+
+def _found(name: str) -> Iterator[Metric]:
+    try:
+        yield from find_metrics([name])
+    except EvaluationError:  # a metric of a distribution that is not installed any more
+        return
+
+
+def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> ReportCase:
+    scored: Mapping[str, Any] = results.scores.get("cases", {}).get(name, {})
+    entry = results.record.get(name)
+    missing = name in results.scores.get("missing", ())
+    status = "evaluated" if scored else "no prediction" if missing else "predicted"
+    findings: list[str] = []
+    if entry is not None and entry.status == "failed" and not scored:
+        status = "failed"
+        findings.append(f"the prediction has failed: {entry.error}")
+    modality: Modality | None = scored.get("modality") or (entry.modality if entry else None)
+    pictures: tuple[PictureLayers, ...] = ()
+    if status in ("evaluated", "predicted"):
+        maps, lacking = results.read_maps(name)
+        if maps is not None:
+            found, pictures = _pictured(maps, results, modality)
+            findings += found
+        if lacking:
+            findings.append(lacking)
+    elif missing:
+        findings.append("there is a reference and no prediction; the case is in no mean")
+    if entry is not None:
+        findings += entry.warnings
+    return ReportCase(
+        name=name,
+        modality=modality or "",
+        site=scored.get("site") or "",
+        status=status,
+        score=_finite(scored.get(f"{MEAN}{metrics[0].name}")) if metrics else None,
+        scores={
+            each: {metric.title: _finite(values.get(metric.name)) for metric in metrics}
+            for each, values in scored.get("classes", {}).items()
+        },
+        findings=tuple(findings),
+        facts=() if entry is None else tuple(_facts(entry)),
+        pictures=pictures,
+    )
+
+
+def _pictured(
+    maps: CaseMaps, results: ResultFolder, modality: Modality | None
+) -> tuple[list[str], tuple[PictureLayers, ...]]:
+    """Return what is wrong with a prediction, in words, and the pictures that show it."""
+    assert results.labels is not None  # else the maps could not be read
+    names = index_names(results.labels)
+    by_name = class_colours(list(dict.fromkeys(names)))
+    colours = [by_name[name] for name in names]
+    findings: list[str] = []
+    views: list[CaseView] = []
+    if maps.reference is not None:
+        place = find_worst_place(maps.prediction, maps.reference, maps.spacing_mm)
+        findings.append(describe_worst_place(place, names))
+        findings += find_faults(maps.prediction, maps.reference, names)
+        if place is not None:
+            views += close_ups(maps, place.index)
+    elif not maps.prediction.any():
+        findings.append("nothing is labelled")
+    views += middle_views(maps, stored_behind(names))
+    return findings, tuple(draw_layers(view, colours, modality) for view in views)
+
+
+def _facts(entry: PredictedCase) -> Iterator[Fact]:
+    """Yield what the record says of a case."""
+    if entry.shape is not None and entry.spacing_mm is not None:
+        yield Fact(name="voxels S P L", value=" × ".join(map(str, entry.shape)))
+        yield Fact(name="spacing S P L", value=" × ".join(f"{mm:.3g}" for mm in entry.spacing_mm) + " mm")
+    if entry.seconds is not None:
+        yield Fact(name="time", value=f"{entry.seconds:.1f} s")
+    if entry.peak_gb is not None:
+        yield Fact(name="memory until then", value=f"{entry.peak_gb:.2f} GB")
+    if entry.gpu_peak_gb is not None:
+        yield Fact(name="memory of the GPU", value=f"{entry.gpu_peak_gb:.2f} GB")
+    if entry.tiles is not None:
+        yield Fact(name="tiles that were run", value=f"{entry.tiles_run} of {entry.tiles}")
+    if entry.changes:
+        ml = sum(change.ml for change in entry.changes)
+        yield Fact(name="post-processing", value=f"{counted(len(entry.changes), 'change')}, {ml:.2f} ml")
+    if entry.training_case is not None:
+        yield Fact(name="training case", value=f"the model has learnt from it as {entry.training_case}")
+
+
+def _finite(value: object) -> float | None:
+    found = number(value)
+    return None if math.isnan(found) else found

@@ -1,0 +1,221 @@
+"""The report as people meet it: in a browser, opened from the disk."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_folders
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+select = pytest.importorskip("selenium.webdriver.support.select")
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None or DRIVER is None, reason="chromium and chromedriver are not installed"
+)
+
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    return report_folders.evaluated_folder(tmp_path_factory.mktemp("page")) / "report.html"
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def started(downloads) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1300,900"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(started, page) -> Iterator[Any]:
+    """The page, newly opened and without marks; afterwards it has said nothing and asked for nothing."""
+    started.get(page.as_uri())
+    started.execute_script("localStorage.clear()")
+    started.get(page.as_uri())
+    yield started
+    assert started.get_log("browser") == []
+    assert [url for url in requested(started) if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def requested(driver: Any) -> list[str]:
+    """Addresses that the browser has asked for."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def texts(driver: Any, selector: str) -> list[str]:
+    """Text of everything that a selector finds and that is shown."""
+    return [each.text for each in driver.find_elements("css selector", selector) if each.is_displayed()]
+
+
+def press(driver: Any, *keys: str) -> None:
+    driver.switch_to.active_element.send_keys(*keys)
+
+
+def shown_layers(driver: Any) -> set[str]:
+    images = driver.find_elements("css selector", "#pictures [data-layer]")
+    return {image.get_attribute("data-layer") for image in images if image.is_displayed()}
+
+
+def click(driver: Any, selector: str) -> None:
+    found = driver.find_element("css selector", selector)
+    # The parts of the page that stay at the top hide what a driver has scrolled just into view.
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+    found.click()
+
+
+def choose(driver: Any, name: str, index: int) -> None:
+    """Choose an entry of a list."""
+    select.Select(driver.find_element("id", name)).select_by_index(index)
+
+
+def test_the_worst_case_is_open_and_its_pictures_are_drawn(browser):
+    assert texts(browser, "#case-name") == ["empty"]
+    assert "L1 is missed: 0 % of it has any label" in texts(browser, "#findings li")
+    sizes = browser.execute_script(
+        "return Array.from(document.querySelectorAll('#pictures img'), i => i.complete ? i.naturalWidth : 0)"
+    )
+    assert len(sizes) == 6 * 4
+    assert all(sizes)
+
+
+def test_the_table_is_sorted_searched_and_filtered(browser):
+    def names() -> list[str]:
+        return texts(browser, "#table tbody .open")
+
+    assert names() == ["empty", "exchanged", "shifted", "good"]
+    click(browser, "th[data-key=name] button")
+    assert names() == ["empty", "exchanged", "good", "shifted"]
+    click(browser, "th[data-key=name] button")
+    assert names() == ["shifted", "good", "exchanged", "empty"]
+    assert (
+        browser.find_element("css selector", "th[data-key=name]").get_attribute("aria-sort") == "descending"
+    )
+    search = browser.find_element("id", "search")
+    search.send_keys("goo")
+    assert names() == ["good"]
+    assert texts(browser, "#count") == ["1 of 4 cases"]
+    search.send_keys(Keys.BACKSPACE * 3)
+    choose(browser, "choose-site", 1)
+    assert names() == ["good", "exchanged"]
+    choose(browser, "choose-site", 0)
+    choose(browser, "choose-class", 1)
+    assert "of L1" in browser.find_element("id", "score-title").text
+    assert names()[-1] == "good"
+
+
+def test_keys_walk_through_the_cases_and_their_layers(browser):
+    assert shown_layers(browser) == {"prediction"}
+    click(browser, "#table tbody .open")
+    for layer in ({"reference"}, {"difference"}, set(), {"prediction"}):
+        press(browser, Keys.ARROW_RIGHT)
+        assert shown_layers(browser) == layer
+    press(browser, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    assert texts(browser, "#case-name") == ["shifted"]
+    press(browser, Keys.ARROW_UP)
+    assert texts(browser, "#case-name") == ["exchanged"]
+    click(browser, "#keys")
+    click(browser, "#case-name")
+    press(browser, Keys.ARROW_DOWN)
+    assert texts(browser, "#case-name") == ["exchanged"]
+
+
+def test_flicker_changes_between_reference_and_prediction(browser):
+    click(browser, "#flicker")
+    seen = set()
+    end = time.monotonic() + 10
+    while len(seen) < 2 and time.monotonic() < end:
+        seen |= shown_layers(browser)
+    assert seen == {"prediction", "reference"}
+    click(browser, "#flicker")
+
+
+def test_marks_survive_a_reload_and_go_into_files(browser, downloads, page):
+    click(browser, "#table tbody .open")
+    press(browser, "ff4")
+    click(browser, "#note")
+    press(browser, '=the canal, "cut"')
+    browser.get(page.as_uri())
+    assert texts(browser, "#table tbody tr:first-child .mark") == ["fail ✎"]
+    assert texts(browser, "#table tbody tr:first-child .grade") == ["4"]
+    assert browser.find_element("id", "note").get_attribute("value") == '=the canal, "cut"'
+    click(browser, "#save-json")
+    click(browser, "#save-csv")
+    marks = json.loads(awaited(downloads / "marks.json"))
+    assert marks["cases"] == {"empty": {"mark": "fail", "grade": 4, "note": '=the canal, "cut"'}}
+    assert '"empty","fail","4","\'=the canal, ""cut"""' in awaited(downloads / "marks.csv")
+    browser.execute_script("localStorage.clear()")
+    browser.get(page.as_uri())
+    assert texts(browser, "#table tbody tr:first-child .mark") == [""]
+    browser.find_element("id", "load").send_keys(str(downloads / "marks.json"))
+    assert texts(browser, "#message") == ["1 marks loaded"]
+    assert texts(browser, "#table tbody tr:first-child .mark") == ["fail ✎"]
+
+
+def test_a_file_that_holds_no_marks_is_refused_in_words(browser, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text('{"cases": {"empty": {"mark": "fail"}}}', encoding="utf-8")
+    browser.find_element("id", "load").send_keys(str(other))
+    assert texts(browser, "#message") == ["other.json has no marks that can be read: no marks of a report"]
+
+
+def test_a_point_of_a_chart_opens_its_case(browser):
+    dot = browser.find_element("css selector", "#scores .dot[data-case='3']")
+    browser.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", dot)
+    assert texts(browser, "#case-name") == ["good"]
+
+
+def test_nothing_is_wider_than_a_phone(browser):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE["width"]
+        assert browser.find_element("id", "pictures").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark_and_light_are_as_the_system_has_them_until_the_button_is_pressed(browser):
+    def ground() -> str:
+        return browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    light = ground()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        assert ground() != light
+        click(browser, "#theme")
+        assert ground() == light
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def awaited(path: Path) -> str:
+    """Text of a file that the browser is saving."""
+    end = time.monotonic() + 20
+    while not path.is_file() and time.monotonic() < end:
+        time.sleep(0.05)
+    return path.read_text(encoding="utf-8")

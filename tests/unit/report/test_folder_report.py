@@ -1,0 +1,175 @@
+"""The page of a folder: what it says, and what it makes of bad input."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_folders
+
+from autospine.cli import main
+from autospine.core.errors import WorkspaceError
+from autospine.prediction.case_log import PredictedCase, add_to_record
+from autospine.report.folder_report import write_report
+
+HOSTILE = "<img src=x onerror=alert(1)> & 'q' </script>\u202eevil" + "long" * 30
+
+
+class Page(HTMLParser):
+    """The tags, the text and the scripts of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.blocks: dict[str, str] = {}
+        self._inside = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = (dict(attrs).get("id") or tag) if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
+        else:
+            self.text.append(data)
+
+    def case(self, index: int) -> dict[str, Any]:
+        return json.loads(self.blocks[f"case-{index}"])
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> Path:
+    return report_folders.evaluated_folder(tmp_path_factory.mktemp("evaluated"))
+
+
+def test_the_worst_case_comes_first_and_says_what_is_wrong(evaluated):
+    page = Page(evaluated / "report.html")
+    names = [page.case(index)["name"] for index in range(4)]
+    assert names == ["empty", "exchanged", "shifted", "good"]
+    assert "L1 is missed: 0 % of it has any label" in page.case(0)["findings"]
+    assert "100 % of L1 is called L2" in page.case(1)["findings"]
+    assert page.case(3)["findings"] == ["prediction and reference agree"]
+    assert "Dice 0.000" in page.words
+    assert "confidence interval" in page.words
+
+
+def test_pictures_of_a_case_go_through_the_worst_place_and_the_middle(evaluated):
+    page = Page(evaluated / "report.html")
+    assert [len(page.case(index)["pictures"]) for index in range(4)] == [6, 6, 6, 3]
+    for picture in page.case(1)["pictures"]:
+        assert all(picture[layer] for layer in ("image", "prediction", "reference", "difference"))
+    assert [bool(picture["marked"]) for picture in page.case(1)["pictures"]] == [True] * 3 + [False] * 3
+
+
+def test_the_page_asks_nothing_of_a_network_and_runs_its_own_script_alone(evaluated):
+    page = Page(evaluated / "report.html")
+    for _, attributes in page.tags:
+        for name in ("src", "href", "action", "srcset", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+    (policy,) = [a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv")]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    for block in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(page.blocks[block].encode()).digest()).decode()
+        assert f"{block}-src 'sha256-{digest}'" in policy
+
+
+def test_ids_occur_once_and_links_lead_somewhere(evaluated):
+    page = Page(evaluated / "report.html")
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert {link[1:] for link in links if link} <= set(ids)
+
+
+def test_names_are_shown_as_text_whatever_they_contain(tmp_path, capsys):
+    names = (HOSTILE.replace("/", "∕"), "=1+1", "a'b\"c", "نص عربي")
+    labels = {"background": 0, HOSTILE: 20, "'\"><b>": 21, "{{ 7 * 7 }}": 61}
+    out = report_folders.dataset_folder(tmp_path, labels=labels, names=names)
+    assert main(["evaluate", str(out), str(tmp_path / "Dataset001_Small/labelsTs")]) == 0
+    page = Page(out / "report.html")
+    assert not [tag for tag, _ in page.tags if tag in ("img", "b")]
+    assert HOSTILE in page.words
+    assert "{{ 7 * 7 }}" in page.words
+    assert {page.case(index)["name"] for index in range(4)} == set(names)
+    assert page.source.count("<script") == 4 + 2  # a case each, the data of the table, and the page's own
+
+
+def test_a_folder_without_references_shows_its_predictions(tmp_path):
+    out = report_folders.dataset_folder(tmp_path)
+    for name in ("statistics.json", "evaluation.json"):
+        assert not (out / name).exists()
+    add_to_record(out, [PredictedCase(case="broken", status="failed", error="the image <is> damaged")])
+    page = Page(write_report(out))
+    assert page.case(0)["name"] == "broken"
+    assert page.case(0)["findings"] == ["the prediction has failed: the image <is> damaged"]
+    assert "1.5 to 4.5 s" in page.words
+    assert "Scores" not in page.words
+
+
+def test_images_that_have_gone_leave_pictures_of_the_labels(tmp_path):
+    out = report_folders.evaluated_folder(tmp_path, "--no-report")
+    assert not (out / "report.html").exists()
+    shutil.rmtree(tmp_path / "Dataset001_Small/imagesTs")
+    (out / "good.nii.gz").unlink()
+    page = Page(write_report(out))
+    cases = {page.case(index)["name"]: page.case(index) for index in range(4)}
+    assert cases["shifted"]["pictures"][0]["image"] == ""
+    assert cases["shifted"]["pictures"][0]["prediction"]
+    assert any("cannot be read" in text for text in cases["shifted"]["findings"])
+    assert cases["good"]["pictures"] == []
+    (reason,) = cases["good"]["findings"]
+    assert reason == "no pictures: its label map has gone, or is in a format that is not drawn"
+
+
+def test_scores_of_an_earlier_version_are_shown_without_pictures(tmp_path):
+    out = report_folders.evaluated_folder(tmp_path, "--no-report", "-o", str(tmp_path / "scores"))
+    path = tmp_path / "scores/evaluation.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    del scores["compared"]
+    path.write_text(json.dumps(scores), encoding="utf-8")
+    page = Page(write_report(path.parent))
+    assert page.case(0)["name"] == "empty"
+    assert page.case(0)["pictures"] == []
+    assert out.is_dir()
+
+
+def test_a_folder_with_nothing_to_report_on_is_refused(tmp_path):
+    with pytest.raises(WorkspaceError, match="name another folder"):
+        write_report(tmp_path)
+
+
+def test_a_report_that_fails_does_not_fail_the_command(tmp_path, monkeypatch, capsys):
+    def fail(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("autospine.report.folder_report.write_page", fail)
+    out = report_folders.evaluated_folder(tmp_path)
+    assert (out / "evaluation.json").is_file()
+    assert "the report of" in capsys.readouterr().err
+
+
+def test_the_command_writes_where_it_is_told(evaluated, tmp_path, capsys):
+    target = tmp_path / "page.html"
+    assert main(["report", str(evaluated), "-o", str(target)]) == 0
+    assert capsys.readouterr().out.strip() == f"report: {target}"
+    assert re.search(r"<h1>.*Evaluation: out", target.read_text(encoding="utf-8"))
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
