@@ -544,7 +544,8 @@ def main() -> None:
 
     # Only here: a worker must not hold what it does not need.
     sys.path.insert(0, str(Path(__file__).parent))
-    from network import processor, write
+    from network import processor
+    from result_page import write_measured
 
     with tempfile.TemporaryDirectory(prefix="autospine-bench-") as name:
         scratch = Path(name)
@@ -573,7 +574,7 @@ def main() -> None:
     )
     parts = {"preprocessing": preprocessing, "augmentation": augmentation, "waiting for data": waiting}
     if options.write:
-        write(options.write, table(parts, setting))
+        write_measured(options.write, table(parts, setting))
     merged = {key: value for part in parts.values() for key, value in part.items()}
     print(json.dumps({key: round(value, 4) for key, value in merged.items() if " " not in key}))  # noqa: T201
 

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import makers
 
 sys.path.insert(0, str(Path(__file__).parent))
-from network import processor, write
+from network import processor
+from result_page import write_measured
 from unit.planners import facts
 
 from autospine.core.errors import PlanError
@@ -335,7 +336,7 @@ def main() -> None:
         "the number after a network's name is its width."
     )
     if options.write:
-        write(options.write, table(rows, merits, setting))
+        write_measured(options.write, table(rows, merits, setting))
     rounded = {name: value if value is None else round(value, 4) for name, value in merits.items()}
     print(json.dumps(rounded))  # noqa: T201
 

@@ -38,7 +38,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import kill
-from network import processor, write
+from network import processor
+from result_page import write_measured
 
 from autospine.evaluation.evaluate_maps import evaluate_predictions
 from autospine.models.model_folder import open_model
@@ -426,7 +427,7 @@ def main() -> None:
         key=lambda run: ((*PEERS, ON_GPU).index(run.peer), run.seed),
     )
     if options.write:
-        write(options.write, table(runs))
+        write_measured(options.write, table(runs))
     print(json.dumps({**figures(runs), **(record.kill or {})}))  # noqa: T201
 
 
