@@ -94,8 +94,11 @@ class JoinedAdamW(torch.optim.AdamW):
             if p.grad is not None
         ]
         rate = max((lr for _, lr, _ in rows), default=0.0)
-        before = [torch.empty_like(p) for p, _, _ in rows]
         parameters: list[Tensor] = [p for p, _, _ in rows]
+        # All memory is taken before anything changes, so that a step for which there is none can be repeated.
+        for p in parameters:
+            self._state_of(p)
+        before = [torch.empty_like(p) for p in parameters]
         torch._foreach_copy_(before, parameters)
         for decay in dict.fromkeys(decay for _, _, decay in rows):
             self._update([p for p, _, d in rows if d == decay], rate, decay)
@@ -129,7 +132,10 @@ class JoinedAdamW(torch.optim.AdamW):
         """Return the averages of a parameter, zeros at the start."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            # All or none of it, should memory be full.
+            state.update(
+                step=torch.zeros((), dtype=torch.float32, device=parameter.device),
+                exp_avg=torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                exp_avg_sq=torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            )
         return state

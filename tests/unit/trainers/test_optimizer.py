@@ -89,3 +89,24 @@ def test_without_a_rate_nothing_moves():
 def test_a_closure_is_refused():
     with pytest.raises(ValueError, match="closure"):
         JoinedAdamW(groups(), betas=BETAS).step(lambda: 0.0)
+
+
+def test_a_step_without_memory_for_its_state_changes_nothing_and_can_be_repeated(monkeypatch):
+    expected, joined = torch.optim.AdamW(groups(), betas=BETAS), JoinedAdamW(groups(), betas=BETAS)
+    for optimizer in (expected, joined):
+        give_gradients(optimizer, 0)
+    before, make, made = parameters(joined), torch.zeros_like, []
+
+    def full_at_last(*given, **settings):
+        if len(made) == 5:
+            raise torch.OutOfMemoryError
+        made.append(make(*given, **settings))
+        return made[-1]
+
+    with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError):
+        patched.setattr(torch, "zeros_like", full_at_last)
+        joined.step()
+    torch.testing.assert_close(parameters(joined), before, rtol=0, atol=0)
+    expected.step()
+    joined.step()
+    torch.testing.assert_close(parameters(joined), parameters(expected), rtol=1e-12, atol=1e-14)
