@@ -330,7 +330,7 @@ def gpu_like() -> Iterator[None]:
 
 
 def _efficient_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
     """Call the memory-efficient kernel as PyTorch does on a GPU."""
     bias = attn_mask

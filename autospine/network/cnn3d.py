@@ -31,6 +31,8 @@ class CNN3D(SegmentationNetwork):
         PlanError: If there is no layer, or a number is not positive.
     """
 
+    keeps_layout = True
+
     def __init__(
         self,
         in_channels: int,

@@ -3,10 +3,11 @@
 The Swin UNETR keeps channels last and uses `norm_act`. torch's own InstanceNorm copies a channels-last tensor
 to the contiguous layout and back. Here a sample is viewed as a matrix of voxels times channels, on which
 batch normalisation is instance normalisation; activation and residual sum run in place on the result. The
-networks that it is compared with keep channels first and have affine norms: `instance_norm` is theirs.
+networks that it is compared with have affine norms, on a CPU with channels first: `instance_norm` is theirs.
 
 A CPU sums wide rows in its own way (`_normalise_rows`). A GPU has a kernel of batch normalisation for this
-layout, whose statistics are float32 and which needs neither weight nor bias (`normalise_samples`).
+layout, whose statistics are float32 and which needs neither weight nor bias (`normalise_samples`). The
+compared networks have channels last there too, with weight and bias in the same call.
 """
 
 from collections.abc import Sequence
@@ -63,16 +64,69 @@ def norm_act(
 def instance_norm(
     x: Float[Tensor, "B C S P L"], weight: Float[Tensor, "C"], bias: Float[Tensor, "C"]
 ) -> Float[Tensor, "B C S P L"]:
-    """Return the affine instance norm of a map with channels first, in its dtype.
+    """Return the affine instance norm of a map, in its dtype and, on a GPU, its memory format.
 
     Over a single voxel, where the norm would always return the bias, it is left out.
     """
+    if lies_last(x) and prod(x.shape[2:]) > 1:
+        if torch.compiler.is_compiling():
+            y = normalise_together(_rows(x.movedim(1, -1)))[0] * weight + bias
+            return y.to(x.dtype).view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+        affine: Tensor = _AffineNorm.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return affine
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     if prod(x.shape[2:]) == 1:
         shape = (1, -1, 1, 1, 1)
         return x * weight.view(shape) + bias.view(shape)
     # Group norm with a channel per group: the same, and unlike instance norm it does not copy a batch.
     return torch.group_norm(x, x.shape[1], weight, bias, EPSILON)
+
+
+def lies_last(x: Float[Tensor, "B C S P L"]) -> bool:
+    """Whether a map's channels lie last in the memory of a GPU; of both formats at once, it has the first.
+
+    A CPU keeps channels first whatever the format of the map is.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last_3d)
+    return x.device.type != "cpu" and last and x.stride(1) == 1
+
+
+class _AffineNorm(torch.autograd.Function):
+    """Affine instance norm of a map with channels last: one call of batch normalisation for each sample."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Float[Tensor, "B C S P L"], weight: Float[Tensor, "C"], bias: Float[Tensor, "C"]
+    ) -> Float[Tensor, "B C S P L"]:
+        """Normalise each sample into its part of the result, so that no copy puts them together."""
+        y = torch.empty_like(x)
+        mean = x.new_empty(x.shape[:2], dtype=_statistics_dtype(x))
+        inverse_std = torch.empty_like(mean)
+        samples = zip(_rows(x.movedim(1, -1)), _rows(y.movedim(1, -1)), mean, inverse_std, strict=True)
+        for sample, *out in samples:
+            torch.native_batch_norm(sample, weight, bias, None, None, True, 0.0, EPSILON, out=tuple(out))
+        ctx.save_for_backward(x, weight, mean, inverse_std)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Float[Tensor, "B C S P L"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of the map, the weight and the bias."""
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        samples = zip(
+            *(_rows(part.movedim(1, -1).contiguous()) for part in (grad, x)), mean, inverse_std, strict=True
+        )
+        parts: list[tuple[Tensor, Tensor, Tensor]] = [
+            torch.ops.aten.native_batch_norm_backward(
+                *(g, r, weight, None, None, m, i, True, EPSILON, [True, True, True])
+            )
+            for g, r, m, i in samples
+        ]
+        maps, weights, biases = zip(*parts, strict=True)
+        of_rows = maps[0][None] if len(maps) == 1 else torch.stack(maps)
+        of_map = of_rows.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+        of_weight, of_bias = torch.stack([*weights, *biases]).view(2, *mean.shape).sum(1)
+        return of_map, of_weight, of_bias
 
 
 class _NormAct(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autospine.core.errors import PlanError
 from autospine.core.tensor_types import ImageBatch, LogitBatch
 from autospine.core.types import Shape3
-from autospine.network.normalisation import NEGATIVE_SLOPE
+from autospine.network.normalisation import NEGATIVE_SLOPE, lies_last
 from autospine.network.unet import ConvNorm, Decoder, UNet, encode
 from autospine.network.unet_levels import UNetLevels
 
@@ -92,8 +92,13 @@ class ResidualBlockD(nn.Module):
 
 
 def average_pool(x: Float[Tensor, "B C S P L"], stride: Shape3) -> Float[Tensor, "B C s p l"]:
-    """Return the mean over blocks of the stride's size; torch's own takes no bfloat16 on a CPU."""
+    """Return the mean over blocks of the stride's size, in the map's memory format.
+
+    torch's own takes no bfloat16 on a CPU, and returns channels first.
+    """
     size = [part for n, k in zip(x.shape[2:], stride, strict=True) for part in (n // k, k)]
+    if lies_last(x):
+        return x.movedim(1, -1).reshape(x.shape[0], *size, x.shape[1]).mean((2, 4, 6)).movedim(-1, 1)
     return x.reshape(*x.shape[:2], *size).mean((3, 5, 7))
 
 

@@ -16,7 +16,7 @@ from autospine.core.tensor_types import LogitBatch
 from autospine.core.types import Shape3
 from autospine.network.base import SegmentationNetwork
 from autospine.network.convolution import conv3d
-from autospine.network.normalisation import NEGATIVE_SLOPE, instance_norm
+from autospine.network.normalisation import NEGATIVE_SLOPE, instance_norm, lies_last
 from autospine.network.unet_levels import UNetLevels
 
 RunStage = Callable[..., Tensor]
@@ -36,6 +36,8 @@ class UNet(SegmentationNetwork):
     Raises:
         PlanError: If further numbers do not fit the levels.
     """
+
+    keeps_layout = True
 
     encoder: nn.ModuleList
     decoder: "Decoder"
@@ -77,7 +79,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C S P L"]) -> Float[Tensor, "B D s p l"]:
         """Return the new feature map."""
-        y = conv3d(x, self.weight, stride=self.stride, padding=self.padding, dilation=self.dilation)
+        weight = like_map(self.weight, x)
+        y = conv3d(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation)
         y = instance_norm(y, self.norm_weight, self.norm_bias)
         return F.leaky_relu(y, NEGATIVE_SLOPE, inplace=True) if self.activation else y
 
@@ -90,7 +93,7 @@ class Head(nn.Conv3d):
 
     def forward(self, input: Float[Tensor, "B C S P L"]) -> Float[Tensor, "B K S P L"]:
         """Return the logits."""
-        return conv3d(input, self.weight, self.bias, padding=(0, 0, 0))
+        return conv3d(input, like_map(self.weight, input), self.bias, padding=(0, 0, 0))
 
 
 class UpStage(nn.Module):
@@ -118,7 +121,7 @@ class UpStage(nn.Module):
     ) -> Float[Tensor, "B D S P L"]:
         """Return the feature map at the skip connection's size."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        up = F.conv_transpose3d(x, self.weight.to(x.dtype), bias, self.stride)
+        up = F.conv_transpose3d(x, like_map(self.weight, x), bias, self.stride)
         y: Tensor = self.convolutions(torch.cat([up, skip], dim=1))
         return y
 
@@ -155,6 +158,13 @@ class Decoder(nn.Module):
                 coarse.append(y)
         logits: Tensor = self.head(y)
         return logits
+
+
+def like_map(weight: Float[Tensor, "_ _ _ _ _"], x: Float[Tensor, "B C S P L"]) -> Tensor:
+    """Return a kernel in the dtype of a map and, if channels lie last on a GPU, in its memory format."""
+    if lies_last(x):
+        return weight.to(x.dtype, memory_format=torch.channels_last_3d)
+    return weight.to(x.dtype)
 
 
 def plain_encoder(in_channels: int, levels: UNetLevels, convolutions: int) -> nn.ModuleList:

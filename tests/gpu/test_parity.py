@@ -15,8 +15,11 @@ from autospine.cli.app import main
 from autospine.core.labels import IGNORE_INDEX, parse_labels
 from autospine.io.images import read_labels
 from autospine.network.normalisation import instance_norm, norm_act
+from autospine.network.resenc_unet import ResEncUNet
 from autospine.network.swin.attention_core import attend
 from autospine.network.swin.windows import window_layout
+from autospine.network.unet3d import UNet3D
+from autospine.network.unet_plans import UNetPlan
 from autospine.plan import build_network
 from autospine.system.allocation import is_out_of_memory
 from trainers.learner import Learner
@@ -134,6 +137,32 @@ def test_network_and_its_gradients(gpu, attention):
         expected = expected or found
         for name, tensor in found.items():
             assert apart(tensor, expected[name]) < 5e-3 or expected[name].norm() < 1e-6, name
+
+
+U_NET = UNetPlan(
+    name="unet3d",
+    features=(8, 16, 24),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 1)),
+    kernels=((3, 3, 3), (3, 3, 1), (3, 3, 3)),
+    checkpointing=False,
+)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("blocks", [None, (1, 2, 2)], ids=["unet3d", "resenc_unet"])
+def test_u_nets_whose_channels_lie_last_in_16_bits(gpu, precision, blocks):
+    image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    found: dict[torch.device, list[Tensor]] = {}
+    for device in (CPU, gpu):
+        torch.manual_seed(0)
+        network = UNet3D(1, 3, U_NET) if blocks is None else ResEncUNet(1, 3, U_NET, blocks=blocks)
+        network.to(device).compute_dtype = None if device == CPU else getattr(torch, precision)
+        logits = network(image.to(device)).float()
+        logits.square().mean().backward()
+        found[device] = [logits, *(p.grad for p in network.parameters())]
+    assert apart(found[gpu][0], found[CPU][0]) < HALVES[precision]
+    gradients = [torch.cat([g.float().cpu().flatten() for g in found[device][1:]]) for device in (gpu, CPU)]
+    assert apart(*gradients) < 3 * HALVES[precision]
 
 
 def learner(device: torch.device, *, compiled: bool = False, **training: object) -> Learner:
