@@ -31,6 +31,8 @@ COMMANDS = {
     "train": "train",
     "model": "model",
     "compare": "compare",
+    "experiment": "experiment",
+    "attention": "attention",
     "predict": "predict",
     "evaluate": "evaluate",
     "report": "reporting",

@@ -101,7 +101,7 @@ def compare_with(evaluation: Evaluation, other: Path) -> tuple[PairedDifference,
     found: list[PairedDifference] = []
     for metric in metrics:
         ours = np.asarray([case.values(metric) for case in shared.cases], dtype=np.float64)
-        found += _differences(
+        found += paired_differences(
             shared.classes, metric, ours, _values(theirs, metric.name, common, shared), subjects
         )
     return tuple(found)
@@ -164,9 +164,18 @@ def _values(
     return np.asarray(rows, dtype=np.float64)
 
 
-def _differences(
+def paired_differences(
     classes: Sequence[str], metric: Metric, ours: ScoreMatrix, theirs: ScoreMatrix, subjects: Sequence[str]
 ) -> Iterator[PairedDifference]:
+    """Yield the difference of each class, then that of the mean over the classes.
+
+    Args:
+        classes: Names of the classes.
+        metric: The metric.
+        ours: Its value in each case and class; NaN where it is undefined.
+        theirs: The same of the other models, row by row of the same cases.
+        subjects: Subject of each row; rows of one subject, such as those of several seeds, count as one.
+    """
     both = ~(np.isnan(ours) | np.isnan(theirs))
     ours, theirs = np.where(both, ours, math.nan), np.where(both, theirs, math.nan)
     rows = [

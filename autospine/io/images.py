@@ -23,7 +23,7 @@ from autospine.core.geometry import (
     turning,
 )
 from autospine.core.labels import LabelSpace
-from autospine.core.types import ChannelArray, LabelArray, VolumeArray
+from autospine.core.types import ChannelArray, LabelArray, ScoreMap, VolumeArray
 from autospine.io.dicom import check_name, find_series, read_series
 from autospine.io.dicom_header import is_dicom
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS, file_ending
@@ -244,6 +244,18 @@ def write_labels(path: Path, labels: LabelArray, stored: Grid, segments: Sequenc
     array, grid = for_file(orientation(stored).to_stored(labels.astype(smallest)), stored)
     header = slicer_header(present(segments, labels), grid.shape) if named else {}
     _write(path, array, grid, header)
+
+
+def write_map(path: Path, values: ScoreMap, stored: Grid) -> None:
+    """Write a map of numbers on the grid that the input file had, compressed.
+
+    Args:
+        path: File to write, with one of `ENDINGS`.
+        values: Map (S, P, L) in canonical axes.
+        stored: `Volume.stored` of the input.
+    """
+    array, grid = for_file(orientation(stored).to_stored(values), stored)
+    _write(path, array, grid)
 
 
 def _smallest(low: int, high: int) -> np.dtype[Any]:

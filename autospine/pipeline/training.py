@@ -133,6 +133,7 @@ def train(
     *,
     minutes: float | None = None,
     began: float | None = None,
+    folder: Path | None = None,
 ) -> Evaluation | None:
     """Train folds of a configuration.
 
@@ -142,6 +143,7 @@ def train(
         settings: The user's choices.
         minutes: Time for everything, in minutes; the schedule is fitted to it.
         began: Value of `time.monotonic()` from which they count; None for now.
+        folder: Model folder; None for that of the configuration in the workspace's results.
 
     Returns:
         The cross-validation so far, None for `full`.
@@ -166,7 +168,7 @@ def train(
         plan=plan,
         configuration=configuration,
         stored=stored,
-        folder=folder_to_write(location.results, configuration.name),
+        folder=folder or folder_to_write(location.results, configuration.name),
         initial_weights=initial_weights,
         split=project.split,
     )

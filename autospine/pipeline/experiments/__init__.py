@@ -1,0 +1,1 @@
+"""Experiments: designs that are trained alike, compared case by case, and judged in words."""

@@ -1,0 +1,176 @@
+"""Variants of a planned configuration: one thing changed, and everything else as planned."""
+
+from dataclasses import dataclass, replace
+
+from autospine.core.errors import PlanError
+from autospine.dataset.raw import Dataset
+from autospine.fingerprint import Fingerprint
+from autospine.network.swin.swin_plan import SwinPlan
+from autospine.network.swin.swin_settings import AttentionKind, AttentionSettings, FusionSettings
+from autospine.plan import Augmentation, Configuration, Plan, built_in_networks
+from planners.overrides import Overrides
+from planners.planner import make_plan
+from planners.sizing import FULLRES, Budget
+
+PLANNED = "as_planned"
+"""Name of the variant that changes nothing, which the others are compared with."""
+
+LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Weights of cross-entropy that are swept: Dice alone, three mixtures, cross-entropy alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One design of an experiment."""
+
+    name: str
+    """Name of its folder and of its row in the tables."""
+
+    change: str
+    """The change in words, as a continuation of "trained with"."""
+
+    plan: Plan
+    """The dataset's plan with this design as its only configuration."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """The design."""
+        return self.plan.configurations[0]
+
+
+def as_planned(plan: Plan, configuration: Configuration) -> Variant:
+    """Return the variant that changes nothing."""
+    return _variant(PLANNED, "the design as planned", plan, configuration)
+
+
+def ablations(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+    """Return the design as planned, and designs from which a mechanism is taken.
+
+    Raises:
+        PlanError: If the network has neither multi-scale fusion nor adaptive attention.
+    """
+    network = configuration.network
+    fusion = network.fusion if isinstance(network, SwinPlan) else None
+    attention = network.attention if isinstance(network, SwinPlan) else "plain"
+    adaptive = isinstance(attention, AttentionSettings)
+    if not isinstance(network, SwinPlan) or (fusion is None and not adaptive):
+        raise PlanError(
+            f"expected a network with multi-scale fusion or adaptive attention for an ablation, found "
+            f"{network.name} without either in configuration {configuration.name}; name another "
+            "configuration with -c, or plan one with `autospine plan --network adaptive_swin_unetr`"
+        )
+
+    def with_network(name: str, change: str, fusion: FusionSettings | None, kind: AttentionKind) -> Variant:
+        changed = replace(network, fusion=fusion, attention=kind)
+        return _variant(name, change, plan, replace(configuration, network=changed))
+
+    variants = [as_planned(plan, configuration)]
+    if fusion is not None:
+        variants.append(with_network("fusion_off", "no multi-scale fusion", None, attention))
+        if fusion.weighting != "ones":
+            ones = replace(fusion, weighting="ones")
+            variants.append(with_network("fusion_ones", "all fusion weights fixed at 1", ones, attention))
+    if adaptive:
+        variants.append(with_network("attention_plain", "Swin's own attention", fusion, "plain"))
+    variants.append(with_network("attention_identity", "no attention at all", fusion, "identity"))
+    if fusion is not None and adaptive:
+        variants.append(with_network("both_off", "neither fusion nor adaptive attention", None, "plain"))
+    return tuple(variants)
+
+
+def lambdas(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+    """Return the design with each of `LAMBDAS`; the planned weight comes first.
+
+    Raises:
+        PlanError: If the planned loss has no such weight.
+    """
+    training = configuration.training
+    if training.loss != "dice_ce":
+        raise PlanError(
+            f"expected the loss dice_ce, whose weight is swept, found {training.loss} in configuration "
+            f"{configuration.name}; name another configuration with -c"
+        )
+    return (
+        as_planned(plan, configuration),
+        *(
+            _variant(
+                f"lambda_{value:g}".replace(".", "_"),
+                f"cross-entropy weighted by {value:g}",
+                plan,
+                replace(configuration, training=replace(training, lambda_ce=value)),
+            )
+            for value in LAMBDAS
+            if value != training.lambda_ce
+        ),
+    )
+
+
+def networks(
+    plan: Plan, configuration: Configuration, dataset: Dataset, fingerprint: Fingerprint
+) -> tuple[Variant, ...]:
+    """Return the design as planned, and every built-in network with the same patch, recipe and memory.
+
+    Args:
+        plan: Plan of the dataset.
+        configuration: Configuration of the plan whose spacing, patch, recipe and augmentation all have.
+        dataset: The dataset.
+        fingerprint: Its measurements.
+    """
+    others = tuple(name for name in built_in_networks() if name != configuration.network.name)
+    budget = Budget(
+        memory_bytes=plan.memory_budget_bytes,
+        gpu=plan.device != "cpu",
+        precision=configuration.training.precision,
+        reason="that of the dataset's plan",
+    )
+    overrides = Overrides(
+        networks=others, spacing_mm=configuration.spacing_mm, patch_size=configuration.patch_size
+    )
+    planned = make_plan(dataset, fingerprint, budget, overrides)
+    alike = [
+        replace(
+            each,
+            cases=configuration.cases,
+            training=configuration.training,
+            augmentation=configuration.augmentation,
+        )
+        for each in planned.configurations
+        if each.cases == FULLRES
+    ]
+    return (
+        as_planned(plan, configuration),
+        *(_variant(each.network.name, f"the network {each.network.name}", plan, each) for each in alike),
+    )
+
+
+def against_plain(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+    """Return the design as planned and plain Swin UNETR of the same size.
+
+    Raises:
+        PlanError: If the network has no mechanism that could be turned off.
+    """
+    both = ablations(plan, configuration)
+    network = configuration.network
+    assert isinstance(network, SwinPlan)  # others have been refused
+    plain = replace(configuration, network=replace(network, fusion=None, attention="plain"))
+    return both[0], _variant("swin_unetr", "plain Swin UNETR of the same size", plan, plain)
+
+
+def memorising(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+    """Return the design without any augmentation, which can learn a case by heart."""
+    still = Augmentation(
+        rotation_deg=(0.0, 0.0, 0.0),
+        scale=(1.0, 1.0),
+        elastic_mm=0.0,
+        spatial_probability=0.0,
+        intensity_probability=0.0,
+        mirror_axes=(),
+        mirror_pairs=(),
+    )
+    change = "one case and no augmentation"
+    return (_variant("one_case", change, plan, replace(configuration, augmentation=still)),)
+
+
+def _variant(name: str, change: str, plan: Plan, configuration: Configuration) -> Variant:
+    # Of the same name everywhere: it is that of the dataset's stored cases and of no model of its own.
+    return Variant(name=name, change=change, plan=replace(plan, configurations=(configuration,)))
