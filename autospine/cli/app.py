@@ -32,7 +32,7 @@ COMMANDS = {
     "model": "model",
     "compare": "compare",
     "experiment": "experiment",
-    "attention": "attention",
+    "attention": "inspect_attention",
     "predict": "predict",
     "evaluate": "evaluate",
     "report": "reporting",

@@ -25,7 +25,8 @@ class ExperimentName(StrEnum):
 Name = Annotated[
     ExperimentName,
     typer.Argument(
-        help="overfit: one case learnt by heart. ablation: fusion and attention taken out one by one. "
+        help="Answer one question. overfit: one case learnt by heart. ablation: fusion and attention taken "
+        "out one by one. "
         "lambda: cross-entropy against Dice. boundary: errors at sharp and blurred boundaries, against "
         "plain Swin UNETR. compare: every built-in network.",
     ),
@@ -105,12 +106,16 @@ def experiment(
 
     from autospine.pipeline.experiments.designs import EXPERIMENTS
     from autospine.pipeline.experiments.experiment_files import experiment_files, write_experiment
-    from autospine.pipeline.experiments.experiment_run import Extent, measured_labels_dice, run_experiment
+    from autospine.pipeline.experiments.experiment_run import (
+        TrainingExtent,
+        measured_labels_dice,
+        run_experiment,
+    )
     from autospine.pipeline.experiments.verdicts import judge
     from autospine.system.devices import choose_device
 
     where = choose_device(device)
-    extent = Extent(seeds=seeds, fold=fold, steps=steps, minutes=minutes)
+    extent = TrainingExtent(seeds=seeds, fold=fold, steps=steps, minutes=minutes)
     chosen = EXPERIMENTS[name.value]
     finished = run_experiment(planned, chosen, extent, device=where, device_name=device)
     verdict = judge(chosen.name, finished.results, measured_labels_dice(planned, where))

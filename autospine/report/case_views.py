@@ -77,7 +77,8 @@ class CaseMaps:
 
         def turned(array: np.ndarray) -> np.ndarray:
             # S grows upwards and rows downwards; in axial slices P grows downwards as rows do.
-            return array[index] if plane == "axial" else array[index][::-1]
+            shown: np.ndarray = array[index]
+            return shown if plane == "axial" else shown[::-1]
 
         return CaseView(
             title=title,

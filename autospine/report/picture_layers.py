@@ -129,7 +129,8 @@ def _outline(labels: Pixels) -> Bool[np.ndarray, "H W"]:
     differs = np.zeros(labels.shape, dtype=bool)
     for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
         differs |= neighbour != inner
-    return differs & (labels != 0)
+    outline: Bool[np.ndarray, "H W"] = differs & (labels != 0)
+    return outline
 
 
 def _painted(indices: Pixels, palette: Sequence[tuple[int, int, int, int]]) -> str:

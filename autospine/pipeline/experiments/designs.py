@@ -6,7 +6,7 @@ from math import prod
 
 from autospine.dataset.splits import Fold
 from autospine.pipeline.experiments.variants import (
-    Variant,
+    ComparedDesign,
     ablations,
     against_plain,
     lambdas,
@@ -27,7 +27,7 @@ class Experiment:
     question: str
     """The question in one sentence."""
 
-    variants: Callable[[Project], tuple[Variant, ...]]
+    variants: Callable[[Project], tuple[ComparedDesign, ...]]
     """Returns the designs; the first is what the others are compared with."""
 
     one_case: bool = False
@@ -37,23 +37,23 @@ class Experiment:
     """Whether errors are counted by distance to the true boundary and by its contrast."""
 
 
-def _ablations(project: Project) -> tuple[Variant, ...]:
+def _ablations(project: Project) -> tuple[ComparedDesign, ...]:
     return ablations(project.plan, project.configuration)
 
 
-def _lambdas(project: Project) -> tuple[Variant, ...]:
+def _lambdas(project: Project) -> tuple[ComparedDesign, ...]:
     return lambdas(project.plan, project.configuration)
 
 
-def _memorising(project: Project) -> tuple[Variant, ...]:
+def _memorising(project: Project) -> tuple[ComparedDesign, ...]:
     return memorising(project.plan, project.configuration)
 
 
-def _against_plain(project: Project) -> tuple[Variant, ...]:
+def _against_plain(project: Project) -> tuple[ComparedDesign, ...]:
     return against_plain(project.plan, project.configuration)
 
 
-def _networks(project: Project) -> tuple[Variant, ...]:
+def _networks(project: Project) -> tuple[ComparedDesign, ...]:
     measured = fresh_fingerprint(project.location, project.dataset)
     return networks(project.plan, project.configuration, project.dataset, measured)
 

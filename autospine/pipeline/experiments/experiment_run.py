@@ -30,7 +30,7 @@ from autospine.pipeline.experiments.protocol import (
     settle_protocol,
 )
 from autospine.pipeline.experiments.results import METRICS, VariantResult
-from autospine.pipeline.experiments.variants import Variant
+from autospine.pipeline.experiments.variants import ComparedDesign
 from autospine.pipeline.planned_dataset import PlannedDataset
 from autospine.pipeline.training import Project, choose_settings, open_project, train
 from autospine.plan import build_network
@@ -57,7 +57,7 @@ FEWEST_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Extent:
+class TrainingExtent:
     """How much is trained: the user's choice, None for what was chosen before or is by default.
 
     Raises:
@@ -104,7 +104,7 @@ def experiment_folder(location: DatasetLocation, name: str) -> Path:
 def run_experiment(
     planned: PlannedDataset,
     experiment: Experiment,
-    extent: Extent,
+    extent: TrainingExtent,
     *,
     device: torch.device,
     device_name: str,
@@ -167,8 +167,8 @@ def run_experiment(
 def _protocol(
     project: Project,
     experiment: Experiment,
-    variants: Sequence[Variant],
-    extent: Extent,
+    variants: Sequence[ComparedDesign],
+    extent: TrainingExtent,
     folder: Path,
     device: torch.device,
 ) -> ExperimentProtocol:
@@ -230,7 +230,7 @@ def _options(protocol: ExperimentProtocol, seed: int) -> TrainingOptions:
     return TrainingOptions(seed=seed, epochs=epochs, iterations=iterations)
 
 
-def _model(folder: Path, variant: Variant, seed: int) -> Path:
+def _model(folder: Path, variant: ComparedDesign, seed: int) -> Path:
     return folder_to_write(folder, variant.name, f"seed_{seed}")
 
 
@@ -260,7 +260,7 @@ def _evaluated(project: Project, model: Path, folds: Sequence[Fold]) -> Evaluati
 
 
 def _result(
-    variant: Variant, evaluations: Sequence[Evaluation], models: Sequence[Path], folds: Sequence[str]
+    variant: ComparedDesign, evaluations: Sequence[Evaluation], models: Sequence[Path], folds: Sequence[str]
 ) -> VariantResult:
     with torch.device("meta"):
         network = build_network(variant.plan, variant.configuration)
@@ -297,7 +297,7 @@ def _boundary_errors(
             yield case.subject, found
 
 
-def _mechanisms(variant: Variant) -> tuple[str, ...]:
+def _mechanisms(variant: ComparedDesign) -> tuple[str, ...]:
     """Return the keys of `metrics.jsonl` that say something of the mechanisms that a network has."""
     network = variant.configuration.network
     if not isinstance(network, SwinPlan):

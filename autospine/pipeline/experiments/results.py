@@ -13,7 +13,7 @@ from autospine.evaluation.intervals import Interval, mean_interval
 from autospine.evaluation.metrics import Metric, find_metrics
 from autospine.evaluation.paired_comparison import PairedDifference, ScoreMatrix, paired_differences
 from autospine.evaluation.scores import Evaluation, mean_scores
-from autospine.pipeline.experiments.variants import Variant
+from autospine.pipeline.experiments.variants import ComparedDesign
 
 METRICS = find_metrics(["dice", "recall", "boundary_dice_2mm"])
 """Metrics of every experiment; verdicts are given by the first, and say the last beside it."""
@@ -28,7 +28,7 @@ COLLAPSED_RECALL = 0.01
 class VariantResult:
     """The trained models of one design."""
 
-    variant: Variant
+    variant: ComparedDesign
     evaluations: tuple[Evaluation, ...]
     """Scores over the held-out cases of all folds, one for each seed."""
 

@@ -20,7 +20,7 @@ LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Variant:
+class ComparedDesign:
     """One design of an experiment."""
 
     name: str
@@ -38,12 +38,12 @@ class Variant:
         return self.plan.configurations[0]
 
 
-def as_planned(plan: Plan, configuration: Configuration) -> Variant:
+def as_planned(plan: Plan, configuration: Configuration) -> ComparedDesign:
     """Return the variant that changes nothing."""
     return _variant(PLANNED, "the design as planned", plan, configuration)
 
 
-def ablations(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+def ablations(plan: Plan, configuration: Configuration) -> tuple[ComparedDesign, ...]:
     """Return the design as planned, and designs from which a mechanism is taken.
 
     Raises:
@@ -60,7 +60,9 @@ def ablations(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
             "configuration with -c, or plan one with `autospine plan --network adaptive_swin_unetr`"
         )
 
-    def with_network(name: str, change: str, fusion: FusionSettings | None, kind: AttentionKind) -> Variant:
+    def with_network(
+        name: str, change: str, fusion: FusionSettings | None, kind: AttentionKind
+    ) -> ComparedDesign:
         changed = replace(network, fusion=fusion, attention=kind)
         return _variant(name, change, plan, replace(configuration, network=changed))
 
@@ -78,7 +80,7 @@ def ablations(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
     return tuple(variants)
 
 
-def lambdas(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+def lambdas(plan: Plan, configuration: Configuration) -> tuple[ComparedDesign, ...]:
     """Return the design with each of `LAMBDAS`; the planned weight comes first.
 
     Raises:
@@ -107,7 +109,7 @@ def lambdas(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
 
 def networks(
     plan: Plan, configuration: Configuration, dataset: Dataset, fingerprint: Fingerprint
-) -> tuple[Variant, ...]:
+) -> tuple[ComparedDesign, ...]:
     """Return the design as planned, and every built-in network with the same patch, recipe and memory.
 
     Args:
@@ -143,7 +145,7 @@ def networks(
     )
 
 
-def against_plain(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+def against_plain(plan: Plan, configuration: Configuration) -> tuple[ComparedDesign, ...]:
     """Return the design as planned and plain Swin UNETR of the same size.
 
     Raises:
@@ -156,7 +158,7 @@ def against_plain(plan: Plan, configuration: Configuration) -> tuple[Variant, ..
     return both[0], _variant("swin_unetr", "plain Swin UNETR of the same size", plan, plain)
 
 
-def memorising(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
+def memorising(plan: Plan, configuration: Configuration) -> tuple[ComparedDesign, ...]:
     """Return the design without any augmentation, which can learn a case by heart."""
     still = Augmentation(
         rotation_deg=(0.0, 0.0, 0.0),
@@ -171,6 +173,6 @@ def memorising(plan: Plan, configuration: Configuration) -> tuple[Variant, ...]:
     return (_variant("one_case", change, plan, replace(configuration, augmentation=still)),)
 
 
-def _variant(name: str, change: str, plan: Plan, configuration: Configuration) -> Variant:
+def _variant(name: str, change: str, plan: Plan, configuration: Configuration) -> ComparedDesign:
     # Of the same name everywhere: it is that of the dataset's stored cases and of no model of its own.
-    return Variant(name=name, change=change, plan=replace(plan, configurations=(configuration,)))
+    return ComparedDesign(name=name, change=change, plan=replace(plan, configurations=(configuration,)))

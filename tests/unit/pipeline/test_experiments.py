@@ -17,7 +17,7 @@ from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.pipeline.experiments import variants
 from autospine.pipeline.experiments.designs import EXPERIMENTS
 from autospine.pipeline.experiments.experiment_files import CSV, FIGURE, JSON, VERDICT, write_experiment
-from autospine.pipeline.experiments.experiment_run import Extent, run_experiment
+from autospine.pipeline.experiments.experiment_run import TrainingExtent, run_experiment
 from autospine.pipeline.experiments.protocol import (
     FORMAT_VERSION,
     ExperimentProtocol,
@@ -122,7 +122,7 @@ def test_a_protocol_says_what_is_equal():
     assert protocol(steps=2).epochs_and_iterations == (2, 1)
     assert protocol(steps=None, minutes=2.5).limit == "equal minutes: 2.5 for each variant and seed"
     with pytest.raises(TrainingError, match="found both"):
-        Extent(steps=3, minutes=1.0)
+        TrainingExtent(steps=3, minutes=1.0)
 
 
 def result(name: str, found: list[int], *, seeds: int = 1, **changes: object) -> VariantResult:
@@ -248,7 +248,7 @@ def planned(tmp_path):
 def test_an_experiment_trains_compares_and_goes_on(planned):
     ask = EXPERIMENTS["boundary"]
     run = {"device": CPU, "device_name": "cpu"}
-    finished = run_experiment(planned, ask, Extent(steps=1, fold="1"), **run)
+    finished = run_experiment(planned, ask, TrainingExtent(steps=1, fold="1"), **run)
     assert [each.variant.name for each in finished.results] == ["as_planned", "swin_unetr"]
     assert finished.protocol.folds == ("1",)
     assert all(len(each.evaluations[0].cases) == 1 for each in finished.results)
@@ -269,15 +269,15 @@ def test_an_experiment_trains_compares_and_goes_on(planned):
 
     weights = sorted(folder.glob("*/seed_0/fold_1/model.safetensors"))
     before = [path.stat().st_mtime_ns for path in weights]
-    again = run_experiment(planned, ask, Extent(), **run)  # what it began with
+    again = run_experiment(planned, ask, TrainingExtent(), **run)  # what it began with
     assert again.protocol == finished.protocol
     assert [path.stat().st_mtime_ns for path in weights] == before
     with pytest.raises(TrainingError, match="found other steps"):
-        run_experiment(planned, ask, Extent(steps=2), **run)
+        run_experiment(planned, ask, TrainingExtent(steps=2), **run)
 
 
 def test_minutes_that_allow_no_step_are_refused(planned):
     ask = EXPERIMENTS["boundary"]
     with pytest.raises(NoTimeLeftError, match="time"):
-        run_experiment(planned, ask, Extent(minutes=1e-4), device=CPU, device_name="cpu")
+        run_experiment(planned, ask, TrainingExtent(minutes=1e-4), device=CPU, device_name="cpu")
     assert not list(planned.location.results.glob("experiments/*/*/*/fold_*/model.safetensors"))
