@@ -36,7 +36,7 @@ COMMANDS = {
     "predict": "predict",
     "evaluate": "evaluate",
     "report": "reporting",
-    "anatomy": "identify",
+    "anatomy": "measure",
     "verify": "plan_and_preprocess",
     "fingerprint": "plan_and_preprocess",
     "plan": "plan_and_preprocess",

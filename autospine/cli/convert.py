@@ -15,7 +15,7 @@ app.add_typer(convert, name="convert", rich_help_panel="Other")
 LABEL_SCHEMES = (
     "verse, spineps-instance, spineps-subregion, totalsegmentator, totalsegmentator-vertebrae-mr, "
     "totalsegmentator-vertebrae-body, totalsegmentator-vertebrae-pp, totalspineseg, spider-from-bottom (L5 "
-    "is 1), spider-from-top (L5 is 24) or ctspine1k"
+    "is 1), spider-from-top (L5 is 24), ctspine1k or structures (vertebra 1, disc 2, canal 3, sacrum 4)"
 )
 
 

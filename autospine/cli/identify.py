@@ -12,17 +12,18 @@ from autospine.cli.screen import say
 from autospine.core.errors import DatasetError, counted, listed
 
 if TYPE_CHECKING:
+    from autospine.io.segments import Segment
     from autospine.vertebrae.identities import SpineIdentities
     from autospine.vertebrae.label_naming import Renaming
     from autospine.vertebrae.schemes import LabelScheme
 
-anatomy = App(help="Tell which vertebra is which.", no_args_is_help=True)
+anatomy = App(help="Name vertebrae, and measure them.", no_args_is_help=True)
 app.add_typer(anatomy, name="anatomy", rich_help_panel="Predict")
 
 
 @anatomy.callback()
 def _group() -> None:
-    """Tell which vertebra is which."""
+    """Name vertebrae, and measure them."""
 
 
 @anatomy.command(epilog="For example: autospine anatomy identify -i maps -o named --scheme totalsegmentator")
@@ -50,13 +51,25 @@ def identify(
             "--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."
         ),
     ] = "verse",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels-of",
+            metavar="DATASET.JSON",
+            help="Take the meaning of label values from this dataset.json instead of a scheme: vertebrae by "
+            "level, or one class `vertebra`.",
+        ),
+    ] = None,
 ) -> None:
     """Name each vertebra by the most probable possible spine, with its probability.
 
     Order along the spine, distances, sizes and angles, the labels that a tool gave or the regions that a
     detector saw, and what is missing count together. Vertebrae split between two labels are joined, touching
     ones of one label are split, and miscounted ones renamed; every change is printed, and nothing is removed.
-    Where nothing in view tells the level, it is `unknown`, and the labels stay.
+    Where nothing in view tells the level, it is `unknown`, and the labels stay. A map that has one label for
+    all vertebrae, as the starter's (`--scheme structures`), is written in the integers of VerSe: touching
+    vertebrae are told apart and named from the sacrum, and the n-th one from the head down is 150 + n where
+    its level is unknown.
     """
     from autospine.io.formats import ENDINGS
     from autospine.storage.serialization import write_json
@@ -64,7 +77,7 @@ def identify(
     from autospine.vertebrae.label_files import check_output, find_files
     from autospine.vertebrae.schemes import find_scheme
 
-    known = find_scheme(scheme)
+    known = find_scheme(scheme) if dataset is None else _scheme_of_dataset(dataset)
     files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points")
     check_output(output, list(files.values()))
     for name, path in track(files.items(), "identifying"):
@@ -94,7 +107,9 @@ def _named_map(
     from autospine.io.images import read_labels, write_labels
     from autospine.io.segments import Segment
     from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.label_instances import VERTEBRA
     from autospine.vertebrae.label_naming import name_labels
+    from autospine.vertebrae.unnamed_vertebrae import name_unnamed
 
     volume = read_labels(path)
     labels = volume.array[0]
@@ -104,6 +119,15 @@ def _named_map(
             f"expected labels of {scheme.title} ({scheme.name}) in {path}, found "
             f"{listed(list(map(str, sorted(unknown))), 8)}; give the scheme that the map has with --scheme"
         )
+    if VERTEBRA in scheme.integers:
+        if others := present - set(scheme.integers.values()):
+            say(
+                f"{path.name}: {listed(list(map(str, sorted(others))), 8)} are left out of the new map",
+                "yellow",
+            )
+        new, identities = name_unnamed(case, labels, volume.grid, scheme.integers)
+        write_labels(output / path.name, new, volume.stored, _verse_segments())
+        return identities, ()
     named = name_labels(case, labels, volume.grid, scheme.integers, whole=scheme.whole_vertebrae)
     segments = [
         Segment(name=name, integer=scheme.integers[name], colour=colour)
@@ -111,6 +135,44 @@ def _named_map(
     ]
     write_labels(output / path.name, named.labels, volume.stored, segments)
     return named.identities, named.changes
+
+
+def _scheme_of_dataset(path: Path) -> "LabelScheme":
+    """Return the labels of a dataset as a scheme.
+
+    Raises:
+        DatasetError: If it has neither vertebrae by level nor one class of them.
+    """
+    from autospine.dataset.raw import load_labels
+    from autospine.vertebrae.dataset_levels import level_integers, vertebra_class
+    from autospine.vertebrae.schemes import LabelScheme
+
+    space = load_labels(path)
+    integers = level_integers(space) or vertebra_class(space)
+    if not integers:
+        raise DatasetError(
+            f"expected vertebrae by level (such as L1) or a class `vertebra` among the labels of {path}, "
+            f"found {listed(list(space.names), 8)}"
+        )
+    return LabelScheme(
+        name=str(path),
+        title=path.parent.name or str(path),
+        integers=integers,
+        beside=frozenset(space.known) - frozenset(integers.values()),
+        whole_vertebrae=None,
+    )
+
+
+def _verse_segments() -> "list[Segment]":
+    """Return the names and colours of VerSe's labels, for formats that keep them."""
+    from autospine.io.segments import Segment
+    from autospine.vertebrae.schemes import find_scheme
+
+    verse = find_scheme("verse")
+    return [
+        Segment(name=name, integer=verse.integers[name], colour=colour)
+        for name, colour in verse.colours.items()
+    ]
 
 
 def _line(identities: "SpineIdentities") -> str:

@@ -58,6 +58,7 @@ MORE = {
     "predict": "[Predict](../how-to/predict.md)",
     "fingerprint": "[The fingerprint](../concepts/fingerprint.md)",
     "anatomy identify": "[Name vertebrae](../how-to/name-vertebrae.md)",
+    "anatomy measure": "[Measurements](../concepts/measurements.md)",
     "convert labels": "[Convert labels](../how-to/convert-labels.md)",
     "phantom": "[Phantoms](../concepts/phantom.md)",
 }

@@ -103,6 +103,8 @@ class Phantom:
     """Directions in which the file's axes i, j, k grow."""
     centroids_mm: dict[str, Vector3] = field(repr=False)
     """LPS position (x, y, z) of the centre of each vertebra's body that lies in the field of view, mm."""
+    spine: Spine = field(repr=False)
+    """The anatomy that was painted: shape and place of every vertebra, from which true measures follow."""
 
 
 def generate(settings: PhantomSettings, seed: int) -> Phantom:
@@ -154,6 +156,7 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
         contrast=contrast,
         orientation=scan.orientation,
         centroids_mm=_centroids(spine, scan),
+        spine=spine,
     )
 
 

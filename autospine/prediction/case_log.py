@@ -77,6 +77,9 @@ class PredictedCase:
     changes: tuple[LabelChange, ...] = ()
     """What post-processing changed in this case, the largest volume first."""
 
+    renamed: tuple[LabelChange, ...] = ()
+    """Vertebrae, or pieces of them, that were given the name of another level, the largest volume first."""
+
     seconds: float | None = None
     """Time from the image in memory to its labels."""
 

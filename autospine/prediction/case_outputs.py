@@ -15,6 +15,7 @@ from autospine.evaluation.statistics_files import CaseStatistics
 from autospine.io.images import Volume
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.probabilities import ENDING, ProbabilityWriter, check_room
+from autospine.prediction.vertebra_naming import VertebraNaming, identities_file, write_identities
 from autospine.storage.atomic import replacing
 from autospine.system.log import get_logger
 
@@ -74,6 +75,9 @@ class WrittenMap:
     changes: tuple[LabelChange, ...]
     """What post-processing changed."""
 
+    renamed: tuple[LabelChange, ...]
+    """Vertebrae that were given another name."""
+
     statistics: CaseStatistics
     """Numbers about each class."""
 
@@ -87,6 +91,9 @@ class CaseOutputs:
 
     post_processing: Postprocessing | None
     """Post-processing that label maps go through before they are written; None for nothing."""
+
+    naming: VertebraNaming | None
+    """Names the vertebrae of each label map after that; None where no vertebrae have levels."""
 
     save_probabilities: bool
     """Whether probabilities are written beside the label maps."""
@@ -113,6 +120,8 @@ class CaseOutputs:
             wanted.append(self.probabilities(case))
         if self.draw_preview is not None:
             wanted.append(self.preview(case))
+        if self.naming is not None:
+            wanted.append(identities_file(self.maps.folder, case.name))
         return all(path.is_file() for path in wanted)
 
     @contextmanager
@@ -145,6 +154,7 @@ class CaseOutputs:
             final, changes = Cleaned(labels=predicted.labels, changes=())
             if self.post_processing is not None:
                 final, changes = self.post_processing.apply(predicted.labels, predicted.grid.spacing_mm)
+            final, renamed = self._named(case, final, predicted.grid)
             space = self.maps.labels
             statistics = measure_labels(space.encode(final), space, predicted.grid, predicted.image)
             self.maps.write(case, final, predicted.stored)
@@ -152,8 +162,23 @@ class CaseOutputs:
             if not self.save_probabilities:  # earlier ones do not belong to this label map
                 self.probabilities(case).unlink(missing_ok=True)
         return WrittenMap(
-            labelled=any(each.voxels for each in statistics), changes=changes, statistics=statistics
+            labelled=any(each.voxels for each in statistics),
+            changes=changes,
+            renamed=renamed,
+            statistics=statistics,
         )
+
+    def _named(
+        self, case: Case, labels: LabelArray, grid: Grid
+    ) -> tuple[LabelArray, tuple[LabelChange, ...]]:
+        """Name the vertebrae of a label map, write the file of their names, and return map and changes."""
+        path = identities_file(self.maps.folder, case.name)
+        if self.naming is None:
+            path.unlink(missing_ok=True)  # earlier names do not belong to this label map
+            return labels, ()
+        named = self.naming.apply(case.name, labels, grid)
+        write_identities(path, named.identities)
+        return named.labels, named.changes
 
     def _preview(self, case: Case, indices: LabelArray, predicted: PredictedMap) -> None:
         """Draw a case's preview if one is asked for, else remove that of an earlier label map."""

@@ -28,6 +28,7 @@ from autospine.prediction.output_folder import check_apart_from_inputs, check_ou
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
+from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.arrays import has_blosc2
 from autospine.storage.atomic import remove_abandoned
 from autospine.system.devices import choose_device, describe
@@ -93,6 +94,7 @@ def predict(
         CaseOutputs(
             maps=maps,
             post_processing=post_processing,
+            naming=VertebraNaming.of_labels(plan.labels) if options.name_vertebrae else None,
             save_probabilities=options.save_probabilities,
             draw_preview=draw_preview,
         ),

@@ -47,6 +47,17 @@ class PredictionOptions:
     ] = True
     """Whether label maps go through the post-processing that the model's cross-validation chose."""
 
+    name_vertebrae: Annotated[
+        bool,
+        Option(
+            names=("--naming/--no-naming",),
+            help="Name vertebrae by the most probable possible spine, where the classes are levels: split, "
+            "swapped and shifted names are mended, nothing is removed, and CASE_vertebrae.json has the "
+            "probability of each.",
+        ),
+    ] = True
+    """Whether vertebrae are named by the most probable possible spine, where classes are levels."""
+
     region_of_interest: Annotated[
         bool,
         Option(

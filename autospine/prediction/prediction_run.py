@@ -195,9 +195,11 @@ class PredictionRun:
             written = self._outputs.write(case, result.predicted, result.probabilities)
         except Exception as error:
             return self._record.failed(case.name, _reason(error)), ()
-        entry = replace(result.entry, changes=written.changes)
+        entry = replace(result.entry, changes=written.changes, renamed=written.renamed)
         if written.changes:
             logger.info("%s: post-processing changed %s", case.name, describe_changes(written.changes))
+        if written.renamed:
+            logger.info("%s: vertebrae were renamed: %s", case.name, describe_changes(written.renamed))
         if written.labelled:
             logger.info("%s: found %s", case.name, names_found(written.statistics))
         else:

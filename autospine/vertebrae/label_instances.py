@@ -11,10 +11,16 @@ from jaxtyping import Bool, Float64, Integer
 from scipy import ndimage
 
 from autospine.core.geometry import Box, Grid, triple, vector
-from autospine.core.types import LabelArray, Shape3
+from autospine.core.types import LabelArray, Shape3, Slices3
 from autospine.evaluation.components import count_shared_faces, find_components
 from autospine.vertebrae.levels import INDEX
 from autospine.vertebrae.proportions import STEPS_MM
+
+VERTEBRA = "vertebra"
+"""Level of vertebrae that a map does not tell apart."""
+
+UNNAMED_STEP_MM = 20.0
+"""Distance of neighbours that is taken where the level is not known: that of the neck, the shortest."""
 
 FRAGMENT_ML = 1.0
 """Components of less are fragments: no whole vertebra is as small."""
@@ -68,8 +74,11 @@ class VertebraMap(NamedTuple):
     """The vertebrae of a label map, in no order."""
 
     vertebrae: tuple[LabelledVertebra, ...]
-    numbers: Integer[np.ndarray, "S P L"]
-    """Number of the piece that each voxel belongs to; 0 where there is no vertebra."""
+    numbers: Integer[np.ndarray, "s p l"]
+    """Number of the piece that each voxel of `box` belongs to; 0 where there is no vertebra."""
+
+    box: Box
+    """The part of the map that holds them."""
 
     integers: Mapping[int, int]
     """Label value of each piece in the map."""
@@ -94,9 +103,13 @@ def find_vertebrae(labels: LabelArray, grid: Grid, levels: Mapping[int, str]) ->
     Args:
         labels: (S, P, L) label values.
         grid: Grid of the map.
-        levels: Level that each label value of a vertebra, or of the sacrum, stands for.
+        levels: Level that each label value of a vertebra, or of the sacrum, stands for; `VERTEBRA` for one
+            that all vertebrae share.
     """
     steps = triple(max(1, int(FINEST_MM / spacing)) for spacing in grid.spacing_mm)
+    box = _box_of(labels, levels, steps)
+    labels = labels[box.slices]
+    grid = replace(grid, shape=box.shape, origin_mm=vector(grid.physical(np.array(box.start))))
     thinned = labels[tuple(slice(None, None, step) for step in steps)]
     coarse = replace(
         grid,
@@ -111,8 +124,21 @@ def find_vertebrae(labels: LabelArray, grid: Grid, levels: Mapping[int, str]) ->
     if steps != (1, 1, 1):
         numbers = _at_every_voxel(numbers, labels, steps, pieces)
     return VertebraMap(
-        vertebrae=tuple(_vertebra(group, pieces) for group in groups), numbers=numbers, integers=integers
+        vertebrae=tuple(_vertebra(group, pieces) for group in groups),
+        numbers=numbers,
+        box=box,
+        integers=integers,
     )
+
+
+def _box_of(labels: LabelArray, levels: Mapping[int, str], margins: Shape3) -> Box:
+    """Return the box of what has a level, with a margin, so that it touches no border but the image's."""
+    wanted = list(levels)
+    found = Box.around(np.isin(plane, wanted) for plane in labels)
+    if found is None:
+        return Box.whole(triple(min(1, size) for size in labels.shape))
+    ends = zip(found.start, found.stop, margins, labels.shape, strict=True)
+    return Box.of(slice(max(0, a - n), min(size, b + n)) for a, b, n, size in ends)
 
 
 def _at_every_voxel(
@@ -141,17 +167,28 @@ def _split_numbers(
     """Give each core of a component with several bodies a number of its own."""
     voxel_ml = float(np.prod(grid.spacing_mm)) / 1000
     following = int(numbers.max(initial=0)) + 1
-    for number, box in enumerate(ndimage.find_objects(numbers), start=1):
-        if box is None or levels[int(integers[number])] not in STEPS_MM:
-            continue
+    steps_mm = {**STEPS_MM, VERTEBRA: UNNAMED_STEP_MM}
+    waiting = [(number, box, levels[int(integers[number])]) for number, box in _boxes_of(numbers)]
+    while waiting:
+        number, box, level = waiting.pop()
         inside = numbers[box] == number
-        if np.count_nonzero(inside) * voxel_ml < FRAGMENT_ML:
+        if level not in steps_mm or np.count_nonzero(inside) * voxel_ml < FRAGMENT_ML:
             continue
-        parts = _parts(inside, grid, STEPS_MM[levels[int(integers[number])]])
+        parts = _parts(inside, grid, steps_mm[level])
+        again = [(number, box, level)]
         for part in range(2, int(parts.max()) + 1):
             numbers[box][parts == part] = following
+            again.append((following, box, level))
             following += 1
+        if level == VERTEBRA and len(again) > 1:  # many vertebrae of one label are split again and again
+            waiting += again
     return numbers
+
+
+def _boxes_of(numbers: Integer[np.ndarray, "S P L"]) -> list[tuple[int, Slices3]]:
+    """Return the box of each number that occurs."""
+    boxes = enumerate(ndimage.find_objects(numbers), start=1)
+    return [(number, Box.of(box).slices) for number, box in boxes if box is not None]
 
 
 def _parts(inside: Bool[np.ndarray, "s p l"], grid: Grid, step_mm: float) -> Integer[np.ndarray, "s p l"]:
@@ -225,6 +262,12 @@ def _join(pieces: Mapping[int, _MapPiece], numbers: Integer[np.ndarray, "S P L"]
     owner: dict[int, int] = {}
     for number in sorted(pieces, key=lambda number: -pieces[number].ml):
         owner[number] = _owner(number, pieces, owner, faces)
+    # A piece that came before the smaller ones that it touches may belong with them after all.
+    for number in sorted(set(owner.values()), key=lambda number: pieces[number].ml):
+        others = {piece: main for piece, main in owner.items() if main != number}
+        main = _owner(number, pieces, others, faces)
+        if pieces[main].ml > pieces[number].ml:
+            owner |= {piece: main for piece, its in owner.items() if its == number}
     groups: dict[int, list[int]] = {}
     for number, main in owner.items():
         groups.setdefault(main, []).append(number)
@@ -272,7 +315,9 @@ def _owner(
 
 def _is_stray(piece: _MapPiece, touching: _MapPiece, has_own: bool) -> bool:
     """Whether a fragment belongs to what it touches: not if it is all there is of the next vertebra."""
-    next_to = abs(INDEX[piece.level] - INDEX[touching.level]) == 1
+    next_to = VERTEBRA not in (piece.level, touching.level) and (
+        abs(INDEX[piece.level] - INDEX[touching.level]) == 1
+    )
     return has_own or not next_to
 
 

@@ -12,7 +12,13 @@ from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
 from autospine.vertebrae.decoding import FoundVertebrae, decode
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
-from autospine.vertebrae.label_instances import FRAGMENT_ML, LabelledVertebra, VertebraMap, find_vertebrae
+from autospine.vertebrae.label_instances import (
+    FRAGMENT_ML,
+    VERTEBRA,
+    LabelledVertebra,
+    VertebraMap,
+    find_vertebrae,
+)
 from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM
 from autospine.vertebrae.proportions import by_variant
 from autospine.vertebrae.spine_curve import order_from_head
@@ -51,7 +57,7 @@ SHIFTS = (-2, -1, 0, 1, 2)
 SHIFT_PRIOR = (0.01, 0.06, 0.86, 0.06, 0.01)
 """Probability of each of them."""
 
-SWITCH = 0.03
+SWITCH = 0.12
 """Probability that a tool miscounts from a level on."""
 
 RIGHT, NEXT, OTHER = 0.93, 0.025, 0.002
@@ -62,6 +68,10 @@ PRESENT = 9.0
 
 SACRAL = 7.0
 """Evidence by which what is labelled as the sacrum is it and nothing else."""
+
+WHOLE_SIZE = 1.04
+"""Cube root of a vertebra's volume, in parts of the distance to its nearer neighbour, above which its
+posterior elements are labelled: it is 0.85 to 0.97 for bodies alone, and 1.1 to 1.6 for whole vertebrae."""
 
 LEAST_TO_TELL = 3
 """Vertebrae that it takes to tell that a header has exchanged head and feet."""
@@ -94,7 +104,7 @@ class NamedMap(NamedTuple):
 
 
 def name_labels(
-    case: str, labels: LabelArray, grid: Grid, integers: Mapping[str, int], *, whole: bool = True
+    case: str, labels: LabelArray, grid: Grid, integers: Mapping[str, int], *, whole: bool | None = None
 ) -> NamedMap:
     """Give the vertebrae of a label map the labels of their levels.
 
@@ -105,7 +115,8 @@ def name_labels(
         labels: (S, P, L) label values.
         grid: Grid of the map.
         integers: Label value of each level, and of the sacrum, in the map's scheme.
-        whole: Whether whole vertebrae are labelled, and not only their bodies.
+        whole: Whether whole vertebrae are labelled, and not only their bodies; None to tell by their sizes
+            and distances.
     """
     levels = {integer: level for level, integer in integers.items() if level in INDEX}
     found = find_vertebrae(labels, grid, levels)
@@ -119,7 +130,9 @@ def name_labels(
         centres = centres * (1, 1, -1)
     order = order_from_head(centres)
     ordered = [large[place] for place in order.tolist()]
-    chain = _chain(ordered, centres[order], grid, whole, bool(notes))
+    if whole is None:
+        whole = are_whole(ordered, centres[order])
+    chain = found_in_map(ordered, centres[order], grid, whole, bool(notes))
     decoded = decode(chain)
     identities = identities_of(
         case,
@@ -146,14 +159,18 @@ def _painted(
 ) -> NamedMap:
     """Give the pieces of vertebrae their new label values."""
     changed = {piece: value for piece, value in target.items() if found.integers[piece] != value}
-    table = np.arange(int(found.numbers.max()) + 1)
+    table = np.arange(int(found.numbers.max(initial=0)) + 1)
     becomes = np.zeros(len(table), dtype=np.result_type(labels.dtype, np.min_scalar_type(max(levels))))
     for piece, value in changed.items():
         becomes[piece] = value
     new = labels.astype(becomes.dtype)
-    moved = np.isin(found.numbers, list(changed))
-    new[moved] = becomes[found.numbers[moved]]
-    volumes = np.bincount(found.numbers[moved], minlength=len(table)) * float(np.prod(grid.spacing_mm)) / 1000
+    moved = np.zeros(len(table), dtype=bool)
+    moved[list(changed)] = True
+    for plane, numbers in zip(new[found.box.slices], found.numbers, strict=True):
+        plane[moved[numbers]] = becomes[numbers[moved[numbers]]]
+    volumes = (
+        np.bincount(found.numbers.ravel(), minlength=len(table)) * float(np.prod(grid.spacing_mm)) / 1000
+    )
     sums: dict[tuple[str, str], float] = {}
     for piece, value in changed.items():
         pair = (levels[found.integers[piece]], levels[value])
@@ -165,14 +182,22 @@ def _painted(
     return NamedMap(labels=new, identities=identities, changes=tuple(changes))
 
 
-def _chain(
+def found_in_map(
     ordered: Sequence[LabelledVertebra],
     centres_mm: Float64[np.ndarray, "n 3"],
     grid: Grid,
     whole: bool,
     upside_down: bool,
 ) -> FoundVertebrae:
-    """Return what the decoder takes of vertebrae in order from the head down."""
+    """Return what the decoder takes of vertebrae in order from the head down.
+
+    Args:
+        ordered: The vertebrae; their labels are levels, or `VERTEBRA` where the map names none.
+        centres_mm: Their centres, with z growing to the head.
+        grid: Grid of the map.
+        whole: Whether whole vertebrae are labelled, and not only their bodies.
+        upside_down: Whether the header has exchanged head and feet.
+    """
     called = _labels(ordered)
     extents = [
         10 * np.cbrt(each.ml) if whole and not each.cut and SACRUM not in each.labels else np.nan
@@ -195,6 +220,18 @@ def _chain(
         cut=(0.95, 0.95 if ordered[-1].cut else 0.12),
         room_mm=(max(0.0, room[0]), max(0.0, room[1]) if SACRUM in called else None),
     )
+
+
+def are_whole(ordered: Sequence[LabelledVertebra], centres_mm: Float64[np.ndarray, "n 3"]) -> bool:
+    """Whether vertebrae are as large, for their distances, as with their posterior elements."""
+    steps = np.linalg.norm(np.diff(centres_mm, axis=0), axis=1)
+    sizes = np.array([10 * np.cbrt(each.ml) for each in ordered])
+    ratios = [
+        size / steps[max(0, place - 1) : place + 1].min()
+        for place, (size, each) in enumerate(zip(sizes, ordered, strict=True))
+        if len(steps) and not each.cut and SACRUM not in each.labels
+    ]
+    return not ratios or float(np.median(ratios)) > WHOLE_SIZE
 
 
 def _labels(vertebrae: Sequence[LabelledVertebra]) -> set[str]:
@@ -227,6 +264,10 @@ def _label_evidence(called: str, shift: int) -> Float64[np.ndarray, " levels"]:
     if called == SACRUM:
         evidence = np.full(len(LEVELS), -SACRAL)
         evidence[INDEX[SACRUM]] = 0.0
+        return evidence
+    if called == VERTEBRA:
+        evidence = np.zeros(len(LEVELS))
+        evidence[INDEX[SACRUM]] = -SACRAL
         return evidence
     off = np.abs(_ORDINALS + shift - _ORDINALS[INDEX[called]])
     chance = np.where(off < 0.1, RIGHT, np.where(off < 0.6, 0.3, np.where(off < 1.1, NEXT, OTHER)))

@@ -36,8 +36,8 @@ class LabelScheme:
     beside: frozenset[int] = frozenset()
     """Integers of structures that are no part of the spine."""
 
-    whole_vertebrae: bool = True
-    """Whether whole vertebrae are labelled, and not only their bodies."""
+    whole_vertebrae: bool | None = True
+    """Whether whole vertebrae are labelled, and not only their bodies; None if it is not known."""
 
     note: str | None = None
     """What a user should know of these labels."""
@@ -100,6 +100,8 @@ def broader(structure: str) -> str | None:
     for prefix, whole in (("disc_below_", "disc"), ("endplate_", "endplate")):
         if structure.startswith(prefix):
             return whole
+    if structure in INDEX and structure != SACRUM:
+        return "vertebra"
     return structure.removeprefix("cut_") if structure.startswith("cut_") else _WHOLE.get(structure)
 
 
@@ -243,6 +245,11 @@ def _schemes() -> tuple[LabelScheme, ...]:
         ),
         LabelScheme(name="spider-from-bottom", title="SPIDER, L5 is 1", integers=_spider(True), note=counted),
         LabelScheme(name="spider-from-top", title="SPIDER, L5 is 24", integers=_spider(False), note=counted),
+        LabelScheme(
+            name="structures",
+            title="AutoSpine, structures",
+            integers={"vertebra": 1, "disc": 2, "canal": 3, SACRUM: 4},
+        ),
         LabelScheme(
             name="ctspine1k",
             title="CTSpine1K",

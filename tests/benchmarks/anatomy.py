@@ -13,7 +13,16 @@ figures are those of the others:
 - `confidence_at_90`: share that is right of the bodies named with a probability of 0.85 to 0.95;
 - `faults_id_rate`: share of the vertebrae of real masks that have the right label after faults were put in
   and mended, where the sacrum or C1 is in view; `faults_before` is that share before;
-- `right_maps_loss`: largest loss of mean Dice on the same maps without faults.
+- `unnamed_id_rate`: share of the vertebrae of real masks whose names were taken away that are named right
+  where the sacrum is in view, and `unnamed_unanchored_wrong` the share that is named wrong where it is not;
+- `right_maps_loss`: largest loss of mean Dice on the same maps without faults;
+- `height_error_mm`, `angle_error_deg`, `canal_area_error`: mean errors of body heights, of endplates' angles
+  and of the canal's area (in parts of it) on phantoms of eight voxel sizes, obliquely; `height_within`
+  is the share of heights within 0.5 mm or half of the longest voxel edge, and `cobb_error_deg` the largest
+  error of the coronal Cobb angle;
+- `centroid_error_mm`: largest distance of a centre from the one that VerSe publishes;
+- `seconds_large`, `gb_large`: time and memory of naming and measuring `labels_large` labels in
+  512 x 512 x 800 voxels, files included.
 """
 
 import argparse
@@ -22,6 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anatomy_measures
 import numpy as np
 from result_page import measured_on, write_measured
 
@@ -36,6 +46,7 @@ from autospine.vertebrae.identities import UNKNOWN, VertebraIdentity, identities
 from autospine.vertebrae.keypoint_detections import found_vertebrae
 from autospine.vertebrae.label_naming import name_labels
 from autospine.vertebrae.schemes import COMMON
+from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, name_unnamed
 
 NEAR_MM = 20.0
 """Distance within which a body is the one that is meant, as in the VerSe challenge."""
@@ -54,12 +65,16 @@ MASKS = {
 }
 """Whole vertebrae by level, in the integers of VerSe."""
 
+SACRAL = (VERSE["sacrum"], 29)
+"""The sacrum, and its first segment where a map has one of its own."""
+
 LIMITS = {
     "keypoints_id_rate": ">= 0.97",
     "keypoints_scans_right": ">= 0.92",
     "confidence_at_90": "0.85 to 0.95",
     "faults_id_rate": ">= 0.98",
     "right_maps_loss": "<= 0.001",
+    **anatomy_measures.LIMITS,
 }
 
 
@@ -187,6 +202,25 @@ def fault_rows(data: Path, seeds: int) -> tuple[list[tuple[str, bool, int, int, 
     return rows, losses
 
 
+def unnamed_rows(data: Path) -> list[tuple[str, bool, int, int, int]]:
+    """Take the names from each map; return whether the sacrum is in view, the vertebrae, and how many of them
+    are named right and are unknown.
+    """
+    rows = []
+    for name, path in MASKS.items():
+        volume = read_labels(data / path)
+        labels, grid = volume.array[0].astype(np.int16), volume.grid
+        bones = ((labels >= 1) & (labels <= VERSE["L6"])) | (labels == VERSE["T13"])
+        plain = np.where(bones, 1, np.where(np.isin(labels, SACRAL), 4, 0)).astype(np.uint8)
+        named, _ = name_unnamed(name, plain, grid, {"vertebra": 1, "sacrum": 4})
+        values = [VERSE[level] for level in COMMON if _ml(labels == VERSE[level], grid) > LARGE_ML]
+        found = [int(np.bincount(named[labels == value]).argmax()) for value in values]
+        right = sum(one == value for one, value in zip(found, values, strict=True))
+        unknown = sum(one >= FIRST_UNKNOWN for one in found)
+        rows.append((name, bool((plain == 4).any()), len(values), right, unknown))
+    return rows
+
+
 def _ml(mask: np.ndarray, grid: Grid) -> float:
     return float(np.count_nonzero(mask) * np.prod(grid.spacing_mm) / 1000)
 
@@ -218,6 +252,10 @@ def main() -> None:
     names = sorted(path.stem for path in (keypoints / "truth").glob("*.json"))
     tuned, reported = (keypoint_figures(keypoints, half) for half in (names[0::2], names[1::2]))
     rows, losses = fault_rows(arguments.data / "real", arguments.seeds)
+    unnamed = unnamed_rows(arguments.data / "real")
+    with_sacrum = np.array([row[2:] for row in unnamed if row[1]]).sum(axis=0)
+    without = np.array([row[2:] for row in unnamed if not row[1]]).sum(axis=0)
+    measured, sizes = anatomy_measures.phantom_errors()
     anchored = np.array([row[2:] for row in rows if row[1]]).sum(axis=0)
     figures = {
         **{f"keypoints_{name}": value for name, value in reported.items() if name != "confidence_at_90"},
@@ -225,6 +263,11 @@ def main() -> None:
         "faults_before": anchored[1] / anchored[0],
         "faults_id_rate": anchored[2] / anchored[0],
         "right_maps_loss": max(losses.values()),
+        "unnamed_id_rate": with_sacrum[1] / with_sacrum[0],
+        "unnamed_unanchored_wrong": (without[0] - without[1] - without[2]) / without[0],
+        **measured,
+        "centroid_error_mm": anatomy_measures.centroid_error_mm(arguments.data / "real"),
+        **anatomy_measures.large_map(),
     }
     figures = {name: round(float(value), 4) for name, value in figures.items()}
     lines = [
@@ -247,6 +290,20 @@ def main() -> None:
             lines.append(
                 f"| {fault} | {'yes' if anchor else 'no'} | {n} | {before / n:.3f} | {after / n:.3f} |"
             )
+    lines += [
+        "",
+        "| map without names | sacrum in view | vertebrae | named right | unknown |",
+        "|---|---|--:|--:|--:|",
+        *(
+            f"| {name} | {'yes' if seen else 'no'} | {n} | {right} | {un} |"
+            for name, seen, n, right, un in unnamed
+        ),
+        "",
+        "| voxels S x P x L, mm | vertebrae | mean error of heights, mm | largest | of endplates' angles, "
+        "degrees | of the Cobb angle | of the canal's area |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        *sizes,
+    ]
     text = "\n".join(lines)
     if arguments.write:
         write_measured(arguments.write, text)

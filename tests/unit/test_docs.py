@@ -37,6 +37,13 @@ from autospine.fingerprint import (
     StructureFacts,
 )
 from autospine.io.images import write_array
+from autospine.measurements.spine_measurements import (
+    Alignment,
+    DiscMeasurements,
+    SpineAngle,
+    SpineMeasurements,
+    VertebraMeasurements,
+)
 from autospine.models.best import Best, Candidate
 from autospine.models.manifest import Entry, Manifest
 from autospine.models.model_export import export_model
@@ -88,7 +95,15 @@ STORED_KINDS = (
     *(CaseRecord, Encoding, IntensityTransform, Box, FoldsFile, PredictedCase, UsedModel),
     *(LabelStatistics, StatisticsFile, LabelChange),
     *(Postprocessing, ClassCleanup, Cleanup, Best, Candidate, Members, Manifest, Entry),
-    *(SpineIdentities, VertebraIdentity),
+    *(
+        SpineIdentities,
+        SpineMeasurements,
+        VertebraMeasurements,
+        DiscMeasurements,
+        SpineAngle,
+        Alignment,
+        VertebraIdentity,
+    ),
     *(Description, Grid, PredictedImages, Calibration, RunIdentity, TrainedOn),
 )
 """Dataclasses that are written as JSON, by themselves or in the header of weights."""

@@ -1,0 +1,185 @@
+"""`autospine anatomy measure`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autospine.cli.convert import LABEL_SCHEMES
+from autospine.cli.identify import anatomy
+from autospine.cli.screen import say
+from autospine.core.errors import DatasetError, counted, listed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from autospine.core.types import Modality
+    from autospine.io.images import Volume
+    from autospine.measurements.measured_labels import SpineLabels
+    from autospine.measurements.spine_measurements import SpineMeasurements
+
+POINTS = "verse, tptbox, slicer, fcsv or sct"
+
+
+@anatomy.command(epilog="For example: autospine anatomy measure -i named --images scans -o measured")
+def measure(
+    *,
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="PATH",
+            help="Measure this label map, or each in this folder. Repeat it for several.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Write tables, JSON and a page of each case into this folder."),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="PATH",
+            help="Take the image of the label map, or of each by its name, from here: HU are measured in "
+            "CT, and the page shows it.",
+        ),
+    ] = None,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            "--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."
+        ),
+    ] = "verse",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels-of",
+            metavar="DATASET.JSON",
+            help="Take the meaning of label values from this dataset.json instead of a scheme; its "
+            "classes are levels by their names.",
+        ),
+    ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--points",
+            metavar="FORMAT",
+            help=f"Write points in the format of another tool, too: {POINTS}. Repeat it for several.",
+        ),
+    ] = None,
+) -> None:
+    """Measure vertebrae, discs, canal, angles and alignment in label maps.
+
+    Each value is in mm, ml, degrees or HU as docs/concepts/measurements.md defines it; what the border cuts,
+    what is fused and what metal hides is left empty, and a note says why. AutoSpine is not a medical device:
+    the numbers must not be used for diagnosis or treatment.
+    """
+    from autospine.measurements.measure_spine import measure_spine
+    from autospine.measurements.measurement_files import write_measurements
+    from autospine.measurements.measurement_page import write_measurement_page
+    from autospine.measurements.point_files import POINT_FORMATS, write_points
+    from autospine.system.log import track
+    from autospine.vertebrae.label_files import check_output, find_label_maps
+
+    for kind in points or ():
+        if kind not in POINT_FORMATS:
+            raise DatasetError(
+                f"expected points in a format among {', '.join(POINT_FORMATS)}, found {kind!r}"
+            )
+    files = find_label_maps(inputs)
+    check_output(output, list(files.values()))
+    pictures = {} if images is None else _images(images, list(files))
+    for name, path in track(files.items(), "measuring"):
+        volume, known = _read(path, scheme, dataset)
+        image, modality = _image(pictures[name], volume) if name in pictures else (None, None)
+        spine = measure_spine(name, volume.array[0], volume.grid, known, image if modality == "CT" else None)
+        output.mkdir(parents=True, exist_ok=True)
+        write_measurements(output, spine.measurements)
+        page = output / f"{name}_measurements.png"
+        write_measurement_page(page, spine, volume.array[0], volume.grid, image, modality)
+        for kind in points or ():
+            write_points(kind, output, name, spine, volume.stored, volume.grid)
+        say(_summary(spine.measurements))
+    say(f"{counted(len(files), 'case')} in {output}")
+    say(
+        "AutoSpine is not a medical device; these numbers must not be used for diagnosis or treatment.",
+        "yellow",
+    )
+
+
+def _read(path: Path, scheme: str, dataset: Path | None) -> "tuple[Volume, SpineLabels]":
+    """Read a label map and what its values stand for."""
+    from autospine.dataset.raw import load_labels
+    from autospine.io.images import read_labels
+    from autospine.measurements.measured_labels import labels_of_dataset, labels_of_scheme
+    from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.schemes import find_scheme
+
+    if dataset is not None:
+        space = load_labels(dataset)
+        return read_labels(path, space), labels_of_dataset(space)
+    known = find_scheme(scheme)
+    volume = read_labels(path)
+    present = integers_in(volume.array[0]) - {0}
+    unknown = present - set(known.structures(present)) - known.beside
+    if unknown:
+        others = listed([str(n) for n in sorted(unknown)], 8)
+        say(f"{path.name}: {others} are no labels of {known.title}, and are left out", "yellow")
+    labels = labels_of_scheme(known, present)
+    if not labels.levels:
+        raise DatasetError(
+            f"expected vertebrae by level in {path}, as labels of {known.title}, found "
+            f"{listed([str(n) for n in sorted(present)], 8) or 'an empty map'}; state the scheme with "
+            "--scheme or the dataset with --labels-of, or name vertebrae first with "
+            "`autospine anatomy identify`"
+        )
+    return volume, labels
+
+
+def _images(path: Path, cases: list[str]) -> dict[str, Path]:
+    """Return the image of each case that has one."""
+    from autospine.io.formats import ENDINGS
+    from autospine.vertebrae.label_files import find_files
+
+    found = find_files([path], ENDINGS, "images")
+    if path.is_file() and len(cases) == 1:
+        return {cases[0]: path}
+    by_case = {name.removesuffix("_0000"): file for name, file in found.items()}
+    if missing := [case for case in cases if case not in by_case]:
+        say(f"no image in {path} for {listed(missing, 5)}", "yellow")
+    return {case: by_case[case] for case in cases if case in by_case}
+
+
+def _image(path: Path, labels: "Volume") -> "tuple[np.ndarray, Modality]":
+    """Read the image of a label map.
+
+    Raises:
+        DatasetError: If it lies on another grid.
+    """
+    from autospine.core.geometry import difference
+    from autospine.core.modality import guess_modality
+    from autospine.io.images import read_volume
+
+    volume = read_volume(path)
+    if apart := difference(volume.grid, labels.grid):
+        raise DatasetError(
+            f"expected the image {path} on the grid of its label map, found {apart}; resample one "
+            "to the other"
+        )
+    image = volume.turned_to(labels.grid)[0]
+    return image, guess_modality(image)
+
+
+def _summary(measured: "SpineMeasurements") -> str:
+    """Return what was measured of a case in one line."""
+    whole = [each for each in measured.vertebrae if each.posterior_height_mm is not None]
+    broken = [f"{each.level} grade {each.genant_grade}" for each in whole if each.genant_grade]
+    angles = [f"{angle.name} {angle.degrees:.0f}" for angle in measured.angles[:4]]
+    parts = [
+        f"{len(whole)} of {len(measured.vertebrae)} vertebrae measured",
+        *([f"Genant {', '.join(broken)}"] if broken else []),
+        *angles,
+    ]
+    return f"{measured.case}: {'; '.join(parts)}"

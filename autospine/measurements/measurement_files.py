@@ -1,0 +1,87 @@
+"""The files of a measured case: everything as JSON, and two tables for spreadsheets."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from autospine.measurements.spine_measurements import (
+    DiscMeasurements,
+    SpineMeasurements,
+    VertebraMeasurements,
+)
+from autospine.storage.serialization import write_json
+from autospine.storage.spreadsheet import write_table
+
+JSON_ENDING = "_measurements.json"
+VERTEBRAE_ENDING = "_measurements.csv"
+SPINE_ENDING = "_spine.csv"
+
+_VERTEBRA_COLUMNS = [
+    each.name for each in fields(VertebraMeasurements) if each.name not in ("centre_mm", "notes")
+]
+_DISC_COLUMNS = [
+    each.name for each in fields(DiscMeasurements) if each.name not in ("upper", "lower", "notes")
+]
+
+VERTEBRA_TABLE = (
+    *("case", "level", "x_mm", "y_mm", "z_mm", *_VERTEBRA_COLUMNS[1:]),
+    *(f"disc_below_{name}" for name in _DISC_COLUMNS),
+    "notes",
+)
+"""Columns of the table of vertebrae; those of the disc below follow those of the vertebra."""
+
+SPINE_TABLE = ("case", "measurement", "value", "unit", "plane", "upper", "lower", "note")
+"""Columns of the table of angles and of the alignment."""
+
+
+def write_measurements(folder: Path, measured: SpineMeasurements) -> None:
+    """Write the JSON and both tables of a case into a folder."""
+    case = measured.case
+    write_json(folder / f"{case}{JSON_ENDING}", measured)
+    write_table(folder / f"{case}{VERTEBRAE_ENDING}", VERTEBRA_TABLE, vertebra_rows(measured))
+    write_table(folder / f"{case}{SPINE_ENDING}", SPINE_TABLE, _spine_rows(measured))
+
+
+def vertebra_rows(measured: SpineMeasurements) -> list[tuple[object, ...]]:
+    """Return the rows of the table of vertebrae; what was not measured is an empty cell."""
+    below = {disc.upper: disc for disc in measured.discs}
+    rows = []
+    for vertebra in measured.vertebrae:
+        disc = below.get(vertebra.level)
+        notes = (*vertebra.notes, *(f"disc below: {note}" for note in (disc.notes if disc else ())))
+        rows.append(
+            (
+                measured.case,
+                vertebra.level,
+                *vertebra.centre_mm,
+                *(getattr(vertebra, name) for name in _VERTEBRA_COLUMNS[1:]),
+                *(None if disc is None else getattr(disc, name) for name in _DISC_COLUMNS),
+                "; ".join(notes),
+            )
+        )
+    return rows
+
+
+def _spine_rows(measured: SpineMeasurements) -> list[tuple[object, ...]]:
+    case, alignment = measured.case, measured.alignment
+    rows: list[tuple[object, ...]] = [
+        (case, angle.name, angle.degrees, "degrees", angle.plane, angle.upper, angle.lower, angle.note)
+        for angle in measured.angles
+    ]
+    rows += [
+        (
+            case,
+            "sagittal vertical axis",
+            alignment.sagittal_vertical_axis_mm,
+            "mm",
+            "sagittal",
+            "C7",
+            "sacrum",
+            "",
+        ),
+        (case, "coronal balance", alignment.coronal_balance_mm, "mm", "coronal", "C7", "sacrum", ""),
+        (
+            *(case, "largest deviation", alignment.largest_deviation_mm, "mm", "coronal"),
+            *(alignment.largest_deviation_at, None, ""),
+        ),
+    ]
+    return rows

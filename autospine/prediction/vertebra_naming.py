@@ -1,0 +1,97 @@
+"""Names of vertebrae in predicted label maps: the last step where a dataset's classes are levels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autospine.core.geometry import Grid
+from autospine.core.labels import LabelSpace
+from autospine.core.types import LabelArray
+from autospine.evaluation.postprocessing import LabelChange
+from autospine.storage.serialization import write_json
+from autospine.system.log import get_logger
+from autospine.vertebrae.dataset_levels import level_integers
+from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
+from autospine.vertebrae.label_naming import Renaming, name_labels
+
+logger = get_logger(__name__)
+
+IDENTITIES = "_vertebrae.json"
+"""Ending of the file of the names beside a label map."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedPrediction:
+    """A predicted label map after its vertebrae were named."""
+
+    labels: LabelArray
+    """(S, P, L) label values; as they were where nothing was changed."""
+
+    identities: SpineIdentities
+    changes: tuple[LabelChange, ...]
+    """Vertebrae, or pieces of them, that have another label than before, the largest volume first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VertebraNaming:
+    """The naming of the vertebrae of one dataset."""
+
+    integers: Mapping[str, int]
+    """Label value of each level, and of the sacrum."""
+
+    names: Mapping[str, str]
+    """Name that each level has as a class of the dataset."""
+
+    @classmethod
+    def of_labels(cls, space: LabelSpace) -> "VertebraNaming | None":
+        """Return the naming of a dataset; None if its classes are no levels."""
+        integers = level_integers(space)
+        if not integers:
+            return None
+        classes = dict(zip(space.painted, space.names, strict=True))
+        return cls(integers=integers, names={level: classes[n] for level, n in integers.items()})
+
+    def apply(self, case: str, labels: LabelArray, grid: Grid) -> NamedPrediction:
+        """Give the vertebrae of a label map the labels of their levels; nothing is removed.
+
+        Args:
+            case: Name of the map.
+            labels: (S, P, L) label values in canonical axes.
+            grid: Their grid.
+        """
+        named = name_labels(case, labels, grid, self.integers)
+        voxel_ml = grid.spacing_mm[0] * grid.spacing_mm[1] * grid.spacing_mm[2] / 1000
+        return NamedPrediction(
+            labels=named.labels.astype(labels.dtype, copy=False),
+            identities=named.identities,
+            changes=tuple(self._change(each, voxel_ml) for each in named.changes),
+        )
+
+    def _change(self, renamed: Renaming, voxel_ml: float) -> LabelChange:
+        return LabelChange(
+            from_label=self.names[renamed.from_label],
+            to_label=self.names[renamed.to_label],
+            voxels=round(renamed.ml / voxel_ml),
+            ml=renamed.ml,
+        )
+
+
+def identities_file(folder: Path, case: str) -> Path:
+    """Return the file of the names of a case's vertebrae."""
+    return folder / f"{case}{IDENTITIES}"
+
+
+def write_identities(path: Path, identities: SpineIdentities) -> None:
+    """Write the names of a case's vertebrae beside its label map, and log what is in doubt."""
+    write_json(path, identities)
+    unknown = [str(each.order) for each in identities.vertebrae if each.level == UNKNOWN]
+    if unknown:
+        logger.info(
+            "%s: nothing in view tells the level of vertebra %s from the head down; labels stay as predicted",
+            identities.case,
+            ", ".join(unknown),
+        )
+    if cut := [each.likeliest for each in identities.vertebrae if each.cut]:
+        logger.info("%s: the border of the image cuts %s", identities.case, ", ".join(cut))
+    for note in identities.notes:
+        logger.info("%s: %s", identities.case, note)

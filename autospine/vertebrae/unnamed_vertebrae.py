@@ -1,0 +1,103 @@
+"""Names for the vertebrae of a label map that has one label for all of them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from autospine.core.geometry import Grid
+from autospine.core.labels import VERSE
+from autospine.core.types import LabelArray
+from autospine.vertebrae.decoding import decode
+from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
+from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, find_vertebrae
+from autospine.vertebrae.label_naming import are_whole, found_in_map
+from autospine.vertebrae.levels import INDEX, SACRUM
+from autospine.vertebrae.spine_curve import order_from_head
+
+FIRST_UNKNOWN = 150
+"""Label value of a vertebra whose level is unknown: this plus its place from the head down. No scheme uses
+the values up to 199."""
+
+PLAIN: Mapping[str, int] = {
+    "disc": 100,
+    "canal": VERSE["canal"],
+    "cord": VERSE["cord"],
+    SACRUM: VERSE[SACRUM],
+}
+"""Label values of structures beside the vertebrae in the map that is written."""
+
+
+def name_unnamed(
+    case: str, labels: LabelArray, grid: Grid, integers: Mapping[str, int]
+) -> tuple[LabelArray, SpineIdentities]:
+    """Tell the vertebrae of a map apart, and name them from the sacrum, or by order alone.
+
+    Touching vertebrae are split between their bodies. Without a sacrum, or C1, sizes and distances seldom
+    suffice, so that the levels are unknown.
+
+    Args:
+        case: Name of the map.
+        labels: (S, P, L) label values.
+        grid: Grid of the map.
+        integers: Label value of `vertebra`, and of other structures in the map by their names.
+
+    Returns:
+        A map in the integers of VerSe, with `FIRST_UNKNOWN` and the place from the head down for vertebrae of
+        unknown level, and the names.
+    """
+    levels = {integers[VERTEBRA]: VERTEBRA} | ({integers[SACRUM]: SACRUM} if SACRUM in integers else {})
+    found = find_vertebrae(labels, grid, levels)
+    large = _without_other_sacra([each for each in found.vertebrae if each.ml >= FRAGMENT_ML])
+    new = np.zeros(labels.shape, dtype=np.uint8)
+    for name, value in PLAIN.items():
+        if name in integers:
+            new[labels == integers[name]] = value
+    if not any(VERTEBRA in each.labels for each in large):
+        return new, nothing_found(case)
+    centres = np.array([each.centre_mm for each in large])
+    notes = []
+    if _stands_on_its_head(large):
+        notes.append("head and feet are exchanged: the sacrum lies above the vertebrae")
+        centres = centres * (1, 1, -1)
+    order = order_from_head(centres)
+    ordered = [large[place] for place in order.tolist()]
+    whole = are_whole(ordered, centres[order])
+    chain = found_in_map(ordered, centres[order], grid, whole, bool(notes))
+    decoded = decode(chain)
+    if SACRUM not in levels.values() or not any(SACRUM in each.labels for each in ordered):
+        notes.append("no sacrum is labelled: levels follow from sizes and distances alone")
+    identities = identities_of(
+        case,
+        chain,
+        decoded,
+        [each.cut for each in ordered],
+        [max(each.labels, key=each.labels.__getitem__) for each in ordered],
+        notes,
+    )
+    table = np.zeros(int(found.numbers.max()) + 1, dtype=np.uint8)
+    place = 0
+    for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
+        place += level is not None
+        known = level is not None and probability[INDEX[level]] >= LEAST_CONFIDENCE
+        value = VERSE[level] if known and level is not None else FIRST_UNKNOWN + place
+        table[list(vertebra.pieces)] = value
+    # Fragments of which nothing is known keep a value of their own: nothing is removed.
+    for piece, integer in found.integers.items():
+        if not table[piece]:
+            table[piece] = PLAIN[SACRUM] if levels[integer] == SACRUM else FIRST_UNKNOWN
+    for plane, numbers in zip(new[found.box.slices], found.numbers, strict=True):
+        plane[numbers > 0] = table[numbers[numbers > 0]]
+    return new, identities
+
+
+def _without_other_sacra(vertebrae: list[LabelledVertebra]) -> list[LabelledVertebra]:
+    """Return the vertebrae with the largest component of the sacrum alone: the others are pieces of it."""
+    sacra = sorted((each for each in vertebrae if SACRUM in each.labels), key=lambda each: -each.ml)
+    return [each for each in vertebrae if SACRUM not in each.labels or each is sacra[0]]
+
+
+def _stands_on_its_head(vertebrae: list[LabelledVertebra]) -> bool:
+    """Whether the sacrum lies above every vertebra by the header."""
+    heights = [each.centre_mm[2] for each in vertebrae if SACRUM not in each.labels]
+    sacrum = [each.centre_mm[2] for each in vertebrae if SACRUM in each.labels]
+    return bool(sacrum and len(heights) > 1 and min(sacrum) > max(heights))

@@ -1,0 +1,133 @@
+"""Files of measured cases, by the command that writes them."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autospine.cli.app import main
+from autospine.core.labels import VERSE
+from autospine.io.images import read_labels, write_array
+from autospine.phantom.generate import PhantomSettings, generate
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A measured phantom in an unusual orientation, with its image and every kind of points."""
+    folder = tmp_path_factory.mktemp("measured")
+    settings = PhantomSettings(
+        region="lumbar",
+        modality="CT",
+        spacing_mm=(1.5, 1.5, 1.5),
+        size_mm=(150.0, 110.0, 100.0),
+        orientation="PIR",
+        oblique_deg=0.0,
+        variant="usual",
+        pathology="none",
+        metal=False,
+    )
+    phantom = generate(settings, seed=2)
+    write_array(folder / "maps" / "a.nii.gz", phantom.labels, phantom.grid)
+    write_array(folder / "images" / "a_0000.nii.gz", phantom.image, phantom.grid)
+    words = ["anatomy", "measure", "-i", str(folder / "maps"), "-o", str(folder / "out")]
+    words += ["--images", str(folder / "images"), "--scheme", "spineps-instance"]
+    for kind in ("verse", "tptbox", "slicer", "fcsv", "sct"):
+        words += ["--points", kind]
+    assert main(words) == 0
+    return folder
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_json_and_tables_say_the_same(written: Path) -> None:
+    measured = read_json(written / "out" / "a_measurements.json")
+    assert "not a medical device" in measured["disclaimer"]
+    with (written / "out" / "a_measurements.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["level"] for row in rows] == [each["level"] for each in measured["vertebrae"]]
+    for row, each in zip(rows, measured["vertebrae"], strict=True):
+        assert row["depth_mm"] == ("" if each["depth_mm"] is None else str(each["depth_mm"]))
+    assert any(row["disc_below_height_mm"] for row in rows)
+    with (written / "out" / "a_spine.csv").open(encoding="utf-8", newline="") as file:
+        angles = {row["measurement"]: row["value"] for row in csv.DictReader(file)}
+    assert float(angles["sacral slope"]) == next(
+        angle["degrees"] for angle in measured["angles"] if angle["name"] == "sacral slope"
+    )
+
+
+def test_the_page_is_a_picture(written: Path) -> None:
+    assert (written / "out" / "a_measurements.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_points_of_each_format_lie_at_the_same_place(written: Path) -> None:
+    stored = read_labels(written / "maps" / "a.nii.gz").stored
+    measured = {
+        each["level"]: each["centre_mm"]
+        for each in read_json(written / "out" / "a_measurements.json")["vertebrae"]
+    }
+    verse = read_json(written / "out" / "a_centroids.json")
+    assert verse[0] == {"direction": ["P", "I", "R"]}
+    header, poi = read_json(written / "out" / "a_poi.json")
+    assert header["format"] == "POI" and header["direction"] == ["P", "I", "R"]
+    affine = np.array(header["rotation"]) * header["zoom"]
+    slicer = {
+        point["label"]: point["position"]
+        for point in read_json(written / "out" / "a.mrk.json")["markups"][0]["controlPoints"]
+    }
+    lines = (written / "out" / "a.fcsv").read_text(encoding="utf-8").splitlines()
+    fcsv = {line.split(",")[11]: list(map(float, line.split(",")[1:4])) for line in lines if line[0] != "#"}
+    assert {entry["label"] for entry in verse[1:]} == {VERSE[level] for level in measured}
+    for entry in verse[1:]:
+        level = next(name for name, n in VERSE.items() if n == entry["label"])
+        x, y, z = stored.physical(np.array([entry["Z"], entry["Y"], entry["X"]]))
+        assert (x, y, z) == pytest.approx(measured[level], abs=0.05)
+        assert slicer[level] == pytest.approx(measured[level], abs=0.01)
+        assert fcsv[level] == pytest.approx(measured[level], abs=0.01)
+        in_ras = affine @ np.array(poi[str(entry["label"])]["50"]) + header["origin"]
+        assert (-in_ras[0], -in_ras[1], in_ras[2]) == pytest.approx(measured[level], abs=0.05)
+
+
+def test_discs_of_the_spinal_cord_toolbox_lie_between_their_vertebrae(written: Path) -> None:
+    discs = read_labels(written / "out" / "a_discs.nii.gz")
+    centres = {
+        each["level"]: each["centre_mm"]
+        for each in read_json(written / "out" / "a_measurements.json")["vertebrae"]
+    }
+    numbers = sorted(set(np.unique(discs.array)) - {0})
+    assert numbers[-1] == 25 and 24 in numbers
+    at = discs.grid.physical(np.argwhere(discs.array[0] == 24)[0])
+    assert centres["L5"][2] < at[2] < centres["L4"][2]
+    assert at[1] > centres["L5"][1]
+
+
+def test_wrong_input_is_named(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["anatomy", "measure", "-i", str(written / "maps"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--points", "obj"]) == 1
+    assert "format among verse" in capsys.readouterr().err
+    assert main([*words, "--scheme", "totalsegmentator-vertebrae-body"]) == 1
+    assert "expected vertebrae by level" in capsys.readouterr().err
+    write_array(
+        tmp_path / "images" / "a.nii.gz",
+        np.zeros((9, 9, 9), np.int16),
+        read_labels(written / "maps" / "a.nii.gz").stored,
+    )
+    assert main([*words, "--scheme", "spineps-instance", "--images", str(tmp_path / "images")]) == 1
+    assert "on the grid of its label map" in capsys.readouterr().err
+
+
+def test_labels_of_a_dataset_go_by_their_names(written: Path, tmp_path: Path, capsys) -> None:
+    names = {"background": 0, **{f"vertebra_L{i}": 19 + i for i in range(1, 6)}, "rest": 200}
+    described = {"channel_names": {"0": "CT"}, "labels": names, "numTraining": 0, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    words = ["anatomy", "measure", "-i", str(written / "maps"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--labels-of", str(tmp_path / "dataset.json")]) == 0
+    levels = [each["level"] for each in read_json(tmp_path / "out" / "a_measurements.json")["vertebrae"]]
+    assert levels[-1] == "L5"
+    described["labels"] = {"background": 0, "vertebra": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert main([*words, "--labels-of", str(tmp_path / "dataset.json")]) == 1
+    assert "vertebrae by level" in capsys.readouterr().err

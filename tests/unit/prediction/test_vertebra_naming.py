@@ -1,0 +1,90 @@
+"""The naming of vertebrae at the end of a prediction."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+
+from autospine.core.labels import LabelSpace, parse_labels
+from autospine.core.types import LabelArray
+from autospine.dataset.raw import Case
+from autospine.io.images import read_labels
+from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
+from autospine.prediction.label_maps import LabelMaps
+from autospine.prediction.vertebra_naming import VertebraNaming
+from autospine.storage.serialization import read_json
+from autospine.vertebrae.identities import SpineIdentities
+
+LEVELS = parse_labels({"background": 0, "canal": 1, **{f"L{i}_body": 1 + i for i in range(1, 6)}})
+CASE = Case(name="a", images=(), labels=None, modality=None, site=None, subject="a")
+
+
+def column(values: tuple[int, ...]) -> LabelArray:
+    """Bodies one below the other with these labels, the first at the head, as bricks of a lumbar spine."""
+    labels = np.zeros((36 * len(values) + 4, 40, 50), dtype=np.uint8)
+    for place, value in enumerate(reversed(values)):
+        labels[4 + 36 * place : 30 + 36 * place, 4:36, 4:46] = value
+    return labels
+
+
+def written(folder: Path, labels: LabelArray, space: LabelSpace, naming: VertebraNaming | None):
+    grid = makers.grid(labels.shape)
+    outputs = CaseOutputs(
+        maps=LabelMaps(folder=folder, ending=".nii.gz", labels=space),
+        post_processing=None,
+        naming=naming,
+        save_probabilities=False,
+    )
+    predicted = PredictedMap(labels=labels, grid=grid, stored=grid, image=None, modality="MR")
+    result = outputs.write(CASE, predicted, ExitStack())
+    return outputs, result, read_labels(folder / "a.nii.gz").array[0]
+
+
+def test_names_that_no_spine_has_are_mended_and_listed(tmp_path: Path) -> None:
+    swapped = column((2, 4, 3, 5, 6))
+    naming = VertebraNaming.of_labels(LEVELS)
+    assert naming is not None
+    outputs, result, found = written(tmp_path, swapped, LEVELS, naming)
+    assert np.array_equal(found, column((2, 3, 4, 5, 6)))
+    assert {(each.from_label, each.to_label) for each in result.renamed} == {
+        ("L2_body", "L3_body"),
+        ("L3_body", "L2_body"),
+    }
+    assert all(each.voxels == 26 * 32 * 42 for each in result.renamed)
+    names = read_json(tmp_path / "a_vertebrae.json", SpineIdentities)
+    assert [each.level for each in names.vertebrae] == ["L1", "L2", "L3", "L4", "L5"]
+    assert [each.called for each in names.vertebrae] == ["L1", "L3", "L2", "L4", "L5"]
+    assert outputs.are_there(CASE)
+    (tmp_path / "a_vertebrae.json").unlink()
+    assert not outputs.are_there(CASE)
+
+
+def test_a_right_map_stays_as_it_is(tmp_path: Path) -> None:
+    right = column((2, 3, 4, 5, 6))
+    _, result, found = written(tmp_path, right, LEVELS, VertebraNaming.of_labels(LEVELS))
+    assert np.array_equal(found, right) and result.renamed == ()
+
+
+def test_it_can_be_left_out_and_leaves_no_names_of_another_map(tmp_path: Path) -> None:
+    (tmp_path / "a_vertebrae.json").write_text("{}", encoding="utf-8")
+    swapped = column((2, 4, 3, 5, 6))
+    _, result, found = written(tmp_path, swapped, LEVELS, None)
+    assert np.array_equal(found, swapped) and result.renamed == ()
+    assert not (tmp_path / "a_vertebrae.json").exists()
+
+
+@pytest.mark.parametrize(
+    "labels", [{"vertebra": 1, "disc": 2}, {"L4": 1, "L5": 2}, {"bone": [1, 2], "L1": [1]}]
+)
+def test_other_datasets_have_no_naming(labels: dict[str, object]) -> None:
+    order = [1, 2] if isinstance(next(iter(labels.values())), list) else None
+    assert VertebraNaming.of_labels(parse_labels({"background": 0, **labels}, order)) is None
+
+
+def test_an_empty_map_is_named_nothing(tmp_path: Path) -> None:
+    empty = np.zeros((30, 20, 20), dtype=np.uint8)
+    _, result, found = written(tmp_path, empty, LEVELS, VertebraNaming.of_labels(LEVELS))
+    assert not found.any() and result.renamed == ()
+    assert read_json(tmp_path / "a_vertebrae.json", SpineIdentities).vertebrae == ()

@@ -1,0 +1,93 @@
+"""Maps with one label for all vertebrae: told apart, and named from the sacrum."""
+
+import json
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+
+from autospine.cli.app import main
+from autospine.core.geometry import Grid
+from autospine.core.labels import VERSE, parse_labels
+from autospine.core.types import LabelArray
+from autospine.io.images import read_labels, write_array
+from autospine.vertebrae.dataset_levels import level_integers, vertebra_class
+from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, name_unnamed
+
+STRUCTURES = {"vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4}
+
+
+@pytest.fixture(scope="module")
+def lumbosacral(real_data: Path) -> tuple[LabelArray, Grid]:
+    """A CT from T9 to the sacrum, with the levels that its map names."""
+    volume = read_labels(real_data / "real" / "ct_lumbosacral" / "labels_verse.nii.gz")
+    return volume.array[0].astype(np.int16), volume.grid
+
+
+def plain(levels: LabelArray) -> LabelArray:
+    """The same map without names."""
+    vertebra = (levels >= 1) & (levels <= 25)
+    sacrum = np.isin(levels, (26, 29))
+    return np.select([vertebra, sacrum, levels == 60], [1, 4, 3], 0).astype(np.uint8)
+
+
+def test_vertebrae_are_named_from_the_sacrum(lumbosacral) -> None:
+    levels, grid = lumbosacral
+    named, identities = name_unnamed("case", plain(levels), grid, STRUCTURES)
+    assert [each.level for each in identities.vertebrae][-6:] == ["L1", "L2", "L3", "L4", "L5", "sacrum"]
+    for value in (20, 21, 22, 23, 24):
+        assert np.bincount(named[levels == value]).argmax() == value
+    assert np.array_equal(named == VERSE["canal"], levels == 60)
+    assert np.array_equal(named > 0, plain(levels) > 0)
+
+
+def test_without_an_anchor_order_is_certain_and_levels_are_unknown() -> None:
+    labels = np.zeros((110, 50, 50), dtype=np.uint8)
+    s, p, left = np.ogrid[tuple(slice(0, n) for n in labels.shape)]
+    for place in (90, 54, 18):
+        labels[(s - place) ** 2 + (p - 25) ** 2 + (left - 25) ** 2 < 14**2] = 1
+    named, identities = name_unnamed("case", labels, makers.grid(labels.shape), STRUCTURES)
+    assert [each.order for each in identities.vertebrae] == [1, 2, 3]
+    assert "no sacrum" in identities.notes[0]
+    for place, vertebra in zip((90, 54, 18), identities.vertebrae, strict=True):
+        expected = FIRST_UNKNOWN + vertebra.order if vertebra.level == "unknown" else VERSE[vertebra.level]
+        assert named[place, 25, 25] == expected
+    assert np.array_equal(named > 0, labels > 0)
+
+
+def test_a_map_without_vertebrae(tmp_path: Path) -> None:
+    empty = np.zeros((20, 20, 20), dtype=np.uint8)
+    named, identities = name_unnamed("case", empty, makers.grid(empty.shape), STRUCTURES)
+    assert not named.any() and identities.notes == ("there is no vertebra",)
+
+
+def test_classes_of_datasets_are_levels_by_their_names() -> None:
+    levels = parse_labels({"background": 0, "L2_vertebra": 3, "L1": 9, "T12": 4, "sacrum": 5, "liver": 6})
+    assert level_integers(levels) == {"T12": 4, "L1": 9, "L2": 3, "sacrum": 5}
+    assert list(level_integers(levels)) == ["T12", "L1", "L2", "sacrum"]
+    assert vertebra_class(levels) == {}
+    bones = parse_labels({"background": 0, "vertebrae": 1, "sacrum": 2})
+    assert level_integers(bones) == {} and vertebra_class(bones) == {"vertebra": 1, "sacrum": 2}
+    assert level_integers(parse_labels({"background": 0, "L1": 1, "L2": 2})) == {}
+
+
+def test_the_command_takes_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.zeros((110, 50, 50), dtype=np.uint8)
+    s, p, left = np.ogrid[tuple(slice(0, n) for n in labels.shape)]
+    for place in (90, 54, 18):
+        labels[(s - place) ** 2 + (p - 25) ** 2 + (left - 25) ** 2 < 14**2] = 1
+    write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    described = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "bone": 1},
+        "file_ending": ".nii.gz",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps({**described, "numTraining": 0}), encoding="utf-8")
+    words = ["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--labels-of", str(tmp_path / "dataset.json")]) == 1
+    assert "or a class `vertebra`" in capsys.readouterr().err
+    assert main([*words, "--scheme", "structures"]) == 0
+    written = json.loads((tmp_path / "out" / "a_vertebrae.json").read_text(encoding="utf-8"))
+    assert len(written["vertebrae"]) == 3
+    assert (read_labels(tmp_path / "out" / "a.nii.gz").array != 0).sum() == (labels != 0).sum()
