@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 NNUNET := $(VENV)/.nnunet
+NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-tuned bench-metrics clean
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -102,6 +103,15 @@ bench-daily: $(STAMP) ## train for a quarter of an hour on real lumbar MR and me
 
 bench-metrics: $(STAMP) ## time every metric on 512 x 512 x 400 voxels with 26 labels; into docs/results/metrics.md
 	$(BIN)/python tests/benchmarks/metrics.py --write docs/results/metrics.md
+
+bench-report: $(STAMP) ## write the report of 20 phantoms, and open it in Chromium; into docs/results/report.md
+	$(BIN)/python tests/benchmarks/report.py --write docs/results/report.md
+
+vendor-niivue: ## put the viewer of the report's volumes in its place again, and check it; needs npm
+	@folder=$$(mktemp -d) && npm pack --silent --pack-destination "$$folder" @niivue/niivue@0.69.0 >/dev/null \
+		&& tar -xzf "$$folder"/*.tgz -C "$$folder" package/dist/niivue.umd.js \
+		&& echo "$$(sed -n 's/^SHA-256 //p' $(NIIVUE)/README.md)  $$folder/package/dist/niivue.umd.js" | sha256sum -c --quiet \
+		&& cp "$$folder/package/dist/niivue.umd.js" $(NIIVUE)/ && rm -r "$$folder" && echo "$(NIIVUE)/niivue.umd.js is NiiVue 0.69.0"
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import makers
 import numpy as np
@@ -17,6 +19,39 @@ LABELS = {"background": 0, "L1": 20, "L2": 21, "canal": 61}
 TABLE = "case,modality,site,subject\n"
 CASES = ("good", "shifted", "exchanged", "empty")
 """Cases of the folder, each called after its prediction."""
+
+
+class Page(HTMLParser):
+    """The tags, the text and the scripts of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.blocks: dict[str, str] = {}
+        self._inside = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = (dict(attrs).get("id") or tag) if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
+        else:
+            self.text.append(data)
+
+    def case(self, index: int) -> dict[str, Any]:
+        return json.loads(self.blocks[f"case-{index}"])
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
 
 
 def reference() -> np.ndarray:

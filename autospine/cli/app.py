@@ -37,6 +37,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "report": "reporting",
     "anatomy": "measure",
+    "anatomy": "identify",
+    "dataset": "exclusion",
     "verify": "plan_and_preprocess",
     "fingerprint": "plan_and_preprocess",
     "plan": "plan_and_preprocess",

@@ -11,6 +11,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next
 from autospine.cli.shared_options import named_dataset
 from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
@@ -104,6 +105,7 @@ def plan_and_preprocess(
     workers: shared_options.Workers = None,
     device: shared_options.Device = "auto",
     planned_for: shared_options.For = None,
+    report: shared_options.Report = True,
 ) -> None:
     """Verify and measure a dataset, plan for it, and preprocess its cases.
 
@@ -118,6 +120,8 @@ def plan_and_preprocess(
     planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
     if pretrained is None:
         _say_starter(location, planned)
+    if report:
+        report_on(location.preprocessed)
     _preprocess(location, planned, configuration, workers, dataset=facts[0], pretrained=pretrained)
 
 

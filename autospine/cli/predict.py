@@ -1,6 +1,6 @@
 """`autospine predict`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,6 +86,16 @@ Preview = Annotated[
     ),
 ]
 
+OnlyFailed = Annotated[
+    Path | None,
+    typer.Option(
+        "--only-failed",
+        metavar="FILE",
+        help="Predict only the cases that are marked fail in these marks of a report.",
+        show_default=False,
+    ),
+]
+
 
 @app.command(
     rich_help_panel="Predict",
@@ -101,6 +111,7 @@ def predict(
     configuration: ConfigurationName = None,
     options: PredictionOptions,
     preview: Preview = False,
+    only_failed: OnlyFailed = None,
     report: shared_options.Report = True,
     workspace: shared_options.Workspace = None,
 ) -> None:
@@ -111,6 +122,7 @@ def predict(
     check_inputs(inputs)
     check_output(output)
     check_device_name(options.device)
+    only = None if only_failed is None else _failed(only_failed)
     folders, reason = tuple(named_model(given) for given in model or ()), "as asked for"
     if not folders:
         from autospine.models.best import choose_models
@@ -140,7 +152,8 @@ def predict(
             )
         if STARTER_FILE in folders:
             say(STARTER_LIMITS, "yellow")
-        result = predict_cases(opened, inputs, output, options, _drawer() if preview else None)
+        drawer = _drawer() if preview else None
+        result = predict_cases(opened, inputs, output, options, drawer, only=only)
     show_predictions(result.cases, result.kept)
     if report:
         report_on(output)
@@ -154,6 +167,13 @@ def predict(
                 "remove them, or predict the cases again"
             )
         raise typer.Exit(1)
+
+
+def _failed(marks: Path) -> Collection[str]:
+    """Return the cases that are marked as failed in a file of marks."""
+    from autospine.dataset.case_marks import cases_marked
+
+    return tuple(cases_marked(marks, "fail"))
 
 
 def _drawer() -> "PreviewDrawer":

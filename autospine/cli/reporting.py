@@ -17,7 +17,8 @@ Reported = Annotated[
     Path,
     typer.Argument(
         metavar="[FOLDER]",
-        help="Report on this folder of predictions or scores; by default the current folder.",
+        help="Report on this folder of predictions, of scores, of a model (results/DATASET/CONFIGURATION) "
+        "or of a plan (preprocessed/DATASET); by default the current folder.",
         show_default=False,
     ),
 ]
@@ -35,23 +36,29 @@ Page = Annotated[
 
 @app.command(rich_help_panel="Predict", epilog="For example: autospine report out")
 def report(folder: Reported = Path(), output: Page = None) -> None:
-    """Write one page that shows a folder: cases with pictures, the worst first, and charts of the scores.
+    """Write one page that shows a folder: cases with pictures, the worst first, charts, and the plan.
 
-    The page is a single file that needs no network. `predict` and `evaluate` write it by themselves.
+    The page is a single file that needs no network. `plan-and-preprocess`, `train`, `predict` and `evaluate`
+    write it by themselves.
     """
-    shared_options.check_exists(folder, "a folder of predictions or scores")
+    shared_options.check_exists(folder, "a folder of predictions, of scores, of a model or of a plan")
 
     from autospine.report.folder_report import write_report
 
     say(f"report: {write_report(folder, output)}")
 
 
-def report_on(folder: Path) -> None:
-    """Write the report of a folder at the end of another command, which does not fail without it."""
+def report_on(folder: Path, *, most_pictured: int | None = None) -> None:
+    """Write the report of a folder at the end of another command, which does not fail without it.
+
+    Args:
+        folder: The folder.
+        most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
+    """
     try:
         from autospine.report.folder_report import write_report
 
-        page = write_report(folder)
+        page = write_report(folder, most_pictured=most_pictured)
     except Exception as error:  # whatever it is, what the command was for is done
         logger.debug("where the report failed:", exc_info=error)
         logger.warning("the report of %s cannot be written: %s", folder, first_line(error))

@@ -10,6 +10,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.declared import takes
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next, show_evaluation
 from autospine.core.errors import TrainingError
 from autospine.storage.trained_models import FULL, fold_names, named_model
@@ -47,6 +48,9 @@ FoldName = Annotated[
 START = "a trained model, or weights of `autospine model import-weights`"
 """Content that `--pretrained` names."""
 
+MOST_PICTURED = 40
+"""Most held-out cases that the report draws by itself, about a second each; `autospine report` draws all."""
+
 MaxMinutes = Annotated[
     float | None,
     typer.Option(
@@ -67,6 +71,7 @@ def train(
     dataset: shared_options.OptionalDataset = None,
     workspace: shared_options.Workspace = None,
     max_minutes: MaxMinutes = None,
+    report: shared_options.Report = True,
     *,
     options: TrainingOptions,
     device: shared_options.Device = "auto",
@@ -122,7 +127,10 @@ def train(
         )
         warn_of_another_device(planned, where)
         warn_of_slow_convolutions(planned.configuration, where, cudnn_version())
-        _say_what_is_next(project, fold, train(project, fold, settings, minutes=max_minutes, began=began))
+        evaluation = train(project, fold, settings, minutes=max_minutes, began=began)
+        if report and distributed.leads():
+            report_on(location.results / planned.configuration.name, most_pictured=MOST_PICTURED)
+        _say_what_is_next(project, fold, evaluation)
 
 
 def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | None") -> None:

@@ -67,7 +67,7 @@ def read_case_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
         return {}, []
     try:
         _refuse_workbook(path)
-        table = _cells(read_text(path))
+        table = table_cells(read_text(path))
     except OSError as error:
         raise DatasetError(f"expected a table in {path}, found {error}; save it as CSV in UTF-8") from None
     columns = [name.lower() for name in table[0]] if table else []
@@ -144,8 +144,12 @@ def _refuse_workbook(path: Path) -> None:
             raise OSError("a workbook of a spreadsheet that was renamed")
 
 
-def _cells(text: str) -> list[list[str]]:
-    """Return the rows of a table that have a value, each cell without spaces around it."""
+def table_cells(text: str) -> list[list[str]]:
+    """Return the rows of a table that have a value, each cell without spaces around it.
+
+    Raises:
+        OSError: If it is no table.
+    """
     lines = text.lstrip("\r\n")
     head, *_ = re.split(r"[\r\n]", lines, maxsplit=1)
     if stated := re.fullmatch(r'"?sep=(.)"?[,;\t ]*', head, re.IGNORECASE):  # Excel's own first line

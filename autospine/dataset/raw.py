@@ -16,6 +16,7 @@ from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
 from autospine.dataset.case_table import CASE_TABLE, misnamed_tables, read_case_table, unknown_cases
+from autospine.dataset.excluded_cases import left_in
 from autospine.io.formats import ENDINGS, NRRD_ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
@@ -74,7 +75,7 @@ class Dataset:
     """Meaning of the integers in the label files."""
 
     cases: tuple[Case, ...]
-    """Training cases, sorted by name."""
+    """Training cases, sorted by name, without those that `excluded.csv` names."""
 
     test_cases: tuple[Case, ...]
     """Cases in `imagesTs`, with labels where `labelsTs` has them."""
@@ -147,15 +148,16 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     training, tissues, unclear = _with_tissues(training, folder, described, ending)
     faults += unclear
     faults += _named_elsewhere(described.get("dataset"), folder, training)
+    left, excluded = left_in(folder, [case.name for case in training], imaged)
     dataset = Dataset(
         folder=folder,
         name=folder.name,
         channels=channels,
         labels=labels,
-        cases=tuple(training),
+        cases=tuple(case for case in training if case.name in left),
         test_cases=tuple(testing),
         file_ending=ending,
-        notes=_miscounted(described.get("numTraining"), len(names)),
+        notes=(*_miscounted(described.get("numTraining"), len(names)), *excluded),
         tissues=tissues,
     )
     return dataset, tuple(faults)

@@ -1,12 +1,12 @@
 """From images to label maps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 
 from autospine import __version__
-from autospine.core.errors import WorkspaceError
+from autospine.core.errors import DatasetError, WorkspaceError, counted, listed
 from autospine.dataset.inputs import find_inputs
 from autospine.dataset.raw import Case
 from autospine.evaluation.postprocessing import Postprocessing
@@ -31,6 +31,7 @@ from autospine.prediction.run_record import RunRecord
 from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.arrays import has_blosc2
 from autospine.storage.atomic import remove_abandoned
+from autospine.storage.file_names import same_name
 from autospine.system.devices import choose_device, describe
 from autospine.system.hardware import held_memory
 from autospine.system.log import get_logger
@@ -44,6 +45,8 @@ def predict(
     output: Path,
     options: PredictionOptions,
     draw_preview: PreviewDrawer | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models, each onto its own grid.
 
@@ -56,6 +59,7 @@ def predict(
         output: Folder for `CASE.ext` and `predictions.json`; made if absent.
         options: The user's choices.
         draw_preview: Draws `CASE_preview.png` beside each label map; None for no previews.
+        only: Cases to predict, of those that the inputs hold; None for all of them.
 
     Raises:
         WorkspaceError: If `output` is a file or cannot be written to, or there is no Blosc2 to write
@@ -63,7 +67,7 @@ def predict(
         ModelError: If a fold is missing, the models do not fit together, or one was trained without mirroring
             and is to predict with it.
         DatasetError: If there is nothing to predict, no case has all of its channels, or they cannot be
-            written in this format.
+            written in this format, or none of `only` is there.
         AutospineError: If highdicom is needed and not installed.
         FormatError: If the output folder's record is damaged.
     """
@@ -71,7 +75,7 @@ def predict(
     check_output(output)
     device = choose_device(options.device)
     plan = models[0].plan
-    cases, faults = find_inputs(inputs, plan.channels)
+    cases, faults = _chosen(*find_inputs(inputs, plan.channels), only)
     maps = LabelMaps(folder=output, ending=options.ending or plan.file_ending, labels=plan.labels)
     _check(models, cases, maps, options)
     open_output(output)
@@ -105,6 +109,29 @@ def predict(
         training_images=[each for model in models for each in model.training_images(options.folds).items()],
     )
     return run.predict(cases, faults, overwrite=options.overwrite)
+
+
+def _chosen(
+    cases: tuple[Case, ...], faults: dict[str, str], only: Collection[str] | None
+) -> tuple[tuple[Case, ...], dict[str, str]]:
+    """Return the cases to predict, and the faults of incomplete ones, of those that were found."""
+    if only is None:
+        return cases, faults
+    wanted = {same_name(name): name for name in only}
+    found = {same_name(name) for name in (*(case.name for case in cases), *faults)}
+    if absent := [name for key, name in wanted.items() if key not in found]:
+        if not wanted.keys() & found:
+            raise DatasetError(
+                f"expected {listed(absent)} among the inputs, found {listed([case.name for case in cases])}; "
+                "name the images of these cases with -i"
+            )
+        logger.warning(
+            "%s to predict, but not among the inputs: %s", counted(len(absent), "case"), listed(absent)
+        )
+    return (
+        tuple(case for case in cases if same_name(case.name) in wanted),
+        {name: fault for name, fault in faults.items() if same_name(name) in wanted},
+    )
 
 
 def _check(

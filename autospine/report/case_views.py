@@ -106,7 +106,7 @@ def middle_views(maps: CaseMaps, behind: Sequence[int] = ()) -> tuple[CaseView, 
         maps.prediction if maps.reference is None or not labelled(maps.reference).any() else maps.reference
     )
     inside = labelled(shown)
-    box = _cropped(inside | labelled(maps.prediction), maps)
+    box = shown_box(maps)
     rows, columns, across = (np.arange(part.start, part.stop) for part in box.slices)
     bodies = inside & ~np.isin(shown, behind)
     at_l = _middles(inside, 2, maps.spacing_mm[0])[rows]
@@ -169,11 +169,14 @@ def close_ups(maps: CaseMaps, place: Shape3) -> tuple[CaseView, ...]:
     )
 
 
-def _cropped(shown: MaskArray, maps: CaseMaps) -> Box:
+def shown_box(maps: CaseMaps) -> Box:
     """Return the box around what is labelled with its margin; the whole without labels or reference.
 
     Without a reference all is shown, as what a prediction has missed may lie anywhere.
     """
+    shown = labelled(maps.prediction)
+    if maps.reference is not None:
+        shown |= labelled(maps.reference)
     whole = Box.whole(shown.shape)
     box = None if maps.reference is None else Box.around(shown)
     if box is None:

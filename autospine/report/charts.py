@@ -17,7 +17,7 @@ NAMES = 150
 ROW = 22
 """Height of a strip."""
 
-LONGEST_NAME = 22
+LONGEST_NAME = 16
 """Characters of a name that have room beside a strip; the whole name is in its title."""
 
 LINE_HEIGHT = 260
@@ -32,14 +32,13 @@ SERIES = 7
 class ChartPoint:
     """One case in a chart."""
 
-    case: int
-    """Position of the case in the report."""
-
     name: str
     """Name of the case."""
 
     x: float
     y: float = 0.0
+    case: int | None = None
+    """Position of the case in the report, which the point opens; None if it is not in it."""
 
 
 def strip_plot(
@@ -184,8 +183,9 @@ def _gridlines(axis: _Axis, top: float, bottom: float, unit: str) -> str:
 
 
 def _dot(x: float, y: float, point: ChartPoint, text: str) -> str:
+    opens = "" if point.case is None else f' data-case="{point.case}"'
     return (
-        f'<circle class="dot" data-case="{point.case}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+        f'<circle class="dot"{opens} cx="{x:.1f}" cy="{y:.1f}" r="4">'
         f"<title>{escape(point.name)}, {escape(text)}</title></circle>"
     )
 

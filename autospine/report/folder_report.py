@@ -1,28 +1,41 @@
 """The report of a folder: `report.html` in it, of whatever the folder has."""
 
+import math
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from autospine import __version__
 from autospine.core.errors import WorkspaceError, counted
-from autospine.report.report_content import Fact, ReportCase, ReportContent
+from autospine.fingerprint.facts import read_fingerprint
+from autospine.plan import Plan
+from autospine.report.model_results import holds_model, read_model_results
+from autospine.report.plan_section import dataset_section, plan_section
+from autospine.report.report_content import Fact, ReportCase, ReportContent, ReportSection
 from autospine.report.report_page import write_page
-from autospine.report.result_folder import ResultFolder, holds_results, read_results
-from autospine.report.result_report import legend_of, metrics_of, result_cases
+from autospine.report.result_folder import ResultFolder, holds_results, number, read_results
+from autospine.report.result_report import indices_of, legend_of, metrics_of, result_cases
 from autospine.report.result_sections import prediction_section, record_facts, score_section
+from autospine.report.training_section import read_logs, training_section
+from autospine.storage.serialization import read_json
+from autospine.storage.trained_models import PLAN, fold_names, unfinished_folds
 
 REPORT = "report.html"
 """File of the report."""
 
+FINGERPRINT = "fingerprint.json"
+"""File of the measurements beside the plan of a dataset."""
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
-    """Write the report of a folder that `autospine predict` or `autospine evaluate` has written to.
+
+def write_report(folder: Path, output: Path | None = None, *, most_pictured: int | None = None) -> Path:
+    """Write the report of a folder of predictions or scores, of a model, or of a plan.
 
     Args:
         folder: The folder.
         output: File of the page; by default `report.html` in the folder.
+        most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
 
     Returns:
         Path of the page.
@@ -31,77 +44,142 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         WorkspaceError: If the folder has nothing to report on.
         FormatError: If a file in it is damaged or of another version.
     """
-    if not holds_results(folder):
-        raise WorkspaceError(
-            "expected a folder that `autospine predict` or `autospine evaluate` has written to, found "
-            f"neither predictions.json nor evaluation.json in {folder}; name another folder"
-        )
+    report = _reporter(folder)(folder, most_pictured)
     path = output or folder / REPORT
-    write_page(path, _result_report(read_results(folder)))
+    write_page(path, report)
     return path
 
 
-def _result_report(results: ResultFolder) -> ReportContent:
-    metrics, cases = metrics_of(results.scores), result_cases(results)
-    sections = [score_section(results.scores, cases, metrics)] if metrics else []
-    if (predicted := prediction_section(results, cases)) is not None:
-        sections.append(predicted)
-    what = "Evaluation" if results.scores else "Predictions"
-    return ReportContent(
-        title=f"{what}: {results.folder.resolve().name}",
-        folder=str(results.folder.resolve()),
-        written=_now(),
-        cases=cases,
-        metric=metrics[0].title if metrics else "",
-        higher_is_better=not metrics or metrics[0].higher_is_better,
-        legend=legend_of(results),
-        summary=tuple(_summary(results, cases)),
-        sections=tuple(sections),
-        foot=(*record_facts(results.record), *_commands(results)),
+def _reporter(folder: Path) -> Callable[[Path, int | None], ReportContent]:
+    """Return what makes the report of a folder of this kind."""
+    if holds_results(folder):
+        return _result_report
+    if holds_model(folder):
+        return _model_report
+    if (folder / PLAN).is_file() or (folder / FINGERPRINT).is_file():
+        return _plan_report
+    raise WorkspaceError(
+        "expected a folder of predictions or scores, of a model, or of a plan, found none of "
+        f"predictions.json, evaluation.json, plan.json and fingerprint.json in {folder}; name another folder"
     )
 
 
-def _summary(results: ResultFolder, cases: tuple[ReportCase, ...]) -> Iterator[Fact]:
-    yield Fact(name="cases", value=_by_status(cases))
+def _result_report(folder: Path, most_pictured: int | None) -> ReportContent:
+    results = read_results(folder)
+    cases = result_cases(results, most_pictured)
+    sections = _there(_scores(results, cases), prediction_section(results, cases))
+    what = "Evaluation" if results.scores else "Predictions"
+    foot = (*record_facts(results.record), *_evaluation_command(results))
+    return _content(what, folder, sections, results=results, cases=cases, foot=foot)
+
+
+def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
+    results, logs = read_model_results(folder), read_logs(folder)
+    cases = result_cases(results, most_pictured)
+    training = training_section(logs) if logs else None
+    sections = _there(_scores(results, cases), training, _planned(folder))
+    summary = [Fact(name="complete folds", value=", ".join(fold_names(folder)) or "none")]
+    if begun := unfinished_folds(folder):
+        summary.append(Fact(name="unfinished folds", value=", ".join(begun)))
+    return _content("Model", folder, sections, results=results, cases=cases, summary=summary)
+
+
+def _plan_report(folder: Path, most_pictured: int | None) -> ReportContent:
+    path = folder / FINGERPRINT
+    measured = dataset_section(read_fingerprint(path)) if path.is_file() else None
+    return _content("Plan", folder, _there(measured, _planned(folder)), summary=_recommended(folder))
+
+
+def _recommended(folder: Path) -> tuple[Fact, ...]:
+    """Return which configuration a plan recommends, and why."""
+    if not (folder / PLAN).is_file():
+        return (Fact(name="plan", value="none yet"),)
+    plan = read_json(folder / PLAN, Plan)
+    why = next((each.reason for each in plan.rationale if each.name == "configuration 0"), "")
+    return (Fact(name="recommended", value=plan.configurations[0].name, reason=why),)
+
+
+def _planned(folder: Path) -> ReportSection | None:
+    path = folder / PLAN
+    return plan_section(read_json(path, Plan)) if path.is_file() else None
+
+
+def _scores(results: ResultFolder, cases: Sequence[ReportCase]) -> ReportSection | None:
+    metrics = metrics_of(results.scores)
+    return score_section(results.scores, cases, metrics) if metrics else None
+
+
+def _there(*sections: ReportSection | None) -> list[ReportSection]:
+    """Return the sections that have something to show."""
+    return [section for section in sections if section is not None]
+
+
+def _content(
+    what: str,
+    folder: Path,
+    sections: Sequence[ReportSection],
+    *,
+    results: ResultFolder | None = None,
+    cases: Sequence[ReportCase] = (),
+    summary: Sequence[Fact] = (),
+    foot: Sequence[Fact] = (),
+) -> ReportContent:
+    """Return the page of a folder.
+
+    Args:
+        what: What the folder holds.
+        folder: The folder.
+        sections: Parts of the page below the cases.
+        results: Scores and files of the cases; None for a folder without cases.
+        cases: Cases, the worst first.
+        summary: First lines of the summary.
+        foot: First lines of the foot.
+    """
+    place = folder.resolve()
+    metrics = () if results is None else metrics_of(results.scores)
+    return ReportContent(
+        title=f"{what}: {place.parent.name + ', ' if what == 'Model' else ''}{place.name}",
+        folder=str(place),
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        cases=tuple(cases),
+        metric=metrics[0].title if metrics else "",
+        higher_is_better=not metrics or metrics[0].higher_is_better,
+        legend=() if results is None else legend_of(results),
+        indices=() if results is None else indices_of(results),
+        summary=(*summary, *(() if results is None else _summary(results, cases))),
+        sections=tuple(sections),
+        foot=(
+            *foot,
+            Fact(name="this page again", value=shlex.join(("autospine", "report", str(place)))),
+            Fact(name="written by", value=f"AutoSpine {__version__}"),
+        ),
+    )
+
+
+def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fact]:
+    if not cases:
+        yield Fact(name="cases", value="none", reason="no case is predicted or scored yet")
+        return
+    counts = Counter(case.status for case in cases)
+    yield Fact(name="cases", value=", ".join(f"{n} {status}" for status, n in counts.items()))
     metrics = metrics_of(results.scores)
     spread = (results.scores.get("spread") or {}).get("mean") or {}
     for metric in metrics:
-        value = results.scores.get(f"mean_{metric.name}")
+        value = number(results.scores.get(f"mean_{metric.name}"))
         interval = (spread.get(metric.name) or {}).get("interval")
-        if value is not None:
+        if math.isfinite(value):
             sure = f"95 % confidence interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
             unit = f" {metric.unit}" if metric.unit else ""
             yield Fact(name=f"mean {metric.title}", value=f"{value:.3f}{unit}", reason=sure)
     worst = next((case for case in cases if case.score is not None), None)
     if worst is not None and metrics:
-        yield Fact(
-            name="worst case",
-            value=f"{worst.name}, {metrics[0].title} {worst.score:.3f}",
-            reason=worst.findings[0] if worst.findings else "",
-        )
-    warned = sum(bool(entry.warnings) for entry in results.record.values())
-    if warned:
+        why = worst.findings[0] if worst.findings else ""
+        yield Fact(name="worst case", value=f"{worst.name}, {metrics[0].title} {worst.score:.3f}", reason=why)
+    if warned := sum(bool(entry.warnings) for entry in results.record.values()):
         yield Fact(name="warnings", value=f"{counted(warned, 'case')} with warnings")
 
 
-def _by_status(cases: tuple[ReportCase, ...]) -> str:
-    counts = {
-        status: sum(case.status == status for case in cases)
-        for status in dict.fromkeys(c.status for c in cases)
-    }
-    return ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
-
-
-def _commands(results: ResultFolder) -> Iterator[Fact]:
-    compared = results.scores.get("compared")
-    if compared:
+def _evaluation_command(results: ResultFolder) -> Iterator[Fact]:
+    if compared := results.scores.get("compared"):
         words = ("autospine", "evaluate", compared["predictions"], compared["references"])
         yield Fact(name="scores again", value=shlex.join(words))
-    yield Fact(
-        name="this page again", value=shlex.join(("autospine", "report", str(results.folder.resolve())))
-    )
-    yield Fact(name="written by", value=f"AutoSpine {__version__}")
-
-
-def _now() -> str:
-    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")

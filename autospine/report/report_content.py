@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from autospine.report.case_volumes import CaseVolumes
 from autospine.report.picture_layers import PictureLayers
 
 
@@ -96,6 +97,8 @@ class ReportCase:
 
     facts: tuple[Fact, ...] = ()
     pictures: tuple[PictureLayers, ...] = ()
+    volumes: CaseVolumes | None = None
+    """Volumes for the viewer in 3D; None without an image, or where they have no room."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,9 @@ class ReportContent:
 
     legend: tuple[tuple[str, str], ...] = ()
     """Name and colour of each class, as `#rrggbb`."""
+
+    indices: tuple[tuple[str, str], ...] = ()
+    """Name and colour of each stored index from 1 on, by which volumes are coloured."""
 
     summary: tuple[Fact, ...] = ()
     sections: tuple[ReportSection, ...] = ()

@@ -1,8 +1,9 @@
 """A report as one HTML file, which asks nothing of any network and runs nothing but its own script."""
 
 import base64
+import gzip
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,7 +14,12 @@ from autospine.report.report_content import Guide, ReportCase, ReportContent
 from autospine.storage.atomic import replacing
 
 PAGE = Path(__file__).parent / "page"
-"""Folder of the page's template, style and script."""
+"""Folder of the page's template, style and scripts."""
+
+STYLE, SCRIPTS = "report.css", ("report.js", "volumes.js")
+
+NIIVUE = PAGE / "niivue" / "niivue.umd.js"
+"""The viewer of volumes, which the page holds packed and starts on demand."""
 
 CASE_GUIDE = Guide(
     shown="All cases, the worst first: failed ones, then by score. Beside the table the chosen case: through "
@@ -42,35 +48,52 @@ def write_page(path: Path, report: ReportContent) -> None:
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    style, script = (Markup((PAGE / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
+    style, *scripts = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in (STYLE, *SCRIPTS))
+    script = Markup("\n").join(scripts)
+    niivue = NIIVUE.read_bytes() if any(case.volumes for case in report.cases) else b""
     stream = environment.get_template("report.html").stream(
         report=report,
         key=hashlib.sha256(report.folder.encode()).hexdigest()[:16],
-        policy=_policy(style, script),
+        policy=_policy(style, script, niivue),
         style=style,
         script=script,
         difference=colour_code(DISAGREEMENT),
         case_guide=CASE_GUIDE if report.metric else UNSCORED_GUIDE,
         choices=_choices(report),
         scores=_scores(report),
-        as_data=asdict,
+        as_data=_case_data,
+        as_volumes=lambda case: _volume_data(case, report),
+        niivue=base64.b64encode(gzip.compress(niivue, mtime=0)).decode("ascii") if niivue else "",
     )
     stream.enable_buffering(64)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(stream)
 
 
-def _policy(style: str, script: str) -> str:
-    """Return the content security policy: this style, this script, pictures in the page, nothing else."""
+def _policy(style: str, script: str, niivue: bytes) -> str:
+    """Return the content security policy: this style, these scripts, pictures in the page, nothing else."""
+    scripts = " ".join(_hash(each) for each in (script.encode(), niivue) if each)
     return (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        f"default-src 'none'; img-src data:; style-src {_hash(style.encode())}; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _hash(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+def _hash(content: bytes) -> str:
+    digest = base64.b64encode(hashlib.sha256(content).digest()).decode("ascii")
     return f"'sha256-{digest}'"
+
+
+def _case_data(case: ReportCase) -> dict[str, object]:
+    """Return what the page shows of a case at once."""
+    return asdict(replace(case, volumes=None))
+
+
+def _volume_data(case: ReportCase, report: ReportContent) -> dict[str, object]:
+    """Return what the viewer in 3D needs of a case, if that has volumes."""
+    assert case.volumes is not None
+    classes = [{"name": name, "colour": colour} for name, colour in report.indices]
+    return {**asdict(case.volumes), "classes": classes}
 
 
 def _choices(report: ReportContent) -> dict[str, tuple[str, ...]]:

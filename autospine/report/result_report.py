@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autospine.core.colours import class_colours
@@ -10,12 +11,13 @@ from autospine.core.types import Modality
 from autospine.evaluation.metrics import Metric, find_metrics
 from autospine.prediction.case_log import PredictedCase
 from autospine.report.case_findings import describe_worst_place, find_faults
-from autospine.report.case_views import CaseMaps, CaseView, close_ups, middle_views
+from autospine.report.case_views import CaseMaps, close_ups, middle_views
+from autospine.report.case_volumes import reduce_volumes, volume_budget
 from autospine.report.picture_layers import PictureLayers, colour_code, draw_layers
 from autospine.report.report_content import Fact, ReportCase
 from autospine.report.result_folder import ResultFolder, number
 from autospine.report.views import index_names, stored_behind
-from autospine.report.worst_place import find_worst_place
+from autospine.report.worst_place import WorstPlace, find_worst_place
 from autospine.system.log import track
 
 MEAN = "mean_"
@@ -29,15 +31,18 @@ def metrics_of(scores: Mapping[str, Any]) -> tuple[Metric, ...]:
     )
 
 
-def result_cases(results: ResultFolder) -> tuple[ReportCase, ...]:
+def result_cases(results: ResultFolder, most_pictured: int | None = None) -> tuple[ReportCase, ...]:
     """Return the cases of a folder with their pictures, the worst first.
 
     Cases that have failed or have no prediction come first, those without a score last.
+
+    Args:
+        results: What the folder has of its cases.
+        most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
     """
     metrics = metrics_of(results.scores)
     better = metrics[0].higher_is_better if metrics else True
-    names = results.case_names
-    cases = [_case(name, results, metrics) for name in track(names, "drawing the report")]
+    known = [_case(name, results, metrics) for name in results.case_names]
 
     def badness(case: ReportCase) -> tuple[int, float, str]:
         if case.status in ("failed", "no prediction"):
@@ -46,7 +51,12 @@ def result_cases(results: ResultFolder) -> tuple[ReportCase, ...]:
             return 2, 0.0, case.name
         return 1, case.score if better else -case.score, case.name
 
-    return tuple(sorted(cases, key=badness))
+    known.sort(key=badness)
+    most = len(known) if most_pictured is None else most_pictured
+    budget = volume_budget(min(most, len(known)))
+    drawn = [_pictured(case, results, budget) for case in track(known[:most], "drawing the report")]
+    note = f"not drawn, as pictures are of the worst {most} cases: `autospine report` draws all"
+    return (*drawn, *(replace(case, findings=(*case.findings, note)) for case in known[most:]))
 
 
 def legend_of(results: ResultFolder) -> tuple[tuple[str, str], ...]:
@@ -58,6 +68,14 @@ def legend_of(results: ResultFolder) -> tuple[tuple[str, str], ...]:
     return tuple((name, colour_code(colour)) for name, colour in colours.items())
 
 
+def indices_of(results: ResultFolder) -> tuple[tuple[str, str], ...]:
+    """Return the name and the colour of each stored index from 1 on."""
+    if results.labels is None:
+        return ()
+    colours = dict(legend_of(results))
+    return tuple((name, colours[name]) for name in index_names(results.labels))
+
+
 def _found(name: str) -> Iterator[Metric]:
     try:
         yield from find_metrics([name])
@@ -66,6 +84,7 @@ def _found(name: str) -> Iterator[Metric]:
 
 
 def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> ReportCase:
+    """Return a case without pictures."""
     scored: Mapping[str, Any] = results.scores.get("cases", {}).get(name, {})
     entry = results.record.get(name)
     missing = name in results.scores.get("missing", ())
@@ -74,22 +93,13 @@ def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> Report
     if entry is not None and entry.status == "failed" and not scored:
         status = "failed"
         findings.append(f"the prediction has failed: {entry.error}")
-    modality: Modality | None = scored.get("modality") or (entry.modality if entry else None)
-    pictures: tuple[PictureLayers, ...] = ()
-    if status in ("evaluated", "predicted"):
-        maps, lacking = results.read_maps(name)
-        if maps is not None:
-            found, pictures = _pictured(maps, results, modality)
-            findings += found
-        if lacking:
-            findings.append(lacking)
     elif missing:
         findings.append("there is a reference and no prediction; the case is in no mean")
     if entry is not None:
         findings += entry.warnings
     return ReportCase(
         name=name,
-        modality=modality or "",
+        modality=scored.get("modality") or (entry.modality if entry else None) or "",
         site=scored.get("site") or "",
         status=status,
         score=_finite(scored.get(f"{MEAN}{metrics[0].name}")) if metrics else None,
@@ -99,30 +109,56 @@ def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> Report
         },
         findings=tuple(findings),
         facts=() if entry is None else tuple(_facts(entry)),
-        pictures=pictures,
     )
 
 
-def _pictured(
-    maps: CaseMaps, results: ResultFolder, modality: Modality | None
-) -> tuple[list[str], tuple[PictureLayers, ...]]:
-    """Return what is wrong with a prediction, in words, and the pictures that show it."""
-    assert results.labels is not None  # else the maps could not be read
-    names = index_names(results.labels)
-    by_name = class_colours(list(dict.fromkeys(names)))
-    colours = [by_name[name] for name in names]
-    findings: list[str] = []
-    views: list[CaseView] = []
+def _pictured(case: ReportCase, results: ResultFolder, budget: int) -> ReportCase:
+    """Return a case with its pictures, and with what they show in words, as far as its files are there.
+
+    Args:
+        case: Case without pictures.
+        results: What the folder has of its cases.
+        budget: Most bytes of its volumes.
+    """
+    if case.status not in ("evaluated", "predicted"):
+        return case
+    maps, lacking = results.read_maps(case.name)
+    if maps is None:
+        return replace(case, findings=(lacking, *case.findings))
+    modality: Modality | None = "CT" if case.modality == "CT" else "MR" if case.modality else None
+    place = None
     if maps.reference is not None:
         place = find_worst_place(maps.prediction, maps.reference, maps.spacing_mm)
-        findings.append(describe_worst_place(place, names))
-        findings += find_faults(maps.prediction, maps.reference, names)
-        if place is not None:
-            views += close_ups(maps, place.index)
+    found = [*_described(maps, results, place), *filter(None, [lacking])]
+    return replace(
+        case,
+        findings=(*found, *case.findings),
+        pictures=_drawn(maps, results, modality, place),
+        volumes=reduce_volumes(maps, modality, budget, None if place is None else place.index),
+    )
+
+
+def _described(maps: CaseMaps, results: ResultFolder, place: WorstPlace | None) -> Iterator[str]:
+    """Yield sentences about what is wrong with a prediction."""
+    assert results.labels is not None  # else the maps could not be read
+    names = index_names(results.labels)
+    if maps.reference is not None:
+        yield describe_worst_place(place, names)
+        yield from find_faults(maps.prediction, maps.reference, names)
     elif not maps.prediction.any():
-        findings.append("nothing is labelled")
+        yield "nothing is labelled"
+
+
+def _drawn(
+    maps: CaseMaps, results: ResultFolder, modality: Modality | None, place: WorstPlace | None
+) -> tuple[PictureLayers, ...]:
+    """Return the pictures of a case: through its worst place, and along the middle of the spine."""
+    assert results.labels is not None
+    names = index_names(results.labels)
+    by_name = class_colours(list(dict.fromkeys(names)))
+    views = [] if place is None else [*close_ups(maps, place.index)]
     views += middle_views(maps, stored_behind(names))
-    return findings, tuple(draw_layers(view, colours, modality) for view in views)
+    return tuple(draw_layers(view, [by_name[name] for name in names], modality) for view in views)
 
 
 def _facts(entry: PredictedCase) -> Iterator[Fact]:

@@ -1,6 +1,7 @@
 """Prediction of several cases with untrained networks: what is run, kept, recorded and said."""
 
 import errno
+import json
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from odd_images import META, data_file
 
 import autospine
 from autospine.cli import main
-from autospine.core.errors import ModelError, WorkspaceError
+from autospine.core.errors import DatasetError, ModelError, WorkspaceError
 from autospine.evaluation.stored_scores import CROSS_VALIDATION
 from autospine.inference.predictor import Predictor
 from autospine.io.images import read_labels, read_volume, write_array
@@ -742,6 +743,30 @@ def test_what_was_kept_is_not_counted_as_written(model, images, tmp_path):
     again = predicted([model], images, tmp_path / "out", overwrite=False)
     assert again.kept == {"case0", "case2"}
     assert len(again.written) == 3
+
+
+def test_failed_cases_alone_are_predicted_again(model, images, tmp_path, said):
+    result = predict_cases.predict(
+        [model], images, tmp_path / "out", PredictionOptions(device="cpu"), only=("case1", "gone")
+    )
+    assert [case.case for case in result.cases] == ["case1"]
+    assert "1 case to predict, but not among the inputs: gone" in said.text
+    with pytest.raises(DatasetError, match="expected gone among the inputs, found case0, case1, case2"):
+        predict_cases.predict(
+            [model], images, tmp_path / "out", PredictionOptions(device="cpu"), only=("gone",)
+        )
+
+
+def test_the_command_takes_the_marks_of_a_report_and_writes_the_next_one(model, images, tmp_path, capsys):
+    mark = {"mark": "fail", "grade": None, "note": ""}
+    content = {"format_version": 1, "kind": "autospine marks", "report": "", "folder": "", "cases": {}}
+    (tmp_path / "marks.json").write_text(json.dumps({**content, "cases": {"case2": mark}}), encoding="utf-8")
+    words = ["predict", "-i", str(images), "-o", str(tmp_path / "out"), "-m", str(model.path)]
+    assert main([*words, "--device", "cpu", "--only-failed", str(tmp_path / "marks.json")]) == 0
+    assert f"report: {tmp_path / 'out/report.html'}" in capsys.readouterr().out
+    (entry,) = read_record(tmp_path / "out").values()
+    assert entry.images == (str(images / "case2_0000.nii.gz"),)
+    assert '"image": "data:image/webp' in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_previews_lie_beside_the_label_maps(model, images, tmp_path, said):

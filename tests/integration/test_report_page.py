@@ -1,24 +1,21 @@
 """The report as people meet it: in a browser, opened from the disk."""
 
+import io
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import report_browser
 import report_folders
+from PIL import Image
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-select = pytest.importorskip("selenium.webdriver.support.select")
-Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+pytestmark = pytest.mark.skipif(bool(report_browser.lacking()), reason=report_browser.lacking())
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None, reason="chromium and chromedriver are not installed"
-)
+UP, DOWN, RIGHT, BACKSPACE = "\ue013", "\ue015", "\ue014", "\ue003"
+"""Keys as WebDriver has them."""
 
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
@@ -35,15 +32,8 @@ def downloads(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def started(downloads) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1300,900"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with report_browser.chromium(downloads) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -53,18 +43,8 @@ def browser(started, page) -> Iterator[Any]:
     started.execute_script("localStorage.clear()")
     started.get(page.as_uri())
     yield started
-    assert started.get_log("browser") == []
-    assert [url for url in requested(started) if not url.startswith(("file:", "data:", "blob:"))] == []
-
-
-def requested(driver: Any) -> list[str]:
-    """Addresses that the browser has asked for."""
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
+    assert report_browser.complaints(started) == []
+    assert report_browser.outside_requests(started) == []
 
 
 def texts(driver: Any, selector: str) -> list[str]:
@@ -90,7 +70,9 @@ def click(driver: Any, selector: str) -> None:
 
 def choose(driver: Any, name: str, index: int) -> None:
     """Choose an entry of a list."""
-    select.Select(driver.find_element("id", name)).select_by_index(index)
+    from selenium.webdriver.support.select import Select
+
+    Select(driver.find_element("id", name)).select_by_index(index)
 
 
 def test_the_worst_case_is_open_and_its_pictures_are_drawn(browser):
@@ -101,6 +83,29 @@ def test_the_worst_case_is_open_and_its_pictures_are_drawn(browser):
     )
     assert len(sizes) == 6 * 4
     assert all(sizes)
+    assert report_browser.blank_pictures(browser) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_people_who_see_or_hear_it(browser, scheme):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        assert report_browser.violations(browser) == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_print_has_the_table_and_the_open_case_without_what_is_pressed(browser):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert texts(browser, "#case-name") == ["empty"]
+        assert len(texts(browser, "#table tbody tr")) == 4
+        assert texts(browser, "nav, .tools, #flicker, #theme") == []
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        assert browser.execute_script(ground) == "rgb(255, 255, 255)"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_table_is_sorted_searched_and_filtered(browser):
@@ -119,7 +124,7 @@ def test_the_table_is_sorted_searched_and_filtered(browser):
     search.send_keys("goo")
     assert names() == ["good"]
     assert texts(browser, "#count") == ["1 of 4 cases"]
-    search.send_keys(Keys.BACKSPACE * 3)
+    search.send_keys(BACKSPACE * 3)
     choose(browser, "choose-site", 1)
     assert names() == ["good", "exchanged"]
     choose(browser, "choose-site", 0)
@@ -132,15 +137,15 @@ def test_keys_walk_through_the_cases_and_their_layers(browser):
     assert shown_layers(browser) == {"prediction"}
     click(browser, "#table tbody .open")
     for layer in ({"reference"}, {"difference"}, set(), {"prediction"}):
-        press(browser, Keys.ARROW_RIGHT)
+        press(browser, RIGHT)
         assert shown_layers(browser) == layer
-    press(browser, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    press(browser, DOWN, DOWN)
     assert texts(browser, "#case-name") == ["shifted"]
-    press(browser, Keys.ARROW_UP)
+    press(browser, UP)
     assert texts(browser, "#case-name") == ["exchanged"]
     click(browser, "#keys")
     click(browser, "#case-name")
-    press(browser, Keys.ARROW_DOWN)
+    press(browser, DOWN)
     assert texts(browser, "#case-name") == ["exchanged"]
 
 
@@ -174,6 +179,23 @@ def test_marks_survive_a_reload_and_go_into_files(browser, downloads, page):
     browser.find_element("id", "load").send_keys(str(downloads / "marks.json"))
     assert texts(browser, "#message") == ["1 marks loaded"]
     assert texts(browser, "#table tbody tr:first-child .mark") == ["fail ✎"]
+
+
+def test_the_viewer_in_3d_shows_the_volumes_of_a_case(browser):
+    click(browser, "#volume")
+    end = time.monotonic() + 60
+    while texts(browser, "#scene-note") in ([], ["loading"]) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert texts(browser, "#scene-note")[0].startswith("reduced for this page: voxels of 3 × 2 × 2 mm")
+    canvas = browser.find_element("css selector", "#canvas canvas")
+    shown = set()
+    while len(shown) < 20 and time.monotonic() < end:  # it draws when it has time
+        picture = Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("RGB")
+        shown = {colour for _, colour in picture.getcolors(2**24) or ()}
+    assert len(shown) >= 20
+    press(browser, RIGHT)
+    click(browser, "#volume")
+    assert texts(browser, "#scene") == []
 
 
 def test_a_file_that_holds_no_marks_is_refused_in_words(browser, tmp_path):

@@ -14,6 +14,7 @@ const marks = readMarks();
 let chosen = null; // the row that is shown
 let layer = "prediction";
 let flickering = 0;
+let showInVolumes = null; // shows a layer in the open viewer in 3D
 let sorted = { key: "", descending: false };
 
 function element(name, text, attributes = {}) {
@@ -221,6 +222,8 @@ function openCase(row) {
   byId("legend").querySelector(".difference").hidden = !there.includes("difference");
   byId("legend").hidden = !data.pictures.length;
   stopFlicker();
+  closeVolumes();
+  byId("volume").hidden = !byId(`volumes-${row.dataset.case}`);
   showLayer(there.includes(layer) ? layer : "prediction");
   showMark();
   for (const dot of document.querySelectorAll(".dot")) dot.classList.toggle("chosen", dot.dataset.case === row.dataset.case);
@@ -263,6 +266,7 @@ function showChoices(there) {
 
 function showLayer(name) {
   layer = name;
+  if (showInVolumes) showInVolumes(name);
   for (const image of document.querySelectorAll("#pictures [data-layer]")) image.hidden = image.dataset.layer !== name;
   for (const radio of document.querySelectorAll("input[name=layer]")) radio.checked = radio.value === name;
 }
@@ -287,6 +291,43 @@ function toggleFlicker() {
   }
   byId("flicker").setAttribute("aria-pressed", "true");
   flickering = setInterval(() => showLayer(layer === "prediction" ? "reference" : "prediction"), FLICKER_MS);
+}
+
+// The viewer in 3D, which volumes.js shows.
+
+function closeVolumes() {
+  const canvas = byId("canvas").querySelector("canvas");
+  const context = canvas && canvas.getContext("webgl2");
+  if (context) context.getExtension("WEBGL_lose_context").loseContext(); // a browser has few of them
+  byId("canvas").replaceChildren();
+  byId("scene").hidden = true;
+  byId("volume").setAttribute("aria-pressed", "false");
+  showInVolumes = null;
+}
+
+async function toggleVolumes() {
+  if (!byId("scene").hidden) {
+    closeVolumes();
+    return;
+  }
+  const row = chosen;
+  const data = JSON.parse(byId(`volumes-${row.dataset.case}`).textContent);
+  const label = `Volumes of ${row.dataset.name}: three slices and a view in 3D; the pictures below show the same case`;
+  const canvas = element("canvas", "", { role: "img", "aria-label": label });
+  byId("canvas").replaceChildren(canvas);
+  byId("scene").hidden = false;
+  byId("volume").setAttribute("aria-pressed", "true");
+  byId("scene-note").textContent = "loading";
+  try {
+    const show = await showVolumes(canvas, data);
+    if (chosen !== row || !canvas.isConnected) return;
+    showInVolumes = show;
+    show(layer);
+    byId("scene-note").textContent = data.note;
+  } catch (error) {
+    byId("canvas").replaceChildren();
+    byId("scene-note").textContent = `No view in 3D: ${error.message}`;
+  }
 }
 
 function details(data) {
@@ -385,7 +426,7 @@ if (rows.length) {
     if (row) openCase(row);
   });
   document.addEventListener("click", (event) => {
-    const dot = event.target.closest(".dot");
+    const dot = event.target.closest(".dot[data-case]");
     if (!dot) return;
     openCase(rows.find((row) => row.dataset.case === dot.dataset.case));
     byId("viewer").scrollIntoView({ block: "start" });
@@ -396,6 +437,7 @@ if (rows.length) {
     showLayer(event.target.value);
   });
   byId("flicker").addEventListener("click", toggleFlicker);
+  byId("volume").addEventListener("click", toggleVolumes);
   byId("marks").addEventListener("input", (event) => {
     if (event.target.name === "mark") change({ mark: event.target.value });
     else if (event.target.id === "grade") change({ grade: event.target.value === "" ? null : Number(event.target.value) });

@@ -1,56 +1,26 @@
 """The page of a folder: what it says, and what it makes of bad input."""
 
 import base64
+import gzip
 import hashlib
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import report_folders
+from report_folders import Page
 
 from autospine.cli import main
 from autospine.core.errors import WorkspaceError
 from autospine.prediction.case_log import PredictedCase, add_to_record
 from autospine.report.folder_report import write_report
+from autospine.report.report_page import NIIVUE
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'q' </script>\u202eevil" + "long" * 30
-
-
-class Page(HTMLParser):
-    """The tags, the text and the scripts of a page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.blocks: dict[str, str] = {}
-        self._inside = ""
-        self.feed(self.source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = (dict(attrs).get("id") or tag) if tag in ("script", "style") else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
-        else:
-            self.text.append(data)
-
-    def case(self, index: int) -> dict[str, Any]:
-        return json.loads(self.blocks[f"case-{index}"])
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +60,28 @@ def test_the_page_asks_nothing_of_a_network_and_runs_its_own_script_alone(evalua
     for block in ("style", "script"):
         digest = base64.b64encode(hashlib.sha256(page.blocks[block].encode()).digest()).decode()
         assert f"{block}-src 'sha256-{digest}'" in policy
+    library = gzip.decompress(base64.b64decode(page.blocks["viewer-library"]))
+    digest = hashlib.sha256(library).hexdigest()
+    assert digest in (NIIVUE.parent / "README.md").read_text(encoding="utf-8")
+    assert base64.b64encode(bytes.fromhex(digest)).decode() in policy
+
+
+def test_volumes_of_the_viewer_are_reduced_and_said_so(evaluated):
+    page = Page(evaluated / "report.html")
+    volumes = json.loads(page.blocks["volumes-1"])
+    assert volumes["note"].startswith("reduced for this page: voxels of 3 × 2 × 2 mm")
+    assert [each["name"] for each in volumes["classes"]] == ["L1", "L2", "canal"]
+    maps = {
+        name: nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(volumes[name])))
+        for name in ("image", "prediction", "reference")
+    }
+    shape = tuple(reversed(report_folders.SHAPE))
+    assert {each.shape for each in maps.values()} == {shape}
+    assert nibabel.aff2axcodes(maps["image"].affine) == ("R", "A", "S")
+    expected = report_folders.reference().transpose(2, 1, 0)[::-1, ::-1] > 0
+    assert np.array_equal(np.asarray(maps["reference"].dataobj) > 0, expected)
+    at = tuple(int(share * n) for share, n in zip(volumes["place"], shape, strict=True))
+    assert maps["prediction"].dataobj[at] != maps["reference"].dataobj[at]
 
 
 def test_ids_occur_once_and_links_lead_somewhere(evaluated):
@@ -110,7 +102,7 @@ def test_names_are_shown_as_text_whatever_they_contain(tmp_path, capsys):
     assert HOSTILE in page.words
     assert "{{ 7 * 7 }}" in page.words
     assert {page.case(index)["name"] for index in range(4)} == set(names)
-    assert page.source.count("<script") == 4 + 2  # a case each, the data of the table, and the page's own
+    assert page.source.count("<script") == 4 + 4 + 3  # cases, volumes, the table, the library, the page's own
 
 
 def test_a_folder_without_references_shows_its_predictions(tmp_path):

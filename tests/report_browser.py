@@ -1,0 +1,84 @@
+"""Chromium without a window, for tests and measurements of the report."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def lacking() -> str:
+    """What is not installed that these tests need; empty if nothing is."""
+    try:
+        import axe_core_python  # noqa: F401
+        import selenium  # noqa: F401
+    except ImportError as error:
+        return f"{error.name} is not installed"
+    return "" if BROWSER and DRIVER else "chromium and chromedriver are not installed"
+
+
+@contextmanager
+def chromium(downloads: Path) -> Iterator[Any]:
+    """Start the browser, with everything recorded that it asks for and complains of.
+
+    Args:
+        downloads: Folder that it saves files into.
+    """
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    arguments = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1300,900")
+    graphics = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+    for argument in (*arguments, *graphics):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def complaints(driver: Any) -> list[str]:
+    """What the browser has complained of since the last call."""
+    return [entry["message"] for entry in driver.get_log("browser")]
+
+
+def outside_requests(driver: Any) -> list[str]:
+    """Addresses outside of the page and the disk that the browser has asked for since the last call."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    return [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+def violations(driver: Any) -> list[str]:
+    """Rules of WCAG, and of good practice, that axe-core finds broken: impact, rule and first place."""
+    from axe_core_python import selenium as axe
+
+    driver.execute_script(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+    found = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    return [f"{each['impact']}: {each['id']} at {each['nodes'][0]['target']}" for each in found["violations"]]
+
+
+def blank_pictures(driver: Any) -> int:
+    """Number of pictures of the open case that are not drawn, or are of one colour."""
+    script = """
+    return Array.from(document.querySelectorAll("#pictures img:first-child"), (image) => {
+      const canvas = document.createElement("canvas");
+      canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+      if (!image.naturalWidth) return 1;
+      const context = canvas.getContext("2d");
+      context.drawImage(image, 0, 0);
+      const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+      return pixels.every((value, i) => value === pixels[i % 4]) ? 1 : 0;
+    }).reduce((sum, each) => sum + each, 0)"""
+    return int(driver.execute_script(script))

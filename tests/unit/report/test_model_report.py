@@ -1,0 +1,92 @@
+"""Reports of model folders and of plans."""
+
+import json
+import shutil
+from pathlib import Path
+
+import makers
+import pytest
+import report_folders
+from report_folders import Page
+
+from autospine.cli import main
+from autospine.core.labels import parse_labels
+from autospine.dataset.raw import load_dataset
+from autospine.evaluation.held_out import HeldOut, score_held_out
+from autospine.io.images import write_array
+from autospine.report.folder_report import write_report
+from autospine.storage.serialization import write_json
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model of a workspace, of which fold 0 is validated and fold 1 has begun."""
+    report_folders.dataset_folder(tmp_path)
+    raw = tmp_path / "raw/Dataset001_Small"
+    shutil.move(tmp_path / "Dataset001_Small", raw)
+    for kind in ("images", "labels"):
+        (raw / f"{kind}Ts").rename(raw / f"{kind}Tr")
+    model = tmp_path / "results/Dataset001_Small/fast"
+    validation = model / "fold_0/validation"
+    grid = makers.grid(report_folders.SHAPE, report_folders.SPACING)
+    for case in report_folders.CASES:
+        write_array(validation / f"{case}.nii.gz", report_folders.prediction(case), grid)
+    write_json(model / "plan.json", makers.plan())
+    shutil.copy(raw / "dataset.json", model)
+    for fold in ("0", "1"):
+        (model / f"fold_{fold}").mkdir(exist_ok=True)
+        log = json.dumps({"epoch": 1, "loss": 0.8, "warnings": {}}) + "\n"
+        (model / f"fold_{fold}/metrics.jsonl").write_text(log, encoding="utf-8")
+    (model / "fold_0/model.safetensors").touch()
+    held_out = HeldOut(fold="0", cases=report_folders.CASES, folder=validation)
+    score_held_out(model, [held_out], load_dataset(raw), parse_labels(report_folders.LABELS))
+    return model
+
+
+def test_a_model_shows_its_held_out_cases_curves_and_plan(model):
+    page = Page(write_report(model))
+    names = [page.case(index)["name"] for index in range(4)]
+    assert names == ["empty", "exchanged", "shifted", "good"]
+    assert len(page.case(1)["pictures"]) == 6
+    assert page.case(1)["pictures"][0]["reference"]
+    assert "complete folds 0 unfinished folds 1" in page.words
+    for heading in ("Scores", "Training", "Plan", "Configurations, the recommended one first"):
+        assert heading in page.words
+    assert "site 1" in page.words
+
+
+def test_pictures_of_the_worst_cases_alone_where_time_is_short(model):
+    page = Page(write_report(model, most_pictured=1))
+    assert [bool(page.case(index)["pictures"]) for index in range(4)] == [True, False, False, False]
+    assert "not drawn" in page.case(3)["findings"][-1]
+
+
+def test_a_model_that_is_not_validated_shows_its_curves(model):
+    (model / "cross_validation.json").unlink()
+    page = Page(write_report(model))
+    assert "no case is predicted or scored yet" in page.words
+    assert "Training" in page.words
+    assert "case-0" not in page.blocks
+
+
+def test_a_model_without_its_dataset_shows_scores_and_predictions(model):
+    shutil.rmtree(model.parents[2] / "raw")
+    page = Page(write_report(model))
+    assert page.case(0)["name"] == "empty"
+    assert page.case(1)["pictures"][0]["reference"] == ""
+
+
+def test_a_plan_gives_every_number_its_reason(tmp_path):
+    plan = makers.plan()
+    write_json(tmp_path / "plan.json", plan)
+    page = Page(write_report(tmp_path))
+    for decision in plan.rationale:
+        assert decision.value in page.words
+        assert decision.reason in page.words
+    assert "case-0" not in page.blocks
+
+
+def test_a_damaged_plan_is_told(tmp_path, capsys):
+    (tmp_path / "plan.json").write_text("{}", encoding="utf-8")
+    assert main(["report", str(tmp_path)]) == 1
+    assert "plan.json" in capsys.readouterr().err
