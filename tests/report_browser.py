@@ -9,6 +9,9 @@ from typing import Any
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
+SCRIPT_SECONDS = 240.0
+"""Longest time of a script in the page: axe-core is slow on a machine that others keep busy."""
+
 
 def lacking() -> str:
     """What is not installed that these tests need; empty if nothing is."""
@@ -38,6 +41,7 @@ def chromium(downloads: Path) -> Iterator[Any]:
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(SCRIPT_SECONDS)
     try:
         yield driver
     finally:

@@ -136,6 +136,7 @@ def test_every_stage_leaves_its_files(trained):
         "plan.json",
         "folds.json",
         "fullres",
+        "report.html",
     }
     for fold in range(5):
         names = {path.name for path in (trained.results / f"fold_{fold}").iterdir()}
@@ -149,6 +150,8 @@ def test_every_stage_leaves_its_files(trained):
     assert set(summary["folds"]) == {"0", "1", "2", "3", "4"}
     assert summary["postprocessed"]["n_cases"] == 5
     assert (trained.results / "postprocessing.json").is_file()
+    for folder in (trained.results, trained.root / "out"):
+        assert '"image": "data:image/webp' in (folder / "report.html").read_text(encoding="utf-8")
     hidden = {path.name for path in trained.root.rglob("*") if path.name.startswith(".")}
     assert hidden == set()
     assert not list(trained.root.rglob("*.lock"))
@@ -237,6 +240,7 @@ def test_running_again_keeps_what_is_finished(trained):
         "cross_validation.json",
         "confusion.csv",
         "postprocessing.json",
+        "report.html",
     }
     assert "5 of 5 cases are preprocessed already" in said.err
 
