@@ -42,6 +42,7 @@ def chromium(downloads: Path) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     driver.set_script_timeout(SCRIPT_SECONDS)
+    driver.command_executor.client_config.timeout = 2 * SCRIPT_SECONDS
     try:
         yield driver
     finally:
