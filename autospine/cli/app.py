@@ -37,7 +37,6 @@ COMMANDS = {
     "evaluate": "evaluate",
     "report": "reporting",
     "anatomy": "measure",
-    "anatomy": "identify",
     "dataset": "exclusion",
     "verify": "plan_and_preprocess",
     "fingerprint": "plan_and_preprocess",
