@@ -262,12 +262,6 @@ def _join(pieces: Mapping[int, _MapPiece], numbers: Integer[np.ndarray, "S P L"]
     owner: dict[int, int] = {}
     for number in sorted(pieces, key=lambda number: -pieces[number].ml):
         owner[number] = _owner(number, pieces, owner, faces)
-    # A piece that came before the smaller ones that it touches may belong with them after all.
-    for number in sorted(set(owner.values()), key=lambda number: pieces[number].ml):
-        others = {piece: main for piece, main in owner.items() if main != number}
-        main = _owner(number, pieces, others, faces)
-        if pieces[main].ml > pieces[number].ml:
-            owner |= {piece: main for piece, its in owner.items() if its == number}
     groups: dict[int, list[int]] = {}
     for number, main in owner.items():
         groups.setdefault(main, []).append(number)
