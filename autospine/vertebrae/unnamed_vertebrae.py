@@ -32,8 +32,8 @@ def name_unnamed(
 ) -> tuple[LabelArray, SpineIdentities]:
     """Tell the vertebrae of a map apart, and name them from the sacrum, or by order alone.
 
-    Touching vertebrae are split between their bodies. Without a sacrum, or C1, sizes and distances seldom
-    suffice, so that the levels are unknown.
+    Touching vertebrae are split between their bodies. Without a sacrum sizes and distances alone
+    tell the levels, which are unknown where they do not suffice.
 
     Args:
         case: Name of the map.
