@@ -9,7 +9,7 @@ NNUNET := $(VENV)/.nnunet
 NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ vendor-niivue: ## put the viewer of the report's volumes in its place again, and
 		&& tar -xzf "$$folder"/*.tgz -C "$$folder" package/dist/niivue.umd.js \
 		&& echo "$$(sed -n 's/^SHA-256 //p' $(NIIVUE)/README.md)  $$folder/package/dist/niivue.umd.js" | sha256sum -c --quiet \
 		&& cp "$$folder/package/dist/niivue.umd.js" $(NIIVUE)/ && rm -r "$$folder" && echo "$(NIIVUE)/niivue.umd.js is NiiVue 0.69.0"
+
+bench-versions: $(STAMP) ## compare with the checkout OTHER=FOLDER of another version: losses, speed, memory, Dice
+	$(BIN)/python tests/benchmarks/versions.py $(OTHER)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

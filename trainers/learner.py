@@ -164,7 +164,7 @@ class Learner:
             self._loss.join_passes(compiled_for_gpu)
         whole = {f"{self._prefix}{name}" for name, tensor in imported.items() if not tensor.isnan().any()}
         self._optimizer = make_optimizer(self._model, self.recipe.weight_decay, whole)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
+        self._scaler = self._make_scaler()
         self._updates = 0
         # Always these tensors, whose values change; to list them anew would take half a millisecond a step.
         self._floating = {n: t for n, t in self.network.state_dict().items() if t.is_floating_point()}
@@ -217,6 +217,16 @@ class Learner:
             overlap=tuple(zip(voxels[::3], voxels[1::3], voxels[2::3], strict=True)),
             counts=self._targets.count(logits[0], labels[0]) if sample else None,
         )
+
+    def _make_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
+
+    def forget_step(self) -> None:
+        """Forget what a step that failed in the middle has left, so that it can be taken again."""
+        self._optimizer.zero_grad(set_to_none=True)
+        # A scaler remembers until a step has ended that its gradients are no longer scaled.
+        state, self._scaler = self._scaler.state_dict(), self._make_scaler()
+        self._scaler.load_state_dict(state)
 
     def _clip_gradients(self) -> Float[Tensor, ""]:
         """Limit the norm of the gradient to the recipe's, and return what it was.

@@ -227,7 +227,7 @@ class TrainingLoop:
             if not lacks_gpu_memory(error) or not self._begin_recomputing():
                 raise
         # Only here is the error gone, which has kept alive what the failed step had allocated.
-        self.learner.network.zero_grad(set_to_none=True)
+        self.learner.forget_step()
         torch.cuda.empty_cache()
         logger.warning(
             "the memory of %s is full: fold %s goes on with checkpointing, which makes steps about a third "

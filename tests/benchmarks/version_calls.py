@@ -1,8 +1,9 @@
 """Calls by which `versions.py` compares two checkouts; both run this file, each with its own modules.
 
 So it may import only what both of them have. `serve` prints the names of its calls, then the seconds of each
-call whose name it reads. `memory-float32` and `memory-bfloat16` print by how many bytes two training steps
-have raised the memory of this process, the weights included. `losses` prints the losses of a small training.
+call whose name it reads: those of the processor, since other programs may run beside it. `memory-float32` and
+`memory-bfloat16` print by how many bytes two training steps have raised the memory of this process, the
+weights included. `losses` prints the losses of a small training.
 """
 
 import argparse
@@ -101,9 +102,9 @@ def serve(options: argparse.Namespace) -> None:
     made = calls(options)
     print(json.dumps(list(made)), flush=True)  # noqa: T201
     for line in sys.stdin:
-        began = time.perf_counter()
+        began = time.process_time()
         made[line.strip()]()
-        print(time.perf_counter() - began, flush=True)  # noqa: T201
+        print(time.process_time() - began, flush=True)  # noqa: T201
 
 
 def main() -> None:

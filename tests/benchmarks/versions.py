@@ -6,7 +6,7 @@
 - `losses`: the losses of the first steps of a small training, from the same weights on the same batch.
 - `speed`: the calls of `make bench-network` and the training step as users run it. Both versions are called
   in turn, each in a process of its own, and every figure is the median of the ratios of neighbouring calls,
-  this version over the other: less than 1 is faster.
+  this version over the other, in seconds of the processor: less than 1 is faster.
 - `memory`: by how much two training steps with 27 classes raise the memory of a fresh process, the weights
   included, this version over the other.
 - `dice`: both plan for the same phantoms, train configuration 0 on all of them with the same seed for the

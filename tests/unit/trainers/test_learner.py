@@ -272,6 +272,22 @@ def test_where_compilation_fails_it_is_said_once_and_training_goes_on(monkeypatc
     assert "install gcc and python3-dev" in said
 
 
+def test_a_step_that_fails_once_gradients_are_scaled_back_can_be_repeated(monkeypatch):
+    multiply_natively(monkeypatch, torch.float16)
+    made, undisturbed = learner(precision="float16"), learner(precision="float16")
+
+    def be_full(*_):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError):
+        patched.setattr(torch.nn.utils, "clip_grad_norm_", be_full)
+        made.step(*batch(), RATE)
+    made.forget_step()
+    for seed in range(2):
+        assert made.step(*batch(seed), RATE) == undisturbed.step(*batch(seed), RATE)
+    assert_same(weights(undisturbed), weights(made))
+
+
 COMPILED = """
 import logging, sys, torch
 sys.path[:0] = [{tests!r}]
