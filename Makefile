@@ -9,7 +9,7 @@ NNUNET := $(VENV)/.nnunet
 NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
+.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-real: $(STAMP) ## score the starter on every labelled real case; into docs
 
 bench-tuned: $(STAMP) ## train on real cases from the starter and from nothing, in an hour and a half; into docs/results/tuned.md
 	$(BIN)/python tests/benchmarks/tuned.py --write docs/results/tuned.md
+
+bench-evidence: $(STAMP) ## ask whether fusion and adaptive attention earn their place, in many hours; into docs/results/evidence.md
+	$(BIN)/python tests/benchmarks/evidence.py --write docs/results/evidence.md
 
 bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT, and mend faults in real masks; into docs/results/anatomy.md
 	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md

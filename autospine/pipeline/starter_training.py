@@ -1,11 +1,11 @@
 """Training of the starter: one small model from phantoms alone, for CT and MR, which has seen no patient.
 
 Run as `python -m autospine.pipeline.starter_training FOLDER`. It goes on where it was stopped, and the same
-seed gives the same phantoms and patches. With `--pretrained starter`, a further round begins from the weights
-of the starter that there is.
+seed gives the same phantoms and patches. It is trained in rounds, each from the weights of the one before.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +19,15 @@ from autospine.models.model_export import export_model
 from autospine.models.model_folder import open_model
 from autospine.phantom import PhantomSettings, write_dataset
 from autospine.pipeline.measuring import fingerprint
-from autospine.pipeline.planned_dataset import open_planned
+from autospine.pipeline.planned_dataset import PlannedDataset, open_planned
 from autospine.pipeline.planning import plan
 from autospine.pipeline.training import open_project, train
 from autospine.plan import Plan
 from autospine.prediction.predict_cases import predict
 from autospine.prediction.prediction_options import PredictionOptions
+from autospine.storage.file_names import folder_to_write
 from autospine.storage.serialization import write_json
-from autospine.storage.trained_models import FULL, PLAN, named_model
+from autospine.storage.trained_models import FULL, PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import default_workers
 from autospine.system.log import get_logger, progress, setup
@@ -57,12 +58,30 @@ PATCH = (64, 48, 48)
 FEATURE_SIZE = 12
 """Channels at full resolution: 4.3 million weights, 9 MB in half precision."""
 
-EPOCHS = 80
 STEPS = 50
 """Optimiser steps per epoch."""
 
-FURTHER_RATE = 0.05
-"""Relative learning rate of a round that begins from a trained starter: half of that of the first."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StarterRound:
+    """One round of the training, which begins from the weights of the one before."""
+
+    epochs: int
+    learning_rate: float | None = None
+    """Peak of the learning rate as a plan states it, of which weights that are taken over get a tenth; None
+    for the planned one."""
+
+    foreground: float
+    """Share of patches that are centred on a class, drawn evenly."""
+
+
+ROUNDS = (
+    StarterRound(epochs=80, foreground=0.5),
+    StarterRound(epochs=30, learning_rate=0.3, foreground=0.75),
+    StarterRound(epochs=12, learning_rate=0.2, foreground=0.4),
+)
+"""The first round learns the column; the second, with one patch in five centred on it, the sacrum, and takes
+more beside the spine for it; the third sees more of what lies beside the spine."""
 
 SYNTHESIS = 0.9
 """Share of patches made from tissue maps; the others are the phantoms as they were scanned."""
@@ -75,22 +94,20 @@ def train_starter(
     folder: Path,
     *,
     seed: int = 20,
-    epochs: int = EPOCHS,
+    rounds: Sequence[StarterRound] = ROUNDS,
     cases: int = PHANTOMS,
     steps: int = STEPS,
     held_out: int = HELD_OUT_PHANTOMS,
-    pretrained: Path | None = None,
 ) -> Path:
     """Make phantoms, plan, train and score the starter, and export it; what is done already is kept.
 
     Args:
         folder: Workspace of the starter.
-        seed: Seed of phantoms and training.
-        epochs: Number of epochs.
+        seed: Seed of phantoms and of the first round; each further round has the next one.
+        rounds: The rounds, at least one.
         cases: Number of phantoms.
         steps: Optimiser steps per epoch.
         held_out: Number of further phantoms that it is scored on, and its post-processing chosen by.
-        pretrained: Model that the training begins from, such as `starter`; None for random weights.
 
     Returns:
         The exported model.
@@ -101,12 +118,16 @@ def train_starter(
         _write_phantoms(workspace.raw / DATASET, seed, cases, tissues=True)
     location = workspace.find_dataset(DATASET)
     if not (location.preprocessed / PLAN).is_file():
-        _write_plan(location, None if pretrained is None else FURTHER_RATE)
+        _write_plan(location)
     planned = open_planned(location, CONFIGURATION)
-    start = None if pretrained is None else named_model(pretrained)
-    settings = TrainingSettings(seed=seed, epochs=epochs, iterations=steps, pretrained=start)
-    train(open_project(planned, FULL), FULL, settings)
-    model = location.results / CONFIGURATION
+    model: Path | None = None
+    for number, each in enumerate(rounds):
+        settings = TrainingSettings(
+            seed=seed + number, epochs=each.epochs, iterations=steps, pretrained=model
+        )
+        model = folder_to_write(location.results, f"round_{number + 1}")
+        train(open_project(_for_round(planned, each), FULL), FULL, settings, folder=model)
+    assert model is not None  # there is at least one round
     if not (model / CROSS_VALIDATION).is_file():
         _score(model, workspace.raw / HELD_OUT, seed + 1, held_out)
     target = folder / "starter.autospine"
@@ -147,7 +168,17 @@ def _write_phantoms(folder: Path, seed: int, cases: int, *, tissues: bool) -> No
         )
 
 
-def _write_plan(location: DatasetLocation, learning_rate: float | None) -> Plan:
+def _for_round(planned: PlannedDataset, each: StarterRound) -> PlannedDataset:
+    """Return the planned dataset with the recipe of a round."""
+    known = planned.configuration.training
+    rate = known.learning_rate if each.learning_rate is None else each.learning_rate
+    recipe = replace(known, learning_rate=rate, oversample_foreground_fraction=each.foreground)
+    configuration = replace(planned.configuration, training=recipe)
+    plan = replace(planned.plan, configurations=(configuration,))
+    return replace(planned, plan=plan, configuration=configuration)
+
+
+def _write_plan(location: DatasetLocation) -> Plan:
     """Plan with the starter's sizes, and more made and deformed patches than other trainings have."""
     facts = fingerprint(location)
     overrides = Overrides(spacing_mm=SPACING_MM, patch_size=PATCH, feature_size=FEATURE_SIZE)
@@ -155,7 +186,6 @@ def _write_plan(location: DatasetLocation, learning_rate: float | None) -> Plan:
     configurations = tuple(
         replace(
             each,
-            training=replace(each.training, learning_rate=learning_rate or each.training.learning_rate),
             augmentation=replace(
                 each.augmentation, synthesis_probability=SYNTHESIS, spatial_probability=SPATIAL
             ),
@@ -170,15 +200,11 @@ def _write_plan(location: DatasetLocation, learning_rate: float | None) -> Plan:
 def main(
     folder: Annotated[Path, typer.Argument(help="Workspace of the starter.")] = Path("autospine-starter"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of phantoms and training.")] = 20,
-    epochs: Annotated[int, typer.Option(min=1, help=f"Epochs of {STEPS} steps.")] = EPOCHS,
     cases: Annotated[int, typer.Option(min=5, help="Number of phantoms.")] = PHANTOMS,
-    pretrained: Annotated[
-        Path | None, typer.Option(help="Model that the training begins from, such as `starter`.")
-    ] = None,
 ) -> None:
     """Train the starter from phantoms alone; a training that was stopped goes on."""
     setup()
-    train_starter(folder, seed=seed, epochs=epochs, cases=cases, pretrained=pretrained)
+    train_starter(folder, seed=seed, cases=cases)
 
 
 if __name__ == "__main__":
