@@ -4,6 +4,7 @@ import base64
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -110,7 +111,8 @@ def _nifti(array: UInt8[np.ndarray, "S P L"], spacing_mm: Vector3) -> str:
     """Return an array as packed NIfTI whose axes grow to the right, to the front and to the head."""
     turned = np.ascontiguousarray(array.transpose(2, 1, 0)[::-1, ::-1])
     affine = np.diag([*spacing_mm[::-1], 1.0])
-    content: bytes = nibabel.Nifti1Image(turned, affine).to_bytes()
+    image_of: Any = nibabel.Nifti1Image  # its constructor is not annotated
+    content: bytes = image_of(turned, affine).to_bytes()
     return base64.b64encode(gzip.compress(content, compresslevel=9, mtime=0)).decode("ascii")
 
 

@@ -92,12 +92,12 @@ LEARNING_GUIDES = {
 
 def read_logs(model: Path) -> dict[str, list[LogRow]]:
     """Read the logs of all folds of a model folder; damaged or missing ones are passed over."""
-    logs = {}
+    logs: dict[str, list[LogRow]] = {}
     for name in sorted({*fold_names(model), *unfinished_folds(model)}):
         path = fold_folder(model, name) / METRICS_LOG
         try:
             lines = read_text(path, LARGEST_LOG).splitlines()
-            rows = [row for line in lines if line and isinstance(row := parse_json(line), dict)]
+            rows: list[LogRow] = [row for line in lines if line and isinstance(row := parse_json(line), dict)]
         except (OSError, ValueError, FormatError) as error:
             logger.debug("%s is not drawn: %s", path, error)
             continue
