@@ -75,7 +75,7 @@ bench-evidence: $(STAMP) ## ask whether fusion and adaptive attention earn their
 	$(BIN)/python tests/benchmarks/evidence.py --write docs/results/evidence.md
 
 bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT, and mend faults in real masks; into docs/results/anatomy.md
-	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md
+	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md $(if $(LUMBAR),--lumbar $(LUMBAR))
 
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
 	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md

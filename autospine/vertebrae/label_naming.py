@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +63,15 @@ SWITCH = 0.12
 RIGHT, NEXT, OTHER = 0.93, 0.025, 0.002
 """Probability of the level that a tool means, of each next to it, and of any other."""
 
+ABSENT = 3.0
+"""Evidence against a level that the map's scheme has no label for: a network that has learnt five levels
+leaves other vertebrae out, and calls pieces of them by one of its five."""
+
 PRESENT = 9.0
 """Evidence that a labelled vertebra is one."""
+
+SMALL = 0.5
+"""Share of the median volume of a map's vertebrae below which one is less sure to be one."""
 
 SACRAL = 7.0
 """Evidence by which what is labelled as the sacrum is it and nothing else."""
@@ -133,6 +140,8 @@ def name_labels(
     if whole is None:
         whole = are_whole(ordered, centres[order])
     chain = found_in_map(ordered, centres[order], grid, whole, bool(notes))
+    absent = np.array([level not in integers for level in LEVELS])
+    chain = replace(chain, evidence=chain.evidence - ABSENT * absent)
     decoded = decode(chain)
     identities = identities_of(
         case,
@@ -211,7 +220,9 @@ def found_in_map(
     room = (high - float(centres_mm[0, 2]), float(centres_mm[-1, 2]) - low)
     return FoundVertebrae(
         positions_mm=centres_mm,
-        evidence=np.stack([_evidence(each) for each in ordered]),
+        evidence=np.stack(
+            [_evidence(each, present) for each, present in zip(ordered, _presence(ordered), strict=True)]
+        ),
         extents_mm=np.array(extents),
         expected_mm=by_variant(SIZES_MM),
         log_modes=top * np.log(SHIFT_PRIOR),
@@ -250,10 +261,16 @@ def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:
     return bool(correlation > UPSIDE_DOWN)
 
 
-def _evidence(vertebra: LabelledVertebra) -> Float64[np.ndarray, "modes levels"]:
+def _presence(vertebrae: Sequence[LabelledVertebra]) -> list[float]:
+    """Return the evidence that each is a vertebra: less of small ones that no border cuts."""
+    typical = float(np.median([each.ml for each in vertebrae]))
+    return [PRESENT if each.cut else PRESENT * min(1.0, each.ml / (SMALL * typical)) for each in vertebrae]
+
+
+def _evidence(vertebra: LabelledVertebra, present: float) -> Float64[np.ndarray, "modes levels"]:
     """Return the evidence of the labels of a vertebra's pieces, weighted by their volume."""
     total = sum(vertebra.labels.values())
-    evidence = np.full((len(SHIFTS), len(LEVELS)), PRESENT)
+    evidence = np.full((len(SHIFTS), len(LEVELS)), present)
     for called, ml in vertebra.labels.items():
         for row, shift in zip(evidence, SHIFTS, strict=True):
             row += ml / total * _label_evidence(called, shift)

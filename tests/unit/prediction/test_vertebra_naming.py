@@ -67,6 +67,16 @@ def test_a_right_map_stays_as_it_is(tmp_path: Path) -> None:
     assert np.array_equal(found, right) and result.renamed == ()
 
 
+def test_a_piece_of_the_sacrum_does_not_shift_the_names(tmp_path: Path) -> None:
+    """A network that has learnt L1 to L5 has called it L5, and L4 and L5 both L4: that makes no T12 of L1."""
+    bodies = column((2, 3, 4, 5, 5))
+    labels = np.concatenate([np.zeros((36, *bodies.shape[1:]), dtype=np.uint8), bodies])
+    labels[90:98][labels[90:98] > 0] = 4  # a third of L4 is called L3
+    labels[12:20, 14:30, 13:37] = 6
+    _, _, found = written(tmp_path, labels, LEVELS, VertebraNaming.of_labels(LEVELS))
+    assert np.array_equal(found[36:], column((2, 3, 4, 5, 6)))
+
+
 def test_it_can_be_left_out_and_leaves_no_names_of_another_map(tmp_path: Path) -> None:
     (tmp_path / "a_vertebrae.json").write_text("{}", encoding="utf-8")
     swapped = column((2, 4, 3, 5, 6))
