@@ -176,7 +176,7 @@ def test_predictions_are_evaluated(trained):
     assert said.code == 0, said.err
     assert {path.name for path in (trained.root / "scores").glob("[!.]*")} == {
         *("evaluation.csv", "evaluation_means.csv", "evaluation.json", "confusion.csv"),
-        *("statistics.csv", "statistics.json"),
+        *("statistics.csv", "statistics.json", "report.html"),
     }
     for case, found in read_statistics(trained.root / "scores").items():
         assert found == read_statistics(trained.root / "out")[case], "predict has measured the same"

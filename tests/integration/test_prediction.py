@@ -587,8 +587,8 @@ def test_images_are_read_ahead_only_where_there_is_room(model, images, tmp_path,
 
 
 def files(folder) -> list[str]:
-    """What lies there beside the record and the names of the classes."""
-    beside = {"predictions.json", "labels.txt"}
+    """What lies there beside the record, the names of the classes and the report."""
+    beside = {"predictions.json", "labels.txt", "report.html"}
     beside |= {"statistics.json", "statistics.csv"}
     return sorted({path.name for path in folder.iterdir()} - beside)
 
