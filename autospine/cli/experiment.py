@@ -118,7 +118,8 @@ def experiment(
     extent = TrainingExtent(seeds=seeds, fold=fold, steps=steps, minutes=minutes)
     chosen = EXPERIMENTS[name.value]
     finished = run_experiment(planned, chosen, extent, device=where, device_name=device)
-    verdict = judge(chosen.name, finished.results, measured_labels_dice(planned, where))
+    allowed = measured_labels_dice(planned, where) if chosen.one_case else None
+    verdict = judge(chosen.name, finished.results, allowed)
     write_experiment(finished, verdict, where)
     say(chosen.question)
     for sentence in verdict:

@@ -3,7 +3,6 @@
 What has been trained is kept, so that the same command goes on after an interruption.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,6 @@ from autospine.storage.trained_models import fold_folder
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger, track
 from trainers.metrics_log import read_rows
-from trainers.settings import TrainingSettings
 from trainers.trained_on import plan_parts
 from trainers.training_options import TrainingOptions
 
@@ -152,7 +150,7 @@ def run_experiment(
                 name=device_name,
             )
             model = _model(folder, variant, seed)
-            _train(own, fold, settings, protocol, model)
+            train(own, fold, settings, minutes=protocol.minutes, folder=model)
             evaluations.append(_evaluated(own, model, project.folds(fold)))
         models = [_model(folder, variant, seed) for seed in protocol.seeds]
         result = _result(variant, evaluations, models, protocol.folds)
@@ -204,8 +202,8 @@ def _protocol(
 
 def _affordable_steps(project: Project, trainings: int, device: torch.device) -> int:
     """Return the steps of each training with which all of them together take `DEFAULT_MINUTES`."""
-    plan = replace(project.plan, configurations=(project.configuration,))
-    (cost,) = measure_costs(project.location, plan, device).values()
+    # The whole plan, whose costs are known since it was made: those of other configurations stay.
+    cost = measure_costs(project.location, project.plan, device)[project.configuration.name]
     if cost.hours is None:
         raise TrainingError(
             "expected to time a training step for the number of steps, found that none can be taken; give "
@@ -218,9 +216,7 @@ def _affordable_steps(project: Project, trainings: int, device: torch.device) ->
 
 def measured_labels_dice(planned: PlannedDataset, device: torch.device) -> float | None:
     """Return the Dice that the configuration's voxel size allows; None where no class occurs."""
-    plan = replace(planned.plan, configurations=(planned.configuration,))
-    (cost,) = measure_costs(planned.location, plan, device).values()
-    return cost.labels_dice
+    return measure_costs(planned.location, planned.plan, device)[planned.configuration.name].labels_dice
 
 
 def _options(protocol: ExperimentProtocol, seed: int) -> TrainingOptions:
@@ -232,14 +228,6 @@ def _options(protocol: ExperimentProtocol, seed: int) -> TrainingOptions:
 
 def _model(folder: Path, variant: ComparedDesign, seed: int) -> Path:
     return folder_to_write(folder, variant.name, f"seed_{seed}")
-
-
-def _train(
-    project: Project, fold: str, settings: TrainingSettings, protocol: ExperimentProtocol, model: Path
-) -> None:
-    """Train the folds of one design and seed; finished ones are kept."""
-    began = time.monotonic()
-    train(project, fold, settings, minutes=protocol.minutes, began=began, folder=model)
 
 
 def _evaluated(project: Project, model: Path, folds: Sequence[Fold]) -> Evaluation:
