@@ -127,7 +127,7 @@ def _one_by_one(command: str, option: str) -> str:
 
 
 def _takes_one(param: Any) -> bool:
-    """Whether a second value of an option would replace the first; a plain switch says the same twice."""
+    """Return whether a second value of an option replaces the first; a plain switch says the same twice."""
     if param.param_type_name != "option" or param.multiple or getattr(param, "count", False):
         return False
     return not param.is_flag or bool(param.secondary_opts)
@@ -209,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(words: list[str], *, debug: bool) -> int:
     """Run a command, show in one line what is wrong with it, and return the exit code."""
+    from autospine.system.described_errors import full_memory
+
     try:
         _check_own_packages()  # before the commands, which import from these packages
         load_commands(words[0] if words else None)
@@ -235,7 +237,7 @@ def _answer(words: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        if full := _full_memory(error):
+        if full := full_memory(error):
             _complain(full)
             return 1
         _complain(
@@ -243,16 +245,6 @@ def _answer(words: list[str], *, debug: bool) -> int:
             "This is a fault of AutoSpine; run again with --debug and report what it prints."
         )
         return 3
-
-
-def _full_memory(error: Exception) -> str | None:
-    """Say that memory was full, where that is the error; PyTorch is not imported for it."""
-    if "torch" not in sys.modules:
-        return None
-
-    from autospine.system.allocation import describe_full_memory
-
-    return describe_full_memory(error)
 
 
 def _run(words: list[str], debug: bool) -> int:

@@ -200,5 +200,7 @@ def _say_what_was_written(result: "Predicted", output: Path, options: Prediction
         say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")
     if empty := [case.case for case in result.cases if NOTHING_FOUND in case.warnings]:
         say(f"no spine was found in {listed(empty)}", "yellow")
+    if unnamed := [case.case for case in result.cases if case.naming_error is not None]:
+        say(f"vertebrae were not named in {listed(unnamed)}; the label maps are as predicted", "yellow")
     if made and not result.failed and options.ending != ".dcm":
         say_next("evaluate", str(output), "REFERENCES", note=", where there are any")

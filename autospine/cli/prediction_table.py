@@ -23,7 +23,7 @@ def show_predictions(cases: Sequence["PredictedCase"], kept: Collection[str] = (
             case = replace(case, status="kept", tiles=None, seconds=None, peak_gb=None)
         table.add_row(
             escape(case.case),
-            case.status,
+            case.status if case.naming_error is None else f"{case.status}, not named",
             case.modality or "",
             "" if case.shape is None else " ".join(str(n) for n in case.shape),
             "" if case.tiles is None else f"{case.tiles_run} of {case.tiles}",

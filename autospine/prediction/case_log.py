@@ -75,10 +75,14 @@ class PredictedCase:
     """Classes that were post-processed."""
 
     changes: tuple[LabelChange, ...] = ()
-    """What post-processing changed in this case, the largest volume first."""
+    """Changes by post-processing in this case, the largest volume first."""
 
     renamed: tuple[LabelChange, ...] = ()
     """Vertebrae, or pieces of them, that were given the name of another level, the largest volume first."""
+
+    naming_error: str | None = None
+    """Why the vertebrae could not be named, so that the label map has the classes as predicted; None if they
+    were named, or were not to be."""
 
     seconds: float | None = None
     """Time from the image in memory to its labels."""

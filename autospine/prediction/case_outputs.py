@@ -15,8 +15,15 @@ from autospine.evaluation.statistics_files import CaseStatistics
 from autospine.io.images import Volume
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.probabilities import ENDING, ProbabilityWriter, check_room
-from autospine.prediction.vertebra_naming import VertebraNaming, identities_file, write_identities
+from autospine.prediction.vertebra_naming import (
+    VertebraNaming,
+    how_to_name,
+    identities_file,
+    write_identities,
+)
 from autospine.storage.atomic import replacing
+from autospine.storage.file_names import escape_non_utf8
+from autospine.system.described_errors import describe_failure
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -67,16 +74,19 @@ class PredictedMap:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenMap:
-    """What there is to say of a label map that was written."""
+    """Findings about a label map that was written."""
 
     labelled: bool
     """Whether it has any label but background."""
 
     changes: tuple[LabelChange, ...]
-    """What post-processing changed."""
+    """Changes by post-processing."""
 
     renamed: tuple[LabelChange, ...]
     """Vertebrae that were given another name."""
+
+    naming_error: str | None
+    """Why the vertebrae could not be named; None if they were, or were not to be."""
 
     statistics: CaseStatistics
     """Numbers about each class."""
@@ -154,7 +164,7 @@ class CaseOutputs:
             final, changes = Cleaned(labels=predicted.labels, changes=())
             if self.post_processing is not None:
                 final, changes = self.post_processing.apply(predicted.labels, predicted.grid.spacing_mm)
-            final, renamed = self._named(case, final, predicted.grid)
+            final, renamed, naming_error = self._named(case, final, predicted.grid)
             space = self.maps.labels
             statistics = measure_labels(space.encode(final), space, predicted.grid, predicted.image)
             self.maps.write(case, final, predicted.stored)
@@ -165,20 +175,36 @@ class CaseOutputs:
             labelled=any(each.voxels for each in statistics),
             changes=changes,
             renamed=renamed,
+            naming_error=naming_error,
             statistics=statistics,
         )
 
     def _named(
         self, case: Case, labels: LabelArray, grid: Grid
-    ) -> tuple[LabelArray, tuple[LabelChange, ...]]:
-        """Name the vertebrae of a label map, write the file of their names, and return map and changes."""
+    ) -> tuple[LabelArray, tuple[LabelChange, ...], str | None]:
+        """Name the vertebrae of a label map, and write the file of their names.
+
+        Returns:
+            The map, its changes, and why the vertebrae could not be named, where the map stays as it is.
+        """
         path = identities_file(self.maps.folder, case.name)
         if self.naming is None:
             path.unlink(missing_ok=True)  # earlier names do not belong to this label map
-            return labels, ()
-        named = self.naming.apply(case.name, labels, grid)
-        write_identities(path, named.identities)
-        return named.labels, named.changes
+            return labels, (), None
+        try:
+            named = self.naming.apply(case.name, labels, grid)
+            write_identities(path, named.identities)
+        except Exception as error:  # names that cannot be found cost no label map
+            path.unlink(missing_ok=True)
+            reason = escape_non_utf8(describe_failure(error))  # the record is UTF-8
+            logger.warning(
+                "%s: its vertebrae cannot be named (%s); its label map keeps the classes as predicted: %s",
+                case.name,
+                reason,
+                how_to_name(self.label_map(case)),
+            )
+            return labels, (), reason
+        return named.labels, named.changes, None
 
     def _preview(self, case: Case, indices: LabelArray, predicted: PredictedMap) -> None:
         """Draw a case's preview if one is asked for, else remove that of an earlier label map."""

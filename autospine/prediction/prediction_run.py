@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from autospine.core.errors import AutospineError, listed, share
+from autospine.core.errors import listed, share
 from autospine.core.geometry import check_spacing, triple
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case, case_modality
@@ -29,15 +29,12 @@ from autospine.prediction.probabilities import held_bytes
 from autospine.prediction.read_ahead import ReadAhead
 from autospine.prediction.run_record import RunRecord
 from autospine.storage.file_names import escape_non_utf8
-from autospine.system.allocation import describe_full_memory
+from autospine.system.described_errors import describe_failure
 from autospine.system.devices import computing
 from autospine.system.hardware import peak_memory
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
-
-TELLING = (AutospineError, RuntimeError, MemoryError, OSError)
-"""Errors whose text says what happened; that of others, such as a KeyError, may be no more than a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +177,7 @@ class PredictionRun:
                 probabilities=probabilities,
             )
         except Exception as error:  # A GPU out of memory, for instance; the next case may be smaller.
-            return self._record.failed(case.name, _reason(error))
+            return self._record.failed(case.name, describe_failure(error))
 
     def _finish_case(self, case: Case, result: _Unwritten | PredictedCase) -> None:
         """Write a case's label map, then the record."""
@@ -194,8 +191,10 @@ class PredictionRun:
         try:
             written = self._outputs.write(case, result.predicted, result.probabilities)
         except Exception as error:
-            return self._record.failed(case.name, _reason(error)), ()
-        entry = replace(result.entry, changes=written.changes, renamed=written.renamed)
+            return self._record.failed(case.name, describe_failure(error)), ()
+        entry = replace(
+            result.entry, changes=written.changes, renamed=written.renamed, naming_error=written.naming_error
+        )
         if written.changes:
             logger.info("%s: post-processing changed %s", case.name, describe_changes(written.changes))
         if written.renamed:
@@ -278,17 +277,6 @@ def _warn_of_training_images(entries: Mapping[str, PredictedCase]) -> None:
             share(len(learnt), len(entries), "image"),
             listed(learnt),
         )
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong, in words; where it did is for `--debug`."""
-    logger.debug("where it went wrong:", exc_info=error)
-    name, text = type(error).__name__, str(error)
-    if full := describe_full_memory(error):
-        return full
-    if not text:
-        return name
-    return text if isinstance(error, TELLING) else f"{name}: {text}"
 
 
 def _with_peaks(entry: PredictedCase, device: torch.device) -> PredictedCase:

@@ -1,5 +1,6 @@
 """Names of vertebrae in predicted label maps: the last step where a dataset's classes are levels."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from autospine.core.geometry import Grid
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray
 from autospine.evaluation.postprocessing import LabelChange
+from autospine.io.formats import file_ending
 from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger
 from autospine.vertebrae.dataset_levels import level_integers
@@ -79,6 +81,16 @@ class VertebraNaming:
 def identities_file(folder: Path, case: str) -> Path:
     """Return the file of the names of a case's vertebrae."""
     return folder / f"{case}{IDENTITIES}"
+
+
+def how_to_name(label_map: Path) -> str:
+    """Return how to name the vertebrae of a label map that was written without their names."""
+    if file_ending(label_map) is None:  # a DICOM segmentation, which the other command does not read
+        return "predict the case again with --continue"
+    return (
+        f"name them later with `autospine anatomy identify -i {shlex.quote(str(label_map))} -o named "
+        "--labels-of DATASET.JSON` and the dataset.json of the model"
+    )
 
 
 def write_identities(path: Path, identities: SpineIdentities) -> None:

@@ -175,6 +175,8 @@ def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fac
     if worst is not None and metrics:
         why = worst.findings[0] if worst.findings else ""
         yield Fact(name="worst case", value=f"{worst.name}, {metrics[0].title} {worst.score:.3f}", reason=why)
+    if unnamed := sum(entry.naming_error is not None for entry in results.record.values()):
+        yield Fact(name="names", value=f"the vertebrae of {counted(unnamed, 'case')} could not be named")
     if warned := sum(bool(entry.warnings) for entry in results.record.values()):
         yield Fact(name="warnings", value=f"{counted(warned, 'case')} with warnings")
 

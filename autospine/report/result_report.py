@@ -45,6 +45,7 @@ def result_cases(results: ResultFolder, most_pictured: int | None = None) -> tup
     known = [_case(name, results, metrics) for name in results.case_names]
 
     def badness(case: ReportCase) -> tuple[int, float, str]:
+        """Return the key by which cases are sorted, the worst first: their group, score and name."""
         if case.status in ("failed", "no prediction"):
             return 0, 0.0, case.name
         if case.score is None:
@@ -88,14 +89,20 @@ def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> Report
     scored: Mapping[str, Any] = results.scores.get("cases", {}).get(name, {})
     entry = results.record.get(name)
     missing = name in results.scores.get("missing", ())
+    incomparable = results.scores.get("failed", {}).get(name)
     status = "evaluated" if scored else "no prediction" if missing else "predicted"
     findings: list[str] = []
     if entry is not None and entry.status == "failed" and not scored:
         status = "failed"
         findings.append(f"the prediction has failed: {entry.error}")
+    elif incomparable is not None:
+        status = "failed"
+        findings.append(f"prediction and reference cannot be compared: {incomparable}")
     elif missing:
         findings.append("there is a reference and no prediction; the case is in no mean")
     if entry is not None:
+        if entry.naming_error is not None:
+            findings.append(f"its vertebrae could not be named: {entry.naming_error}")
         findings += entry.warnings
     return ReportCase(
         name=name,

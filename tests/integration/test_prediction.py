@@ -37,6 +37,7 @@ from autospine.prediction import (
 from autospine.prediction.case_log import UsedModel, read_record
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.probabilities import ENDING as PROBABILITIES
+from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage import arrays
 from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import fold_folder
@@ -241,6 +242,28 @@ def test_no_error_of_a_case_stops_the_others(model, images, tmp_path, monkeypatc
     assert result.failed == {"case0": says, "case1": says}
     assert [case.status for case in read_record(tmp_path / "out").values()] == ["failed", "failed", "written"]
     assert "Traceback" in said.text
+
+
+def test_vertebrae_that_cannot_be_named_fail_no_case(model, images, tmp_path, monkeypatch, capsys):
+    def fail(self, case, *arguments):
+        if case == "case1":
+            raise ValueError("two sacra")
+        raise AssertionError("bodies")
+
+    monkeypatch.setattr(VertebraNaming, "of_labels", lambda _: VertebraNaming(integers={}, names={}))
+    monkeypatch.setattr(VertebraNaming, "apply", fail)
+    out = tmp_path / "out"
+    assert main(["predict", "-i", str(images), "-o", str(out), "-m", str(model.path), "--device", "cpu"]) == 0
+    record = read_record(out)
+    assert [entry.status for entry in record.values()] == ["written"] * 3
+    assert record["case1"].naming_error == "ValueError: two sacra"
+    assert all((read_labels(out / f"case{n}.nii.gz").array == 3).all() for n in range(3))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("written, not named") == 3
+    assert "vertebrae were not named in case0, case1, case2; the label maps are as predicted" in said
+    assert "its vertebrae could not be named: ValueError: two sacra" in (out / "report.html").read_text(
+        "utf-8"
+    )
 
 
 def test_going_on_does_not_keep_what_another_model_wrote_where_this_one_failed(

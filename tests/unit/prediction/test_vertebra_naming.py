@@ -1,5 +1,9 @@
 """The naming of vertebrae at the end of a prediction."""
 
+import json
+import logging
+import re
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,13 +11,14 @@ import makers
 import numpy as np
 import pytest
 
+from autospine.cli import main
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.types import LabelArray
 from autospine.dataset.raw import Case
 from autospine.io.images import read_labels
 from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.label_maps import LabelMaps
-from autospine.prediction.vertebra_naming import VertebraNaming
+from autospine.prediction.vertebra_naming import VertebraNaming, how_to_name
 from autospine.storage.serialization import read_json
 from autospine.vertebrae.identities import SpineIdentities
 
@@ -98,3 +103,38 @@ def test_an_empty_map_is_named_nothing(tmp_path: Path) -> None:
     _, result, found = written(tmp_path, empty, LEVELS, VertebraNaming.of_labels(LEVELS))
     assert not found.any() and result.renamed == ()
     assert read_json(tmp_path / "a_vertebrae.json", SpineIdentities).vertebrae == ()
+
+
+def test_an_error_of_the_naming_costs_no_label_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a_vertebrae.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(VertebraNaming, "apply", lambda *_: {}["L9"])
+    swapped = column((2, 4, 3, 5, 6))
+    with caplog.at_level(logging.WARNING, logger="autospine"):
+        outputs, result, found = written(tmp_path, swapped, LEVELS, VertebraNaming.of_labels(LEVELS))
+    assert np.array_equal(found, swapped)
+    assert result.naming_error == "KeyError: 'L9'" and result.renamed == () and result.labelled
+    (line,) = caplog.messages
+    assert line.startswith("a: its vertebrae cannot be named (KeyError: 'L9')")
+    assert f"autospine anatomy identify -i {tmp_path / 'a.nii.gz'} -o named --labels-of" in line
+    assert not (tmp_path / "a_vertebrae.json").exists()
+    assert not outputs.are_there(CASE), "so that --continue predicts and names it again"
+
+
+def test_the_command_that_is_said_names_the_vertebrae_later(tmp_path: Path) -> None:
+    names = {"background": 0, "canal": 1, **{f"L{i}_body": 1 + i for i in range(1, 6)}}
+    description = tmp_path / "dataset.json"
+    description.write_text(json.dumps({"labels": names}), encoding="utf-8")
+    written(tmp_path / "out of it", column((2, 4, 3, 5, 6)), LEVELS, None)
+    said = re.search("`autospine (.*)`", how_to_name(tmp_path / "out of it" / "a.nii.gz"))
+    assert said is not None
+    words = shlex.split(
+        said[1].replace("DATASET.JSON", str(description)).replace("named", str(tmp_path / "named"))
+    )
+    assert main(words) == 0
+    assert np.array_equal(read_labels(tmp_path / "named" / "a.nii.gz").array[0], column((2, 3, 4, 5, 6)))
+
+
+def test_a_dicom_segmentation_is_predicted_again() -> None:
+    assert how_to_name(Path("out/a.dcm")) == "predict the case again with --continue"
