@@ -14,7 +14,10 @@ from autospine.dataset.splits import FoldsFile
 from autospine.evaluation.boundary_errors import BoundaryErrors
 from autospine.evaluation.overlap import Counts
 from autospine.evaluation.scores import CaseScores, Evaluation
-from autospine.pipeline.experiments import variants
+from autospine.pipeline import costs
+from autospine.pipeline.configuration_cost import known_costs
+from autospine.pipeline.costs import measure_costs
+from autospine.pipeline.experiments import experiment_run, variants
 from autospine.pipeline.experiments.designs import EXPERIMENTS
 from autospine.pipeline.experiments.experiment_files import CSV, FIGURE, JSON, VERDICT, write_experiment
 from autospine.pipeline.experiments.experiment_run import TrainingExtent, run_experiment
@@ -34,6 +37,7 @@ from autospine.pipeline.experiments.results import (
     of_means,
 )
 from autospine.pipeline.experiments.verdicts import judge
+from autospine.pipeline.measuring import fingerprint
 from autospine.pipeline.planned_dataset import PlannedDataset
 from autospine.storage.workspace import DatasetLocation
 from trainers.schedule import NoTimeLeftError
@@ -281,3 +285,30 @@ def test_minutes_that_allow_no_step_are_refused(planned):
     with pytest.raises(NoTimeLeftError, match="time"):
         run_experiment(planned, ask, TrainingExtent(minutes=1e-4), device=CPU, device_name="cpu")
     assert not list(planned.location.results.glob("experiments/*/*/*/fold_*/model.safetensors"))
+
+
+def test_the_costs_of_other_configurations_are_kept(planned, monkeypatch):
+    """Those of the plan's other configuration were measured; that of the experiment's was not."""
+    other = makers.configuration(name="other", spacing_mm=(2.0,) * 3)
+    both = replace(planned, plan=replace(planned.plan, configurations=(planned.configuration, other)))
+    timed = []
+
+    def hours(*given: object) -> float:
+        timed.append(given[3].name)
+        return 1e4
+
+    def train(*_: object, **__: object) -> None:
+        raise NoTimeLeftError("enough is known")
+
+    monkeypatch.setattr(costs, "_hours", hours)
+    monkeypatch.setattr(experiment_run, "train", train)
+    fingerprint(both.location, workers=1)
+    before = measure_costs(both.location, replace(both.plan, configurations=(other,)), CPU)
+    with pytest.raises(NoTimeLeftError, match="enough"):
+        run_experiment(both, EXPERIMENTS["boundary"], TrainingExtent(), device=CPU, device_name="cpu")
+    assert read_protocol(experiment_run.experiment_folder(both.location, "boundary")).steps
+    assert experiment_run.measured_labels_dice(both, CPU) == pytest.approx(1, abs=0.1)
+    kept = known_costs(both.location, both.plan)
+    assert list(kept) == [planned.configuration.name, "other"]
+    assert kept["other"] == before["other"]
+    assert timed == ["other", planned.configuration.name]
