@@ -5,18 +5,25 @@ from typing import Annotated
 
 import typer
 
+from autospine.cli import shared_options
 from autospine.cli.app import App, app
-from autospine.cli.screen import say
+from autospine.cli.screen import say, say_plan_next
+from autospine.cli.shared_options import LABEL_SCHEMES
 from autospine.core.errors import DatasetError, counted, listed
+from autospine.storage.workspace import check_new_dataset
 
-convert = App(help="Convert label maps between the schemes of tools.", no_args_is_help=True)
+convert = App(help="Convert label maps and public datasets.", no_args_is_help=True)
 app.add_typer(convert, name="convert", rich_help_panel="Other")
 
-LABEL_SCHEMES = (
-    "verse, spineps-instance, spineps-subregion, totalsegmentator, totalsegmentator-vertebrae-mr, "
-    "totalsegmentator-vertebrae-body, totalsegmentator-vertebrae-pp, totalspineseg, spider-from-bottom (L5 "
-    "is 1), spider-from-top (L5 is 24), ctspine1k or structures (vertebra 1, disc 2, canal 3, sacrum 4)"
+DATASET_RELEASES = (
+    "verse, verse-challenge, ctspine1k, spider-from-bottom (L5 is 1), spider-from-top (L5 is 24), "
+    "totalsegmentator or totalspineseg"
 )
+
+
+@convert.callback()
+def _group() -> None:
+    """Convert label maps and public datasets."""
 
 
 @convert.command(
@@ -25,15 +32,7 @@ LABEL_SCHEMES = (
 )
 def convert_labels(
     *,
-    inputs: Annotated[
-        list[Path],
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="PATH",
-            help="Convert this label map, or each in this folder. Repeat it for several.",
-        ),
-    ],
+    inputs: shared_options.LabelMaps,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Write the new label maps into this folder.")
     ],
@@ -50,25 +49,26 @@ def convert_labels(
     """Write label maps in the integers of another tool.
 
     Where the new scheme lacks a structure, the structure becomes what it is a part of, or else background;
-    the command says so for each map.
+    the command says so for each map. Maps that cannot be converted are named, the others go on, and the exit
+    code is 1.
     """
     from autospine.io.images import read_labels, write_labels
     from autospine.io.segments import Segment
-    from autospine.system.log import track
     from autospine.vertebrae.label_conversion import convert_labels as converted
     from autospine.vertebrae.label_conversion import plan_conversion
-    from autospine.vertebrae.label_files import check_output, find_label_maps, integers_in
+    from autospine.vertebrae.label_files import check_output, find_label_maps, integers_in, write_each
     from autospine.vertebrae.schemes import find_scheme
 
     old, new = find_scheme(source), find_scheme(target)
     files = find_label_maps(inputs)
     check_output(output, list(files.values()))
+    for note in (f"{scheme.title}: {scheme.note}" for scheme in (old, new) if scheme.note):
+        say(note)
     segments = [
         Segment(name=name, integer=new.integers[name], colour=colour) for name, colour in new.colours.items()
     ]
-    for note in (f"{scheme.title}: {scheme.note}" for scheme in (old, new) if scheme.note):
-        say(note)
-    for name, file in track(files.items(), "converting"):
+
+    def write(name: str, file: Path) -> Path:
         volume = read_labels(file)
         try:
             plan = plan_conversion(integers_in(volume.array[0]), old, new)
@@ -80,9 +80,58 @@ def convert_labels(
                 f"expected a map that {new.title} can hold without loss, found in {file}: "
                 f"{listed([*lost, *plan.merged], 8)}; leave out --lossless to write the rest"
             )
-        write_labels(output / file.name, converted(volume.array[0], plan.integers), volume.stored, segments)
+        path = output / file.name
+        write_labels(path, converted(volume.array[0], plan.integers), volume.stored, segments)
         if lost:
             say(f"{name}: lost {listed(lost, len(lost))}", "yellow")
         if plan.merged:
             say(f"{name}: {listed(plan.merged, len(plan.merged))}", "yellow")
+        return path
+
+    write_each(files, "converting", write)
     say(f"{counted(len(files), 'label map')} in {output}, from {old.title} to {new.title}")
+
+
+@convert.command(
+    name="dataset",
+    epilog="For example: autospine convert dataset -i verse20 --from verse -o raw/Dataset010_VerSe",
+)
+def convert_dataset(
+    *,
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--input", "-i", metavar="FOLDER", help="Convert the dataset in this folder, as it was released."
+        ),
+    ],
+    release: Annotated[
+        str, typer.Option("--from", metavar="DATASET", help=f"State which dataset it is: {DATASET_RELEASES}.")
+    ],
+    output: shared_options.NewDataset,
+    overwrite: shared_options.Overwrite = False,
+) -> None:
+    """Make a raw dataset of a public one, ready for `plan-and-preprocess`.
+
+    Images are linked, and so are label maps that need no change; the others are written with VerSe's
+    integers, 100 more for the disc below a vertebra. Parts and subjects of the release are kept: its test
+    cases go to imagesTs, and its validation cases into splits_final.json. Cases that cannot be converted are
+    named, the others go on, and the exit code is 1.
+    """
+    check_new_dataset(output)
+    shared_options.check_exists(source, "a dataset")
+
+    from autospine.pipeline.converted_dataset import SPLITS
+    from autospine.pipeline.converted_dataset import convert_dataset as converted
+    from autospine.vertebrae.dataset_releases import find_release
+
+    made = converted(source, find_release(release), output, overwrite=overwrite)
+    for note in made.notes:
+        say(note, "yellow")
+    say(f"{counted(made.training, 'training case')} and {counted(made.test, 'test case')} in {output}")
+    if made.splits:
+        say(
+            f"its own validation cases are in {output / SPLITS}: give it to plan-and-preprocess with --splits"
+        )
+    if made.failed is not None:
+        raise made.failed
+    say_plan_next(output)

@@ -11,7 +11,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, show_differences, show_evaluation
-from autospine.core.errors import FormatError, listed, share
+from autospine.core.errors import EvaluationError, FormatError, listed, share
 from autospine.storage.file_names import same_name
 
 Predictions = Annotated[Path, typer.Argument(help="Evaluate the predicted label maps in this folder.")]
@@ -80,7 +80,10 @@ def evaluate(
     against: Against = None,
     report: shared_options.Report = True,
 ) -> None:
-    """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality."""
+    """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality.
+
+    Pairs that cannot be compared are named and left out of every mean, and the exit code is 1.
+    """
     for folder, what in ((predictions, "label maps"), (references, "reference label maps")):
         shared_options.check_exists(folder, what)
     if against is not None:
@@ -92,7 +95,12 @@ def evaluate(
     from autospine.evaluation.paired_comparison import compare_with, write_comparison
 
     evaluation = evaluate_predictions(
-        predictions, references, description, find_metrics(metric or ()), resample=resample
+        predictions,
+        references,
+        description,
+        find_metrics(metric or ()),
+        resample=resample,
+        leave_out_faults=True,
     )
     differences = () if against is None else compare_with(evaluation, against)
     learnt = _training_images(predictions, [case.case for case in evaluation.cases])
@@ -114,6 +122,12 @@ def evaluate(
     say(f"written: {written}, in {folder}")
     if report:
         report_on(folder)
+    if evaluation.failed:
+        failed, pairs = list(evaluation.failed), len(evaluation.cases) + len(evaluation.failed)
+        raise EvaluationError(
+            f"{len(failed)} of {pairs} pairs of label maps cannot be compared, and are in no mean: "
+            f"{listed(failed, 10)}; mend their files and evaluate again"
+        )
 
 
 def _training_images(predictions: Path, names: Sequence[str]) -> list[str]:

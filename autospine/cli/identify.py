@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autospine.cli import shared_options
 from autospine.cli.app import App, app
-from autospine.cli.convert import LABEL_SCHEMES
 from autospine.cli.screen import say
 from autospine.core.errors import DatasetError, counted, listed
 
@@ -45,21 +45,8 @@ def identify(
             "--output", "-o", help="Write label maps and CASE_vertebrae.json of each into this folder."
         ),
     ],
-    scheme: Annotated[
-        str,
-        typer.Option(
-            "--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."
-        ),
-    ] = "verse",
-    dataset: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels-of",
-            metavar="DATASET.JSON",
-            help="Take the meaning of label values from this dataset.json instead of a scheme: vertebrae by "
-            "level, or one class `vertebra`.",
-        ),
-    ] = None,
+    scheme: shared_options.LabelScheme = "verse",
+    dataset: shared_options.LabelsOf = None,
 ) -> None:
     """Name each vertebra by the most probable possible spine, with its probability.
 
@@ -67,26 +54,31 @@ def identify(
     detector saw, and what is missing count together. Vertebrae split between two labels are joined, touching
     ones of one label are split, and miscounted ones renamed; every change is printed, and nothing is removed.
     Where nothing in view tells the level, it is `unknown`, and the labels stay. A map that has one label for
-    all vertebrae, as the starter's (`--scheme structures`), is written in the integers of VerSe: touching
-    vertebrae are told apart and named from the sacrum, and the n-th one from the head down is 150 + n where
-    its level is unknown.
+    all vertebrae, as the starter's (`--scheme structures`) or a class `vertebra` of a dataset, is written in
+    the integers of VerSe: touching vertebrae are told apart and named from the sacrum, and the n-th one from
+    the head down is 150 + n where its level is unknown. Files that fail are named, the others go on, and the
+    exit code is 1.
     """
     from autospine.io.formats import ENDINGS
     from autospine.storage.serialization import write_json
-    from autospine.system.log import track
-    from autospine.vertebrae.label_files import check_output, find_files
+    from autospine.vertebrae.label_files import check_output, find_files, write_each
     from autospine.vertebrae.schemes import find_scheme
 
     known = find_scheme(scheme) if dataset is None else _scheme_of_dataset(dataset)
     files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points")
     check_output(output, list(files.values()))
-    for name, path in track(files.items(), "identifying"):
+
+    def write(name: str, path: Path) -> Path:
         points = path.name.lower().endswith(".json")
         identities, changes = _named_points(name, path) if points else _named_map(name, path, output, known)
-        write_json(output / f"{name}_vertebrae.json", identities)
+        names = output / f"{name}_vertebrae.json"
+        write_json(names, identities)
         say(_line(identities))
         for change in changes:
             say(f"  {change.ml:.1f} ml of {change.from_label} to {change.to_label}", "yellow")
+        return names
+
+    write_each(files, "identifying", write)
     say(f"{counted(len(files), 'case')} in {output}")
 
 

@@ -1,11 +1,13 @@
 """`autospine anatomy measure`."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autospine.cli.convert import LABEL_SCHEMES
+from autospine.cli import shared_options
 from autospine.cli.identify import anatomy
 from autospine.cli.screen import say
 from autospine.core.errors import DatasetError, counted, listed
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from autospine.io.images import Volume
     from autospine.measurements.measured_labels import SpineLabels
     from autospine.measurements.spine_measurements import SpineMeasurements
+    from autospine.vertebrae.schemes import LabelScheme
 
 POINTS = "verse, tptbox, slicer, fcsv or sct"
 
@@ -24,15 +27,7 @@ POINTS = "verse, tptbox, slicer, fcsv or sct"
 @anatomy.command(epilog="For example: autospine anatomy measure -i named --images scans -o measured")
 def measure(
     *,
-    inputs: Annotated[
-        list[Path],
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="PATH",
-            help="Measure this label map, or each in this folder. Repeat it for several.",
-        ),
-    ],
+    inputs: shared_options.LabelMaps,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Write tables, JSON and a page of each case into this folder."),
@@ -46,21 +41,8 @@ def measure(
             "CT, and the page shows it.",
         ),
     ] = None,
-    scheme: Annotated[
-        str,
-        typer.Option(
-            "--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."
-        ),
-    ] = "verse",
-    dataset: Annotated[
-        Path | None,
-        typer.Option(
-            "--labels-of",
-            metavar="DATASET.JSON",
-            help="Take the meaning of label values from this dataset.json instead of a scheme; its "
-            "classes are levels by their names.",
-        ),
-    ] = None,
+    scheme: shared_options.LabelScheme = "verse",
+    dataset: shared_options.LabelsOf = None,
     points: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,54 +55,113 @@ def measure(
     """Measure vertebrae, discs, canal, angles and alignment in label maps.
 
     Each value is in mm, ml, degrees or HU as docs/concepts/measurements.md defines it; what the border cuts,
-    what is fused and what metal hides is left empty, and a note says why. AutoSpine is not a medical device:
-    the numbers must not be used for diagnosis or treatment.
+    what is fused and what metal hides is left empty, and a note says why. Files that fail are named, the
+    others go on, and the exit code is 1. AutoSpine is not a medical device: the numbers must not be used for
+    diagnosis or treatment.
     """
-    from autospine.measurements.measure_spine import measure_spine
-    from autospine.measurements.measurement_files import write_measurements
-    from autospine.measurements.measurement_page import write_measurement_page
-    from autospine.measurements.point_files import POINT_FORMATS, write_points
-    from autospine.system.log import track
-    from autospine.vertebrae.label_files import check_output, find_label_maps
+    from autospine.vertebrae.label_files import check_output, find_label_maps, write_each
 
-    for kind in points or ():
-        if kind not in POINT_FORMATS:
-            raise DatasetError(
-                f"expected points in a format among {', '.join(POINT_FORMATS)}, found {kind!r}"
-            )
+    kinds = _point_formats(points or [])
+    read = _label_reader(scheme, dataset)
     files = find_label_maps(inputs)
     check_output(output, list(files.values()))
     pictures = {} if images is None else _images(images, list(files))
-    for name, path in track(files.items(), "measuring"):
-        volume, known = _read(path, scheme, dataset)
-        image, modality = _image(pictures[name], volume) if name in pictures else (None, None)
-        spine = measure_spine(name, volume.array[0], volume.grid, known, image if modality == "CT" else None)
-        output.mkdir(parents=True, exist_ok=True)
-        write_measurements(output, spine.measurements)
-        page = output / f"{name}_measurements.png"
-        write_measurement_page(page, spine, volume.array[0], volume.grid, image, modality)
-        for kind in points or ():
-            write_points(kind, output, name, spine, volume.stored, volume.grid)
-        say(_summary(spine.measurements))
-    say(f"{counted(len(files), 'case')} in {output}")
     say(
         "AutoSpine is not a medical device; these numbers must not be used for diagnosis or treatment.",
         "yellow",
     )
 
+    def write(name: str, path: Path) -> Path:
+        labels, known = read(path)
+        return _write_measured(output, name, labels, known, pictures.get(name), kinds)
 
-def _read(path: Path, scheme: str, dataset: Path | None) -> "tuple[Volume, SpineLabels]":
-    """Read a label map and what its values stand for."""
+    write_each(files, "measuring", write)
+    say(f"{counted(len(files), 'case')} in {output}")
+
+
+def _point_formats(wanted: Sequence[str]) -> Sequence[str]:
+    """Return the formats of points that are wanted.
+
+    Raises:
+        DatasetError: If one of them is not known.
+    """
+    from autospine.measurements.point_files import POINT_FORMATS
+
+    for kind in wanted:
+        if kind not in POINT_FORMATS:
+            raise DatasetError(
+                f"expected points in a format among {', '.join(POINT_FORMATS)}, found {kind!r}"
+            )
+    return wanted
+
+
+def _write_measured(
+    output: Path,
+    case: str,
+    labels: "Volume",
+    known: "SpineLabels",
+    picture: Path | None,
+    kinds: Sequence[str],
+) -> Path:
+    """Measure a label map, write all files of its case, and return that of the measurements.
+
+    Args:
+        output: Folder for the files; made if absent.
+        case: Name of the case.
+        labels: Its label map.
+        known: What the label values stand for.
+        picture: File of its image; None without one.
+        kinds: Formats that points are written in.
+    """
+    from autospine.measurements.measure_spine import measure_spine
+    from autospine.measurements.measurement_files import write_measurements
+    from autospine.measurements.measurement_page import write_measurement_page
+    from autospine.measurements.point_files import write_points
+
+    image, modality = (None, None) if picture is None else _image(picture, labels)
+    spine = measure_spine(case, labels.array[0], labels.grid, known, image if modality == "CT" else None)
+    output.mkdir(parents=True, exist_ok=True)
+    written = write_measurements(output, spine.measurements)
+    page = output / f"{case}_measurements.png"
+    write_measurement_page(page, spine, labels.array[0], labels.grid, image, modality)
+    for kind in kinds:
+        write_points(kind, output, case, spine, labels.stored, labels.grid)
+    say(_summary(spine.measurements))
+    return written
+
+
+def _label_reader(scheme: str, dataset: Path | None) -> "Callable[[Path], tuple[Volume, SpineLabels]]":
+    """Return what reads a label map, and says what its values stand for.
+
+    Args:
+        scheme: Name of the scheme of the label maps.
+        dataset: The dataset.json that names their values; None for the scheme.
+
+    Raises:
+        DatasetError: If there is no such scheme or description, or no class of it is a level.
+    """
     from autospine.dataset.raw import load_labels
     from autospine.io.images import read_labels
-    from autospine.measurements.measured_labels import labels_of_dataset, labels_of_scheme
-    from autospine.vertebrae.label_files import integers_in
+    from autospine.measurements.measured_labels import labels_of_dataset
     from autospine.vertebrae.schemes import find_scheme
 
-    if dataset is not None:
-        space = load_labels(dataset)
-        return read_labels(path, space), labels_of_dataset(space)
-    known = find_scheme(scheme)
+    if dataset is None:
+        return partial(_read_by_scheme, find_scheme(scheme))
+    space = load_labels(dataset)
+    levels = labels_of_dataset(space)
+    return lambda path: (read_labels(path, space), levels)
+
+
+def _read_by_scheme(known: "LabelScheme", path: Path) -> "tuple[Volume, SpineLabels]":
+    """Read a label map of a scheme.
+
+    Raises:
+        DatasetError: If no vertebra in it has a level.
+    """
+    from autospine.io.images import read_labels
+    from autospine.measurements.measured_labels import labels_of_scheme
+    from autospine.vertebrae.label_files import integers_in
+
     volume = read_labels(path)
     present = integers_in(volume.array[0]) - {0}
     unknown = present - set(known.structures(present)) - known.beside

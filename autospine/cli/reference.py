@@ -60,6 +60,7 @@ MORE = {
     "anatomy identify": "[Name vertebrae](../how-to/name-vertebrae.md)",
     "anatomy measure": "[Measurements](../concepts/measurements.md)",
     "convert labels": "[Convert labels](../how-to/convert-labels.md)",
+    "convert dataset": "[Public datasets](../how-to/dataset.md#public-datasets)",
     "phantom": "[Phantoms](../concepts/phantom.md)",
 }
 """Page that explains a command at length."""

@@ -133,6 +133,34 @@ Report = Annotated[
     ),
 ]
 
+LABEL_SCHEMES = (
+    "verse, spineps-instance, spineps-subregion, totalsegmentator, totalsegmentator-vertebrae-mr, "
+    "totalsegmentator-vertebrae-body, totalsegmentator-vertebrae-pp, totalspineseg, spider-from-bottom (L5 "
+    "is 1), spider-from-top (L5 is 24), ctspine1k or structures (vertebra 1, disc 2, canal 3, sacrum 4)"
+)
+
+LabelMaps = Annotated[
+    list[Path],
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="PATH",
+        help="Take this label map, or each in this folder. Repeat it for several.",
+    ),
+]
+LabelScheme = Annotated[
+    str,
+    typer.Option("--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."),
+]
+LabelsOf = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels-of",
+        metavar="DATASET.JSON",
+        help="Take the meaning of label values from this dataset.json instead of a scheme; its vertebrae "
+        "are levels by their names, such as L1.",
+    ),
+]
 
 For = Annotated[
     str | None,

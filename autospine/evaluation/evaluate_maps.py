@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import SimpleITK as sitk
 
@@ -32,6 +33,7 @@ def evaluate_predictions(
     metrics: Sequence[Metric] = DEFAULT_METRICS,
     *,
     resample: bool = False,
+    leave_out_faults: bool = False,
 ) -> Evaluation:
     """Compare two folders of label maps.
 
@@ -41,6 +43,7 @@ def evaluate_predictions(
         description: The dataset.json that names the labels; by default the one beside the references.
         metrics: Metrics to compute, as `find_metrics` finds them by name.
         resample: Whether predictions on other grids are resampled to those of their references.
+        leave_out_faults: Whether cases that cannot be compared are left out and listed instead of refused.
 
     Raises:
         DatasetError: If there is no description.
@@ -64,6 +67,7 @@ def evaluate_predictions(
         metrics,
         with_statistics=True,
         resample=resample,
+        leave_out_faults=leave_out_faults,
     )
     compared = ComparedFolders(
         predictions=predictions, references=references, description=path, resampled=resample
@@ -80,6 +84,7 @@ def evaluate_folder(
     *,
     with_statistics: bool = False,
     resample: bool = False,
+    leave_out_faults: bool = False,
 ) -> Evaluation:
     """Compare the label maps of two folders, matched by file name without its ending.
 
@@ -93,6 +98,7 @@ def evaluate_folder(
             the case's image if that is known and lies on the same grid.
         resample: Whether predictions on other grids are resampled to those of their references, by nearest
             neighbours.
+        leave_out_faults: Whether cases that cannot be compared are left out and listed instead of refused.
 
     Returns:
         The scores of every case in both folders; those in one alone are listed.
@@ -100,6 +106,7 @@ def evaluate_folder(
     Raises:
         EvaluationError: If a folder is absent, no names match, files cannot be read or hold unknown
             labels, predictions and references lie on different grids, or a metric fails; names every case.
+            Where faults are left out, only if no case can be compared.
     """
     predicted, true = label_files(predictions, "predictions"), label_files(references, "references")
     both = sorted(predicted.keys() & true.keys())
@@ -109,7 +116,8 @@ def evaluate_folder(
             f"found {listed(list(predicted))} in {predictions}; give the matching folders or rename the files"
         )
     known = {same_name(case.name): case for case in cases}
-    scores, faults = [], []
+    scores: list[CaseScores] = []
+    faults: dict[str, EvaluationError] = {}
     for name in track(both, "evaluating"):
         about = known.get(name)
         try:
@@ -126,25 +134,32 @@ def evaluate_folder(
                 spacing_mm=grid.spacing_mm,
             )
         except EvaluationError as error:
-            faults.append(error)
+            faults[name] = error
+            if leave_out_faults:
+                logger.error("%s", error)
         else:
             if with_statistics:
                 image = None if about is None else _intensities(about, prediction, grid)
                 score = replace(score, statistics=measure_labels(prediction, labels, grid, image))
             scores.append(score)
-    if len(faults) > 1:
-        # A mean over the others would be taken for that of all.
-        raise EvaluationError(
-            f"expected {len(both)} pairs of label maps that can be compared, found {len(faults)} that "
-            "cannot: " + listed_faults([str(fault) for fault in faults])
-        )
-    if faults:
-        raise faults[0]
+    if faults and not (leave_out_faults and scores):
+        _refuse(tuple(faults.values()), len(both))
     return Evaluation(
         classes=labels.names,
         cases=tuple(scores),
         missing=tuple(sorted(true.keys() - predicted.keys())),
         extra=tuple(sorted(predicted.keys() - true.keys())),
+        failed={name: str(fault) for name, fault in faults.items()},
+    )
+
+
+def _refuse(faults: Sequence[EvaluationError], pairs: int) -> NoReturn:
+    """Name every pair that cannot be compared: a mean over the others would be taken for that of all."""
+    if len(faults) == 1:
+        raise faults[0]
+    raise EvaluationError(
+        f"expected {pairs} pairs of label maps that can be compared, found {len(faults)} that cannot: "
+        + listed_faults([str(fault) for fault in faults])
     )
 
 

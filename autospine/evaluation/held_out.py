@@ -180,7 +180,7 @@ def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation
     )
 
 
-_OF_LABEL_MAPS = ("format_version", "missing", "extra", "training_images")
+_OF_LABEL_MAPS = ("format_version", "missing", "extra", "failed", "training_images")
 """Keys that say something of the file or of the folders that were compared."""
 
 

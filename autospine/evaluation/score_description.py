@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from autospine.evaluation.metrics import Metric
 from autospine.evaluation.scores import Evaluation, MeanScores, Scores, Spread
+from autospine.storage.file_names import escape_non_utf8
 
 
 def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
@@ -13,7 +14,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
     Keys: `mean_METRIC` of each metric (mean over classes of the mean over cases), `foreground` (of all
     classes taken as one), `spread` (over the cases, with confidence intervals), `classes`, `modalities` and
     `sites` (the same with their own classes), `cases`, `confusion` and `found` (see `ClassNaming`),
-    `missing`, `extra`, `training_images` (cases that the model has learnt from).
+    `missing`, `extra`, `failed`, `training_images` (cases that the model has learnt from).
     """
     total, namings = evaluation.total, evaluation.namings
     return {
@@ -47,6 +48,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, object]:
         },
         "missing": list(evaluation.missing),
         "extra": list(evaluation.extra),
+        "failed": {case: escape_non_utf8(reason) for case, reason in evaluation.failed.items()},
         "training_images": list(evaluation.learnt),
     }
 

@@ -220,6 +220,9 @@ class Evaluation:
     extra: tuple[str, ...] = ()
     """Cases with a prediction and no reference."""
 
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Cases that could not be compared, and why; they are in no mean."""
+
     learnt: tuple[str, ...] = ()
     """Cases that the model has learnt from, as far as that is known."""
 

@@ -257,6 +257,9 @@ def _notes(evaluation: Evaluation) -> list[Text]:
     if evaluation.missing:
         missing = listed(evaluation.missing, LISTED_NAMES)
         notes.append(Text(f"No prediction, in no mean: {missing}", style="yellow"))
+    if evaluation.failed:
+        failed = listed(list(evaluation.failed), LISTED_NAMES)
+        notes.append(Text(f"Could not be compared, in no mean: {failed}", style="yellow"))
     if evaluation.extra:
         extra = listed(evaluation.extra, LISTED_NAMES)
         notes.append(Text(f"No reference, not compared: {extra}", style="dim"))

@@ -33,12 +33,13 @@ SPINE_TABLE = ("case", "measurement", "value", "unit", "plane", "upper", "lower"
 """Columns of the table of angles and of the alignment."""
 
 
-def write_measurements(folder: Path, measured: SpineMeasurements) -> None:
-    """Write the JSON and both tables of a case into a folder."""
-    case = measured.case
-    write_json(folder / f"{case}{JSON_ENDING}", measured)
+def write_measurements(folder: Path, measured: SpineMeasurements) -> Path:
+    """Write the JSON and both tables of a case into a folder, and return the file of the JSON."""
+    case, path = measured.case, folder / f"{measured.case}{JSON_ENDING}"
+    write_json(path, measured)
     write_table(folder / f"{case}{VERTEBRAE_ENDING}", VERTEBRA_TABLE, vertebra_rows(measured))
     write_table(folder / f"{case}{SPINE_ENDING}", SPINE_TABLE, _spine_rows(measured))
+    return path
 
 
 def vertebra_rows(measured: SpineMeasurements) -> list[tuple[object, ...]]:

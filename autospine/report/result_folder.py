@@ -31,7 +31,7 @@ READABLE_SCORES = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultFolder:
-    """What is known of the cases of a folder."""
+    """The cases of a folder, with their scores, records and files as far as they are known."""
 
     folder: Path
     """The folder that the report is about."""
@@ -59,8 +59,8 @@ class ResultFolder:
 
     @property
     def case_names(self) -> tuple[str, ...]:
-        """Cases with scores, an entry in the record, or no prediction, in order."""
-        scored = (*self.scores.get("cases", {}), *self.scores.get("missing", ()))
+        """Cases with an entry in the record, scores, or a reason for having none, in order."""
+        scored = (each for key in ("cases", "missing", "failed") for each in self.scores.get(key, ()))
         return tuple(sorted({*scored, *self.record}))
 
     def read_maps(self, case: str) -> tuple[CaseMaps | None, str]:

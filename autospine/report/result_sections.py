@@ -226,6 +226,8 @@ def _name_table(scores: Mapping[str, Any]) -> Iterator[ReportTable]:
 def _score_notes(scores: Mapping[str, Any]) -> Iterator[str]:
     if missing := scores.get("missing"):
         yield f"No prediction, in no mean: {listed(missing, 10)}."
+    if failed := scores.get("failed"):
+        yield f"Could not be compared, in no mean: {listed(list(failed), 10)}."
     if extra := scores.get("extra"):
         yield f"No reference, not compared: {listed(extra, 10)}."
     if learnt := scores.get("training_images"):

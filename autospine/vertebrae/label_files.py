@@ -1,15 +1,22 @@
 """Label map files that a command reads, and where it writes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from autospine.core.errors import DatasetError, WorkspaceError, listed
+from autospine.core.errors import DatasetError, FailedCasesError, WorkspaceError, counted, listed
 from autospine.core.types import LabelArray
 from autospine.io.formats import ENDINGS
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import same_name
+from autospine.system.described_errors import describe_failure
+from autospine.system.log import get_logger, track
+
+logger = get_logger(__name__)
+
+FAILED_NAMED = 10
+"""Most names of failed files in the line at the end; each was named with its reason before."""
 
 
 def find_label_maps(inputs: Sequence[Path]) -> dict[str, Path]:
@@ -64,6 +71,41 @@ def check_output(folder: Path, files: Sequence[Path]) -> None:
             f"expected an output folder of its own, found {folder}, which holds {same[0].name} itself; name "
             "another with -o"
         )
+
+
+def write_each(files: Mapping[str, Path], doing: str, write: Callable[[str, Path], Path]) -> dict[str, Path]:
+    """Write something of each file, and go on over files that fail, whose reasons are logged at once.
+
+    The error of a single file is raised as it is.
+
+    Args:
+        files: Files by the name of their case, as `find_files` returns them.
+        doing: What is done, for the progress: a word in -ing.
+        write: Takes the name of a case and its file, writes what is wanted, and returns the file written.
+
+    Returns:
+        The file written of each case.
+
+    Raises:
+        FailedCasesError: If some of several files have failed, once all others are written.
+    """
+    written, failed = {}, {}
+    for name, path in track(files.items(), doing):
+        try:
+            written[name] = write(name, path)
+        except Exception as error:
+            if len(files) == 1:
+                raise
+            failed[name] = describe_failure(error)
+            logger.error("%s: %s", name, failed[name])
+    if failed:
+        raise FailedCasesError(
+            f"{len(failed)} of {counted(len(files), 'file')} failed: {listed(list(failed), FAILED_NAMED)}; "
+            f"{counted(len(written), 'other')} {'is' if len(written) == 1 else 'are'} written",
+            written,
+            failed,
+        )
+    return written
 
 
 def integers_in(labels: LabelArray) -> set[int]:

@@ -25,7 +25,7 @@ class LabelScheme:
     """Name on the command line."""
 
     title: str
-    """What has these labels, in words."""
+    """Tool or dataset that has these labels, in words."""
 
     integers: Mapping[str, int]
     """Integer of each structure of the spine."""
@@ -40,7 +40,7 @@ class LabelScheme:
     """Whether whole vertebrae are labelled, and not only their bodies; None if it is not known."""
 
     note: str | None = None
-    """What a user should know of these labels."""
+    """Remark about these labels that a user should know; None for none."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -134,6 +134,10 @@ def _vertebrae(levels: Collection[str] = VERTEBRAE) -> dict[str, int]:
     return {level: VERSE[level] for level in levels}
 
 
+def _sacral_segments() -> dict[str, int]:
+    return {f"S{i}": 27 + i for i in range(2, 7)}
+
+
 def _spineps_instances() -> dict[str, int]:
     vertebrae = _vertebrae()
     ribs = {f"rib_{level}": 32 + vertebrae[level] for level in COMMON if level[0] == "T"}
@@ -144,7 +148,7 @@ def _spineps_instances() -> dict[str, int]:
         "cord": 60,
         "canal": 61,
         "rib_T13": 53,
-        **{f"S{i}": 27 + i for i in range(2, 7)},
+        **_sacral_segments(),
         **ribs,
         **_discs(vertebrae, DISC_OFFSET),
         **{f"endplate_{level}": 200 + n for level, n in vertebrae.items()},
@@ -207,7 +211,12 @@ def _schemes() -> tuple[LabelScheme, ...]:
     total = _total()
     counted = "numbers are counts: a spine with L6 or T13 has other levels than are written"
     return (
-        LabelScheme(name="verse", title="VerSe", integers=dict(VERSE)),
+        LabelScheme(
+            name="verse",
+            title="VerSe",
+            # TPTBox goes on in VerSe's numbers: 26 is S1 where the segments of the sacrum are told apart.
+            integers={**VERSE, **_sacral_segments()},
+        ),
         LabelScheme(
             name="spineps-instance", title="SPINEPS and TPTBox, instances", integers=_spineps_instances()
         ),

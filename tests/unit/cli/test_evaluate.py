@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,24 @@ def test_training_images_are_named_on_the_screen_and_in_the_file(folders, capsys
     assert ("the model has learnt from this case (a)" in capsys.readouterr().out) == bool(learnt)
     written = json.loads((Path(folders[0]) / "evaluation.json").read_text(encoding="utf-8"))
     assert written["training_images"] == learnt
+
+
+def test_a_damaged_map_does_not_stop_the_others(folders, capsys):
+    prediction, reference = Path(folders[0]) / "a.nii.gz", Path(folders[1]) / "a.nii.gz"
+    for name in "bc":
+        shutil.copy(prediction, prediction.with_name(f"{name}.nii.gz"))
+        shutil.copy(reference, reference.with_name(f"{name}.nii.gz"))
+    makers.cut_short(prediction.with_name("b.nii.gz"))
+    assert main(["evaluate", *folders]) == 1
+    said = capsys.readouterr()
+    assert "case b, file " in said.err
+    assert "Could not be compared, in no mean: b" in said.out
+    assert "autospine: 1 of 3 pairs of label maps cannot be compared, and are in no mean: b" in said.err
+    assert set(pd.read_csv(prediction.with_name("evaluation.csv"))["case"]) == {"a", "c"}
+    written = json.loads(prediction.with_name("evaluation.json").read_text(encoding="utf-8"))
+    assert list(written["cases"]) == ["a", "c"] and list(written["failed"]) == ["b"]
+    page = prediction.with_name("report.html").read_text(encoding="utf-8")
+    assert "prediction and reference cannot be compared: case b, file" in page
 
 
 def test_every_metric_is_in_the_files(folders, capsys):

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import makers
 import numpy as np
 import pytest
 
@@ -117,6 +119,19 @@ def test_wrong_input_is_named(written: Path, tmp_path: Path, capsys: pytest.Capt
     )
     assert main([*words, "--scheme", "spineps-instance", "--images", str(tmp_path / "images")]) == 1
     assert "on the grid of its label map" in capsys.readouterr().err
+
+
+def test_a_damaged_map_or_image_does_not_stop_the_others(written: Path, tmp_path: Path, capsys) -> None:
+    for name in "abc":
+        for folder, ending in (("maps", ".nii.gz"), ("images", "_0000.nii.gz")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            shutil.copy(written / folder / f"a{ending}", tmp_path / folder / f"{name}{ending}")
+    makers.cut_short(tmp_path / "maps" / "a.nii.gz")
+    makers.cut_short(tmp_path / "images" / "b_0000.nii.gz")
+    words = ["anatomy", "measure", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--images", str(tmp_path / "images"), "--scheme", "spineps-instance"]) == 1
+    assert "2 of 3 files failed: a, b; 1 other is written" in capsys.readouterr().err
+    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"c"}
 
 
 def test_labels_of_a_dataset_go_by_their_names(written: Path, tmp_path: Path, capsys) -> None:

@@ -57,10 +57,10 @@ def test_labels_of_another_scheme_are_refused() -> None:
         plan_conversion({7, 8, 11}, SCHEMES["totalspineseg"], SCHEMES["verse"])
 
 
-def labels(folder: Path, values: list[int]) -> Path:
+def labels(folder: Path, values: list[int], name: str = "case") -> Path:
     array = np.zeros((4, 3, 3), dtype=np.int16)
     array.reshape(-1)[: len(values)] = values
-    path = folder / "maps" / "case.nii.gz"
+    path = folder / "maps" / f"{name}.nii.gz"
     write_array(path, array, makers.grid((4, 3, 3)))
     return path
 
@@ -100,3 +100,18 @@ def test_an_empty_map_stays_empty(tmp_path: Path) -> None:
     words = ["--from", "verse", "--to", "totalspineseg"]
     assert main(["convert", "labels", "-i", str(path), "-o", str(tmp_path / "out"), *words]) == 0
     assert not read_labels(tmp_path / "out" / "case.nii.gz").array.any()
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_damaged_map_does_not_stop_the_others(lossless: bool, tmp_path: Path, capsys) -> None:
+    for name in "abc":
+        labels(tmp_path, [27, 92] if lossless and name == "b" else [27], name)
+    if not lossless:
+        makers.cut_short(tmp_path / "maps" / "b.nii.gz")
+    words = ["convert", "labels", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
+    words += ["--from", "totalsegmentator", "--to", "verse", *["--lossless"] * lossless]
+    assert main(words) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("b: ") and "b.nii.gz" in line]
+    assert said[-1] == "autospine: 1 of 3 files failed: b; 2 others are written"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "c.nii.gz"]

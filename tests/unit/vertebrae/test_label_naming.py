@@ -156,3 +156,16 @@ def test_points_of_no_vertebra(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "a.json").write_text("[]", encoding="utf-8")
     assert main(["anatomy", "identify", "-i", str(tmp_path / "a.json"), "-o", str(tmp_path / "out")]) == 0
     assert "a: nothing; there is no vertebra" in capsys.readouterr().out
+
+
+def test_damaged_files_do_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ball((15, 15, 15), 22, np.zeros((30, 30, 30), dtype=np.uint8))
+    for name in "abc":
+        write_array(tmp_path / "in" / f"{name}.nii.gz", labels, makers.grid(labels.shape))
+    makers.cut_short(tmp_path / "in" / "b.nii.gz")
+    (tmp_path / "in" / "d.json").write_text("nonsense", encoding="utf-8")
+    out = tmp_path / "out"
+    assert main(["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(out)]) == 1
+    assert "2 of 4 files failed: b, d; 2 others are written" in capsys.readouterr().err
+    written = sorted(path.name for path in out.iterdir())
+    assert written == ["a.nii.gz", "a_vertebrae.json", "c.nii.gz", "c_vertebrae.json"]

@@ -1,0 +1,194 @@
+"""Public datasets in small, in the layouts of their releases."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import makers
+import numpy as np
+import pytest
+
+from autospine.cli import main
+from autospine.core.errors import DatasetError
+from autospine.dataset.raw import load_dataset
+from autospine.io.images import read_labels, write_array
+from autospine.vertebrae.dataset_releases import RELEASES, find_release
+from autospine.vertebrae.schemes import SCHEMES
+
+SHAPE = (6, 5, 4)
+
+
+def write(path: Path, *values: int, float_voxels: bool = False) -> Path:
+    array = np.zeros(SHAPE, dtype=np.float32 if float_voxels else np.int16)
+    array.reshape(-1)[: len(values)] = values
+    write_array(path, array, makers.grid(SHAPE))
+    return path
+
+
+def write_image(path: Path) -> None:
+    values = np.linspace(-1000, 400, np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+    write_array(path, values, makers.grid(SHAPE))
+
+
+def converted(folder: Path, release: str, code: int = 0) -> Path:
+    out = folder / "raw" / "Dataset010_Public"
+    words = ["convert", "dataset", "-i", str(folder / "release"), "--from", release, "-o", str(out)]
+    assert main(words) == code
+    return out
+
+
+def values_of(path: Path) -> list[int]:
+    return sorted(set(np.unique(read_labels(path).array).tolist()) - {0})
+
+
+def rows_of(dataset: Path) -> dict[str, dict[str, str]]:
+    with (dataset / "cases.csv").open(encoding="utf-8", newline="") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+def verse(folder: Path, part: str, subject: str, *values: int, suffix: str = "") -> Path:
+    top = folder / "release" / part
+    write_image(top / "rawdata" / subject / f"{subject}{suffix}_ct.nii.gz")
+    return write(
+        top / "derivatives" / subject / f"{subject}{suffix}_seg-vert_msk.nii.gz", *values, float_voxels=True
+    )
+
+
+def test_verse_keeps_its_parts_and_subjects_and_is_linked(tmp_path: Path, capsys) -> None:
+    labels = verse(tmp_path, "dataset-01training", "sub-verse004", 19, 20)
+    verse(tmp_path, "dataset-01training", "sub-gl003", 28, 20, suffix="_dir-ax")
+    verse(tmp_path, "dataset-02validation", "sub-verse010", 24, 25)
+    verse(tmp_path, "dataset-03test", "sub-verse011", 1)
+    out = converted(tmp_path, "verse")
+    dataset = load_dataset(out)
+    assert [case.name for case in dataset.cases] == ["sub-gl003_dir-ax", "sub-verse004", "sub-verse010"]
+    assert [case.name for case in dataset.test_cases] == ["sub-verse011"]
+    assert {case.subject for case in dataset.cases} == {"sub-gl003", "sub-verse004", "sub-verse010"}
+    assert {case.modality for case in dataset.cases} == {"CT"}
+    assert (out / "labelsTr" / "sub-verse004.nii.gz").resolve() == labels.resolve()
+    assert (out / "imagesTr" / "sub-verse004_0000.nii.gz").is_symlink()
+    described = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+    levels = {"C1": 1, "T12": 19, "T13": 28, "L1": 20, "L5": 24, "L6": 25}
+    assert described["labels"] == {"background": 0, **levels}
+    assert list(described["labels"]) == ["background", *levels]
+    assert described["numTraining"] == 3
+    (fold,) = json.loads((out / "splits_final.json").read_text(encoding="utf-8"))
+    assert fold == {"train": ["sub-gl003_dir-ax", "sub-verse004"], "val": ["sub-verse010"]}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 training cases and 1 test case" in said and "plan-and-preprocess -d Dataset010_Public" in said
+    assert main(["verify", "-d", out.name, "-w", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("release", ["verse-challenge", "ctspine1k"])
+def test_pairs_of_names_are_found_wherever_they_lie(release: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "release" / "volumes" / "COLONOG" / "1.3.6.nii.gz")
+    write(tmp_path / "release" / "labels" / "COLONOG" / "1.3.6_seg.nii.gz", 20)
+    out = converted(tmp_path, release)
+    assert rows_of(out)["1.3.6"]["site"] == {"ctspine1k": "COLONOG"}.get(release, RELEASES[release].title)
+    assert values_of(out / "labelsTr" / "1.3.6.nii.gz") == [20]
+
+
+def test_spider_counts_from_the_end_that_is_stated(tmp_path: Path, capsys) -> None:
+    for name in ("1_t1", "1_t2", "2_t2_SPACE"):
+        write_image(tmp_path / "release" / "images" / f"{name}.mha")
+        write(tmp_path / "release" / "masks" / f"{name}.mha", 1, 2, 100, 201, 106)
+    (tmp_path / "release" / "overview.csv").write_text(
+        "new_file_name,sex,subset\n1_t1,F,training\n1_t2,F,training\n2_t2_SPACE,M,validation\n",
+        encoding="utf-8",
+    )
+    out = converted(tmp_path, "spider-from-bottom")
+    dataset = load_dataset(out)
+    assert [case.subject for case in dataset.cases] == ["1", "1", "2"] and dataset.file_ending == ".mha"
+    names = SCHEMES["spineps-instance"].integers
+    expected = [names[each] for each in ("T12", "L4", "L5", "canal", "disc_below_L5")]
+    assert values_of(out / "labelsTr" / "1_t1.mha") == sorted(expected)
+    assert "cut_T12 becomes T12, in 3 of 3 cases" in " ".join(capsys.readouterr().out.split())
+    (fold,) = json.loads((out / "splits_final.json").read_text(encoding="utf-8"))
+    assert fold["val"] == ["2_t2_SPACE"]
+    with pytest.raises(DatasetError, match="spider-from-bottom"):
+        find_release("spider")
+
+
+def test_masks_of_totalsegmentator_are_joined(tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    for case, image in (("s0001", "ct"), ("s0002", "mri")):
+        write_image(release / case / f"{image}.nii.gz")
+        write(release / case / "segmentations" / "vertebrae_L5.nii.gz", 1, 1)
+        write(release / case / "segmentations" / "sacrum.nii.gz", 0, 0, 1, 1)
+        write(release / case / "segmentations" / "vertebrae_S1.nii.gz", 0, 0, 0, 1)
+        write(release / case / "segmentations" / "rib_left_1.nii.gz", 0, 0, 0, 0, 1)
+        write(release / case / "segmentations" / "spleen.nii.gz", *[0] * 5, 1)
+    (release / "meta.csv").write_text("image_id;split\ns0001;train\ns0002;test\n", encoding="utf-8")
+    out = converted(tmp_path, "totalsegmentator")
+    dataset = load_dataset(out)
+    assert [(case.name, case.modality) for case in dataset.cases] == [("s0001", "CT")]
+    assert [(case.name, case.modality) for case in dataset.test_cases] == [("s0002", "MR")]
+    labels = read_labels(out / "labelsTr" / "s0001.nii.gz").array.reshape(-1)
+    assert labels[:6].tolist() == [24, 24, 26, 26, 40, 0]
+
+
+def test_bids_with_labels_of_totalspineseg(tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    write_image(release / "sub-a" / "anat" / "sub-a_T2w.nii.gz")
+    write_image(release / "sub-a" / "anat" / "sub-a_T1w.nii.gz")
+    derived = release / "derivatives" / "labels" / "sub-a" / "anat"
+    write(derived / "sub-a_T2w_label-spine_dseg.nii.gz", 1, 2, 17, 71, 21)
+    out = converted(tmp_path, "totalspineseg")
+    names = SCHEMES["spineps-instance"].integers
+    expected = [names[each] for each in ("cord", "canal", "C7", "disc_below_C7", "T1")]
+    assert values_of(out / "labelsTr" / "sub-a_T2w.nii.gz") == sorted(expected)
+    assert list(rows_of(out)) == ["sub-a_T2w"]
+
+
+def test_a_damaged_case_does_not_stop_the_others(tmp_path: Path, capsys) -> None:
+    for name in "abc":
+        labels = verse(tmp_path, "", f"sub-{name}", 20)
+        if name == "b":
+            makers.cut_short(labels)
+    out = converted(tmp_path, "verse", code=1)
+    said = capsys.readouterr().err
+    assert "1 of 3 files failed: sub-b; 2 others are written" in said
+    assert [case.name for case in load_dataset(out).cases] == ["sub-a", "sub-c"]
+
+
+@pytest.mark.parametrize(
+    ("release", "files", "said"),
+    [
+        ("verse", ("images/1_t2.mha",), "rawdata/sub-N/sub-N_ct.nii.gz.*found images/1_t2.mha"),
+        ("verse", (), "found no files"),
+        ("verse", ("rawdata/sub-a/sub-a_ct.nii.gz",), "expected VerSe in"),
+        ("spider", ("images/1_t2.mha",), "spider-from-bottom"),
+        ("nonsense", (), "expected a dataset among verse"),
+    ],
+)
+def test_another_folder_is_told_what_is_looked_for(release, files, said, tmp_path, capsys) -> None:
+    (tmp_path / "release").mkdir()
+    for file in files:
+        write(tmp_path / "release" / file, 1)
+    out = converted(tmp_path, release, code=1)
+    assert re.search(said, capsys.readouterr().err)
+    assert not out.exists()
+
+
+def test_labels_of_another_scheme_are_refused(tmp_path: Path, capsys) -> None:
+    verse(tmp_path, "", "sub-a", 99)
+    out = converted(tmp_path, "verse", code=1)
+    assert "expected labels of VerSe (verse), found 99" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_every_release_has_a_scheme() -> None:
+    for release in RELEASES.values():
+        assert release.scheme in SCHEMES
+        assert set(release.masks.values()) <= set(SCHEMES[release.scheme].integers)
+
+
+def test_segments_of_the_sacrum_are_read_in_maps_of_verse(real_data: Path, tmp_path: Path) -> None:
+    """A real map whose sacrum is told apart from one of its segments, 29."""
+    source = real_data / "real" / "ct_lumbosacral" / "labels_verse.nii.gz"
+    words = ["convert", "labels", "-i", str(source), "--from", "verse", "-o", str(tmp_path / "out")]
+    assert main([*words, "--to", "totalsegmentator"]) == 0
+    written = read_labels(tmp_path / "out" / source.name).array
+    before = read_labels(source).array
+    assert np.array_equal(written == 25, np.isin(before, (26, 29)))
