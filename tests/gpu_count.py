@@ -268,7 +268,7 @@ def _as_cudnn(name: str, args: Sequence[Any], result: Any) -> Any:
 
 
 def has_last(*tensors: Tensor) -> bool:
-    """Whether a convolution of input and weight runs with channels last (ATen's ConvUtils.h)."""
+    """Return whether a convolution of input and weight runs with channels last (ATen's ConvUtils.h)."""
     formats = {suggest_memory_format(x) for x in tensors}
     return bool(formats & {torch.channels_last, torch.channels_last_3d})
 

@@ -185,7 +185,7 @@ class FoldProcesses:
                     self.reports[name] = sent
 
     def _is_over(self, running: _Running) -> bool:
-        """Whether the process of a fold has ended; raises what went wrong in it."""
+        """Return whether the process of a fold has ended; raises what went wrong in it."""
         ended = running.process.exitcode is not None
         if running.done is None and running.outcome.poll():
             try:

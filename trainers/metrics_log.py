@@ -231,7 +231,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _is_row(row: object) -> bool:
-    """Whether a line has nothing that it could not be counted, summed up and shown by."""
+    """Return whether a line has nothing that it could not be counted, summed up and shown by."""
     return (
         isinstance(row, dict)
         and all(

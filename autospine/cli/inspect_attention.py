@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from autospine.cli.app import app
 from autospine.cli.screen import say, show_table, table_of
 from autospine.storage.trained_models import named_model
 from autospine.system.hardware import check_device_name
+
+if TYPE_CHECKING:
+    from autospine.prediction.attention_maps import AttentionResult
 
 FIGURE = "attention.png"
 
@@ -85,8 +88,7 @@ def attention(
     check_device_name(device)
 
     from autospine.models.archive import opened_model
-    from autospine.prediction.attention_maps import MEAN, RECEIVED, write_attention
-    from autospine.report.attention_figure import AttentionCurve, write_attention_figure
+    from autospine.prediction.attention_maps import write_attention
     from autospine.system.devices import choose_device
 
     with ExitStack() as bundles:
@@ -100,20 +102,36 @@ def attention(
             reference=reference,
             heads=heads,
         )
+    _write_figure(output / FIGURE, found, f"{image.name}: attention of {model}")
+    _show_findings(found)
+    say(f"written: {FIGURE}, {', '.join(path.name for path in found.written)}, in {output}")
+
+
+def _write_figure(path: Path, found: "AttentionResult", title: str) -> None:
+    """Draw the maps over the image, and the saliency of each stage by the distance to a boundary."""
+    from autospine.prediction.attention_maps import MEAN
+    from autospine.report.attention_figure import AttentionCurve, write_attention_figure
+
     curves = [
         AttentionCurve(name=f"stage {each.stage}", auc=each.auc, points=each.curve)
         for each in found.findings
         if each.map == MEAN
     ]
     write_attention_figure(
-        output / FIGURE,
+        path,
         found.volume.array[0],
         found.labels,
         found.volume.grid.spacing_mm,
         found.maps,
         curves,
-        title=f"{image.name}: attention of {model}",
+        title=title,
     )
+
+
+def _show_findings(found: "AttentionResult") -> None:
+    """Print the figures of each map, the fusion weights, and the headline in words."""
+    from autospine.prediction.attention_maps import RECEIVED
+
     table = table_of("stage", "map", "gamma", "spread", "AUC at boundaries")
     for each in found.findings:
         numbers = (each.gamma, each.spread, each.auc)
@@ -123,14 +141,12 @@ def attention(
             *("–" if number is None else f"{number:.3f}" for number in numbers),
         )
     show_table(table)
-    weights = ", ".join(f"{weight:.2f}" for weight in found.fusion_weights)
-    say(f"fusion weights: {weights}")
+    say(f"fusion weights: {', '.join(f'{weight:.2f}' for weight in found.fusion_weights)}")
     headline = found.headline
     if headline.auc is None:
         say("no boundary was found in the image, so that nothing is said of boundaries", "yellow")
     else:
         say(_on_boundaries(headline.stage, headline.auc))
-    say(f"written: {FIGURE}, {', '.join(path.name for path in found.written)}, in {output}")
 
 
 def _on_boundaries(stage: int, auc: float) -> str:

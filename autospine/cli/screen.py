@@ -143,7 +143,7 @@ def _least_width(table: Table) -> int:
 
 
 def _is_name(column: Column) -> bool:
-    """Whether a column has names, which may be broken over lines."""
+    """Return whether a column has names, which may be broken over lines."""
     return column.justify == "left" and not column.no_wrap and column.width is None
 
 

@@ -178,7 +178,7 @@ def _number(value: float) -> str:
 
 
 def fits_hu(array: ChannelArray) -> bool:
-    """Whether whole numbers in `HU_RANGE` keep the values of a CT channel, but for noise and metal."""
+    """Return whether whole numbers in `HU_RANGE` keep the values of a CT channel, but for noise and metal."""
     sample = _sampled(array)
     low, high = _central_range(sample)
     if np.issubdtype(array.dtype, np.floating) and high - low < FINE_SPAN_HU:

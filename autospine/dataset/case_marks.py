@@ -13,12 +13,12 @@ KIND = "autospine marks"
 """Value of `kind` in a file of marks, by which it is told from other JSON."""
 
 Judgement = Literal["", "pass", "fail", "artefact"]
-"""What a person thinks of a prediction; the empty text is no judgement."""
+"""Judgement of a person on a prediction; the empty text is no judgement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseMark:
-    """What a person has said of one case."""
+    """Mark of one case by a person."""
 
     mark: Judgement
     grade: Annotated[int, between(0, 9)] | None

@@ -206,7 +206,7 @@ def _modality_notes(case: Case, image: Volume) -> Iterator[str]:
 
 
 def _is_label_map(image: Volume, dataset: Dataset) -> bool:
-    """Whether an image has no value but those of labels; no scanner makes so few."""
+    """Return whether an image has no value but those of labels; no scanner makes so few."""
     return any(
         (few_values(channel) or 0) > 1 and set(np.unique(channel).tolist()) <= set(dataset.labels.known)
         for channel in image.array

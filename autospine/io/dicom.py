@@ -128,7 +128,7 @@ def read_series(series: Series) -> tuple[Num[np.ndarray, "k j i"], Grid]:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM images, or files that are damaged DICOM by their content or name."""
+    """Return whether a folder holds DICOM images, or files that by content or name are damaged DICOM."""
     return folder.is_dir() and (
         next(_images(folder), None) is not None
         or any(is_named_dicom(file) and not file.is_dir() and not is_dicom(file) for file in folder.iterdir())
@@ -253,7 +253,7 @@ def _fault_of(file: DicomFile) -> tuple[str, str]:
 
 
 def _is_meant(entry: Path) -> bool:
-    """Whether something beside slices is another image, or a folder with DICOM images."""
+    """Return whether something beside slices is another image, or a folder with DICOM images."""
     if entry.name.startswith("."):
         return False
     return any(map(is_series, folders_with_images(entry))) if entry.is_dir() else bool(file_ending(entry))

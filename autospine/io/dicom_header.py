@@ -161,7 +161,7 @@ class _HeaderError(Exception):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by its content."""
+    """Return whether a file is DICOM, by its content."""
     if not path.is_file():
         return False
     try:

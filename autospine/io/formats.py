@@ -41,23 +41,23 @@ def file_ending(path: Path) -> str | None:
 
 
 def has_dicom_mark(path: Path) -> bool:
-    """Whether a file has the mark of DICOM after its preamble of 128 bytes."""
+    """Return whether a file has the mark of DICOM after its preamble of 128 bytes."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
 def is_dicom_input(path: Path) -> bool:
-    """Whether an input is one of DICOM: a folder of slices, or a file of none of the other formats."""
+    """Return whether an input is one of DICOM: a folder of slices, or a file of none of the other formats."""
     return path.is_dir() or file_ending(path) is None
 
 
 def is_named_dicom(path: Path) -> bool:
-    """Whether a file has the ending of DICOM, perhaps within that of an archive or of a download."""
+    """Return whether a file has the ending of DICOM, perhaps within that of an archive or of a download."""
     return not path.name.startswith(".") and _unwrapped(path.name.lower()).endswith(DICOM_ENDINGS)
 
 
 def is_side_file(path: Path) -> bool:
-    """Whether nobody expects a file to be an image, by its name."""
+    """Return whether nobody expects a file to be an image, by its name."""
     name = path.name.lower()
     return name.startswith(".") or name in _SYSTEM_FILES or name.endswith(SIDE_FILES) or name in _SIDE_NAMES
 

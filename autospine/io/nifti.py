@@ -48,7 +48,7 @@ _LPS = np.asarray([-1.0, -1.0, 1.0])
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file's name says NIfTI."""
+    """Return whether a file's name says NIfTI."""
     return path.name.lower().endswith(ENDINGS)
 
 

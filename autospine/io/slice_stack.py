@@ -208,7 +208,7 @@ def for_file(values: Num[np.ndarray, "k j i"], grid: Grid) -> tuple[np.ndarray, 
 
 
 def is_oblique(grid: Grid) -> bool:
-    """Whether a grid's axes are not perpendicular, as those of tilted slices."""
+    """Return whether a grid's axes are not perpendicular, as those of tilted slices."""
     axes = np.asarray(grid.direction).reshape(3, 3)
     return not np.allclose(axes.T @ axes, np.eye(3), atol=ROUNDING)
 

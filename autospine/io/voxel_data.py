@@ -372,7 +372,7 @@ def _exactly(path: Path, voxels: VoxelData, expected: int) -> Iterator[bytes]:
 
 
 def _may_be_voxels(surplus: bytes, ending: bytes, voxels: VoxelData) -> bool:
-    """Whether bytes behind the voxels may be voxels, so that the header states too few or too small ones.
+    """Return whether bytes behind the voxels may be voxels too, and the header states too few or small ones.
 
     An axis that is stated too short leaves a face of the volume at least. As much is padding only if it is
     zero and the voxels in front of it are not, as a background would go on.

@@ -1,1 +1,1 @@
-"""What a label map says about a spine in numbers: vertebrae, discs, canal, angles and alignment."""
+"""Measurements of a spine in its label map: vertebrae, discs, canal, angles and alignment."""

@@ -219,7 +219,7 @@ def _touches_border(box: Box, grid: Grid) -> bool:
 
 
 def _is_cut(body: VertebralBody, grid: Grid) -> bool:
-    """Whether the image's border cuts a body: one of its corners lies there or beyond."""
+    """Return whether the image's border cuts a body: one of its corners lies there or beyond."""
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * 0.5
     x, y, side = (signs * [0.9 * body.width_mm, 0.9 * body.depth_mm, 1.0]).T
     planes = np.where(side[:, None] > 0, body.upper, body.lower)

@@ -1,4 +1,4 @@
-"""What the integers of a label map stand for, as far as measurements need it."""
+"""Meaning of the integers of a label map, as far as measurements need it."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

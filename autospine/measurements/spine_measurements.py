@@ -58,7 +58,7 @@ class VertebraMeasurements:
     canal_width_mm: float | None = None
     canal_source: CanalSource | None = None
     notes: tuple[str, ...] = ()
-    """What makes measurements doubtful, or impossible."""
+    """Reasons for which measurements are doubtful, or impossible."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,4 +133,4 @@ class SpineMeasurements:
     angles: tuple[SpineAngle, ...]
     alignment: Alignment
     notes: tuple[str, ...] = ()
-    """What could not be measured in this case, and why."""
+    """Measurements that could not be made in this case, and why."""

@@ -151,7 +151,7 @@ def choose_model(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Standing:
-    """What a model is chosen by."""
+    """Key by which a model is chosen."""
 
     folder: Path
     trained: bool

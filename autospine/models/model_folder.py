@@ -209,7 +209,7 @@ class ModelFolder:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; a finite sum says so in a quarter of the time."""
+    """Return whether no value is NaN or infinite; a finite sum says so in a quarter of the time."""
     return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 

@@ -193,7 +193,7 @@ def _variant(settings: PhantomSettings, rng: np.random.Generator) -> Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Drawn:
-    """What was painted on the fine raster."""
+    """Content of the fine raster."""
 
     value: Float32[np.ndarray, "S P L"]
     labels: UInt8[np.ndarray, "S P L"]

@@ -130,7 +130,7 @@ def write_split(
 
 
 def _are(folds: Sequence[Fold], path: Path, dataset: Dataset) -> bool:
-    """Whether `folds.json` has these folds already."""
+    """Return whether `folds.json` has these folds already."""
     try:
         return read_folds(path, dataset) == tuple(folds)
     except FormatError:

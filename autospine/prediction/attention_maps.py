@@ -11,7 +11,7 @@ import torch
 from autospine.core.errors import ModelError
 from autospine.core.modality import guess_modality
 from autospine.core.types import LabelArray, Modality, ScoreMap
-from autospine.evaluation.boundary_saliency import boundary_region
+from autospine.evaluation.boundary_saliency import BoundaryRegion, boundary_region
 from autospine.inference.attention_scan import StageAttention, scan_attention
 from autospine.inference.predictor import Predictor
 from autospine.io.images import Volume, read_labels, read_volume, write_map
@@ -55,7 +55,7 @@ class AttentionFinding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionResult:
-    """What a model's attention looks at in an image."""
+    """The attention of a model in an image: its maps and figures."""
 
     volume: Volume
     labels: LabelArray
@@ -121,43 +121,26 @@ def write_attention(
         assert isinstance(predictor, Predictor)  # it is of one model
         labels = predictor.predict(volume, kind)
     else:
-        labels = read_labels(reference, plan.labels).turned_to(volume.grid)[0]
-    if labels.shape != volume.grid.shape:
-        raise ModelError(
-            f"expected a label map of {volume.grid.shape} voxels as the image, found {labels.shape} in "
-            f"{reference}; give one on the image's grid"
-        )
-    findings, maps, written = [], {}, []
+        labels = _read_reference(reference, model, volume)
     region = boundary_region(plan.labels.encode(labels), volume.grid.spacing_mm)
-    for stage, name, gamma, values in _maps(stages, networks):
-        native = _on_volume(values, prepared)
-        file = f"stage{stage}_{name if name == RECEIVED else 'saliency' if name == MEAN else name}"
-        if name in (MEAN, RECEIVED) or heads:
-            path = output / f"{file}{plan.file_ending}"
+    findings: list[AttentionFinding] = []
+    shown: dict[str, ScoreMap] = {}
+    written: list[Path] = []
+    for each in _maps(stages, networks):
+        native = _on_volume(each.values, prepared)
+        if each.of_all_heads or heads:
+            written.append(output / f"{each.file}{plan.file_ending}")
             output.mkdir(parents=True, exist_ok=True)
-            write_map(path, native, volume.stored)
-            written.append(path)
-        if name in (MEAN, RECEIVED):
-            maps[file] = native
-        auc = math.nan if region is None else region.auc(native)
-        findings.append(
-            AttentionFinding(
-                stage=stage,
-                map=name,
-                gamma=gamma,
-                spread=None if name == RECEIVED else round(float(values.std()), 6),
-                auc=None if math.isnan(auc) else round(auc, 4),
-                curve=() if region is None else region.curve(native),
-            )
-        )
-    swin = [network for network in networks if isinstance(network, AdaptiveSwinUNETR)]
-    weights = torch.stack([network.fusion_weights() for network in swin]).mean(dim=0)
+            write_map(written[-1], native, volume.stored)
+        if each.of_all_heads:
+            shown[each.file] = native
+        findings.append(_finding(each, native, region))
     result = AttentionResult(
         volume=volume,
         labels=labels,
         findings=tuple(findings),
-        fusion_weights=tuple(round(float(value), 6) for value in weights),
-        maps=maps,
+        fusion_weights=_fusion_weights(networks),
+        maps=shown,
         written=(*written, output / JSON),
     )
     described = {
@@ -170,17 +153,77 @@ def write_attention(
     return result
 
 
-def _maps(
-    stages: Sequence[StageAttention], networks: Sequence[torch.nn.Module]
-) -> Iterator[tuple[int, str, float | None, ScoreMap]]:
-    """Yield the stage, name, gamma and values of each map, on the prepared image's voxels."""
-    for stage in stages:
-        if stage.saliency is not None:
-            gammas = _gammas(networks, stage.stage)
-            yield stage.stage, MEAN, round(float(gammas.mean()), 6), stage.saliency.mean(axis=0)
-            for head, values in enumerate(stage.saliency):
-                yield stage.stage, f"head{head + 1}", round(float(gammas[head]), 6), values
-        yield stage.stage, RECEIVED, None, stage.received
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _AttentionMap:
+    """One map of a stage on the prepared image's voxels."""
+
+    stage: int
+    name: str
+    """`mean`, `head1` ... or `received`."""
+
+    gamma: float | None
+    """Mean gamma over blocks and networks; None for `received`."""
+
+    values: ScoreMap
+
+    @property
+    def of_all_heads(self) -> bool:
+        """Whether the map is that of no single head, so that it is written and shown in any case."""
+        return self.name in (MEAN, RECEIVED)
+
+    @property
+    def file(self) -> str:
+        """Name of its file, without the ending."""
+        return f"stage{self.stage}_{'saliency' if self.name == MEAN else self.name}"
+
+
+def _read_reference(path: Path, model: ModelFolder, volume: Volume) -> LabelArray:
+    """Read the label values of a reference in the axes of the image.
+
+    Raises:
+        ModelError: If it has another number of voxels.
+    """
+    labels = read_labels(path, model.plan.labels).turned_to(volume.grid)[0]
+    if labels.shape != volume.grid.shape:
+        raise ModelError(
+            f"expected a label map of {volume.grid.shape} voxels as the image, found {labels.shape} in "
+            f"{path}; give one on the image's grid"
+        )
+    return labels
+
+
+def _finding(each: _AttentionMap, native: ScoreMap, region: BoundaryRegion | None) -> AttentionFinding:
+    """Measure a map; `native` are its values on the volume's voxels, `region` lies at the boundaries."""
+    auc = math.nan if region is None else region.auc(native)
+    return AttentionFinding(
+        stage=each.stage,
+        map=each.name,
+        gamma=each.gamma,
+        spread=None if each.name == RECEIVED else round(float(each.values.std()), 6),
+        auc=None if math.isnan(auc) else round(auc, 4),
+        curve=() if region is None else region.curve(native),
+    )
+
+
+def _fusion_weights(networks: Sequence[torch.nn.Module]) -> tuple[float, ...]:
+    """Return w_i, mean over the networks."""
+    swin = [network for network in networks if isinstance(network, AdaptiveSwinUNETR)]
+    weights = torch.stack([network.fusion_weights() for network in swin]).mean(dim=0)
+    return tuple(round(float(value), 6) for value in weights)
+
+
+def _maps(stages: Sequence[StageAttention], networks: Sequence[torch.nn.Module]) -> Iterator[_AttentionMap]:
+    """Yield the maps of each stage: the mean saliency, that of each head, and the attention received."""
+    for each in stages:
+        stage = each.stage
+        if each.saliency is not None:
+            gammas = _gammas(networks, stage)
+            mean = each.saliency.mean(axis=0)
+            yield _AttentionMap(stage=stage, name=MEAN, gamma=round(float(gammas.mean()), 6), values=mean)
+            for head, values in enumerate(each.saliency):
+                gamma = round(float(gammas[head]), 6)
+                yield _AttentionMap(stage=stage, name=f"head{head + 1}", gamma=gamma, values=values)
+        yield _AttentionMap(stage=stage, name=RECEIVED, gamma=None, values=each.received)
 
 
 def _gammas(networks: Sequence[torch.nn.Module], stage: int) -> np.ndarray:

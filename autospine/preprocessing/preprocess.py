@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Int32
 
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
-from autospine.core.geometry import Grid, difference, turning
+from autospine.core.geometry import difference, turning
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import guess_modality
 from autospine.core.types import Modality, Shape3, Vector3
+from autospine.dataset.map_values import read_tissue_map
 from autospine.dataset.raw import Case, Dataset, case_modality
 from autospine.io.images import read_labels, read_volume
 from autospine.plan import Configuration, Normalisation, Plan
@@ -161,10 +162,12 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
     prepared = prepare_image(
         volume, modality, settings.spacing_mm, settings.normalisation[modality], labels=source
     )
-    spacing, repairs, image = volume.grid.spacing_mm, volume.notes, digest_of_voxels(volume.array[0])
+    grid, repairs, image = volume.grid, volume.notes, digest_of_voxels(volume.array[0])
     del volume
     indices = prepare_labels(source, prepared)
-    tissues = _read_tissues(case.tissues, label_grid, prepared) if case.tissues else None
+    tissues = None
+    if case.tissues:
+        tissues = _on_prepared(read_tissue_map(case.tissues, grid, settings.tissues), prepared)
     record = CaseRecord(
         format_version=FORMAT_VERSION,
         name=case.name,
@@ -172,7 +175,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
         subject=case.subject,
         site=case.site,
         source_shape=prepared.source_shape,
-        source_spacing_mm=spacing,
+        source_spacing_mm=grid.spacing_mm,
         crop=prepared.crop,
         shape=prepared.shape,
         channels=len(prepared.image),
@@ -196,22 +199,17 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, folder: Path) -
         return write_case(folder, record, prepared, indices, settings.patch_size, tissues)
 
 
-def _read_tissues(path: Path, grid: Grid, prepared: Prepared) -> Int32[np.ndarray, "S P L"]:
-    """Read a tissue map, which lies on the image's grid, and bring it to the prepared image's grid.
-
-    Raises:
-        AutospineError: If it cannot be read, or lies on another grid.
-    """
-    volume = read_volume((path,))
-    if different := difference(grid, volume.grid):
-        raise DatasetError(f"expected the tissue map on the image's grid in {path}, found {different}")
-    codes = volume.array[0][prepared.crop.slices]
+def _on_prepared(
+    mapped: Int32[np.ndarray, "S P L"], prepared: Prepared
+) -> Int32[np.ndarray, "cropped_S cropped_P cropped_L"]:
+    """Bring a tissue map on the image's grid to the prepared image's grid, by nearest neighbours."""
+    codes = mapped[prepared.crop.slices]
     # Voxels whose centres are nearest; outer edges coincide.
     nearest = [
         np.floor((np.arange(n) + 0.5) * m / n).astype(int)
         for n, m in zip(prepared.shape, codes.shape, strict=True)
     ]
-    sampled: np.ndarray = codes[np.ix_(*nearest)].astype(np.int32)
+    sampled: np.ndarray = codes[np.ix_(*nearest)]
     return sampled
 
 
@@ -255,13 +253,13 @@ def _relevant(settings: PreprocessingSettings, *facts: str | None) -> bytes:
 
 
 def _unchanged(case: Case, settings: PreprocessingSettings, folder: Path) -> bool:
-    """Whether the case is stored and its files have kept names, sizes and times; reads no raw file."""
+    """Return whether the case is stored and its files have kept names, sizes and times; reads no raw file."""
     stored = find_case(folder, case.name)
     return stored is not None and stored.record.key == case_key(case, settings)
 
 
 def _same_content(record: CaseRecord, case: Case, settings: PreprocessingSettings) -> bool:
-    """Whether the case was stored from the same bytes, settings and modality."""
+    """Return whether the case was stored from the same bytes, settings and modality."""
     if record.content != content_key(files_key(case), settings, record.modality):
         return False
     return record.modality == (case.modality or guess_modality(read_volume(case.images[0]).array[0]))

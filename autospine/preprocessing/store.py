@@ -355,7 +355,7 @@ def _write_record(case: StoredCase) -> None:
 
 
 def _is_as_written(text: str, record: CaseRecord) -> bool:
-    """Whether a record has its checksums, and is the text that they are of."""
+    """Return whether a record has its checksums, and is the text that they are of."""
     if set(record.checksums) != CHECKED | ({"tissues"} if record.tissues else set()):
         return False
     own = record.checksums["record"]

@@ -14,13 +14,13 @@ class Guide:
     """How to read a figure or a table."""
 
     shown: str
-    """What is shown."""
+    """Content of the figure or table."""
 
     good: str
-    """What is good."""
+    """Look of a good result."""
 
     action: str
-    """What to do where it is not."""
+    """Remedy where it is not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,7 +53,7 @@ def usable(wanted: ArrayFormat) -> ArrayFormat:
 
 
 def has_blosc2() -> bool:
-    """Whether Blosc2 can be imported."""
+    """Return whether Blosc2 can be imported."""
     return blosc2 is not None
 
 

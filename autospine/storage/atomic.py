@@ -95,7 +95,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether nothing has been written to a temporary file, or into a temporary folder, for a day."""
+    """Return whether nothing has been written to a temporary file, or into a temporary folder, for a day."""
     try:
         whole = [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]
         touched: float = max(part.lstat().st_mtime for part in whole)

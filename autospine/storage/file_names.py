@@ -204,7 +204,7 @@ def same_name(name: str) -> str:
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether libraries that take names as UTF-8 can open a file; some end the process if they cannot."""
+    """Return whether libraries that take names as UTF-8 can open a file; some end the process if not."""
     return _encodable(str(path))
 
 

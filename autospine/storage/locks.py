@@ -150,7 +150,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def _left_behind(folder: Path) -> bool:
-    """Whether the process that made a scratch folder has ended; the lock names it once it is held."""
+    """Return whether the process that made a scratch folder has ended; the lock names it once it is held."""
     owner = _owner(folder / SCRATCH_OWNER)
     if owner is None or owner.get("host") != socket.gethostname():
         return is_abandoned(folder)
@@ -179,7 +179,7 @@ def _acquired(lock: FileLock) -> bool:
 
 
 def _may_be_held_elsewhere(path: Path) -> bool:
-    """Whether the file names another machine, or is damaged; an empty one was left by a process that died."""
+    """Return whether the file names another machine, or is damaged; a process that died left an empty one."""
     try:
         written = path.stat().st_size > 0
     except OSError:
@@ -196,7 +196,7 @@ def _beat(path: Path, seconds: float, ended: threading.Event) -> None:
 
 
 def _can_be_touched(path: Path) -> bool:
-    """Whether the file system keeps a file's time; some object stores do not."""
+    """Return whether the file system keeps a file's time; some object stores do not."""
     try:
         os.utime(path, (1, 1))
         return path.stat().st_mtime == 1
@@ -211,7 +211,7 @@ def _beat_seconds(path: Path) -> float | None:
 
 
 def _stale(path: Path, work: str) -> bool:
-    """Whether a holder on another machine touches its file no more; waits for as long as it takes to be sure.
+    """Return whether a holder on another machine touches its file no more; waits until that is sure.
 
     It counts that the file's time changes, not which it is: machines need not agree on the time.
     """

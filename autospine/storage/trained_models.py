@@ -46,7 +46,7 @@ STARTER_LIMITS = (
     "level from another, has hardly learnt the sacrum, and errs more than a model of your own cases; "
     "look at every label map"
 )
-"""What whoever predicts with the starter has to know."""
+"""Limits of the starter, for everyone who predicts with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

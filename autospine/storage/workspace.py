@@ -272,7 +272,7 @@ def _unread() -> str:
 
 
 def is_dataset_name(name: str) -> bool:
-    """Whether a folder of this name is a dataset: `Dataset`, a number, an underscore and a name."""
+    """Return whether a folder of this name is a dataset: `Dataset`, a number, an underscore and a name."""
     return _NAME.fullmatch(name) is not None
 
 

@@ -19,7 +19,7 @@ Contrast = Literal["CT", "T1w", "T2w", "PDw", "STIR", "water", "opposed", "GRE"]
 """Kinds of pictures: CT, and MR by weighting. `water` and `opposed` are Dixon images."""
 
 Kind = Literal["CT", "MR", "free"]
-"""What appearances are drawn from."""
+"""Any of the kinds of appearances."""
 
 N_CODES = 256
 """Number of entries in a table by code."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tissue:
-    """What one tissue looks like on average; spreads are those of its texture."""
+    """The average appearance of one tissue; spreads are those of its texture."""
 
     hu: float
     """Mean in CT, HU."""

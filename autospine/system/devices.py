@@ -139,7 +139,7 @@ def _let_segments_grow() -> None:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively (GPUs from Ampere on; AVX512-BF16 and AMX CPUs)."""
+    """Return whether the device multiplies bfloat16 natively (GPUs from Ampere on, AVX512-BF16, AMX)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
@@ -288,7 +288,7 @@ def _watch_cores(over: threading.Event) -> None:
 
 
 def _spins() -> bool:
-    """Whether threads spin if nothing is done: in GNU's OpenMP, unless the user has said how they wait."""
+    """Return whether threads spin by default: in GNU's OpenMP, unless the user has said how they wait."""
     if torch.get_num_threads() == 1 or any(name in os.environ for name in CHOICES):
         return False
     return TASKS.is_dir() and _openmp() is not None

@@ -54,13 +54,13 @@ class Shown(io.TextIOBase):
                 self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Return whether the stream is a terminal."""
         with suppress(*_UNSHOWN):
             return self._stream is not None and bool(self._stream.isatty())
         return False
 
     def writable(self) -> bool:
-        """Whether texts can be written, which they always can."""
+        """Return whether texts can be written, which they always can."""
         return True
 
     def fileno(self) -> int:

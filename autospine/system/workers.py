@@ -36,7 +36,7 @@ class WorkerPool(ProcessPoolExecutor):
 
 
 def parent_lives() -> bool:
-    """Whether the process that started this one is still there; False in a process that nobody started so."""
+    """Return whether the process that started this one is there; False in one that nobody started so."""
     parent = multiprocessing.parent_process()
     return parent is not None and parent.is_alive()
 
@@ -65,7 +65,7 @@ def portable(error: BaseException) -> Exception:
 
 
 def was_killed(future: "Future[Any]") -> bool:
-    """Whether a finished job was lost because a process of its pool was killed.
+    """Return whether a finished job was lost because a process of its pool was killed.
 
     The system kills a process that takes too much memory. The pool is unusable then: every job that was not
     finished is lost.

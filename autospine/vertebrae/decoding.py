@@ -57,7 +57,7 @@ TINY = 1e-300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundVertebrae:
-    """What was found of a spine, from the head down."""
+    """Vertebrae that were found of a spine, from the head down."""
 
     positions_mm: Float64[np.ndarray, "n 3"]
     """Centres."""

@@ -66,7 +66,7 @@ class SpineIdentities:
     """Last lumbar level of the likeliest spine; None if it is not in view."""
 
     notes: tuple[str, ...] = ()
-    """What was odd."""
+    """Oddities of the scan, in words."""
 
 
 def nothing_found(case: str) -> SpineIdentities:

@@ -12,13 +12,13 @@ from autospine.vertebrae.schemes import LabelScheme, anatomical_order, broader
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelConversion:
-    """What becomes of the integers of a label map."""
+    """The new integers of a label map, and the structures that are merged or lost."""
 
     integers: Mapping[int, int]
     """Integer in the new scheme of each integer that has one."""
 
     merged: tuple[str, ...]
-    """What can no longer be told apart, in words."""
+    """Structures that can no longer be told apart, in words."""
 
     lost: Mapping[int, str]
     """Structures without an integer in the new scheme, by their old integer; they become background."""

@@ -32,8 +32,8 @@ FINEST_MM = 1.0
 """Voxel size that is fine enough to tell vertebrae apart."""
 
 CORES = (0.4, 0.55, 0.7)
-"""What lies deeper than a share of a component's greatest depth is the core of a body; the first of these
-shares is taken that leaves several."""
+"""Shares of a component's greatest depth: the voxels that lie deeper are the cores of bodies. The first share
+is taken that leaves several."""
 
 STEEP = 1.4
 """Least height, in parts of the distance across, between two bodies of one component; a spinous process lies
@@ -308,7 +308,7 @@ def _owner(
 
 
 def _is_stray(piece: _MapPiece, touching: _MapPiece, has_own: bool) -> bool:
-    """Whether a fragment belongs to what it touches: not if it is all there is of the next vertebra."""
+    """Return whether a fragment belongs to what it touches: not if it is all of the next vertebra."""
     next_to = VERTEBRA not in (piece.level, touching.level) and (
         abs(INDEX[piece.level] - INDEX[touching.level]) == 1
     )

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
-from autospine.vertebrae.decoding import FoundVertebrae, decode
+from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
 from autospine.vertebrae.label_instances import (
     FRAGMENT_ML,
@@ -130,27 +130,17 @@ def name_labels(
     large = [each for each in found.vertebrae if each.ml >= FRAGMENT_ML]
     if not large:
         return NamedMap(labels=labels, identities=nothing_found(case), changes=())
-    centres = np.array([each.centre_mm for each in large])
     notes = []
     if _is_upside_down(large):
         notes.append("head and feet are exchanged: the levels run against the header's direction")
-        centres = centres * (1, 1, -1)
-    order = order_from_head(centres)
-    ordered = [large[place] for place in order.tolist()]
+    ordered, centres_mm = from_head(large, upside_down=bool(notes))
     if whole is None:
-        whole = are_whole(ordered, centres[order])
-    chain = found_in_map(ordered, centres[order], grid, whole, bool(notes))
+        whole = are_whole(ordered, centres_mm)
+    chain = found_in_map(ordered, centres_mm, grid, whole, bool(notes))
     absent = np.array([level not in integers for level in LEVELS])
     chain = replace(chain, evidence=chain.evidence - ABSENT * absent)
     decoded = decode(chain)
-    identities = identities_of(
-        case,
-        chain,
-        decoded,
-        [each.cut for each in ordered],
-        [max(each.labels, key=each.labels.__getitem__) for each in ordered],
-        notes,
-    )
+    identities = identities_in_map(case, ordered, chain, decoded, notes)
     target: dict[int, int] = {}
     for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
         if level is not None and level in integers and probability[INDEX[level]] >= LEAST_CONFIDENCE:
@@ -189,6 +179,40 @@ def _painted(
         for (was, becomes_level), ml in sorted(sums.items(), key=lambda item: -item[1])
     ]
     return NamedMap(labels=new, identities=identities, changes=tuple(changes))
+
+
+def from_head(
+    vertebrae: Sequence[LabelledVertebra], *, upside_down: bool
+) -> tuple[list[LabelledVertebra], Float64[np.ndarray, "n 3"]]:
+    """Order vertebrae from the head down, and return them with their centres in mm, z growing to the head.
+
+    Args:
+        vertebrae: Vertebrae in any order.
+        upside_down: Whether the header has exchanged head and feet.
+    """
+    centres = np.array([each.centre_mm for each in vertebrae]) * (1, 1, -1 if upside_down else 1)
+    order = order_from_head(centres)
+    return [vertebrae[place] for place in order.tolist()], centres[order]
+
+
+def identities_in_map(
+    case: str,
+    ordered: Sequence[LabelledVertebra],
+    chain: FoundVertebrae,
+    decoded: Decoded,
+    notes: Sequence[str],
+) -> SpineIdentities:
+    """Return what is written about the vertebrae of a label map.
+
+    Args:
+        case: Name of the map.
+        ordered: Its vertebrae from the head down.
+        chain: What was decoded of them.
+        decoded: Their levels.
+        notes: Oddities of the map.
+    """
+    called = [max(each.labels, key=each.labels.__getitem__) for each in ordered]
+    return identities_of(case, chain, decoded, [each.cut for each in ordered], called, notes)
 
 
 def found_in_map(
@@ -234,7 +258,7 @@ def found_in_map(
 
 
 def are_whole(ordered: Sequence[LabelledVertebra], centres_mm: Float64[np.ndarray, "n 3"]) -> bool:
-    """Whether vertebrae are as large, for their distances, as with their posterior elements."""
+    """Return whether vertebrae are as large, for their distances, as with their posterior elements."""
     steps = np.linalg.norm(np.diff(centres_mm, axis=0), axis=1)
     sizes = np.array([10 * np.cbrt(each.ml) for each in ordered])
     ratios = [
@@ -250,7 +274,7 @@ def _labels(vertebrae: Sequence[LabelledVertebra]) -> set[str]:
 
 
 def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:
-    """Whether the labels run from the feet to the head by the header."""
+    """Return whether the labels run from the feet to the head by the header."""
     if len(vertebrae) < LEAST_TO_TELL:
         return False
     heights = np.array([each.centre_mm[2] for each in vertebrae])

@@ -8,11 +8,10 @@ from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
 from autospine.vertebrae.decoding import decode
-from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
+from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
 from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, find_vertebrae
-from autospine.vertebrae.label_naming import are_whole, found_in_map
+from autospine.vertebrae.label_naming import are_whole, found_in_map, from_head, identities_in_map
 from autospine.vertebrae.levels import INDEX, SACRUM
-from autospine.vertebrae.spine_curve import order_from_head
 
 FIRST_UNKNOWN = 150
 """Label value of a vertebra whose level is unknown: this plus its place from the head down. No scheme uses
@@ -54,26 +53,15 @@ def name_unnamed(
             new[labels == integers[name]] = value
     if not any(VERTEBRA in each.labels for each in large):
         return new, nothing_found(case)
-    centres = np.array([each.centre_mm for each in large])
     notes = []
     if _stands_on_its_head(large):
         notes.append("head and feet are exchanged: the sacrum lies above the vertebrae")
-        centres = centres * (1, 1, -1)
-    order = order_from_head(centres)
-    ordered = [large[place] for place in order.tolist()]
-    whole = are_whole(ordered, centres[order])
-    chain = found_in_map(ordered, centres[order], grid, whole, bool(notes))
+    ordered, centres_mm = from_head(large, upside_down=bool(notes))
+    chain = found_in_map(ordered, centres_mm, grid, are_whole(ordered, centres_mm), bool(notes))
     decoded = decode(chain)
     if SACRUM not in levels.values() or not any(SACRUM in each.labels for each in ordered):
         notes.append("no sacrum is labelled: levels follow from sizes and distances alone")
-    identities = identities_of(
-        case,
-        chain,
-        decoded,
-        [each.cut for each in ordered],
-        [max(each.labels, key=each.labels.__getitem__) for each in ordered],
-        notes,
-    )
+    identities = identities_in_map(case, ordered, chain, decoded, notes)
     table = np.zeros(int(found.numbers.max()) + 1, dtype=np.uint8)
     place = 0
     for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
@@ -97,7 +85,7 @@ def _without_other_sacra(vertebrae: list[LabelledVertebra]) -> list[LabelledVert
 
 
 def _stands_on_its_head(vertebrae: list[LabelledVertebra]) -> bool:
-    """Whether the sacrum lies above every vertebra by the header."""
+    """Return whether the sacrum lies above every vertebra by the header."""
     heights = [each.centre_mm[2] for each in vertebrae if SACRUM not in each.labels]
     sacrum = [each.centre_mm[2] for each in vertebrae if SACRUM in each.labels]
     return bool(sacrum and len(heights) > 1 and min(sacrum) > max(heights))

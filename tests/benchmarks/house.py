@@ -313,7 +313,7 @@ def assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def is_type(value: ast.expr) -> bool:
-    """Whether an expression makes a type: a subscripted one, a union, or `NewType`."""
+    """Return whether an expression makes a type: a subscripted one, a union, or `NewType`."""
     if isinstance(value, ast.Subscript):
         return head(value) in GENERICS or bool(CAMEL_CASE.fullmatch(head(value)))
     if isinstance(value, ast.BinOp):
@@ -361,7 +361,7 @@ def read_names(trees: Mapping[str, ast.Module], packages: set[str]) -> Names:
 
 
 def axes_of(annotation: ast.expr | None, module: str, names: Names) -> Axes | None:
-    """Whether an annotation is an array with named axes or a bare one; None if it is no array."""
+    """Return whether an annotation is an array with named axes or a bare one; None if it is no array."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return axes_of(ast.parse(annotation.value, mode="eval").body, module, names)
     if isinstance(annotation, ast.BinOp):

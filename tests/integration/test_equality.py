@@ -134,7 +134,7 @@ def test_slabs_and_bands_give_what_accumulating_the_whole_volume_gives(model, pl
 
 @pytest.mark.real_data
 def test_leaving_out_air_changes_no_label_of_real_images(model, real_data):
-    """Whether the network knows air or labels it: one that paints everywhere runs every tile."""
+    """Return whether the network knows air or labels it: one that paints everywhere runs every tile."""
     slices = read_volume(real_data / REAL["ct_dicom"])
     # A quarter of the slices, of which a corner is air.
     array = np.ascontiguousarray(slices.array[:, :, :256, :256])

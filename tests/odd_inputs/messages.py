@@ -34,7 +34,7 @@ def plain(said: str, folder: Path) -> str:
 
 
 def has_remedy(said: str) -> bool:
-    """Whether a message says what to do, whatever names of files it holds."""
+    """Return whether a message says what to do, whatever names of files it holds."""
     return REMEDY.search(re.sub(r"[^\s;]*/[^\s;]*", "", said)) is not None
 
 

@@ -23,12 +23,12 @@ def places(name: str) -> list[float]:
 
 
 def beside(one: str, other: str) -> bool:
-    """Whether one dataset has both: a disc of no level lies beside none that has a level."""
+    """Return whether one dataset has both: a disc of no level lies beside none that has a level."""
     return not ("disc" in (one, other) and {one, other} & set(DISCS))
 
 
 def near(one: str, other: str) -> bool:
-    """Whether two labels lie within three levels of each other; those of no level lie at every one."""
+    """Return whether two labels lie within three levels of each other; those of no level lie at every one."""
     if {"canal", "cord", "vertebra", "disc"} & {one, other}:
         return True
     return any(abs(a - b) <= 3 for a, b in zip(places(one), places(other), strict=False))

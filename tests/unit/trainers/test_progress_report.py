@@ -23,7 +23,7 @@ def pipe(monkeypatch):
 
 
 def received(read, expected: ProgressReport) -> bool:
-    """Whether a report comes within some seconds; reports before it may be left out."""
+    """Return whether a report comes within some seconds; reports before it may be left out."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if read.poll(0.1) and read.recv() == expected:
