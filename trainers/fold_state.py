@@ -14,10 +14,10 @@ from autospine.system.log import get_logger
 from trainers import distributed
 from trainers.checkpoints import Checkpoints
 from trainers.early_stopping import Plateau
-from trainers.learner import StepResult
 from trainers.run_identity import RunIdentity
 from trainers.schedule import Cooldown
 from trainers.settings import TrainingSettings
+from trainers.step_result import StepResult
 
 logger = get_logger(__name__)
 

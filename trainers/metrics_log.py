@@ -20,8 +20,8 @@ from autospine.storage.atomic import write_text
 from autospine.storage.file_names import read_text, refuse_link
 from autospine.storage.serialization import parse_json
 from autospine.system.log import get_logger
-from trainers.learner import StepResult
 from trainers.monitors import LIMITS, Monitors, known_warnings
+from trainers.step_result import StepResult
 from trainers.trackers import Trackers
 
 logger = get_logger(__name__)

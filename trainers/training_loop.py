@@ -21,12 +21,13 @@ from trainers.epoch_validation import EpochValidation
 from trainers.fold_saver import FoldSaver
 from trainers.fold_state import PartialEpoch
 from trainers.interruption import Interruption
-from trainers.learner import Learner, StepResult
+from trainers.learner import Learner
 from trainers.metrics_log import EARLY_STOP, HELD_OUT, SKIPPED, Record, rows_now, summary
 from trainers.monitors import SAMPLE_EVERY
 from trainers.run_identity import RunIdentity
 from trainers.schedule import LEAST_STEPS, Clock, no_time_left
 from trainers.sent_batches import SentBatches, sender
+from trainers.step_result import StepResult
 from trainers.time_budget import TimeBudget
 
 logger = get_logger(__name__)

@@ -10,9 +10,10 @@ import torch
 
 from autospine.core.errors import ImageError
 from autospine.storage.tensors import load_tensors, save_tensors
-from trainers.learner import Learner, StepResult, amp_dtype
+from trainers.learner import Learner, amp_dtype
 from trainers.losses.dice_ce import DiceCE
 from trainers.optimizer import IMPORTED_SHARE, parameter_groups
+from trainers.step_result import StepResult
 
 CPU = torch.device("cpu")
 RATE = 0.02

@@ -8,7 +8,6 @@ import torch
 
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.plan import build_network
-from trainers.learner import StepResult
 from trainers.metrics_log import (
     CURVES,
     MECHANISMS,
@@ -21,6 +20,7 @@ from trainers.metrics_log import (
 )
 from trainers.monitors import PatchCounts
 from trainers.monitors.failures import SAMPLES
+from trainers.step_result import StepResult
 
 CLASSES = ("bone", "canal")
 
