@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,8 +20,9 @@ from autospine.system.devices import native_half
 from autospine.system.log import get_logger
 from trainers.cast_parameters import cast_at_once
 from trainers.distributed import add_gradients, begin_alike
-from trainers.label_targets import LabelTargets
+from trainers.label_targets import LabelTargets, SoftOverlap
 from trainers.losses import Loss, LossResult, make_loss
+from trainers.monitors import PatchCounts
 from trainers.optimizer import JoinedAdamW, make_optimizer
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.step_result import Reading, StepResult
@@ -39,6 +40,15 @@ JOINING: Mapping[str, int] = {"realize_reads_threshold": 12, "realize_opcount_th
 """Options of the compiler on a GPU. It computes what several kernels need anew in each, as long as that reads
 so many tensors and takes so many operations; by default (4 and 30) gradients on their way through a norm and
 its activation would be written to memory in float32."""
+
+
+class _Comparison(NamedTuple):
+    """Logits compared with the labels, at full resolution."""
+
+    result: LossResult
+    overlap: SoftOverlap
+    counts: PatchCounts | None
+    """Counts of the first patch; None unless the monitors sample the step."""
 
 
 class Learner:
@@ -123,14 +133,11 @@ class Learner:
         self._model.train()
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        logits, result = self._backward(images, labels)
-        overlap = result.overlap
+        result, overlap, counts = self._backward(images, labels, sample)
         add_gradients(self._model.parameters())
         self._scaler.unscale_(self._optimizer)
         norm = self._clip_gradients()
         finite = torch.isfinite(norm) & torch.isfinite(result.total.detach())
-        if overlap is None:
-            overlap = self._targets.overlap_of_logits(logits, labels)
         reading = Reading(
             [finite, result.total.detach(), *result.parts.values(), torch.stack(overlap, dim=1)]
         )
@@ -152,7 +159,7 @@ class Learner:
             parts=dict(zip(result.parts, parts, strict=True)),
             finite=bool(taken),
             overlap=tuple(zip(voxels[::3], voxels[1::3], voxels[2::3], strict=True)),
-            counts=self._targets.count(logits[0], labels[0]) if sample else None,
+            counts=counts,
         )
 
     def _make_scaler(self) -> torch.amp.GradScaler:
@@ -209,16 +216,15 @@ class Learner:
                 return fault
         return None
 
-    def _backward(self, images: ImageBatch, labels: LabelBatch) -> tuple[LogitBatch, LossResult]:
-        """Leave the gradients in the parameters; return logits and loss at full resolution.
+    def _backward(self, images: ImageBatch, labels: LabelBatch, sample: bool) -> "_Comparison":
+        """Leave the gradients in the parameters; return how the logits compare with the labels.
 
         If the compiled network fails, this is logged once and the network goes on uncompiled.
         """
         self._optimizer.zero_grad(set_to_none=True)
         try:
             with self._cast_at_once():
-                outputs = self._outputs(images, labels)
-                total, finest = supervise(self._loss, outputs, labels)
+                total, compared = self._compare(images, labels, sample)
                 self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever a compiler raises, in the forward or in the backward pass
             if self._forward is self._model or isinstance(error, AutospineError) or is_out_of_memory(error):
@@ -231,8 +237,23 @@ class Learner:
             )
             self._forward = self._model
             self._loss.join_passes(None)
-            return self._backward(images, labels)
-        return outputs[0].detach(), finest
+            return self._backward(images, labels, sample)
+        return compared
+
+    def _compare(
+        self, images: ImageBatch, labels: LabelBatch, sample: bool
+    ) -> tuple[Float[Tensor, ""], "_Comparison"]:
+        """Return the loss to learn from, and how the logits compare with the labels.
+
+        All that needs the logits is computed here, before the backward pass, in which nothing then holds them
+        once their gradient is known.
+        """
+        outputs = self._outputs(images, labels)
+        total, result = supervise(self._loss, outputs, labels)
+        logits = outputs[0].detach()
+        overlap = result.overlap or self._targets.overlap_of_logits(logits, labels)
+        counts = self._targets.count(logits[0], labels[0]) if sample else None
+        return total, _Comparison(result, overlap, counts)
 
     def _cast_at_once(self) -> AbstractContextManager[None]:
         """Cast the network's parameters in one call where each call costs time: on a GPU."""

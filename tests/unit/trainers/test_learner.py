@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -357,6 +358,24 @@ def test_the_average_ends_with_the_plans_decay():
     now = weights(made)
     for name, tensor in made.averaged().state_dict().items():
         torch.testing.assert_close(tensor, torch.lerp(average[name], now[name], 0.5), msg=name)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_the_memory_of_the_logits_is_free_in_the_backward_pass(sample):
+    made, logits, alive = learner(), [], []
+
+    def note(_: torch.Tensor) -> None:
+        alive.append(logits[0]() is not None)
+
+    network = made.network
+    network.register_forward_hook(
+        lambda module, images, output: logits.append(weakref.ref(output.untyped_storage()))
+    )
+    network.register_forward_hook(lambda module, images, output: note(output))
+    # The first layer has its gradient last.
+    network.embedding.weight.register_post_accumulate_grad_hook(note)
+    made.step(*batch(), RATE, sample=sample)
+    assert alive == [True, False]
 
 
 def test_averaged_networks_are_ready_to_predict():
