@@ -8,6 +8,7 @@ from math import prod
 import torch
 
 from autospine.core.errors import PlanError
+from autospine.inference.ensemble import timed_convolutions
 from autospine.pipeline.smaller_patch import with_smaller_patch
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json, stored_as, write_json
@@ -118,7 +119,8 @@ def _sizes(configuration: Configuration) -> str:
 
 def _measured_factor(planned: Plan, chosen: Configuration, device: torch.device) -> float:
     prepare_memory(device)
-    return calibrate(planned, chosen, device, partial(_training_step, planned, chosen, device))
+    with timed_convolutions(device):  # as in training: what cuDNN then takes needs other memory
+        return calibrate(planned, chosen, device, partial(_training_step, planned, chosen, device))
 
 
 def _training_step(planned: Plan, chosen: Configuration, device: torch.device) -> Callable[[], object]:

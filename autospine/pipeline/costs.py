@@ -26,6 +26,7 @@ from autospine.data import PatchBatches
 from autospine.dataset.raw import Case, Dataset
 from autospine.evaluation.overlap import count_overlap
 from autospine.fingerprint import Fingerprint
+from autospine.inference.ensemble import timed_convolutions
 from autospine.inference.tiles import count_tiles
 from autospine.io.images import read_labels
 from autospine.pipeline.configuration_cost import ConfigurationCost, read_costs, write_costs
@@ -223,10 +224,11 @@ def _timed(
             normalisation=planned.normalisation,
         ) as made:
             batches, patch = _each_timed(made)
-    # It ends by reading the loss from the device.
-    _, step = _each_timed(learner.step(batch.images, batch.labels, 0.0) for batch in batches)
-    with learner.predicting() as predict:
-        _, tile = _each_timed(predict(batch.images[:1]).sum().item() for batch in batches)
+    with timed_convolutions(device):  # as in training
+        # It ends by reading the loss from the device.
+        _, step = _each_timed(learner.step(batch.images, batch.labels, 0.0) for batch in batches)
+        with learner.predicting() as predict:
+            _, tile = _each_timed(predict(batch.images[:1]).sum().item() for batch in batches)
     if device.type == "cpu":  # the thread that makes patches takes its share of the cores from the steps
         return max(step + patch / cores(), patch), tile
     return max(step, patch / default_workers(1)), tile

@@ -8,6 +8,7 @@ and without gradients, and a convolution with channels first and last. Prints on
 
 import argparse
 import json
+import logging
 import statistics
 import sys
 import time
@@ -169,6 +170,25 @@ class Bench:
         return lambda: learner.step(images, labels, RATE)
 
 
+class Said(logging.Handler):
+    """Keeps the warnings of AutoSpine: a network that cannot be compiled is timed uncompiled, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+        logging.getLogger("trainers").addHandler(self)
+        logging.getLogger("autospine").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning."""
+        self._lines.append(record.getMessage())
+
+    def take(self) -> dict[str, str]:
+        """Return the warnings since the last call, if there are any."""
+        lines, self._lines = self._lines, []
+        return {"said": " ".join(lines)} if lines else {}
+
+
 def sections(bench: Bench) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """What is measured, the most telling first."""
     yield "eager", bench.step
@@ -189,9 +209,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cuda")
     figures: dict[str, Any] = {}
+    said = Said()
     for name, call in sections(Bench(parser.parse_args())):
         try:
-            row = call()
+            row = call() | said.take()
         except Exception as error:  # whatever a compiler, a driver or a full card raises
             row = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
         print(json.dumps({"part": name, **row}), flush=True)  # noqa: T201

@@ -28,6 +28,7 @@ from unit.planners import facts
 from autospine.core.errors import PlanError, first_line
 from autospine.dataset.raw import Dataset
 from autospine.fingerprint import Fingerprint
+from autospine.inference.ensemble import timed_convolutions
 from autospine.memory.estimate import GPU as PRESENT
 from autospine.memory.estimate import Overhead
 from autospine.pipeline.smaller_patch import with_smaller_patch
@@ -108,8 +109,9 @@ def take_steps(plan: Plan, configuration: Configuration) -> None:
     images = torch.randn(batch, len(plan.channels), *configuration.patch_size)
     labels = torch.randint(0, plan.labels.n_channels, (batch, *configuration.patch_size), dtype=torch.uint8)
     learner = Learner(plan, configuration, seed=0, device=GPU)
-    learner.step(images, labels, RATE)
-    learner.step(images, labels, RATE)
+    with timed_convolutions(GPU):
+        learner.step(images, labels, RATE)
+        learner.step(images, labels, RATE)
     torch.cuda.synchronize(GPU)
 
 

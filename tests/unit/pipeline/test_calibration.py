@@ -73,3 +73,31 @@ def test_a_device_that_holds_no_step_is_an_error(location, monkeypatch):
     plan = makers.plan(makers.configuration(patch_size=(64, 64, 32)))
     with pytest.raises(StepTooLargeError, match="too much"):
         measure_calibration(location, plan, torch.device("cuda"))
+
+
+class Here(Full):
+    """Measures in this process."""
+
+    def submit(self, measure, plan, configuration, device):
+        self.factor = measure(plan, configuration, device)
+        return self
+
+    def result(self):
+        return self.factor
+
+
+def test_a_gpu_is_measured_with_the_convolutions_that_it_trains_with(location, monkeypatch):
+    timed = []
+
+    def calibrate(*_):
+        timed.append(torch.backends.cudnn.benchmark)
+        return 1.0
+
+    monkeypatch.setattr(calibration, "WorkerPool", lambda _: Here(0))
+    monkeypatch.setattr(calibration, "describe", str)
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
+    before = torch.backends.cudnn.benchmark
+    plan = makers.plan(makers.configuration(patch_size=(64, 64, 32)))
+    measure_calibration(location, plan, torch.device("cuda"))
+    assert timed == [True]
+    assert torch.backends.cudnn.benchmark == before
