@@ -60,15 +60,15 @@ class CudaInstallation:
         """Sentence that says why PyTorch sees no GPU, and how to mend it."""
         if self.cuda is None:
             return f"PyTorch {self.version} is built without CUDA; install the build that {START} names"
-        if self.visible is not None:
-            return (
-                f"CUDA_VISIBLE_DEVICES={self.visible!r} leaves no GPU; unset it, or name GPUs that "
-                "`nvidia-smi` lists, such as CUDA_VISIBLE_DEVICES=0"
-            )
         if self.said:
             return (
                 f"PyTorch {self.version} refuses the driver ({first_line(Exception(self.said))}); update "
                 f"NVIDIA's driver, or install a PyTorch for older ones: {OLDER_CARDS}"
+            )
+        if self.visible is not None:
+            return (
+                f"CUDA_VISIBLE_DEVICES={self.visible!r} leaves no GPU; unset it, or name GPUs that "
+                "`nvidia-smi` lists, such as CUDA_VISIBLE_DEVICES=0"
             )
         if not self.driver:
             return "no NVIDIA driver is loaded; in a container, start it with --gpus all"

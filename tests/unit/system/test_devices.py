@@ -60,6 +60,8 @@ def test_an_absent_gpu_is_refused():
             {"said": "The NVIDIA driver on your system is too old\nplease"},
             r"too old\); update NVIDIA's driver",
         ),
+        # A scheduler sets the variable, which is then not to blame.
+        ({"said": "driver is too old", "visible": "0"}, r"refuses the driver \(driver is too old\)"),
         ({}, "no NVIDIA driver is loaded; in a container, start it with --gpus all"),
         ({"driver": True}, "nvidia-smi"),
     ],
