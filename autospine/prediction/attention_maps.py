@@ -183,7 +183,7 @@ def _read_reference(path: Path, model: ModelFolder, volume: Volume) -> LabelArra
     Raises:
         ModelError: If it has another number of voxels.
     """
-    labels = read_labels(path, model.plan.labels).turned_to(volume.grid)[0]
+    labels: LabelArray = read_labels(path, model.plan.labels).turned_to(volume.grid)[0]
     if labels.shape != volume.grid.shape:
         raise ModelError(
             f"expected a label map of {volume.grid.shape} voxels as the image, found {labels.shape} in "
