@@ -25,7 +25,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.segment import Segment
 from rich.table import Column
@@ -85,9 +84,13 @@ QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
 """Time between two progress lines without a terminal."""
 
-RECENT_LINES = 6
-"""Lines whose steps the remaining time is estimated from: earlier ones say little, if the machine was busy
+RECENT_SECONDS = 60.0
+"""Time whose steps the remaining time is estimated from: earlier ones say little, if the machine was busy
 then or is now."""
+
+RECENT_STEPS = 8
+"""Least steps that the remaining time is estimated from, however long they took: that many processes may end
+one each at nearly the same time."""
 
 _current: Progress | None = None
 
@@ -214,14 +217,14 @@ class _StepColumn(ProgressColumn):
         return Text(count, style="progress.download")
 
 
-class _LeftColumn(TimeRemainingColumn):
+class _LeftColumn(ProgressColumn):
     """Column beside a bar with the remaining time: that until the end where it is known, else an estimate."""
 
     def render(self, task: Task) -> Text:
         ends = task.fields["ends"]
-        if ends is None:
-            return super().render(task)
-        return Text(str(timedelta(seconds=_left(ends))), style="progress.remaining")
+        seconds = task.fields["pace"].seconds_left() if ends is None else _left(ends)
+        shown = "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
+        return Text(shown, style="progress.remaining")
 
 
 def _columns() -> list[ProgressColumn]:
@@ -239,6 +242,37 @@ def _columns() -> list[ProgressColumn]:
 def _left(ends: float) -> int:
     """Return the whole seconds until a value of `time.monotonic()`."""
     return max(0, round(ends - time.monotonic()))
+
+
+class _Pace:
+    """The pace of a task, from which its remaining time is estimated.
+
+    Args:
+        total: Number of steps, None if it is unknown.
+        done: Number of steps that were done before, which tell nothing of the pace.
+    """
+
+    def __init__(self, total: float | None, done: float) -> None:
+        self._total, self._done = total, done
+        self._samples = deque([(time.monotonic(), done)])
+
+    def advance(self, amount: float) -> None:
+        """Count this amount as done now, and forget what is too long ago to count."""
+        now = time.monotonic()
+        self._done += amount
+        samples = self._samples
+        if amount and now - samples[-1][0] >= 1:  # many steps a second are one sample
+            samples.append((now, self._done))
+        while len(samples) > RECENT_STEPS + 1 and samples[1][0] <= now - RECENT_SECONDS:
+            samples.popleft()
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds that the rest takes at the recent pace, None while nothing tells."""
+        since, before = self._samples[0]
+        if not self._total or self._done <= before:
+            return None
+        seconds_per_step = (time.monotonic() - since) / (self._done - before)
+        return seconds_per_step * max(0.0, self._total - self._done)
 
 
 class _Display(Progress):
@@ -285,12 +319,20 @@ class _Bar:
             _current = _Display(*_columns(), console=CONSOLE, transient=True, refresh_per_second=4)
             _current.start()
         self._progress = _current
+        self._pace = _Pace(total, done)
         self._task = self._progress.add_task(
-            description, total=total, visible=total != 0, text="", percent=percent, ends=ends
+            description,
+            total=total,
+            visible=total != 0,
+            text="",
+            percent=percent,
+            ends=ends,
+            pace=self._pace,
         )
         self._progress.update(self._task, completed=done)
 
     def advance(self, amount: int | float = 1) -> None:
+        self._pace.advance(amount)
         self._progress.advance(self._task, amount)
 
     def update(self, text: str) -> None:
@@ -318,14 +360,15 @@ class _Lines:
         ends: float | None = None,
     ) -> None:
         self._description, self._total, self._percent, self._ends = description, total, percent, ends
-        self._before, self._done, self._text = done, done, ""
+        self._done, self._text = done, ""
         self._start = self._last = time.monotonic()
         self._printed, self._last_count = False, 0.0
-        self._recent = deque([(self._start, done)], maxlen=RECENT_LINES)
+        self._pace = _Pace(total, done)
 
     def advance(self, amount: int | float = 1) -> None:
         """Count this amount as done, and print a line if the last one is some seconds old."""
         self._done += amount
+        self._pace.advance(amount)
         now = time.monotonic()
         if now - self._last >= LINE_SECONDS or (not self._printed and now - self._start >= QUIET_SECONDS):
             self._last, self._printed = now, True
@@ -346,14 +389,8 @@ class _Lines:
         parts = [f"{self._description}: {count}", f"{elapsed:.0f} s"]
         if self._ends is not None:
             parts.append(f"{_left(self._ends)} s left")
-        elif self._total and self._before < self._done < self._total:
-            # Where nothing was done of late, the time so far says more.
-            since, done = self._recent[0]
-            if done == self._done:
-                since, done = self._start, self._before
-            seconds_per_step = (now - since) / (self._done - done)
-            parts.append(f"{seconds_per_step * (self._total - self._done):.0f} s left")
-        self._recent.append((now, self._done))
+        elif self._total and self._done < self._total and (left := self._pace.seconds_left()) is not None:
+            parts.append(f"{left:.0f} s left")
         between = "\n" if "\n" in self._text else ", "
         line = ", ".join(parts) + (between + self._text if self._text else "")
         CONSOLE.print(message(line), soft_wrap=True, markup=False)

@@ -90,6 +90,27 @@ def test_the_time_left_is_that_of_the_last_minute(clock, lines):
     assert said[-1] == "reading: 90/100, 180 s, 10 s left"
 
 
+@pytest.mark.parametrize("steps_at_once", [1, 2])
+def test_a_bar_estimates_the_time_left_of_slow_steps(clock, terminal, steps_at_once):
+    """Two processes that end together every two minutes are as fast as one that takes a minute a step."""
+    with log.progress("phantoms", 12) as meter:
+        for _ in range(8 // steps_at_once):
+            clock.now += 60 * steps_at_once
+            for _ in range(steps_at_once):
+                meter.advance()
+        terminal.truncate(0)
+        log._current.refresh()
+    assert "8/12" in terminal.getvalue() and "left 0:04:00" in terminal.getvalue()
+
+
+def test_a_bar_knows_no_time_left_before_the_first_step(clock, terminal):
+    with log.progress("phantoms", 12, done=3) as meter:
+        clock.now += 60
+        meter.advance(0)
+        log._current.refresh()
+    assert "left -:--:--" in terminal.getvalue()
+
+
 @pytest.mark.parametrize("terminal_", [True, False])
 def test_nothing_is_shown_to_who_has_not_asked(clock, monkeypatch, terminal_):
     """As from Python, where nobody calls `setup`."""
@@ -230,7 +251,7 @@ def test_a_time_without_progress_makes_no_endless_estimate(clock, lines):
     with log.progress("training", 100) as meter:
         clock.now += 50
         meter.advance(50)
-        for _ in range(log.RECENT_LINES + 1):
+        for _ in range(7):
             clock.now += 10
             meter.advance(0)
     assert lines.getvalue().splitlines()[-1] == "training: 50/100, 120 s, 120 s left"
