@@ -54,6 +54,7 @@ PLAIN_WORDS = (
     (r"Input should be (?=greater|less)", "expected a value "),
     (r"Input should be ", "expected "),
     (r"Value error, ", ""),
+    (r" \(Possible options: (.*)\)$", r"; did you mean \1?"),
 )
 """Words of the parser's library, and ours for them."""
 
@@ -77,7 +78,7 @@ class PlainCommand(TyperCommand):
         if habit := option_habit(command, args, own) or argument_habit(command, args):
             raise _UsageError(habit, ctx)
         try:
-            values, _, given = self.make_parser(ctx).parse_args([*args])
+            values, spare, given = self.make_parser(ctx).parse_args([*args])
         except _UsageError as error:
             error.ctx = ctx  # type: ignore[attr-defined]
             raise
@@ -88,12 +89,17 @@ class PlainCommand(TyperCommand):
         try:
             return super().parse_args(ctx, [*args])
         except _UsageError as error:
+            name = _spread(self.params, args)
             if type(error).__name__ == "MissingParameter":
                 lacking = [param for param in self.params if param.required and not _is_given(param, values)]
-                words = [word for param in lacking for word in _example(param)]
-                line = shlex.join(["autospine", *command.split(), *args, *words])
+                several = len(spare) > len(lacking) or any(Path(word).is_file() for word in spare)
+                if name and several:
+                    raise _UsageError(
+                        f"missing {lacking[0].opts[-1]}; {_one_by_one(command, name)}", ctx
+                    ) from None
+                line = shlex.join(["autospine", *command.split(), *_completed(args, lacking, spare)])
                 raise _UsageError(f"missing {lacking[0].opts[-1]}; give `{line}`", ctx) from None
-            if name := _spread(self.params, args):
+            if name:
                 error.message += f"; {_one_by_one(command, name)}"  # type: ignore[attr-defined]
             raise
 
@@ -119,6 +125,20 @@ def _example(param: Any) -> tuple[str, ...]:
     return (word,) if param.param_type_name == "argument" else (param.opts[-1], word)
 
 
+def _completed(args: Sequence[str], lacking: Sequence[Any], spare: Sequence[str]) -> list[str]:
+    """Return a command line with the parameters that it lacks.
+
+    Words that no parameter takes (`predict images out`) are taken for their values, in order.
+    """
+    words, values = [*args], [*spare[: len(lacking)]]
+    for value in values:
+        words.remove(value)
+    for param in lacking:
+        option, *example = _example(param)
+        words += [option, values.pop(0)] if example and values else [option, *example]
+    return words
+
+
 def _one_by_one(command: str, option: str) -> str:
     """Return how to give several values of an option."""
     if command == "train":
@@ -133,7 +153,18 @@ def _takes_one(param: Any) -> bool:
     return not param.is_flag or bool(param.secondary_opts)
 
 
-class Overview(TyperGroup):
+class CommandGroup(TyperGroup):
+    """A group of commands, whose `--help` states no type: it takes no value."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option `--help`."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class Overview(CommandGroup):
     """The commands in the order of `COMMANDS`, in whichever order their modules were imported."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -149,6 +180,9 @@ class Overview(TyperGroup):
 
 class App(typer.Typer):
     """Commands with plain help; their overview has panels."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"cls": CommandGroup, **given})
 
     def command(self, *args: Any, **given: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a command, as typer's method of this name does."""
@@ -184,7 +218,8 @@ def _version(wanted: bool) -> bool:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Self-configuring 3D spine segmentation in CT and MR."""
@@ -282,7 +317,8 @@ def _what_the_system_says(error: OSError) -> str:
 def _show_usage(error: Any) -> int:
     """Show in one line why a command line was not understood, or the help if it has no command."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(error.ctx.get_help(), nl=False)
+        if text := error.format_message():  # empty where panels have been printed already
+            typer.echo(text)
         return int(error.exit_code)
     message = " ".join(error.format_message().split()).removesuffix(".").replace(". Did", "; did")
     for pattern, plain in PLAIN_WORDS:

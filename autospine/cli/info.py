@@ -58,4 +58,4 @@ def info(workspace: shared_options.Workspace = None) -> None:
                 complete = fold_names(folder)
                 say(f"    {describe_unfinished(folder.name, unfinished, complete, training)}", "yellow")
     if not place.datasets():
-        typer.echo(f"  no datasets in {place.raw}{place.whereabouts()}")
+        typer.echo(f"  no dataset in {place.raw}{place.whereabouts()}")

@@ -23,6 +23,7 @@ NNUNET_OTHERS = ("nnUNet_preprocessed", "nnUNet_results")
 DESCRIPTION = "dataset.json"
 
 _NAME = re.compile(r"Dataset(\d+)_(.+)")
+_NUMBER = re.compile(r"(?:Dataset)?(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,7 +237,7 @@ class Workspace:
             return f", but only what was preprocessed of {stored[0]}; put its images and labels back there"
         if self.datasets():
             return "; name one of these, or its workspace with -w"
-        return "; put it there as Dataset001_NAME in nnU-Net's layout, or name its workspace with -w"
+        return f"; put it there as {_example(wanted)} in nnU-Net's layout, or name its workspace with -w"
 
     def _from_elsewhere(self, folder: Path) -> str:
         """Say how to take a dataset that was given by a folder outside this workspace."""
@@ -293,10 +294,19 @@ def _matches(name: str, wanted: str) -> bool:
     match = _NAME.fullmatch(name)
     if match is None or wanted == name:
         return wanted == name
-    number = re.fullmatch(r"(?:Dataset)?(\d+)", wanted, re.IGNORECASE)
+    number = _NUMBER.fullmatch(wanted)
     if number is not None:
         return int(number[1]) == int(match[1])
     return same_name(wanted).casefold() in {same_name(each).casefold() for each in (name, match[2])}
+
+
+def _example(wanted: str) -> str:
+    """Return a name under which a dataset would be found that was asked for so."""
+    if is_dataset_name(wanted):
+        return wanted
+    if number := _NUMBER.fullmatch(wanted):
+        return f"Dataset{int(number[1]):03d}_NAME"
+    return f"Dataset001_{wanted if wanted.isidentifier() else 'NAME'}"
 
 
 def _misnamed(root: Path) -> Iterator[Path]:

@@ -231,10 +231,17 @@ def test_every_option_that_takes_one_value_refuses_a_second():
     assert tried > 70
 
 
-def test_nothing_at_all_shows_the_help():
-    done = subprocess.run([sys.executable, "-m", "autospine"], capture_output=True, encoding="utf-8")
-    assert done.returncode == 2
-    assert "Usage: autospine" in done.stdout + done.stderr
+@pytest.mark.parametrize("words", [(), ("anatomy",), ("model",)])
+def test_nothing_at_all_shows_the_help_once(words, capsys):
+    assert main(words) == 2
+    shown = "".join(capsys.readouterr())
+    assert shown.count(f"Usage: {' '.join(('autospine', *words))} ") == 1
+    assert "<bool>" not in shown
+
+
+def test_a_misspelt_option_is_answered_with_a_question(capsys):
+    assert main(["train", "--epoch", "3"]) == 2
+    assert "no such option: --epoch; did you mean --epochs" in capsys.readouterr().err
 
 
 def test_packages_of_others_are_told_from_our_own(tmp_path):

@@ -101,6 +101,10 @@ def test_habits_get_a_hand(line, capsys):
         ("evaluate", "missing predictions; give `autospine evaluate PREDICTIONS REFERENCES`"),
         ("evaluate out", "missing references; give `autospine evaluate out REFERENCES`"),
         ("model export", "missing -o; give `autospine model export -o OUTPUT`"),
+        ("predict images out", "missing -i; give `autospine predict -i images -o out`"),
+        ("predict -i images out --mirror", "missing -o; give `autospine predict -i images --mirror -o out`"),
+        ("predict out --mirror", "missing -i; give `autospine predict --mirror -i out -o OUTPUT`"),
+        ("predict -i a.nii b.nii c.nii", "missing -o; give -i before each, or a folder;"),
     ],
 )
 def test_what_is_missing_is_added_to_the_line(line, said, capsys):

@@ -87,9 +87,20 @@ def test_variables_of_nnunet_are_pointed_out_where_nothing_is_found(tmp_path, mo
             look()
 
 
-def test_an_empty_workspace_says_so(tmp_path: Path):
-    with pytest.raises(WorkspaceError, match=r"found none; put it there as Dataset001_NAME.*-w"):
-        Workspace.locate(tmp_path).find_dataset("1")
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("1", "Dataset001_NAME"),
+        ("7", "Dataset007_NAME"),
+        ("dataset1234", "Dataset1234_NAME"),
+        ("Spine", "Dataset001_Spine"),
+        ("Dataset900_Phantom", "Dataset900_Phantom"),
+        ("my spines", "Dataset001_NAME"),
+    ],
+)
+def test_an_empty_workspace_says_under_which_name_a_dataset_would_be_found(tmp_path: Path, wanted, name):
+    with pytest.raises(WorkspaceError, match=rf"found none; put it there as {name} in.*-w"):
+        Workspace.locate(tmp_path).find_dataset(wanted)
 
 
 def test_a_file_is_no_workspace(tmp_path: Path):
