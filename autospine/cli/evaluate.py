@@ -12,6 +12,7 @@ from autospine.cli.app import app
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, show_differences, show_evaluation
 from autospine.core.errors import EvaluationError, FormatError, listed, share
+from autospine.storage.atomic import open_output
 from autospine.storage.file_names import same_name
 
 Predictions = Annotated[Path, typer.Argument(help="Evaluate the predicted label maps in this folder.")]
@@ -94,6 +95,8 @@ def evaluate(
     from autospine.evaluation.metrics import find_metrics
     from autospine.evaluation.paired_comparison import compare_with, write_comparison
 
+    folder = output or predictions
+    open_output(folder)
     evaluation = evaluate_predictions(
         predictions,
         references,
@@ -105,7 +108,6 @@ def evaluate(
     differences = () if against is None else compare_with(evaluation, against)
     learnt = _training_images(predictions, [case.case for case in evaluation.cases])
     evaluation = replace(evaluation, learnt=tuple(learnt))
-    folder = output or predictions
     write_evaluation(evaluation, folder)
     show_evaluation(evaluation, str(predictions))
     if learnt:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from autospine.core.errors import WorkspaceError
@@ -40,20 +39,3 @@ def check_apart_from_inputs(output: Path, cases: "Sequence[Case]") -> None:
             f"expected an output folder other than that of the images, found {output} for both; "
             "name another folder with -o"
         )
-
-
-def open_output(output: Path) -> None:
-    """Make the output folder, and find out whether it can be written to before the work is done.
-
-    Raises:
-        WorkspaceError: If it cannot.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise WorkspaceError(
-            f"expected an output folder that can be written to, found {output} ({error.strerror}); "
-            "mend its permissions or name another with -o"
-        ) from None

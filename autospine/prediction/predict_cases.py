@@ -24,13 +24,13 @@ from autospine.prediction.case_log import PredictedCase, UsedModel
 from autospine.prediction.case_outputs import CaseOutputs, PreviewDrawer
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
-from autospine.prediction.output_folder import check_apart_from_inputs, check_output, open_output
+from autospine.prediction.output_folder import check_apart_from_inputs, check_output
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
 from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.arrays import has_blosc2
-from autospine.storage.atomic import remove_abandoned
+from autospine.storage.atomic import open_output, remove_abandoned
 from autospine.storage.file_names import same_name
 from autospine.system.devices import choose_device, describe
 from autospine.system.hardware import held_memory

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from autospine.core.errors import WorkspaceError
+
 TEMPORARY = ".tmp"
 """Part of the names of files that are being written."""
 
@@ -26,6 +28,23 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _LEFTOVER = re.compile(rf"\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}(\.\w+){{0,2}}")
 """Names of the files that `replacing` makes, and of the folders beside an image that is being written."""
+
+
+def open_output(output: Path) -> None:
+    """Make the output folder, and find out whether it can be written to before the work is done.
+
+    Raises:
+        WorkspaceError: If it cannot.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise WorkspaceError(
+            f"expected an output folder that can be written to, found {output} ({error.strerror}); "
+            "mend its permissions or name another with -o"
+        ) from None
 
 
 @contextmanager

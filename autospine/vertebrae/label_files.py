@@ -8,7 +8,7 @@ import numpy as np
 from autospine.core.errors import DatasetError, FailedCasesError, WorkspaceError, counted, listed
 from autospine.core.types import LabelArray
 from autospine.io.formats import ENDINGS
-from autospine.storage.atomic import visible
+from autospine.storage.atomic import open_output, visible
 from autospine.storage.file_names import same_name
 from autospine.system.described_errors import describe_failure
 from autospine.system.log import get_logger, track
@@ -61,16 +61,17 @@ def find_files(inputs: Sequence[Path], endings: Sequence[str], what: str) -> dic
 
 
 def check_output(folder: Path, files: Sequence[Path]) -> None:
-    """Refuse to write over the label maps that are read.
+    """Make the output folder, and refuse to write over the label maps that are read.
 
     Raises:
-        WorkspaceError: If the output folder is that of an input.
+        WorkspaceError: If the output folder is that of an input, or cannot be written to.
     """
     if same := [file for file in files if file.resolve().parent == folder.resolve()]:
         raise WorkspaceError(
             f"expected an output folder of its own, found {folder}, which holds {same[0].name} itself; name "
             "another with -o"
         )
+    open_output(folder)
 
 
 def write_each(files: Mapping[str, Path], doing: str, write: Callable[[str, Path], Path]) -> dict[str, Path]:
