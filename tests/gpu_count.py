@@ -81,7 +81,7 @@ _FREE = {
     "_unsafe_view",
     "lift_fresh",
 }
-_READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim"}
+_READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
 """Operators whose result, or its size, the host has to read."""
 
 _WRITES_ONLY = {"copy_", "fill_", "zero_", "_foreach_copy_"}
@@ -191,6 +191,8 @@ class Spy(Ledger):
             return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if name == "nonzero" and args[0].is_meta:
             return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
+        if name == "bincount" and args[0].is_meta:
+            return args[0].new_empty(args[2], dtype=torch.int64)  # its `minlength`, beyond which nothing is
         result = super().__torch_dispatch__(func, types, args, kwargs)
         return _as_cudnn(name, args, result)
 

@@ -82,6 +82,16 @@ def test_the_step_reads_its_numbers_once_and_updates_in_a_few_calls(step):
     assert step.optimizer_calls <= 8
 
 
+def test_a_step_that_the_monitors_sample_reads_its_counts_too():
+    plain, sampled = (
+        count_step(swin_learner(size=32, width=12), size=32, sample=sample).total()
+        for sample in (False, True)
+    )
+    assert plain.syncs == 1
+    assert 1 < sampled.syncs <= 12
+    assert sampled.launches > plain.launches
+
+
 def test_the_gradient_of_the_position_bias_is_made_in_parts(step):
     assert step.bias_gradient <= 2**29
 
