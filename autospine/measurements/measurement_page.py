@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray, Modality, Position
-from autospine.measurements.measure_spine import MeasuredBody, MeasuredSpine
+from autospine.measurements.measure_spine import MeasuredSpine
+from autospine.measurements.measured_bodies import MeasuredBody
 from autospine.measurements.spine_measurements import SpineMeasurements, VertebraMeasurements
 from autospine.report.figures import new_figure, save_figure
 from autospine.report.views import CT_WINDOW_HU, MR_PERCENTILES

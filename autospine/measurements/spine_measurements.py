@@ -134,3 +134,8 @@ class SpineMeasurements:
     alignment: Alignment
     notes: tuple[str, ...] = ()
     """Measurements that could not be made in this case, and why."""
+
+
+def rounded(value: float, digits: int = 2) -> float:
+    """Return a measured value as it is written: to hundredths of its unit unless said otherwise."""
+    return round(float(value), digits)
