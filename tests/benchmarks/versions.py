@@ -110,10 +110,11 @@ def speed(this: Version, other: Version, options: argparse.Namespace) -> Figures
         if answer(there) != names:
             raise SystemExit("the versions do not have the same calls; compare with another one")
         figures: Figures = {}
-        for name in names:
+        for name in [name for name in names if options.calls in name]:
             rows = [(answer(here, name), answer(there, name)) for _ in range(options.rounds + 1)][1:]
             figures[f"{name}: ratio"] = round(statistics.median(own / old for own, old in rows), 3)
             figures[f"{name}: seconds"] = round(statistics.median(own for own, _ in rows), 3)
+            print(f"{name}: {figures[f'{name}: ratio']}", file=sys.stderr, flush=True)  # noqa: T201
     finally:
         here.kill()
         there.kill()
@@ -205,6 +206,7 @@ def main() -> None:
     )
     parser.add_argument("other", type=Path, help="checkout of the other version")
     parser.add_argument("--parts", nargs="+", choices=PARTS)
+    parser.add_argument("--calls", default="", help="part of the names of the calls whose speed is measured")
     parser.add_argument("--record", type=Path, help="file of what has been measured")
     parser.add_argument("--work", type=Path, default=Path("build/bench-versions"))
     defaults = {"size": 96, "feature-size": 24, "classes": CLASSES, "rounds": 9, "threads": 1}
