@@ -196,6 +196,11 @@ STATED = {
             "RIVAL_SHARE": "least share of the largest component that is kept beside it",
             "MOST_TO_BACKGROUND_MM3": "largest component that becomes background",
         },
+        "autospine.evaluation.components": {
+            "PIECE_CELL_MM": "edge of the cells that pieces touch in",
+            "STRAY_SHARE": "least share of the largest piece that is no stray",
+            "BESIDE": "share of a piece's height beside the largest piece",
+        },
     },
     "fingerprint.md": {
         "autospine.core.geometry": {

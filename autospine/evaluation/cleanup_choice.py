@@ -1,7 +1,7 @@
 """Choice of the post-processing of each class by held-out cases."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -76,14 +76,23 @@ class CleanupChoice:
     Args:
         trials: Tables of each held-out case, by its name.
         labels: The label space that they were made with.
+        predicted: Choice among the same cases as they were predicted, where something has been removed since:
+            a class that is gone where it should not be counts as found. None if nothing was removed.
     """
 
-    def __init__(self, trials: Mapping[str, CaseTrial], labels: LabelSpace) -> None:
+    def __init__(
+        self,
+        trials: Mapping[str, CaseTrial],
+        labels: LabelSpace,
+        predicted: "CleanupChoice | None" = None,
+    ) -> None:
         self._names, self._trials, self._labels = tuple(trials), tuple(trials.values()), labels
         self._n_classes = len(labels.integers)
         nothing = _rules(self._nothing())
         base = [measure(trial.confusion(nothing)) for trial in self._trials]
         self._base = np.asarray(base).reshape(-1, self._n_classes + 2)
+        if predicted is not None:
+            self._base = _with_gone(self._base, predicted._base)
         self._effects = np.zeros((len(base), self._n_classes, len(CANDIDATES)), dtype=np.int64)
         changes = [np.zeros(self._n_classes + 2)]
         for row, trial in enumerate(self._trials):
@@ -107,7 +116,7 @@ class CleanupChoice:
         further one is added if it is eligible together with those before it: gains and means are compared
         with theirs, the losses of single cases with no post-processing at all.
         """
-        rows = np.asarray([row for row, name in enumerate(self._names) if name not in left_out], dtype=int)
+        rows = self._rows(left_out)
         chosen, base = self._nothing(), self._base[rows]
         before = base
         for position, candidate in self._ranked(rows):
@@ -122,11 +131,24 @@ class CleanupChoice:
                 chosen, before = wanted, after
         return self._described(chosen, base, before)
 
+    def unchanged(self, left_out: Collection[str] = ()) -> Postprocessing:
+        """Return the post-processing that does nothing, with the measures of all cases but some."""
+        base = self._base[self._rows(left_out)]
+        return self._described(self._nothing(), base, base)
+
+    def measures(self, left_out: Collection[str] = ()) -> Float[np.ndarray, "N M"]:
+        """Return the measures of all cases but some without post-processing: a row of `Measures` each."""
+        measures: np.ndarray = self._base[self._rows(left_out)]
+        return measures
+
     def confusion(self, name: str, chosen: Postprocessing) -> Confusion:
         """Return the voxels of a case by index in the reference and after a post-processing."""
         by_integer = {each.integer: each.cleanup for each in chosen.classes}
         rules = CleanupRules.of([by_integer[integer] for integer in self._labels.integers])
         return self._trials[self._names.index(name)].confusion(rules)
+
+    def _rows(self, left_out: Collection[str]) -> Integer[np.ndarray, " N"]:
+        return np.asarray([row for row, name in enumerate(self._names) if name not in left_out], dtype=int)
 
     def _nothing(self) -> _Chosen:
         return np.zeros(self._n_classes, dtype=np.int64)
@@ -154,7 +176,7 @@ class CleanupChoice:
             if not numbers.any():
                 continue
             change = self._changes[numbers]
-            if _gain(change[occurs[:, position], position]) > 0:
+            if trusted_gain(change[occurs[:, position], position]) > 0:
                 gains = (change * weights).sum(axis=0)
                 order = (-round(gains[:n].sum(), 9), -round(gains[n], 9), candidate, position)
                 ranked.append((order, (position, candidate)))
@@ -193,7 +215,7 @@ class CleanupChoice:
         means = gained.sum(axis=0) / np.maximum(occurs.sum(axis=0), 1)
         lost_by_case = lost[:, :n].sum(axis=1) / np.maximum(occurs[:, :n].sum(axis=1), 1)
         return bool(
-            _gain(gained[occurs[:, position], position]) > 0
+            trusted_gain(gained[occurs[:, position], position]) > 0
             and means[:n].sum() >= -_ROUNDING
             and means[n:].min() >= -_ROUNDING
             and lost[:, position].max(initial=0.0) <= WORST_LOSS + _ROUNDING
@@ -229,22 +251,6 @@ class CleanupChoice:
         )
 
 
-def held_out_confusions(choice: CleanupChoice, folds: Iterable[Sequence[str]]) -> dict[str, Confusion]:
-    """Return the voxels of each case after the post-processing that the other folds' cases choose.
-
-    A post-processing chosen by the cases that it is then measured on looks better than it is.
-
-    Args:
-        choice: Choice among all cases.
-        folds: Names of the cases of each fold.
-    """
-    found: dict[str, Confusion] = {}
-    for fold in folds:
-        chosen = choice.choose(left_out=fold)
-        found |= {name: choice.confusion(name, chosen) for name in fold}
-    return found
-
-
 def measure(confusion: Confusion) -> Measures:
     """Return the Dice of each class, and the Dice and the recall of the foreground; NaN where undefined."""
     hits, predicted, present = np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
@@ -259,13 +265,15 @@ def _rules(chosen: _Chosen) -> CleanupRules:
     return CleanupRules.of([CANDIDATES[candidate] for candidate in chosen.tolist()])
 
 
-def _with_gone(after: Measures, base: Measures) -> Measures:
+def _with_gone(
+    after: Float[np.ndarray, "*N M"], base: Float[np.ndarray, "*N M"]
+) -> Float[np.ndarray, "*N M"]:
     """Return measures in which what is gone where it should not be counts as 1."""
     return np.where(np.isnan(after) & ~np.isnan(base), 1.0, after)
 
 
-def _gain(differences: Float[np.ndarray, " N"]) -> float:
-    """Return the mean difference of Dice, or 0 where it is not to be trusted."""
+def trusted_gain(differences: Float[np.ndarray, " N"]) -> float:
+    """Return the mean difference of Dice over the cases, or 0 where it is not to be trusted."""
     if len(differences) < FEWEST_CASES:
         return 0.0
     mean = float(differences.mean())

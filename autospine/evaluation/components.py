@@ -1,21 +1,32 @@
-"""Connected components of label maps: how they are numbered, the holes in them, and the faces they share."""
+"""Connected components of label maps: their numbers, holes and shared faces, and pieces that lie apart."""
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import cc3d
 import fill_voids
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 from scipy import ndimage
 
-from autospine.core.types import LabelArray, MaskArray
+from autospine.core.types import LabelArray, MaskArray, Vector3
 
 _CONNECTIVITY: Final = 26
 """Voxels that share a corner belong to one component. Background that they enclose is connected by faces."""
 
 _LEAST_SHELL = 6
 """Number of voxels that it takes to enclose one."""
+
+PIECE_CELL_MM = 6.0
+"""Edge of the cells in which the foreground is looked at, where voxels are not larger: pieces less than this
+apart lie in cells that touch, and are one."""
+
+STRAY_SHARE = 0.25
+"""Share of the largest piece's volume below which every other piece is a stray."""
+
+BESIDE = 0.5
+"""Share of a piece's height at which the largest piece is found too, from which it lies beside the column."""
 
 
 class Components(NamedTuple):
@@ -93,6 +104,30 @@ def fill_holes(labels: LabelArray, integers: frozenset[int]) -> LabelArray:
     return filled
 
 
+def without_strays(labels: LabelArray, spacing_mm: Vector3, least_share: float = STRAY_SHARE) -> LabelArray:
+    """Return a label map without its stray pieces, or the map itself if it has none.
+
+    All classes together are one column. A piece of the foreground beside it is an arm, a rib or the table; a
+    large one above or below it may be the rest of a column that metal or a poor image has cut in two.
+
+    Args:
+        labels: (S, P, L) label values.
+        spacing_mm: Voxel spacing along S, P and L.
+        least_share: Share of the largest piece's volume, 0 to 1, below which every other piece is a stray.
+    """
+    widths = [max(1, round(PIECE_CELL_MM / each)) for each in spacing_mm]
+    volumes = _volumes_of_cells(labels > 0, widths)
+    pieces = number_components((volumes > 0).astype(np.uint8))
+    sizes = np.bincount(pieces.reshape(-1), weights=volumes.reshape(-1))
+    stray = (sizes < least_share * sizes.max()) | _beside(pieces, int(sizes.argmax()))
+    stray[0] = False  # cells without foreground
+    if not stray.any():
+        return labels
+    cleared = labels.copy()
+    cleared[_spread(stray[pieces], widths, labels.shape)] = 0
+    return cleared
+
+
 def count_shared_faces(numbers: Integer[np.ndarray, "S P L"]) -> SharedFaces:
     """Count the faces between voxels of different regions; what is numbered 0 is no region."""
     width = int(numbers.max(initial=0)) + 1
@@ -149,3 +184,32 @@ def _without_holes(mask: MaskArray) -> MaskArray:
 
 def _volume(box: tuple[slice, ...]) -> int:
     return math.prod(span.stop - span.start for span in box)
+
+
+def _volumes_of_cells(foreground: MaskArray, widths: Sequence[int]) -> Integer[np.ndarray, "s p l"]:
+    """Count the voxels of the foreground in cells of some voxels along each axis."""
+    counts: np.ndarray = foreground
+    # The widest cells first: what is kept becomes small at once.
+    for axis in sorted(range(3), key=lambda axis: -widths[axis]):
+        starts = np.arange(0, counts.shape[axis], widths[axis])
+        counts = np.add.reduceat(counts, starts, axis=axis, dtype=np.int32)
+    return counts
+
+
+def _beside(pieces: Integer[np.ndarray, "s p l"], main: int) -> Bool[np.ndarray, " N"]:
+    """Tell, by number, which pieces lie beside the main one along S."""
+    heights = [box[0] for box in ndimage.find_objects(pieces)]
+    beside = np.zeros(len(heights) + 1, dtype=bool)
+    for number, height in enumerate(heights, start=1):
+        column = heights[main - 1]
+        shared = min(height.stop, column.stop) - max(height.start, column.start)
+        beside[number] = number != main and shared >= BESIDE * (height.stop - height.start)
+    return beside
+
+
+def _spread(cells: Bool[np.ndarray, "s p l"], widths: Sequence[int], shape: Sequence[int]) -> MaskArray:
+    """Return a mask of voxels from one of cells."""
+    for axis, width in enumerate(widths):
+        cells = cells.repeat(width, axis=axis)
+    mask: MaskArray = cells[tuple(slice(size) for size in shape)]
+    return mask

@@ -7,12 +7,13 @@ from pathlib import Path
 from autospine.core.errors import ImageError
 from autospine.core.labels import LabelSpace
 from autospine.dataset.raw import Dataset
-from autospine.evaluation.cleanup_choice import CleanupChoice, held_out_confusions
 from autospine.evaluation.cleanup_trials import CaseTrial, try_case
+from autospine.evaluation.components import without_strays
 from autospine.evaluation.evaluate_maps import evaluate_folder
 from autospine.evaluation.naming import write_confusion
 from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts, in_class_order
 from autospine.evaluation.postprocessing import POSTPROCESSING, Postprocessing
+from autospine.evaluation.postprocessing_choice import PostprocessingChoice, held_out_confusions
 from autospine.evaluation.score_description import describe_evaluation, describe_mean
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION
@@ -132,15 +133,21 @@ def _choose_postprocessing(
     }
     references = {case.name: case.labels for case in dataset.cases}
     trials: dict[str, CaseTrial] = {}
+    cleared: dict[str, CaseTrial] = {}
     for name in track(sorted(predictions), "trying post-processing"):
         reference = references[name]
         if reference is not None:
             true = read_labels(reference, labels)
-            predicted = read_labels(predictions[name])
-            trials[name] = try_case(
-                predicted.turned_to(true.grid)[0], true.array[0], labels, true.grid.spacing_mm
+            predicted, spacing_mm = (
+                read_labels(predictions[name]).turned_to(true.grid)[0],
+                true.grid.spacing_mm,
             )
-    choice = CleanupChoice(trials, labels)
+            without = without_strays(predicted, spacing_mm)
+            trials[name] = try_case(predicted, true.array[0], labels, spacing_mm)
+            cleared[name] = (
+                trials[name] if without is predicted else try_case(without, true.array[0], labels, spacing_mm)
+            )
+    choice = PostprocessingChoice(trials, cleared, labels)
     chosen = choice.choose()
     write_json(folder / POSTPROCESSING, chosen)
     if len(held_out) < 2:
@@ -168,7 +175,10 @@ def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation
     if not chosen.cleaned_classes:
         logger.info("cross-validation chose no post-processing, as none helps without harm")
         return
-    logger.info("cross-validation chose a post-processing for %s", ", ".join(chosen.cleaned_classes))
+    strays = "; pieces apart from the spine become background" if chosen.stray_share is not None else ""
+    logger.info(
+        "cross-validation chose a post-processing for %s%s", ", ".join(chosen.cleaned_classes), strays
+    )
     if after is None or before.foreground is None or after.foreground is None:
         return
     logger.info(

@@ -1,8 +1,10 @@
-"""Post-processing of predicted label maps: small connected components removed and holes filled.
+"""Post-processing of predicted label maps: stray pieces and small components removed, and holes filled.
 
-Each class has its own post-processing, which `autospine.evaluation.cleanup_choice` chooses by the Dice of
-held-out cases. The choice follows the data, not the names of the structures: a class of many vertebrae loses
-Dice if only its largest component is kept, so it keeps all of them.
+Where held-out cases say that it helps, pieces that lie apart from the spine go first, whatever their classes
+(`without_strays` in `autospine.evaluation.components`). Then each class has its own post-processing, which
+`autospine.evaluation.cleanup_choice` chooses by the Dice of held-out cases. The choice follows the data, not
+the names of the structures: a class of many vertebrae loses Dice if only its largest component is kept, so
+it keeps all of them.
 """
 
 import math
@@ -23,12 +25,14 @@ from autospine.evaluation.components import (
     fill_holes,
     find_components,
     main_neighbours,
+    without_strays,
 )
 from autospine.storage.serialization import read_json, stored_as
 
-FORMAT_VERSION = 3
-READABLE = (1, 2, FORMAT_VERSION)
-"""Versions that can be read. In version 1 removed components always become background."""
+FORMAT_VERSION = 4
+READABLE = (1, 2, 3, FORMAT_VERSION)
+"""Versions that can be read. In version 1 removed components always become background; up to 3 no piece is a
+stray."""
 
 POSTPROCESSING = "postprocessing.json"
 
@@ -147,6 +151,10 @@ class Postprocessing:
 
     foreground_recall_after: float | None = None
 
+    stray_share: float | None = None
+    """Pieces of the foreground, all classes as one, that are smaller than this share of the largest piece or
+    lie beside it become background, before anything else is done. None if they are kept."""
+
     def __post_init__(self) -> None:
         if self.format_version not in READABLE:
             raise FormatError(
@@ -157,8 +165,10 @@ class Postprocessing:
 
     @property
     def cleaned_classes(self) -> tuple[str, ...]:
-        """Names of the classes that have a post-processing."""
-        return tuple(each.name for each in self.classes if each.cleanup != Cleanup())
+        """Names of the classes that have a post-processing; all of them where stray pieces go."""
+        return tuple(
+            each.name for each in self.classes if self.stray_share is not None or each.cleanup != Cleanup()
+        )
 
     def apply(self, labels: LabelArray, spacing_mm: Vector3) -> Cleaned:
         """Return a post-processed copy of a label map, or the map itself if no class has a post-processing.
@@ -167,9 +177,18 @@ class Postprocessing:
             labels: (S, P, L) label values of the dataset.
             spacing_mm: Voxel spacing along S, P and L.
         """
+        cleared = labels
+        if self.stray_share is not None:
+            cleared = without_strays(labels, spacing_mm, self.stray_share)
+        cleaned, voxel_mm3 = self._clean_classes(cleared, spacing_mm), math.prod(spacing_mm)
+        names = {0: BACKGROUND, **{each.integer: each.name for each in self.classes}}
+        return Cleaned(labels=cleaned, changes=_changes(labels, cleaned, names, voxel_mm3))
+
+    def _clean_classes(self, labels: LabelArray, spacing_mm: Vector3) -> LabelArray:
+        """Return a copy in which each class is post-processed, or the map itself if none is to be."""
         cleanups = {each.integer: each.cleanup for each in self.classes if each.cleanup != Cleanup()}
         if not cleanups:
-            return Cleaned(labels=labels, changes=())
+            return labels
         filling = frozenset(integer for integer, cleanup in cleanups.items() if cleanup.fill_holes)
         cleaned = fill_holes(labels, filling) if filling else labels.copy()
         components, voxel_mm3 = find_components(cleaned), math.prod(spacing_mm)
@@ -188,8 +207,7 @@ class Postprocessing:
         becomes[spared] = components.integers[spared]
         removed = ~kept[components.component]
         cleaned.reshape(-1)[components.voxels[removed]] = becomes[components.component[removed]]
-        names = {0: BACKGROUND, **{each.integer: each.name for each in self.classes}}
-        return Cleaned(labels=cleaned, changes=_changes(labels, cleaned, names, voxel_mm3))
+        return cleaned
 
 
 def read_postprocessing(folder: Path) -> Postprocessing | None:

@@ -41,8 +41,8 @@ class PredictionOptions:
         bool,
         Option(
             names=("--postprocessing/--no-postprocessing",),
-            help="Post-process label maps as the model's cross-validation has chosen: remove small connected "
-            "components and fill holes.",
+            help="Post-process label maps as the model's cross-validation has chosen: remove pieces apart "
+            "from the spine and small connected components, and fill holes.",
         ),
     ] = True
     """Whether label maps go through the post-processing that the model's cross-validation chose."""

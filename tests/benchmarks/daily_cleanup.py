@@ -14,10 +14,12 @@ import numpy as np
 
 from autospine.core.types import LabelArray, Vector3
 from autospine.dataset.raw import Dataset, load_dataset
-from autospine.evaluation.cleanup_choice import CleanupChoice, measure
+from autospine.evaluation.cleanup_choice import measure
 from autospine.evaluation.cleanup_trials import try_case
+from autospine.evaluation.components import without_strays
 from autospine.evaluation.held_out import VALIDATION
 from autospine.evaluation.overlap import confusion_table
+from autospine.evaluation.postprocessing_choice import PostprocessingChoice
 from autospine.io.images import read_labels
 from autospine.storage.workspace import Workspace
 
@@ -41,8 +43,14 @@ def cleanup_changes(model: Path, dataset: Dataset) -> dict[str, np.ndarray]:
     """Change of the mean class Dice, and of Dice and recall of the foreground, of each held-out case."""
     labels, folds = dataset.labels, held_out_maps(model, dataset)
     maps = {name: each for fold in folds.values() for name, each in fold.items()}
-    trials = {name: try_case(*pair, labels, spacing_mm) for name, (*pair, spacing_mm) in maps.items()}
-    choice = CleanupChoice(trials, labels)
+    trials, cleared = (
+        {
+            name: try_case(clear(map_, spacing_mm), true, labels, spacing_mm)
+            for name, (map_, true, spacing_mm) in maps.items()
+        }
+        for clear in (lambda map_, _: map_, without_strays)
+    )
+    choice = PostprocessingChoice(trials, cleared, labels)
     changes = {}
     for fold in folds.values():
         chosen = choice.choose(left_out=tuple(fold))

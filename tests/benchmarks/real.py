@@ -27,6 +27,7 @@ from autospine.dataset.raw import load_dataset
 from autospine.io.images import Volume, read_labels, read_volume
 from autospine.models.archive import opened_model
 from autospine.prediction.build_predictor import build_predictor
+from autospine.prediction.model_postprocessing import find_post_processing
 from autospine.report.montage import Panel, write_montage
 from autospine.storage.trained_models import named_model
 
@@ -122,14 +123,18 @@ def bodies(data: Path) -> Iterator[RealCase]:
 
 
 def scored(model: Path, cases: Sequence[RealCase]) -> Iterator[tuple[Scored, Panel]]:
-    """Predict each case with a model's best folds, score the union of its bones, and prepare its picture."""
+    """Predict each case as `predict` does, score the union of its bones, and prepare its picture."""
     with opened_model(model) as opened:
         predictor, labels = build_predictor([opened], torch.device("cpu")), opened.plan.labels
+        post_processing = find_post_processing([opened])
         classes = [labels.names.index(name) + 1 for name in BONES]
         for case in cases:
             volume = read_volume((case.image,))
             reference = _reference(case, volume)
-            indices = labels.encode(predictor.predict(volume, case.modality))
+            found = predictor.predict(volume, case.modality)
+            if post_processing is not None:
+                found = post_processing.apply(found, volume.grid.spacing_mm).labels
+            indices = labels.encode(found)
             score = _score(case, np.isin(indices, classes), reference, volume.grid.spacing_mm[1])
             yield (
                 score,

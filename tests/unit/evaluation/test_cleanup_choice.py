@@ -8,7 +8,6 @@ from autospine.evaluation.cleanup_choice import (
     MOST_TO_BACKGROUND_MM3,
     RIVAL_SHARE,
     CleanupChoice,
-    held_out_confusions,
     measure,
 )
 from autospine.evaluation.cleanup_trials import CaseTrial, try_case
@@ -83,19 +82,6 @@ def test_too_few_cases_choose_nothing():
     none = choose([])
     assert none.classes[0].dice_before is None
     assert none.foreground_recall_after is None
-
-
-def test_a_fold_is_cleaned_by_what_the_others_choose():
-    clean = tried(reference())
-    made = {f"s{i}": trial for i, trial in enumerate(trials(3))} | {f"c{i}": clean for i in range(3)}
-    choice = CleanupChoice(made, LABELS)
-    nothing = choice.choose(left_out=tuple(made))
-    found = held_out_confusions(choice, [("s0", "s1", "s2"), ("c0", "c1", "c2")])
-    assert set(found) == set(made)
-    np.testing.assert_array_equal(found["s0"], choice.confusion("s0", nothing))
-    chosen = choice.choose(left_out=("c0", "c1", "c2"))
-    assert chosen.cleaned_classes == ("canal",)
-    np.testing.assert_array_equal(found["c0"], choice.confusion("c0", chosen))
 
 
 LEVELS = parse_labels({"background": 0, "L1": 20, "L2": 21, "L3": 22})
