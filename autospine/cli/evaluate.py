@@ -12,7 +12,7 @@ from autospine.cli.app import app
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, show_differences, show_evaluation
 from autospine.core.errors import EvaluationError, FormatError, listed, share
-from autospine.storage.atomic import open_output
+from autospine.storage.atomic import check_writable
 from autospine.storage.file_names import same_name
 
 Predictions = Annotated[Path, typer.Argument(help="Evaluate the predicted label maps in this folder.")]
@@ -96,7 +96,7 @@ def evaluate(
     from autospine.evaluation.paired_comparison import compare_with, write_comparison
 
     folder = output or predictions
-    open_output(folder)
+    check_writable(folder)
     evaluation = evaluate_predictions(
         predictions,
         references,

@@ -10,7 +10,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.screen import say, show_table, table_of
-from autospine.storage.atomic import open_output
+from autospine.storage.atomic import check_writable
 from autospine.storage.trained_models import named_model
 from autospine.system.hardware import check_device_name
 
@@ -92,7 +92,7 @@ def attention(
     from autospine.prediction.attention_maps import write_attention
     from autospine.system.devices import choose_device
 
-    open_output(output)
+    check_writable(output)
     with ExitStack() as bundles:
         found = write_attention(
             bundles.enter_context(opened_model(path)),

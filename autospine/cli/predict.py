@@ -194,7 +194,7 @@ def _say_what_was_written(result: "Predicted", output: Path, options: Prediction
 
     made, kept = len(result.written) - len(result.kept), len(result.kept)
     if kept and not (made or result.failed):
-        say(f"nothing to do: {output} has all {kept} label maps")
+        say(f"nothing to do: {output} has {'the label map' if kept == 1 else f'all {kept} label maps'}")
     else:
         also = f", {kept} kept" if kept else ""
         say(f"written to {output}: {made} of {made + len(result.failed)} label maps{also}")

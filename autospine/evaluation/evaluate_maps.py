@@ -1,6 +1,7 @@
 """Comparison of label maps with their references: two arrays, or two folders of files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -142,7 +143,9 @@ def evaluate_folder(
                 image = None if about is None else _intensities(about, prediction, grid)
                 score = replace(score, statistics=measure_labels(prediction, labels, grid, image))
             scores.append(score)
-    if faults and not (leave_out_faults and scores):
+    if faults and leave_out_faults and not scores:
+        raise EvaluationError(f"expected label maps that can be compared, found none among {len(both)} pairs")
+    if faults and not leave_out_faults:
         _refuse(tuple(faults.values()), len(both))
     return Evaluation(
         classes=labels.names,
@@ -327,14 +330,24 @@ def _intensities(case: Case, indices: LabelArray, grid: Grid) -> LabelledIntensi
 
 
 def _read(case: str, path: Path, labels: LabelSpace) -> Volume:
-    try:
+    with _about(case, path):
         return read_labels(path, labels)
-    except AutospineError as error:
-        raise EvaluationError(f"case {case}, file {path}: {error}") from None
 
 
 def _encoded(case: str, path: Path, labels: LabelSpace, values: LabelArray) -> LabelArray:
-    try:
+    with _about(case, path):
         return labels.encode(values)
+
+
+@contextmanager
+def _about(case: str, path: Path) -> Iterator[None]:
+    """Say in errors which map of which case they are of, and what to do about labels of something else."""
+    try:
+        yield
+    except DatasetError as error:
+        raise EvaluationError(
+            f"case {case}, file {path}: {error}; name the dataset.json of these labels with --labels, or "
+            "bring both maps to the same labels by `autospine convert labels`"
+        ) from None
     except AutospineError as error:
         raise EvaluationError(f"case {case}, file {path}: {error}") from None

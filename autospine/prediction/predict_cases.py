@@ -30,7 +30,7 @@ from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
 from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.arrays import has_blosc2
-from autospine.storage.atomic import open_output, remove_abandoned
+from autospine.storage.atomic import check_writable, remove_abandoned
 from autospine.storage.file_names import same_name
 from autospine.system.devices import choose_device, describe
 from autospine.system.hardware import held_memory
@@ -78,7 +78,8 @@ def predict(
     cases, faults = _chosen(*find_inputs(inputs, plan.channels), only)
     maps = LabelMaps(folder=output, ending=options.ending or plan.file_ending, labels=plan.labels)
     _check(models, cases, maps, options)
-    open_output(output)
+    check_writable(output)
+    output.mkdir(parents=True, exist_ok=True)
     remove_abandoned(output)
     warn_of_other_weights(models)
     warn_of_short_training(models, options.folds)

@@ -30,15 +30,15 @@ _LEFTOVER = re.compile(rf"\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}(\.\w+){{0,2}}")
 """Names of the files that `replacing` makes, and of the folders beside an image that is being written."""
 
 
-def open_output(output: Path) -> None:
-    """Make the output folder, and find out whether it can be written to before the work is done.
+def check_writable(output: Path) -> None:
+    """Find out whether a folder, or the one that it would be made in, can be written to.
 
     Raises:
         WorkspaceError: If it cannot.
     """
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise WorkspaceError(

@@ -42,9 +42,9 @@ STARTER_MM = 3.0
 """Edge of the starter's voxels, mm."""
 
 STARTER_LIMITS = (
-    "the starter has learnt from synthetic spines alone: it tells vertebra, disc and canal apart but not one "
-    "level from another, has hardly learnt the sacrum, and errs more than a model of your own cases; "
-    "look at every label map"
+    "the starter has learnt from synthetic spines alone: it tells vertebra, disc, canal and sacrum apart but "
+    "not one level from another, misses thin arches and the sides of the sacrum, and errs more than a model "
+    "of your own cases; look at every label map"
 )
 """Limits of the starter, for everyone who predicts with it."""
 

@@ -244,7 +244,11 @@ class Workspace:
         place = folder.resolve().parent
         if place.name == self.raw.name and _NAME.fullmatch(folder.resolve().name):
             return f"; name the workspace of {folder}, -w {shlex.quote(str(place.parent))}"
-        return f"; put {folder}, or a link to it, into {self.raw} as Dataset001_NAME"
+        own = folder.resolve().name
+        return (
+            f"; put {folder}, or a link to it, into {self.raw} as "
+            f"{own if _NAME.fullmatch(own) else 'Dataset001_NAME'}"
+        )
 
     def _without_folder(self, wanted: str) -> str:
         """Return the name of a dataset that is given by one of its folders in this workspace."""

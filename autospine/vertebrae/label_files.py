@@ -8,7 +8,7 @@ import numpy as np
 from autospine.core.errors import DatasetError, FailedCasesError, WorkspaceError, counted, listed
 from autospine.core.types import LabelArray
 from autospine.io.formats import ENDINGS
-from autospine.storage.atomic import open_output, visible
+from autospine.storage.atomic import check_writable, visible
 from autospine.storage.file_names import same_name
 from autospine.system.described_errors import describe_failure
 from autospine.system.log import get_logger, track
@@ -61,7 +61,7 @@ def find_files(inputs: Sequence[Path], endings: Sequence[str], what: str) -> dic
 
 
 def check_output(folder: Path, files: Sequence[Path]) -> None:
-    """Make the output folder, and refuse to write over the label maps that are read.
+    """Refuse an output folder that cannot be written to, or that holds the label maps that are read.
 
     Raises:
         WorkspaceError: If the output folder is that of an input, or cannot be written to.
@@ -71,7 +71,7 @@ def check_output(folder: Path, files: Sequence[Path]) -> None:
             f"expected an output folder of its own, found {folder}, which holds {same[0].name} itself; name "
             "another with -o"
         )
-    open_output(folder)
+    check_writable(folder)
 
 
 def write_each(files: Mapping[str, Path], doing: str, write: Callable[[str, Path], Path]) -> dict[str, Path]:

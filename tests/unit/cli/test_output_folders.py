@@ -36,3 +36,10 @@ def test_an_output_that_cannot_be_made_is_refused_first(place, command, capsys):
     assert len(said) == 1
     assert "output folder that can be written to, found file/out" in said[0]
     assert "name another with -o" in said[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_error_leaves_no_folder_behind(place, command, capsys):
+    Path("maps/case.nii.gz").unlink()
+    assert main(shlex.split(COMMANDS[command].format("new/out"))) == 1
+    assert not Path("new").exists()
