@@ -28,7 +28,6 @@ from autospine.models.model_folder import open_model, save_weights
 from autospine.plan import build_network
 from autospine.prediction import (
     label_maps,
-    output_folder,
     predict_cases,
     prediction_run,
     probabilities,
@@ -38,7 +37,7 @@ from autospine.prediction.case_log import UsedModel, read_record
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.probabilities import ENDING as PROBABILITIES
 from autospine.prediction.vertebra_naming import VertebraNaming
-from autospine.storage import arrays
+from autospine.storage import arrays, atomic
 from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import fold_folder
 
@@ -568,7 +567,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(model, image
     def refused(**_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(output_folder, "TemporaryFile", refused)
+    monkeypatch.setattr(atomic.tempfile, "TemporaryFile", refused)
     monkeypatch.setattr(predict_cases, "build_predictor", None)
     with pytest.raises(
         WorkspaceError, match=r"found .*out \(Permission denied\); mend its permissions or nam"
