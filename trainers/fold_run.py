@@ -7,6 +7,7 @@ from torch import nn
 
 from autospine.core.errors import FormatError, TrainingError
 from autospine.dataset.splits import Fold
+from autospine.inference.ensemble import timed_convolutions
 from autospine.models.model_folder import open_model
 from autospine.storage.atomic import remove_leftovers
 from autospine.storage.locks import heartbeat_lock
@@ -59,8 +60,9 @@ def train_and_validate(
         if distributed.leads()
         else nullcontext()
     )
+    algorithms = deterministic() if settings.deterministic else timed_convolutions(settings.device)
     budget = None
-    with lock, deterministic(settings.deterministic), computing():
+    with lock, algorithms, computing():
         if distributed.leads():
             remove_leftovers(folder)
             remove_leftovers(task.validation_folder(fold))

@@ -77,19 +77,11 @@ def threads(number: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Restrict torch to deterministic algorithms within the block.
 
     They are slower on a GPU. On a CPU with a fixed number of threads nearly all algorithms are deterministic.
-
-    Args:
-        wanted: Whether to restrict torch; if not, cuDNN times its convolutions in the block and takes the
-            fastest, as in nnU-Net: all patches are of one size.
     """
-    if not wanted:
-        with _timed_convolutions():
-            yield
-        return
     # cuBLAS reads it when it is first used; NVIDIA documents this value as reproducible.
     os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn = torch.backends.cudnn
@@ -106,14 +98,3 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
         memory.fill_uninitialized_memory = filled
-
-
-@contextmanager
-def _timed_convolutions() -> Iterator[None]:
-    """Let cuDNN time its convolutions for each shape within the block."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before

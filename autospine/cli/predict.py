@@ -136,7 +136,9 @@ def predict(
     from autospine.pipeline.planned_dataset import missing_folds
     from autospine.prediction.predict_cases import predict as predict_cases
     from autospine.system.allocation import use_huge_pages
+    from autospine.system.devices import choose_device
 
+    choose_device(options.device)  # a GPU that is not there is refused before anything is said
     use_huge_pages()
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]

@@ -87,8 +87,8 @@ _TIMED_CONVOLUTIONS = _TimedConvolutions()
 def timed_convolutions(device: torch.device) -> AbstractContextManager[None]:
     """Return a context in which cuDNN times its convolutions, once for each shape, and takes the fastest.
 
-    That pays because all tiles have the same shape. Where cuDNN has to be deterministic, and on a CPU,
-    nothing changes.
+    That pays because all tiles, and all patches of a training, have the same shape, and is what nnU-Net does.
+    Where cuDNN has to be deterministic, and on a CPU, nothing changes.
     """
     return _TIMED_CONVOLUTIONS if device.type == "cuda" else nullcontext()
 

@@ -208,7 +208,7 @@ def kept(made: Learner) -> Mapping[str, Tensor]:
 
 @pytest.mark.parametrize("precision", HALVES)
 def test_a_deterministic_training_gives_the_same_weights_twice_and_after_a_resume(gpu, precision):
-    with deterministic(True):
+    with deterministic():
         once, twice = learner(gpu, precision=precision), learner(gpu, precision=precision)
         losses(once, 4), losses(twice, 2)
         resumed = learner(gpu, precision=precision)

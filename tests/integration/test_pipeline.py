@@ -951,6 +951,14 @@ def test_predicting_without_a_model(place):
     assert len(list((place.root / "out").glob("*.nii.gz"))) == len(list(images.iterdir()))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_said(place):
+    said = place.run("predict", "-i", place.raw / "imagesTs", "-o", "nowhere", "--device", "cuda")
+    assert (said.code, said.out) == (1, "")
+    assert "found 0 GPUs" in said.err
+    assert not (place.root / "nowhere").exists()
+
+
 def test_one_bad_image_does_not_stop_the_others(spoilt):
     images = sorted((spoilt.raw / "imagesTs").iterdir())
     images[0].write_bytes(images[0].read_bytes()[:500])
