@@ -1,6 +1,7 @@
 """Small folders of predictions and scores that tests of the report share."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,8 +11,12 @@ import makers
 import numpy as np
 
 from autospine.cli import main
+from autospine.core.labels import parse_labels
+from autospine.dataset.raw import load_dataset
+from autospine.evaluation.held_out import HeldOut, score_held_out
 from autospine.io.images import write_array
 from autospine.prediction.case_log import PredictedCase, add_to_record
+from autospine.storage.serialization import write_json
 
 SHAPE = (24, 20, 16)
 SPACING = (3.0, 2.0, 2.0)
@@ -123,3 +128,36 @@ def evaluated_folder(folder: Path, *options: str) -> Path:
     out = dataset_folder(folder)
     assert main(["evaluate", str(out), str(folder / "Dataset001_Small/labelsTs"), *options]) == 0
     return out
+
+
+def raw_dataset(workspace: Path) -> Path:
+    """Write the dataset as one to train on into a workspace."""
+    dataset_folder(workspace)
+    raw = workspace / "raw/Dataset001_Small"
+    shutil.move(workspace / "Dataset001_Small", raw)
+    shutil.rmtree(workspace / "out")
+    for kind in ("images", "labels"):
+        (raw / f"{kind}Ts").rename(raw / f"{kind}Tr")
+    return raw
+
+
+def validated_model(raw: Path, model: Path, *, kinds: Sequence[str] = CASES) -> Path:
+    """Write the folder of a model whose only complete fold holds all cases of a dataset out.
+
+    Args:
+        raw: The dataset.
+        model: The new folder.
+        kinds: What was predicted of each case, by the names of `CASES`.
+    """
+    validation = model / "fold_0/validation"
+    grid = makers.grid(SHAPE, SPACING)
+    for case, kind in zip(CASES, kinds, strict=True):
+        write_array(validation / f"{case}.nii.gz", prediction(kind), grid)
+    write_json(model / "plan.json", makers.plan())
+    shutil.copy(raw / "dataset.json", model)
+    log = json.dumps({"epoch": 1, "loss": 0.8, "warnings": {}}) + "\n"
+    (model / "fold_0/metrics.jsonl").write_text(log, encoding="utf-8")
+    (model / "fold_0/model.safetensors").touch()
+    held_out = HeldOut(fold="0", cases=CASES, folder=validation)
+    score_held_out(model, [held_out], load_dataset(raw), parse_labels(LABELS))
+    return model

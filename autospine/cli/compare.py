@@ -7,6 +7,7 @@ import typer
 from autospine.cli import shared_options
 from autospine.cli.app import app
 from autospine.cli.model_tables import show_comparison
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say
 from autospine.core.errors import ModelError
 from autospine.storage.workspace import Workspace
@@ -38,6 +39,7 @@ def compare(
     ] = True,
     workspace: shared_options.Workspace = None,
     device: shared_options.Device = "auto",
+    report: shared_options.Report = True,
 ) -> None:
     """Compare a dataset's models, and every two of them together, by cross-validation.
 
@@ -60,4 +62,6 @@ def compare(
     best = compare(location, device=choose_device(device), names=configuration or (), ensembles=ensembles)
     show_comparison(best)
     say(f"written: {location.results / BEST}")
+    if report:
+        report_on(location.results)
     say(f"next: {best.command}")

@@ -7,6 +7,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
@@ -90,6 +91,7 @@ def experiment(
     minutes: Minutes = None,
     workspace: shared_options.Workspace = None,
     device: shared_options.Device = "auto",
+    report: shared_options.Report = True,
 ) -> None:
     """Train designs of a planned dataset alike, compare them case by case, and say what that shows.
 
@@ -126,3 +128,5 @@ def experiment(
         say(f"- {sentence}")
     page, *others = experiment_files(finished.folder)
     say(f"written: {page}, and {', '.join(path.name for path in others)} beside it")
+    if report:
+        report_on(finished.folder)

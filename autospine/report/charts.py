@@ -7,17 +7,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
 WIDTH = 640
-NAMES = 150
-"""Width of the column of names."""
+NAMES, MOST_NAMES = 110, 240
+"""Least and largest width of the column of names."""
+
+CHARACTER = 9.6
+"""Width of a character on a phone, where letters are larger in proportion."""
 
 ROW = 22
 """Height of a strip."""
 
-LONGEST_NAME = 16
+LONGEST_NAME = 24
 """Characters of a name that have room beside a strip; the whole name is in its title."""
 
 LINE_HEIGHT = 260
@@ -41,12 +45,20 @@ class ChartPoint:
     """Position of the case in the report, which the point opens; None if it is not in it."""
 
 
+class ChartInterval(NamedTuple):
+    """A value with the ends of its confidence interval, which are NaN where there is none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
 def strip_plot(
     strips: Mapping[str, Sequence[ChartPoint]],
     *,
     title: str,
     unit: str = "",
-    low: float = 0.0,
+    low: float | None = 0.0,
     high: float | None = None,
 ) -> Markup:
     """Draw a row of points for each name, with a tick at its median.
@@ -55,20 +67,14 @@ def strip_plot(
         strips: Points of each row, placed by their x; points that are not finite are left out.
         title: What the chart shows, for screen readers.
         unit: Unit of the values.
-        low: Left end of the axis.
+        low: Left end of the axis; None for the smallest value.
         high: Right end; by default the largest value.
     """
     rows = {name: [p for p in points if math.isfinite(p.x)] for name, points in strips.items()}
     values = [p.x for points in rows.values() for p in points]
-    axis = _Axis(low, high if high is not None else max(values, default=1.0), NAMES, WIDTH - RIGHT)
-    height = TOP + ROW * len(rows) + BOTTOM
-    parts = [_gridlines(axis, TOP, height - BOTTOM, unit)]
+    axis, parts, height = _rows(list(rows), values, low, high, unit)
     for index, (name, points) in enumerate(rows.items()):
         middle = TOP + ROW * (index + 0.5)
-        parts.append(
-            f'<text class="name" x="{NAMES - 10}" y="{middle + 4:.1f}" text-anchor="end">'
-            f"<title>{escape(name)}</title>{escape(_cut(name))}</text>"
-        )
         parts += [
             _dot(axis.at(p.x), middle + _jitter(k), p, f"{name}: {p.x:.3g}{unit}")
             for k, p in enumerate(points)
@@ -77,6 +83,36 @@ def strip_plot(
             x = f"{axis.at(median(p.x for p in points)):.1f}"
             ends = f'y1="{middle - 9:.1f}" y2="{middle + 9:.1f}"'
             parts.append(f'<line class="median" x1="{x}" x2="{x}" {ends}/>')
+    return _svg(parts, height, title)
+
+
+def interval_plot(
+    rows: Mapping[str, ChartInterval], *, title: str, low: float | None = None, high: float | None = None
+) -> Markup:
+    """Draw a value with its confidence interval in a row for each name, and a line at 0 if that is in view.
+
+    Args:
+        rows: Value and interval of each row; a row whose value is not finite stays empty.
+        title: What the chart shows, for screen readers.
+        low: Left end of the axis; by default the smallest value.
+        high: Right end; by default the largest value.
+    """
+    values = [each for row in rows.values() for each in row if math.isfinite(each)]
+    axis, parts, height = _rows(list(rows), values, low, high, "")
+    if axis.low <= 0 <= axis.high:
+        x = f"{axis.at(0):.1f}"
+        parts.append(f'<line class="zero" x1="{x}" x2="{x}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+    for index, (name, row) in enumerate(rows.items()):
+        if not math.isfinite(row.value):
+            continue
+        y, text = f"{TOP + ROW * (index + 0.5):.1f}", f"{name}: {row.value:.3g}"
+        line = ""
+        if math.isfinite(row.low + row.high):
+            ends = f'x1="{axis.at(row.low):.1f}" x2="{axis.at(row.high):.1f}"'
+            line = f'<line class="interval" {ends} y1="{y}" y2="{y}"/>'
+            text += f", 95 % confidence interval {row.low:.3g} to {row.high:.3g}"
+        point = f'<circle class="value" cx="{axis.at(row.value):.1f}" cy="{y}" r="5"/>'
+        parts.append(f"<g><title>{escape(text)}</title>{line}{point}</g>")
     return _svg(parts, height, title)
 
 
@@ -154,6 +190,23 @@ class _Axis:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [step * k for k in range(first, last + 1)]
+
+
+def _rows(
+    names: Sequence[str], values: Sequence[float], low: float | None, high: float | None, unit: str
+) -> tuple[_Axis, list[str], int]:
+    """Return the axis of a chart with a row for each name, its parts so far, and its height."""
+    width = min(MOST_NAMES, max([NAMES, *(12 + CHARACTER * len(name) for name in names)]))
+    start = min(values, default=0.0) if low is None else low
+    axis = _Axis(start, max(values, default=1.0) if high is None else high, width, WIDTH - RIGHT)
+    height = TOP + ROW * len(names) + BOTTOM
+    parts = [_gridlines(axis, TOP, height - BOTTOM, unit)]
+    for index, name in enumerate(names):
+        parts.append(
+            f'<text class="name" x="{width - 10:.0f}" y="{TOP + ROW * (index + 0.5) + 4:.1f}" '
+            f'text-anchor="end"><title>{escape(name)}</title>{escape(_cut(name))}</text>'
+        )
+    return axis, parts, height
 
 
 def _frame(x: _Axis, y: _Axis, x_title: str, y_title: str) -> str:

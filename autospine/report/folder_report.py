@@ -11,6 +11,24 @@ from autospine import __version__
 from autospine.core.errors import WorkspaceError, counted
 from autospine.fingerprint.facts import read_fingerprint
 from autospine.plan import Plan
+from autospine.report.compared_models import with_other_models
+from autospine.report.comparison_section import (
+    candidate_folder,
+    compared_models,
+    comparison_facts,
+    comparison_section,
+    holds_comparison,
+    read_comparison,
+)
+from autospine.report.experiment_section import (
+    design_folder,
+    designs_of,
+    experiment_foot,
+    experiment_section,
+    experiment_summary,
+    holds_experiment,
+    read_experiment,
+)
 from autospine.report.model_results import holds_model, read_model_results
 from autospine.report.plan_section import dataset_section, plan_section
 from autospine.report.report_content import Fact, ReportCase, ReportContent, ReportSection
@@ -30,7 +48,8 @@ FINGERPRINT = "fingerprint.json"
 
 
 def write_report(folder: Path, output: Path | None = None, *, most_pictured: int | None = None) -> Path:
-    """Write the report of a folder of predictions or scores, of a model, or of a plan.
+    """Write the report of a folder of predictions or scores, of a model or a comparison of models, of an
+    experiment, or of a plan.
 
     Args:
         folder: The folder.
@@ -56,11 +75,16 @@ def _reporter(folder: Path) -> Callable[[Path, int | None], ReportContent]:
         return _result_report
     if holds_model(folder):
         return _model_report
+    if holds_comparison(folder):
+        return _comparison_report
+    if holds_experiment(folder):
+        return _experiment_report
     if (folder / PLAN).is_file() or (folder / FINGERPRINT).is_file():
         return _plan_report
     raise WorkspaceError(
-        "expected a folder of predictions or scores, of a model, or of a plan, found none of "
-        f"predictions.json, evaluation.json, plan.json and fingerprint.json in {folder}; name another folder"
+        "expected a folder of predictions or scores, of a model, a comparison, an experiment or a plan, "
+        "found none of predictions.json, evaluation.json, plan.json, best.json, experiment.json and "
+        f"fingerprint.json in {folder}; name another folder"
     )
 
 
@@ -82,6 +106,32 @@ def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
     if begun := unfinished_folds(folder):
         summary.append(Fact(name="unfinished folds", value=", ".join(begun)))
     return _content("Model", folder, sections, results=results, cases=cases, summary=summary)
+
+
+def _comparison_report(folder: Path, most_pictured: int | None) -> ReportContent:
+    """Report on a comparison, with the held-out cases of the best model."""
+    best = read_comparison(folder)
+    models = compared_models(folder, best)
+    results = read_model_results(candidate_folder(folder, best.candidates[0]))
+    cases = with_other_models(result_cases(results, most_pictured), models)
+    sections = _there(comparison_section(best, models, cases), _scores(results, cases))
+    summary = comparison_facts(best)
+    again = shlex.join(("autospine", "compare", "-d", best.dataset))
+    foot = (Fact(name="comparison again", value=again),)
+    return _content(
+        "Comparison", folder, sections, results=results, cases=cases, summary=tuple(summary), foot=foot
+    )
+
+
+def _experiment_report(folder: Path, most_pictured: int | None) -> ReportContent:
+    """Report on an experiment, with the held-out cases of its first design."""
+    experiment = read_experiment(folder)
+    models = designs_of(folder, experiment)
+    results = read_model_results(design_folder(folder, experiment, models[0].name))
+    cases = with_other_models(result_cases(results, most_pictured), models)
+    sections = _there(experiment_section(folder, experiment, models, cases), _scores(results, cases))
+    summary, foot = tuple(experiment_summary(experiment)), tuple(experiment_foot(experiment))
+    return _content("Experiment", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
 
 
 def _plan_report(folder: Path, most_pictured: int | None) -> ReportContent:

@@ -29,7 +29,7 @@ def read_model_results(model: Path) -> ResultFolder:
 
     A model that is not validated has no cases, and one whose dataset is gone has cases without references.
     """
-    scores = _scores(model)
+    scores = read_model_scores(model)
     cases = _dataset_cases(model)
     predictions = {
         same_name(name): path
@@ -49,7 +49,7 @@ def read_model_results(model: Path) -> ResultFolder:
     )
 
 
-def _scores(model: Path) -> Mapping[str, Any]:
+def read_model_scores(model: Path) -> Mapping[str, Any]:
     """Return the content of `cross_validation.json`; nothing if it is absent, damaged or an earlier one."""
     try:
         read_cross_validation(model)
@@ -61,21 +61,37 @@ def _scores(model: Path) -> Mapping[str, Any]:
 
 
 def _labels(model: Path) -> LabelSpace | None:
-    try:
-        return load_labels(model / DESCRIPTION)
-    except AutospineError as error:
-        logger.debug("no labels: %s", error)
-        return None
+    """Return the labels of a model, or those of its dataset where it has no description of its own."""
+    for folder in filter(None, (model, _dataset(model))):
+        try:
+            return load_labels(folder / DESCRIPTION)
+        except AutospineError as error:
+            logger.debug("no labels: %s", error)
+    return None
 
 
 def _dataset_cases(model: Path) -> tuple[Case, ...]:
     """Return the cases of the dataset that a model of a workspace was trained on; none if it is gone."""
-    place = model.resolve()
+    folder = _dataset(model)
     try:
-        return known_cases(Workspace(root=place.parents[2]).find_dataset(place.parent.name).raw)
-    except (AutospineError, IndexError) as error:
+        return () if folder is None else known_cases(folder)
+    except AutospineError as error:
         logger.debug("no references: %s", error)
         return ()
+
+
+def _dataset(model: Path) -> Path | None:
+    """Return the raw dataset of a model in a workspace, be it an ensemble or one of an experiment."""
+    place = model.resolve()
+    for folder in place.parents:
+        workspace = Workspace(root=folder)
+        if workspace.results in place.parents:
+            try:
+                return workspace.find_dataset(place.relative_to(workspace.results).parts[0]).raw
+            except AutospineError as error:
+                logger.debug("no dataset: %s", error)
+                return None
+    return None
 
 
 def _prediction(folder: Path, case: str) -> Path | None:

@@ -96,6 +96,9 @@ class ReportCase:
     """Sentences about what is wrong, the largest first."""
 
     facts: tuple[Fact, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
+    """Tables beside the pictures, such as one of vertebrae."""
+
     pictures: tuple[PictureLayers, ...] = ()
     volumes: CaseVolumes | None = None
     """Volumes for the viewer in 3D; None without an image, or where they have no room."""

@@ -111,7 +111,7 @@ def _strips(scores: Mapping[str, Any], cases: Sequence[ReportCase], metric: Metr
     }
     yield ReportFigure(
         title=f"{metric.title} of each class",
-        svg=strip_plot(by_class, title=f"{metric.title} of each class in each case", unit=unit, **ends),  # type: ignore[arg-type]
+        svg=strip_plot(by_class, title=f"{metric.title} of each class in each case", unit=unit, **ends),
         guide=Guide(
             shown=f"A point for each case and class, placed by its {metric.title}; the line is the median. A "
             "point opens its case.",
@@ -131,7 +131,7 @@ def _strips(scores: Mapping[str, Any], cases: Sequence[ReportCase], metric: Metr
             dict(sorted(groups.items())),
             title=f"Mean {metric.title} of each case by site and modality",
             unit=unit,
-            **ends,  # type: ignore[arg-type]
+            **ends,
         ),
         guide=Guide(
             shown=f"A point for each case, placed by its mean {metric.title} over the classes; the line is "

@@ -133,7 +133,7 @@ def _figures(logs: Logs) -> Iterator[ReportFigure]:
         ("seconds", "Seconds per epoch", lambda row: row.get("seconds"), {"low": 0.0}),
     )
     for key, title, value, ends in plain:
-        lines = {f"fold {name}": _line(rows, value) for name, rows in logs.items()}
+        lines = {f"fold {name}": line_of(rows, value) for name, rows in logs.items()}
         yield from _figure(key, title, lines, ends)
         if key == "held_out":
             by_class = _mean_lines(logs, lambda row: _items(row.get("pseudo_dice")))
@@ -153,7 +153,8 @@ def _figure(
         yield ReportFigure(title=title, svg=svg, guide=LEARNING_GUIDES[key])
 
 
-def _line(rows: Sequence[LogRow], value: Callable[[LogRow], object]) -> list[tuple[float, float]]:
+def line_of(rows: Sequence[LogRow], value: Callable[[LogRow], object]) -> list[tuple[float, float]]:
+    """Return the points (epoch, value) of a line, thinned out to `MOST_POINTS`."""
     points = [(_epoch(row, i), number(value(row))) for i, row in enumerate(rows, start=1)]
     return points[:: max(1, math.ceil(len(points) / MOST_POINTS))]
 

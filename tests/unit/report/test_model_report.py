@@ -1,6 +1,5 @@
 """Reports of model folders and of plans."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,6 @@ import report_folders
 from report_folders import Page
 
 from autospine.cli import main
-from autospine.core.labels import parse_labels
-from autospine.dataset.raw import load_dataset
-from autospine.evaluation.held_out import HeldOut, score_held_out
-from autospine.io.images import write_array
 from autospine.report.folder_report import write_report
 from autospine.storage.serialization import write_json
 
@@ -21,25 +16,10 @@ from autospine.storage.serialization import write_json
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model of a workspace, of which fold 0 is validated and fold 1 has begun."""
-    report_folders.dataset_folder(tmp_path)
-    raw = tmp_path / "raw/Dataset001_Small"
-    shutil.move(tmp_path / "Dataset001_Small", raw)
-    for kind in ("images", "labels"):
-        (raw / f"{kind}Ts").rename(raw / f"{kind}Tr")
-    model = tmp_path / "results/Dataset001_Small/fast"
-    validation = model / "fold_0/validation"
-    grid = makers.grid(report_folders.SHAPE, report_folders.SPACING)
-    for case in report_folders.CASES:
-        write_array(validation / f"{case}.nii.gz", report_folders.prediction(case), grid)
-    write_json(model / "plan.json", makers.plan())
-    shutil.copy(raw / "dataset.json", model)
-    for fold in ("0", "1"):
-        (model / f"fold_{fold}").mkdir(exist_ok=True)
-        log = json.dumps({"epoch": 1, "loss": 0.8, "warnings": {}}) + "\n"
-        (model / f"fold_{fold}/metrics.jsonl").write_text(log, encoding="utf-8")
-    (model / "fold_0/model.safetensors").touch()
-    held_out = HeldOut(fold="0", cases=report_folders.CASES, folder=validation)
-    score_held_out(model, [held_out], load_dataset(raw), parse_labels(report_folders.LABELS))
+    raw = report_folders.raw_dataset(tmp_path)
+    model = report_folders.validated_model(raw, tmp_path / "results/Dataset001_Small/fast")
+    (model / "fold_1").mkdir()
+    shutil.copy(model / "fold_0/metrics.jsonl", model / "fold_1")
     return model
 
 
