@@ -1,6 +1,7 @@
 """`autospine anatomy measure`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,8 +10,9 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.identify import anatomy
+from autospine.cli.reporting import report_on
 from autospine.cli.screen import say
-from autospine.core.errors import DatasetError, counted, listed
+from autospine.core.errors import DatasetError, FailedCasesError, counted, listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +53,7 @@ def measure(
             help=f"Write points in the format of another tool, too: {POINTS}. Repeat it for several.",
         ),
     ] = None,
+    report: shared_options.Report = True,
 ) -> None:
     """Measure vertebrae, discs, canal, angles and alignment in label maps.
 
@@ -73,9 +76,17 @@ def measure(
 
     def write(name: str, path: Path) -> Path:
         labels, known = read(path)
-        return _write_measured(output, name, labels, known, pictures.get(name), kinds)
+        return _write_measured(output, path, name, labels, known, pictures.get(name), kinds)
 
-    write_each(files, "measuring", write)
+    failed = None
+    try:
+        write_each(files, "measuring", write)
+    except FailedCasesError as error:
+        failed = error
+    if report and (failed is None or failed.written):
+        report_on(output)
+    if failed is not None:
+        raise failed
     say(f"{counted(len(files), 'case')} in {output}")
 
 
@@ -97,6 +108,7 @@ def _point_formats(wanted: Sequence[str]) -> Sequence[str]:
 
 def _write_measured(
     output: Path,
+    source: Path,
     case: str,
     labels: "Volume",
     known: "SpineLabels",
@@ -107,6 +119,7 @@ def _write_measured(
 
     Args:
         output: Folder for the files; made if absent.
+        source: File of the label map.
         case: Name of the case.
         labels: Its label map.
         known: What the label values stand for.
@@ -115,18 +128,19 @@ def _write_measured(
     """
     from autospine.measurements.measure_spine import measure_spine
     from autospine.measurements.measurement_files import write_measurements
-    from autospine.measurements.measurement_page import write_measurement_page
     from autospine.measurements.point_files import write_points
+    from autospine.report.measurement_page import PAGE_ENDING, write_measurement_page
 
     image, modality = (None, None) if picture is None else _image(picture, labels)
     spine = measure_spine(case, labels.array[0], labels.grid, known, image if modality == "CT" else None)
+    measured = replace(spine.measurements, label_map=str(source.resolve()))
     output.mkdir(parents=True, exist_ok=True)
-    written = write_measurements(output, spine.measurements)
-    page = output / f"{case}_measurements.png"
+    written = write_measurements(output, measured)
+    page = output / f"{case}{PAGE_ENDING}"
     write_measurement_page(page, spine, labels.array[0], labels.grid, image, modality)
     for kind in kinds:
         write_points(kind, output, case, spine, labels.stored, labels.grid)
-    say(_summary(spine.measurements))
+    say(_summary(measured))
     return written
 
 

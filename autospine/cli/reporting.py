@@ -17,9 +17,10 @@ Reported = Annotated[
     Path,
     typer.Argument(
         metavar="[FOLDER]",
-        help="Report on this folder of predictions, of scores, of a model (results/DATASET/CONFIGURATION), "
-        "of a comparison (results/DATASET), of an experiment (results/DATASET/experiments/NAME) or of a "
-        "plan (preprocessed/DATASET); by default the current folder.",
+        help="Report on this folder of predictions, scores or measurements, of a model "
+        "(results/DATASET/CONFIGURATION), of a comparison (results/DATASET), of an experiment "
+        "(results/DATASET/experiments/NAME) or of a plan (preprocessed/DATASET); by default "
+        "the current folder.",
         show_default=False,
     ),
 ]
@@ -40,7 +41,7 @@ def report(folder: Reported = Path(), output: Page = None) -> None:
     """Write one page that shows a folder: cases with pictures, the worst first, charts, and the plan.
 
     The page is a single file that needs no network. `plan-and-preprocess`, `train`, `predict`, `evaluate`,
-    `compare` and `experiment` write it by themselves.
+    `compare`, `experiment` and `anatomy measure` write it by themselves.
     """
     shared_options.check_exists(folder, "a folder of results or of a plan")
 

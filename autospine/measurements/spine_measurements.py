@@ -135,6 +135,9 @@ class SpineMeasurements:
     notes: tuple[str, ...] = ()
     """Measurements that could not be made in this case, and why."""
 
+    label_map: str = ""
+    """Absolute path of the label map that was measured; empty in files of earlier versions."""
+
 
 def rounded(value: float, digits: int = 2) -> float:
     """Return a measured value as it is written: to hundredths of its unit unless said otherwise."""

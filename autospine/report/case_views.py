@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Integer, Num
 from scipy.ndimage import gaussian_filter1d
 
-from autospine.core.geometry import Box, triple
+from autospine.core.geometry import Box, Grid, triple
 from autospine.core.types import LabelArray, MaskArray, Shape3, Vector3
 from autospine.report.views import MARGIN_MM, Plane, labelled
 
@@ -62,8 +62,13 @@ class CaseMaps:
     reference: LabelArray | None
     """Stored indices of the reference (S, P, L); None if there is none."""
 
-    spacing_mm: Vector3
-    """Voxel size (S, P, L)."""
+    grid: Grid
+    """Grid of all of them, in canonical axes."""
+
+    @property
+    def spacing_mm(self) -> Vector3:
+        """Voxel size (S, P, L)."""
+        return self.grid.spacing_mm
 
     def cut(
         self,

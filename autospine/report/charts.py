@@ -126,6 +126,32 @@ def scatter_plot(points: Sequence[ChartPoint], *, title: str, x_title: str, y_ti
     return _svg(parts, LINE_HEIGHT, title)
 
 
+def reliability_plot(
+    bins: Sequence[tuple[float, int, int]], *, title: str, x_title: str, y_title: str
+) -> Markup:
+    """Draw how often something is true against the probability that was given for it, with 95 % intervals.
+
+    The intervals are those of Wilson (1927) for a share.
+
+    Args:
+        bins: Mean probability, number of true ones and number of all, at least one, of each range.
+        title: What the chart shows, for screen readers.
+        x_title: Title of the horizontal axis.
+        y_title: Title of the vertical axis.
+    """
+    x, y = _Axis(0.0, 1.0, LEFT, WIDTH - RIGHT), _Axis(0.0, 1.0, LINE_HEIGHT - BOTTOM, TOP)
+    parts = [_frame(x, y, x_title, y_title)]
+    ends = f'x1="{x.at(0):.1f}" y1="{y.at(0):.1f}" x2="{x.at(1):.1f}" y2="{y.at(1):.1f}"'
+    parts.append(f'<line class="zero" {ends}/>')
+    for probability, true, n in bins:
+        low, high = _wilson(true, n)
+        at, text = f"{x.at(probability):.1f}", f"{true} of {n} at a mean probability of {probability:.2f}"
+        line = f'<line class="interval" x1="{at}" x2="{at}" y1="{y.at(low):.1f}" y2="{y.at(high):.1f}"/>'
+        point = f'<circle class="value" cx="{at}" cy="{y.at(true / n):.1f}" r="5"/>'
+        parts.append(f"<g><title>{escape(text)}</title>{line}{point}</g>")
+    return _svg(parts, LINE_HEIGHT, title)
+
+
 def line_chart(
     lines: Mapping[str, Sequence[tuple[float, float]]],
     *,
@@ -258,6 +284,14 @@ def _svg(parts: Sequence[str], height: float, title: str) -> Markup:
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def _wilson(true: int, n: int) -> tuple[float, float]:
+    """Return Wilson's interval of 95 % of a share of `true` in `n`."""
+    z = 1.96
+    centre = (true + z * z / 2) / (n + z * z)
+    reach = z / (n + z * z) * math.sqrt(true * (n - true) / n + z * z / 4)
+    return centre - reach, centre + reach
 
 
 def _jitter(position: int) -> float:

@@ -4,6 +4,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from autospine.report.comparison_section import (
     holds_comparison,
     read_comparison,
 )
+from autospine.report.difference_section import difference_sections
 from autospine.report.experiment_section import (
     design_folder,
     designs_of,
@@ -29,7 +31,17 @@ from autospine.report.experiment_section import (
     holds_experiment,
     read_experiment,
 )
+from autospine.report.measurement_section import (
+    MEASUREMENT_GUIDE,
+    add_measurements,
+    holds_measurements,
+    measured_cases,
+    measured_summary,
+    measurement_section,
+    read_measured,
+)
 from autospine.report.model_results import holds_model, read_model_results
+from autospine.report.naming_section import naming_section
 from autospine.report.plan_section import dataset_section, plan_section
 from autospine.report.report_content import Fact, ReportCase, ReportContent, ReportSection
 from autospine.report.report_page import write_page
@@ -48,8 +60,8 @@ FINGERPRINT = "fingerprint.json"
 
 
 def write_report(folder: Path, output: Path | None = None, *, most_pictured: int | None = None) -> Path:
-    """Write the report of a folder of predictions or scores, of a model or a comparison of models, of an
-    experiment, or of a plan.
+    """Write the report of a folder of predictions or scores, of measurements, of a model or a comparison of
+    models, of an experiment, or of a plan.
 
     Args:
         folder: The folder.
@@ -75,6 +87,8 @@ def _reporter(folder: Path) -> Callable[[Path, int | None], ReportContent]:
         return _result_report
     if holds_model(folder):
         return _model_report
+    if holds_measurements(folder):
+        return _measurement_report
     if holds_comparison(folder):
         return _comparison_report
     if holds_experiment(folder):
@@ -82,16 +96,22 @@ def _reporter(folder: Path) -> Callable[[Path, int | None], ReportContent]:
     if (folder / PLAN).is_file() or (folder / FINGERPRINT).is_file():
         return _plan_report
     raise WorkspaceError(
-        "expected a folder of predictions or scores, of a model, a comparison, an experiment or a plan, "
-        "found none of predictions.json, evaluation.json, plan.json, best.json, experiment.json and "
-        f"fingerprint.json in {folder}; name another folder"
+        "expected a folder of predictions, scores or measurements, of a model, a comparison, an experiment "
+        "or a plan, found none of predictions.json, evaluation.json, CASE_measurements.json, plan.json, "
+        f"best.json, experiment.json and fingerprint.json in {folder}; name another folder"
     )
 
 
 def _result_report(folder: Path, most_pictured: int | None) -> ReportContent:
-    results = read_results(folder)
-    cases = result_cases(results, most_pictured)
-    sections = _there(_scores(results, cases), prediction_section(results, cases))
+    results, measured = read_results(folder), read_measured(folder)
+    cases = add_measurements(result_cases(results, most_pictured), folder, measured)
+    sections = _there(
+        _scores(results, cases),
+        *difference_sections(folder),
+        naming_section(cases),
+        measurement_section(cases, measured),
+        prediction_section(results, cases),
+    )
     what = "Evaluation" if results.scores else "Predictions"
     foot = (*record_facts(results.record), *_evaluation_command(results))
     return _content(what, folder, sections, results=results, cases=cases, foot=foot)
@@ -132,6 +152,15 @@ def _experiment_report(folder: Path, most_pictured: int | None) -> ReportContent
     sections = _there(experiment_section(folder, experiment, models, cases), _scores(results, cases))
     summary, foot = tuple(experiment_summary(experiment)), tuple(experiment_foot(experiment))
     return _content("Experiment", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
+
+
+def _measurement_report(folder: Path, most_pictured: int | None) -> ReportContent:
+    """Report on measured spines, whatever their number: their figures are there already."""
+    measured = read_measured(folder)
+    cases = measured_cases(folder, measured)
+    sections = _there(measurement_section(cases, measured), naming_section(cases))
+    content = _content("Measurements", folder, sections, cases=cases, summary=measured_summary(cases))
+    return replace(content, case_guide=MEASUREMENT_GUIDE)
 
 
 def _plan_report(folder: Path, most_pictured: int | None) -> ReportContent:

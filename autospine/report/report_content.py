@@ -73,6 +73,34 @@ class ReportSection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NamedVertebra:
+    """A vertebra of a case and its name."""
+
+    level: str
+    """The likeliest level."""
+
+    known: bool
+    """Whether it is likely enough for the vertebra to be called so."""
+
+    confidence: float
+    """Probability of the level, 0 to 1."""
+
+    called: str
+    """Level that the label map called it before; empty for points."""
+
+    cut: bool
+    """Whether the border of the image cuts it."""
+
+    reference: str = ""
+    """Level that the reference has there; empty if that is not known."""
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the reference has the same level; None if that is not known."""
+        return self.reference == self.level if self.reference else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportCase:
     """One case of the table."""
 
@@ -84,7 +112,7 @@ class ReportCase:
     """Empty if it is unknown."""
 
     status: str
-    """`evaluated`, `predicted`, `failed` or `no prediction`."""
+    """`evaluated`, `predicted`, `measured`, `failed` or `no prediction`."""
 
     score: float | None
     """Mean of the first metric over the classes; None if it is undefined or there is no reference."""
@@ -98,6 +126,9 @@ class ReportCase:
     facts: tuple[Fact, ...] = ()
     tables: tuple[ReportTable, ...] = ()
     """Tables beside the pictures, such as one of vertebrae."""
+
+    vertebrae: tuple[NamedVertebra, ...] = ()
+    """Vertebrae that were named, from the head down."""
 
     pictures: tuple[PictureLayers, ...] = ()
     volumes: CaseVolumes | None = None
@@ -117,6 +148,9 @@ class ReportContent:
 
     cases: tuple[ReportCase, ...] = ()
     """Cases, the worst first."""
+
+    case_guide: Guide | None = None
+    """How to read the cases; None for what is said of cases with or without scores."""
 
     metric: str = ""
     """Title of the first metric; empty without scores."""

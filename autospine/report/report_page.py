@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from autospine.report.picture_layers import DISAGREEMENT, colour_code
 from autospine.report.report_content import Guide, ReportCase, ReportContent
@@ -48,6 +48,7 @@ def write_page(path: Path, report: ReportContent) -> None:
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.filters["code"] = _with_code
     style, *scripts = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in (STYLE, *SCRIPTS))
     script = Markup("\n").join(scripts)
     niivue = NIIVUE.read_bytes() if any(case.volumes for case in report.cases) else b""
@@ -58,8 +59,9 @@ def write_page(path: Path, report: ReportContent) -> None:
         style=style,
         script=script,
         difference=colour_code(DISAGREEMENT),
-        case_guide=CASE_GUIDE if report.metric else UNSCORED_GUIDE,
+        case_guide=report.case_guide or (CASE_GUIDE if report.metric else UNSCORED_GUIDE),
         choices=_choices(report),
+        columns=_columns(report),
         scores=_scores(report),
         as_data=_case_data,
         as_volumes=lambda case: _volume_data(case, report),
@@ -86,7 +88,7 @@ def _hash(content: bytes) -> str:
 
 def _case_data(case: ReportCase) -> dict[str, object]:
     """Return what the page shows of a case at once."""
-    return asdict(replace(case, volumes=None))
+    return asdict(replace(case, volumes=None, vertebrae=()))
 
 
 def _volume_data(case: ReportCase, report: ReportContent) -> dict[str, object]:
@@ -94,6 +96,21 @@ def _volume_data(case: ReportCase, report: ReportContent) -> dict[str, object]:
     assert case.volumes is not None
     classes = [{"name": name, "colour": colour} for name, colour in report.indices]
     return {**asdict(case.volumes), "classes": classes}
+
+
+def _with_code(text: str) -> Markup:
+    """Return a text as HTML in which what stands between backticks is code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts)
+    )
+
+
+def _columns(report: ReportContent) -> tuple[str, ...]:
+    """Return the columns of the table that tell cases apart, beside name, score and marks."""
+    cases = report.cases
+    known = [name for name in ("modality", "site") if any(getattr(case, name) for case in cases)]
+    return (*known, *(["status"] if len({case.status for case in cases}) > 1 else []))
 
 
 def _choices(report: ReportContent) -> dict[str, tuple[str, ...]]:

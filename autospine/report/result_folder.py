@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from autospine.core.types import ChannelArray
 from autospine.dataset.raw import known_cases, load_labels
 from autospine.evaluation.evaluate_maps import label_files, read_pair
 from autospine.evaluation.statistics_files import CaseStatistics, read_statistics
+from autospine.io.formats import file_ending
 from autospine.io.images import read_labels, read_volume
 from autospine.prediction.case_log import RECORD, PredictedCase, read_record
 from autospine.report.case_views import CaseMaps
+from autospine.report.vertebra_names import read_names
 from autospine.storage.file_names import same_name
 from autospine.storage.serialization import read_json
 from autospine.system.log import get_logger
+from autospine.vertebrae.identities import SpineIdentities
 
 logger = get_logger(__name__)
 
@@ -57,6 +60,9 @@ class ResultFolder:
     statistics: Mapping[str, CaseStatistics]
     """Numbers about each class of each label map."""
 
+    names: Mapping[str, SpineIdentities] = field(default_factory=dict)
+    """Names of the vertebrae of each case by `same_name`, where they were named."""
+
     @property
     def case_names(self) -> tuple[str, ...]:
         """Cases with an entry in the record, scores, or a reason for having none, in order."""
@@ -83,7 +89,7 @@ class ResultFolder:
         except (AutospineError, OSError) as error:
             return None, f"no pictures: {error}"
         image, missing = self._image(name, grid)
-        return CaseMaps(image=image, prediction=found, reference=true, spacing_mm=grid.spacing_mm), missing
+        return CaseMaps(image=image, prediction=found, reference=true, grid=grid), missing
 
     def _image(self, name: str, grid: Any) -> tuple[ChannelArray | None, str]:
         files = self.images.get(name, ())
@@ -113,7 +119,7 @@ def read_results(folder: Path) -> ResultFolder:
     scores = _read_scores(folder)
     compared: Mapping[str, Any] = scores.get("compared") or {}
     predicted = Path(compared.get("predictions", folder))
-    record, statistics = read_record(predicted), read_statistics(folder)
+    record, statistics, predictions = read_record(predicted), read_statistics(folder), _maps_in(predicted)
     labels, images = _labels_of(statistics), {name: entry.images for name, entry in record.items()}
     files = {same_name(name): tuple(map(Path, paths)) for name, paths in images.items()}
     if compared:
@@ -131,10 +137,11 @@ def read_results(folder: Path) -> ResultFolder:
         scores=scores,
         record=record,
         labels=labels,
-        predictions=_maps_in(predicted),
+        predictions=predictions,
         references=_maps_in(Path(compared["references"])) if compared else {},
         images=files,
         statistics=statistics,
+        names=_names_beside(predictions),
     )
 
 
@@ -165,6 +172,16 @@ def _labels_of(statistics: Mapping[str, CaseStatistics]) -> LabelSpace | None:
     return LabelSpace(
         names=tuple(classes.values()), members=tuple((value,) for value in values), painted=values
     )
+
+
+def _names_beside(maps: Mapping[str, Path]) -> dict[str, SpineIdentities]:
+    """Return the names of the vertebrae that lie beside label maps."""
+    found = {}
+    for name, path in maps.items():
+        names = read_names([path.parent], path.name.removesuffix(file_ending(path) or ""))
+        if names is not None:
+            found[name] = names
+    return found
 
 
 def _maps_in(folder: Path) -> dict[str, Path]:

@@ -16,8 +16,10 @@ from autospine.report.case_volumes import reduce_volumes, volume_budget
 from autospine.report.picture_layers import PictureLayers, colour_code, draw_layers
 from autospine.report.report_content import Fact, ReportCase
 from autospine.report.result_folder import ResultFolder, number
+from autospine.report.vertebra_names import name_findings, named_vertebrae, names_table
 from autospine.report.views import index_names, stored_behind
 from autospine.report.worst_place import WorstPlace, find_worst_place
+from autospine.storage.file_names import same_name
 from autospine.system.log import track
 
 MEAN = "mean_"
@@ -137,9 +139,15 @@ def _pictured(case: ReportCase, results: ResultFolder, budget: int) -> ReportCas
     if maps.reference is not None:
         place = find_worst_place(maps.prediction, maps.reference, maps.spacing_mm)
     found = [*_described(maps, results, place), *filter(None, [lacking])]
+    entry, names = results.record.get(case.name), results.names.get(same_name(case.name))
+    vertebrae = () if names is None else named_vertebrae(names, maps, results.labels)
+    if names is not None:
+        found += name_findings(vertebrae, () if entry is None else entry.renamed, names.notes)
     return replace(
         case,
         findings=(*found, *case.findings),
+        tables=(names_table(vertebrae),) if vertebrae else (),
+        vertebrae=vertebrae,
         pictures=_drawn(maps, results, modality, place),
         volumes=reduce_volumes(maps, modality, budget, None if place is None else place.index),
     )

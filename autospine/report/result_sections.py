@@ -1,7 +1,7 @@
 """The parts of a report that are about scores, and about the time and memory of predictions."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autospine.core.errors import listed
@@ -17,6 +17,45 @@ MOST_CONFUSIONS = 20
 
 LEAST_CONFUSION = 0.05
 """Least share of what was found of a class that has another name."""
+
+
+COST_SHOWN = "A point for each case: the size of its image, and {}. A point opens its case."
+
+COST_CHARTS: tuple[tuple[str, str, Callable[[PredictedCase], float | None], Guide], ...] = (
+    (
+        "Time against size",
+        "seconds",
+        lambda entry: entry.seconds,
+        Guide(
+            shown=COST_SHOWN.format("the time from the image in memory to its labels"),
+            good="The points lie near a line: time grows with the size.",
+            action="A point far above the others had to share the machine, or ran many tiles; its case "
+            "says how many.",
+        ),
+    ),
+    (
+        "Memory against size",
+        "GB of RAM",
+        lambda entry: entry.peak_gb,
+        Guide(
+            shown=COST_SHOWN.format("the most memory that the process had held until then"),
+            good="A level line, or one that grows slowly, below the memory of the machine.",
+            action="Points never fall from one case to the next, since a process keeps its peak: the "
+            "first point that is high is the case that needed so much.",
+        ),
+    ),
+    (
+        "Memory of the GPU against size",
+        "GB of the GPU",
+        lambda entry: entry.gpu_peak_gb,
+        Guide(
+            shown=COST_SHOWN.format("the most memory of the GPU that it took"),
+            good="A nearly level line, as tiles have one size; it grows where whole images stay there.",
+            action="Where it comes near the memory of the card, close other programs that use it.",
+        ),
+    ),
+)
+"""Title, title of the vertical axis, value and guide of each chart of what a prediction costs."""
 
 
 def score_section(
@@ -45,27 +84,7 @@ def prediction_section(results: ResultFolder, cases: Sequence[ReportCase]) -> Re
     timed = [(i, entry) for i, entry in entries if entry.seconds is not None and entry.shape is not None]
     if not timed:
         return None
-    points = [
-        ChartPoint(case=i, name=entry.case, x=math.prod(entry.shape or ()) / 1e6, y=entry.seconds or 0.0)
-        for i, entry in timed
-    ]
     seconds = [entry.seconds or 0.0 for _, entry in timed]
-    figure = ReportFigure(
-        title="Time against size",
-        svg=scatter_plot(
-            points,
-            title="Seconds of each case against the million voxels of its image",
-            x_title="million voxels",
-            y_title="seconds",
-        ),
-        guide=Guide(
-            shown="A point for each case: the size of its image, and the time from the image in memory to "
-            "its labels. A point opens its case.",
-            good="The points lie near a line: time grows with the size.",
-            action="A point far above the others had to share the machine, or ran many tiles; its case says "
-            "how many.",
-        ),
-    )
     return ReportSection(
         key="prediction",
         title="Prediction",
@@ -74,8 +93,25 @@ def prediction_section(results: ResultFolder, cases: Sequence[ReportCase]) -> Re
             Fact(name="time of all", value=f"{sum(seconds):.0f} s"),
             Fact(name="most memory", value=f"{max(entry.peak_gb or 0 for _, entry in timed):.2f} GB"),
         ),
-        figures=(figure,),
+        figures=tuple(_costs(timed)),
     )
+
+
+def _costs(timed: Sequence[tuple[int, PredictedCase]]) -> Iterator[ReportFigure]:
+    """Yield the charts of time and memory against the size of the image, as far as they are known."""
+    for title, y_title, value, guide in COST_CHARTS:
+        points = [
+            ChartPoint(case=i, name=entry.case, x=math.prod(entry.shape or ()) / 1e6, y=number(value(entry)))
+            for i, entry in timed
+        ]
+        if any(math.isfinite(point.y) for point in points):
+            svg = scatter_plot(
+                points,
+                title=f"{title}: {y_title} of each case against the million voxels of its image",
+                x_title="million voxels",
+                y_title=y_title,
+            )
+            yield ReportFigure(title=title, svg=svg, guide=guide)
 
 
 def record_facts(record: Mapping[str, PredictedCase]) -> Iterator[Fact]:

@@ -215,12 +215,13 @@ function openCase(row) {
   byId("case-name").textContent = data.name;
   byId("findings").replaceChildren(...data.findings.map((text) => element("li", text)));
   byId("pictures").replaceChildren(...data.pictures.map((picture) => drawn(picture, data.name)));
-  const there = LAYERS.filter((name) => name === "prediction" || data.pictures.some((picture) => picture[name]));
-  showChoices(data.pictures.length ? there : []);
+  const labelled = data.pictures.filter((picture) => picture.prediction);
+  const there = labelled.length ? LAYERS.filter((name) => labelled.some((picture) => picture[name])) : [];
+  showChoices(there);
   byId("details").replaceChildren(...details(data));
   byId("flicker").hidden = !there.includes("reference");
   byId("legend").querySelector(".difference").hidden = !there.includes("difference");
-  byId("legend").hidden = !data.pictures.length;
+  byId("legend").hidden = !there.length;
   stopFlicker();
   closeVolumes();
   byId("volume").hidden = !byId(`volumes-${row.dataset.case}`);
@@ -230,7 +231,7 @@ function openCase(row) {
 }
 
 function drawn(picture, name) {
-  const figure = element("figure");
+  const figure = element("figure", "", picture.plane === "page" ? { class: "page" } : {});
   const stack = element("div", "", { class: "stack" });
   const size = { width: picture.width, height: picture.height };
   const ground = element("img", "", { ...size, alt: `${picture.title} of ${name}` });
@@ -349,16 +350,48 @@ function details(data) {
     }
     parts.push(table);
   }
+  parts.push(...data.tables.map(plainTable));
   if (data.facts.length) {
     const list = element("dl", "", { class: "facts" });
     for (const fact of data.facts) {
       const pair = element("div");
-      pair.append(element("dt", fact.name), element("dd", fact.value));
+      const value = element("dd", fact.value);
+      if (fact.reason) value.append(element("span", fact.reason, { class: "reason" }));
+      pair.append(element("dt", fact.name), value);
       list.append(pair);
     }
     parts.push(list);
   }
   return parts;
+}
+
+function plainTable(content) {
+  const kinds = content.columns.map((_, i) => (content.numeric.includes(i) ? { class: "number" } : {}));
+  const table = element("table");
+  table.createCaption().textContent = content.title;
+  const head = table.createTHead().insertRow();
+  head.append(...content.columns.map((title, i) => element("th", title, { scope: "col", ...kinds[i] })));
+  const body = table.createTBody();
+  for (const cells of content.rows) {
+    const row = body.insertRow();
+    row.append(...cells.map((cell, i) => (i ? element("td", cell, kinds[i]) : element("th", cell, { scope: "row" }))));
+  }
+  const scroll = element("div", "", { class: "scroll", tabindex: "0", role: "region", "aria-label": content.title });
+  scroll.append(table);
+  if (!content.guide) return scroll;
+  const whole = element("div");
+  whole.append(scroll, guideOf(content.guide));
+  return whole;
+}
+
+function guideOf(guide) {
+  const list = element("dl", "", { class: "guide" });
+  for (const [title, text] of [["What is shown", guide.shown], ["What is good", guide.good], ["What to do", guide.action]]) {
+    const pair = element("div");
+    pair.append(element("dt", title), element("dd", text));
+    list.append(pair);
+  }
+  return list;
 }
 
 // Keys, and what is pressed.

@@ -7,6 +7,7 @@ import makers
 import numpy as np
 import pandas as pd
 import pytest
+from report_folders import Page
 
 from autospine.cli import main
 from autospine.evaluation.metrics import BUILT_IN
@@ -107,6 +108,11 @@ def test_two_models_are_compared_case_by_case(folders, capsys, tmp_path):
     table = pd.read_csv(Path(folders[0]) / "comparison.csv")
     assert table["other"][0] == pytest.approx(2 / 3, abs=1e-6)
     assert table["difference"][0] < 0
+    page = Path(folders[0]) / "report.html"
+    assert "Differences, class by class" in Page(page).words
+    assert f"compared with {tmp_path / 'other'}" in Page(page).words
+    assert main(["evaluate", *folders]) == 0  # what was compared before is no longer of these scores
+    assert "Differences, class by class" not in Page(page).words
 
 
 def test_the_other_scores_must_be_there(folders, capsys, tmp_path):

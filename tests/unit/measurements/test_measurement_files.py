@@ -8,11 +8,13 @@ from pathlib import Path
 import makers
 import numpy as np
 import pytest
+from report_folders import Page
 
 from autospine.cli.app import main
 from autospine.core.labels import VERSE
 from autospine.io.images import read_labels, write_array
 from autospine.phantom.generate import PhantomSettings, generate
+from autospine.report.folder_report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,52 @@ def test_json_and_tables_say_the_same(written: Path) -> None:
 
 def test_the_page_is_a_picture(written: Path) -> None:
     assert (written / "out" / "a_measurements.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_report_shows_what_was_measured(written: Path) -> None:
+    page = Page(written / "out" / "report.html")
+    case = page.case(0)
+    levels = [each["level"] for each in read_json(written / "out" / "a_measurements.json")["vertebrae"]]
+    assert [row[0] for row in case["tables"][0]["rows"]] == levels
+    assert case["tables"][0]["columns"][:2] == ["level", "ant. mm"]
+    assert "sacral slope" in [fact["name"] for fact in case["facts"]]
+    (picture,) = case["pictures"]
+    assert picture["height"] > picture["width"] > 500
+    for text in ("not a medical device", "Posterior height, by level", "Area of the canal, by level"):
+        assert text in page.words
+    assert page.source.count('data-case="0"') > len(levels)
+
+
+def test_the_report_has_the_names_that_lie_beside_the_label_map(written: Path, tmp_path: Path) -> None:
+    shutil.copytree(written / "out", tmp_path / "out")
+    vertebra = {"order": 1, "level": "unknown", "likeliest": "L4", "confidence": 0.4}
+    names = {
+        "format_version": 1,
+        "case": "a",
+        "vertebrae": [{**vertebra, "position_mm": [0, 0, 0], "cut": True, "called": "L3"}],
+        "no_vertebra_mm": [],
+        "last_thoracic": None,
+        "last_lumbar": None,
+        "notes": [],
+    }
+    beside = written / "maps" / "a_vertebrae.json"
+    beside.write_text(json.dumps(names), encoding="utf-8")
+    case = Page(write_report(tmp_path / "out")).case(0)
+    beside.unlink()
+    assert case["tables"][1]["rows"] == [["L4?", "0.40", "L3", "cut by the border, unknown: its label stays"]]
+    assert "nothing tells the level of L4 for sure: labels stay as predicted" in case["findings"]
+
+
+def test_a_damaged_file_is_left_out_of_the_report(
+    written: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(written / "out", tmp_path / "out")
+    (tmp_path / "out" / "b_measurements.json").write_text("{", encoding="utf-8")
+    (tmp_path / "out" / "a_measurements.png").write_bytes(b"nothing")
+    page = Page(write_report(tmp_path / "out"))
+    assert "1 measured" in page.words
+    assert page.case(0)["pictures"] == []
+    assert "b_measurements.json" in caplog.text
 
 
 def test_points_of_each_format_lie_at_the_same_place(written: Path) -> None:
@@ -131,7 +179,8 @@ def test_a_damaged_map_or_image_does_not_stop_the_others(written: Path, tmp_path
     words = ["anatomy", "measure", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
     assert main([*words, "--images", str(tmp_path / "images"), "--scheme", "spineps-instance"]) == 1
     assert "2 of 3 files failed: a, b; 1 other is written" in capsys.readouterr().err
-    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"c"}
+    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"c", "r"}
+    assert Page(tmp_path / "out" / "report.html").case(0)["name"] == "c"
 
 
 def test_labels_of_a_dataset_go_by_their_names(written: Path, tmp_path: Path, capsys) -> None:

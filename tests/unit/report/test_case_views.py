@@ -1,3 +1,4 @@
+import makers
 import numpy as np
 import pytest
 
@@ -11,7 +12,9 @@ def bent() -> CaseMaps:
     labels = np.zeros((60, 80, 120), dtype=np.uint8)
     for row in range(60):
         labels[row, 30:45, 20 + row : 35 + row] = 1
-    return CaseMaps(image=100.0 * labels, prediction=labels, reference=labels, spacing_mm=SPACING)
+    return CaseMaps(
+        image=100.0 * labels, prediction=labels, reference=labels, grid=makers.grid(labels.shape, SPACING)
+    )
 
 
 def test_a_bent_spine_stays_in_the_middle_slices():
@@ -34,7 +37,7 @@ def test_superior_is_up_and_left_is_on_the_right():
 def test_close_ups_have_the_place_under_their_cross():
     labels = np.zeros((60, 80, 120), dtype=np.uint8)
     labels[50, 20, 110] = 3
-    maps = CaseMaps(image=None, prediction=labels, reference=labels, spacing_mm=SPACING)
+    maps = CaseMaps(image=None, prediction=labels, reference=labels, grid=makers.grid(labels.shape, SPACING))
     views = close_ups(maps, (50, 20, 110))
     assert [view.plane for view in views] == ["sagittal", "coronal", "axial"]
     for view in views:
@@ -50,8 +53,6 @@ def test_close_ups_have_the_place_under_their_cross():
 def test_without_a_reference_all_of_the_image_is_shown(labelled):
     maps = bent()
     prediction = maps.prediction if labelled else np.zeros_like(maps.prediction)
-    views = middle_views(
-        CaseMaps(image=maps.image, prediction=prediction, reference=None, spacing_mm=SPACING)
-    )
+    views = middle_views(CaseMaps(image=maps.image, prediction=prediction, reference=None, grid=maps.grid))
     assert [view.prediction.shape for view in views] == [(60, 80), (60, 120), (80, 120)]
     assert all(view.reference is None for view in views)

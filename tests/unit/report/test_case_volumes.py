@@ -1,3 +1,4 @@
+import makers
 import numpy as np
 
 from autospine.report.case_views import CaseMaps
@@ -15,7 +16,10 @@ def noise(image: bool = True) -> CaseMaps:
     labels = np.zeros(grey.shape, dtype=np.uint8)
     labels[20:40, 20:40, 20:40] = 1
     return CaseMaps(
-        image=grey if image else None, prediction=labels, reference=labels, spacing_mm=(1.0, 1.0, 1.0)
+        image=grey if image else None,
+        prediction=labels,
+        reference=labels,
+        grid=makers.grid(labels.shape, (1.0, 1.0, 1.0)),
     )
 
 

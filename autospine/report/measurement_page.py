@@ -17,6 +17,9 @@ from autospine.measurements.spine_measurements import SpineMeasurements, Vertebr
 from autospine.report.figures import new_figure, save_figure
 from autospine.report.views import CT_WINDOW_HU, MR_PERCENTILES
 
+PAGE_ENDING = "_measurements.png"
+"""Ending of the page of a case."""
+
 PAGE_INCHES = (15.5, 10.2)
 DPI = 110
 PAPER, INK, FAINT, WARNING = "white", "#1a1a1a", "#6b6b6b", "#b03a00"
@@ -87,6 +90,17 @@ def write_measurement_page(
     _table(figure, measured)
     figure.text(0.02, 0.015, measured.disclaimer, size=9.5, weight="bold", color=WARNING)
     save_figure(figure, path)
+
+
+def pictures_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the box of a page's pictures with their titles: left, upper, right and lower pixel."""
+    left, bottom, wide, tall = PICTURES
+    return (
+        round((left - GAP / 2) * width),
+        round((1 - bottom - tall - 2 * GAP) * height),
+        round((left + wide + GAP / 2) * width),
+        round((1 - bottom + GAP / 2) * height),
+    )
 
 
 def _places_of_pictures(spine: MeasuredSpine, grid: Grid) -> dict[Side, tuple[float, float, float, float]]:
@@ -248,8 +262,8 @@ def _table(figure: Figure, measured: SpineMeasurements) -> None:
     row = min(0.0215, 0.56 / max(len(measured.vertebrae), 1))
     y = top - 0.045
     for vertebra in measured.vertebrae:
-        cells = [_cell(vertebra, *column[1:]) for column in COLUMNS]
-        cells += [_cell(discs.get(vertebra.level), *column[1:]) for column in DISC_COLUMNS]
+        cells = [table_cell(vertebra, *column[1:]) for column in COLUMNS]
+        cells += [table_cell(discs.get(vertebra.level), *column[1:]) for column in DISC_COLUMNS]
         colour = WARNING if vertebra.genant_grade else INK
         for place, cell in enumerate(cells):
             weight = "bold" if place == 0 else "normal"
@@ -267,7 +281,8 @@ def _table(figure: Figure, measured: SpineMeasurements) -> None:
     _remarks(figure, measured, left, y - 0.012)
 
 
-def _cell(entry: object, name: str, form: str) -> str:
+def table_cell(entry: object, name: str, form: str) -> str:
+    """Return a field of a vertebra or a disc as the table shows it; a dash where it was not measured."""
     value = None if entry is None else getattr(entry, name)
     return "–" if value is None else form.format(value)
 
@@ -288,7 +303,7 @@ def _remarks(figure: Figure, measured: SpineMeasurements, left: float, y: float)
             )
         )
     lines += [(note, FAINT) for note in measured.notes]
-    lines += [(note, WARNING) for note in _grouped_notes(measured.vertebrae)]
+    lines += [(note, WARNING) for note in grouped_notes(measured.vertebrae)]
     lines += [
         (f"{disc.upper}/{disc.lower}: {note}", WARNING) for disc in measured.discs for note in disc.notes
     ]
@@ -302,7 +317,7 @@ def _remarks(figure: Figure, measured: SpineMeasurements, left: float, y: float)
         y -= 0.0175
 
 
-def _grouped_notes(vertebrae: Sequence[VertebraMeasurements]) -> list[str]:
+def grouped_notes(vertebrae: Sequence[VertebraMeasurements]) -> list[str]:
     """Return each note once, with the levels that it is of."""
     levels: dict[str, list[str]] = {}
     for vertebra in vertebrae:
