@@ -70,6 +70,8 @@ def _why_patch(search: SizeSearch, cases: str, result: SearchResult, shape: Shap
     size = result.size
     larger = result.candidates[result.candidates.index(size) + 1 :]
     grown = f"grown towards the median case {readable(shape)}"
+    if search.names_levels:
+        grown += f", up to {rules.REGION_MM:g} mm along S first: an end of a region tells levels"
     if search.overrides.patch_size:
         grown = "set by the user"
     if larger:

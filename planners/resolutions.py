@@ -91,8 +91,11 @@ def _lowres(search: SizeSearch, full_mm: Vector3, fullres: list[Configuration]) 
     size_mm, spine_mm = search.median_size_mm, search.spine_mm
     low_mm, why = rules.lowres_spacing(full_mm, size_mm, spine_mm)
     patch_mm = fullres[0].patch_size[0] * full_mm[0] if fullres else None
-    reason = rules.why_no_lowres(full_mm, low_mm, size_mm, spine_mm, patch_mm)
+    enough_mm, named = rules.context_mm(spine_mm, levels=search.names_levels)
+    reason = rules.why_no_lowres(full_mm, low_mm, size_mm, patch_mm, enough_mm, named)
     if reason is None:
+        if patch_mm is not None:
+            why += f"; a patch of fullres spans {patch_mm:.0f} mm, less than {named} ({enough_mm:.0f} mm)"
         return _at_spacing(search, LOWRES, low_mm, why)
     return _left_out(LOWRES, reason)
 

@@ -27,6 +27,7 @@ from autospine.network.network_plan import NetworkPlan
 from autospine.plan import AnyNetworkPlan, Precision
 from autospine.storage.trained_models import FOLDS
 from autospine.system.hardware import GIB
+from autospine.vertebrae.dataset_levels import level_integers
 from planners import rules
 from planners.networks import NetworkPlanner, NetworkRequest, PlanningContext, network_planner
 from planners.overrides import Overrides
@@ -121,12 +122,16 @@ class SizeSearch:
 
         `fast` is made for a CPU wherever it is planned; a patch of `lowres` shall span the spine.
         """
-        if cases == FAST:
-            return rules.CPU()
+        device = rules.CPU() if cases == FAST else self.trainer
         if cases == LOWRES:
-            goals = tuple((max(extent, self.spine_mm), width) for extent, width in self.trainer.goals)
-            return self.trainer._replace(goals=goals)
-        return self.trainer
+            goals = tuple((max(extent, self.spine_mm), width) for extent, width in device.goals)
+            return device._replace(goals=goals)
+        return rules.for_levels(device) if self.names_levels else device
+
+    @property
+    def names_levels(self) -> bool:
+        """Whether the classes are vertebra levels."""
+        return bool(level_integers(self.dataset.labels))
 
     @property
     def thicknesses_mm(self) -> list[float]:
@@ -303,7 +308,8 @@ class SizeSearch:
         if patch is None:
             # A network that would rather begin with a larger patch does not pad a short axis for it.
             smallest = triple(min(n, m) for n, m in zip(planner.smallest, shape, strict=True))
-            patches = rules.patch_path(spacing_mm, shape, planner.divisor, smallest)
+            along_mm = rules.REGION_MM if self.names_levels else 0.0
+            patches = rules.patch_path(spacing_mm, shape, planner.divisor, smallest, along_mm)
             most = rules.FAST_VOXELS if cases == FAST else self.device(cases).patch_voxels
             return [each for each in patches if prod(each) <= most] or patches[:1]
         network = planner.network(planner.widths[0], patch)

@@ -89,13 +89,14 @@ def _why_batch(batch: int, *, gpu: bool) -> str:
 def plan_augmentation(search: SizeSearch) -> tuple[Augmentation, list[Note]]:
     """Return the strengths of the augmentation for the dataset's labels and modalities, with the reasons."""
     axes, pairs, why_axes = rules.mirroring(search.dataset.labels)
+    scale, why_scale = rules.scaling(levels=search.names_levels)
     artefacts, listed = rules.artefacts({case.modality for case in search.fingerprint.cases})
     # An image that is made has one channel.
     mapped = sum(case.tissues is not None for case in search.dataset.cases if len(case.images) == 1)
     synthesis, why_synthesis = rules.synthesis(mapped, len(search.dataset.cases))
     plan = Augmentation(
         rotation_deg=(10.0, 10.0, 15.0),
-        scale=(0.85, 1.18),
+        scale=scale,
         elastic_mm=2.0,
         spatial_probability=search.trainer.spatial_probability,
         intensity_probability=0.15,
@@ -110,7 +111,7 @@ def plan_augmentation(search: SizeSearch) -> tuple[Augmentation, list[Note]]:
         ("artefacts", listed, "the modalities of the dataset"),
         *([("synthesis_probability", synthesis, why_synthesis)] if synthesis else []),
         ("rotation_deg", plan.rotation_deg, rotation_reason),
-        ("scale", plan.scale, "from small to tall adults"),
+        ("scale", plan.scale, why_scale),
         ("elastic_mm", plan.elastic_mm, "less than the thinnest parts of a vertebra"),
         ("spatial_probability", plan.spatial_probability, "the device's: short trainings change fewer"),
         ("intensity_probability", plan.intensity_probability, "about nnU-Net's, for each change"),

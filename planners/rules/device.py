@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from autospine.plan import LARGEST_PATCH
-from planners.rules.spacing import CONTEXT_MM, THREE_LEVELS_MM
+from planners.rules.spacing import CONTEXT_MM, REGION_MM, THREE_LEVELS_MM
 
 
 class GPU(NamedTuple):
@@ -54,3 +54,8 @@ class CPU(NamedTuple):
 
 
 Device = GPU | CPU
+
+
+def for_levels(device: Device) -> Device:
+    """Return the defaults where classes are vertebra levels: the last goal is a patch of a whole region."""
+    return device._replace(goals=(*device.goals[:-1], (REGION_MM, device.goals[-1][1])))

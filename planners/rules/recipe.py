@@ -8,6 +8,7 @@ from autospine.core.labels import LabelSpace, side_pairs
 from autospine.core.types import Modality, Shape3
 from autospine.fingerprint import Fingerprint
 from autospine.plan import Normalisation
+from autospine.vertebrae.dataset_levels import level_integers
 
 BALANCE = 0.5
 """Share of the cross-entropy in the loss that the paper starts from."""
@@ -26,6 +27,13 @@ WANTED_FOREGROUND = 0.75
 
 LEAST_OVERSAMPLING = 0.5
 """Least share of patches that are centred on one: what nnU-Net's third comes to for batches of two."""
+
+SCALE = (0.85, 1.18)
+"""Range of the zoom: from small to tall adults."""
+
+LEVEL_SCALE = 1.15
+"""Largest zoom, in and out, where classes are levels. In the mid-thorax they lie 24 mm apart, at T1 21 mm and
+at T10 27.5 (measured on public CT masks): a larger zoom makes any of these levels as large as another."""
 
 BIAS_PROBABILITY = 0.3
 """Share of MR patches with a bias field: most scans have one, and few are strong."""
@@ -107,7 +115,18 @@ def mirroring(labels: LabelSpace) -> tuple[tuple[int, ...], tuple[tuple[int, int
         if a != b
     )
     swapped = f", {len(pairs)} pairs of side-specific labels change places" if pairs else ""
-    return (2,), pairs, f"left/right only{swapped}; the other flips do not occur in patients"
+    others = "the other flips do not occur in patients"
+    if level_integers(labels):
+        others = "along S, levels would run from the feet to the head, and no patient lies back to front"
+    return (2,), pairs, f"left/right only{swapped}; {others}"
+
+
+def scaling(*, levels: bool) -> tuple[tuple[float, float], str]:
+    """Return the range of the zoom; a narrower one where the classes are vertebra levels."""
+    if levels:
+        reason = "from small to tall adults, short of what makes a vertebra look like one of another level"
+        return (round(1 / LEVEL_SCALE, 2), LEVEL_SCALE), reason
+    return SCALE, "from small to tall adults"
 
 
 def lambda_ce(volumes_ml: Sequence[float]) -> tuple[float, str]:

@@ -14,6 +14,9 @@ FAST_VOXELS = 64**3
 S_EMPHASIS = 1.5
 """A patch reaches further along the spine than across it, by this factor."""
 
+VERTEBRA_MM = 100.0
+"""Width of the widest vertebra, L5 with its processes (99 mm, measured on public CT masks)."""
+
 SPARE = 0.1
 """Share of the median case that a patch need not cover: rounding up for so little would pad most cases."""
 
@@ -139,17 +142,20 @@ def patch_path(
     shape: Shape3,
     divisor: Callable[[Shape3], Shape3],
     smallest: Shape3,
+    along_mm: float = 0.0,
 ) -> list[Shape3]:
     """Return patch sizes from the smallest, rounded up to its divisor, to one that covers the median case.
 
     The patch always grows along the axis that reaches least far in mm (S counts less by `S_EMPHASIS`) and is
-    not yet as long as the median case, by its divisor.
+    not yet as long as the median case, by its divisor. Once a vertebra fits across it, it grows along S alone
+    until it spans `along_mm`.
 
     Args:
         spacing_mm: Voxel spacing (S, P, L).
         shape: Voxels (S, P, L) of the median case.
         divisor: What a patch of about this size must be a multiple of.
         smallest: Patch where the growth starts.
+        along_mm: Extent along S that comes before more width.
     """
     weight = (S_EMPHASIS, 1.0, 1.0)
     path, patch = [], smallest
@@ -160,7 +166,11 @@ def patch_path(
         growable = [axis for axis in range(3) if path[-1][axis] < limit[axis]]
         if not growable:
             return path
-        shortest = min(growable, key=lambda a: path[-1][a] * spacing_mm[a] / weight[a])
+        reach = [n * mm for n, mm in zip(path[-1], spacing_mm, strict=True)]
+        narrow = any(axis in growable and reach[axis] < VERTEBRA_MM for axis in (1, 2))
+        if 0 in growable and not narrow and reach[0] < along_mm:
+            growable = [0]
+        shortest = min(growable, key=lambda axis: reach[axis] / weight[axis])
         grown = list(path[-1])
         grown[shortest] += steps[shortest]
         patch = triple(grown)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from autospine.core.geometry import triple
 from autospine.core.types import Shape3, Vector3
-from planners.rules.sizes import S_EMPHASIS
+from planners.rules.sizes import S_EMPHASIS, SPARE
 
 ANISOTROPY = 3.0
 """A grid whose coarsest spacing exceeds the next by this factor is thick-sliced (nnU-Net's threshold)."""
@@ -18,6 +18,10 @@ COARSE_AXIS_PERCENTILE = 10.0
 
 CONTEXT_MM = 170.0
 """Five lumbar levels: sum of the level steps measured on public CT masks (33+35+36+35+30 mm)."""
+
+REGION_MM = 290.0
+"""Twelve thoracic levels, the longest region: sum of the level steps measured on public CT masks
+(21+22+22+22+22+22+23+24+25+27.5+31+30 mm). A patch as long shows an end of a region wherever it lies."""
 
 THREE_LEVELS_MM = 100.0
 """Three lumbar levels: the least that shows a vertebra with both its neighbours."""
@@ -102,8 +106,24 @@ def lowres_spacing(full: Vector3, size_mm: Vector3, spine_mm: float) -> tuple[Ve
     return _at_least(full, ceil(coarsest * 100) / 100), reason
 
 
+def context_mm(spine_mm: float, *, levels: bool) -> tuple[float, str]:
+    """Return the extent along S above which a patch of `fullres` needs no `lowres` beside it, and its name.
+
+    Half of the spine; where classes are levels also the thoracic levels, or a shorter spine, up to a share of
+    `SPARE`: such a patch shows an end of a region, from which levels are counted.
+
+    Args:
+        spine_mm: Extent along S of the median case's structures.
+        levels: Whether the classes are vertebra levels.
+    """
+    half_mm, region_mm = LOWRES_SHARE * spine_mm, (1 - SPARE) * min(REGION_MM, spine_mm)
+    if not levels or half_mm > region_mm:
+        return half_mm, "half of the spine"
+    return region_mm, "what shows an end of a region, which tells levels"
+
+
 def why_no_lowres(
-    full: Vector3, low: Vector3, size_mm: Vector3, spine_mm: float, patch_mm: float | None
+    full: Vector3, low: Vector3, size_mm: Vector3, patch_mm: float | None, enough_mm: float, named: str
 ) -> str | None:
     """Return why a low-resolution configuration is not worth having, or None where it is.
 
@@ -111,11 +131,12 @@ def why_no_lowres(
         full: Spacing (S, P, L) of `fullres` in mm.
         low: Spacing of the low-resolution configuration in mm.
         size_mm: Field of view (S, P, L) of the median case.
-        spine_mm: Extent along S of its structures.
         patch_mm: Extent along S of the patch of `fullres`; None where there is no such configuration.
+        enough_mm: Extent along S that needs no `lowres`, by `context_mm`.
+        named: The name of that extent.
     """
-    if patch_mm is not None and patch_mm > LOWRES_SHARE * spine_mm:
-        return f"a patch of fullres spans {patch_mm:.0f} mm of a median spine of {spine_mm:.0f} mm"
+    if patch_mm is not None and patch_mm > enough_mm:
+        return f"a patch of fullres spans {patch_mm:.0f} mm, more than {named} ({enough_mm:.0f} mm)"
     if 2 * _voxels(size_mm, low) > _voxels(size_mm, full):
         return "it would have more than half of the voxels of fullres"
     return None

@@ -24,9 +24,11 @@ from unit.planners import archetypes, facts
 from unit.planners.archetypes import GOLDEN
 
 from autospine.core.errors import AutospineError, PlanError
+from autospine.core.labels import parse_labels
 from autospine.network.swin.swin_plan import token_grids
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.serialization import from_json, to_json
+from planners import rules
 from planners.overrides import Overrides, read_overrides
 from planners.planner import make_plan
 from planners.rules import GPU
@@ -438,6 +440,27 @@ def test_low_resolution_is_planned_where_patches_show_little():
     extents_mm = [np.multiply(one.patch_size, one.spacing_mm).prod() for one in (low, full)]
     assert extents_mm[0] > 2 * extents_mm[1]
     assert [c.name for c in planned(CUBE, [9.0], budget(80, gpu=True)).configurations] == ["fullres", "fast"]
+
+
+def plan_of_classes(names: list[str], gib: float) -> Plan:
+    labels = parse_labels({name: i for i, name in enumerate(names, start=1)})
+    measured = facts.fingerprint([((400, 240, 240), (1.0, 1.0, 1.0))], [9.0] * len(names), names=names)
+    return make_plan(facts.dataset(labels), measured, budget(gib, gpu=True))
+
+
+@pytest.mark.parametrize("gib", [6, 12, 24, 80])
+def test_levels_get_a_long_patch_or_a_look_at_the_whole_spine(gib):
+    levels = plan_of_classes([f"L{i}" for i in range(1, 6)], gib)
+    others = plan_of_classes([f"part {i}" for i in range(1, 6)], gib)
+    spans, other = (plan.configuration("fullres").patch_size[0] for plan in (levels, others))
+    assert spans >= other
+    assert (spans > 261) != ("lowres" in {c.name for c in levels.configurations})
+    assert (other > 200) != ("lowres" in {c.name for c in others.configurations})
+    reasons = {d.name: d.reason for d in levels.rationale}
+    assert "an end of a region tells levels" in reasons["fullres.patch_size"]
+    assert "an end of a region" in reasons.get("lowres", reasons.get("lowres.spacing_mm"))
+    assert all(c.augmentation.mirror_axes == (2,) for c in levels.configurations)
+    assert all(max(c.augmentation.scale) <= rules.LEVEL_SCALE for c in levels.configurations)
 
 
 def test_the_patch_of_low_resolution_spans_the_spine():

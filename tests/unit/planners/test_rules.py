@@ -160,6 +160,37 @@ def test_left_and_right_change_places_in_a_flip():
     assert {tuple(sorted(pair)) for pair in pairs} == {(2, 3)}
 
 
+LEVELS = parse_labels({"T12": 1, "L1": 2, "L2": 3, "rib_left": 4, "rib_right": 5})
+
+
+def test_levels_are_never_turned_upside_down():
+    axes, pairs, reason = rules.mirroring(LEVELS)
+    assert axes == (2,)
+    assert pairs == ((4, 5),)
+    assert "from the feet to the head" in reason
+
+
+def test_a_zoom_does_not_make_a_level_of_another():
+    (least, most), reason = rules.scaling(levels=True)
+    usual, _ = rules.scaling(levels=False)
+    assert usual[0] < least < 1 < most < usual[1]
+    assert 24.0 * most <= 27.6  # the distance at T10
+    assert 24.0 * least >= 20.8  # that at T1
+    assert "another level" in reason
+
+
+def test_where_levels_are_counted_a_region_is_the_least_context():
+    assert rules.context_mm(600.0, levels=False)[0] == 300.0
+    assert rules.context_mm(600.0, levels=True)[0] == 300.0
+    assert rules.context_mm(400.0, levels=True)[0] == pytest.approx(261.0)
+    assert rules.context_mm(200.0, levels=True)[0] == pytest.approx(180.0)
+    fine, coarse, size = (1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (220.0, 160.0, 160.0)
+    enough, _ = rules.context_mm(200.0, levels=True)
+    assert rules.why_no_lowres(fine, coarse, size, 160.0, enough, "") is None
+    half = rules.context_mm(200.0, levels=False)
+    assert "half of the spine (100 mm)" in (rules.why_no_lowres(fine, coarse, size, 160.0, *half) or "")
+
+
 def test_without_its_counterpart_a_side_forbids_flips():
     axes, pairs, reason = rules.mirroring(parse_labels({"Hip_Left": 1, "sacrum": 2}))
     assert (axes, pairs) == ((), ())

@@ -56,6 +56,23 @@ def test_a_patch_reaches_further_along_the_spine():
     assert (176, 96, 96) not in path
 
 
+@given(SPACINGS, SHAPES, st.floats(0, 400))
+def test_a_path_along_the_spine_ends_like_any_other(spacing, shape, along_mm):
+    levels, _ = rules.strides(spacing, shape)
+    divisor = tuple(prod(stride[axis] for stride in levels) for axis in range(3))
+    plain = rules.patch_path(spacing, shape, lambda _: divisor, (1, 1, 1))
+    path = rules.patch_path(spacing, shape, lambda _: divisor, (1, 1, 1), along_mm)
+    assert all(prod(large) > prod(small) for small, large in pairwise(path))
+    assert (path[0], path[-1], len(path)) == (plain[0], plain[-1], len(plain))
+
+
+def test_a_patch_of_levels_spans_a_region_once_a_vertebra_fits_across_it():
+    isotropic = ((1.0, 1.0, 1.0), (900, 900, 900), lambda _: (16, 16, 16), (1, 1, 1))
+    path = rules.patch_path(*isotropic, along_mm=rules.REGION_MM)
+    assert (304, 112, 112) in path
+    assert not any(n < 290 and max(p, left) > 112 for n, p, left in path)
+
+
 @given(DEVICES, SPACINGS, SHAPES)
 def test_every_rung_is_larger_than_the_one_before(device, spacing, shape):
     rungs = ladder_of(device, spacing, shape)
