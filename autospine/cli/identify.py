@@ -47,6 +47,15 @@ def identify(
     ],
     scheme: shared_options.LabelScheme = "verse",
     dataset: shared_options.LabelsOf = None,
+    uppermost: Annotated[
+        str | None,
+        typer.Option(
+            "--uppermost",
+            metavar="LEVEL",
+            help="State the level of the uppermost vertebra in view, such as T5, where you know it: the "
+            "others follow from it. It holds for one file at a time.",
+        ),
+    ] = None,
 ) -> None:
     """Name each vertebra by the most probable possible spine, with its probability.
 
@@ -67,10 +76,13 @@ def identify(
     known = find_scheme(scheme) if dataset is None else _scheme_of_dataset(dataset)
     files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points")
     check_output(output, list(files.values()))
+    level = _stated_level(uppermost, len(files))
 
     def write(name: str, path: Path) -> Path:
-        points = path.name.lower().endswith(".json")
-        identities, changes = _named_points(name, path) if points else _named_map(name, path, output, known)
+        if path.name.lower().endswith(".json"):
+            identities, changes = _named_points(name, path, level)
+        else:
+            identities, changes = _named_map(name, path, output, known, level)
         names = output / f"{name}_vertebrae.json"
         write_json(names, identities)
         say(_line(identities))
@@ -82,18 +94,44 @@ def identify(
     say(f"{counted(len(files), 'case')} in {output}")
 
 
-def _named_points(case: str, path: Path) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
-    from autospine.vertebrae.decoding import decode
+def _stated_level(stated: str | None, files: int) -> str | None:
+    """Return the level that the user states of the uppermost vertebra.
+
+    Raises:
+        DatasetError: If it is none, or stated of several files.
+    """
+    from autospine.core.labels import VERTEBRAE
+
+    if stated is None:
+        return None
+    level = stated.strip().upper()
+    if level not in VERTEBRAE:
+        raise DatasetError(f"expected a level such as T5 or L1 for --uppermost, found {stated!r}")
+    if files > 1:
+        raise DatasetError(
+            f"expected one file with --uppermost, found {files}: the uppermost vertebra is another in each; "
+            "give the command once for each"
+        )
+    return level
+
+
+def _named_points(
+    case: str, path: Path, uppermost: str | None
+) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
+    from autospine.vertebrae.decoding import decode, with_uppermost
     from autospine.vertebrae.detection_files import read_detections
     from autospine.vertebrae.identities import identities_of, nothing_found
     from autospine.vertebrae.keypoint_detections import found_vertebrae
 
     found = found_vertebrae(read_detections(path))
-    return (nothing_found(case) if found is None else identities_of(case, found, decode(found))), ()
+    if found is None:
+        return nothing_found(case), ()
+    found = with_uppermost(found, uppermost)
+    return identities_of(case, found, decode(found)), ()
 
 
 def _named_map(
-    case: str, path: Path, output: Path, scheme: "LabelScheme"
+    case: str, path: Path, output: Path, scheme: "LabelScheme", uppermost: str | None
 ) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
     """Write the label map of a case with the right names."""
     from autospine.io.images import read_labels, write_labels
@@ -117,10 +155,17 @@ def _named_map(
                 f"{path.name}: {listed(list(map(str, sorted(others))), 8)} are left out of the new map",
                 "yellow",
             )
-        new, identities = name_unnamed(case, labels, volume.grid, scheme.integers)
+        new, identities = name_unnamed(case, labels, volume.grid, scheme.integers, uppermost)
         write_labels(output / path.name, new, volume.stored, _verse_segments())
         return identities, ()
-    named = name_labels(case, labels, volume.grid, scheme.integers, whole=scheme.whole_vertebrae)
+    named = name_labels(
+        case,
+        labels,
+        volume.grid,
+        scheme.integers,
+        whole=scheme.whole_vertebrae,
+        uppermost=uppermost,
+    )
     segments = [
         Segment(name=name, integer=scheme.integers[name], colour=colour)
         for name, colour in scheme.colours.items()

@@ -175,14 +175,25 @@ def _read_by_scheme(known: "LabelScheme", path: Path) -> "tuple[Volume, SpineLab
     from autospine.io.images import read_labels
     from autospine.measurements.measured_labels import labels_of_scheme
     from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, LAST_UNKNOWN
 
     volume = read_labels(path)
     present = integers_in(volume.array[0]) - {0}
-    unknown = present - set(known.structures(present)) - known.beside
-    if unknown:
-        others = listed([str(n) for n in sorted(unknown)], 8)
-        say(f"{path.name}: {others} are no labels of {known.title}, and are left out", "yellow")
+    others = present - set(known.structures(present)) - known.beside
+    unnamed = {n for n in others if FIRST_UNKNOWN <= n <= LAST_UNKNOWN and known.name == "verse"}
+    if left_out := [str(n) for n in sorted(others - unnamed)]:
+        say(f"{path.name}: {listed(left_out, 8)} are no labels of {known.title}, and are left out", "yellow")
     labels = labels_of_scheme(known, present)
+    if unnamed:
+        mend = (
+            "if you know the level of the uppermost vertebra, name the map that it was made of again with "
+            "`autospine anatomy identify --uppermost LEVEL`; a larger field of view, with the sacrum or C1, "
+            "tells it as well"
+        )
+        found = f"{counted(len(unnamed), 'label')} of vertebrae whose level is unknown"
+        if not labels.levels:
+            raise DatasetError(f"expected vertebrae by level in {path}, found {found}; {mend}")
+        say(f"{path.name}: {found} are left out; {mend}", "yellow")
     if not labels.levels:
         raise DatasetError(
             f"expected vertebrae by level in {path}, as labels of {known.title}, found "

@@ -7,7 +7,7 @@ from autospine.core.colours import level_named, structure_named
 from autospine.core.errors import DatasetError
 from autospine.core.labels import LabelSpace
 from autospine.vertebrae.levels import INDEX, SACRUM
-from autospine.vertebrae.schemes import LabelScheme
+from autospine.vertebrae.schemes import LabelScheme, is_sacral
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +18,8 @@ class SpineLabels:
     """Integer of each vertebra, in anatomical order."""
 
     sacrum: tuple[int, ...] = ()
+    """Integers of the sacrum and of its segments."""
+
     canal: tuple[int, ...] = ()
     """Integers of the canal and of what lies in it."""
 
@@ -33,7 +35,7 @@ def labels_of_scheme(scheme: LabelScheme, present: Collection[int]) -> SpineLabe
     canal = tuple(structures[name] for name in ("canal", "cord") if name in structures)
     return _spine_labels(
         {level: n for level, n in structures.items() if level in INDEX and level != SACRUM},
-        tuple(n for name, n in structures.items() if name in (SACRUM, "S1")),
+        tuple(n for name, n in structures.items() if is_sacral(name)),
         canal if "canal" in structures else (),
     )
 
@@ -54,7 +56,7 @@ def labels_of_dataset(space: LabelSpace) -> SpineLabels:
     for name, integer in integers.items():
         kind, level = level_named(name)
         structure = structure_named(name)
-        if structure == SACRUM:
+        if structure == SACRUM or is_sacral(level):
             sacrum.append(integer)
         elif structure == "canal":
             canal.append(integer)

@@ -8,7 +8,7 @@ density has a floor. The sums over all chains, kinds and sizes (forward and back
 probability of each level for each vertebra, and the best chain of the most probable spine the names.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -51,6 +51,9 @@ TEMPER = 0.85
 wrong together, so that what speaks for each of them is not independent. Of the values from 0.7 to 1 it is the
 one at which the probabilities of 150 real scans were nearest to how often the names were right."""
 
+STATED = 20.0
+"""Evidence of a level that a person states."""
+
 TINY = 1e-300
 """Smallest sum whose logarithm is taken."""
 
@@ -87,6 +90,15 @@ class FoundVertebrae:
     room_mm: tuple[float | None, float | None] = (None, None)
     """Length of the spine that was seen above the first and below the last of them; None if it is unknown.
     Levels that would fit there count as missed."""
+
+
+def with_uppermost(found: FoundVertebrae, level: str | None) -> FoundVertebrae:
+    """Return vertebrae of which a person has stated the level of the uppermost; the same ones for None."""
+    if level is None:
+        return found
+    evidence = found.evidence.copy()
+    evidence[0, :, INDEX[level]] += STATED
+    return replace(found, evidence=evidence)
 
 
 class Decoded(NamedTuple):

@@ -175,11 +175,13 @@ def _split_numbers(
         if level not in steps_mm or np.count_nonzero(inside) * voxel_ml < FRAGMENT_ML:
             continue
         parts = _parts(inside, grid, steps_mm[level])
-        again = [(number, box, level)]
-        for part in range(2, int(parts.max()) + 1):
-            numbers[box][parts == part] = following
-            again.append((following, box, level))
-            following += 1
+        again = []
+        for part, place in enumerate(ndimage.find_objects(parts), start=1):
+            own = number if part == 1 else following
+            if part > 1:
+                numbers[box][parts == part] = own
+                following += 1
+            again.append((own, Box.of(place).moved(Box.of(box).start).slices, level))
         if level == VERTEBRA and len(again) > 1:  # many vertebrae of one label are split again and again
             waiting += again
     return numbers

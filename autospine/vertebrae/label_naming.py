@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
-from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode
+from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
 from autospine.vertebrae.label_instances import (
     FRAGMENT_ML,
@@ -111,7 +111,13 @@ class NamedMap(NamedTuple):
 
 
 def name_labels(
-    case: str, labels: LabelArray, grid: Grid, integers: Mapping[str, int], *, whole: bool | None = None
+    case: str,
+    labels: LabelArray,
+    grid: Grid,
+    integers: Mapping[str, int],
+    *,
+    whole: bool | None = None,
+    uppermost: str | None = None,
 ) -> NamedMap:
     """Give the vertebrae of a label map the labels of their levels.
 
@@ -124,6 +130,7 @@ def name_labels(
         integers: Label value of each level, and of the sacrum, in the map's scheme.
         whole: Whether whole vertebrae are labelled, and not only their bodies; None to tell by their sizes
             and distances.
+        uppermost: Level of the uppermost vertebra, where a person has stated it.
     """
     levels = {integer: level for level, integer in integers.items() if level in INDEX}
     found = find_vertebrae(labels, grid, levels)
@@ -139,6 +146,7 @@ def name_labels(
     chain = found_in_map(ordered, centres_mm, grid, whole, bool(notes))
     absent = np.array([level not in integers for level in LEVELS])
     chain = replace(chain, evidence=chain.evidence - ABSENT * absent)
+    chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     identities = identities_in_map(case, ordered, chain, decoded, notes)
     target: dict[int, int] = {}

@@ -105,6 +105,11 @@ def broader(structure: str) -> str | None:
     return structure.removeprefix("cut_") if structure.startswith("cut_") else _WHOLE.get(structure)
 
 
+def is_sacral(structure: str) -> bool:
+    """Tell whether a structure is the sacrum or a segment of it."""
+    return SACRUM in (structure, broader(structure))
+
+
 _SACRAL = tuple(f"S{i}" for i in range(1, 7))
 _WHOLE = {"corpus_border": "corpus"}
 

@@ -7,7 +7,7 @@ import numpy as np
 from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
-from autospine.vertebrae.decoding import decode
+from autospine.vertebrae.decoding import decode, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
 from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, find_vertebrae
 from autospine.vertebrae.label_naming import are_whole, found_in_map, from_head, identities_in_map
@@ -15,7 +15,10 @@ from autospine.vertebrae.levels import INDEX, SACRUM
 
 FIRST_UNKNOWN = 150
 """Label value of a vertebra whose level is unknown: this plus its place from the head down. No scheme uses
-the values up to 199."""
+the values up to `LAST_UNKNOWN`."""
+
+LAST_UNKNOWN = 199
+"""Largest of these values."""
 
 PLAIN: Mapping[str, int] = {
     "disc": 100,
@@ -27,7 +30,11 @@ PLAIN: Mapping[str, int] = {
 
 
 def name_unnamed(
-    case: str, labels: LabelArray, grid: Grid, integers: Mapping[str, int]
+    case: str,
+    labels: LabelArray,
+    grid: Grid,
+    integers: Mapping[str, int],
+    uppermost: str | None = None,
 ) -> tuple[LabelArray, SpineIdentities]:
     """Tell the vertebrae of a map apart, and name them from the sacrum, or by order alone.
 
@@ -39,6 +46,7 @@ def name_unnamed(
         labels: (S, P, L) label values.
         grid: Grid of the map.
         integers: Label value of `vertebra`, and of other structures in the map by their names.
+        uppermost: Level of the uppermost vertebra, where a person has stated it.
 
     Returns:
         A map in the integers of VerSe, with `FIRST_UNKNOWN` and the place from the head down for vertebrae of
@@ -58,8 +66,10 @@ def name_unnamed(
         notes.append("head and feet are exchanged: the sacrum lies above the vertebrae")
     ordered, centres_mm = from_head(large, upside_down=bool(notes))
     chain = found_in_map(ordered, centres_mm, grid, are_whole(ordered, centres_mm), bool(notes))
+    chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
-    if SACRUM not in levels.values() or not any(SACRUM in each.labels for each in ordered):
+    anchored = SACRUM in levels.values() and any(SACRUM in each.labels for each in ordered)
+    if not anchored and uppermost is None:
         notes.append("no sacrum is labelled: levels follow from sizes and distances alone")
     identities = identities_in_map(case, ordered, chain, decoded, notes)
     table = np.zeros(int(found.numbers.max()) + 1, dtype=np.uint8)

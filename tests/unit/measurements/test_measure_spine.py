@@ -10,11 +10,11 @@ import pytest
 import spine_truth as truth
 
 from autospine.core.geometry import Grid, as_direction, canonical_grid, orientation, vector
-from autospine.core.labels import VERSE
+from autospine.core.labels import VERSE, parse_labels
 from autospine.core.types import LabelArray
 from autospine.io.images import read_labels
 from autospine.measurements.measure_spine import MeasuredSpine, measure_spine
-from autospine.measurements.measured_labels import SpineLabels, labels_of_scheme
+from autospine.measurements.measured_labels import SpineLabels, labels_of_dataset, labels_of_scheme
 from autospine.phantom.generate import Phantom, PhantomSettings, generate
 from autospine.phantom.shapes import rotation
 from autospine.vertebrae.schemes import find_scheme
@@ -200,3 +200,18 @@ def test_a_map_without_vertebrae_says_so() -> None:
     grid: Grid = makers.grid(empty.shape)
     spine = measure_spine("empty", empty, grid, labels_of_scheme(find_scheme("verse"), set())).measurements
     assert spine.vertebrae == () and spine.notes == ("there is no vertebra with a level",)
+
+
+def test_the_sacrum_may_come_in_segments() -> None:
+    verse = labels_of_scheme(find_scheme("verse"), {24, 26, 29, 30})
+    assert set(verse.sacrum) == {26, 29, 30}
+    assert labels_of_scheme(find_scheme("totalsegmentator"), {27, 25, 26}).sacrum == (25, 26)
+    space = parse_labels({"L5": 1, "S1": 2, "vertebra_S2": 3, "disc_L5_S1": 4})
+    assert labels_of_dataset(space) == SpineLabels(levels={"L5": 1}, sacrum=(2, 3))
+
+
+def test_a_segment_above_the_rest_of_the_sacrum_bears_its_endplate(real_spine) -> None:
+    """The map calls S1 29, and what lies below it 26."""
+    spine = real_spine("ct_lumbosacral/labels_verse.nii.gz").measurements
+    last = next(each for each in spine.discs if each.upper == "L5")
+    assert 3.0 < last.height_mm < 20.0

@@ -56,6 +56,33 @@ def test_without_an_anchor_order_is_certain_and_levels_are_unknown() -> None:
     assert np.array_equal(named > 0, labels > 0)
 
 
+def test_the_level_of_the_uppermost_vertebra_can_be_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.zeros((110, 50, 50), dtype=np.uint8)
+    s, p, left = np.ogrid[tuple(slice(0, n) for n in labels.shape)]
+    for place in (90, 54, 18):
+        labels[(s - place) ** 2 + (p - 25) ** 2 + (left - 25) ** 2 < 14**2] = 1
+    write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    measure = ["anatomy", "measure", "-i", str(tmp_path / "out"), "-o", str(tmp_path / "measured")]
+    identify = ["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    identify += ["--scheme", "structures"]
+    unknown = np.select([labels == 0, s > 72, s > 36], [0, 151, 152], 153).astype(np.uint8)
+    write_array(tmp_path / "out" / "a.nii.gz", unknown, makers.grid(labels.shape))
+    assert main(measure) == 1
+    said = capsys.readouterr().err
+    assert "3 labels of vertebrae whose level is unknown" in said and "--uppermost LEVEL" in said
+    assert main([*identify, "--uppermost", "l2"]) == 0
+    named = read_labels(tmp_path / "out" / "a.nii.gz").array[0]
+    assert [named[place, 25, 25] for place in (90, 54, 18)] == [VERSE["L2"], VERSE["L3"], VERSE["L4"]]
+    assert main(measure) == 0
+    assert main([*identify, "--uppermost", "X2"]) == 1
+    write_array(tmp_path / "in" / "b.nii.gz", labels, makers.grid(labels.shape))
+    assert main([*identify, "--uppermost", "L2"]) == 1
+    said = capsys.readouterr().err
+    assert "'X2'" in said and "one file with --uppermost, found 2" in said
+
+
 def test_a_map_without_vertebrae(tmp_path: Path) -> None:
     empty = np.zeros((20, 20, 20), dtype=np.uint8)
     named, identities = name_unnamed("case", empty, makers.grid(empty.shape), STRUCTURES)
