@@ -10,6 +10,7 @@ from autospine.evaluation.held_out import SCORING_LOCK, HeldOut, score_held_out
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import weights_digest
+from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.atomic import keep_former, write_text
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
@@ -198,7 +199,14 @@ def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
         replace(case, modality=task.stored[case.name].record.modality) if case.name in task.stored else case
         for case in task.dataset.cases
     )
-    evaluation = score_held_out(task.folder, held_out, replace(task.dataset, cases=known), task.plan.labels)
+    naming = VertebraNaming.of_labels(task.plan.labels)
+    evaluation = score_held_out(
+        task.folder,
+        held_out,
+        replace(task.dataset, cases=known),
+        task.plan.labels,
+        None if naming is None else naming.relabelled,
+    )
     draw_validation(task, done, evaluation)
     return evaluation
 

@@ -1,18 +1,29 @@
 """Cross-validation of a model by its held-out predictions: `cross_validation.json`, `postprocessing.json`."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from autospine.core.errors import ImageError
+from autospine.core.geometry import Grid
 from autospine.core.labels import LabelSpace
+from autospine.core.types import LabelArray
 from autospine.dataset.raw import Dataset
 from autospine.evaluation.cleanup_trials import CaseTrial, try_case
 from autospine.evaluation.components import without_strays
 from autospine.evaluation.evaluate_maps import evaluate_folder
 from autospine.evaluation.naming import write_confusion
-from autospine.evaluation.overlap import Confusion, class_counts, foreground_counts, in_class_order
-from autospine.evaluation.postprocessing import POSTPROCESSING, Postprocessing
+from autospine.evaluation.overlap import (
+    Confusion,
+    class_counts,
+    count_overlap,
+    foreground_counts,
+    in_class_order,
+)
+from autospine.evaluation.postprocessing import POSTPROCESSING, NamingEffect, Postprocessing
 from autospine.evaluation.postprocessing_choice import PostprocessingChoice, held_out_confusions
 from autospine.evaluation.score_description import describe_evaluation, describe_mean
 from autospine.evaluation.scores import CaseScores, Evaluation
@@ -21,6 +32,7 @@ from autospine.io.images import Volume, read_labels
 from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.serialization import write_json
 from autospine.storage.trained_models import fold_folder
+from autospine.system.described_errors import describe_failure
 from autospine.system.log import get_logger, track
 
 logger = get_logger(__name__)
@@ -50,8 +62,16 @@ class HeldOut:
     """Digest of the network's weights; None if several networks predicted together."""
 
 
+Namer = Callable[[str, LabelArray, Grid], LabelArray]
+"""Gives the vertebrae of a case's label map (S, P, L) on a grid the labels of their levels."""
+
+
 def score_held_out(
-    folder: Path, held_out: Sequence[HeldOut], dataset: Dataset, labels: LabelSpace
+    folder: Path,
+    held_out: Sequence[HeldOut],
+    dataset: Dataset,
+    labels: LabelSpace,
+    namer: Namer | None = None,
 ) -> Evaluation:
     """Score the folds' predictions, choose a post-processing by them, and write both into the model folder.
 
@@ -60,6 +80,7 @@ def score_held_out(
         held_out: Predictions of at least one fold.
         dataset: The dataset with the references.
         labels: The dataset's label space.
+        namer: Names vertebrae as a prediction does after its post-processing; None if classes are no levels.
 
     Returns:
         The scores without post-processing.
@@ -73,7 +94,7 @@ def score_held_out(
     postprocessed = None
     # Regions lie one within another: a component that is removed from one would be a hole in the next.
     if not labels.regions:
-        postprocessed = _choose_postprocessing(folder, held_out, dataset, labels, total)
+        postprocessed = _choose_postprocessing(folder, held_out, dataset, labels, total, namer)
     described = {
         **describe_evaluation(total),
         "format_version": FORMAT_VERSION,
@@ -123,42 +144,85 @@ def _report_absent(fold: str, part: Evaluation) -> None:
 
 
 def _choose_postprocessing(
-    folder: Path, held_out: Sequence[HeldOut], dataset: Dataset, labels: LabelSpace, total: Evaluation
+    folder: Path,
+    held_out: Sequence[HeldOut],
+    dataset: Dataset,
+    labels: LabelSpace,
+    total: Evaluation,
+    namer: Namer | None,
 ) -> Evaluation | None:
     """Write the post-processing that all cases choose; return the scores after what other folds choose."""
-    predictions = {
-        name: path_below(fold.folder, f"{name}{dataset.file_ending}")
-        for fold in held_out
-        for name in fold.cases
-    }
-    references = {case.name: case.labels for case in dataset.cases}
+    cases = _held_out_maps(held_out, dataset)
     trials: dict[str, CaseTrial] = {}
     cleared: dict[str, CaseTrial] = {}
-    for name in track(sorted(predictions), "trying post-processing"):
-        reference = references[name]
-        if reference is not None:
-            true = read_labels(reference, labels)
-            predicted, spacing_mm = (
-                read_labels(predictions[name]).turned_to(true.grid)[0],
-                true.grid.spacing_mm,
-            )
-            without = without_strays(predicted, spacing_mm)
-            trials[name] = try_case(predicted, true.array[0], labels, spacing_mm)
-            cleared[name] = (
-                trials[name] if without is predicted else try_case(without, true.array[0], labels, spacing_mm)
-            )
+    for name in track(cases, "trying post-processing"):
+        predicted, true = _read_pair(*cases[name], labels)
+        spacing_mm, reference = true.grid.spacing_mm, true.array[0]
+        without = without_strays(predicted, spacing_mm)
+        trials[name] = try_case(predicted, reference, labels, spacing_mm)
+        cleared[name] = (
+            trials[name] if without is predicted else try_case(without, reference, labels, spacing_mm)
+        )
     choice = PostprocessingChoice(trials, cleared, labels)
     chosen = choice.choose()
+    if namer is not None and cases:
+        chosen = replace(chosen, naming=_try_naming(cases, labels, chosen, namer))
     write_json(folder / POSTPROCESSING, chosen)
-    if len(held_out) < 2:
-        _report_choice(chosen, total, None)
-        return None
-    confusions = held_out_confusions(choice, [fold.cases for fold in held_out])
-    after = replace(
-        total, cases=tuple(_with_confusion(case, confusions[case.case], labels) for case in total.cases)
-    )
+    after = None
+    if len(held_out) > 1:
+        confusions = held_out_confusions(choice, [fold.cases for fold in held_out])
+        after = replace(
+            total, cases=tuple(_with_confusion(case, confusions[case.case], labels) for case in total.cases)
+        )
     _report_choice(chosen, total, after)
     return after
+
+
+def _held_out_maps(held_out: Sequence[HeldOut], dataset: Dataset) -> dict[str, tuple[Path, Path]]:
+    """Return prediction and reference of each held-out case that has a reference, by name."""
+    references = {case.name: case.labels for case in dataset.cases}
+    found = {
+        name: (path_below(fold.folder, f"{name}{dataset.file_ending}"), reference)
+        for fold in held_out
+        for name in fold.cases
+        if (reference := references[name]) is not None
+    }
+    return dict(sorted(found.items()))
+
+
+def _read_pair(prediction: Path, reference: Path, labels: LabelSpace) -> tuple[LabelArray, Volume]:
+    """Read a reference, and a prediction in its axes."""
+    true = read_labels(reference, labels)
+    return read_labels(prediction).turned_to(true.grid)[0], true
+
+
+def _try_naming(
+    cases: Mapping[str, tuple[Path, Path]], labels: LabelSpace, chosen: Postprocessing, namer: Namer
+) -> NamingEffect:
+    """Return what naming changes in the held-out cases after a post-processing.
+
+    A case whose vertebrae cannot be named stays as it is, as in a prediction.
+    """
+    dice: list[tuple[float, float]] = []
+    for name in track(cases, "naming vertebrae"):
+        predicted, true = _read_pair(*cases[name], labels)
+        cleaned = chosen.apply(predicted, true.grid.spacing_mm).labels
+        try:
+            named = namer(name, cleaned, true.grid)
+        except Exception as error:  # names that cannot be found cost no score
+            logger.warning("%s: its vertebrae cannot be named (%s)", name, describe_failure(error))
+            named = cleaned
+        reference = labels.encode(true.array[0])
+        before, after = (_class_dice(labels.encode(each), reference, labels) for each in (cleaned, named))
+        dice.append((before, after))
+    before, after = np.mean(dice, axis=0).tolist()
+    return NamingEffect(dice_before=round(before, 6), dice_after=round(after, 6))
+
+
+def _class_dice(predicted: LabelArray, reference: LabelArray, labels: LabelSpace) -> float:
+    """Return the mean Dice of the classes in either map; 1 where both are empty."""
+    defined = [each.dice for each in count_overlap(predicted, reference, labels) if not math.isnan(each.dice)]
+    return float(np.mean(defined)) if defined else 1.0
 
 
 def _with_confusion(case: CaseScores, confusion: Confusion, labels: LabelSpace) -> CaseScores:
@@ -172,6 +236,14 @@ def _with_confusion(case: CaseScores, confusion: Confusion, labels: LabelSpace) 
 
 def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation | None) -> None:
     """Say which classes are post-processed, and what that changes in cases that did not choose it."""
+    if chosen.naming is not None:
+        logger.info(
+            "naming the vertebrae of held-out cases changes their class Dice from %.3f to %.3f: predictions "
+            "are %s",
+            chosen.naming.dice_before,
+            chosen.naming.dice_after,
+            "not named" if chosen.naming.harms else "named",
+        )
     if not chosen.cleaned_classes:
         logger.info("cross-validation chose no post-processing, as none helps without harm")
         return

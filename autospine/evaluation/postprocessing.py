@@ -29,10 +29,10 @@ from autospine.evaluation.components import (
 )
 from autospine.storage.serialization import read_json, stored_as
 
-FORMAT_VERSION = 4
-READABLE = (1, 2, 3, FORMAT_VERSION)
+FORMAT_VERSION = 5
+READABLE = (1, 2, 3, 4, FORMAT_VERSION)
 """Versions that can be read. In version 1 removed components always become background; up to 3 no piece is a
-stray."""
+stray, and up to 4 naming was not tried."""
 
 POSTPROCESSING = "postprocessing.json"
 
@@ -130,6 +130,22 @@ class Cleaned(NamedTuple):
     """Changes of labels, the largest volume first."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamingEffect:
+    """Change by naming the vertebrae of the held-out cases of a model whose classes are levels."""
+
+    dice_before: float
+    """Mean class Dice after post-processing, averaged over the cases, 0 to 1."""
+
+    dice_after: float
+    """The same after the vertebrae were named as well."""
+
+    @property
+    def harms(self) -> bool:
+        """Whether names cost the held-out cases Dice in the mean."""
+        return self.dice_after < self.dice_before
+
+
 @stored_as("a post-processing", largest=2**20)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Postprocessing:
@@ -154,6 +170,9 @@ class Postprocessing:
     stray_share: float | None = None
     """Pieces of the foreground, all classes as one, that are smaller than this share of the largest piece or
     lie beside it become background, before anything else is done. None if they are kept."""
+
+    naming: NamingEffect | None = None
+    """Effect of naming the vertebrae after that; None if classes are no levels, or if it was not tried."""
 
     def __post_init__(self) -> None:
         if self.format_version not in READABLE:

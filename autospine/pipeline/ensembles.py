@@ -20,6 +20,7 @@ from autospine.io.images import read_volume, write_labels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.model_postprocessing import MEMBERS, ensemble_folder, holds, members_of
+from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.locks import waiting_lock
 from autospine.storage.serialization import write_json
@@ -64,7 +65,10 @@ def validate_ensemble(
         ]
         for fold in held_out:
             _predict_held_out(models, fold, dataset, device)
-        return folder, score_held_out(folder, held_out, dataset, models[0].plan.labels)
+        labels = models[0].plan.labels
+        naming = VertebraNaming.of_labels(labels)
+        namer = None if naming is None else naming.relabelled
+        return folder, score_held_out(folder, held_out, dataset, labels, namer)
 
 
 def _predict_held_out(

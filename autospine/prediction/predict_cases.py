@@ -28,7 +28,7 @@ from autospine.prediction.output_folder import check_apart_from_inputs, check_ou
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
-from autospine.prediction.vertebra_naming import VertebraNaming
+from autospine.prediction.vertebra_naming import choose_naming
 from autospine.storage.arrays import has_blosc2
 from autospine.storage.atomic import check_writable, remove_abandoned
 from autospine.storage.file_names import same_name
@@ -85,6 +85,7 @@ def predict(
     warn_of_short_training(models, options.folds)
     warn_of_unfinished_folds(models, options.folds)
     post_processing = find_post_processing(models) if options.post_process else None
+    naming = choose_naming(plan.labels, post_processing, options.name_vertebrae)
     record = RunRecord.open(output, _template(models, post_processing, device, options))
     predictor = build_predictor(
         models,
@@ -99,7 +100,7 @@ def predict(
         CaseOutputs(
             maps=maps,
             post_processing=post_processing,
-            naming=VertebraNaming.of_labels(plan.labels) if options.name_vertebrae else None,
+            naming=naming,
             save_probabilities=options.save_probabilities,
             draw_preview=draw_preview,
         ),

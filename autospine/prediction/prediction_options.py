@@ -48,15 +48,16 @@ class PredictionOptions:
     """Whether label maps go through the post-processing that the model's cross-validation chose."""
 
     name_vertebrae: Annotated[
-        bool,
+        bool | None,
         Option(
             names=("--naming/--no-naming",),
             help="Name vertebrae by the most probable possible spine, where the classes are levels: split, "
             "swapped and shifted names are mended, nothing is removed, and CASE_vertebrae.json has the "
-            "probability of each.",
+            "probability of each. By default they are, unless that cost the model's held-out cases Dice.",
         ),
-    ] = True
-    """Whether vertebrae are named by the most probable possible spine, where classes are levels."""
+    ] = None
+    """Whether vertebrae are named by the most probable possible spine, where classes are levels; None if they
+    are, unless that cost the model's held-out cases Dice."""
 
     region_of_interest: Annotated[
         bool,

@@ -8,7 +8,7 @@ from pathlib import Path
 from autospine.core.geometry import Grid
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray
-from autospine.evaluation.postprocessing import LabelChange
+from autospine.evaluation.postprocessing import LabelChange, Postprocessing
 from autospine.io.formats import file_ending
 from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger
@@ -69,6 +69,10 @@ class VertebraNaming:
             changes=tuple(self._change(each, voxel_ml) for each in named.changes),
         )
 
+    def relabelled(self, case: str, labels: LabelArray, grid: Grid) -> LabelArray:
+        """Return the label map of `apply` alone."""
+        return self.apply(case, labels, grid).labels
+
     def _change(self, renamed: Renaming, voxel_ml: float) -> LabelChange:
         return LabelChange(
             from_label=self.names[renamed.from_label],
@@ -76,6 +80,31 @@ class VertebraNaming:
             voxels=round(renamed.ml / voxel_ml),
             ml=renamed.ml,
         )
+
+
+def choose_naming(
+    space: LabelSpace, post_processing: Postprocessing | None, wanted: bool | None
+) -> VertebraNaming | None:
+    """Return the naming of a model's predictions; None where its classes are no levels, or none is to be.
+
+    Args:
+        space: The model's label space.
+        post_processing: What its cross-validation has chosen; None if it is not known.
+        wanted: The user's choice; None for that of the cross-validation.
+    """
+    naming = VertebraNaming.of_labels(space)
+    effect = None if post_processing is None else post_processing.naming
+    if naming is None or wanted is False:
+        return None
+    if wanted is None and effect is not None and effect.harms:
+        logger.info(
+            "vertebrae are not named: that changed the class Dice of held-out cases from %.3f to %.3f; "
+            "--naming names them all the same",
+            effect.dice_before,
+            effect.dice_after,
+        )
+        return None
+    return naming
 
 
 def identities_file(folder: Path, case: str) -> Path:

@@ -14,11 +14,13 @@ import pytest
 from autospine.cli import main
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.types import LabelArray
-from autospine.dataset.raw import Case
-from autospine.io.images import read_labels
+from autospine.dataset.raw import Case, Dataset
+from autospine.evaluation.held_out import HeldOut, Namer, score_held_out
+from autospine.evaluation.postprocessing import Postprocessing, read_postprocessing
+from autospine.io.images import read_labels, write_array
 from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.label_maps import LabelMaps
-from autospine.prediction.vertebra_naming import VertebraNaming, how_to_name
+from autospine.prediction.vertebra_naming import VertebraNaming, choose_naming, how_to_name
 from autospine.storage.serialization import read_json
 from autospine.vertebrae.identities import SpineIdentities
 
@@ -138,3 +140,60 @@ def test_the_command_that_is_said_names_the_vertebrae_later(tmp_path: Path) -> N
 
 def test_a_dicom_segmentation_is_predicted_again() -> None:
     assert how_to_name(Path("out/a.dcm")) == "predict the case again with --continue"
+
+
+def chosen_by(folder: Path, held_out: dict[str, tuple[int, ...]], namer: Namer) -> Postprocessing:
+    """Score held-out columns with these labels from the head down; the true ones are L1 to L5."""
+    right = column((2, 3, 4, 5, 6))
+    grid, cases = makers.grid(right.shape), []
+    for name, values in held_out.items():
+        write_array(folder / "labelsTr" / f"{name}.nii.gz", right, grid)
+        write_array(folder / "validation" / f"{name}.nii.gz", column(values), grid)
+        labels = folder / "labelsTr" / f"{name}.nii.gz"
+        cases.append(Case(name=name, images=(), labels=labels, modality=None, site=None, subject=name))
+    dataset = Dataset(
+        folder=folder,
+        name="Dataset001_Columns",
+        channels=("MR",),
+        labels=LEVELS,
+        cases=tuple(cases),
+        test_cases=(),
+        file_ending=".nii.gz",
+    )
+    fold = HeldOut(fold="0", cases=tuple(held_out), folder=folder / "validation")
+    score_held_out(folder, [fold], dataset, LEVELS, namer)
+    chosen = read_postprocessing(folder)
+    assert chosen is not None
+    return chosen
+
+
+def test_held_out_cases_decide_whether_predictions_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="autospine")
+    naming = VertebraNaming.of_labels(LEVELS)
+    assert naming is not None
+    columns = {"swapped": (2, 4, 3, 5, 6), "right": (2, 3, 4, 5, 6)}
+    helped = chosen_by(tmp_path / "helped", columns, naming.relabelled)
+    assert helped.naming is not None
+    assert (helped.naming.dice_before, helped.naming.dice_after) == (pytest.approx(0.8), pytest.approx(1.0))
+    assert "class Dice from 0.800 to 1.000: predictions are named" in caplog.text
+    assert choose_naming(LEVELS, helped, None) is not None
+    assert choose_naming(LEVELS, helped, False) is None
+
+    spoilt = chosen_by(tmp_path / "spoilt", columns, lambda _, labels, __: np.where(labels == 2, 3, labels))
+    assert spoilt.naming is not None and spoilt.naming.harms
+    caplog.clear()
+    assert choose_naming(LEVELS, spoilt, None) is None
+    assert "vertebrae are not named" in caplog.text and "--naming" in caplog.text
+    assert choose_naming(LEVELS, spoilt, True) is not None
+    assert choose_naming(LEVELS, None, None) is not None
+
+
+def test_a_held_out_case_that_cannot_be_named_counts_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = chosen_by(tmp_path, {"a": (2, 4, 3, 5, 6)}, lambda *_: {}["L9"])
+    assert chosen.naming is not None
+    assert chosen.naming.dice_before == chosen.naming.dice_after == pytest.approx(0.6)
+    assert "a: its vertebrae cannot be named (KeyError: 'L9')" in caplog.text
