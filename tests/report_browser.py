@@ -1,11 +1,15 @@
 """Chromium without a window, for tests and measurements of the report."""
 
+import io
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -72,6 +76,25 @@ def violations(driver: Any) -> list[str]:
     driver.execute_script(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
     found = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
     return [f"{each['impact']}: {each['id']} at {each['nodes'][0]['target']}" for each in found["violations"]]
+
+
+def is_blank_in_3d(driver: Any, colours: int = 20, seconds: float = 60.0) -> bool:
+    """Whether the view in 3D of the open case, which this opens, shows fewer colours than so many.
+
+    Args:
+        driver: The browser with a page.
+        colours: Fewest colours of a picture of something.
+        seconds: Time that it has to draw.
+    """
+    driver.execute_script("document.getElementById('volume').click()")
+    end = time.monotonic() + seconds
+    canvas = driver.find_element("css selector", "#canvas canvas")
+    while time.monotonic() < end:  # it draws when it has time
+        picture = Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("RGB")
+        if len(picture.getcolors(2**24) or ()) >= colours:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def blank_pictures(driver: Any) -> int:

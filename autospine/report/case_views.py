@@ -1,19 +1,28 @@
 """The slices of a case that a report shows: along the middle of the spine, and through its worst place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Integer, Num
 from scipy.ndimage import gaussian_filter1d
 
-from autospine.core.geometry import Box, Grid, triple
+from autospine.core.geometry import Box, Grid, triple, vector
 from autospine.core.types import LabelArray, MaskArray, Shape3, Vector3
 from autospine.report.views import MARGIN_MM, Plane, labelled
 
 SMOOTHING_MM = 20.0
 """Standard deviation along S of the smoothing of the spine's middle, about half a vertebra's height."""
+
+AXES: Mapping[Plane, tuple[int, int, int]] = {
+    "sagittal": (0, 1, 2),
+    "coronal": (0, 2, 1),
+    "axial": (1, 2, 0),
+}
+"""Vertical and horizontal axis of each plane, and the third one, which it lies across."""
+
+EDGE_STEPS = 33
+"""Points by which the edge of a curved slice is told to the viewer in 3D."""
 
 CLOSE_UP_MM = 60.0
 """Distance from the worst place to the edge of its pictures."""
@@ -48,6 +57,12 @@ class CaseView:
     marked: tuple[float, float] | None = None
     """Place that a cross marks, as shares of height and width; None for no cross."""
 
+    edge: tuple[Vector3, ...] = ()
+    """Voxels (S, P, L) at the left edge of the picture, at equal steps from its top to its bottom."""
+
+    across: Vector3 = (0.0, 0.0, 0.0)
+    """Voxels from the left edge to the right one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseMaps:
@@ -74,25 +89,40 @@ class CaseMaps:
         self,
         title: str,
         plane: Plane,
-        index: tuple[Any, ...],
-        size_mm: tuple[float, float],
+        rows: Integer[np.ndarray, "H"],
+        columns: Integer[np.ndarray, "W"],
+        through: int | Integer[np.ndarray, "H"],
         marked: tuple[float, float] | None = None,
     ) -> CaseView:
-        """Return the slice that a numpy index of (S, P, L) cuts out, turned as it is shown."""
+        """Return a slice turned as it is shown.
 
-        def turned(array: np.ndarray) -> np.ndarray:
-            # S grows upwards and rows downwards; in axial slices P grows downwards as rows do.
-            shown: np.ndarray = array[index]
-            return shown if plane == "axial" else shown[::-1]
-
+        Args:
+            title: Which slice it is, in words.
+            plane: Its plane.
+            rows: Voxels along the vertical axis of the plane, increasing.
+            columns: Voxels along its horizontal axis, increasing.
+            through: Voxel along the third axis, the same for all rows or one for each.
+            marked: Place that a cross marks, as shares of height and width.
+        """
+        if (
+            plane != "axial"
+        ):  # S grows upwards and rows downwards; in axial slices P grows downwards as rows do
+            rows, through = rows[::-1], through if isinstance(through, int) else through[::-1]
+        at = np.broadcast_to(through, rows.shape)
+        vertical, horizontal, third = AXES[plane]
+        places = {vertical: rows[:, None], horizontal: columns[None, :], third: at[:, None]}
+        index = tuple(places[axis] for axis in range(3))
+        lengths = (len(rows) * self.spacing_mm[vertical], len(columns) * self.spacing_mm[horizontal])
         return CaseView(
             title=title,
             plane=plane,
-            image=None if self.image is None else turned(self.image),
-            prediction=turned(self.prediction),
-            reference=None if self.reference is None else turned(self.reference),
-            size_mm=size_mm,
+            image=None if self.image is None else self.image[index],
+            prediction=self.prediction[index],
+            reference=None if self.reference is None else self.reference[index],
+            size_mm=lengths,
             marked=marked,
+            edge=_left_edge(plane, rows, columns, at),
+            across=vector(len(columns) * np.eye(3)[horizontal]),
         )
 
 
@@ -116,23 +146,12 @@ def middle_views(maps: CaseMaps, behind: Sequence[int] = ()) -> tuple[CaseView, 
     bodies = inside & ~np.isin(shown, behind)
     at_l = _middles(inside, 2, maps.spacing_mm[0])[rows]
     at_p = _middles(bodies if bodies.any() else inside, 1, maps.spacing_mm[0])[rows]
-    height, depth, width = (n * mm for n, mm in zip(box.shape, maps.spacing_mm, strict=True))
     along = inside.sum(axis=(1, 2))
     level = int(along.argmax()) if along.any() else inside.shape[0] // 2
     return (
-        maps.cut(
-            "sagittal, along the middle of the spine",
-            "sagittal",
-            (rows[:, None], columns[None, :], at_l[:, None]),
-            (height, depth),
-        ),
-        maps.cut(
-            "coronal, along the middle of the spine",
-            "coronal",
-            (rows[:, None], at_p[:, None], across[None, :]),
-            (height, width),
-        ),
-        maps.cut("axial, where most is labelled", "axial", (level, *box.slices[1:]), (depth, width)),
+        maps.cut("sagittal, along the middle of the spine", "sagittal", rows, columns, at_l),
+        maps.cut("coronal, along the middle of the spine", "coronal", rows, across, at_p),
+        maps.cut("axial, where most is labelled", "axial", columns, across, level),
     )
 
 
@@ -140,38 +159,21 @@ def close_ups(maps: CaseMaps, place: Shape3) -> tuple[CaseView, ...]:
     """Return the three slices through a voxel, cut to its surroundings, with a cross on it."""
     reach = [round(CLOSE_UP_MM / mm) for mm in maps.spacing_mm]
     parts = [
-        slice(max(0, at - n), min(size, at + n + 1))
+        np.arange(max(0, at - n), min(size, at + n + 1))
         for at, n, size in zip(place, reach, maps.prediction.shape, strict=True)
     ]
-    sizes = [(part.stop - part.start) * mm for part, mm in zip(parts, maps.spacing_mm, strict=True)]
-    shares = [
-        (at - part.start + 0.5) / (part.stop - part.start) for at, part in zip(place, parts, strict=True)
-    ]
-    s, p, l = place  # noqa: E741
-    title = "{}, through the worst place"
-    return (
-        maps.cut(
-            title.format("sagittal"),
-            "sagittal",
-            (parts[0], parts[1], l),
-            (sizes[0], sizes[1]),
-            (1 - shares[0], shares[1]),
-        ),
-        maps.cut(
-            title.format("coronal"),
-            "coronal",
-            (parts[0], p, parts[2]),
-            (sizes[0], sizes[2]),
-            (1 - shares[0], shares[2]),
-        ),
-        maps.cut(
-            title.format("axial"),
-            "axial",
-            (s, parts[1], parts[2]),
-            (sizes[1], sizes[2]),
-            (shares[1], shares[2]),
-        ),
-    )
+    s, p, left = (float(at - part[0] + 0.5) / len(part) for at, part in zip(place, parts, strict=True))
+    marks: dict[Plane, tuple[float, float]] = {
+        "sagittal": (1 - s, p),
+        "coronal": (1 - s, left),
+        "axial": (p, left),
+    }
+    views = []
+    for plane, marked in marks.items():
+        vertical, horizontal, third = AXES[plane]
+        title = f"{plane}, through the worst place"
+        views.append(maps.cut(title, plane, parts[vertical], parts[horizontal], place[third], marked))
+    return tuple(views)
 
 
 def shown_box(maps: CaseMaps) -> Box:
@@ -193,6 +195,29 @@ def shown_box(maps: CaseMaps) -> Box:
             min(size, high + n) for high, n, size in zip(box.stop, margins, shown.shape, strict=True)
         ),
     )
+
+
+def _left_edge(
+    plane: Plane,
+    rows: Integer[np.ndarray, "H"],
+    columns: Integer[np.ndarray, "W"],
+    through: Integer[np.ndarray, "H"],
+) -> tuple[Vector3, ...]:
+    """Return the voxels at the left edge of a slice, at equal steps from its top to its bottom.
+
+    Args:
+        plane: Plane of the slice.
+        rows: Voxels along its vertical axis, from the top down.
+        columns: Voxels along its horizontal axis.
+        through: Voxel along the third axis in each row.
+    """
+    vertical, horizontal, third = AXES[plane]
+    steps = np.linspace(-0.5, len(rows) - 0.5, EDGE_STEPS)  # from the upper edge of the first row
+    edge = np.empty((EDGE_STEPS, 3))
+    edge[:, vertical] = rows[0] + (steps if plane == "axial" else -steps)
+    edge[:, horizontal] = columns[0] - 0.5
+    edge[:, third] = np.interp(steps, np.arange(len(rows)), through)
+    return tuple(vector(row) for row in np.round(edge, 2))
 
 
 def _middles(inside: MaskArray, axis: int, row_mm: float) -> Integer[np.ndarray, "S"]:

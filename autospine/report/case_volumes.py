@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import nibabel
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from autospine.core.geometry import Box, triple
+from autospine.core.geometry import Box, triple, vector
 from autospine.core.labels import IGNORE_INDEX
 from autospine.core.types import Modality, Shape3, Vector3
 from autospine.report.case_views import CaseMaps, shown_box
@@ -45,8 +44,23 @@ class CaseVolumes:
     reference: str
     """Stored indices of the reference; empty if there is none."""
 
-    place: tuple[float, float, float] | None
-    """Place of the crosshair as shares of the volume towards right to left, front to back and head."""
+    place: Shape3 | None
+    """Voxel of the whole image (S, P, L) that the crosshair begins at; None for the middle."""
+
+    start: Shape3
+    """First voxel of the whole image that the volumes have."""
+
+    step: Shape3
+    """Voxels of the whole image from one voxel of the volumes to the next."""
+
+    count: Shape3
+    """Voxels of the volumes along S, P and L."""
+
+    origin_mm: Vector3
+    """Position of the whole image's first voxel in LPS."""
+
+    axes_mm: tuple[Vector3, Vector3, Vector3]
+    """Step from one voxel of the whole image to the next along S, P and L, in LPS."""
 
     note: str
     """How the volumes were reduced, in words."""
@@ -78,7 +92,7 @@ def reduce_volumes(
     while target <= COARSEST_VOLUME_MM:
         volumes = _thinned(maps, maps.image, modality, box, target)
         if len(volumes.image) + len(volumes.prediction) + len(volumes.reference) <= budget:
-            return volumes if place is None else replace(volumes, place=_shares(place, box))
+            return replace(volumes, place=place)
         target *= COARSER
     return None
 
@@ -93,11 +107,17 @@ def _thinned(
     flat = windowed(grey.reshape(grey.shape[0], -1), modality).reshape(grey.shape)
     size = " × ".join(f"{mm:.3g}" for mm in spacing)
     reference = None if maps.reference is None else maps.reference[part]
+    origin = maps.grid.physical(np.zeros(3))
     return CaseVolumes(
         image=_nifti(np.rint(255 * flat).astype(np.uint8), spacing),
         prediction=_nifti(_indices(maps.prediction[part]), spacing),
         reference="" if reference is None else _nifti(_indices(reference), spacing),
         place=None,
+        start=triple(box.start),
+        step=steps,
+        count=triple(grey.shape),
+        origin_mm=vector(origin),
+        axes_mm=triple(vector(maps.grid.physical(axis) - origin) for axis in np.eye(3)),
         note=f"reduced for this page: voxels of {size} mm (S P L), 8 bits, cut to what is shown",
     )
 
@@ -114,11 +134,3 @@ def _nifti(array: UInt8[np.ndarray, "S P L"], spacing_mm: Vector3) -> str:
     image_of: Any = nibabel.Nifti1Image  # its constructor is not annotated
     content: bytes = image_of(turned, affine).to_bytes()
     return base64.b64encode(gzip.compress(content, compresslevel=9, mtime=0)).decode("ascii")
-
-
-def _shares(place: Sequence[int], box: Box) -> tuple[float, float, float]:
-    s, p, left = (
-        min(max((at - start + 0.5) / n, 0.0), 1.0)
-        for at, start, n in zip(place, box.start, box.shape, strict=True)
-    )
-    return 1 - left, 1 - p, s

@@ -40,7 +40,7 @@ from autospine.report.measurement_section import (
     measurement_section,
     read_measured,
 )
-from autospine.report.model_results import holds_model, read_model_results
+from autospine.report.model_results import find_location, holds_model, read_model_results
 from autospine.report.naming_section import naming_section
 from autospine.report.plan_section import dataset_section, plan_section
 from autospine.report.report_content import Fact, ReportCase, ReportContent, ReportSection
@@ -54,6 +54,9 @@ from autospine.storage.trained_models import PLAN, fold_names, unfinished_folds
 
 REPORT = "report.html"
 """File of the report."""
+
+REPETITION = "autospine predict -i IMAGES -o OTHER_FOLDER --only-failed marks.json"
+"""Command that predicts failed cases again."""
 
 FINGERPRINT = "fingerprint.json"
 """File of the measurements beside the plan of a dataset."""
@@ -225,6 +228,8 @@ def _content(
         higher_is_better=not metrics or metrics[0].higher_is_better,
         legend=() if results is None else legend_of(results),
         indices=() if results is None else indices_of(results),
+        exclusion=_exclusion(place) if results is not None else "",
+        repetition=REPETITION if results is not None and not results.scores.get("folds") else "",
         summary=(*summary, *(() if results is None else _summary(results, cases))),
         sections=tuple(sections),
         foot=(
@@ -233,6 +238,15 @@ def _content(
             Fact(name="written by", value=f"AutoSpine {__version__}"),
         ),
     )
+
+
+def _exclusion(folder: Path) -> str:
+    """Return the command that leaves marked cases out of the training that a folder belongs to."""
+    location = find_location(folder)
+    which = (
+        ("-d", "DATASET") if location is None else ("-d", location.name, "-w", str(location.workspace.root))
+    )
+    return shlex.join(("autospine", "dataset", "exclude", *which, "--marks", "marks.json"))
 
 
 def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fact]:

@@ -13,7 +13,7 @@ from autospine.report.result_folder import ResultFolder
 from autospine.storage.file_names import same_name
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import PLAN, fold_folder
-from autospine.storage.workspace import DESCRIPTION, Workspace
+from autospine.storage.workspace import DESCRIPTION, DatasetLocation, Workspace
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
@@ -81,13 +81,22 @@ def _dataset_cases(model: Path) -> tuple[Case, ...]:
 
 
 def _dataset(model: Path) -> Path | None:
-    """Return the raw dataset of a model in a workspace, be it an ensemble or one of an experiment."""
-    place = model.resolve()
+    location = find_location(model)
+    return None if location is None else location.raw
+
+
+def find_location(results: Path) -> DatasetLocation | None:
+    """Return the dataset of a folder of results in a workspace: of a model, an ensemble or an experiment.
+
+    Returns:
+        Its folders; None if the folder lies elsewhere, or the dataset has gone.
+    """
+    place = results.resolve()
     for folder in place.parents:
         workspace = Workspace(root=folder)
         if workspace.results in place.parents:
             try:
-                return workspace.find_dataset(place.relative_to(workspace.results).parts[0]).raw
+                return workspace.find_dataset(place.relative_to(workspace.results).parts[0])
             except AutospineError as error:
                 logger.debug("no dataset: %s", error)
                 return None

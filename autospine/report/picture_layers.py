@@ -11,7 +11,7 @@ from PIL import Image
 
 from autospine.core.colours import Colour
 from autospine.core.labels import IGNORE_INDEX
-from autospine.core.types import Modality
+from autospine.core.types import Modality, Vector3
 from autospine.report.case_views import CaseView
 from autospine.report.views import windowed
 
@@ -62,6 +62,12 @@ class PictureLayers:
     marked: tuple[float, float] | None
     """Place that a cross marks, as shares of height and width."""
 
+    edge: tuple[Vector3, ...] = ()
+    """Voxels (S, P, L) at the left edge, from the top to the bottom; empty if that is not known."""
+
+    across: Vector3 = (0.0, 0.0, 0.0)
+    """Voxels from the left edge to the right one."""
+
 
 def draw_layers(view: CaseView, colours: Sequence[Colour], modality: Modality | None) -> PictureLayers:
     """Draw the pictures of a slice.
@@ -84,6 +90,8 @@ def draw_layers(view: CaseView, colours: Sequence[Colour], modality: Modality | 
         reference="" if reference is None else _labels(reference, colours),
         difference="" if reference is None else _difference(prediction, reference),
         marked=view.marked,
+        edge=view.edge,
+        across=view.across,
     )
 
 

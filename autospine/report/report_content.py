@@ -166,5 +166,11 @@ class ReportContent:
 
     summary: tuple[Fact, ...] = ()
     sections: tuple[ReportSection, ...] = ()
+    exclusion: str = ""
+    """Command that leaves marked cases out of the next training; empty if there are none to train on."""
+
+    repetition: str = ""
+    """Command that predicts failed cases again; empty if they are not predictions of images."""
+
     foot: tuple[Fact, ...] = ()
     """Versions, digests and the command to repeat it."""

@@ -16,7 +16,10 @@ from autospine.storage.atomic import replacing
 PAGE = Path(__file__).parent / "page"
 """Folder of the page's template, style and scripts."""
 
-STYLE, SCRIPTS = "report.css", ("report.js", "volumes.js")
+STYLE = "report.css"
+
+SCRIPTS = ("elements.js", "marks.js", "table.js", "cases.js", "scene.js", "volumes.js", "report.js")
+"""Parts of the page's script, which are joined: the first is used by all, the last starts them."""
 
 NIIVUE = PAGE / "niivue" / "niivue.umd.js"
 """The viewer of volumes, which the page holds packed and starts on demand."""

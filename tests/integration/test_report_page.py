@@ -1,7 +1,7 @@
 """The report as people meet it: in a browser, opened from the disk."""
 
-import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import report_browser
 import report_folders
-from PIL import Image
 
 pytestmark = pytest.mark.skipif(bool(report_browser.lacking()), reason=report_browser.lacking())
 
@@ -182,20 +181,35 @@ def test_marks_survive_a_reload_and_go_into_files(browser, downloads, page):
 
 
 def test_the_viewer_in_3d_shows_the_volumes_of_a_case(browser):
-    click(browser, "#volume")
-    end = time.monotonic() + 60
-    while texts(browser, "#scene-note") in ([], ["loading"]) and time.monotonic() < end:
-        time.sleep(0.2)
+    assert not report_browser.is_blank_in_3d(browser)
     assert texts(browser, "#scene-note")[0].startswith("reduced for this page: voxels of 3 × 2 × 2 mm")
-    canvas = browser.find_element("css selector", "#canvas canvas")
-    shown = set()
-    while len(shown) < 20 and time.monotonic() < end:  # it draws when it has time
-        picture = Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("RGB")
-        shown = {colour for _, colour in picture.getcolors(2**24) or ()}
-    assert len(shown) >= 20
     press(browser, RIGHT)
     click(browser, "#volume")
     assert texts(browser, "#scene") == []
+
+
+def test_the_crosshair_in_3d_is_shared_with_the_pictures_and_names_what_is_there(browser):
+    click(browser, "#volume")
+    end = time.monotonic() + 60
+    while texts(browser, "#place") in ([], [""]) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert re.fullmatch(
+        r"x 12.0, y [\d.]+, z [\d.]+ mm \(LPS\); prediction: background; reference: L1",
+        *texts(browser, "#place"),
+    )
+    rings = "return Array.from(document.querySelectorAll('.place'), (ring) => !ring.hidden)"
+    assert browser.execute_script(rings)[:3] == [True] * 3  # the worst place is where it begins
+    clicked = """
+    const stack = document.querySelectorAll("#pictures .stack")[0];
+    const box = stack.getBoundingClientRect();
+    const at = { clientX: box.left + 0.02 * box.width, clientY: box.top + 0.02 * box.height };
+    stack.dispatchEvent(new MouseEvent("click", { bubbles: true, ...at }));
+    """
+    browser.execute_script(clicked)
+    assert texts(browser, "#place")[0].endswith("prediction: background; reference: background")
+    assert browser.execute_script(rings)[:3] == [True, False, False]
+    click(browser, "#volume")
+    assert browser.execute_script(rings) == []
 
 
 def test_a_file_that_holds_no_marks_is_refused_in_words(browser, tmp_path):

@@ -35,8 +35,20 @@ function labelTable(classes) {
   return table;
 }
 
-// Show the volumes of a case; return what changes their layers, or throw where that is impossible.
-async function showVolumes(canvas, volumes) {
+// Voxels (S, P, L) of the whole image, and shares of the reduced volume from right to left, back to front, feet to head.
+
+function voxelAt(share, { start, step, count }) {
+  const along = [share[2], 1 - share[1], 1 - share[0]];
+  return along.map((part, k) => start[k] + (part * count[k] - 0.5) * step[k]);
+}
+
+function shareOf(voxel, { start, step, count }) {
+  const [s, p, l] = voxel.map((at, k) => Math.min(Math.max(((at - start[k]) / step[k] + 0.5) / count[k], 0), 1));
+  return [1 - l, 1 - p, s];
+}
+
+// Show the volumes of a case; return what changes their layer and place, or throw where that is impossible.
+async function showVolumes(canvas, volumes, onPlace) {
   if (!hasWebGl()) throw new Error("this browser has no WebGL 2; the pictures show the same case");
   await loadNiivue();
   const viewer = new niivue.Niivue({
@@ -45,7 +57,8 @@ async function showVolumes(canvas, volumes) {
     multiplanarShowRender: 1, // always
     isRadiologicalConvention: true, // as in the pictures: the patient's right at the left,
     sagittalNoseLeft: true, // and anterior at the left
-    crosshairWidth: 0.5,
+    crosshairWidth: 0.4,
+    crosshairColor: [1, 0.82, 0.4, 1], // that of the ring in the pictures
     isColorbar: false,
     dragAndDropEnabled: false,
     logLevel: "silent",
@@ -56,11 +69,23 @@ async function showVolumes(canvas, volumes) {
   if (volumes.reference) await viewer.loadFromArrayBuffer(await inflated(volumes.reference), "reference.nii");
   for (const labels of viewer.volumes.slice(PREDICTION)) labels.setColormapLabel(labelTable(volumes.classes));
   viewer.setSliceType(viewer.sliceTypeMultiplanar);
-  if (volumes.place) viewer.scene.crosshairPos = volumes.place;
+  viewer.onLocationChange = ({ frac, values }) => {
+    const name = (value) => (value ? volumes.classes[Math.round(value) - 1].name : "background");
+    const labels = {};
+    for (const [kind, at] of Object.entries({ prediction: PREDICTION, reference: REFERENCE })) {
+      if (at < values.length) labels[kind] = name(values[at].value);
+    }
+    onPlace({ voxel: voxelAt(frac, volumes), labels });
+  };
+  const moveTo = (voxel) => {
+    if (voxel) viewer.scene.crosshairPos = shareOf(voxel, volumes);
+    viewer.drawScene();
+    viewer.createOnLocationChange();
+  };
   const show = (layer) => {
     viewer.setOpacity(PREDICTION, layer === "prediction" ? 0.6 : 0);
     if (viewer.volumes.length > REFERENCE) viewer.setOpacity(REFERENCE, layer === "reference" ? 0.6 : 0);
     viewer.updateGLVolume();
   };
-  return show;
+  return { show, moveTo };
 }

@@ -56,3 +56,16 @@ def test_without_a_reference_all_of_the_image_is_shown(labelled):
     views = middle_views(CaseMaps(image=maps.image, prediction=prediction, reference=None, grid=maps.grid))
     assert [view.prediction.shape for view in views] == [(60, 80), (60, 120), (80, 120)]
     assert all(view.reference is None for view in views)
+
+
+@pytest.mark.parametrize("view", [*middle_views(bent()), *close_ups(bent(), (30, 36, 55))])
+def test_every_pixel_of_a_slice_knows_its_voxel(view):
+    labels = bent().prediction
+    edge, across = np.array(view.edge), np.array(view.across)
+    height, width = view.prediction.shape
+    for row, column in ((0, 0), (height // 2, width // 3), (height - 1, width - 1)):
+        at = (row + 0.5) / height * (len(edge) - 1)
+        left = [np.interp(at, np.arange(len(edge)), edge[:, axis]) for axis in range(3)]
+        s, p, l = np.rint(left + (column + 0.5) / width * across).astype(int)  # noqa: E741
+        assert view.prediction[row, column] == labels[s, p, l]
+        assert view.image[row, column] == bent().image[s, p, l]

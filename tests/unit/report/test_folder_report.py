@@ -80,7 +80,10 @@ def test_volumes_of_the_viewer_are_reduced_and_said_so(evaluated):
     assert nibabel.aff2axcodes(maps["image"].affine) == ("R", "A", "S")
     expected = report_folders.reference().transpose(2, 1, 0)[::-1, ::-1] > 0
     assert np.array_equal(np.asarray(maps["reference"].dataobj) > 0, expected)
-    at = tuple(int(share * n) for share, n in zip(volumes["place"], shape, strict=True))
+    s, p, left = volumes["place"]
+    assert volumes["start"] == [0, 0, 0]
+    assert volumes["count"] == list(report_folders.SHAPE)
+    at = (shape[0] - 1 - left, shape[1] - 1 - p, s)
     assert maps["prediction"].dataobj[at] != maps["reference"].dataobj[at]
 
 
