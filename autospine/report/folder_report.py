@@ -49,6 +49,7 @@ from autospine.report.result_folder import ResultFolder, holds_results, number, 
 from autospine.report.result_report import indices_of, legend_of, metrics_of, result_cases
 from autospine.report.result_sections import prediction_section, record_facts, score_section
 from autospine.report.training_section import read_logs, training_section
+from autospine.storage.atomic import check_writable
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import PLAN, fold_names, unfinished_folds
 
@@ -68,19 +69,21 @@ def write_report(folder: Path, output: Path | None = None, *, most_pictured: int
 
     Args:
         folder: The folder.
-        output: File of the page; by default `report.html` in the folder.
+        output: File of the page, or a folder for its `report.html`; by default the folder of the results.
         most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
 
     Returns:
         Path of the page.
 
     Raises:
-        WorkspaceError: If the folder has nothing to report on.
+        WorkspaceError: If the folder has nothing to report on, or the page cannot be written.
         FormatError: If a file in it is damaged or of another version.
     """
-    report = _reporter(folder)(folder, most_pictured)
     path = output or folder / REPORT
-    write_page(path, report)
+    path = path / REPORT if path.is_dir() else path
+    reporter = _reporter(folder)
+    check_writable(path.parent)
+    write_page(path, reporter(folder, most_pictured))
     return path
 
 
@@ -243,9 +246,9 @@ def _content(
 def _exclusion(folder: Path) -> str:
     """Return the command that leaves marked cases out of the training that a folder belongs to."""
     location = find_location(folder)
-    which = (
-        ("-d", "DATASET") if location is None else ("-d", location.name, "-w", str(location.workspace.root))
-    )
+    which = ["-d", "DATASET"]
+    if location is not None:
+        which = ["-d", location.name, "-w", str(location.workspace.root)]
     return shlex.join(("autospine", "dataset", "exclude", *which, "--marks", "marks.json"))
 
 

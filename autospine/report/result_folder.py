@@ -32,6 +32,18 @@ READABLE_SCORES = 2
 """Version of the scores that can be read."""
 
 
+KINDS: Mapping[str, type] = {
+    "cases": dict,
+    "classes": dict,
+    "modalities": dict,
+    "sites": dict,
+    "failed": dict,
+    "missing": list,
+    "extra": list,
+}
+"""Types of the parts of the scores that a report reads."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultFolder:
     """The cases of a folder, with their scores, records and files as far as they are known."""
@@ -160,6 +172,12 @@ def _read_scores(folder: Path) -> Mapping[str, Any]:
             f"expected scores of format_version {READABLE_SCORES} in {path}, found "
             f"{scores.get('format_version')}; run `autospine evaluate` again"
         )
+    for name, kind in KINDS.items():
+        if not isinstance(scores.get(name, kind()), kind):
+            raise FormatError(
+                f"expected {name} as a {kind.__name__} of scores in {path}, found a "
+                f"{type(scores[name]).__name__}; run `autospine evaluate` again"
+            )
     return scores
 
 

@@ -147,6 +147,41 @@ def test_scores_of_an_earlier_version_are_shown_without_pictures(tmp_path):
     assert out.is_dir()
 
 
+@pytest.mark.parametrize("part", ["cases", "missing"])
+def test_scores_that_were_changed_by_hand_are_told(evaluated, tmp_path, capsys, part):
+    scores = json.loads((evaluated / "evaluation.json").read_text(encoding="utf-8")) | {part: "none"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
+    assert main(["report", str(tmp_path)]) == 1
+    assert f"expected {part} as a" in capsys.readouterr().err
+
+
+def test_a_page_goes_into_the_folder_that_is_named(evaluated, tmp_path):
+    assert write_report(evaluated, tmp_path) == tmp_path / "report.html"
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_with_what_helps(evaluated, capsys):
+    assert main(["report", str(evaluated), "-o", "/proc/report.html"]) == 1
+    assert "name another with -o" in capsys.readouterr().err
+
+
+def test_one_case_and_a_class_that_never_occurs_have_a_page(tmp_path):
+    labels = {**report_folders.LABELS, "coccyx": 77}
+    out = report_folders.dataset_folder(tmp_path, names=report_folders.CASES)
+    raw = tmp_path / "Dataset001_Small"
+    described = json.loads((raw / "dataset.json").read_text(encoding="utf-8")) | {"labels": labels}
+    (raw / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    for case in report_folders.CASES[1:]:
+        (out / f"{case}.nii.gz").unlink()
+        (raw / f"labelsTs/{case}.nii.gz").unlink()
+    (out / "predictions.json").unlink()
+    assert main(["evaluate", str(out), str(raw / "labelsTs")]) == 0
+    page = Page(out / "report.html")
+    assert page.case(0)["name"] == "good"
+    assert page.case(0)["scores"]["coccyx"]["Dice"] is None
+    assert "case-1" not in page.blocks
+
+
 def test_a_folder_with_nothing_to_report_on_is_refused(tmp_path):
     with pytest.raises(WorkspaceError, match="name another folder"):
         write_report(tmp_path)

@@ -1,5 +1,6 @@
 """Reports of model folders and of plans."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def test_a_model_shows_its_held_out_cases_curves_and_plan(model):
     for heading in ("Scores", "Training", "Plan", "Configurations, the recommended one first"):
         assert heading in page.words
     assert "site 1" in page.words
+
+
+def test_the_page_has_the_command_that_leaves_marked_cases_out(model, tmp_path, capsys, monkeypatch):
+    page = Page(write_report(model))
+    words = f"autospine dataset exclude -d Dataset001_Small -w {tmp_path} --marks marks.json"
+    assert words in page.words
+    assert "autospine predict" not in page.words
+    marks = {"format_version": 1, "kind": "autospine marks", "report": "", "folder": ""}
+    marks["cases"] = {"empty": {"mark": "fail", "grade": None, "note": "nothing is labelled"}}
+    (tmp_path / "marks.json").write_text(json.dumps(marks), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()[1:]) == 0
+    excluded = (tmp_path / "raw/Dataset001_Small/excluded.csv").read_text(encoding="utf-8")
+    assert "empty,nothing is labelled" in excluded
 
 
 def test_pictures_of_the_worst_cases_alone_where_time_is_short(model):
