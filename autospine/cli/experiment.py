@@ -21,6 +21,9 @@ class ExperimentName(StrEnum):
     LAMBDA = "lambda"
     BOUNDARY = "boundary"
     COMPARE = "compare"
+    MODALITY = "modality"
+    TRANSFER = "transfer"
+    EFFICIENCY = "efficiency"
 
 
 Name = Annotated[
@@ -29,7 +32,8 @@ Name = Annotated[
         help="Answer one question. overfit: one case learnt by heart. ablation: fusion and attention taken "
         "out one by one. "
         "lambda: cross-entropy against Dice. boundary: errors at sharp and blurred boundaries, against "
-        "plain Swin UNETR. compare: every built-in network.",
+        "plain Swin UNETR. compare: every built-in network. modality: the ablation in CT and in MR. "
+        "transfer: sites left out of training. efficiency: accuracy against time and memory.",
     ),
 ]
 Seeds = Annotated[

@@ -71,6 +71,14 @@ def phantom(
             help="Write tissue maps, too, so that training makes new images of every case as it goes.",
         ),
     ] = False,
+    shifts: Annotated[
+        bool,
+        typer.Option(
+            "--shifts",
+            help="Draw the cases of several hospitals in turn, each a site of its own: as usual, and with a "
+            "sharp kernel, low dose, thick slices, a low field, metal or scoliosis.",
+        ),
+    ] = False,
     overwrite: shared_options.Overwrite = False,
     workers: shared_options.Makers = None,
 ) -> None:
@@ -96,6 +104,7 @@ def phantom(
         overwrite=overwrite,
         workers=workers or default_workers(),
         tissues=tissues,
+        shifts=shifts,
     )
     say(f"{cases} training and {test_cases} held-out cases in {output}")
     say_plan_next(output)

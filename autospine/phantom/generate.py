@@ -23,6 +23,7 @@ from autospine.phantom.rib_cage import draw_cage, paint_rib_cage
 from autospine.phantom.sacrum import sacral_segments
 from autospine.phantom.scan import ORIENTATIONS, ScanGeometry, raster_grid, reoriented, sample_scan
 from autospine.phantom.shapes import FAR_MM
+from autospine.phantom.shifts import SHIFTS, Shift, shifted_appearance, shifted_posture, shifted_spacing
 from autospine.phantom.shoulders import paint_shoulders
 from autospine.phantom.skeleton import (
     Skeleton,
@@ -72,12 +73,17 @@ class PhantomSettings:
     """True for screws in the spine, False for no metal; None draws screws, hips and fillings by chance."""
     pathology: Pathology = "usual"
     """How often there are fractures, tumours, spurs, slips, fusions and so on: `none`, `usual` or `much`."""
+    shift: Shift | None = None
+    """What another hospital changes, one of `shifts.SHIFTS` for the modality; None for nothing."""
 
     def __post_init__(self) -> None:
         if self.orientation is not None and self.orientation not in ORIENTATIONS:
             raise DatasetError(
                 f"expected an orientation of three letters such as LPS or RAS, found {self.orientation!r}"
             )
+        if self.shift is not None and self.modality and self.shift not in SHIFTS[self.modality]:
+            known = ", ".join(SHIFTS[self.modality])
+            raise DatasetError(f"expected a shift of {self.modality} ({known}), found {self.shift!r}")
         for name, values in (("spacing_mm", self.spacing_mm), ("size_mm", self.size_mm)):
             if values is not None and min(values) <= 0:
                 raise DatasetError(f"expected three positive numbers for {name}, found {values}")
@@ -123,19 +129,22 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
     kind, shape, field_of_view, appearance, texture, noise = streams
     contrast = _contrast(settings, kind)
-    spine = sample_spine(shape, sample_posture(shape), _variant(settings, kind))
+    modality: Modality = "CT" if contrast == "CT" else "MR"
+    posture = shifted_posture(sample_posture(shape), settings.shift)
+    spine = sample_spine(shape, posture, _variant(settings, kind))
     spine = with_findings(spine, shape, settings.pathology)
     scan = sample_scan(
         spine,
         settings.region,
         contrast,
         field_of_view,
-        spacing_mm=settings.spacing_mm,
+        spacing_mm=settings.spacing_mm or shifted_spacing(modality, settings.shift),
         size_mm=settings.size_mm,
         orientation=settings.orientation,
         oblique_deg=settings.oblique_deg,
     )
     intensities = sample_appearance(appearance, contrast, {code: name for name, code in CODES.items()})
+    intensities = shifted_appearance(intensities, settings.shift)
     drawn = _draw(spine, scan, intensities, settings, texture, appearance)
     value = blur(drawn.value, scan.fine.spacing_mm, intensities.blur_mm)
     value, labels = _averaged(value, scan.factor), _elected(drawn.labels, scan.factor)
@@ -152,7 +161,7 @@ def generate(settings: PhantomSettings, seed: int) -> Phantom:
         labels=labels,
         tissues=tissues,
         grid=grid,
-        modality="CT" if contrast == "CT" else "MR",
+        modality=modality,
         contrast=contrast,
         orientation=scan.orientation,
         centroids_mm=_centroids(spine, scan),
@@ -240,7 +249,8 @@ def _draw(
     paint_skull(skeleton, spine, appearance)
     paint_cavities(skeleton, spine, appearance)
     streaks: Float32[np.ndarray, "S P L"] | None = None
-    implants = sample_implants(spine, space, build, appearance, metal=settings.metal)
+    metal = True if settings.shift == "metal" else settings.metal
+    implants = sample_implants(spine, space, build, appearance, metal=metal)
     distance = draw_metal(picture, implants)
     if distance is not None and intensities.contrast == "CT":
         picture.paint("metal", distance, raster.everywhere())

@@ -18,6 +18,7 @@ from autospine.dataset.new_dataset import (
 )
 from autospine.io.images import write_array
 from autospine.phantom.generate import STRUCTURES, PhantomSettings, Region, Scheme, by_structure, generate
+from autospine.phantom.shifts import SHIFTS
 from autospine.synthesis.tissues import CODES
 
 
@@ -46,6 +47,7 @@ def write_dataset(
     seed: int = 0,
     settings: PhantomSettings | None = None,
     tissues: bool = False,
+    shifts: bool = False,
     workers: int = 1,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -65,6 +67,8 @@ def write_dataset(
         seed: Any non-negative integer.
         tissues: Whether the tissue map of each training case is written to `tissuesTr`, so that training
             makes images from it.
+        shifts: Whether the cases of each modality come from several hospitals in turn: one as usual, and one
+            for each of its `SHIFTS`. Each is a site of its own in `cases.csv`.
         settings: Further settings; its region and modality are replaced by the arguments above.
         workers: Processes to share the cases; with more than one the caller must be importable (`spawn`).
         overwrite: Whether to replace a dataset that is there.
@@ -84,7 +88,8 @@ def write_dataset(
     folder = Path(folder)
     base = replace(settings or PhantomSettings(), region=region)
     with built_aside(folder, overwrite=overwrite) as draft:
-        jobs = _jobs(draft, base, cases, test_cases, tuple(modalities), scheme, seed, tissues=tissues)
+        drawn = _drawn_settings(base, cases, test_cases, modalities, shifts=shifts)
+        jobs = _jobs(draft, drawn, cases, scheme, seed, tissues=tissues)
         rows = make_cases(_make, jobs, workers, on_progress)
         seen = frozenset().union(*(row.integers for row in rows))
         occurring = {name: value for name, value in label_names(scheme).items() if value in seen}
@@ -93,23 +98,37 @@ def write_dataset(
     return folder
 
 
+def _drawn_settings(
+    base: PhantomSettings, cases: int, test_cases: int, modalities: Sequence[Modality], *, shifts: bool
+) -> list[PhantomSettings]:
+    """Return the settings of each case.
+
+    Modalities take turns among the training and the held-out cases, and hospitals among those of a modality.
+    """
+    drawn = []
+    for index in [*range(cases), *range(test_cases)]:
+        turn, which = divmod(index, len(modalities))
+        modality = modalities[which]
+        hospitals = (None, *SHIFTS[modality]) if shifts else (base.shift,)
+        drawn.append(replace(base, modality=modality, shift=hospitals[turn % len(hospitals)]))
+    return drawn
+
+
 def _jobs(
     folder: Path,
-    base: PhantomSettings,
+    drawn: Sequence[PhantomSettings],
     cases: int,
-    test_cases: int,
-    modalities: tuple[Modality, ...],
     scheme: Scheme,
     seed: int,
     *,
     tissues: bool,
 ) -> list[_Job]:
-    """Return what is to be made; modalities take turns among the training and the held-out cases."""
+    """Return what is to be made; the first `cases` are for training."""
     jobs = []
-    for index in range(cases + test_cases):
+    for index, settings in enumerate(drawn):
         held_out = index >= cases
-        modality = modalities[(index - cases if held_out else index) % len(modalities)]
-        name = f"{base.region}_{modality.lower()}_{index:03d}"
+        assert settings.modality is not None  # `_drawn_settings` has given each one
+        name = f"{settings.region}_{settings.modality.lower()}_{index:03d}"
         images, labels = ("imagesTs", "labelsTs") if held_out else ("imagesTr", "labelsTr")
         mapped = tissues and not held_out
         for part in (images, labels, *(["tissuesTr"] if mapped else [])):
@@ -117,7 +136,7 @@ def _jobs(
         jobs.append(
             _Job(
                 name=name,
-                settings=replace(base, modality=modality),
+                settings=settings,
                 seed=int(np.random.SeedSequence([seed, index]).generate_state(1)[0]),
                 scheme=scheme,
                 image=folder / images / f"{name}_0000{FILE_ENDING}",
@@ -139,10 +158,17 @@ def _make(job: _Job) -> WrittenCase:
     return WrittenCase(
         case=job.name,
         modality=phantom.modality,
-        site=f"phantom_{phantom.contrast.lower()}",
+        site=_site(phantom.contrast, job.settings),
         subject=job.name,
         integers=frozenset(int(value) for value in np.unique(labels)),
     )
+
+
+def _site(contrast: str, settings: PhantomSettings) -> str:
+    """Return the site of a case: its kind of picture, or what its hospital changes."""
+    if settings.shift is None:
+        return f"phantom_{contrast.lower()}"
+    return f"{settings.modality}_{settings.shift}".lower()
 
 
 def label_names(scheme: Scheme) -> dict[str, int]:

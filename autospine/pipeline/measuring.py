@@ -10,6 +10,7 @@ from autospine.dataset.checks import Report, per_cause, verify_folder
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import (
     Fold,
+    FoldCase,
     classes_missing,
     fold_cases,
     make_folds,
@@ -86,6 +87,27 @@ def fresh_fingerprint(location: DatasetLocation, dataset: Dataset) -> Fingerprin
     return measured
 
 
+def facts_for_folds(
+    dataset: Dataset, measured: Fingerprint, together: Sequence[Sequence[str]] = ()
+) -> list[FoldCase]:
+    """Return the facts that decide the dataset's split, from its fingerprint.
+
+    Args:
+        dataset: The dataset.
+        measured: Its fingerprint.
+        together: Groups of cases that belong to one fold, beside those of one subject or image.
+    """
+    return fold_cases(
+        dataset,
+        {case.name: case.modality for case in measured.cases},
+        {
+            case.name: frozenset(index for index, voxels in enumerate(case.class_voxels) if voxels)
+            for case in measured.cases
+        },
+        (*measured.duplicates, *together),
+    )
+
+
 def write_split(
     location: DatasetLocation, dataset: Dataset, measured: Fingerprint, given: tuple[Fold, ...] | None = None
 ) -> None:
@@ -101,15 +123,7 @@ def write_split(
         DatasetError: If there are fewer subjects than folds.
     """
     path = location.preprocessed / FOLDS_FILE
-    cases = fold_cases(
-        dataset,
-        {case.name: case.modality for case in measured.cases},
-        {
-            case.name: frozenset(index for index, voxels in enumerate(case.class_voxels) if voxels)
-            for case in measured.cases
-        },
-        measured.duplicates,
-    )
+    cases = facts_for_folds(dataset, measured)
     if given is None and os.path.lexists(path):
         try:
             _warn_of_separated(path, read_folds(path, dataset), measured)
@@ -158,6 +172,7 @@ def make_phantoms(
     overwrite: bool,
     workers: int,
     tissues: bool = False,
+    shifts: bool = False,
 ) -> None:
     """Write a dataset of phantoms, with progress; see `autospine.phantom.write_dataset`."""
     with progress("phantoms", cases + test_cases) as meter:
@@ -171,6 +186,7 @@ def make_phantoms(
             seed=seed,
             workers=workers,
             tissues=tissues,
+            shifts=shifts,
             overwrite=overwrite,
             on_progress=lambda _done, _total: meter.advance(),
         )

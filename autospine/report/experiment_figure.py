@@ -36,6 +36,8 @@ class DesignPoint:
     None for the first design."""
 
     seconds_per_step: float
+    memory_bytes: int
+    """Estimated peak memory of a training step."""
 
 
 def write_experiment_figure(path: Path, points: Sequence[DesignPoint], *, title: str) -> None:

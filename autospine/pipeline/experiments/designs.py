@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
+from autospine.core.errors import PlanError
 from autospine.dataset.splits import Fold
+from autospine.pipeline.experiments.results import Grouping
 from autospine.pipeline.experiments.variants import (
     ComparedDesign,
     ablations,
     against_plain,
+    between_sites,
+    cheaper,
     lambdas,
     memorising,
     networks,
@@ -36,6 +40,12 @@ class Experiment:
     at_boundaries: bool = False
     """Whether errors are counted by distance to the true boundary and by its contrast."""
 
+    grouped_by: Grouping | None = None
+    """What parts the cases into groups that are compared one by one, too."""
+
+    by_cost: bool = False
+    """Whether accuracy is drawn against time and memory."""
+
 
 def _ablations(project: Project) -> tuple[ComparedDesign, ...]:
     return ablations(project.plan, project.configuration)
@@ -43,6 +53,26 @@ def _ablations(project: Project) -> tuple[ComparedDesign, ...]:
 
 def _lambdas(project: Project) -> tuple[ComparedDesign, ...]:
     return lambdas(project.plan, project.configuration)
+
+
+def _by_modality(project: Project) -> tuple[ComparedDesign, ...]:
+    measured = fresh_fingerprint(project.location, project.dataset)
+    modalities = sorted({case.modality for case in measured.cases})
+    if len(modalities) < 2:
+        raise PlanError(
+            f"expected CT and MR in {project.location.name}, found {modalities[0]} alone; name another "
+            "dataset with -d, or run `autospine experiment ablation`"
+        )
+    return ablations(project.plan, project.configuration)
+
+
+def _between_sites(project: Project) -> tuple[ComparedDesign, ...]:
+    measured = fresh_fingerprint(project.location, project.dataset)
+    return between_sites(project.plan, project.configuration, project.dataset, measured)
+
+
+def _cheaper(project: Project) -> tuple[ComparedDesign, ...]:
+    return cheaper(project.plan, project.configuration)
 
 
 def _memorising(project: Project) -> tuple[ComparedDesign, ...]:
@@ -87,6 +117,24 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             name="compare",
             question="Which network is best for the same memory, patch and recipe?",
             variants=_networks,
+        ),
+        Experiment(
+            name="modality",
+            question="Does each mechanism earn its cost in CT, and does it in MR?",
+            variants=_by_modality,
+            grouped_by="modality",
+        ),
+        Experiment(
+            name="transfer",
+            question="What does the model lose at a site that it has not learnt from?",
+            variants=_between_sites,
+            grouped_by="site",
+        ),
+        Experiment(
+            name="efficiency",
+            question="Which cheaper design is as accurate?",
+            variants=_cheaper,
+            by_cost=True,
         ),
     )
 }

@@ -18,8 +18,10 @@ from autospine.pipeline.experiments.results import (
     VariantResult,
     boundary_findings,
     differences_from,
+    group_differences,
     of_means,
 )
+from autospine.report.efficiency_figure import write_efficiency_figure
 from autospine.report.experiment_figure import DesignPoint, write_experiment_figure
 from autospine.storage.atomic import write_text
 from autospine.storage.serialization import write_json
@@ -32,7 +34,7 @@ CSV, JSON, FIGURE, VERDICT = "experiment.csv", "experiment.json", "experiment.pn
 
 COLUMNS = (
     *("design", "metric", "class", "value", "difference", "low", "high", "p", "p_corrected", "subjects"),
-    *("seconds_per_step", "parameters"),
+    *("seconds_per_step", "memory_bytes", "parameters"),
 )
 
 
@@ -50,7 +52,8 @@ def write_experiment(finished: FinishedExperiment, verdict: Sequence[str], devic
     write_json(folder / JSON, _described(finished, differences, verdict, device))
     points = [_point(result, differences) for result in results]
     title = f"{finished.experiment.name}: {finished.protocol.dataset}, {finished.protocol.limit}"
-    write_experiment_figure(folder / FIGURE, points, title=title)
+    draw = write_efficiency_figure if finished.experiment.by_cost else write_experiment_figure
+    draw(folder / FIGURE, points, title=title)
     write_text(folder / VERDICT, _page(finished, differences, verdict, device))
 
 
@@ -59,7 +62,7 @@ def _rows(
 ) -> list[list[object]]:
     rows: list[list[object]] = []
     for result in results:
-        cost = [round(result.seconds_per_step, 4), result.parameters]
+        cost = [round(result.seconds_per_step, 4), result.memory_bytes, result.parameters]
         name = result.variant.name
         if name not in differences:  # the first design, which has no difference
             dice = [(DICE.name, label, value) for label, value in result.class_dice.items()]
@@ -87,6 +90,7 @@ def _described(
     device: torch.device,
 ) -> dict[str, object]:
     findings = boundary_findings(finished.results) if finished.experiment.at_boundaries else {}
+    groups = _grouped(finished)
     return {
         "format_version": FORMAT_VERSION,
         "question": finished.experiment.question,
@@ -101,6 +105,7 @@ def _described(
                 "collapsed": list(result.collapsed),
                 "training_loss": _known(result.loss),
                 "seconds_per_step": round(result.seconds_per_step, 4),
+                "memory_bytes": result.memory_bytes,
                 "parameters": result.parameters,
                 **result.readings,
                 **(
@@ -113,6 +118,21 @@ def _described(
                         "wrong_near_sharp": _known(found.sharp),
                     }
                     if (found := findings.get(result.variant.name))
+                    else {}
+                ),
+                **(
+                    {
+                        "differences_by_group": {
+                            group: {
+                                "difference": _known(found[result.variant.name].difference),
+                                "low": _known(found[result.variant.name].low),
+                                "high": _known(found[result.variant.name].high),
+                                "subjects": found[result.variant.name].n_subjects,
+                            }
+                            for group, found in groups.items()
+                        }
+                    }
+                    if groups and result is not finished.results[0]
                     else {}
                 ),
                 "differences": [
@@ -133,6 +153,12 @@ def _described(
     }
 
 
+def _grouped(finished: FinishedExperiment) -> dict[str, dict[str, PairedDifference]]:
+    """Return the differences in mean Dice by group and design; none if the cases are not parted."""
+    grouping = finished.experiment.grouped_by
+    return {} if grouping is None else group_differences(finished.results, grouping)
+
+
 def _page(
     finished: FinishedExperiment,
     differences: dict[str, tuple[PairedDifference, ...]],
@@ -146,8 +172,8 @@ def _page(
         *(f"- {sentence}" for sentence in verdict),
         "",
         f"| design | {' | '.join(metric.title for metric in METRICS)} | difference in Dice (95 % interval) "
-        "| s per step | weights |",
-        f"|---|{'--:|' * (len(METRICS) + 3)}",
+        "| s per step | GB | weights |",
+        f"|---|{'--:|' * (len(METRICS) + 4)}",
     ]
     for result in finished.results:
         found = differences.get(result.variant.name)
@@ -155,14 +181,20 @@ def _page(
         difference = "" if found is None else _interval(of_means(found, DICE))
         lines.append(
             f"| {result.variant.name} | {scores} | {difference} | {result.seconds_per_step:.3g} "
-            f"| {result.parameters:,} |"
+            f"| {result.memory_bytes / 1e9:.2f} | {result.parameters:,} |"
         )
+    if groups := _grouped(finished):
+        lines += ["", f"| difference in Dice | {' | '.join(groups)} |", f"|---|{'--:|' * len(groups)}"]
+        for result in finished.results[1:]:
+            shown = [_interval(each[result.variant.name]) for each in groups.values()]
+            lines.append(f"| {result.variant.name} | {' | '.join(shown)} |")
     lines += [
         "",
         f"{protocol.dataset}, configuration {protocol.configuration}; {protocol.limit}; seeds "
         f"{', '.join(map(str, protocol.seeds))}; folds {', '.join(protocol.folds)}. The same cases are held "
-        "out of every design, and scores are compared case by case. Pictures of the held-out cases, the "
-        "worst first, are `validation.png` in each folder `DESIGN/seed_N/fold_N`.",
+        "out of every design, and scores are compared case by case; GB is the estimated memory of a step. "
+        "Pictures of the held-out cases, the worst first, are `validation.png` in each folder "
+        "`DESIGN/seed_N/fold_N`.",
         "",
         f"{made['date']}, {made['device']}, AutoSpine {made['autospine']}, PyTorch {made['torch']}, Python "
         f"{made['python']}.",
@@ -191,6 +223,7 @@ def _point(result: VariantResult, differences: dict[str, tuple[PairedDifference,
         by_class=result.class_dice,
         difference=None if mean is None else (mean.difference, mean.low, mean.high),
         seconds_per_step=result.seconds_per_step,
+        memory_bytes=result.memory_bytes,
     )
 
 

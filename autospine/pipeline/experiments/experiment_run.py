@@ -3,7 +3,7 @@
 What has been trained is kept, so that the same command goes on after an interruption.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import TrainingError, counted
 from autospine.dataset.splits import ALL, Fold
 from autospine.evaluation.boundary_errors import BoundaryErrors, boundary_errors
@@ -18,6 +19,7 @@ from autospine.evaluation.evaluate_maps import evaluate_folder
 from autospine.evaluation.held_out import validation_folder
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.images import read_labels, read_volume
+from autospine.memory.estimate import training_memory
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.swin.swin_settings import AttentionSettings
 from autospine.pipeline.costs import measure_costs
@@ -125,6 +127,8 @@ def run_experiment(
     if experiment.one_case:
         project = for_one_case(project)
     variants = experiment.variants(project)
+    if variants[0].split is not None:  # all designs have as many folds, whose names are the same
+        project = replace(project, split=variants[0].split)
     folder = experiment_folder(project.location, experiment.name)
     protocol = _protocol(project, experiment, variants, extent, folder, device)
     settle_protocol(folder, protocol)
@@ -136,7 +140,12 @@ def run_experiment(
     )
     results = []
     for number, variant in enumerate(variants, start=1):
-        own = replace(project, plan=variant.plan, configuration=variant.configuration)
+        own = replace(
+            project,
+            plan=variant.plan,
+            configuration=variant.configuration,
+            split=variant.split or project.split,
+        )
         evaluations = []
         for seed in protocol.seeds:
             logger.info("design %d of %d, seed %d: %s", number, len(variants), seed, variant.change)
@@ -151,11 +160,11 @@ def run_experiment(
             )
             model = _model(folder, variant, seed)
             train(own, fold, settings, minutes=protocol.minutes, folder=model)
-            evaluations.append(_evaluated(own, model, project.folds(fold)))
+            evaluations.append(_evaluated(own, model, own.folds(fold)))
         models = [_model(folder, variant, seed) for seed in protocol.seeds]
         result = _result(variant, evaluations, models, protocol.folds)
         if experiment.at_boundaries:
-            folds = project.folds(fold)
+            folds = own.folds(fold)
             found = [errors for model in models for errors in _boundary_errors(own, model, folds)]
             result = replace(result, boundaries=tuple(found))
         results.append(result)
@@ -190,7 +199,7 @@ def _protocol(
         dataset=project.location.name,
         configuration=project.configuration.name,
         designs={
-            each.name: digest_of(part.encode() for part in plan_parts(each.plan, each.configuration).values())
+            each.name: digest_of(part.encode() for part in (*_plan_parts(each), *_split_parts(each)))
             for each in variants
         },
         seeds=seeds,
@@ -198,6 +207,14 @@ def _protocol(
         steps=steps,
         minutes=minutes,
     )
+
+
+def _plan_parts(variant: ComparedDesign) -> Iterable[str]:
+    return plan_parts(variant.plan, variant.configuration).values()
+
+
+def _split_parts(variant: ComparedDesign) -> Iterable[str]:
+    return () if variant.split is None else (repr(fold.validation) for fold in variant.split)
 
 
 def _affordable_steps(project: Project, trainings: int, device: torch.device) -> int:
@@ -260,9 +277,26 @@ def _result(
         evaluations=tuple(evaluations),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         seconds_per_step=median(paces),
+        memory_bytes=_training_bytes(variant),
         loss=mean(row["loss"] for row in last),
         readings={name: _mean_lists([row[name] for row in last]) for name in _mechanisms(variant)},
     )
+
+
+def _training_bytes(variant: ComparedDesign) -> int:
+    """Return the estimated peak memory of a training step on the plan's device."""
+    plan, configuration = variant.plan, variant.configuration
+    return training_memory(
+        configuration.network,
+        configuration.patch_size,
+        batch_size=configuration.training.batch_size,
+        precision=configuration.training.precision,
+        in_channels=len(plan.channels),
+        out_channels=plan.labels.n_channels,
+        spacing_mm=configuration.spacing_mm,
+        gpu=plan.device != "cpu",
+        other_loss=configuration.training.loss != DEFAULT_LOSS,
+    ).total
 
 
 def _boundary_errors(

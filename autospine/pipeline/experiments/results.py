@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,9 @@ METRICS = find_metrics(["dice", "recall", "boundary_dice_2mm"])
 """Metrics of every experiment; verdicts are given by the first, and say the last beside it."""
 
 DICE, RECALL, BOUNDARY = METRICS
+
+Grouping = Literal["modality", "site"]
+"""What parts cases into groups."""
 
 COLLAPSED_RECALL = 0.01
 """Recall below which a class that occurs has not been learnt in any held-out case."""
@@ -38,6 +41,9 @@ class VariantResult:
     seconds_per_step: float
     """Median over the epochs of all trainings, with the making of patches; a pause of the machine does not
     count."""
+
+    memory_bytes: int
+    """Estimated peak memory of a training step."""
 
     loss: float
     """Training loss of the last epoch, mean over all trainings."""
@@ -83,6 +89,14 @@ class VariantResult:
             case.subject or case.case for evaluation in self.evaluations for case in evaluation.cases
         )
 
+    def within(self, grouping: Grouping, group: str) -> "VariantResult":
+        """Return the results on the cases of one modality or site alone."""
+        kept = tuple(
+            replace(each, cases=tuple(case for case in each.cases if getattr(case, grouping) == group))
+            for each in self.evaluations
+        )
+        return replace(self, evaluations=kept)
+
     @staticmethod
     def _is_lost(evaluation: Evaluation, name: str) -> bool:
         recall = [case.by_class[name].recall for case in evaluation.cases]
@@ -118,6 +132,20 @@ def differences_from(
 def of_means(differences: Sequence[PairedDifference], metric: Metric) -> PairedDifference:
     """Return the difference of the mean over the classes in one metric."""
     (found,) = (each for each in differences if each.metric == metric.name and each.of == "mean")
+    return found
+
+
+def group_differences(
+    results: Sequence[VariantResult], grouping: Grouping
+) -> dict[str, dict[str, PairedDifference]]:
+    """Return how the mean Dice of each other design differs from the first one's in each group of cases."""
+    cases = results[0].evaluations[0].cases
+    names = sorted({name for case in cases if (name := getattr(case, grouping)) is not None})
+    found = {}
+    for name in names:
+        parts = [result.within(grouping, name) for result in results]
+        differences = differences_from(parts[0], parts)
+        found[name] = {design: of_means(differences[design], DICE) for design in differences}
     return found
 
 

@@ -10,6 +10,7 @@ from autospine.pipeline.experiments.results import (
     VariantResult,
     boundary_findings,
     differences_from,
+    group_differences,
     of_means,
 )
 
@@ -18,6 +19,9 @@ LEARNT_BY_HEART = 0.95
 
 NEAR_ZERO = 0.1
 """Training loss below which it counts as near zero."""
+
+TOLERATED = 0.01
+"""Loss of mean Dice below which a cheaper design counts as as accurate."""
 
 
 def judge(name: str, results: Sequence[VariantResult], labels_dice: float | None) -> tuple[str, ...]:
@@ -103,6 +107,86 @@ def _sweep(results: Sequence[VariantResult]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def _by_modality(results: Sequence[VariantResult]) -> tuple[str, ...]:
+    found = group_differences(results, "modality")
+    sentences = []
+    for result in results[1:]:
+        each = {group: differences[result.variant.name] for group, differences in found.items()}
+        changes = ", and ".join(f"in {group} mean Dice {_changes(dice)}" for group, dice in each.items())
+        earns = [group for group, dice in each.items() if dice.high < 0]
+        harms = [group for group, dice in each.items() if dice.low > 0]
+        worth = [
+            *([f"What was removed earns its place in {' and '.join(earns)}."] if earns else ()),
+            *([f"It does harm in {' and '.join(harms)}."] if harms else ()),
+        ]
+        shown = " ".join(worth) or "No gain of what was removed is shown in either."
+        sentences.append(f"With {result.variant.change}, {changes}. {shown}")
+    return tuple(sentences)
+
+
+def _transfer(results: Sequence[VariantResult]) -> tuple[str, ...]:
+    seen, left_out = results
+    dice = of_means(differences_from(seen, results)[left_out.variant.name], DICE)
+    shown = (
+        "the loss is shown"
+        if dice.high < 0
+        else "a gain is shown"
+        if dice.low > 0
+        else "no difference is shown"
+    )
+    sites = group_differences(results, "site")
+    losses = {site: found[left_out.variant.name] for site, found in sites.items()}
+    known = sorted(
+        ((site, loss) for site, loss in losses.items() if not math.isnan(loss.difference)),
+        key=lambda item: item[1].difference,
+    )
+    listed = "; ".join(f"{site} {loss.difference:+.3f}" for site, loss in known)
+    return (
+        f"Mean Dice is {_dice(seen):.3f} where the model has learnt from other cases of a case's site, and "
+        f"{_changes(dice)} where it has learnt from none: {shown}.",
+        f"Site by site, the worst first: {listed}.",
+    )
+
+
+def _efficiency(results: Sequence[VariantResult]) -> tuple[str, ...]:
+    planned, differences = results[0], differences_from(results[0], results)
+    sentences = []
+    for result in results[1:]:
+        dice = of_means(differences[result.variant.name], DICE)
+        time = result.seconds_per_step / planned.seconds_per_step
+        memory = result.memory_bytes / planned.memory_bytes
+        sentences.append(
+            f"With {result.variant.change}, a step takes {time:.2f} of the time and {memory:.2f} of the "
+            f"memory, and mean Dice {_changes(dice)}: {_price(dice)}."
+        )
+    front = [result.variant.name for result in not_outdone(results)]
+    sentences.append(f"No other design is at once better and faster than {', '.join(front)}.")
+    return tuple(sentences)
+
+
+def _price(dice: PairedDifference) -> str:
+    """Say what a cheaper design costs in accuracy."""
+    if dice.low > -TOLERATED:
+        return f"as accurate, within {TOLERATED:g}"
+    if dice.high < 0:
+        return "it costs accuracy"
+    return "not decided"
+
+
+def not_outdone(results: Sequence[VariantResult]) -> list[VariantResult]:
+    """Return the designs than which no other is at least as accurate and as fast, and one of both more."""
+    return [
+        one
+        for one in results
+        if not any(
+            _dice(other) >= _dice(one)
+            and other.seconds_per_step <= one.seconds_per_step
+            and (_dice(other) > _dice(one) or other.seconds_per_step < one.seconds_per_step)
+            for other in results
+        )
+    ]
+
+
 def _ranking(results: Sequence[VariantResult]) -> tuple[str, ...]:
     ranked = sorted(results, key=lambda result: -_dice(result))
     listed = ", ".join(
@@ -146,6 +230,9 @@ _JUDGES: Mapping[str, Callable[[Sequence[VariantResult]], tuple[str, ...]]] = {
     "lambda": _sweep,
     "compare": _ranking,
     "boundary": _at_boundaries,
+    "modality": _by_modality,
+    "transfer": _transfer,
+    "efficiency": _efficiency,
 }
 
 

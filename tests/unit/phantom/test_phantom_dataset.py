@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def test_labels_are_those_described_and_lie_on_the_image(folder: Path) -> None:
         assert labels.GetSize() == image.GetSize()
         assert np.allclose(labels.GetOrigin(), image.GetOrigin(), atol=1e-4)
         assert np.allclose(labels.GetDirection(), image.GetDirection(), atol=1e-6)
+
+
+def test_hospitals_take_turns_within_each_modality(tmp_path: Path) -> None:
+    tiny = replace(SMALL, spacing_mm=(6.0, 6.0, 6.0))
+    folder = write_dataset(tmp_path / "hospitals", cases=4, test_cases=1, settings=tiny, shifts=True)
+    with (folder / "cases.csv").open() as file:
+        sites = [row["site"] for row in csv.DictReader(file)]
+    assert sites[::2] == ["phantom_ct", "ct_sharp_kernel", "phantom_ct"]
+    assert sites[1].startswith("phantom_")
+    assert sites[3] == "mr_low_field"
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import json
 from dataclasses import replace
+from itertools import zip_longest
+from math import prod
 
 import makers
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +23,7 @@ from autospine.pipeline.costs import measure_costs
 from autospine.pipeline.experiments import experiment_run, variants
 from autospine.pipeline.experiments.designs import EXPERIMENTS
 from autospine.pipeline.experiments.experiment_files import CSV, FIGURE, JSON, VERDICT, write_experiment
-from autospine.pipeline.experiments.experiment_run import TrainingExtent, run_experiment
+from autospine.pipeline.experiments.experiment_run import FinishedExperiment, TrainingExtent, run_experiment
 from autospine.pipeline.experiments.protocol import (
     FORMAT_VERSION,
     ExperimentProtocol,
@@ -34,9 +37,10 @@ from autospine.pipeline.experiments.results import (
     VariantResult,
     boundary_findings,
     differences_from,
+    group_differences,
     of_means,
 )
-from autospine.pipeline.experiments.verdicts import judge
+from autospine.pipeline.experiments.verdicts import judge, not_outdone
 from autospine.pipeline.measuring import fingerprint
 from autospine.pipeline.planned_dataset import PlannedDataset
 from autospine.storage.workspace import DatasetLocation
@@ -129,7 +133,9 @@ def test_a_protocol_says_what_is_equal():
         TrainingExtent(steps=3, minutes=1.0)
 
 
-def result(name: str, found: list[int], *, seeds: int = 1, **changes: object) -> VariantResult:
+def result(
+    name: str, found: list[int], *, seeds: int = 1, groups: str = "", **changes: object
+) -> VariantResult:
     """A design that found so many of a hundred voxels of each class in cases a, b, c, ..."""
     cases = tuple(
         CaseScores(
@@ -138,8 +144,10 @@ def result(name: str, found: list[int], *, seeds: int = 1, **changes: object) ->
             counts=(Counts(tp=n, fp=0, fn=100 - n),) * 2,
             metrics=METRICS,
             measured={BOUNDARY.name: (n / 100,) * 2},
+            modality={"C": "CT", "M": "MR"}.get(group),
+            site=group,
         )
-        for case, n in zip("abcdefgh", found, strict=False)
+        for case, n, group in zip_longest("abcdefgh"[: len(found)], found, groups or "")
     )
     plan = makers.plan()
     named = {each.name: each for each in variants.ablations(plan, plan.configurations[0])}
@@ -148,6 +156,7 @@ def result(name: str, found: list[int], *, seeds: int = 1, **changes: object) ->
         evaluations=(Evaluation(classes=CLASSES, cases=cases),) * seeds,
         parameters=1000,
         seconds_per_step=1.0,
+        memory_bytes=10**9,
         loss=0.5,
         readings={},
     )
@@ -200,6 +209,66 @@ def test_networks_are_ranked():
     sentences = judge("compare", [result("as_planned", [60, 61]), result("both_off", [70, 72])], None)
     assert sentences[0].startswith("By mean Dice: adaptive_swin_unetr 0.")
     assert "rises by" in sentences[1]
+
+
+def test_mechanisms_are_judged_in_each_modality():
+    both = {"seeds": 2, "groups": "CCCCMMMM"}
+    baseline = result("as_planned", [60, 61, 62, 63, 60, 61, 62, 63], **both)
+    mixed = result("fusion_off", [50, 52, 53, 51, 70, 72, 71, 73], **both)
+    equal = result("attention_plain", [61, 60, 63, 62, 61, 60, 63, 62], **both)
+    first, second = judge("modality", [baseline, mixed, equal], None)
+    assert "in CT mean Dice falls by 0." in first and "in MR mean Dice rises by 0." in first
+    assert first.endswith("What was removed earns its place in CT. It does harm in MR.")
+    assert second.endswith("No gain of what was removed is shown in either.")
+    found = group_differences([baseline, mixed], "modality")
+    assert list(found) == ["CT", "MR"]
+    assert found["CT"]["fusion_off"].n_subjects == 4
+
+
+def test_a_loss_at_sites_that_were_left_out_is_told_site_by_site():
+    seen = result("as_planned", [60, 61, 62, 63, 60, 61], groups="pppqqq")
+    apart = result("fusion_off", [59, 60, 62, 40, 38, 39], groups="pppqqq")
+    overall, sites, _ = judge("transfer", [seen, apart], None)
+    assert "falls by" in overall
+    assert sites.startswith("Site by site, the worst first: q -0.")
+    assert "; p -0.0" in sites
+
+
+def test_cheaper_designs_are_weighed_against_their_price():
+    planned = result("as_planned", [60, 61, 62, 63], seeds=2, seconds_per_step=2.0)
+    worse = result("fusion_off", [50, 52, 53, 51], seeds=2, seconds_per_step=1.0, memory_bytes=5 * 10**8)
+    equal = result("attention_plain", [60, 61, 62, 63], seeds=2, seconds_per_step=1.5)
+    slow = result("both_off", [59, 60, 61, 62], seeds=2, seconds_per_step=3.0)
+    results = [planned, worse, equal, slow]
+    first, second, _, front = judge("efficiency", results, None)
+    assert "takes 0.50 of the time and 0.50 of the memory" in first and first.endswith("it costs accuracy.")
+    assert second.endswith("as accurate, within 0.01.")
+    assert [each.variant.name for each in not_outdone(results)] == ["fusion_off", "attention_plain"]
+    assert front.endswith("fusion_off, attention_plain.")
+
+
+def test_accuracy_is_drawn_against_cost(tmp_path):
+    results = (result("as_planned", [60, 61]), result("both_off", [70, 72], seconds_per_step=0.5))
+    finished = FinishedExperiment(
+        experiment=EXPERIMENTS["efficiency"], protocol=protocol(), folder=tmp_path, results=results
+    )
+    write_experiment(finished, judge("efficiency", results, None), CPU)
+    drawn = plt.imread(tmp_path / FIGURE)
+    assert drawn.shape[1] > 1000
+    assert {"both_off"} == set(pd.read_csv(tmp_path / CSV).query("memory_bytes == 10**9").design) - {
+        "as_planned"
+    }
+    assert "| both_off |" in (tmp_path / VERDICT).read_text()
+
+
+def test_cheaper_designs_change_one_thing_each():
+    planned = makers.configuration(network=makers.network_plan(feature_size=24), patch_size=(32, 16, 16))
+    found = {each.name: each.configuration for each in variants.cheaper(makers.plan(planned), planned)}
+    assert [found[name].network.feature_size for name in ("three_quarters_width", "half_width")] == [16, 12]
+    assert prod(found["small_patch"].patch_size) < prod(planned.patch_size)
+    assert found["small_patch"].network == planned.network
+    assert found["both_off"].network.attention == "plain"
+    assert "attention_identity" in found
 
 
 @pytest.mark.parametrize(
@@ -278,6 +347,35 @@ def test_an_experiment_trains_compares_and_goes_on(planned):
     assert [path.stat().st_mtime_ns for path in weights] == before
     with pytest.raises(TrainingError, match="found other steps"):
         run_experiment(planned, ask, TrainingExtent(steps=2), **run)
+
+
+def test_whole_sites_are_left_out(planned):
+    sites = {"a": "one", "b": "one", "c": "two"}
+    rows = [f"{case},CT,{site},{case}" for case, site in sites.items()]
+    (planned.location.raw / "cases.csv").write_text("\n".join(["case,modality,site,subject", *rows]))
+    fingerprint(planned.location, workers=1)
+    ask = EXPERIMENTS["transfer"]
+    run = {"device": CPU, "device_name": "cpu"}
+    finished = run_experiment(planned, ask, TrainingExtent(steps=1), **run)
+    seen, apart = finished.results
+    assert {fold.validation for fold in apart.variant.split} == {("a", "b"), ("c",)}
+    assert len(seen.variant.split) == 2
+    assert all(set(fold.training).isdisjoint(fold.validation) for fold in seen.variant.split)
+    assert [case.case for case in apart.evaluations[0].cases] == ["a", "b", "c"]
+    assert [case.site for case in seen.evaluations[0].cases] == ["one", "one", "two"]
+    write_experiment(finished, judge(ask.name, finished.results, None), CPU)
+    written = json.loads((finished.folder / JSON).read_text())
+    assert set(written["designs"]["site_left_out"]["differences_by_group"]) == {"one", "two"}
+    assert "| difference in Dice | one | two |" in (finished.folder / VERDICT).read_text()
+
+
+def test_sites_and_modalities_that_are_not_known_are_asked_for(planned):
+    fingerprint(planned.location, workers=1)
+    run = {"device": CPU, "device_name": "cpu"}
+    with pytest.raises(PlanError, match=r"in cases\.csv of .*found 3 cases without a site"):
+        run_experiment(planned, EXPERIMENTS["transfer"], TrainingExtent(steps=1), **run)
+    with pytest.raises(PlanError, match=r"expected CT and MR.*found CT alone"):
+        run_experiment(planned, EXPERIMENTS["modality"], TrainingExtent(steps=1), **run)
 
 
 def test_minutes_that_allow_no_step_are_refused(planned):
