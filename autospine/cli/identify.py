@@ -180,7 +180,7 @@ def _scheme_of_dataset(path: Path) -> "LabelScheme":
     Raises:
         DatasetError: If it has neither vertebrae by level nor one class of them.
     """
-    from autospine.dataset.raw import load_labels
+    from autospine.dataset.description import load_labels
     from autospine.vertebrae.dataset_levels import level_integers, vertebra_class
     from autospine.vertebrae.schemes import LabelScheme
 

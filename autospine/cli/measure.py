@@ -154,7 +154,7 @@ def _label_reader(scheme: str, dataset: Path | None) -> "Callable[[Path], tuple[
     Raises:
         DatasetError: If there is no such scheme or description, or no class of it is a level.
     """
-    from autospine.dataset.raw import load_labels
+    from autospine.dataset.description import load_labels
     from autospine.io.images import read_labels
     from autospine.measurements.measured_labels import labels_of_dataset
     from autospine.vertebrae.schemes import find_scheme

@@ -11,22 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import FAULTS_MENTIONED, DatasetError, counted, listed, shortened
+from autospine.core.errors import FAULTS_MENTIONED, DatasetError, counted, listed
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.core.modality import guess_modality, modality_of_channels
 from autospine.core.types import Modality
 from autospine.dataset.case_table import CASE_TABLE, misnamed_tables, read_case_table, unknown_cases
+from autospine.dataset.description import channel_names, file_ending, read_description, tissue_names
 from autospine.dataset.excluded_cases import left_in
-from autospine.io.formats import ENDINGS, NRRD_ENDINGS
+from autospine.io.formats import NRRD_ENDINGS
 from autospine.io.images import Volume
 from autospine.storage.atomic import visible
-from autospine.storage.file_names import name_fault, read_text, same_name
-from autospine.storage.serialization import check_keys, parse_json
+from autospine.storage.file_names import name_fault, same_name
 
 SEGMENTATION = NRRD_ENDINGS[0]
 """Ending of label maps of 3D Slicer, which may stand beside images of any format."""
-
-CONVERT = "convert the dataset with nnU-Net's `nnUNetv2_convert_old_nnUNet_dataset`"
 
 CHANNEL_NAME = re.compile(r"(.+)_(\d{4})")
 """Stem of an image file: the case's name and the channel's number."""
@@ -104,16 +102,6 @@ def load_dataset(folder: Path) -> Dataset:
     return dataset
 
 
-def load_labels(path: Path) -> LabelSpace:
-    """Read the labels that a dataset.json describes, whatever the file is called.
-
-    Raises:
-        DatasetError: If the file is missing or contradicts itself.
-    """
-    described = _description(path)
-    return parse_labels(described["labels"], described.get("regions_class_order"))
-
-
 def known_cases(folder: Path) -> tuple[Case, ...]:
     """Return the complete cases of a dataset folder; none if it holds no dataset."""
     try:
@@ -129,9 +117,9 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
     Raises:
         DatasetError: If dataset.json or cases.csv cannot be understood.
     """
-    described = _description(folder / "dataset.json")
-    channels = _channel_names(described, folder)
-    ending = _file_ending(described.get("file_ending", ".nii.gz"), folder / "dataset.json")
+    described = read_description(folder / "dataset.json")
+    channels = channel_names(described, folder)
+    ending = file_ending(described, folder)
     labels = parse_labels(described["labels"], described.get("regions_class_order"))
     facts, faults = read_case_table(folder / CASE_TABLE)
     faults += misnamed_tables(folder)
@@ -166,47 +154,6 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
 def case_modality(case: Case, volume: Volume) -> Modality:
     """Return the modality as stated, else as guessed from the first channel's intensities."""
     return case.modality or guess_modality(volume.array[0])
-
-
-def _description(path: Path) -> dict[str, Any]:
-    try:
-        text = read_text(path)
-        described: Any = parse_json(text)
-        check_keys(text)
-    except (OSError, ValueError) as error:
-        if not os.path.lexists(path):
-            if below := sorted(path.parent.glob(f"*/{path.name}")):
-                raise DatasetError(
-                    f"expected {path}, found it in {below[0].parent}; move all that is in there up into "
-                    f"{path.parent}"
-                ) from None
-            raise DatasetError(
-                f"expected {path}, found none; write channel_names, labels and file_ending into it "
-                "as nnU-Net v2 does"
-            ) from None
-        raise DatasetError(f"expected JSON in {path}, found {error}; mend the file") from None
-    if not isinstance(described, dict):
-        raise DatasetError(
-            f"expected an object with `labels` in {path}, found {shortened(str(described))}; write "
-            "channel_names, labels and file_ending into it as nnU-Net v2 does"
-        )
-    labels = described.get("labels")
-    if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
-        raise DatasetError(
-            f"expected `labels` as name -> integer in {path}, found integer -> name, as nnU-Net v1 has them; "
-            f"{CONVERT}"
-        )
-    if not isinstance(labels, dict) or not all(map(_is_label, labels.values())):
-        raise DatasetError(
-            f"expected `labels` (name -> integer, or integers for regions) in {path}, "
-            f"found {shortened(str(labels))}; mend them"
-        )
-    order = described.get("regions_class_order")
-    if order is not None and not _is_label(order):
-        raise DatasetError(
-            f"expected integers as `regions_class_order` in {path}, found {shortened(str(order))}; mend them"
-        )
-    return described
 
 
 def _named_elsewhere(stated: object, folder: Path, cases: Sequence[Case]) -> list[str]:
@@ -250,31 +197,6 @@ def _miscounted(stated: object, n_cases: int) -> tuple[str, ...]:
     if type(stated) is not int or stated == n_cases:
         return ()
     return (f"numTraining in dataset.json is {stated}, and imagesTr has {counted(n_cases, 'case')}",)
-
-
-def _file_ending(stated: object, path: Path) -> str:
-    """Return the ending of a dataset's files, with its dot."""
-    ending = f".{stated}".replace("..", ".") if isinstance(stated, str) else ""
-    if ending not in ENDINGS:
-        raise DatasetError(
-            f"expected file_ending in {path} among {', '.join(ENDINGS)}, found "
-            f"{shortened(repr(stated))}; write the ending of the images, or convert them"
-        )
-    return ending
-
-
-def _is_label(value: object) -> bool:
-    return type(value) is int or (isinstance(value, list) and all(type(each) is int for each in value))
-
-
-def _channel_names(described: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    names = described.get("channel_names") or described.get("modality")
-    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
-        raise DatasetError(
-            f'expected `channel_names` such as {{"0": "CT"}} in {folder / "dataset.json"}, found '
-            f"{shortened(str(names))}; mend the file"
-        )
-    return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
 def _list_cases(
@@ -334,29 +256,6 @@ def _list_cases(
     return cases, set(images), faults
 
 
-def _tissue_names(described: Mapping[str, Any]) -> dict[int, str]:
-    """Return the name of each code in a dataset's tissue maps, from `tissues` (name -> integer).
-
-    Raises:
-        DatasetError: If it is not such an object, or an integer does not fit or has two names.
-    """
-    stated = described.get("tissues")
-    if not isinstance(stated, dict) or not all(type(code) is int for code in stated.values()):
-        raise DatasetError(
-            "expected `tissues` (name -> integer) in dataset.json for the maps in tissuesTr, found "
-            f"{shortened(str(stated))}; name each integer of the maps"
-        )
-    found: dict[int, str] = {}
-    for name, code in stated.items():
-        if not 0 <= code <= 255 or code in found:
-            raise DatasetError(
-                "expected one name for each integer from 0 to 255 as `tissues` of dataset.json, found "
-                f"{code} for {name}{f' and {found[code]}' if code in found else ''}; mend it"
-            )
-        found[code] = name
-    return found
-
-
 def _with_tissues(
     cases: Sequence[Case], folder: Path, described: Mapping[str, Any], ending: str
 ) -> tuple[list[Case], dict[int, str], list[str]]:
@@ -371,7 +270,7 @@ def _with_tissues(
         if name not in known
     ]
     mapped = [replace(case, tissues=maps.get(same_name(case.name))) for case in cases]
-    return mapped, _tissue_names(described), faults
+    return mapped, tissue_names(described), faults
 
 
 def _label_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[str]]:

@@ -12,7 +12,8 @@ from autospine.core.errors import AutospineError, DatasetError, EvaluationError,
 from autospine.core.geometry import Grid, difference
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
-from autospine.dataset.raw import Case, known_cases, load_labels
+from autospine.dataset.description import load_labels
+from autospine.dataset.raw import Case, known_cases
 from autospine.evaluation.class_pair import CasePair
 from autospine.evaluation.label_statistics import LabelledIntensities, intensities_at, measure_labels
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric

@@ -6,7 +6,8 @@ from typing import Any
 
 from autospine.core.errors import AutospineError
 from autospine.core.labels import LabelSpace
-from autospine.dataset.raw import Case, known_cases, load_labels
+from autospine.dataset.description import load_labels
+from autospine.dataset.raw import Case, known_cases
 from autospine.evaluation.held_out import VALIDATION
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION, read_cross_validation
 from autospine.report.result_folder import ResultFolder

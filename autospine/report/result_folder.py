@@ -10,7 +10,8 @@ from autospine.core.errors import AutospineError, EvaluationError, FormatError
 from autospine.core.geometry import difference
 from autospine.core.labels import LabelSpace
 from autospine.core.types import ChannelArray
-from autospine.dataset.raw import known_cases, load_labels
+from autospine.dataset.description import load_labels
+from autospine.dataset.raw import known_cases
 from autospine.evaluation.evaluate_maps import label_files, read_pair
 from autospine.evaluation.statistics_files import CaseStatistics, read_statistics
 from autospine.io.formats import file_ending
