@@ -74,7 +74,7 @@ bench-tuned: $(STAMP) ## train on real cases from the starter and from nothing, 
 bench-evidence: $(STAMP) ## ask whether fusion and adaptive attention earn their place, in many hours; into docs/results/evidence.md
 	$(BIN)/python tests/benchmarks/evidence.py --write docs/results/evidence.md
 
-bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT, and mend faults in real masks; into docs/results/anatomy.md
+bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT and 200 phantoms, and mend faults in real masks; into docs/results/anatomy.md
 	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md $(if $(LUMBAR),--lumbar $(LUMBAR))
 
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md

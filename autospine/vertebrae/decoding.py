@@ -84,6 +84,9 @@ class FoundVertebrae:
     log_switch: float = 0.0
     """Logarithm of the probability that the mode changes between two vertebrae; unused with a single mode."""
 
+    log_variants: Float64[np.ndarray, " variants"] = field(default_factory=lambda: np.zeros(len(VARIANTS)))
+    """Logarithm of how much likelier what was seen of the whole is in each of `VARIANTS`."""
+
     cut: tuple[float, float] = (0.95, 0.12)
     """Probability that the view begins below C1, and that it ends above the last lumbar vertebra."""
 
@@ -193,7 +196,8 @@ class _Chain:
         above, below = found.room_mm
         absent = np.where(np.isnan(places), -np.inf, 0.0)
         first, last = (np.repeat(each, len(SIZES), axis=0) for each in _view(*found.cut))
-        start = self._spines.log_prior[:, None] + first + absent + LOG_MISSED * _fitting(places, above, -1)
+        prior = self._spines.log_prior + np.repeat(found.log_variants, len(SIZES))
+        start = prior[:, None] + first + absent + LOG_MISSED * _fitting(places, above, -1)
         self.first = TEMPER * (start[:, None, :] + found.log_modes[None, :, None])
         end = last + absent + LOG_MISSED * _fitting(places, below, 1)
         self.last = TEMPER * (end[:, None, :] + found.log_last_modes[None, :, None])

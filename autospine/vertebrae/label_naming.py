@@ -19,7 +19,7 @@ from autospine.vertebrae.label_instances import (
     VertebraMap,
     find_vertebrae,
 )
-from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM
+from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM, VARIANTS
 from autospine.vertebrae.proportions import by_variant
 from autospine.vertebrae.spine_curve import order_from_head
 
@@ -69,6 +69,11 @@ leaves other vertebrae out, and calls pieces of them by one of its five."""
 
 PRESENT = 9.0
 """Evidence that a labelled vertebra is one."""
+
+CLAIMED = 2.0
+"""Evidence of a spine with one vertebra more or less that the labels of a map claim: they are a faultless run
+of its levels and of no usual spine's, such as one without T12. A tool that miscounts from that very level on
+would be as likely without it."""
 
 SMALL = 0.5
 """Share of the median volume of a map's vertebrae below which one is less sure to be one."""
@@ -260,6 +265,7 @@ def found_in_map(
         log_modes=top * np.log(SHIFT_PRIOR),
         log_last_modes=(1 - top) * np.log(SHIFT_PRIOR),
         log_switch=math.log(SWITCH),
+        log_variants=_claimed(ordered),
         cut=(0.95, 0.95 if ordered[-1].cut else 0.12),
         room_mm=(max(0.0, room[0]), max(0.0, room[1]) if SACRUM in called else None),
     )
@@ -279,6 +285,33 @@ def are_whole(ordered: Sequence[LabelledVertebra], centres_mm: Float64[np.ndarra
 
 def _labels(vertebrae: Sequence[LabelledVertebra]) -> set[str]:
     return {called for vertebra in vertebrae for called in vertebra.labels}
+
+
+def _claimed(ordered: Sequence[LabelledVertebra]) -> Float64[np.ndarray, " variants"]:
+    """Return the evidence of spines of which a map's labels are a faultless run that no usual spine has.
+
+    Vertebrae that the border cuts do not count, since their place in the order is uncertain. There is none
+    where neither C1 nor the sacrum is in view: the tool that made the map had nothing to count from.
+    """
+    called = [
+        max(each.labels, key=each.labels.__getitem__)
+        for each in ordered
+        if SACRUM in each.labels or not each.cut
+    ]
+    usual = max(VARIANTS, key=lambda variant: variant.log_prior)
+    if {"C1", SACRUM}.isdisjoint(called) or _is_run(called, usual.levels):
+        return np.zeros(len(VARIANTS))
+    apart = [len({*variant.levels} ^ {*usual.levels}) for variant in VARIANTS]
+    runs = [_is_run(called, variant.levels) for variant in VARIANTS]
+    return np.array([CLAIMED * (run and count == 1) for run, count in zip(runs, apart, strict=True)])
+
+
+def _is_run(called: Sequence[str], levels: Sequence[str]) -> bool:
+    """Return whether names are those of neighbours from the head down."""
+    if called[0] not in levels:
+        return False
+    first = levels.index(called[0])
+    return list(called) == list(levels[first : first + len(called)])
 
 
 def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:

@@ -16,6 +16,14 @@ figures are those of the others:
 - `unnamed_id_rate`: share of the vertebrae of real masks whose names were taken away that are named right
   where the sacrum is in view, and `unnamed_unanchored_wrong` the share that is named wrong where it is not;
 - `right_maps_loss`: largest loss of mean Dice on the same maps without faults;
+- of 200 phantom spines in random fields of view, half of them with an unusual number of vertebrae:
+  `id_rate_anchored`, the share of the vertebrae that have the right label after a fault was put in and
+  mended where the sacrum or C1 is in view, `id_rate_unanchored` where neither is, and
+  `id_rate_unanchored_relative` the share of neighbours there that are as many levels apart as they should be;
+  `phantoms_right_kept`, the same share of the maps without faults, and `phantoms_right_changed_worst` the
+  largest share of labelled voxels that one of these lost; `phantoms_unnamed_id_rate` and
+  `phantoms_unnamed_unanchored_wrong`, as above; `confidence_calibration_error`, the mean distance of
+  probability and share of right names in ten bins, and `phantoms_confidence_at_90` as above;
 - `height_error_mm`, `angle_error_deg`, `canal_area_error`: mean errors of body heights, of endplates' angles
   and of the canal's area (in parts of it) on phantoms of eight voxel sizes, obliquely; `height_within`
   is the share of heights within 0.5 mm or half of the longest voxel edge, and `cobb_error_deg` the largest
@@ -31,16 +39,16 @@ With `--lumbar MODEL`, a model folder of Dataset002 trained by cross-validation 
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import anatomy_lumbar
 import anatomy_measures
+import anatomy_phantoms
 import numpy as np
+from anatomy_faults import LARGE_ML, volume_ml, with_faults
 from result_page import measured_on, write_measured
 
-from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
 from autospine.io.images import read_labels
@@ -55,9 +63,6 @@ from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, name_unnamed
 
 NEAR_MM = 20.0
 """Distance within which a body is the one that is meant, as in the VerSe challenge."""
-
-LARGE_ML = 3.0
-"""Vertebrae of which less is in view are not counted."""
 
 MASKS = {
     "ct_cervical": "ct_cervical/labels_verse.nii.gz",
@@ -79,6 +84,7 @@ LIMITS = {
     "confidence_at_90": "0.85 to 0.95",
     "faults_id_rate": ">= 0.98",
     "right_maps_loss": "<= 0.001",
+    "id_rate_anchored": ">= 0.98",
     "lumbar_mr_levels_right": ">= 0.95",
     **anatomy_measures.LIMITS,
 }
@@ -147,45 +153,6 @@ def _share(right: list[bool]) -> float:
     return float(np.mean(right)) if right else 0.0
 
 
-def with_faults(labels: LabelArray, grid: Grid, seed: int) -> Iterator[tuple[str, LabelArray]]:
-    """Yield copies of a right map with the faults that users report."""
-    random = np.random.default_rng(seed)
-    values = [VERSE[level] for level in COMMON if _ml(labels == VERSE[level], grid) > LARGE_ML]
-    chosen = int(random.choice(values[1:-1] or values))
-    upper = labels == chosen
-    heights = np.flatnonzero(upper.any(axis=(1, 2)))
-    upper[: int(heights.mean())] = False
-    yield "split between two labels", np.where(upper, chosen - 1, labels)
-    vertebrae = (labels >= 1) & (labels <= 24)
-    yield "shifted from a level down", np.where(vertebrae & (labels >= chosen), labels + 1, labels)
-    upwards = vertebrae & (labels <= chosen) & (labels > 1)
-    yield "shifted from a level up", np.where(upwards, labels - 1, labels)
-    one, other = random.choice(values, 2, replace=False)
-    yield "two swapped", np.select([labels == one, labels == other], [other, one], labels)
-    place = int(random.integers(0, len(values) - 1))
-    yield "one named twice", np.where(labels == values[place], values[place + 1], labels)
-    yield "fragments", _fragmented(labels, grid, random)
-    noisy = labels.copy()
-    for value in values:
-        if random.random() < 0.2:
-            noisy[labels == value] = random.integers(1, 25)
-    yield "20 % at random", noisy
-
-
-def _fragmented(labels: LabelArray, grid: Grid, random: np.random.Generator) -> LabelArray:
-    """Give twelve small blocks within vertebrae the label of another one."""
-    changed = labels.copy()
-    places = np.argwhere((labels >= 1) & (labels <= 24))
-    for place in places[random.integers(len(places), size=12)]:
-        block = tuple(
-            slice(max(0, at - round(3 / mm)), at + round(3 / mm) + 1)
-            for at, mm in zip(place, grid.spacing_mm, strict=True)
-        )
-        value = labels[tuple(place)]
-        changed[block][labels[block] == value] = np.clip(value + random.choice([-1, 1, 5]), 1, 24)
-    return changed
-
-
 def fault_rows(data: Path, seeds: int) -> tuple[list[tuple[str, bool, int, int, int]], dict[str, float]]:
     """Return, of each map and fault, whether an anchor is in view, the vertebrae, and those right before and
     after; and the loss of Dice on each right map.
@@ -196,7 +163,7 @@ def fault_rows(data: Path, seeds: int) -> tuple[list[tuple[str, bool, int, int, 
         labels, grid = volume.array[0].astype(np.int16), volume.grid
         losses[name] = 1 - _mean_dice(name_labels(name, labels, grid, VERSE).labels, labels)
         anchored = bool(np.isin([VERSE["C1"], VERSE["sacrum"]], labels).any())
-        values = [VERSE[level] for level in COMMON if _ml(labels == VERSE[level], grid) > LARGE_ML]
+        values = [VERSE[level] for level in COMMON if volume_ml(labels == VERSE[level], grid) > LARGE_ML]
         for seed in range(seeds):
             for fault, faulty in with_faults(labels, grid, seed):
                 mended = name_labels(name, faulty, grid, VERSE).labels
@@ -219,16 +186,12 @@ def unnamed_rows(data: Path) -> list[tuple[str, bool, int, int, int]]:
         bones = ((labels >= 1) & (labels <= VERSE["L6"])) | (labels == VERSE["T13"])
         plain = np.where(bones, 1, np.where(np.isin(labels, SACRAL), 4, 0)).astype(np.uint8)
         named, _ = name_unnamed(name, plain, grid, {"vertebra": 1, "sacrum": 4})
-        values = [VERSE[level] for level in COMMON if _ml(labels == VERSE[level], grid) > LARGE_ML]
+        values = [VERSE[level] for level in COMMON if volume_ml(labels == VERSE[level], grid) > LARGE_ML]
         found = [int(np.bincount(named[labels == value]).argmax()) for value in values]
         right = sum(one == value for one, value in zip(found, values, strict=True))
         unknown = sum(one >= FIRST_UNKNOWN for one in found)
         rows.append((name, bool((plain == 4).any()), len(values), right, unknown))
     return rows
-
-
-def _ml(mask: np.ndarray, grid: Grid) -> float:
-    return float(np.count_nonzero(mask) * np.prod(grid.spacing_mm) / 1000)
 
 
 def _mean_dice(found: LabelArray, reference: LabelArray) -> float:
@@ -264,6 +227,7 @@ def main() -> None:
     without = np.array([row[2:] for row in unnamed if not row[1]]).sum(axis=0)
     references = arguments.data / "Dataset002_LumbarMR" / "labelsTr"
     lumbar = anatomy_lumbar.lumbar_rows(arguments.lumbar, references) if arguments.lumbar else []
+    phantoms = anatomy_phantoms.outcomes()
     measured, sizes = anatomy_measures.phantom_errors()
     anchored = np.array([row[2:] for row in rows if row[1]]).sum(axis=0)
     figures = {
@@ -272,6 +236,7 @@ def main() -> None:
         "faults_before": anchored[1] / anchored[0],
         "faults_id_rate": anchored[2] / anchored[0],
         "right_maps_loss": max(losses.values()),
+        **anatomy_phantoms.phantom_figures(*phantoms),
         "unnamed_id_rate": with_sacrum[1] / with_sacrum[0],
         "unnamed_unanchored_wrong": (without[0] - without[1] - without[2]) / without[0],
         **(anatomy_lumbar.lumbar_figures(lumbar) if lumbar else {}),
@@ -308,6 +273,10 @@ def main() -> None:
             f"| {name} | {'yes' if seen else 'no'} | {n} | {right} | {un} |"
             for name, seen, n, right, un in unnamed
         ),
+        "",
+        "| phantom: fault | anchor in view | vertebrae | right before | right after | unknown |",
+        "|---|---|--:|--:|--:|--:|",
+        *anatomy_phantoms.phantom_rows(phantoms[0]),
         "",
         "| voxels S x P x L, mm | vertebrae | mean error of heights, mm | largest | of endplates' angles, "
         "degrees | of the Cobb angle | of the canal's area |",

@@ -10,6 +10,11 @@ from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
 from autospine.io.images import read_labels, write_array
+from autospine.phantom.anatomy import sample_posture, sample_spine
+from autospine.phantom.sacrum import sacral_segments, segment_parts
+from autospine.phantom.scan import raster_grid
+from autospine.phantom.shapes import Raster, render
+from autospine.phantom.vertebra import arch_parts, body_part
 from autospine.vertebrae.label_naming import NamedMap, name_labels
 
 LUMBAR = [VERSE[level] for level in ("T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")]
@@ -46,6 +51,47 @@ def test_a_right_map_stays_as_it_is(lumbosacral) -> None:
     assert all(each.confidence > 0.8 for each in result.identities.vertebrae)
     assert result.identities.vertebrae[0].cut and not result.identities.vertebrae[4].cut
     assert result.identities.last_lumbar == "L5"
+
+
+def drawn(variant: str) -> tuple[LabelArray, Grid]:
+    """The vertebrae of a phantom from the lower chest down, and the top of its sacrum."""
+    random = np.random.default_rng(4)
+    spine = sample_spine(random, sample_posture(random), variant)
+    steps = 2.5 * np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
+    raster = Raster(shape=(140, 76, 60), origin_mm=np.array([-75.0, -90, -30]), steps_mm=steps)
+    labels = np.zeros(raster.shape, dtype=np.int16)
+    solids = [(each.frame, (body_part(each), *arch_parts(each)), each.label) for each in spine.vertebrae[1:]]
+    chain = sacral_segments(spine)
+    solids.append((chain[0].frame, segment_parts(chain, 0), VERSE["sacrum"]))
+    for frame, parts, value in solids:
+        found = render(raster, frame, parts, margin_mm=2.0)
+        if found is not None:
+            box, distance = found
+            labels[box][(distance < 0) & (labels[box] == 0)] = value
+    return labels, raster_grid(raster)
+
+
+def kept(found: LabelArray, labels: LabelArray) -> bool:
+    """Whether every vertebra of at least 10 ml has its label at most of its voxels."""
+    large = [value for value in np.unique(labels).tolist() if value and np.sum(labels == value) > 640]
+    return all(np.bincount(found[labels == value]).argmax() == value for value in large)
+
+
+@pytest.mark.parametrize(
+    ("variant", "level"), [("usual", "L5"), ("four_lumbar", "L4"), ("L6", "L6"), ("T13", "T13")]
+)
+def test_an_unusual_number_of_vertebrae_is_no_fault_of_the_map(variant: str, level: str) -> None:
+    labels, grid = drawn(variant)
+    result = named(labels, grid)
+    assert kept(result.labels, labels)
+    assert {level, "sacrum"} <= {each.level for each in result.identities.vertebrae}
+
+
+def test_a_level_that_no_usual_spine_has_is_no_claim_where_another_is_skipped() -> None:
+    labels, grid = drawn("usual")
+    shifted = np.where((labels >= VERSE["L2"]) & (labels <= VERSE["L5"]), labels + 1, labels)
+    assert not kept(shifted, labels)
+    assert kept(named(shifted, grid).labels, labels)
 
 
 def test_a_shift_is_taken_back(lumbosacral) -> None:
