@@ -74,7 +74,7 @@ class PhantomSettings:
     pathology: Pathology = "usual"
     """How often there are fractures, tumours, spurs, slips, fusions and so on: `none`, `usual` or `much`."""
     shift: Shift | None = None
-    """What another hospital changes, one of `shifts.SHIFTS` for the modality; None for nothing."""
+    """Difference that another hospital makes, one of `shifts.SHIFTS` for the modality; None for nothing."""
 
     def __post_init__(self) -> None:
         if self.orientation is not None and self.orientation not in ORIENTATIONS:

@@ -40,7 +40,7 @@ class Implant:
     parts: tuple[Part, ...]
     """Its parts."""
     liner: Part | None = None
-    """What takes the place of bone around it, a socket's plastic."""
+    """Part that takes the place of bone around it, a socket's plastic."""
 
 
 def sample_implants(

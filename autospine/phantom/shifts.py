@@ -1,4 +1,4 @@
-"""Named shifts: what the scanners and the patients of another hospital change in a phantom."""
+"""Named shifts: differences that scanners and patients of another hospital make in a phantom."""
 
 from dataclasses import replace
 from typing import Literal

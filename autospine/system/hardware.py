@@ -35,7 +35,7 @@ _UNITS = {"": GIB, "G": GIB, "M": 1024**2, "T": 1024**4}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CudaInstallation:
-    """What decides which GPUs PyTorch can use."""
+    """Facts that decide which GPUs PyTorch can use."""
 
     version: str
     """Version of PyTorch."""

@@ -41,7 +41,7 @@ class Experiment:
     """Whether errors are counted by distance to the true boundary and by its contrast."""
 
     grouped_by: Grouping | None = None
-    """What parts the cases into groups that are compared one by one, too."""
+    """Fact that parts the cases into groups, which are compared one by one, too; None for all together."""
 
     by_cost: bool = False
     """Whether accuracy is drawn against time and memory."""

@@ -21,7 +21,7 @@ METRICS = find_metrics(["dice", "recall", "boundary_dice_2mm"])
 DICE, RECALL, BOUNDARY = METRICS
 
 Grouping = Literal["modality", "site"]
-"""What parts cases into groups."""
+"""Fact by which cases are parted into groups."""
 
 COLLAPSED_RECALL = 0.01
 """Recall below which a class that occurs has not been learnt in any held-out case."""
@@ -49,7 +49,7 @@ class VariantResult:
     """Training loss of the last epoch, mean over all trainings."""
 
     readings: Mapping[str, Any]
-    """What the last epochs say of the mechanisms: `gamma` of each stage and `fusion_weights`, means over all
+    """Readings of the mechanisms in the last epochs: `gamma` of each stage and `fusion_weights`, means over all
     trainings; a network without a mechanism lacks the key."""
 
     boundaries: tuple[tuple[str, BoundaryErrors], ...] = ()
@@ -163,7 +163,7 @@ class BoundaryFinding:
     """Near the rest of it."""
 
     blurred_difference: float
-    """What the first design has less near blurred boundaries; above zero, the first one is better."""
+    """Errors that the first design has less near blurred boundaries; above zero, the first one is better."""
 
     blurred_interval: Interval
     """Confidence interval of that difference."""
