@@ -49,8 +49,8 @@ class VariantResult:
     """Training loss of the last epoch, mean over all trainings."""
 
     readings: Mapping[str, Any]
-    """Readings of the mechanisms in the last epochs: `gamma` of each stage and `fusion_weights`, means over all
-    trainings; a network without a mechanism lacks the key."""
+    """Readings of the mechanisms in the last epochs: `gamma` of each stage and `fusion_weights`, means over
+    all trainings; a network without a mechanism lacks the key."""
 
     boundaries: tuple[tuple[str, BoundaryErrors], ...] = ()
     """Subject, and errors by distance and contrast, of each case of each seed; empty if not counted."""
