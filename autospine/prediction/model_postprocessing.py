@@ -9,12 +9,11 @@ from autospine.evaluation.postprocessing import Postprocessing, read_postprocess
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import ModelFolder, weights_digest
 from autospine.storage.serialization import read_json, stored_as
-from autospine.storage.trained_models import WEIGHTS, fold_folder
+from autospine.storage.trained_models import ENSEMBLES, WEIGHTS, fold_folder
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
 
-ENSEMBLES = "ensembles"
 MEMBERS = "members.json"
 FORMAT_VERSION = 1
 

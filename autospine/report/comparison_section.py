@@ -7,7 +7,6 @@ from pathlib import Path
 from autospine.core.errors import counted
 from autospine.evaluation.paired_tests import FEWEST, SIGNIFICANT
 from autospine.models.best import BEST, Best, Candidate
-from autospine.prediction.model_postprocessing import ENSEMBLES
 from autospine.report.charts import interval_plot
 from autospine.report.compared_models import ModelOfSeveral, case_figures, model_of_scores
 from autospine.report.model_results import read_model_scores
@@ -15,6 +14,7 @@ from autospine.report.report_content import Fact, Guide, ReportCase, ReportFigur
 from autospine.report.result_sections import UNKNOWN
 from autospine.storage.file_names import path_below
 from autospine.storage.serialization import read_json
+from autospine.storage.trained_models import ENSEMBLES
 from autospine.system.hardware import GIB
 
 CHANGED = 1e-4

@@ -284,5 +284,6 @@ def _by_level(
                 rows.setdefault(vertebra.level, []).append(point)
     if rows:
         ordered = dict(sorted(rows.items(), key=lambda item: INDEX.get(item[0], len(INDEX))))
-        svg = strip_plot(ordered, title=f"{title} of each vertebra, by level", unit=unit)
+        low = 0.0 if unit else None  # ratios lie close together, far from 0
+        svg = strip_plot(ordered, title=f"{title} of each vertebra, by level", unit=unit, low=low)
         yield ReportFigure(title=f"{title}, by level", svg=svg, guide=guide)

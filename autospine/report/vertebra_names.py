@@ -21,6 +21,9 @@ logger = get_logger(__name__)
 REACH_MM = 15.0
 """Distance from the centre of a vertebra within which the reference is asked for its name."""
 
+LEAST_CHANGE_ML = 0.05
+"""Least volume of a change of names that a case mentions."""
+
 NAMES_GUIDE = Guide(
     shown="The vertebrae from the head down: the likeliest level, its probability, what the label map called "
     "it before, and what the reference calls it where there is one.",
@@ -113,7 +116,7 @@ def name_findings(
     ]
     if unknown := [each.level for each in vertebrae if not each.known]:
         found.append(f"nothing tells the level of {', '.join(unknown)} for sure: labels stay as predicted")
-    if changes:
+    if changes := [each for each in changes if each.ml >= LEAST_CHANGE_ML]:
         named = ", ".join(f"{each.from_label} to {each.to_label} ({each.ml:.1f} ml)" for each in changes[:6])
         found.append(f"naming changed {named}")
     return (*found, *notes)

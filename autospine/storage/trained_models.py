@@ -19,6 +19,9 @@ WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoint*.safetensors"
 """Checkpoints of a fold in training, in the fold's folder; they are removed once its weights are written."""
 
+ENSEMBLES = "ensembles"
+"""Folder beside models that holds the scores of two of them together, in a folder for each pair."""
+
 FOLDS = 5
 """Folds of a cross-validation, unless the user gives others."""
 

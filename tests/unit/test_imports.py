@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -58,6 +60,12 @@ def test_loading_a_model_loads_little():
     """What a user imports for a prediction stays a part of the library."""
     ours = {name for name in reached("autospine.api") if name in MODULES}
     assert len(ours) <= MOST_TO_LOAD_A_MODEL, f"autospine.api reaches {len(ours)} modules"
+
+
+def test_a_report_is_written_without_pytorch():
+    """It would take seconds and hundreds of megabytes, for nothing."""
+    command = "import sys, autospine.report.folder_report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False, timeout=300).returncode == 0
 
 
 def test_a_stranger_in_the_house_is_noticed():
