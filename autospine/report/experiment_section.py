@@ -83,7 +83,7 @@ def experiment_section(
     designs: Mapping[str, Mapping[str, Any]] = experiment["designs"]
     figures = [_by_class(designs), *_losses(folder, experiment)]
     if len(models) > 1:
-        figures = [_differences(designs), *figures, *case_figures(cases, models)]
+        figures = [_differences(designs), *_by_group(designs), *figures, *case_figures(cases, models)]
     return ReportSection(
         key="experiment",
         title="Experiment",
@@ -126,7 +126,17 @@ def experiment_foot(experiment: StoredExperiment) -> Iterator[Fact]:
 def _table(designs: Mapping[str, Mapping[str, Any]]) -> ReportTable:
     metrics = find_metrics(list(next(iter(designs.values()))["scores"]))
     titles = [metric.title for metric in metrics]
-    columns = ("design", "change", *titles, "difference in Dice", "95 % CI", "p", "s per step", "M weights")
+    columns = (
+        "design",
+        "change",
+        *titles,
+        "difference in Dice",
+        "95 % CI",
+        "p",
+        "s per step",
+        "GB",
+        "M weights",
+    )
     rows = []
     for name, design in designs.items():
         found = _mean_difference(design)
@@ -140,6 +150,7 @@ def _table(designs: Mapping[str, Mapping[str, Any]]) -> ReportTable:
                 UNKNOWN if math.isnan(low) else f"{low:+.3f} to {high:+.3f}",
                 _text(found.get("p_corrected")),
                 _text(design.get("seconds_per_step"), ".3g"),
+                _text(number(design.get("memory_bytes")) / 1e9, ".2f"),
                 _text(number(design.get("parameters")) / 1e6, ".2f"),
             )
         )
@@ -151,7 +162,7 @@ def _table(designs: Mapping[str, Mapping[str, Any]]) -> ReportTable:
         guide=Guide(
             shown="Mean scores of the held-out cases, the difference in Dice from the first design with its "
             "confidence interval of 95 % and the p value of Wilcoxon's signed-rank test, and what a step "
-            "costs.",
+            "costs: its time, and its memory by estimate.",
             good="Differences whose interval does not contain 0: these are shown, the others may be chance.",
             action="Where every interval contains 0, train for longer, with more --seeds and on all folds, "
             "before you decide by such a table.",
@@ -176,6 +187,27 @@ def _differences(designs: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
             action="Read the verdict: it says what each of them means for the mechanism that was changed.",
         ),
     )
+
+
+def _by_group(designs: Mapping[str, Mapping[str, Any]]) -> Iterator[ReportFigure]:
+    """Yield the chart of the differences in each group of cases, such as a modality, where they are known."""
+    first, *others = designs
+    rows = {
+        f"{name}, {group}": ChartInterval(*(number(found.get(key)) for key in ("difference", "low", "high")))
+        for name in others
+        for group, found in (designs[name].get("differences_by_group") or {}).items()
+    }
+    if rows:
+        yield ReportFigure(
+            title=f"Difference in Dice from {first} in each group of cases",
+            svg=interval_plot(rows, title=f"Difference in mean Dice from {first} by group of cases"),
+            guide=Guide(
+                shown=f"The mean Dice of each design less that of {first}, in the cases of each group, and "
+                "the confidence interval of 95 % over their subjects.",
+                good="The groups of a design lie alike: what is shown of all cases holds in each.",
+                action="Where groups lie on different sides of 0, decide for each of them.",
+            ),
+        )
 
 
 def _by_class(designs: Mapping[str, Mapping[str, Any]]) -> ReportFigure:

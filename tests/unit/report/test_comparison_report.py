@@ -126,6 +126,8 @@ def experiment(tmp_path: Path) -> Path:
             "dice_by_class": {"L1": 0.7, "L2": None},
             "seconds_per_step": 0.5,
             "parameters": 1_000_000,
+            "memory_bytes": 1_500_000_000,
+            "differences_by_group": {"CT": {"difference": 0.4, "low": None, "high": None}},
             "differences": [{**difference, "p_corrected": 0.03, "subjects": 4}],
         },
     }
@@ -159,6 +161,9 @@ def test_an_experiment_shows_question_verdict_table_and_cases(experiment):
         "+0.100 to +0.500",
         "autospine experiment ablation -d Dataset001_Small -c fast --seeds 1 --fold 0 --steps 20",
         "Loss of each design",
+        "Difference in Dice from as_planned in each group of cases",
+        "plain, CT: 0.4",
+        "1.50",
         "Difference from as_planned in each case",
     ):
         assert text in page.words
