@@ -20,6 +20,9 @@ LEARNT_BY_HEART = 0.95
 NEAR_ZERO = 0.1
 """Training loss below which it counts as near zero."""
 
+LEARNT = 0.5
+"""Mean Dice below which no design has learnt its task."""
+
 TOLERATED = 0.01
 """Loss of mean Dice below which a cheaper design counts as as accurate."""
 
@@ -35,6 +38,12 @@ def judge(name: str, results: Sequence[VariantResult], labels_dice: float | None
     if name == "overfit":
         return _by_heart(results[0], labels_dice)
     sentences = _JUDGES[name](results)
+    best = max(_dice(result) for result in results)
+    if best < LEARNT:
+        sentences += (
+            f"The best mean Dice is {best:.3f}: too little was learnt for a difference to say much; give "
+            "more --steps or --minutes.",
+        )
     if len({*results[0].subjects}) < 2:
         sentences += ("All held-out cases are of one subject, so that there is no interval.",)
     if len(results[0].evaluations) < 2:

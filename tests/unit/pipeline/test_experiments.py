@@ -193,6 +193,13 @@ def test_a_verdict_says_what_it_cannot_know():
     assert "--seeds 3" in seeds
 
 
+def test_a_verdict_on_designs_that_have_hardly_learnt_says_so():
+    *_, learnt, _ = judge("ablation", [result("as_planned", [10, 12]), result("fusion_off", [20, 22])], None)
+    assert learnt.startswith("The best mean Dice is 0.") and "give more --steps" in learnt
+    judged = judge("ablation", [result("as_planned", [60, 62]), result("fusion_off", [20, 22])], None)
+    assert not any("too little was learnt" in sentence for sentence in judged)
+
+
 def test_a_sweep_names_the_best_weight_and_collapse():
     baseline = result("as_planned", [60, 61, 62], seeds=2)
     best = result("fusion_off", [70, 71, 72], seeds=2)
