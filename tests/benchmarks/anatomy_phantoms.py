@@ -321,5 +321,5 @@ def phantom_rows(found: list[Outcome]) -> list[str]:
     return [
         f"| {name} | {'yes' if anchored else 'no'} | {sum(e.vertebrae for e in group)} | "
         f"{_rate(group, 'before'):.3f} | {_rate(group, 'right'):.3f} | {_rate(group, 'unknown'):.3f} |"
-        for (name, anchored), group in groups.items()
+        for (name, anchored), group in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
