@@ -175,6 +175,8 @@ def _efficiency(results: Sequence[VariantResult]) -> tuple[str, ...]:
 
 def _price(dice: PairedDifference) -> str:
     """Say what a cheaper design costs in accuracy."""
+    if dice.low > 0:
+        return "more accurate"
     if dice.low > -TOLERATED:
         return f"as accurate, within {TOLERATED:g}"
     if dice.high < 0:

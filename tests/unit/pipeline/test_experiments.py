@@ -250,6 +250,8 @@ def test_cheaper_designs_are_weighed_against_their_price():
     first, second, _, front = judge("efficiency", results, None)
     assert "takes 0.50 of the time and 0.50 of the memory" in first and first.endswith("it costs accuracy.")
     assert second.endswith("as accurate, within 0.01.")
+    better = result("attention_plain", [70, 71, 72, 73], seeds=2)
+    assert judge("efficiency", [planned, better], None)[0].endswith("more accurate.")
     assert [each.variant.name for each in not_outdone(results)] == ["fusion_off", "attention_plain"]
     assert front.endswith("fusion_off, attention_plain.")
 
