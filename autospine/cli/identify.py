@@ -70,11 +70,15 @@ def identify(
     """
     from autospine.io.formats import ENDINGS
     from autospine.storage.serialization import write_json
+    from autospine.vertebrae.detection_files import is_no_list
     from autospine.vertebrae.label_files import check_output, find_files, write_each
     from autospine.vertebrae.schemes import find_scheme
 
+    def is_record(path: Path) -> bool:
+        return path.name.lower().endswith(".json") and is_no_list(path)
+
     known = find_scheme(scheme) if dataset is None else _scheme_of_dataset(dataset)
-    files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points")
+    files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points", is_record)
     check_output(output, list(files.values()))
     level = _stated_level(uppermost, len(files))
 

@@ -19,6 +19,14 @@ _SHAPE = (
 )
 
 
+def is_no_list(path: Path) -> bool:
+    """Return whether a file is JSON and no list, such as a record of AutoSpine's beside label maps."""
+    try:
+        return not isinstance(parse_json(read_text(path)), list)
+    except (OSError, ValueError):
+        return False
+
+
 def read_detections(path: Path) -> list[DetectedPoint]:
     """Read bodies with the probabilities of their region, and left and right pedicles, in mm of LPS.
 

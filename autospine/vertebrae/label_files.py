@@ -24,13 +24,19 @@ def find_label_maps(inputs: Sequence[Path]) -> dict[str, Path]:
     return find_files(inputs, ENDINGS, "label maps")
 
 
-def find_files(inputs: Sequence[Path], endings: Sequence[str], what: str) -> dict[str, Path]:
+def find_files(
+    inputs: Sequence[Path],
+    endings: Sequence[str],
+    what: str,
+    passed_over: Callable[[Path], bool] = lambda _: False,
+) -> dict[str, Path]:
     """Return the files that paths name, by the name of their case.
 
     Args:
         inputs: Files, or folders of them.
         endings: Endings of the files that are meant; a folder may hold others too.
         what: What the files are, in words.
+        passed_over: Whether a file in a folder is left out in spite of its ending.
 
     Raises:
         DatasetError: If a path leads nowhere, there is no file, or two have the same name.
@@ -46,6 +52,8 @@ def find_files(inputs: Sequence[Path], endings: Sequence[str], what: str) -> dic
                 if path.is_dir():
                     continue
                 raise DatasetError(f"expected {what} ending in {', '.join(endings)}, found {file}")
+            if path.is_dir() and passed_over(file):
+                continue
             name = same_name(file.name[: -len(ending)])
             if name in found:
                 raise DatasetError(

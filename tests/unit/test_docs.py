@@ -67,7 +67,10 @@ from trainers.run_identity import RunIdentity
 from trainers.validation_record import PredictedImages
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 GOLDEN = ROOT / "tests" / "unit" / "planners" / "golden" / "lumbar_ct.json"
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -247,6 +250,17 @@ def test_every_concept_page_leads_to_the_glossary():
     for page in (PAGES[0], *(ROOT / "docs" / "concepts").glob("*.md")):
         targets = LINK.findall(page.read_text(encoding="utf-8"))
         assert glossary in {(page.parent / target).resolve() for target in targets}, name(page)
+
+
+def test_every_claim_about_security_names_tests_that_there_are():
+    lines = (ROOT / "docs" / "concepts" / "security.md").read_text(encoding="utf-8").splitlines()
+    claims = lines[lines.index("## Claims") + 4 : lines.index("## What is not protected") - 1]
+    assert len(claims) > 10
+    for claim in claims:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", claim)
+        assert named, claim
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
 
 
 def test_the_architecture_page_names_every_room_below_those_that_it_imports():

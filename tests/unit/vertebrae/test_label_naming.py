@@ -152,6 +152,8 @@ def test_the_command_writes_names_and_maps(tmp_path: Path, capsys: pytest.Captur
     for place, value in ((90, 29), (54, 28), (18, 27)):
         labels = ball((place, 25, 25), value, labels)
     write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    # As a folder of predictions holds it: a record is no file of detected points.
+    (tmp_path / "in" / "predictions.json").write_text('{"format_version": 1}', encoding="utf-8")
     words = ["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     assert main([*words, "--scheme", "totalsegmentator"]) == 0
     assert "1 case in" in capsys.readouterr().out
