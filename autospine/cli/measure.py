@@ -62,6 +62,7 @@ def measure(
     others go on, and the exit code is 1. AutoSpine is not a medical device: the numbers must not be used for
     diagnosis or treatment.
     """
+    from autospine.measurements.measurement_failures import record_failures
     from autospine.vertebrae.label_files import check_output, find_label_maps, write_each
 
     kinds = _point_formats(points or [])
@@ -80,10 +81,12 @@ def measure(
 
     failed = None
     try:
-        write_each(files, "measuring", write)
+        written = write_each(files, "measuring", write)
     except FailedCasesError as error:
-        failed = error
-    if report and (failed is None or failed.written):
+        failed, written = error, error.written
+    if written:
+        record_failures(output, {} if failed is None else failed.failed, written)
+    if report and written:
         report_on(output)
     if failed is not None:
         raise failed

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from autospine.core.errors import AutospineError
+from autospine.measurements.measurement_failures import read_failures
 from autospine.measurements.measurement_files import JSON_ENDING
 from autospine.measurements.spine_measurements import SpineMeasurements
 from autospine.report.charts import ChartPoint, strip_plot
@@ -37,8 +39,9 @@ LEAST_SLIP_MM = 3.0
 """Least slip of a vertebra that a case mentions."""
 
 MEASUREMENT_GUIDE = Guide(
-    shown="All cases, those with the most severe findings first. Beside the table the chosen case: the spine "
-    "from the side and from the front with what was measured, and its numbers.",
+    shown="All cases: those that could not be measured, then those with the most severe findings. Beside the "
+    "table the chosen case: the spine from the side and from the front with what was measured, and its "
+    "numbers.",
     good="Outlines that lie on the endplates, every vertebra with the name that it has, and no findings.",
     action="Look at the outlines before you believe a number. Mark a case whose outlines are wrong: its "
     "label map needs correction.",
@@ -96,15 +99,19 @@ MEASURED_CHARTS: tuple[tuple[str, str, str, Guide], ...] = (
 
 
 def read_measured(folder: Path) -> dict[str, SpineMeasurements]:
-    """Read the measurements in a folder, by case; damaged ones are warned of and left out."""
-    found = {}
+    """Read the measurements in a folder, by case.
+
+    Damaged ones are warned of and left out, and so are those of cases that failed when measured again.
+    """
+    found, failed = {}, _failures(folder)
     for path in sorted(folder.glob(f"*{JSON_ENDING}")):
         try:
             measured = read_json(path, SpineMeasurements)
         except AutospineError as error:
             logger.warning("the report leaves a case out: %s", error)
             continue
-        found[measured.case] = measured
+        if measured.case not in failed:
+            found[measured.case] = measured
     return found
 
 
@@ -114,7 +121,7 @@ def holds_measurements(folder: Path) -> bool:
 
 
 def measured_cases(folder: Path, measured: Mapping[str, SpineMeasurements]) -> tuple[ReportCase, ...]:
-    """Return the measured cases, those with the most severe findings first."""
+    """Return the cases that could not be measured, then the measured ones, the most severe findings first."""
     bare = ReportCase(name="", modality="", site="", status="measured", score=None)
     cases = [
         with_measurements(replace(bare, name=name), folder, each)
@@ -124,17 +131,32 @@ def measured_cases(folder: Path, measured: Mapping[str, SpineMeasurements]) -> t
         name: max((each.genant_grade or 0 for each in of.vertebrae), default=0)
         for name, of in measured.items()
     }
-    return tuple(sorted(cases, key=lambda case: (-worst[case.name], -len(case.findings), case.name)))
+    cases.sort(key=lambda case: (-worst[case.name], -len(case.findings), case.name))
+    unmeasured = [
+        replace(bare, name=name, status="failed", findings=(f"it could not be measured: {reason}",))
+        for name, reason in sorted(_failures(folder).items())
+    ]
+    return (*unmeasured, *cases)
 
 
 def measured_summary(cases: Sequence[ReportCase]) -> tuple[Fact, ...]:
     """Return how many cases were measured, and what is most severe, for the summary of the page."""
     if not cases:
         return (Fact(name="cases", value="none", reason="no file of measurements can be read"),)
+    counts = Counter(case.status for case in cases)
     return (
-        Fact(name="cases", value=f"{len(cases)} measured"),
+        Fact(name="cases", value=", ".join(f"{n} {status}" for status, n in counts.items())),
         Fact(name="first to look at", value=cases[0].name, reason=cases[0].findings[0]),
     )
+
+
+def _failures(folder: Path) -> dict[str, str]:
+    """Return why cases could not be measured; a damaged file of that is warned of and left out."""
+    try:
+        return read_failures(folder)
+    except AutospineError as error:
+        logger.warning("the report leaves out which cases could not be measured: %s", error)
+        return {}
 
 
 def add_measurements(

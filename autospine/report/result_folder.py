@@ -102,7 +102,10 @@ class ResultFolder:
         except (AutospineError, OSError) as error:
             return None, f"no pictures: {error}"
         image, missing = self._image(name, grid)
-        return CaseMaps(image=image, prediction=found, reference=true, grid=grid), missing
+        lacking = [missing] if missing else []
+        if reference is None and case in self.scores.get("cases", {}):
+            lacking.append("pictures without the reference: its label map has gone since it was compared")
+        return CaseMaps(image=image, prediction=found, reference=true, grid=grid), "; ".join(lacking)
 
     def _image(self, name: str, grid: Any) -> tuple[ChannelArray | None, str]:
         files = self.images.get(name, ())

@@ -91,17 +91,19 @@ LEARNING_GUIDES = {
 
 
 def read_logs(model: Path) -> dict[str, list[LogRow]]:
-    """Read the logs of all folds of a model folder; damaged or missing ones are passed over."""
+    """Read the logs of all folds of a model folder, each up to its first damaged line.
+
+    Those that are missing, or damaged from the first line on, are passed over.
+    """
     logs: dict[str, list[LogRow]] = {}
     for name in sorted({*fold_names(model), *unfinished_folds(model)}):
         path = fold_folder(model, name) / METRICS_LOG
         try:
             lines = read_text(path, LARGEST_LOG).splitlines()
-            rows: list[LogRow] = [row for line in lines if line and isinstance(row := parse_json(line), dict)]
         except (OSError, ValueError, FormatError) as error:
             logger.debug("%s is not drawn: %s", path, error)
             continue
-        if rows:
+        if rows := list(_complete_rows(lines)):
             logs[name] = rows
     return logs
 
@@ -115,6 +117,18 @@ def training_section(logs: Logs) -> ReportSection:
     return ReportSection(
         key="training", title="Training", figures=tuple(_figures(logs)), tables=tuple(_warnings(logs))
     )
+
+
+def _complete_rows(lines: Sequence[str]) -> Iterator[LogRow]:
+    """Yield the rows of a log up to the first line that is incomplete: its process was killed, or goes on."""
+    for line in filter(None, lines):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            logger.debug("a log is drawn up to %r: %s", line[:40], error)
+            return
+        if isinstance(row, dict):
+            yield row
 
 
 def _figures(logs: Logs) -> Iterator[ReportFigure]:

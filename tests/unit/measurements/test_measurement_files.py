@@ -13,6 +13,7 @@ from report_folders import Page
 from autospine.cli.app import main
 from autospine.core.labels import VERSE
 from autospine.io.images import read_labels, write_array
+from autospine.measurements.measurement_failures import FAILURES, read_failures, record_failures
 from autospine.phantom.generate import PhantomSettings, generate
 from autospine.report.folder_report import write_report
 
@@ -179,8 +180,28 @@ def test_a_damaged_map_or_image_does_not_stop_the_others(written: Path, tmp_path
     words = ["anatomy", "measure", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
     assert main([*words, "--images", str(tmp_path / "images"), "--scheme", "spineps-instance"]) == 1
     assert "2 of 3 files failed: a, b; 1 other is written" in capsys.readouterr().err
-    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"c", "r"}
-    assert Page(tmp_path / "out" / "report.html").case(0)["name"] == "c"
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {name for name in names if name[0] != "c"} == {"report.html", "measurement_failures.json"}
+    page = Page(tmp_path / "out" / "report.html")
+    assert [page.case(index)["name"] for index in range(3)] == ["a", "b", "c"]
+    assert [page.case(index)["status"] for index in range(3)] == ["failed", "failed", "measured"]
+    assert page.case(0)["findings"][0].startswith("it could not be measured: ")
+    assert "2 failed, 1 measured" in page.words
+
+
+def test_a_case_that_is_measured_at_last_is_no_failure_any_more(written: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(written / "out", out)
+    record_failures(out, {"a": "its header is damaged", "b": "it is empty"}, ["c"])
+    (case, other) = (Page(write_report(out)).case(index) for index in range(2))
+    assert (case["name"], case["tables"]) == ("a", [])  # what was measured before is not its map's any more
+    assert (other["name"], other["status"]) == ("b", "failed")
+    record_failures(out, {}, ["a"])
+    assert read_failures(out) == {"b": "it is empty"}
+    record_failures(out, {}, ["b"])
+    assert not (out / FAILURES).exists()
+    (out / FAILURES).write_text("{", encoding="utf-8")
+    assert Page(write_report(out)).case(0)["status"] == "measured"
 
 
 def test_labels_of_a_dataset_go_by_their_names(written: Path, tmp_path: Path, capsys) -> None:

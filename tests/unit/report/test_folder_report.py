@@ -130,9 +130,20 @@ def test_images_that_have_gone_leave_pictures_of_the_labels(tmp_path):
     assert cases["shifted"]["pictures"][0]["image"] == ""
     assert cases["shifted"]["pictures"][0]["prediction"]
     assert any("cannot be read" in text for text in cases["shifted"]["findings"])
+    assert not any("reference" in text for text in cases["shifted"]["findings"])
     assert cases["good"]["pictures"] == []
     (reason,) = cases["good"]["findings"]
     assert reason == "no pictures: its label map has gone, or is in a format that is not drawn"
+
+
+def test_references_that_have_gone_are_named(tmp_path):
+    out = report_folders.evaluated_folder(tmp_path, "--no-report")
+    shutil.rmtree(tmp_path / "Dataset001_Small/labelsTs")
+    case = Page(write_report(out)).case(1)
+    assert case["scores"]["L1"]["Dice"] == 0
+    assert (case["pictures"][0]["prediction"] != "", case["pictures"][0]["reference"]) == (True, "")
+    lacking = "pictures without the reference: its label map has gone since it was compared"
+    assert lacking in case["findings"]
 
 
 def test_scores_of_an_earlier_version_are_shown_without_pictures(tmp_path):
