@@ -10,6 +10,7 @@ from pathlib import Path
 
 from autospine import __version__
 from autospine.core.errors import WorkspaceError, counted
+from autospine.dataset.excluded_cases import read_excluded
 from autospine.fingerprint.facts import read_fingerprint
 from autospine.plan import Plan
 from autospine.report.compared_models import with_other_models
@@ -42,12 +43,13 @@ from autospine.report.measurement_section import (
 )
 from autospine.report.model_results import find_location, holds_model, read_model_results
 from autospine.report.naming_section import naming_section
+from autospine.report.origin_facts import plan_facts, planned_location, prediction_facts, training_facts
 from autospine.report.plan_section import dataset_section, plan_section
 from autospine.report.report_content import Fact, ReportCase, ReportContent, ReportSection
 from autospine.report.report_page import write_page
 from autospine.report.result_folder import ResultFolder, holds_results, number, read_results
 from autospine.report.result_report import indices_of, legend_of, metrics_of, result_cases
-from autospine.report.result_sections import prediction_section, record_facts, score_section
+from autospine.report.result_sections import prediction_section, score_section
 from autospine.report.training_section import read_logs, training_section
 from autospine.storage.atomic import check_writable
 from autospine.storage.serialization import read_json
@@ -119,7 +121,7 @@ def _result_report(folder: Path, most_pictured: int | None) -> ReportContent:
         prediction_section(results, cases),
     )
     what = "Evaluation" if results.scores else "Predictions"
-    foot = (*record_facts(results.record), *_evaluation_command(results))
+    foot = (*prediction_facts(results.record), *_evaluation_command(results))
     return _content(what, folder, sections, results=results, cases=cases, foot=foot)
 
 
@@ -131,7 +133,8 @@ def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
     summary = [Fact(name="complete folds", value=", ".join(fold_names(folder)) or "none")]
     if begun := unfinished_folds(folder):
         summary.append(Fact(name="unfinished folds", value=", ".join(begun)))
-    return _content("Model", folder, sections, results=results, cases=cases, summary=summary)
+    foot = tuple(training_facts(folder, results.scores, logs))
+    return _content("Model", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
 
 
 def _comparison_report(folder: Path, most_pictured: int | None) -> ReportContent:
@@ -170,9 +173,11 @@ def _measurement_report(folder: Path, most_pictured: int | None) -> ReportConten
 
 
 def _plan_report(folder: Path, most_pictured: int | None) -> ReportContent:
-    path = folder / FINGERPRINT
-    measured = dataset_section(read_fingerprint(path)) if path.is_file() else None
-    return _content("Plan", folder, _there(measured, _planned(folder)), summary=_recommended(folder))
+    path, location = folder / FINGERPRINT, planned_location(folder)
+    excluded = {} if location is None else read_excluded(location.raw)
+    measured = dataset_section(read_fingerprint(path), excluded) if path.is_file() else None
+    sections, foot = _there(measured, _planned(folder)), tuple(plan_facts(location))
+    return _content("Plan", folder, sections, summary=_recommended(folder), foot=foot)
 
 
 def _recommended(folder: Path) -> tuple[Fact, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from autospine.core.errors import listed
 from autospine.fingerprint.facts import Fingerprint
@@ -46,8 +46,13 @@ def plan_section(plan: Plan) -> ReportSection:
     )
 
 
-def dataset_section(measured: Fingerprint) -> ReportSection:
-    """Return a dataset at a glance: cases, sizes, spacings, intensities, volumes of classes, duplicates."""
+def dataset_section(measured: Fingerprint, excluded: Mapping[str, str]) -> ReportSection:
+    """Return a dataset at a glance: cases, sizes, spacings, intensities, volumes of classes, and faults.
+
+    Args:
+        measured: Measurements of the dataset.
+        excluded: Cases that its owner has excluded, and the reason of each.
+    """
     groups = Counter((case.modality, case.site or "unknown") for case in measured.cases)
     return ReportSection(
         key="dataset",
@@ -60,10 +65,7 @@ def dataset_section(measured: Fingerprint) -> ReportSection:
                 value=", ".join(f"{n} {modality} {site}" for (modality, site), n in sorted(groups.items())),
             ),
         ),
-        notes=tuple(
-            f"{listed(group, 10)} show the same image, or nearly so; they stay on one side of every split."
-            for group in measured.duplicates
-        ),
+        notes=tuple(_dataset_notes(measured, excluded)),
         figures=tuple(_dataset_figures(measured)),
         tables=(_classes(measured), _intensities(measured)),
     )
@@ -96,6 +98,16 @@ def _decisions(plan: Plan) -> Iterator[ReportTable]:
             rows=tuple(rows),
             guide=None,
         )
+
+
+def _dataset_notes(measured: Fingerprint, excluded: Mapping[str, str]) -> Iterator[str]:
+    """Yield sentences about what is odd about a dataset, and what is left out of it."""
+    if never := [each.name for each in measured.classes if not each.cases]:
+        yield f"No case has {listed(never, 10)}: this cannot be learnt."
+    for group in measured.duplicates:
+        yield f"{listed(group, 10)} show the same image, or nearly so; they stay on one side of every split."
+    for name, reason in excluded.items():
+        yield f"{name} is excluded: {reason or 'no reason is given'}."
 
 
 def _dataset_figures(measured: Fingerprint) -> Iterator[ReportFigure]:

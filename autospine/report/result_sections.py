@@ -114,21 +114,6 @@ def _costs(timed: Sequence[tuple[int, PredictedCase]]) -> Iterator[ReportFigure]
             yield ReportFigure(title=title, svg=svg, guide=guide)
 
 
-def record_facts(record: Mapping[str, PredictedCase]) -> Iterator[Fact]:
-    """Yield models, versions and devices of the predictions, for the foot of the page."""
-    entries = list(record.values())
-    models = dict.fromkeys(model for entry in entries for model in entry.models)
-    for model in models:
-        folds = ", ".join(model.folds)
-        yield Fact(name="model", value=f"{model.folder}, folds {folds}", reason=f"SHA-256 {model.digest}")
-    for name, found in (
-        ("versions", [", ".join(f"{k} {v}" for k, v in (entry.versions or {}).items()) for entry in entries]),
-        ("device", [entry.device or "" for entry in entries]),
-    ):
-        if known := [text for text in dict.fromkeys(found) if text]:
-            yield Fact(name=name, value="; ".join(known))
-
-
 def _strips(scores: Mapping[str, Any], cases: Sequence[ReportCase], metric: Metric) -> Iterator[ReportFigure]:
     low, high = metric.range
     unit = f" {metric.unit}" if metric.unit else ""

@@ -16,7 +16,7 @@ from report_folders import Page
 
 from autospine.cli import main
 from autospine.core.errors import WorkspaceError
-from autospine.prediction.case_log import PredictedCase, add_to_record
+from autospine.prediction.case_log import PredictedCase, UsedModel, add_to_record
 from autospine.report.folder_report import write_report
 from autospine.report.report_page import NIIVUE
 
@@ -118,6 +118,19 @@ def test_a_folder_without_references_shows_its_predictions(tmp_path):
     assert page.case(0)["findings"] == ["the prediction has failed: the image <is> damaged"]
     assert "1.5 to 4.5 s" in page.words
     assert "Scores" not in page.words
+    assert "predictions again" not in page.words  # as it is not known with which model
+
+
+def test_predictions_have_the_command_that_makes_them_again(tmp_path):
+    out = report_folders.dataset_folder(tmp_path)
+    model = UsedModel(folder="my model", folds=("0", "1"), digest="d1")
+    images = tmp_path / "Dataset001_Small/imagesTs"
+    for name in report_folders.CASES:
+        image = str(images / f"{name}_0000.nii.gz")
+        made = {"images": (image,), "models": (model,), "mirrored": True}
+        add_to_record(out, [PredictedCase(case=name, status="written", **made)])
+    words = Page(write_report(out)).words
+    assert f"autospine predict -i {images} -o OTHER_FOLDER -m 'my model' -f 0 -f 1 --mirror" in words
 
 
 def test_images_that_have_gone_leave_pictures_of_the_labels(tmp_path):

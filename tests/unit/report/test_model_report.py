@@ -36,6 +36,21 @@ def test_a_model_shows_its_held_out_cases_curves_and_plan(model):
     assert "site 1" in page.words
 
 
+def test_the_foot_of_a_model_says_how_it_was_trained_and_how_to_do_that_again(model, tmp_path):
+    log = "".join(json.dumps({"epoch": n, "loss": 0.5, "seconds": 45.0}) + "\n" for n in (1, 2))
+    (model / "fold_1/metrics.jsonl").write_text(log, encoding="utf-8")
+    path = model / "cross_validation.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores["folds"]["0"]["weights"] = "a1b2"
+    path.write_text(json.dumps(scores), encoding="utf-8")
+    words = Page(write_report(model)).words
+    assert "fold 0 0.0 min, fold 1 1.5 min" in words
+    assert "weights of fold 0 BLAKE2b a1b2" in words
+    assert f"autospine train fast -d Dataset001_Small -w {tmp_path} --fold all" in words
+    shutil.copytree(model, tmp_path / "elsewhere")
+    assert "training again" not in Page(write_report(tmp_path / "elsewhere")).words
+
+
 def test_the_page_has_the_command_that_leaves_marked_cases_out(model, tmp_path, capsys, monkeypatch):
     page = Page(write_report(model))
     words = f"autospine dataset exclude -d Dataset001_Small -w {tmp_path} --marks marks.json"
@@ -79,6 +94,13 @@ def test_a_plan_gives_every_number_its_reason(tmp_path):
         assert decision.value in page.words
         assert decision.reason in page.words
     assert "case-0" not in page.blocks
+
+
+def test_a_plan_of_a_workspace_has_its_command(model, tmp_path):
+    planned = tmp_path / "preprocessed/Dataset001_Small"
+    write_json(planned / "plan.json", makers.plan())
+    words = Page(write_report(planned)).words
+    assert f"autospine plan-and-preprocess -d Dataset001_Small -w {tmp_path}" in words
 
 
 def test_a_damaged_plan_is_told(tmp_path, capsys):

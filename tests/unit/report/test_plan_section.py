@@ -52,11 +52,14 @@ def measured() -> Fingerprint:
 
 
 def test_a_dataset_at_a_glance():
-    section = dataset_section(measured())
+    section = dataset_section(measured(), {"case_7": "its labels are cut", "case_9": ""})
     facts = {fact.name: fact.value for fact in section.facts}
     assert facts == {"cases": "2", "subjects": "1", "modality and site": "2 CT Bern"}
     assert section.notes == (
+        "No case has never: this cannot be learnt.",
         "case_0, case_1 show the same image, or nearly so; they stay on one side of every split.",
+        "case_7 is excluded: its labels are cut.",
+        "case_9 is excluded: no reason is given.",
     )
     spacing, volume = (figure.svg for figure in section.figures)
     assert re.findall(r"CT, superior: ([\d.]+) mm", spacing) == ["2", "2"]
