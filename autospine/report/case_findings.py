@@ -15,6 +15,9 @@ MOST_FINDINGS = 6
 MISSED = 0.05
 """A class of which a smaller share has any label counts as missed."""
 
+UNLABELLED = 0.3
+"""Least share of a class without any label that is mentioned, and of what is called so and is background."""
+
 RENAMED = 0.2
 """Least share of a class with the name of another that is mentioned."""
 
@@ -45,7 +48,9 @@ def describe_worst_place(place: WorstPlace | None, names: Sequence[str]) -> str:
 
 
 def find_faults(prediction: LabelArray, reference: LabelArray, names: Sequence[str]) -> tuple[str, ...]:
-    """Return sentences about classes that are missed, called others or too many, the largest first.
+    """Return sentences about classes that are missed, in whole or part, called others or too many.
+
+    The largest fault comes first.
 
     Args:
         prediction: Predicted stored indices (S, P, L).
@@ -80,6 +85,11 @@ def _faults(
             share = 1 - row[0] / total
             if share < MISSED:
                 yield total, f"{name} is missed: {_percent(share)} of it has any label"
+            elif row[0] >= UNLABELLED * total:
+                yield int(row[0]), f"{_percent(row[0] / total)} of {name} has no label"
+            if table[0, index] >= UNLABELLED * (called := max(int(table[:, index].sum()), 1)):
+                stray = int(table[0, index])
+                yield stray, f"{_percent(stray / called)} of what is called {name} is background"
             for other in np.argsort(row)[::-1].tolist():
                 if other not in (0, index) and row[other] >= RENAMED * total:
                     yield (

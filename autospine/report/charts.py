@@ -175,7 +175,7 @@ def line_chart(
     drawn = {name: points for name, points in drawn.items() if points}
     xs = [p[0] for points in drawn.values() for p in points] or [0.0, 1.0]
     ys = [p[1] for points in drawn.values() for p in points] or [0.0, 1.0]
-    x = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    x = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, whole=all(float(each).is_integer() for each in xs))
     y = _Axis(min(ys) if low is None else low, max(ys) if high is None else high, LINE_HEIGHT - BOTTOM, TOP)
     parts = [_frame(x, y, x_title, y_title)]
     for index, (name, points) in enumerate(drawn.items()):
@@ -188,6 +188,12 @@ def line_chart(
     return _svg(parts, LINE_HEIGHT, title) + _key(drawn)
 
 
+def difference_plot(rows: Mapping[str, ChartInterval], *, title: str) -> Markup:
+    """Draw differences as `interval_plot` does, with 0 in view, whichever side of it they lie on."""
+    ends = [0.0, *(end for row in rows.values() for end in row if math.isfinite(end))]
+    return interval_plot(rows, title=title, low=min(ends), high=max(ends))
+
+
 class _Axis:
     """Linear scale from values to pixels.
 
@@ -196,11 +202,13 @@ class _Axis:
         high: Value at `end`; a span of nothing is widened.
         start: Pixel of the lower end.
         end: Pixel of the upper end.
+        whole: Whether ticks are whole numbers, as of epochs.
     """
 
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+    def __init__(self, low: float, high: float, start: float, end: float, whole: bool = False) -> None:
         self.low, self.high = low, high if high > low else low + (abs(low) or 1.0)
         self.start, self.end = start, end
+        self.finest = 1.0 if whole else 0.0
 
     def at(self, value: float) -> float:
         """Return the pixel of a value; those outside are at the ends."""
@@ -210,7 +218,7 @@ class _Axis:
     @property
     def ticks(self) -> list[float]:
         """About five round values between the ends."""
-        rough = (self.high - self.low) / 5
+        rough = max((self.high - self.low) / 5, self.finest)
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)

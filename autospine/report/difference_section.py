@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import AutospineError
+from autospine.core.errors import AutospineError, EvaluationError
+from autospine.evaluation.metrics import find_metrics
 from autospine.evaluation.paired_tests import SIGNIFICANT
-from autospine.report.charts import ChartInterval, interval_plot
+from autospine.report.charts import ChartInterval, difference_plot
 from autospine.report.report_content import Fact, Guide, ReportFigure, ReportSection, ReportTable
 from autospine.report.result_folder import SCORES, number
 from autospine.report.result_sections import UNKNOWN
@@ -54,8 +55,8 @@ def _figure(metric: str, rows: list[Mapping[str, Any]]) -> ReportFigure:
         for row in rows
         if row["metric"] == metric
     }
-    title = f"Difference in {metric}"
-    return ReportFigure(title=title, svg=interval_plot(intervals, title=title), guide=GUIDE)
+    title = f"Difference in {_title(metric)}"
+    return ReportFigure(title=title, svg=difference_plot(intervals, title=title), guide=GUIDE)
 
 
 def _table(rows: list[Mapping[str, Any]]) -> ReportTable:
@@ -63,7 +64,7 @@ def _table(rows: list[Mapping[str, Any]]) -> ReportTable:
     cells = [
         (
             _name(row),
-            str(row["metric"]),
+            _title(str(row["metric"])),
             *(_text(row.get(key)) for key in ("value", "other")),
             _text(row.get("difference"), "+.3f"),
             UNKNOWN
@@ -80,6 +81,14 @@ def _table(rows: list[Mapping[str, Any]]) -> ReportTable:
         rows=tuple(cells),
         numeric=tuple(range(2, len(columns))),
     )
+
+
+def _title(metric: str) -> str:
+    """Return the title of a metric; its name where it is of a distribution that is not installed any more."""
+    try:
+        return find_metrics([metric])[0].title
+    except EvaluationError:
+        return metric
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from autospine.core.errors import FormatError, counted
 from autospine.evaluation.metrics import find_metrics
-from autospine.report.charts import ChartInterval, ChartPoint, interval_plot, line_chart, strip_plot
+from autospine.report.charts import ChartInterval, ChartPoint, difference_plot, line_chart, strip_plot
 from autospine.report.compared_models import ModelOfSeveral, case_figures, model_of_scores
 from autospine.report.model_results import read_model_scores
 from autospine.report.report_content import Fact, Guide, ReportCase, ReportFigure, ReportSection, ReportTable
@@ -178,7 +178,7 @@ def _differences(designs: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
     first = next(iter(designs))
     return ReportFigure(
         title=f"Difference in Dice from {first}",
-        svg=interval_plot(rows, title=f"Difference in mean Dice from {first}, with the interval of 95 %"),
+        svg=difference_plot(rows, title=f"Difference in mean Dice from {first}, with the interval of 95 %"),
         guide=Guide(
             shown=f"The mean Dice of each design less that of {first}, and the confidence interval of 95 % "
             "over subjects.",
@@ -200,7 +200,7 @@ def _by_group(designs: Mapping[str, Mapping[str, Any]]) -> Iterator[ReportFigure
     if rows:
         yield ReportFigure(
             title=f"Difference in Dice from {first} in each group of cases",
-            svg=interval_plot(rows, title=f"Difference in mean Dice from {first} by group of cases"),
+            svg=difference_plot(rows, title=f"Difference in mean Dice from {first} by group of cases"),
             guide=Guide(
                 shown=f"The mean Dice of each design less that of {first}, in the cases of each group, and "
                 "the confidence interval of 95 % over their subjects.",

@@ -58,8 +58,6 @@ from autospine.storage.trained_models import PLAN, fold_names, unfinished_folds
 REPORT = "report.html"
 """File of the report."""
 
-REPETITION = "autospine predict -i IMAGES -o OTHER_FOLDER --only-failed marks.json"
-"""Command that predicts failed cases again."""
 
 FINGERPRINT = "fingerprint.json"
 """File of the measurements beside the plan of a dataset."""
@@ -130,9 +128,9 @@ def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
     cases = result_cases(results, most_pictured)
     training = training_section(logs) if logs else None
     sections = _there(_scores(results, cases), training, _planned(folder))
-    summary = [Fact(name="complete folds", value=", ".join(fold_names(folder)) or "none")]
+    summary = [Fact(name="complete folds", value=_folds(fold_names(folder)))]
     if begun := unfinished_folds(folder):
-        summary.append(Fact(name="unfinished folds", value=", ".join(begun)))
+        summary.append(Fact(name="unfinished folds", value=_folds(begun)))
     foot = tuple(training_facts(folder, results.scores, logs))
     return _content("Model", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
 
@@ -236,8 +234,8 @@ def _content(
         higher_is_better=not metrics or metrics[0].higher_is_better,
         legend=() if results is None else legend_of(results),
         indices=() if results is None else indices_of(results),
-        exclusion=_exclusion(place) if results is not None else "",
-        repetition=REPETITION if results is not None and not results.scores.get("folds") else "",
+        exclusion="" if results is None else _exclusion(place, results),
+        repetition="" if results is None or results.scores.get("folds") else _repetition(results),
         summary=(*summary, *(() if results is None else _summary(results, cases))),
         sections=tuple(sections),
         foot=(
@@ -248,13 +246,33 @@ def _content(
     )
 
 
-def _exclusion(folder: Path) -> str:
-    """Return the command that leaves marked cases out of the training that a folder belongs to."""
-    location = find_location(folder)
+def _exclusion(folder: Path, results: ResultFolder) -> str:
+    """Return the command that leaves marked cases out of the training of a folder or its images."""
+    labelled = dict.fromkeys(path.parent for path in results.references.values())
+    places = dict.fromkeys((folder, *labelled, *_image_folders(results)))
+    location = next(filter(None, map(find_location, places)), None)
     which = ["-d", "DATASET"]
     if location is not None:
         which = ["-d", location.name, "-w", str(location.workspace.root)]
     return shlex.join(("autospine", "dataset", "exclude", *which, "--marks", "marks.json"))
+
+
+def _repetition(results: ResultFolder) -> str:
+    """Return the command that predicts failed cases again, from the folder of their images if it is one."""
+    folders = _image_folders(results)
+    images = str(folders[0]) if len(folders) == 1 else "IMAGES"
+    words = ("-i", images, "-o", "OTHER_FOLDER", "-m", "OTHER_MODEL", "--only-failed", "marks.json")
+    return shlex.join(("autospine", "predict", *words))
+
+
+def _image_folders(results: ResultFolder) -> tuple[Path, ...]:
+    """Return the folders that the images lie in."""
+    return tuple(dict.fromkeys(path.parent for files in results.images.values() for path in files))
+
+
+def _folds(names: Sequence[str]) -> str:
+    """Return how many folds these are, and which."""
+    return f"{len(names)}: {'fold' if len(names) == 1 else 'folds'} {', '.join(names)}" if names else "none"
 
 
 def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fact]:

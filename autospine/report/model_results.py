@@ -86,18 +86,20 @@ def _dataset(model: Path) -> Path | None:
     return None if location is None else location.raw
 
 
-def find_location(results: Path) -> DatasetLocation | None:
-    """Return the dataset of a folder of results in a workspace: of a model, an ensemble or an experiment.
+def find_location(place: Path) -> DatasetLocation | None:
+    """Return the dataset of a folder in a workspace: of its images or labels, or of a model or an experiment.
 
     Returns:
         Its folders; None if the folder lies elsewhere, or the dataset has gone.
     """
-    place = results.resolve()
+    place = place.resolve()
     for folder in place.parents:
         workspace = Workspace(root=folder)
-        if workspace.results in place.parents:
+        for datasets in (workspace.results, workspace.raw):
+            if datasets not in place.parents:
+                continue
             try:
-                return workspace.find_dataset(place.relative_to(workspace.results).parts[0])
+                return workspace.find_dataset(place.relative_to(datasets).parts[0])
             except AutospineError as error:
                 logger.debug("no dataset: %s", error)
                 return None

@@ -25,8 +25,8 @@ def prediction_facts(record: Mapping[str, PredictedCase]) -> Iterator[Fact]:
     entries = list(record.values())
     models = dict.fromkeys(model for entry in entries for model in entry.models)
     for model in models:
-        folds = ", ".join(model.folds)
-        yield Fact(name="model", value=f"{model.folder}, folds {folds}", reason=f"SHA-256 {model.digest}")
+        folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
+        yield Fact(name="model", value=f"{model.folder}, {folds}", reason=f"SHA-256 {model.digest}")
     for name, found in (
         ("versions", [", ".join(f"{k} {v}" for k, v in (entry.versions or {}).items()) for entry in entries]),
         ("device", [entry.device or "" for entry in entries]),

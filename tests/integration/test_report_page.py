@@ -212,6 +212,25 @@ def test_the_crosshair_in_3d_is_shared_with_the_pictures_and_names_what_is_there
     assert browser.execute_script(rings) == []
 
 
+def test_the_case_stays_in_view_while_a_note_is_written(browser):
+    browser.execute_script("document.getElementById('cases').scrollIntoView()")
+    press(browser, "n")
+    tops = [
+        browser.execute_script(f"return document.getElementById('{name}').getBoundingClientRect().top")
+        for name in ("case-name", "note")
+    ]
+    height = browser.execute_script("return document.documentElement.clientHeight")
+    assert 0 <= tops[0] < tops[1] < height
+
+
+def test_pictures_say_where_right_and_left_are_and_grow(browser):
+    assert texts(browser, "#pictures .side")[:6] == ["A", "P", "R", "L", "R", "L"]
+    picture = browser.find_element("css selector", "#pictures .stack")
+    width = picture.rect["width"]
+    click(browser, "#larger")
+    assert picture.rect["width"] > 1.3 * width
+
+
 def test_a_file_that_holds_no_marks_is_refused_in_words(browser, tmp_path):
     other = tmp_path / "other.json"
     other.write_text('{"cases": {"empty": {"mark": "fail"}}}', encoding="utf-8")
@@ -228,6 +247,8 @@ def test_a_point_of_a_chart_opens_its_case(browser):
 def test_nothing_is_wider_than_a_phone(browser):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     try:
+        table = browser.find_element("css selector", ".list")
+        assert browser.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", table)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE["width"]
         assert browser.find_element("id", "pictures").is_displayed()
     finally:

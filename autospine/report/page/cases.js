@@ -3,6 +3,11 @@
 const LAYERS = ["prediction", "reference", "difference", "image"];
 const LAYER_NAMES = { prediction: "prediction", reference: "reference", difference: "differences", image: "image alone" };
 const FLICKER_MS = 600;
+const SIDES = {
+  sagittal: { left: "A", right: "P" },
+  coronal: { left: "R", right: "L" },
+  axial: { left: "R", right: "L" },
+}; // what is anterior, posterior, and the patient's right and left
 let layer = "prediction";
 let flickering = 0;
 
@@ -20,6 +25,7 @@ function openCase(row) {
   const there = labelled.length ? LAYERS.filter((name) => labelled.some((picture) => picture[name])) : [];
   showChoices(there);
   byId("details").replaceChildren(...details(data));
+  byId("larger").hidden = !data.pictures.length;
   byId("flicker").hidden = !there.includes("reference");
   byId("legend").querySelector(".difference").hidden = !there.includes("difference");
   byId("legend").hidden = !there.length;
@@ -50,6 +56,9 @@ function drawn(picture, name) {
     cross.style.left = `${100 * picture.marked[1]}%`;
     stack.append(cross);
   }
+  for (const [at, text] of Object.entries(SIDES[picture.plane] || {})) {
+    stack.append(element("span", text, { class: `side ${at}`, "aria-hidden": "true" }));
+  }
   if (!picture.image) ground.style.visibility = "hidden";
   figure.picture = picture;
   figure.append(stack, element("figcaption", picture.title));
@@ -79,6 +88,11 @@ function nextLayer(step) {
   if (!there.length) return;
   stopFlicker();
   showLayer(there[(there.indexOf(layer) + step + there.length) % there.length]);
+}
+
+function toggleSize() {
+  const large = byId("pictures").classList.toggle("large");
+  byId("larger").setAttribute("aria-pressed", String(large));
 }
 
 function stopFlicker() {

@@ -59,6 +59,12 @@ function showMark() {
   if (document.activeElement !== byId("note")) byId("note").value = entry.note;
 }
 
+function save(name, kind, text) {
+  download(name, kind, text);
+  const n = rows.filter((row) => marks.has(row.dataset.name)).length;
+  say(n ? `saved as ${name}: ${n} of ${rows.length} cases have marks` : `${name} is empty, as no case is marked`);
+}
+
 function download(name, kind, text) {
   const link = element("a", "", { download: name, href: URL.createObjectURL(new Blob([text], { type: kind })) });
   document.body.append(link);

@@ -21,9 +21,15 @@ function onKey(event) {
   else if (!chosen) return;
   else if (key === "f") change({ mark: MARKS[(MARKS.indexOf(markOf(chosen).mark) + 1) % MARKS.length] });
   else if (/^[0-9]$/.test(key)) change({ grade: Number(key) });
-  else if (key === "n") byId("note").focus();
+  else if (key === "n") writeNote();
   else return;
   event.preventDefault();
+}
+
+// The field comes into view by the shortest way, so that the case stays in view too.
+function writeNote() {
+  byId("note").focus({ preventScroll: true });
+  byId("marks").scrollIntoView({ block: "nearest" });
 }
 
 function isDark() {
@@ -74,6 +80,7 @@ if (rows.length) {
     showLayer(event.target.value);
   });
   byId("flicker").addEventListener("click", toggleFlicker);
+  byId("larger").addEventListener("click", toggleSize);
   byId("volume").addEventListener("click", toggleVolumes);
   byId("pictures").addEventListener("click", moveToPicture);
   byId("marks").addEventListener("input", (event) => {
@@ -81,8 +88,8 @@ if (rows.length) {
     else if (event.target.id === "grade") change({ grade: event.target.value === "" ? null : Number(event.target.value) });
     else change({ note: event.target.value });
   });
-  byId("save-json").addEventListener("click", () => download("marks.json", "application/json", marksAsJson()));
-  byId("save-csv").addEventListener("click", () => download("marks.csv", "text/csv", marksAsCsv()));
+  byId("save-json").addEventListener("click", () => save("marks.json", "application/json", marksAsJson()));
+  byId("save-csv").addEventListener("click", () => save("marks.csv", "text/csv", marksAsCsv()));
   byId("load").addEventListener("change", (event) => event.target.files[0] && loadMarks(event.target.files[0]));
   addEventListener("hashchange", openPlace);
   rows.forEach(showMarkIn);

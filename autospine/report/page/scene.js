@@ -34,7 +34,7 @@ async function toggleVolumes() {
     view = opened;
     view.show(layer);
     view.moveTo(data.place);
-    byId("scene-note").textContent = data.note;
+    byId("scene-note").textContent = data.note + (data.reference ? "; for differences it shows the prediction" : "");
   } catch (error) {
     byId("canvas").replaceChildren();
     byId("scene-note").textContent = `No view in 3D: ${error.message}`;

@@ -83,7 +83,7 @@ async function showVolumes(canvas, volumes, onPlace) {
     viewer.createOnLocationChange();
   };
   const show = (layer) => {
-    viewer.setOpacity(PREDICTION, layer === "prediction" ? 0.6 : 0);
+    viewer.setOpacity(PREDICTION, layer === "prediction" || layer === "difference" ? 0.6 : 0);
     if (viewer.volumes.length > REFERENCE) viewer.setOpacity(REFERENCE, layer === "reference" ? 0.6 : 0);
     viewer.updateGLVolume();
   };

@@ -38,6 +38,16 @@ def test_missed_and_extra_classes_are_told():
     )
 
 
+def test_a_class_that_is_found_in_part_and_labels_of_background_are_told():
+    prediction, reference = maps()
+    prediction[4:10] = 0
+    prediction[24:30] = 2
+    assert find_faults(prediction, reference, NAMES) == (
+        "75 % of L1 has no label",
+        "38 % of what is called L2 is background",
+    )
+
+
 def test_what_is_ignored_is_no_fault():
     prediction, reference = maps()
     prediction[24:30] = 3

@@ -3,7 +3,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from autospine.report.charts import ChartPoint, line_chart, scatter_plot, strip_plot
+from autospine.report.charts import (
+    ChartInterval,
+    ChartPoint,
+    difference_plot,
+    line_chart,
+    scatter_plot,
+    strip_plot,
+)
 
 HOSTILE = '<script>alert("1")</script>&\u202e'
 
@@ -64,3 +71,17 @@ def test_ticks_are_round_and_within_the_axis():
     svg = strip_plot({"a": [ChartPoint(case=0, name="a", x=37.2)]}, title="HD95", unit=" mm")
     ticks = [text.text for text in shapes(svg, "text") if text.text and text.text.endswith(" mm")]
     assert ticks == ["0 mm", "10 mm", "20 mm", "30 mm"]
+
+
+def test_differences_on_one_side_have_0_in_view():
+    rows = {"L1": ChartInterval(value=0.5, low=0.4, high=0.6), "L2": ChartInterval(value=0.3)}
+    left = [
+        line for line in shapes(difference_plot(rows, title="Dice"), "line") if line.get("class") == "zero"
+    ]
+    assert len(left) == 1
+
+
+def test_epochs_are_counted_in_whole_numbers():
+    svg = line_chart({"loss": [(1, 0.8), (2, 0.5)]}, title="Loss", x_title="epoch", y_title="")
+    ticks = [each.text for each in shapes(svg, "text") if each.get("text-anchor") == "middle"]
+    assert ticks == ["1", "2"]

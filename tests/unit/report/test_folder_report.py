@@ -227,3 +227,14 @@ def test_the_command_writes_where_it_is_told(evaluated, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == f"report: {target}"
     assert re.search(r"<h1>.*Evaluation: out", target.read_text(encoding="utf-8"))
     assert main(["report", str(tmp_path / "nowhere")]) == 1
+
+
+def test_the_commands_name_the_dataset_and_the_folder_of_the_images(tmp_path):
+    words = Page(report_folders.evaluated_folder(tmp_path / "raw") / "report.html").words
+    images = tmp_path / "raw/Dataset001_Small/imagesTs"
+    assert f"autospine dataset exclude -d Dataset001_Small -w {tmp_path} --marks marks.json" in words
+    assert f"autospine predict -i {images} -o OTHER_FOLDER -m OTHER_MODEL --only-failed marks.json" in words
+
+
+def test_where_the_images_lie_in_no_workspace_the_commands_leave_the_names_open(evaluated):
+    assert "autospine dataset exclude -d DATASET --marks marks.json" in Page(evaluated / "report.html").words

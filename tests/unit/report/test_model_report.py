@@ -30,7 +30,7 @@ def test_a_model_shows_its_held_out_cases_curves_and_plan(model):
     assert names == ["empty", "exchanged", "shifted", "good"]
     assert len(page.case(1)["pictures"]) == 6
     assert page.case(1)["pictures"][0]["reference"]
-    assert "complete folds 0 unfinished folds 1" in page.words
+    assert "complete folds 1: fold 0 unfinished folds 1: fold 1" in page.words
     for heading in ("Scores", "Training", "Plan", "Configurations, the recommended one first"):
         assert heading in page.words
     assert "site 1" in page.words
