@@ -510,7 +510,7 @@ def test_a_model_of_every_case_is_named_where_folds_would_predict(place):
 def test_the_schedule_fits_the_time_given(place):
     place.prepare()
     said = place.run(
-        "train", "0", "--fold", "0", "--max-minutes", "0.3", "--iterations", "2", "--parallel", "1"
+        "train", "0", "--fold", "0", "--max-minutes", "0.5", "--iterations", "2", "--parallel", "1"
     )
     assert said.code == 0, said.err
     rows = (place.results / "fold_0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -598,7 +598,8 @@ def test_comparing_again_keeps_what_the_ensemble_has_predicted(compared):
     before = compared.state()
     assert compared.run("compare", "-d", "1").code == 0
     changed = {path.name for path, state in compared.state().items() if before.get(path) != state}
-    assert changed == {"best.json", "confusion.csv", "cross_validation.json", "postprocessing.json"}
+    files = {"best.json", "confusion.csv", "cross_validation.json", "postprocessing.json", "report.html"}
+    assert changed == files
 
 
 def test_prediction_takes_the_best(spoilt_pair):
