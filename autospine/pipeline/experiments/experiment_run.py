@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
-from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import TrainingError, counted
+from autospine.dataset.raw import Case
 from autospine.dataset.splits import ALL, Fold
 from autospine.evaluation.boundary_errors import BoundaryErrors, boundary_errors
 from autospine.evaluation.evaluate_maps import evaluate_folder
 from autospine.evaluation.held_out import validation_folder
 from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.images import read_labels, read_volume
-from autospine.memory.estimate import training_memory
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.swin.swin_settings import AttentionSettings
 from autospine.pipeline.costs import measure_costs
@@ -32,6 +31,7 @@ from autospine.pipeline.experiments.protocol import (
 )
 from autospine.pipeline.experiments.results import METRICS, VariantResult
 from autospine.pipeline.experiments.variants import ComparedDesign
+from autospine.pipeline.measuring import fresh_fingerprint
 from autospine.pipeline.planned_dataset import PlannedDataset
 from autospine.pipeline.training import Project, choose_settings, open_project, train
 from autospine.plan import build_network
@@ -40,6 +40,7 @@ from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.trained_models import fold_folder
 from autospine.storage.workspace import DatasetLocation
 from autospine.system.log import get_logger, track
+from planners.calibration_factor import predict
 from trainers.metrics_log import read_rows
 from trainers.trained_on import plan_parts
 from trainers.training_options import TrainingOptions
@@ -129,6 +130,7 @@ def run_experiment(
     variants = experiment.variants(project)
     if variants[0].split is not None:  # all designs have as many folds, whose names are the same
         project = replace(project, split=variants[0].split)
+    cases = _of_measured_modality(project) if experiment.grouped_by == "modality" else project.dataset.cases
     folder = experiment_folder(project.location, experiment.name)
     protocol = _protocol(project, experiment, variants, extent, folder, device)
     settle_protocol(folder, protocol)
@@ -160,7 +162,7 @@ def run_experiment(
             )
             model = _model(folder, variant, seed)
             train(own, fold, settings, minutes=protocol.minutes, folder=model)
-            evaluations.append(_evaluated(own, model, own.folds(fold)))
+            evaluations.append(_evaluated(own, cases, model, own.folds(fold)))
         models = [_model(folder, variant, seed) for seed in protocol.seeds]
         result = _result(variant, evaluations, models, protocol.folds)
         if experiment.at_boundaries:
@@ -247,7 +249,14 @@ def _model(folder: Path, variant: ComparedDesign, seed: int) -> Path:
     return folder_to_write(folder, variant.name, f"seed_{seed}")
 
 
-def _evaluated(project: Project, model: Path, folds: Sequence[Fold]) -> Evaluation:
+def _of_measured_modality(project: Project) -> tuple[Case, ...]:
+    """Return the cases with the modality of the fingerprint, which is guessed where none is stated."""
+    measured = fresh_fingerprint(project.location, project.dataset)
+    modalities = {facts.name: facts.modality for facts in measured.cases}
+    return tuple(replace(case, modality=modalities[case.name]) for case in project.dataset.cases)
+
+
+def _evaluated(project: Project, known: Sequence[Case], model: Path, folds: Sequence[Fold]) -> Evaluation:
     """Score the held-out predictions of all folds of a model."""
     cases: list[CaseScores] = []
     for fold in folds:
@@ -255,7 +264,7 @@ def _evaluated(project: Project, model: Path, folds: Sequence[Fold]) -> Evaluati
             validation_folder(model, fold.name),
             project.dataset.folder / "labelsTr",
             project.plan.labels,
-            project.dataset.cases,
+            known,
             METRICS,
         )
         cases += [case for case in part.cases if case.case in fold.validation]
@@ -277,26 +286,10 @@ def _result(
         evaluations=tuple(evaluations),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         seconds_per_step=median(paces),
-        memory_bytes=_training_bytes(variant),
+        memory_bytes=predict(variant.plan, variant.configuration, gpu=variant.plan.device != "cpu").total,
         loss=mean(row["loss"] for row in last),
         readings={name: _mean_lists([row[name] for row in last]) for name in _mechanisms(variant)},
     )
-
-
-def _training_bytes(variant: ComparedDesign) -> int:
-    """Return the estimated peak memory of a training step on the plan's device."""
-    plan, configuration = variant.plan, variant.configuration
-    return training_memory(
-        configuration.network,
-        configuration.patch_size,
-        batch_size=configuration.training.batch_size,
-        precision=configuration.training.precision,
-        in_channels=len(plan.channels),
-        out_channels=plan.labels.n_channels,
-        spacing_mm=configuration.spacing_mm,
-        gpu=plan.device != "cpu",
-        other_loss=configuration.training.loss != DEFAULT_LOSS,
-    ).total
 
 
 def _boundary_errors(

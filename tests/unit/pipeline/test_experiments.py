@@ -43,6 +43,7 @@ from autospine.pipeline.experiments.results import (
 from autospine.pipeline.experiments.verdicts import judge, not_outdone
 from autospine.pipeline.measuring import fingerprint
 from autospine.pipeline.planned_dataset import PlannedDataset
+from autospine.pipeline.training import open_project
 from autospine.storage.workspace import DatasetLocation
 from trainers.schedule import NoTimeLeftError
 
@@ -376,6 +377,17 @@ def test_whole_sites_are_left_out(planned):
     written = json.loads((finished.folder / JSON).read_text())
     assert set(written["designs"]["site_left_out"]["differences_by_group"]) == {"one", "two"}
     assert "| difference in Dice | one | two |" in (finished.folder / VERDICT).read_text()
+
+
+def test_modalities_that_are_stated_nowhere_are_those_of_the_fingerprint(planned):
+    described = json.loads((planned.location.raw / "dataset.json").read_text())
+    described["channel_names"] = {"0": "image"}
+    (planned.location.raw / "dataset.json").write_text(json.dumps(described))
+    fingerprint(planned.location, workers=1)
+    project = open_project(planned, "all")
+    assert {case.modality for case in project.dataset.cases} == {None}
+    found = {case.name: case.modality for case in experiment_run._of_measured_modality(project)}
+    assert found == dict.fromkeys("abc", found["a"]) and found["a"] in ("CT", "MR")
 
 
 def test_sites_and_modalities_that_are_not_known_are_asked_for(planned):
