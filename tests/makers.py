@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autospine.core.geometry import Box, Grid
+from autospine.core.geometry import IDENTITY, Box, Grid
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.dataset.raw import Case, Dataset
 from autospine.io.images import write_array
@@ -29,7 +29,6 @@ from autospine.preprocessing.prepare import Encoding, Prepared
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.serialization import write_json
 
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 LABELS = parse_labels({"background": 0, "bone": 3, "canal": 7})
 
 

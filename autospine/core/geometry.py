@@ -27,6 +27,9 @@ ROUNDING = 1e-3
 SINGLE_PRECISION = 1e-6
 """Deviation from orthonormal that a header of single precision cannot avoid; no note is made of it."""
 
+IDENTITY: Direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+"""Direction of arrays in canonical axes that lie straight in the scanner."""
+
 SAME_GRID = 0.1
 """Largest distance between corresponding corners of two grids that count as the same, in parts of the
 shortest voxel edge: headers are rounded by less, and so small a shift moves no label to another voxel."""

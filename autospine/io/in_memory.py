@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from autospine.core.errors import ImageError
-from autospine.core.geometry import Grid, check_spacing, orientation, triple, vector
+from autospine.core.geometry import IDENTITY, Grid, check_spacing, orientation, triple, vector
 from autospine.core.types import LabelArray, ScoreMap, Vector3
 from autospine.io.dicom import is_series
 from autospine.io.images import Channel, Volume, checked_channel, pack, read_channel, stack_channels, unpack
@@ -22,8 +22,6 @@ from autospine.io.text_headers import unstated
 Image: TypeAlias = Any
 """One channel: a NumPy array (S, P, L), an image of SimpleITK or nibabel, or a file's name; or all channels
 as one array (C, S, P, L). Other kinds are refused where they come in."""
-
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 _CODES = ("qform_code", "sform_code")

@@ -5,14 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Integer, Num
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from autospine.core.geometry import Box, Grid, triple, vector
 from autospine.core.types import LabelArray, MaskArray, Shape3, Vector3
-from autospine.report.views import MARGIN_MM, Plane, labelled
+from autospine.report.views import MARGIN_MM, Plane, labelled, shown_planes
 
 SMOOTHING_MM = 20.0
 """Standard deviation along S of the smoothing of the spine's middle, about half a vertebra's height."""
+
+MIDLINE_MM = 10.0
+"""Largest distance from the midline of the voxels that decide the coronal slice."""
+
+HALF_BODY_MM = 8.0
+"""About half the depth of the smallest vertebral bodies, over which voxels along P are counted together."""
 
 AXES: Mapping[Plane, tuple[int, int, int]] = {
     "sagittal": (0, 1, 2),
@@ -63,6 +69,11 @@ class CaseView:
     across: Vector3 = (0.0, 0.0, 0.0)
     """Voxels from the left edge to the right one."""
 
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.size_mm[1] / self.size_mm[0]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseMaps:
@@ -79,6 +90,11 @@ class CaseMaps:
 
     grid: Grid
     """Grid of all of them, in canonical axes."""
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """Planes in which the maps are shown."""
+        return shown_planes(self.grid.shape, self.spacing_mm)
 
     @property
     def spacing_mm(self) -> Vector3:
@@ -129,9 +145,11 @@ class CaseMaps:
 def middle_views(maps: CaseMaps, behind: Sequence[int] = ()) -> tuple[CaseView, ...]:
     """Return a sagittal and a coronal slice that follow the middle of the spine, and an axial one.
 
-    The first two are curved reformats: in each row along S they pass through the smoothed middle of what is
-    labelled there, so that a bent spine stays in view. The middle is that of the reference, or of the
-    prediction without a reference. The axial slice is the row with most labelled voxels.
+    The first two are curved reformats, smoothed along S, so that a bent spine stays in view: in each row the
+    sagittal one passes through the middle of what is labelled, and the coronal one where most is labelled
+    near this middle, which is in the vertebral bodies. The labels are those of the reference, or of the
+    prediction without a reference. The axial slice is the row with most labelled voxels. Of an image of one
+    slice or a few only the plane is returned in which it extends.
 
     Args:
         maps: Image and label maps.
@@ -144,19 +162,20 @@ def middle_views(maps: CaseMaps, behind: Sequence[int] = ()) -> tuple[CaseView, 
     box = shown_box(maps)
     rows, columns, across = (np.arange(part.start, part.stop) for part in box.slices)
     bodies = inside & ~np.isin(shown, behind)
-    at_l = _middles(inside, 2, maps.spacing_mm[0])[rows]
-    at_p = _middles(bodies if bodies.any() else inside, 1, maps.spacing_mm[0])[rows]
+    at_l = _midline(inside, maps.spacing_mm[0])
+    at_p = _body_line(bodies if bodies.any() else inside, at_l, maps.spacing_mm)[rows]
     along = inside.sum(axis=(1, 2))
     level = int(along.argmax()) if along.any() else inside.shape[0] // 2
-    return (
-        maps.cut("sagittal, along the middle of the spine", "sagittal", rows, columns, at_l),
+    views = (
+        maps.cut("sagittal, along the middle of the spine", "sagittal", rows, columns, at_l[rows]),
         maps.cut("coronal, along the middle of the spine", "coronal", rows, across, at_p),
         maps.cut("axial, where most is labelled", "axial", columns, across, level),
     )
+    return tuple(view for view in views if view.plane in maps.planes)
 
 
 def close_ups(maps: CaseMaps, place: Shape3) -> tuple[CaseView, ...]:
-    """Return the three slices through a voxel, cut to its surroundings, with a cross on it."""
+    """Return the slices through a voxel in the planes of the maps, cut to its surroundings, with a cross."""
     reach = [round(CLOSE_UP_MM / mm) for mm in maps.spacing_mm]
     parts = [
         np.arange(max(0, at - n), min(size, at + n + 1))
@@ -169,10 +188,10 @@ def close_ups(maps: CaseMaps, place: Shape3) -> tuple[CaseView, ...]:
         "axial": (p, left),
     }
     views = []
-    for plane, marked in marks.items():
+    for plane in maps.planes:
         vertical, horizontal, third = AXES[plane]
         title = f"{plane}, through the worst place"
-        views.append(maps.cut(title, plane, parts[vertical], parts[horizontal], place[third], marked))
+        views.append(maps.cut(title, plane, parts[vertical], parts[horizontal], place[third], marks[plane]))
     return tuple(views)
 
 
@@ -220,17 +239,46 @@ def _left_edge(
     return tuple(vector(row) for row in np.round(edge, 2))
 
 
-def _middles(inside: MaskArray, axis: int, row_mm: float) -> Integer[np.ndarray, "S"]:
-    """Return the index along P (1) or L (2) of the labelled voxels' mean in every row, smoothed along S.
-
-    Rows without labels get those of their neighbours; without any label it is the middle of the image.
-    """
-    counts = inside.sum(axis=3 - axis)
+def _midline(inside: MaskArray, row_mm: float) -> Integer[np.ndarray, "S"]:
+    """Return the index along L of the labelled voxels' mean in every row, smoothed along S."""
+    counts = inside.sum(axis=1)
     total: Float64[np.ndarray, S] = counts.sum(axis=1).astype(np.float64)
-    if not total.any():
-        return np.full(inside.shape[0], inside.shape[axis] // 2)
     known = np.flatnonzero(total)
-    means = counts[known] @ np.arange(inside.shape[axis]) / total[known]
-    filled = np.interp(np.arange(inside.shape[0]), known, means)
+    return _smoothed(
+        known, counts[known] @ np.arange(inside.shape[2]) / total[known], inside.shape, 2, row_mm
+    )
+
+
+def _body_line(
+    inside: MaskArray, midline: Integer[np.ndarray, "S"], spacing_mm: Vector3
+) -> Integer[np.ndarray, "S"]:
+    """Return the index along P around which most voxels near the midline are labelled, smoothed along S."""
+    reach = max(1, round(MIDLINE_MM / spacing_mm[2]))
+    columns = np.clip(midline[:, None] + np.arange(-reach, reach + 1), 0, inside.shape[2] - 1)
+    near = np.take_along_axis(inside, columns[:, None, :], axis=2).sum(axis=2).astype(np.float64)
+    dense = gaussian_filter(near, (SMOOTHING_MM / spacing_mm[0], HALF_BODY_MM / spacing_mm[1]))
+    known = np.flatnonzero(near.any(axis=1))
+    return _smoothed(known, dense[known].argmax(axis=1), inside.shape, 1, spacing_mm[0])
+
+
+def _smoothed(
+    rows: Integer[np.ndarray, "rows"],
+    places: Num[np.ndarray, "rows"],
+    shape: tuple[int, ...],
+    axis: int,
+    row_mm: float,
+) -> Integer[np.ndarray, "S"]:
+    """Return an index along an axis for every row: those of some rows, smoothed; the middle without any.
+
+    Args:
+        rows: Rows whose place is known; the others get those of their neighbours.
+        places: Their indices along the axis.
+        shape: Voxels of the image.
+        axis: The axis.
+        row_mm: Distance of the rows.
+    """
+    if not rows.size:
+        return np.full(shape[0], shape[axis] // 2)
+    filled = np.interp(np.arange(shape[0]), rows, places.astype(np.float64))
     smooth = gaussian_filter1d(filled, SMOOTHING_MM / row_mm, mode="nearest")
-    return np.clip(np.rint(smooth), 0, inside.shape[axis] - 1).astype(np.intp)
+    return np.clip(np.rint(smooth), 0, shape[axis] - 1).astype(np.intp)

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float, Integer, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from autospine.core.colours import Colour, class_colours
+from autospine.core.geometry import IDENTITY, Grid, triple
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
+from autospine.report.case_views import CaseMaps, CaseView, middle_views
 from autospine.report.figures import new_figure, save_figure
-from autospine.report.views import View, index_names, labelled, spine_views, stored_behind
+from autospine.report.views import index_names, labelled, stored_behind, windowed
 
 DPI = 120
 PAGE_INCHES = 13.0
@@ -63,12 +65,26 @@ class Panel:
     score: str = ""
     """Score of the case for the heading, such as `Dice 0.91`."""
 
+    @property
+    def maps(self) -> CaseMaps:
+        """The case as reports have it, on a grid without a place of its own."""
+        grid = Grid(
+            shape=triple(self.prediction.shape),
+            spacing_mm=self.spacing_mm,
+            origin_mm=(0.0, 0.0, 0.0),
+            direction=IDENTITY,
+        )
+        return CaseMaps(image=self.image, prediction=self.prediction, reference=self.reference, grid=grid)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tile:
     """One slice and its position on the page."""
 
-    view: View
+    view: CaseView
+    image: Float[np.ndarray, "H W"]
+    """Grey values in [0, 1]."""
+
     caption: str
     labels: Integer[np.ndarray, "H W"] | None
     """Stored indices drawn over the image; None for the image alone."""
@@ -87,11 +103,13 @@ class _Tile:
 
 
 def write_montage(path: Path, panels: Sequence[Panel], labels: LabelSpace, *, title: str = "") -> None:
-    """Write a PNG with one row for each case: mid-sagittal and mid-coronal slices.
+    """Write a PNG with one row for each case: sagittal and coronal slices along the middle of the spine.
 
-    Each plane is shown three times: the image alone, with the reference (if there is one) and with the
-    prediction. Superior is up; anterior is at the left of sagittal slices, and the patient's right at the
-    left of coronal ones. The aspect ratio is true; slices with a reference are cropped to the labelled spine.
+    They are those of reports (see `case_views.middle_views`), but for the axial one, which is shown where the
+    image extends in that plane alone. Each plane is shown three times: the image alone, with the reference
+    (if there is one) and with the prediction. Superior is up; anterior is at the left of sagittal slices, and
+    the patient's right at the left of coronal ones. The aspect ratio is true; slices with a reference are
+    cropped to the labelled spine.
 
     Args:
         path: Path of the PNG, which is replaced as a whole.
@@ -169,9 +187,8 @@ class _Page:
 
 def _layout(panel: Panel, behind: Sequence[int]) -> Iterator[_Tile]:
     """Arrange the slices of a case: planes side by side, or stacked if the slices are wide."""
-    views = spine_views(
-        panel.image, panel.prediction, panel.reference, panel.spacing_mm, panel.modality, behind=behind
-    )
+    views = middle_views(panel.maps, behind)
+    views = tuple(view for view in views if view.plane != "axial") or views
     count = 2 if panel.reference is None else 3
     room = PAGE_INCHES - 2 * EDGE_INCHES
     beside = room - 2 * (count - 1) * GAP_INCHES - PLANE_GAP_INCHES
@@ -184,17 +201,27 @@ def _layout(panel: Panel, behind: Sequence[int]) -> Iterator[_Tile]:
     yield from _tiles(views, panel, tall, below=True)
 
 
-def _tiles(views: Sequence[View], panel: Panel, heights: Sequence[float], *, below: bool) -> Iterator[_Tile]:
+def _tiles(
+    views: Sequence[CaseView], panel: Panel, heights: Sequence[float], *, below: bool
+) -> Iterator[_Tile]:
     left, top = EDGE_INCHES, CAPTION_INCHES
     for view, height in zip(views, heights, strict=True):
-        width = height * view.aspect
+        assert view.image is not None  # a panel has an image
+        image, width = windowed(view.image, panel.modality), height * view.aspect
         shown = [("", None), ("reference", view.reference), ("prediction", view.prediction)]
         for name, labels in shown:
             if name == "reference" and labels is None:
                 continue
             caption = name or view.plane
             yield _Tile(
-                view=view, caption=caption, labels=labels, left=left, top=top, width=width, height=height
+                view=view,
+                image=image,
+                caption=caption,
+                labels=labels,
+                left=left,
+                top=top,
+                width=width,
+                height=height,
             )
             left += width + GAP_INCHES
         left += PLANE_GAP_INCHES - GAP_INCHES
@@ -217,20 +244,19 @@ def _draw_case(
 
 
 def _draw_tile(axes: Axes, tile: _Tile, colours: Sequence[Colour]) -> None:
-    rows, columns = tile.view.image.shape
+    rows, columns = tile.image.shape
     axes.imshow(
-        tile.view.image,
+        tile.image,
         cmap="gray",
         vmin=0,
         vmax=1,
-        origin="lower",
         aspect="auto",
         interpolation="bicubic",
     )
     if tile.labels is not None:
         _overlay(axes, tile.labels, colours)
     axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(-0.5, rows - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)  # the first row is the top
     axes.set_axis_off()
     if tile.labels is None:
         for x, side in zip((0.03, 0.97), "AP" if tile.view.plane == "sagittal" else "RL", strict=True):

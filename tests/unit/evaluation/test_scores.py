@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from autospine.core.errors import EvaluationError
-from autospine.core.geometry import Grid
+from autospine.core.geometry import IDENTITY, Grid
 from autospine.core.labels import parse_labels
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case
@@ -35,7 +35,6 @@ from autospine.evaluation.statistics_files import read_statistics
 from autospine.io.images import write_array
 
 LABELS = parse_labels({"background": 0, "vertebra": 20, "disc": 120})
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SHAPE = (4, 5, 6)
 REVERSED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 

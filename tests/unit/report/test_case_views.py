@@ -28,6 +28,18 @@ def test_a_bent_spine_stays_in_the_middle_slices():
     assert (height / sagittal.prediction.shape[0], width / sagittal.prediction.shape[1]) == SPACING[:2]
 
 
+def test_the_coronal_slice_follows_the_bodies_where_all_of_a_vertebra_has_one_label():
+    labels = np.zeros((60, 80, 60), dtype=np.uint8)
+    for row in range(60):
+        front = 10 + row // 4  # the spine leans back
+        labels[row, front : front + 18, 15:45] = 1
+        labels[row, front + 34 : front + 50, 28:32] = 1  # spinous processes, as long but thin
+    maps = CaseMaps(image=None, prediction=labels, reference=None, grid=makers.grid(labels.shape, SPACING))
+    _, coronal, _ = middle_views(maps)
+    widths = (coronal.prediction > 0).sum(axis=1)
+    assert (widths == 30).all()
+
+
 def test_superior_is_up_and_left_is_on_the_right():
     _, coronal, _ = middle_views(bent())
     columns = [np.flatnonzero(row).mean() for row in coronal.prediction[[0, -1]]]

@@ -6,8 +6,9 @@ from matplotlib.image import imread
 
 from autospine.core.colours import Colour, class_colours
 from autospine.core.labels import IGNORE_INDEX, LabelSpace, parse_labels
+from autospine.report.case_views import middle_views
 from autospine.report.montage import DPI, PAGE_INCHES, Panel, write_montage
-from autospine.report.views import CT_WINDOW_HU, MARGIN_MM, index_names, spine_views
+from autospine.report.views import CT_WINDOW_HU, MARGIN_MM, index_names, windowed
 
 LABELS = parse_labels({"background": 0, "vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4})
 
@@ -84,23 +85,24 @@ def test_nothing_labelled(tmp_path: Path, reference: bool) -> None:
 
 
 def test_slices_pass_the_bodies_and_face_the_right_way() -> None:
-    image, labels = spine()
+    _, labels = spine()
     reference = np.where(labels == 3, np.uint8(IGNORE_INDEX), labels)
-    sagittal, coronal = spine_views(image, labels, reference, (3.0, 2.0, 2.0), "CT")
+    sagittal, coronal, axial = middle_views(panel(reference=reference).maps, behind=[3])
     left, back = round(MARGIN_MM / 2), min(12, round(MARGIN_MM / 2))
-    assert sagittal.prediction[5 + 2, back] == 1  # rows from the bottom, front at the left
+    assert sagittal.prediction[-1 - (5 + 2), back] == 1  # rows from the top, front at the left
+    assert axial.plane == "axial"
     assert sagittal.image.shape == (60, 12 + (22 - 12) + min(18, left + 7))
     assert set(np.unique(coronal.prediction)) == {0, 1, 2}
     assert coronal.size_mm == (180.0, 2.0 * coronal.image.shape[1])
     low, high = CT_WINDOW_HU
-    assert sagittal.image.max() == pytest.approx((300 - low) / (high - low))
+    assert windowed(sagittal.image, "CT").max() == pytest.approx((300 - low) / (high - low))
 
 
 def test_predictions_far_from_the_reference_are_in_the_picture() -> None:
-    image, labels = spine()
+    _, labels = spine()
     reference = np.where(np.arange(60)[:, None, None] < 12, labels, np.uint8(0))
-    sagittal, _ = spine_views(image, labels, reference, (3.0, 2.0, 2.0), None)
-    assert sagittal.prediction[50:].any()
+    sagittal, *_ = middle_views(panel(reference=reference).maps)
+    assert sagittal.prediction[:10].any()
 
 
 def test_regions_show_the_innermost() -> None:

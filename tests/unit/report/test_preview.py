@@ -1,15 +1,21 @@
 """The preview of a case shows its labels, also of one slice, of thick slices and where nothing was found."""
 
+import makers
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from autospine.core.colours import class_colours
 from autospine.core.labels import parse_labels
+from autospine.report.case_views import CaseMaps, CaseView, middle_views
 from autospine.report.preview import write_preview
-from autospine.report.views import spine_views
 
 LABELS = parse_labels({"background": 0, "L1": 1, "L2": 2})
+
+
+def views_of(image: np.ndarray, labels: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[CaseView, ...]:
+    grid = makers.grid(image.shape, spacing_mm)
+    return middle_views(CaseMaps(image=image, prediction=labels, reference=None, grid=grid))
 
 
 def case(shape) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +33,8 @@ def case(shape) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("shape", "spacing_mm", "planes"),
     [
-        ((60, 40, 50), (1.0, 1.0, 1.0), ("sagittal", "coronal")),
-        ((60, 40, 12), (0.9, 0.9, 6.0), ("sagittal", "coronal")),
+        ((60, 40, 50), (1.0, 1.0, 1.0), ("sagittal", "coronal", "axial")),
+        ((60, 40, 12), (0.9, 0.9, 6.0), ("sagittal", "coronal", "axial")),
         ((60, 40, 1), (1.0, 1.0, 4.0), ("sagittal",)),
         ((60, 1, 40), (1.0, 4.0, 1.0), ("coronal",)),
         ((1, 60, 40), (4.0, 1.0, 1.0), ("axial",)),
@@ -37,7 +43,7 @@ def case(shape) -> tuple[np.ndarray, np.ndarray]:
 )
 def test_the_planes_in_which_an_image_extends_are_shown(tmp_path, shape, spacing_mm, planes):
     image, labels = case(shape)
-    views = spine_views(image, labels, None, spacing_mm, "CT")
+    views = views_of(image, labels, spacing_mm)
     assert tuple(view.plane for view in views) == planes
     write_preview(tmp_path / "a_preview.png", image, labels, LABELS, spacing_mm, "CT")
     picture = imread(tmp_path / "a_preview.png")[..., :3]
@@ -48,9 +54,10 @@ def test_the_planes_in_which_an_image_extends_are_shown(tmp_path, shape, spacing
 
 def test_an_axial_slice_has_its_front_at_the_top_and_right_at_the_left():
     image = np.arange(60 * 40, dtype=np.float32).reshape(1, 60, 40)
-    (view,) = spine_views(image, np.zeros(image.shape, np.uint8), None, (4.0, 1.0, 1.0), None)
-    assert view.image[-1, 0] == view.image.min(), "first along P, at the top as rows are drawn upwards"
-    assert view.image[0, -1] == view.image.max()
+    (view,) = views_of(image, np.zeros(image.shape, np.uint8), (4.0, 1.0, 1.0))
+    assert view.image is not None
+    assert view.image[0, 0] == view.image.min(), "first along P, at the top"
+    assert view.image[-1, -1] == view.image.max()
     assert view.size_mm == (60.0, 40.0)
 
 
