@@ -151,6 +151,10 @@ def built_in_networks() -> tuple[str, ...]:
     return tuple(name for kind in kinds for name in get_args(get_type_hints(kind)["name"]))
 
 
+FEW = 0.02
+"""A network counts as hardly trained after less than this share of its plan's steps."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPlan:
     """The recipe."""
@@ -194,6 +198,15 @@ class TrainingPlan:
 
     precision: Precision
     """Number format of activations; weights are float32."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps without a time limit."""
+        return self.epochs * self.iterations_per_epoch
+
+    def is_cut_short(self, steps: float) -> bool:
+        """Return whether a training of so many steps has hardly begun, so that its labels will be coarse."""
+        return steps < FEW * self.steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

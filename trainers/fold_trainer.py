@@ -133,7 +133,7 @@ class FoldTrainer:
         """
         recipe, cooldown = self.configuration.training, self.state.cooldown
         by_time = seconds is not None and self.settings.epochs is None and self.settings.extend is None
-        total = ENDLESS if by_time else recipe.epochs * recipe.iterations_per_epoch
+        total = ENDLESS if by_time else recipe.steps
         step = self.state.step
         if self.state.processes != distributed.size():
             # Another number of processes takes more or fewer steps per epoch, so the progress counts.
@@ -169,7 +169,7 @@ class FoldTrainer:
         few more epochs do not throw back weights that are nearly finished.
         """
         recipe = self.configuration.training
-        steps = recipe.epochs * recipe.iterations_per_epoch
+        steps = recipe.steps
         share = 1.0 if self.settings.extend is None else steps / (steps + self.state.steps_before)
         return learning_rate(progress, recipe.learning_rate * share, recipe.warmup_fraction)
 

@@ -56,7 +56,7 @@ class TrainingSettings(TrainingOptions):
         """
         if self.compiled is not None:
             return self.compiled
-        is_long = training.epochs * training.iterations_per_epoch >= LONG_TRAINING
+        is_long = training.steps >= LONG_TRAINING
         return device.type == "cuda" and is_long and not self.deterministic
 
     def applied(self, configuration: Configuration) -> Configuration:

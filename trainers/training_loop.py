@@ -38,9 +38,6 @@ MEASURED_STEPS = 10
 WARM_UP = 3
 """Steps that are not timed for the length of the training: kernels are loaded, chosen and compiled."""
 
-FEW = 0.02
-"""Warn if the time limit allows less than this share of the planned steps."""
-
 HALF_TIME = 0.5
 """Progress at which a tile is timed for the time limit, if no epoch has ended by then."""
 
@@ -421,14 +418,14 @@ class TrainingLoop:
 
     def _warn_if_few_steps_fit(self) -> None:
         """Estimate from the first steps how many fit the time limit."""
-        planned = self.learner.recipe.epochs * self.learner.recipe.iterations_per_epoch
+        recipe = self.learner.recipe
         gained = (self.clock.progress - self._warm_progress) / (MEASURED_STEPS - WARM_UP)
-        expected = self.clock.step + (1 - self.clock.progress) / gained if gained else planned
-        if expected < FEW * planned:
+        expected = self.clock.step + (1 - self.clock.progress) / gained if gained else recipe.steps
+        if recipe.is_cut_short(expected):
             logger.warning(
                 "fold %s: the time limit allows about %d of the %d steps that the plan has; labels will be "
                 "coarse. More minutes, a smaller --patch or --feature-size, or a GPU help",
                 self.run_identity.fold,
                 float(f"{expected:.1g}"),  # alike for folds that train side by side
-                planned,
+                recipe.steps,
             )

@@ -25,9 +25,6 @@ READABLE = (1, FORMAT_VERSION)
 FORMER_KEYS = {"acc": "recall", "mean_acc": "mean_recall"}
 """Keys of earlier versions, of the manifest and of the scores, by what they are called now."""
 
-FEW = 0.02
-"""A model counts as hardly trained with less than this share of its plan's steps, as training warns of it."""
-
 SCORES = "cross_validation.json"
 
 INTENDED_USE = "research; not a medical device, not for diagnosis or treatment"
@@ -179,10 +176,9 @@ def short_training(weights: Sequence[Path], recipe: TrainingPlan) -> tuple[int, 
         weights: Weights of its folds; the one with the fewest steps counts.
         recipe: Recipe of its plan.
     """
-    planned = recipe.epochs * recipe.iterations_per_epoch
     known = [training_of(path).steps for path in weights]
-    steps = min((taken for taken in known if taken is not None), default=planned)
-    return (steps, planned) if steps < FEW * planned else None
+    steps = min((taken for taken in known if taken is not None), default=recipe.steps)
+    return (steps, recipe.steps) if recipe.is_cut_short(steps) else None
 
 
 def _scores(folder: Path) -> ModelScores | None:

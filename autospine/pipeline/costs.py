@@ -151,14 +151,14 @@ def _hours(
         logger.info("the time of %s cannot be measured: %s", configuration.name, reason)
         return None
     training = configuration.training
-    patches = training.epochs * training.iterations_per_epoch * training.batch_size
+    patches = training.steps * training.batch_size
     shapes = [
         target_shape(known.shape, known.spacing_mm, configuration.spacing_mm) for known in measured.cases
     ]
     # The held-out cases of an average fold.
     tiles = sum(count_tiles(shape, configuration.patch_size) for shape in shapes) / FOLDS
     seconds = (
-        training.epochs * training.iterations_per_epoch * step
+        training.steps * step
         + (SHARE_OF_PATCHES * patches + tiles) * tile
         + len(shapes) / FOLDS * SECONDS_PER_CASE
     )

@@ -229,7 +229,7 @@ def _affordable_steps(project: Project, trainings: int, device: torch.device) ->
             "--steps"
         )
     training = project.configuration.training
-    seconds = 3600 * cost.hours / (training.epochs * training.iterations_per_epoch)
+    seconds = 3600 * cost.hours / training.steps
     return max(FEWEST_STEPS, int(60 * DEFAULT_MINUTES / (trainings * seconds)))
 
 
