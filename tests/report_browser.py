@@ -97,6 +97,14 @@ def is_blank_in_3d(driver: Any, colours: int = 20, seconds: float = 60.0) -> boo
     return True
 
 
+def wait_for(driver: Any, condition: str, seconds: float = 20.0) -> None:
+    """Wait until an expression of JavaScript is true."""
+    end = time.monotonic() + seconds
+    while not driver.execute_script(f"return {condition}"):
+        assert time.monotonic() < end, f"{condition} is not true after {seconds:.0f} s"
+        time.sleep(0.1)
+
+
 def blank_pictures(driver: Any) -> int:
     """Number of pictures of the open case that are not drawn, or are of one colour."""
     script = """

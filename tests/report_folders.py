@@ -26,6 +26,12 @@ CASES = ("good", "shifted", "exchanged", "empty")
 """Cases of the folder, each called after its prediction."""
 
 
+HOSTILE = "<img src=x onerror=alert(1)> & 'q' </script>\u202eevil" + "long" * 30
+HOSTILE_CASES = (HOSTILE.replace("/", "∕"), "=1+1", "a'b\"c", "نص عربي")
+HOSTILE_LABELS = {"background": 0, HOSTILE: 20, "'\"><b>": 21, "{{ 7 * 7 }}": 61}
+"""Names with HTML, script, quotes, formulas, text from right to left, and of 200 characters."""
+
+
 class Page(HTMLParser):
     """The tags, the text and the scripts of a page."""
 
@@ -130,6 +136,11 @@ def evaluated_folder(folder: Path, *options: str) -> Path:
     return out
 
 
+def hostile_folder(folder: Path) -> Path:
+    """Write such folders whose cases and labels have names that a page could take for its own code."""
+    return dataset_folder(folder, labels=HOSTILE_LABELS, names=HOSTILE_CASES)
+
+
 def raw_dataset(workspace: Path) -> Path:
     """Write the dataset as one to train on into a workspace."""
     dataset_folder(workspace)
@@ -161,3 +172,43 @@ def validated_model(raw: Path, model: Path, *, kinds: Sequence[str] = CASES) -> 
     held_out = HeldOut(fold="0", cases=CASES, folder=validation)
     score_held_out(model, [held_out], load_dataset(raw), parse_labels(LABELS))
     return model
+
+
+def experiment_folder(workspace: Path) -> Path:
+    """Write a finished experiment of two designs, with its dataset, into a workspace."""
+    raw = raw_dataset(workspace)
+    folder = workspace / "results/Dataset001_Small/experiments/ablation"
+    validated_model(raw, folder / "as_planned/seed_0")
+    validated_model(raw, folder / "plain/seed_0", kinds=("good", "good", "good", "empty"))
+    difference = {"metric": "dice", "class": None, "difference": 0.3, "low": 0.1, "high": 0.5}
+    designs = {
+        "as_planned": {"change": "the design as planned", "scores": {"dice": 0.4}, "parameters": 9},
+        "plain": {
+            "change": "no <b>attention</b> at all",
+            "scores": {"dice": 0.7},
+            "dice_by_class": {"L1": 0.7, "L2": None},
+            "seconds_per_step": 0.5,
+            "parameters": 1_000_000,
+            "memory_bytes": 1_500_000_000,
+            "differences_by_group": {"CT": {"difference": 0.4, "low": None, "high": None}},
+            "differences": [{**difference, "p_corrected": 0.03, "subjects": 4}],
+        },
+    }
+    content = {
+        "format_version": 1,
+        "question": "Does it earn its cost?",
+        "verdict": ["What was removed does harm here."],
+        "protocol": {
+            "experiment": "ablation",
+            "dataset": "Dataset001_Small",
+            "configuration": "fast",
+            "seeds": [0],
+            "folds": ["0"],
+            "steps": 20,
+            "minutes": None,
+        },
+        "made": {"device": "CPU"},
+        "designs": designs,
+    }
+    (folder / "experiment.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder

@@ -1,9 +1,8 @@
 """The part of a report that compares an evaluation with another one of the same references."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from autospine.core.errors import AutospineError, EvaluationError
 from autospine.evaluation.metrics import find_metrics
@@ -12,6 +11,7 @@ from autospine.report.charts import ChartInterval, difference_plot
 from autospine.report.report_content import Fact, Guide, ReportFigure, ReportSection, ReportTable
 from autospine.report.result_folder import SCORES, number
 from autospine.report.result_sections import UNKNOWN
+from autospine.report.stored_shapes import StoredDifference, StoredDifferences
 from autospine.storage.serialization import read_json
 from autospine.system.log import get_logger
 
@@ -35,21 +35,21 @@ def difference_sections(folder: Path) -> Iterator[ReportSection]:
     if not path.is_file() or not scores.is_file() or path.stat().st_mtime_ns < scores.stat().st_mtime_ns:
         return  # or they are of earlier scores
     try:
-        content: dict[str, Any] = read_json(path, dict)
-        rows: list[Mapping[str, Any]] = content["differences"]
+        content = read_json(path, StoredDifferences)
+        rows = content["differences"]
         metrics = list(dict.fromkeys(row["metric"] for row in rows))
         yield ReportSection(
             key="against",
             title="Comparison",
-            facts=(Fact(name="compared with", value=str(content["other"])),),
+            facts=(Fact(name="compared with", value=content["other"]),),
             figures=tuple(_figure(metric, rows) for metric in metrics),
             tables=(_table(rows),),
         )
-    except (AutospineError, KeyError, TypeError) as error:
-        logger.warning("the report leaves the comparison out: %s is damaged (%s)", path, error)
+    except AutospineError as error:
+        logger.warning("the report leaves the comparison out: %s", error)
 
 
-def _figure(metric: str, rows: list[Mapping[str, Any]]) -> ReportFigure:
+def _figure(metric: str, rows: Sequence[StoredDifference]) -> ReportFigure:
     intervals = {
         _name(row): ChartInterval(*(number(row.get(key)) for key in ("difference", "low", "high")))
         for row in rows
@@ -59,12 +59,12 @@ def _figure(metric: str, rows: list[Mapping[str, Any]]) -> ReportFigure:
     return ReportFigure(title=title, svg=difference_plot(intervals, title=title), guide=GUIDE)
 
 
-def _table(rows: list[Mapping[str, Any]]) -> ReportTable:
+def _table(rows: Sequence[StoredDifference]) -> ReportTable:
     columns = ("class", "metric", "here", "other", "difference", "95 % CI", "p", "corrected p", "subjects")
     cells = [
         (
             _name(row),
-            _title(str(row["metric"])),
+            _title(row["metric"]),
             *(_text(row.get(key)) for key in ("value", "other")),
             _text(row.get("difference"), "+.3f"),
             UNKNOWN
@@ -91,7 +91,7 @@ def _title(metric: str) -> str:
         return metric
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _name(row: StoredDifference) -> str:
     return str(row.get("class_name") or "mean over the classes")
 
 

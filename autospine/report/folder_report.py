@@ -43,17 +43,24 @@ from autospine.report.measurement_section import (
 )
 from autospine.report.model_results import find_location, holds_model, read_model_results
 from autospine.report.naming_section import naming_section
-from autospine.report.origin_facts import plan_facts, planned_location, prediction_facts, training_facts
+from autospine.report.origin_facts import (
+    dataset_words,
+    plan_facts,
+    planned_location,
+    prediction_facts,
+    training_facts,
+)
 from autospine.report.plan_section import dataset_section, plan_section
 from autospine.report.report_content import Fact, ReportCase, ReportContent, ReportSection
 from autospine.report.report_page import write_page
 from autospine.report.result_folder import ResultFolder, holds_results, number, read_results
 from autospine.report.result_report import indices_of, legend_of, metrics_of, result_cases
-from autospine.report.result_sections import prediction_section, score_section
-from autospine.report.training_section import read_logs, training_section
+from autospine.report.result_sections import LEARNT, prediction_section, score_section
+from autospine.report.training_section import read_logs, short_training_fact, training_section
 from autospine.storage.atomic import check_writable
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import PLAN, fold_names, unfinished_folds
+from autospine.storage.workspace import DatasetLocation
 
 REPORT = "report.html"
 """File of the report."""
@@ -131,6 +138,8 @@ def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
     summary = [Fact(name="complete folds", value=_folds(fold_names(folder)))]
     if begun := unfinished_folds(folder):
         summary.append(Fact(name="unfinished folds", value=_folds(begun)))
+    if short := short_training_fact(logs, read_json(folder / PLAN, Plan).configurations[0].training):
+        summary.append(short)
     foot = tuple(training_facts(folder, results.scores, logs))
     return _content("Model", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
 
@@ -175,16 +184,20 @@ def _plan_report(folder: Path, most_pictured: int | None) -> ReportContent:
     excluded = {} if location is None else read_excluded(location.raw)
     measured = dataset_section(read_fingerprint(path), excluded) if path.is_file() else None
     sections, foot = _there(measured, _planned(folder)), tuple(plan_facts(location))
-    return _content("Plan", folder, sections, summary=_recommended(folder), foot=foot)
+    return _content("Plan", folder, sections, summary=tuple(_recommended(folder, location)), foot=foot)
 
 
-def _recommended(folder: Path) -> tuple[Fact, ...]:
-    """Return which configuration a plan recommends, and why."""
+def _recommended(folder: Path, location: DatasetLocation | None) -> Iterator[Fact]:
+    """Yield which configuration a plan recommends and why, and the command that goes on."""
+    dataset = ("-d", "DATASET") if location is None else dataset_words(location)
     if not (folder / PLAN).is_file():
-        return (Fact(name="plan", value="none yet"),)
+        yield Fact(name="plan", value="none yet")
+        yield Fact(name="next", value=shlex.join(("autospine", "plan-and-preprocess", *dataset)))
+        return
     plan = read_json(folder / PLAN, Plan)
     why = next((each.reason for each in plan.rationale if each.name == "configuration 0"), "")
-    return (Fact(name="recommended", value=plan.configurations[0].name, reason=why),)
+    yield Fact(name="recommended", value=plan.configurations[0].name, reason=why)
+    yield Fact(name="next", value=shlex.join(("autospine", "train", "0", *dataset, "--fold", "all")))
 
 
 def _planned(folder: Path) -> ReportSection | None:
@@ -290,6 +303,9 @@ def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fac
             sure = f"95 % confidence interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
             unit = f" {metric.unit}" if metric.unit else ""
             yield Fact(name=f"mean {metric.title}", value=f"{value:.3f}{unit}", reason=sure)
+    if learnt := results.scores.get("training_images"):
+        these = f"{len(learnt)} of these cases"
+        yield Fact(name="the model has learnt from", value=these, reason=LEARNT)
     worst = next((case for case in cases if case.score is not None), None)
     if worst is not None and metrics:
         why = worst.findings[0] if worst.findings else ""
@@ -298,6 +314,8 @@ def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fac
         yield Fact(name="names", value=f"the vertebrae of {counted(unnamed, 'case')} could not be named")
     if warned := sum(bool(entry.warnings) for entry in results.record.values()):
         yield Fact(name="warnings", value=f"{counted(warned, 'case')} with warnings")
+    for each in results.unread:
+        yield Fact(name="not read", value=each)
 
 
 def _evaluation_command(results: ResultFolder) -> Iterator[Fact]:

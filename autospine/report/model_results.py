@@ -11,6 +11,7 @@ from autospine.dataset.raw import Case, known_cases
 from autospine.evaluation.held_out import VALIDATION
 from autospine.evaluation.stored_scores import CROSS_VALIDATION, FORMAT_VERSION, read_cross_validation
 from autospine.report.result_folder import ResultFolder
+from autospine.report.stored_shapes import StoredScores
 from autospine.storage.file_names import same_name
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import PLAN, fold_folder
@@ -54,7 +55,7 @@ def read_model_scores(model: Path) -> Mapping[str, Any]:
     """Return the content of `cross_validation.json`; nothing if it is absent, damaged or an earlier one."""
     try:
         read_cross_validation(model)
-        content: dict[str, Any] = read_json(model / CROSS_VALIDATION, dict)
+        content = read_json(model / CROSS_VALIDATION, StoredScores)
     except AutospineError as error:
         logger.debug("no scores: %s", error)
         return {}

@@ -65,7 +65,7 @@ def training_facts(model: Path, scores: Mapping[str, Any], logs: Logs) -> Iterat
     if location is not None and model.resolve().parent == location.results.resolve():
         folds = {*fold_names(model), *unfinished_folds(model)}
         fold = folds.pop() if len(folds) == 1 else "all" if folds - {FULL} else FULL
-        words = ["autospine", "train", model.resolve().name, *_of_dataset(location), "--fold", fold]
+        words = ["autospine", "train", model.resolve().name, *dataset_words(location), "--fold", fold]
         yield Fact(
             name="training again",
             value=shlex.join(words),
@@ -76,7 +76,7 @@ def training_facts(model: Path, scores: Mapping[str, Any], logs: Logs) -> Iterat
 def plan_facts(location: DatasetLocation | None) -> Iterator[Fact]:
     """Yield the command that made a plan, where its dataset is known."""
     if location is not None:
-        words = ["autospine", "plan-and-preprocess", *_of_dataset(location)]
+        words = ["autospine", "plan-and-preprocess", *dataset_words(location)]
         yield Fact(name="plan again", value=shlex.join(words), reason="with the options that you have given")
 
 
@@ -91,6 +91,6 @@ def planned_location(folder: Path) -> DatasetLocation | None:
     return location if location.preprocessed.resolve() == place else None
 
 
-def _of_dataset(location: DatasetLocation) -> tuple[str, ...]:
+def dataset_words(location: DatasetLocation) -> tuple[str, ...]:
     """Return the words of a command that name a dataset from anywhere."""
     return "-d", location.name, "-w", str(location.workspace.root)

@@ -13,9 +13,18 @@ from autospine.report.report_content import Fact, Guide, ReportFigure, ReportSec
 GIB = 2**30
 
 
+DECISION_GUIDE = Guide(
+    shown="Every decision of the planner, its value, and the measurement and the rule that it follows from.",
+    good="Reasons that are true of your images, and of the memory of your machine.",
+    action="Where a reason is not true, look at the dataset's measurements first; a number that is right for "
+    "other reasons is given to `autospine plan` as an option, which then says so here.",
+)
+
+
 def plan_section(plan: Plan) -> ReportSection:
-    """Return the configurations of a plan, and every decision with its reason."""
+    """Return the configurations of a plan, and every decision about them with its reason."""
     columns = ("configuration", "voxel mm", "patch voxels", "batch", "network", "epochs", "steps", "GiB")
+    several = len(plan.configurations) > 1
     return ReportSection(
         key="plan",
         title="Plan",
@@ -30,7 +39,7 @@ def plan_section(plan: Plan) -> ReportSection:
         ),
         tables=(
             ReportTable(
-                title="Configurations, the recommended one first",
+                title="Configurations, the recommended one first" if several else "Configuration",
                 columns=columns,
                 rows=tuple(map(_configuration, plan.configurations)),
                 numeric=(1, 2, 3, 5, 6, 7),
@@ -80,23 +89,25 @@ def _configuration(configuration: Configuration) -> tuple[str, ...]:
         str(recipe.batch_size),
         configuration.network.name,
         str(recipe.epochs),
-        str(recipe.epochs * recipe.iterations_per_epoch),
+        str(recipe.steps),
         f"{configuration.memory_bytes / GIB:.2f}",
     )
 
 
 def _decisions(plan: Plan) -> Iterator[ReportTable]:
-    """Yield the decisions of the plan, and of each configuration."""
+    """Yield the decisions of the plan, and of each configuration that it has: a model's plan has its own."""
+    planned = {"", *(configuration.name for configuration in plan.configurations)}
     groups: dict[str, list[tuple[str, ...]]] = {}
     for decision in plan.rationale:
         group, _, name = decision.name.rpartition(".")
-        groups.setdefault(group, []).append((name, decision.value, decision.reason))
+        if group in planned:
+            groups.setdefault(group, []).append((name, decision.value, decision.reason))
     for group, rows in groups.items():
         yield ReportTable(
             title=f"Decisions of {group}" if group else "Decisions",
             columns=("decision", "value", "reason"),
             rows=tuple(rows),
-            guide=None,
+            guide=DECISION_GUIDE,
         )
 
 

@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,7 +19,10 @@ PAGE = Path(__file__).parent / "page"
 
 STYLE = "report.css"
 
-SCRIPTS = ("elements.js", "marks.js", "table.js", "cases.js", "scene.js", "volumes.js", "report.js")
+SCRIPTS = (
+    *("elements.js", "commands.js", "marks.js", "table.js", "cases.js", "charts.js"),
+    *("scene.js", "volumes.js", "report.js"),
+)
 """Parts of the page's script, which are joined: the first is used by all, the last starts them."""
 
 NIIVUE = PAGE / "niivue" / "niivue.umd.js"
@@ -47,32 +51,42 @@ def write_page(path: Path, report: ReportContent) -> None:
         path: Path of the HTML file.
         report: The content. All of its text is shown as text, whatever it contains.
     """
+    style, *scripts = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in (STYLE, *SCRIPTS))
+    script = Markup("\n").join(scripts)
+    niivue = NIIVUE.read_bytes() if any(case.volumes for case in report.cases) else b""
+    stream = (
+        _environment()
+        .get_template("report.html")
+        .stream(
+            report=report,
+            key=hashlib.sha256(report.folder.encode()).hexdigest()[:16],
+            policy=_policy(style, script, niivue),
+            style=style,
+            script=script,
+            difference=colour_code(DISAGREEMENT),
+            case_guide=report.case_guide or (CASE_GUIDE if report.metric else UNSCORED_GUIDE),
+            choices=_choices(report),
+            columns=_columns(report),
+            scores=_scores(report),
+            as_data=_case_data,
+            as_volumes=lambda case: _volume_data(case, report),
+            niivue=base64.b64encode(gzip.compress(niivue, mtime=0)).decode("ascii") if niivue else "",
+        )
+    )
+    stream.enable_buffering(64)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(stream)
+
+
+@cache
+def _environment() -> Environment:
+    """Return what makes pages of the template."""
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.filters["code"] = _with_code
-    style, *scripts = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in (STYLE, *SCRIPTS))
-    script = Markup("\n").join(scripts)
-    niivue = NIIVUE.read_bytes() if any(case.volumes for case in report.cases) else b""
-    stream = environment.get_template("report.html").stream(
-        report=report,
-        key=hashlib.sha256(report.folder.encode()).hexdigest()[:16],
-        policy=_policy(style, script, niivue),
-        style=style,
-        script=script,
-        difference=colour_code(DISAGREEMENT),
-        case_guide=report.case_guide or (CASE_GUIDE if report.metric else UNSCORED_GUIDE),
-        choices=_choices(report),
-        columns=_columns(report),
-        scores=_scores(report),
-        as_data=_case_data,
-        as_volumes=lambda case: _volume_data(case, report),
-        niivue=base64.b64encode(gzip.compress(niivue, mtime=0)).decode("ascii") if niivue else "",
-    )
-    stream.enable_buffering(64)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(stream)
+    return environment
 
 
 def _policy(style: str, script: str, niivue: bytes) -> str:

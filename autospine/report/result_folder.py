@@ -1,10 +1,10 @@
 """A folder of predictions, scores, or both: what it has of each case, as far as it is there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autospine.core.errors import AutospineError, EvaluationError, FormatError
 from autospine.core.geometry import difference
@@ -18,6 +18,7 @@ from autospine.io.formats import file_ending
 from autospine.io.images import read_labels, read_volume
 from autospine.prediction.case_log import RECORD, PredictedCase, read_record
 from autospine.report.case_views import CaseMaps
+from autospine.report.stored_shapes import StoredScores
 from autospine.report.vertebra_names import read_names
 from autospine.storage.file_names import same_name
 from autospine.storage.serialization import read_json
@@ -26,23 +27,13 @@ from autospine.vertebrae.identities import SpineIdentities
 
 logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 SCORES = "evaluation.json"
 """File of scores, which `autospine evaluate` writes."""
 
 READABLE_SCORES = 2
 """Version of the scores that can be read."""
-
-
-KINDS: Mapping[str, type] = {
-    "cases": dict,
-    "classes": dict,
-    "modalities": dict,
-    "sites": dict,
-    "failed": dict,
-    "missing": list,
-    "extra": list,
-}
-"""Types of the parts of the scores that a report reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +66,9 @@ class ResultFolder:
 
     names: Mapping[str, SpineIdentities] = field(default_factory=dict)
     """Names of the vertebrae of each case by `same_name`, where they were named."""
+
+    unread: tuple[str, ...] = ()
+    """Why files beside the scores were not read, in sentences."""
 
     @property
     def case_names(self) -> tuple[str, ...]:
@@ -129,13 +123,18 @@ def holds_results(folder: Path) -> bool:
 def read_results(folder: Path) -> ResultFolder:
     """Read what a folder has of its cases; files that have gone since are passed over.
 
+    Where there are scores, the page can do without the record and the statistics.
+
     Raises:
-        FormatError: If the scores, the record or the statistics are damaged or of another version.
+        FormatError: If the scores, or the record of a folder without scores, are damaged or of another
+            version.
     """
     scores = _read_scores(folder)
     compared: Mapping[str, Any] = scores.get("compared") or {}
     predicted = Path(compared.get("predictions", folder))
-    record, statistics, predictions = read_record(predicted), read_statistics(folder), _maps_in(predicted)
+    unread: list[str] = []
+    record = _if_whole(read_record, predicted, unread) if scores else read_record(predicted)
+    statistics, predictions = _if_whole(read_statistics, folder, unread), _maps_in(predicted)
     labels, images = _labels_of(statistics), {name: entry.images for name, entry in record.items()}
     files = {same_name(name): tuple(map(Path, paths)) for name, paths in images.items()}
     if compared:
@@ -158,31 +157,38 @@ def read_results(folder: Path) -> ResultFolder:
         images=files,
         statistics=statistics,
         names=_names_beside(predictions),
+        unread=tuple(unread),
     )
 
 
 def number(value: object) -> float:
     """Return a stored score; NaN where it is undefined or no number."""
-    return float(value) if isinstance(value, int | float) else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
 
 
 def _read_scores(folder: Path) -> Mapping[str, Any]:
     path = folder / SCORES
     if not path.is_file():
         return {}
-    scores: dict[str, Any] = read_json(path, dict)
+    scores = read_json(path, StoredScores)
     if scores.get("format_version") != READABLE_SCORES:
         raise FormatError(
             f"expected scores of format_version {READABLE_SCORES} in {path}, found "
             f"{scores.get('format_version')}; run `autospine evaluate` again"
         )
-    for name, kind in KINDS.items():
-        if not isinstance(scores.get(name, kind()), kind):
-            raise FormatError(
-                f"expected {name} as a {kind.__name__} of scores in {path}, found a "
-                f"{type(scores[name]).__name__}; run `autospine evaluate` again"
-            )
     return scores
+
+
+def _if_whole(read: Callable[[Path], dict[str, T]], folder: Path, unread: list[str]) -> dict[str, T]:
+    """Return what a file of a folder says of each case; nothing, and a sentence, if it is damaged."""
+    try:
+        return read(folder)
+    except FormatError as error:
+        unread.append(f"left out: {error}")
+        return {}
 
 
 def _labels_of(statistics: Mapping[str, CaseStatistics]) -> LabelSpace | None:

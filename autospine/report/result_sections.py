@@ -15,6 +15,9 @@ UNKNOWN = "–"
 MOST_CONFUSIONS = 20
 """Most rows of the table of names."""
 
+LEARNT = "their scores say nothing about other images"
+"""What is to be known of cases that a model has learnt from."""
+
 LEAST_CONFUSION = 0.05
 """Least share of what was found of a class that has another name."""
 
@@ -237,7 +240,7 @@ def _name_table(scores: Mapping[str, Any]) -> Iterator[ReportTable]:
         guide=Guide(
             shown="Classes of whose found voxels more than 5 % have the name of another class, the largest "
             "share first.",
-            good="No such table.",
+            good="Every class keeps its name: then there is no such table.",
             action="Neighbours that exchange their names show levels that were counted from the wrong end: "
             "`autospine anatomy identify` names them again.",
         ),
@@ -252,7 +255,4 @@ def _score_notes(scores: Mapping[str, Any]) -> Iterator[str]:
     if extra := scores.get("extra"):
         yield f"No reference, not compared: {listed(extra, 10)}."
     if learnt := scores.get("training_images"):
-        yield (
-            f"The model has learnt from {len(learnt)} of these cases ({listed(learnt, 10)}): their scores "
-            "say nothing about other images."
-        )
+        yield (f"The model has learnt from {len(learnt)} of these cases ({listed(learnt, 10)}): {LEARNT}.")

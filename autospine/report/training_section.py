@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from autospine.core.errors import FormatError
+from autospine.plan import TrainingPlan
 from autospine.report.charts import line_chart
-from autospine.report.report_content import Guide, ReportFigure, ReportSection, ReportTable
+from autospine.report.report_content import Fact, Guide, ReportFigure, ReportSection, ReportTable
 from autospine.report.result_folder import number
 from autospine.storage.file_names import read_text
 from autospine.storage.serialization import parse_json
@@ -131,6 +132,24 @@ def _complete_rows(lines: Sequence[str]) -> Iterator[LogRow]:
             yield row
 
 
+def short_training_fact(logs: Logs, recipe: TrainingPlan) -> Fact | None:
+    """Return a warning of a model that was hardly trained; None for other models.
+
+    Args:
+        logs: Rows of each fold; the fold with the fewest steps counts.
+        recipe: Recipe of its plan.
+    """
+    taken = [number(rows[-1].get("step")) for rows in logs.values() if rows]
+    steps = min((each for each in taken if math.isfinite(each)), default=math.inf)
+    if not recipe.is_cut_short(steps):
+        return None
+    return Fact(
+        name="hardly trained",
+        value=f"{steps:.0f} of {recipe.steps} steps",
+        reason="its scores say little of what it can learn: train it for longer before you judge by them",
+    )
+
+
 def _figures(logs: Logs) -> Iterator[ReportFigure]:
     plain: tuple[tuple[str, str, Callable[[LogRow], object], dict[str, float]], ...] = (
         ("loss", "Loss", lambda row: row.get("loss"), {"low": 0.0}),
@@ -224,7 +243,7 @@ def _warnings(logs: Logs) -> Iterator[ReportTable]:
             numeric=(1,),
             guide=Guide(
                 shown="What the monitors have warned of, with the epoch of the first time.",
-                good="No such table.",
+                good="No warning at all: then there is no such table.",
                 action="Each sentence says what it means and what to try.",
             ),
         )

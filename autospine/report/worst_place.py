@@ -42,9 +42,17 @@ class WorstPlace:
     absent: bool
     """Whether the other map lacks the class everywhere."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether the class is nowhere predicted."""
+        return self.absent and self.fault == "missed"
+
 
 def find_worst_place(prediction: LabelArray, reference: LabelArray, spacing_mm: Vector3) -> WorstPlace | None:
     """Find the voxel of a class that is farthest from the same class in the other map.
+
+    A class that is nowhere predicted comes before all others, however far stray voxels lie; of several the
+    thickest.
 
     Args:
         prediction: Predicted stored indices (S, P, L).
@@ -64,7 +72,7 @@ def find_worst_place(prediction: LabelArray, reference: LabelArray, spacing_mm: 
     places = [place for index in sorted(classes) for place in _farthest(index, found, true, spacing)]
     if not places:
         return None
-    worst = max(places, key=lambda place: place.distance_mm)
+    worst = max(places, key=lambda place: (place.lost, place.distance_mm))
     return replace(worst, index=triple(at * step for at, step in zip(worst.index, steps, strict=True)))
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from annotated_types import Interval, MaxLen
 from pydantic import AfterValidator, ConfigDict, Discriminator, FailFast, TypeAdapter, ValidationError
 from pydantic_core import from_json as parse
+from typing_extensions import is_typeddict
 
 from autospine.core.errors import FormatError, listed, shortened
 from autospine.storage.atomic import write_text
@@ -313,10 +314,14 @@ def _adapter(kind: Any) -> Any:
 
 
 def _forbid_extra(kind: Any, seen: set[Any]) -> None:
-    """Mark a dataclass and those inside it so that pydantic refuses unknown keys."""
+    """Mark a dataclass and those inside it so that pydantic refuses unknown keys, which a TypedDict keeps."""
     if kind in seen:
         return
     seen.add(kind)
+    if is_typeddict(kind):
+        kind.__pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)
+        for inner in kind.__annotations__.values():
+            _forbid_extra(inner, seen)
     for inner in get_args(kind):
         if isinstance(inner, type) or get_args(inner):
             _forbid_extra(inner, seen)

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import makers
 import pytest
 import report_browser
 import report_folders
+
+from autospine.cli import main
+from autospine.report.folder_report import write_report
+from autospine.storage.serialization import write_json
 
 pytestmark = pytest.mark.skipif(bool(report_browser.lacking()), reason=report_browser.lacking())
 
@@ -93,6 +98,35 @@ def test_nothing_stands_in_the_way_of_people_who_see_or_hear_it(browser, scheme)
         assert report_browser.violations(browser) == []
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_points_of_charts_open_their_case_by_keys(browser):
+    chart = browser.find_element("css selector", "#scores svg.chart")
+    browser.execute_script("arguments[0].focus()", chart)
+    names = [text.split(",")[0] for text in texts(browser, "#scores .reading") if text]
+    assert names == ["empty"]
+    press(browser, RIGHT, RIGHT)
+    (reading,) = [text for text in texts(browser, "#scores .reading") if text]
+    assert reading.startswith("shifted, L1: ")
+    assert browser.find_element("css selector", ".dot.current").accessible_name == reading
+    press(browser, "\n")
+    assert texts(browser, "#case-name") == ["shifted"]
+    press(browser, DOWN)  # the keys of the cases apply from here on
+    assert texts(browser, "#case-name") == ["good"]
+
+
+def test_commands_are_copied_by_a_button(browser):
+    origin = {"origin": "file://", "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", origin)
+    click(browser, "#foot .copy")
+    (words,) = texts(browser, "#foot .command")[:1]
+    assert words.startswith("autospine ")
+    report_browser.wait_for(browser, "document.querySelector('#foot .copy').textContent !== 'Copy'")
+    if texts(browser, "#foot .copy")[0] == "Copied":
+        read = "navigator.clipboard.readText().then(arguments[0], arguments[0])"
+        assert browser.execute_async_script(read) == words
+    else:  # the browser does not let pages write there
+        assert browser.execute_script("return getSelection().toString()") == words
 
 
 def test_print_has_the_table_and_the_open_case_without_what_is_pressed(browser):
@@ -268,6 +302,39 @@ def test_dark_and_light_are_as_the_system_has_them_until_the_button_is_pressed(b
         assert ground() == light
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def hostile_page(folder: Path) -> Path:
+    out = report_folders.hostile_folder(folder)
+    references = folder / "Dataset001_Small/labelsTs"
+    assert main(["evaluate", str(out), str(references)]) == 0
+    return out / "report.html"
+
+
+def experiment_page(folder: Path) -> Path:
+    return write_report(report_folders.experiment_folder(folder))
+
+
+def model_page(folder: Path) -> Path:
+    return write_report(report_folders.experiment_folder(folder) / "plain/seed_0")
+
+
+def plan_page(folder: Path) -> Path:
+    write_json(folder / "plan.json", makers.plan())
+    return write_report(folder)
+
+
+@pytest.mark.parametrize("made", [hostile_page, experiment_page, model_page, plan_page])
+def test_pages_of_every_kind_open_without_a_complaint(started, tmp_path, made):
+    started.get(made(tmp_path).as_uri())
+    for row in started.find_elements("css selector", "#table tbody .open"):
+        started.execute_script("arguments[0].click()", row)
+        assert report_browser.blank_pictures(started) == 0
+        assert texts(started, "#case-name") == [row.text]
+    assert started.execute_script("return document.querySelectorAll('b, [onerror]').length") == 0
+    assert report_browser.violations(started) == []
+    assert report_browser.complaints(started) == []
+    assert report_browser.outside_requests(started) == []
 
 
 def awaited(path: Path) -> str:

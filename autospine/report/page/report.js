@@ -52,8 +52,10 @@ byId("theme").addEventListener("click", () => {
   showTheme();
 });
 showTheme();
+addCopyButtons();
 
 if (rows.length) {
+  readCharts();
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("search").addEventListener("input", update);
   byId("tools").addEventListener("change", (event) => {
@@ -71,8 +73,7 @@ if (rows.length) {
   document.addEventListener("click", (event) => {
     const dot = event.target.closest(".dot[data-case]");
     if (!dot) return;
-    openCase(rows.find((row) => row.dataset.case === dot.dataset.case));
-    byId("viewer").scrollIntoView({ block: "start" });
+    openPoint(dot);
   });
   document.addEventListener("keydown", onKey);
   byId("layers").addEventListener("change", (event) => {

@@ -112,43 +112,7 @@ def test_a_comparison_whose_models_have_gone_keeps_its_table(compared):
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """A finished experiment of two designs."""
-    raw = report_folders.raw_dataset(tmp_path)
-    folder = tmp_path / "results/Dataset001_Small/experiments/ablation"
-    report_folders.validated_model(raw, folder / "as_planned/seed_0")
-    report_folders.validated_model(raw, folder / "plain/seed_0", kinds=("good", "good", "good", "empty"))
-    difference = {"metric": "dice", "class": None, "difference": 0.3, "low": 0.1, "high": 0.5}
-    designs = {
-        "as_planned": {"change": "the design as planned", "scores": {"dice": 0.4}, "parameters": 9},
-        "plain": {
-            "change": "no <b>attention</b> at all",
-            "scores": {"dice": 0.7},
-            "dice_by_class": {"L1": 0.7, "L2": None},
-            "seconds_per_step": 0.5,
-            "parameters": 1_000_000,
-            "memory_bytes": 1_500_000_000,
-            "differences_by_group": {"CT": {"difference": 0.4, "low": None, "high": None}},
-            "differences": [{**difference, "p_corrected": 0.03, "subjects": 4}],
-        },
-    }
-    content = {
-        "format_version": 1,
-        "question": "Does it earn its cost?",
-        "verdict": ["What was removed does harm here."],
-        "protocol": {
-            "experiment": "ablation",
-            "dataset": "Dataset001_Small",
-            "configuration": "fast",
-            "seeds": [0],
-            "folds": ["0"],
-            "steps": 20,
-            "minutes": None,
-        },
-        "made": {"device": "CPU"},
-        "designs": designs,
-    }
-    (folder / "experiment.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
+    return report_folders.experiment_folder(tmp_path)
 
 
 def test_an_experiment_shows_question_verdict_table_and_cases(experiment):

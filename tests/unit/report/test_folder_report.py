@@ -20,8 +20,6 @@ from autospine.prediction.case_log import PredictedCase, UsedModel, add_to_recor
 from autospine.report.folder_report import write_report
 from autospine.report.report_page import NIIVUE
 
-HOSTILE = "<img src=x onerror=alert(1)> & 'q' </script>\u202eevil" + "long" * 30
-
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory) -> Path:
@@ -96,13 +94,12 @@ def test_ids_occur_once_and_links_lead_somewhere(evaluated):
 
 
 def test_names_are_shown_as_text_whatever_they_contain(tmp_path, capsys):
-    names = (HOSTILE.replace("/", "∕"), "=1+1", "a'b\"c", "نص عربي")
-    labels = {"background": 0, HOSTILE: 20, "'\"><b>": 21, "{{ 7 * 7 }}": 61}
-    out = report_folders.dataset_folder(tmp_path, labels=labels, names=names)
+    names = report_folders.HOSTILE_CASES
+    out = report_folders.hostile_folder(tmp_path)
     assert main(["evaluate", str(out), str(tmp_path / "Dataset001_Small/labelsTs")]) == 0
     page = Page(out / "report.html")
     assert not [tag for tag, _ in page.tags if tag in ("img", "b")]
-    assert HOSTILE in page.words
+    assert report_folders.HOSTILE in page.words
     assert "{{ 7 * 7 }}" in page.words
     assert {page.case(index)["name"] for index in range(4)} == set(names)
     assert page.source.count("<script") == 4 + 4 + 3  # cases, volumes, the table, the library, the page's own
@@ -176,7 +173,7 @@ def test_scores_that_were_changed_by_hand_are_told(evaluated, tmp_path, capsys, 
     scores = json.loads((evaluated / "evaluation.json").read_text(encoding="utf-8")) | {part: "none"}
     (tmp_path / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     assert main(["report", str(tmp_path)]) == 1
-    assert f"expected {part} as a" in capsys.readouterr().err
+    assert f'evaluation.json, found {part} is "none", expected a' in capsys.readouterr().err
 
 
 def test_a_page_goes_into_the_folder_that_is_named(evaluated, tmp_path):

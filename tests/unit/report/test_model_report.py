@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import makers
@@ -31,7 +32,7 @@ def test_a_model_shows_its_held_out_cases_curves_and_plan(model):
     assert len(page.case(1)["pictures"]) == 6
     assert page.case(1)["pictures"][0]["reference"]
     assert "complete folds 1: fold 0 unfinished folds 1: fold 1" in page.words
-    for heading in ("Scores", "Training", "Plan", "Configurations, the recommended one first"):
+    for heading in ("Scores", "Training", "Plan", "Configuration"):
         assert heading in page.words
     assert "site 1" in page.words
 
@@ -101,6 +102,28 @@ def test_a_plan_of_a_workspace_has_its_command(model, tmp_path):
     write_json(planned / "plan.json", makers.plan())
     words = Page(write_report(planned)).words
     assert f"autospine plan-and-preprocess -d Dataset001_Small -w {tmp_path}" in words
+    assert f"next autospine train 0 -d Dataset001_Small -w {tmp_path} --fold all" in words
+    (planned / "plan.json").rename(planned / "fingerprint.txt")
+    (planned / "fingerprint.json").write_text("{}", encoding="utf-8")
+
+
+def test_a_model_shows_the_decisions_of_its_own_configuration_alone(model):
+    plan = makers.plan()
+    (configuration,) = plan.configurations
+    other = replace(plan.rationale[0], name="other.patch size", reason="it fits another one")
+    own = replace(plan.rationale[0], name=f"{configuration.name}.patch size", reason="it fits this one")
+    write_json(model / "plan.json", replace(plan, rationale=(other, own)))
+    words = Page(write_report(model)).words
+    assert "it fits this one" in words
+    assert "it fits another one" not in words
+
+
+def test_a_model_that_was_hardly_trained_says_so(model):
+    configuration = makers.configuration()
+    recipe = replace(configuration.training, epochs=1000, iterations_per_epoch=5)
+    write_json(model / "plan.json", makers.plan(replace(configuration, training=recipe)))
+    (model / "fold_0/metrics.jsonl").write_text('{"epoch": 1, "step": 3}\n', encoding="utf-8")
+    assert "hardly trained 3 of 5000 steps" in Page(write_report(model)).words
 
 
 def test_a_damaged_plan_is_told(tmp_path, capsys):
