@@ -55,6 +55,7 @@ async function showVolumes(canvas, volumes, onPlace) {
     backColor: [0, 0, 0, 1],
     show3Dcrosshair: true,
     multiplanarShowRender: 1, // always
+    multiplanarLayout: 2, // two by two
     isRadiologicalConvention: true, // as in the pictures: the patient's right at the left,
     sagittalNoseLeft: true, // and anterior at the left
     crosshairWidth: 0.4,
@@ -69,6 +70,7 @@ async function showVolumes(canvas, volumes, onPlace) {
   if (volumes.reference) await viewer.loadFromArrayBuffer(await inflated(volumes.reference), "reference.nii");
   for (const labels of viewer.volumes.slice(PREDICTION)) labels.setColormapLabel(labelTable(volumes.classes));
   viewer.setSliceType(viewer.sliceTypeMultiplanar);
+  viewer.setClipPlane([0, 270, 0]); // the left half of the image is cut away in 3D, that of the labels is not
   viewer.onLocationChange = ({ frac, values }) => {
     const name = (value) => (value ? volumes.classes[Math.round(value) - 1].name : "background");
     const labels = {};
