@@ -9,7 +9,7 @@ NNUNET := $(VENV)/.nnunet
 NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
+.PHONY: help install demo starter test test-all test-gpu check format docs release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ $(NNUNET): $(PEERS)
 
 starter: $(STAMP) ## train the starter from phantoms alone, in hours, into autospine-starter/; goes on where it was stopped
 	$(BIN)/python -m autospine.pipeline.starter_training autospine-starter
+
+release: $(STAMP) ## build the wheel and the source archive, check them, and run the wheel in an empty environment; into dist/
+	$(BIN)/python tests/release.py
 
 bench-data: $(NNUNET) ## time preprocessing and patches against nnU-Net and batchgenerators; into docs/results/data.md
 	$(BIN)/python tests/benchmarks/data.py --write docs/results/data.md
