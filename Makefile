@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+SITE := $(VENV)/.site
 NNUNET := $(VENV)/.nnunet
 NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
+.PHONY: help install demo starter test test-all test-gpu check format docs site-tools release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,8 +46,16 @@ format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP) ## make docs/reference/commands.md and other-tools.md of the commands and of known habits
+docs: $(SITE) ## make the reference pages of the commands, and of all pages a site, in site/
 	$(BIN)/python -m autospine.cli.reference docs/reference
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . site
+	@echo "open site/index.html"
+
+site-tools: $(SITE)
+
+$(SITE): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $(SITE)
 
 $(PEERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
@@ -123,4 +132,4 @@ bench-versions: $(STAMP) ## compare with the checkout OTHER=FOLDER of another ve
 	$(BIN)/python tests/benchmarks/versions.py $(OTHER)
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site

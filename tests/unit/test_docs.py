@@ -73,7 +73,7 @@ PAGES = [
 ]
 GOLDEN = ROOT / "tests" / "unit" / "planners" / "golden" / "lumbar_ct.json"
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 CONSTANT = re.compile(r"^\| `([a-zA-Z_]+\.[\w.]+)` \| `([^`]+)`", re.MULTILINE)
 PLAN_KEY = re.compile(r"`(training|augmentation|normalisation)\.[\w.]+`")
