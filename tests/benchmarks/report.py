@@ -1,8 +1,9 @@
 """Write the report of 20 evaluated phantoms and open it in Chromium: `make bench-report`.
 
-Lumbar phantoms in CT and MR, of which one CT is 512 voxels wide, are predicted with the starter and
-evaluated. The report is then written in a process of its own, opened, and searched. A page of 500 cases is
-made of these, without volumes, by repeating them under other names. Prints one JSON object last.
+A network is planned for and trained on other lumbar phantoms in CT and MR, for a few minutes. It predicts
+the 20, of which one CT is 512 voxels wide, and they are evaluated. The report is then written in a process of
+its own, opened, and searched, and each case is opened with its view in 3D. A page of 500 cases is made of
+these, without volumes, by repeating them under other names. Prints one JSON object last.
 """
 
 import argparse
@@ -21,7 +22,10 @@ from result_page import measured_on, write_measured
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import report_browser
 
-CASES, MANY = 20, 500
+TRAINED_ON, CASES, MANY = 6, 20, 500
+MINUTES = 3
+"""Time of the training, which teaches the network enough for every kind of fault to be on the page."""
+
 WIDE = 512
 DATASET = "Dataset900_Report"
 
@@ -40,13 +44,17 @@ GOALS = {
 
 
 def make_cases(workspace: Path) -> None:
-    """Write the phantoms, predict them with the starter, and evaluate them, without a report."""
+    """Draw phantoms, plan, train, predict those that are held out, and evaluate them, without a report."""
     raw = workspace / "raw" / DATASET
-    wanted = ("-n", "1", "--test-cases", str(CASES), "--labels", "structures")
+    wanted = ("-n", str(TRAINED_ON), "--test-cases", str(CASES), "--labels", "structures")
     autospine(workspace, "phantom", "-o", str(raw), *wanted)
     widen(raw)
-    images = ("-i", str(raw / "imagesTs"), "-o", "out", "-m", "starter", "--device", "cpu")
-    autospine(workspace, "predict", *images, "--no-report")
+    chosen = ("-d", DATASET, "-c", "fast")
+    autospine(workspace, "plan-and-preprocess", *chosen, "--device", "cpu", "--no-report")
+    limit = ("--fold", "full", "--max-minutes", str(MINUTES))
+    autospine(workspace, "train", *chosen, *limit, "--device", "cpu", "--no-report")
+    images = ("-i", str(raw / "imagesTs"), "-o", "out", "-f", "full", "--device", "cpu")
+    autospine(workspace, "predict", *chosen, *images, "--no-report")
     metrics = ("--metric", "dice", "--metric", "hd95")
     autospine(workspace, "evaluate", "out", str(raw / "labelsTs"), *metrics, "--no-report")
 
@@ -121,8 +129,7 @@ def in_browser(folder: Path) -> Facts:
                 ".then(arguments[0], arguments[0])"
             )
             facts["blank_canvases"] += report_browser.blank_pictures(driver)
-        driver.execute_script("document.querySelector('#table tbody .open').click()")
-        facts["blank_canvases"] += report_browser.is_blank_in_3d(driver)
+            facts["blank_canvases"] += report_browser.is_blank_in_3d(driver)
         facts["open_seconds_500"] = opened(driver, folder / "many.html")
         facts["console_errors"] = len(report_browser.complaints(driver))
         facts["network_requests"] = len(report_browser.outside_requests(driver))
