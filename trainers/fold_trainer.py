@@ -22,6 +22,7 @@ from trainers.initial_weights import InitialWeights
 from trainers.interruption import postponed
 from trainers.learner import Learner
 from trainers.metrics_log import Record
+from trainers.optimizer import IMPORTED_SHARE
 from trainers.progress_report import TRAINING
 from trainers.randomness import threads
 from trainers.run_identity import RunIdentity, identity
@@ -270,6 +271,7 @@ def prepare_fold(
         seed=state.run.seed,
         device=settings.device,
         imported=None if initial_weights is None else initial_weights.tensors,
+        imported_share=IMPORTED_SHARE if initial_weights is None else initial_weights.share,
         deep_supervision=settings.deep_supervision,
         compiled=settings.compiles(configuration.training, settings.device),
     )

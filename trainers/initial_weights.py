@@ -20,6 +20,7 @@ from autospine.models.model_folder import ModelFolder
 from autospine.plan import Configuration, Plan, build_network
 from autospine.storage.tensors import load_tensors
 from autospine.storage.trained_models import FULL, STARTER, STARTER_FILE
+from trainers.optimizer import IMPORTED_SHARE
 from trainers.weight_mapping import WeightMapping
 
 SMALLEST_SHARE = 0.5
@@ -46,13 +47,16 @@ class InitialWeights:
     report: str
     """Sentence that says what is taken, in what the model differs, and what is drawn at random."""
 
+    share: float = IMPORTED_SHARE
+    """Share of the learning rate that these weights have."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Sent to another process as bytes: torch would open a file descriptor for each of its tensors.
-        return _unpickled, (save(self.tensors), self.digest, self.dataset, self.report)
+        return _unpickled, (save(self.tensors), self.digest, self.dataset, self.report, self.share)
 
 
-def _unpickled(tensors: bytes, digest: str, dataset: str | None, report: str) -> InitialWeights:
-    return InitialWeights(tensors=load(tensors), digest=digest, dataset=dataset, report=report)
+def _unpickled(tensors: bytes, digest: str, dataset: str | None, report: str, share: float) -> InitialWeights:
+    return InitialWeights(tensors=load(tensors), digest=digest, dataset=dataset, report=report, share=share)
 
 
 def load_initial_weights(path: Path, plan: Plan, configuration: Configuration) -> InitialWeights:
@@ -105,8 +109,14 @@ def _of_model(path: Path, plan: Plan, configuration: Configuration) -> InitialWe
         report.append(voxels)
     if missing := _by_part(wanted, taken):
         report.append(f"begin at random: {missing}")
+    if mapping.splits_classes:
+        report.append("it does not tell these classes apart, so that all weights learn at the full rate")
     return InitialWeights(
-        tensors=taken, digest=digest(taken), dataset=source.dataset, report="; ".join(report)
+        tensors=taken,
+        digest=digest(taken),
+        dataset=source.dataset,
+        report="; ".join(report),
+        share=1.0 if mapping.splits_classes else IMPORTED_SHARE,
     )
 
 

@@ -23,7 +23,7 @@ from trainers.distributed import add_gradients, begin_alike
 from trainers.label_targets import LabelTargets, SoftOverlap
 from trainers.losses import Loss, LossResult, make_loss
 from trainers.monitors import PatchCounts
-from trainers.optimizer import JoinedAdamW, make_optimizer
+from trainers.optimizer import IMPORTED_SHARE, JoinedAdamW, make_optimizer
 from trainers.randomness import random_state, restore_random_state, seed_everything
 from trainers.step_result import Reading, StepResult
 from trainers.supervision import DeeplySupervised, levels, supervise
@@ -61,6 +61,7 @@ class Learner:
         device: Device on which training runs.
         imported: Initial weights by name; tensors that are not among them, and values that are NaN, are drawn
             at random.
+        imported_share: Share of the learning rate that initial weights have.
         deep_supervision: Whether coarser levels of the decoder have heads of their own in training.
         compiled: Whether the network is compiled; if that fails, this is logged once and training goes on.
         loss: Loss to use; by default the one that the recipe names.
@@ -77,6 +78,7 @@ class Learner:
         seed: int,
         device: torch.device,
         imported: Mapping[str, torch.Tensor] | None = None,
+        imported_share: float = IMPORTED_SHARE,
         deep_supervision: bool = False,
         compiled: bool = False,
         loss: Loss | None = None,
@@ -110,7 +112,7 @@ class Learner:
             self._forward = compiled_for_gpu(self._model)
             self._loss.join_passes(compiled_for_gpu)
         whole = {f"{self._prefix}{name}" for name, tensor in imported.items() if not tensor.isnan().any()}
-        self._optimizer = make_optimizer(self._model, self.recipe.weight_decay, whole)
+        self._optimizer = make_optimizer(self._model, self.recipe.weight_decay, whole, imported_share)
         self._scaler = self._make_scaler()
         self._updates = 0
         # Always these tensors, whose values change; to list them anew would take half a millisecond a step.

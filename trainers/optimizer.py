@@ -16,39 +16,45 @@ SMALLEST_SCALE, LARGEST_SCALE = 0.01, 0.1
 and the weights of norms, which start at 1, must not change too fast."""
 
 IMPORTED_SHARE = 0.1
-"""Share of the learning rate for imported weights. With the planned peak of 0.05 they change by 0.5 % of
-their size per step, as weights of 0.02 do with the 1e-4 of SwinUNETR's own fine-tuning."""
+"""Share of the learning rate for weights that know what they are to find. With the planned peak of 0.05 they
+change by 0.5 % of their size per step, as weights of 0.02 do with the 1e-4 of SwinUNETR's own fine-tuning."""
 
 
 def make_optimizer(
-    network: nn.Module, weight_decay: float, imported: Collection[str] = ()
+    network: nn.Module, weight_decay: float, imported: Collection[str] = (), share: float = IMPORTED_SHARE
 ) -> torch.optim.AdamW:
     """Make the optimiser of a network; the arguments are those of `parameter_groups`.
 
     Its groups have a `scale`, by which the learning rate of each is to be multiplied.
     """
-    groups = parameter_groups(network, weight_decay, imported)
+    groups = parameter_groups(network, weight_decay, imported, share)
     if next(network.parameters()).device.type == "cpu":
         return torch.optim.AdamW(groups, betas=BETAS, fused=True)
     return JoinedAdamW(groups, betas=BETAS)
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, imported: Collection[str] = ()
+    network: nn.Module, weight_decay: float, imported: Collection[str] = (), share: float = IMPORTED_SHARE
 ) -> list[dict[str, object]]:
     """Return one parameter group per tensor, with its scale of the learning rate and its weight decay.
 
     AdamW moves every weight by about the learning rate, however large the weight is. Initial weights
     shrink with their fan-in, so with one rate for all, wide layers would change completely while narrow ones
     hardly move; a rate in proportion to a tensor's initial size moves all of them alike. The rate of imported
-    weights is smaller still: at the rate of random ones they would be replaced after some twenty steps.
+    weights may be smaller still: at the rate of random ones they are replaced after some twenty steps.
     Matrices and kernels decay; biases, norms, bias tables, fusion weights and gammas do not.
+
+    Args:
+        network: The network.
+        weight_decay: Weight decay of those that decay.
+        imported: Names of the weights that do not begin at random.
+        share: Share of the learning rate that these have.
     """
     groups: list[dict[str, object]] = []
     for name, parameter in network.named_parameters():
         matrix = parameter.ndim >= 2 and "bias" not in name
         size = float(parameter.detach().float().square().mean().sqrt())
-        scale = min(max(size, SMALLEST_SCALE), LARGEST_SCALE) * (IMPORTED_SHARE if name in imported else 1.0)
+        scale = min(max(size, SMALLEST_SCALE), LARGEST_SCALE) * (share if name in imported else 1.0)
         groups.append(
             {"params": [parameter], "weight_decay": weight_decay if matrix else 0.0, "scale": scale}
         )

@@ -54,6 +54,12 @@ class WeightMapping:
             return None
         return _places_of_classes(ours.channel_names, theirs.channel_names)
 
+    @property
+    def splits_classes(self) -> bool:
+        """Whether the network has to tell classes apart that the model takes for one, such as levels."""
+        taken = [place for place in self.outputs or () if place is not None]
+        return len(taken) > len({*taken})
+
     def apply(self, tensors: Mapping[str, Tensor], configuration: Configuration) -> dict[str, Tensor]:
         """Return a model's tensors by name, with channels and classes in the order of the network to fill.
 

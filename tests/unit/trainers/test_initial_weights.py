@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 
 import makers
@@ -17,6 +18,7 @@ from autospine.storage.tensors import load_tensors
 from trainers import initial_weights, weight_mapping
 from trainers.initial_weights import load_initial_weights
 from trainers.learner import Learner
+from trainers.optimizer import IMPORTED_SHARE
 
 OTHER_LABELS = parse_labels({"background": 0, "disc": 1, "cord": 2})
 
@@ -40,6 +42,7 @@ def test_a_model_of_the_same_labels_is_taken_whole(tmp_path):
     assert found.tensors.keys() == build_network(plan, plan.configurations[0]).state_dict().keys()
     assert "100 % of the weights" in found.report
     assert "anew" not in found.report
+    assert found.share == IMPORTED_SHARE
 
 
 def test_the_head_is_drawn_anew_for_other_labels_of_the_same_number(tmp_path):
@@ -131,6 +134,8 @@ def test_levels_begin_as_the_structure_of_a_model_without_levels(tmp_path):
         "T12, vertebrae_L1 begin as its vertebra, and disc_L4-5 begin as its disc, and spinal_canal begin as "
         "its canal, and rib begin at random" in found.report
     )
+    assert "does not tell these classes apart, so that all weights learn at the full rate" in found.report
+    assert found.share == 1.0
     head, its = found.tensors["head.weight"], weights["head.weight"]
     assert torch.equal(head[:5], its[[0, 2, 1, 3, 1]])
     assert head[5].isnan().all()
@@ -250,5 +255,6 @@ def test_initial_weights_reach_another_process_as_bytes(tmp_path):
     made = load_initial_weights(path, plan, plan.configurations[0])
     copy = pickle.loads(ForkingPickler.dumps(made))
     assert (copy.digest, copy.dataset, copy.report) == (made.digest, made.dataset, made.report)
+    assert pickle.loads(ForkingPickler.dumps(replace(made, share=1.0))).share == 1.0
     assert copy.tensors.keys() == made.tensors.keys()
     assert all(torch.equal(copy.tensors[name], tensor) for name, tensor in made.tensors.items())

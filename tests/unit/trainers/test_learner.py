@@ -427,11 +427,13 @@ def test_imported_weights_are_the_start_and_the_others_are_drawn():
 def test_imported_weights_learn_slower_than_random_ones_of_their_size():
     plan = makers.plan(makers.configuration())
     begun = Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported())
+    alike = Learner(plan, plan.configurations[0], seed=0, device=CPU, imported=imported(), imported_share=1.0)
     names, weights = [name for name, _ in begun.network.named_parameters()], imported()
-    scales = (made.tensors()["scales"].tolist() for made in (begun, learner(0), learner(9)))
-    for name, mine, random, same in zip(names, *scales, strict=True):
+    scales = (made.tensors()["scales"].tolist() for made in (begun, learner(0), learner(9), alike))
+    for name, mine, random, same, full in zip(names, *scales, strict=True):
         expected = IMPORTED_SHARE * same if name in weights else random
         assert mine == pytest.approx(expected), name
+        assert full == pytest.approx(same if name in weights else random), name
 
 
 def test_a_step_is_kept_as_json_and_one_of_before_lacks_its_overlap():
