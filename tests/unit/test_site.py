@@ -21,10 +21,13 @@ FETCHED = re.compile(
 )
 STYLES = re.compile(r"(?:@import|url\()\s*[\"']?(?:https?:)?//")
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
-    reason="the site needs its tools: make site-tools, or pip install -c constraints.txt -e '.[docs]'",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        any(find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
+        reason="the site needs its tools: make site-tools, or pip install -c constraints.txt -e '.[docs]'",
+    ),
+    pytest.mark.timeout(900),  # half a minute on a machine with nothing else to do
+]
 
 
 @pytest.fixture(scope="module")
