@@ -10,7 +10,7 @@ NNUNET := $(VENV)/.nnunet
 NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs site-tools release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions bench-trust
+.PHONY: help install demo starter test test-all test-gpu check format docs site-tools release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions bench-trust fuzz
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -121,6 +121,10 @@ bench-metrics: $(STAMP) ## time every metric on 512 x 512 x 400 voxels with 26 l
 
 bench-report: $(STAMP) ## write the report of 20 phantoms, and open it in Chromium; into docs/results/report.md
 	$(BIN)/python tests/benchmarks/report.py --write docs/results/report.md
+
+fuzz: $(STAMP) ## change files for ten minutes per reader, and see that each is read or refused in words
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
+	$(BIN)/python tests/benchmarks/fuzz.py
 
 bench-trust: $(STAMP) ## kill every command, give it damaged and hostile input, run it on a thousand cases; into docs/results/trust.md
 	$(BIN)/python tests/benchmarks/trust.py --write docs/results/trust.md
