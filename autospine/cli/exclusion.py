@@ -65,7 +65,7 @@ def exclude(
         done = include_cases(location.raw, chosen)
         say(f"taken back: {listed(done, len(done)) or 'none, as none of them was excluded'}")
     else:
-        _check_known(location, chosen)
+        chosen = _known(location, chosen, leave_out=marks is not None)
         done = exclude_cases(location.raw, chosen)
         say(f"excluded: {listed(done, len(done)) or 'none, as all of them were'}")
     say(f"{counted(len(read_excluded(location.raw)), 'case')} in {location.raw / EXCLUDED}")
@@ -73,8 +73,15 @@ def exclude(
         say_next("plan-and-preprocess", "-d", location.name, *location.workspace.option)
 
 
-def _check_known(location: DatasetLocation, chosen: dict[str, str]) -> None:
-    """Refuse names that are none of the dataset's training cases."""
+def _known(location: DatasetLocation, chosen: dict[str, str], *, leave_out: bool) -> dict[str, str]:
+    """Return the cases that are training cases of the dataset, with their reasons.
+
+    Args:
+        location: The dataset.
+        chosen: Reason of each case.
+        leave_out: Whether other cases are named and left out: reports mark test cases, too. They are refused
+            otherwise, and where no training case is left.
+    """
     from autospine.dataset.case_table import meant_cases
     from autospine.dataset.excluded_cases import read_excluded
     from autospine.dataset.raw import inspect_dataset
@@ -83,7 +90,11 @@ def _check_known(location: DatasetLocation, chosen: dict[str, str]) -> None:
     cases = [case.name for case in inspect_dataset(location.raw)[0].cases]
     there = {*cases, *read_excluded(location.raw)}
     known = {same_name(name) for name in there}
-    if unknown := [name for name in chosen if same_name(name) not in known]:
+    unknown = [name for name in chosen if same_name(name) not in known]
+    if unknown and leave_out and len(unknown) < len(chosen):
+        say(f"no training cases of {location.name}, left out: {listed(unknown)}", "yellow")
+        chosen = {name: why for name, why in chosen.items() if name not in unknown}
+    elif unknown:
         meant = meant_cases(unknown, there)
         raise DatasetError(
             f"expected training cases of {location.name}, found {listed(unknown)}; "
@@ -95,3 +106,4 @@ def _check_known(location: DatasetLocation, chosen: dict[str, str]) -> None:
             f"expected a training case of {location.name} to be left, found that all of them would be "
             "excluded; exclude fewer"
         )
+    return chosen

@@ -84,9 +84,8 @@ def measure(
         written = write_each(files, "measuring", write)
     except FailedCasesError as error:
         failed, written = error, error.written
-    if written:
-        record_failures(output, {} if failed is None else failed.failed, written)
-    if report and written:
+    record_failures(output, {} if failed is None else failed.failed, written)
+    if report:
         report_on(output)
     if failed is not None:
         raise failed

@@ -28,6 +28,9 @@ LINE_HEIGHT = 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 36
 """Margins of a chart with axes."""
 
+SMALLEST_SPAN = 1e-12
+"""Span of an axis below which all values count as one."""
+
 SERIES = 7
 """Line styles in the page's style; further lines begin again with the first."""
 
@@ -206,7 +209,7 @@ class _Axis:
     """
 
     def __init__(self, low: float, high: float, start: float, end: float, whole: bool = False) -> None:
-        self.low, self.high = low, high if high > low else low + (abs(low) or 1.0)
+        self.low, self.high = low, high if high - low > SMALLEST_SPAN else low + (abs(low) or 1.0)
         self.start, self.end = start, end
         self.finest = 1.0 if whole else 0.0
 

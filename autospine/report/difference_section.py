@@ -32,8 +32,15 @@ GUIDE = Guide(
 def difference_sections(folder: Path) -> Iterator[ReportSection]:
     """Yield the comparison with another evaluation that lies in a folder, if one does."""
     path, scores = folder / DIFFERENCES, folder / SCORES
-    if not path.is_file() or not scores.is_file() or path.stat().st_mtime_ns < scores.stat().st_mtime_ns:
-        return  # or they are of earlier scores
+    if not path.is_file() or not scores.is_file():
+        return
+    if path.stat().st_mtime_ns < scores.stat().st_mtime_ns:
+        note = (
+            f"{path} is older than the scores, so that its differences may be those of earlier ones: run "
+            "`autospine evaluate` with --against again."
+        )
+        yield ReportSection(key="against", title="Comparison", notes=(note,))
+        return
     try:
         content = read_json(path, StoredDifferences)
         rows = content["differences"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from autospine import __version__
 from autospine.core.errors import WorkspaceError, counted
 from autospine.dataset.excluded_cases import read_excluded
+from autospine.evaluation.metrics import DEFAULT_METRICS
 from autospine.fingerprint.facts import read_fingerprint
 from autospine.plan import Plan
 from autospine.report.compared_models import with_other_models
@@ -314,11 +315,22 @@ def _summary(results: ResultFolder, cases: Sequence[ReportCase]) -> Iterator[Fac
         yield Fact(name="names", value=f"the vertebrae of {counted(unnamed, 'case')} could not be named")
     if warned := sum(bool(entry.warnings) for entry in results.record.values()):
         yield Fact(name="warnings", value=f"{counted(warned, 'case')} with warnings")
+    if results.outdated:
+        yield Fact(
+            name="not up to date",
+            value="label maps were predicted after they were scored: run `autospine evaluate` again",
+        )
     for each in results.unread:
         yield Fact(name="not read", value=each)
 
 
 def _evaluation_command(results: ResultFolder) -> Iterator[Fact]:
     if compared := results.scores.get("compared"):
-        words = ("autospine", "evaluate", compared["predictions"], compared["references"])
+        words = ["autospine", "evaluate", compared["predictions"], compared["references"]]
+        metrics = metrics_of(results.scores)
+        if metrics != DEFAULT_METRICS:
+            words += [word for metric in metrics for word in ("--metric", metric.name)]
+        words += ["--resample"] if compared.get("resampled") else []
+        if results.folder.resolve() != Path(compared["predictions"]).resolve():
+            words += ["-o", str(results.folder.resolve())]
         yield Fact(name="scores again", value=shlex.join(words))

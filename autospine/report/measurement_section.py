@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from autospine.core.errors import AutospineError
-from autospine.measurements.measurement_failures import read_failures
+from autospine.measurements.measurement_failures import FAILURES, read_failures
 from autospine.measurements.measurement_files import JSON_ENDING
 from autospine.measurements.spine_measurements import SpineMeasurements
 from autospine.report.charts import ChartPoint, strip_plot
@@ -116,8 +116,8 @@ def read_measured(folder: Path) -> dict[str, SpineMeasurements]:
 
 
 def holds_measurements(folder: Path) -> bool:
-    """Return whether a folder has measurements of a spine."""
-    return next(folder.glob(f"*{JSON_ENDING}"), None) is not None
+    """Return whether a folder has measurements of a spine, or spines that could not be measured."""
+    return (folder / FAILURES).is_file() or next(folder.glob(f"*{JSON_ENDING}"), None) is not None
 
 
 def measured_cases(folder: Path, measured: Mapping[str, SpineMeasurements]) -> tuple[ReportCase, ...]:

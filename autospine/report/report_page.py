@@ -59,7 +59,7 @@ def write_page(path: Path, report: ReportContent) -> None:
         .get_template("report.html")
         .stream(
             report=report,
-            key=hashlib.sha256(report.folder.encode()).hexdigest()[:16],
+            key=hashlib.sha256(report.folder.encode(errors="backslashreplace")).hexdigest()[:16],
             policy=_policy(style, script, niivue),
             style=style,
             script=script,
@@ -74,7 +74,11 @@ def write_page(path: Path, report: ReportContent) -> None:
         )
     )
     stream.enable_buffering(64)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        replacing(path) as temporary,
+        # Names of files may be no text at all.
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
         file.writelines(stream)
 
 

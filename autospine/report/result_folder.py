@@ -32,6 +32,12 @@ T = TypeVar("T")
 SCORES = "evaluation.json"
 """File of scores, which `autospine evaluate` writes."""
 
+LARGEST = 1e15
+"""No number of a report is as large; a chart of such numbers could not be drawn."""
+
+COPIED_SECONDS = 60.0
+"""Time between two files of a folder that is copied, by which neither is newer."""
+
 READABLE_SCORES = 2
 """Version of the scores that can be read."""
 
@@ -70,6 +76,9 @@ class ResultFolder:
     unread: tuple[str, ...] = ()
     """Why files beside the scores were not read, in sentences."""
 
+    outdated: bool = False
+    """Whether label maps were predicted after they were scored."""
+
     @property
     def case_names(self) -> tuple[str, ...]:
         """Cases with an entry in the record, scores, or a reason for having none, in order."""
@@ -84,8 +93,10 @@ class ResultFolder:
         """
         name = same_name(case)
         prediction, reference = self.predictions.get(name), self.references.get(name)
-        if prediction is None or self.labels is None:
+        if prediction is None:
             return None, "no pictures: its label map has gone, or is in a format that is not drawn"
+        if self.labels is None:
+            return None, "no pictures: neither `dataset.json` nor `statistics.json` says what its labels mean"
         try:
             if reference is None:
                 read = read_labels(prediction, self.labels)
@@ -158,15 +169,20 @@ def read_results(folder: Path) -> ResultFolder:
         statistics=statistics,
         names=_names_beside(predictions),
         unread=tuple(unread),
+        outdated=bool(compared) and _is_newer(predicted / RECORD, folder / SCORES),
     )
 
 
+def _is_newer(path: Path, other: Path) -> bool:
+    """Return whether a file was written after another one, by more than a copy of both takes."""
+    return path.is_file() and path.stat().st_mtime - other.stat().st_mtime > COPIED_SECONDS
+
+
 def number(value: object) -> float:
-    """Return a stored score; NaN where it is undefined or no number."""
-    try:
-        return float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:  # a whole number of hundreds of digits
-        return math.nan
+    """Return a stored score; NaN where it is undefined, no number, or larger than any score can be."""
+    if isinstance(value, int | float) and -LARGEST < value < LARGEST:
+        return float(value)
+    return math.nan
 
 
 def _read_scores(folder: Path) -> Mapping[str, Any]:

@@ -94,9 +94,10 @@ def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> Report
     incomparable = results.scores.get("failed", {}).get(name)
     status = "evaluated" if scored else "no prediction" if missing else "predicted"
     findings: list[str] = []
-    if entry is not None and entry.status == "failed" and not scored:
+    if entry is not None and entry.status == "failed":
         status = "failed"
-        findings.append(f"the prediction has failed: {entry.error}")
+        earlier = "; its score is that of an earlier label map" if scored else ""
+        findings.append(f"the prediction has failed: {entry.error}{earlier}")
     elif incomparable is not None:
         status = "failed"
         findings.append(f"prediction and reference cannot be compared: {incomparable}")

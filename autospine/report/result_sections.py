@@ -230,7 +230,7 @@ def _name_table(scores: Mapping[str, Any]) -> Iterator[ReportTable]:
     if not found:
         return
     yield ReportTable(
-        title="What is called what",
+        title="Confused classes",
         columns=("class", "called", "share of what was found", "found at all"),
         rows=tuple(
             (name, other, f"{100 * share:.0f} %", f"{100 * all_found:.0f} %")

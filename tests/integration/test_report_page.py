@@ -13,6 +13,7 @@ import report_browser
 import report_folders
 
 from autospine.cli import main
+from autospine.prediction.case_log import PredictedCase, add_to_record
 from autospine.report.folder_report import write_report
 from autospine.storage.serialization import write_json
 
@@ -166,6 +167,29 @@ def test_the_table_is_sorted_searched_and_filtered(browser):
     assert names()[-1] == "good"
 
 
+def test_cases_without_a_result_stay_first_whatever_the_table_shows(started, tmp_path):
+    out = report_folders.evaluated_folder(tmp_path, "--no-report")
+    add_to_record(out, [PredictedCase(case="shifted", status="failed", error="the image is damaged")])
+    started.get(write_report(out).as_uri())
+    assert texts(started, "#table tbody .open")[0] == "shifted"
+    assert (
+        "the prediction has failed: the image is damaged; its score is that of an earlier label map"
+        in texts(started, "#findings li")
+    )
+    for index in (1, 0):
+        choose(started, "choose-class", index)
+        assert texts(started, "#table tbody .open")[0] == "shifted"
+
+
+def test_the_chosen_case_is_told_to_those_who_do_not_see_it(browser):
+    assert browser.execute_script("return scrollY") == 0  # the page begins at its top
+    current = browser.find_elements("css selector", "[aria-current]")
+    assert [row.get_attribute("data-name") for row in current] == ["empty"]
+    click(browser, "#table tbody tr:nth-child(2) .open")
+    current = browser.find_elements("css selector", "[aria-current]")
+    assert [row.get_attribute("data-name") for row in current] == ["exchanged"]
+
+
 def test_keys_walk_through_the_cases_and_their_layers(browser):
     assert shown_layers(browser) == {"prediction"}
     click(browser, "#table tbody .open")
@@ -210,7 +234,7 @@ def test_marks_survive_a_reload_and_go_into_files(browser, downloads, page):
     browser.get(page.as_uri())
     assert texts(browser, "#table tbody tr:first-child .mark") == [""]
     browser.find_element("id", "load").send_keys(str(downloads / "marks.json"))
-    assert texts(browser, "#message") == ["1 marks loaded"]
+    assert texts(browser, "#message") == ["marks of 1 case loaded"]
     assert texts(browser, "#table tbody tr:first-child .mark") == ["fail ✎"]
 
 

@@ -11,11 +11,15 @@ const SIDES = {
 let layer = "prediction";
 let flickering = 0;
 
-function openCase(row) {
-  if (chosen) chosen.classList.remove("chosen");
+function openCase(row, seen = true) {
+  if (chosen) {
+    chosen.classList.remove("chosen");
+    chosen.removeAttribute("aria-current");
+  }
   chosen = row;
   row.classList.add("chosen");
-  row.scrollIntoView({ block: "nearest" });
+  row.setAttribute("aria-current", "true");
+  if (seen) row.scrollIntoView({ block: "nearest" });
   const data = JSON.parse(byId(`case-${row.dataset.case}`).textContent);
   byId("viewer").hidden = false;
   byId("case-name").textContent = data.name;

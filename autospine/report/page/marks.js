@@ -44,6 +44,7 @@ function change(values) {
   storeMarks();
   showMarkIn(chosen);
   showMark();
+  update();
 }
 
 function showMarkIn(row) {
@@ -62,7 +63,9 @@ function showMark() {
 function save(name, kind, text) {
   download(name, kind, text);
   const n = rows.filter((row) => marks.has(row.dataset.name)).length;
-  say(n ? `saved as ${name}: ${n} of ${rows.length} cases have marks` : `${name} is empty, as no case is marked`);
+  const others = marks.size - n;
+  const more = others && name.endsWith(".json") ? `, and marks of ${others} that are not here` : "";
+  say(n || more ? `saved as ${name}: ${n} of ${rows.length} cases have marks${more}` : `${name} is empty, as no case is marked`);
 }
 
 function download(name, kind, text) {
@@ -103,8 +106,10 @@ async function loadMarks(file) {
     storeMarks();
     rows.forEach(showMarkIn);
     if (chosen) showMark();
+    update();
     const here = rows.filter((row) => loaded.has(row.dataset.name)).length;
-    say(`${here} marks loaded` + (here < loaded.size ? `, ${loaded.size - here} of cases that are not here` : ""));
+    const others = loaded.size - here;
+    say(`marks of ${here === 1 ? "1 case" : `${here} cases`} loaded` + (others ? `, and of ${others} that are not here` : ""));
   } catch (error) {
     say(`${file.name} has no marks that can be read: ${error.message}`);
   }

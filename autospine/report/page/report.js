@@ -3,6 +3,7 @@
 function keysApply(event) {
   if (!byId("keys").checked || event.ctrlKey || event.altKey || event.metaKey) return false;
   const target = event.target;
+  if (event.key.startsWith("Arrow") && target.matches("#details .scroll")) return false; // they scroll it
   const field = target.closest("input, select, textarea");
   if (field && (field.type !== "radio" || event.key.startsWith("Arrow"))) return false; // they have keys of their own
   if (target.closest("#cases")) return true;
@@ -18,7 +19,7 @@ function onKey(event) {
   else if (key === "arrowup") move(-1);
   else if (key === "arrowright") nextLayer(1);
   else if (key === "arrowleft") nextLayer(-1);
-  else if (!chosen) return;
+  else if (!chosen || chosen.hidden) return;
   else if (key === "f") change({ mark: MARKS[(MARKS.indexOf(markOf(chosen).mark) + 1) % MARKS.length] });
   else if (/^[0-9]$/.test(key)) change({ grade: Number(key) });
   else if (key === "n") writeNote();
@@ -91,10 +92,14 @@ if (rows.length) {
   });
   byId("save-json").addEventListener("click", () => save("marks.json", "application/json", marksAsJson()));
   byId("save-csv").addEventListener("click", () => save("marks.csv", "text/csv", marksAsCsv()));
-  byId("load").addEventListener("change", (event) => event.target.files[0] && loadMarks(event.target.files[0]));
+  byId("load").addEventListener("change", async (event) => {
+    const [file] = event.target.files;
+    if (file) await loadMarks(file);
+    event.target.value = ""; // so that the same file can be loaded again
+  });
   addEventListener("hashchange", openPlace);
   rows.forEach(showMarkIn);
   update();
-  openCase(rows[0]);
+  openCase(rows[0], false); // the page begins at its top
   openPlace();
 }

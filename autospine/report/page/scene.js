@@ -36,6 +36,7 @@ async function toggleVolumes() {
     view.moveTo(data.place);
     byId("scene-note").textContent = data.note + (data.reference ? "; for differences it shows the prediction" : "");
   } catch (error) {
+    if (!canvas.isConnected) return; // another case is open by now
     byId("canvas").replaceChildren();
     byId("scene-note").textContent = `No view in 3D: ${error.message}`;
   }

@@ -12,6 +12,11 @@ function scoreOf(row) {
   return name ? (entry.classes[name] ?? null) : entry.mean;
 }
 
+// Cases without a result are the worst, whatever the table is filtered or ordered by.
+function isFailed(row) {
+  return ["failed", "no prediction"].includes(row.dataset.status);
+}
+
 function isShown(row) {
   const name = valueOf("choose-class");
   const mark = valueOf("choose-mark");
@@ -20,7 +25,7 @@ function isShown(row) {
   return (
     words.every((word) => text.includes(word)) &&
     ["modality", "site"].every((key) => !valueOf(`choose-${key}`) || row.dataset[key] === valueOf(`choose-${key}`)) &&
-    (!name || name in scores.cases[row.dataset.case].classes) &&
+    (!name || isFailed(row) || name in scores.cases[row.dataset.case].classes) &&
     (!mark || (markOf(row).mark || "none") === mark)
   );
 }
@@ -39,14 +44,16 @@ function update() {
     title.textContent = title.dataset.title + (name ? ` of ${name}` : "");
   }
   const n = rows.filter((row) => !row.hidden).length;
-  byId("count").textContent = n === rows.length ? `${n} cases` : `${n} of ${rows.length} cases`;
+  const all = rows.length === 1 ? "1 case" : `${rows.length} cases`;
+  byId("count").textContent = n === rows.length ? all : `${n} of ${all}`;
 }
 
 function sortKey(row, key) {
+  if (key === "score" && isFailed(row)) return scores.descending ? Infinity : -Infinity;
   if (key === "score") return scoreOf(row);
   if (key === "grade") return markOf(row).grade;
   if (key === "mark") return markOf(row).mark || null;
-  return row.dataset[key];
+  return row.dataset[key] || null;
 }
 
 function compare(a, b) {

@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -174,6 +175,30 @@ def test_scores_that_were_changed_by_hand_are_told(evaluated, tmp_path, capsys, 
     (tmp_path / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     assert main(["report", str(tmp_path)]) == 1
     assert f'evaluation.json, found {part} is "none", expected a' in capsys.readouterr().err
+
+
+def test_label_maps_that_are_newer_than_their_scores_are_told(tmp_path):
+    out = report_folders.evaluated_folder(tmp_path, "--no-report")
+    said = "label maps were predicted after they were scored"
+    assert said not in Page(write_report(out)).words
+    before = (out / "evaluation.json").stat().st_mtime - 3600
+    os.utime(out / "evaluation.json", (before, before))
+    assert said in Page(write_report(out)).words
+
+
+def test_scores_again_has_the_options_of_the_evaluation(tmp_path):
+    scores = tmp_path / "scores"
+    out = report_folders.evaluated_folder(tmp_path, "--metric", "dice", "--metric", "hd95", "-o", str(scores))
+    references = tmp_path / "Dataset001_Small/labelsTs"
+    command = f"autospine evaluate {out} {references} --metric dice --metric hd95 -o {scores}"
+    assert command in Page(scores / "report.html").words
+
+
+def test_a_folder_whose_name_is_no_text_has_a_page(tmp_path):
+    out = report_folders.evaluated_folder(tmp_path, "--no-report")
+    odd = tmp_path / os.fsdecode(b"out-\xff")
+    out.rename(odd)
+    assert "Evaluation: out-" in Page(write_report(odd, tmp_path / "page.html")).words
 
 
 def test_a_page_goes_into_the_folder_that_is_named(evaluated, tmp_path):

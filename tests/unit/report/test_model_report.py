@@ -66,6 +66,21 @@ def test_the_page_has_the_command_that_leaves_marked_cases_out(model, tmp_path, 
     assert "empty,nothing is labelled" in excluded
 
 
+def test_marks_of_other_cases_do_not_hinder_an_exclusion(model, tmp_path, capsys):
+    marks = {"format_version": 1, "kind": "autospine marks", "report": "", "folder": ""}
+    mark = {"mark": "fail", "grade": None, "note": ""}
+    path = tmp_path / "marks.json"
+    command = ["dataset", "exclude", "-d", "Dataset001_Small", "-w", str(tmp_path), "--marks", str(path)]
+    path.write_text(json.dumps({**marks, "cases": {"empty": mark, "a test case": mark}}), encoding="utf-8")
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "excluded: empty" in said.out
+    assert "no training cases of Dataset001_Small, left out: a test case" in said.out + said.err
+    path.write_text(json.dumps({**marks, "cases": {"a test case": mark}}), encoding="utf-8")
+    assert main(command) == 1
+    assert "expected training cases of Dataset001_Small" in capsys.readouterr().err
+
+
 def test_pictures_of_the_worst_cases_alone_where_time_is_short(model):
     page = Page(write_report(model, most_pictured=1))
     assert [bool(page.case(index)["pictures"]) for index in range(4)] == [True, False, False, False]
