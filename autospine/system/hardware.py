@@ -1,4 +1,4 @@
-"""Cores and memory of this machine, and why PyTorch cannot use a GPU, all told without PyTorch.
+"""Cores and memory that this process may use, and why PyTorch cannot use a GPU, all told without PyTorch.
 
 `autospine.system.devices` knows the device that is computed on.
 """
@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -18,8 +19,14 @@ from autospine.core.errors import AutospineError, PlanError, first_line
 GIB = 1024**3
 """Bytes of a gibibyte."""
 
+MIB = 1024**2
+"""Bytes of a mebibyte, in which Slurm states memory."""
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""Folder in which Linux states the limits of a container."""
+"""Folder in which Linux states the limits of containers and of the jobs of a cluster."""
+
+OWN_GROUPS = Path("/proc/self/cgroup")
+"""File that names the control groups of this process, below `CONTROL_GROUP`."""
 
 OLDER_CARDS = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
 """Command for a PyTorch with kernels for GPUs from 2014 on, and for drivers from 2024 on."""
@@ -133,12 +140,12 @@ def parse_bytes(text: str) -> int:
 
 
 def cores() -> int:
-    """Count the cores that this process may use: those it is bound to, and what its control group allows.
+    """Count the cores that this process may use: those it is bound to, and what its group and job allow.
 
     Of a share of a core nothing is counted: a thread more than the group allows is stopped with all others as
     soon as their time is spent.
     """
-    return max(1, int(min(bound_cores(), _quota())))
+    return max(1, int(min(bound_cores(), _quota(), _job_cores())))
 
 
 def bound_cores() -> int:
@@ -147,18 +154,62 @@ def bound_cores() -> int:
 
 
 def _quota() -> float:
-    """Return how many cores' time the control group allows, infinity without a limit.
+    """Return how many cores' time the control groups allow, infinity without a limit.
 
     cgroup v2 states it in `cpu.max`, v1 in two files, in which -1 is no limit.
     """
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            words = [(CONTROL_GROUP / name).read_text(encoding="utf-8") for name in names]
-            quota, period = " ".join(words).split()
-            return inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
-        except (OSError, ValueError, ZeroDivisionError):
+    least = inf
+    for group in _groups("cpu"):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            try:
+                words = [(group / name).read_text(encoding="utf-8") for name in names]
+                quota, period = " ".join(words).split()
+                least = min(least, inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
+    return least
+
+
+def _groups(controller: str) -> list[Path]:
+    """Return the folders of the control groups that limit this process: its own, and those around it.
+
+    A container sees its own group as the root. The jobs of a cluster lie deeper, and the limit is often that
+    of a group in between. cgroup v2 has one hierarchy, v1 one for each controller, such as `memory`.
+    """
+    roots = {"": CONTROL_GROUP, controller: CONTROL_GROUP / controller}
+    groups = list(roots.values())
+    try:
+        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return groups
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        names = [name for name in path.split("/") if name]
+        if ".." in names:  # a group outside of what this process can see
             continue
-    return inf
+        for root in {*controllers.split(",")} & {*roots}:
+            groups += [roots[root].joinpath(*names[: n + 1]) for n in range(len(names))]
+    return groups
+
+
+def _job_cores() -> float:
+    """Return the cores that Slurm has allotted to this task, infinity outside of a job.
+
+    https://slurm.schedmd.com/sbatch.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
+    """
+    return _stated("SLURM_CPUS_PER_TASK") or _stated("SLURM_CPUS_ON_NODE") or inf
+
+
+def _job_memory() -> float:
+    """Return the bytes of RAM that Slurm has allotted to this job here, infinity without a limit."""
+    per_core = _stated("SLURM_MEM_PER_CPU") * (_stated("SLURM_CPUS_ON_NODE") or cores())
+    return (_stated("SLURM_MEM_PER_NODE") or per_core) * MIB or inf
+
+
+def _stated(variable: str) -> int:
+    """Return a number of the environment; 0 where there is none."""
+    text = os.environ.get(variable, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else 0
 
 
 def default_workers(sharers: int = 1) -> int:
@@ -167,19 +218,26 @@ def default_workers(sharers: int = 1) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes of RAM that this process may still take on the machine and in its control group.
+    """Return the bytes of RAM that this process may still take on the machine, in its groups and in its job.
 
-    The group counts cached files as taken memory, although the system frees them when memory is short.
+    A group counts cached files as taken memory, although the system frees them when memory is short. Where
+    Slurm has allotted memory that no group limits, what this process and its children hold counts as taken.
     """
     free: int = psutil.virtual_memory().available
-    try:
-        limit, used = (
-            (CONTROL_GROUP / f"memory.{name}").read_text(encoding="utf-8").strip()
-            for name in ("max", "current")
-        )
-    except OSError:
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - int(used) + _cached_files()))
+    for group in _groups("memory"):
+        for limit_file, used_file in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            try:
+                limit = (group / limit_file).read_text(encoding="utf-8").strip()
+                used = int((group / used_file).read_text(encoding="utf-8"))
+                free = free if limit == "max" else min(free, int(limit) - used + _cached_files(group))
+            except (OSError, ValueError):
+                continue
+    if (allotted := _job_memory()) < inf:
+        free = min(free, int(allotted) - _held_by_all())
+    return max(0, free)
 
 
 def peak_memory(*, children: bool = False) -> int:
@@ -201,11 +259,24 @@ def held_memory() -> int:
     return held
 
 
-def _cached_files() -> int:
-    """Return the bytes of cached files that the control group drops when memory is short."""
+def _held_by_all() -> int:
+    """Return the resident memory of this process and its children in bytes."""
+    held = held_memory()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            held += child.memory_info().rss
+    return held
+
+
+def _cached_files(group: Path) -> int:
+    """Return the bytes of cached files that a control group drops when memory is short.
+
+    cgroup v1 states those of the groups inside it under names of their own.
+    """
     try:
-        lines = (CONTROL_GROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
+        lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     counts = dict(line.split(maxsplit=1) for line in lines)
-    return sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
+    kinds = ("inactive_file", "active_file")
+    return sum(int(counts.get(f"total_{kind}", counts.get(kind, 0))) for kind in kinds)

@@ -100,6 +100,99 @@ def test_cores_are_those_that_the_control_group_allows(tmp_path, monkeypatch, fi
     assert cores() == counted
 
 
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A process in a job of a cluster: writes what its control groups say, below the root that it sees."""
+    monkeypatch.setattr(hardware, "CONTROL_GROUP", tmp_path / "groups")
+    monkeypatch.setattr(hardware, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(hardware, "bound_cores", lambda: 64)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=500 * 10**9))
+    for name in ("CPUS_PER_TASK", "CPUS_ON_NODE", "MEM_PER_NODE", "MEM_PER_CPU"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+
+    def write(own: str, files: dict[str, str]) -> None:
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / "groups" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+
+    return write
+
+
+def test_the_limits_of_groups_around_a_job_count(job):
+    job(
+        "0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+        {
+            "system.slice/slurmstepd.scope/job_7/cpu.max": "800000 100000",
+            "system.slice/slurmstepd.scope/job_7/memory.max": "32000000000",
+            "system.slice/slurmstepd.scope/job_7/memory.current": "3000000000",
+            "system.slice/slurmstepd.scope/job_7/memory.stat": "inactive_file 1000000000",
+            "system.slice/slurmstepd.scope/job_7/step_0/cpu.max": "max 100000",
+            "system.slice/slurmstepd.scope/job_7/step_0/memory.max": "max",
+            "system.slice/slurmstepd.scope/job_7/step_0/memory.current": "1",
+            "system.slice/slurmstepd.scope/job_8/cpu.max": "100000 100000",
+        },
+    )
+    assert (cores(), free_memory()) == (8, 30 * 10**9)
+
+
+def test_the_limits_of_older_control_groups_count(job):
+    job(
+        "9:memory:/slurm/uid_1/job_7/step_0\n4:cpu,cpuacct:/slurm/uid_1/job_7\n0::/../other\nnonsense\n",
+        {
+            "cpu/slurm/uid_1/job_7/cpu.cfs_quota_us": "400000",
+            "cpu/slurm/uid_1/job_7/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": "9223372036854771712",
+            "memory/memory.usage_in_bytes": "90000000000",
+            "memory/slurm/uid_1/job_7/memory.limit_in_bytes": "16000000000",
+            "memory/slurm/uid_1/job_7/memory.usage_in_bytes": "10000000000",
+            "memory/slurm/uid_1/job_7/memory.stat": "active_file 5\ntotal_active_file 4000000000",
+        },
+    )
+    assert (cores(), free_memory()) == (4, 10 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("stated", "counted"),
+    [
+        ({"CPUS_PER_TASK": "6"}, 6),
+        ({"CPUS_PER_TASK": "6", "CPUS_ON_NODE": "24"}, 6),
+        ({"CPUS_ON_NODE": "24"}, 24),
+        ({"CPUS_PER_TASK": "128"}, 64),
+        ({"CPUS_PER_TASK": "many"}, 64),
+        ({"CPUS_PER_TASK": "0"}, 64),
+    ],
+)
+def test_cores_are_those_that_a_job_was_given(job, monkeypatch, stated, counted):
+    for name, value in stated.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert cores() == counted
+
+
+@pytest.mark.parametrize(
+    ("stated", "mib"),
+    [
+        ({"MEM_PER_NODE": "4096"}, 4096),
+        ({"MEM_PER_CPU": "2000", "CPUS_ON_NODE": "4"}, 8000),
+        ({"MEM_PER_CPU": "2000", "CPUS_PER_TASK": "3"}, 6000),
+        ({"MEM_PER_NODE": "0"}, None),  # all that the machine has
+        ({"MEM_PER_NODE": "much"}, None),
+    ],
+)
+def test_memory_is_that_which_a_job_was_given(job, monkeypatch, stated, mib):
+    monkeypatch.setattr(hardware, "_held_by_all", lambda: 1000)
+    for name, value in stated.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert free_memory() == (500 * 10**9 if mib is None else mib * 1024**2 - 1000)
+
+
+def test_memory_of_children_is_taken_too(monkeypatch):
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1")
+    assert free_memory() == 0
+    assert hardware._held_by_all() >= hardware.held_memory() * 0.9
+
+
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 
