@@ -15,6 +15,7 @@ from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next
 from autospine.cli.shared_options import named_dataset
 from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
+from autospine.dataset.case_parts import CasePart, parse_part
 from autospine.storage.trained_models import PLAN, STARTER, STARTER_FILE, named_model
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from autospine.dataset.raw import Dataset
     from autospine.fingerprint import Fingerprint
     from autospine.plan import DeviceKind, Plan
+    from autospine.storage.arrays import ArrayFormat
     from planners.overrides import Overrides
 
 Measured = Annotated[
@@ -81,6 +83,16 @@ PlainArrays = Annotated[
         "--npy",
         help="Store plain .npy files instead of Blosc2, about twice as large; AutoSpine does so by "
         "itself where Blosc2 cannot be imported. Cases stored in either format are kept.",
+    ),
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Preprocess the I-th of N parts, while other jobs preprocess the others: every N-th case of the "
+        "list sorted by name, from the I-th on.",
+        show_default=False,
     ),
 ]
 
@@ -235,6 +247,7 @@ def preprocess(
     configuration: shared_options.Configurations = None,
     npy: PlainArrays = False,
     workers: shared_options.Workers = None,
+    part: Part = None,
 ) -> None:
     """Crop, resample and store the cases of a planned dataset.
 
@@ -243,8 +256,9 @@ def preprocess(
     """
     from autospine.pipeline.planned_dataset import read_plan
 
+    own = None if part is None else parse_part(part)
     location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
-    _preprocess(location, read_plan(location), configuration, workers, npy=npy)
+    _preprocess(location, read_plan(location), configuration, workers, npy=npy, part=own)
 
 
 def _compare_with_starter(dataset: "Dataset") -> None:
@@ -358,6 +372,7 @@ def _preprocess(
     npy: bool = False,
     dataset: "Dataset | None" = None,
     pretrained: Path | None = None,
+    part: CasePart | None = None,
 ) -> None:
     names = names or ["0"]
     chosen = [planned.configuration(name) for name in names]
@@ -368,11 +383,16 @@ def _preprocess(
 
     dataset = dataset or load_dataset(location.raw)
     for configuration in chosen:
-        stored = preprocess(location, dataset, planned, configuration, workers, "npy" if npy else "blosc2")
-        say(f"{counted(len(stored), 'case')} preprocessed in {location.preprocessed / configuration.cases}")
+        kind: ArrayFormat = "npy" if npy else "blosc2"
+        stored = preprocess(location, dataset, planned, configuration, workers, kind, part)
+        folder = location.preprocessed / configuration.cases
+        whole = counted(len(dataset.cases), "case")
+        own = "" if part is None else f"part {part} of {whole}: "
+        say(f"{own}{counted(len(stored), 'case')} preprocessed in {folder}")
     folds = "all" if (location.preprocessed / FOLDS_FILE).is_file() else "full"
     start = () if pretrained is None else ("--pretrained", str(pretrained))
-    say_next("train", names[0], "--fold", folds, *start, *location.workspace.option)
+    note = "" if part is None else ", when all parts are done"
+    say_next("train", names[0], "--fold", folds, *start, *location.workspace.option, note=note)
 
 
 def _overrides(file: Path | None, given: Given, pretrained: Path | None) -> "Overrides":

@@ -14,6 +14,7 @@ from autospine.cli.prediction_table import show_predictions
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next
 from autospine.core.errors import listed
+from autospine.dataset.case_parts import parse_part
 from autospine.io.formats import ENDINGS, check_inputs
 from autospine.prediction.output_folder import check_output
 from autospine.prediction.prediction_options import PredictionOptions
@@ -96,6 +97,18 @@ OnlyFailed = Annotated[
     ),
 ]
 
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Predict the I-th of N parts, while other jobs predict the others into the same folder: every "
+        "N-th case of the list sorted by name, from the I-th on. The part that ends last writes the record "
+        "and the report.",
+        show_default=False,
+    ),
+]
+
 
 @app.command(
     rich_help_panel="Predict",
@@ -112,6 +125,7 @@ def predict(
     options: PredictionOptions,
     preview: Preview = False,
     only_failed: OnlyFailed = None,
+    part: Part = None,
     report: shared_options.Report = True,
     workspace: shared_options.Workspace = None,
 ) -> None:
@@ -123,6 +137,7 @@ def predict(
     check_output(output)
     check_device_name(options.device)
     only = None if only_failed is None else _failed(only_failed)
+    own = None if part is None else parse_part(part)
     folders, reason = tuple(named_model(given) for given in model or ()), "as asked for"
     if not folders:
         from autospine.models.best import choose_models
@@ -155,11 +170,13 @@ def predict(
         if STARTER_FILE in folders:
             say(STARTER_LIMITS, "yellow")
         drawer = _drawer() if preview else None
-        result = predict_cases(opened, inputs, output, options, drawer, only=only)
-    show_predictions(result.cases, result.kept)
-    if report:
+        result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
+    if result.cases:
+        show_predictions(result.cases, result.kept)
+    if report and result.whole:
         report_on(output)
-    _say_what_was_written(result, output, options)
+    if result.cases:
+        _say_what_was_written(result, output, options)
     if result.failed:
         n = len(result.failed)
         say(f"{n} case{'s' if n > 1 else ''} failed: {', '.join(result.failed)}")
@@ -204,5 +221,5 @@ def _say_what_was_written(result: "Predicted", output: Path, options: Prediction
         say(f"no spine was found in {listed(empty)}", "yellow")
     if unnamed := [case.case for case in result.cases if case.naming_error is not None]:
         say(f"vertebrae were not named in {listed(unnamed)}; the label maps are as predicted", "yellow")
-    if made and not result.failed and options.ending != ".dcm":
+    if made and not result.failed and result.whole and options.ending != ".dcm":
         say_next("evaluate", str(output), "REFERENCES", note=", where there are any")

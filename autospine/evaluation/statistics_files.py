@@ -8,6 +8,7 @@ from typing import Final, Literal
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.evaluation.label_statistics import LabelStatistics
 from autospine.storage.locks import waiting_lock
+from autospine.storage.part_folders import part_folders
 from autospine.storage.serialization import read_json, stored_as, write_json
 from autospine.storage.spreadsheet import write_table
 
@@ -44,21 +45,15 @@ class StatisticsFile:
 
 
 def read_statistics(folder: Path) -> dict[str, CaseStatistics]:
-    """Return the statistics in a folder by case; none if there is no file of them.
+    """Return the statistics in a folder by case, with those of parts that are not joined yet.
 
     Raises:
-        FormatError: If the file is damaged, of another version or something else.
+        FormatError: If a file is damaged, of another version or something else.
     """
-    path = folder / STATISTICS
-    if not path.exists():
-        return {}
-    content = read_json(path, StatisticsFile)
-    if content.format_version not in range(1, FORMAT_VERSION + 1):
-        raise FormatError(
-            f"expected format_version 1 to {FORMAT_VERSION} in {path}, found {content.format_version}; "
-            "name another output folder, or use the AutoSpine version that made it"
-        )
-    return content.cases
+    cases = _read(folder)
+    for part in part_folders(folder):
+        cases |= _read(part)
+    return cases
 
 
 def add_statistics(folder: Path, cases: Mapping[str, CaseStatistics]) -> None:
@@ -75,7 +70,7 @@ def add_statistics(folder: Path, cases: Mapping[str, CaseStatistics]) -> None:
         return
     try:
         with waiting_lock(folder / LOCK, f"writes {folder / STATISTICS}"):
-            known = read_statistics(folder)
+            known = _read(folder)
             known |= {case: _with_intensities(found, known.get(case, ())) for case, found in cases.items()}
             ordered = {name: known[name] for name in sorted(known)}
             write_json(folder / STATISTICS, StatisticsFile(format_version=FORMAT_VERSION, cases=ordered))
@@ -85,6 +80,20 @@ def add_statistics(folder: Path, cases: Mapping[str, CaseStatistics]) -> None:
         raise WorkspaceError(
             f"expected to write {folder / STATISTICS}, found {error}; free some space and do it again"
         ) from None
+
+
+def _read(folder: Path) -> dict[str, CaseStatistics]:
+    """Return the cases of `statistics.json` in a folder; none if there is no such file."""
+    path = folder / STATISTICS
+    if not path.exists():
+        return {}
+    content = read_json(path, StatisticsFile)
+    if content.format_version not in range(1, FORMAT_VERSION + 1):
+        raise FormatError(
+            f"expected format_version 1 to {FORMAT_VERSION} in {path}, found {content.format_version}; "
+            "name another output folder, or use the AutoSpine version that made it"
+        )
+    return content.cases
 
 
 def _with_intensities(found: CaseStatistics, earlier: CaseStatistics) -> CaseStatistics:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from autospine.core.errors import FormatError
+from autospine.dataset.case_parts import CasePart
 from autospine.dataset.raw import Dataset, load_dataset
 from autospine.dataset.splits import ALL, Fold, FoldsFile, folds_of, full_fold
 from autospine.evaluation.scores import Evaluation
@@ -103,8 +104,9 @@ def preprocess(
     configuration: Configuration,
     workers: int | None = None,
     arrays: ArrayFormat = "blosc2",
+    part: CasePart | None = None,
 ) -> dict[str, StoredCase]:
-    """Store every case for a configuration, unless it is stored already as plan and files are now.
+    """Store the cases for a configuration, unless they are stored already as plan and files are now.
 
     Args:
         location: Folders of the dataset.
@@ -113,6 +115,7 @@ def preprocess(
         configuration: One of the plan's.
         workers: Worker processes; by default one for few cases, else one per core.
         arrays: Format of the stored arrays.
+        part: Part of the cases that is stored; None for all of them.
 
     Returns:
         The stored cases by name.
@@ -120,8 +123,9 @@ def preprocess(
     folder = folder_to_write(location.preprocessed, configuration.cases)
     stored = preprocess_dataset(
         *(dataset, plan, configuration, folder),
-        workers or _workers_for(len(dataset.cases)),
+        workers or _workers_for(len(dataset.cases) // (1 if part is None else part.count)),
         arrays=arrays,
+        part=part,
     )
     return {case.name: case for case in stored}
 

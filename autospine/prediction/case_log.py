@@ -9,6 +9,7 @@ from autospine.core.errors import FormatError, WorkspaceError
 from autospine.core.types import Modality, Shape3, Vector3
 from autospine.evaluation.postprocessing import LabelChange
 from autospine.storage.locks import waiting_lock
+from autospine.storage.part_folders import part_folders
 from autospine.storage.serialization import many, read_json, stored_as, write_json
 
 RECORD = "predictions.json"
@@ -111,21 +112,15 @@ class _RecordFile:
 
 
 def read_record(folder: Path) -> dict[str, PredictedCase]:
-    """Return the entries of a folder's record by case; none if there is no record.
+    """Return the entries of a folder's record by case, with those of parts that are not joined yet.
 
     Raises:
-        FormatError: If the file is damaged or of another version.
+        FormatError: If a file is damaged or of another version.
     """
-    path = folder / RECORD
-    if not path.exists():
-        return {}
-    record = read_json(path, _RecordFile)
-    if record.format_version != FORMAT_VERSION:
-        raise FormatError(
-            f"expected format_version {FORMAT_VERSION} in {path}, found {record.format_version}; "
-            "name another output folder, or use the AutoSpine version that made it"
-        )
-    return {case.case: case for case in record.cases}
+    entries = _read(folder)
+    for part in part_folders(folder):
+        entries |= _read(part)
+    return entries
 
 
 def add_to_record(folder: Path, cases: Iterable[PredictedCase]) -> None:
@@ -139,10 +134,24 @@ def add_to_record(folder: Path, cases: Iterable[PredictedCase]) -> None:
     """
     try:
         with waiting_lock(folder / LOCK, f"writes {folder / RECORD}"):
-            known = read_record(folder) | {case.case: case for case in cases}
+            known = _read(folder) | {case.case: case for case in cases}
             ordered = tuple(known[name] for name in sorted(known))
             write_json(folder / RECORD, _RecordFile(format_version=FORMAT_VERSION, cases=ordered))
     except OSError as error:
         raise WorkspaceError(
             f"expected to write {folder / RECORD}, found {error}; free some space and use --continue"
         ) from None
+
+
+def _read(folder: Path) -> dict[str, PredictedCase]:
+    """Return the entries of `predictions.json` in a folder by case; none if there is no such file."""
+    path = folder / RECORD
+    if not path.exists():
+        return {}
+    record = read_json(path, _RecordFile)
+    if record.format_version != FORMAT_VERSION:
+        raise FormatError(
+            f"expected format_version {FORMAT_VERSION} in {path}, found {record.format_version}; "
+            "name another output folder, or use the AutoSpine version that made it"
+        )
+    return {case.case: case for case in record.cases}

@@ -1,12 +1,14 @@
 """From images to label maps."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from autospine import __version__
 from autospine.core.errors import DatasetError, WorkspaceError, counted, listed
+from autospine.dataset.case_parts import CasePart
 from autospine.dataset.inputs import find_inputs
 from autospine.dataset.raw import Case
 from autospine.evaluation.postprocessing import Postprocessing
@@ -25,6 +27,7 @@ from autospine.prediction.case_outputs import CaseOutputs, PreviewDrawer
 from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.output_folder import check_apart_from_inputs, check_output
+from autospine.prediction.part_records import join_if_last, join_parts, working_on
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
@@ -47,6 +50,7 @@ def predict(
     draw_preview: PreviewDrawer | None = None,
     *,
     only: Collection[str] | None = None,
+    part: CasePart | None = None,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models, each onto its own grid.
 
@@ -60,10 +64,12 @@ def predict(
         options: The user's choices.
         draw_preview: Draws `CASE_preview.png` beside each label map; None for no previews.
         only: Cases to predict, of those that the inputs hold; None for all of them.
+        part: Part of these cases that this run predicts, while others predict the rest into the same folder;
+            None for all of them.
 
     Raises:
-        WorkspaceError: If `output` is a file or cannot be written to, or there is no Blosc2 to write
-            probabilities with.
+        WorkspaceError: If `output` is a file or cannot be written to, another process is at the same part, or
+            there is no Blosc2 to write probabilities with.
         ModelError: If a fold is missing, the models do not fit together, or one was trained without mirroring
             and is to predict with it.
         DatasetError: If there is nothing to predict, no case has all of its channels, or they cannot be
@@ -86,7 +92,42 @@ def predict(
     warn_of_unfinished_folds(models, options.folds)
     post_processing = find_post_processing(models) if options.post_process else None
     naming = choose_naming(plan.labels, post_processing, options.name_vertebrae)
-    record = RunRecord.open(output, _template(models, post_processing, device, options))
+    template = _template(models, post_processing, device, options)
+    outputs = CaseOutputs(
+        maps=maps,
+        post_processing=post_processing,
+        naming=naming,
+        save_probabilities=options.save_probabilities,
+        draw_preview=draw_preview,
+    )
+    if part is None:
+        join_parts(output)
+        record = RunRecord.open(output, template)
+        return _predicted(models, cases, faults, outputs, record, device, options)
+    names = (*(case.name for case in cases), *faults)
+    own = set(part.of(names))
+    with working_on(output, part) as place:
+        record = RunRecord.open(output, template, place)
+        if own:
+            cases = tuple(case for case in cases if case.name in own)
+            faults = {name: fault for name, fault in faults.items() if name in own}
+            result = _predicted(models, cases, faults, outputs, record, device, options)
+        else:
+            logger.info("part %s has none of the %s", part, counted(len(names), "case"))
+            result = Predicted(cases=(), written=(), kept=frozenset())
+    return replace(result, whole=join_if_last(output, part, names, maps.ending))
+
+
+def _predicted(
+    models: Sequence[ModelFolder],
+    cases: Sequence[Case],
+    faults: Mapping[str, str],
+    outputs: CaseOutputs,
+    record: RunRecord,
+    device: torch.device,
+    options: PredictionOptions,
+) -> Predicted:
+    """Load the networks and predict cases; the errors are those of `predict`."""
     predictor = build_predictor(
         models,
         device,
@@ -94,16 +135,10 @@ def predict(
         region_of_interest=options.region_of_interest,
         mirror=options.mirror,
     )
-    maps.write_names()
+    outputs.maps.write_names()
     run = PredictionRun(
         predictor,
-        CaseOutputs(
-            maps=maps,
-            post_processing=post_processing,
-            naming=naming,
-            save_probabilities=options.save_probabilities,
-            draw_preview=draw_preview,
-        ),
+        outputs,
         record,
         device,
         unseen=unseen_modalities(models, options.folds),

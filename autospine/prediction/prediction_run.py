@@ -50,6 +50,9 @@ class Predicted:
     kept: frozenset[str]
     """Cases whose label map was there already."""
 
+    whole: bool = True
+    """Whether the record of the folder is whole; False where other parts of the cases are to be done."""
+
     @property
     def failed(self) -> dict[str, str]:
         """Case -> reason for its failure."""

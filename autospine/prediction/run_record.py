@@ -18,8 +18,8 @@ class RunRecord:
     """The cases of one run, and what the folder's record knows of earlier runs.
 
     Args:
-        folder: Folder of the label maps.
-        earlier: Entries of its record before the run, by case.
+        folder: Folder whose record is written: that of the label maps, or of the part that is predicted.
+        earlier: Entries of the label maps' record before the run, by case.
         template: Facts that are the same for every case of the run.
     """
 
@@ -31,14 +31,19 @@ class RunRecord:
         self._error: WorkspaceError | FormatError | None = None
 
     @classmethod
-    def open(cls, folder: Path, template: PredictedCase) -> "RunRecord":
+    def open(cls, folder: Path, template: PredictedCase, own: Path | None = None) -> "RunRecord":
         """Begin the record of a run.
+
+        Args:
+            folder: Folder of the label maps.
+            template: Facts that are the same for every case of the run.
+            own: Folder of the part that is predicted; None if all cases are.
 
         Raises:
             FormatError: If the folder's record, or its statistics, are damaged or of another version.
         """
         read_statistics(folder)
-        return cls(folder, read_record(folder), template)
+        return cls(own or folder, read_record(folder), template)
 
     @property
     def cases(self) -> dict[str, PredictedCase]:

@@ -1,7 +1,9 @@
 """Preprocessing of a dataset: every case once, and again only if something has changed."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from autospine.core.geometry import difference, turning
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import guess_modality
 from autospine.core.types import Modality, Shape3, Vector3
+from autospine.dataset.case_parts import CasePart
 from autospine.dataset.map_values import read_tissue_map
 from autospine.dataset.raw import Case, Dataset, case_modality
 from autospine.io.images import read_labels, read_volume
@@ -31,9 +34,10 @@ from autospine.preprocessing.store import (
     write_case,
 )
 from autospine.storage.arrays import ArrayFormat, usable
-from autospine.storage.atomic import remove_leftovers
+from autospine.storage.atomic import remove_leftovers, remove_whole
 from autospine.storage.digest import digest_of, digest_of_files, digest_of_voxels
-from autospine.storage.locks import waiting_lock
+from autospine.storage.locks import heartbeat_lock, is_held, waiting_lock
+from autospine.storage.part_folders import PARTS, part_folder, part_lock, part_locks
 from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
 from autospine.system.devices import computing
@@ -43,6 +47,9 @@ from autospine.system.workers import WorkerPool, was_killed
 log = get_logger(__name__)
 
 LOCK = "preprocess.lock"
+
+WAIT_SECONDS = 1.0
+"""Time between two looks at a part that another process is at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +80,9 @@ def preprocess_dataset(
     workers: int,
     *,
     arrays: ArrayFormat = "blosc2",
+    part: CasePart | None = None,
 ) -> tuple[StoredCase, ...]:
-    """Store every training case of a dataset for one configuration.
+    """Store every training case of a dataset for one configuration, or those of one part.
 
     Cases that are stored already, from raw files of the same content and with the same settings, are kept as
     they are. Files are read only where their state has changed since.
@@ -86,17 +94,50 @@ def preprocess_dataset(
         folder: Folder that the cases are stored in.
         workers: Number of processes; with 1 the work is done in this process.
         arrays: Format of the cases that are stored now.
+        part: Part of the cases that is stored, while other processes store the rest; None for all cases.
 
     Returns:
         The stored cases in the dataset's order.
 
     Raises:
         DatasetError: If a case cannot be preprocessed; lists all such cases, and the others are stored.
-        WorkspaceError: If the disk is full.
+        WorkspaceError: If the disk is full, or another process is at the same part.
     """
-    with waiting_lock(folder / LOCK, f"preprocesses into {folder}"), computing():
-        remove_leftovers(folder)
+    if part is None:
+        with _alone(folder), computing():
+            remove_leftovers(folder)
+            return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
+    own = set(part.of([case.name for case in dataset.cases]))
+    dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in own))
+    with _beside_other_parts(folder, part), computing():
         return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep all other processes from storing cases, and wait for parts that are at work."""
+    with waiting_lock(folder / LOCK, f"preprocesses into {folder}"):
+        for lock in part_locks(folder):
+            if is_held(lock):
+                log.info("another process preprocesses part %s; waiting for it", lock.stem)
+            while is_held(lock):
+                time.sleep(WAIT_SECONDS)
+        remove_whole(folder / PARTS)  # killed processes leave their locks
+        yield
+
+
+@contextmanager
+def _beside_other_parts(folder: Path, part: CasePart) -> Iterator[None]:
+    """Keep other processes from the same part, which begins only while none stores all cases.
+
+    Parts have no case in common, and no file of several cases is written.
+    """
+    with ExitStack() as stack:
+        with waiting_lock(folder / LOCK, f"preprocesses into {folder}"):
+            lock = part_lock(part_folder(folder, part.number, part.count))
+            work = f"one run of part {part} into {folder}"
+            stack.enter_context(heartbeat_lock(lock, work, WorkspaceError))
+        yield
 
 
 def _preprocessed(

@@ -21,6 +21,7 @@ from autospine.report.case_views import CaseMaps
 from autospine.report.stored_shapes import StoredScores
 from autospine.report.vertebra_names import read_names
 from autospine.storage.file_names import same_name
+from autospine.storage.part_folders import part_folders
 from autospine.storage.serialization import read_json
 from autospine.system.log import get_logger
 from autospine.vertebrae.identities import SpineIdentities
@@ -128,7 +129,10 @@ class ResultFolder:
 
 def holds_results(folder: Path) -> bool:
     """Return whether a folder has predictions with their record, or scores."""
-    return (folder / SCORES).is_file() or (folder / RECORD).is_file()
+    return (
+        any((place / RECORD).is_file() for place in (folder, *part_folders(folder)))
+        or (folder / SCORES).is_file()
+    )
 
 
 def read_results(folder: Path) -> ResultFolder:

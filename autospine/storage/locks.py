@@ -125,6 +125,28 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Get a heartbeat lock for a moment if nobody holds it, here or on another machine.
+
+    Args:
+        path: The lock's file in a folder that exists; it is removed afterwards.
+
+    Yields:
+        Whether that worked; nothing is locked otherwise.
+    """
+    refuse_link(path)
+    lock = FileLock(path)
+    if is_held(path) or not _acquired(lock):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        _removed(path)
+        lock.release()
+
+
+@contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """Yield a new empty folder for intermediate files; it is removed afterwards with whatever is left in it.
 

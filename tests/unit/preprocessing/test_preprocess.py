@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 
 from autospine.core.errors import DatasetError, WorkspaceError
 from autospine.core.geometry import Box
+from autospine.dataset.case_parts import CasePart
 from autospine.dataset.raw import load_dataset
 from autospine.preprocessing import preprocess, store
 from autospine.preprocessing.preprocess import LOCK, preprocess_dataset
@@ -25,7 +27,7 @@ from .conftest import column, write_image
 
 @pytest.fixture
 def run(raw: Path, make_plan, tmp_path: Path):
-    def run(workers=1, dataset=None, arrays="blosc2", **changes):
+    def run(workers=1, dataset=None, arrays="blosc2", part=None, **changes):
         plan = make_plan(**changes)
         return preprocess_dataset(
             dataset or load_dataset(raw),
@@ -34,6 +36,7 @@ def run(raw: Path, make_plan, tmp_path: Path):
             tmp_path / "stored",
             workers,
             arrays=arrays,
+            part=part,
         )
 
     return run
@@ -105,6 +108,52 @@ def test_processes_store_the_same(run, tmp_path: Path):
     run(workers=2)
     assert contents() == one
     json.loads(one["ct_a.json"])
+
+
+def test_parts_in_any_order_store_the_same(run, tmp_path: Path):
+    def contents():
+        return {path.name: path.read_bytes() for path in (tmp_path / "stored").iterdir() if path.is_file()}
+
+    run()
+    one = contents()
+    shutil.rmtree(tmp_path / "stored")
+    parts = [CasePart(number=number, count=3) for number in (3, 2, 1)]
+    assert [[case.name for case in run(part=part)] for part in parts] == [[], ["mr_b"], ["ct_a"]]
+    assert contents() == one
+    before = state(tmp_path / "stored")
+    run(part=parts[1])
+    run()
+    assert {name: state(tmp_path / "stored")[name] for name in one} == {name: before[name] for name in one}
+
+
+def test_parts_at_the_same_time_leave_each_other_their_temporary_files(run, tmp_path: Path):
+    beside = tmp_path / "stored" / ".abcd1234.tmp.json"
+    run(part=CasePart(number=1, count=2))
+    beside.write_text("{", encoding="utf-8")
+    run(part=CasePart(number=2, count=2))
+    assert beside.exists()
+    run()
+    assert not beside.exists()
+
+
+def test_a_run_of_all_cases_waits_for_the_parts_at_work(run, tmp_path: Path, caplog):
+    caplog.set_level("INFO", logger="autospine")
+    folder, part, order = tmp_path / "stored", CasePart(number=1, count=2), []
+
+    def whole() -> None:
+        run()
+        order.append("whole")
+
+    with ThreadPoolExecutor(1) as other:
+        with preprocess._beside_other_parts(folder, part):
+            with pytest.raises(WorkspaceError, match="one run of part 1/2"):
+                run(part=part)
+            waiting = other.submit(whole)
+            while "preprocesses part 1-of-2; waiting for it" not in caplog.text and not waiting.done():
+                time.sleep(0.01)
+            order.append("part")
+        waiting.result(120)
+    assert order == ["part", "whole"]
 
 
 def test_a_file_of_the_same_content_is_not_preprocessed_again(run, raw: Path):
