@@ -52,14 +52,14 @@ def predicted(place: Path, output: str, part: tuple[int, int] | None = None, **o
 
 
 def content(folder: Path) -> dict[str, object]:
-    """Everything in a folder by name, but the report and what the clock and the memory decide."""
+    """Everything in a folder by name, but the report, and what clock, memory and threads decide."""
     found: dict[str, object] = {
         path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != RECORD
     }
     found.pop("report.html", None)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     for case in record["cases"]:
-        del case["seconds"], case["peak_gb"]
+        del case["seconds"], case["peak_gb"], case["device"]
     return found | {RECORD: record, "folders": [path.name for path in folder.iterdir() if path.is_dir()]}
 
 

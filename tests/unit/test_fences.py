@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-ELSEWHERE = {"sh", "python", "json", "{eval-rst}"}
-"""Kinds that test_docs.py runs or reads, and the directives that test_site.py builds."""
+ELSEWHERE = {"sh", "bash", "python", "json", "{eval-rst}"}
+"""Kinds that test_docs.py runs or reads, job scripts, which test_cluster_scripts.py runs, and the directives
+that test_site.py builds."""
 
 HERE = {"toml", "yaml", "csv", "markdown", ""}
 
