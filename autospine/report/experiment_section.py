@@ -107,11 +107,16 @@ def experiment_summary(experiment: StoredExperiment) -> Iterator[Fact]:
     )
 
 
-def experiment_foot(experiment: StoredExperiment) -> Iterator[Fact]:
-    """Yield the command that goes on with an experiment, and what it was made with."""
+def experiment_foot(experiment: StoredExperiment, dataset: Sequence[str]) -> Iterator[Fact]:
+    """Yield the command that goes on with an experiment, and what it was made with.
+
+    Args:
+        experiment: Content of its file.
+        dataset: Words of the command that name the dataset.
+    """
     protocol, made = experiment["protocol"], experiment["made"]
     folds = list(map(str, protocol.get("folds") or ["all"]))
-    words = ["autospine", "experiment", protocol.get("experiment"), "-d", protocol.get("dataset")]
+    words = ["autospine", "experiment", protocol.get("experiment"), *dataset]
     words += ["-c", protocol.get("configuration"), "--seeds", len(protocol.get("seeds") or [0])]
     words += ["--fold", folds[0] if len(folds) == 1 else "all"]
     limit = "steps" if protocol.get("steps") else "minutes"

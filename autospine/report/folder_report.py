@@ -153,7 +153,7 @@ def _comparison_report(folder: Path, most_pictured: int | None) -> ReportContent
     cases = with_other_models(result_cases(results, most_pictured), models)
     sections = _there(comparison_section(best, models, cases), _scores(results, cases))
     summary = comparison_facts(best)
-    again = shlex.join(("autospine", "compare", "-d", best.dataset))
+    again = shlex.join(("autospine", "compare", *_dataset_words(folder, best.dataset)))
     foot = (Fact(name="comparison again", value=again),)
     return _content(
         "Comparison", folder, sections, results=results, cases=cases, summary=tuple(summary), foot=foot
@@ -167,8 +167,15 @@ def _experiment_report(folder: Path, most_pictured: int | None) -> ReportContent
     results = read_model_results(design_folder(folder, experiment, models[0].name))
     cases = with_other_models(result_cases(results, most_pictured), models)
     sections = _there(experiment_section(folder, experiment, models, cases), _scores(results, cases))
-    summary, foot = tuple(experiment_summary(experiment)), tuple(experiment_foot(experiment))
+    dataset = _dataset_words(folder, str(experiment["protocol"].get("dataset")))
+    summary, foot = tuple(experiment_summary(experiment)), tuple(experiment_foot(experiment, dataset))
     return _content("Experiment", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
+
+
+def _dataset_words(folder: Path, name: str) -> tuple[str, ...]:
+    """Return the words of a command that name the dataset of a folder, if that is known from anywhere."""
+    location = find_location(folder)
+    return ("-d", name) if location is None else dataset_words(location)
 
 
 def _measurement_report(folder: Path, most_pictured: int | None) -> ReportContent:

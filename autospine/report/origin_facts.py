@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from autospine.core.errors import AutospineError
 from autospine.io.formats import file_ending
 from autospine.prediction.case_log import PredictedCase
@@ -13,7 +15,8 @@ from autospine.report.model_results import find_location
 from autospine.report.report_content import Fact
 from autospine.report.result_folder import number
 from autospine.report.training_section import Logs
-from autospine.storage.trained_models import FULL, fold_names, unfinished_folds
+from autospine.storage.serialization import parse_json
+from autospine.storage.trained_models import FULL, WEIGHTS, fold_folder, fold_names, unfinished_folds
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.log import get_logger
 
@@ -58,6 +61,7 @@ def training_facts(model: Path, scores: Mapping[str, Any], logs: Logs) -> Iterat
     if any(minutes.values()):
         each = ", ".join(f"fold {fold} {taken:.1f} min" for fold, taken in minutes.items())
         yield Fact(name="time of training", value=each)
+    yield from _made_with(model)
     for fold, content in scores.get("folds", {}).items():
         if digest := content.get("weights"):
             yield Fact(name=f"weights of fold {fold}", value=f"BLAKE2b {digest}")
@@ -71,6 +75,29 @@ def training_facts(model: Path, scores: Mapping[str, Any], logs: Logs) -> Iterat
             value=shlex.join(words),
             reason="complete folds are kept, and an interrupted one goes on",
         )
+
+
+def _made_with(model: Path) -> Iterator[Fact]:
+    """Yield the versions and devices that the weights of complete folds were trained with."""
+    found = [_facts_of(fold_folder(model, fold) / WEIGHTS) for fold in fold_names(model)]
+    versions = [
+        ", ".join(f"{name} {facts[name]}" for name in ("autospine", "torch") if name in facts)
+        for facts in found
+    ]
+    for name, texts in (("versions", versions), ("device", [str(each.get("device", "")) for each in found])):
+        if known := [text for text in dict.fromkeys(texts) if text]:
+            yield Fact(name=name, value="; ".join(known))
+
+
+def _facts_of(weights: Path) -> Mapping[str, Any]:
+    """Return what a file of weights says of its training, read without PyTorch; nothing if it is damaged."""
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            facts = parse_json((file.metadata() or {}).get("facts", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        logger.debug("it is not known how %s was trained: %s", weights, error)
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def plan_facts(location: DatasetLocation | None) -> Iterator[Fact]:

@@ -67,7 +67,7 @@ def test_a_comparison_says_which_model_is_best_and_what_is_shown(compared):
     assert "4 cases are too few for any difference to be shown" in page.words
     for heading in ("Models, the best first", "Difference from fast + slow in each case", "Scores"):
         assert heading in page.words
-    assert "autospine compare -d Dataset001_Small" in page.words
+    assert f"autospine compare -d Dataset001_Small -w {compared.parents[1]}" in page.words
 
 
 def test_cases_are_those_of_the_best_and_say_where_another_model_is_better(compared):
@@ -123,7 +123,8 @@ def test_an_experiment_shows_question_verdict_table_and_cases(experiment):
         "no <b>attention</b> at all",
         "+0.300",
         "+0.100 to +0.500",
-        "autospine experiment ablation -d Dataset001_Small -c fast --seeds 1 --fold 0 --steps 20",
+        f"autospine experiment ablation -d Dataset001_Small -w {experiment.parents[3]} -c fast --seeds 1",
+        "--seeds 1 --fold 0 --steps 20",
         "Loss of each design",
         "Difference in Dice from as_planned in each group of cases",
         "plain, CT: 0.4",

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import makers
+import numpy as np
 import pytest
 import report_folders
 from report_folders import Page
+from safetensors.numpy import save_file
 
 from autospine.cli import main
 from autospine.report.folder_report import write_report
@@ -64,6 +66,16 @@ def test_the_page_has_the_command_that_leaves_marked_cases_out(model, tmp_path, 
     assert main(words.split()[1:]) == 0
     excluded = (tmp_path / "raw/Dataset001_Small/excluded.csv").read_text(encoding="utf-8")
     assert "empty,nothing is labelled" in excluded
+
+
+def test_the_foot_of_a_model_says_what_it_was_trained_with(model):
+    facts = {"autospine": "0.0.9", "torch": "2.12", "device": "CPU, 3 threads"}
+    weights = model / "fold_0/model.safetensors"
+    save_file({"a": np.zeros(1)}, weights, metadata={"facts": json.dumps(facts)})
+    words = Page(write_report(model)).words
+    assert "versions autospine 0.0.9, torch 2.12 device CPU, 3 threads" in words
+    weights.write_bytes(weights.read_bytes()[:20])
+    assert "autospine 0.0.9" not in Page(write_report(model)).words
 
 
 def test_marks_of_other_cases_do_not_hinder_an_exclusion(model, tmp_path, capsys):
