@@ -69,6 +69,7 @@ def convert_labels(
     ]
 
     def write(name: str, file: Path) -> Path:
+        """Convert one label map, and return its new file."""
         volume = read_labels(file)
         try:
             plan = plan_conversion(integers_in(volume.array[0]), old, new)

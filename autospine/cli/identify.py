@@ -83,6 +83,7 @@ def identify(
     level = _stated_level(uppermost, len(files))
 
     def write(name: str, path: Path) -> Path:
+        """Name the vertebrae of one file, and return the file of the names."""
         if path.name.lower().endswith(".json"):
             identities, changes = _named_points(name, path, level)
         else:

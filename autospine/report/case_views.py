@@ -244,9 +244,8 @@ def _midline(inside: MaskArray, row_mm: float) -> Integer[np.ndarray, "S"]:
     counts = inside.sum(axis=1)
     total: Float64[np.ndarray, S] = counts.sum(axis=1).astype(np.float64)
     known = np.flatnonzero(total)
-    return _smoothed(
-        known, counts[known] @ np.arange(inside.shape[2]) / total[known], inside.shape, 2, row_mm
-    )
+    means = counts[known] @ np.arange(inside.shape[2]) / total[known]
+    return _smoothed(known, means, inside.shape, 2, row_mm)
 
 
 def _body_line(

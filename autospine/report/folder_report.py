@@ -139,7 +139,8 @@ def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
     summary = [Fact(name="complete folds", value=_folds(fold_names(folder)))]
     if begun := unfinished_folds(folder):
         summary.append(Fact(name="unfinished folds", value=_folds(begun)))
-    if short := short_training_fact(logs, read_json(folder / PLAN, Plan).configurations[0].training):
+    complete = {name: rows for name, rows in logs.items() if name in fold_names(folder)}
+    if short := short_training_fact(complete, read_json(folder / PLAN, Plan).configurations[0].training):
         summary.append(short)
     foot = tuple(training_facts(folder, results.scores, logs))
     return _content("Model", folder, sections, results=results, cases=cases, summary=summary, foot=foot)

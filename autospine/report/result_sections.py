@@ -255,4 +255,4 @@ def _score_notes(scores: Mapping[str, Any]) -> Iterator[str]:
     if extra := scores.get("extra"):
         yield f"No reference, not compared: {listed(extra, 10)}."
     if learnt := scores.get("training_images"):
-        yield (f"The model has learnt from {len(learnt)} of these cases ({listed(learnt, 10)}): {LEARNT}.")
+        yield f"The model has learnt from {len(learnt)} of these cases ({listed(learnt, 10)}): {LEARNT}."

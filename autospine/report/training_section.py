@@ -136,7 +136,7 @@ def short_training_fact(logs: Logs, recipe: TrainingPlan) -> Fact | None:
     """Return a warning of a model that was hardly trained; None for other models.
 
     Args:
-        logs: Rows of each fold; the fold with the fewest steps counts.
+        logs: Rows of each complete fold; the one with the fewest steps counts.
         recipe: Recipe of its plan.
     """
     taken = [number(rows[-1].get("step")) for rows in logs.values() if rows]

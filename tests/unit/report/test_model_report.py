@@ -151,6 +151,9 @@ def test_a_model_that_was_hardly_trained_says_so(model):
     write_json(model / "plan.json", makers.plan(replace(configuration, training=recipe)))
     (model / "fold_0/metrics.jsonl").write_text('{"epoch": 1, "step": 3}\n', encoding="utf-8")
     assert "hardly trained 3 of 5000 steps" in Page(write_report(model)).words
+    (model / "fold_0/metrics.jsonl").write_text('{"epoch": 9, "step": 900}\n', encoding="utf-8")
+    (model / "fold_1/metrics.jsonl").write_text('{"epoch": 1, "step": 3}\n', encoding="utf-8")
+    assert "hardly trained" not in Page(write_report(model)).words  # fold 1 is not complete
 
 
 def test_a_damaged_plan_is_told(tmp_path, capsys):
