@@ -536,6 +536,10 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     "nii: intercept without end": (nifti("a.nii", put(112, "<2f", 2, np.inf)), "scl_slope or scl_inter"),
     "nii: slope beyond numbers": (nifti("a.nii", put(112, "<2f", 3e38, 0)), "finite voxels in .*; replace"),
     "nii: unknown unit of length": (nifti("a.nii", put(123, "<B", 5)), "xyzt_units has .* 5, which NIfTI"),
+    "nii: sform without a third axis": (
+        nifti("a.nii", put(296, "<8f", 0, 0.75, 2, 0, 0, 0, 0, 100)),
+        "one orientation in .*[?] in its sform",
+    ),
     "nii: sform with NaN": (nifti("a.nii", put(280, "<f", np.nan)), "positive voxel sizes|finite"),
     "mha: other units": (
         file("a.mha", META.replace("DimSize", "DistanceUnits = cm\nDimSize"), RAW),
@@ -556,6 +560,10 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     "nrrd: directions of length 0": (
         file("a.nrrd", NRRD.replace("(0.5,0,0)", "(0,0,0)"), RAW),
         "positive spacing in",
+    ),
+    "nrrd: directions of which one is empty": (
+        file("a.nrrd", NRRD.replace("(0.5,0,0)", "()")),
+        "do not have three numbers",
     ),
     "nrrd: sheared": (file("a.nrrd", NRRD.replace("(0.5,0,0)", "(0.5,0.2,0)"), RAW), "perpendicular axes in"),
     "nrrd: directions of two numbers": (file("a.nrrd", NRRD.replace("(0.5,0,0)", "(0.5,0)"), RAW), DAMAGED),

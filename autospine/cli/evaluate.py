@@ -9,6 +9,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, show_differences, show_evaluation
 from autospine.core.errors import EvaluationError, FormatError, listed, share
@@ -80,6 +81,8 @@ def evaluate(
     resample: Resample = False,
     against: Against = None,
     report: shared_options.Report = True,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Compare label maps with references: Dice, IoU and recall, or others, per class, case and modality.
 
@@ -97,14 +100,17 @@ def evaluate(
 
     folder = output or predictions
     check_writable(folder)
-    evaluation = evaluate_predictions(
-        predictions,
-        references,
-        description,
-        find_metrics(metric or ()),
-        resample=resample,
-        leave_out_faults=True,
-    )
+    metrics = find_metrics(metric or ())
+    with cluster_for(scheduler, slurm, folder) as cluster:
+        evaluation = evaluate_predictions(
+            predictions if cluster is None else predictions.absolute(),
+            references if cluster is None else references.absolute(),
+            description,
+            metrics,
+            resample=resample,
+            leave_out_faults=True,
+            cluster=cluster,
+        )
     differences = () if against is None else compare_with(evaluation, against)
     learnt = _training_images(predictions, [case.case for case in evaluation.cases])
     evaluation = replace(evaluation, learnt=tuple(learnt))

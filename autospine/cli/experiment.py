@@ -7,9 +7,9 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for, located
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say
-from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 
 
@@ -96,12 +96,14 @@ def experiment(
     workspace: shared_options.Workspace = None,
     device: shared_options.Device = "auto",
     report: shared_options.Report = True,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Train designs of a planned dataset alike, compare them case by case, and say what that shows.
 
     Everything lies in results/DATASET/experiments/NAME. The same command goes on after an interruption.
     """
-    location = Workspace.locate(workspace).dataset_or_last(dataset)
+    location = located(workspace, scheduler, slurm).dataset_or_last(dataset)
     check_device_name(device)
 
     from autospine.pipeline.planned_dataset import check_fold, open_planned
@@ -123,7 +125,8 @@ def experiment(
     where = choose_device(device)
     extent = TrainingExtent(seeds=seeds, fold=fold, steps=steps, minutes=minutes)
     chosen = EXPERIMENTS[name.value]
-    finished = run_experiment(planned, chosen, extent, device=where, device_name=device)
+    with cluster_for(scheduler, slurm, location.results) as cluster:
+        finished = run_experiment(planned, chosen, extent, device=where, device_name=device, cluster=cluster)
     allowed = measured_labels_dice(planned, where) if chosen.one_case else None
     verdict = judge(chosen.name, finished.results, allowed)
     write_experiment(finished, verdict, where)

@@ -9,6 +9,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for, located
 from autospine.cli.declared import Given, takes
 from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.reporting import report_on
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from autospine.cluster.executor import Executor
     from autospine.dataset.raw import Dataset
     from autospine.fingerprint import Fingerprint
     from autospine.plan import DeviceKind, Plan
@@ -118,23 +120,32 @@ def plan_and_preprocess(
     device: shared_options.Device = "auto",
     planned_for: shared_options.For = None,
     report: shared_options.Report = True,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Verify and measure a dataset, plan for it, and preprocess its cases.
 
     This is `verify`, `fingerprint`, `plan` and `preprocess` in one.
     """
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
+    name = named_dataset(dataset, dataset_option, workspace)
+    location = located(workspace, scheduler, slurm).find_dataset(name)
     _check(memory, device, planned_for)
     _check_splits(splits)
     fixed = _overrides(overrides, options, pretrained)  # refused before the work, not after
     target = _target(planned_for, device, [memory])
-    facts = _fingerprint(location, None)
-    planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
-    if pretrained is None:
-        _say_starter(location, planned)
-    if report:
-        report_on(location.preprocessed)
-    _preprocess(location, planned, configuration, workers, dataset=facts[0], pretrained=pretrained)
+    with cluster_for(scheduler, slurm, location.preprocessed) as cluster:
+        facts = _fingerprint(location, None, cluster)
+        planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
+        if pretrained is None:
+            _say_starter(location, planned)
+        if report:
+            report_on(location.preprocessed)
+        _preprocess(
+            *(location, planned, configuration, workers),
+            dataset=facts[0],
+            pretrained=pretrained,
+            cluster=cluster,
+        )
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -144,16 +155,20 @@ def verify(
     workspace: shared_options.Workspace = None,
     *,
     starter: ComparedWithStarter = False,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Read every case of a raw dataset and list every fault at once.
 
     Repairs, decisions and oddities are listed as well.
     """
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
+    name = named_dataset(dataset, dataset_option, workspace)
+    location = located(workspace, scheduler, slurm).find_dataset(name)
 
     from autospine.pipeline.measuring import check
 
-    report = check(location)
+    with cluster_for(scheduler, slurm, location.raw) as cluster:
+        report = check(location, cluster)
     report.raise_if_bad()
     if starter:
         _compare_with_starter(report.dataset)
@@ -167,14 +182,17 @@ def fingerprint(
     dataset_option: shared_options.DatasetName = None,
     workspace: shared_options.Workspace = None,
     workers: Measured = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Verify and measure a dataset: spacings, sizes, intensities, classes, duplicates.
 
     `fingerprint.json` keeps the measurements; they are made anew only if the dataset has changed.
     """
-    _fingerprint(
-        Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace)), workers
-    )
+    name = named_dataset(dataset, dataset_option, workspace)
+    location = located(workspace, scheduler, slurm).find_dataset(name)
+    with cluster_for(scheduler, slurm, location.preprocessed) as cluster:
+        _fingerprint(location, workers, cluster)
 
 
 @app.command(rich_help_panel="Train, step by step")
@@ -248,6 +266,8 @@ def preprocess(
     npy: PlainArrays = False,
     workers: shared_options.Workers = None,
     part: Part = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Crop, resample and store the cases of a planned dataset.
 
@@ -257,8 +277,11 @@ def preprocess(
     from autospine.pipeline.planned_dataset import read_plan
 
     own = None if part is None else parse_part(part)
-    location = Workspace.locate(workspace).find_dataset(named_dataset(dataset, dataset_option, workspace))
-    _preprocess(location, read_plan(location), configuration, workers, npy=npy, part=own)
+    name = named_dataset(dataset, dataset_option, workspace)
+    location = located(workspace, scheduler, slurm).find_dataset(name)
+    planned = read_plan(location)
+    with cluster_for(scheduler, slurm, location.preprocessed) as cluster:
+        _preprocess(location, planned, configuration, workers, npy=npy, part=own, cluster=cluster)
 
 
 def _compare_with_starter(dataset: "Dataset") -> None:
@@ -305,11 +328,13 @@ def _target(planned_for: str | None, device: str, amounts: "Sequence[str | None]
     return target
 
 
-def _fingerprint(location: DatasetLocation, workers: int | None) -> "tuple[Dataset, Fingerprint]":
+def _fingerprint(
+    location: DatasetLocation, workers: int | None, cluster: "Executor | None" = None
+) -> "tuple[Dataset, Fingerprint]":
     from autospine.cli.fingerprint_tables import show_fingerprint
     from autospine.pipeline.measuring import FINGERPRINT, fingerprint
 
-    dataset, measured = fingerprint(location, workers)
+    dataset, measured = fingerprint(location, workers, cluster)
     show_fingerprint(measured)
     say(f"written: {location.preprocessed / FINGERPRINT}")
     return dataset, measured
@@ -373,6 +398,7 @@ def _preprocess(
     dataset: "Dataset | None" = None,
     pretrained: Path | None = None,
     part: CasePart | None = None,
+    cluster: "Executor | None" = None,
 ) -> None:
     names = names or ["0"]
     chosen = [planned.configuration(name) for name in names]
@@ -384,7 +410,7 @@ def _preprocess(
     dataset = dataset or load_dataset(location.raw)
     for configuration in chosen:
         kind: ArrayFormat = "npy" if npy else "blosc2"
-        stored = preprocess(location, dataset, planned, configuration, workers, kind, part)
+        stored = preprocess(location, dataset, planned, configuration, workers, kind, part, cluster)
         folder = location.preprocessed / configuration.cases
         whole = counted(len(dataset.cases), "case")
         own = "" if part is None else f"part {part} of {whole}: "

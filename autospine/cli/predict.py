@@ -1,6 +1,6 @@
 """`autospine predict`."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +9,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for
 from autospine.cli.declared import takes
 from autospine.cli.prediction_table import show_predictions
 from autospine.cli.reporting import report_on
@@ -30,6 +31,8 @@ from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 
 if TYPE_CHECKING:
+    from autospine.cluster.dask_cluster import DaskCluster
+    from autospine.models.model_folder import ModelFolder
     from autospine.prediction.case_outputs import PreviewDrawer
     from autospine.prediction.prediction_run import Predicted
 
@@ -128,6 +131,8 @@ def predict(
     part: Part = None,
     report: shared_options.Report = True,
     workspace: shared_options.Workspace = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Segment images with the ensemble of a model's folds, each on its own grid.
 
@@ -138,6 +143,9 @@ def predict(
     check_device_name(options.device)
     only = None if only_failed is None else _failed(only_failed)
     own = None if part is None else parse_part(part)
+    elsewhere = scheduler is not None or slurm is not None
+    if own is not None and elsewhere:
+        raise typer.BadParameter("a cluster makes parts by itself; leave it out", param_hint="--part")
     folders, reason = tuple(named_model(given) for given in model or ()), "as asked for"
     if not folders:
         from autospine.models.best import choose_models
@@ -148,29 +156,22 @@ def predict(
             check_folds(folder, find_folds(folder), options.folds or ())
 
     from autospine.models.archive import opened_model
-    from autospine.pipeline.planned_dataset import missing_folds
     from autospine.prediction.predict_cases import predict as predict_cases
     from autospine.system.allocation import use_huge_pages
     from autospine.system.devices import choose_device
 
-    choose_device(options.device)  # a GPU that is not there is refused before anything is said
+    if not elsewhere:
+        choose_device(options.device)  # a GPU that is not there is refused before anything is said
     use_huge_pages()
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
-        for name, trained in zip(folders, opened, strict=True):
-            trained.weights(options.folds)  # raises where a fold is missing
-            folds = options.folds or trained.ensemble
-            lacks = () if options.folds else missing_folds(name, folds)
-            called = STARTER if name == STARTER_FILE else name
-            say(
-                f"model: {called}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
-                + (f"; without {', '.join(lacks)}, not trained yet" if lacks else "")
-                + f" ({reason})"
-            )
-        if STARTER_FILE in folders:
-            say(STARTER_LIMITS, "yellow")
-        drawer = _drawer() if preview else None
-        result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
+        _say_models(folders, opened, options, reason)
+        with cluster_for(scheduler, slurm, output) as cluster:
+            if cluster is None:
+                drawer = _drawer() if preview else None
+                result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
+            else:
+                result = _on_cluster(cluster, folders, opened, inputs, output, options, preview, only)
     if result.cases:
         show_predictions(result.cases, result.kept)
     if report and result.whole:
@@ -186,6 +187,49 @@ def predict(
                 "remove them, or predict the cases again"
             )
         raise typer.Exit(1)
+
+
+def _say_models(
+    folders: Sequence[Path], opened: "Sequence[ModelFolder]", options: PredictionOptions, reason: str
+) -> None:
+    """Say which models and folds predict and why, and what the starter cannot do."""
+    from autospine.pipeline.planned_dataset import missing_folds
+
+    for name, trained in zip(folders, opened, strict=True):
+        trained.weights(options.folds)  # raises where a fold is missing
+        folds = options.folds or trained.ensemble
+        lacks = () if options.folds else missing_folds(name, folds)
+        called = STARTER if name == STARTER_FILE else name
+        say(
+            f"model: {called}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}"
+            + (f"; without {', '.join(lacks)}, not trained yet" if lacks else "")
+            + f" ({reason})"
+        )
+    if STARTER_FILE in folders:
+        say(STARTER_LIMITS, "yellow")
+
+
+def _on_cluster(
+    cluster: "DaskCluster",
+    folders: Sequence[Path],
+    opened: "Sequence[ModelFolder]",
+    inputs: Sequence[Path],
+    output: Path,
+    options: PredictionOptions,
+    preview: bool,
+    only: Collection[str] | None,
+) -> "Predicted":
+    from autospine.prediction.cluster_prediction import PredictedParts, predict_on_cluster
+
+    work = PredictedParts(
+        models=tuple(folder.absolute() for folder in folders),
+        inputs=tuple(path.absolute() for path in inputs),
+        output=output.absolute(),
+        options=options,
+        preview=preview,
+        only=None if only is None else tuple(only),
+    )
+    return predict_on_cluster(opened, work, cluster)
 
 
 def _failed(marks: Path) -> Collection[str]:

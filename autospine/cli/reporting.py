@@ -7,6 +7,7 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for
 from autospine.cli.screen import say
 from autospine.core.errors import first_line
 from autospine.system.log import get_logger
@@ -37,7 +38,12 @@ Page = Annotated[
 
 
 @app.command(rich_help_panel="Predict", epilog="For example: autospine report out")
-def report(folder: Reported = Path(), output: Page = None) -> None:
+def report(
+    folder: Reported = Path(),
+    output: Page = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
+) -> None:
     """Write one page that shows a folder: cases with pictures, the worst first, charts, and the plan.
 
     The page is a single file that needs no network. `plan-and-preprocess`, `train`, `predict`, `evaluate`,
@@ -47,7 +53,10 @@ def report(folder: Reported = Path(), output: Page = None) -> None:
 
     from autospine.report.folder_report import write_report
 
-    say(f"report: {write_report(folder, output)}")
+    elsewhere = scheduler is not None or slurm is not None
+    with cluster_for(scheduler, slurm, folder) as cluster:
+        page = write_report(folder.absolute() if elsewhere else folder, output, cluster=cluster)
+    say(f"report: {page}")
 
 
 def report_on(folder: Path, *, most_pictured: int | None = None) -> None:

@@ -9,17 +9,19 @@ import typer
 
 from autospine.cli import shared_options
 from autospine.cli.app import app
+from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for, located
 from autospine.cli.declared import takes
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next, show_evaluation
-from autospine.core.errors import TrainingError
+from autospine.core.errors import TrainingError, counted
 from autospine.storage.trained_models import FULL, fold_names, named_model
-from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
 from trainers.training_options import TrainingOptions
 
 if TYPE_CHECKING:
+    from autospine.cluster.dask_cluster import DaskCluster
     from autospine.evaluation.scores import Evaluation
+    from autospine.pipeline.planned_dataset import PlannedDataset
     from autospine.pipeline.training import Project
 
 ConfigurationArgument = Annotated[
@@ -75,6 +77,8 @@ def train(
     *,
     options: TrainingOptions,
     device: shared_options.Device = "auto",
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
 ) -> None:
     """Train folds of a planned dataset and validate each on its held-out cases.
 
@@ -89,7 +93,7 @@ def train(
         )
     if max_minutes is not None and not isfinite(max_minutes):
         raise TrainingError(f"expected a number of --max-minutes, found {max_minutes}; leave it out")
-    location = Workspace.locate(workspace).dataset_or_last(dataset)
+    location = located(workspace, scheduler, slurm).dataset_or_last(dataset)
 
     from autospine.dataset.splits import ALL
     from autospine.pipeline.planned_dataset import check_fold, open_planned
@@ -102,7 +106,11 @@ def train(
     if options.pretrained is not None:
         start = named_model(options.pretrained)
         shared_options.check_exists(start, START)
-        options = replace(options, pretrained=start)
+        options = replace(options, pretrained=start.absolute())
+    with cluster_for(scheduler, slurm, location.results) as cluster:
+        if cluster is not None:
+            _train_on_cluster(cluster, planned, fold, options, device, max_minutes, report)
+            return
 
     from autospine.pipeline.training import (
         choose_settings,
@@ -131,6 +139,28 @@ def train(
         if report and distributed.leads():
             report_on(location.results / planned.configuration.name, most_pictured=MOST_PICTURED)
         _say_what_is_next(project, fold, evaluation)
+
+
+def _train_on_cluster(
+    cluster: "DaskCluster",
+    planned: "PlannedDataset",
+    fold: str,
+    options: TrainingOptions,
+    device: str,
+    minutes: float | None,
+    report: bool,
+) -> None:
+    from autospine.pipeline.cluster_training import train_folds_on_cluster
+    from autospine.pipeline.training import open_project
+
+    project = open_project(planned, fold)
+    where = f"{counted(cluster.workers, 'worker')} of a cluster"
+    name = planned.configuration.name
+    say(f"training {planned.location.name}, configuration {name}, fold {fold}, on {where}")
+    evaluation = train_folds_on_cluster(project, planned, fold, options, cluster, device, minutes)
+    if report:
+        report_on(planned.location.results / name, most_pictured=MOST_PICTURED)
+    _say_what_is_next(project, fold, evaluation)
 
 
 def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | None") -> None:

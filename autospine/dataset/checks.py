@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from autospine.cluster.executor import Executor, Lost, Task
+from autospine.cluster.this_machine import Threads
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.labels import LabelSpace
@@ -72,28 +74,36 @@ def per_cause(statements: Sequence[str], most: int = FAULTS_MENTIONED) -> list[s
     return joined
 
 
-def verify(dataset: Dataset) -> Report:
-    """Read every case with its labels and check it."""
+def verify(dataset: Dataset, cluster: Executor | None = None) -> Report:
+    """Read every case with its labels and check it, on a cluster or in threads of this process.
+
+    Raises:
+        ClusterError: If the cluster is gone.
+    """
     faults: list[str] = []
     notes: list[str] = [*dataset.notes]
     notes += [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
     cases, trained = [*dataset.cases, *dataset.test_cases], dict[str, str]()
     seen: set[int] = set()
-    with progress("verify", len(cases)) as meter, ThreadPoolExecutor(WORKERS) as pool:
-        for number, (case, checked) in enumerate(
-            zip(cases, pool.map(lambda c: _check(c, dataset), cases), strict=True)
-        ):
-            faults += [f"{case.name}: {text}" for text in checked.faults]
-            notes += [f"{case.name}: {text}" for text in checked.notes]
-            if number < len(dataset.cases):
-                trained.setdefault(checked.image, case.name)
-                seen |= checked.values
-            elif checked.image and checked.image in trained:
-                notes.append(
-                    f"{case.name}: its image in imagesTs is that of {trained[checked.image]} in imagesTr, so "
-                    "that its scores will not tell how well new images are segmented; remove one of them"
-                )
+    checked_cases: dict[str, _Checked] = {}
+    tasks = [Task(name=str(number), argument=case) for number, case in enumerate(cases)]
+    with progress("verify", len(tasks)) as meter:
+        for task, outcome in (cluster or Threads(WORKERS)).run(partial(_check, dataset=dataset), tasks):
+            lost = isinstance(outcome, Lost)
+            checked_cases[task.name] = _unchecked(outcome.reason) if lost else outcome
             meter.advance()
+    for number, case in enumerate(cases):
+        checked = checked_cases[str(number)]
+        faults += [f"{case.name}: {text}" for text in checked.faults]
+        notes += [f"{case.name}: {text}" for text in checked.notes]
+        if number < len(dataset.cases):
+            trained.setdefault(checked.image, case.name)
+            seen |= checked.values
+        elif checked.image and checked.image in trained:
+            notes.append(
+                f"{case.name}: its image in imagesTs is that of {trained[checked.image]} in imagesTr, so "
+                "that its scores will not tell how well new images are segmented; remove one of them"
+            )
     empty = sum(note.endswith(f": {EMPTY}") for note in notes)
     if empty and empty == len(dataset.cases):
         faults.append(
@@ -107,14 +117,18 @@ def verify(dataset: Dataset) -> Report:
     return Report(dataset=dataset, faults=tuple(faults), notes=tuple(notes))
 
 
-def verify_folder(folder: Path) -> Report:
+def verify_folder(folder: Path, cluster: Executor | None = None) -> Report:
     """Check a raw dataset's names, and then the content of its complete cases.
+
+    Args:
+        folder: The dataset's folder.
+        cluster: Reads the cases instead of this process.
 
     Raises:
         DatasetError: If dataset.json or cases.csv cannot be understood.
     """
     dataset, faults = inspect_dataset(folder)
-    report = verify(dataset)
+    report = verify(dataset, cluster)
     return replace(report, faults=(*faults, *report.faults))
 
 
@@ -140,6 +154,10 @@ class _Checked(NamedTuple):
 
     values: frozenset[int]
     """Label values that occur; none if they cannot be read."""
+
+
+def _unchecked(reason: str) -> _Checked:
+    return _Checked(faults=[reason], notes=[], image="", values=frozenset())
 
 
 def _check(case: Case, dataset: Dataset) -> _Checked:

@@ -3,16 +3,16 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from autospine.cluster.executor import Lost, Task
+from autospine.cluster.this_machine import Processes
 from autospine.core.errors import WorkspaceError
 from autospine.core.types import Modality
 from autospine.storage.locks import scratch_folder
-from autospine.system.workers import WorkerPool, reporting_killed
 
 FILE_ENDING = ".nii.gz"
 """Format of the images and labels."""
@@ -92,21 +92,16 @@ def make_cases(
         WorkspaceError: If a process was killed.
     """
     report = on_progress or (lambda done, total: None)
+    tasks = [Task(name=str(number), argument=job) for number, job in enumerate(jobs)]
     rows: dict[int, WrittenCase] = {}
-    if workers <= 1 or len(jobs) == 1:
-        for number, job in enumerate(jobs):
-            rows[number] = make(job)
-            report(len(rows), len(jobs))
-        return list(rows.values())
-    killed = WorkspaceError(
-        "a process that makes cases was killed, probably for want of memory; run the command again with "
-        "fewer --workers"
-    )
-    with reporting_killed(killed), WorkerPool(min(workers, len(jobs))) as pool:
-        numbers = {pool.submit(make, job): number for number, job in enumerate(jobs)}
-        for future in as_completed(numbers):
-            rows[numbers[future]] = future.result()
-            report(len(rows), len(jobs))
+    for task, row in Processes(workers).run(make, tasks):
+        if isinstance(row, Lost):
+            raise WorkspaceError(
+                "a process that makes cases was killed, probably for want of memory; run the command again "
+                "with fewer --workers"
+            )
+        rows[int(task.name)] = row
+        report(len(rows), len(jobs))
     return [rows[number] for number in range(len(jobs))]
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import SimpleITK as sitk
 
+from autospine.cluster.executor import Executor, Lost, Task
+from autospine.cluster.this_machine import Processes
 from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed, listed_faults
 from autospine.core.geometry import Grid, difference
 from autospine.core.labels import LabelSpace
@@ -23,7 +26,7 @@ from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import Volume, pack, read_labels, read_volume
 from autospine.storage.atomic import visible
 from autospine.storage.file_names import same_name
-from autospine.system.log import get_logger, track
+from autospine.system.log import get_logger, progress
 
 logger = get_logger(__name__)
 
@@ -36,6 +39,7 @@ def evaluate_predictions(
     *,
     resample: bool = False,
     leave_out_faults: bool = False,
+    cluster: Executor | None = None,
 ) -> Evaluation:
     """Compare two folders of label maps.
 
@@ -46,6 +50,7 @@ def evaluate_predictions(
         metrics: Metrics to compute, as `find_metrics` finds them by name.
         resample: Whether predictions on other grids are resampled to those of their references.
         leave_out_faults: Whether cases that cannot be compared are left out and listed instead of refused.
+        cluster: Compares the cases instead of this process.
 
     Raises:
         DatasetError: If there is no description.
@@ -70,6 +75,7 @@ def evaluate_predictions(
         with_statistics=True,
         resample=resample,
         leave_out_faults=leave_out_faults,
+        cluster=cluster,
     )
     compared = ComparedFolders(
         predictions=predictions, references=references, description=path, resampled=resample
@@ -87,6 +93,7 @@ def evaluate_folder(
     with_statistics: bool = False,
     resample: bool = False,
     leave_out_faults: bool = False,
+    cluster: Executor | None = None,
 ) -> Evaluation:
     """Compare the label maps of two folders, matched by file name without its ending.
 
@@ -101,6 +108,7 @@ def evaluate_folder(
         resample: Whether predictions on other grids are resampled to those of their references, by nearest
             neighbours.
         leave_out_faults: Whether cases that cannot be compared are left out and listed instead of refused.
+        cluster: Compares the cases instead of this process.
 
     Returns:
         The scores of every case in both folders; those in one alone are listed.
@@ -118,43 +126,83 @@ def evaluate_folder(
             f"found {listed(list(predicted))} in {predictions}; give the matching folders or rename the files"
         )
     known = {same_name(case.name): case for case in cases}
-    scores: list[CaseScores] = []
+    tasks = [
+        Task(name=name, argument=_MapPair(name, predicted[name], true[name], known.get(name)))
+        for name in both
+    ]
+    compare = partial(
+        _compared, labels=labels, metrics=metrics, with_statistics=with_statistics, resample=resample
+    )
+    scores: dict[str, CaseScores] = {}
     faults: dict[str, EvaluationError] = {}
-    for name in track(both, "evaluating"):
-        about = known.get(name)
-        try:
-            prediction, reference, grid = read_pair(name, predicted[name], true[name], labels, resample)
-            score = evaluate_case(
-                prediction,
-                reference,
-                labels,
-                case=name,
-                modality=about.modality if about else None,
-                site=about.site if about else None,
-                subject=about.subject if about else None,
-                metrics=metrics,
-                spacing_mm=grid.spacing_mm,
-            )
-        except EvaluationError as error:
-            faults[name] = error
-            if leave_out_faults:
-                logger.error("%s", error)
-        else:
-            if with_statistics:
-                image = None if about is None else _intensities(about, prediction, grid)
-                score = replace(score, statistics=measure_labels(prediction, labels, grid, image))
-            scores.append(score)
+    with progress("evaluating", len(tasks)) as meter:
+        for task, outcome in (cluster or Processes(1)).run(compare, tasks):
+            if isinstance(outcome, CaseScores):
+                scores[task.name] = replace(outcome, metrics=tuple(metrics))
+            else:
+                lost = isinstance(outcome, Lost)
+                fault = EvaluationError(f"case {task.name}: {outcome.reason}") if lost else outcome
+                faults[task.name] = fault
+                if leave_out_faults:
+                    logger.error("%s", fault)
+            meter.advance()
     if faults and leave_out_faults and not scores:
         raise EvaluationError(f"expected label maps that can be compared, found none among {len(both)} pairs")
     if faults and not leave_out_faults:
-        _refuse(tuple(faults.values()), len(both))
+        _refuse([faults[name] for name in both if name in faults], len(both))
     return Evaluation(
         classes=labels.names,
-        cases=tuple(scores),
+        cases=tuple(scores[name] for name in both if name in scores),
         missing=tuple(sorted(true.keys() - predicted.keys())),
         extra=tuple(sorted(predicted.keys() - true.keys())),
-        failed={name: str(fault) for name, fault in faults.items()},
+        failed={name: str(faults[name]) for name in both if name in faults},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _MapPair:
+    """The two label maps of a case."""
+
+    name: str
+    prediction: Path
+    reference: Path
+
+    case: Case | None
+    """The case in its dataset; None if it is not known."""
+
+
+def _compared(
+    pair: _MapPair,
+    *,
+    labels: LabelSpace,
+    metrics: Sequence[Metric],
+    with_statistics: bool,
+    resample: bool,
+) -> CaseScores | EvaluationError:
+    """Read and compare the maps of a case; return why they cannot be compared if so.
+
+    The scores come without the metrics, which hold functions: these do not go from process to process.
+    """
+    case = pair.case
+    try:
+        prediction, reference, grid = read_pair(pair.name, pair.prediction, pair.reference, labels, resample)
+        score = evaluate_case(
+            prediction,
+            reference,
+            labels,
+            case=pair.name,
+            modality=case.modality if case else None,
+            site=case.site if case else None,
+            subject=case.subject if case else None,
+            metrics=metrics,
+            spacing_mm=grid.spacing_mm,
+        )
+    except EvaluationError as error:
+        return error
+    if with_statistics:
+        image = None if case is None else _intensities(case, prediction, grid)
+        score = replace(score, statistics=measure_labels(prediction, labels, grid, image))
+    return replace(score, metrics=())
 
 
 def _refuse(faults: Sequence[EvaluationError], pairs: int) -> NoReturn:

@@ -1,13 +1,16 @@
 """Measurement of a dataset: every case once, several at a time, then statistics over all of them."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
+from autospine.cluster.executor import Executor, Lost
+from autospine.cluster.this_machine import Threads
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.core.labels import LabelSpace
 from autospine.core.types import Modality
+from autospine.dataset.case_sizes import case_tasks
 from autospine.dataset.raw import Case, Dataset
 from autospine.fingerprint.case import Measured, measure_case
 from autospine.fingerprint.duplicates import find_duplicates
@@ -29,7 +32,7 @@ MOST_AT_ONCE = 4
 of its image."""
 
 
-def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
+def measure(dataset: Dataset, workers: int | None = None, cluster: Executor | None = None) -> Fingerprint:
     """Read every training case once and measure it.
 
     Args:
@@ -37,11 +40,13 @@ def measure(dataset: Dataset, workers: int | None = None) -> Fingerprint:
         workers: Number of cases that are measured at the same time, each in a thread; by default one per
             core, at most `MOST_AT_ONCE`. Reading, transforms and hashing release the interpreter's lock, and
             threads start at once.
+        cluster: Measures the cases instead of this machine's threads.
 
     Raises:
         DatasetError: If a case cannot be measured (lists all of them), or if no case has foreground.
+        ClusterError: If the cluster is gone.
     """
-    measured = _measure_all(dataset, workers or min(cores(), MOST_AT_ONCE))
+    measured = _measure_all(dataset, cluster or Threads(workers or min(cores(), MOST_AT_ONCE)))
     facts = tuple(case.facts for case in measured)
     if not any(any(case.class_voxels) for case in facts):
         raise DatasetError(
@@ -71,36 +76,33 @@ def dataset_key(dataset: Dataset) -> str:
     return digest_of(text.encode() for text in texts)
 
 
-def _measure_all(dataset: Dataset, workers: int) -> list[Measured]:
+def _measure_all(dataset: Dataset, executor: Executor) -> list[Measured]:
     """Measure every case, in the dataset's order.
 
     Raises:
         DatasetError: If a case cannot be measured; lists all of them.
     """
-    measured: list[Measured] = []
+    measured: dict[str, Measured] = {}
     problems: list[str] = []
-    pool = ThreadPoolExecutor(workers)
-    try:
-        with progress("fingerprint", len(dataset.cases)) as meter:
-            for result in pool.map(lambda case: _attempt(case, dataset.labels), dataset.cases):
-                if isinstance(result, str):
-                    problems.append(result)
-                else:
-                    measured.append(result)
-                meter.advance()
-    finally:
-        # After Ctrl-C only the cases that are being measured are waited for.
-        pool.shutdown(wait=True, cancel_futures=True)
+    tasks = case_tasks(dataset.cases, elsewhere=not isinstance(executor, Threads))
+    with progress("fingerprint", len(tasks)) as meter:
+        for task, outcome in executor.run(partial(_attempt, labels=dataset.labels), tasks):
+            if isinstance(outcome, Measured):
+                measured[task.name] = outcome
+            else:
+                lost = isinstance(outcome, Lost)
+                problems.append(f"{task.name}: {outcome.reason}" if lost else outcome)
+            meter.advance()
     if problems:
-        listed = "\n".join(f"  {line}" for line in problems)
+        listed = "\n".join(f"  {line}" for line in sorted(problems))
         raise DatasetError(
             f"expected to measure all {len(dataset.cases)} cases of {dataset.name}, {len(problems)} failed:\n"
             f"{listed}\nmend or remove them and run the command again"
         )
-    return measured
+    return [measured[case.name] for case in dataset.cases]
 
 
-def _attempt(case: Case, labels: LabelSpace) -> Measured | str:
+def _attempt(case: Case, *, labels: LabelSpace) -> Measured | str:
     """Measure a case; return a line that says what is wrong with it if that is not possible."""
     try:
         return measure_case(case, labels)

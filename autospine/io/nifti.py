@@ -233,7 +233,8 @@ def _compare_forms(header: Any, name: str) -> tuple[str, ...]:
     if not all(np.isfinite(form).all() for form in forms):
         return ("its qform is not finite; the sform is taken",)
     codes: Any = nibabel.aff2axcodes
-    letters = ["".join(codes(form)) for form in forms]
+    # An axis that is too short beside the others has no letter.
+    letters = ["".join(letter or "?" for letter in codes(form)) for form in forms]
     if letters[0] != letters[1] and _turn(*forms) > MOST_TURN:
         raise ImageError(
             f"expected one orientation in {name}, found {letters[0]} in its sform and {letters[1]} in its "

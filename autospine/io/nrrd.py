@@ -140,7 +140,8 @@ def _nrrd_grid(
     stated = _vectors(entries.get("space origin", ""), path)
     origin = stated[0] if stated and stated[0] is not None else []
     if any(
-        len(each) != 3 for each in [*(vector for vector in vectors if vector), *([origin] if origin else [])]
+        len(each) != 3
+        for each in [*(vector for vector in vectors if vector is not None), *([origin] if origin else [])]
     ):
         raise damaged(path, 'the vectors of "space directions" and "space origin" do not have three numbers')
     axes = np.asarray(signs)[:, None] * np.asarray([vectors[axis] for axis in inside[:3]]).T

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from autospine.cluster.executor import Executor
 from autospine.core.errors import FormatError, WorkspaceError
 from autospine.core.types import Modality
 from autospine.dataset.checks import Report, per_cause, verify_folder
@@ -31,30 +32,33 @@ logger = get_logger(__name__)
 FINGERPRINT = "fingerprint.json"
 
 
-def check(location: DatasetLocation) -> Report:
+def check(location: DatasetLocation, cluster: Executor | None = None) -> Report:
     """Verify the names and contents of a dataset's files, and log repairs, decisions and oddities."""
-    report = verify_folder(location.raw)
+    report = verify_folder(location.raw, cluster)
     for note in per_cause(report.notes):
         logger.info("%s", note)
     return report
 
 
-def fingerprint(location: DatasetLocation, workers: int | None = None) -> tuple[Dataset, Fingerprint]:
+def fingerprint(
+    location: DatasetLocation, workers: int | None = None, cluster: Executor | None = None
+) -> tuple[Dataset, Fingerprint]:
     """Verify and measure a dataset; write `fingerprint.json` unless the existing one is of the same files.
 
     Args:
         location: Folders of the dataset.
         workers: Number of cases that are measured at the same time.
+        cluster: Reads the cases instead of this machine's threads.
 
     Raises:
         DatasetError: If a case is faulty; the message lists every fault of every case.
     """
-    report = check(location)
+    report = check(location, cluster)
     report.raise_if_bad()
     try:
         measured = fresh_fingerprint(location, report.dataset)
     except (WorkspaceError, FormatError):
-        measured = measure(report.dataset, workers)
+        measured = measure(report.dataset, workers, cluster)
         write_json(location.preprocessed / FINGERPRINT, measured)
     for warning in find_warnings(measured):
         logger.warning("%s", warning)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from autospine.cluster.executor import Executor
 from autospine.core.errors import FormatError
 from autospine.dataset.case_parts import CasePart
 from autospine.dataset.raw import Dataset, load_dataset
@@ -105,6 +106,7 @@ def preprocess(
     workers: int | None = None,
     arrays: ArrayFormat = "blosc2",
     part: CasePart | None = None,
+    cluster: Executor | None = None,
 ) -> dict[str, StoredCase]:
     """Store the cases for a configuration, unless they are stored already as plan and files are now.
 
@@ -116,6 +118,7 @@ def preprocess(
         workers: Worker processes; by default one for few cases, else one per core.
         arrays: Format of the stored arrays.
         part: Part of the cases that is stored; None for all of them.
+        cluster: Stores the cases instead of this machine's processes.
 
     Returns:
         The stored cases by name.
@@ -126,6 +129,7 @@ def preprocess(
         workers or _workers_for(len(dataset.cases) // (1 if part is None else part.count)),
         arrays=arrays,
         part=part,
+        cluster=cluster,
     )
     return {case.name: case for case in stored}
 

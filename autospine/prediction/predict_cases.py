@@ -78,18 +78,9 @@ def predict(
         FormatError: If the output folder's record is damaged.
     """
     # Everything that can be refused is refused before the networks are loaded.
-    check_output(output)
     device = choose_device(options.device)
     plan = models[0].plan
-    cases, faults = _chosen(*find_inputs(inputs, plan.channels), only)
-    maps = LabelMaps(folder=output, ending=options.ending or plan.file_ending, labels=plan.labels)
-    _check(models, cases, maps, options)
-    check_writable(output)
-    output.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(output)
-    warn_of_other_weights(models)
-    warn_of_short_training(models, options.folds)
-    warn_of_unfinished_folds(models, options.folds)
+    cases, faults, maps = prepare_output(models, inputs, output, options, only)
     post_processing = find_post_processing(models) if options.post_process else None
     naming = choose_naming(plan.labels, post_processing, options.name_vertebrae)
     template = _template(models, post_processing, device, options)
@@ -116,6 +107,35 @@ def predict(
             logger.info("part %s has none of the %s", part, counted(len(names), "case"))
             result = Predicted(cases=(), written=(), kept=frozenset())
     return replace(result, whole=join_if_last(output, part, names, maps.ending))
+
+
+def prepare_output(
+    models: Sequence[ModelFolder],
+    inputs: Path | Sequence[Path],
+    output: Path,
+    options: PredictionOptions,
+    only: Collection[str] | None,
+) -> tuple[tuple[Case, ...], dict[str, str], LabelMaps]:
+    """Find the cases, refuse what cannot be predicted, make the folder, and warn about the models.
+
+    Returns:
+        The complete cases, the faults of the others by name, and what their label maps are.
+
+    Raises:
+        AutospineError: As `predict` says.
+    """
+    check_output(output)
+    plan = models[0].plan
+    cases, faults = _chosen(*find_inputs(inputs, plan.channels), only)
+    maps = LabelMaps(folder=output, ending=options.ending or plan.file_ending, labels=plan.labels)
+    _check(models, cases, maps, options)
+    check_writable(output)
+    output.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(output)
+    warn_of_other_weights(models)
+    warn_of_short_training(models, options.folds)
+    warn_of_unfinished_folds(models, options.folds)
+    return cases, faults, maps
 
 
 def _predicted(

@@ -133,7 +133,7 @@ class PredictionRun:
                 writing.result()
         self._record.finish()
         entries = self._record.cases
-        _warn_of_training_images(entries)
+        warn_of_training_images(entries)
         return Predicted(
             cases=tuple(entries.values()),
             written=tuple(
@@ -273,7 +273,8 @@ class _CaseStart:
         self.entry = entry
 
 
-def _warn_of_training_images(entries: Mapping[str, PredictedCase]) -> None:
+def warn_of_training_images(entries: Mapping[str, PredictedCase]) -> None:
+    """Warn of images that a model has learnt from, where there are any."""
     if learnt := [name for name, entry in entries.items() if entry.training_case is not None]:
         logger.warning(
             "the model has learnt from %s (%s): how well it does there says nothing about others",

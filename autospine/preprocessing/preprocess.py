@@ -1,22 +1,25 @@
 """Preprocessing of a dataset: every case once, and again only if something has changed."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int32
 
+from autospine.cluster.executor import Executor, Lost
+from autospine.cluster.this_machine import Processes
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.core.geometry import difference, turning
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import guess_modality
 from autospine.core.types import Modality, Shape3, Vector3
 from autospine.dataset.case_parts import CasePart
+from autospine.dataset.case_sizes import case_tasks
 from autospine.dataset.map_values import read_tissue_map
 from autospine.dataset.raw import Case, Dataset, case_modality
 from autospine.io.images import read_labels, read_volume
@@ -42,7 +45,6 @@ from autospine.storage.serialization import to_json
 from autospine.system.allocation import return_freed_memory
 from autospine.system.devices import computing
 from autospine.system.log import get_logger, progress
-from autospine.system.workers import WorkerPool, was_killed
 
 log = get_logger(__name__)
 
@@ -81,6 +83,7 @@ def preprocess_dataset(
     *,
     arrays: ArrayFormat = "blosc2",
     part: CasePart | None = None,
+    cluster: Executor | None = None,
 ) -> tuple[StoredCase, ...]:
     """Store every training case of a dataset for one configuration, or those of one part.
 
@@ -95,6 +98,7 @@ def preprocess_dataset(
         workers: Number of processes; with 1 the work is done in this process.
         arrays: Format of the cases that are stored now.
         part: Part of the cases that is stored, while other processes store the rest; None for all cases.
+        cluster: Stores the cases instead of this machine's processes.
 
     Returns:
         The stored cases in the dataset's order.
@@ -102,15 +106,17 @@ def preprocess_dataset(
     Raises:
         DatasetError: If a case cannot be preprocessed; lists all such cases, and the others are stored.
         WorkspaceError: If the disk is full, or another process is at the same part.
+        ClusterError: If the cluster is gone.
     """
+    executor = cluster or Processes(workers, set_up_worker)
     if part is None:
         with _alone(folder), computing():
             remove_leftovers(folder)
-            return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
+            return _preprocessed(dataset, plan, configuration, folder, executor, arrays)
     own = set(part.of([case.name for case in dataset.cases]))
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in own))
     with _beside_other_parts(folder, part), computing():
-        return _preprocessed(dataset, plan, configuration, folder, workers, arrays)
+        return _preprocessed(dataset, plan, configuration, folder, executor, arrays)
 
 
 @contextmanager
@@ -145,7 +151,7 @@ def _preprocessed(
     plan: Plan,
     configuration: Configuration,
     folder: Path,
-    workers: int,
+    executor: Executor,
     arrays: ArrayFormat,
 ) -> tuple[StoredCase, ...]:
     settings = PreprocessingSettings(
@@ -162,7 +168,9 @@ def _preprocessed(
         log.info("%d of %d cases are preprocessed already", kept, len(dataset.cases))
     problems: list[str] = []
     with progress(f"preprocess {configuration.name}", len(todo)) as meter:
-        for problem in _results(todo, settings, folder, min(workers, len(todo))):
+        tasks = case_tasks(todo, elsewhere=not isinstance(executor, Processes))
+        for task, outcome in executor.run(partial(_attempt, settings=settings, folder=folder), tasks):
+            problem = f"{task.name}: {outcome.reason}" if isinstance(outcome, Lost) else outcome
             problems += [problem] if problem else []
             meter.advance()
     if problems:
@@ -306,48 +314,8 @@ def _same_content(record: CaseRecord, case: Case, settings: PreprocessingSetting
     return record.modality == (case.modality or guess_modality(read_volume(case.images[0]).array[0]))
 
 
-def _results(
-    cases: Sequence[Case], settings: PreprocessingSettings, folder: Path, workers: int
-) -> Iterator[str | None]:
-    """Preprocess cases; yield for each, in any order, what went wrong with it or None."""
-    if workers <= 1:
-        for case in cases:
-            yield _attempt(case, settings, folder)
-    else:
-        yield from _pooled(cases, settings, folder, workers)
-
-
-def _pooled(
-    cases: Sequence[Case], settings: PreprocessingSettings, folder: Path, workers: int
-) -> Iterator[str | None]:
-    """Preprocess cases in worker processes, as `_results` does.
-
-    If a process is killed, all cases under way are lost. They are tried again by half as many processes,
-    which need half of the memory; a case during which the only process is killed is reported.
-    """
-    remaining = list(cases)
-    while remaining:
-        with WorkerPool(workers, set_up_worker) as pool:
-            futures = {pool.submit(_attempt, case, settings, folder): case for case in remaining}
-            lost = []
-            for future in as_completed(futures):
-                if was_killed(future):
-                    lost.append(futures[future])
-                else:
-                    yield future.result()
-        remaining = [case for case in remaining if case in lost]
-        if remaining and workers == 1:
-            yield _blamed(remaining.pop(0))
-        elif remaining:
-            workers = max(1, workers // 2)
-            log.warning("a worker process was killed; going on with %d", workers)
-
-
-def _blamed(case: Case) -> str:
-    return f"{case.name}: its worker process was killed, probably for want of memory; use fewer workers"
-
-
-def _attempt(case: Case, settings: PreprocessingSettings, folder: Path) -> str | None:
+def _attempt(case: Case, *, settings: PreprocessingSettings, folder: Path) -> str | None:
+    """Preprocess a case; return what is wrong with it, None if nothing is."""
     try:
         stored = find_case(folder, case.name)
         key = case_key(case, settings)

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from autospine import __version__
+from autospine.cluster.executor import Executor
 from autospine.core.errors import WorkspaceError, counted
 from autospine.dataset.excluded_cases import read_excluded
 from autospine.evaluation.metrics import DEFAULT_METRICS
@@ -71,7 +73,17 @@ FINGERPRINT = "fingerprint.json"
 """File of the measurements beside the plan of a dataset."""
 
 
-def write_report(folder: Path, output: Path | None = None, *, most_pictured: int | None = None) -> Path:
+DrawnCases = Callable[[ResultFolder], tuple[ReportCase, ...]]
+"""Returns the cases of a folder with their pictures."""
+
+
+def write_report(
+    folder: Path,
+    output: Path | None = None,
+    *,
+    most_pictured: int | None = None,
+    cluster: Executor | None = None,
+) -> Path:
     """Write the report of a folder of predictions or scores, of measurements, of a model or a comparison of
     models, of an experiment, or of a plan.
 
@@ -79,6 +91,7 @@ def write_report(folder: Path, output: Path | None = None, *, most_pictured: int
         folder: The folder.
         output: File of the page, or a folder for its `report.html`; by default the folder of the results.
         most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
+        cluster: Draws the pictures instead of this process.
 
     Returns:
         Path of the page.
@@ -90,12 +103,13 @@ def write_report(folder: Path, output: Path | None = None, *, most_pictured: int
     path = output or folder / REPORT
     path = path / REPORT if path.is_dir() else path
     reporter = _reporter(folder)
+    draw = partial(result_cases, most_pictured=most_pictured, cluster=cluster)
     check_writable(path.parent)
-    write_page(path, reporter(folder, most_pictured))
+    write_page(path, reporter(folder, draw))
     return path
 
 
-def _reporter(folder: Path) -> Callable[[Path, int | None], ReportContent]:
+def _reporter(folder: Path) -> Callable[[Path, DrawnCases], ReportContent]:
     """Return what makes the report of a folder of this kind."""
     if holds_results(folder):
         return _result_report
@@ -116,9 +130,9 @@ def _reporter(folder: Path) -> Callable[[Path, int | None], ReportContent]:
     )
 
 
-def _result_report(folder: Path, most_pictured: int | None) -> ReportContent:
+def _result_report(folder: Path, draw: DrawnCases) -> ReportContent:
     results, measured = read_results(folder), read_measured(folder)
-    cases = add_measurements(result_cases(results, most_pictured), folder, measured)
+    cases = add_measurements(draw(results), folder, measured)
     sections = _there(
         _scores(results, cases),
         *difference_sections(folder),
@@ -131,9 +145,9 @@ def _result_report(folder: Path, most_pictured: int | None) -> ReportContent:
     return _content(what, folder, sections, results=results, cases=cases, foot=foot)
 
 
-def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
+def _model_report(folder: Path, draw: DrawnCases) -> ReportContent:
     results, logs = read_model_results(folder), read_logs(folder)
-    cases = result_cases(results, most_pictured)
+    cases = draw(results)
     training = training_section(logs) if logs else None
     sections = _there(_scores(results, cases), training, _planned(folder))
     summary = [Fact(name="complete folds", value=_folds(fold_names(folder)))]
@@ -146,12 +160,12 @@ def _model_report(folder: Path, most_pictured: int | None) -> ReportContent:
     return _content("Model", folder, sections, results=results, cases=cases, summary=summary, foot=foot)
 
 
-def _comparison_report(folder: Path, most_pictured: int | None) -> ReportContent:
+def _comparison_report(folder: Path, draw: DrawnCases) -> ReportContent:
     """Report on a comparison, with the held-out cases of the best model."""
     best = read_comparison(folder)
     models = compared_models(folder, best)
     results = read_model_results(candidate_folder(folder, best.candidates[0]))
-    cases = with_other_models(result_cases(results, most_pictured), models)
+    cases = with_other_models(draw(results), models)
     sections = _there(comparison_section(best, models, cases), _scores(results, cases))
     summary = comparison_facts(best)
     again = shlex.join(("autospine", "compare", *_dataset_words(folder, best.dataset)))
@@ -161,12 +175,12 @@ def _comparison_report(folder: Path, most_pictured: int | None) -> ReportContent
     )
 
 
-def _experiment_report(folder: Path, most_pictured: int | None) -> ReportContent:
+def _experiment_report(folder: Path, draw: DrawnCases) -> ReportContent:
     """Report on an experiment, with the held-out cases of its first design."""
     experiment = read_experiment(folder)
     models = designs_of(folder, experiment)
     results = read_model_results(design_folder(folder, experiment, models[0].name))
-    cases = with_other_models(result_cases(results, most_pictured), models)
+    cases = with_other_models(draw(results), models)
     sections = _there(experiment_section(folder, experiment, models, cases), _scores(results, cases))
     dataset = _dataset_words(folder, str(experiment["protocol"].get("dataset")))
     summary, foot = tuple(experiment_summary(experiment)), tuple(experiment_foot(experiment, dataset))
@@ -179,7 +193,7 @@ def _dataset_words(folder: Path, name: str) -> tuple[str, ...]:
     return ("-d", name) if location is None else dataset_words(location)
 
 
-def _measurement_report(folder: Path, most_pictured: int | None) -> ReportContent:
+def _measurement_report(folder: Path, draw: DrawnCases) -> ReportContent:
     """Report on measured spines, whatever their number: their figures are there already."""
     measured = read_measured(folder)
     cases = measured_cases(folder, measured)
@@ -188,7 +202,7 @@ def _measurement_report(folder: Path, most_pictured: int | None) -> ReportConten
     return replace(content, case_guide=MEASUREMENT_GUIDE)
 
 
-def _plan_report(folder: Path, most_pictured: int | None) -> ReportContent:
+def _plan_report(folder: Path, draw: DrawnCases) -> ReportContent:
     path, location = folder / FINGERPRINT, planned_location(folder)
     excluded = {} if location is None else read_excluded(location.raw)
     measured = dataset_section(read_fingerprint(path), excluded) if path.is_file() else None

@@ -3,8 +3,11 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from autospine.cluster.executor import Executor, Lost, Task
+from autospine.cluster.this_machine import Processes
 from autospine.core.colours import class_colours
 from autospine.core.errors import EvaluationError, counted
 from autospine.core.types import Modality
@@ -20,7 +23,7 @@ from autospine.report.vertebra_names import name_findings, named_vertebrae, name
 from autospine.report.views import index_names, stored_behind
 from autospine.report.worst_place import WorstPlace, find_worst_place
 from autospine.storage.file_names import same_name
-from autospine.system.log import track
+from autospine.system.log import progress
 
 MEAN = "mean_"
 """Beginning of the keys of means over the classes."""
@@ -33,7 +36,9 @@ def metrics_of(scores: Mapping[str, Any]) -> tuple[Metric, ...]:
     )
 
 
-def result_cases(results: ResultFolder, most_pictured: int | None = None) -> tuple[ReportCase, ...]:
+def result_cases(
+    results: ResultFolder, most_pictured: int | None = None, cluster: Executor | None = None
+) -> tuple[ReportCase, ...]:
     """Return the cases of a folder with their pictures, the worst first.
 
     Cases that have failed or have no prediction come first, those without a score last.
@@ -41,6 +46,7 @@ def result_cases(results: ResultFolder, most_pictured: int | None = None) -> tup
     Args:
         results: What the folder has of its cases.
         most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
+        cluster: Draws the pictures instead of this process.
     """
     metrics = metrics_of(results.scores)
     better = metrics[0].higher_is_better if metrics else True
@@ -57,9 +63,26 @@ def result_cases(results: ResultFolder, most_pictured: int | None = None) -> tup
     known.sort(key=badness)
     most = len(known) if most_pictured is None else most_pictured
     budget = volume_budget(min(most, len(known)))
-    drawn = [_pictured(case, results, budget) for case in track(known[:most], "drawing the report")]
+    drawn = _with_pictures(known[:most], results, budget, cluster or Processes(1))
     note = f"not drawn, as pictures are of the worst {most} cases: `autospine report` draws all"
     return (*drawn, *(replace(case, findings=(*case.findings, note)) for case in known[most:]))
+
+
+def _with_pictures(
+    cases: Sequence[ReportCase], results: ResultFolder, budget: int, executor: Executor
+) -> list[ReportCase]:
+    """Return cases with their pictures; one whose process was killed says so instead."""
+    drawn: dict[str, ReportCase] = {}
+    tasks = [Task(name=case.name, argument=case) for case in cases]
+    with progress("drawing the report", len(tasks)) as meter:
+        for task, outcome in executor.run(partial(_pictured, results=results, budget=budget), tasks):
+            case = outcome
+            if isinstance(outcome, Lost):
+                why = f"its pictures could not be drawn: {outcome.reason}"
+                case = replace(task.argument, findings=(why, *task.argument.findings))
+            drawn[task.name] = case
+            meter.advance()
+    return [drawn[case.name] for case in cases]
 
 
 def legend_of(results: ResultFolder) -> tuple[tuple[str, str], ...]:
@@ -122,7 +145,7 @@ def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> Report
     )
 
 
-def _pictured(case: ReportCase, results: ResultFolder, budget: int) -> ReportCase:
+def _pictured(case: ReportCase, *, results: ResultFolder, budget: int) -> ReportCase:
     """Return a case with its pictures, and with what they show in words, as far as its files are there.
 
     Args:

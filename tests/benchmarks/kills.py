@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,13 @@ SMALL = ("--patch", "32", "32", "32", "--feature-size", "8", "--memory", "2GB", 
 EARLIEST = 0.2
 """Share of a command's time before which it is not killed: it has not begun to write."""
 
-UNSTABLE = re.compile(r"seconds|minutes|hours|_gb$|^time|^written|^made$|^device$|memory_used")
+UNSTABLE = re.compile(r"seconds|minutes|hours|_gb$|^time|^written|^made$|^created$|^device$|memory_used")
 """Keys of JSON whose values are times or memory, which differ from run to run."""
 
-DAY = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d \w+|[\d.]+ (?:s|GB|min)\b")
-"""What a page says of the day, and of times and memory."""
+DAY = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d \w+|(?:[\d.]+ to )?[\d.]+ (?:s|GB|min)\b|<svg.*?</svg>", re.DOTALL
+)
+"""What a page says of the day, and of times and memory, which some of its charts show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +107,22 @@ def measure(root: Path, kills: int, moments: random.Random) -> Facts:
     run(before, "phantom", *drawn, "--labels", "structures")
     done, failures = 0, []
     for index, stage in enumerate(STAGES):
-        whole = copied(before, root / "whole")
+        work = copied(before, root / "work")  # pages name their folder, which is therefore always this one
         began = time.monotonic()
-        run(whole, *stage.words)
+        run(work, *stage.words)
         seconds = time.monotonic() - began
-        expected = dict(contents(whole / stage.results))
+        expected = dict(contents(work / stage.results))
+        after = work.rename(root / "after")
         share = kills // len(STAGES) + (index < kills % len(STAGES))
         for _ in range(share):
             moment = moments.uniform(EARLIEST * seconds, seconds)
-            fault = killed_once(copied(before, root / "killed"), stage, moment, expected)
+            fault = killed_once(copied(before, work), stage, moment, expected)
             done += 1
             print(stage.name, f"{moment:.1f} of {seconds:.1f} s", fault or "recovered", file=sys.stderr)  # noqa: T201
             if fault:
                 failures.append(f"{stage.name} at {moment:.1f} of {seconds:.1f} s: {fault}")
         shutil.rmtree(before)
-        whole.rename(before)
+        after.rename(before)
     return {"kills": done, "recoveries": done - len(failures), "failures": failures}
 
 
@@ -162,9 +166,19 @@ def stable(path: Path) -> bytes:
     if path.suffix == ".safetensors":
         tensors, _ = load_tensors(path)
         return b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors))
+    if path.suffix == ".autospine":
+        return b"".join(archived(path))
     if path.suffix == ".png":
         return b""  # curves have the times of epochs in them
     return content
+
+
+def archived(path: Path) -> Iterator[bytes]:
+    """Yield what is in an exported model, whose manifest and archive say when it was made."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            yield name.encode()
+            yield stable(Path(archive.extract(name, folder)))
 
 
 def without_times(value: Any) -> Any:

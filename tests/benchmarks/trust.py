@@ -1,4 +1,4 @@
-"""Kills, damaged and hostile input, a thousand cases, and the wheel: `make bench-trust`.
+"""Kills, damaged and hostile input, a thousand cases, a cluster, and the wheel: `make bench-trust`.
 
     python tests/benchmarks/trust.py [--only NAME ...] [--write docs/results/trust.md]
 
@@ -8,6 +8,7 @@
   or that end in a traceback, those without an answer in time, those that take more than 2 GB, those that try
   to reach a file or the screen outside of what they are given, and those that do.
 - `growth_exponent`, `small_case_overhead_seconds`: see `growth.py`.
+- `cluster_cases_equal`, `cluster_overhead`: see `cluster.py`.
 - `wheel_mb`: the wheel, in 10⁶ bytes, once it has exactly the files of the packages.
 
 `--only` measures some of the parts. Prints one JSON object last.
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cluster
 import growth
 import kills
 from processes import Facts
@@ -42,6 +44,8 @@ GOALS = {
     "malformed_large": "0",
     "hostile_tried": ">= 25",
     "hostile_succeeded": "0",
+    "cluster_cases_equal": "60",
+    "cluster_overhead": "<= 0.15",
     "growth_exponent": "<= 1.1",
     "small_case_overhead_seconds": "",
     "wheel_mb": "",
@@ -80,6 +84,7 @@ def measure_wheel(folder: Path) -> Facts:
 PARTS: dict[str, Callable[[Path], Facts]] = {
     "wheel": measure_wheel,
     "growth": growth.measure,
+    "cluster": cluster.measure,
     "kills": measure_kills,
     "inputs": measure_inputs,
 }

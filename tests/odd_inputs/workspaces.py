@@ -17,7 +17,7 @@ CASE = "lumbar_ct_000"
 PREPARE = (
     ("phantom", "-o", f"raw/{DATASET}", "-n", "5", "--modality", "CT", "--labels", "structures"),
     ("plan-and-preprocess", "-d", "1", "--memory", "2GB", "--patch", "32", "32", "32", "--feature-size", "8"),
-    ("train", "0", "--fold", "0", "--epochs", "1", "--max-minutes", "0.2"),
+    ("train", "0", "--fold", "0", "--epochs", "1", "--iterations", "4"),
 )
 """Commands that make the workspace that is changed."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from autospine.cluster.dask_cluster import DaskCluster
 from autospine.core.errors import TrainingError, counted
 from autospine.dataset.raw import Case
 from autospine.dataset.splits import ALL, Fold
@@ -21,6 +22,7 @@ from autospine.evaluation.scores import CaseScores, Evaluation
 from autospine.io.images import read_labels, read_volume
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.network.swin.swin_settings import AttentionSettings
+from autospine.pipeline.cluster_training import FoldTraining, train_on_cluster
 from autospine.pipeline.costs import measure_costs
 from autospine.pipeline.experiments.designs import Experiment, for_one_case
 from autospine.pipeline.experiments.protocol import (
@@ -33,7 +35,7 @@ from autospine.pipeline.experiments.results import METRICS, VariantResult
 from autospine.pipeline.experiments.variants import ComparedDesign
 from autospine.pipeline.measuring import fresh_fingerprint
 from autospine.pipeline.planned_dataset import PlannedDataset
-from autospine.pipeline.training import Project, choose_settings, open_project, train
+from autospine.pipeline.training import Project, choose_settings, open_project, preprocess, train
 from autospine.plan import build_network
 from autospine.storage.digest import digest_of
 from autospine.storage.file_names import folder_to_write, path_below
@@ -109,6 +111,7 @@ def run_experiment(
     *,
     device: torch.device,
     device_name: str,
+    cluster: DaskCluster | None = None,
 ) -> FinishedExperiment:
     """Train every design that is not trained yet, and score all of them.
 
@@ -118,6 +121,7 @@ def run_experiment(
         extent: How much is trained.
         device: Device of the trainings.
         device_name: The device as the user named it.
+        cluster: Its workers train the folds of all designs side by side; None to train them here in turn.
 
     Raises:
         PlanError: If the experiment does not apply to the configuration's network.
@@ -140,14 +144,11 @@ def run_experiment(
         *(counted(protocol.trainings, "training"), counted(len(variants), "design")),
         *(", ".join(map(str, protocol.seeds)), ", ".join(protocol.folds), protocol.limit),
     )
+    if cluster is not None:
+        _train_on_workers(project, planned, variants, protocol, folder, device_name, cluster)
     results = []
     for number, variant in enumerate(variants, start=1):
-        own = replace(
-            project,
-            plan=variant.plan,
-            configuration=variant.configuration,
-            split=variant.split or project.split,
-        )
+        own = _with_design(project, variant)
         evaluations = []
         for seed in protocol.seeds:
             logger.info("design %d of %d, seed %d: %s", number, len(variants), seed, variant.change)
@@ -171,6 +172,47 @@ def run_experiment(
             result = replace(result, boundaries=tuple(found))
         results.append(result)
     return FinishedExperiment(experiment=experiment, protocol=protocol, folder=folder, results=tuple(results))
+
+
+def _with_design(project: Project, variant: ComparedDesign) -> Project:
+    """Return what is trained of a design."""
+    return replace(
+        project,
+        plan=variant.plan,
+        configuration=variant.configuration,
+        split=variant.split or project.split,
+    )
+
+
+def _train_on_workers(
+    project: Project,
+    planned: PlannedDataset,
+    variants: Sequence[ComparedDesign],
+    protocol: ExperimentProtocol,
+    folder: Path,
+    device: str,
+    cluster: DaskCluster,
+) -> None:
+    """Train every fold of every design and seed on the workers of a cluster."""
+    trainings = []
+    for variant in variants:
+        own = _with_design(project, variant)
+        preprocess(own.location, own.dataset, own.plan, own.configuration, cluster=cluster)
+        trainings += [
+            FoldTraining(
+                project=own,
+                planned=replace(planned, plan=own.plan, configuration=own.configuration),
+                fold=fold,
+                options=_options(protocol, seed),
+                device=device,
+                minutes=None if protocol.minutes is None else protocol.minutes / len(protocol.folds),
+                folder=_model(folder, variant, seed),
+                name=f"{variant.name}, seed {seed}, fold {fold}",
+            )
+            for seed in protocol.seeds
+            for fold in protocol.folds
+        ]
+    train_on_cluster(trainings, cluster)
 
 
 def _protocol(

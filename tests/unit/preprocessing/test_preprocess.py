@@ -1,8 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
 from autospine.core.errors import DatasetError, WorkspaceError
@@ -274,45 +271,6 @@ def test_a_killed_worker_is_blamed_on_its_case_and_the_others_are_stored(run, ra
         run(workers=2, dataset=dataset)
     assert "mr_b:" not in str(caught.value)
     assert (tmp_path / "stored" / "mr_b.json").is_file()
-
-
-def test_workers_do_not_outlive_a_killed_parent():
-    script = """
-import time
-from pathlib import Path
-from autospine.dataset.raw import Case
-from autospine.core.labels import parse_labels
-from autospine.preprocessing.preprocess import PreprocessingSettings, _pooled
-labels = parse_labels({"background": 0, "bone": 1})
-sizes = {"spacing_mm": (1.0, 1.0, 1.0), "patch_size": (32, 32, 32)}
-settings = PreprocessingSettings(format_version=1, labels=labels, normalisation={}, **sizes)
-case = Case(name="a", images=(), labels=None, modality="CT", site=None, subject="a")
-for problem in _pooled([case], settings, Path("."), workers=1):
-    print(problem, flush=True)
-    time.sleep(600)  # its worker waits for more
-"""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
-        try:
-            assert "expected a label file" in parent.stdout.readline()
-            left = psutil.Process(parent.pid).children(recursive=True)
-        finally:
-            parent.kill()
-    assert left
-    until = time.monotonic() + 20
-    while any(_runs(process) for process in left) and time.monotonic() < until:
-        time.sleep(0.05)
-    alive = [process for process in left if _runs(process)]
-    for process in alive:
-        process.kill()
-    assert not alive
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Not so of one that has ended, whose parent nobody has told."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_full_disk_stops_everything_and_leaves_nothing(run, monkeypatch, tmp_path: Path):

@@ -1,0 +1,325 @@
+"""Tasks on the workers of a Dask cluster; its libraries are imported only where one is used."""
+
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import autospine
+from autospine.cluster.executor import ClusterError, Lost, Need, Task, TaskFunction
+from autospine.cluster.worker_side import WorkerFacts, describe_worker, run_task
+from autospine.core.errors import counted, first_line, listed_faults
+from autospine.storage.atomic import TEMPORARY
+from autospine.system.hardware import GIB
+from autospine.system.log import PACKAGES, get_logger
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+logger = get_logger(__name__)
+
+EXTRA = "pip install 'autospine[cluster]'"
+
+CONNECT_SECONDS = 15.0
+"""Time that a scheduler has to answer, and that a worker has to come."""
+
+LOOK_SECONDS = 5.0
+"""Time between two looks at whether scheduler and workers are still there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterWorker:
+    """A worker of the cluster, looked at."""
+
+    address: str
+    host: str
+    threads: int
+
+    memory_bytes: int
+    """Memory at which Dask ends it; 0 if it has no limit."""
+
+    facts: WorkerFacts
+
+    def fits(self, need: Need) -> bool:
+        """Whether a task that needs this can run in it."""
+        enough = not self.memory_bytes or need.memory_bytes <= self.memory_bytes
+        return enough and (self.facts.gpus > 0 or not need.gpu)
+
+
+class DaskCluster:
+    """Runs tasks on the workers of a Dask cluster.
+
+    A task whose worker is killed is tried on another one, as often as the scheduler's
+    `distributed.scheduler.allowed-failures` says, and is `Lost` after that.
+
+    Args:
+        client: Connected to the scheduler.
+        workers: Its workers, at least one, that have been looked at. Others may come while tasks run.
+    """
+
+    def __init__(self, client: "Client", workers: Sequence[ClusterWorker]) -> None:
+        self._client, self._workers = client, tuple(workers)
+
+    @property
+    def at_once(self) -> int:
+        """Number of tasks that run at the same time."""
+        return sum(worker.threads for worker in self._workers)
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return len(self._workers)
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a worker has a GPU."""
+        return any(worker.facts.gpus for worker in self._workers)
+
+    def uses_gpu(self, device: str) -> bool:
+        """Return whether work on a device, as the user names it, is work for the workers with GPUs."""
+        return device.startswith("cuda") or (device == "auto" and self.has_gpu)
+
+    def run(self, function: TaskFunction, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """Run tasks as `Executor.run` says.
+
+        Raises:
+            ClusterError: If a task fits no worker, which is said before the first one begins, or the
+                scheduler is gone.
+        """
+        yield from (event for event in self.events(function, tasks) if event is not None)
+
+    def events(self, function: TaskFunction, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any] | None]:
+        """Run tasks as `run` does; also yield None every few seconds in which no task has ended."""
+        places = [self._places(task) for task in tasks]
+        futures = {
+            self._submit(function, task, place): task for task, place in zip(tasks, places, strict=True)
+        }
+        try:
+            for future in self._completed(set(futures)):
+                yield None if future is None else (futures[future], self._result(future))
+        finally:
+            with suppress(OSError, TimeoutError, CancelledError):  # the scheduler is gone
+                self._client.cancel([future for future in futures if not future.done()], force=True)
+
+    def _places(self, task: Task) -> list[str] | None:
+        """Return the hosts and workers that a task may run on, None for all.
+
+        A worker that is killed comes again with another address, so that hosts are named where possible.
+        """
+        able = [worker for worker in self._workers if worker.fits(task.need)]
+        if not able:
+            lacks_gpu = task.need.gpu and not self.has_gpu
+            remedy = (
+                "one on a machine with a GPU" if lacks_gpu else "larger ones (`dask worker --memory-limit`)"
+            )
+            raise ClusterError(
+                f"expected a worker with {_described(task.need)} for {task.name}, found none: the largest "
+                f"has {_described(self._largest)}; start {remedy}"
+            )
+        if len(able) == len(self._workers):
+            return None
+        by_host: dict[str, list[ClusterWorker]] = defaultdict(list)
+        for worker in self._workers:
+            by_host[worker.host].append(worker)
+        whole = [host for host, all_of in by_host.items() if all(each in able for each in all_of)]
+        return whole + [worker.address for worker in able if worker.host not in whole]
+
+    @property
+    def _largest(self) -> Need:
+        """What the largest worker has."""
+        return Need(
+            memory_bytes=max(worker.memory_bytes for worker in self._workers),
+            gpu=self.has_gpu,
+        )
+
+    def _submit(self, function: TaskFunction, task: Task, places: list[str] | None) -> "Future":
+        future: Future = self._client.submit(
+            *(run_task, function, task.argument, autospine.__version__),
+            alone=task.need.alone,
+            workers=places,
+            pure=False,
+        )
+        return future
+
+    def _completed(self, waiting: "set[Future]") -> "Iterator[Future | None]":
+        """Yield futures as they end, and None from time to time; say where nobody works on them."""
+        from distributed import wait
+
+        said = False
+        while waiting:
+            try:
+                done, waiting = wait(waiting, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                said = self._look_for_workers(said)
+                yield None
+                continue
+            except (OSError, CancelledError) as error:
+                raise self._gone() from error
+            yield from done
+
+    def _look_for_workers(self, said: bool) -> bool:
+        """Return whether it was said that no worker is left."""
+        try:
+            there = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, TimeoutError) as error:
+            raise self._gone() from error
+        if self._client.status != "running":
+            raise self._gone()
+        if not there and not said:
+            logger.warning(
+                "no worker is left; the work goes on when one comes: start one, or end this command, and run "
+                "it again later"
+            )
+        return not there
+
+    def _gone(self) -> ClusterError:
+        return ClusterError(
+            f"expected the Dask scheduler at {self._client.scheduler.address} to stay, found it gone; start "
+            "one and run the same command again: what is done is kept"
+        )
+
+    def _result(self, future: "Future") -> Any:
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker:
+            return Lost(
+                reason="its worker was killed each time, probably for want of memory; start workers with "
+                "more (`dask worker --memory-limit`)"
+            )
+        except (OSError, CancelledError) as error:
+            if future.cancelled():
+                raise self._gone() from error
+            raise
+
+
+@contextmanager
+def connected(address: str, folder: Path) -> Iterator[DaskCluster]:
+    """Connect to a Dask scheduler, and look at its workers before they get work.
+
+    Args:
+        address: Address of the scheduler, such as `tcp://10.0.0.1:8786`.
+        folder: Folder that this process and all workers reach by the same path.
+
+    Raises:
+        ClusterError: If Dask is not installed, nobody answers, there is no worker, or workers have another
+            version of AutoSpine or do not see the folder; names every such worker.
+    """
+    check_installed("distributed")
+    from distributed import Client
+
+    keep_quiet()
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"expected a Dask scheduler at {address}, found none ({first_line(error)}); start one with `dask "
+            "scheduler`, which prints its address, and workers with `dask worker ADDRESS`"
+        ) from None
+    with client:
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        yield cluster_of(client, folder)
+
+
+def cluster_of(client: "Client", folder: Path) -> DaskCluster:
+    """Look at the workers of a scheduler, and return what runs tasks on them.
+
+    Args:
+        client: Connected to the scheduler.
+        folder: Folder that this process and all workers reach by the same path.
+
+    Raises:
+        ClusterError: As `connected` does.
+    """
+    workers = _workers(client, folder)
+    if not workers:
+        raise ClusterError(
+            f"expected workers at the Dask scheduler {client.scheduler.address}, found none; start some with "
+            f"`dask worker {client.scheduler.address}`"
+        )
+    threads = sum(worker.threads for worker in workers)
+    logger.info("cluster: %s, %s", counted(len(workers), "worker"), counted(threads, "thread"))
+    for package in PACKAGES:
+        client.forward_logging(package, level=logging.ERROR)
+    return DaskCluster(client, workers)
+
+
+def keep_quiet() -> None:
+    """Keep Dask from logging what is said here in a sentence, with tracebacks."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def check_installed(library: str) -> None:
+    """Refuse to go on without a library of the extra `cluster`.
+
+    Raises:
+        ClusterError: If it is not there.
+    """
+    if find_spec(library) is None:
+        raise ClusterError(f"expected {library} to reach a cluster, found it not installed; run `{EXTRA}`")
+
+
+def _workers(client: "Client", folder: Path) -> list[ClusterWorker]:
+    """Look at the workers that there are.
+
+    Raises:
+        ClusterError: If one of them cannot take part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = uuid4().hex
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=TEMPORARY, encoding="utf-8") as note:
+        note.write(content)
+        note.flush()
+        answers = client.run(describe_worker, note.name, content, on_error="return")
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    workers, faults = [], []
+    for address, answer in sorted(answers.items()):
+        fault = _fault(answer, folder)
+        if fault is not None:
+            faults.append(f"{address} {fault}")
+        elif address in known:
+            about = known[address]
+            workers.append(
+                ClusterWorker(
+                    address=address,
+                    host=about["host"],
+                    threads=about["nthreads"],
+                    memory_bytes=about["memory_limit"] or 0,
+                    facts=answer,
+                )
+            )
+    if faults:
+        raise ClusterError(
+            f"expected workers that can take part, found {len(faults)} of {len(answers)} that cannot: "
+            f"{listed_faults(faults)}"
+        )
+    return workers
+
+
+def _fault(answer: Any, folder: Path) -> str | None:
+    """Return why a worker that has answered so cannot take part; None if it can."""
+    ours = autospine.__version__
+    if not isinstance(answer, WorkerFacts):
+        what = first_line(answer) if isinstance(answer, Exception) else answer
+        return f"has no AutoSpine {ours} ({type(answer).__name__}: {what}); install it there"
+    if answer.version != ours:
+        return f"has AutoSpine {answer.version}, this is {ours}; install the same version there"
+    if not answer.sees_folder:
+        return f"does not see {folder}; give it the same shared folder under the same path"
+    return None
+
+
+def _described(need: Need) -> str:
+    parts = [f"{need.memory_bytes / GIB:.1f} GiB of memory"] if need.memory_bytes else []
+    parts += ["a GPU"] if need.gpu else []
+    return " and ".join(parts) or "neither a limit of memory nor a GPU"

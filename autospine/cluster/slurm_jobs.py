@@ -1,0 +1,106 @@
+"""Dask workers as jobs of Slurm, for as long as a command runs."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autospine.cluster.dask_cluster import DaskCluster, check_installed, cluster_of, keep_quiet
+from autospine.cluster.executor import ClusterError
+from autospine.core.errors import counted, shortened
+from autospine.system.log import get_logger
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = get_logger(__name__)
+
+SETTINGS = "~/.config/dask/jobqueue.yaml"
+"""File in which dask-jobqueue looks for what a job asks Slurm for."""
+
+NEEDED = ("cores", "memory")
+"""Settings without which no job can be described."""
+
+LOOK_SECONDS = 10.0
+"""Time between two looks at whether a job has begun."""
+
+WAITING_SECONDS = 60.0
+"""Time without a worker after which it is said that the jobs wait."""
+
+
+@contextmanager
+def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
+    """Submit jobs that are workers, yield them once the first one has begun, and end them.
+
+    What each job asks for stands in dask-jobqueue's own settings.
+
+    Args:
+        jobs: Number of jobs.
+        folder: Folder that this process and all workers reach by the same path.
+
+    Raises:
+        ClusterError: If dask-jobqueue or Slurm are not there, the settings say too little, Slurm refuses the
+            jobs, or the workers cannot take part.
+    """
+    check_installed("dask_jobqueue")
+    if shutil.which("sbatch") is None:
+        raise ClusterError(
+            "expected Slurm's sbatch on this machine, found none; run the command on a login node, or "
+            "connect to a scheduler with --scheduler"
+        )
+    import dask
+    from dask_jobqueue import SLURMCluster
+    from distributed import Client
+
+    keep_quiet()
+    if lacking := [key for key in NEEDED if dask.config.get(f"jobqueue.slurm.{key}") is None]:
+        raise ClusterError(
+            f"expected {' and '.join(NEEDED)} of a Slurm job in {SETTINGS}, found no "
+            f"{' and no '.join(lacking)}; write them there, as docs/how-to/cluster.md shows"
+        )
+    with SLURMCluster() as cluster:
+        _check_accepted(cluster.job_script())
+        with Client(cluster) as client:
+            cluster.scale(jobs=jobs)
+            logger.info("%s submitted to Slurm", counted(jobs, "job"))
+            _await_worker(client)
+            yield cluster_of(client, folder)
+
+
+def _check_accepted(script: str) -> None:
+    """Ask Slurm whether it would take a job, without submitting it.
+
+    Raises:
+        ClusterError: If it would not; with its own words.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as file:
+        file.write(script)
+        file.flush()
+        tried = subprocess.run(
+            ("sbatch", "--test-only", file.name), capture_output=True, text=True, check=False
+        )
+    if tried.returncode:
+        said = tried.stderr.strip() or tried.stdout.strip() or f"exit code {tried.returncode}"
+        raise ClusterError(
+            f"expected Slurm to take the job that {SETTINGS} describes, found it refused "
+            f"({shortened(said)}); mend the settings"
+        )
+
+
+def _await_worker(client: "Client") -> None:
+    """Wait until a job has begun; say after a while that none has."""
+    waited = 0.0
+    while True:
+        try:
+            client.wait_for_workers(1, timeout=LOOK_SECONDS)
+        except TimeoutError:
+            waited += LOOK_SECONDS
+            if waited == WAITING_SECONDS:
+                logger.warning(
+                    "no job has begun yet; `squeue --me` says what they wait for; Ctrl-C ends them"
+                )
+        else:
+            return

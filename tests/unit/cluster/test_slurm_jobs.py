@@ -1,0 +1,111 @@
+"""Jobs of Slurm as workers, with commands in its place that run a job as a process of this machine."""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autospine.cluster import slurm_jobs
+from autospine.cluster.executor import ClusterError, Task
+
+dask = pytest.importorskip("dask")
+pytest.importorskip("dask_jobqueue")
+
+SBATCH = """#!/bin/bash
+if [ "$1" = --test-only ]; then
+    {tested}
+fi
+cp "$1" "{log}.sh"  # Slurm keeps the script, which is gone soon
+setsid bash "{log}.sh" > "{log}" 2>&1 < /dev/null &
+echo "Submitted batch job $!"
+"""
+
+SCANCEL = """#!/bin/bash
+kill -- "-$1"
+"""
+
+
+@pytest.fixture
+def submit(tmp_path: Path, monkeypatch):
+    """Put commands of Slurm's names in the way of the real ones; returns what writes them."""
+
+    def write(tested: str = "exit 0") -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for name, text in (
+            ("sbatch", SBATCH.format(tested=tested, log=tmp_path / "job.log")),
+            ("scancel", SCANCEL),
+        ):
+            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    return write
+
+
+@pytest.fixture
+def settings():
+    """What a user writes into jobqueue.yaml."""
+    with dask.config.set(
+        {
+            "jobqueue.slurm.cores": 1,
+            "jobqueue.slurm.processes": 1,
+            "jobqueue.slurm.memory": "2GiB",
+            "jobqueue.slurm.interface": "lo",
+            "jobqueue.slurm.python": sys.executable,
+            "jobqueue.slurm.scheduler-options": {"dashboard_address": ":0"},
+        }
+    ):
+        yield
+
+
+@pytest.mark.usefixtures("settings")
+def test_jobs_are_workers_for_as_long_as_they_are_needed(submit, tmp_path: Path):
+    submit()
+    with slurm_jobs.slurm_jobs(1, tmp_path / "shared") as cluster:
+        assert cluster.workers == 1
+        ((task, pid),) = cluster.run(lambda _: os.getpid(), [Task(name="a", argument=0)])
+        assert task.name == "a"
+        assert pid != os.getpid()
+    with pytest.raises(ProcessLookupError):  # the job has been cancelled
+        until_gone(pid)
+
+
+def until_gone(pid: int) -> None:
+    for _ in range(600):
+        os.kill(pid, 0)
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_job_that_slurm_refuses_is_said_in_its_words(submit, tmp_path: Path):
+    submit('echo "allocation failure: Invalid partition name specified" >&2; exit 1')
+    with (
+        pytest.raises(ClusterError, match=r"found it refused \(allocation failure: Invalid partition name"),
+        slurm_jobs.slurm_jobs(1, tmp_path),
+    ):
+        pass
+
+
+def test_settings_that_say_too_little_are_refused(submit, tmp_path: Path):
+    submit()
+    with (
+        dask.config.set({"jobqueue.slurm.cores": None, "jobqueue.slurm.memory": None}),
+        pytest.raises(ClusterError, match=r"jobqueue\.yaml, found no cores and no memory; write them there"),
+        slurm_jobs.slurm_jobs(1, tmp_path),
+    ):
+        pass
+
+
+def test_a_machine_without_slurm_is_said(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with (
+        pytest.raises(
+            ClusterError, match=r"expected Slurm's sbatch on this machine, found none; .* login node"
+        ),
+        slurm_jobs.slurm_jobs(1, tmp_path),
+    ):
+        pass
