@@ -166,12 +166,12 @@ def predict(
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         _say_models(folders, opened, options, reason)
+        drawer = _drawer() if preview else None
         with cluster_for(scheduler, slurm, output) as cluster:
             if cluster is None:
-                drawer = _drawer() if preview else None
                 result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
             else:
-                result = _on_cluster(cluster, folders, opened, inputs, output, options, preview, only)
+                result = _on_cluster(cluster, folders, opened, inputs, output, options, drawer, only)
     if result.cases:
         show_predictions(result.cases, result.kept)
     if report and result.whole:
@@ -216,7 +216,7 @@ def _on_cluster(
     inputs: Sequence[Path],
     output: Path,
     options: PredictionOptions,
-    preview: bool,
+    drawer: "PreviewDrawer | None",
     only: Collection[str] | None,
 ) -> "Predicted":
     from autospine.prediction.cluster_prediction import PredictedParts, predict_on_cluster
@@ -226,7 +226,7 @@ def _on_cluster(
         inputs=tuple(path.absolute() for path in inputs),
         output=output.absolute(),
         options=options,
-        preview=preview,
+        draw_preview=drawer,
         only=None if only is None else tuple(only),
     )
     return predict_on_cluster(opened, work, cluster)

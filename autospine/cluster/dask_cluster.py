@@ -266,7 +266,7 @@ def check_installed(library: str) -> None:
         ClusterError: If it is not there.
     """
     if find_spec(library) is None:
-        raise ClusterError(f"expected {library} to reach a cluster, found it not installed; run `{EXTRA}`")
+        raise ClusterError(f"expected {library} to reach a cluster, found none; run `{EXTRA}`")
 
 
 def _workers(client: "Client", folder: Path) -> list[ClusterWorker]:

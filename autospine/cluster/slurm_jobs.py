@@ -58,7 +58,7 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
     keep_quiet()
     if lacking := [key for key in NEEDED if dask.config.get(f"jobqueue.slurm.{key}") is None]:
         raise ClusterError(
-            f"expected {' and '.join(NEEDED)} of a Slurm job in {SETTINGS}, found no "
+            f"expected cores and memory of a Slurm job in {SETTINGS}, found no "
             f"{' and no '.join(lacking)}; write them there, as docs/how-to/cluster.md shows"
         )
     with SLURMCluster() as cluster:

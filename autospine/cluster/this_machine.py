@@ -11,7 +11,7 @@ from autospine.system.workers import WorkerPool, was_killed
 logger = get_logger(__name__)
 
 
-class Threads:
+class WorkerThreads:
     """Runs tasks in threads, which start at once and share memory.
 
     They suit work that spends its time where the interpreter's lock is released, as in reading and hashing.
@@ -35,7 +35,7 @@ class Threads:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class Processes:
+class WorkerProcesses:
     """Runs tasks in fresh processes, or in this one where there would be a single one.
 
     If a process is killed, all tasks under way are lost. They are tried again by half as many processes,

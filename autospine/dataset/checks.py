@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autospine.cluster.executor import Executor, Lost, Task
-from autospine.cluster.this_machine import Threads
+from autospine.cluster.this_machine import WorkerThreads
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.labels import LabelSpace
@@ -88,7 +88,7 @@ def verify(dataset: Dataset, cluster: Executor | None = None) -> Report:
     checked_cases: dict[str, _Checked] = {}
     tasks = [Task(name=str(number), argument=case) for number, case in enumerate(cases)]
     with progress("verify", len(tasks)) as meter:
-        for task, outcome in (cluster or Threads(WORKERS)).run(partial(_check, dataset=dataset), tasks):
+        for task, outcome in (cluster or WorkerThreads(WORKERS)).run(partial(_check, dataset=dataset), tasks):
             lost = isinstance(outcome, Lost)
             checked_cases[task.name] = _unchecked(outcome.reason) if lost else outcome
             meter.advance()

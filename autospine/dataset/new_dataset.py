@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autospine.cluster.executor import Lost, Task
-from autospine.cluster.this_machine import Processes
+from autospine.cluster.this_machine import WorkerProcesses
 from autospine.core.errors import WorkspaceError
 from autospine.core.types import Modality
 from autospine.storage.locks import scratch_folder
@@ -94,7 +94,7 @@ def make_cases(
     report = on_progress or (lambda done, total: None)
     tasks = [Task(name=str(number), argument=job) for number, job in enumerate(jobs)]
     rows: dict[int, WrittenCase] = {}
-    for task, row in Processes(workers).run(make, tasks):
+    for task, row in WorkerProcesses(workers).run(make, tasks):
         if isinstance(row, Lost):
             raise WorkspaceError(
                 "a process that makes cases was killed, probably for want of memory; run the command again "

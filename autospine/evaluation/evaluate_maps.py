@@ -10,7 +10,7 @@ from typing import NoReturn
 import SimpleITK as sitk
 
 from autospine.cluster.executor import Executor, Lost, Task
-from autospine.cluster.this_machine import Processes
+from autospine.cluster.this_machine import WorkerProcesses
 from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed, listed_faults
 from autospine.core.geometry import Grid, difference
 from autospine.core.labels import LabelSpace
@@ -136,7 +136,7 @@ def evaluate_folder(
     scores: dict[str, CaseScores] = {}
     faults: dict[str, EvaluationError] = {}
     with progress("evaluating", len(tasks)) as meter:
-        for task, outcome in (cluster or Processes(1)).run(compare, tasks):
+        for task, outcome in (cluster or WorkerProcesses(1)).run(compare, tasks):
             if isinstance(outcome, CaseScores):
                 scores[task.name] = replace(outcome, metrics=tuple(metrics))
             else:

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from autospine.cluster.executor import Executor, Lost
-from autospine.cluster.this_machine import Threads
+from autospine.cluster.this_machine import WorkerThreads
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.core.labels import LabelSpace
 from autospine.core.types import Modality
@@ -46,7 +46,7 @@ def measure(dataset: Dataset, workers: int | None = None, cluster: Executor | No
         DatasetError: If a case cannot be measured (lists all of them), or if no case has foreground.
         ClusterError: If the cluster is gone.
     """
-    measured = _measure_all(dataset, cluster or Threads(workers or min(cores(), MOST_AT_ONCE)))
+    measured = _measure_all(dataset, cluster or WorkerThreads(workers or min(cores(), MOST_AT_ONCE)))
     facts = tuple(case.facts for case in measured)
     if not any(any(case.class_voxels) for case in facts):
         raise DatasetError(
@@ -84,7 +84,7 @@ def _measure_all(dataset: Dataset, executor: Executor) -> list[Measured]:
     """
     measured: dict[str, Measured] = {}
     problems: list[str] = []
-    tasks = case_tasks(dataset.cases, elsewhere=not isinstance(executor, Threads))
+    tasks = case_tasks(dataset.cases, elsewhere=not isinstance(executor, WorkerThreads))
     with progress("fingerprint", len(tasks)) as meter:
         for task, outcome in executor.run(partial(_attempt, labels=dataset.labels), tasks):
             if isinstance(outcome, Measured):

@@ -14,6 +14,7 @@ from autospine.dataset.case_sizes import case_need
 from autospine.models.archive import opened_model
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.case_log import read_record
+from autospine.prediction.case_outputs import PreviewDrawer
 from autospine.prediction.part_records import join_parts
 from autospine.prediction.predict_cases import predict, prepare_output
 from autospine.prediction.prediction_options import PredictionOptions
@@ -34,7 +35,9 @@ class PredictedParts:
     inputs: tuple[Path, ...]
     output: Path
     options: PredictionOptions
-    preview: bool
+    draw_preview: PreviewDrawer | None
+    """Draws previews; a function of a module. None for no previews."""
+
     only: tuple[str, ...] | None
     """Cases to predict, of those that the inputs hold; None for all of them."""
 
@@ -95,11 +98,10 @@ def predict_on_cluster(
 def _predict_part(part: CasePart, *, work: PredictedParts) -> Predicted:
     """Predict a part in a worker."""
     use_huge_pages()
-    drawer = None
-    if work.preview:
-        from autospine.report.preview import write_preview
-
-        drawer = write_preview
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(model)) for model in work.models]
-        return predict(opened, work.inputs, work.output, work.options, drawer, only=work.only, part=part)
+        return predict(
+            *(opened, work.inputs, work.output, work.options, work.draw_preview),
+            only=work.only,
+            part=part,
+        )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int32
 
 from autospine.cluster.executor import Executor, Lost
-from autospine.cluster.this_machine import Processes
+from autospine.cluster.this_machine import WorkerProcesses
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.core.geometry import difference, turning
 from autospine.core.labels import LabelSpace
@@ -108,7 +108,7 @@ def preprocess_dataset(
         WorkspaceError: If the disk is full, or another process is at the same part.
         ClusterError: If the cluster is gone.
     """
-    executor = cluster or Processes(workers, set_up_worker)
+    executor = cluster or WorkerProcesses(workers, set_up_worker)
     if part is None:
         with _alone(folder), computing():
             remove_leftovers(folder)
@@ -168,7 +168,7 @@ def _preprocessed(
         log.info("%d of %d cases are preprocessed already", kept, len(dataset.cases))
     problems: list[str] = []
     with progress(f"preprocess {configuration.name}", len(todo)) as meter:
-        tasks = case_tasks(todo, elsewhere=not isinstance(executor, Processes))
+        tasks = case_tasks(todo, elsewhere=not isinstance(executor, WorkerProcesses))
         for task, outcome in executor.run(partial(_attempt, settings=settings, folder=folder), tasks):
             problem = f"{task.name}: {outcome.reason}" if isinstance(outcome, Lost) else outcome
             problems += [problem] if problem else []

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from autospine.cluster.executor import Executor, Lost, Task
-from autospine.cluster.this_machine import Processes
+from autospine.cluster.this_machine import WorkerProcesses
 from autospine.core.colours import class_colours
 from autospine.core.errors import EvaluationError, counted
 from autospine.core.types import Modality
@@ -63,7 +63,7 @@ def result_cases(
     known.sort(key=badness)
     most = len(known) if most_pictured is None else most_pictured
     budget = volume_budget(min(most, len(known)))
-    drawn = _with_pictures(known[:most], results, budget, cluster or Processes(1))
+    drawn = _with_pictures(known[:most], results, budget, cluster or WorkerProcesses(1))
     note = f"not drawn, as pictures are of the worst {most} cases: `autospine report` draws all"
     return (*drawn, *(replace(case, findings=(*case.findings, note)) for case in known[most:]))
 

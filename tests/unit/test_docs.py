@@ -114,7 +114,7 @@ STORED_KINDS = (
 NOT_WRITTEN = {(RunIdentity, "folder"), (RunIdentity, "inputs")}
 """Fields that no file has."""
 
-OTHER_PROGRAMS = ("python3", "source", ".venv/bin/pip")
+OTHER_PROGRAMS = ("python3", "source", ".venv/bin/pip", "dask")
 """What else the shell examples call."""
 
 

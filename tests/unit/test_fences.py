@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from autospine.dataset.case_table import read_case_table
 from planners.overrides import read_overrides
@@ -50,7 +51,12 @@ def test_toml_examples_declare_entry_points(block):
 
 
 @pytest.mark.parametrize("block", fences("yaml"))
-def test_yaml_examples_are_overrides_of_the_planner(block, tmp_path):
+def test_yaml_examples_are_overrides_of_the_planner_or_settings_of_a_cluster(block, tmp_path):
+    if block.startswith("jobqueue:"):
+        jobqueue = pytest.importorskip("dask_jobqueue")
+        known = yaml.safe_load(Path(jobqueue.__file__).with_name("jobqueue.yaml").read_text())
+        assert yaml.safe_load(block)["jobqueue"]["slurm"].keys() <= known["jobqueue"]["slurm"].keys()
+        return
     (tmp_path / "overrides.yaml").write_text(block, encoding="utf-8")
     read_overrides(tmp_path / "overrides.yaml")
 

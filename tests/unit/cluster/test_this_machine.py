@@ -6,7 +6,7 @@ import pytest
 
 from autospine.cluster import this_machine
 from autospine.cluster.executor import Lost, Task
-from autospine.cluster.this_machine import Processes, Threads
+from autospine.cluster.this_machine import WorkerProcesses, WorkerThreads
 
 
 def tasks(*arguments: object) -> list[Task]:
@@ -22,23 +22,31 @@ class Deadly(str):
         return os.abort, ()
 
 
-@pytest.mark.parametrize("executor", [Threads(2), Processes(1), Processes(2)], ids=repr)
+@pytest.mark.parametrize(
+    "executor",
+    [WorkerThreads(2), WorkerProcesses(1), WorkerProcesses(2)],
+    ids=["threads", "here", "processes"],
+)
 def test_each_task_has_its_result(executor):
     found = {task.name: result for task, result in executor.run(math.sqrt, tasks(1.0, 4.0, 9.0))}
     assert found == {"task 0": 1.0, "task 1": 2.0, "task 2": 3.0}
     assert list(executor.run(math.sqrt, [])) == []
 
 
-@pytest.mark.parametrize("executor", [Threads(2), Processes(1), Processes(2)], ids=repr)
+@pytest.mark.parametrize(
+    "executor",
+    [WorkerThreads(2), WorkerProcesses(1), WorkerProcesses(2)],
+    ids=["threads", "here", "processes"],
+)
 def test_what_the_function_raises_is_raised(executor):
     with pytest.raises(ValueError, match=r"domain|negative|expected"):
         list(executor.run(math.sqrt, tasks(-1.0, -4.0)))
 
 
 def test_one_process_is_this_one_and_two_are_others():
-    own = [pid for _, pid in Processes(1).run(lambda _: os.getpid(), tasks(0, 1))]
+    own = [pid for _, pid in WorkerProcesses(1).run(lambda _: os.getpid(), tasks(0, 1))]
     assert own == [os.getpid()] * 2
-    others = {pid for _, pid in Processes(2).run(_pid, tasks(0, 1))}
+    others = {pid for _, pid in WorkerProcesses(2).run(_pid, tasks(0, 1))}
     assert os.getpid() not in others
 
 
@@ -47,7 +55,9 @@ def _pid(_: object) -> int:
 
 
 def test_a_task_that_kills_every_process_is_lost_alone(caplog):
-    found = {task.name: result for task, result in Processes(2).run(str.upper, tasks(Deadly("x"), "a", "b"))}
+    found = {
+        task.name: result for task, result in WorkerProcesses(2).run(str.upper, tasks(Deadly("x"), "a", "b"))
+    }
     assert found == {
         "task 0": Lost(
             reason="its worker process was killed, probably for want of memory; use fewer workers"
@@ -60,7 +70,7 @@ def test_a_task_that_kills_every_process_is_lost_alone(caplog):
 
 def test_tasks_that_have_not_begun_are_dropped_when_the_caller_has_enough(monkeypatch):
     done = []
-    results = Threads(1).run(done.append, tasks(*range(50)))
+    results = WorkerThreads(1).run(done.append, tasks(*range(50)))
     ended = []
     shutdown = ThreadPoolExecutor.shutdown
     monkeypatch.setattr(
