@@ -55,7 +55,7 @@ def worker(address: str, host: str, memory_gib: float = 0, gpus: int = 0) -> Clu
 def test_tasks_run_in_the_workers(cluster, tmp_path: Path):
     assert (cluster.workers, cluster.at_once) == (2, 2)
     found = results(cluster, lambda number: (number**2, os.getpid()), 1, 2, 3)
-    assert [value for value, _ in found.values()] == [1, 4, 9]
+    assert {name: value for name, (value, _) in found.items()} == {"task 0": 1, "task 1": 4, "task 2": 9}
     assert os.getpid() not in {pid for _, pid in found.values()}
     assert not list((tmp_path / "shared").iterdir())  # the note by which workers are looked at is gone
 
