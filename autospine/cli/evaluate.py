@@ -105,7 +105,7 @@ def evaluate(
         evaluation = evaluate_predictions(
             predictions if cluster is None else predictions.absolute(),
             references if cluster is None else references.absolute(),
-            description,
+            description if cluster is None or description is None else description.absolute(),
             metrics,
             resample=resample,
             leave_out_faults=True,

@@ -122,7 +122,12 @@ def experiment(
     from autospine.pipeline.experiments.verdicts import judge
     from autospine.system.devices import choose_device
 
-    where = choose_device(device)
+    elsewhere = scheduler is not None or slurm is not None
+    if elsewhere and steps is None and minutes is None:
+        raise typer.BadParameter(
+            "give one of them: the speed of the workers is not known here", param_hint="--steps / --minutes"
+        )
+    where = choose_device("cpu" if elsewhere else device)
     extent = TrainingExtent(seeds=seeds, fold=fold, steps=steps, minutes=minutes)
     chosen = EXPERIMENTS[name.value]
     with cluster_for(scheduler, slurm, location.results) as cluster:

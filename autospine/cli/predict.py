@@ -222,7 +222,8 @@ def _on_cluster(
     from autospine.prediction.cluster_prediction import PredictedParts, predict_on_cluster
 
     work = PredictedParts(
-        models=tuple(folder.absolute() for folder in folders),
+        # The starter lies elsewhere in another installation.
+        models=tuple(Path(STARTER) if each == STARTER_FILE else each.absolute() for each in folders),
         inputs=tuple(path.absolute() for path in inputs),
         output=output.absolute(),
         options=options,

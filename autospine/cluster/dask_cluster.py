@@ -1,9 +1,10 @@
 """Tasks on the workers of a Dask cluster; its libraries are imported only where one is used."""
 
 import logging
+import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class ClusterWorker:
 
     def fits(self, need: Need) -> bool:
         """Whether a task that needs this can run in it."""
-        enough = not self.memory_bytes or need.memory_bytes <= self.memory_bytes
+        share = 1 if need.alone else self.threads  # as many tasks run in it at the same time
+        enough = not self.memory_bytes or share * need.memory_bytes <= self.memory_bytes
         return enough and (self.facts.gpus > 0 or not need.gpu)
 
 
@@ -62,20 +64,17 @@ class DaskCluster:
     Args:
         client: Connected to the scheduler.
         workers: Its workers, at least one, that have been looked at. Others may come while tasks run.
+        expected: Number of workers in the end; None for those that there are.
     """
 
-    def __init__(self, client: "Client", workers: Sequence[ClusterWorker]) -> None:
+    def __init__(
+        self, client: "Client", workers: Sequence[ClusterWorker], expected: int | None = None
+    ) -> None:
         self._client, self._workers = client, tuple(workers)
-
-    @property
-    def at_once(self) -> int:
-        """Number of tasks that run at the same time."""
-        return sum(worker.threads for worker in self._workers)
-
-    @property
-    def workers(self) -> int:
-        """Number of workers."""
-        return len(self._workers)
+        self.workers = expected or len(self._workers)
+        """Number of workers, those that are still to come included."""
+        self._said = False
+        """Whether it was said that no worker is left."""
 
     @property
     def has_gpu(self) -> bool:
@@ -99,14 +98,29 @@ class DaskCluster:
         """Run tasks as `run` does; also yield None every few seconds in which no task has ended."""
         places = [self._places(task) for task in tasks]
         futures = {
-            self._submit(function, task, place): task for task, place in zip(tasks, places, strict=True)
+            self._submit(function, task, place): (task, place)
+            for task, place in zip(tasks, places, strict=True)
         }
+        tried_again: set[int] = set()
         try:
-            for future in self._completed(set(futures)):
-                yield None if future is None else (futures[future], self._result(future))
+            while futures:
+                for future in self._completed(futures):
+                    if future is None:
+                        yield None
+                        continue
+                    # A result that is kept would be computed again when its worker is killed.
+                    task, place = futures.pop(future)
+                    result = self._result(future)
+                    future.release()
+                    if isinstance(result, Lost) and id(task) not in tried_again:
+                        # Dask blames all that a killed worker had, which need not be what has killed it.
+                        tried_again.add(id(task))
+                        futures[self._submit(function, task, place)] = task, place
+                    else:
+                        yield task, result
         finally:
             with suppress(OSError, TimeoutError, CancelledError):  # the scheduler is gone
-                self._client.cancel([future for future in futures if not future.done()], force=True)
+                self._client.cancel(list(futures), force=True)
 
     def _places(self, task: Task) -> list[str] | None:
         """Return the hosts and workers that a task may run on, None for all.
@@ -148,24 +162,22 @@ class DaskCluster:
         )
         return future
 
-    def _completed(self, waiting: "set[Future]") -> "Iterator[Future | None]":
-        """Yield futures as they end, and None from time to time; say where nobody works on them."""
+    def _completed(self, waiting: "Collection[Future]") -> "Sequence[Future | None]":
+        """Return the futures that have ended, or None alone after a while; say where nobody works on them."""
         from distributed import wait
 
-        said = False
-        while waiting:
-            try:
-                done, waiting = wait(waiting, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-            except TimeoutError:
-                said = self._look_for_workers(said)
-                yield None
-                continue
-            except (OSError, CancelledError) as error:
-                raise self._gone() from error
-            yield from done
+        try:
+            done, _ = wait(list(waiting), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            self._said = self._look_for_workers(self._said)
+            return [None]
+        except (OSError, CancelledError) as error:
+            raise self._gone() from error
+        ended: Sequence[Future | None] = list(done)
+        return ended
 
     def _look_for_workers(self, said: bool) -> bool:
-        """Return whether it was said that no worker is left."""
+        """Return whether it was said that no worker is left; say so if it was not."""
         try:
             there = len(self._client.scheduler_info(n_workers=-1)["workers"])
         except (OSError, TimeoutError) as error:
@@ -219,7 +231,7 @@ def connected(address: str, folder: Path) -> Iterator[DaskCluster]:
     keep_quiet()
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, TypeError, ValueError) as error:
         raise ClusterError(
             f"expected a Dask scheduler at {address}, found none ({first_line(error)}); start one with `dask "
             "scheduler`, which prints its address, and workers with `dask worker ADDRESS`"
@@ -230,12 +242,13 @@ def connected(address: str, folder: Path) -> Iterator[DaskCluster]:
         yield cluster_of(client, folder)
 
 
-def cluster_of(client: "Client", folder: Path) -> DaskCluster:
+def cluster_of(client: "Client", folder: Path, expected: int | None = None) -> DaskCluster:
     """Look at the workers of a scheduler, and return what runs tasks on them.
 
     Args:
         client: Connected to the scheduler.
         folder: Folder that this process and all workers reach by the same path.
+        expected: Number of workers in the end; None for those that there are.
 
     Raises:
         ClusterError: As `connected` does.
@@ -250,7 +263,7 @@ def cluster_of(client: "Client", folder: Path) -> DaskCluster:
     logger.info("cluster: %s, %s", counted(len(workers), "worker"), counted(threads, "thread"))
     for package in PACKAGES:
         client.forward_logging(package, level=logging.ERROR)
-    return DaskCluster(client, workers)
+    return DaskCluster(client, workers, expected)
 
 
 def keep_quiet() -> None:
@@ -280,6 +293,7 @@ def _workers(client: "Client", folder: Path) -> list[ClusterWorker]:
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=TEMPORARY, encoding="utf-8") as note:
         note.write(content)
         note.flush()
+        os.fsync(note.fileno())  # before that a network file system need not show it to others
         answers = client.run(describe_worker, note.name, content, on_error="return")
     known = client.scheduler_info(n_workers=-1)["workers"]
     workers, faults = [], []

@@ -1,4 +1,4 @@
-"""The interface of whatever runs many tasks of one kind, on this machine or on a cluster."""
+"""The interface by which many calls of one function are run, on this machine or on a cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,10 +54,6 @@ module, or `functools.partial` of one."""
 @runtime_checkable
 class Executor(Protocol):
     """Runs tasks, several at a time."""
-
-    @property
-    def at_once(self) -> int:
-        """Number of tasks that run at the same time, at least 1."""
 
     def run(self, function: TaskFunction, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Call a function for each task; yield tasks and results in the order in which they end.

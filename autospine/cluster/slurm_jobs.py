@@ -53,7 +53,7 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
         )
     import dask
     from dask_jobqueue import SLURMCluster
-    from distributed import Client
+    from distributed import Client, Security
 
     keep_quiet()
     if lacking := [key for key in NEEDED if dask.config.get(f"jobqueue.slurm.{key}") is None]:
@@ -61,13 +61,16 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
             f"expected cores and memory of a Slurm job in {SETTINGS}, found no "
             f"{' and no '.join(lacking)}; write them there, as docs/how-to/cluster.md shows"
         )
-    with SLURMCluster() as cluster:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without certificates anybody who reaches its port could run code here, as this user.
+    security = Security.temporary()
+    with SLURMCluster(security=security, shared_temp_directory=str(folder)) as cluster:
         _check_accepted(cluster.job_script())
         with Client(cluster) as client:
             cluster.scale(jobs=jobs)
             logger.info("%s submitted to Slurm", counted(jobs, "job"))
             _await_worker(client)
-            yield cluster_of(client, folder)
+            yield cluster_of(client, folder, jobs)
 
 
 def _check_accepted(script: str) -> None:
@@ -92,13 +95,14 @@ def _check_accepted(script: str) -> None:
 
 def _await_worker(client: "Client") -> None:
     """Wait until a job has begun; say after a while that none has."""
-    waited = 0.0
+    waited, said = 0.0, False
     while True:
         try:
             client.wait_for_workers(1, timeout=LOOK_SECONDS)
         except TimeoutError:
             waited += LOOK_SECONDS
-            if waited == WAITING_SECONDS:
+            if waited >= WAITING_SECONDS and not said:
+                said = True
                 logger.warning(
                     "no job has begun yet; `squeue --me` says what they wait for; Ctrl-C ends them"
                 )

@@ -1,8 +1,8 @@
 """What runs in the workers of a cluster."""
 
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class WorkerFacts:
 
 
 def describe_worker(note: str, content: str) -> WorkerFacts:
-    """Return what a worker is.
+    """Return the facts of this worker.
 
     Args:
         note: Path of a file in the folder that all workers share.
@@ -67,6 +67,23 @@ def worker_threads() -> int:
     return threads
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other such task runs in this process.
+
+    Raises:
+        ClusterError: If nobody waits for this one any more.
+    """
+    unwanted = nobody_waits()
+    while not _ALONE.acquire(timeout=1.0):
+        if unwanted():
+            raise ClusterError("expected a command that waits for this task, found none; run it again")
+    try:
+        yield
+    finally:
+        _ALONE.release()
+
+
 def run_task(function: TaskFunction, argument: Any, version: str, *, alone: bool) -> Any:
     """Call a function in a worker.
 
@@ -86,7 +103,7 @@ def run_task(function: TaskFunction, argument: Any, version: str, *, alone: bool
             f"expected workers with AutoSpine {version}, found one with {autospine.__version__}; start it in "
             "the same environment"
         )
-    with _ALONE if alone else nullcontext():
+    with _alone() if alone else nullcontext():
         torch.set_num_threads(worker_threads() if alone else 1)
         return_freed_memory()
         return function(argument)

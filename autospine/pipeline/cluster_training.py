@@ -11,7 +11,7 @@ import torch
 from autospine.cluster.dask_cluster import DaskCluster
 from autospine.cluster.executor import Lost, Need, Task
 from autospine.cluster.worker_side import nobody_waits, worker_threads
-from autospine.core.errors import TrainingError, counted
+from autospine.core.errors import AutospineError, TrainingError, counted, listed_faults
 from autospine.evaluation.scores import Evaluation
 from autospine.pipeline.planned_dataset import PlannedDataset
 from autospine.pipeline.training import Project, choose_settings, preprocess, train
@@ -19,13 +19,13 @@ from autospine.storage.file_names import folder_to_write
 from autospine.storage.locks import is_held
 from autospine.storage.trained_models import fold_folder
 from autospine.system.devices import choose_device
-from autospine.system.fresh_process import call_in_fresh_process
+from autospine.system.fresh_process import STOP_SECONDS, call_in_fresh_process
 from autospine.system.log import progress
 from trainers.fold_run import TRAINING_LOCK
 from trainers.metrics_log import brief_summary, read_rows
 from trainers.training_options import TrainingOptions
 
-FREE_SECONDS = 300.0
+FREE_SECONDS = STOP_SECONDS + 60
 """Time to wait for another process that trains the fold: one that was told to end writes a checkpoint."""
 
 
@@ -116,20 +116,23 @@ def train_on_cluster(trainings: Sequence[FoldTraining], cluster: DaskCluster) ->
     tasks = [
         Task(name=training.name, argument=training, need=_need(training, cluster)) for training in trainings
     ]
+    faults: dict[str, str] = {}
     with progress(f"{counted(len(tasks), 'fold')}, on the cluster", 100, percent=True) as meter:
         shown = 0.0
         for event in cluster.events(train_on_worker, tasks):
             if event is not None:
                 task, outcome = event
-                if isinstance(outcome, Lost):
-                    raise TrainingError(
-                        f"expected {task.name} to be trained, found that {outcome.reason}; run the same "
-                        "command again: it resumes where it was"
-                    )
+                if outcome is not None:
+                    faults[task.name] = outcome.reason if isinstance(outcome, Lost) else outcome
             share, text = _state(trainings)
             meter.update(text)
             meter.advance(max(0.0, 100 * share - shown))
             shown = max(shown, 100 * share)
+    if faults:
+        raise TrainingError(
+            f"expected {counted(len(tasks), 'fold')} to be trained, found that {len(faults)} failed: "
+            + listed_faults([f"{name}: {fault}" for name, fault in faults.items()])
+        )
 
 
 def _need(training: FoldTraining, cluster: DaskCluster) -> Need:
@@ -139,20 +142,23 @@ def _need(training: FoldTraining, cluster: DaskCluster) -> Need:
     return Need(memory_bytes=memory, gpu=gpu, alone=True)
 
 
-def train_on_worker(training: FoldTraining) -> None:
+def train_on_worker(training: FoldTraining) -> str | None:
     """Train a fold in a fresh process of a worker, once no other process trains it.
 
     A fold whose worker was killed comes here from another one, while its process writes a checkpoint.
 
-    Raises:
-        TrainingError: If it fails, or another process trains it.
-        ProcessKilledError: If its process was killed.
+    Returns:
+        Why it could not be trained; None if it was.
     """
     lock = fold_folder(training.folder, training.fold) / TRAINING_LOCK
     unwanted, deadline = nobody_waits(), time.monotonic() + FREE_SECONDS
     while is_held(lock) and time.monotonic() < deadline and not unwanted():
         time.sleep(1.0)
-    call_in_fresh_process(_train, (training, worker_threads()), unwanted)
+    try:
+        call_in_fresh_process(_train, (training, worker_threads()), unwanted)
+    except AutospineError as error:  # the other folds go on
+        return str(error)
+    return None
 
 
 def _train(given: tuple[FoldTraining, int]) -> None:

@@ -1,5 +1,6 @@
 """Prediction on the workers of a cluster: each takes parts of the cases, as `--part` does."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,17 +9,21 @@ from pathlib import Path
 
 from autospine.cluster.dask_cluster import DaskCluster
 from autospine.cluster.executor import ClusterError, Lost, Need, Task
+from autospine.cluster.worker_side import nobody_waits
 from autospine.core.errors import counted, listed
 from autospine.dataset.case_parts import CasePart
 from autospine.dataset.case_sizes import case_need
 from autospine.models.archive import opened_model
 from autospine.models.model_folder import ModelFolder
-from autospine.prediction.case_log import read_record
+from autospine.prediction.case_log import PredictedCase
 from autospine.prediction.case_outputs import PreviewDrawer
 from autospine.prediction.part_records import join_parts
 from autospine.prediction.predict_cases import predict, prepare_output
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, warn_of_training_images
+from autospine.storage.locks import is_held
+from autospine.storage.part_folders import part_folder, part_lock
+from autospine.storage.trained_models import named_model
 from autospine.system.allocation import use_huge_pages
 from autospine.system.log import progress
 
@@ -26,10 +31,13 @@ PARTS_PER_WORKER = 4
 """Parts for each worker: with more of them none waits long for the last one, with fewer networks are loaded
 less often."""
 
+FREE_SECONDS = 600.0
+"""Time to wait for another process that predicts the same part, as one of a command that was ended may do."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictedParts:
-    """What all parts of a prediction have in common. All paths are absolute."""
+    """What all parts of a prediction have in common. All paths are absolute, but the name of the starter."""
 
     models: tuple[Path, ...]
     inputs: tuple[Path, ...]
@@ -73,6 +81,7 @@ def predict_on_cluster(
     ]
     join_parts(work.output)  # of an earlier run in other parts
     kept: set[str] = set()
+    entries: dict[str, PredictedCase] = {}
     lost: dict[str, str] = {}
     with progress("predict", len(names)) as meter:
         for task, outcome in cluster.run(partial(_predict_part, work=work), tasks):
@@ -80,6 +89,7 @@ def predict_on_cluster(
                 lost[task.name] = outcome.reason
             else:
                 kept |= outcome.kept
+                entries |= {entry.case: entry for entry in outcome.cases}
             meter.advance(len(task.argument.of(names)))
     join_parts(work.output)  # if a worker was killed between its last case and this
     if lost:
@@ -87,19 +97,22 @@ def predict_on_cluster(
             f"expected every part of the cases to be predicted, found {counted(len(lost), 'part')} lost "
             f"({listed(list(lost))}): {next(iter(lost.values()))}; run the same command again with --continue"
         )
-    record = read_record(work.output)
-    entries = {name: record[name] for name in sorted(names) if name in record}
+    entries = {name: entries[name] for name in sorted(entries)}
     warn_of_training_images(entries)
-    failed = {name for name, entry in entries.items() if entry.status == "failed"}
-    written = tuple(maps.path(case) for case in cases if case.name not in failed)
+    there = {name for name, entry in entries.items() if entry.status != "failed"}
+    written = tuple(maps.path(case) for case in cases if case.name in there)
     return Predicted(cases=tuple(entries.values()), written=written, kept=frozenset(kept))
 
 
 def _predict_part(part: CasePart, *, work: PredictedParts) -> Predicted:
     """Predict a part in a worker."""
+    lock = part_lock(part_folder(work.output, part.number, part.count))
+    unwanted, deadline = nobody_waits(), time.monotonic() + FREE_SECONDS
+    while is_held(lock) and time.monotonic() < deadline and not unwanted():
+        time.sleep(1.0)
     use_huge_pages()
     with ExitStack() as bundles:
-        opened = [bundles.enter_context(opened_model(model)) for model in work.models]
+        opened = [bundles.enter_context(opened_model(named_model(model))) for model in work.models]
         return predict(
             *(opened, work.inputs, work.output, work.options, work.draw_preview),
             only=work.only,

@@ -63,6 +63,8 @@ def call_in_fresh_process(
             while not ours.poll(LOOK_SECONDS):
                 if unwanted():
                     process.terminate()
+                    if not ours.poll(STOP_SECONDS):
+                        process.kill()
                     break
             returned, outcome = ours.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -88,11 +90,12 @@ def _await(process: "subprocess.Popen[bytes]") -> None:
 def main() -> None:
     """Answer one call; a process begins here."""
     parent = Connection(int(sys.argv[1]))
+    answered = threading.Event()
     answer: tuple[bool, Any]
     try:
         with heeding_signals():
             function, argument = parent.recv()
-            threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+            threading.Thread(target=_end_with, args=(parent, answered), daemon=True).start()
             answer = True, function(argument)
     except KeyboardInterrupt:
         answer = (
@@ -103,12 +106,14 @@ def main() -> None:
         )
     except BaseException as raised:
         answer = False, portable(raised)
+    answered.set()
     with suppress(OSError):  # the parent is gone
         parent.send(answer)
 
 
-def _end_with(parent: Connection) -> None:
+def _end_with(parent: Connection, answered: threading.Event) -> None:
     """Do what SIGTERM does once the parent is gone: the work stops where it can go on later."""
     with suppress(EOFError, OSError):
         parent.poll(None)  # nothing is sent, so that this is the end
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not answered.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -73,7 +73,7 @@ def measure(root: Path) -> Facts:
         killed_once(start(workspace, *PREDICT, "killed", *elsewhere), seconds["predict, there"] / 2)
     print(seconds, file=sys.stderr)  # noqa: T201
     here, there = (
-        sum(each for key, each in seconds.items() if key.endswith(end)) for end in ("here", "there")
+        sum(each for key, each in seconds.items() if key.endswith(f", {end}")) for end in ("here", "there")
     )
     return {
         "cluster_cases_equal": sum(

@@ -121,9 +121,10 @@ def seeds(name: str, folder: Path) -> Iterator[bytes]:
         yield (report_folders.evaluated_folder(folder, "--no-report") / "evaluation.json").read_bytes()
     elif name == "model":
         from autospine.models.model_export import export_model
+        from autospine.models.model_folder import open_model
 
         makers.write_model(folder / "small")
-        export_model(folder / "small", folder / "small.autospine")
+        export_model(open_model(folder / "small"), folder / "small.autospine")
         yield (folder / "small.autospine").read_bytes()
 
 

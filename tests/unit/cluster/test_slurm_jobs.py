@@ -1,5 +1,6 @@
 """Jobs of Slurm as workers, with commands in its place that run a job as a process of this machine."""
 
+import gc
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autospine.cluster import slurm_jobs
+from autospine.cluster.dask_cluster import connected
 from autospine.cluster.executor import ClusterError, Task
 
 dask = pytest.importorskip("dask")
@@ -63,15 +65,25 @@ def settings():
 
 
 @pytest.mark.usefixtures("settings")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # Dask leaves its certificates open
 def test_jobs_are_workers_for_as_long_as_they_are_needed(submit, tmp_path: Path):
     submit()
     with slurm_jobs.slurm_jobs(1, tmp_path / "shared") as cluster:
         assert cluster.workers == 1
+        address = cluster._client.scheduler.address
+        assert address.startswith("tls://")  # so that nobody else can connect
+        with (
+            pytest.raises(ClusterError, match=r"expected a Dask scheduler at tls://.*, found none"),
+            connected(address, tmp_path),
+        ):
+            pass
         ((task, pid),) = cluster.run(lambda _: os.getpid(), [Task(name="a", argument=0)])
         assert task.name == "a"
         assert pid != os.getpid()
     with pytest.raises(ProcessLookupError):  # the job has been cancelled
         until_gone(pid)
+    gc.collect()
+    assert not list((tmp_path / "shared").iterdir())  # neither the certificates nor the note
 
 
 def until_gone(pid: int) -> None:
