@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from autospine.cluster.dask_cluster import DaskCluster, check_installed, cluster_of, keep_quiet
 from autospine.cluster.executor import ClusterError
 from autospine.core.errors import counted, shortened
+from autospine.storage.atomic import TEMPORARY
 from autospine.system.log import get_logger
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Security
 
 logger = get_logger(__name__)
 
@@ -23,6 +24,12 @@ SETTINGS = "~/.config/dask/jobqueue.yaml"
 
 NEEDED = ("cores", "memory")
 """Settings without which no job can be described."""
+
+CERTIFICATES = (
+    "tls_ca_file",
+    *(f"tls_{role}_{part}" for role in ("scheduler", "worker", "client") for part in ("cert", "key")),
+)
+"""Parts of an encrypted connection, as Dask names them."""
 
 LOOK_SECONDS = 10.0
 """Time between two looks at whether a job has begun."""
@@ -53,7 +60,7 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
         )
     import dask
     from dask_jobqueue import SLURMCluster
-    from distributed import Client, Security
+    from distributed import Client
 
     keep_quiet()
     if lacking := [key for key in NEEDED if dask.config.get(f"jobqueue.slurm.{key}") is None]:
@@ -62,15 +69,33 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
             f"{' and no '.join(lacking)}; write them there, as docs/how-to/cluster.md shows"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Without certificates anybody who reaches its port could run code here, as this user.
-    security = Security.temporary()
-    with SLURMCluster(security=security, shared_temp_directory=str(folder)) as cluster:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY) as private,
+        SLURMCluster(security=_certificates(Path(private))) as cluster,
+    ):
         _check_accepted(cluster.job_script())
         with Client(cluster) as client:
             cluster.scale(jobs=jobs)
             logger.info("%s submitted to Slurm", counted(jobs, "job"))
             _await_worker(client)
             yield cluster_of(client, folder, jobs)
+
+
+def _certificates(folder: Path) -> "Security":
+    """Make certificates for this command alone: without them anybody who reaches its port could run code.
+
+    Args:
+        folder: Folder that only this user can read, on the machines of the jobs too.
+    """
+    from distributed import Security
+
+    made = Security.temporary()
+    files = {}
+    for name in CERTIFICATES:
+        path = folder / f"{name}.pem"
+        path.write_text(getattr(made, name), encoding="utf-8")
+        files[name] = str(path)
+    return Security(require_encryption=True, **files)
 
 
 def _check_accepted(script: str) -> None:

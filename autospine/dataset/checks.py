@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autospine.cluster.executor import Executor, Lost, Task
+from autospine.cluster.executor import Executor, Lost
 from autospine.cluster.this_machine import WorkerThreads
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, DatasetError, counted, listed
 from autospine.core.geometry import difference, spacing_fault
 from autospine.core.labels import LabelSpace
 from autospine.core.modality import check_values, few_values, guess_modality, same_everywhere
+from autospine.dataset.case_sizes import case_tasks
 from autospine.dataset.map_values import read_tissue_map, unnamed_values
 from autospine.dataset.raw import SEGMENTATION, Case, Dataset, case_modality, inspect_dataset
 from autospine.io.images import Volume, read_labels, read_volume
@@ -85,15 +86,17 @@ def verify(dataset: Dataset, cluster: Executor | None = None) -> Report:
     notes += [f"{name}: ignored, not {dataset.file_ending}" for name in ignored_files(dataset)]
     cases, trained = [*dataset.cases, *dataset.test_cases], dict[str, str]()
     seen: set[int] = set()
-    checked_cases: dict[str, _Checked] = {}
-    tasks = [Task(name=str(number), argument=case) for number, case in enumerate(cases)]
+    checked_cases: dict[int, _Checked] = {}
+    check = partial(_check, dataset=replace(dataset, cases=(), test_cases=()))  # it goes with each task
+    tasks = case_tasks(cases, elsewhere=cluster is not None)
+    places = {id(task): number for number, task in enumerate(tasks)}
     with progress("verify", len(tasks)) as meter:
-        for task, outcome in (cluster or WorkerThreads(WORKERS)).run(partial(_check, dataset=dataset), tasks):
+        for task, outcome in (cluster or WorkerThreads(WORKERS)).run(check, tasks):
             lost = isinstance(outcome, Lost)
-            checked_cases[task.name] = _unchecked(outcome.reason) if lost else outcome
+            checked_cases[places[id(task)]] = _unchecked(outcome.reason) if lost else outcome
             meter.advance()
     for number, case in enumerate(cases):
-        checked = checked_cases[str(number)]
+        checked = checked_cases[number]
         faults += [f"{case.name}: {text}" for text in checked.faults]
         notes += [f"{case.name}: {text}" for text in checked.notes]
         if number < len(dataset.cases):

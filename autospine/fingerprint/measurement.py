@@ -46,7 +46,7 @@ def measure(dataset: Dataset, workers: int | None = None, cluster: Executor | No
         DatasetError: If a case cannot be measured (lists all of them), or if no case has foreground.
         ClusterError: If the cluster is gone.
     """
-    measured = _measure_all(dataset, cluster or WorkerThreads(workers or min(cores(), MOST_AT_ONCE)))
+    measured = _measure_all(dataset, workers or min(cores(), MOST_AT_ONCE), cluster)
     facts = tuple(case.facts for case in measured)
     if not any(any(case.class_voxels) for case in facts):
         raise DatasetError(
@@ -76,15 +76,16 @@ def dataset_key(dataset: Dataset) -> str:
     return digest_of(text.encode() for text in texts)
 
 
-def _measure_all(dataset: Dataset, executor: Executor) -> list[Measured]:
-    """Measure every case, in the dataset's order.
+def _measure_all(dataset: Dataset, workers: int, cluster: Executor | None) -> list[Measured]:
+    """Measure every case, on a cluster or in threads; return the facts in the dataset's order.
 
     Raises:
         DatasetError: If a case cannot be measured; lists all of them.
     """
     measured: dict[str, Measured] = {}
     problems: list[str] = []
-    tasks = case_tasks(dataset.cases, elsewhere=not isinstance(executor, WorkerThreads))
+    executor = cluster or WorkerThreads(workers)
+    tasks = case_tasks(dataset.cases, elsewhere=cluster is not None)
     with progress("fingerprint", len(tasks)) as meter:
         for task, outcome in executor.run(partial(_attempt, labels=dataset.labels), tasks):
             if isinstance(outcome, Measured):

@@ -108,15 +108,14 @@ def preprocess_dataset(
         WorkspaceError: If the disk is full, or another process is at the same part.
         ClusterError: If the cluster is gone.
     """
-    executor = cluster or WorkerProcesses(workers, set_up_worker)
     if part is None:
         with _alone(folder), computing():
             remove_leftovers(folder)
-            return _preprocessed(dataset, plan, configuration, folder, executor, arrays)
+            return _preprocessed(dataset, plan, configuration, folder, workers, arrays, cluster)
     own = set(part.of([case.name for case in dataset.cases]))
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in own))
     with _beside_other_parts(folder, part), computing():
-        return _preprocessed(dataset, plan, configuration, folder, executor, arrays)
+        return _preprocessed(dataset, plan, configuration, folder, workers, arrays, cluster)
 
 
 @contextmanager
@@ -151,8 +150,9 @@ def _preprocessed(
     plan: Plan,
     configuration: Configuration,
     folder: Path,
-    executor: Executor,
+    workers: int,
     arrays: ArrayFormat,
+    cluster: Executor | None,
 ) -> tuple[StoredCase, ...]:
     settings = PreprocessingSettings(
         format_version=VOXELS_VERSION,
@@ -166,9 +166,10 @@ def _preprocessed(
     todo = [case for case in dataset.cases if not _unchanged(case, settings, folder)]
     if kept := len(dataset.cases) - len(todo):
         log.info("%d of %d cases are preprocessed already", kept, len(dataset.cases))
+    executor = cluster or WorkerProcesses(workers, set_up_worker)
     problems: list[str] = []
     with progress(f"preprocess {configuration.name}", len(todo)) as meter:
-        tasks = case_tasks(todo, elsewhere=not isinstance(executor, WorkerProcesses))
+        tasks = case_tasks(todo, elsewhere=cluster is not None)
         for task, outcome in executor.run(partial(_attempt, settings=settings, folder=folder), tasks):
             problem = f"{task.name}: {outcome.reason}" if isinstance(outcome, Lost) else outcome
             problems += [problem] if problem else []

@@ -75,9 +75,12 @@ def measure(root: Path) -> Facts:
     here, there = (
         sum(each for key, each in seconds.items() if key.endswith(f", {end}")) for end in ("here", "there")
     )
+    record = json.loads((workspace / "killed" / "predictions.json").read_text(encoding="utf-8"))
+    recorded = {case["case"] for case in record["cases"] if case["status"] == "written"}
     return {
         "cluster_cases_equal": sum(
-            same(root / "here", stored, f"{case}*.b2nd")
+            case in recorded
+            and same(root / "here", stored, f"{case}*.b2nd")
             and same(workspace / "here", workspace / "killed", f"{case}.nii.gz")
             for case in cases()
         ),
@@ -132,6 +135,8 @@ def timed(workspace: Path, *commands: tuple[str, ...]) -> float:
 def killed_once(command: "subprocess.Popen[bytes]", moment: float) -> None:
     """Kill a worker in the middle of a command, which has to succeed nevertheless."""
     time.sleep(moment)
+    if command.poll() is not None:
+        raise SystemExit(f"{command.args!r} has ended before a worker could be killed")
     busiest = max(worker_processes(), key=lambda worker: worker.cpu_percent(0.5))
     os.kill(busiest.pid, signal.SIGKILL)
     finished(command)
@@ -167,7 +172,6 @@ def scheduler(folder: Path) -> Iterator[str]:
         started += [run("worker", address, *limits) for _ in range(WORKERS)]
         while len(worker_processes()) < WORKERS:
             time.sleep(0.1)
-        time.sleep(10)  # they import what they need
         yield address
     finally:
         for process in started:

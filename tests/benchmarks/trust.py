@@ -99,6 +99,9 @@ def table(figures: Facts) -> str:
         for name, by_count in stages.items():
             cells = [f"{each['seconds']:.1f} s, {each['gb']:.2f} GB" for each in by_count.values()]
             lines.append(f"| {name} | {' | '.join(cells)} | {figures['exponents'][name]:.2f} |")
+    if seconds := figures.get("cluster_seconds"):
+        lines += ["", "| on this machine | seconds |", "|---|--:|"]
+        lines += [f"| {what} | {value} |" for what, value in seconds.items()]
     lines += ["", *(f"- {each}" for each in figures.get("failures", ()))]
     return "\n".join(
         [*lines, "", "```json", json.dumps({key: figures[key] for key in GOALS if key in figures}), "```"]

@@ -1,6 +1,5 @@
 """Jobs of Slurm as workers, with commands in its place that run a job as a process of this machine."""
 
-import gc
 import os
 import shutil
 import sys
@@ -65,7 +64,6 @@ def settings():
 
 
 @pytest.mark.usefixtures("settings")
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # Dask leaves its certificates open
 def test_jobs_are_workers_for_as_long_as_they_are_needed(submit, tmp_path: Path):
     submit()
     with slurm_jobs.slurm_jobs(1, tmp_path / "shared") as cluster:
@@ -82,7 +80,6 @@ def test_jobs_are_workers_for_as_long_as_they_are_needed(submit, tmp_path: Path)
         assert pid != os.getpid()
     with pytest.raises(ProcessLookupError):  # the job has been cancelled
         until_gone(pid)
-    gc.collect()
     assert not list((tmp_path / "shared").iterdir())  # neither the certificates nor the note
 
 
