@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autospine.core.errors import TrainingError
 from autospine.system.devices import choose_device
+from autospine.system.hardware import restarts
 from autospine.system.log import silence
 
 PATIENCE = timedelta(days=1)
@@ -68,7 +69,11 @@ def meeting(address: str, device: torch.device, rank: int = -1, size: int = -1) 
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     with _wire():
-        dist.init_process_group(backend, init_method=address, rank=rank, world_size=size, timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous(address, rank, size, timeout=PATIENCE))
+        # PyTorch 2.13 lets processes that torchrun has started again read the addresses of those that have
+        # ended from the same store, and wait for them.
+        own = dist.PrefixStore(f"restart {restarts()}", store)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield
     finally:

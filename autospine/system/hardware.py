@@ -212,6 +212,11 @@ def _stated(variable: str) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else 0
 
 
+def restarts() -> int:
+    """Return how often torchrun has started the processes of this training again; 0 without it."""
+    return _stated("TORCHELASTIC_RESTART_COUNT")
+
+
 def default_workers(sharers: int = 1) -> int:
     """Return one worker process per core, at most eight, shared among this many trainings."""
     return max(1, min(cores() // sharers, 8))

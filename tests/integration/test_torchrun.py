@@ -47,6 +47,35 @@ def test_two_processes_of_torchrun_train_one_model(planned):
     assert not (fold / "training.lock").exists()
 
 
+RESTARTED = """
+import os, signal
+import torch, torch.distributed
+from trainers import distributed
+
+with distributed.joined("cpu"):
+    distributed.meet()
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and distributed.leads():
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("agreed on", *distributed.largest(float(distributed.rank())))
+"""
+
+
+def test_processes_that_torchrun_starts_again_meet_again(tmp_path):
+    (tmp_path / "script.py").write_text(RESTARTED, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    said = subprocess.run(
+        [*command, "--max-restarts", "1", str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines() == ["agreed on 1.0"]  # the second one is silent
+
+
 @pytest.mark.slow
 def test_a_fold_that_does_not_exist_is_told_before_the_processes_meet(planned):
     said = train(planned, "--fold", "9")
