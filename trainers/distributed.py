@@ -63,16 +63,19 @@ def meeting(address: str, device: torch.device, rank: int = -1, size: int = -1) 
         rank: Number of this process, from 0; by default the one that torchrun assigned.
         size: Number of processes; by default the one that torchrun was given.
     """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     # Two backends: numbers that steer the training are exchanged on the CPU, the gradients on the GPU.
     backend = "gloo"
     if device.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     with _wire():
-        store, rank, size = next(dist.rendezvous(address, rank, size, timeout=PATIENCE))
+        store, rank, size = next(rendezvous(address, rank, size, timeout=PATIENCE))
         # PyTorch 2.13 lets processes that torchrun has started again read the addresses of those that have
         # ended from the same store, and wait for them.
-        own = dist.PrefixStore(f"restart {restarts()}", store)
+        own = PrefixStore(f"restart {restarts()}", store)
         dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield

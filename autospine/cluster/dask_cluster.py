@@ -101,9 +101,15 @@ class DaskCluster:
             self._submit(function, task, place): (task, place)
             for task, place in zip(tasks, places, strict=True)
         }
-        tried_again: set[int] = set()
+        lost: list[tuple[Task, list[str] | None]] = []
+        last_chance = False
         try:
-            while futures:
+            while futures or lost:
+                if not futures:
+                    # Dask blames all that a killed worker had, which need not be what has killed it.
+                    last_chance = True
+                    task, place = lost.pop(0)
+                    futures[self._submit(function, task, place)] = task, place
                 for future in self._completed(futures):
                     if future is None:
                         yield None
@@ -112,10 +118,8 @@ class DaskCluster:
                     task, place = futures.pop(future)
                     result = self._result(future)
                     future.release()
-                    if isinstance(result, Lost) and id(task) not in tried_again:
-                        # Dask blames all that a killed worker had, which need not be what has killed it.
-                        tried_again.add(id(task))
-                        futures[self._submit(function, task, place)] = task, place
+                    if isinstance(result, Lost) and not last_chance:
+                        lost.append((task, place))
                     else:
                         yield task, result
         finally:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from autospine.core.errors import AutospineError
@@ -23,7 +23,10 @@ KINDS = ("networks", "losses", "metrics", "trackers")
 class Plugin:
     """An entry point of a group, with the words that messages about it need."""
 
-    entry: EntryPoint
+    entry: Any
+    """An entry point: of `importlib.metadata`, or of `importlib_metadata`, which takes its place in a process
+    where some library has imported it."""
+
     kind: str
     """Kind of the object in words, such as `loss`."""
 

@@ -233,7 +233,7 @@ def test_a_scheduler_without_workers_is_said(tmp_path: Path, monkeypatch):
 def test_a_scheduler_that_goes_away_meanwhile_is_said(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(dask_cluster, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 2.0)
-    options = {"n_workers": 1, "processes": False, "dashboard_address": None, "protocol": "tcp"}
+    options = {"n_workers": 1, "processes": False, "dashboard_address": ":0", "protocol": "tcp"}
     with (
         distributed.LocalCluster(**options) as short,
         connected(short.scheduler_address, tmp_path) as cluster,

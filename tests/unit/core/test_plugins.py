@@ -40,6 +40,11 @@ def test_one_is_loaded_when_it_is_asked_for():
     assert find("ours").description == "the loss 'ours' (their_module:thing) of the distribution theirs 2.3"
 
 
+def test_it_is_found_where_a_library_has_put_another_package_in_the_place_of_importlib_metadata():
+    pytest.importorskip("importlib_metadata")
+    assert find("ours").load() is sys.modules["their_module"].thing
+
+
 @pytest.mark.parametrize(("name", "reason"), [("broken", "ModuleNotFound"), ("absent", "Attribute")])
 def test_one_that_cannot_be_loaded_is_named(name, reason):
     with pytest.raises(TrainingError, match=rf"'{name}'.*2\.3 cannot be loaded: {reason}Error.*uninstall"):
