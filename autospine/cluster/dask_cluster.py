@@ -50,9 +50,12 @@ class ClusterWorker:
 
     def fits(self, need: Need) -> bool:
         """Whether a task that needs this can run in it."""
-        share = 1 if need.alone else self.threads  # as many tasks run in it at the same time
-        enough = not self.memory_bytes or share * need.memory_bytes <= self.memory_bytes
+        enough = not self.memory_bytes or need.memory_bytes <= self.memory_of_task(need)
         return enough and (self.facts.gpus > 0 or not need.gpu)
+
+    def memory_of_task(self, need: Need) -> int:
+        """Return the memory that a task may take in it, as tasks of its other threads run beside it."""
+        return self.memory_bytes // (1 if need.alone else self.threads)
 
 
 class DaskCluster:
@@ -139,7 +142,7 @@ class DaskCluster:
             )
             raise ClusterError(
                 f"expected a worker with {_described(task.need)} for {task.name}, found none: the largest "
-                f"has {_described(self._largest)}; start {remedy}"
+                f"has {_described(self._largest(task.need))}; start {remedy}"
             )
         if len(able) == len(self._workers):
             return None
@@ -149,11 +152,10 @@ class DaskCluster:
         whole = [host for host, all_of in by_host.items() if all(each in able for each in all_of)]
         return whole + [worker.address for worker in able if worker.host not in whole]
 
-    @property
-    def _largest(self) -> Need:
-        """What the largest worker has."""
+    def _largest(self, need: Need) -> Need:
+        """Return what the largest worker has for a task of this kind."""
         return Need(
-            memory_bytes=max(worker.memory_bytes for worker in self._workers),
+            memory_bytes=max(worker.memory_of_task(need) for worker in self._workers),
             gpu=self.has_gpu,
         )
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,15 @@ def test_a_task_goes_to_workers_that_are_large_enough():
     assert cluster._places(task) is None
     (task,) = tasks(0, need=Need(memory_bytes=8 * GIB))
     assert DaskCluster(None, [worker("tcp://a:1", "a")])._places(task) is None  # without a limit of memory
+
+
+def test_threads_of_a_worker_share_its_memory_unless_a_task_has_it_alone():
+    shared = replace(worker("tcp://a:1", "a", 8), threads=2)
+    (alone,) = tasks(0, need=Need(memory_bytes=6 * GIB, alone=True))
+    assert DaskCluster(None, [shared])._places(alone) is None
+    (beside,) = tasks(0, need=Need(memory_bytes=6 * GIB))
+    with pytest.raises(ClusterError, match=r"with 6\.0 GiB of memory .* the largest has 4\.0 GiB"):
+        DaskCluster(None, [shared])._places(beside)
 
 
 def test_gpus_are_used_where_there_are_any():
