@@ -12,15 +12,22 @@ from hypothesis import settings
 
 torch.set_num_threads(1)  # the suite runs one test process per core
 
-# A shell without job control starts what runs in its background with Ctrl+C ignored. This process and those
-# that tests start would inherit that, and tests of Ctrl+C would wait for an interruption that never comes.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # A busy machine is no fault of the code. The suite tries the same examples each time, so that a change is
 # judged by what it changed; `make test-all` looks for new ones with the profile "exploring".
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("exploring", deadline=None)
 settings.load_profile("repeatable")
+
+
+# A shell without job control starts what runs in its background with Ctrl-C ignored. This process and those
+# that tests start would inherit that, and tests of Ctrl-C would wait for an interruption that never comes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_interrupts() -> None:
+    """Let Ctrl-C interrupt every test, even after one that imports a library that takes it for itself."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

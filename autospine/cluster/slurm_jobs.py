@@ -13,6 +13,7 @@ from autospine.cluster.executor import ClusterError
 from autospine.core.errors import counted, shortened
 from autospine.storage.atomic import TEMPORARY
 from autospine.system.log import get_logger
+from autospine.system.signals import own_handlers
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -59,8 +60,10 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
             "connect to a scheduler with --scheduler"
         )
     import dask
-    from dask_jobqueue import SLURMCluster
     from distributed import Client
+
+    with own_handlers():
+        from dask_jobqueue import SLURMCluster
 
     keep_quiet()
     if lacking := [key for key in NEEDED if dask.config.get(f"jobqueue.slurm.{key}") is None]:

@@ -45,3 +45,16 @@ def heeding_signals() -> Iterator[list[int]]:
     finally:
         for number in heeded:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def own_handlers() -> Iterator[None]:
+    """Undo what an import does to signals: where a library takes Ctrl-C for itself, commands end unsaid."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS if main}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler and handler is not None:
+                signal.signal(number, handler)

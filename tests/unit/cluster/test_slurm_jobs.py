@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,25 @@ def settings():
         }
     ):
         yield
+
+
+def test_ctrl_c_still_interrupts_where_the_library_of_the_jobs_is_loaded():
+    program = """
+import signal
+from autospine.cluster import slurm_jobs
+from autospine.cluster.executor import ClusterError
+slurm_jobs.shutil.which = lambda _: "sbatch"
+try:
+    with slurm_jobs.slurm_jobs(1, None):
+        pass
+except ClusterError as error:
+    assert "cores and memory" in str(error), error
+import sys
+assert "dask_jobqueue" in sys.modules
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    lines = ["import signal", "signal.signal(signal.SIGINT, signal.default_int_handler)", program]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 @pytest.mark.usefixtures("settings")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autospine.system.signals import SIGNALS, heeding_signals
+from autospine.system.signals import SIGNALS, heeding_signals, own_handlers
 
 ASKING = [number for number in SIGNALS if number != signal.SIGINT]
 
@@ -78,3 +78,14 @@ def test_the_exit_code_of_a_command_names_the_signal(number):
     )
     assert done.returncode == 128 + number
     assert done.stderr == "autospine: interrupted; run the same command again to go on\n"
+
+
+def test_an_import_that_takes_ctrl_c_for_itself_has_not_taken_it():
+    with pytest.raises(ImportError), own_handlers():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        raise ImportError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
