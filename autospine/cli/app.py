@@ -103,6 +103,21 @@ class PlainCommand(TyperCommand):
                 error.message += f"; {_one_by_one(command, name)}"  # type: ignore[attr-defined]
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            AutospineError: If other people's code has asked the program to end, with a number, a text or
+                nothing.
+        """
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            raise AutospineError(
+                f"expected the command to end by itself, found that a part of it, a plug-in perhaps, has "
+                f"asked the program to end ({error!r}); run again with --debug to see which"
+            ) from error
+
 
 def _spread(params: Sequence[Any], args: Sequence[str]) -> str | None:
     """Return the option of several values that more than one word follows, if there is one."""
@@ -171,6 +186,14 @@ class Overview(CommandGroup):
         """Return the names of the commands."""
         return [name for name in COMMANDS if name in self.commands]
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options; those of completion, which are switches, state no type."""
+        found = super().get_params(ctx)
+        for option in found:
+            if str(option.name).endswith("_completion"):
+                option.metavar = ""
+        return found
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command; for one of nnU-Net or TotalSegmentator, say which it is here."""
         if args and (ours := command_habit(args)):
@@ -195,7 +218,6 @@ app = App(
     help="Self-configuring 3D spine segmentation in CT and MR.",
     epilog="Errors are one line and exit code 1; add --debug anywhere for the traceback.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
@@ -260,15 +282,8 @@ def _answer(words: list[str], *, debug: bool) -> int:
             raise
         _complain(_what_the_system_says(error))
         return 1
-    except SystemExit as error:  # other people's code has asked to end, with a number, a text or nothing
-        if debug:
-            raise
-        typer.echo(
-            f"autospine: expected the command to end by itself, found that a part of it, a plug-in perhaps, "
-            f"has asked the program to end ({error!r}); run again with --debug to see which",
-            err=True,
-        )
-        return 1
+    except SystemExit as error:  # a shell has been told how to complete a line
+        return int(error.code or 0)
     except Exception as error:
         if debug:
             raise

@@ -24,6 +24,8 @@ INTRODUCTION = """\
 Everywhere:
 
 - `--help` or `-h`; `autospine --version`.
+- `autospine --install-completion` once: bash, zsh, fish or PowerShell then complete commands, options and \
+names of datasets with the Tab key. `autospine --show-completion` prints what that adds.
 - `--debug`, anywhere in the line: more messages, and the traceback of an error.
 - Results go to standard output; progress and messages to standard error, as bars in a terminal, else as \
 plain lines.

@@ -8,6 +8,16 @@ import typer
 from autospine.core.errors import AutospineError, listed
 from autospine.storage.workspace import Workspace as _Folders
 
+
+def _dataset_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the datasets of the workspace whose names go on as a shell has begun one."""
+    try:
+        datasets = _Folders.locate(ctx.params.get("workspace")).datasets()
+    except AutospineError:
+        return []
+    return [location.name for location in datasets if location.name.startswith(incomplete)]
+
+
 Workspace = Annotated[
     Path | None,
     typer.Option(
@@ -19,7 +29,13 @@ Workspace = Annotated[
     ),
 ]
 DatasetArgument = Annotated[
-    str | None, typer.Argument(metavar="[DATASET]", help="The same as --dataset.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="[DATASET]",
+        help="The same as --dataset.",
+        show_default=False,
+        autocompletion=_dataset_names,
+    ),
 ]
 DatasetName = Annotated[
     str | None,
@@ -28,6 +44,7 @@ DatasetName = Annotated[
         "-d",
         help="Take this dataset, by number (1), name (Spine), whole name or folder.",
         show_default=False,
+        autocompletion=_dataset_names,
     ),
 ]
 OptionalDataset = Annotated[
@@ -38,6 +55,7 @@ OptionalDataset = Annotated[
         help="Take this dataset, by number (1), name (Spine), whole name or folder; by default the one "
         "planned last.",
         show_default=False,
+        autocompletion=_dataset_names,
     ),
 ]
 Memory = Annotated[
