@@ -1,6 +1,7 @@
-"""What runs in the workers of a cluster."""
+"""The side of the workers of a cluster: how they describe themselves, and how they run a task."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,13 @@ import torch
 
 import autospine
 from autospine.cluster.executor import ClusterError, TaskFunction
+from autospine.storage.locks import is_held
 from autospine.system.allocation import return_freed_memory
+from autospine.system.fresh_process import STOP_SECONDS
+
+FREE_SECONDS = STOP_SECONDS + 60
+"""Time to wait for another process that does the same work, as the task of a command that was ended may: it
+finishes the step or the case that it has begun."""
 
 _ALONE = threading.Lock()
 """Held by the task of this process that needs every core, or the GPU."""
@@ -45,8 +52,8 @@ def describe_worker(note: str, content: str) -> WorkerFacts:
     return WorkerFacts(version=autospine.__version__, sees_folder=sees, gpus=torch.cuda.device_count())
 
 
-def nobody_waits() -> Callable[[], bool]:
-    """Return what tells whether this thread's task was cancelled, or the command that asked has ended."""
+def unwanted_check() -> Callable[[], bool]:
+    """Return a function that says if this thread's task was cancelled, or the command behind it has ended."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -57,6 +64,13 @@ def nobody_waits() -> Callable[[], bool]:
         return state is None or state.state in ("cancelled", "resumed", "released")
 
     return unwanted
+
+
+def wait_for_lock(path: Path) -> None:
+    """Wait until nobody holds a lock, nobody waits for this task any more, or `FREE_SECONDS` are over."""
+    unwanted, deadline = unwanted_check(), time.monotonic() + FREE_SECONDS
+    while is_held(path) and time.monotonic() < deadline and not unwanted():
+        time.sleep(1.0)
 
 
 def worker_threads() -> int:
@@ -74,7 +88,7 @@ def _alone() -> Iterator[None]:
     Raises:
         ClusterError: If nobody waits for this one any more.
     """
-    unwanted = nobody_waits()
+    unwanted = unwanted_check()
     while not _ALONE.acquire(timeout=1.0):
         if unwanted():
             raise ClusterError("expected a command that waits for this task, found none; run it again")

@@ -1,6 +1,5 @@
 """Training of folds on the workers of a cluster, each in a process of its own."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from autospine.cluster.dask_cluster import DaskCluster
 from autospine.cluster.executor import Lost, Need, Task
-from autospine.cluster.worker_side import nobody_waits, worker_threads
+from autospine.cluster.worker_side import unwanted_check, wait_for_lock, worker_threads
 from autospine.core.errors import AutospineError, TrainingError, counted, listed_faults
 from autospine.evaluation.scores import Evaluation
 from autospine.pipeline.planned_dataset import PlannedDataset
@@ -19,14 +18,11 @@ from autospine.storage.file_names import folder_to_write
 from autospine.storage.locks import is_held
 from autospine.storage.trained_models import fold_folder
 from autospine.system.devices import choose_device
-from autospine.system.fresh_process import STOP_SECONDS, call_in_fresh_process
+from autospine.system.fresh_process import call_in_fresh_process
 from autospine.system.log import progress
 from trainers.fold_run import TRAINING_LOCK
 from trainers.metrics_log import brief_summary, read_rows
 from trainers.training_options import TrainingOptions
-
-FREE_SECONDS = STOP_SECONDS + 60
-"""Time to wait for another process that trains the fold: one that was told to end writes a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,11 +147,9 @@ def train_on_worker(training: FoldTraining) -> str | None:
         Why it could not be trained; None if it was.
     """
     lock = fold_folder(training.folder, training.fold) / TRAINING_LOCK
-    unwanted, deadline = nobody_waits(), time.monotonic() + FREE_SECONDS
-    while is_held(lock) and time.monotonic() < deadline and not unwanted():
-        time.sleep(1.0)
+    wait_for_lock(lock)
     try:
-        call_in_fresh_process(_train, (training, worker_threads()), unwanted)
+        call_in_fresh_process(_train, (training, worker_threads()), unwanted_check())
     except AutospineError as error:  # the other folds go on
         return str(error)
     return None

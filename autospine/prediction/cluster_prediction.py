@@ -1,6 +1,5 @@
 """Prediction on the workers of a cluster: each takes parts of the cases, as `--part` does."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from autospine.cluster.dask_cluster import DaskCluster
 from autospine.cluster.executor import ClusterError, Lost, Need, Task
-from autospine.cluster.worker_side import nobody_waits
+from autospine.cluster.worker_side import wait_for_lock
 from autospine.core.errors import counted, listed
 from autospine.dataset.case_parts import CasePart
 from autospine.dataset.case_sizes import case_need
@@ -21,7 +20,6 @@ from autospine.prediction.part_records import join_parts
 from autospine.prediction.predict_cases import predict, prepare_output
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, warn_of_training_images
-from autospine.storage.locks import is_held
 from autospine.storage.part_folders import part_folder, part_lock
 from autospine.storage.trained_models import named_model
 from autospine.system.allocation import use_huge_pages
@@ -30,9 +28,6 @@ from autospine.system.log import progress
 PARTS_PER_WORKER = 4
 """Parts for each worker: with more of them none waits long for the last one, with fewer networks are loaded
 less often."""
-
-FREE_SECONDS = 600.0
-"""Time to wait for another process that predicts the same part, as one of a command that was ended may do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,9 +102,7 @@ def predict_on_cluster(
 def _predict_part(part: CasePart, *, work: PredictedParts) -> Predicted:
     """Predict a part in a worker."""
     lock = part_lock(part_folder(work.output, part.number, part.count))
-    unwanted, deadline = nobody_waits(), time.monotonic() + FREE_SECONDS
-    while is_held(lock) and time.monotonic() < deadline and not unwanted():
-        time.sleep(1.0)
+    wait_for_lock(lock)
     use_huge_pages()
     with ExitStack() as bundles:
         opened = [bundles.enter_context(opened_model(named_model(model))) for model in work.models]

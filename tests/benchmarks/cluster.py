@@ -1,8 +1,9 @@
 """Sixty cases on a Dask cluster of three workers on this machine, against three processes without it.
 
-Part of `make bench-trust`; alone it prints its figures as one JSON object. The dataset is preprocessed and
-its images are predicted with the starter, three times: by `--workers 3` and by three `--part`s at once; on
-the workers; and on the workers while one of them is killed in the middle of each command.
+Part of `make bench-trust`; `tests/benchmarks/trust.py --only cluster` measures it alone. The dataset is
+preprocessed and its images are predicted with the starter, three times: by `--workers 3` and by three
+`--part`s at once; on the workers; and on the workers while one of them is killed in the middle of each
+command.
 
 - `cluster_cases_equal`: cases whose stored arrays and whose label map are there after the killed workers,
   with the content of the first run.
@@ -10,14 +11,12 @@ the workers; and on the workers while one of them is killed in the middle of eac
   commands together, without the killing.
 """
 
-import argparse
 import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,16 +177,3 @@ def scheduler(folder: Path) -> Iterator[str]:
             for each in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
                 each.kill()
             process.wait()
-
-
-def main() -> None:
-    """Measure and print the figures."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    with tempfile.TemporaryDirectory() as root:
-        print(json.dumps(measure(Path(root))))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

@@ -9,13 +9,11 @@ cases from 100 to 1,000 cases, both beyond those of 10, 1 being linear, of the s
 image in memory to its labels, in the mean over 100 small scans of one command.
 """
 
-import argparse
 import json
 import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -161,16 +159,3 @@ def overhead(workspace: Path) -> float:
     whole = time.monotonic() - began
     record = json.loads((workspace / "out/predictions.json").read_text(encoding="utf-8"))
     return (whole - sum(case["seconds"] for case in record["cases"])) / len(record["cases"])
-
-
-def main() -> None:
-    """Measure and print the figures as one JSON object."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    with tempfile.TemporaryDirectory() as root:
-        print(json.dumps(measure(Path(root))))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

@@ -271,12 +271,12 @@ def test_exit_codes_do_not_depend_on_what_can_be_shown(words, end, tmp_path):
 
 @pytest.mark.parametrize("code", [None, 0, 5, "a text", 2.5])
 def test_a_part_that_ends_the_program_is_an_error_in_one_line(monkeypatch, capsys, code):
-    def leave() -> None:
+    def info() -> None:
         raise SystemExit(code)
 
     load_commands("info")
     (command,) = (known for known in app.registered_commands if known.callback.__name__ == "info")
-    monkeypatch.setattr(command, "callback", leave)
+    monkeypatch.setattr(command, "callback", info)
     assert app_module.main(["info"]) == 1
     assert f"({SystemExit(code)!r}); run again with --debug" in capsys.readouterr().err
 

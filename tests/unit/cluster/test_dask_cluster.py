@@ -11,7 +11,7 @@ from autospine import __version__
 from autospine.cluster import dask_cluster
 from autospine.cluster.dask_cluster import ClusterWorker, DaskCluster, cluster_of, connected
 from autospine.cluster.executor import ClusterError, Lost, Need, Task
-from autospine.cluster.worker_side import WorkerFacts, nobody_waits, worker_threads
+from autospine.cluster.worker_side import WorkerFacts, unwanted_check, worker_threads
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
@@ -104,7 +104,7 @@ def test_a_task_learns_that_nobody_waits_for_it(cluster, tmp_path: Path, monkeyp
     monkeypatch.setattr(dask_cluster, "LOOK_SECONDS", 0.2)
 
     def wait_for_the_end(name: str) -> None:
-        unwanted, place = nobody_waits(), tmp_path / name
+        unwanted, place = unwanted_check(), tmp_path / name
         place.write_text("begun", encoding="utf-8")
         until = time.monotonic() + 60
         while not unwanted() and time.monotonic() < until:
