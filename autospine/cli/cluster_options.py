@@ -43,13 +43,16 @@ def located(workspace: Path | None, scheduler: str | None, slurm: int | None) ->
 
 
 @contextmanager
-def cluster_for(scheduler: str | None, slurm: int | None, folder: Path) -> Iterator["DaskCluster | None"]:
+def cluster_for(
+    scheduler: str | None, slurm: int | None, folder: Path, *read: Path
+) -> Iterator["DaskCluster | None"]:
     """Yield the workers that the user has named; None for this machine alone.
 
     Args:
         scheduler: Address of a Dask scheduler.
         slurm: Number of jobs.
         folder: Folder that is written to, which all workers have to reach.
+        read: Files and folders that are read, which all workers have to reach too.
 
     Raises:
         typer.BadParameter: If both were given.
@@ -57,15 +60,19 @@ def cluster_for(scheduler: str | None, slurm: int | None, folder: Path) -> Itera
     """
     if scheduler is not None and slurm is not None:
         raise typer.BadParameter("found both; give one of them", param_hint="--scheduler / --slurm")
+    if scheduler is None and slurm is None:
+        yield None
+        return
+    from autospine.cluster.shared_paths import SharedPaths
+
+    shared = SharedPaths(written=folder.absolute(), read=tuple(path.absolute() for path in read))
     if scheduler is not None:
         from autospine.cluster.dask_cluster import connected
 
-        with connected(scheduler, folder.absolute()) as cluster:
+        with connected(scheduler, shared) as cluster:
             yield cluster
     elif slurm is not None:
         from autospine.cluster.slurm_jobs import slurm_jobs
 
-        with slurm_jobs(slurm, folder.absolute()) as cluster:
+        with slurm_jobs(slurm, shared) as cluster:
             yield cluster
-    else:
-        yield None

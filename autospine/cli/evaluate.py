@@ -101,7 +101,7 @@ def evaluate(
     folder = output or predictions
     check_writable(folder)
     metrics = find_metrics(metric or ())
-    with cluster_for(scheduler, slurm, folder) as cluster:
+    with cluster_for(scheduler, slurm, folder, predictions, references) as cluster:
         evaluation = evaluate_predictions(
             predictions if cluster is None else predictions.absolute(),
             references if cluster is None else references.absolute(),

@@ -130,7 +130,8 @@ def experiment(
     where = choose_device("cpu" if elsewhere else device)
     extent = TrainingExtent(seeds=seeds, fold=fold, steps=steps, minutes=minutes)
     chosen = EXPERIMENTS[name.value]
-    with cluster_for(scheduler, slurm, location.results) as cluster:
+    read = (location.raw, location.preprocessed)
+    with cluster_for(scheduler, slurm, location.results, *read) as cluster:
         finished = run_experiment(planned, chosen, extent, device=where, device_name=device, cluster=cluster)
     allowed = measured_labels_dice(planned, where) if chosen.one_case else None
     verdict = judge(chosen.name, finished.results, allowed)

@@ -133,7 +133,7 @@ def plan_and_preprocess(
     _check_splits(splits)
     fixed = _overrides(overrides, options, pretrained)  # refused before the work, not after
     target = _target(planned_for, device, [memory])
-    with cluster_for(scheduler, slurm, location.preprocessed) as cluster:
+    with cluster_for(scheduler, slurm, location.preprocessed, location.raw) as cluster:
         facts = _fingerprint(location, None, cluster)
         planned = _plan(location, memory, fixed, target, facts=facts, splits=splits)
         if pretrained is None:
@@ -167,7 +167,7 @@ def verify(
 
     from autospine.pipeline.measuring import check
 
-    with cluster_for(scheduler, slurm, location.raw) as cluster:
+    with cluster_for(scheduler, slurm, location.workspace.root, location.raw) as cluster:
         report = check(location, cluster)
     report.raise_if_bad()
     if starter:
@@ -191,7 +191,7 @@ def fingerprint(
     """
     name = named_dataset(dataset, dataset_option, workspace)
     location = located(workspace, scheduler, slurm).find_dataset(name)
-    with cluster_for(scheduler, slurm, location.preprocessed) as cluster:
+    with cluster_for(scheduler, slurm, location.preprocessed, location.raw) as cluster:
         _fingerprint(location, workers, cluster)
 
 
@@ -280,7 +280,7 @@ def preprocess(
     name = named_dataset(dataset, dataset_option, workspace)
     location = located(workspace, scheduler, slurm).find_dataset(name)
     planned = read_plan(location)
-    with cluster_for(scheduler, slurm, location.preprocessed) as cluster:
+    with cluster_for(scheduler, slurm, location.preprocessed, location.raw) as cluster:
         _preprocess(location, planned, configuration, workers, npy=npy, part=own, cluster=cluster)
 
 

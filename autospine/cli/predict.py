@@ -26,6 +26,7 @@ from autospine.storage.trained_models import (
     check_folds,
     find_folds,
     named_model,
+    portable_model,
 )
 from autospine.storage.workspace import Workspace
 from autospine.system.hardware import check_device_name
@@ -167,7 +168,8 @@ def predict(
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         _say_models(folders, opened, options, reason)
         drawer = _drawer() if preview else None
-        with cluster_for(scheduler, slurm, output) as cluster:
+        read = (*inputs, *(each for each in folders if each != STARTER_FILE))  # the starter is everywhere
+        with cluster_for(scheduler, slurm, output, *read) as cluster:
             if cluster is None:
                 result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
             else:
@@ -222,8 +224,7 @@ def _on_cluster(
     from autospine.prediction.cluster_prediction import PredictedParts, predict_on_cluster
 
     work = PredictedParts(
-        # The starter lies elsewhere in another installation.
-        models=tuple(Path(STARTER) if each == STARTER_FILE else each.absolute() for each in folders),
+        models=tuple(portable_model(each.absolute()) for each in folders),
         inputs=tuple(path.absolute() for path in inputs),
         output=output.absolute(),
         options=options,

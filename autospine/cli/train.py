@@ -14,7 +14,7 @@ from autospine.cli.declared import takes
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next, show_evaluation
 from autospine.core.errors import TrainingError, counted
-from autospine.storage.trained_models import FULL, fold_names, named_model
+from autospine.storage.trained_models import FULL, STARTER_FILE, fold_names, named_model
 from autospine.system.hardware import check_device_name
 from trainers.training_options import TrainingOptions
 
@@ -107,7 +107,10 @@ def train(
         start = named_model(options.pretrained)
         shared_options.check_exists(start, START)
         options = replace(options, pretrained=start.absolute())
-    with cluster_for(scheduler, slurm, location.results) as cluster:
+    read = [location.raw, location.preprocessed]
+    if options.pretrained not in (None, STARTER_FILE):
+        read.append(options.pretrained)
+    with cluster_for(scheduler, slurm, location.results, *read) as cluster:
         if cluster is not None:
             _train_on_cluster(cluster, planned, fold, options, device, max_minutes, report)
             return

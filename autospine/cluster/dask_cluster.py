@@ -1,23 +1,19 @@
 """Tasks on the workers of a Dask cluster; its libraries are imported only where one is used."""
 
 import logging
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import autospine
 from autospine.cluster.executor import ClusterError, Lost, Need, Task, TaskFunction
+from autospine.cluster.shared_paths import SharedPaths, shared_files
 from autospine.cluster.worker_side import WorkerFacts, describe_worker, run_task
-from autospine.core.errors import counted, first_line, listed_faults
-from autospine.storage.atomic import TEMPORARY
+from autospine.core.errors import counted, first_line, listed, listed_faults
 from autospine.system.hardware import GIB
 from autospine.system.log import PACKAGES, get_logger
 
@@ -220,16 +216,16 @@ class DaskCluster:
 
 
 @contextmanager
-def connected(address: str, folder: Path) -> Iterator[DaskCluster]:
+def connected(address: str, shared: SharedPaths) -> Iterator[DaskCluster]:
     """Connect to a Dask scheduler, and look at its workers before they get work.
 
     Args:
         address: Address of the scheduler, such as `tcp://10.0.0.1:8786`.
-        folder: Folder that this process and all workers reach by the same path.
+        shared: What this process and all workers reach by the same paths.
 
     Raises:
         ClusterError: If Dask is not installed, nobody answers, there is no worker, or workers have another
-            version of AutoSpine or do not see the folder; names every such worker.
+            version of AutoSpine or do not see the folders; names every such worker.
     """
     check_installed("distributed")
     from distributed import Client
@@ -245,21 +241,21 @@ def connected(address: str, folder: Path) -> Iterator[DaskCluster]:
     with client:
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        yield cluster_of(client, folder)
+        yield cluster_of(client, shared)
 
 
-def cluster_of(client: "Client", folder: Path, expected: int | None = None) -> DaskCluster:
+def cluster_of(client: "Client", shared: SharedPaths, expected: int | None = None) -> DaskCluster:
     """Look at the workers of a scheduler, and return what runs tasks on them.
 
     Args:
         client: Connected to the scheduler.
-        folder: Folder that this process and all workers reach by the same path.
+        shared: What this process and all workers reach by the same paths.
         expected: Number of workers in the end; None for those that there are.
 
     Raises:
         ClusterError: As `connected` does.
     """
-    workers = _workers(client, folder)
+    workers = _workers(client, shared)
     if not workers:
         raise ClusterError(
             f"expected workers at the Dask scheduler {client.scheduler.address}, found none; start some with "
@@ -288,23 +284,18 @@ def check_installed(library: str) -> None:
         raise ClusterError(f"expected {library} to reach a cluster, found none; run `{EXTRA}`")
 
 
-def _workers(client: "Client", folder: Path) -> list[ClusterWorker]:
+def _workers(client: "Client", shared: SharedPaths) -> list[ClusterWorker]:
     """Look at the workers that there are.
 
     Raises:
         ClusterError: If one of them cannot take part.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = uuid4().hex
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=TEMPORARY, encoding="utf-8") as note:
-        note.write(content)
-        note.flush()
-        os.fsync(note.fileno())  # before that a network file system need not show it to others
-        answers = client.run(describe_worker, note.name, content, on_error="return")
+    with shared_files(shared) as files:
+        answers = client.run(describe_worker, files, on_error="return")
     known = client.scheduler_info(n_workers=-1)["workers"]
     workers, faults = [], []
     for address, answer in sorted(answers.items()):
-        fault = _fault(answer, folder)
+        fault = _fault(answer)
         if fault is not None:
             faults.append(f"{address} {fault}")
         elif address in known:
@@ -326,7 +317,7 @@ def _workers(client: "Client", folder: Path) -> list[ClusterWorker]:
     return workers
 
 
-def _fault(answer: Any, folder: Path) -> str | None:
+def _fault(answer: Any) -> str | None:
     """Return why a worker that has answered so cannot take part; None if it can."""
     ours = autospine.__version__
     if not isinstance(answer, WorkerFacts):
@@ -334,8 +325,8 @@ def _fault(answer: Any, folder: Path) -> str | None:
         return f"has no AutoSpine {ours} ({type(answer).__name__}: {what}); install it there"
     if answer.version != ours:
         return f"has AutoSpine {answer.version}, this is {ours}; install the same version there"
-    if not answer.sees_folder:
-        return f"does not see {folder}; give it the same shared folder under the same path"
+    if answer.unseen:
+        return f"does not see {listed(answer.unseen)}; give it the same shared folders under the same paths"
     return None
 
 

@@ -3,19 +3,21 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autospine.cluster.dask_cluster import DaskCluster, check_installed, cluster_of, keep_quiet
 from autospine.cluster.executor import ClusterError
-from autospine.core.errors import counted, shortened
+from autospine.cluster.shared_paths import SharedPaths
+from autospine.core.errors import counted, listed, shortened
 from autospine.storage.atomic import TEMPORARY
 from autospine.system.log import get_logger
 from autospine.system.signals import own_handlers
 
 if TYPE_CHECKING:
+    from dask_jobqueue import SLURMCluster
     from distributed import Client, Security
 
 logger = get_logger(__name__)
@@ -35,23 +37,27 @@ CERTIFICATES = (
 LOOK_SECONDS = 10.0
 """Time between two looks at whether a job has begun."""
 
+REPLACE_SECONDS = 60.0
+"""Time between two looks at whether a job that was at work has ended."""
+
 WAITING_SECONDS = 60.0
 """Time without a worker after which it is said that the jobs wait."""
 
 
 @contextmanager
-def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
+def slurm_jobs(jobs: int, shared: SharedPaths) -> Iterator[DaskCluster]:
     """Submit jobs that are workers, yield them once the first one has begun, and end them.
 
-    What each job asks for stands in dask-jobqueue's own settings.
+    What each job asks for stands in dask-jobqueue's own settings. A job that was at work and has ended, since
+    its time was over for instance, is submitted again.
 
     Args:
         jobs: Number of jobs.
-        folder: Folder that this process and all workers reach by the same path.
+        shared: What this process and all workers reach by the same paths.
 
     Raises:
         ClusterError: If dask-jobqueue or Slurm are not there, the settings say too little, Slurm refuses the
-            jobs, or the workers cannot take part.
+            jobs, they end at once, or the workers cannot take part.
     """
     check_installed("dask_jobqueue")
     if shutil.which("sbatch") is None:
@@ -71,17 +77,18 @@ def slurm_jobs(jobs: int, folder: Path) -> Iterator[DaskCluster]:
             f"expected cores and memory of a Slurm job in {SETTINGS}, found no "
             f"{' and no '.join(lacking)}; write them there, as docs/how-to/cluster.md shows"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    shared.written.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY) as private,
+        tempfile.TemporaryDirectory(dir=shared.written, prefix=".", suffix=TEMPORARY) as private,
         SLURMCluster(security=_certificates(Path(private))) as cluster,
     ):
         _check_accepted(cluster.job_script())
         with Client(cluster) as client:
             cluster.scale(jobs=jobs)
             logger.info("%s submitted to Slurm", counted(jobs, "job"))
-            _await_worker(client)
-            yield cluster_of(client, folder, jobs)
+            _await_worker(client, cluster)
+            with _replaced(cluster, jobs):
+                yield cluster_of(client, shared, jobs)
 
 
 def _certificates(folder: Path) -> "Security":
@@ -121,14 +128,35 @@ def _check_accepted(script: str) -> None:
         )
 
 
-def _await_worker(client: "Client") -> None:
-    """Wait until a job has begun; say after a while that none has."""
+@contextmanager
+def _replaced(cluster: "SLURMCluster", jobs: int) -> Iterator[None]:
+    """Submit jobs in the place of those whose workers have gone, as they do when their time is over.
+
+    Jobs whose workers never came are not replaced: they would end at once again.
+    """
+    from tornado.ioloop import PeriodicCallback
+
+    again = PeriodicCallback(lambda: cluster.scale(jobs=jobs), 1000 * REPLACE_SECONDS)
+    cluster.loop.add_callback(again.start)
+    try:
+        yield
+    finally:
+        cluster.loop.add_callback(again.stop)
+
+
+def _await_worker(client: "Client", cluster: "SLURMCluster") -> None:
+    """Wait until a job has begun; say after a while that none has.
+
+    Raises:
+        ClusterError: If all jobs have ended without a worker.
+    """
     waited, said = 0.0, False
     while True:
         try:
             client.wait_for_workers(1, timeout=LOOK_SECONDS)
         except TimeoutError:
             waited += LOOK_SECONDS
+            _check_alive(tuple(job.job_id for job in cluster.workers.values()))
             if waited >= WAITING_SECONDS and not said:
                 said = True
                 logger.warning(
@@ -136,3 +164,21 @@ def _await_worker(client: "Client") -> None:
                 )
         else:
             return
+
+
+def _check_alive(jobs: Sequence[str]) -> None:
+    """Ask Slurm whether any of these jobs waits or runs; an answer that is none is taken for yes.
+
+    Raises:
+        ClusterError: If all of them have ended.
+    """
+    if shutil.which("squeue") is None or not jobs or not all(jobs):
+        return
+    words = ("squeue", "--noheader", "--format=%T", f"--jobs={','.join(jobs)}")
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
+    unknown = "Invalid job id" in asked.stderr  # Slurm has forgotten a single job that has ended
+    if not asked.stdout.strip() and (unknown or not asked.returncode):
+        raise ClusterError(
+            f"expected jobs of Slurm to become workers, found that {listed(jobs)} ended at once; the files "
+            f"slurm-JOB.out in the folder that you are in say why: mend {SETTINGS} or the environment"
+        )

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 import autospine
 from autospine.cluster.executor import ClusterError, TaskFunction
+from autospine.cluster.shared_paths import SharedFile
 from autospine.storage.locks import is_held
 from autospine.system.allocation import return_freed_memory
 from autospine.system.fresh_process import STOP_SECONDS
@@ -31,25 +32,24 @@ class WorkerFacts:
     version: str
     """Its version of AutoSpine."""
 
-    sees_folder: bool
-    """Whether it reads what was just written into the folder of the work."""
+    unseen: tuple[str, ...]
+    """Paths of the work under which it does not find what the command does."""
 
     gpus: int
     """Number of GPUs that PyTorch can use in it."""
 
 
-def describe_worker(note: str, content: str) -> WorkerFacts:
+def describe_worker(files: Sequence[SharedFile]) -> WorkerFacts:
     """Return the facts of this worker.
 
     Args:
-        note: Path of a file in the folder that all workers share.
-        content: Its content.
+        files: Files that all workers share.
     """
-    try:
-        sees = Path(note).read_text(encoding="utf-8") == content
-    except OSError:
-        sees = False
-    return WorkerFacts(version=autospine.__version__, sees_folder=sees, gpus=torch.cuda.device_count())
+    return WorkerFacts(
+        version=autospine.__version__,
+        unseen=tuple(file.place for file in files if not file.is_here()),
+        gpus=torch.cuda.device_count(),
+    )
 
 
 def unwanted_check() -> Callable[[], bool]:

@@ -16,7 +16,7 @@ from autospine.pipeline.planned_dataset import PlannedDataset
 from autospine.pipeline.training import Project, choose_settings, preprocess, train
 from autospine.storage.file_names import folder_to_write
 from autospine.storage.locks import is_held
-from autospine.storage.trained_models import fold_folder
+from autospine.storage.trained_models import fold_folder, named_model, portable_model
 from autospine.system.devices import choose_device
 from autospine.system.fresh_process import call_in_fresh_process
 from autospine.system.log import progress
@@ -76,13 +76,15 @@ def train_folds_on_cluster(
     location, folds = project.location, project.folds(fold)
     preprocess(location, project.dataset, project.plan, project.configuration, cluster=cluster)
     folder = folder_to_write(location.results, project.configuration.name)
+    start = options.pretrained
+    on_workers = replace(options, pretrained=None if start is None else portable_model(start))
     rounds = -(-len(folds) // cluster.workers)
     trainings = [
         FoldTraining(
             project=project,
             planned=planned,
             fold=each.name,
-            options=options,
+            options=on_workers,
             device=device,
             minutes=None if minutes is None else minutes / rounds,
             folder=folder,
@@ -159,10 +161,9 @@ def _train(given: tuple[FoldTraining, int]) -> None:
     """Train a fold with so many threads."""
     training, threads = given
     torch.set_num_threads(threads)
-    device = choose_device(training.device)
-    settings = choose_settings(
-        training.options, training.planned, training.fold, device=device, name=training.device
-    )
+    device, start = choose_device(training.device), training.options.pretrained
+    options = replace(training.options, pretrained=None if start is None else named_model(start))
+    settings = choose_settings(options, training.planned, training.fold, device=device, name=training.device)
     train(training.project, training.fold, settings, minutes=training.minutes, folder=training.folder)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autospine.cluster.dask_cluster import DaskCluster
 from autospine.cluster.executor import ClusterError, Lost, Need, Task
-from autospine.cluster.worker_side import wait_for_lock
+from autospine.cluster.worker_side import unwanted_check, wait_for_lock
 from autospine.core.errors import counted, listed
 from autospine.dataset.case_parts import CasePart
 from autospine.dataset.case_sizes import case_need
@@ -110,4 +110,5 @@ def _predict_part(part: CasePart, *, work: PredictedParts) -> Predicted:
             *(opened, work.inputs, work.output, work.options, work.draw_preview),
             only=work.only,
             part=part,
+            unwanted=unwanted_check(),
         )

@@ -1,6 +1,6 @@
 """From images to label maps."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def predict(
     *,
     only: Collection[str] | None = None,
     part: CasePart | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> Predicted:
     """Predict cases with the ensemble of a model's folds, or of several models, each onto its own grid.
 
@@ -66,8 +67,10 @@ def predict(
         only: Cases to predict, of those that the inputs hold; None for all of them.
         part: Part of these cases that this run predicts, while others predict the rest into the same folder;
             None for all of them.
+        unwanted: Tells, before each case, whether nobody waits for it any more.
 
     Raises:
+        PredictionUnwantedError: If nobody waits for the other cases.
         WorkspaceError: If `output` is a file or cannot be written to, another process is at the same part, or
             there is no Blosc2 to write probabilities with.
         ModelError: If a fold is missing, the models do not fit together, or one was trained without mirroring
@@ -94,7 +97,7 @@ def predict(
     if part is None:
         join_parts(output)
         record = RunRecord.open(output, template)
-        return _predicted(models, cases, faults, outputs, record, device, options)
+        return _predicted(models, cases, faults, outputs, record, device, options, unwanted)
     names = (*(case.name for case in cases), *faults)
     own = set(part.of(names))
     with working_on(output, part) as place:
@@ -102,7 +105,7 @@ def predict(
         if own:
             cases = tuple(case for case in cases if case.name in own)
             faults = {name: fault for name, fault in faults.items() if name in own}
-            result = _predicted(models, cases, faults, outputs, record, device, options)
+            result = _predicted(models, cases, faults, outputs, record, device, options, unwanted)
         else:
             logger.info("part %s has none of the %s", part, counted(len(names), "case"))
             result = Predicted(cases=(), written=(), kept=frozenset())
@@ -146,6 +149,7 @@ def _predicted(
     record: RunRecord,
     device: torch.device,
     options: PredictionOptions,
+    unwanted: Callable[[], bool],
 ) -> Predicted:
     """Load the networks and predict cases; the errors are those of `predict`."""
     predictor = build_predictor(
@@ -165,7 +169,7 @@ def _predicted(
         estimates=Estimates(held_memory()),
         training_images=[each for model in models for each in model.training_images(options.folds).items()],
     )
-    return run.predict(cases, faults, overwrite=options.overwrite)
+    return run.predict(cases, faults, overwrite=options.overwrite, unwanted=unwanted)
 
 
 def _chosen(

@@ -1,7 +1,7 @@
 """Prediction of many cases: reading, networks and writing side by side."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from autospine.core.errors import listed, share
+from autospine.core.errors import AutospineError, listed, share
 from autospine.core.geometry import check_spacing, triple
 from autospine.core.types import Modality
 from autospine.dataset.raw import Case, case_modality
@@ -35,6 +35,10 @@ from autospine.system.hardware import peak_memory
 from autospine.system.log import get_logger
 
 logger = get_logger(__name__)
+
+
+class PredictionUnwantedError(AutospineError):
+    """Nobody waits for the cases that are left."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,15 +104,24 @@ class PredictionRun:
         self._device, self._unseen, self._estimates = device, unseen, estimates
 
     @computing()
-    def predict(self, cases: Sequence[Case], faults: Mapping[str, str], *, overwrite: bool) -> Predicted:
+    def predict(
+        self,
+        cases: Sequence[Case],
+        faults: Mapping[str, str],
+        *,
+        overwrite: bool,
+        unwanted: Callable[[], bool],
+    ) -> Predicted:
         """Predict cases one after the other.
 
         Args:
             cases: Complete cases.
             faults: Incomplete cases, and what is wrong with each.
             overwrite: Whether cases that are there already are predicted again.
+            unwanted: Tells, before each case, whether nobody waits for it any more.
 
         Raises:
+            PredictionUnwantedError: If nobody waits for the other cases; those that were begun are written.
             WorkspaceError: If the record cannot be written in the end.
             FormatError: If it has been damaged since the run began.
         """
@@ -123,6 +136,10 @@ class PredictionRun:
         with ReadAhead(todo, self._read) as images, ThreadPoolExecutor(1) as writer:
             writing: Future[None] | None = None
             for index, case in enumerate(todo, start=1):
+                if unwanted():
+                    raise PredictionUnwantedError(
+                        f"expected a command that waits for {case.name}, found none; run it with --continue"
+                    )
                 result = self._predict_case(case, f"{case.name} ({index}/{len(todo)})", images)
                 # Only one label map waits to be written at a time.
                 if writing is not None:

@@ -195,3 +195,12 @@ def named_model(given: Path) -> Path:
         ModelError: If it is the starter, and this installation lacks it.
     """
     return starter() if given == Path(STARTER) and not given.exists() else given
+
+
+def portable_model(path: Path) -> Path:
+    """Return what `named_model` makes the path of a model of, in another installation of AutoSpine too.
+
+    Args:
+        path: Absolute path of a model, which is on a shared disk unless it is the starter's.
+    """
+    return Path(STARTER) if path == STARTER_FILE else path

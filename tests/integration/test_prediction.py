@@ -153,6 +153,20 @@ def test_several_models_are_announced_and_recorded_together(model, images, tmp_p
     assert said.text.count("case0 (1/3): 24x24x70 voxels") == 2
 
 
+def test_cases_that_nobody_waits_for_are_left_to_the_next_run(model, images, tmp_path):
+    asked = iter((False, False, True))
+    options = PredictionOptions(device="cpu")
+    with pytest.raises(prediction_run.PredictionUnwantedError, match="waits for case2, found none"):
+        predict_cases.predict([model], images, tmp_path / "out", options, unwanted=lambda: next(asked))
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == [
+        "case0.nii.gz",
+        "case1.nii.gz",
+    ]
+    result = predicted([model], images, tmp_path / "out", overwrite=False)
+    assert [case.status for case in result.cases] == ["written"] * 3
+    assert result.kept == {"case0", "case1"}
+
+
 def test_what_is_there_is_kept_and_other_models_are_told_apart(model, images, tmp_path, said):
     first = predicted([model], images / "case0_0000.nii.gz", tmp_path / "out")
     (images.parent / "out" / "case1.nii.gz").write_bytes(first.written[0].read_bytes())

@@ -11,6 +11,7 @@ from autospine import __version__
 from autospine.cluster import dask_cluster
 from autospine.cluster.dask_cluster import ClusterWorker, DaskCluster, cluster_of, connected
 from autospine.cluster.executor import ClusterError, Lost, Need, Task
+from autospine.cluster.shared_paths import SharedPaths
 from autospine.cluster.worker_side import WorkerFacts, unwanted_check, worker_threads
 
 distributed = pytest.importorskip("distributed")
@@ -33,7 +34,7 @@ def local():
 
 @pytest.fixture
 def cluster(local, tmp_path: Path):
-    with connected(local.scheduler_address, tmp_path / "shared") as found:
+    with connected(local.scheduler_address, SharedPaths(written=tmp_path / "shared")) as found:
         yield found
 
 
@@ -48,7 +49,7 @@ def results(cluster, function, *arguments, need: Need = Need()) -> dict[str, obj
 
 
 def worker(address: str, host: str, memory_gib: float = 0, gpus: int = 0) -> ClusterWorker:
-    facts = WorkerFacts(version=__version__, sees_folder=True, gpus=gpus)
+    facts = WorkerFacts(version=__version__, unseen=(), gpus=gpus)
     memory = round(memory_gib * GIB)
     return ClusterWorker(address=address, host=host, threads=1, memory_bytes=memory, facts=facts)
 
@@ -177,12 +178,12 @@ def test_gpus_are_used_where_there_are_any():
     ("answer", "says"),
     [
         (
-            WorkerFacts(version="0.0.1", sees_folder=True, gpus=0),
+            WorkerFacts(version="0.0.1", unseen=(), gpus=0),
             rf"has AutoSpine 0\.0\.1, this is {__version__}; install the same version there",
         ),
         (
-            WorkerFacts(version=__version__, sees_folder=False, gpus=0),
-            r"does not see .*shared; give it the same shared folder under the same path",
+            WorkerFacts(version=__version__, unseen=("/data/shared",), gpus=0),
+            r"does not see /data/shared; give it the same shared folders under the same paths",
         ),
         (
             ModuleNotFoundError("No module named 'autospine'"),
@@ -194,7 +195,7 @@ def test_gpus_are_used_where_there_are_any():
 def test_workers_that_cannot_take_part_are_named_before_work_begins(
     local, tmp_path: Path, monkeypatch, answer, says
 ):
-    def describe(*_: str) -> WorkerFacts:
+    def describe(_: object) -> WorkerFacts:
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -204,7 +205,7 @@ def test_workers_that_cannot_take_part_are_named_before_work_begins(
         distributed.Client(local) as client,
         pytest.raises(ClusterError, match=rf"found 2 of 2 that cannot: tcp://\S+ {says}"),
     ):
-        cluster_of(client, tmp_path / "shared")
+        cluster_of(client, SharedPaths(written=tmp_path / "shared"))
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
@@ -214,7 +215,7 @@ def test_a_scheduler_that_does_not_answer_is_said(tmp_path: Path, monkeypatch, a
         pytest.raises(
             ClusterError, match=f"expected a Dask scheduler at {address}, found none .*`dask sched"
         ),
-        connected(address, tmp_path),
+        connected(address, SharedPaths(written=tmp_path)),
     ):
         pass
 
@@ -223,7 +224,7 @@ def test_dask_that_is_not_installed_is_said(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(dask_cluster, "find_spec", lambda _: None)
     with (
         pytest.raises(ClusterError, match=r"run `pip install 'autospine\[cluster\]'`"),
-        connected("", tmp_path),
+        connected("", SharedPaths(written=tmp_path)),
     ):
         pass
 
@@ -235,7 +236,7 @@ def test_a_scheduler_without_workers_is_said(tmp_path: Path, monkeypatch):
             n_workers=0, dashboard_address=":0", processes=False, protocol="tcp"
         ) as empty,
         pytest.raises(ClusterError, match=r"expected workers at the Dask scheduler tcp://.*, found none"),
-        connected(empty.scheduler_address, tmp_path),
+        connected(empty.scheduler_address, SharedPaths(written=tmp_path)),
     ):
         pass
 
@@ -246,7 +247,7 @@ def test_a_scheduler_that_goes_away_meanwhile_is_said(tmp_path: Path, monkeypatc
     options = {"n_workers": 1, "processes": False, "dashboard_address": ":0", "protocol": "tcp"}
     with (
         distributed.LocalCluster(**options) as short,
-        connected(short.scheduler_address, tmp_path) as cluster,
+        connected(short.scheduler_address, SharedPaths(written=tmp_path)) as cluster,
     ):
         events = cluster.events(time.sleep, tasks(6.0))
         assert next(events) is None

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from autospine.cluster import slurm_jobs
-from autospine.cluster.dask_cluster import connected
+from autospine.cluster.dask_cluster import DaskCluster, connected
 from autospine.cluster.executor import ClusterError, Task
+from autospine.cluster.shared_paths import SharedPaths
 
 dask = pytest.importorskip("dask")
 pytest.importorskip("dask_jobqueue")
@@ -23,6 +25,11 @@ fi
 cp "$1" "{log}.sh"  # Slurm keeps the script, which is gone soon
 setsid bash "{log}.sh" > "{log}" 2>&1 < /dev/null &
 echo "Submitted batch job $!"
+"""
+
+SQUEUE = """#!/bin/bash
+for job in ${{*##*=}}; do kill -0 "-$job" 2>/dev/null && echo RUNNING; done
+exit 0
 """
 
 SCANCEL = """#!/bin/bash
@@ -40,6 +47,7 @@ def submit(tmp_path: Path, monkeypatch):
         for name, text in (
             ("sbatch", SBATCH.format(tested=tested, log=tmp_path / "job.log")),
             ("scancel", SCANCEL),
+            ("squeue", SQUEUE.format()),
         ):
             (folder / name).write_text(text, encoding="utf-8")
             (folder / name).chmod(0o755)
@@ -86,13 +94,13 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 @pytest.mark.usefixtures("settings")
 def test_jobs_are_workers_for_as_long_as_they_are_needed(submit, tmp_path: Path):
     submit()
-    with slurm_jobs.slurm_jobs(1, tmp_path / "shared") as cluster:
+    with slurm_jobs.slurm_jobs(1, SharedPaths(written=tmp_path / "shared")) as cluster:
         assert cluster.workers == 1
         address = cluster._client.scheduler.address
         assert address.startswith("tls://")  # so that nobody else can connect
         with (
             pytest.raises(ClusterError, match=r"expected a Dask scheduler at tls://.*, found none"),
-            connected(address, tmp_path),
+            connected(address, SharedPaths(written=tmp_path)),
         ):
             pass
         ((task, pid),) = cluster.run(lambda _: os.getpid(), [Task(name="a", argument=0)])
@@ -101,6 +109,43 @@ def test_jobs_are_workers_for_as_long_as_they_are_needed(submit, tmp_path: Path)
     with pytest.raises(ProcessLookupError):  # the job has been cancelled
         until_gone(pid)
     assert not list((tmp_path / "shared").iterdir())  # neither the certificates nor the note
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_job_that_ends_while_it_works_is_submitted_again(submit, tmp_path: Path, monkeypatch):
+    submit()
+    monkeypatch.setattr(slurm_jobs, "REPLACE_SECONDS", 0.5)
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),
+        slurm_jobs.slurm_jobs(1, SharedPaths(written=tmp_path / "shared")) as cluster,
+    ):
+        before = find_process(cluster)
+        os.killpg(os.getpgid(before), signal.SIGKILL)  # the job with all of its processes
+        after = find_process(cluster)
+        assert os.getpgid(after) not in (before, os.getpgid(0))
+        assert after != before
+    with pytest.raises(ProcessLookupError):
+        until_gone(after)
+
+
+def find_process(cluster: DaskCluster) -> int:
+    ((_, pid),) = cluster.run(lambda _: os.getpid(), [Task(name="a", argument=0)])
+    assert isinstance(pid, int)
+    return pid
+
+
+@pytest.mark.usefixtures("settings")
+def test_jobs_that_end_before_they_are_workers_are_said(submit, tmp_path: Path, monkeypatch):
+    submit()
+    monkeypatch.setattr(slurm_jobs, "LOOK_SECONDS", 0.5)
+    with (
+        dask.config.set({"jobqueue.slurm.python": "/nowhere/python"}),
+        pytest.raises(
+            ClusterError, match=r"found that \d+ ended at once; the files slurm-JOB\.out .* say why"
+        ),
+        slurm_jobs.slurm_jobs(1, SharedPaths(written=tmp_path)),
+    ):
+        pass
 
 
 def until_gone(pid: int) -> None:
@@ -114,7 +159,7 @@ def test_a_job_that_slurm_refuses_is_said_in_its_words(submit, tmp_path: Path):
     submit('echo "allocation failure: Invalid partition name specified" >&2; exit 1')
     with (
         pytest.raises(ClusterError, match=r"found it refused \(allocation failure: Invalid partition name"),
-        slurm_jobs.slurm_jobs(1, tmp_path),
+        slurm_jobs.slurm_jobs(1, SharedPaths(written=tmp_path)),
     ):
         pass
 
@@ -124,7 +169,7 @@ def test_settings_that_say_too_little_are_refused(submit, tmp_path: Path):
     with (
         dask.config.set({"jobqueue.slurm.cores": None, "jobqueue.slurm.memory": None}),
         pytest.raises(ClusterError, match=r"jobqueue\.yaml, found no cores and no memory; write them there"),
-        slurm_jobs.slurm_jobs(1, tmp_path),
+        slurm_jobs.slurm_jobs(1, SharedPaths(written=tmp_path)),
     ):
         pass
 
@@ -135,6 +180,6 @@ def test_a_machine_without_slurm_is_said(tmp_path: Path, monkeypatch):
         pytest.raises(
             ClusterError, match=r"expected Slurm's sbatch on this machine, found none; .* login node"
         ),
-        slurm_jobs.slurm_jobs(1, tmp_path),
+        slurm_jobs.slurm_jobs(1, SharedPaths(written=tmp_path)),
     ):
         pass
