@@ -15,9 +15,11 @@ from typing import Any
 import makers
 import numpy as np
 import pytest
+import typer.main
 from house_graph import rooms
 from stated_values import STATED
 
+from autospine.cli.app import app
 from autospine.cli.reference import commands as read_commands
 from autospine.core.geometry import Box, Grid
 from autospine.core.labels import LabelSpace, parse_labels
@@ -170,6 +172,10 @@ def test_shell_examples_call_what_exists(blocks):
             check_command(words)
 
 
+def options_of(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
 def test_commands_in_running_text_exist():
     for page in PAGES:
         for code in re.findall(
@@ -178,10 +184,12 @@ def test_commands_in_running_text_exist():
             words = [word for word in shlex.split(code) if word not in ("COMMAND", "--help")]
             if words[0] == "make":
                 check_command(words)
-            elif len(words) > 1 and words[1] != "--version":
+            elif len(words) > 1 and words[1].startswith("--"):
+                assert set(words[1:]) <= options_of(typer.main.get_command(app)), code
+            elif len(words) > 1:
                 command, arguments = split_command(words[1:])
-                known = {option for parameter in commands()[command].params for option in parameter.opts}
-                assert {word for word in arguments if word.startswith("-")} <= known | {"--debug"}, code
+                known = options_of(commands()[command]) | {"--debug"}
+                assert {word for word in arguments if word.startswith("-")} <= known, code
 
 
 def test_an_example_that_is_wrong_is_noticed():
