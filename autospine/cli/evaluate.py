@@ -111,25 +111,25 @@ def evaluate(
             leave_out_faults=True,
             cluster=cluster,
         )
-    differences = () if against is None else compare_with(evaluation, against)
-    learnt = _training_images(predictions, [case.case for case in evaluation.cases])
-    evaluation = replace(evaluation, learnt=tuple(learnt))
-    write_evaluation(evaluation, folder)
-    show_evaluation(evaluation, str(predictions))
-    if learnt:
-        say(
-            f"the model has learnt from {share(len(learnt), len(evaluation.cases), 'case')} "
-            f"({listed(learnt)}): the mean says nothing about other images",
-            "yellow",
-        )
-    written = "evaluation and statistics, .csv and .json, evaluation_means.csv and confusion.csv"
-    if against is not None:
-        write_comparison(differences, against, folder)
-        show_differences(differences, f"{predictions} against {against}")
-        written = f"{written}, comparison.csv and comparison.json"
-    say(f"written: {written}, in {folder}")
-    if report:
-        report_on(folder)
+        differences = () if against is None else compare_with(evaluation, against)
+        learnt = _training_images(predictions, [case.case for case in evaluation.cases])
+        evaluation = replace(evaluation, learnt=tuple(learnt))
+        write_evaluation(evaluation, folder)
+        show_evaluation(evaluation, str(predictions))
+        if learnt:
+            say(
+                f"the model has learnt from {share(len(learnt), len(evaluation.cases), 'case')} "
+                f"({listed(learnt)}): the mean says nothing about other images",
+                "yellow",
+            )
+        written = "evaluation and statistics, .csv and .json, evaluation_means.csv and confusion.csv"
+        if against is not None:
+            write_comparison(differences, against, folder)
+            show_differences(differences, f"{predictions} against {against}")
+            written = f"{written}, comparison.csv and comparison.json"
+        say(f"written: {written}, in {folder}")
+        if report:
+            report_on(folder, cluster=cluster)
     if evaluation.failed:
         failed, pairs = list(evaluation.failed), len(evaluation.cases) + len(evaluation.failed)
         raise EvaluationError(

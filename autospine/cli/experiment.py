@@ -133,13 +133,13 @@ def experiment(
     read = (location.raw, location.preprocessed)
     with cluster_for(scheduler, slurm, location.results, *read) as cluster:
         finished = run_experiment(planned, chosen, extent, device=where, device_name=device, cluster=cluster)
-    allowed = measured_labels_dice(planned, where) if chosen.one_case else None
-    verdict = judge(chosen.name, finished.results, allowed)
-    write_experiment(finished, verdict, where)
-    say(chosen.question)
-    for sentence in verdict:
-        say(f"- {sentence}")
-    page, *others = experiment_files(finished.folder)
-    say(f"written: {page}, and {', '.join(path.name for path in others)} beside it")
-    if report:
-        report_on(finished.folder)
+        allowed = measured_labels_dice(planned, where) if chosen.one_case else None
+        verdict = judge(chosen.name, finished.results, allowed)
+        write_experiment(finished, verdict, where)
+        say(chosen.question)
+        for sentence in verdict:
+            say(f"- {sentence}")
+        page, *others = experiment_files(finished.folder)
+        say(f"written: {page}, and {', '.join(path.name for path in others)} beside it")
+        if report:
+            report_on(finished.folder, cluster=cluster)

@@ -174,10 +174,10 @@ def predict(
                 result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
             else:
                 result = _on_cluster(cluster, folders, opened, inputs, output, options, drawer, only)
-    if result.cases:
-        show_predictions(result.cases, result.kept)
-    if report and result.whole:
-        report_on(output)
+            if result.cases:
+                show_predictions(result.cases, result.kept)
+            if report and result.whole:
+                report_on(output, cluster=cluster)
     if result.cases:
         _say_what_was_written(result, output, options)
     if result.failed:

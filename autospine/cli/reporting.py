@@ -1,7 +1,7 @@
 """`autospine report`, and the reports that other commands write by themselves."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from autospine.cli.cluster_options import Scheduler, Slurm, cluster_for
 from autospine.cli.screen import say
 from autospine.core.errors import first_line
 from autospine.system.log import get_logger
+
+if TYPE_CHECKING:
+    from autospine.cluster.executor import Executor
 
 logger = get_logger(__name__)
 
@@ -59,17 +62,19 @@ def report(
     say(f"report: {page}")
 
 
-def report_on(folder: Path, *, most_pictured: int | None = None) -> None:
+def report_on(folder: Path, *, most_pictured: int | None = None, cluster: "Executor | None" = None) -> None:
     """Write the report of a folder at the end of another command, which does not fail without it.
 
     Args:
         folder: The folder.
         most_pictured: Most cases whose pictures are drawn, the worst first; None for all.
+        cluster: Draws the pictures instead of this process.
     """
     try:
-        from autospine.report.folder_report import write_report
+        from autospine.report.folder_report import REPORT, write_report
 
-        page = write_report(folder, most_pictured=most_pictured)
+        seen = folder if cluster is None else folder.absolute()
+        page = write_report(seen, folder / REPORT, most_pictured=most_pictured, cluster=cluster)
     except Exception as error:  # whatever it is, what the command was for is done
         logger.debug("where the report failed:", exc_info=error)
         logger.warning("the report of %s cannot be written: %s", folder, first_line(error))

@@ -162,7 +162,7 @@ def _train_on_cluster(
     say(f"training {planned.location.name}, configuration {name}, fold {fold}, on {where}")
     evaluation = train_folds_on_cluster(project, planned, fold, options, cluster, device, minutes)
     if report:
-        report_on(planned.location.results / name, most_pictured=MOST_PICTURED)
+        report_on(planned.location.results / name, most_pictured=MOST_PICTURED, cluster=cluster)
     _say_what_is_next(project, fold, evaluation)
 
 

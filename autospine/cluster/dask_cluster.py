@@ -5,15 +5,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import autospine
 from autospine.cluster.executor import ClusterError, Lost, Need, Task, TaskFunction
-from autospine.cluster.shared_paths import SharedPaths, shared_files
-from autospine.cluster.worker_side import WorkerFacts, describe_worker, run_task
-from autospine.core.errors import counted, first_line, listed, listed_faults
+from autospine.cluster.shared_paths import SharedPaths
+from autospine.cluster.worker_side import run_task
+from autospine.cluster.worker_survey import ClusterWorker, look_at_workers
+from autospine.core.errors import counted, first_line
 from autospine.system.hardware import GIB
 from autospine.system.log import PACKAGES, get_logger
 
@@ -31,45 +31,30 @@ LOOK_SECONDS = 5.0
 """Time between two looks at whether scheduler and workers are still there."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClusterWorker:
-    """A worker of the cluster, looked at."""
-
-    address: str
-    host: str
-    threads: int
-
-    memory_bytes: int
-    """Memory at which Dask ends it; 0 if it has no limit."""
-
-    facts: WorkerFacts
-
-    def fits(self, need: Need) -> bool:
-        """Whether a task that needs this can run in it."""
-        enough = not self.memory_bytes or need.memory_bytes <= self.memory_of_task(need)
-        return enough and (self.facts.gpus > 0 or not need.gpu)
-
-    def memory_of_task(self, need: Need) -> int:
-        """Return the memory that a task may take in it, as tasks of its other threads run beside it."""
-        return self.memory_bytes // (1 if need.alone else self.threads)
-
-
 class DaskCluster:
     """Runs tasks on the workers of a Dask cluster.
 
     A task whose worker is killed is tried on another one, as often as the scheduler's
-    `distributed.scheduler.allowed-failures` says, and is `Lost` after that.
+    `distributed.scheduler.allowed-failures` says, and is `Lost` after that. Other workers may come while
+    tasks run; one that cannot take part is found when a task fails there, which is then given to another one.
 
     Args:
         client: Connected to the scheduler.
-        workers: Its workers, at least one, that have been looked at. Others may come while tasks run.
+        shared: What this process and all workers reach by the same paths.
+        workers: Its workers, at least one, that have been looked at.
         expected: Number of workers in the end; None for those that there are.
     """
 
     def __init__(
-        self, client: "Client", workers: Sequence[ClusterWorker], expected: int | None = None
+        self,
+        client: "Client",
+        shared: SharedPaths,
+        workers: Sequence[ClusterWorker],
+        expected: int | None = None,
     ) -> None:
-        self._client, self._workers = client, tuple(workers)
+        self._client, self._shared, self._workers = client, shared, tuple(workers)
+        self._unfit: dict[str, str] = {}
+        """Address and host of workers that came later and cannot take part."""
         self.workers = expected or len(self._workers)
         """Number of workers, those that are still to come included."""
         self._said = False
@@ -115,7 +100,16 @@ class DaskCluster:
                         continue
                     # A result that is kept would be computed again when its worker is killed.
                     task, place = futures.pop(future)
-                    result = self._result(future)
+                    try:
+                        result = self._result(future, task)
+                    except Exception:
+                        if self._client.status != "running":
+                            raise
+                        elsewhere = self._places_elsewhere(task)
+                        if elsewhere in (None, place):  # it is the task that fails
+                            raise
+                        futures[self._submit(function, task, elsewhere)] = task, elsewhere
+                        continue
                     future.release()
                     if isinstance(result, Lost) and not last_chance:
                         lost.append((task, place))
@@ -140,13 +134,36 @@ class DaskCluster:
                 f"expected a worker with {_described(task.need)} for {task.name}, found none: the largest "
                 f"has {_described(self._largest(task.need))}; start {remedy}"
             )
-        if len(able) == len(self._workers):
+        if len(able) == len(self._workers) and not self._unfit:
             return None
         by_host: dict[str, list[ClusterWorker]] = defaultdict(list)
         for worker in self._workers:
             by_host[worker.host].append(worker)
-        whole = [host for host, all_of in by_host.items() if all(each in able for each in all_of)]
+        whole = [
+            host
+            for host, all_of in by_host.items()
+            if all(each in able for each in all_of) and host not in self._unfit.values()
+        ]
         return whole + [worker.address for worker in able if worker.host not in whole]
+
+    def _places_elsewhere(self, task: Task) -> list[str] | None:
+        """Return where a task that has failed may run but for workers that cannot take part; None for all.
+
+        Raises:
+            ClusterError: If the scheduler is gone, or no worker can take part.
+        """
+        try:
+            seen = look_at_workers(self._client, self._shared)
+        except (OSError, TimeoutError, CancelledError) as error:
+            raise self._gone() from error
+        for worker in seen.unfit:
+            if worker.address not in self._unfit:
+                logger.warning("a worker gets no work: %s", worker.fault)
+        self._unfit = {worker.address: worker.host for worker in seen.unfit}
+        if self._unfit and not seen.able:
+            raise seen.refused()
+        self._workers = seen.able or self._workers  # all of them may just be starting again
+        return self._places(task)
 
     def _largest(self, need: Need) -> Need:
         """Return what the largest worker has for a task of this kind."""
@@ -199,15 +216,16 @@ class DaskCluster:
             "one and run the same command again: what is done is kept"
         )
 
-    def _result(self, future: "Future") -> Any:
+    def _result(self, future: "Future", task: Task) -> Any:
         from distributed import KilledWorker
 
         try:
             return future.result()
         except KilledWorker:
             return Lost(
+                task=task.name,
                 reason="its worker was killed each time, probably for want of memory; start workers with "
-                "more (`dask worker --memory-limit`)"
+                "more (`dask worker --memory-limit`)",
             )
         except (OSError, CancelledError) as error:
             if future.cancelled():
@@ -255,7 +273,10 @@ def cluster_of(client: "Client", shared: SharedPaths, expected: int | None = Non
     Raises:
         ClusterError: As `connected` does.
     """
-    workers = _workers(client, shared)
+    seen = look_at_workers(client, shared)
+    if seen.unfit:
+        raise seen.refused()
+    workers = seen.able
     if not workers:
         raise ClusterError(
             f"expected workers at the Dask scheduler {client.scheduler.address}, found none; start some with "
@@ -265,7 +286,7 @@ def cluster_of(client: "Client", shared: SharedPaths, expected: int | None = Non
     logger.info("cluster: %s, %s", counted(len(workers), "worker"), counted(threads, "thread"))
     for package in PACKAGES:
         client.forward_logging(package, level=logging.ERROR)
-    return DaskCluster(client, workers, expected)
+    return DaskCluster(client, shared, workers, expected)
 
 
 def keep_quiet() -> None:
@@ -282,52 +303,6 @@ def check_installed(library: str) -> None:
     """
     if find_spec(library) is None:
         raise ClusterError(f"expected {library} to reach a cluster, found none; run `{EXTRA}`")
-
-
-def _workers(client: "Client", shared: SharedPaths) -> list[ClusterWorker]:
-    """Look at the workers that there are.
-
-    Raises:
-        ClusterError: If one of them cannot take part.
-    """
-    with shared_files(shared) as files:
-        answers = client.run(describe_worker, files, on_error="return")
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    workers, faults = [], []
-    for address, answer in sorted(answers.items()):
-        fault = _fault(answer)
-        if fault is not None:
-            faults.append(f"{address} {fault}")
-        elif address in known:
-            about = known[address]
-            workers.append(
-                ClusterWorker(
-                    address=address,
-                    host=about["host"],
-                    threads=about["nthreads"],
-                    memory_bytes=about["memory_limit"] or 0,
-                    facts=answer,
-                )
-            )
-    if faults:
-        raise ClusterError(
-            f"expected workers that can take part, found {len(faults)} of {len(answers)} that cannot: "
-            f"{listed_faults(faults)}"
-        )
-    return workers
-
-
-def _fault(answer: Any) -> str | None:
-    """Return why a worker that has answered so cannot take part; None if it can."""
-    ours = autospine.__version__
-    if not isinstance(answer, WorkerFacts):
-        what = first_line(answer) if isinstance(answer, Exception) else answer
-        return f"has no AutoSpine {ours} ({type(answer).__name__}: {what}); install it there"
-    if answer.version != ours:
-        return f"has AutoSpine {answer.version}, this is {ours}; install the same version there"
-    if answer.unseen:
-        return f"does not see {listed(answer.unseen)}; give it the same shared folders under the same paths"
-    return None
 
 
 def _described(need: Need) -> str:

@@ -42,8 +42,14 @@ class Task:
 class Lost:
     """Stands for the result of a task whose process was killed each time that the task was tried."""
 
+    task: str
+    """Name of the task."""
+
     reason: str
     """What happened, and what may help."""
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.reason}"
 
 
 TaskFunction = Callable[[Any], Any]

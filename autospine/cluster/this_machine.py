@@ -74,7 +74,8 @@ class WorkerProcesses:
             remaining = [task for task in remaining if id(task) in lost]
             if remaining and at_once == 1:
                 why = "its worker process was killed, probably for want of memory; use fewer workers"
-                yield remaining.pop(0), Lost(reason=why)
+                task = remaining.pop(0)
+                yield task, Lost(task=task.name, reason=why)
             elif remaining:
                 at_once = max(1, at_once // 2)
                 logger.warning("a worker process was killed; going on with %d", at_once)

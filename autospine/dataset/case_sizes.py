@@ -12,7 +12,7 @@ VOXEL_BYTES = 2
 """Bytes of a voxel of most images, which are stored as 16-bit integers."""
 
 COPIES = 8
-"""Memory of reading, measuring, preprocessing or predicting a case, in multiples of its image: the image as
+"""Memory of reading, measuring or preprocessing a case, in multiples of its image: the image as
 it was read and as 32-bit numbers, its labels, and what is made of them."""
 
 PROCESS_BYTES = 600 * 1024**2

@@ -140,8 +140,7 @@ def evaluate_folder(
             if isinstance(outcome, CaseScores):
                 scores[task.name] = replace(outcome, metrics=tuple(metrics))
             else:
-                lost = isinstance(outcome, Lost)
-                fault = EvaluationError(f"case {task.name}: {outcome.reason}") if lost else outcome
+                fault = EvaluationError(f"case {outcome}") if isinstance(outcome, Lost) else outcome
                 faults[task.name] = fault
                 if leave_out_faults:
                     logger.error("%s", fault)

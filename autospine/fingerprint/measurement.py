@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from autospine.cluster.executor import Executor, Lost
+from autospine.cluster.executor import Executor
 from autospine.cluster.this_machine import WorkerThreads
 from autospine.core.errors import AutospineError, DatasetError
 from autospine.core.labels import LabelSpace
@@ -91,8 +91,7 @@ def _measure_all(dataset: Dataset, workers: int, cluster: Executor | None) -> li
             if isinstance(outcome, Measured):
                 measured[task.name] = outcome
             else:
-                lost = isinstance(outcome, Lost)
-                problems.append(f"{task.name}: {outcome.reason}" if lost else outcome)
+                problems.append(str(outcome))
             meter.advance()
     if problems:
         listed = "\n".join(f"  {line}" for line in sorted(problems))

@@ -11,13 +11,13 @@ from autospine.cluster.executor import ClusterError, Lost, Need, Task
 from autospine.cluster.worker_side import unwanted_check, wait_for_lock
 from autospine.core.errors import counted, listed
 from autospine.dataset.case_parts import CasePart
-from autospine.dataset.case_sizes import case_need
 from autospine.models.archive import opened_model
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.case_log import PredictedCase
 from autospine.prediction.case_outputs import PreviewDrawer
 from autospine.prediction.part_records import join_parts
 from autospine.prediction.predict_cases import predict, prepare_output
+from autospine.prediction.prediction_memory import prediction_memory
 from autospine.prediction.prediction_options import PredictionOptions
 from autospine.prediction.prediction_run import Predicted, warn_of_training_images
 from autospine.storage.part_folders import part_folder, part_lock
@@ -62,7 +62,7 @@ def predict_on_cluster(
     """
     cases, faults, maps = prepare_output(models, work.inputs, work.output, work.options, work.only)
     names = (*(case.name for case in cases), *faults)
-    needs = {case.name: case_need(case).memory_bytes for case in cases}
+    needs = prediction_memory(models, cases, work.options.folds)
     gpu = cluster.uses_gpu(work.options.device)
     count = min(len(names), PARTS_PER_WORKER * cluster.workers)
     parts = [CasePart(number=number, count=count) for number in range(1, count + 1)]

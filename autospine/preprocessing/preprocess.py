@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int32
 
-from autospine.cluster.executor import Executor, Lost
+from autospine.cluster.executor import Executor
 from autospine.cluster.this_machine import WorkerProcesses
 from autospine.core.errors import AutospineError, DatasetError, WorkspaceError
 from autospine.core.geometry import difference, turning
@@ -170,9 +170,8 @@ def _preprocessed(
     problems: list[str] = []
     with progress(f"preprocess {configuration.name}", len(todo)) as meter:
         tasks = case_tasks(todo, elsewhere=cluster is not None)
-        for task, outcome in executor.run(partial(_attempt, settings=settings, folder=folder), tasks):
-            problem = f"{task.name}: {outcome.reason}" if isinstance(outcome, Lost) else outcome
-            problems += [problem] if problem else []
+        for _, outcome in executor.run(partial(_attempt, settings=settings, folder=folder), tasks):
+            problems += [str(outcome)] if outcome is not None else []
             meter.advance()
     if problems:
         listed = "\n".join(f"  {line}" for line in sorted(problems))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,6 +86,24 @@ class ResultFolder:
         scored = (each for key in ("cases", "missing", "failed") for each in self.scores.get(key, ()))
         return tuple(sorted({*scored, *self.record}))
 
+    def of_case(self, case: str) -> "ResultFolder":
+        """Return what `read_maps` and the pictures of one case need, which goes to another process."""
+        name = same_name(case)
+        scored = self.scores.get("cases", {})
+        return replace(
+            self,
+            scores={
+                "compared": self.scores.get("compared"),
+                "cases": {case: scored[case]} if case in scored else {},
+            },
+            record={case: self.record[case]} if case in self.record else {},
+            predictions=_entry(self.predictions, name),
+            references=_entry(self.references, name),
+            images=_entry(self.images, name),
+            statistics={},
+            names=_entry(self.names, name),
+        )
+
     def read_maps(self, case: str) -> tuple[CaseMaps | None, str]:
         """Read the label maps and the image of a case.
 
@@ -125,6 +143,10 @@ class ResultFolder:
         if difference(volume.grid, grid):
             return None, "pictures without the image: it lies on another grid"
         return volume.turned_to(grid)[0], ""
+
+
+def _entry(entries: Mapping[str, T], name: str) -> dict[str, T]:
+    return {name: entries[name]} if name in entries else {}
 
 
 def holds_results(folder: Path) -> bool:

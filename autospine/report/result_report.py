@@ -73,14 +73,13 @@ def _with_pictures(
 ) -> list[ReportCase]:
     """Return cases with their pictures; one whose process was killed says so instead."""
     drawn: dict[str, ReportCase] = {}
-    tasks = [Task(name=case.name, argument=case) for case in cases]
+    tasks = [Task(name=case.name, argument=(case, results.of_case(case.name))) for case in cases]
     with progress("drawing the report", len(tasks)) as meter:
-        for task, outcome in executor.run(partial(_pictured, results=results, budget=budget), tasks):
-            case = outcome
+        for task, outcome in executor.run(partial(_pictured, budget=budget), tasks):
             if isinstance(outcome, Lost):
-                why = f"its pictures could not be drawn: {outcome.reason}"
-                case = replace(task.argument, findings=(why, *task.argument.findings))
-            drawn[task.name] = case
+                why, (case, _) = f"its pictures could not be drawn: {outcome.reason}", task.argument
+                outcome = replace(case, findings=(why, *case.findings))
+            drawn[task.name] = outcome
             meter.advance()
     return [drawn[case.name] for case in cases]
 
@@ -145,14 +144,14 @@ def _case(name: str, results: ResultFolder, metrics: Sequence[Metric]) -> Report
     )
 
 
-def _pictured(case: ReportCase, *, results: ResultFolder, budget: int) -> ReportCase:
+def _pictured(argument: tuple[ReportCase, ResultFolder], *, budget: int) -> ReportCase:
     """Return a case with its pictures, and with what they show in words, as far as its files are there.
 
     Args:
-        case: Case without pictures.
-        results: What the folder has of its cases.
+        argument: Case without pictures, and what the folder has of it.
         budget: Most bytes of its volumes.
     """
+    case, results = argument
     if case.status not in ("evaluated", "predicted"):
         return case
     maps, lacking = results.read_maps(case.name)

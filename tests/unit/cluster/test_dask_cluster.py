@@ -1,23 +1,30 @@
 """Tasks on the workers of a Dask cluster: a scheduler in this process, and workers in two others."""
 
 import os
+import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
 from autospine import __version__
-from autospine.cluster import dask_cluster
-from autospine.cluster.dask_cluster import ClusterWorker, DaskCluster, cluster_of, connected
+from autospine.cluster import dask_cluster, worker_survey
+from autospine.cluster.dask_cluster import DaskCluster, cluster_of, connected
 from autospine.cluster.executor import ClusterError, Lost, Need, Task
 from autospine.cluster.shared_paths import SharedPaths
 from autospine.cluster.worker_side import WorkerFacts, unwanted_check, worker_threads
+from autospine.cluster.worker_survey import ClusterWorker
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
 
 GIB = 1024**3
+
+NOTHING_SHARED = SharedPaths(written=Path("shared"))
 
 
 @pytest.fixture(scope="module")
@@ -146,32 +153,36 @@ def test_a_task_goes_to_workers_that_are_large_enough():
     """By host where all workers of a host are: one that is killed comes again under another address."""
     small = [worker("tcp://a:1", "a", 4), worker("tcp://c:1", "c", 4)]
     large = [worker("tcp://b:1", "b", 16), worker("tcp://b:2", "b", 16), worker("tcp://c:2", "c", 16)]
-    cluster = DaskCluster(None, [*small, *large])
+    cluster = DaskCluster(None, NOTHING_SHARED, [*small, *large])
     (task,) = tasks(0, need=Need(memory_bytes=8 * GIB))
     assert cluster._places(task) == ["b", "tcp://c:2"]
     (task,) = tasks(0, need=Need(memory_bytes=2 * GIB))
     assert cluster._places(task) is None
     (task,) = tasks(0, need=Need(memory_bytes=8 * GIB))
-    assert DaskCluster(None, [worker("tcp://a:1", "a")])._places(task) is None  # without a limit of memory
+    assert (
+        DaskCluster(None, NOTHING_SHARED, [worker("tcp://a:1", "a")])._places(task) is None
+    )  # without a limit of memory
 
 
 def test_threads_of_a_worker_share_its_memory_unless_a_task_has_it_alone():
     shared = replace(worker("tcp://a:1", "a", 8), threads=2)
     (alone,) = tasks(0, need=Need(memory_bytes=6 * GIB, alone=True))
-    assert DaskCluster(None, [shared])._places(alone) is None
+    assert DaskCluster(None, NOTHING_SHARED, [shared])._places(alone) is None
     (beside,) = tasks(0, need=Need(memory_bytes=6 * GIB))
     with pytest.raises(ClusterError, match=r"with 6\.0 GiB of memory .* the largest has 4\.0 GiB"):
-        DaskCluster(None, [shared])._places(beside)
+        DaskCluster(None, NOTHING_SHARED, [shared])._places(beside)
 
 
 def test_gpus_are_used_where_there_are_any():
     without, having = worker("tcp://a:1", "a"), worker("tcp://b:1", "b", gpus=1)
     (task,) = tasks(0, need=Need(gpu=True))
-    assert DaskCluster(None, [without, having])._places(task) == ["b"]
-    assert DaskCluster(None, [without, having]).uses_gpu("auto")
-    assert not DaskCluster(None, [without]).uses_gpu("auto")
-    assert not DaskCluster(None, [having]).uses_gpu("cpu")
-    assert DaskCluster(None, [without]).uses_gpu("cuda:0")  # which is refused when the task is
+    assert DaskCluster(None, NOTHING_SHARED, [without, having])._places(task) == ["b"]
+    assert DaskCluster(None, NOTHING_SHARED, [without, having]).uses_gpu("auto")
+    assert not DaskCluster(None, NOTHING_SHARED, [without]).uses_gpu("auto")
+    assert not DaskCluster(None, NOTHING_SHARED, [having]).uses_gpu("cpu")
+    assert DaskCluster(None, NOTHING_SHARED, [without]).uses_gpu(
+        "cuda:0"
+    )  # which is refused when the task is
 
 
 @pytest.mark.parametrize(
@@ -200,12 +211,49 @@ def test_workers_that_cannot_take_part_are_named_before_work_begins(
             raise answer
         return answer
 
-    monkeypatch.setattr(dask_cluster, "describe_worker", describe)
+    monkeypatch.setattr(worker_survey, "describe_worker", describe)
     with (
         distributed.Client(local) as client,
         pytest.raises(ClusterError, match=rf"found 2 of 2 that cannot: tcp://\S+ {says}"),
     ):
         cluster_of(client, SharedPaths(written=tmp_path / "shared"))
+
+
+@pytest.mark.parametrize(
+    ("preload", "says"),
+    [
+        ("import autospine; autospine.__version__ = '0.0.1'", [r"has AutoSpine 0\.0\.1, this is"]),
+        ("import sys; sys.modules['autospine'] = None", []),  # Dask ends it, as it cannot read its tasks
+    ],
+    ids=["other version", "nothing"],
+)
+def test_a_worker_that_comes_later_and_cannot_take_part_gets_no_work(
+    cluster, local, tmp_path: Path, caplog, preload, says
+):
+    def square(number: int) -> int:
+        time.sleep(0.1)
+        return number**2
+
+    (tmp_path / "preload.py").write_text(preload, encoding="utf-8")
+    command = [sys.executable, "-m", "dask", "worker", local.scheduler_address, "--nthreads", "4"]
+    command += ["--no-nanny", "--no-dashboard", "--preload", str(tmp_path / "preload.py")]
+    with (
+        subprocess.Popen(command, stdout=DEVNULL, stderr=DEVNULL) as late,
+        distributed.Client(local) as client,
+    ):
+        try:
+            client.wait_for_workers(3, timeout=60)
+            found = results(cluster, square, *range(24))
+        finally:
+            late.terminate()
+            late.wait()
+            until = time.monotonic() + 60
+            while len(client.scheduler_info()["workers"]) > 2 and time.monotonic() < until:
+                time.sleep(0.1)
+    assert found == {f"task {number}": number**2 for number in range(24)}
+    warnings = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    for warning, fault in zip(warnings, says, strict=True):
+        assert re.search(rf"a worker gets no work: tcp://\S+ {fault}", warning)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])

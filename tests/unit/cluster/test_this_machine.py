@@ -60,7 +60,8 @@ def test_a_task_that_kills_every_process_is_lost_alone(caplog):
     }
     assert found == {
         "task 0": Lost(
-            reason="its worker process was killed, probably for want of memory; use fewer workers"
+            task="task 0",
+            reason="its worker process was killed, probably for want of memory; use fewer workers",
         ),
         "task 1": "A",
         "task 2": "B",

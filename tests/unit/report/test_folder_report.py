@@ -5,8 +5,10 @@ import gzip
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -20,6 +22,7 @@ from autospine.core.errors import WorkspaceError
 from autospine.prediction.case_log import PredictedCase, UsedModel, add_to_record
 from autospine.report.folder_report import write_report
 from autospine.report.report_page import NIIVUE
+from autospine.report.result_folder import read_results
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,18 @@ def test_volumes_of_the_viewer_are_reduced_and_said_so(evaluated):
     assert volumes["count"] == list(report_folders.SHAPE)
     at = (shape[0] - 1 - left, shape[1] - 1 - p, s)
     assert maps["prediction"].dataobj[at] != maps["reference"].dataobj[at]
+
+
+def test_what_goes_to_a_process_that_draws_a_case_does_not_grow_with_the_folder(evaluated):
+    results = read_results(evaluated)
+    many = {f"other {number}": results.scores["cases"]["good"] for number in range(1000)}
+    larger = replace(
+        results,
+        scores=dict(results.scores) | {"cases": dict(results.scores["cases"]) | many},
+        images=dict(results.images) | {name: (Path(name),) for name in many},
+    )
+    assert pickle.dumps(larger.of_case("good")) == pickle.dumps(results.of_case("good"))
+    assert results.of_case("good").read_maps("good")[0].reference is not None
 
 
 def test_ids_occur_once_and_links_lead_somewhere(evaluated):
