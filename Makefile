@@ -89,6 +89,9 @@ bench-evidence: $(STAMP) ## ask whether fusion and adaptive attention earn their
 bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT and 200 phantoms, and mend faults in real masks; into docs/results/anatomy.md
 	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md $(if $(LUMBAR),--lumbar $(LUMBAR))
 
+bench-counting: $(STAMP) ## name the levels of held-out lumbar MR with what the starter counts, of LUMBAR="MODEL ..."; into docs/results/counting.md
+	$(BIN)/python tests/benchmarks/anatomy_lumbar.py $(LUMBAR) --write docs/results/counting.md
+
 bench-network: $(PEERS) ## time the network against MONAI and OpenVINO; the table goes to docs/results/network.md
 	$(BIN)/python tests/benchmarks/network.py --write docs/results/network.md
 

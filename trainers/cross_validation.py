@@ -4,12 +4,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from autospine.core.errors import FormatError, TrainingError, counted
 from autospine.dataset.splits import Fold
-from autospine.evaluation.held_out import SCORING_LOCK, HeldOut, score_held_out
+from autospine.evaluation.held_out import COUNTED_CASES, SCORING_LOCK, HeldOut, score_held_out
 from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.models.model_folder import weights_digest
+from autospine.prediction.vertebra_counter import opened_namers
 from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.atomic import keep_former, write_text
 from autospine.storage.locks import waiting_lock
@@ -35,6 +38,9 @@ logger = get_logger(__name__)
 
 SCORING_SECONDS_PER_CASE = 1.0
 """Time for scoring a held-out case, trying post-processing on it and drawing it."""
+
+COUNTING_SECONDS_PER_CASE = 4.0
+"""Time for counting the vertebrae of a held-out case by the starter: lumbar MR on two cores, rounded up."""
 
 MOST_SCORING = 0.25
 """Largest share of a time limit that is set aside for scoring."""
@@ -74,7 +80,7 @@ def train_folds(
     for fold in folds:
         if fold not in (*todo, *extended):
             logger.info("fold %s is complete already%s", fold.name, _training_of(task, fold, settings))
-    ends = None if deadline is None else deadline - _scoring_seconds(every, deadline)
+    ends = None if deadline is None else deadline - _scoring_seconds(task, every, deadline)
     late: list[Fold] = []
     for group, chosen in ((todo, replace(settings, extend=None)), (extended, settings)):
         if min(chosen.parallel, len(group)) > 1 and distributed.size() == 1:
@@ -83,7 +89,7 @@ def train_folds(
             late += _train_in_turn(task, group, chosen, ends)
     if late and len(late) == len(todo) + len(extended):
         raise no_time_left([fold.name for fold in late])
-    evaluation = cross_validation(task, every) if distributed.leads() else None
+    evaluation = cross_validation(task, every, settings.device) if distributed.leads() else None
     if late:
         raise no_time_left([fold.name for fold in late])
     return evaluation
@@ -106,9 +112,12 @@ def _train_in_turn(
     return late
 
 
-def _scoring_seconds(folds: Sequence[Fold], deadline: float) -> float:
+def _scoring_seconds(task: TrainingRun, folds: Sequence[Fold], deadline: float) -> float:
     """Estimate how long it takes to score and draw the held-out cases of all folds."""
-    needed = SCORING_SECONDS_PER_CASE * sum(len(fold.validation) for fold in folds)
+    cases = sum(len(fold.validation) for fold in folds)
+    needed = SCORING_SECONDS_PER_CASE * cases
+    if VertebraNaming.of_labels(task.plan.labels) is not None:
+        needed += COUNTING_SECONDS_PER_CASE * min(cases, COUNTED_CASES)
     return min(needed, MOST_SCORING * max(0.0, deadline - time.monotonic()))
 
 
@@ -173,16 +182,21 @@ def _scored(task: TrainingRun, fold: Fold) -> bool:
     return scored.get(fold.name) == weights_digest(task.fold_folder(fold) / WEIGHTS)
 
 
-def cross_validation(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
+def cross_validation(task: TrainingRun, folds: Sequence[Fold], device: torch.device) -> Evaluation | None:
     """Score the validation predictions of the complete folds, and choose the post-processing by them.
 
     Another process that has finished other folds may be scoring at the same time, so a lock is waited for.
+
+    Args:
+        task: The training run that the folds belong to.
+        folds: All of its folds.
+        device: Device for the starter, which counts vertebrae where classes are levels.
     """
     with waiting_lock(task.folder / SCORING_LOCK, f"scores the folds of {task.folder}"):
-        return _scores(task, folds)
+        return _scores(task, folds, device)
 
 
-def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
+def _scores(task: TrainingRun, folds: Sequence[Fold], device: torch.device) -> Evaluation | None:
     done = [fold for fold in folds if fold.validation and task.complete(fold)]
     if not done:
         return None
@@ -199,14 +213,10 @@ def _scores(task: TrainingRun, folds: Sequence[Fold]) -> Evaluation | None:
         replace(case, modality=task.stored[case.name].record.modality) if case.name in task.stored else case
         for case in task.dataset.cases
     )
-    naming = VertebraNaming.of_labels(task.plan.labels)
-    evaluation = score_held_out(
-        task.folder,
-        held_out,
-        replace(task.dataset, cases=known),
-        task.plan.labels,
-        None if naming is None else naming.relabelled,
-    )
+    labels, channels = task.plan.labels, len(task.plan.channels)
+    with opened_namers(VertebraNaming.of_labels(labels), known, channels, device) as namers:
+        dataset = replace(task.dataset, cases=known)
+        evaluation = score_held_out(task.folder, held_out, dataset, labels, *namers)
     draw_validation(task, done, evaluation)
     return evaluation
 

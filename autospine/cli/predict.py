@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from autospine.core.errors import listed
 from autospine.dataset.case_parts import parse_part
 from autospine.io.formats import ENDINGS, check_inputs
 from autospine.prediction.output_folder import check_output
-from autospine.prediction.prediction_options import PredictionOptions
+from autospine.prediction.prediction_options import NO_MODEL, PredictionOptions
 from autospine.storage.trained_models import (
     STARTER,
     STARTER_FILE,
@@ -168,7 +169,9 @@ def predict(
         opened = [bundles.enter_context(opened_model(folder)) for folder in folders]
         _say_models(folders, opened, options, reason)
         drawer = _drawer() if preview else None
-        read = (*inputs, *(each for each in folders if each != STARTER_FILE))  # the starter is everywhere
+        counting = () if options.count_with in (None, NO_MODEL) else (named_model(Path(options.count_with)),)
+        # The starter is everywhere.
+        read = (*inputs, *(each for each in (*folders, *counting) if each != STARTER_FILE))
         with cluster_for(scheduler, slurm, output, *read) as cluster:
             if cluster is None:
                 result = predict_cases(opened, inputs, output, options, drawer, only=only, part=own)
@@ -227,11 +230,18 @@ def _on_cluster(
         models=tuple(portable_model(each.absolute()) for each in folders),
         inputs=tuple(path.absolute() for path in inputs),
         output=output.absolute(),
-        options=options,
+        options=replace(options, count_with=_portable(options.count_with)),
         draw_preview=drawer,
         only=None if only is None else tuple(only),
     )
     return predict_on_cluster(opened, work, cluster)
+
+
+def _portable(counting: str | None) -> str | None:
+    """Return the name of a model that counts vertebrae as workers know it."""
+    if counting in (None, NO_MODEL):
+        return counting
+    return str(portable_model(named_model(Path(counting)).absolute()))
 
 
 def _failed(marks: Path) -> Collection[str]:

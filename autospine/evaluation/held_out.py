@@ -62,6 +62,9 @@ class HeldOut:
     """Digest of the network's weights; None if several networks predicted together."""
 
 
+COUNTED_CASES = 20
+"""Most held-out cases whose vertebrae are counted by a second model, which takes seconds for each."""
+
 Namer = Callable[[str, LabelArray, Grid], LabelArray]
 """Gives the vertebrae of a case's label map (S, P, L) on a grid the labels of their levels."""
 
@@ -72,6 +75,7 @@ def score_held_out(
     dataset: Dataset,
     labels: LabelSpace,
     namer: Namer | None = None,
+    counting_namer: Namer | None = None,
 ) -> Evaluation:
     """Score the folds' predictions, choose a post-processing by them, and write both into the model folder.
 
@@ -81,6 +85,8 @@ def score_held_out(
         dataset: The dataset with the references.
         labels: The dataset's label space.
         namer: Names vertebrae as a prediction does after its post-processing; None if classes are no levels.
+        counting_namer: Names them and counts them by a second model; None if that is not tried. It is asked
+            for `COUNTED_CASES` at most.
 
     Returns:
         The scores without post-processing.
@@ -94,7 +100,8 @@ def score_held_out(
     postprocessed = None
     # Regions lie one within another: a component that is removed from one would be a hole in the next.
     if not labels.regions:
-        postprocessed = _choose_postprocessing(folder, held_out, dataset, labels, total, namer)
+        namers = (namer, counting_namer)
+        postprocessed = _choose_postprocessing(folder, held_out, dataset, labels, total, namers)
     described = {
         **describe_evaluation(total),
         "format_version": FORMAT_VERSION,
@@ -149,7 +156,7 @@ def _choose_postprocessing(
     dataset: Dataset,
     labels: LabelSpace,
     total: Evaluation,
-    namer: Namer | None,
+    namers: tuple[Namer | None, Namer | None],
 ) -> Evaluation | None:
     """Write the post-processing that all cases choose; return the scores after what other folds choose."""
     cases = _held_out_maps(held_out, dataset)
@@ -165,8 +172,9 @@ def _choose_postprocessing(
         )
     choice = PostprocessingChoice(trials, cleared, labels)
     chosen = choice.choose()
+    namer, counting_namer = namers
     if namer is not None and cases:
-        chosen = replace(chosen, naming=_try_naming(cases, labels, chosen, namer))
+        chosen = replace(chosen, naming=_try_naming(cases, labels, chosen, namer, counting_namer))
     write_json(folder / POSTPROCESSING, chosen)
     after = None
     if len(held_out) > 1:
@@ -197,26 +205,43 @@ def _read_pair(prediction: Path, reference: Path, labels: LabelSpace) -> tuple[L
 
 
 def _try_naming(
-    cases: Mapping[str, tuple[Path, Path]], labels: LabelSpace, chosen: Postprocessing, namer: Namer
+    cases: Mapping[str, tuple[Path, Path]],
+    labels: LabelSpace,
+    chosen: Postprocessing,
+    namer: Namer,
+    counting_namer: Namer | None,
 ) -> NamingEffect:
-    """Return what naming changes in the held-out cases after a post-processing.
-
-    A case whose vertebrae cannot be named stays as it is, as in a prediction.
-    """
+    """Return what naming changes in the held-out cases after a post-processing."""
+    counted = [] if counting_namer is None else list(cases)[:: -(-len(cases) // COUNTED_CASES)]
     dice: list[tuple[float, float]] = []
+    changes: list[float] = []
     for name in track(cases, "naming vertebrae"):
         predicted, true = _read_pair(*cases[name], labels)
         cleaned = chosen.apply(predicted, true.grid.spacing_mm).labels
-        try:
-            named = namer(name, cleaned, true.grid)
-        except Exception as error:  # names that cannot be found cost no score
-            logger.warning("%s: its vertebrae cannot be named (%s)", name, describe_failure(error))
-            named = cleaned
         reference = labels.encode(true.array[0])
-        before, after = (_class_dice(labels.encode(each), reference, labels) for each in (cleaned, named))
-        dice.append((before, after))
+
+        def dice_of(found: LabelArray, reference: LabelArray = reference) -> float:
+            return _class_dice(labels.encode(found), reference, labels)
+
+        after = dice_of(_tried(namer, name, cleaned, true.grid))
+        dice.append((dice_of(cleaned), after))
+        if counting_namer is not None and name in counted:
+            changes.append(dice_of(_tried(counting_namer, name, cleaned, true.grid)) - after)
     before, after = np.mean(dice, axis=0).tolist()
-    return NamingEffect(dice_before=round(before, 6), dice_after=round(after, 6))
+    return NamingEffect(
+        dice_before=round(before, 6),
+        dice_after=round(after, 6),
+        dice_counted=round(after + float(np.mean(changes)), 6) if changes else None,
+    )
+
+
+def _tried(namer: Namer, name: str, labels: LabelArray, grid: Grid) -> LabelArray:
+    """Name the vertebrae of a case; where they cannot be named it stays as it is, as in a prediction."""
+    try:
+        return namer(name, labels, grid)
+    except Exception as error:  # names that cannot be found cost no score
+        logger.warning("%s: its vertebrae cannot be named (%s)", name, describe_failure(error))
+        return labels
 
 
 def _class_dice(predicted: LabelArray, reference: LabelArray, labels: LabelSpace) -> float:
@@ -237,12 +262,13 @@ def _with_confusion(case: CaseScores, confusion: Confusion, labels: LabelSpace) 
 def _report_choice(chosen: Postprocessing, before: Evaluation, after: Evaluation | None) -> None:
     """Say which classes are post-processed, and what that changes in cases that did not choose it."""
     if chosen.naming is not None:
+        effect = chosen.naming
+        counted = "" if effect.dice_counted is None else f", {effect.dice_counted:.3f} if the starter counts"
+        how = "named and counted" if effect.counts else "not named" if effect.harms else "named"
         logger.info(
-            "naming the vertebrae of held-out cases changes their class Dice from %.3f to %.3f: predictions "
-            "are %s",
-            chosen.naming.dice_before,
-            chosen.naming.dice_after,
-            "not named" if chosen.naming.harms else "named",
+            "naming the vertebrae of held-out cases changes their class Dice from %.3f to %.3f%s: "
+            "predictions are %s",
+            *(effect.dice_before, effect.dice_after, counted, how),
         )
     if not chosen.cleaned_classes:
         logger.info("cross-validation chose no post-processing, as none helps without harm")

@@ -29,10 +29,10 @@ from autospine.evaluation.components import (
 )
 from autospine.storage.serialization import read_json, stored_as
 
-FORMAT_VERSION = 5
-READABLE = (1, 2, 3, 4, FORMAT_VERSION)
+FORMAT_VERSION = 6
+READABLE = (1, 2, 3, 4, 5, FORMAT_VERSION)
 """Versions that can be read. In version 1 removed components always become background; up to 3 no piece is a
-stray, and up to 4 naming was not tried."""
+stray, up to 4 naming was not tried, and up to 5 vertebrae were not counted by a second model."""
 
 POSTPROCESSING = "postprocessing.json"
 
@@ -140,10 +140,19 @@ class NamingEffect:
     dice_after: float
     """The same after the vertebrae were named as well."""
 
+    dice_counted: float | None = None
+    """The same after they were named and counted by the starter, too; None if that was not tried. Where only
+    some cases were counted, their mean change by it is added to `dice_after`."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether held-out cases have more Dice if the starter counts than with names alone, or with none."""
+        return self.dice_counted is not None and self.dice_counted > max(self.dice_before, self.dice_after)
+
     @property
     def harms(self) -> bool:
         """Whether names cost the held-out cases Dice in the mean."""
-        return self.dice_after < self.dice_before
+        return self.dice_after < self.dice_before and not self.counts
 
 
 @stored_as("a post-processing", largest=2**20)

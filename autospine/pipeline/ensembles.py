@@ -20,6 +20,7 @@ from autospine.io.images import read_volume, write_labels
 from autospine.models.model_folder import ModelFolder
 from autospine.prediction.build_predictor import build_predictor
 from autospine.prediction.model_postprocessing import MEMBERS, ensemble_folder, holds, members_of
+from autospine.prediction.vertebra_counter import opened_namers
 from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.file_names import folder_to_write, path_below
 from autospine.storage.locks import waiting_lock
@@ -66,9 +67,9 @@ def validate_ensemble(
         for fold in held_out:
             _predict_held_out(models, fold, dataset, device)
         labels = models[0].plan.labels
-        naming = VertebraNaming.of_labels(labels)
-        namer = None if naming is None else naming.relabelled
-        return folder, score_held_out(folder, held_out, dataset, labels, namer)
+        naming, channels = VertebraNaming.of_labels(labels), len(models[0].plan.channels)
+        with opened_namers(naming, dataset.cases, channels, device) as namers:
+            return folder, score_held_out(folder, held_out, dataset, labels, *namers)
 
 
 def _predict_held_out(

@@ -72,6 +72,9 @@ class PredictedCase:
     mirrored: bool = False
     """Whether tiles were also run with left and right exchanged (option `mirror`)."""
 
+    counted_with: str | None = None
+    """Model by which vertebrae were counted before they were named; None for none."""
+
     cleaned: tuple[str, ...] = ()
     """Classes that were post-processed."""
 

@@ -25,6 +25,7 @@ from autospine.storage.atomic import replacing
 from autospine.storage.file_names import escape_non_utf8
 from autospine.system.described_errors import describe_failure
 from autospine.system.log import get_logger
+from autospine.vertebrae.label_naming import NamelessMap
 
 logger = get_logger(__name__)
 
@@ -57,9 +58,18 @@ class PredictedMap:
     shown: ChannelArray | None = None
     """First channel of the image, where a preview is drawn of it."""
 
+    nameless: NamelessMap | None = None
+    """What a second model has found, by which vertebrae are counted; None for none."""
+
     @classmethod
     def of(
-        cls, labels: LabelArray, volume: Volume, modality: Modality, *, previewed: bool = False
+        cls,
+        labels: LabelArray,
+        volume: Volume,
+        modality: Modality,
+        nameless: NamelessMap | None = None,
+        *,
+        previewed: bool = False,
     ) -> "PredictedMap":
         """Return the label map of an image, with the image where a preview is drawn."""
         return cls(
@@ -69,6 +79,7 @@ class PredictedMap:
             grid=volume.grid,
             stored=volume.stored,
             image=intensities_at(labels, volume.array[0]),
+            nameless=nameless,
         )
 
 
@@ -164,7 +175,7 @@ class CaseOutputs:
             final, changes = Cleaned(labels=predicted.labels, changes=())
             if self.post_processing is not None:
                 final, changes = self.post_processing.apply(predicted.labels, predicted.grid.spacing_mm)
-            final, renamed, naming_error = self._named(case, final, predicted.grid)
+            final, renamed, naming_error = self._named(case, final, predicted)
             space = self.maps.labels
             statistics = measure_labels(space.encode(final), space, predicted.grid, predicted.image)
             self.maps.write(case, final, predicted.stored)
@@ -180,7 +191,7 @@ class CaseOutputs:
         )
 
     def _named(
-        self, case: Case, labels: LabelArray, grid: Grid
+        self, case: Case, labels: LabelArray, predicted: PredictedMap
     ) -> tuple[LabelArray, tuple[LabelChange, ...], str | None]:
         """Name the vertebrae of a label map, and write the file of their names.
 
@@ -192,7 +203,7 @@ class CaseOutputs:
             path.unlink(missing_ok=True)  # earlier names do not belong to this label map
             return labels, (), None
         try:
-            named = self.naming.apply(case.name, labels, grid)
+            named = self.naming.apply(case.name, labels, predicted.grid, predicted.nameless)
             write_identities(path, named.identities)
         except Exception as error:  # names that cannot be found cost no label map
             path.unlink(missing_ok=True)

@@ -28,9 +28,10 @@ from autospine.prediction.label_maps import LabelMaps
 from autospine.prediction.model_postprocessing import find_post_processing, warn_of_other_weights
 from autospine.prediction.output_folder import check_apart_from_inputs, check_output
 from autospine.prediction.part_records import join_if_last, join_parts, working_on
-from autospine.prediction.prediction_options import PredictionOptions
+from autospine.prediction.prediction_options import NO_MODEL, PredictionOptions
 from autospine.prediction.prediction_run import Predicted, PredictionRun
 from autospine.prediction.run_record import RunRecord
+from autospine.prediction.vertebra_counter import check_counter, choose_counter, opened_counter
 from autospine.prediction.vertebra_naming import choose_naming
 from autospine.storage.arrays import has_blosc2
 from autospine.storage.atomic import check_writable, remove_abandoned
@@ -86,7 +87,8 @@ def predict(
     cases, faults, maps = prepare_output(models, inputs, output, options, only)
     post_processing = find_post_processing(models) if options.post_process else None
     naming = choose_naming(plan.labels, post_processing, options.name_vertebrae)
-    template = _template(models, post_processing, device, options)
+    counting = choose_counter(options.count_with, naming, post_processing)
+    template = replace(_template(models, post_processing, device, options), counted_with=counting)
     outputs = CaseOutputs(
         maps=maps,
         post_processing=post_processing,
@@ -160,16 +162,20 @@ def _predicted(
         mirror=options.mirror,
     )
     outputs.maps.write_names()
-    run = PredictionRun(
-        predictor,
-        outputs,
-        record,
-        device,
-        unseen=unseen_modalities(models, options.folds),
-        estimates=Estimates(held_memory()),
-        training_images=[each for model in models for each in model.training_images(options.folds).items()],
-    )
-    return run.predict(cases, faults, overwrite=options.overwrite, unwanted=unwanted)
+    with opened_counter(record.template.counted_with, models, device) as counter:
+        run = PredictionRun(
+            predictor,
+            outputs,
+            record,
+            device,
+            unseen=unseen_modalities(models, options.folds),
+            estimates=Estimates(held_memory()),
+            training_images=[
+                each for model in models for each in model.training_images(options.folds).items()
+            ],
+            counter=counter,
+        )
+        return run.predict(cases, faults, overwrite=options.overwrite, unwanted=unwanted)
 
 
 def _chosen(
@@ -206,6 +212,8 @@ def _check(
         )
     check_apart_from_inputs(maps.folder, cases)
     maps.check(cases)
+    if options.count_with not in (None, NO_MODEL):
+        check_counter(options.count_with, models)
     check_distinct(models, options.folds)
     if options.mirror:
         for model in models:

@@ -10,6 +10,10 @@ FORMATS = ("nii.gz", "nii", "mha", "nrrd", "seg.nrrd", "dcm")
 """File formats that label maps can be written in, as the endings of file names."""
 
 
+NO_MODEL = "none"
+"""What is given instead of a model that counts vertebrae, so that none does."""
+
+
 def _named(folds: Sequence[str]) -> tuple[str, ...] | None:
     """The folds that are named; None for all complete ones."""
     return None if "all" in folds else tuple(folds)
@@ -58,6 +62,19 @@ class PredictionOptions:
     ] = None
     """Whether vertebrae are named by the most probable possible spine, where classes are levels; None if they
     are, unless that cost the model's held-out cases Dice."""
+
+    count_with: Annotated[
+        str | None,
+        Option(
+            names=("--count-with",),
+            metavar="MODEL",
+            help="Where the classes are levels, count the vertebrae and the sacrum by this model too, which "
+            "has one class for all of them: `starter`, a model folder or an archive; `none` for none. Names "
+            "follow from both. By default the starter counts if that gave the model's held-out cases Dice.",
+        ),
+    ] = None
+    """Model with one class for all vertebrae, as a path or `starter`, by which vertebrae are counted before
+    they are named; `none` for none, and None for the starter if that gave the held-out cases Dice."""
 
     region_of_interest: Annotated[
         bool,

@@ -28,6 +28,7 @@ from autospine.prediction.case_outputs import CaseOutputs, PredictedMap
 from autospine.prediction.probabilities import held_bytes
 from autospine.prediction.read_ahead import ReadAhead
 from autospine.prediction.run_record import RunRecord
+from autospine.prediction.vertebra_counter import VertebraCounter
 from autospine.storage.file_names import escape_non_utf8
 from autospine.system.described_errors import describe_failure
 from autospine.system.devices import computing
@@ -86,6 +87,7 @@ class PredictionRun:
         unseen: Warnings of modalities that a model was not trained on.
         estimates: Estimates memory and time of each case.
         training_images: Case and image of all that the networks were trained on, as far as it is known.
+        counter: Counts the vertebrae of each case; None if they are named by the predictor alone.
     """
 
     def __init__(
@@ -98,9 +100,10 @@ class PredictionRun:
         unseen: Mapping[Modality, str],
         estimates: Estimates,
         training_images: Sequence[tuple[str, TrainingImage]],
+        counter: VertebraCounter | None = None,
     ) -> None:
         self._predictor, self._outputs, self._record = predictor, outputs, record
-        self._training_images = training_images
+        self._training_images, self._counter = training_images, counter
         self._device, self._unseen, self._estimates = device, unseen, estimates
 
     @computing()
@@ -188,11 +191,12 @@ class PredictionRun:
                     writer.finish()
                 # They take their name once the label map is there.
                 probabilities = stack.pop_all()
+            nameless = None if self._counter is None else self._counter.count(volume, modality)
             seconds = round(time.monotonic() - began, 2)
             return _Unwritten(
                 entry=replace(_with_peaks(start.entry, self._device), seconds=seconds),
                 predicted=PredictedMap.of(
-                    labels, volume, modality, previewed=self._outputs.draw_preview is not None
+                    labels, volume, modality, nameless, previewed=self._outputs.draw_preview is not None
                 ),
                 probabilities=probabilities,
             )

@@ -68,7 +68,9 @@ class RunRecord:
             others = " and ".join(f"{used.folder}, folds {', '.join(used.folds)}" for used in entry.models)
             logger.warning("%s was predicted by another model or by other folds: %s", case.name, others)
         elif digests and _choices(entry) != _choices(self.template):
-            logger.warning("%s was predicted with other --mirror or --postprocessing", case.name)
+            logger.warning(
+                "%s was predicted with other --mirror, --postprocessing or --count-with", case.name
+            )
 
     def failed(self, name: str, reason: str) -> PredictedCase:
         """Report that a case has failed, and return its entry."""
@@ -105,5 +107,5 @@ class RunRecord:
             raise self._error
 
 
-def _choices(entry: PredictedCase) -> tuple[bool, Sequence[str]]:
-    return entry.mirrored, entry.cleaned
+def _choices(entry: PredictedCase) -> tuple[bool, Sequence[str], str | None]:
+    return entry.mirrored, entry.cleaned, entry.counted_with

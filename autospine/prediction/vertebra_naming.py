@@ -14,7 +14,7 @@ from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger
 from autospine.vertebrae.dataset_levels import level_integers
 from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
-from autospine.vertebrae.label_naming import Renaming, name_labels
+from autospine.vertebrae.label_naming import NamelessMap, Renaming, name_labels
 
 logger = get_logger(__name__)
 
@@ -53,15 +53,18 @@ class VertebraNaming:
         classes = dict(zip(space.painted, space.names, strict=True))
         return cls(integers=integers, names={level: classes[n] for level, n in integers.items()})
 
-    def apply(self, case: str, labels: LabelArray, grid: Grid) -> NamedPrediction:
+    def apply(
+        self, case: str, labels: LabelArray, grid: Grid, nameless: NamelessMap | None = None
+    ) -> NamedPrediction:
         """Give the vertebrae of a label map the labels of their levels; nothing is removed.
 
         Args:
             case: Name of the map.
             labels: (S, P, L) label values in canonical axes.
             grid: Their grid.
+            nameless: What a second network has found, by which vertebrae are counted too.
         """
-        named = name_labels(case, labels, grid, self.integers)
+        named = name_labels(case, labels, grid, self.integers, nameless=nameless)
         voxel_ml = grid.spacing_mm[0] * grid.spacing_mm[1] * grid.spacing_mm[2] / 1000
         return NamedPrediction(
             labels=named.labels.astype(labels.dtype, copy=False),

@@ -12,6 +12,7 @@ from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
 from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
+from autospine.vertebrae.joined_vertebrae import join_vertebrae
 from autospine.vertebrae.label_instances import (
     FRAGMENT_ML,
     VERTEBRA,
@@ -57,6 +58,9 @@ SHIFTS = (-2, -1, 0, 1, 2)
 SHIFT_PRIOR = (0.01, 0.06, 0.86, 0.06, 0.01)
 """Probability of each of them."""
 
+COUNTED_SHIFT_PRIOR = (0.02, 0.12, 0.72, 0.12, 0.02)
+"""The same of a network beside which another one counts: it is asked to, as the first one miscounts."""
+
 SWITCH = 0.12
 """Probability that a tool miscounts from a level on."""
 
@@ -66,6 +70,14 @@ RIGHT, NEXT, OTHER = 0.93, 0.025, 0.002
 ABSENT = 3.0
 """Evidence against a level that the map's scheme has no label for: a network that has learnt five levels
 leaves other vertebrae out, and calls pieces of them by one of its five."""
+
+ABSENT_COUNTED = 1.0
+"""The same where another network counts: it knows where the other vertebrae are, and a network that is off by
+one calls a vertebra by one of its levels that has none of them."""
+
+UNCALLED = 0.5
+"""Evidence against the levels that a map's scheme has labels for, of a vertebra that another network has
+found and the map leaves out: a network of five levels leaves out the others, and a weak one some of them."""
 
 PRESENT = 9.0
 """Evidence that a labelled vertebra is one."""
@@ -106,6 +118,19 @@ class Renaming:
     """Its volume."""
 
 
+class NamelessMap(NamedTuple):
+    """A label map of the same image by a network that tells no levels."""
+
+    labels: LabelArray
+    """(S, P, L) label values on the grid of the map with names."""
+
+    vertebra: int
+    """Label value of all vertebrae."""
+
+    sacrum: int | None
+    """Label value of the sacrum; None if it has none."""
+
+
 class NamedMap(NamedTuple):
     """A label map whose vertebrae have the labels of their levels."""
 
@@ -123,6 +148,7 @@ def name_labels(
     *,
     whole: bool | None = None,
     uppermost: str | None = None,
+    nameless: NamelessMap | None = None,
 ) -> NamedMap:
     """Give the vertebrae of a label map the labels of their levels.
 
@@ -136,9 +162,12 @@ def name_labels(
         whole: Whether whole vertebrae are labelled, and not only their bodies; None to tell by their sizes
             and distances.
         uppermost: Level of the uppermost vertebra, where a person has stated it.
+        nameless: What another network has found, whose vertebrae and sacrum are joined to those of the map.
     """
     levels = {integer: level for level, integer in integers.items() if level in INDEX}
     found = find_vertebrae(labels, grid, levels)
+    if nameless is not None and found.vertebrae:
+        found = join_vertebrae(found, _vertebrae_of(nameless, grid), levels, grid)
     large = [each for each in found.vertebrae if each.ml >= FRAGMENT_ML]
     if not large:
         return NamedMap(labels=labels, identities=nothing_found(case), changes=())
@@ -149,8 +178,16 @@ def name_labels(
     if whole is None:
         whole = are_whole(ordered, centres_mm)
     chain = found_in_map(ordered, centres_mm, grid, whole, bool(notes))
-    absent = np.array([level not in integers for level in LEVELS])
-    chain = replace(chain, evidence=chain.evidence - ABSENT * absent)
+    if nameless is not None:
+        # The sacrum that the other network has found is none that this one has counted from.
+        chain = replace(
+            chain,
+            log_modes=0.5 * np.log(COUNTED_SHIFT_PRIOR),
+            log_last_modes=0.5 * np.log(COUNTED_SHIFT_PRIOR),
+        )
+    absent = ABSENT if nameless is None else ABSENT_COUNTED
+    against = np.stack([_against(each, integers, absent) for each in ordered])
+    chain = replace(chain, evidence=chain.evidence - against[:, None])
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     identities = identities_in_map(case, ordered, chain, decoded, notes)
@@ -159,6 +196,25 @@ def name_labels(
         if level is not None and level in integers and probability[INDEX[level]] >= LEAST_CONFIDENCE:
             target |= dict.fromkeys(vertebra.pieces, integers[level])
     return _painted(labels, found, target, levels, grid, identities)
+
+
+def _vertebrae_of(nameless: NamelessMap, grid: Grid) -> VertebraMap:
+    levels = {nameless.vertebra: VERTEBRA}
+    if nameless.sacrum is not None:
+        levels[nameless.sacrum] = SACRUM
+    return find_vertebrae(nameless.labels, grid, levels)
+
+
+def _against(
+    vertebra: LabelledVertebra, integers: Mapping[str, int], absent: float
+) -> Float64[np.ndarray, " levels"]:
+    """Return the evidence against each level by what the map's scheme has a label for."""
+    known = np.array([level in integers for level in LEVELS])
+    if SACRUM in vertebra.labels and SACRUM not in integers:
+        return np.zeros(len(LEVELS))
+    if set(vertebra.labels) == {VERTEBRA}:
+        return UNCALLED * known
+    return absent * ~known
 
 
 def _painted(
@@ -316,12 +372,14 @@ def _is_run(called: Sequence[str], levels: Sequence[str]) -> bool:
 
 def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:
     """Return whether the labels run from the feet to the head by the header."""
-    if len(vertebrae) < LEAST_TO_TELL:
+    called = [max(each.labels, key=each.labels.__getitem__) for each in vertebrae]
+    named = [place for place, level in enumerate(called) if level in INDEX]
+    if len(named) < LEAST_TO_TELL:
         return False
-    heights = np.array([each.centre_mm[2] for each in vertebrae])
-    ordinals = np.array(
-        [_ORDINALS[INDEX[max(each.labels, key=each.labels.__getitem__)]] for each in vertebrae]
-    )
+    heights = np.array([vertebrae[place].centre_mm[2] for place in named])
+    ordinals = np.array([_ORDINALS[INDEX[called[place]]] for place in named])
+    if len(set(ordinals.tolist())) == 1:  # nothing runs in any direction
+        return False
     correlation = np.corrcoef(np.argsort(np.argsort(heights)), ordinals)[0, 1]
     return bool(correlation > UPSIDE_DOWN)
 

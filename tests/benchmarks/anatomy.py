@@ -33,8 +33,9 @@ figures are those of the others:
   512 x 512 x 800 voxels, files included.
 
 With `--lumbar MODEL`, a model folder of Dataset002 trained by cross-validation in 15 minutes:
-`lumbar_mr_levels_right`, share of the levels L1 to L5 that its held-out predictions name right after naming,
-`lumbar_mr_levels_before` the share before, and `lumbar_mr_dice`, `lumbar_mr_dice_before` the means of Dice.
+`lumbar_mr_levels_right`, share of the levels L1 to L5 that its held-out predictions name right where the
+starter counts, `lumbar_mr_levels_alone` by the label map alone, `lumbar_mr_levels_before` without naming, and
+the means of Dice likewise.
 """
 
 import argparse
@@ -225,8 +226,8 @@ def main() -> None:
     unnamed = unnamed_rows(arguments.data / "real")
     with_sacrum = np.array([row[2:] for row in unnamed if row[1]]).sum(axis=0)
     without = np.array([row[2:] for row in unnamed if not row[1]]).sum(axis=0)
-    references = arguments.data / "Dataset002_LumbarMR" / "labelsTr"
-    lumbar = anatomy_lumbar.lumbar_rows(arguments.lumbar, references) if arguments.lumbar else []
+    data = arguments.data / "Dataset002_LumbarMR"
+    lumbar = anatomy_lumbar.lumbar_rows(arguments.lumbar, data) if arguments.lumbar else []
     phantoms = anatomy_phantoms.outcomes()
     measured, sizes = anatomy_measures.phantom_errors()
     anchored = np.array([row[2:] for row in rows if row[1]]).sum(axis=0)
@@ -286,12 +287,7 @@ def main() -> None:
     if lumbar:
         lines += [
             "",
-            "| lumbar MR | levels | right before | right after | Dice before | after |",
-            "|---|--:|--:|--:|--:|--:|",
-            *(
-                f"| {name} | {n} | {before} | {after} | {was:.3f} | {now:.3f} |"
-                for name, n, before, after, was, now in lumbar
-            ),
+            *anatomy_lumbar.case_table("lumbar MR", lumbar),
         ]
     text = "\n".join(lines)
     if arguments.write:

@@ -523,7 +523,7 @@ def test_tiles_are_run_mirrored_too_where_that_is_asked_for(model, images, tmp_p
     assert "by 1 network, mirrored too; " in said.text
     assert {case.mirrored for case in result.cases} == {True}
     predicted([model], images, tmp_path / "out", overwrite=False)
-    assert "case0 was predicted with other --mirror or --postprocessing" in said.text
+    assert "case0 was predicted with other --mirror, --postprocessing or --count-with" in said.text
 
 
 def test_a_model_without_mirrored_training_is_refused_before_the_work(model, images, tmp_path):

@@ -136,8 +136,8 @@ def test_it_is_written_and_read(tmp_path):
     chosen = rules(canal=Cleanup(keep_largest=True, removed_to="neighbour"))
     write_json(tmp_path / POSTPROCESSING, chosen)
     assert read_postprocessing(tmp_path) == chosen
-    with pytest.raises(FormatError, match=r"1 to 5, found 6; predict with --no-postprocessing"):
-        replace(chosen, format_version=6)
+    with pytest.raises(FormatError, match=r"1 to 6, found 7; predict with --no-postprocessing"):
+        replace(chosen, format_version=7)
 
 
 OF_VERSION_1 = """{

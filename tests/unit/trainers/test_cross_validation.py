@@ -189,7 +189,7 @@ def test_folds_are_scored_by_one_process_at_a_time(trained, caplog):
     caplog.set_level("INFO")
     with ThreadPoolExecutor(1) as other:
         with FileLock(task.folder / SCORING_LOCK):
-            scoring = other.submit(cross_validation.cross_validation, task, FOLDS)
+            scoring = other.submit(cross_validation.cross_validation, task, FOLDS, torch.device("cpu"))
             while "waiting for it" not in caplog.text and not scoring.done():
                 time.sleep(0.01)
             assert f"another process scores the folds of {task.folder}; waiting for it" in caplog.text

@@ -4,6 +4,7 @@ from pathlib import Path
 import makers
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from autospine.cli.app import main
 from autospine.core.geometry import Grid
@@ -15,7 +16,7 @@ from autospine.phantom.sacrum import sacral_segments, segment_parts
 from autospine.phantom.scan import raster_grid
 from autospine.phantom.shapes import Raster, render
 from autospine.phantom.vertebra import arch_parts, body_part
-from autospine.vertebrae.label_naming import NamedMap, name_labels
+from autospine.vertebrae.label_naming import NamedMap, NamelessMap, name_labels
 
 LUMBAR = [VERSE[level] for level in ("T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")]
 
@@ -217,3 +218,82 @@ def test_damaged_files_do_not_stop_the_others(tmp_path: Path, capsys: pytest.Cap
     assert "2 of 4 files failed: b, d; 2 others are written" in capsys.readouterr().err
     written = sorted(path.name for path in out.iterdir())
     assert written == ["a.nii.gz", "a_vertebrae.json", "c.nii.gz", "c_vertebrae.json"]
+
+
+FIVE = {f"L{number}": number for number in range(1, 6)}
+"""Scheme of a network that has learnt the lumbar levels alone."""
+
+
+def five_levels(labels: LabelArray, called: dict[str, str]) -> LabelArray:
+    """What such a network makes of a spine: each level that it sees, and what it calls it."""
+    found = np.zeros(labels.shape, dtype=np.uint8)
+    for level, name in called.items():
+        found[labels == VERSE[level]] = FIVE[name]
+    return found
+
+
+def counted(labels: LabelArray, *missed: str) -> NamelessMap:
+    """What a network that tells no levels makes of it: vertebrae that touch, and the sacrum."""
+    seen = np.where(labels == VERSE["sacrum"], 2, labels > 0).astype(np.uint8)
+    for level in missed:
+        seen[labels == VERSE[level]] = 0
+    return NamelessMap(labels=seen, vertebra=1, sacrum=2)
+
+
+def levels_right(found: LabelArray, labels: LabelArray, levels: str) -> list[str]:
+    """The levels that most of what has a label in their vertebra calls right."""
+    right = []
+    for level in levels.split():
+        inside = found[(labels == VERSE[level]) & (found > 0)]
+        if inside.size and np.bincount(inside).argmax() == FIVE[level]:
+            right.append(level)
+    return right
+
+
+LEVELS_OF_FIVE = "L1 L2 L3 L4 L5"
+
+
+@pytest.mark.parametrize("missed", [(), ("L1",), ("L5",), ("T11", "T12"), ("sacrum",)])
+def test_a_second_network_changes_nothing_in_a_right_map(missed: tuple[str, ...]) -> None:
+    labels, grid = drawn("usual")
+    right = five_levels(labels, {level: level for level in FIVE})
+    result = name_labels("case", right, grid, FIVE, nameless=counted(labels, *missed))
+    assert np.array_equal(result.labels, right)
+    assert result.changes == ()
+
+
+def test_what_a_second_network_counts_takes_a_shift_back() -> None:
+    """The sacrum lies next to what the network calls L4, and it has left out L1."""
+    labels, grid = drawn("usual")
+    shifted = five_levels(labels, {"L2": "L1", "L3": "L2", "L4": "L3", "L5": "L4"})
+    assert levels_right(shifted, labels, LEVELS_OF_FIVE) == []
+    result = name_labels("case", shifted, grid, FIVE, nameless=counted(labels))
+    assert levels_right(result.labels, labels, LEVELS_OF_FIVE) == ["L2", "L3", "L4", "L5"]
+    assert np.array_equal(result.labels > 0, shifted > 0)
+    levels = [each.level for each in result.identities.vertebrae]
+    assert levels[-6:] == ["L1", "L2", "L3", "L4", "L5", "sacrum"]
+
+
+def test_a_label_that_covers_two_vertebrae_is_split_between_those_that_a_second_network_tells_apart() -> None:
+    labels, grid = drawn("usual")
+    merged = five_levels(labels, {"L1": "L1", "L2": "L2", "L3": "L2", "L4": "L4", "L5": "L5"})
+    between = (labels == 0) & ndimage.binary_dilation(merged == FIVE["L2"], iterations=4)
+    merged[between] = FIVE["L2"]  # with the disc
+    result = name_labels("case", merged, grid, FIVE, nameless=counted(labels))
+    assert levels_right(result.labels, labels, LEVELS_OF_FIVE) == LEVELS_OF_FIVE.split()
+    assert np.array_equal(result.labels > 0, merged > 0)
+
+
+def test_what_a_second_network_has_missed_keeps_its_place_in_the_order() -> None:
+    labels, grid = drawn("usual")
+    swapped = five_levels(labels, {"L1": "L1", "L2": "L3", "L3": "L2", "L4": "L4", "L5": "L5"})
+    result = name_labels("case", swapped, grid, FIVE, nameless=counted(labels, "L2", "sacrum"))
+    assert levels_right(result.labels, labels, LEVELS_OF_FIVE) == LEVELS_OF_FIVE.split()
+
+
+def test_a_map_without_vertebrae_stays_without_them() -> None:
+    labels, grid = drawn("usual")
+    empty = np.zeros(labels.shape, dtype=np.uint8)
+    result = name_labels("case", empty, grid, FIVE, nameless=counted(labels))
+    assert not result.labels.any()
+    assert result.identities.notes == ("there is no vertebra",)
