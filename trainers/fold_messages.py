@@ -55,7 +55,7 @@ class _Waiting:
 class FoldMessages:
     """Messages of several folds, which the loggers of this process show: equal ones together, once.
 
-    A message names its fold in the beginning, or in what it says of it ("fold 0 stops after step 7"); one
+    A message names its fold in the beginning, or in what it says of it ("fold 0 resumes after epoch 7"); one
     that does not is given the name.
     """
 
@@ -87,5 +87,7 @@ class FoldMessages:
             if all_now or now - waiting.since >= JOIN_SECONDS:
                 del self._waiting[key]
                 said = waiting.message
-                text = said.text.replace("\0", f"fold {', '.join(waiting.folds)}")
+                text = said.text.replace(
+                    "\0", f"fold{'s' * (len(waiting.folds) > 1)} {', '.join(waiting.folds)}"
+                )
                 logging.getLogger(said.logger).log(said.level, "%s", text)

@@ -160,7 +160,7 @@ class TrainingLoop:
             self._save()
         if self._stopping:
             logger.info(
-                "fold %s stops after step %d; its checkpoint is written",
+                "fold %s: stopped after step %d; its checkpoint is written",
                 self.run_identity.fold,
                 self.clock.step,
             )

@@ -252,7 +252,8 @@ def argument_habit(command: str, words: Sequence[str]) -> str | None:
         first, second = (*words[:2], "-", "-")[:2]
         if first.startswith("-") or second.startswith("-"):
             return None
-        return f"expected `autospine train CONFIGURATION -d DATASET`, found {first} {second}"
+        option = f"--fold {second}" if second in ("all", "full", *map(str, range(FOLDS))) else "-d DATASET"
+        return f"expected `autospine train CONFIGURATION {option}`, found {first} {second}"
     line, note = _training_line(*plain)
     return f"expected `{line}`, found the order of nnU-Net{note}"
 
@@ -264,8 +265,9 @@ def command_habit(words: Sequence[str]) -> str | None:
         words: The command line, from the command on.
     """
     name, *given = words
-    ours = {theirs.lower(): ours for theirs, ours in COMMANDS.items()}.get(name.lower())
-    if ours is None:
+    known = {theirs.lower(): ours for theirs, ours in COMMANDS.items()}
+    ours = known.get(name.lower()) or known.get(f"nnunetv2_{name.lower()}")
+    if ours is None or ours.split()[1] == name:  # `predict` is a command here, too
         return None
     plain = [word for word in given[:3] if not word.startswith("-")]
     if name.lower() == "nnunetv2_train" and len(plain) == 3:

@@ -172,7 +172,7 @@ def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | N
 
     name, chosen = project.location.name, project.configuration.name
     if evaluation is not None and fold != FULL:
-        show_evaluation(evaluation, f"{name}, {chosen}, cross-validation")
+        show_evaluation(evaluation, f"{name}, {chosen}, cross-validation before post-processing and naming")
     folder = project.location.results / chosen
     say(f"model: {folder}")
     others = fold == FULL and fold_names(folder) != (FULL,)

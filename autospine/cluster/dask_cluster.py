@@ -1,6 +1,8 @@
 """Tasks on the workers of a Dask cluster; its libraries are imported only where one is used."""
 
 import logging
+import os
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -57,8 +59,11 @@ class DaskCluster:
         """Address and host of workers that came later and cannot take part."""
         self.workers = expected or len(self._workers)
         """Number of workers, those that are still to come included."""
-        self._said = False
-        """Whether it was said that no worker is left."""
+        self._there = {worker.address for worker in self._workers}
+        """Addresses of the workers at the last look."""
+        self._missing: set[str] = set()
+        """Those that were not there at the last look, though at the one before."""
+        self._looked = time.monotonic()
 
     @property
     def has_gpu(self) -> bool:
@@ -185,30 +190,38 @@ class DaskCluster:
         """Return the futures that have ended, or None alone after a while; say where nobody works on them."""
         from distributed import wait
 
+        ended: Sequence[Future | None]
         try:
-            done, _ = wait(list(waiting), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+            ended = list(wait(list(waiting), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
-            self._said = self._look_for_workers(self._said)
-            return [None]
+            ended = [None]
         except (OSError, CancelledError) as error:
             raise self._gone() from error
-        ended: Sequence[Future | None] = list(done)
+        if time.monotonic() - self._looked >= LOOK_SECONDS or ended == [None]:
+            self._look_for_workers()
         return ended
 
-    def _look_for_workers(self, said: bool) -> bool:
-        """Return whether it was said that no worker is left; say so if it was not."""
+    def _look_for_workers(self) -> None:
+        """Say which workers have ended, and whether none is left.
+
+        A busy scheduler may lose sight of a worker for a moment, so that a second look has to agree.
+        """
+        self._looked = time.monotonic()
         try:
-            there = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            there = set(self._client.scheduler_info(n_workers=-1)["workers"])
         except (OSError, TimeoutError) as error:
             raise self._gone() from error
         if self._client.status != "running":
             raise self._gone()
-        if not there and not said:
-            logger.warning(
-                "no worker is left; the work goes on when one comes: start one, or end this command, and run "
-                "it again later"
-            )
-        return not there
+        if ended := sorted(self._missing - there):
+            for address in ended:
+                logger.warning("a worker has ended (%s); what it was at is tried elsewhere", address)
+            if not there:
+                logger.warning(
+                    "no worker is left; the work goes on when one comes: start one, or end this command, and "
+                    "run it again later"
+                )
+        self._missing, self._there = self._there - there, there
 
     def _gone(self) -> ClusterError:
         return ClusterError(
@@ -259,7 +272,8 @@ def connected(address: str, shared: SharedPaths) -> Iterator[DaskCluster]:
     with client:
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        yield cluster_of(client, shared)
+        with warnings_heard(client):
+            yield cluster_of(client, shared)
 
 
 def cluster_of(client: "Client", shared: SharedPaths, expected: int | None = None) -> DaskCluster:
@@ -284,9 +298,38 @@ def cluster_of(client: "Client", shared: SharedPaths, expected: int | None = Non
         )
     threads = sum(worker.threads for worker in workers)
     logger.info("cluster: %s, %s", counted(len(workers), "worker"), counted(threads, "thread"))
-    for package in PACKAGES:
-        client.forward_logging(package, level=logging.ERROR)
     return DaskCluster(client, shared, workers, expected)
+
+
+@contextmanager
+def warnings_heard(client: "Client") -> Iterator[None]:
+    """Log here what workers warn of, once each: every part of a prediction warns of the same model."""
+    for package in PACKAGES:
+        client.forward_logging(package, level=logging.WARNING)
+    handlers = {handler for package in PACKAGES for handler in logging.getLogger(package).handlers}
+    once = _OnceFromWorkers()
+    for handler in handlers:
+        handler.addFilter(once)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(once)
+
+
+class _OnceFromWorkers(logging.Filter):
+    """Lets a message of another process pass if neither this process nor any other has logged it before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is shown."""
+        said = record.getMessage()
+        again = said in self._heard
+        self._heard.add(said)
+        return not again or record.process == os.getpid()
 
 
 def keep_quiet() -> None:

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autospine.cluster.dask_cluster import DaskCluster, check_installed, cluster_of, keep_quiet
+from autospine.cluster.dask_cluster import (
+    DaskCluster,
+    check_installed,
+    cluster_of,
+    keep_quiet,
+    warnings_heard,
+)
 from autospine.cluster.executor import ClusterError
 from autospine.cluster.shared_paths import SharedPaths
 from autospine.core.errors import counted, listed, shortened
@@ -87,7 +93,7 @@ def slurm_jobs(jobs: int, shared: SharedPaths) -> Iterator[DaskCluster]:
             cluster.scale(jobs=jobs)
             logger.info("%s submitted to Slurm", counted(jobs, "job"))
             _await_worker(client, cluster)
-            with _replaced(cluster, jobs):
+            with _replaced(cluster, jobs), warnings_heard(client):
                 yield cluster_of(client, shared, jobs)
 
 

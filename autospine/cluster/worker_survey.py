@@ -75,7 +75,8 @@ def look_at_workers(client: "Client", shared: SharedPaths) -> SeenWorkers:
             continue
         fault = _fault(answer)
         if fault is not None:
-            unfit.append(UnfitWorker(address=address, host=about["host"], fault=f"{address} {fault}"))
+            called = "" if str(about["name"]) in ("", address) else f" ({about['name']})"
+            unfit.append(UnfitWorker(address=address, host=about["host"], fault=f"{address}{called} {fault}"))
             continue
         able.append(
             ClusterWorker(

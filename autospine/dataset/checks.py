@@ -113,7 +113,7 @@ def verify(dataset: Dataset, cluster: Executor | None = None) -> Report:
             f"expected something labelled in at least one case, found background alone in all {empty}; "
             "label them"
         )
-    elif not faults and (nowhere := _nowhere(dataset.labels, seen)):
+    elif dataset.cases and not faults and (nowhere := _nowhere(dataset.labels, seen)):
         notes.append(
             f"labelled in no case: {listed(nowhere)}; a model will not learn to find what it has never seen"
         )

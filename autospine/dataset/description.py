@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autospine.core.errors import DatasetError, shortened
+from autospine.core.errors import DatasetError, listed, shortened
 from autospine.core.labels import LabelSpace, parse_labels
 from autospine.io.formats import ENDINGS
 from autospine.storage.file_names import read_text
@@ -50,6 +50,11 @@ def read_description(path: Path) -> dict[str, Any]:
             "channel_names, labels and file_ending into it as nnU-Net v2 does"
         )
     labels = described.get("labels")
+    if labels is None:
+        raise DatasetError(
+            f"expected `labels` (name -> integer, or integers for regions) in {path}, found "
+            f"{listed(list(described)) or 'nothing'}; write them there"
+        )
     if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
         raise DatasetError(
             f"expected `labels` as name -> integer in {path}, found integer -> name, as nnU-Net v1 has them; "

@@ -309,8 +309,13 @@ def _no_images(folder: Path, ending: str) -> str:
         return (
             f"expected the folder imagesTr in {folder}, found {there or 'no folders'}; put the images there"
         )
-    there = listed([file.name for file in visible(place)])
-    return f"expected images CASE_0000{ending} in {place}, found {there or 'none'}; put them there"
+    names = [file.name for file in visible(place)]
+    if unnumbered := [name for name in names if name.endswith(ending)]:
+        case = unnumbered[0].removesuffix(ending)
+        mend = f"name the file of each channel by its number, such as {case}_0000{ending}"
+    else:
+        mend = "put them there"
+    return f"expected images CASE_0000{ending} in {place}, found {listed(names) or 'none'}; {mend}"
 
 
 def _missing(

@@ -11,7 +11,14 @@ import SimpleITK as sitk
 
 from autospine.cluster.executor import Executor, Lost, Task
 from autospine.cluster.this_machine import WorkerProcesses
-from autospine.core.errors import AutospineError, DatasetError, EvaluationError, listed, listed_faults
+from autospine.core.errors import (
+    AutospineError,
+    DatasetError,
+    EvaluationError,
+    FormatError,
+    listed,
+    listed_faults,
+)
 from autospine.core.geometry import Grid, difference
 from autospine.core.labels import LabelSpace
 from autospine.core.types import LabelArray, Modality, Vector3
@@ -22,6 +29,7 @@ from autospine.evaluation.label_statistics import LabelledIntensities, intensiti
 from autospine.evaluation.metrics import DEFAULT_METRICS, Metric
 from autospine.evaluation.overlap import class_counts, confusion_table, foreground_counts, in_class_order
 from autospine.evaluation.scores import CaseScores, ComparedFolders, Evaluation
+from autospine.evaluation.statistics_files import read_statistics
 from autospine.io.formats import ENDINGS, file_ending
 from autospine.io.images import Volume, pack, read_labels, read_volume
 from autospine.storage.atomic import visible
@@ -66,10 +74,12 @@ def evaluate_predictions(
             f"expected the dataset.json that names the labels at {path}, found none; {remedy}give it with "
             "--labels"
         )
+    labels = load_labels(path)
+    _warn_of_other_meanings(predictions, labels)
     evaluation = evaluate_folder(
         predictions,
         references,
-        load_labels(path),
+        labels,
         known_cases(path.parent),
         metrics,
         with_statistics=True,
@@ -81,6 +91,27 @@ def evaluate_predictions(
         predictions=predictions, references=references, description=path, resampled=resample
     )
     return replace(evaluation, compared=compared)
+
+
+def _warn_of_other_meanings(predictions: Path, labels: LabelSpace) -> None:
+    """Warn where the model that predicted calls label values by other names than the references."""
+    try:
+        known = read_statistics(predictions)
+    except FormatError:  # who made the label maps has left no names
+        return
+    theirs = {each.integer: each.label for each in next(iter(known.values()), ())}
+    ours = dict(zip(labels.painted, labels.names, strict=True))
+    other = [
+        f"{integer} is {name} there and {ours[integer]} here"
+        for integer, name in sorted(theirs.items())
+        if integer in ours and ours[integer].casefold() != name.casefold()
+    ]
+    if other:
+        logger.warning(
+            "labels of the predictions mean something else than those of the references: %s; `autospine "
+            "convert labels` gives them the same values",
+            listed(other),
+        )
 
 
 def evaluate_folder(

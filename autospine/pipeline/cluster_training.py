@@ -24,6 +24,9 @@ from trainers.fold_run import TRAINING_LOCK
 from trainers.metrics_log import brief_summary, read_rows
 from trainers.training_options import TrainingOptions
 
+MOST_SHOWN = 99.0
+"""Most per cent that are shown before all folds have ended: after its training a fold is validated."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldTraining:
@@ -124,8 +127,10 @@ def train_on_cluster(trainings: Sequence[FoldTraining], cluster: DaskCluster) ->
                     faults[task.name] = outcome.reason if isinstance(outcome, Lost) else outcome
             share, text = _state(trainings)
             meter.update(text)
-            meter.advance(max(0.0, 100 * share - shown))
-            shown = max(shown, 100 * share)
+            share = min(100 * share, MOST_SHOWN)
+            meter.advance(max(0.0, share - shown))
+            shown = max(shown, share)
+        meter.advance(100 - shown)
     if faults:
         raise TrainingError(
             f"expected {counted(len(tasks), 'fold')} to be trained, found that {len(faults)} failed: "

@@ -100,10 +100,11 @@ def _finished_models(
             finished.append(_Finished(open_model(folder), scores))
     if unknown or not finished or (names and unfinished):
         found = ", ".join(entry.model.path.name for entry in finished) or "none"
-        missing = ", ".join((*unknown, *unfinished)) or "any"
+        missing = ", ".join((*unknown, *unfinished))
+        without = f", not {missing}" if missing else ""
         raise ModelError(
             f"expected models in {location.results} that were validated on all {len(wanted)} cases, found "
-            f"{found}, not {missing}; run `autospine train CONFIGURATION -d {location.name} --fold all` "
+            f"{found}{without}; run `autospine train CONFIGURATION -d {location.name} --fold all` "
             "for them first"
         )
     if unfinished:

@@ -23,7 +23,9 @@ from autospine.prediction.prediction_run import Predicted, warn_of_training_imag
 from autospine.storage.part_folders import part_folder, part_lock
 from autospine.storage.trained_models import named_model
 from autospine.system.allocation import use_huge_pages
-from autospine.system.log import progress
+from autospine.system.log import get_logger, progress
+
+logger = get_logger(__name__)
 
 PARTS_PER_WORKER = 4
 """Parts for each worker: with more of them none waits long for the last one, with fewer networks are loaded
@@ -78,14 +80,18 @@ def predict_on_cluster(
     kept: set[str] = set()
     entries: dict[str, PredictedCase] = {}
     lost: dict[str, str] = {}
-    with progress("predict", len(names)) as meter:
-        for task, outcome in cluster.run(partial(_predict_part, work=work), tasks):
-            if isinstance(outcome, Lost):
-                lost[task.name] = outcome.reason
-            else:
-                kept |= outcome.kept
-                entries |= {entry.case: entry for entry in outcome.cases}
-            meter.advance(len(task.argument.of(names)))
+    try:
+        with progress("predict", len(names)) as meter:
+            for task, outcome in cluster.run(partial(_predict_part, work=work), tasks):
+                if isinstance(outcome, Lost):
+                    lost[task.name] = outcome.reason
+                else:
+                    kept |= outcome.kept
+                    entries |= {entry.case: entry for entry in outcome.cases}
+                meter.advance(len(task.argument.of(names)))
+    except KeyboardInterrupt:
+        logger.warning("workers finish the cases that they are at; the same command goes on with --continue")
+        raise
     join_parts(work.output)  # if a worker was killed between its last case and this
     if lost:
         raise ClusterError(

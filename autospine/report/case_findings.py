@@ -44,7 +44,7 @@ def describe_worst_place(place: WorstPlace | None, names: Sequence[str]) -> str:
         return f"worst place: {name} is missed, {mm} from the nearest that is predicted; here it is {other}"
     if place.absent:
         return f"worst place: {name} is predicted and the reference has none; here is {other}, {mm} deep"
-    return f"worst place: {name} is predicted {mm} from that of the reference, which has {other} here"
+    return f"worst place: {name} is predicted {mm} away from any of the reference, which has {other} there"
 
 
 def find_faults(prediction: LabelArray, reference: LabelArray, names: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
 this module can be started there, and may start others of its own.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import Any, NamedTuple
 
 from autospine.core.errors import AutospineError
+from autospine.system.log import PACKAGES
 from autospine.system.signals import heeding_signals
 from autospine.system.workers import portable
 
@@ -32,10 +35,32 @@ class ProcessKilledError(AutospineError):
     """A process was killed, or ended without a word."""
 
 
+class _Answer(NamedTuple):
+    """What the function has returned or raised."""
+
+    returned: bool
+    outcome: Any
+
+
+class _Told(logging.Handler):
+    """Sends what is logged to the process that asked for this one."""
+
+    def __init__(self, parent: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self._parent = parent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record, with its text alone, as its arguments may be of any kind."""
+        plain = copy(record)
+        plain.msg, plain.args, plain.exc_info = record.getMessage(), None, None
+        with suppress(OSError):  # the parent is gone
+            self._parent.send(plain)
+
+
 def call_in_fresh_process(
     function: Callable[[Any], Any], argument: Any, unwanted: Callable[[], bool] = lambda: False
 ) -> Any:
-    """Call a function in a fresh process; its output goes where that of this process goes.
+    """Call a function in a fresh process; what it logs from warnings on is logged here.
 
     Args:
         function: A function of a module.
@@ -60,13 +85,17 @@ def call_in_fresh_process(
         theirs.close()
         try:
             ours.send((function, argument))
-            while not ours.poll(LOOK_SECONDS):
-                if unwanted():
-                    process.terminate()
-                    if not ours.poll(STOP_SECONDS):
-                        process.kill()
-                    break
-            returned, outcome = ours.recv()
+            received: object = None
+            while not isinstance(received, _Answer):
+                while not ours.poll(LOOK_SECONDS):
+                    if unwanted():
+                        process.terminate()
+                        if not ours.poll(STOP_SECONDS):
+                            process.kill()
+                        break
+                received = ours.recv()
+                if isinstance(received, logging.LogRecord):
+                    logging.getLogger(received.name).handle(received)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise ProcessKilledError(
                 "expected a process to finish, found it killed, probably for want of memory; give it more"
@@ -74,9 +103,9 @@ def call_in_fresh_process(
         finally:
             ours.close()  # which ends a process that is still there
             _await(process)
-    if not returned:
-        raise outcome
-    return outcome
+    if not received.returned:
+        raise received.outcome
+    return received.outcome
 
 
 def _await(process: "subprocess.Popen[bytes]") -> None:
@@ -91,21 +120,23 @@ def main() -> None:
     """Answer one call; a process begins here."""
     parent = Connection(int(sys.argv[1]))
     answered = threading.Event()
-    answer: tuple[bool, Any]
+    for package in PACKAGES:
+        logging.getLogger(package).handlers = [_Told(parent)]
+        logging.getLogger(package).propagate = False
     try:
         with heeding_signals():
             function, argument = parent.recv()
             threading.Thread(target=_end_with, args=(parent, answered), daemon=True).start()
-            answer = True, function(argument)
+            answer = _Answer(True, function(argument))
     except KeyboardInterrupt:
-        answer = (
+        answer = _Answer(
             False,
             ProcessKilledError(
                 "expected a process to finish, found it told to end; run the same command again to go on"
             ),
         )
     except BaseException as raised:
-        answer = False, portable(raised)
+        answer = _Answer(False, portable(raised))
     answered.set()
     with suppress(OSError):  # the parent is gone
         parent.send(answer)

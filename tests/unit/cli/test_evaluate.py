@@ -49,6 +49,16 @@ def test_training_images_are_named_on_the_screen_and_in_the_file(folders, capsys
     assert written["training_images"] == learnt
 
 
+def test_label_values_of_another_meaning_are_told(folders, capsys):
+    assert main(["evaluate", *folders]) == 0  # leaves the names of its labels in the folder
+    assert "mean something else" not in capsys.readouterr().err
+    path = Path(folders[0]) / "statistics.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"disc"', '"vertebra"'), encoding="utf-8")
+    assert main(["evaluate", *folders]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mean something else than those of the references: 1 is vertebra there and disc here" in said
+
+
 def test_a_damaged_map_does_not_stop_the_others(folders, capsys):
     prediction, reference = Path(folders[0]) / "a.nii.gz", Path(folders[1]) / "a.nii.gz"
     for name in "bc":

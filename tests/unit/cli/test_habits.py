@@ -46,6 +46,8 @@ LINES = {
     "train 2 3d_cascade_fullres all": "`autospine train fullres -d 2 --fold full`",
     "train 2 2d 0": "`autospine train fullres -d 2 --fold 0`",
     "train 3d_lowres": "give lowres",
+    "train fast 0": "`autospine train CONFIGURATION --fold 0`, found fast 0",
+    "find_best_configuration 2": "`autospine compare -d 2`",
     "train fast 900": "`autospine train CONFIGURATION -d DATASET`, found fast 900",
     "plan-and-preprocess -d 1 --verify_dataset_integrity": "every case is verified",
     "plan-and-preprocess -d 1 -c 3d_fullres": "give fullres",

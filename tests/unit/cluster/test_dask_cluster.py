@@ -1,5 +1,6 @@
 """Tasks on the workers of a Dask cluster: a scheduler in this process, and workers in two others."""
 
+import logging
 import os
 import re
 import subprocess
@@ -214,7 +215,7 @@ def test_workers_that_cannot_take_part_are_named_before_work_begins(
     monkeypatch.setattr(worker_survey, "describe_worker", describe)
     with (
         distributed.Client(local) as client,
-        pytest.raises(ClusterError, match=rf"found 2 of 2 that cannot: tcp://\S+ {says}"),
+        pytest.raises(ClusterError, match=rf"found 2 of 2 that cannot: tcp://\S+ \(\d\) {says}"),
     ):
         cluster_of(client, SharedPaths(written=tmp_path / "shared"))
 
@@ -254,6 +255,53 @@ def test_a_worker_that_comes_later_and_cannot_take_part_gets_no_work(
     warnings = [each.message for each in caplog.records if each.levelname == "WARNING"]
     for warning, fault in zip(warnings, says, strict=True):
         assert re.search(rf"a worker gets no work: tcp://\S+ {fault}", warning)
+
+
+def test_a_worker_that_has_ended_is_named(cluster, tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr(dask_cluster, "LOOK_SECONDS", 0.2)
+
+    def die_once(name: str) -> str:
+        mark = tmp_path / name
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+        time.sleep(3)
+        return name
+
+    assert results(cluster, die_once, "a") == {"task 0": "a"}
+    warnings = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert any(re.search(r"a worker has ended \(tcp://\S+\)", said) for said in warnings)
+    assert not any("no worker is left" in said for said in warnings)
+
+
+def test_what_workers_warn_of_is_logged_once(local, tmp_path: Path):
+    said: list[str] = []
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    def warn(number: int) -> None:
+        logging.getLogger("autospine.test").warning("the same")
+        logging.getLogger("autospine.test").warning("case %d", number)
+        logging.getLogger("autospine.test").info("nothing")
+
+    handler = Heard()
+    logging.getLogger("autospine").addHandler(handler)
+    try:
+        with connected(local.scheduler_address, SharedPaths(written=tmp_path / "shared")) as cluster:
+            results(cluster, warn, *range(6))
+            until = time.monotonic() + 10
+            while len(said) < 8 and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(0.5)
+    finally:
+        logging.getLogger("autospine").removeHandler(handler)
+    assert sorted(text for text in said if not text.startswith("cluster: ")) == [
+        *(f"case {number}" for number in range(6)),
+        "the same",
+    ]
+    assert not handler.filters
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])

@@ -128,6 +128,13 @@ def test_images_under_other_names_are_told_once(raw_dataset: RawDataset):
         f"expected images CASE_0000.nii.gz in {folder / 'imagesTr'}, found a_0000.mha, b_0000.mha; "
         "put them there",
     )
+    for name in "ab":
+        (folder / f"imagesTr/{name}_0000.mha").rename(folder / f"imagesTr/{name}.nii.gz")
+    _, faults = inspect_dataset(folder)
+    assert faults == (
+        f"expected images CASE_0000.nii.gz in {folder / 'imagesTr'}, found a.nii.gz, b.nii.gz; "
+        "name the file of each channel by its number, such as a_0000.nii.gz",
+    )
 
 
 def test_labels_named_as_channels_are_told_their_names(raw_dataset: RawDataset):
@@ -154,6 +161,7 @@ def test_a_dataset_in_a_folder_of_its_own_within_is_found(raw_dataset: RawDatase
         (None, r"dataset\.json, found none; write channel_names"),
         ("{", r"expected JSON in .*dataset\.json.*mend the file"),
         ("[]", r"expected an object with `labels`"),
+        ('{"label": {"v": 1}}', r"expected `labels` .*found label; write them there"),
         ('{"labels": {"background": 0}}', r"`channel_names` such as"),
         ('{"labels": {"v": 1}, "channel_names": {"1": "CT"}}', r"`channel_names` such as"),
         ('{"labels": {"v": 1}, "channel_names": {"0": "CT"}, "file_ending": ".png"}', r"found '\.png'"),

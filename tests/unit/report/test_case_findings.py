@@ -65,5 +65,5 @@ def test_the_worst_place_is_told_with_what_is_there_instead():
     prediction, reference = maps()
     prediction[25, 5, 5] = 1
     place = find_worst_place(prediction, reference, (2.0, 2.0, 2.0))
-    expected = "worst place: L1 is predicted 32 mm from that of the reference, which has background here"
+    expected = "worst place: L1 is predicted 32 mm away from any of the reference, which has background there"
     assert describe_worst_place(place, NAMES) == expected

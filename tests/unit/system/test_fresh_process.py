@@ -1,8 +1,10 @@
+import logging
 import math
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,6 +30,20 @@ def test_the_result_comes_from_another_process():
 def test_what_the_function_raises_is_raised():
     with pytest.raises(ValueError, match=r"domain|negative|expected"):
         call_in_fresh_process(math.sqrt, -1.0)
+
+
+def warn(number: int) -> int:
+    logger = logging.getLogger("autospine.anything")
+    logger.info("not sent")
+    logger.warning("%d of %s", number, Path("few"))
+    return number
+
+
+def test_what_the_process_warns_of_is_logged_here(caplog):
+    assert call_in_fresh_process(warn, 3) == 3
+    (record,) = [each for each in caplog.records if each.name == "autospine.anything"]
+    assert (record.getMessage(), record.levelname) == ("3 of few", "WARNING")
+    assert record.process != os.getpid()
 
 
 def test_a_process_that_ends_without_a_word_is_said():

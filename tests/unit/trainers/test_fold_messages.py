@@ -22,7 +22,7 @@ def test_equal_messages_of_several_folds_are_one(caplog):
     messages.take("0", warned("results/fold_0 is kept; fold 0 goes on, unlike fold 01"))
     messages.show(all_now=True)
     assert caplog.messages == [
-        "fold 0, 1, 10: the memory is full",
+        "folds 0, 1, 10: the memory is full",
         "fold 0: cuDNN is old",
         "results/fold_0 is kept; fold 0 goes on, unlike fold 01",
     ]
