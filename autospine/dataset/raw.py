@@ -131,7 +131,7 @@ def inspect_dataset(folder: Path) -> tuple[Dataset, tuple[str, ...]]:
         faults += unknown_cases(
             (row["case"] for name, row in sorted(facts.items()) if name not in imaged), imaged
         )
-    else:
+    elif not any(file.name.endswith(ending) for file in visible(folder / "imagesTr")):
         faults.insert(0, _no_images(folder, ending))
     training, tissues, unclear = _with_tissues(training, folder, described, ending)
     faults += unclear
@@ -309,13 +309,8 @@ def _no_images(folder: Path, ending: str) -> str:
         return (
             f"expected the folder imagesTr in {folder}, found {there or 'no folders'}; put the images there"
         )
-    names = [file.name for file in visible(place)]
-    if unnumbered := [name for name in names if name.endswith(ending)]:
-        case = unnumbered[0].removesuffix(ending)
-        mend = f"name the file of each channel by its number, such as {case}_0000{ending}"
-    else:
-        mend = "put them there"
-    return f"expected images CASE_0000{ending} in {place}, found {listed(names) or 'none'}; {mend}"
+    there = listed([file.name for file in visible(place)])
+    return f"expected images CASE_0000{ending} in {place}, found {there or 'none'}; put them there"
 
 
 def _missing(

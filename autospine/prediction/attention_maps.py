@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from autospine.core.errors import ModelError
 from autospine.core.modality import guess_modality
@@ -233,7 +234,7 @@ def _gammas(networks: Sequence[torch.nn.Module], stage: int) -> np.ndarray:
     return torch.stack(blocks).mean(dim=0).cpu().numpy()
 
 
-def _on_volume(values: ScoreMap, prepared: Prepared) -> ScoreMap:
+def _on_volume(values: Float32[np.ndarray, "s p l"], prepared: Prepared) -> ScoreMap:
     """Return a map on the volume's own voxels; it is 0 where the volume was cropped."""
     cropped = prepared.crop.shape
     whole = np.zeros(prepared.source_shape, dtype=np.float32)

@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, reduce
 from importlib import import_module
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import typer.main
 from house_graph import rooms
+from page_commands import commands_in
 from stated_values import STATED
 
 from autospine.cli.app import app
@@ -140,13 +140,6 @@ def split_command(words: list[str]) -> tuple[str, list[str]]:
     """The name of a command, of two words if it is one of a group, and what follows it."""
     length = 2 if " ".join(words[:2]) in commands() else 1
     return " ".join(words[:length]), words[length:]
-
-
-def commands_in(script: str) -> Iterator[list[str]]:
-    for line in script.replace("\\\n", " ").splitlines():
-        for part in line.split("&&"):
-            if words := shlex.split(part, comments=True):
-                yield words
 
 
 def check_command(words: list[str]) -> None:

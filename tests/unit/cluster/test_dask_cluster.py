@@ -29,7 +29,7 @@ NOTHING_SHARED = SharedPaths(written=Path("shared"))
 
 
 @pytest.fixture(scope="module")
-def local():
+def started():
     """A scheduler with two workers, on which a task may be killed once."""
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
@@ -38,6 +38,14 @@ def local():
         ) as cluster,
     ):
         yield cluster
+
+
+@pytest.fixture
+def local(started):
+    """The scheduler once both workers are there, also those that an earlier test has killed."""
+    with distributed.Client(started) as client:
+        client.wait_for_workers(2, timeout=60)
+    return started
 
 
 @pytest.fixture
@@ -215,7 +223,7 @@ def test_workers_that_cannot_take_part_are_named_before_work_begins(
     monkeypatch.setattr(worker_survey, "describe_worker", describe)
     with (
         distributed.Client(local) as client,
-        pytest.raises(ClusterError, match=rf"found 2 of 2 that cannot: tcp://\S+ \(\d\) {says}"),
+        pytest.raises(ClusterError, match=rf"found 2 of 2 that cannot: tcp://\S+ (\(\S+\) )?{says}"),
     ):
         cluster_of(client, SharedPaths(written=tmp_path / "shared"))
 
@@ -291,8 +299,8 @@ def test_what_workers_warn_of_is_logged_once(local, tmp_path: Path):
     try:
         with connected(local.scheduler_address, SharedPaths(written=tmp_path / "shared")) as cluster:
             results(cluster, warn, *range(6))
-            until = time.monotonic() + 10
-            while len(said) < 8 and time.monotonic() < until:
+            until = time.monotonic() + 30
+            while len(said) < 7 and time.monotonic() < until:
                 time.sleep(0.1)
             time.sleep(0.5)
     finally:

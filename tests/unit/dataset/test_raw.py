@@ -131,9 +131,8 @@ def test_images_under_other_names_are_told_once(raw_dataset: RawDataset):
     for name in "ab":
         (folder / f"imagesTr/{name}_0000.mha").rename(folder / f"imagesTr/{name}.nii.gz")
     _, faults = inspect_dataset(folder)
-    assert faults == (
-        f"expected images CASE_0000.nii.gz in {folder / 'imagesTr'}, found a.nii.gz, b.nii.gz; "
-        "name the file of each channel by its number, such as a_0000.nii.gz",
+    assert faults == tuple(
+        f"{name}: no channel number in imagesTr/{name}.nii.gz; name it CASE_0000.nii.gz" for name in "ab"
     )
 
 
