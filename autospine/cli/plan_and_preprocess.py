@@ -15,11 +15,12 @@ from autospine.cli.plan_tables import compare_plans, explain_plan, show_plan
 from autospine.cli.reporting import report_on
 from autospine.cli.screen import say, say_next
 from autospine.cli.shared_options import named_dataset
-from autospine.core.errors import AutospineError, DatasetError, PlanError, counted
+from autospine.core.errors import AutospineError, DatasetError, PlanError, counted, listed
 from autospine.dataset.case_parts import CasePart, parse_part
 from autospine.storage.trained_models import PLAN, STARTER, STARTER_FILE, named_model
 from autospine.storage.workspace import DatasetLocation, Workspace
 from autospine.system.hardware import check_device_name, parse_bytes
+from autospine.system.log import get_logger
 from planners.planning_options import PlanningOptions
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from autospine.plan import DeviceKind, Plan
     from autospine.storage.arrays import ArrayFormat
     from planners.overrides import Overrides
+
+logger = get_logger(__name__)
 
 Measured = Annotated[
     int | None,
@@ -354,6 +357,7 @@ def _plan(
     from autospine.pipeline.costs import measure_costs
     from autospine.pipeline.planning import plan
 
+    _warn_of_trainings(location)
     planned = plan(
         location,
         device=device,
@@ -372,6 +376,19 @@ def _plan(
         say(f"why: {shlex.join(why)}", "dim")
     say(f"written: {location.preprocessed / PLAN}")
     return planned
+
+
+def _warn_of_trainings(location: DatasetLocation) -> None:
+    """Warn if folds are being trained by the plan that is about to be replaced."""
+    from autospine.storage.locks import is_held
+    from trainers.fold_run import TRAINING_LOCK
+
+    held = [path.parent for path in location.results.glob(f"*/fold_*/{TRAINING_LOCK}") if is_held(path)]
+    if held:
+        logger.warning(
+            "training goes on by the plan that there was in %s; wait for its end before you preprocess anew",
+            listed([str(path) for path in sorted(held)]),
+        )
 
 
 def _say_starter(location: DatasetLocation, planned: "Plan") -> None:

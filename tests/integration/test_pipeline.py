@@ -18,6 +18,7 @@ import SimpleITK as sitk
 import torch
 
 from autospine.cli import main
+from autospine.core.errors import TrainingError
 from autospine.dataset.raw import load_dataset
 from autospine.evaluation.statistics_files import read_statistics
 from autospine.evaluation.stored_scores import read_cross_validation
@@ -30,8 +31,10 @@ from autospine.models.model_folder import open_model
 from autospine.phantom import PhantomSettings, write_dataset
 from autospine.plan import Plan
 from autospine.prediction.case_log import read_record
+from autospine.storage.locks import heartbeat_lock
 from autospine.storage.serialization import read_json, write_json
 from autospine.storage.trained_models import STARTER_LIMITS
+from trainers.fold_run import TRAINING_LOCK
 from trainers.learner import Learner
 
 NAME = "Dataset001_Tiny"
@@ -382,6 +385,16 @@ def test_a_plan_says_that_a_training_may_begin_from_the_starter(place):
     said = place.run("plan", "-d", "1", *SMALL)
     assert said.code == 0, said.err
     assert "starter" not in said.out
+
+
+def test_a_plan_that_is_replaced_during_a_training_says_so(place):
+    assert "goes on" not in place.run("plan-and-preprocess", "-d", "1", *SMALL, "--no-report").err
+    with heartbeat_lock(
+        place.root / "results" / NAME / "fast" / "fold_1" / TRAINING_LOCK, "it", TrainingError
+    ):
+        said = " ".join(place.run("plan", "-d", "1", *SMALL).err.split())
+    assert "training goes on by the plan that there was in" in said
+    assert "fast/fold_1; wait for its end before you preprocess anew" in said
 
 
 def test_a_plan_takes_wishes_from_a_file_and_says_what_it_replaces(place):
