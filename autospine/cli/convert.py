@@ -17,7 +17,7 @@ app.add_typer(convert, name="convert", rich_help_panel="Other")
 
 DATASET_RELEASES = (
     "verse, verse-challenge, ctspine1k, spider-from-bottom (L5 is 1), spider-from-top (L5 is 24), "
-    "totalsegmentator or totalspineseg"
+    "totalsegmentator, totalspineseg, or msd or nnunet-v1 (any dataset of the Decathlon or of nnU-Net v1)"
 )
 
 
@@ -114,18 +114,23 @@ def convert_dataset(
     """Make a raw dataset of a public one, ready for `plan-and-preprocess`.
 
     Images are linked, and so are label maps that need no change; the others are written with VerSe's
-    integers, 100 more for the disc below a vertebra. Parts and subjects of the release are kept: its test
-    cases go to imagesTs, and its validation cases into splits_final.json. Cases that cannot be converted are
-    named, the others go on, and the exit code is 1.
+    integers, 100 more for the disc below a vertebra. Datasets of the Decathlon and of nnU-Net v1 keep their
+    own. Parts and subjects of the release are kept: its test cases go to imagesTs, and its validation cases
+    into splits_final.json. Cases that cannot be converted are named, the others go on, and the exit code
+    is 1.
     """
     check_new_dataset(output)
     shared_options.check_exists(source, "a dataset")
 
     from autospine.pipeline.converted_dataset import SPLITS
     from autospine.pipeline.converted_dataset import convert_dataset as converted
+    from autospine.pipeline.decathlon_dataset import NAMES, convert_decathlon
     from autospine.vertebrae.dataset_releases import find_release
 
-    made = converted(source, find_release(release), output, overwrite=overwrite)
+    if release.strip().lower() in NAMES:
+        made = convert_decathlon(source, output, overwrite=overwrite)
+    else:
+        made = converted(source, find_release(release), output, overwrite=overwrite)
     for note in made.notes:
         say(note, "yellow")
     say(f"{counted(made.training, 'training case')} and {counted(made.test, 'test case')} in {output}")

@@ -58,7 +58,7 @@ def read_description(path: Path) -> dict[str, Any]:
     if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
         raise DatasetError(
             f"expected `labels` as name -> integer in {path}, found integer -> name, as nnU-Net v1 has them; "
-            "convert the dataset with nnU-Net's `nnUNetv2_convert_old_nnUNet_dataset`"
+            "convert the dataset with `autospine convert dataset --from nnunet-v1`"
         )
     if not isinstance(labels, dict) or not all(map(_is_label, labels.values())):
         raise DatasetError(

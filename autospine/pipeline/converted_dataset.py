@@ -120,15 +120,14 @@ class _MadeDataset:
         plan = plan_conversion(integers_in(volume.array[0]), self._from, self._to)
         part, ending = "Ts" if case.part == "test" else "Tr", self._release.ending
         labels = self._folder / f"labels{part}" / f"{case.name}{ending}"
-        labels.parent.mkdir(exist_ok=True)
         kept = not plan.lost and all(old == new for old, new in plan.integers.items())
         if kept and set(case.labels) == {""}:
-            _link(case.labels[""], labels)
+            link(case.labels[""], labels)
         else:
+            labels.parent.mkdir(exist_ok=True)
             write_labels(labels, convert_labels(volume.array[0], plan.integers), volume.stored)
         image = self._folder / f"images{part}" / f"{case.name}_0000{ending}"
-        image.parent.mkdir(exist_ok=True)
-        _link(case.image, image)
+        link(case.image, image)
         for change in (*plan.merged, *(f"{what} is lost" for what in plan.lost.values())):
             self._changed.setdefault(change, []).append(case.name)
         self._parts[case.name] = case.part
@@ -197,8 +196,9 @@ def _label_map(case: ReleasedCase, scheme: LabelScheme) -> Volume:
     return Volume(array=joined[None], grid=first.grid, stored=first.stored)
 
 
-def _link(source: Path, target: Path) -> None:
-    """Link a file, or copy it where the file system has no links."""
+def link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where the file system has no links; the folder of the target is made."""
+    target.parent.mkdir(exist_ok=True)
     try:
         target.symlink_to(source.resolve())
     except OSError:

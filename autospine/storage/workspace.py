@@ -131,7 +131,7 @@ class Workspace:
         if old:
             raise WorkspaceError(
                 f"expected a dataset {wanted!r} in {looked}, found {names}, and {listed(old)} in the "
-                "layout of nnU-Net v1; convert it with nnU-Net's `nnUNetv2_convert_old_nnUNet_dataset`"
+                "layout of nnU-Net v1; convert it with `autospine convert dataset --from nnunet-v1`"
             )
         raise WorkspaceError(
             f"expected a dataset {wanted!r} in {looked}, found {names}{self.whereabouts(wanted)}"

@@ -158,7 +158,7 @@ def find_release(name: str) -> DatasetRelease:
     if wanted not in RELEASES:
         if wanted == "spider":
             find_scheme(wanted)  # raises, and says what to state
-        raise DatasetError(f"expected a dataset among {', '.join(RELEASES)}, found {name!r}")
+        raise DatasetError(f"expected a dataset among {', '.join(RELEASES)}, msd, nnunet-v1, found {name!r}")
     return RELEASES[wanted]
 
 

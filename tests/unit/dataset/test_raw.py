@@ -297,7 +297,7 @@ def test_a_description_of_nonsense_is_answered_in_a_sentence(text: bytes, raw_da
 
 def test_a_description_in_the_form_of_nnunet_v1_says_how_to_convert(raw_dataset: RawDataset):
     folder = raw_dataset(labels={"0": "background", "1": "vertebra"})
-    with pytest.raises(DatasetError, match="nnUNetv2_convert_old_nnUNet_dataset"):
+    with pytest.raises(DatasetError, match="convert dataset --from nnunet-v1"):
         load_dataset(folder)
 
 

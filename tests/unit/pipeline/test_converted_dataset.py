@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import makers
+import nibabel
 import numpy as np
 import pytest
 
@@ -192,3 +193,167 @@ def test_segments_of_the_sacrum_are_read_in_maps_of_verse(real_data: Path, tmp_p
     written = read_labels(tmp_path / "out" / source.name).array
     before = read_labels(source).array
     assert np.array_equal(written == 25, np.isin(before, (26, 29)))
+
+
+def old_layout(folder: Path, *, numbered: bool, names: tuple[str, ...] = ("a", "b", "c")) -> Path:
+    """A dataset of nnU-Net v1 (`numbered`) or of the Decathlon."""
+    top = folder / "release"
+    for name in names:
+        write_image(top / "imagesTr" / (f"{name}_0000.nii.gz" if numbered else f"{name}.nii.gz"))
+        write(top / "labelsTr" / f"{name}.nii.gz", 1, 2)
+    write_image(top / "imagesTs" / ("t_0000.nii.gz" if numbered else "t.nii.gz"))
+    (top / "imagesTr" / "._a.nii.gz").write_bytes(b"of another system")
+    described = {
+        "name": "Spine",
+        "modality": {"0": "CT"},
+        "labels": {"0": "Background", "1": "L1", "2": "L2"},
+        "training": [
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names
+        ],
+        "test": ["./imagesTs/t.nii.gz"],
+    }
+    (top / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    return top
+
+
+def rewrite(top: Path, **changes: object) -> None:
+    path = top / "dataset.json"
+    described = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(described), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("release", "numbered"), [("msd", False), ("nnunet-v1", True)])
+def test_the_layout_of_the_decathlon_and_of_nnunet_v1(release: str, numbered: bool, tmp_path: Path) -> None:
+    top = old_layout(tmp_path, numbered=numbered)
+    out = converted(tmp_path, release)
+    dataset = load_dataset(out)
+    assert [case.name for case in dataset.cases] == ["a", "b", "c"]
+    assert [case.name for case in dataset.test_cases] == ["t"]
+    assert {case.modality for case in dataset.cases} == {"CT"} and dataset.channels == ("CT",)
+    described = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+    assert described["labels"] == {"background": 0, "L1": 1, "L2": 2}
+    assert (out / "labelsTr" / "a.nii.gz").resolve() == (top / "labelsTr" / "a.nii.gz").resolve()
+    assert (out / "imagesTs" / "t_0000.nii.gz").is_symlink()
+    assert main(["verify", "-d", out.name, "-w", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training": None}, "a dataset of nnU-Net v2 needs no converting"),
+        ({"training": [], "test": []}, "expected cases in `training`"),
+        ({"training": ["a"]}, "expected an image and a label of each case"),
+        ({"training": [{"image": "../a.nii.gz", "label": "b.nii.gz"}]}, r"found '\.\.'"),
+        ({"training": [{"image": "/etc/a.nii.gz", "label": "b.nii.gz"}]}, "expected the name of a file"),
+        ({"modality": {"1": "CT"}}, "expected `modality` such as"),
+        ({"labels": {"L1": 1}}, "expected `labels` such as"),
+        ({"labels": {"0": "background", "1": "L1", "2": "L1"}}, "found L1 twice"),
+    ],
+)
+def test_descriptions_that_contradict_themselves_are_refused(changes, said, tmp_path: Path, capsys) -> None:
+    rewrite(old_layout(tmp_path, numbered=True), **changes)
+    out = converted(tmp_path, "nnunet-v1", code=1)
+    assert re.search(said, capsys.readouterr().err)
+    assert not out.exists()
+
+
+def test_cases_of_an_old_layout_that_are_damaged_or_absent_are_named(tmp_path: Path, capsys) -> None:
+    top = old_layout(tmp_path, numbered=False)
+    makers.cut_short(top / "labelsTr" / "a.nii.gz")
+    (top / "imagesTr" / "b.nii.gz").unlink()
+    out = converted(tmp_path, "msd", code=1)
+    assert "2 of 4 files failed: a, b; 2 others are written" in capsys.readouterr().err
+    assert [case.name for case in load_dataset(out).cases] == ["c"]
+
+
+def test_an_image_of_several_channels_says_what_splits_it(tmp_path: Path, capsys) -> None:
+    top = old_layout(tmp_path, numbered=False, names=("a",))
+    rewrite(top, modality={"0": "T1w", "1": "T2w"})
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4, 2)), np.eye(4)), top / "imagesTr" / "a.nii.gz")
+    converted(tmp_path, "msd", code=1)
+    assert "nnUNetv2_convert_MSD_dataset` splits it" in " ".join(capsys.readouterr().err.split())
+
+
+LARGE = (64, 40, 40)
+
+
+def body(path: Path, *values: int) -> None:
+    """Bodies one above the other with these labels, the first at the feet; an image without labels."""
+    array = np.full(LARGE, -900 if not values else 0, dtype=np.int16)
+    rng = np.random.default_rng(len(path.name))
+    if not values:
+        array[:, 4:36, 4:36] = rng.normal(40, 20, (64, 32, 32)).astype(np.int16)
+    for place, value in enumerate(values or (300, 300, 300)):
+        array[4 + 20 * place : 18 + 20 * place, 10:30, 10:30] = value
+    write_array(path, array, makers.grid(LARGE, spacing_mm=(2.0, 2.0, 2.0)))
+
+
+def as_verse(top: Path, case: str) -> None:
+    body(top / "rawdata" / f"sub-{case}" / f"sub-{case}_ct.nii.gz")
+    body(top / "derivatives" / f"sub-{case}" / f"sub-{case}_seg-vert_msk.nii.gz", 24, 23, 22)
+
+
+def as_pairs(top: Path, case: str) -> None:
+    body(top / f"{case}.nii.gz")
+    body(top / f"{case}_seg.nii.gz", 24, 23, 22)
+
+
+def as_spider(top: Path, case: str) -> None:
+    number = ord(case) - ord("a")
+    body(top / "images" / f"{number}_t2.mha")
+    body(top / "masks" / f"{number}_t2.mha", 1, 2, 3)
+
+
+def as_totalsegmentator(top: Path, case: str) -> None:
+    body(top / case / "ct.nii.gz")
+    for place, level in enumerate(("L5", "L4", "L3")):
+        values = [0, 0, 0]
+        values[place] = 1
+        body(top / case / "segmentations" / f"vertebrae_{level}.nii.gz", *values)
+
+
+def as_bids(top: Path, case: str) -> None:
+    body(top / f"sub-{case}" / "anat" / f"sub-{case}_T2w.nii.gz")
+    labels = top / "derivatives" / "labels" / f"sub-{case}" / "anat"
+    body(labels / f"sub-{case}_T2w_label-spine_dseg.nii.gz", 45, 44, 43)
+
+
+def as_decathlon(top: Path, case: str) -> None:
+    body(top / "imagesTr" / f"{case}.nii.gz")
+    body(top / "labelsTr" / f"{case}.nii.gz", 1, 2, 3)
+    listed = [
+        {"image": f"./imagesTr/{path.name}", "label": f"./labelsTr/{path.name}"}
+        for path in sorted((top / "imagesTr").iterdir())
+    ]
+    described = {
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "L5", "2": "L4", "3": "L3"},
+        "training": listed,
+    }
+    (top / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("release", "lay"),
+    [
+        ("verse", as_verse),
+        ("verse-challenge", as_pairs),
+        ("ctspine1k", as_pairs),
+        ("spider-from-bottom", as_spider),
+        ("totalsegmentator", as_totalsegmentator),
+        ("totalspineseg", as_bids),
+        ("msd", as_decathlon),
+    ],
+)
+def test_what_was_converted_is_planned_preprocessed_and_trained_as_it_is(
+    release, lay, tmp_path: Path
+) -> None:
+    for case in "abcde":
+        lay(tmp_path / "release", case)
+    out = converted(tmp_path, release)
+    assert len(load_dataset(out).cases) == 5
+    small = ("--patch", "16", "16", "16", "--feature-size", "8", "--memory", "2GB", "--no-report")
+    assert main(["plan-and-preprocess", "-d", "10", "-w", str(tmp_path), *small]) == 0
+    short = ("--fold", "full", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--no-report")
+    assert main(["train", "0", "-d", "10", "-w", str(tmp_path), *short]) == 0
+    assert (tmp_path / "results" / out.name / "fast" / "fold_full" / "model.safetensors").is_file()
