@@ -307,13 +307,13 @@ def warnings_heard(client: "Client") -> Iterator[None]:
     for package in PACKAGES:
         client.forward_logging(package, level=logging.WARNING)
     handlers = {handler for package in PACKAGES for handler in logging.getLogger(package).handlers}
-    once = _OnceFromWorkers()
-    for handler in handlers:
+    filters = {handler: _OnceFromWorkers() for handler in handlers}  # each handler shows a message once
+    for handler, once in filters.items():
         handler.addFilter(once)
     try:
         yield
     finally:
-        for handler in handlers:
+        for handler, once in filters.items():
             handler.removeFilter(once)
 
 

@@ -1,5 +1,6 @@
 """Tasks on the workers of a Dask cluster: a scheduler in this process, and workers in two others."""
 
+import io
 import logging
 import os
 import re
@@ -294,8 +295,9 @@ def test_what_workers_warn_of_is_logged_once(local, tmp_path: Path):
         logging.getLogger("autospine.test").warning("case %d", number)
         logging.getLogger("autospine.test").info("nothing")
 
-    handler = Heard()
-    logging.getLogger("autospine").addHandler(handler)
+    handler, other = Heard(), logging.StreamHandler(io.StringIO())
+    for each in (other, handler):
+        logging.getLogger("autospine").addHandler(each)
     try:
         with connected(local.scheduler_address, SharedPaths(written=tmp_path / "shared")) as cluster:
             results(cluster, warn, *range(6))
@@ -304,7 +306,8 @@ def test_what_workers_warn_of_is_logged_once(local, tmp_path: Path):
                 time.sleep(0.1)
             time.sleep(0.5)
     finally:
-        logging.getLogger("autospine").removeHandler(handler)
+        for each in (other, handler):
+            logging.getLogger("autospine").removeHandler(each)
     assert sorted(text for text in said if not text.startswith("cluster: ")) == [
         *(f"case {number}" for number in range(6)),
         "the same",
