@@ -150,9 +150,14 @@ class NamingEffect:
         return self.dice_counted is not None and self.dice_counted > max(self.dice_before, self.dice_after)
 
     @property
+    def alone_harms(self) -> bool:
+        """Whether names by the label map alone cost the held-out cases Dice in the mean."""
+        return self.dice_after < self.dice_before
+
+    @property
     def harms(self) -> bool:
-        """Whether names cost the held-out cases Dice in the mean."""
-        return self.dice_after < self.dice_before and not self.counts
+        """Whether names cost the held-out cases Dice in the mean, counted or not."""
+        return self.alone_harms and not self.counts
 
 
 @stored_as("a post-processing", largest=2**20)

@@ -55,6 +55,7 @@ def convert_decathlon(source: Path, folder: Path, *, overwrite: bool) -> Convert
     with built_aside(folder, overwrite=overwrite) as draft:
 
         def add(name: str, _: Path) -> Path:
+            """Link the files of a case once all of them are checked, and return its first image."""
             case = cases[name]
             images = [_checked(path, len(channels)) for path in case.images]
             labels = None if case.labels is None else _checked(case.labels, 1)

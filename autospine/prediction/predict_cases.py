@@ -74,8 +74,8 @@ def predict(
         PredictionUnwantedError: If nobody waits for the other cases.
         WorkspaceError: If `output` is a file or cannot be written to, another process is at the same part, or
             there is no Blosc2 to write probabilities with.
-        ModelError: If a fold is missing, the models do not fit together, or one was trained without mirroring
-            and is to predict with it.
+        ModelError: If a fold is missing, the models do not fit together, one was trained without mirroring
+            and is to predict with it, or the model that is to count vertebrae cannot.
         DatasetError: If there is nothing to predict, no case has all of its channels, or they cannot be
             written in this format, or none of `only` is there.
         AutospineError: If highdicom is needed and not installed.
@@ -86,8 +86,8 @@ def predict(
     plan = models[0].plan
     cases, faults, maps = prepare_output(models, inputs, output, options, only)
     post_processing = find_post_processing(models) if options.post_process else None
-    naming = choose_naming(plan.labels, post_processing, options.name_vertebrae)
-    counting = choose_counter(options.count_with, naming, post_processing)
+    counting = choose_counter(options.count_with, post_processing, named=options.name_vertebrae is not False)
+    naming = choose_naming(plan.labels, post_processing, options.name_vertebrae, counted=counting is not None)
     template = replace(_template(models, post_processing, device, options), counted_with=counting)
     outputs = CaseOutputs(
         maps=maps,

@@ -69,17 +69,15 @@ def check_counter(counting: str, models: Sequence[ModelFolder]) -> None:
         _check_fits(model, models[0])
 
 
-def choose_counter(
-    wanted: str | None, naming: VertebraNaming | None, post_processing: Postprocessing | None
-) -> str | None:
+def choose_counter(wanted: str | None, post_processing: Postprocessing | None, *, named: bool) -> str | None:
     """Return the name of the model that counts vertebrae; None for none.
 
     Args:
         wanted: The user's choice, a model or `none`; None for that of the cross-validation.
-        naming: The naming of predictions; None if they are not named.
         post_processing: What the cross-validation has chosen; None if it is not known.
+        named: Whether predictions may be named.
     """
-    if naming is None or wanted == NO_MODEL:
+    if not named or wanted == NO_MODEL:
         return None
     if wanted is not None:
         return wanted

@@ -86,7 +86,7 @@ class VertebraNaming:
 
 
 def choose_naming(
-    space: LabelSpace, post_processing: Postprocessing | None, wanted: bool | None
+    space: LabelSpace, post_processing: Postprocessing | None, wanted: bool | None, *, counted: bool = False
 ) -> VertebraNaming | None:
     """Return the naming of a model's predictions; None where its classes are no levels, or none is to be.
 
@@ -94,12 +94,13 @@ def choose_naming(
         space: The model's label space.
         post_processing: What its cross-validation has chosen; None if it is not known.
         wanted: The user's choice; None for that of the cross-validation.
+        counted: Whether a second model counts the vertebrae, as the user or the cross-validation has chosen.
     """
     naming = VertebraNaming.of_labels(space)
     effect = None if post_processing is None else post_processing.naming
     if naming is None or wanted is False:
         return None
-    if wanted is None and effect is not None and effect.harms:
+    if wanted is None and not counted and effect is not None and effect.alone_harms:
         logger.info(
             "vertebrae are not named: that changed the class Dice of held-out cases from %.3f to %.3f; "
             "--naming names them all the same",

@@ -105,6 +105,8 @@ def test_the_starter_counts_by_itself_where_held_out_cases_gained(
     assert predicted(model, image, tmp_path / "out") == expected
     assert read_record(tmp_path / "out")["a"].counted_with == ("starter" if counts else None)
     assert predicted(model, image, tmp_path / "none", "--count-with", "none") == SHIFTED
+    assert not (tmp_path / "none" / "a_vertebrae.json").exists()  # names alone cost held-out cases Dice
+    assert predicted(model, image, tmp_path / "asked", "--count-with", "starter") == MENDED
 
 
 def test_an_installation_without_the_starter_says_that_it_does_not_count(
@@ -113,7 +115,7 @@ def test_an_installation_without_the_starter_says_that_it_does_not_count(
     effect = NamingEffect(dice_before=0.7, dice_after=0.8, dice_counted=0.9)
     chosen = Postprocessing(format_version=6, n_cases=1, classes=(), naming=effect)
     monkeypatch.setattr("autospine.prediction.vertebra_counter.STARTER_FILE", tmp_path / "none")
-    assert choose_counter(None, VertebraNaming.of_labels(FIVE), chosen) is None
+    assert choose_counter(None, chosen, named=True) is None
     assert "this installation lacks it" in caplog.text
 
 
@@ -190,6 +192,7 @@ def test_cross_validation_tries_whether_counting_helps(
     assert chosen.naming.dice_counted == pytest.approx(0.8)
     assert chosen.naming.counts and not chosen.naming.harms
     assert "0.800 if the starter counts: predictions are named and counted" in caplog.text
-    assert choose_counter(None, naming, chosen) == "starter"
+    assert choose_counter(None, chosen, named=True) == "starter"
+    assert choose_counter(None, chosen, named=False) is None
     with opened_namers(naming, dataset.cases, 2, torch.device("cpu")) as namers:
         assert namers.counting is None
