@@ -1,6 +1,7 @@
 """`autospine anatomy`."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,16 +124,26 @@ def _stated_level(stated: str | None, files: int) -> str | None:
 def _named_points(
     case: str, path: Path, uppermost: str | None
 ) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
-    from autospine.vertebrae.decoding import decode, with_uppermost
+    from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
     from autospine.vertebrae.detection_files import read_detections
     from autospine.vertebrae.identities import identities_of, nothing_found
-    from autospine.vertebrae.keypoint_detections import found_vertebrae
+    from autospine.vertebrae.keypoint_detections import found_vertebrae, stand_upside_down, turned_over
 
-    found = found_vertebrae(read_detections(path))
+    points = read_detections(path)
+    notes = []
+    upside_down = stand_upside_down(points)
+    if upside_down:
+        notes.append("head and feet are exchanged: the regions run against the direction of the coordinates")
+        points = turned_over(points)
+    found = found_vertebrae(points)
     if found is None:
         return nothing_found(case), ()
     found = with_uppermost(found, uppermost)
-    return identities_of(case, found, decode(found)), ()
+    decoded = decode(found)
+    notes += unfit_statement(decoded, uppermost)
+    if upside_down:  # as in the file
+        found = replace(found, positions_mm=found.positions_mm * (1.0, 1.0, -1.0))
+    return identities_of(case, found, decoded, notes=notes), ()
 
 
 def _named_map(

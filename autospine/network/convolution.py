@@ -57,8 +57,8 @@ def conv3d(
     shift = None if bias is None else bias.to(dtype)
     if _overlooks_onednn(x, dtype):
         one_dnn = _OneDNN.apply if torch.is_grad_enabled() else _by_onednn
-        mapped: Tensor = one_dnn(x, weight.to(dtype), shift, stride, padding, dilation)
-        return mapped
+        mapped: Tensor = one_dnn(x.to(dtype), weight.to(dtype), shift, stride, padding, dilation)
+        return mapped.to(x.dtype)
     return F.conv3d(x.to(dtype), weight.to(dtype), shift, stride, padding, dilation).to(x.dtype)
 
 
@@ -89,7 +89,7 @@ def convolve_upsampled(
 def _overlooks_onednn(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether torch would not take oneDNN although it can be taken."""
     small = len(x) == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= OVERLOOKED
-    single = x.device.type == "cpu" and x.dtype == dtype == torch.float32
+    single = x.device.type == "cpu" and dtype == torch.float32
     plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
     return small and single and plain and ONEDNN
 

@@ -8,6 +8,7 @@ density has a floor. The sums over all chains, kinds and sizes (forward and back
 probability of each level for each vertebra, and the best chain of the most probable spine the names.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
@@ -50,6 +51,10 @@ TEMPER = 0.85
 """Exponent of everything that speaks for a chain: where the count is off by one all vertebrae of a scan are
 wrong together, so that what speaks for each of them is not independent. Of the values from 0.7 to 1 it is the
 one at which the probabilities of 150 real scans were nearest to how often the names were right."""
+
+LOG_PARTLY = math.log(0.02)
+"""Logarithm of the chance that nothing was looked for beyond what was found, as in a map of chosen vertebrae:
+however much room there is, it has no veto."""
 
 STATED = 20.0
 """Evidence of a level that a person states."""
@@ -102,6 +107,13 @@ def with_uppermost(found: FoundVertebrae, level: str | None) -> FoundVertebrae:
     evidence = found.evidence.copy()
     evidence[0, :, INDEX[level]] += STATED
     return replace(found, evidence=evidence)
+
+
+def unfit_statement(decoded: "Decoded", level: str | None) -> list[str]:
+    """Return a note where the level that a person has stated of the uppermost vertebra fits no spine."""
+    if level is None or decoded.levels[0] == level:
+        return []
+    return [f"the uppermost vertebra cannot be {level} with those that lie below it"]
 
 
 class Decoded(NamedTuple):
@@ -197,9 +209,9 @@ class _Chain:
         absent = np.where(np.isnan(places), -np.inf, 0.0)
         first, last = (np.repeat(each, len(SIZES), axis=0) for each in _view(*found.cut))
         prior = self._spines.log_prior + np.repeat(found.log_variants, len(SIZES))
-        start = prior[:, None] + first + absent + LOG_MISSED * _fitting(places, above, -1)
+        start = prior[:, None] + first + absent + _left_out(places, above, -1)
         self.first = TEMPER * (start[:, None, :] + found.log_modes[None, :, None])
-        end = last + absent + LOG_MISSED * _fitting(places, below, 1)
+        end = last + absent + _left_out(places, below, 1)
         self.last = TEMPER * (end[:, None, :] + found.log_last_modes[None, :, None])
         self.emission = TEMPER * (found.evidence[:, None] + self._extent_fit()[:, :, None])
         modes = len(found.log_modes)
@@ -298,13 +310,16 @@ def _summed(parts: list[np.ndarray]) -> Float64[np.ndarray, "H modes levels"]:
     return np.asarray(np.logaddexp.reduce(np.broadcast_arrays(*parts)))
 
 
-def _fitting(places: np.ndarray, room_mm: float | None, towards: int) -> Float64[np.ndarray, "H levels"]:
-    """Return how many levels fit into the room above (-1) or below (1) each level; none if it is unknown."""
+def _left_out(places: np.ndarray, room_mm: float | None, towards: int) -> Float64[np.ndarray, "H levels"]:
+    """Return the logarithm of the chance that what fits into the room above (-1) or below (1) each level was
+    left out; 0 where the room is unknown.
+    """
     if room_mm is None:
         return np.zeros_like(places)
     away = towards * (places[:, None, :] - places[:, :, None])
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.sum((away > 0) & (away < room_mm), axis=2), dtype=float)
+        fitting = np.sum((away > 0) & (away < room_mm), axis=2)
+    return np.asarray(np.maximum(LOG_MISSED * fitting, LOG_PARTLY))
 
 
 def _view(above: float, below: float) -> tuple[np.ndarray, np.ndarray]:

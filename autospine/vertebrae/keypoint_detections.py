@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -59,6 +59,9 @@ NEAREST_MM = 14.0
 PEDICLES_ALONE = 0.0
 """Evidence of two pedicles without a body."""
 
+UPSIDE_DOWN = 0.7
+"""Correlation of height and region, from the neck down, from which head and feet are exchanged."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectedPoint:
@@ -108,6 +111,21 @@ def found_vertebrae(points: Sequence[DetectedPoint]) -> FoundVertebrae | None:
         extents_mm=extents[order],
         expected_mm=by_variant(PEDICLES_MM),
     )
+
+
+def stand_upside_down(points: Sequence[DetectedPoint]) -> bool:
+    """Return whether the regions of the bodies run from the feet to the head."""
+    bodies = [point for point in points if point.kind == "body" and max(point.regions) > min(point.regions)]
+    regions = [int(np.argmax(body.regions)) for body in bodies]
+    heights = [body.position_mm[2] for body in bodies]
+    if len(set(regions)) < 2 or len(set(heights)) < 2:
+        return False
+    return bool(np.corrcoef(heights, regions)[0, 1] > UPSIDE_DOWN)
+
+
+def turned_over(points: Sequence[DetectedPoint]) -> list[DetectedPoint]:
+    """Return points with head and feet exchanged."""
+    return [replace(point, position_mm=(*point.position_mm[:2], -point.position_mm[2])) for point in points]
 
 
 def _evidence(regions: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, " levels"]:

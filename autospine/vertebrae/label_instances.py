@@ -13,8 +13,8 @@ from scipy import ndimage
 from autospine.core.geometry import Box, Grid, triple, vector
 from autospine.core.types import LabelArray, Shape3, Slices3
 from autospine.evaluation.components import count_shared_faces, find_components
-from autospine.vertebrae.levels import INDEX
-from autospine.vertebrae.proportions import STEPS_MM
+from autospine.vertebrae.levels import INDEX, SACRUM
+from autospine.vertebrae.proportions import SIZES_MM, STEPS_MM
 
 VERTEBRA = "vertebra"
 """Level of vertebrae that a map does not tell apart."""
@@ -39,6 +39,13 @@ STEEP = 1.4
 """Least height, in parts of the distance across, between two bodies of one component; a spinous process lies
 further behind than below."""
 
+BODILESS = ("C1", "C2")
+"""Levels of which one is a ring without a body, so that no core tells both together from one of them."""
+
+TWICE = 1.5
+"""Volume from which a component is both of `BODILESS`, in parts of that of one, by the size of the other
+vertebrae of the neck."""
+
 ONE_STEP = 0.6
 """Share of the distance of neighbours below which two centres belong to one vertebra."""
 
@@ -47,6 +54,20 @@ NEAR_STEPS = 1.4
 
 CONTACT = 0.2
 """Share of its surface by which a fragment touches the vertebra that it belongs to, whatever its label."""
+
+PROCESS_SHARE = 0.4
+"""Share of the volume of the vertebra that it touches below which one of several components of a label, such
+as a spinous process, is a piece of it."""
+
+PROCESS_CONTACT = 0.1
+"""Share of its surface by which such a component touches the vertebra: neighbours touch by 0.02."""
+
+SLAB_ML = 0.3
+"""Least volume of the other component: one of less is noise, and the vertebra may be all there is in view."""
+
+UPPER_END_MM = 35.0
+"""Height of the sacrum's upper end, S1, to whose centre that of the last lumbar vertebra has the distance of
+neighbours; the centre of the whole sacrum lies two vertebrae below."""
 
 STEP_OF_SIZE = 0.8
 """Distance of neighbours in parts of the cube root of a vertebra's volume."""
@@ -63,7 +84,7 @@ class LabelledVertebra:
     """Volume in ml by the level that it is called in the map."""
 
     centre_mm: tuple[float, float, float]
-    """Centre of its thickest part, in LPS, which is the body's."""
+    """Centre of its thickest part, in LPS, which is the body's; that of the sacrum's upper end."""
 
     ml: float
     cut: bool
@@ -118,6 +139,7 @@ def find_vertebrae(labels: LabelArray, grid: Grid, levels: Mapping[int, str]) ->
     )
     components = find_components(np.where(np.isin(thinned, list(levels)), thinned, 0))
     numbers = _split_numbers(components.numbers.astype(np.int32), components.integers, coarse, levels)
+    _part_atlas_from_axis(numbers, thinned, levels)
     pieces = _measure(numbers, thinned, coarse, levels)
     groups = _join(pieces, numbers)
     integers = {number: piece.integer for number, piece in pieces.items()}
@@ -187,6 +209,30 @@ def _split_numbers(
     return numbers
 
 
+def _part_atlas_from_axis(
+    numbers: Integer[np.ndarray, "S P L"], labels: LabelArray, levels: Mapping[int, str]
+) -> None:
+    """Give the lower part a number of its own, in place, where C1 and C2 are one component of one label.
+
+    They are parted by the plane that leaves each its usual share of the volume, so that the dens goes to C1.
+    """
+    neck: dict[int, tuple[str, float, Slices3]] = {}
+    for number, box in _boxes_of(numbers):
+        inside = numbers[box] == number
+        level = levels[int(labels[box][inside][0])]
+        if level in SIZES_MM and level.startswith("C"):
+            neck[number] = (level, np.count_nonzero(inside) / SIZES_MM[level] ** 3, box)
+    for number, (level, size, box) in neck.items():
+        others = [other for each, (_, other, _) in neck.items() if each != number]
+        if level not in BODILESS or not others or size < TWICE * float(np.median(others)):
+            continue
+        heights = np.count_nonzero(numbers[box] == number, axis=(1, 2)).cumsum()
+        atlas, axis = (SIZES_MM[name] ** 3 for name in BODILESS)
+        plane = int(np.searchsorted(heights, heights[-1] * axis / (atlas + axis)))
+        lower = numbers[box][:plane]  # S grows towards the head
+        lower[lower == number] = numbers.max() + 1
+
+
 def _boxes_of(numbers: Integer[np.ndarray, "S P L"]) -> list[tuple[int, Slices3]]:
     """Return the box of each number that occurs."""
     boxes = enumerate(ndimage.find_objects(numbers), start=1)
@@ -240,6 +286,8 @@ def _measure(
         box = Box.of(slices)
         inside = numbers[slices] == number
         weight = _depth(inside, grid) ** 2
+        if levels[int(labels[slices][inside][0])] == SACRUM:
+            weight[: max(0, len(weight) - round(UPPER_END_MM / grid.spacing_mm[0]))] = 0
         index = np.array([np.sum(weight * axis) for axis in np.ogrid[box.slices]]) / weight.sum()
         count = int(np.count_nonzero(inside))
         integer = int(labels[slices][inside][0])
@@ -299,6 +347,19 @@ def _owner(
         and not piece.cut
         and contact[touching] > CONTACT * piece.surface
         and (stray if piece.ml < FRAGMENT_ML else down[touching] < ONE_STEP * step[touching])
+    ):
+        return touching
+    if (
+        mains
+        and not piece.cut
+        and contact[touching] > PROCESS_CONTACT * piece.surface
+        and piece.level != VERTEBRA
+        and FRAGMENT_ML <= piece.ml < PROCESS_SHARE * pieces[touching].ml
+        and down[touching] < step[touching]
+        and any(
+            other != number and each.level == piece.level and each.ml >= SLAB_ML
+            for other, each in pieces.items()
+        )
     ):
         return touching
     for main in sorted(same, key=lambda main: away[main]):

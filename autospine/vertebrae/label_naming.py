@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
-from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode, with_uppermost
+from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
 from autospine.vertebrae.joined_vertebrae import join_vertebrae
 from autospine.vertebrae.label_instances import (
@@ -21,36 +21,9 @@ from autospine.vertebrae.label_instances import (
     find_vertebrae,
 )
 from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM, VARIANTS
-from autospine.vertebrae.proportions import by_variant
+from autospine.vertebrae.named_discs import rename_discs
+from autospine.vertebrae.proportions import SIZES_MM, by_variant
 from autospine.vertebrae.spine_curve import order_from_head
-
-SIZES_MM: Mapping[str, float] = {
-    "C1": 23.0,
-    "C2": 24.0,
-    "C3": 20.0,
-    "C4": 20.0,
-    "C5": 20.8,
-    "C6": 20.8,
-    "C7": 22.0,
-    "T1": 26.5,
-    "T2": 27.3,
-    "T3": 28.0,
-    "T4": 28.8,
-    "T5": 29.7,
-    "T6": 30.7,
-    "T7": 31.6,
-    "T8": 32.5,
-    "T9": 33.5,
-    "T10": 34.5,
-    "T11": 35.5,
-    "T12": 36.3,
-    "L1": 37.6,
-    "L2": 39.0,
-    "L3": 40.6,
-    "L4": 40.6,
-    "L5": 40.6,
-}
-"""Cube root of the volume of a whole vertebra, measured on public masks (CC BY 4.0), smoothed."""
 
 SHIFTS = (-2, -1, 0, 1, 2)
 """Numbers of levels by which a tool may have miscounted."""
@@ -83,9 +56,12 @@ PRESENT = 9.0
 """Evidence that a labelled vertebra is one."""
 
 CLAIMED = 2.0
-"""Evidence of a spine with one vertebra more or less that the labels of a map claim: they are a faultless run
-of its levels and of no usual spine's, such as one without T12. A tool that miscounts from that very level on
-would be as likely without it."""
+"""Evidence of a spine with one vertebra more or less that the labels of a map claim: they are a run of its
+levels and of no usual spine's, such as one without T12. A tool that miscounts from that very level on would
+be as likely without it."""
+
+MOST_OFF, FEWEST_FOR_ONE_OFF = 2, 4
+"""Most labels that such a run may have wrong, and labels to each of which there may be one."""
 
 SMALL = 0.5
 """Share of the median volume of a map's vertebrae below which one is less sure to be one."""
@@ -106,13 +82,13 @@ UPSIDE_DOWN = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renaming:
-    """A vertebra, or a piece of one, that another label was given."""
+    """A vertebra, a piece of one, or a disc, that another label was given."""
 
     from_label: str
-    """Level that the map called it."""
+    """Level, or name of a disc or an endplate, that the map called it."""
 
     to_label: str
-    """Level that it is."""
+    """What it is."""
 
     ml: float
     """Its volume."""
@@ -140,6 +116,12 @@ class NamedMap(NamedTuple):
     """Everything that has another label than before, the largest volume first."""
 
 
+class _PaintedMap(NamedTuple):
+    labels: LabelArray
+    volumes_ml: dict[tuple[str, str], float]
+    """Volume of what has another label than before, by both levels."""
+
+
 def name_labels(
     case: str,
     labels: LabelArray,
@@ -152,13 +134,15 @@ def name_labels(
 ) -> NamedMap:
     """Give the vertebrae of a label map the labels of their levels.
 
-    A vertebra whose level is unknown keeps its labels, and nothing is ever removed.
+    Discs and endplates by level follow them. A vertebra whose level is unknown keeps its labels, and nothing
+    is ever removed.
 
     Args:
         case: Name of the map.
         labels: (S, P, L) label values.
         grid: Grid of the map.
-        integers: Label value of each level, and of the sacrum, in the map's scheme.
+        integers: Label value of each level, of the sacrum, and of discs and endplates by level, in the map's
+            scheme.
         whole: Whether whole vertebrae are labelled, and not only their bodies; None to tell by their sizes
             and distances.
         uppermost: Level of the uppermost vertebra, where a person has stated it.
@@ -190,12 +174,19 @@ def name_labels(
     chain = replace(chain, evidence=chain.evidence - against[:, None])
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
+    notes += unfit_statement(decoded, uppermost)
     identities = identities_in_map(case, ordered, chain, decoded, notes)
     target: dict[int, int] = {}
     for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
         if level is not None and level in integers and probability[INDEX[level]] >= LEAST_CONFIDENCE:
             target |= dict.fromkeys(vertebra.pieces, integers[level])
-    return _painted(labels, found, target, levels, grid, identities)
+    named = _painted(labels, found, target, levels, grid)
+    changed = named.volumes_ml | rename_discs(named.labels, grid, integers, identities.vertebrae)
+    changes = [
+        Renaming(from_label=was, to_label=becomes, ml=round(ml, 3))
+        for (was, becomes), ml in sorted(changed.items(), key=lambda item: -item[1])
+    ]
+    return NamedMap(labels=named.labels, identities=identities, changes=tuple(changes))
 
 
 def _vertebrae_of(nameless: NamelessMap, grid: Grid) -> VertebraMap:
@@ -223,8 +214,7 @@ def _painted(
     target: Mapping[int, int],
     levels: Mapping[int, str],
     grid: Grid,
-    identities: SpineIdentities,
-) -> NamedMap:
+) -> _PaintedMap:
     """Give the pieces of vertebrae their new label values."""
     changed = {piece: value for piece, value in target.items() if found.integers[piece] != value}
     table = np.arange(int(found.numbers.max(initial=0)) + 1)
@@ -243,11 +233,7 @@ def _painted(
     for piece, value in changed.items():
         pair = (levels[found.integers[piece]], levels[value])
         sums[pair] = sums.get(pair, 0.0) + float(volumes[piece])
-    changes = [
-        Renaming(from_label=was, to_label=becomes_level, ml=round(ml, 3))
-        for (was, becomes_level), ml in sorted(sums.items(), key=lambda item: -item[1])
-    ]
-    return NamedMap(labels=new, identities=identities, changes=tuple(changes))
+    return _PaintedMap(labels=new, volumes_ml=sums)
 
 
 def from_head(
@@ -344,7 +330,7 @@ def _labels(vertebrae: Sequence[LabelledVertebra]) -> set[str]:
 
 
 def _claimed(ordered: Sequence[LabelledVertebra]) -> Float64[np.ndarray, " variants"]:
-    """Return the evidence of spines of which a map's labels are a faultless run that no usual spine has.
+    """Return the evidence of spines of which a map's labels, but for a few, are a run that no usual one has.
 
     Vertebrae that the border cuts do not count, since their place in the order is uncertain. There is none
     where neither C1 nor the sacrum is in view: the tool that made the map had nothing to count from.
@@ -355,19 +341,39 @@ def _claimed(ordered: Sequence[LabelledVertebra]) -> Float64[np.ndarray, " varia
         if SACRUM in each.labels or not each.cut
     ]
     usual = max(VARIANTS, key=lambda variant: variant.log_prior)
-    if {"C1", SACRUM}.isdisjoint(called) or _is_run(called, usual.levels):
+    if VERTEBRA in called or {"C1", SACRUM}.isdisjoint(called):
         return np.zeros(len(VARIANTS))
+    off = min(MOST_OFF, len(called) // FEWEST_FOR_ONE_OFF)
+    fewest = _names_off(called, usual.levels)
     apart = [len({*variant.levels} ^ {*usual.levels}) for variant in VARIANTS]
-    runs = [_is_run(called, variant.levels) for variant in VARIANTS]
-    return np.array([CLAIMED * (run and count == 1) for run, count in zip(runs, apart, strict=True)])
+    names_off = [_names_off(called, variant.levels) for variant in VARIANTS]
+    return np.array(
+        [CLAIMED * (n <= off and n < fewest and a == 1) for n, a in zip(names_off, apart, strict=True)]
+    )
 
 
-def _is_run(called: Sequence[str], levels: Sequence[str]) -> bool:
-    """Return whether names are those of neighbours from the head down."""
-    if called[0] not in levels:
+def _names_off(called: Sequence[str], levels: Sequence[str]) -> float:
+    """Return how many names, at least, are not those of neighbours from the head down, or infinity.
+
+    It is infinite where a name is off by one and not between right ones: a tool may miscount from there.
+    """
+    fewest = math.inf
+    for start in range(1 - len(called), len(levels)):
+        run = [levels[start + i] if 0 <= start + i < len(levels) else None for i in range(len(called))]
+        off = [i for i, (name, level) in enumerate(zip(called, run, strict=True)) if name != level]
+        if len(off) < fewest and not any(_may_be_miscounted(called, run, i) for i in off):
+            fewest = len(off)
+    return fewest
+
+
+def _may_be_miscounted(called: Sequence[str], run: Sequence[str | None], place: int) -> bool:
+    level = run[place]
+    if level is None:
+        return True
+    if abs(_ORDINALS[INDEX[level]] - _ORDINALS[INDEX[called[place]]]) > 1:
         return False
-    first = levels.index(called[0])
-    return list(called) == list(levels[first : first + len(called)])
+    sides = (place - 1, place + 1)
+    return not all(0 <= side < len(run) and called[side] == run[side] for side in sides)
 
 
 def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:

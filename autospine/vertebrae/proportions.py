@@ -68,6 +68,34 @@ PEDICLES_MM: Mapping[str, float] = {
 }
 """Mean distance between the centres of the left and right pedicle."""
 
+SIZES_MM: Mapping[str, float] = {
+    "C1": 23.0,
+    "C2": 24.0,
+    "C3": 20.0,
+    "C4": 20.0,
+    "C5": 20.8,
+    "C6": 20.8,
+    "C7": 22.0,
+    "T1": 26.5,
+    "T2": 27.3,
+    "T3": 28.0,
+    "T4": 28.8,
+    "T5": 29.7,
+    "T6": 30.7,
+    "T7": 31.6,
+    "T8": 32.5,
+    "T9": 33.5,
+    "T10": 34.5,
+    "T11": 35.5,
+    "T12": 36.3,
+    "L1": 37.6,
+    "L2": 39.0,
+    "L3": 40.6,
+    "L4": 40.6,
+    "L5": 40.6,
+}
+"""Cube root of the volume of a whole vertebra, measured on public masks (CC BY 4.0), smoothed."""
+
 TILTS_DEGREES: Mapping[str, float] = {
     "C1": 10.0,
     "C2": 2.0,

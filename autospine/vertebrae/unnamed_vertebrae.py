@@ -7,15 +7,15 @@ import numpy as np
 from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
-from autospine.vertebrae.decoding import decode, with_uppermost
+from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
 from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, find_vertebrae
 from autospine.vertebrae.label_naming import are_whole, found_in_map, from_head, identities_in_map
 from autospine.vertebrae.levels import INDEX, SACRUM
 
 FIRST_UNKNOWN = 150
-"""Label value of a vertebra whose level is unknown: this plus its place from the head down. No scheme uses
-the values up to `LAST_UNKNOWN`."""
+"""Label value of what is no whole vertebra, such as a fragment; that of a vertebra whose level is unknown is
+this plus its place from the head down. No scheme uses the values up to `LAST_UNKNOWN`."""
 
 LAST_UNKNOWN = 199
 """Largest of these values."""
@@ -68,6 +68,7 @@ def name_unnamed(
     chain = found_in_map(ordered, centres_mm, grid, are_whole(ordered, centres_mm), bool(notes))
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
+    notes += unfit_statement(decoded, uppermost)
     anchored = SACRUM in levels.values() and any(SACRUM in each.labels for each in ordered)
     if not anchored and uppermost is None:
         notes.append("no sacrum is labelled: levels follow from sizes and distances alone")
@@ -75,11 +76,12 @@ def name_unnamed(
     table = np.zeros(int(found.numbers.max()) + 1, dtype=np.uint8)
     place = 0
     for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
-        place += level is not None
-        known = level is not None and probability[INDEX[level]] >= LEAST_CONFIDENCE
-        value = VERSE[level] if known and level is not None else FIRST_UNKNOWN + place
-        table[list(vertebra.pieces)] = value
-    # Fragments of which nothing is known keep a value of their own: nothing is removed.
+        if level is None or SACRUM in vertebra.labels:
+            continue  # as what remains, below
+        place += 1
+        known = probability[INDEX[level]] >= LEAST_CONFIDENCE
+        table[list(vertebra.pieces)] = VERSE[level] if known else min(FIRST_UNKNOWN + place, LAST_UNKNOWN)
+    # What is no vertebra has a value of its own: nothing is removed.
     for piece, integer in found.integers.items():
         if not table[piece]:
             table[piece] = PLAIN[SACRUM] if levels[integer] == SACRUM else FIRST_UNKNOWN

@@ -95,6 +95,74 @@ def test_a_level_that_no_usual_spine_has_is_no_claim_where_another_is_skipped() 
     assert kept(named(shifted, grid).labels, labels)
 
 
+@pytest.mark.parametrize(("first", "second"), [("L1", "L3"), ("T12", "L2")])
+def test_two_swapped_labels_do_not_hide_an_unusual_spine(first: str, second: str) -> None:
+    labels, grid = drawn("four_lumbar")
+    one, other = VERSE[first], VERSE[second]
+    swapped = np.select([labels == one, labels == other], [other, one], labels)
+    assert not kept(swapped, labels)
+    assert kept(named(swapped, grid).labels, labels)
+
+
+def test_a_shift_from_a_level_near_the_end_is_no_claim_of_an_unusual_spine() -> None:
+    labels, grid = drawn("usual")
+    for level in ("L3", "L4", "T12"):
+        shifted = np.where((labels >= VERSE[level]) & (labels <= VERSE["L5"]), labels + 1, labels)
+        assert kept(named(shifted, grid).labels, labels), level
+
+
+@pytest.mark.parametrize("levels", [["L1"], ["T6", "T7"], ["T8", "T9", "T10"], ["L1", "L2"], ["C7", "T1"]])
+def test_vertebrae_that_alone_are_labelled_keep_their_levels(real_data: Path, levels: list[str]) -> None:
+    """Room for others is no proof that there are none."""
+    volume = read_labels(real_data / "real" / "ct_thorax" / "labels_verse.nii.gz")
+    labels = volume.array[0]
+    chosen = np.where(np.isin(labels, [VERSE[level] for level in levels]), labels, 0)
+    result = named(chosen, volume.grid)
+    assert [each.level for each in result.identities.vertebrae] == levels
+    assert np.array_equal(result.labels, chosen)
+
+
+@pytest.fixture(scope="module")
+def cervical(real_data: Path) -> tuple[LabelArray, Grid]:
+    """A CT from C1 to T1."""
+    volume = read_labels(real_data / "real" / "ct_cervical" / "labels_verse.nii.gz")
+    return volume.array[0].astype(np.int16), volume.grid
+
+
+@pytest.mark.parametrize("called", ["C1", "C2"])
+def test_one_label_for_both_uppermost_vertebrae_is_two_vertebrae(cervical, called: str) -> None:
+    labels, grid = cervical
+    both = np.where(np.isin(labels, (VERSE["C1"], VERSE["C2"])), VERSE[called], labels)
+    found = named(both, grid).labels
+    for level in ("C1", "C2", "C3", "C7", "T1"):
+        assert np.bincount(found[labels == VERSE[level]]).argmax() == VERSE[level], level
+
+
+def test_a_neck_that_is_counted_from_its_second_vertebra_is_counted_anew(cervical) -> None:
+    labels, grid = cervical
+    shifted = np.where((labels > 1) & (labels <= VERSE["T1"]), labels - 1, labels)
+    found = named(shifted, grid).labels
+    for level in ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "T1"):
+        assert np.bincount(found[labels == VERSE[level]]).argmax() == VERSE[level], level
+
+
+def test_a_spinous_process_with_the_label_of_its_lower_half_is_no_vertebra() -> None:
+    labels, grid = drawn("usual")
+    inside = labels == VERSE["L3"]
+    heights = np.flatnonzero(inside.any(axis=(1, 2)))
+    inside[: int(heights.mean()) - 2] = False
+    halved = np.where(inside, VERSE["L2"], labels)
+    result = named(halved, grid)
+    assert [each.level for each in result.identities.vertebrae][-6:] == [*LEVELS_OF_FIVE.split(), "sacrum"]
+    assert kept(result.labels, labels)
+
+
+def test_the_sacrum_lies_a_step_below_the_last_lumbar_vertebra(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    centres = {each.level: each.position_mm for each in named(labels, grid).identities.vertebrae}
+    assert 20 < np.linalg.norm(np.subtract(centres["sacrum"], centres["L5"])) < 40
+
+
 def test_a_shift_is_taken_back(lumbosacral) -> None:
     labels, grid = lumbosacral
     shifted = np.where((labels >= 21) & (labels <= 24), labels + 1, labels)
@@ -144,8 +212,8 @@ def test_an_empty_map_and_a_single_vertebra(tmp_path: Path) -> None:
     assert result.identities.vertebrae == () and result.identities.notes == ("there is no vertebra",)
     one = ball((30, 25, 25), 22, empty)
     result = named(one, grid)
-    assert len(result.identities.vertebrae) == 1 and result.identities.vertebrae[0].called == "L3"
-    assert np.array_equal(result.labels != 0, one != 0)
+    assert [(each.called, each.level) for each in result.identities.vertebrae] == [("L3", "unknown")]
+    assert np.array_equal(result.labels, one)  # too small for L3, and too large for any of the neck
 
 
 def test_the_command_writes_names_and_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +247,18 @@ def test_the_command_names_detected_points(tmp_path: Path, capsys: pytest.Captur
     words = ["anatomy", "identify", "-i", str(tmp_path / "a.json"), "-o", str(tmp_path / "out")]
     assert main(words) == 0
     assert "a: T9 T10 T11 T12 L1 L2 L3 L4 L5" in capsys.readouterr().out
+    for point in points:
+        point["coordinates"]["world_space"][2] *= -1
+    (tmp_path / "a.json").write_text(json.dumps(points), encoding="utf-8")
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "a: T9 T10 T11 T12 L1 L2 L3 L4 L5" in said and "head and feet are exchanged" in said
+    written = json.loads((tmp_path / "out" / "a_vertebrae.json").read_text(encoding="utf-8"))
+    assert (
+        written["vertebrae"][0]["position_mm"][2] == 0 and written["vertebrae"][-1]["position_mm"][2] == 258
+    )
+    assert main([*words, "--uppermost", "L4"]) == 0
+    assert "the uppermost vertebra cannot be L4 with those that lie below it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

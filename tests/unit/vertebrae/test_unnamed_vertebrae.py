@@ -56,6 +56,18 @@ def test_without_an_anchor_order_is_certain_and_levels_are_unknown() -> None:
     assert np.array_equal(named > 0, labels > 0)
 
 
+def test_what_is_no_vertebra_has_a_value_of_its_own(lumbosacral) -> None:
+    levels, grid = lumbosacral
+    labels = plain(levels)
+    crumb = (slice(2, 5), slice(2, 5), slice(2, 5))
+    assert not labels[crumb].any()
+    labels[crumb] = STRUCTURES["vertebra"]
+    named, identities = name_unnamed("case", labels, grid, STRUCTURES)
+    assert set(np.unique(named[crumb])) == {FIRST_UNKNOWN}
+    assert np.array_equal(named == VERSE["sacrum"], labels == STRUCTURES["sacrum"])
+    assert all(each.level != "unknown" or each.order > 0 for each in identities.vertebrae)
+
+
 def test_the_level_of_the_uppermost_vertebra_can_be_stated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
