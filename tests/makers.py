@@ -1,5 +1,6 @@
 """Small plans, networks, datasets and stored cases that tests of several parts share."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,14 @@ LABELS = parse_labels({"background": 0, "bone": 3, "canal": 7})
 
 def grid(shape, spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=IDENTITY) -> Grid:
     return Grid(shape=tuple(shape), spacing_mm=spacing_mm, origin_mm=origin_mm, direction=direction)
+
+
+def segment_names(path: Path) -> dict[int, str]:
+    """Names of the segments of a file of 3D Slicer by their label values."""
+    header = path.read_bytes().split(b"\n\n")[0].decode("latin-1")
+    keys = dict(re.findall(r"^(Segment\d+_\w+):=(.*)$", header, re.MULTILINE))
+    numbers = {key.removesuffix("_LabelValue") for key in keys if key.endswith("_LabelValue")}
+    return {int(keys[f"{number}_LabelValue"]): keys[f"{number}_Name"] for number in numbers}
 
 
 def network_plan(**changes) -> SwinPlan:

@@ -53,10 +53,10 @@ def convert_labels(
     code is 1.
     """
     from autospine.io.images import read_labels, write_labels
-    from autospine.io.segments import Segment
     from autospine.vertebrae.label_conversion import convert_labels as converted
     from autospine.vertebrae.label_conversion import plan_conversion
     from autospine.vertebrae.label_files import check_output, find_label_maps, integers_in, write_each
+    from autospine.vertebrae.scheme_segments import scheme_segments
     from autospine.vertebrae.schemes import find_scheme
 
     old, new = find_scheme(source), find_scheme(target)
@@ -64,9 +64,6 @@ def convert_labels(
     check_output(output, list(files.values()))
     for note in (f"{scheme.title}: {scheme.note}" for scheme in (old, new) if scheme.note):
         say(note)
-    segments = [
-        Segment(name=name, integer=new.integers[name], colour=colour) for name, colour in new.colours.items()
-    ]
 
     def write(name: str, file: Path) -> Path:
         """Convert one label map, and return its new file."""
@@ -82,6 +79,7 @@ def convert_labels(
                 f"{listed([*lost, *plan.merged], 8)}; leave out --lossless to write the rest"
             )
         path = output / file.name
+        segments = scheme_segments(new, plan.integers.values())
         write_labels(path, converted(volume.array[0], plan.integers), volume.stored, segments)
         if lost:
             say(f"{name}: lost {listed(lost, len(lost))}", "yellow")

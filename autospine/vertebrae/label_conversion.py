@@ -7,7 +7,7 @@ import numpy as np
 
 from autospine.core.errors import DatasetError, listed
 from autospine.core.types import LabelArray
-from autospine.vertebrae.schemes import LabelScheme, anatomical_order, broader
+from autospine.vertebrae.schemes import LabelScheme, anatomical_order, wholes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +18,7 @@ class LabelConversion:
     """Integer in the new scheme of each integer that has one."""
 
     merged: tuple[str, ...]
-    """Structures that can no longer be told apart, in words."""
+    """Structures that can no longer be told apart, or are read as others from the new map, in words."""
 
     lost: Mapping[int, str]
     """Structures without an integer in the new scheme, by their old integer; they become background."""
@@ -32,8 +32,8 @@ class LabelConversion:
 def plan_conversion(present: Collection[int], source: LabelScheme, target: LabelScheme) -> LabelConversion:
     """Find the new integer of each integer of a map.
 
-    A structure that the new scheme does not have becomes what it is a part of (S1 of the sacrum), and
-    background if the scheme does not have that either.
+    A structure that the new scheme does not have becomes the nearest that it is a part of (S1 of the sacrum,
+    the cord of the canal, an arch of a vertebra), and background if the scheme does not have that either.
 
     Args:
         present: Integers of the map, background or not.
@@ -54,18 +54,21 @@ def plan_conversion(present: Collection[int], source: LabelScheme, target: Label
     among = set(structures.values())
     integers: dict[int, int] = {}
     lost = {n: "a structure beside the spine" for n in values if n not in structures}
-    merged = []
+    becomes: dict[int, str] = {}
     for number, structure in sorted(structures.items(), key=lambda item: anatomical_order(item[1])):
-        named: str | None = structure
-        while named is not None and target.integer_of(named, among) is None:
-            named = broader(named)
-        integer = None if named is None else target.integer_of(named, among)
-        if integer is None:
+        for named in (structure, *wholes(structure)):
+            if (integer := target.integer_of(named, among)) is not None:
+                integers[number], becomes[number] = integer, named
+                break
+        else:
             lost[number] = structure
-            continue
-        integers[number] = integer
-        if named != structure:
-            merged.append(f"{structure} becomes {named}")
+    read = target.structures(set(integers.values()))
+    merged = []
+    for number, named in becomes.items():
+        if named != structures[number]:
+            merged.append(f"{structures[number]} becomes {named}")
+        if (later := read[integers[number]]) != named:
+            merged.append(f"{named} becomes {integers[number]}, which is read as {later}")
     return LabelConversion(integers=integers, merged=tuple(merged), lost=lost)
 
 

@@ -5,7 +5,7 @@ Structures have one name in every scheme: a level (`T12`), `disc_below_T12`, `en
 Their order is anatomical, from the head down, which integers often are not: T13 is 28 in VerSe.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autospine.core.colours import Colour, class_colours
@@ -31,7 +31,7 @@ class LabelScheme:
     """Integer of each structure of the spine."""
 
     with_l6: Mapping[str, int] = field(default_factory=dict)
-    """Integers that differ in a spine with L6."""
+    """Integers that differ, or are there alone, in a spine with L6."""
 
     beside: frozenset[int] = frozenset()
     """Integers of structures that are no part of the spine."""
@@ -49,13 +49,18 @@ class LabelScheme:
 
     @property
     def colours(self) -> Mapping[str, Colour]:
-        """A colour for each structure; levels and discs have theirs in every scheme."""
-        return class_colours(self.ordered)
+        """A colour for each structure, also of spines with L6; levels and discs have one in every scheme."""
+        return class_colours(sorted({**self.integers, **self.with_l6}, key=anatomical_order))
 
     @property
     def sides(self) -> SidePairs:
         """Left and right of the same structure, as positions in `ordered`."""
         return side_pairs(self.ordered)
+
+    @property
+    def tells_levels(self) -> bool:
+        """Whether vertebrae are labelled by level, and not with one label for all or for their parts."""
+        return any(structure in VERTEBRAE for structure in self.integers)
 
     def structures(self, present: Collection[int]) -> dict[int, str]:
         """Return the structure that each integer stands for, in a map that holds these integers."""
@@ -67,6 +72,10 @@ class LabelScheme:
     def integer_of(self, structure: str, among: Collection[str]) -> int | None:
         """Return the integer of a structure in a map of these structures; None if the scheme has none."""
         return self._integers_of(not _OF_L6.isdisjoint(among)).get(structure)
+
+    def integers_in(self, present: Collection[int]) -> dict[str, int]:
+        """Return the integer of each structure in a map that holds these integers."""
+        return {name: number for number, name in self.structures(present).items()}
 
     def _integers_of(self, has_l6: bool) -> Mapping[str, int]:
         return {**self.integers, **self.with_l6} if has_l6 else self.integers
@@ -91,27 +100,51 @@ _OF_L6 = frozenset({"L6", "cut_L6", "disc_below_L6"})
 _PREFIXES = ("disc_below_", "endplate_", "cut_", "rib_")
 
 
-def broader(structure: str) -> str | None:
-    """Return the structure that another is a part or a kind of; None if there is none."""
-    if structure in _SACRAL:
-        return SACRUM
-    if structure.startswith("rib_") and structure.rsplit("_", 1)[-1].isdigit():
-        return f"rib_T{structure.rsplit('_', 1)[-1]}"
-    for prefix, whole in (("disc_below_", "disc"), ("endplate_", "endplate")):
-        if structure.startswith(prefix):
-            return whole
-    if structure in INDEX and structure != SACRUM:
-        return "vertebra"
-    return structure.removeprefix("cut_") if structure.startswith("cut_") else _WHOLE.get(structure)
+def wholes(structure: str) -> tuple[str, ...]:
+    """Return what a structure is a part or a kind of, the nearest first.
+
+    The endplate of L5 is an endplate, a part of L5 and so of a vertebra.
+    """
+    nearest = _nearest_wholes(structure)
+    return tuple(dict.fromkeys((*nearest, *(further for each in nearest for further in wholes(each)))))
 
 
 def is_sacral(structure: str) -> bool:
     """Tell whether a structure is the sacrum or a segment of it."""
-    return SACRUM in (structure, broader(structure))
+    return SACRUM in (structure, *wholes(structure))
 
 
-_SACRAL = tuple(f"S{i}" for i in range(1, 7))
-_WHOLE = {"corpus_border": "corpus"}
+def is_beside_body(structure: str) -> bool:
+    """Tell whether a structure is a part of a vertebra, but none of its body."""
+    return "vertebra" in wholes(structure) and "corpus" not in (structure, *wholes(structure))
+
+
+def _nearest_wholes(structure: str) -> tuple[str, ...]:
+    """Return what a structure is a part or a kind of without anything between."""
+    prefix, _, last = structure.rpartition("_")
+    if structure in _WHOLE:
+        return (_WHOLE[structure],)
+    if prefix in ("rib_left", "rib_right"):
+        return (f"rib_T{last}",)
+    if last not in INDEX or last == SACRUM:
+        return ()
+    by_prefix = {"": ("vertebra",), "cut": (last,), "disc_below": ("disc",), "endplate": ("endplate", last)}
+    return by_prefix.get(prefix, ())
+
+
+_WHOLE: Mapping[str, str] = {
+    **{f"S{i}": SACRUM for i in range(1, 7)},
+    "cord": "canal",
+    "corpus_border": "corpus",
+    **dict.fromkeys(("corpus", "arch", "dens", "endplate", "spinous"), "vertebra"),
+    **{
+        f"{part}_{side}": "vertebra"
+        for part in ("transverse", "superior_articular", "inferior_articular")
+        for side in ("left", "right")
+    },
+}
+"""What single structures are a part of: the cord lies in the canal, whose voxels a scheme without it would
+otherwise lose."""
 
 
 def find_scheme(name: str) -> LabelScheme:
@@ -205,9 +238,9 @@ def _total_spine_seg() -> dict[str, int]:
     return {"cord": 1, "canal": 2, **vertebrae, "L6": 46, SACRUM: 50, **discs}
 
 
-def _spider(from_bottom: bool) -> dict[str, int]:
-    count = len(COMMON)
-    numbers = {level: count - i if from_bottom else i + 1 for i, level in enumerate(COMMON)}
+def _spider(levels: Sequence[str], *, from_bottom: bool) -> dict[str, int]:
+    count = len(levels)
+    numbers = {level: count - i if from_bottom else i + 1 for i, level in enumerate(levels)}
     cut = {f"cut_{level}": 100 + n for level, n in numbers.items()}
     return {**numbers, **cut, "canal": 100, **_discs(numbers, 200)}
 
@@ -257,8 +290,20 @@ def _schemes() -> tuple[LabelScheme, ...]:
             integers=_total_spine_seg(),
             with_l6={"disc_below_L5": 96, "disc_below_L6": 100},
         ),
-        LabelScheme(name="spider-from-bottom", title="SPIDER, L5 is 1", integers=_spider(True), note=counted),
-        LabelScheme(name="spider-from-top", title="SPIDER, L5 is 24", integers=_spider(False), note=counted),
+        LabelScheme(
+            name="spider-from-bottom",
+            title="SPIDER, L5 is 1",
+            integers=_spider(COMMON, from_bottom=True),
+            # A 25th vertebra tells of one more than usual, most often L6, which is 1 then.
+            with_l6=_spider((*COMMON, "L6"), from_bottom=True),
+            note=counted,
+        ),
+        LabelScheme(
+            name="spider-from-top",
+            title="SPIDER, L5 is 24",
+            integers=_spider((*COMMON, "L6"), from_bottom=False),
+            note=counted,
+        ),
         LabelScheme(
             name="structures",
             title="AutoSpine, structures",
@@ -275,3 +320,10 @@ def _schemes() -> tuple[LabelScheme, ...]:
 
 SCHEMES: Mapping[str, LabelScheme] = {scheme.name: scheme for scheme in _schemes()}
 """Every scheme by its name."""
+
+UNNAMED = LabelScheme(
+    name="unnamed",
+    title="vertebrae that are not told apart",
+    integers={"vertebra": 1, "disc": 2, "canal": 3, SACRUM: 4, "cord": 5},
+)
+"""Scheme that maps without levels are brought to before their vertebrae are named; no file has it."""

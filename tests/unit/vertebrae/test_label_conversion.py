@@ -44,6 +44,40 @@ def test_t13_is_not_lost_without_a_word() -> None:
     assert dict(plan.lost) == {28: "T13"}
 
 
+@pytest.mark.parametrize(
+    ("source", "target"), [("totalspineseg", "spider-from-bottom"), ("spineps-subregion", "structures")]
+)
+def test_the_cord_fills_the_canal_where_there_is_no_label_for_it(source: str, target: str) -> None:
+    cord, canal = (SCHEMES[source].integers[name] for name in ("cord", "canal"))
+    plan = plan_conversion({cord, canal}, SCHEMES[source], SCHEMES[target])
+    assert set(plan.integers.values()) == {SCHEMES[target].integers["canal"]}
+    assert plan.merged == ("cord becomes canal",) and not plan.lost
+
+
+def test_parts_of_vertebrae_become_vertebrae() -> None:
+    parts, structures = SCHEMES["spineps-subregion"], SCHEMES["structures"]
+    plan = plan_conversion(parts.integers.values(), parts, structures)
+    assert not plan.lost
+    others = {"disc": 2, "cord": 3, "canal": 3, "sacrum": 4}
+    assert dict(plan.integers) == {n: others.get(name, 1) for name, n in parts.integers.items()}
+    body = plan_conversion({41, 49, 50}, parts, SCHEMES["totalsegmentator-vertebrae-body"])
+    assert dict(body.integers) == {49: 1, 50: 1} and dict(body.lost) == {41: "arch"}
+
+
+def test_an_endplate_becomes_its_vertebra_where_there_are_no_endplates() -> None:
+    plan = plan_conversion({24, 224}, SCHEMES["spineps-instance"], SCHEMES["verse"])
+    assert dict(plan.integers) == {24: 24, 224: 24} and plan.merged == ("endplate_L5 becomes L5",)
+
+
+def test_numbers_of_spider_that_nothing_tells_to_be_of_six_lumbar_vertebrae_are_no_lossless_ones() -> None:
+    verse, spider = SCHEMES["verse"], SCHEMES["spider-from-bottom"]
+    whole = plan_conversion(range(1, 26), verse, spider)
+    assert whole.lossless and whole.integers[25] == 1 and whole.integers[1] == 25
+    lumbar = plan_conversion({24, 25}, verse, spider)
+    assert dict(lumbar.integers) == {24: 2, 25: 1}
+    assert lumbar.merged == ("L5 becomes 2, which is read as L4", "L6 becomes 1, which is read as L5")
+
+
 def test_discs_of_a_spine_with_six_lumbar_vertebrae() -> None:
     instances, seg = SCHEMES["spineps-instance"], SCHEMES["totalspineseg"]
     plan = plan_conversion({24, 25, 124, 125}, instances, seg)
@@ -93,6 +127,16 @@ def test_the_command_says_what_is_wrong(changed, said, tmp_path, capsys, monkeyp
     assert main(["convert", "labels", *words]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_slicer_has_the_names_of_a_spine_with_six_lumbar_vertebrae(tmp_path: Path) -> None:
+    array = np.zeros((4, 3, 3), dtype=np.int16)
+    array.reshape(-1)[:4] = (24, 25, 124, 125)
+    write_array(tmp_path / "a.seg.nrrd", array, makers.grid((4, 3, 3)))
+    words = ["--from", "spineps-instance", "--to", "totalspineseg", "-o", str(tmp_path / "out")]
+    assert main(["convert", "labels", "-i", str(tmp_path / "a.seg.nrrd"), *words]) == 0
+    names = {45: "L5", 46: "L6", 96: "disc_below_L5", 100: "disc_below_L6"}
+    assert makers.segment_names(tmp_path / "out" / "a.seg.nrrd") == names
 
 
 def test_an_empty_map_stays_empty(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ import pytest
 
 from autospine.core.errors import DatasetError
 from autospine.core.labels import VERTEBRAE
-from autospine.vertebrae.schemes import COMMON, SCHEMES, find_scheme
+from autospine.vertebrae.scheme_segments import scheme_segments
+from autospine.vertebrae.schemes import COMMON, SCHEMES, find_scheme, is_beside_body, wholes
+
+OF_L6 = {"L6", "cut_L6", "disc_below_L6", "endplate_L6"}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,9 @@ from autospine.vertebrae.schemes import COMMON, SCHEMES, find_scheme
         ("spider-from-bottom", "cut_L5", 101),
         ("spider-from-top", "L5", 24),
         ("spider-from-top", "canal", 100),
+        ("spider-from-top", "L6", 25),
+        ("spider-from-top", "cut_L6", 125),
+        ("spider-from-top", "disc_below_L6", 225),
         ("ctspine1k", "L6", 25),
     ],
 )
@@ -65,9 +71,11 @@ def test_integers_are_those_of_the_tools(scheme: str, structure: str, integer: i
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
 def test_every_structure_has_an_integer_and_a_colour_of_its_own(scheme) -> None:
     assert len(set(scheme.integers.values())) == len(scheme.integers)
-    assert len(set(scheme.colours.values())) == len(scheme.integers)
+    assert len(set(scheme.colours.values())) == len({*scheme.integers, *scheme.with_l6})
     assert not scheme.beside & set(scheme.integers.values())
-    assert scheme.structures(scheme.integers.values()) or not scheme.integers
+    common = [n for name, n in scheme.integers.items() if name not in OF_L6]
+    named = {n: name for name, n in scheme.integers.items() if name not in OF_L6}
+    assert {n: scheme.structures(common)[n] for n in common} == named
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
@@ -93,6 +101,59 @@ def test_a_sixth_lumbar_vertebra_moves_the_last_disc_of_totalspineseg() -> None:
     assert scheme.structures({45, 96, 100})[96] == "disc_below_L5"
     assert scheme.integer_of("disc_below_L5", {"L5"}) == 100
     assert scheme.integer_of("disc_below_L5", {"L5", "L6"}) == 96
+
+
+def test_a_twenty_fifth_vertebra_moves_all_others_of_spider_counted_from_the_bottom() -> None:
+    scheme = SCHEMES["spider-from-bottom"]
+    assert scheme.structures({1, 24})[1] == "L5" and scheme.structures({1, 24})[24] == "C1"
+    for telling in (25, 125):
+        found = scheme.structures({1, 2, 24, 202, telling})
+        assert [found[n] for n in (1, 2, 24, 202)] == ["L6", "L5", "C2", "disc_below_L5"]
+    assert found[125] == "cut_C1"
+    assert 225 not in found  # nothing lies between C1 and the skull
+
+
+@pytest.mark.parametrize(
+    ("structure", "whole"),
+    [
+        ("cord", ("canal",)),
+        ("corpus_border", ("corpus", "vertebra")),
+        ("dens", ("vertebra",)),
+        ("transverse_left", ("vertebra",)),
+        ("endplate", ("vertebra",)),
+        ("endplate_L5", ("endplate", "L5", "vertebra")),
+        ("cut_T13", ("T13", "vertebra")),
+        ("disc_below_L6", ("disc",)),
+        ("rib_right_12", ("rib_T12",)),
+        ("S3", ("sacrum",)),
+        ("sacrum", ()),
+        ("hip_left", ()),
+    ],
+)
+def test_parts_belong_to_what_they_are_parts_of(structure: str, whole: tuple[str, ...]) -> None:
+    assert wholes(structure) == whole
+
+
+def test_every_scheme_has_vertebrae_to_name() -> None:
+    """By level, as one label, or by parts that become one."""
+    for scheme in SCHEMES.values():
+        parts = {"vertebra"} & {whole for name in scheme.integers for whole in (name, *wholes(name))}
+        assert scheme.tells_levels or parts
+
+
+def test_of_the_parts_of_a_vertebra_bodies_alone_are_taken_for_it() -> None:
+    parts = SCHEMES["spineps-subregion"].integers
+    beside = {name for name in parts if is_beside_body(name)}
+    assert set(parts) - beside == {"sacrum", "corpus_border", "corpus", "cord", "canal", "disc"}
+    assert not is_beside_body("vertebra")
+
+
+def test_segments_of_a_spine_with_six_lumbar_vertebrae_have_their_names() -> None:
+    scheme = SCHEMES["totalspineseg"]
+    assert {each.integer: each.name for each in scheme_segments(scheme, {45, 100})}[100] == "disc_below_L5"
+    six = {each.integer: each for each in scheme_segments(scheme, {45, 46, 96, 100})}
+    assert [six[n].name for n in (46, 96, 100)] == ["L6", "disc_below_L5", "disc_below_L6"]
+    assert len({each.colour for each in six.values()}) == len(six)
 
 
 def test_schemes_are_found_by_name() -> None:
