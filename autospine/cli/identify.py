@@ -13,9 +13,9 @@ from autospine.cli.screen import say
 from autospine.core.errors import DatasetError, counted, listed
 
 if TYPE_CHECKING:
-    from autospine.io.segments import Segment
+    from autospine.core.types import LabelArray
+    from autospine.io.images import Volume
     from autospine.vertebrae.identities import SpineIdentities
-    from autospine.vertebrae.label_naming import Renaming
     from autospine.vertebrae.schemes import LabelScheme
 
 anatomy = App(help="Name vertebrae, and measure them.", no_args_is_help=True)
@@ -62,12 +62,13 @@ def identify(
 
     Order along the spine, distances, sizes and angles, the labels that a tool gave or the regions that a
     detector saw, and what is missing count together. Vertebrae split between two labels are joined, touching
-    ones of one label are split, and miscounted ones renamed; every change is printed, and nothing is removed.
-    Where nothing in view tells the level, it is `unknown`, and the labels stay. A map that has one label for
-    all vertebrae, as the starter's (`--scheme structures`) or a class `vertebra` of a dataset, is written in
-    the integers of VerSe: touching vertebrae are told apart and named from the sacrum, and the n-th one from
-    the head down is 150 + n where its level is unknown. Files that fail are named, the others go on, and the
-    exit code is 1.
+    ones of one label are split, and miscounted ones renamed; every change is printed and listed in
+    CASE_vertebrae.json, and nothing is removed. Where nothing in view tells the level, it is `unknown`, and
+    the labels stay. A map that has one label for all vertebrae, as the starter's (`--scheme structures`) or a
+    class `vertebra` of a dataset, or one for all of their bodies, is written in the integers of VerSe:
+    touching vertebrae are told apart and named from the sacrum, and the n-th one from the head down is
+    150 + n where its level is unknown. If the levels of a map are no plausible spine, another scheme may be
+    meant, and the command says so. Files that fail are named, the others go on, and the exit code is 1.
     """
     from autospine.io.formats import ENDINGS
     from autospine.storage.serialization import write_json
@@ -86,13 +87,13 @@ def identify(
     def write(name: str, path: Path) -> Path:
         """Name the vertebrae of one file, and return the file of the names."""
         if path.name.lower().endswith(".json"):
-            identities, changes = _named_points(name, path, level)
+            identities = _named_points(name, path, level)
         else:
-            identities, changes = _named_map(name, path, output, known, level)
+            identities = _named_map(name, path, output, known, level)
         names = output / f"{name}_vertebrae.json"
         write_json(names, identities)
         say(_line(identities))
-        for change in changes:
+        for change in identities.changes:
             say(f"  {change.ml:.1f} ml of {change.from_label} to {change.to_label}", "yellow")
         return names
 
@@ -121,9 +122,7 @@ def _stated_level(stated: str | None, files: int) -> str | None:
     return level
 
 
-def _named_points(
-    case: str, path: Path, uppermost: str | None
-) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
+def _named_points(case: str, path: Path, uppermost: str | None) -> "SpineIdentities":
     from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
     from autospine.vertebrae.detection_files import read_detections
     from autospine.vertebrae.identities import identities_of, nothing_found
@@ -137,57 +136,93 @@ def _named_points(
         points = turned_over(points)
     found = found_vertebrae(points)
     if found is None:
-        return nothing_found(case), ()
+        return nothing_found(case)
     found = with_uppermost(found, uppermost)
     decoded = decode(found)
     notes += unfit_statement(decoded, uppermost)
     if upside_down:  # as in the file
         found = replace(found, positions_mm=found.positions_mm * (1.0, 1.0, -1.0))
-    return identities_of(case, found, decoded, notes=notes), ()
+    return identities_of(case, found, decoded, notes=notes)
 
 
 def _named_map(
     case: str, path: Path, output: Path, scheme: "LabelScheme", uppermost: str | None
-) -> "tuple[SpineIdentities, tuple[Renaming, ...]]":
-    """Write the label map of a case with the right names."""
+) -> "SpineIdentities":
+    """Write the label map of a case with the right names.
+
+    Raises:
+        DatasetError: If it has other labels than the scheme.
+    """
     from autospine.io.images import read_labels, write_labels
-    from autospine.io.segments import Segment
     from autospine.vertebrae.label_files import integers_in
-    from autospine.vertebrae.label_instances import VERTEBRA
-    from autospine.vertebrae.label_naming import name_labels
-    from autospine.vertebrae.unnamed_vertebrae import name_unnamed
+    from autospine.vertebrae.scheme_doubts import fitting_schemes
+    from autospine.vertebrae.scheme_segments import scheme_segments
+    from autospine.vertebrae.schemes import find_scheme
 
     volume = read_labels(path)
-    labels = volume.array[0]
-    present = integers_in(labels) - {0}
+    present = integers_in(volume.array[0]) - {0}
     if unknown := present - set(scheme.structures(present)) - scheme.beside:
+        fitting = fitting_schemes(volume.array[0], volume.grid)
         raise DatasetError(
             f"expected labels of {scheme.title} ({scheme.name}) in {path}, found "
             f"{listed(list(map(str, sorted(unknown))), 8)}; give the scheme that the map has with --scheme"
+            f"{f', such as {listed(fitting)}' if fitting else ''}"
         )
-    if VERTEBRA in scheme.integers:
-        if others := present - set(scheme.integers.values()):
-            say(
-                f"{path.name}: {listed(list(map(str, sorted(others))), 8)} are left out of the new map",
-                "yellow",
-            )
-        new, identities = name_unnamed(case, labels, volume.grid, scheme.integers, uppermost)
-        write_labels(output / path.name, new, volume.stored, _verse_segments())
-        return identities, ()
+    if scheme.tells_levels:
+        labels, identities = _renamed(case, volume, scheme, uppermost)
+    else:
+        labels, identities = _told_apart(case, path.name, volume, scheme, uppermost)
+        scheme = find_scheme("verse")
+    segments = scheme_segments(scheme, integers_in(labels))
+    write_labels(output / path.name, labels, volume.stored, segments)
+    return identities
+
+
+def _renamed(
+    case: str, volume: "Volume", scheme: "LabelScheme", uppermost: str | None
+) -> "tuple[LabelArray, SpineIdentities]":
+    """Return a label map whose labels are levels with the right names, and the names."""
+    from autospine.vertebrae.label_changes import label_changes
+    from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.label_naming import name_labels
+    from autospine.vertebrae.scheme_doubts import doubts_of_scheme
+    from autospine.vertebrae.schemes import SCHEMES
+
+    labels = volume.array[0]
     named = name_labels(
         case,
         labels,
         volume.grid,
-        scheme.integers,
+        scheme.integers_in(integers_in(labels)),
         whole=scheme.whole_vertebrae,
         uppermost=uppermost,
     )
-    segments = [
-        Segment(name=name, integer=scheme.integers[name], colour=colour)
-        for name, colour in scheme.colours.items()
-    ]
-    write_labels(output / path.name, named.labels, volume.stored, segments)
-    return named.identities, named.changes
+    doubt = doubts_of_scheme(labels, volume.grid, scheme).in_words(scheme) if scheme.name in SCHEMES else None
+    notes = named.identities.notes if doubt is None else (*named.identities.notes, doubt)
+    changes = label_changes(named.changes, volume.grid)
+    return named.labels, replace(named.identities, notes=notes, changes=changes)
+
+
+def _told_apart(
+    case: str, file: str, volume: "Volume", scheme: "LabelScheme", uppermost: str | None
+) -> "tuple[LabelArray, SpineIdentities]":
+    """Return a label map in VerSe's integers of one that does not tell vertebrae apart, and their names.
+
+    Of the parts of vertebrae only bodies are taken: arches of neighbours touch, bodies do not.
+    """
+    from autospine.vertebrae.label_conversion import convert_labels, plan_conversion
+    from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.schemes import UNNAMED, is_beside_body
+    from autospine.vertebrae.unnamed_vertebrae import name_unnamed
+
+    present = integers_in(volume.array[0]) - {0}
+    structures = scheme.structures(present)
+    plan = plan_conversion(present, scheme, UNNAMED)
+    kept = {n: new for n, new in plan.integers.items() if not is_beside_body(structures[n])}
+    if left_out := [str(n) for n in sorted(present - set(kept))]:
+        say(f"{file}: {listed(left_out, 8)} are left out of the new map", "yellow")
+    labels = convert_labels(volume.array[0], kept)
+    return name_unnamed(case, labels, volume.grid, UNNAMED.integers, uppermost)
 
 
 def _scheme_of_dataset(path: Path) -> "LabelScheme":
@@ -214,18 +249,6 @@ def _scheme_of_dataset(path: Path) -> "LabelScheme":
         beside=frozenset(space.known) - frozenset(integers.values()),
         whole_vertebrae=None,
     )
-
-
-def _verse_segments() -> "list[Segment]":
-    """Return the names and colours of VerSe's labels, for formats that keep them."""
-    from autospine.io.segments import Segment
-    from autospine.vertebrae.schemes import find_scheme
-
-    verse = find_scheme("verse")
-    return [
-        Segment(name=name, integer=verse.integers[name], colour=colour)
-        for name, colour in verse.colours.items()
-    ]
 
 
 def _line(identities: "SpineIdentities") -> str:

@@ -140,8 +140,11 @@ def _write_measured(
     written = write_measurements(output, measured)
     page = output / f"{case}{PAGE_ENDING}"
     write_measurement_page(page, spine, labels.array[0], labels.grid, image, modality)
+    if kinds and (cut := [found.level for found in spine.bodies if found.cut]):
+        say(f"{case}: the border of the image cuts {listed(cut)}, left out of the points", "yellow")
+    whole = replace(spine, bodies=tuple(found for found in spine.bodies if not found.cut))
     for kind in kinds:
-        write_points(kind, output, case, spine, labels.stored, labels.grid)
+        write_points(kind, output, case, whole, labels.stored, labels.grid)
     say(_summary(measured))
     return written
 
@@ -177,6 +180,7 @@ def _read_by_scheme(known: "LabelScheme", path: Path) -> "tuple[Volume, SpineLab
     from autospine.io.images import read_labels
     from autospine.measurements.measured_labels import labels_of_scheme
     from autospine.vertebrae.label_files import integers_in
+    from autospine.vertebrae.scheme_doubts import doubts_of_scheme
     from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, LAST_UNKNOWN
 
     volume = read_labels(path)
@@ -185,6 +189,8 @@ def _read_by_scheme(known: "LabelScheme", path: Path) -> "tuple[Volume, SpineLab
     unnamed = {n for n in others if FIRST_UNKNOWN <= n <= LAST_UNKNOWN and known.name == "verse"}
     if left_out := [str(n) for n in sorted(others - unnamed)]:
         say(f"{path.name}: {listed(left_out, 8)} are no labels of {known.title}, and are left out", "yellow")
+    if doubt := doubts_of_scheme(volume.array[0], volume.grid, known).in_words(known):
+        say(f"{path.name}: {doubt}", "yellow")
     labels = labels_of_scheme(known, present)
     if unnamed:
         mend = (

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autospine.core.geometry import Grid
@@ -14,7 +14,8 @@ from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger
 from autospine.vertebrae.dataset_levels import level_integers
 from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
-from autospine.vertebrae.label_naming import NamelessMap, Renaming, name_labels
+from autospine.vertebrae.label_changes import label_changes
+from autospine.vertebrae.label_naming import NamelessMap, name_labels
 
 logger = get_logger(__name__)
 
@@ -65,24 +66,16 @@ class VertebraNaming:
             nameless: What a second network has found, by which vertebrae are counted too.
         """
         named = name_labels(case, labels, grid, self.integers, nameless=nameless)
-        voxel_ml = grid.spacing_mm[0] * grid.spacing_mm[1] * grid.spacing_mm[2] / 1000
+        changes = label_changes(named.changes, grid, self.names)
         return NamedPrediction(
             labels=named.labels.astype(labels.dtype, copy=False),
-            identities=named.identities,
-            changes=tuple(self._change(each, voxel_ml) for each in named.changes),
+            identities=replace(named.identities, changes=changes),
+            changes=changes,
         )
 
     def relabelled(self, case: str, labels: LabelArray, grid: Grid) -> LabelArray:
         """Return the label map of `apply` alone."""
         return self.apply(case, labels, grid).labels
-
-    def _change(self, renamed: Renaming, voxel_ml: float) -> LabelChange:
-        return LabelChange(
-            from_label=self.names[renamed.from_label],
-            to_label=self.names[renamed.to_label],
-            voxels=round(renamed.ml / voxel_ml),
-            ml=renamed.ml,
-        )
 
 
 def choose_naming(

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autospine.core.errors import FormatError
 from autospine.core.geometry import vector
 from autospine.core.types import Vector3
+from autospine.evaluation.postprocessing import LabelChange
 from autospine.storage.serialization import stored_as
 from autospine.vertebrae.decoding import Decoded, FoundVertebrae
 from autospine.vertebrae.levels import INDEX
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
+"""Versions that can be read. In version 1 there are no `changes`."""
 
 UNKNOWN = "unknown"
 """Level of a vertebra that nothing in view tells."""
@@ -67,6 +71,17 @@ class SpineIdentities:
 
     notes: tuple[str, ...] = ()
     """Oddities of the scan, in words."""
+
+    changes: tuple[LabelChange, ...] = ()
+    """Vertebrae, or pieces of them, that have another label in the new map, the largest volume first."""
+
+    def __post_init__(self) -> None:
+        if self.format_version not in READABLE:
+            raise FormatError(
+                f"expected names of vertebrae of format_version 1 or {FORMAT_VERSION}, found "
+                f"{self.format_version}; use the AutoSpine version that wrote them, or name the vertebrae "
+                "again with `autospine anatomy identify`"
+            )
 
 
 def nothing_found(case: str) -> SpineIdentities:

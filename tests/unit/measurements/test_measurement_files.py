@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import makers
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from report_folders import Page
@@ -65,7 +66,9 @@ def test_json_and_tables_say_the_same(written: Path) -> None:
 
 
 def test_the_page_is_a_picture(written: Path) -> None:
-    assert (written / "out" / "a_measurements.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page = plt.imread(written / "out" / "a_measurements.png")
+    assert page.ndim == 3 and min(page.shape[:2]) > 500
+    assert len(np.unique(page[..., :3].reshape(-1, 3), axis=0)) > 100  # the image, labels and lines
 
 
 def test_the_report_shows_what_was_measured(written: Path) -> None:
@@ -116,10 +119,10 @@ def test_a_damaged_file_is_left_out_of_the_report(
 
 def test_points_of_each_format_lie_at_the_same_place(written: Path) -> None:
     stored = read_labels(written / "maps" / "a.nii.gz").stored
-    measured = {
-        each["level"]: each["centre_mm"]
-        for each in read_json(written / "out" / "a_measurements.json")["vertebrae"]
-    }
+    found = read_json(written / "out" / "a_measurements.json")["vertebrae"]
+    cut = [each["level"] for each in found if "cuts the body" in " ".join(each["notes"])]
+    assert cut == ["L2"]  # which VerSe leaves out, too
+    measured = {each["level"]: each["centre_mm"] for each in found if each["level"] not in cut}
     verse = read_json(written / "out" / "a_centroids.json")
     assert verse[0] == {"direction": ["P", "I", "R"]}
     header, poi = read_json(written / "out" / "a_poi.json")
@@ -132,6 +135,7 @@ def test_points_of_each_format_lie_at_the_same_place(written: Path) -> None:
     lines = (written / "out" / "a.fcsv").read_text(encoding="utf-8").splitlines()
     fcsv = {line.split(",")[11]: list(map(float, line.split(",")[1:4])) for line in lines if line[0] != "#"}
     assert {entry["label"] for entry in verse[1:]} == {VERSE[level] for level in measured}
+    assert set(slicer) == set(fcsv) == set(measured) and set(poi) == {str(VERSE[level]) for level in measured}
     for entry in verse[1:]:
         level = next(name for name, n in VERSE.items() if n == entry["label"])
         x, y, z = stored.physical(np.array([entry["Z"], entry["Y"], entry["X"]]))
@@ -153,6 +157,12 @@ def test_discs_of_the_spinal_cord_toolbox_lie_between_their_vertebrae(written: P
     at = discs.grid.physical(np.argwhere(discs.array[0] == 24)[0])
     assert centres["L5"][2] < at[2] < centres["L4"][2]
     assert at[1] > centres["L5"][1]
+
+
+def test_cut_vertebrae_that_the_points_leave_out_are_named(written: Path, tmp_path: Path, capsys) -> None:
+    words = ["anatomy", "measure", "-i", str(written / "maps"), "-o", str(tmp_path / "out"), "--no-report"]
+    assert main([*words, "--scheme", "spineps-instance", "--points", "verse"]) == 0
+    assert "a: the border of the image cuts L2, left out of the points" in capsys.readouterr().out
 
 
 def test_wrong_input_is_named(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

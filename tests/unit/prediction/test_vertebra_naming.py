@@ -63,6 +63,7 @@ def test_names_that_no_spine_has_are_mended_and_listed(tmp_path: Path) -> None:
     names = read_json(tmp_path / "a_vertebrae.json", SpineIdentities)
     assert [each.level for each in names.vertebrae] == ["L1", "L2", "L3", "L4", "L5"]
     assert [each.called for each in names.vertebrae] == ["L1", "L3", "L2", "L4", "L5"]
+    assert names.changes == result.renamed
     assert outputs.are_there(CASE)
     (tmp_path / "a_vertebrae.json").unlink()
     assert not outputs.are_there(CASE)

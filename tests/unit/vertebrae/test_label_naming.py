@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from autospine.cli.app import main
+from autospine.core.errors import FormatError
 from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
@@ -16,6 +17,8 @@ from autospine.phantom.sacrum import sacral_segments, segment_parts
 from autospine.phantom.scan import raster_grid
 from autospine.phantom.shapes import Raster, render
 from autospine.phantom.vertebra import arch_parts, body_part
+from autospine.storage.serialization import read_json
+from autospine.vertebrae.identities import SpineIdentities
 from autospine.vertebrae.label_naming import NamedMap, NamelessMap, name_labels
 
 LUMBAR = [VERSE[level] for level in ("T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")]
@@ -230,6 +233,43 @@ def test_the_command_writes_names_and_maps(tmp_path: Path, capsys: pytest.Captur
     assert [each["called"] for each in written["vertebrae"]] == ["L3", "L4", "L5"]
     assert [each["order"] for each in written["vertebrae"]] == [1, 2, 3]
     assert (read_labels(tmp_path / "out" / "a.nii.gz").array != 0).sum() == (labels != 0).sum()
+
+
+def test_the_command_keeps_what_it_has_changed(tmp_path: Path) -> None:
+    labels = np.zeros((190, 50, 50), dtype=np.uint8)
+    for place, value in ((170, 20), (134, 22), (98, 21), (62, 23), (22, 24)):  # L2 and L3 are exchanged
+        labels = ball((place, 25, 25), value, labels)
+    write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    out = tmp_path / "out"
+    assert main(["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(out)]) == 0
+    written = json.loads((out / "a_vertebrae.json").read_text(encoding="utf-8"))
+    assert written["format_version"] == 2
+    voxels = int((labels == 22).sum())
+    assert {(each["from_label"], each["to_label"]) for each in written["changes"]} == {
+        ("L3", "L2"),
+        ("L2", "L3"),
+    }
+    assert all(each["voxels"] == voxels for each in written["changes"])
+    assert [each["ml"] for each in written["changes"]] == pytest.approx([voxels / 1000] * 2, abs=1e-3)
+    assert np.array_equal(read_labels(out / "a.nii.gz").array[0] == 21, labels == 22)
+
+
+def test_names_of_the_former_format_are_read_and_of_a_later_one_refused(tmp_path: Path) -> None:
+    former = {
+        "format_version": 1,
+        "case": "a",
+        "vertebrae": [],
+        "no_vertebra_mm": [],
+        "last_thoracic": None,
+        "last_lumbar": None,
+        "notes": ["there is no vertebra"],
+    }
+    path = tmp_path / "a_vertebrae.json"
+    path.write_text(json.dumps(former), encoding="utf-8")
+    assert read_json(path, SpineIdentities).changes == ()
+    path.write_text(json.dumps(former | {"format_version": 3}), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"format_version 1 or 2, found 3; use the AutoSpine version"):
+        read_json(path, SpineIdentities)
 
 
 def test_the_command_names_detected_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

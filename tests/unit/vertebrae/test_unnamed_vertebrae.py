@@ -130,3 +130,65 @@ def test_the_command_takes_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixtu
     written = json.loads((tmp_path / "out" / "a_vertebrae.json").read_text(encoding="utf-8"))
     assert len(written["vertebrae"]) == 3
     assert (read_labels(tmp_path / "out" / "a.nii.gz").array != 0).sum() == (labels != 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("file", "scheme", "levels"),
+    [
+        (
+            "ct_hip_metal/labels_vertebrae_body.nii.gz",
+            "totalsegmentator-vertebrae-body",
+            "T12 L1 L2 L3 L4 L5",
+        ),
+        (
+            "metrics_pair_mr/semantic_ref.nii.gz",
+            "spineps-subregion",
+            "T11 T12 L1 L2 L3 L4 L5 sacrum",
+        ),
+        ("ct_lumbar_crop/labels_subregion.nii.gz", "spineps-subregion", "unknown unknown unknown"),
+    ],
+)
+def test_maps_of_bodies_and_of_parts_are_named(
+    file: str, scheme: str, levels: str, real_data: Path, tmp_path: Path
+) -> None:
+    source = real_data / "real" / file
+    words = ["anatomy", "identify", "-i", str(source), "-o", str(tmp_path), "--scheme", scheme]
+    assert main(words) == 0
+    named = source.name.removesuffix(".nii.gz") + "_vertebrae.json"
+    written = json.loads((tmp_path / named).read_text(encoding="utf-8"))
+    assert [each["level"] for each in written["vertebrae"]] == levels.split()
+    if scheme == "totalsegmentator-vertebrae-body":
+        found = read_labels(tmp_path / source.name).array[0]
+        true = read_labels(source.with_name("labels_verse_bodies.nii.gz")).array[0]
+        for value in range(19, 25):
+            assert np.bincount(found[true == value]).argmax() == value
+
+
+def test_three_bodies_of_one_label_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.zeros((110, 50, 50), dtype=np.uint8)
+    for place in (10, 46, 82):
+        labels[place : place + 26, 10:40, 8:42] = 49
+        labels[place : place + 26, 40:48, 20:30] = 41
+    write_array(tmp_path / "in" / "a.nii.gz", labels, makers.grid(labels.shape))
+    words = ["anatomy", "identify", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--scheme", "spineps-subregion", "--uppermost", "L2"]) == 0
+    said = capsys.readouterr().out
+    assert "a: L2 L3 L4" in said and "a.nii.gz: 41 are left out of the new map" in said
+    found = read_labels(tmp_path / "out" / "a.nii.gz").array[0]
+    assert [found[place, 20, 20] for place in (90, 50, 20)] == [21, 22, 23]
+    assert not found[labels == 41].any()
+
+
+def test_segments_of_a_file_of_slicer_have_the_names_of_a_spine_with_six_lumbar_vertebrae(
+    tmp_path: Path,
+) -> None:
+    labels = np.zeros((110, 50, 50), dtype=np.uint8)
+    for place, value in ((10, 46), (46, 45), (82, 44)):
+        labels[place : place + 26, 10:40, 8:42] = value
+    for place, value in ((2, 100), (36, 96), (72, 95)):
+        labels[place : place + 8, 10:40, 8:42] = value
+    write_array(tmp_path / "in" / "a.seg.nrrd", labels, makers.grid(labels.shape))
+    words = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main(["anatomy", "identify", *words, "--scheme", "totalspineseg"]) == 0
+    names = makers.segment_names(tmp_path / "out" / "a.seg.nrrd")
+    assert names[100] == "disc_below_L6" and names[96] == "disc_below_L5"
