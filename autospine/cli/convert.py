@@ -9,7 +9,7 @@ from autospine.cli import shared_options
 from autospine.cli.app import App, app
 from autospine.cli.screen import say, say_plan_next
 from autospine.cli.shared_options import LABEL_SCHEMES
-from autospine.core.errors import DatasetError, counted, listed
+from autospine.core.errors import DatasetError, WorkspaceError, counted, listed
 from autospine.storage.workspace import check_new_dataset
 
 convert = App(help="Convert label maps and public datasets.", no_args_is_help=True)
@@ -17,7 +17,8 @@ app.add_typer(convert, name="convert", rich_help_panel="Other")
 
 DATASET_RELEASES = (
     "verse, verse-challenge, ctspine1k, spider-from-bottom (L5 is 1), spider-from-top (L5 is 24), "
-    "totalsegmentator, totalspineseg, or msd or nnunet-v1 (any dataset of the Decathlon or of nnU-Net v1)"
+    "totalsegmentator, totalspineseg, or msd, nnunet-v1 or nnunet-v2 (any dataset of the Decathlon or of "
+    "nnU-Net)"
 )
 
 
@@ -112,21 +113,30 @@ def convert_dataset(
     """Make a raw dataset of a public one, ready for `plan-and-preprocess`.
 
     Images are linked, and so are label maps that need no change; the others are written with VerSe's
-    integers, 100 more for the disc below a vertebra. Datasets of the Decathlon and of nnU-Net v1 keep their
-    own. Parts and subjects of the release are kept: its test cases go to imagesTs, and its validation cases
-    into splits_final.json. Cases that cannot be converted are named, the others go on, and the exit code
-    is 1.
+    integers, 100 more for the disc below a vertebra. Datasets of the Decathlon and of nnU-Net keep their own.
+    Parts and subjects of the release are kept: its test cases go to imagesTs, and its validation cases into
+    splits_final.json; VerSe's centroids are linked into centroidsTr. Cases that cannot be converted are
+    named, the others go on, and the exit code is 1.
     """
     check_new_dataset(output)
     shared_options.check_exists(source, "a dataset")
+    if output.resolve() in (source.resolve(), *source.resolve().parents):
+        raise WorkspaceError(
+            f"expected a folder of its own for the new dataset, found {output}, which holds the one that is "
+            "converted; name another with -o"
+        )
 
     from autospine.pipeline.converted_dataset import SPLITS
     from autospine.pipeline.converted_dataset import convert_dataset as converted
     from autospine.pipeline.decathlon_dataset import NAMES, convert_decathlon
+    from autospine.pipeline.linked_dataset import NAME, link_dataset
     from autospine.vertebrae.dataset_releases import find_release
 
-    if release.strip().lower() in NAMES:
+    kind = release.strip().lower()
+    if kind in NAMES:
         made = convert_decathlon(source, output, overwrite=overwrite)
+    elif kind == NAME:
+        made = link_dataset(source, output, overwrite=overwrite)
     else:
         made = converted(source, find_release(release), output, overwrite=overwrite)
     for note in made.notes:

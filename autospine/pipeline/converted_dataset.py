@@ -28,6 +28,10 @@ SPLITS = "splits_final.json"
 """Folds of a release that has cases for validation, in the format of nnU-Net."""
 
 
+CENTROIDS = "centroids"
+"""Beginning of the names of the folders of centres, `centroidsTr` and `centroidsTs`, which nothing reads."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertedDataset:
     """A raw dataset that was made of a release."""
@@ -54,8 +58,8 @@ def convert_dataset(
     """Write a public dataset as a raw dataset; cases that fail are left out and named.
 
     Images are links to the files of the release, or copies where the file system has no links; so are label
-    maps that stay as they are. Cases for training and validation go to `imagesTr`, those for testing to
-    `imagesTs`.
+    maps that stay as they are, and files of centres. Cases for training and validation go to `imagesTr`,
+    those for testing to `imagesTs`.
 
     Args:
         source: Folder of the release.
@@ -128,6 +132,8 @@ class _MadeDataset:
             write_labels(labels, convert_labels(volume.array[0], plan.integers), volume.stored)
         image = self._folder / f"images{part}" / f"{case.name}_0000{ending}"
         link(case.image, image)
+        if case.points is not None:
+            link(case.points, self._folder / f"{CENTROIDS}{part}" / f"{case.name}_centroids.json")
         for change in (*plan.merged, *(f"{what} is lost" for what in plan.lost.values())):
             self._changed.setdefault(change, []).append(case.name)
         self._parts[case.name] = case.part
@@ -181,24 +187,24 @@ def _label_map(case: ReleasedCase, scheme: LabelScheme) -> Volume:
     """
     if "" in case.labels:
         return read_labels(case.labels[""])
-    joined: LabelArray | None = None
-    first: Volume | None = None
-    for structure in sorted(case.labels, key=scheme.ordered.index):
-        mask = read_labels(case.labels[structure])
-        if first is None or joined is None:
-            first, joined = mask, np.zeros(mask.array[0].shape, dtype=np.uint8)
-        elif apart := difference(first.grid, mask.grid):
+    order = scheme.ordered.index
+    (structure, file), *others = sorted(case.labels.items(), key=lambda labelled: order(labelled[0]))
+    first = read_labels(file)
+    joined: LabelArray = np.zeros(first.array[0].shape, dtype=np.uint8)
+    joined[first.array[0] > 0] = scheme.integers[structure]
+    for structure, file in others:
+        mask = read_labels(file)
+        if apart := difference(first.grid, mask.grid):
             raise DatasetError(
                 f"expected the masks of {case.name} on one grid, found {apart}; copy them again"
             )
         joined[mask.array[0] > 0] = scheme.integers[structure]
-    assert first is not None and joined is not None  # a case has at least one mask
     return Volume(array=joined[None], grid=first.grid, stored=first.stored)
 
 
 def link(source: Path, target: Path) -> None:
-    """Link a file, or copy it where the file system has no links; the folder of the target is made."""
-    target.parent.mkdir(exist_ok=True)
+    """Link a file, or copy it where the file system has no links; folders of the target are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(source.resolve())
     except OSError:

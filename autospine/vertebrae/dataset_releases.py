@@ -8,7 +8,7 @@ import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,17 @@ class PartTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PartList:
+    """List of a release that names the images of each part below a heading."""
+
+    file: str
+    """Name of the list in the folder of the release; without it every case is for training."""
+
+    headings: Mapping[str, ReleasePart]
+    """Part that each heading stands for, without its colon."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetRelease:
     """The layout of a public dataset."""
 
@@ -86,7 +97,11 @@ class DatasetRelease:
     masks: Mapping[str, str] = field(default_factory=dict)
     """Structure that each mask shows, by the name of its file; other masks are passed over."""
 
-    parts: PartTable | None = None
+    parts: PartTable | PartList | None = None
+
+    points: str | None = None
+    """Pattern of the path of a file with the centres of a case's vertebrae; its group `case` is that of the
+    image. None if the release has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +117,8 @@ class ReleasedCase:
     subject: str
     site: str
     part: ReleasePart
+    points: Path | None = None
+    """File with the centres of its vertebrae, in the form of the release; None for none."""
 
 
 def find_cases(folder: Path, release: DatasetRelease) -> tuple[tuple[ReleasedCase, ...], tuple[str, ...]]:
@@ -122,6 +139,11 @@ def find_cases(folder: Path, release: DatasetRelease) -> tuple[tuple[ReleasedCas
             structure = match.groupdict().get("structure")
             if structure is None or structure in release.masks:
                 labels[match["case"]]["" if structure is None else release.masks[structure]] = paths[path]
+    points = {
+        match["case"]: paths[path]
+        for path in paths
+        if release.points is not None and (match := re.fullmatch(release.points, path))
+    }
     complete = {path: match for path, match in images.items() if match["case"] in labels}
     if not complete:
         raise DatasetError(
@@ -136,7 +158,10 @@ def find_cases(folder: Path, release: DatasetRelease) -> tuple[tuple[ReleasedCas
             f"{listed(twice, SHOWN)}; name the folder of one release"
         )
     stated = _stated_parts(folder, release.parts)
-    cases = [_case(paths[path], match, labels, stated, release) for path, match in complete.items()]
+    cases = [
+        replace(_case(paths[path], match, labels, stated, release), points=points.get(match["case"]))
+        for path, match in complete.items()
+    ]
     bare = sorted(match["case"] for match in images.values() if match["case"] not in labels)
     lone = sorted(labels.keys() - names.keys())
     left = ((bare, "image", "without labels"), (lone, "case", "of labels without an image"))
@@ -158,7 +183,9 @@ def find_release(name: str) -> DatasetRelease:
     if wanted not in RELEASES:
         if wanted == "spider":
             find_scheme(wanted)  # raises, and says what to state
-        raise DatasetError(f"expected a dataset among {', '.join(RELEASES)}, msd, nnunet-v1, found {name!r}")
+        raise DatasetError(
+            f"expected a dataset among {', '.join(RELEASES)}, msd, nnunet-v1, nnunet-v2, found {name!r}"
+        )
     return RELEASES[wanted]
 
 
@@ -193,13 +220,28 @@ def _case(
     )
 
 
-def _stated_parts(folder: Path, table: PartTable | None) -> dict[str, ReleasePart]:
-    """Read which part each case belongs to; what the table does not say is not in it."""
+def _stated_parts(folder: Path, table: PartTable | PartList | None) -> dict[str, ReleasePart]:
+    """Read which part each case belongs to; what the table or list does not say is not in it."""
     if table is None or not (folder / table.file).is_file():
         return {}
-    rows = csv.DictReader(read_text(folder / table.file).splitlines(), delimiter=table.separator)
+    text = read_text(folder / table.file)
+    if isinstance(table, PartList):
+        return _listed_parts(text, table)
+    rows = csv.DictReader(text.splitlines(), delimiter=table.separator)
     known = ((row.get(table.case) or "", _PARTS.get((row.get(table.part) or "").lower())) for row in rows)
     return {case: part for case, part in known if part is not None}
+
+
+def _listed_parts(text: str, parts: PartList) -> dict[str, ReleasePart]:
+    """Return the part of each case that a list names; several names may stand in one line."""
+    found: dict[str, ReleasePart] = {}
+    part: ReleasePart | None = None
+    for line in text.splitlines():
+        if line.strip().endswith(":"):
+            part = parts.headings.get(line.strip().removesuffix(":").lower())
+        elif part is not None:
+            found |= dict.fromkeys(re.findall(r"(\S+?)\.nii\.gz", line), part)
+    return found
 
 
 def _masks() -> dict[str, str]:
@@ -235,6 +277,7 @@ def _releases() -> Sequence[DatasetRelease]:
             image=r"(?:(?P<part>.*)/)?rawdata/(?P<subject>[^/]+)/(?P<case>[^/]+)_ct\.nii\.gz",
             labels=r"(?:.*/)?derivatives/[^/]+/(?P<case>[^/]+)_seg-vert_msk\.nii\.gz",
             layout="rawdata/sub-N/sub-N_ct.nii.gz and derivatives/sub-N/sub-N_seg-vert_msk.nii.gz",
+            points=r"(?:.*/)?derivatives/[^/]+/(?P<case>[^/]+)_seg-(?:subreg|vb)_ctd\.json",
         ),
         # The same images as the challenges gave them out.
         DatasetRelease(
@@ -245,6 +288,7 @@ def _releases() -> Sequence[DatasetRelease]:
             image=r"(?:(?P<part>.*)/)?(?P<case>(?P<subject>[^/]+)(?<!_seg))\.nii\.gz",
             labels=r"(?:.*/)?(?P<case>[^/]+)_seg\.nii\.gz",
             layout="verseN.nii.gz and verseN_seg.nii.gz",
+            points=r"(?:.*/)?(?P<case>[^/]+)_ctd\.json",
         ),
         # Deng et al. 2021, arXiv 2105.14711: one folder for each collection that the images are from.
         DatasetRelease(
@@ -255,6 +299,11 @@ def _releases() -> Sequence[DatasetRelease]:
             image=r"(?:(?:.*/)?(?P<site>[^/]+)/)?(?P<case>[^/]+(?<!_seg))\.nii\.gz",
             labels=r"(?:.*/)?(?P<case>[^/]+)_seg\.nii\.gz",
             layout="COLLECTION/NAME.nii.gz and COLLECTION/NAME_seg.nii.gz, in folders of any name",
+            # The list that its authors publish beside the paper; both of its test sets are for testing.
+            parts=PartList(
+                file="data_split.txt",
+                headings={"trainset": "training", "test_public": "test", "test_private": "test"},
+            ),
         ),
         _spider("spider-from-bottom", "SPIDER, L5 is 1"),
         _spider("spider-from-top", "SPIDER, L5 is 24"),

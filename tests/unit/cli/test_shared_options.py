@@ -1,5 +1,6 @@
 """Datasets and configurations are named the same way in every command."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import pytest
 import typer
 
 from autospine.cli.app import main
-from autospine.cli.shared_options import either, named_dataset
+from autospine.cli.measure import POINTS
+from autospine.cli.shared_options import LABEL_SCHEMES, either, named_dataset
+from autospine.measurements.point_files import POINT_FORMATS
+from autospine.vertebrae.schemes import SCHEMES
 
 GOLDEN = Path(__file__).parents[1] / "planners" / "golden" / "lumbar_ct.json"
 NAME = "Dataset001_LumbarCT"
@@ -23,6 +27,17 @@ def workspace(tmp_path, monkeypatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def names_in(text: str) -> list[str]:
+    """The names that a help text lists, without what it says of them in brackets."""
+    return re.split(r", | or ", re.sub(r" \([^)]*\)", "", text))
+
+
+def test_the_help_names_every_scheme_and_every_format_of_points():
+    """They are written out since reading the tables would make each command slow to start."""
+    assert sorted(names_in(LABEL_SCHEMES)) == sorted(SCHEMES)
+    assert sorted(names_in(POINTS)) == sorted(POINT_FORMATS)
 
 
 def test_an_argument_and_an_option_of_one_value_are_one(tmp_path, monkeypatch):

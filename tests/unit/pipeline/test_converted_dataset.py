@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from autospine.cli import main
+from autospine.cli.convert import DATASET_RELEASES
 from autospine.core.errors import DatasetError
 from autospine.dataset.raw import load_dataset
 from autospine.io.images import read_labels, write_array
+from autospine.pipeline.decathlon_dataset import NAMES
+from autospine.pipeline.linked_dataset import NAME
 from autospine.vertebrae.dataset_releases import RELEASES, find_release
 from autospine.vertebrae.schemes import SCHEMES
 
@@ -81,6 +84,50 @@ def test_verse_keeps_its_parts_and_subjects_and_is_linked(tmp_path: Path, capsys
     assert main(["verify", "-d", out.name, "-w", str(tmp_path)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("release", "ending", "top"),
+    [
+        ("verse", "_seg-subreg_ctd.json", "dataset-02validation/derivatives/sub-verse010"),
+        ("verse", "_seg-vb_ctd.json", "dataset-02validation/derivatives/sub-verse010"),
+        ("verse-challenge", "_ctd.json", "dataset"),
+    ],
+)
+def test_centroids_of_verse_are_linked_and_learnt_nowhere(
+    release: str, ending: str, top: str, tmp_path: Path
+) -> None:
+    if release == "verse":
+        verse(tmp_path, "dataset-02validation", "sub-verse010", 24)
+    else:
+        write_image(tmp_path / "release" / "dataset" / "sub-verse010.nii.gz")
+        write(tmp_path / "release" / "dataset" / "sub-verse010_seg.nii.gz", 24)
+    centroids = tmp_path / "release" / top / f"sub-verse010{ending}"
+    points = [{"direction": ["P", "I", "R"]}, {"label": 24, "X": 1.0, "Y": 2.0, "Z": 3.0}]
+    centroids.write_text(json.dumps(points), encoding="utf-8")
+    out = converted(tmp_path, release)
+    (linked,) = (out / "centroidsTr").iterdir()
+    assert linked.name == "sub-verse010_centroids.json" and linked.resolve() == centroids.resolve()
+    assert [case.name for case in load_dataset(out).cases] == ["sub-verse010"]
+    assert main(["verify", "-d", out.name, "-w", str(tmp_path)]) == 0
+
+
+def test_the_list_of_ctspine1k_tells_its_parts(tmp_path: Path) -> None:
+    """Its last line names an image twice without a space, as in the list that was published."""
+    for name in ("1.3.6.0001", "liver_0", "HN_P023", "volume-covid19-A-0319_ct", "unlisted"):
+        write_image(tmp_path / "release" / "COVID-19" / f"{name}.nii.gz")
+        write(tmp_path / "release" / "COVID-19" / f"{name}_seg.nii.gz", 20)
+    (tmp_path / "release" / "data_split.txt").write_text(
+        "trainset:\n1.3.6.0001.nii.gz\nliver_0.nii.gz\n\ntest_public:\nHN_P023.nii.gz\n\ntest_private:\n"
+        "volume-covid19-A-0319_ct.nii.gzvolume-covid19-A-0319_ct.nii.gz\n",
+        encoding="utf-8",
+    )
+    out = converted(tmp_path, "ctspine1k")
+    dataset = load_dataset(out)
+    assert [case.name for case in dataset.cases] == ["1.3.6.0001", "liver_0", "unlisted"]
+    assert [case.name for case in dataset.test_cases] == ["HN_P023", "volume-covid19-A-0319_ct"]
+    assert all(case.labels is not None for case in dataset.test_cases)
+    assert not (out / "splits_final.json").exists()
+
+
 @pytest.mark.parametrize("release", ["verse-challenge", "ctspine1k"])
 def test_pairs_of_names_are_found_wherever_they_lie(release: str, tmp_path: Path) -> None:
     write_image(tmp_path / "release" / "volumes" / "COLONOG" / "1.3.6.nii.gz")
@@ -109,6 +156,16 @@ def test_spider_counts_from_the_end_that_is_stated(tmp_path: Path, capsys) -> No
     assert fold["val"] == ["2_t2_SPACE"]
     with pytest.raises(DatasetError, match="spider-from-bottom"):
         find_release("spider")
+
+
+def test_a_spine_of_spider_with_twenty_five_vertebrae(tmp_path: Path) -> None:
+    """One more than usual: 1 is L6 then, counted from the bottom, and C1 is 25."""
+    write_image(tmp_path / "release" / "images" / "1_t2.mha")
+    write(tmp_path / "release" / "masks" / "1_t2.mha", 1, 2, 25, 201)
+    out = converted(tmp_path, "spider-from-bottom")
+    names = SCHEMES["spineps-instance"].integers
+    expected = [names[each] for each in ("L6", "L5", "C1", "disc_below_L6")]
+    assert values_of(out / "labelsTr" / "1_t2.mha") == sorted(expected)
 
 
 def test_masks_of_totalsegmentator_are_joined(tmp_path: Path) -> None:
@@ -177,6 +234,11 @@ def test_labels_of_another_scheme_are_refused(tmp_path: Path, capsys) -> None:
     out = converted(tmp_path, "verse", code=1)
     assert "expected labels of VerSe (verse), found 99" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_help_names_every_release() -> None:
+    named = re.sub(r"\([^)]*\)", "", DATASET_RELEASES)
+    assert re.findall(r"[\w-]{3,}", named) == [*RELEASES, *NAMES, NAME]
 
 
 def test_every_release_has_a_scheme() -> None:
@@ -274,6 +336,56 @@ def test_an_image_of_several_channels_says_what_splits_it(tmp_path: Path, capsys
     assert "nnUNetv2_convert_MSD_dataset` splits it" in " ".join(capsys.readouterr().err.split())
 
 
+def of_nnunet_v2(folder: Path) -> Path:
+    top = folder / "release"
+    for name in ("a", "b"):
+        write_image(top / "imagesTr" / f"{name}_0000.nii.gz")
+        write(top / "labelsTr" / f"{name}.nii.gz", 1, 2)
+    write_image(top / "imagesTs" / "t_0000.nii.gz")
+    (top / "imagesTr" / "._a.nii.gz").write_bytes(b"of another system")
+    described = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "L1": 1, "L2": 2},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    (top / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    return top
+
+
+def test_a_dataset_of_nnunet_v2_is_linked(tmp_path: Path, capsys) -> None:
+    top = of_nnunet_v2(tmp_path)
+    out = converted(tmp_path, "nnunet-v2")
+    dataset = load_dataset(out)
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert [case.name for case in dataset.test_cases] == ["t"]
+    assert (out / "labelsTr" / "a.nii.gz").resolve() == (top / "labelsTr" / "a.nii.gz").resolve()
+    assert not (out / "dataset.json").is_symlink() and not (out / "imagesTr" / "._a.nii.gz").exists()
+    assert "2 training cases and 1 test case" in " ".join(capsys.readouterr().out.split())
+    assert main(["verify", "-d", out.name, "-w", str(tmp_path)]) == 0
+
+
+def test_what_is_wrong_with_a_dataset_of_nnunet_v2_is_said(tmp_path: Path, capsys) -> None:
+    top = of_nnunet_v2(tmp_path)
+    (top / "labelsTr" / "b.nii.gz").unlink()
+    out = converted(tmp_path, "nnunet-v2", code=1)
+    assert "expected complete cases in" in capsys.readouterr().err and not out.exists()
+    old_layout(tmp_path / "old", numbered=True)
+    converted(tmp_path / "old", "nnunet-v2", code=1)
+    assert "convert dataset --from nnunet-v1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("release", ["nnunet-v1", "nnunet-v2"])
+@pytest.mark.parametrize("output", [".", ".."])
+def test_a_dataset_is_not_replaced_by_itself(release: str, output: str, tmp_path: Path, capsys) -> None:
+    top = of_nnunet_v2(tmp_path)
+    (tmp_path / "dataset.json").write_text("{}", encoding="utf-8")
+    words = ["convert", "dataset", "-i", str(top), "--from", release, "-o", str(top / output)]
+    assert main([*words, "--overwrite"]) == 1
+    assert "which holds the one that is converted" in " ".join(capsys.readouterr().err.split())
+    assert (top / "imagesTr" / "a_0000.nii.gz").is_file()
+
+
 LARGE = (64, 40, 40)
 
 
@@ -333,6 +445,18 @@ def as_decathlon(top: Path, case: str) -> None:
     (top / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
 
 
+def as_nnunet_v2(top: Path, case: str) -> None:
+    body(top / "imagesTr" / f"{case}_0000.nii.gz")
+    body(top / "labelsTr" / f"{case}.nii.gz", 1, 2, 3)
+    described = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "L5": 1, "L4": 2, "L3": 3},
+        "numTraining": 5,
+        "file_ending": ".nii.gz",
+    }
+    (top / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("release", "lay"),
     [
@@ -343,6 +467,7 @@ def as_decathlon(top: Path, case: str) -> None:
         ("totalsegmentator", as_totalsegmentator),
         ("totalspineseg", as_bids),
         ("msd", as_decathlon),
+        ("nnunet-v2", as_nnunet_v2),
     ],
 )
 def test_what_was_converted_is_planned_preprocessed_and_trained_as_it_is(
