@@ -57,6 +57,7 @@ def convert_labels(
     from autospine.vertebrae.label_conversion import convert_labels as converted
     from autospine.vertebrae.label_conversion import plan_conversion
     from autospine.vertebrae.label_files import check_output, find_label_maps, integers_in, write_each
+    from autospine.vertebrae.scheme_doubts import doubts_of_scheme
     from autospine.vertebrae.scheme_segments import scheme_segments
     from autospine.vertebrae.schemes import find_scheme
 
@@ -86,6 +87,8 @@ def convert_labels(
             say(f"{name}: lost {listed(lost, len(lost))}", "yellow")
         if plan.merged:
             say(f"{name}: {listed(plan.merged, len(plan.merged))}", "yellow")
+        if doubt := doubts_of_scheme(volume.array[0], volume.grid, old).in_words(old, "--from"):
+            say(f"{name}: {doubt}", "yellow")
         return path
 
     write_each(files, "converting", write)

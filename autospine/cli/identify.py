@@ -153,6 +153,7 @@ def _named_map(
     Raises:
         DatasetError: If it has other labels than the scheme.
     """
+    from autospine.io.formats import NRRD_ENDINGS
     from autospine.io.images import read_labels, write_labels
     from autospine.vertebrae.label_files import integers_in
     from autospine.vertebrae.scheme_doubts import fitting_schemes
@@ -169,21 +170,21 @@ def _named_map(
             f"{f', such as {listed(fitting)}' if fitting else ''}"
         )
     if scheme.tells_levels:
-        labels, identities = _renamed(case, volume, scheme, uppermost)
+        labels, identities = _renamed(case, volume, scheme, present, uppermost)
     else:
-        labels, identities = _told_apart(case, path.name, volume, scheme, uppermost)
+        labels, identities = _told_apart(case, path.name, volume, scheme, present, uppermost)
         scheme = find_scheme("verse")
-    segments = scheme_segments(scheme, integers_in(labels))
+    keeps_names = path.name.lower().endswith(NRRD_ENDINGS)
+    segments = scheme_segments(scheme, integers_in(labels)) if keeps_names else ()
     write_labels(output / path.name, labels, volume.stored, segments)
     return identities
 
 
 def _renamed(
-    case: str, volume: "Volume", scheme: "LabelScheme", uppermost: str | None
+    case: str, volume: "Volume", scheme: "LabelScheme", present: set[int], uppermost: str | None
 ) -> "tuple[LabelArray, SpineIdentities]":
     """Return a label map whose labels are levels with the right names, and the names."""
     from autospine.vertebrae.label_changes import label_changes
-    from autospine.vertebrae.label_files import integers_in
     from autospine.vertebrae.label_naming import name_labels
     from autospine.vertebrae.scheme_doubts import doubts_of_scheme
     from autospine.vertebrae.schemes import SCHEMES
@@ -193,7 +194,7 @@ def _renamed(
         case,
         labels,
         volume.grid,
-        scheme.integers_in(integers_in(labels)),
+        scheme.integers_in(present),
         whole=scheme.whole_vertebrae,
         uppermost=uppermost,
     )
@@ -204,18 +205,16 @@ def _renamed(
 
 
 def _told_apart(
-    case: str, file: str, volume: "Volume", scheme: "LabelScheme", uppermost: str | None
+    case: str, file: str, volume: "Volume", scheme: "LabelScheme", present: set[int], uppermost: str | None
 ) -> "tuple[LabelArray, SpineIdentities]":
     """Return a label map in VerSe's integers of one that does not tell vertebrae apart, and their names.
 
     Of the parts of vertebrae only bodies are taken: arches of neighbours touch, bodies do not.
     """
     from autospine.vertebrae.label_conversion import convert_labels, plan_conversion
-    from autospine.vertebrae.label_files import integers_in
     from autospine.vertebrae.schemes import UNNAMED, is_beside_body
     from autospine.vertebrae.unnamed_vertebrae import name_unnamed
 
-    present = integers_in(volume.array[0]) - {0}
     structures = scheme.structures(present)
     plan = plan_conversion(present, scheme, UNNAMED)
     kept = {n: new for n, new in plan.integers.items() if not is_beside_body(structures[n])}

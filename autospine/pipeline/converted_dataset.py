@@ -16,6 +16,7 @@ from autospine.system.log import get_logger
 from autospine.vertebrae.dataset_releases import DatasetRelease, ReleasedCase, find_cases
 from autospine.vertebrae.label_conversion import convert_labels, plan_conversion
 from autospine.vertebrae.label_files import integers_in, write_each
+from autospine.vertebrae.scheme_doubts import doubts_of_scheme
 from autospine.vertebrae.schemes import LabelScheme, find_scheme
 
 logger = get_logger(__name__)
@@ -134,7 +135,11 @@ class _MadeDataset:
         link(case.image, image)
         if case.points is not None:
             link(case.points, self._folder / f"{CENTROIDS}{part}" / f"{case.name}_centroids.json")
-        for change in (*plan.merged, *(f"{what} is lost" for what in plan.lost.values())):
+        doubts = doubts_of_scheme(volume.array[0], volume.grid, self._from)
+        others = f", such as {', '.join(doubts.fitting)}" if doubts.fitting else ""
+        doubt = f"labels may be of another scheme than {self._from.name}{others}"
+        odd = [doubt] if doubts.reasons else []
+        for change in (*plan.merged, *(f"{what} is lost" for what in plan.lost.values()), *odd):
             self._changed.setdefault(change, []).append(case.name)
         self._parts[case.name] = case.part
         self.rows.append(
@@ -170,7 +175,7 @@ class _MadeDataset:
             write_json(self._folder / SPLITS, [fold])
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was merged and lost, with the number of cases."""
+        """Return what was merged, lost and doubted, with the number of cases."""
         return tuple(
             f"{change}, in {len(names)} of {len(self.rows)} cases" for change, names in self._changed.items()
         )

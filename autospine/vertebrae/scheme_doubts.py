@@ -49,11 +49,16 @@ class SchemeDoubts(NamedTuple):
     fitting: tuple[str, ...]
     """Names of the schemes whose levels are a plausible spine in this map."""
 
-    def in_words(self, scheme: LabelScheme) -> str | None:
-        """Return the warning; None where nothing speaks against the scheme."""
+    def in_words(self, scheme: LabelScheme, option: str = "--scheme") -> str | None:
+        """Return the warning; None where nothing speaks against the scheme.
+
+        Args:
+            scheme: The scheme that was stated.
+            option: Option of the command line that states another one.
+        """
         if not self.reasons:
             return None
-        others = f": they fit {', '.join(self.fitting)}; state it with --scheme" if self.fitting else ""
+        others = f": they fit {', '.join(self.fitting)}; state it with {option}" if self.fitting else ""
         return f"its labels may be of another scheme than {scheme.name} ({'; '.join(self.reasons)}){others}"
 
 

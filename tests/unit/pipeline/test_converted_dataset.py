@@ -158,6 +158,19 @@ def test_spider_counts_from_the_end_that_is_stated(tmp_path: Path, capsys) -> No
         find_release("spider")
 
 
+def test_spider_counted_from_the_other_end_than_was_stated_is_doubted(tmp_path: Path, capsys) -> None:
+    for case in "abc":
+        as_spider(tmp_path / "release", case)
+    converted(tmp_path, "spider-from-top")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "labels may be of another scheme than spider-from-top, such as" in said
+    assert "spider-from-bottom, in 3 of 3 cases" in said
+    (tmp_path / "other").mkdir()
+    (tmp_path / "release").rename(tmp_path / "other" / "release")
+    converted(tmp_path / "other", "spider-from-bottom")
+    assert "another scheme" not in capsys.readouterr().out
+
+
 def test_a_spine_of_spider_with_twenty_five_vertebrae(tmp_path: Path) -> None:
     """One more than usual: 1 is L6 then, counted from the bottom, and C1 is 25."""
     write_image(tmp_path / "release" / "images" / "1_t2.mha")

@@ -142,6 +142,13 @@ def test_measure_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
 
 
+def test_convert_labels_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert", "labels", "-i", str(written(tmp_path, "spider-from-bottom")), "--to", "verse"]
+    assert main([*words, "--from", "spider-from-top", "-o", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "they fit totalsegmentator-vertebrae-mr, spider-from-bottom; state it with --from" in said
+
+
 def test_a_map_with_unknown_labels_names_the_schemes_that_fit(tmp_path: Path, capsys) -> None:
     words = ["anatomy", "identify", "-i", str(written(tmp_path, "totalsegmentator", "T9", "T10", *LUMBAR))]
     assert main([*words, "-o", str(tmp_path / "out")]) == 1
