@@ -208,9 +208,12 @@ def _label_map(case: ReleasedCase, scheme: LabelScheme) -> Volume:
 
 
 def link(source: Path, target: Path) -> None:
-    """Link a file, or copy it where the file system has no links; folders of the target are made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Link a file, or a folder of slices, or copy it where the file system has no links.
+
+    The folder of the target is made.
+    """
+    target.parent.mkdir(exist_ok=True)
     try:
         target.symlink_to(source.resolve())
     except OSError:
-        shutil.copy2(source, target)
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)

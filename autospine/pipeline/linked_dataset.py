@@ -32,9 +32,8 @@ def link_dataset(source: Path, folder: Path, *, overwrite: bool) -> ConvertedDat
         for entry in visible(source):
             if entry.is_file():
                 shutil.copyfile(entry, draft / entry.name)
-            for file in sorted(entry.rglob("*")) if entry.is_dir() else ():
-                if file.is_file() and not file.name.startswith("."):
-                    link(file, draft / file.relative_to(source))
+            for image in visible(entry):
+                link(image, draft / entry.name / image.name)
         splits = (draft / SPLITS).is_file()
     return ConvertedDataset(
         training=len(dataset.cases),

@@ -15,6 +15,7 @@ from autospine.cli.convert import DATASET_RELEASES
 from autospine.core.errors import DatasetError
 from autospine.dataset.raw import load_dataset
 from autospine.io.images import read_labels, write_array
+from autospine.pipeline.converted_dataset import link
 from autospine.pipeline.decathlon_dataset import NAMES
 from autospine.pipeline.linked_dataset import NAME
 from autospine.vertebrae.dataset_releases import RELEASES, find_release
@@ -376,6 +377,21 @@ def test_a_dataset_of_nnunet_v2_is_linked(tmp_path: Path, capsys) -> None:
     assert not (out / "dataset.json").is_symlink() and not (out / "imagesTr" / "._a.nii.gz").exists()
     assert "2 training cases and 1 test case" in " ".join(capsys.readouterr().out.split())
     assert main(["verify", "-d", out.name, "-w", str(tmp_path)]) == 0
+
+
+def test_folders_of_slices_are_linked_or_copied_as_a_whole(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "slices" / "1.dcm").write_bytes(b"a slice")
+    link(tmp_path / "slices", tmp_path / "linked" / "a_0000")
+    assert (tmp_path / "linked" / "a_0000").is_symlink()
+
+    def no_links(*_: object) -> None:
+        raise OSError("the file system has none")
+
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    link(tmp_path / "slices", tmp_path / "copied" / "a_0000")
+    assert (tmp_path / "copied" / "a_0000" / "1.dcm").read_bytes() == b"a slice"
+    assert not (tmp_path / "copied" / "a_0000").is_symlink()
 
 
 def test_what_is_wrong_with_a_dataset_of_nnunet_v2_is_said(tmp_path: Path, capsys) -> None:
