@@ -266,6 +266,8 @@ def identities_in_map(
         decoded: Their levels.
         notes: Oddities of the map.
     """
+    # As in the map, also where head and feet are exchanged.
+    chain = replace(chain, positions_mm=np.array([each.centre_mm for each in ordered]))
     called = [max(each.labels, key=each.labels.__getitem__) for each in ordered]
     return identities_of(case, chain, decoded, [each.cut for each in ordered], called, notes)
 

@@ -193,6 +193,9 @@ def test_exchanged_head_and_feet_are_noticed(lumbosacral) -> None:
     result = named(labels[::-1], grid)
     assert "head and feet" in result.identities.notes[0]
     assert np.mean(result.labels != labels[::-1]) < 1e-6
+    (fifth,) = (each for each in result.identities.vertebrae if each.level == "L5")
+    place = np.argwhere(labels[::-1] == VERSE["L5"]).mean(axis=0)
+    assert np.linalg.norm(grid.physical(place) - fifth.position_mm) < 40
 
 
 def test_three_vertebrae_without_an_anchor_are_named_as_the_map_does(real_data: Path) -> None:
