@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 from scipy import ndimage
 
 from autospine.core.geometry import Box, Grid, triple
@@ -300,7 +300,7 @@ def _fitted(block: SampledBlock, frame: Axes, upright: bool) -> VertebralBody | 
     mid = sum(height) / 2
     left, right = _run(values[:, band][:, :, np.abs(z - mid) <= 0.4 * tall].mean(axis=(1, 2)), x, WIDE)
     width, across = right - left, (left + right) / 2
-    columns = _inside_ellipse(x - across, y - middle, width * FOOTPRINT, depth * FOOTPRINT)
+    columns = inside_ellipse(x - across, y - middle, width * FOOTPRINT, depth * FOOTPRINT)
     planes = [_plane(block, columns, mid, sign) for sign in (1, -1)]
     if planes[0] is None or planes[1] is None:
         return None
@@ -398,7 +398,17 @@ def _run(
     return ends[0], ends[1]
 
 
-def _inside_ellipse(x: np.ndarray, y: np.ndarray, a: float, b: float) -> np.ndarray:
+def inside_ellipse(
+    x: Float64[np.ndarray, " X"], y: Float64[np.ndarray, " Y"], a: float, b: float
+) -> Bool[np.ndarray, "X Y"]:
+    """Return which columns lie in an ellipse around the origin.
+
+    Args:
+        x: Coordinates of the columns to the left, mm.
+        y: Coordinates of the columns to the back, mm.
+        a: Half axis along x, mm.
+        b: Half axis along y, mm.
+    """
     inside: np.ndarray = (x[:, None] / a) ** 2 + (y[None, :] / b) ** 2 <= 1
     return inside
 

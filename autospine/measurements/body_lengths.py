@@ -1,4 +1,4 @@
-"""Heights, grade and bone density of a vertebral body."""
+"""Heights and bone density of a vertebral body."""
 
 from typing import NamedTuple
 
@@ -15,12 +15,6 @@ round and spurs count."""
 PATCH = (0.15, 1 / 16)
 """Half width of the patch over which a height is averaged, in parts of the width, and half of its depth,
 in parts of the depth."""
-
-GENANT_LEVELS = (*(f"T{i}" for i in range(4, 14)), *(f"L{i}" for i in range(1, 5)))
-"""Levels that Genant's method grades."""
-
-GENANT_LOSS = (0.20, 0.25, 0.40)
-"""Loss of height from which a fracture has grade 1, 2 and 3 (Genant et al., JBMR 8, 1993)."""
 
 CORE_RADII = (0.33, 0.28, 0.25)
 """Half axes of the trabecular core, in parts of width, depth and height: it keeps clear of the cortex."""
@@ -45,6 +39,22 @@ class BodyHeights(NamedTuple):
     middle_mm: float
     posterior_mm: float
 
+    def at_walls(self) -> "BodyHeights":
+        """Return the heights with the outer ones at the walls, where radiologists read them.
+
+        The line through the anterior and the posterior height is continued to both walls.
+        """
+        rise = (self.posterior_mm - self.anterior_mm) * EDGE / (1 - 2 * EDGE)
+        return BodyHeights(
+            max(0.0, self.anterior_mm - rise), self.middle_mm, max(0.0, self.posterior_mm + rise)
+        )
+
+    @property
+    def wedge_ratio(self) -> float:
+        """Anterior over posterior height at the walls."""
+        walls = self.at_walls()
+        return walls.anterior_mm / max(walls.posterior_mm, 0.1)
+
 
 class CoreDensity(NamedTuple):
     """Values in the trabecular core."""
@@ -63,29 +73,6 @@ def body_heights(body: VertebralBody) -> BodyHeights:
         float(tall[wide][:, np.abs(y - at) <= max(PATCH[1] * body.depth_mm, 0.5)].mean()) for at in offsets
     ]
     return BodyHeights(*found)
-
-
-def genant_grade(
-    level: str, heights: BodyHeights, neighbour_mm: float | None
-) -> tuple[int | None, str | None]:
-    """Return the grade of a fracture and its shape; None for levels that are not graded.
-
-    Args:
-        level: Level of the vertebra.
-        heights: Its heights.
-        neighbour_mm: Mean posterior height of its neighbours, from which the height before a crush fracture
-            is taken; None if there is none.
-    """
-    if level not in GENANT_LEVELS:
-        return None, None
-    losses = {
-        "wedge": 1 - heights.anterior_mm / heights.posterior_mm,
-        "biconcave": 1 - heights.middle_mm / heights.posterior_mm,
-        "crush": 0.0 if neighbour_mm is None else 1 - heights.posterior_mm / neighbour_mm,
-    }
-    shape = max(losses, key=losses.__getitem__)
-    grade = sum(losses[shape] >= limit for limit in GENANT_LOSS)
-    return grade, shape if grade else None
 
 
 def core_density(

@@ -24,6 +24,10 @@ LEAST_MM2 = 30.0
 MIDLINE_MM = 1.5
 """Half width of the strip in which the anteroposterior diameter is measured."""
 
+PLAUSIBLE_DEPTH_MM = (10.0, 27.0)
+"""Anteroposterior diameters between which no doubt is noted: below the first a canal counts as stenosed
+(Verbiest, J Bone Joint Surg Br 36, 1954), and hardly any is as deep as the second."""
+
 LEAST_RINGS = 3
 """Planes in which the vertebra has to close a ring."""
 

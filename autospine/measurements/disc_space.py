@@ -15,6 +15,7 @@ from autospine.measurements.body_frame import (
     VertebralBody,
     axes_at,
     fitted_plane,
+    inside_ellipse,
     sample_block,
     surface,
 )
@@ -86,7 +87,7 @@ def disc_space(
         width_mm: Width of the narrower one.
 
     Returns:
-        None if they lie too far apart to be neighbours.
+        None if they lie too far apart to be neighbours, or if the upper one lies below the lower one.
     """
     (integer, above), (integers, below) = upper, lower
     between = above.middle_mm - below.middle_mm
@@ -95,11 +96,14 @@ def disc_space(
     normal = above.normal + below.normal
     back = (above.back_corner_mm - above.front_corner_mm) + (below.back_corner_mm - below.front_corner_mm)
     frame = axes_at((above.middle_mm + below.middle_mm) / 2, normal, back)
-    start = 0.5 * float(between @ frame.axes[:, 2]) + WITHIN_MM
+    rise = float(between @ frame.axes[:, 2])
+    if rise < -WITHIN_MM:
+        return None
+    start = 0.5 * rise + WITHIN_MM
     high, low = (sample_block(crop, labels, frame, REACH_MM) for labels in ([integer], integers))
     gap = surface(high, start, -1) - surface(low, -start, 1)
     depth = min(above.depth_mm, below.depth_mm)
-    inside = _ellipse(high, FOOTPRINT * width_mm, FOOTPRINT * depth)
+    inside = inside_ellipse(high.x, high.y, FOOTPRINT * width_mm, FOOTPRINT * depth)
     inside &= (_plane_at(high, start) > 0.5) & (_plane_at(low, -start) > 0.5)
     if inside.sum() < 9:
         return None
@@ -137,7 +141,7 @@ def sacral_endplate(crop: LabelCrop, integers: Sequence[int], last: VertebralBod
     for _ in range(SACRAL_ROUNDS):
         block = sample_block(crop, integers, frame, REACH_MM)
         tops = _tops(block)
-        columns = _ellipse(block, FOOTPRINT * width, FOOTPRINT * depth)
+        columns = inside_ellipse(block.x, block.y, FOOTPRINT * width, FOOTPRINT * depth)
         met = columns & np.isfinite(tops)
         if met.sum() < max(9.0, LEAST_SACRAL * columns.sum()):
             return None
@@ -186,8 +190,3 @@ def _sacral_extent(
     back = min(back, front + 1.15 * depth_mm)
     at = [frame.at(0.0, y, a + c * y) for y in ((front + back) / 2, front, back)]
     return at[0], at[1], at[2]
-
-
-def _ellipse(block: SampledBlock, a: float, b: float) -> np.ndarray:
-    inside: np.ndarray = (block.x[:, None] / a) ** 2 + (block.y[None, :] / b) ** 2 <= 1
-    return inside

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Num
 
+from autospine.core.errors import DatasetError
 from autospine.core.geometry import Box, Grid
 from autospine.core.types import LabelArray
 from autospine.measurements.body_frame import crop_around
-from autospine.measurements.body_lengths import genant_grade
 from autospine.measurements.disc_space import (
     FUSED,
     DiscSpace,
@@ -19,10 +19,11 @@ from autospine.measurements.disc_space import (
     endplate_of,
     sacral_endplate,
 )
+from autospine.measurements.fracture_grades import grade_fractures
 from autospine.measurements.measure_vertebra import AROUND_MM, measure_vertebra
 from autospine.measurements.measured_bodies import WITHOUT_HEIGHT, MeasuredBody, find_bodies, label_boxes
 from autospine.measurements.measured_labels import SpineLabels
-from autospine.measurements.spine_angles import PlacedEndplate, alignment_of, angles_of, tilt_degrees
+from autospine.measurements.spine_angles import PlacedEndplate, alignment_of, angle_between, angles_of
 from autospine.measurements.spine_measurements import (
     DISCLAIMER,
     FORMAT_VERSION,
@@ -31,7 +32,11 @@ from autospine.measurements.spine_measurements import (
     VertebraMeasurements,
     rounded,
 )
+from autospine.vertebrae.label_naming import run_upwards
 from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM
+
+LEAST_IN_ORDER = 2
+"""Vertebrae of which one lies above the other; of three and more, most have to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +63,13 @@ def measure_spine(
         grid: Grid of the map.
         known: What the label values stand for.
         image: CT in HU on the same grid; None for no image, or an MR, whose values mean nothing.
+
+    Raises:
+        DatasetError: If the levels run from the feet to the head.
     """
     boxes = label_boxes(labels, known)
     bodies = find_bodies(labels, grid, known, boxes)
+    _check_direction(case, bodies)
     sacrum = _sacrum(labels, grid, known, boxes, bodies)
     discs = _discs(labels, grid, known, bodies, sacrum)
     vertebrae = [measure_vertebra(labels, grid, known, found, image) for found in bodies]
@@ -76,7 +85,7 @@ def measure_spine(
             coordinates="LPS",
             vertebrae=tuple(vertebrae),
             discs=tuple(discs),
-            angles=angles_of(placed),
+            angles=angles_of(placed, [found.level for found in bodies]),
             alignment=alignment_of({b.level: b.centre_mm for b in bodies if not b.cut}, sacrum),
             notes=_notes(known, bodies, sacrum, image is not None),
         ),
@@ -85,29 +94,36 @@ def measure_spine(
     )
 
 
+def _check_direction(case: str, bodies: Sequence[MeasuredBody]) -> None:
+    """Refuse a map whose levels run from the feet to the head: back and front would be exchanged.
+
+    Raises:
+        DatasetError: If they do.
+    """
+    heights = [float(found.centre_mm[2]) for found in bodies]
+    if run_upwards([found.level for found in bodies], heights) or (
+        len(bodies) == LEAST_IN_ORDER and heights[0] < heights[1]
+    ):
+        raise DatasetError(
+            f"expected levels that run from the head to the feet in {case}, found {bodies[0].level} below "
+            f"{bodies[-1].level}; either the header has exchanged head and feet, or the labels are counted "
+            "from below: correct the header, or state the scheme that counts so"
+        )
+
+
 def _graded(
     bodies: Sequence[MeasuredBody], vertebrae: Sequence[VertebraMeasurements]
 ) -> list[VertebraMeasurements]:
     """Add Genant's grades, for which a vertebra is compared with its neighbours."""
-    tall = {found.level: found.heights.posterior_mm for found in bodies if found.heights is not None}
+    heights = {found.level: found.heights for found in bodies if found.heights is not None}
+    grades = grade_fractures(heights, [found.level for found in bodies])
     graded = []
-    for found, measured in zip(bodies, vertebrae, strict=True):
-        if found.heights is None:
-            graded.append(measured)
-            continue
-        place = INDEX[found.level]
-        beside = [tall[level] for level in _beside(place) if level in tall]
-        neighbour = float(np.mean(beside)) if len(beside) == 2 else None
-        grade, shape = genant_grade(found.level, found.heights, neighbour)
-        graded.append(replace(measured, genant_grade=grade, genant_shape=shape))
+    for measured in vertebrae:
+        if (found := grades.get(measured.level)) is not None:
+            notes = (*measured.notes, *([found.note] if found.note else []))
+            measured = replace(measured, genant_grade=found.grade, genant_shape=found.shape, notes=notes)
+        graded.append(measured)
     return graded
-
-
-def _beside(place: int) -> list[str]:
-    """Return the levels next to a level, those that hardly anyone has passed over."""
-    usual = [level for level in LEVELS if level not in ("T13", "L6") or LEVELS[place] == level]
-    at = usual.index(LEVELS[place])
-    return [level for level in usual[max(0, at - 1) : at + 2] if level != LEVELS[place]]
 
 
 def _with_fusions(
@@ -140,7 +156,7 @@ def _sacrum(
     """Return the upper endplate of the sacrum if it is labelled below the last vertebra."""
     found = [boxes[n] for n in known.sacrum if n in boxes]
     last = bodies[-1] if bodies else None
-    if not found or last is None or last.body is None or last.level[0] != "L":
+    if not found or last is None or last.body is None or not last.usable or last.level[0] != "L":
         return None
     crop = crop_around(labels, grid, [last.box], AROUND_MM)
     return sacral_endplate(crop, known.sacrum, last.body)
@@ -156,30 +172,23 @@ def _discs(
     """Measure what lies between neighbours, from the disc below C2 on."""
     found = []
     for upper, lower in pairwise(bodies):
-        if upper.body is None or lower.body is None or upper.cut or lower.cut:
+        if upper.body is None or lower.body is None or not (upper.usable and lower.usable):
             continue
         if lower.level not in _below(upper.level):
             continue
         crop = crop_around(labels, grid, [upper.box, lower.box], 0.0)
-        space = disc_space(
-            crop,
-            (upper.integer, endplate_of(upper.body, cranial=False)),
-            ([lower.integer], endplate_of(lower.body, cranial=True)),
-            min(upper.body.width_mm, lower.body.width_mm),
-        )
+        above, below = endplate_of(upper.body, cranial=False), endplate_of(lower.body, cranial=True)
+        width_mm = min(upper.body.width_mm, lower.body.width_mm)
+        space = disc_space(crop, (upper.integer, above), ([lower.integer], below), width_mm)
         if space is not None:
-            found.append(_disc(upper, lower.level, endplate_of(lower.body, cranial=True), space))
+            found.append(_disc((upper.level, above), (lower.level, below), space))
     last = bodies[-1] if bodies else None
-    if sacrum is not None and last is not None and last.body is not None and not last.cut:
+    if sacrum is not None and last is not None and last.body is not None:
         crop = crop_around(labels, grid, [last.box], AROUND_MM)
-        space = disc_space(
-            crop,
-            (last.integer, endplate_of(last.body, cranial=False)),
-            (known.sacrum, sacrum),
-            last.body.width_mm,
-        )
+        above = endplate_of(last.body, cranial=False)
+        space = disc_space(crop, (last.integer, above), (known.sacrum, sacrum), last.body.width_mm)
         if space is not None:
-            found.append(_disc(last, SACRUM, sacrum, space))
+            found.append(_disc((last.level, above), (SACRUM, sacrum), space))
     return found
 
 
@@ -190,27 +199,25 @@ def _below(level: str) -> tuple[str, ...]:
     return (following[0], *rare.get(level, ()))
 
 
-def _disc(upper: MeasuredBody, lower: str, below: Endplate, space: DiscSpace) -> DiscMeasurements:
-    if upper.body is None:
-        raise AssertionError(upper.level)
-    above = endplate_of(upper.body, cranial=False)
+def _disc(upper: tuple[str, Endplate], lower: tuple[str, Endplate], space: DiscSpace) -> DiscMeasurements:
+    """Return the measurements of the space between two endplates, each with its level."""
+    (upper_level, above), (lower_level, below) = upper, lower
     if space.touching > FUSED:
         return DiscMeasurements(
-            upper=upper.level,
-            lower=lower,
+            upper=upper_level,
+            lower=lower_level,
             notes=(f"{space.touching:.0%} of the endplates touch: fused, or labels that are not separated",),
         )
     along = below.front_corner_mm - below.back_corner_mm
     along = along / np.linalg.norm(along)
     slip = float((above.back_corner_mm - below.back_corner_mm) @ along)
-    angle = tilt_degrees(above.normal, "sagittal") - tilt_degrees(below.normal, "sagittal")
     return DiscMeasurements(
-        upper=upper.level,
-        lower=lower,
+        upper=upper_level,
+        lower=lower_level,
         height_mm=rounded(space.height_mm),
         anterior_height_mm=rounded(space.anterior_mm),
         posterior_height_mm=rounded(space.posterior_mm),
-        angle_deg=rounded(-angle),
+        angle_deg=rounded(angle_between(above.normal, below.normal, "sagittal")),
         slip_mm=rounded(slip),
         slip_percent=rounded(100 * slip / below.depth_mm, 1),
     )
@@ -220,7 +227,7 @@ def _placed(bodies: Sequence[MeasuredBody], sacrum: Endplate | None) -> list[Pla
     """Return every endplate that was found, from the head down."""
     placed = []
     for found in bodies:
-        if found.body is None or found.cut:
+        if found.body is None or not found.usable:
             continue
         for cranial in (True, False):
             if cranial and found.level in WITHOUT_HEIGHT:
@@ -249,6 +256,23 @@ def _notes(
             "no sacral slope, no lordosis to the sacrum and no balance: no endplate of the sacrum below a "
             "labelled lumbar vertebra"
         )
+    if swapped := _swapped(bodies):
+        notes.append(
+            f"names in the wrong order, {' and '.join(swapped)}: discs and angles there are wrong; name the "
+            "map with `autospine anatomy identify`"
+        )
     if not has_ct:
         notes.append("no HU: there is no CT beside the map")
     return tuple(notes)
+
+
+def _swapped(bodies: Sequence[MeasuredBody]) -> list[str]:
+    """Return the neighbours of which the one that is named as the lower lies above the other."""
+    if not bodies:
+        return []
+    down = bodies[-1].centre_mm - bodies[0].centre_mm
+    return [
+        f"{lower.level} above {upper.level}"
+        for upper, lower in pairwise(bodies)
+        if (lower.centre_mm - upper.centre_mm) @ down < 0
+    ]

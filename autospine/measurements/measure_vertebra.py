@@ -10,7 +10,7 @@ from autospine.core.types import LabelArray, Position
 from autospine.evaluation.components import number_components
 from autospine.measurements.body_frame import crop_around
 from autospine.measurements.body_lengths import METAL_HU, METAL_ML, core_density
-from autospine.measurements.canal_size import canal_at, ring_at
+from autospine.measurements.canal_size import PLAUSIBLE_DEPTH_MM, CanalSize, canal_at, ring_at
 from autospine.measurements.measured_bodies import (
     WITHOUT_BODY,
     WITHOUT_HEIGHT,
@@ -46,7 +46,7 @@ def measure_vertebra(
         volume_ml=None if partial else round(float(np.count_nonzero(inside)) * voxel_ml, 3),
     )
     body = found.body
-    if body is not None and not found.cut:
+    if body is not None and found.usable:
         superior = body.frame.axes[:, 2]
         measured = replace(
             measured,
@@ -63,7 +63,7 @@ def measure_vertebra(
             posterior_height_mm=rounded(heights.posterior_mm),
             depth_mm=rounded(body.depth_mm),
             width_mm=rounded(body.width_mm),
-            wedge_ratio=rounded(heights.anterior_mm / heights.posterior_mm, 3),
+            wedge_ratio=rounded(heights.wedge_ratio, 3),
         )
         measured, more = _with_canal(measured, labels, grid, known, found)
         notes += more
@@ -97,31 +97,48 @@ def _doubts(found: MeasuredBody, inside: np.ndarray, partial: bool) -> list[str]
 def _with_canal(
     measured: VertebraMeasurements, labels: LabelArray, grid: Grid, known: SpineLabels, found: MeasuredBody
 ) -> tuple[VertebraMeasurements, list[str]]:
+    """Add the size of the labelled canal or, in a map without one, of the ring that the vertebra closes."""
     body = found.body
     if body is None:
         return measured, []
-    size, source = None, None
     if known.canal:
-        crop = crop_around(labels, grid, [found.box], AROUND_MM)
-        size, source = canal_at(crop, known.canal, body), "canal label"
+        size = canal_at(crop_around(labels, grid, [found.box], AROUND_MM), known.canal, body)
         if size is None:
             return measured, ["the canal is not labelled from wall to wall at this level"]
-    elif body.whole:
-        size, source = ring_at(body), "vertebral ring"
-        if size is None:
-            return measured, ["the vertebra closes no ring: no canal"]
-    if size is None:
-        return measured, []
-    return (
-        replace(
+        measured = replace(
             measured,
             canal_area_mm2=rounded(size.area_mm2, 1),
             canal_depth_mm=rounded(size.depth_mm),
             canal_width_mm=rounded(size.width_mm),
-            canal_source="canal label" if source == "canal label" else "vertebral ring",
-        ),
-        [],
+            canal_source="canal label",
+        )
+        return measured, _depth_doubts("canal", size)
+    if not body.whole:
+        return measured, []
+    size = ring_at(body)
+    if size is None:
+        return measured, ["the vertebra closes no ring: no canal"]
+    measured = replace(
+        measured,
+        ring_area_mm2=rounded(size.area_mm2, 1),
+        ring_depth_mm=rounded(size.depth_mm),
+        ring_width_mm=rounded(size.width_mm),
+        canal_source="vertebral ring",
     )
+    return measured, _depth_doubts("vertebral ring", size)
+
+
+def _depth_doubts(what: str, size: CanalSize) -> list[str]:
+    """Return a note if no usual canal is as shallow or as deep."""
+    least, most = PLAUSIBLE_DEPTH_MM
+    if least <= size.depth_mm <= most:
+        return []
+    doubt = (
+        f"below {least:.0f} mm is a stenosis, or a label that runs into the canal"
+        if size.depth_mm < least
+        else f"above {most:.0f} mm is a label with a gap, or a wide canal"
+    )
+    return [f"the {what} is {size.depth_mm:.1f} mm deep: {doubt}; look at the label map"]
 
 
 def _with_density(

@@ -45,6 +45,9 @@ class MeasuredBody:
     cut: bool
     """Whether the image's border cuts the body."""
 
+    usable: bool
+    """Whether the body was found with its walls and is not cut, so that its endplates count."""
+
 
 def label_boxes(labels: LabelArray, known: SpineLabels) -> dict[int, Box]:
     """Return the box of each label that a measurement needs and the map has."""
@@ -103,22 +106,24 @@ def _found_body(
         body = find_body(crop, integer, centre_mm, superior, upright=level not in WITHOUT_HEIGHT)
     cut = touches_border(box, grid) if body is None else _is_cut(body, grid)
     open_behind = body is not None and body.depth_mm > _deepest(level) * body.width_mm
-    measurable = body is not None and not cut and not open_behind and level not in WITHOUT_HEIGHT
+    usable = body is not None and not cut and not open_behind
     return MeasuredBody(
         level=level,
         integer=integer,
         box=box,
         centre_mm=centre_mm if body is None else body.centroid_mm,
         body=body,
-        heights=body_heights(body) if body is not None and measurable else None,
+        heights=body_heights(body) if body is not None and usable and level not in WITHOUT_HEIGHT else None,
         cut=cut,
+        usable=usable,
     )
 
 
 def _directions(centres: Mapping[str, Position]) -> dict[str, Position]:
     """Return the direction to the head at each vertebra: along the line through its neighbours.
 
-    C1, whose middle lies in the canal, has none, and is no neighbour.
+    C1, whose middle lies in the canal, has none, and is no neighbour. Where single names are exchanged, the
+    direction of all vertebrae counts.
     """
     names = [name for name in centres if name not in WITHOUT_BODY]
     points = np.array([centres[name] for name in names]).reshape(-1, 3)
@@ -127,7 +132,7 @@ def _directions(centres: Mapping[str, Position]) -> dict[str, Position]:
         above, below = points[max(0, place - 1)], points[min(len(points) - 1, place + 1)]
         way = above - below
         if np.linalg.norm(way) > 1.0:
-            found[name] = way
+            found[name] = way if way @ (points[0] - points[-1]) >= 0 else -way
     return found
 
 

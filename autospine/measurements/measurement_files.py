@@ -1,14 +1,16 @@
 """The files of a measured case: everything as JSON, and two tables for spreadsheets."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
+from autospine.core.errors import FormatError
 from autospine.measurements.spine_measurements import (
+    FORMAT_VERSION,
     DiscMeasurements,
     SpineMeasurements,
     VertebraMeasurements,
 )
-from autospine.storage.serialization import write_json
+from autospine.storage.serialization import read_json, write_json
 from autospine.storage.spreadsheet import write_table
 
 JSON_ENDING = "_measurements.json"
@@ -40,6 +42,39 @@ def write_measurements(folder: Path, measured: SpineMeasurements) -> Path:
     write_table(folder / f"{case}{VERTEBRAE_ENDING}", VERTEBRA_TABLE, vertebra_rows(measured))
     write_table(folder / f"{case}{SPINE_ENDING}", SPINE_TABLE, _spine_rows(measured))
     return path
+
+
+def read_measurements(path: Path) -> SpineMeasurements:
+    """Read the JSON of a case; one of version 1 gets its vertebral rings in their own fields.
+
+    Raises:
+        FormatError: If the file is damaged or of another version.
+    """
+    measured = read_json(path, SpineMeasurements)
+    if measured.format_version == 1:
+        vertebrae = tuple(_with_own_ring(each) for each in measured.vertebrae)
+        return replace(measured, format_version=FORMAT_VERSION, vertebrae=vertebrae)
+    if measured.format_version != FORMAT_VERSION:
+        raise FormatError(
+            f"expected format_version {FORMAT_VERSION} or 1 in {path}, found {measured.format_version}; run "
+            "`autospine anatomy measure` again"
+        )
+    return measured
+
+
+def _with_own_ring(vertebra: VertebraMeasurements) -> VertebraMeasurements:
+    """Return a vertebra of version 1, whose ring was written where the canal is."""
+    if vertebra.canal_source != "vertebral ring":
+        return vertebra
+    return replace(
+        vertebra,
+        ring_area_mm2=vertebra.canal_area_mm2,
+        ring_depth_mm=vertebra.canal_depth_mm,
+        ring_width_mm=vertebra.canal_width_mm,
+        canal_area_mm2=None,
+        canal_depth_mm=None,
+        canal_width_mm=None,
+    )
 
 
 def vertebra_rows(measured: SpineMeasurements) -> list[tuple[object, ...]]:

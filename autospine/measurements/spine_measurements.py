@@ -9,7 +9,8 @@ from typing import Literal
 from autospine.core.types import Vector3
 from autospine.storage.serialization import stored_as
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version of the file; in version 1 the vertebral ring was written where the canal is."""
 
 DISCLAIMER = "AutoSpine is not a medical device; these numbers must not be used for diagnosis or treatment."
 
@@ -52,11 +53,22 @@ class VertebraMeasurements:
     trabecular_hu: float | None = None
     trabecular_sd_hu: float | None = None
     canal_area_mm2: float | None = None
+    """Cross-section of the labelled canal."""
+
     canal_depth_mm: float | None = None
     """Anteroposterior diameter of the canal in the midline."""
 
     canal_width_mm: float | None = None
     canal_source: CanalSource | None = None
+    """Whether the labelled canal was measured or, without a label of it, the ring of bone around it."""
+
+    ring_area_mm2: float | None = None
+    """Area of the opening that the vertebra's own bone encloses; larger than the canal's."""
+
+    ring_depth_mm: float | None = None
+    """Anteroposterior diameter of this opening in the midline."""
+
+    ring_width_mm: float | None = None
     notes: tuple[str, ...] = ()
     """Reasons for which measurements are doubtful, or impossible."""
 

@@ -38,10 +38,18 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("width\nmm", "width_mm", "{:.1f}"),
     ("volume\nml", "volume_ml", "{:.1f}"),
     ("core\nHU", "trabecular_hu", "{:.0f}"),
+)
+"""Heading, field and format of each column of the table of vertebrae; those of the canal or ring follow."""
+
+CANAL_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("canal\nmm²", "canal_area_mm2", "{:.0f}"),
     ("canal\nAP mm", "canal_depth_mm", "{:.1f}"),
 )
-"""Heading, field and format of each column of the table of vertebrae."""
+
+RING_COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("ring\nmm²", "ring_area_mm2", "{:.0f}"),
+    ("ring\nAP mm", "ring_depth_mm", "{:.1f}"),
+)
 
 DISC_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("disc\nmm", "height_mm", "{:.1f}"),
@@ -254,7 +262,8 @@ def _outline(plot: Plot, found: MeasuredBody, side: Side, axis: int, grid: Grid)
 def _table(figure: Figure, measured: SpineMeasurements) -> None:
     """Write the numbers beside the pictures: vertebrae, then angles, alignment and notes."""
     left, right, top = 0.465, 0.99, 0.955
-    columns = (*COLUMNS, *DISC_COLUMNS)
+    own = vertebra_columns(measured.vertebrae)
+    columns = (*own, *DISC_COLUMNS)
     width = (right - left) / len(columns)
     for place, (heading, _, _) in enumerate(columns):
         figure.text(left + (place + 0.5) * width, top, heading, size=8, ha="center", va="top", color=FAINT)
@@ -262,7 +271,7 @@ def _table(figure: Figure, measured: SpineMeasurements) -> None:
     row = min(0.0215, 0.56 / max(len(measured.vertebrae), 1))
     y = top - 0.045
     for vertebra in measured.vertebrae:
-        cells = [table_cell(vertebra, *column[1:]) for column in COLUMNS]
+        cells = [table_cell(vertebra, *column[1:]) for column in own]
         cells += [table_cell(discs.get(vertebra.level), *column[1:]) for column in DISC_COLUMNS]
         colour = WARNING if vertebra.genant_grade else INK
         for place, cell in enumerate(cells):
@@ -279,6 +288,12 @@ def _table(figure: Figure, measured: SpineMeasurements) -> None:
             )
         y -= row
     _remarks(figure, measured, left, y - 0.012)
+
+
+def vertebra_columns(vertebrae: Sequence[VertebraMeasurements]) -> tuple[tuple[str, str, str], ...]:
+    """Return the columns of the table of vertebrae, with the ring where rings were measured."""
+    rings = any(vertebra.ring_area_mm2 is not None for vertebra in vertebrae)
+    return (*COLUMNS, *(RING_COLUMNS if rings else CANAL_COLUMNS))
 
 
 def table_cell(entry: object, name: str, form: str) -> str:

@@ -11,22 +11,21 @@ from PIL import Image
 
 from autospine.core.errors import AutospineError
 from autospine.measurements.measurement_failures import FAILURES, read_failures
-from autospine.measurements.measurement_files import JSON_ENDING
+from autospine.measurements.measurement_files import JSON_ENDING, read_measurements
 from autospine.measurements.spine_measurements import SpineMeasurements
 from autospine.report.charts import ChartPoint, strip_plot
 from autospine.report.measurement_page import (
-    COLUMNS,
     DISC_COLUMNS,
     PAGE_ENDING,
     grouped_notes,
     pictures_box,
     table_cell,
+    vertebra_columns,
 )
 from autospine.report.picture_layers import PictureLayers
 from autospine.report.report_content import Fact, Guide, ReportCase, ReportFigure, ReportSection, ReportTable
 from autospine.report.vertebra_names import name_findings, named_vertebrae, names_table, read_names
 from autospine.storage.file_names import same_name
-from autospine.storage.serialization import read_json
 from autospine.system.log import get_logger, track
 from autospine.vertebrae.levels import INDEX
 
@@ -53,8 +52,8 @@ MEASURED_CHARTS: tuple[tuple[str, str, str, Guide], ...] = (
         "Anterior over posterior height",
         "",
         Guide(
-            shown="A point for each vertebra, placed by its anterior height divided by its posterior height; "
-            "the line is the median. A point opens its case.",
+            shown="A point for each vertebra, placed by its anterior height divided by its posterior height, "
+            "both at the walls; the line is the median. A point opens its case.",
             good="Points near 1, a little below in the thoracic spine.",
             action="Below 0.8 a vertebra is wedged: open it, and see whether its outline is right.",
         ),
@@ -83,6 +82,19 @@ MEASURED_CHARTS: tuple[tuple[str, str, str, Guide], ...] = (
         ),
     ),
     (
+        "ring_area_mm2",
+        "Area of the vertebral ring",
+        " mm²",
+        Guide(
+            shown="A point for each vertebra of a map without a label of the canal, placed by the area that "
+            "its own bone encloses; the line is the median. A point opens its case.",
+            good="Areas that change little from level to level; they are a fifth to a half larger than the "
+            "canal's, and must not be compared with them.",
+            action="Open a point far to the left: the label of the bone runs into the canal there, or the "
+            "canal is narrow.",
+        ),
+    ),
+    (
         "trabecular_hu",
         "Density of the trabecular core",
         " HU",
@@ -106,7 +118,7 @@ def read_measured(folder: Path) -> dict[str, SpineMeasurements]:
     found, failed = {}, _failures(folder)
     for path in sorted(folder.glob(f"*{JSON_ENDING}")):
         try:
-            measured = read_json(path, SpineMeasurements)
+            measured = read_measurements(path)
         except AutospineError as error:
             logger.warning("the report leaves a case out: %s", error)
             continue
@@ -250,11 +262,12 @@ def _spine_facts(measured: SpineMeasurements) -> Iterator[Fact]:
 
 def _vertebra_table(measured: SpineMeasurements) -> ReportTable:
     discs = {disc.upper: disc for disc in measured.discs}
-    columns = tuple(heading.replace("\n", " ") or "level" for heading, _, _ in (*COLUMNS, *DISC_COLUMNS))
+    shown = vertebra_columns(measured.vertebrae)
+    columns = tuple(heading.replace("\n", " ") or "level" for heading, _, _ in (*shown, *DISC_COLUMNS))
     rows = [
-        tuple(
-            table_cell(vertebra if column in COLUMNS else discs.get(vertebra.level), *column[1:])
-            for column in (*COLUMNS, *DISC_COLUMNS)
+        (
+            *(table_cell(vertebra, *column[1:]) for column in shown),
+            *(table_cell(discs.get(vertebra.level), *column[1:]) for column in DISC_COLUMNS),
         )
         for vertebra in measured.vertebrae
     ]

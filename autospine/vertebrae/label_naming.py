@@ -381,10 +381,20 @@ def _may_be_miscounted(called: Sequence[str], run: Sequence[str | None], place: 
 def _is_upside_down(vertebrae: Sequence[LabelledVertebra]) -> bool:
     """Return whether the labels run from the feet to the head by the header."""
     called = [max(each.labels, key=each.labels.__getitem__) for each in vertebrae]
+    return run_upwards(called, [float(each.centre_mm[2]) for each in vertebrae])
+
+
+def run_upwards(called: Sequence[str], heights_mm: Sequence[float]) -> bool:
+    """Return whether levels run from the feet to the head, as after a header that has exchanged both.
+
+    Args:
+        called: Level of each vertebra, in any order; other names are passed over.
+        heights_mm: Position of each along the header's superior axis, mm.
+    """
     named = [place for place, level in enumerate(called) if level in INDEX]
     if len(named) < LEAST_TO_TELL:
         return False
-    heights = np.array([vertebrae[place].centre_mm[2] for place in named])
+    heights = np.array([heights_mm[place] for place in named])
     ordinals = np.array([_ORDINALS[INDEX[called[place]]] for place in named])
     if len(set(ordinals.tolist())) == 1:  # nothing runs in any direction
         return False

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import spine_truth as truth
 
+from autospine.core.errors import DatasetError
 from autospine.core.geometry import Grid, as_direction, canonical_grid, orientation, vector
 from autospine.core.labels import VERSE, parse_labels
 from autospine.core.types import LabelArray
 from autospine.io.images import read_labels
+from autospine.measurements.body_lengths import BodyHeights
 from autospine.measurements.measure_spine import MeasuredSpine, measure_spine
 from autospine.measurements.measured_labels import SpineLabels, labels_of_dataset, labels_of_scheme
 from autospine.phantom.generate import Phantom, PhantomSettings, generate
@@ -77,7 +79,7 @@ def test_lengths_are_those_of_the_anatomy(oblique) -> None:
         assert heights == pytest.approx(body.heights, abs=1.0)
         assert each.depth_mm == pytest.approx(body.depth, abs=1.0)
         assert each.width_mm == pytest.approx(body.width, abs=1.5)
-        assert each.wedge_ratio == pytest.approx(body.heights[0] / body.heights[2], abs=0.05)
+        assert each.wedge_ratio == pytest.approx(BodyHeights(*body.heights).wedge_ratio, abs=0.07)
 
 
 def test_endplates_have_the_angles_of_the_anatomy(oblique) -> None:
@@ -215,3 +217,29 @@ def test_a_segment_above_the_rest_of_the_sacrum_bears_its_endplate(real_spine) -
     spine = real_spine("ct_lumbosacral/labels_verse.nii.gz").measurements
     last = next(each for each in spine.discs if each.upper == "L5")
     assert 3.0 < last.height_mm < 20.0
+
+
+def test_real_bodies_without_back_wall_make_no_discs(real_spine) -> None:
+    """Labels of T12, L1 and L3 fill the front of the canal in this map."""
+    found = real_spine("ct_lumbosacral/labels_verse.nii.gz").measurements
+    rejected = {each.level for each in found.vertebrae if any("back wall" in note for note in each.notes)}
+    assert rejected == {"T12", "L1", "L3"}
+    assert [(disc.upper, disc.lower) for disc in found.discs] == [("L4", "L5"), ("L5", "sacrum")]
+    assert all(abs(disc.slip_mm) < 4 for disc in found.discs)
+    assert "lumbar lordosis" not in {angle.name for angle in found.angles}
+
+
+def test_a_real_crushed_vertebra_has_its_grade(real_spine) -> None:
+    """The map begins at L1, which has lost a quarter at the back and a third in the middle against L2."""
+    found = real_spine("verse010/labels_verse.nii.gz").measurements
+    grades = {each.level: (each.genant_grade, each.genant_shape) for each in found.vertebrae}
+    assert grades["L1"] == (2, "crush")
+    assert grades["L2"] == grades["L3"] == grades["L4"] == (0, None)
+
+
+def test_a_real_map_with_head_and_feet_exchanged_is_refused(real_data: Path) -> None:
+    volume = read_labels(real_data / "real" / "ct_lumbosacral" / "labels_verse.nii.gz")
+    labels = volume.array[0]
+    known = labels_of_scheme(find_scheme("verse"), set(np.unique(labels).tolist()))
+    with pytest.raises(DatasetError, match="header"):
+        measure_spine("turned", labels[::-1], volume.grid, known)

@@ -12,9 +12,11 @@ import pytest
 from report_folders import Page
 
 from autospine.cli.app import main
+from autospine.core.errors import FormatError
 from autospine.core.labels import VERSE
 from autospine.io.images import read_labels, write_array
 from autospine.measurements.measurement_failures import FAILURES, read_failures, record_failures
+from autospine.measurements.measurement_files import read_measurements
 from autospine.phantom.generate import PhantomSettings, generate
 from autospine.report.folder_report import write_report
 
@@ -115,6 +117,38 @@ def test_a_damaged_file_is_left_out_of_the_report(
     assert "1 measured" in page.words
     assert page.case(0)["pictures"] == []
     assert "b_measurements.json" in caplog.text
+
+
+def test_rings_of_earlier_files_have_columns_of_their_own(written: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a_measurements.json"
+    content = read_json(written / "out" / "a_measurements.json") | {"format_version": 1}
+    for each in content["vertebrae"]:
+        each["canal_source"] = each["canal_source"] and "vertebral ring"
+        for name in ("area_mm2", "depth_mm", "width_mm"):
+            del each[f"ring_{name}"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    areas = [each["canal_area_mm2"] for each in content["vertebrae"]]
+    found = read_measurements(path).vertebrae
+    assert any(areas) and [each.ring_area_mm2 for each in found] == areas
+    assert {each.canal_area_mm2 for each in found} == {None}
+    page = Page(write_report(tmp_path))
+    columns = page.case(0)["tables"][0]["columns"]
+    assert "ring mm²" in columns and "canal mm²" not in columns
+    assert "Area of the vertebral ring, by level" in page.words
+    assert "Area of the canal, by level" not in page.words
+    path.write_text(json.dumps(content | {"format_version": 3}), encoding="utf-8")
+    with pytest.raises(FormatError, match="measure` again"):
+        read_measurements(path)
+
+
+def test_a_map_with_head_and_feet_exchanged_is_named(written: Path, tmp_path: Path, capsys) -> None:
+    volume = read_labels(written / "maps" / "a.nii.gz")
+    turned = np.ascontiguousarray(volume.array[0][::-1])
+    write_array(tmp_path / "maps" / "a.nii.gz", turned, volume.grid)
+    words = ["anatomy", "measure", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--scheme", "spineps-instance"]) == 1
+    error = capsys.readouterr().err
+    assert "from the head to the feet in a" in error and "header" in error
 
 
 def test_points_of_each_format_lie_at_the_same_place(written: Path) -> None:
