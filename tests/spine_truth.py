@@ -41,11 +41,15 @@ def true_body(vertebra: Vertebra) -> TrueBody:
     x, y, z = (np.arange(-r, r, step) for r, step in zip(reach, (ACROSS_MM, ACROSS_MM, STEP_MM), strict=True))
     fields = np.meshgrid(*(axis.astype(np.float32) for axis in (x, y, z)), indexing="ij")
     inside = body_part(vertebra).shape.distance(*fields) < 0
-    bar = inside[np.abs(x) <= 5][:, :, np.abs(z) <= 3].mean(axis=(0, 2))
-    filled = y[bar > 0.5]
-    depth, middle = filled[-1] - filled[0] + ACROSS_MM, (filled[-1] + filled[0]) / 2
-    band = np.abs(y - middle) <= 0.15 * depth
-    rows = inside[:, band][:, :, np.abs(z) <= 0.4 * size.height].mean(axis=(1, 2))
+    mid = 0.0  # of a fractured body, what is left lies lower
+    for _ in range(2):
+        bar = inside[np.abs(x) <= 5][:, :, np.abs(z - mid) <= 3].mean(axis=(0, 2))
+        filled = y[bar > 0.5]
+        depth, middle = filled[-1] - filled[0] + ACROSS_MM, (filled[-1] + filled[0]) / 2
+        band = np.abs(y - middle) <= 0.15 * depth
+        column = z[inside[np.abs(x) <= 5][:, band].mean(axis=(0, 1)) > 0.5]
+        mid, left = (column[-1] + column[0]) / 2, column[-1] - column[0] + STEP_MM
+    rows = inside[:, band][:, :, np.abs(z - mid) <= 0.4 * left].mean(axis=(1, 2))
     wide = x[rows >= 0.75]
     width = wide[-1] - wide[0] + ACROSS_MM
     top = z[inside.shape[2] - 1 - inside[:, :, ::-1].argmax(axis=2)]
@@ -111,9 +115,9 @@ def tilt(normal: np.ndarray, plane: str) -> float:
 
 
 def true_cobb(bodies: list[TrueBody]) -> float:
-    """Largest coronal angle between an upper endplate and a lower one below it."""
+    """Largest coronal angle between an upper endplate and a lower one at least two bodies below it."""
     tilts = [(tilt(body.upper, "coronal"), tilt(body.lower, "coronal")) for body in bodies]
-    pairs = [(i, j) for i in range(len(tilts)) for j in range(i + 1, len(tilts))]
+    pairs = [(i, j) for i in range(len(tilts)) for j in range(i + 2, len(tilts))]
     return max(abs(tilts[i][0] - tilts[j][1]) for i, j in pairs)
 
 

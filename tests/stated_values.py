@@ -188,6 +188,34 @@ STATED = {
             "SECONDS_PER_CASE": "time for reading and writing a held-out case",
         },
     },
+    "measurements.md": {
+        "autospine.measurements.fracture_grades": {
+            "GENANT_LOSS": "losses of height from which a fracture has grade 1, 2 and 3",
+            "FARTHEST": "farthest neighbour of a graded body, levels",
+            "GROWTH": "height of a body over that of the one above, T4 to L2",
+        },
+        "autospine.measurements.body_lengths": {
+            "EDGE": "place of the outer heights, in parts of the depth",
+        },
+        "autospine.measurements.spine_angles": {
+            "LEAST_FOR_COBB": "fewest vertebrae of a coronal curve",
+            "SCOLIOSIS_DEG": "coronal Cobb angle from which a curve is a scoliosis",
+            "LEAST_SIDE_DEG": "coronal Cobb angle from which its side is named",
+        },
+        "autospine.measurements.canal_size": {
+            "PLAUSIBLE_DEPTH_MM": "depths of a canal without a doubt",
+        },
+        "autospine.measurements.measure_spine": {
+            "COARSE_MM": "voxel edge above which heights are rough",
+        },
+        "autospine.measurements.disc_space": {
+            "FUSED": "share of an endplate that touches the next one from which both count as fused",
+        },
+        "autospine.measurements.measured_bodies": {
+            "DEEPEST": "depth over width above which a label runs into the canal, to T9",
+            "DEEPEST_BELOW_T9": "the same from T10 on",
+        },
+    },
     "postprocessing.md": {
         "autospine.evaluation.cleanup_choice": {
             "VOLUMES_MM3": "smallest volumes to keep that are tried",

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import makers
 import numpy as np
 import pytest
-from box_spines import DEPTH_MM, FRONT_MM, OPENING_MM, WIDTH_MM, BoxSpine, BoxVertebra
+from box_spines import DEPTH_MM, FRONT_MM, OPENING_MM, SPACING_MM, WIDTH_MM, BoxSpine, BoxVertebra
 
 from autospine.core.errors import DatasetError
 from autospine.core.labels import VERSE
@@ -96,6 +97,15 @@ def test_a_body_without_back_wall_takes_part_in_nothing() -> None:
     assert filled.volume_ml is not None
     assert spine.discs == ()
     assert measured(changed("T12", filled=True)).angles == ()  # nor does its upper endplate end a curve
+
+
+@pytest.mark.parametrize(("step", "rough"), [((1, 1, 1), False), ((6, 1, 1), True), ((1, 1, 3), False)])
+def test_coarse_voxels_are_noted(step, rough) -> None:
+    spine = BoxSpine(vertebrae=STRAIGHT)
+    labels = np.ascontiguousarray(spine.labels[tuple(slice(None, None, n) for n in step)])
+    spacing = tuple(n * mm for n, mm in zip(step, SPACING_MM, strict=True))
+    found = measure_spine("coarse", labels, makers.grid(labels.shape, spacing), known_labels(STRAIGHT))
+    assert any("off by 2 mm" in note for note in found.measurements.notes) is rough
 
 
 def test_a_shallow_canal_is_doubted() -> None:

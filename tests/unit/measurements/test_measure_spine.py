@@ -8,6 +8,7 @@ import makers
 import numpy as np
 import pytest
 import spine_truth as truth
+from bone_maps import bone_map
 
 from autospine.core.errors import DatasetError
 from autospine.core.geometry import Grid, as_direction, canonical_grid, orientation, vector
@@ -17,8 +18,10 @@ from autospine.io.images import read_labels
 from autospine.measurements.body_lengths import BodyHeights
 from autospine.measurements.measure_spine import MeasuredSpine, measure_spine
 from autospine.measurements.measured_labels import SpineLabels, labels_of_dataset, labels_of_scheme
+from autospine.phantom.anatomy import sample_posture, sample_spine
 from autospine.phantom.generate import Phantom, PhantomSettings, generate
 from autospine.phantom.shapes import rotation
+from autospine.vertebrae.levels import INDEX
 from autospine.vertebrae.schemes import find_scheme
 
 SCHEME = find_scheme("spineps-instance")
@@ -243,3 +246,20 @@ def test_a_real_map_with_head_and_feet_exchanged_is_refused(real_data: Path) -> 
     known = labels_of_scheme(find_scheme("verse"), set(np.unique(labels).tolist()))
     with pytest.raises(DatasetError, match="header"):
         measure_spine("turned", labels[::-1], volume.grid, known)
+
+
+def test_a_scoliosis_has_its_cobb_angle_and_side() -> None:
+    random = np.random.default_rng(3)
+    posture = replace(sample_posture(random), scoliosis_mm=20.0)
+    vertebrae = sample_spine(random, posture).vertebrae[15:]  # T9 to L5
+    labels, grid = bone_map(vertebrae, (1.5, 1.5, 1.5), turned_deg=(6.0, -5.0, 8.0))
+    known = SpineLabels(levels={each.name: each.label for each in vertebrae})
+    cobb = measure_spine("curve", labels, grid, known).measurements.angles[0]
+    true_deg = truth.true_cobb([truth.true_body(each) for each in vertebrae])
+    assert true_deg > 20
+    assert cobb.degrees == pytest.approx(true_deg, abs=2.0)
+    ends = {each.name: each.frame.origin_mm[0] for each in vertebrae}
+    first, last = cobb.upper.split()[0], cobb.lower.split()[0]
+    between = [each.frame.origin_mm[0] for each in vertebrae if INDEX[first] < INDEX[each.name] < INDEX[last]]
+    bulge = np.mean(between) - (ends[first] + ends[last]) / 2
+    assert cobb.note == f"convex to the {'left' if bulge > 0 else 'right'}"
