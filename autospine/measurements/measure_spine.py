@@ -254,7 +254,7 @@ def _notes(
     if not known.canal and whole and not any(whole):
         notes.append("no canal: the map has no label of it, and bodies alone enclose none")
     elif not known.canal:
-        notes.append("the canal has no label: its area is that of the ring of bone")
+        notes.append("the canal has no label: instead the ring of bone is measured, which is larger")
     if sacrum is None:
         notes.append(
             "no sacral slope, no lordosis to the sacrum and no balance: no endplate of the sacrum below a "
