@@ -14,7 +14,7 @@ from autospine.core.geometry import COARSEST_MM, FINEST_MM
 from autospine.core.plugins import warn_if_hidden
 from autospine.network.external import GROUP, find_external
 from autospine.network.swin.swin_plan import SwinPlan
-from autospine.network.swin.swin_settings import FusionPlacement
+from autospine.network.swin.swin_settings import AttentionSettings, FusionPlacement
 from autospine.plan import LARGEST_PATCH, Configuration
 from autospine.storage.file_names import read_text
 from autospine.storage.serialization import from_plain, stored_as
@@ -69,6 +69,8 @@ class Overrides(PlanningOptions):
                 weighting=cast(WeightingChoice, weighting),
                 placement=cast(FusionPlacement, placement),
                 stages=stages,
+                levels=self.fusion_levels,
+                gradient_channel=self.gradient_channel,
                 v2_blocks=self.v2_blocks,
             )
 
@@ -86,6 +88,10 @@ class Overrides(PlanningOptions):
             patch_size=configuration.patch_size,
             networks=(network.name,),
             feature_size=None if swin is None else swin.feature_size,
+            fusion_levels=swin is None or swin.fusion is None or swin.fusion.levels,
+            gradient_channel=swin is None
+            or not isinstance(swin.attention, AttentionSettings)
+            or swin.attention.gradient_channel,
             v2_blocks=swin is None or swin.use_v2,
         )
 
@@ -124,7 +130,7 @@ class Overrides(PlanningOptions):
                     raise PlanError(f"expected {option} among {listed}, found {value!r}; choose one of them")
         mechanisms = (
             *(self.attention, self.fusion_weighting, self.fusion_placement, self.adaptive_stages),
-            not self.v2_blocks,
+            *(not self.fusion_levels, not self.gradient_channel, not self.v2_blocks),
         )
         if any(mechanisms) and not set(self.networks) & set(SWIN_NETWORKS):
             raise PlanError(

@@ -108,6 +108,26 @@ class PlanningOptions:
     ] = ()
     """Places of the multi-scale fusion; each is planned for."""
 
+    fusion_levels: Annotated[
+        bool,
+        Option(
+            names=("--fusion-levels/--no-fusion-levels",),
+            help="Fuse the decoder's levels too: each has logits of its own, whose weighted sum is added at "
+            "full resolution; on by default.",
+        ),
+    ] = True
+    """Whether the decoder's levels are fused too."""
+
+    gradient_channel: Annotated[
+        bool,
+        Option(
+            names=("--gradient-channel/--no-gradient-channel",),
+            help="Show the gradient of the image, by which adaptive attention knows boundaries, to the "
+            "convolutions as well; on by default.",
+        ),
+    ] = True
+    """Whether the gradient's magnitude is a channel beside the image's."""
+
     v2_blocks: Annotated[
         bool,
         Option(

@@ -293,6 +293,7 @@ def _counted(network: SwinPlan, load: _Workload) -> _StepBytes:
     # Convolutions keep their weights in the activations' format.
     cast = load.value_bytes * parameters if load.precision != "float32" else 0
     ends = cast + load.value_bytes * (load.in_channels + load.out_channels) * layout.voxels[0]
+    ends += layout.gradient_channel + layout.level_logits(load.out_channels)
     backward, kept = layout.backward, layout.always + ends
     if network.checkpointing:
         # Encoder and decoder at full resolution keep their inputs and outputs, and the decoder is made again.

@@ -83,6 +83,20 @@ class SwinLayout:
             return 0
         return 2 * STEM_CHANNELS * self.voxels[0] * self.size
 
+    @cached_property
+    def gradient_channel(self) -> int:
+        """Bytes of the image with the gradient's channel beside it, without those of the image alone."""
+        attention = self.network.attention
+        seen = isinstance(attention, AttentionSettings) and attention.gradient_channel
+        return self.size * self.voxels[0] if seen else 0
+
+    def level_logits(self, classes: int) -> int:
+        """Bytes of the logits of the decoder's levels, which the gradients of their weights need."""
+        fusion = self.network.fusion
+        if fusion is None or not fusion.levels:
+            return 0
+        return self.size * classes * sum(self.voxels[1:5])
+
     def stage(self, i: int) -> int:
         """Bytes that a stage keeps, without its output."""
         maps = MERGING_MAPS + (RESIDUAL_MAPS if self.network.use_v2 else 0)

@@ -43,8 +43,14 @@ class NetworkRequest:
     placement: FusionPlacement = "embedding"
     """Where the scales are fused."""
 
+    levels: bool = True
+    """Whether the decoder's levels are fused too, where anything is."""
+
     stages: StageFlags = ADAPTIVE_STAGES
     """Stages with adaptive attention."""
+
+    gradient_channel: bool = True
+    """Whether the gradient's magnitude is a channel of the image, where attention is adaptive."""
 
     v2_blocks: bool = True
     """Residual convolution block before each stage."""
@@ -63,6 +69,10 @@ class NetworkRequest:
         parts += [] if self.weighting == usual.weighting else [f"fusion_{self.weighting}"]
         if self.weighting != "off" and self.placement != "embedding":
             parts.append(self.placement)
+        if self.weighting != "off" and not self.levels:
+            parts.append("no_levels")
+        if self.attention == "adaptive" and not self.gradient_channel:
+            parts.append("no_gradient_channel")
         parts += [] if self.v2_blocks else ["v1"]
         return "".join(f"_{part}" for part in parts)
 

@@ -1,6 +1,9 @@
-"""Multi-scale fusion: F = sum_i w_i Conv_{k_i}(x), in the patch embedding, before the network, or both."""
+"""Multi-scale fusion: F = sum_i w_i Conv_{k_i}(x) in the patch embedding, before the network, or both, and
+sum_i w_i up(head_i(y_i)) of the levels of the decoder.
+"""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from autospine.network.blocks import channels_last
 from autospine.network.convolution import conv3d
 from autospine.network.normalisation import NEGATIVE_SLOPE
 from autospine.network.swin.swin_settings import FusionSettings, FusionWeighting
+from autospine.network.tokenwise import linear
 
 STEM_CHANNELS = 8
 """Features of each scale in the stem; at full resolution every channel costs memory."""
@@ -91,6 +95,53 @@ class Stem(nn.Module):
         features = F.leaky_relu(conv3d(image, kernel, padding=padding), NEGATIVE_SLOPE)
         projection = self.projection.to(image.dtype)[..., None, None, None]
         return image + F.conv3d(features, projection)
+
+
+class LevelFusion(nn.Module):
+    """Fusion of the decoder's levels below full resolution: sum_i w_i up(head_i(y_i)), w_i = 1 at the start.
+
+    Each level has a head of its own: what is large is decided where it is seen whole, and what is fine
+    is added at full resolution. Coarser logits are up-sampled by repetition, level by level: what the finer
+    head learns is the difference.
+
+    Args:
+        widths: Channels of the levels, finest first.
+        classes: Classes, background included.
+        strides: Up-sampling factor of each level to the next finer one, finest first.
+        weighting: Whether the weights w_i are trained.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], classes: int, strides: Sequence[Shape3], weighting: FusionWeighting
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.heads = nn.ModuleList(nn.Linear(width, classes) for width in widths)
+        ones = torch.ones(len(widths))
+        if weighting == "trainable":
+            self.level_weights = nn.Parameter(ones)
+        else:
+            self.register_buffer("level_weights", ones, persistent=False)
+
+    level_weights: Tensor
+
+    def forward(self, levels: Sequence[Float[Tensor, "B _ _ _ _"]]) -> Float[Tensor, "B s p l K"]:
+        """Return the sum at the finest of the levels, which are channels last and begin with it."""
+        fused = None
+        for i in reversed(range(len(levels))):
+            head, weight = cast(nn.Linear, self.heads[i]), self.level_weights[i].to(levels[i].dtype)
+            logits = linear(levels[i], head.weight, head.bias) * weight
+            fused = logits if fused is None else logits + repeated(fused, self.strides[i + 1])
+        if fused is None:
+            raise ValueError("expected at least one level, found none")
+        return fused
+
+
+def repeated(x: Float[Tensor, "B s p l K"], stride: Shape3) -> Float[Tensor, "B S P L K"]:
+    """Return x with each voxel repeated as often as the stride says along each axis."""
+    batch, s, p, left, channels = x.shape
+    cells = x[:, :, None, :, None, :, None].expand(-1, -1, stride[0], -1, stride[1], -1, stride[2], -1)
+    return cells.reshape(batch, s * stride[0], p * stride[1], left * stride[2], channels)
 
 
 def fused_kernel(

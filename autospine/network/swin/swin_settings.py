@@ -34,6 +34,10 @@ class FusionSettings:
     """Where the scales are fused: in the patch embedding, the first layer of the Swin branch; in a stem
     before the whole network; or in both."""
 
+    levels: bool = False
+    """Whether the decoder's levels are fused too: each has logits of its own, whose weighted sum is added to
+    those at full resolution."""
+
     def __post_init__(self) -> None:
         if not self.kernels or min(size for kernel in self.kernels for size in kernel) < 1:
             raise PlanError(
@@ -69,6 +73,9 @@ class AttentionSettings:
 
     temperature: StageFlags = (True, True, True, True)
     """Stages whose queries have their own temperature."""
+
+    gradient_channel: bool = False
+    """Whether the gradient's magnitude is a channel beside the image's, so that convolutions see it too."""
 
 
 AttentionKind = AttentionSettings | Literal["plain", "identity"]

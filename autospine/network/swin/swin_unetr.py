@@ -2,11 +2,13 @@
 
 The layout is that of SwinUNETR (Hatamizadeh et al., arXiv 2201.01266) with the residual blocks of
 SwinUNETR-V2 (He et al., MICCAI 2023); multi-scale fusion and adaptive attention realise arXiv 2503.12853
-in our own reading, and at their initial values the network is the plain one, number for number.
+in our own reading. At their initial values the fusion of kernels and the attention's terms change nothing:
+without the fusion of levels and the gradient's channel the network is the plain one, number for number.
 """
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,7 +22,7 @@ from autospine.network.base import SegmentationNetwork, without_autocast
 from autospine.network.blocks import Convolution, ResidualBlock, UpBlock, channels_first, channels_last
 from autospine.network.network_plan import total_stride
 from autospine.network.swin.attention import AttentionMaps, KeySaliency, QueryTemperature
-from autospine.network.swin.fusion import PatchEmbedding, Stem
+from autospine.network.swin.fusion import LevelFusion, PatchEmbedding, Stem, repeated
 from autospine.network.swin.gradient import gradient_magnitude, gradient_pyramid
 from autospine.network.swin.stages import MergeOrder, SwinStage
 from autospine.network.swin.swin_settings import (
@@ -36,6 +38,14 @@ STAGES = 4
 LARGE_SAMPLE = 2**19
 """Voxels of a patch from which a GPU computes sample by sample at full resolution; smaller ones are bound by
 the number of launches."""
+
+
+class _Gradients(NamedTuple):
+    magnitude: Float[Tensor, "B 1 S P L"]
+    """Gradient magnitude, of mean 1."""
+
+    of_tokens: list[Float[Tensor, "B _ _ _ 1"]]
+    """Its maximum over each token of each stage."""
 
 
 class AdaptiveSwinUNETR(SegmentationNetwork):
@@ -108,7 +118,8 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
 
         f = feature_size
         self.stem = Stem(in_channels, fusion) if fusion is not None and fusion.has_stem else None
-        self.embedding = PatchEmbedding(in_channels, f, self.strides[0], fusion)
+        seen = in_channels + self._sees_gradient
+        self.embedding = PatchEmbedding(seen, f, self.strides[0], fusion)
         self.stages = nn.ModuleList(
             SwinStage(
                 f * 2**i,
@@ -126,7 +137,7 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             for i in range(STAGES)
         )
         self.encoders = nn.ModuleList(
-            [ResidualBlock(in_channels, f), *(ResidualBlock(f * 2**i, f * 2**i) for i in range(3))]
+            [ResidualBlock(seen, f), *(ResidualBlock(f * 2**i, f * 2**i) for i in range(3))]
         )
         self.bottleneck = ResidualBlock(16 * f, 16 * f)
         widths = (f, f, 2 * f, 4 * f, 8 * f, 16 * f)
@@ -135,6 +146,11 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             UpBlock(widths[i + 1], widths[i], self.strides[i]) for i in range(len(self.strides))
         )
         self.head = nn.Linear(f, out_channels)
+        self.level_fusion = (
+            LevelFusion(self.coarse_widths, out_channels, self.strides, fusion.weighting)
+            if fusion is not None and fusion.levels
+            else None
+        )
 
     def logits(self, x: ImageBatch, coarse: list[Tensor] | None) -> LogitBatch:
         """Return the logits of an image in its dtype, from which the gradients are taken too."""
@@ -165,6 +181,10 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
             scales += [self.embedding.weight, *self.embedding.scales]
         return [(scale.shape[2], scale.shape[3], scale.shape[4]) for scale in scales]
 
+    def level_weights(self) -> Float[Tensor, "levels"]:
+        """Return the weights of the decoder's levels in the logits, finest first, detached; (0,) without."""
+        return torch.zeros(0) if self.level_fusion is None else self.level_fusion.level_weights.detach()
+
     def saliency_gammas(self) -> list[list[Float[Tensor, "heads"]]]:
         """Return gamma_h of every block of each stage, detached; an empty list where there is no saliency."""
         return [
@@ -186,22 +206,24 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
     def _logits(
         self,
         x: ImageBatch,
-        gradients: list[Tensor] | None,
+        gradients: _Gradients | None,
         coarse: list[Tensor] | None,
         records: list[list[AttentionMaps]] | None,
     ) -> LogitBatch:
         if self.stem is not None:
             x = self.run(self.stem, x)
+        if gradients is not None and self._sees_gradient:
+            x = torch.cat([x, gradients.magnitude.to(x.dtype) - 1], dim=1)
         return channels_first(self._decode(x, self._encode(x, gradients, records), coarse))
 
     def _encode(
-        self, x: Tensor, gradients: list[Tensor] | None, records: list[list[AttentionMaps]] | None
+        self, x: Tensor, gradients: _Gradients | None, records: list[list[AttentionMaps]] | None
     ) -> list[Tensor]:
         """Return the normalised token grids after the embedding and after each stage."""
         tokens = self.embedding(x)
         hidden = [layer_norm(tokens)]
         for i, stage in enumerate(self.stages):
-            gradient = None if gradients is None else gradients[i].to(x.dtype)
+            gradient = None if gradients is None else gradients.of_tokens[i].to(x.dtype)
             record = None if records is None else records[i]
             tokens = self.run(stage, tokens, gradient, record)
             hidden.append(layer_norm(tokens))
@@ -215,14 +237,20 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         skips = [encoder(h) for encoder, h in zip(self.encoders[1:], hidden[:3], strict=True)]
         skips.append(hidden[3])
         y = self.bottleneck(hidden[4])
+        levels: list[Tensor] = []
         for i in reversed(range(1, len(self.decoders))):
             y = self.decoders[i](y, skips[i - 1])
+            levels.insert(0, y)
             if coarse is not None:
                 coarse.append(channels_first(y))
         logits = [
             linear(self.run(self.decoders[0], part, skip), self.head.weight, self.head.bias)
             for part, skip in zip(y.tensor_split(len(samples)), finest_skips, strict=True)
         ]
+        if self.level_fusion is not None:
+            fused = self.level_fusion(levels).tensor_split(len(samples))
+            pairs = zip(logits, fused, strict=True)
+            logits = [fine + repeated(part, self.strides[0]) for fine, part in pairs]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def parameters_of_maps(self) -> list[tuple[nn.Module, str]]:
@@ -233,16 +261,20 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         layers = [m for m in self.modules() if isinstance(m, kinds) and m not in composed]
         return [(layer, name) for layer in layers for name, _ in layer.named_parameters(recurse=False)]
 
-    def _gradients(self, image: ImageBatch) -> list[Tensor] | None:
-        """Return the gradient magnitude on each stage's token grid, if any stage uses it."""
+    @property
+    def _sees_gradient(self) -> bool:
+        return isinstance(self.attention, AttentionSettings) and self.attention.gradient_channel
+
+    def _gradients(self, image: ImageBatch) -> _Gradients | None:
+        """Return the gradient magnitude of the image, if any part uses it."""
         if not isinstance(self.attention, AttentionSettings):
             return None
-        if not any((*self.attention.saliency, *self.attention.temperature)):
+        if not (self._sees_gradient or any((*self.attention.saliency, *self.attention.temperature))):
             return None
         magnitude = gradient_magnitude(
             image, self.spacing_mm, sigma_mm=self.attention_bounds.gradient_sigma_mm
         )
-        return gradient_pyramid(magnitude, self.strides[:STAGES])
+        return _Gradients(magnitude, gradient_pyramid(magnitude, self.strides[:STAGES]))
 
     def check(self, image: ImageBatch) -> None:
         """Refuse an image that the network cannot take; see `forward`."""
