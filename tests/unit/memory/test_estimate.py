@@ -43,6 +43,8 @@ COUNTED = {
     "identity": {"attention": "identity"},
     "first version": {"use_v2": False},
     "stem": {"fusion": replace(NETWORK.fusion, placement="stem")},
+    "levels": {"fusion": replace(NETWORK.fusion, levels=True)},
+    "gradient channel": {"attention": replace(NETWORK.attention, gradient_channel=True)},
     "deeper": {"depths": (2, 2, 2, 2)},
     "checkpointing": {"checkpointing": True},
     "thick": {"strides": THICK, "window_sizes": ((4, 4, 4),) * 4, "fusion": None},
@@ -85,7 +87,7 @@ def test_the_layout_counts_what_a_real_step_keeps(changes, precision):
     kept, beyond = step_of(network, torch.randn(1, 1, *patch), classes)
     size = {"float32": 4, "bfloat16": 2}[precision]
     layout = SwinLayout(network=plan, patch=patch, batch_size=1, size=size, gpu=False)
-    logits = size * classes * prod(patch)
+    logits = size * classes * prod(patch) + layout.level_logits(classes) + layout.gradient_channel
     cast = size * parameter_count(plan, 1, classes) if precision == "bfloat16" else 0
     recomputed = 2 * layout.map(0) if plan.checkpointing else layout.recomputed
     assert layout.always + recomputed + logits + cast == pytest.approx(kept, rel=0.08)
@@ -103,6 +105,7 @@ def test_the_layout_counts_what_a_trace_as_on_a_gpu_keeps(changes):
         trace = trace_step(network, torch.empty(2, 1, *patch))
     layout = SwinLayout(network=plan, patch=patch, batch_size=2, size=2, gpu=True)
     ends = 2 * (3 * layout.voxels[0] + parameter_count(plan, 1, 3))
+    ends += layout.level_logits(3) + layout.gradient_channel
     recomputed = 2 * layout.map(0) if plan.checkpointing else layout.recomputed
     assert layout.always + recomputed + ends == pytest.approx(trace.kept, rel=0.05)
 

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 
 from autospine.core.errors import PlanError
 from autospine.network import AdaptiveSwinUNETR
-from autospine.network.swin.fusion import PatchEmbedding, Stem
-from autospine.network.swin.swin_settings import FusionPlacement, FusionSettings
+from autospine.network.swin.fusion import LevelFusion, PatchEmbedding, Stem
+from autospine.network.swin.swin_settings import FusionPlacement, FusionSettings, FusionWeighting
 
 KERNELS = ((2, 2, 2), (4, 6, 4), (3, 2, 5), (1, 1, 1))
 
@@ -89,3 +89,48 @@ def test_every_placement_starts_plain_and_learns(placement: FusionPlacement) -> 
 def test_without_settings_nothing_is_left_of_the_fusion() -> None:
     network = AdaptiveSwinUNETR(1, 3, feature_size=8, num_heads=(1, 2, 4, 8), fusion=None)
     assert network.stem is None and network.fusion_weights().tolist() == [1.0]
+
+
+def test_levels_are_the_weighted_sum_of_their_own_logits() -> None:
+    module = LevelFusion((3, 5, 7), 4, ((2, 2, 2), (1, 2, 2), (2, 1, 2)), "trainable").double()
+    with torch.no_grad():
+        module.level_weights.normal_()
+    sizes = ((4, 6, 8), (4, 3, 4), (2, 3, 2))
+    levels = [
+        torch.randn(2, *size, width, dtype=torch.float64)
+        for size, width in zip(sizes, (3, 5, 7), strict=True)
+    ]
+    expected = torch.zeros(2, 4, *sizes[0], dtype=torch.float64)
+    for weight, head, level in zip(module.level_weights, module.heads, levels, strict=True):
+        logits = weight * head(level).permute(0, 4, 1, 2, 3)
+        expected = expected + F.interpolate(logits, size=sizes[0], mode="nearest")
+    torch.testing.assert_close(module(levels), expected.permute(0, 2, 3, 4, 1))
+
+
+@pytest.mark.parametrize("weighting", ["trainable", "ones"])
+def test_the_network_adds_the_logits_of_its_levels(weighting: FusionWeighting) -> None:
+    fusion = FusionSettings(kernels=((2, 2, 2),), weighting=weighting, levels=True)
+    torch.manual_seed(0)
+    network = AdaptiveSwinUNETR(1, 3, feature_size=12, window_size=2, fusion=fusion, depths=(1, 1, 1, 1))
+    assert network.level_weights().tolist() == [1.0] * 4
+    image = torch.randn(2, 1, 32, 32, 32)
+    logits, coarse = network.with_coarse(image)
+    module = network.level_fusion
+    assert module is not None
+    with torch.no_grad():
+        levels = module([level.permute(0, 2, 3, 4, 1) for level in coarse]).permute(0, 4, 1, 2, 3)
+        module.level_weights.zero_()
+        torch.testing.assert_close(
+            logits, network(image) + F.interpolate(levels, scale_factor=2.0, mode="nearest")
+        )
+    network(image).square().sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+    assert isinstance(module.level_weights, torch.nn.Parameter) == (weighting == "trainable")
+
+
+def test_a_network_without_levels_has_no_weights_of_them() -> None:
+    network = AdaptiveSwinUNETR(
+        1, 3, feature_size=12, window_size=2, fusion=FusionSettings(kernels=KERNELS[:1])
+    )
+    assert network.level_weights().numel() == 0
+    assert not [name for name in network.state_dict() if "level" in name]

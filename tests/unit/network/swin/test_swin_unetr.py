@@ -38,6 +38,28 @@ def test_adaptive_network_starts_as_the_plain_one() -> None:
         torch.testing.assert_close(net(image()), control(image()), atol=1e-5, rtol=1e-5)
 
 
+def test_the_convolutions_see_the_gradient_as_a_channel() -> None:
+    seen = adaptive(attention=AttentionSettings(gradient_channel=True))
+    assert seen.encoders[0].conv1.weight.shape[-1] == seen.embedding.weight.shape[1] == 2
+    with torch.no_grad():
+        shown = seen(image())
+        seen.encoders[0].conv1.weight[..., 1] = 0
+        assert not torch.allclose(seen(image()), shown)
+        # Without the channel's weights it is the network that does not see it.
+        seen.encoders[0].conv3.weight[..., 1] = 0
+        seen.embedding.weight[:, 1] = 0
+        control = adaptive()
+        weights = seen.state_dict()
+        for name in ("encoders.0.conv1.weight", "encoders.0.conv3.weight"):
+            weights[name] = weights[name][..., :1]
+        for name in ("embedding.weight", "embedding.scales.0"):
+            weights[name] = weights[name][:, :1]
+        control.load_state_dict(weights)
+        torch.testing.assert_close(seen(image()), control(image()), atol=1e-5, rtol=1e-5)
+    with pytest.raises(PlanError, match=r"expected an image \(B, 1,"):
+        seen(torch.zeros(1, 2, 32, 32, 32))
+
+
 def test_every_parameter_gets_a_finite_gradient() -> None:
     net = adaptive()
     net(image((64, 64, 32))).square().mean().backward()
