@@ -10,7 +10,7 @@ NNUNET := $(VENV)/.nnunet
 NIIVUE := autospine/report/page/niivue
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo starter test test-all test-gpu check format docs site-tools release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions bench-trust fuzz
+.PHONY: help install demo starter test test-all test-gpu check format docs site-tools release bench-data bench-network bench-planner bench-inference bench-training bench-gpu bench-gpu-count bench-house bench-first-aid bench-daily bench-evidence bench-designs bench-anatomy bench-real bench-tuned bench-metrics bench-report vendor-niivue clean bench-versions bench-trust fuzz
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench-tuned: $(STAMP) ## train on real cases from the starter and from nothing, 
 
 bench-evidence: $(STAMP) ## ask whether fusion and adaptive attention earn their place, in many hours; into docs/results/evidence.md
 	$(BIN)/python tests/benchmarks/evidence.py --write docs/results/evidence.md
+
+bench-designs: $(STAMP) ## train designs of the mechanisms and of full resolution at equal steps, in hours; into docs/results/designs.md
+	$(BIN)/python tests/benchmarks/designs.py --write docs/results/designs.md
 
 bench-anatomy: $(STAMP) ## name the vertebrae of 300 real CT and 200 phantoms, and mend faults in real masks; into docs/results/anatomy.md
 	$(BIN)/python tests/benchmarks/anatomy.py --write docs/results/anatomy.md $(if $(LUMBAR),--lumbar $(LUMBAR))

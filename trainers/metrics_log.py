@@ -294,6 +294,8 @@ def summary(row: Mapping[str, Any]) -> tuple[str, str]:
         second.append(f"border {shift:+.2f}")
     if len(weights := row.get("fusion_weights", ())) > 1:
         second.append("fusion " + " ".join("?" if weight is None else f"{weight:.2f}" for weight in weights))
+    if weights := row.get("level_weights", ()):
+        second.append("levels " + " ".join("?" if weight is None else f"{weight:.2f}" for weight in weights))
     if gammas := [gamma for gamma in row.get("gamma", ()) if gamma]:
         second.append("γ " + " ".join(f"{gamma:.3f}" for gamma in gammas))
     return "  ".join(first), "  ".join(second)
@@ -331,11 +333,12 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _mechanisms(network: nn.Module) -> dict[str, list[float]]:
-    """Return the fusion weights w_i and the mean |gamma| of each stage as columns."""
+    """Return the weights of kernels and levels, and the mean |gamma| of each stage, as columns."""
     if not isinstance(network, AdaptiveSwinUNETR):
         return {}
     gammas = [[float(gamma.abs().mean()) for gamma in stage] for stage in network.saliency_gammas()]
     return {
         "fusion_weights": [round(float(w), 5) for w in network.fusion_weights()],
+        "level_weights": [round(float(w), 5) for w in network.level_weights()],
         "gamma": [round(sum(stage) / len(stage), 6) if stage else 0.0 for stage in gammas],
     }

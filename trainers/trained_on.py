@@ -1,12 +1,15 @@
 """Everything that a fold was trained on, part by part, so that a later change can be named."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from autospine.core.defaults import DEFAULT_LOSS
 from autospine.core.errors import FAULTS_MENTIONED, AutospineError, FormatError, listed
 from autospine.models.model_folder import TRAINED_ON, TrainedOn, TrainingImage
+from autospine.network.network_plan import NetworkPlan
 from autospine.plan import Configuration, Plan
 from autospine.preprocessing.store import StoredCase
 from autospine.storage.digest import digest_of
@@ -27,7 +30,7 @@ def plan_parts(plan: Plan, configuration: Configuration) -> dict[str, str]:
         # Nor has that of checkpoints from before images could be made from tissue maps this key.
         del augmentation["synthesis_probability"]
     return {
-        "network": to_json(configuration.network),
+        "network": to_json(_network_part(configuration.network)),
         "spacing, patch size or channels": to_json(
             (configuration.spacing_mm, configuration.patch_size, plan.channels)
         ),
@@ -35,6 +38,16 @@ def plan_parts(plan: Plan, configuration: Configuration) -> dict[str, str]:
         "normalisation": to_json(plan.normalisation),
         "training or augmentation": to_json((recipe, augmentation)),
     }
+
+
+def _network_part(network: NetworkPlan) -> dict[str, Any]:
+    """Return the network's settings without those that are off and that earlier versions did not have."""
+    settings: dict[str, Any] = json.loads(to_json(network))
+    for mechanism, added in (("fusion", "levels"), ("attention", "gradient_channel")):
+        chosen = settings.get(mechanism)
+        if isinstance(chosen, dict) and not chosen.get(added, True):
+            del chosen[added]
+    return settings
 
 
 def trained_on(plan: Plan, configuration: Configuration, cases: Sequence[StoredCase]) -> TrainedOn:

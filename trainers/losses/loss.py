@@ -15,7 +15,7 @@ RESERVED = frozenset(
         *("epoch", "step", "progress", "learning_rate", "seconds", "seconds_waited_for_data"),
         *("loss", "loss_parts", "dice", "pseudo_dice", "early_stop", "skipped_steps"),
         *("held_out_dice", "held_out_dice_by_class", "seconds_held_out"),
-        *("fusion_weights", "gamma", "monitors", "warnings"),
+        *("fusion_weights", "level_weights", "gamma", "monitors", "warnings"),
     }
 )
 """Names that no part of another distribution's loss may have, in any capitals: the columns of metrics.jsonl

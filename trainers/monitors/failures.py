@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import nn
 
@@ -227,7 +228,7 @@ class Monitors:
         fusion = plan.fusion if isinstance(plan, SwinPlan) else None
         if fusion is None or fusion.weighting != "trainable":
             return None
-        weights = network.fusion_weights().cpu().numpy()
+        weights = torch.cat([network.fusion_weights().cpu(), network.level_weights().cpu()]).numpy()
         return float(np.minimum(abs(weights), abs(weights - 1)).max())
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import makers
 import pytest
 
@@ -15,4 +17,13 @@ def test_checkpoints_from_before_the_loss_could_be_chosen_are_still_accepted():
 @pytest.mark.parametrize("recipe", [{"loss": "other"}, {"loss_settings": {"weight": 1}}, {"lambda_ce": 0.4}])
 def test_another_loss_is_another_run(recipe):
     configuration = makers.configuration(training=recipe)
+    assert identity(makers.plan(configuration), configuration, ()) != DIGEST
+
+
+@pytest.mark.parametrize("mechanism", ["fusion", "attention"])
+def test_a_mechanism_that_earlier_versions_did_not_have_is_another_run(mechanism):
+    network = makers.network_plan()
+    added = {"levels": True} if mechanism == "fusion" else {"gradient_channel": True}
+    changed = replace(network, **{mechanism: replace(getattr(network, mechanism), **added)})
+    configuration = makers.configuration(network=changed)
     assert identity(makers.plan(configuration), configuration, ()) != DIGEST
