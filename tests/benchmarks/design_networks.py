@@ -222,7 +222,7 @@ DESIGNS: Mapping[str, tuple[str, Make]] = {
     "ours": ("`paper`, levels fused, gradient as a channel: the design now", changed()),
     "levels": ("levels of the decoder fused", changed(fusion=_levels_alone, attention="plain")),
     "levels_trilinear": (
-        "the same, up-sampled trilinearly",
+        "levels of the decoder fused, up-sampled trilinearly",
         changed(TrilinearLevels, fusion=_levels_alone, attention="plain"),
     ),
     "channel": ("gradient as a channel", changed(fusion=None, attention=CHANNEL_ALONE)),
