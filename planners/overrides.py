@@ -42,6 +42,9 @@ class Overrides(PlanningOptions):
     loss_settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Keyword arguments that the loss is made with."""
 
+    of_model: bool = False
+    """Whether the network is that of a trained model (`like`)."""
+
     @property
     def requests(self) -> tuple[NetworkRequest, ...]:
         """The networks to plan for, each once."""
@@ -72,6 +75,7 @@ class Overrides(PlanningOptions):
                 levels=self.fusion_levels,
                 gradient_channel=self.gradient_channel,
                 v2_blocks=self.v2_blocks,
+                of_model=self.of_model,
             )
 
     def like(self, configuration: Configuration) -> "Overrides":
@@ -93,6 +97,7 @@ class Overrides(PlanningOptions):
             or not isinstance(swin.attention, AttentionSettings)
             or swin.attention.gradient_channel,
             v2_blocks=swin is None or swin.use_v2,
+            of_model=True,
         )
 
     def __post_init__(self) -> None:

@@ -55,6 +55,9 @@ class NetworkRequest:
     v2_blocks: bool = True
     """Residual convolution block before each stage."""
 
+    of_model: bool = False
+    """Whether it is the network of a trained model, so that names need not say what it leaves out."""
+
     checkpointing: bool = False
     """Recompute stages in the backward pass, which saves memory and takes time."""
 
@@ -69,12 +72,17 @@ class NetworkRequest:
         parts += [] if self.weighting == usual.weighting else [f"fusion_{self.weighting}"]
         if self.weighting != "off" and self.placement != "embedding":
             parts.append(self.placement)
-        if self.weighting != "off" and not self.levels:
-            parts.append("no_levels")
-        if self.attention == "adaptive" and not self.gradient_channel:
-            parts.append("no_gradient_channel")
+        parts += self._left_out()
         parts += [] if self.v2_blocks else ["v1"]
         return "".join(f"_{part}" for part in parts)
+
+    def _left_out(self) -> list[str]:
+        """Return what names say of levels and channel that are left out; `paper` without both."""
+        levels = self.weighting != "off" and not self.levels
+        channel = self.attention == "adaptive" and not self.gradient_channel
+        if self.of_model or not (levels or channel):
+            return []
+        return ["paper"] if levels and channel else ["no_levels" if levels else "no_gradient_channel"]
 
 
 def default_request(network: str) -> NetworkRequest:

@@ -270,6 +270,13 @@ def test_ablations_are_told_apart_by_name():
     ]
     assert names(checkpointing=True) == ["fullres"]
     assert names(v2_blocks=False) == ["fullres_v1"]
+    assert names(fusion_levels=False) == ["fullres_no_levels"]
+    assert names(gradient_channel=False) == ["fullres_no_gradient_channel"]
+    assert names(fusion_levels=False, gradient_channel=False) == ["fullres_paper"]
+    assert names(fusion_levels=False, gradient_channel=False, of_model=True) == ["fullres"]
+    assert names(fusion_levels=False, fusion_weighting=("off",), attention=("plain",)) == [
+        "fullres_plain_fusion_off"
+    ]
     assert names(networks=("unet3d", "unet3d")) == ["fullres_unet3d"]
 
 
@@ -286,6 +293,9 @@ def test_ablations_reach_the_network():
     assert network(fusion_placement=("both",)).fusion.placement == "both"
     assert network(networks=("swin_unetr",)).fusion is None
     assert not network(v2_blocks=False).use_v2
+    assert network().fusion.levels and network().attention.gradient_channel
+    assert not network(fusion_levels=False).fusion.levels
+    assert not network(gradient_channel=False).attention.gradient_channel
     assert network(networks=("swin_unetr",)).attention == "plain"
     for name in COMPARED:
         assert network(networks=(name,), checkpointing=True).checkpointing
