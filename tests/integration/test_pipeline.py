@@ -442,6 +442,8 @@ def test_training_begins_from_imported_weights(place):
         assert words in said.out
     weights = place.preprocessed / "fullres_pretrained.safetensors"
     assert load_imported(weights).tensors["bottleneck.conv1.weight"].equal(network.bottleneck.conv1.weight)
+    kernel = load_imported(weights).tensors["encoders.0.conv1.weight"]
+    assert kernel.shape[-1] == 2 and kernel[..., 0].any() and not kernel[..., 1].any()  # image, gradient
     said = place.run("train", "0", "--fold", "0", "--pretrained", weights, *SHORT)
     assert said.code == 0, said.err
     expect_refusal(place, "train", "0", "--fold", "1", *SHORT, says=("--pretrained", "fold_0"))

@@ -200,6 +200,10 @@ class _Import:
         if name in _SEES_IMAGE and kernel.shape[1] != channels:
             how = f"from {kernel.shape[1]} to {channels} input channels, evenly"
             kernel = self._noted(name, adapt_channels(kernel, channels), kernel, how)
+        seen = target.shape[1 if name == "embedding.weight" else -1]
+        if name in _SEES_IMAGE and seen > channels:
+            shown = torch.cat([kernel, torch.zeros_like(kernel[:, : seen - channels])], dim=1)
+            kernel = self._noted(name, shown, kernel, "with zeros for the channel of the gradient")
         return kernel if name == "embedding.weight" else kernel.permute(0, 2, 3, 4, 1)
 
     def _fit_table(self, name: str, table: Tensor) -> Tensor:

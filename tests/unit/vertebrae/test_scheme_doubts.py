@@ -136,10 +136,10 @@ def test_identify_says_it_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_measure_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["anatomy", "measure", "-i", str(written(tmp_path, "spider-from-bottom")), "--no-report"]
-    assert main([*words, "-o", str(tmp_path / "out")]) == 0
-    assert "a.nii.gz: its labels may be of another scheme than verse" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert main([*words, "-o", str(tmp_path / "out")]) == 1  # the levels run from the feet to the head
+    said = capsys.readouterr()
+    assert "a.nii.gz: its labels may be of another scheme than verse" in " ".join(said.out.split())
+    assert "state the scheme that counts so" in said.err
 
 
 def test_convert_labels_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,10 +182,11 @@ def test_three_bodies_of_one_label_are_told_apart(tmp_path: Path, capsys: pytest
 def test_segments_of_a_file_of_slicer_have_the_names_of_a_spine_with_six_lumbar_vertebrae(
     tmp_path: Path,
 ) -> None:
-    labels = np.zeros((110, 50, 50), dtype=np.uint8)
-    for place, value in ((10, 46), (46, 45), (82, 44)):
+    labels = np.zeros((290, 50, 50), dtype=np.uint8)
+    labels[6:40, 10:40, 8:42] = 50
+    for place, value in zip(range(54, 260, 36), (46, 45, 44, 43, 42, 41), strict=True):
         labels[place : place + 26, 10:40, 8:42] = value
-    for place, value in ((2, 100), (36, 96), (72, 95)):
+    for place, value in ((44, 100), (80, 96), (116, 95)):
         labels[place : place + 8, 10:40, 8:42] = value
     write_array(tmp_path / "in" / "a.seg.nrrd", labels, makers.grid(labels.shape))
     words = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
