@@ -232,8 +232,8 @@ DESIGNS: Mapping[str, tuple[str, Make]] = {
     ),
     "ours_trilinear": ("`ours`, levels up-sampled trilinearly", changed(TrilinearLevels)),
     "ours_identity": (
-        "`ours` without attention and the gradient's channel",
-        changed(attention="identity"),
+        "`ours_trilinear` without attention and the gradient's channel",
+        changed(TrilinearLevels, attention="identity"),
     ),
     "gates": (
         "skip connections weighted by gradient",
