@@ -240,7 +240,8 @@ class AdaptiveSwinUNETR(SegmentationNetwork):
         levels: list[Tensor] = []
         for i in reversed(range(1, len(self.decoders))):
             y = self.decoders[i](y, skips[i - 1])
-            levels.insert(0, y)
+            if self.level_fusion is not None:
+                levels.insert(0, y)
             if coarse is not None:
                 coarse.append(channels_first(y))
         logits = [
