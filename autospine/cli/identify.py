@@ -211,6 +211,7 @@ def _told_apart(
 
     Of the parts of vertebrae only bodies are taken: arches of neighbours touch, bodies do not.
     """
+    from autospine.vertebrae.bone_anchors import BoneAnchors
     from autospine.vertebrae.label_conversion import convert_labels, plan_conversion
     from autospine.vertebrae.schemes import UNNAMED, is_beside_body
     from autospine.vertebrae.unnamed_vertebrae import name_unnamed
@@ -221,7 +222,8 @@ def _told_apart(
     if left_out := [str(n) for n in sorted(present - set(kept))]:
         say(f"{file}: {listed(left_out, 8)} are left out of the new map", "yellow")
     labels = convert_labels(volume.array[0], kept)
-    return name_unnamed(case, labels, volume.grid, UNNAMED.integers, uppermost)
+    bones = BoneAnchors.of(volume.array[0], {name: n for n, name in structures.items()})
+    return name_unnamed(case, labels, volume.grid, UNNAMED.integers, uppermost, bones)
 
 
 def _scheme_of_dataset(path: Path) -> "LabelScheme":
@@ -231,11 +233,11 @@ def _scheme_of_dataset(path: Path) -> "LabelScheme":
         DatasetError: If it has neither vertebrae by level nor one class of them.
     """
     from autospine.dataset.description import load_labels
-    from autospine.vertebrae.dataset_levels import level_integers, vertebra_class
+    from autospine.vertebrae.dataset_levels import anchor_integers, naming_integers, vertebra_class
     from autospine.vertebrae.schemes import LabelScheme
 
     space = load_labels(path)
-    integers = level_integers(space) or vertebra_class(space)
+    integers = naming_integers(space) or vertebra_class(space)
     if not integers:
         raise DatasetError(
             f"expected vertebrae by level (such as L1) or a class `vertebra` among the labels of {path}, "
@@ -244,7 +246,7 @@ def _scheme_of_dataset(path: Path) -> "LabelScheme":
     return LabelScheme(
         name=str(path),
         title=path.parent.name or str(path),
-        integers=integers,
+        integers={**integers, **anchor_integers(space)},
         beside=frozenset(space.known) - frozenset(integers.values()),
         whole_vertebrae=None,
     )

@@ -12,7 +12,7 @@ from autospine.evaluation.postprocessing import LabelChange, Postprocessing
 from autospine.io.formats import file_ending
 from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger
-from autospine.vertebrae.dataset_levels import level_integers
+from autospine.vertebrae.dataset_levels import naming_integers
 from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
 from autospine.vertebrae.label_changes import label_changes
 from autospine.vertebrae.label_naming import NamelessMap, name_labels
@@ -40,15 +40,15 @@ class VertebraNaming:
     """The naming of the vertebrae of one dataset."""
 
     integers: Mapping[str, int]
-    """Label value of each level, and of the sacrum."""
+    """Label value of each level, of the sacrum, of discs by level, and of ribs and the skull."""
 
     names: Mapping[str, str]
-    """Name that each level has as a class of the dataset."""
+    """Name that each of these has as a class of the dataset."""
 
     @classmethod
     def of_labels(cls, space: LabelSpace) -> "VertebraNaming | None":
         """Return the naming of a dataset; None if its classes are no levels."""
-        integers = level_integers(space)
+        integers = naming_integers(space)
         if not integers:
             return None
         classes = dict(zip(space.painted, space.names, strict=True))

@@ -1,5 +1,6 @@
-"""The vertebrae of a dataset whose classes are levels."""
+"""The vertebrae of a dataset whose classes are levels, and the bones that tell of their levels."""
 
+import re
 from collections.abc import Mapping
 
 from autospine.core.colours import level_named, structure_named
@@ -8,6 +9,12 @@ from autospine.vertebrae.levels import INDEX, SACRUM
 
 LEAST_LEVELS = 3
 """Levels from which a dataset tells vertebrae apart."""
+
+SKULL = "skull"
+RIB = "rib"
+
+_WORDS = re.compile(r"[a-z]+|\d+")
+_OF_RIBS = {"rib", "ribs", "left", "right", "l", "r", "t", "th"}
 
 
 def level_integers(space: LabelSpace) -> dict[str, int]:
@@ -26,6 +33,45 @@ def level_integers(space: LabelSpace) -> dict[str, int]:
     if len(set(found) - {SACRUM}) < LEAST_LEVELS:
         return {}
     return dict(sorted(found.items(), key=lambda item: INDEX[item[0]]))
+
+
+def naming_integers(space: LabelSpace) -> dict[str, int]:
+    """Return the integers of `level_integers` and of the structures that tell of levels, or follow them.
+
+    These are discs by level (`disc_below_L4`), and ribs and the skull by the names of their classes. There
+    are none where the classes are no levels.
+    """
+    found = level_integers(space)
+    if not found:
+        return {}
+    for name, integer in zip(space.names, space.painted, strict=True):
+        kind, level = level_named(name)
+        if kind == "disc" and level in INDEX:
+            found.setdefault(f"disc_below_{level}", integer)
+    return found | anchor_integers(space)
+
+
+def anchor_integers(space: LabelSpace) -> dict[str, int]:
+    """Return the integer of each class that is a rib or the skull; none of a dataset of regions."""
+    if space.regions:
+        return {}
+    classes = zip(space.names, space.painted, strict=True)
+    return {name: integer for name, integer in classes if anchor_named(name)}
+
+
+def anchor_named(name: str) -> tuple[str, int | None] | None:
+    """Return whether a class is the skull or a rib, and the rib's number; None if it is neither.
+
+    Case, punctuation and sides do not matter: `rib_left_4`, `Left Rib 4` and `rib_T4` are the fourth one, and
+    `ribs` are of no number.
+    """
+    words = _WORDS.findall(name.lower())
+    if words in (["skull"], ["cranium"]):
+        return SKULL, None
+    numbers = [int(word) for word in words if word.isdigit()]
+    if {"rib", "ribs"}.isdisjoint(words) or not {w for w in words if not w.isdigit()} <= _OF_RIBS:
+        return None
+    return (RIB, numbers[0] if numbers else None) if len(numbers) < 2 else None
 
 
 def vertebra_class(space: LabelSpace) -> Mapping[str, int]:

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
+from autospine.vertebrae.bone_anchors import BoneAnchors
 from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
 from autospine.vertebrae.joined_vertebrae import join_vertebrae
@@ -141,14 +142,15 @@ def name_labels(
         case: Name of the map.
         labels: (S, P, L) label values.
         grid: Grid of the map.
-        integers: Label value of each level, of the sacrum, and of discs and endplates by level, in the map's
-            scheme.
+        integers: Label value of each level, of the sacrum, of discs and endplates by level, and of ribs and
+            the skull, in the map's scheme.
         whole: Whether whole vertebrae are labelled, and not only their bodies; None to tell by their sizes
             and distances.
         uppermost: Level of the uppermost vertebra, where a person has stated it.
         nameless: What another network has found, whose vertebrae and sacrum are joined to those of the map.
     """
     levels = {integer: level for level, integer in integers.items() if level in INDEX}
+    bones = BoneAnchors.of(labels, integers)
     found = find_vertebrae(labels, grid, levels)
     if nameless is not None and found.vertebrae:
         found = join_vertebrae(found, _vertebrae_of(nameless, grid), levels, grid)
@@ -171,7 +173,8 @@ def name_labels(
         )
     absent = ABSENT if nameless is None else ABSENT_COUNTED
     against = np.stack([_against(each, integers, absent) for each in ordered])
-    chain = replace(chain, evidence=chain.evidence - against[:, None])
+    beside = bones.evidence(ordered, found, grid)
+    chain = replace(chain, evidence=chain.evidence + (beside - against)[:, None])
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     notes += unfit_statement(decoded, uppermost)

@@ -1,12 +1,14 @@
 """Names for the vertebrae of a label map that has one label for all of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
+from autospine.vertebrae.bone_anchors import BoneAnchors
 from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
 from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, find_vertebrae
@@ -35,6 +37,7 @@ def name_unnamed(
     grid: Grid,
     integers: Mapping[str, int],
     uppermost: str | None = None,
+    bones: BoneAnchors | None = None,
 ) -> tuple[LabelArray, SpineIdentities]:
     """Tell the vertebrae of a map apart, and name them from the sacrum, or by order alone.
 
@@ -47,6 +50,7 @@ def name_unnamed(
         grid: Grid of the map.
         integers: Label value of `vertebra`, and of other structures in the map by their names.
         uppermost: Level of the uppermost vertebra, where a person has stated it.
+        bones: Ribs and the skull of the same image.
 
     Returns:
         A map in the integers of VerSe, with `FIRST_UNKNOWN` and the place from the head down for vertebrae of
@@ -66,6 +70,9 @@ def name_unnamed(
         notes.append("head and feet are exchanged: the sacrum lies above the vertebrae")
     ordered, centres_mm = from_head(large, upside_down=bool(notes))
     chain = found_in_map(ordered, centres_mm, grid, are_whole(ordered, centres_mm), bool(notes))
+    if bones is not None:
+        beside = bones.evidence(ordered, found, grid)
+        chain = replace(chain, evidence=chain.evidence + beside[:, None])
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     notes += unfit_statement(decoded, uppermost)

@@ -2,7 +2,8 @@
 
 Each is a random spine in a random field of view: one in two has an unusual number of vertebrae, one in five a
 scoliosis of 20 to 40 mm, one in five two fused vertebrae. Label maps alone are drawn. Each map is named as it
-is and with one of the faults that users report, and one in three without its names.
+is and with one of the faults that users report, and one in three without its names; and all of it again with
+ribs beside the vertebrae, which in one map of four are miscounted by one.
 """
 
 from collections import defaultdict
@@ -18,7 +19,7 @@ from autospine.phantom.anatomy import Spine, Vertebra, sample_posture, sample_sp
 from autospine.phantom.pathology import with_findings
 from autospine.phantom.sacrum import sacral_segments, segment_parts
 from autospine.phantom.scan import raster_grid
-from autospine.phantom.shapes import FAR_MM, Frame, Raster, render, smooth_max, smooth_min
+from autospine.phantom.shapes import FAR_MM, Capsule, Frame, Part, Raster, render, smooth_max, smooth_min
 from autospine.phantom.vertebra import (
     arch_parts,
     body_part,
@@ -27,6 +28,7 @@ from autospine.phantom.vertebra import (
     lower_endplate,
     upper_endplate,
 )
+from autospine.vertebrae.bone_anchors import BoneAnchors
 from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
 from autospine.vertebrae.label_naming import NamedMap, name_labels
 from autospine.vertebrae.levels import INDEX
@@ -44,6 +46,17 @@ VARIANTS = ("usual", "T13", "usual", "L6", "usual", "T11", "usual", "four_lumbar
 AROUND_MM = 12.0
 """Least distance of the bones from the sides of the map."""
 
+RIB_VALUES = {"left": 100, "right": 120}
+"""Labels of the ribs of either side begin above these."""
+
+RIBS = {f"rib_{side}_{n}": value + n for side, value in RIB_VALUES.items() for n in range(1, 14)}
+
+MISCOUNTED_EVERY = 4
+"""In one phantom of so many the numbers of all ribs are off by one."""
+
+RIB_GAP_MM = 4.0
+"""Distance of the ribs' heads from the bodies' sides."""
+
 JOINT_MM = 1.3
 """Least gap between two bones, as in the phantoms of whole images."""
 
@@ -59,10 +72,19 @@ class PhantomMap:
     traits: tuple[str, ...]
     """What is special about it."""
 
+    ribs: bool = False
+    """Whether ribs are labelled, as in `RIBS`."""
+
+    @property
+    def integers(self) -> dict[str, int]:
+        """Label value of each structure."""
+        return {**VERSE, **RIBS} if self.ribs else dict(VERSE)
+
     @property
     def anchored(self) -> bool:
-        """Whether C1 or the sacrum is in view."""
-        return bool(np.isin((VERSE["C1"], VERSE["sacrum"]), self.labels).any())
+        """Whether C1, the sacrum or a labelled rib is in view."""
+        anchors = (VERSE["C1"], VERSE["sacrum"], *(RIBS.values() if self.ribs else ()))
+        return bool(np.isin(anchors, self.labels).any())
 
     @property
     def values(self) -> list[int]:
@@ -89,8 +111,8 @@ class Outcome:
     """Those whose levels are as far apart as they should be."""
 
 
-def phantom_map(seed: int) -> PhantomMap:
-    """Draw the right label map of a random spine in a random field of view."""
+def phantom_map(seed: int, *, ribs: bool = False) -> PhantomMap:
+    """Draw the right label map of a random spine in a random field of view, perhaps with its ribs."""
     random = np.random.default_rng(seed)
     variant, scoliosis, fused = VARIANTS[seed % len(VARIANTS)], seed % 5 == 1, seed % 5 == 3
     posture = sample_posture(random)
@@ -107,7 +129,10 @@ def phantom_map(seed: int) -> PhantomMap:
         spine = replace(spine, vertebrae=tuple(vertebrae))
     raster = _raster(spine, random)
     traits = (variant, *(["scoliosis"] if scoliosis else []), *(["fused"] if fused else []))
-    return PhantomMap(labels=_drawn(spine, raster), grid=raster_grid(raster), traits=traits)
+    labels = _drawn(spine, raster)
+    if ribs:
+        _add_ribs(labels, spine, raster, (-1, 1)[seed % 2] if seed % MISCOUNTED_EVERY == 1 else 0)
+    return PhantomMap(labels=labels, grid=raster_grid(raster), traits=traits, ribs=ribs)
 
 
 def _without(spine: Spine, level: str) -> Spine:
@@ -169,6 +194,26 @@ def _drawn(spine: Spine, raster: Raster) -> LabelArray:
     return labels
 
 
+def _add_ribs(labels: LabelArray, spine: Spine, raster: Raster, miscounted: int) -> None:
+    """Label the part of each rib from its joint to beside the transverse process, where nothing else is."""
+    for vertebra in spine.vertebrae:
+        number = int(vertebra.name[1:]) + miscounted
+        if vertebra.region != "T" or not 1 <= number <= len(RIBS) // 2:
+            continue
+        s = vertebra.size
+        for side, sign in (("left", 1), ("right", -1)):
+            head = (sign * (0.5 * s.width + RIB_GAP_MM), 0.36 * s.depth, 0.35 * s.height)
+            bend = (sign * (0.5 * s.width + 40), s.depth / 2 + s.canal_depth + 12, -0.2 * s.height)
+            rib = Part(
+                shape=Capsule(start_mm=head, end_mm=bend, radius_mm=(3.0, 3.0), stretch=(1, 1, 1.5)),
+                blend_mm=0,
+            )
+            drawn = render(raster, vertebra.frame, (rib,), margin_mm=2.0)
+            if drawn is not None:
+                here = labels[drawn[0]]
+                here[(drawn[1] < 0) & (here == 0)] = RIBS[f"rib_{side}_{number}"]
+
+
 def _fuse(labels: LabelArray, raster: Raster, upper: Vertebra, lower: Vertebra) -> None:
     """Label the disc between two bodies as the upper one."""
     size = upper.size
@@ -183,7 +228,7 @@ def _fuse(labels: LabelArray, raster: Raster, upper: Vertebra, lower: Vertebra) 
 
 
 def outcomes(
-    count: int = PHANTOMS, first: int = FIRST_SEED
+    count: int = PHANTOMS, first: int = FIRST_SEED, *, ribs: bool = False
 ) -> tuple[list[Outcome], list[tuple[float, bool]], float]:
     """Name every phantom as it is, with a fault, and without names.
 
@@ -193,15 +238,15 @@ def outcomes(
     """
     found, sure, worst = [], [], 0.0
     for seed in range(first, first + count):
-        phantom = phantom_map(seed)
+        phantom = phantom_map(seed, ribs=ribs)
         values = phantom.values
         if len(values) < 2:
             continue
-        kept = name_labels("right", phantom.labels, phantom.grid, VERSE)
+        kept = name_labels("right", phantom.labels, phantom.grid, phantom.integers)
         worst = max(worst, float(np.mean((kept.labels != phantom.labels)[phantom.labels > 0])))
         found.append(_outcome("none", phantom, values, phantom.labels, kept.labels))
         fault, faulty, asked = _with_a_fault(phantom, values, seed)
-        named = name_labels("faulty", faulty, phantom.grid, VERSE)
+        named = name_labels("faulty", faulty, phantom.grid, phantom.integers)
         found.append(_outcome(fault, phantom, asked, faulty, named.labels))
         sure += _probabilities(phantom, named)
         if seed % UNNAMED_EVERY == 0:
@@ -249,10 +294,12 @@ def _outcome(
 
 def _unnamed(phantom: PhantomMap, values: list[int]) -> Outcome:
     sacrum = VERSE["sacrum"]
-    plain = np.where(phantom.labels == sacrum, 4, phantom.labels > 0).astype(np.uint8)
-    named, _ = name_unnamed("plain", plain, phantom.grid, {"vertebra": 1, "sacrum": 4})
+    bones = np.isin(phantom.labels, [VERSE[level] for level in INDEX])
+    plain = np.where(phantom.labels == sacrum, 4, bones).astype(np.uint8)
+    beside = BoneAnchors.of(phantom.labels, RIBS) if phantom.ribs else None
+    named, _ = name_unnamed("plain", plain, phantom.grid, {"vertebra": 1, "sacrum": 4}, bones=beside)
     outcome = _outcome("no names", phantom, values, np.zeros_like(phantom.labels), named)
-    return replace(outcome, anchored=bool((plain == 4).any()))
+    return replace(outcome, anchored=bool((plain == 4).any()) or (phantom.ribs and phantom.anchored))
 
 
 def _probabilities(phantom: PhantomMap, named: NamedMap) -> list[tuple[float, bool]]:
@@ -291,6 +338,16 @@ def phantom_figures(found: list[Outcome], sure: list[tuple[float, bool]], worst:
         "phantoms_unnamed_unanchored_wrong": 1 - _rate(without, "right") - _rate(without, "unknown"),
         "confidence_calibration_error": _calibration_error(confidence, right),
         "phantoms_confidence_at_90": float(at_90.mean()) if len(at_90) else float("nan"),
+    }
+
+
+def rib_figures(found: list[Outcome]) -> dict[str, float]:
+    """Return the figures of the phantoms with ribs."""
+    anchored = [each for each in found if each.anchored]
+    return {
+        "id_rate_ribs": _rate([each for each in anchored if each.fault not in ("none", "no names")], "right"),
+        "ribs_right_kept": _rate([each for each in found if each.fault == "none"], "right"),
+        "ribs_unnamed_id_rate": _rate([each for each in anchored if each.fault == "no names"], "right"),
     }
 
 
