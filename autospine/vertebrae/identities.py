@@ -104,6 +104,7 @@ def identities_of(
     cut: Sequence[bool] = (),
     called: Sequence[str] = (),
     notes: Sequence[str] = (),
+    least: Sequence[float] = (),
 ) -> SpineIdentities:
     """Return what is written about the vertebrae of a scan.
 
@@ -114,6 +115,7 @@ def identities_of(
         cut: Whether each is cut by the border; by default none is.
         called: What a label map called each, if it comes from one.
         notes: What was odd.
+        least: Probability that the level of each takes to be known; by default `LEAST_CONFIDENCE`.
     """
     positions = [vector(position) for position in np.round(found.positions_mm, 2)]
     vertebrae: list[VertebraIdentity] = []
@@ -124,7 +126,7 @@ def identities_of(
         vertebrae.append(
             VertebraIdentity(
                 order=len(vertebrae) + 1,
-                level=level if confidence >= LEAST_CONFIDENCE else UNKNOWN,
+                level=level if confidence >= (least[place] if least else LEAST_CONFIDENCE) else UNKNOWN,
                 likeliest=level,
                 confidence=round(min(confidence, 1.0), 4),
                 position_mm=positions[place],

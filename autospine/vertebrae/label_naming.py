@@ -64,6 +64,12 @@ be as likely without it."""
 MOST_OFF, FEWEST_FOR_ONE_OFF = 2, 4
 """Most labels that such a run may have wrong, and labels to each of which there may be one."""
 
+PURE = 0.9
+"""Share of a vertebra's volume of which its name is from which on it has no other."""
+
+SURE = 0.8
+"""Probability that it takes to rename a vertebra of a map whose names have no fault and no anchor."""
+
 SMALL = 0.5
 """Share of the median volume of a map's vertebrae below which one is less sure to be one."""
 
@@ -178,10 +184,13 @@ def name_labels(
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     notes += unfit_statement(decoded, uppermost)
-    identities = identities_in_map(case, ordered, chain, decoded, notes)
+    least = _least_confidences(ordered, decoded, anchored=nameless is not None or bool(beside.any()))
+    identities = identities_in_map(case, ordered, chain, decoded, notes, least)
     target: dict[int, int] = {}
-    for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
-        if level is not None and level in integers and probability[INDEX[level]] >= LEAST_CONFIDENCE:
+    for place, (vertebra, level) in enumerate(zip(ordered, decoded.levels, strict=True)):
+        if level is None or level not in integers:
+            continue
+        if decoded.probability[place, INDEX[level]] >= least[place]:
             target |= dict.fromkeys(vertebra.pieces, integers[level])
     named = _painted(labels, found, target, levels, grid)
     changed = named.volumes_ml | rename_discs(named.labels, grid, integers, identities.vertebrae)
@@ -259,6 +268,7 @@ def identities_in_map(
     chain: FoundVertebrae,
     decoded: Decoded,
     notes: Sequence[str],
+    least: Sequence[float] = (),
 ) -> SpineIdentities:
     """Return what is written about the vertebrae of a label map.
 
@@ -268,11 +278,12 @@ def identities_in_map(
         chain: What was decoded of them.
         decoded: Their levels.
         notes: Oddities of the map.
+        least: Probability that the level of each takes to be known.
     """
     # As in the map, also where head and feet are exchanged.
     chain = replace(chain, positions_mm=np.array([each.centre_mm for each in ordered]))
     called = [max(each.labels, key=each.labels.__getitem__) for each in ordered]
-    return identities_of(case, chain, decoded, [each.cut for each in ordered], called, notes)
+    return identities_of(case, chain, decoded, [each.cut for each in ordered], called, notes, least)
 
 
 def found_in_map(
@@ -328,6 +339,30 @@ def are_whole(ordered: Sequence[LabelledVertebra], centres_mm: Float64[np.ndarra
         if len(steps) and not each.cut and SACRUM not in each.labels
     ]
     return not ratios or float(np.median(ratios)) > WHOLE_SIZE
+
+
+def _least_confidences(
+    ordered: Sequence[LabelledVertebra], decoded: Decoded, *, anchored: bool
+) -> list[float]:
+    """Return the probability from which each vertebra of a map gets the level that it was found to be.
+
+    Where nothing in view anchors the levels, names that are those of neighbours from the head down, each of
+    one vertebra, are given up less easily: only sizes, distances and how much is in view speak against them.
+
+    Args:
+        ordered: Vertebrae from the head down.
+        decoded: Their levels.
+        anchored: Whether there is something beside the vertebrae that tells of levels.
+    """
+    called = [max(each.labels, key=each.labels.__getitem__) for each in ordered]
+    usual = [LEAST_CONFIDENCE] * len(called)
+    if anchored or not {"C1", SACRUM}.isdisjoint(called):
+        return usual
+    pure = all(each.labels[name] >= PURE * each.ml for each, name in zip(ordered, called, strict=True))
+    if not pure or all(_names_off(called, variant.levels) > 0 for variant in VARIANTS):
+        return usual
+    changed = [level != name for level, name in zip(decoded.levels, called, strict=True)]
+    return [SURE if changes else least for changes, least in zip(changed, usual, strict=True)]
 
 
 def _labels(vertebrae: Sequence[LabelledVertebra]) -> set[str]:
