@@ -49,6 +49,14 @@ vertebrae of the neck."""
 ONE_STEP = 0.6
 """Share of the distance of neighbours below which two centres belong to one vertebra."""
 
+SAME_HEIGHT = 0.3
+"""The same share for two pieces with one label of which the border of the image cuts the smaller, so that its
+centre is not that of all of it: what is seen of a spinous process lies as high as its body."""
+
+BEHIND_MM = 60.0
+"""Distance within which a piece as high as a vertebra of its label belongs to it: the tip of a spinous
+process lies up to about as far behind the middle of the body."""
+
 NEAR_STEPS = 1.4
 """Distances of neighbours within which a fragment belongs to the vertebra of its label."""
 
@@ -364,8 +372,8 @@ def _owner(
         return touching
     for main in sorted(same, key=lambda main: away[main]):
         small = piece.ml < max(FRAGMENT_ML, FRAGMENT_SHARE * pieces[main].ml)
-        beside = not piece.cut and down[main] < ONE_STEP * step[main]
-        if away[main] < NEAR_STEPS * step[main] and (small or beside):
+        beside = down[main] < (SAME_HEIGHT if piece.cut else ONE_STEP) * step[main]
+        if (beside and away[main] < BEHIND_MM) or (small and away[main] < NEAR_STEPS * step[main]):
             return main
     return number
 

@@ -420,3 +420,14 @@ def test_a_map_without_vertebrae_stays_without_them() -> None:
     result = name_labels("case", empty, grid, FIVE, nameless=counted(labels))
     assert not result.labels.any()
     assert result.identities.notes == ("there is no vertebra",)
+
+
+def test_a_spinous_process_that_the_border_cuts_off_its_body_is_no_vertebra() -> None:
+    labels = np.zeros((44, 90, 60), dtype=np.int16)
+    s, p, x = np.ogrid[tuple(slice(0, n) for n in labels.shape)]
+    labels[(s - 10) ** 2 + (p - 25) ** 2 + (x - 30) ** 2 < 13**2] = VERSE["T12"]
+    labels[(s - 42) ** 2 + (p - 25) ** 2 + (x - 30) ** 2 < 13**2] = VERSE["T11"]
+    labels[(s >= 30) & (np.abs(p - 72) < 12) & (np.abs(x - 30) < 4)] = VERSE["T11"]
+    result = named(labels, makers.grid(labels.shape))
+    assert np.array_equal(result.labels, labels)
+    assert [each.called for each in result.identities.vertebrae] == ["T11", "T12"]
