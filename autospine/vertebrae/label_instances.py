@@ -98,6 +98,11 @@ class LabelledVertebra:
     cut: bool
     """Whether it touches the border of the image."""
 
+    @property
+    def is_sacrum(self) -> bool:
+        """Whether most of it is called the sacrum: a vertebra may hold a crumb of that label."""
+        return max(self.labels, key=self.labels.__getitem__) == SACRUM
+
 
 class VertebraMap(NamedTuple):
     """The vertebrae of a label map, in no order."""

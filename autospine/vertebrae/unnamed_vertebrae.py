@@ -76,14 +76,14 @@ def name_unnamed(
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     notes += unfit_statement(decoded, uppermost)
-    anchored = SACRUM in levels.values() and any(SACRUM in each.labels for each in ordered)
+    anchored = SACRUM in levels.values() and any(each.is_sacrum for each in ordered)
     if not anchored and uppermost is None:
         notes.append("no sacrum is labelled: levels follow from sizes and distances alone")
     identities = identities_in_map(case, ordered, chain, decoded, notes)
     table = np.zeros(int(found.numbers.max()) + 1, dtype=np.uint8)
     place = 0
     for vertebra, level, probability in zip(ordered, decoded.levels, decoded.probability, strict=True):
-        if level is None or SACRUM in vertebra.labels:
+        if level is None or vertebra.is_sacrum:
             continue  # as what remains, below
         place += 1
         known = probability[INDEX[level]] >= LEAST_CONFIDENCE
@@ -99,12 +99,12 @@ def name_unnamed(
 
 def _without_other_sacra(vertebrae: list[LabelledVertebra]) -> list[LabelledVertebra]:
     """Return the vertebrae with the largest component of the sacrum alone: the others are pieces of it."""
-    sacra = sorted((each for each in vertebrae if SACRUM in each.labels), key=lambda each: -each.ml)
-    return [each for each in vertebrae if SACRUM not in each.labels or each is sacra[0]]
+    sacra = sorted((each for each in vertebrae if each.is_sacrum), key=lambda each: -each.ml)
+    return [each for each in vertebrae if not each.is_sacrum or each is sacra[0]]
 
 
 def _stands_on_its_head(vertebrae: list[LabelledVertebra]) -> bool:
     """Return whether the sacrum lies above every vertebra by the header."""
-    heights = [each.centre_mm[2] for each in vertebrae if SACRUM not in each.labels]
-    sacrum = [each.centre_mm[2] for each in vertebrae if SACRUM in each.labels]
+    heights = [each.centre_mm[2] for each in vertebrae if not each.is_sacrum]
+    sacrum = [each.centre_mm[2] for each in vertebrae if each.is_sacrum]
     return bool(sacrum and len(heights) > 1 and min(sacrum) > max(heights))

@@ -68,6 +68,17 @@ def test_what_is_no_vertebra_has_a_value_of_its_own(lumbosacral) -> None:
     assert all(each.level != "unknown" or each.order > 0 for each in identities.vertebrae)
 
 
+def test_a_crumb_of_sacrum_in_a_vertebra_does_not_take_it_away(lumbosacral) -> None:
+    levels, grid = lumbosacral
+    labels = plain(levels)
+    s, p, x = (int(np.median(axis)) for axis in np.nonzero(levels == VERSE["L3"]))
+    block = labels[s - 6 : s + 6, p - 6 : p + 6, x - 6 : x + 6]
+    block[block == STRUCTURES["vertebra"]] = STRUCTURES["sacrum"]
+    named, _ = name_unnamed("case", labels, grid, STRUCTURES)
+    for value in (20, 21, 22, 23, 24):
+        assert np.bincount(named[levels == value]).argmax() == value
+
+
 def test_the_level_of_the_uppermost_vertebra_can_be_stated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
