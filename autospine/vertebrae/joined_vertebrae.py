@@ -12,7 +12,13 @@ from scipy import ndimage
 
 from autospine.core.geometry import Box, Grid
 from autospine.core.types import Shape3
-from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, VertebraMap
+from autospine.vertebrae.label_instances import (
+    FRAGMENT_ML,
+    VERTEBRA,
+    LabelledVertebra,
+    VertebraMap,
+    with_one_sacrum,
+)
 from autospine.vertebrae.levels import SACRUM
 
 SHARED = 0.2
@@ -57,10 +63,10 @@ def join_vertebrae(
     Returns:
         The vertebrae; their pieces, `numbers` and `integers` are those of the map with names.
     """
-    instances = _with_one_sacrum(nameless.vertebrae)
+    instances = with_one_sacrum(nameless.vertebrae)
     table = np.zeros(int(nameless.numbers.max(initial=0)) + 1, dtype=np.int32)
     for place, instance in enumerate(instances, start=1):
-        if SACRUM not in instance.labels:
+        if not instance.is_sacrum:
             table[list(instance.pieces)] = place
     seen = _within(named.box, nameless.box, table[nameless.numbers])
     numbers, pieces = _assigned(named, seen, grid)
@@ -75,16 +81,6 @@ def join_vertebrae(
             joined.append(_of_pieces(vertebra, own, levels))
     integers = {piece.number: piece.integer for piece in pieces}
     return VertebraMap(vertebrae=tuple(joined), numbers=numbers, box=named.box, integers=integers)
-
-
-def _with_one_sacrum(vertebrae: tuple[LabelledVertebra, ...]) -> list[LabelledVertebra]:
-    """Return what is large enough to be a vertebra, with the largest component of the sacrum alone."""
-    sacra = sorted((each for each in vertebrae if SACRUM in each.labels), key=lambda each: -each.ml)
-    return [
-        each
-        for each in vertebrae
-        if each.ml >= FRAGMENT_ML and (SACRUM not in each.labels or each is sacra[0])
-    ]
 
 
 def _within(box: Box, other: Box, numbers: Integer[np.ndarray, "s p l"]) -> Integer[np.ndarray, "S P L"]:
@@ -150,7 +146,7 @@ def _with_names(
     """Return a vertebra of the map without names with those of the pieces that lie in it."""
     labels = _volumes(pieces, levels)
     ml = sum(labels.values())
-    if SACRUM in instance.labels:
+    if instance.is_sacrum:
         labels[SACRUM] = instance.ml
     elif ml < NAMED * instance.ml:
         labels[VERTEBRA] = instance.ml - ml

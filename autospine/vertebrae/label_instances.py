@@ -2,7 +2,7 @@
 vertebra has several.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -164,6 +164,13 @@ def find_vertebrae(labels: LabelArray, grid: Grid, levels: Mapping[int, str]) ->
         box=box,
         integers=integers,
     )
+
+
+def with_one_sacrum(vertebrae: Iterable[LabelledVertebra]) -> list[LabelledVertebra]:
+    """Return what is no fragment, with the largest sacrum alone: the others are pieces of it."""
+    large = [each for each in vertebrae if each.ml >= FRAGMENT_ML]
+    largest = max((each for each in large if each.is_sacrum), key=lambda each: each.ml, default=None)
+    return [each for each in large if not each.is_sacrum or each is largest]
 
 
 def _box_of(labels: LabelArray, levels: Mapping[int, str], margins: Shape3) -> Box:

@@ -11,7 +11,12 @@ from autospine.core.types import LabelArray
 from autospine.vertebrae.bone_anchors import BoneAnchors
 from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
-from autospine.vertebrae.label_instances import FRAGMENT_ML, VERTEBRA, LabelledVertebra, find_vertebrae
+from autospine.vertebrae.label_instances import (
+    VERTEBRA,
+    LabelledVertebra,
+    find_vertebrae,
+    with_one_sacrum,
+)
 from autospine.vertebrae.label_naming import are_whole, found_in_map, from_head, identities_in_map
 from autospine.vertebrae.levels import INDEX, SACRUM
 
@@ -58,7 +63,7 @@ def name_unnamed(
     """
     levels = {integers[VERTEBRA]: VERTEBRA} | ({integers[SACRUM]: SACRUM} if SACRUM in integers else {})
     found = find_vertebrae(labels, grid, levels)
-    large = _without_other_sacra([each for each in found.vertebrae if each.ml >= FRAGMENT_ML])
+    large = with_one_sacrum(found.vertebrae)
     new = np.zeros(labels.shape, dtype=np.uint8)
     for name, value in PLAIN.items():
         if name in integers:
@@ -95,12 +100,6 @@ def name_unnamed(
     for plane, numbers in zip(new[found.box.slices], found.numbers, strict=True):
         plane[numbers > 0] = table[numbers[numbers > 0]]
     return new, identities
-
-
-def _without_other_sacra(vertebrae: list[LabelledVertebra]) -> list[LabelledVertebra]:
-    """Return the vertebrae with the largest component of the sacrum alone: the others are pieces of it."""
-    sacra = sorted((each for each in vertebrae if each.is_sacrum), key=lambda each: -each.ml)
-    return [each for each in vertebrae if not each.is_sacrum or each is sacra[0]]
 
 
 def _stands_on_its_head(vertebrae: list[LabelledVertebra]) -> bool:
