@@ -237,7 +237,9 @@ def _scheme_of_dataset(path: Path) -> "LabelScheme":
     from autospine.vertebrae.schemes import LabelScheme
 
     space = load_labels(path)
-    integers = naming_integers(space) or vertebra_class(space)
+    integers = naming_integers(space)
+    if not integers and (plain := vertebra_class(space)):
+        integers = {**plain, **anchor_integers(space)}
     if not integers:
         raise DatasetError(
             f"expected vertebrae by level (such as L1) or a class `vertebra` among the labels of {path}, "
@@ -246,7 +248,7 @@ def _scheme_of_dataset(path: Path) -> "LabelScheme":
     return LabelScheme(
         name=str(path),
         title=path.parent.name or str(path),
-        integers={**integers, **anchor_integers(space)},
+        integers=integers,
         beside=frozenset(space.known) - frozenset(integers.values()),
         whole_vertebrae=None,
     )

@@ -16,7 +16,7 @@ from autospine.core.geometry import Box, Grid, triple
 from autospine.core.types import LabelArray
 from autospine.vertebrae.dataset_levels import RIB, SKULL, anchor_named
 from autospine.vertebrae.label_instances import LabelledVertebra, VertebraMap
-from autospine.vertebrae.levels import LEVELS, SACRUM
+from autospine.vertebrae.levels import LEVELS
 
 COARSE_MM = 1.5
 """Voxel size that is fine enough for distances of bones."""
@@ -106,7 +106,7 @@ class BoneAnchors:
             return evidence
         near = _bones_near(self.labels, wanted, ordered, found, grid)
         for place, vertebra in enumerate(ordered):
-            if SACRUM in vertebra.labels or not (ribs := near.keys() & self.ribs.keys()):
+            if vertebra.is_sacrum or not (ribs := near.keys() & self.ribs.keys()):
                 continue
             if borne := [rib for rib in ribs if near[rib][place] >= LEAST_ML]:
                 evidence[place] = _with_ribs({n for rib in borne if (n := self.ribs[rib]) is not None})

@@ -213,7 +213,7 @@ def _against(
 ) -> Float64[np.ndarray, " levels"]:
     """Return the evidence against each level by what the map's scheme has a label for."""
     known = np.array([level in integers for level in LEVELS])
-    if SACRUM in vertebra.labels and SACRUM not in integers:
+    if vertebra.is_sacrum and SACRUM not in integers:
         return np.zeros(len(LEVELS))
     if set(vertebra.labels) == {VERTEBRA}:
         return UNCALLED * known
@@ -302,16 +302,15 @@ def found_in_map(
         whole: Whether whole vertebrae are labelled, and not only their bodies.
         upside_down: Whether the header has exchanged head and feet.
     """
-    called = _labels(ordered)
+    sacral, cervical = any(each.is_sacrum for each in ordered), "C1" in _labels(ordered)
     extents = [
-        10 * np.cbrt(each.ml) if whole and not each.cut and SACRUM not in each.labels else np.nan
-        for each in ordered
+        10 * np.cbrt(each.ml) if whole and not each.cut and not each.is_sacrum else np.nan for each in ordered
     ]
     middle = (np.array(grid.shape[1:]) - 1) / 2
     ends = grid.physical(np.array([[0, *middle], [grid.shape[0] - 1, *middle]]))[:, 2]
     low, high = sorted((-ends if upside_down else ends).tolist())
     # Tools count from an anchor where they see one, and miscount further away.
-    top = {(True, False): 0.0, (False, True): 1.0}.get((SACRUM in called, "C1" in called), 0.5)
+    top = {(True, False): 0.0, (False, True): 1.0}.get((sacral, cervical), 0.5)
     room = (high - float(centres_mm[0, 2]), float(centres_mm[-1, 2]) - low)
     return FoundVertebrae(
         positions_mm=centres_mm,
@@ -325,7 +324,7 @@ def found_in_map(
         log_switch=math.log(SWITCH),
         log_variants=_claimed(ordered),
         cut=(0.95, 0.95 if ordered[-1].cut else 0.12),
-        room_mm=(max(0.0, room[0]), max(0.0, room[1]) if SACRUM in called else None),
+        room_mm=(max(0.0, room[0]), max(0.0, room[1]) if sacral else None),
     )
 
 
@@ -336,7 +335,7 @@ def are_whole(ordered: Sequence[LabelledVertebra], centres_mm: Float64[np.ndarra
     ratios = [
         size / steps[max(0, place - 1) : place + 1].min()
         for place, (size, each) in enumerate(zip(sizes, ordered, strict=True))
-        if len(steps) and not each.cut and SACRUM not in each.labels
+        if len(steps) and not each.cut and not each.is_sacrum
     ]
     return not ratios or float(np.median(ratios)) > WHOLE_SIZE
 
@@ -376,9 +375,7 @@ def _claimed(ordered: Sequence[LabelledVertebra]) -> Float64[np.ndarray, " varia
     where neither C1 nor the sacrum is in view: the tool that made the map had nothing to count from.
     """
     called = [
-        max(each.labels, key=each.labels.__getitem__)
-        for each in ordered
-        if SACRUM in each.labels or not each.cut
+        max(each.labels, key=each.labels.__getitem__) for each in ordered if each.is_sacrum or not each.cut
     ]
     usual = max(VARIANTS, key=lambda variant: variant.log_prior)
     if VERTEBRA in called or {"C1", SACRUM}.isdisjoint(called):

@@ -99,6 +99,14 @@ def test_one_label_for_all_ribs_tells_where_they_end() -> None:
     assert levels_of(renamed(joined, 1), grid, {**VERSE, "ribs": 99}) == list(LEVELS)
 
 
+def test_faultless_names_without_an_anchor_are_kept_though_another_spine_is_likelier() -> None:
+    labels, grid = column(("L1", "L2", "L3", "L4"))
+    named = name_labels("case", labels, grid, VERSE)
+    assert np.array_equal(named.labels, labels) and named.changes == ()
+    assert [each.level for each in named.identities.vertebrae] == ["unknown"] * 4
+    assert all(each.confidence < 0.8 for each in named.identities.vertebrae)
+
+
 def test_the_vertebra_at_the_skull_is_the_first() -> None:
     names = ("C1", "C2", "C3", "C4", "C5")
     labels, grid = column(names)
