@@ -25,9 +25,9 @@ from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.storage.trained_models import STARTER, STARTER_FILE, named_model
 from autospine.system.log import get_logger
 from autospine.vertebrae.dataset_levels import vertebra_class
-from autospine.vertebrae.label_instances import VERTEBRA
 from autospine.vertebrae.label_naming import NamelessMap
 from autospine.vertebrae.levels import SACRUM
+from autospine.vertebrae.touching_vertebrae import VERTEBRA
 
 logger = get_logger(__name__)
 

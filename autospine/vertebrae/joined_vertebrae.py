@@ -12,14 +12,9 @@ from scipy import ndimage
 
 from autospine.core.geometry import Box, Grid
 from autospine.core.types import Shape3
-from autospine.vertebrae.label_instances import (
-    FRAGMENT_ML,
-    VERTEBRA,
-    LabelledVertebra,
-    VertebraMap,
-    with_one_sacrum,
-)
+from autospine.vertebrae.label_instances import LabelledVertebra, VertebraMap, with_one_sacrum
 from autospine.vertebrae.levels import SACRUM
+from autospine.vertebrae.touching_vertebrae import FRAGMENT_ML, VERTEBRA
 
 SHARED = 0.2
 """Share of a piece with a name that lies in vertebrae without names, from which on it is a part of them."""

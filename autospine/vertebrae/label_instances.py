@@ -2,52 +2,39 @@
 vertebra has several.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer
+from jaxtyping import Float64, Integer
 from scipy import ndimage
 
 from autospine.core.geometry import Box, Grid, triple, vector
-from autospine.core.types import LabelArray, Shape3, Slices3
+from autospine.core.types import LabelArray, Shape3
 from autospine.evaluation.components import count_shared_faces, find_components
 from autospine.vertebrae.levels import INDEX, SACRUM
-from autospine.vertebrae.proportions import SIZES_MM, STEPS_MM
-
-VERTEBRA = "vertebra"
-"""Level of vertebrae that a map does not tell apart."""
-
-UNNAMED_STEP_MM = 20.0
-"""Distance of neighbours that is taken where the level is not known: that of the neck, the shortest."""
-
-FRAGMENT_ML = 1.0
-"""Components of less are fragments: no whole vertebra is as small."""
+from autospine.vertebrae.touching_vertebrae import (
+    CONTACT,
+    FRAGMENT_ML,
+    ONE_STEP,
+    TWICE,
+    VERTEBRA,
+    cut_between_bodies,
+    depth_inside,
+    part_atlas_from_axis,
+    split_components,
+    surface_faces,
+    touches_border,
+    usual_volumes,
+)
 
 FRAGMENT_SHARE = 0.25
 """Components of less than this share of another of the same label near by are fragments of it."""
 
 FINEST_MM = 1.0
 """Voxel size that is fine enough to tell vertebrae apart."""
-
-CORES = (0.4, 0.55, 0.7)
-"""Shares of a component's greatest depth: the voxels that lie deeper are the cores of bodies. The first share
-is taken that leaves several."""
-
-STEEP = 1.4
-"""Least height, in parts of the distance across, between two bodies of one component; a spinous process lies
-further behind than below."""
-
-BODILESS = ("C1", "C2")
-"""Levels of which one is a ring without a body, so that no core tells both together from one of them."""
-
-TWICE = 1.5
-"""Volume from which a component is both of `BODILESS`, in parts of that of one, by the size of the other
-vertebrae of the neck."""
-
-ONE_STEP = 0.6
-"""Share of the distance of neighbours below which two centres belong to one vertebra."""
 
 SAME_HEIGHT = 0.3
 """The same share for two pieces with one label of which the border of the image cuts the smaller, so that its
@@ -59,9 +46,6 @@ process lies up to about as far behind the middle of the body."""
 
 NEAR_STEPS = 1.4
 """Distances of neighbours within which a fragment belongs to the vertebra of its label."""
-
-CONTACT = 0.2
-"""Share of its surface by which a fragment touches the vertebra that it belongs to, whatever its label."""
 
 PROCESS_SHARE = 0.4
 """Share of the volume of the vertebra that it touches below which one of several components of a label, such
@@ -151,10 +135,11 @@ def find_vertebrae(labels: LabelArray, grid: Grid, levels: Mapping[int, str]) ->
         spacing_mm=vector(np.array(grid.spacing_mm) * steps),
     )
     components = find_components(np.where(np.isin(thinned, list(levels)), thinned, 0))
-    numbers = _split_numbers(components.numbers.astype(np.int32), components.integers, coarse, levels)
-    _part_atlas_from_axis(numbers, thinned, levels)
+    numbers = split_components(components.numbers.astype(np.int32), components.integers, coarse, levels)
+    part_atlas_from_axis(numbers, thinned, levels)
+    together = cut_between_bodies(numbers, thinned, coarse, levels)
     pieces = _measure(numbers, thinned, coarse, levels)
-    groups = _join(pieces, numbers)
+    groups = _join(pieces, numbers, together)
     integers = {number: piece.integer for number, piece in pieces.items()}
     if steps != (1, 1, 1):
         numbers = _at_every_voxel(numbers, labels, steps, pieces)
@@ -203,100 +188,6 @@ def _at_every_voxel(
     return whole
 
 
-def _split_numbers(
-    numbers: Integer[np.ndarray, "S P L"], integers: np.ndarray, grid: Grid, levels: Mapping[int, str]
-) -> Integer[np.ndarray, "S P L"]:
-    """Give each core of a component with several bodies a number of its own."""
-    voxel_ml = float(np.prod(grid.spacing_mm)) / 1000
-    following = int(numbers.max(initial=0)) + 1
-    steps_mm = {**STEPS_MM, VERTEBRA: UNNAMED_STEP_MM}
-    waiting = [(number, box, levels[int(integers[number])]) for number, box in _boxes_of(numbers)]
-    while waiting:
-        number, box, level = waiting.pop()
-        inside = numbers[box] == number
-        if level not in steps_mm or np.count_nonzero(inside) * voxel_ml < FRAGMENT_ML:
-            continue
-        parts = _parts(inside, grid, steps_mm[level])
-        again = []
-        for part, place in enumerate(ndimage.find_objects(parts), start=1):
-            own = number if part == 1 else following
-            if part > 1:
-                numbers[box][parts == part] = own
-                following += 1
-            again.append((own, Box.of(place).moved(Box.of(box).start).slices, level))
-        if level == VERTEBRA and len(again) > 1:  # many vertebrae of one label are split again and again
-            waiting += again
-    return numbers
-
-
-def _part_atlas_from_axis(
-    numbers: Integer[np.ndarray, "S P L"], labels: LabelArray, levels: Mapping[int, str]
-) -> None:
-    """Give the lower part a number of its own, in place, where C1 and C2 are one component of one label.
-
-    They are parted by the plane that leaves each its usual share of the volume, so that the dens goes to C1.
-    """
-    neck: dict[int, tuple[str, float, Slices3]] = {}
-    for number, box in _boxes_of(numbers):
-        inside = numbers[box] == number
-        level = levels[int(labels[box][inside][0])]
-        if level in SIZES_MM and level.startswith("C"):
-            neck[number] = (level, np.count_nonzero(inside) / SIZES_MM[level] ** 3, box)
-    for number, (level, size, box) in neck.items():
-        others = [other for each, (_, other, _) in neck.items() if each != number]
-        if level not in BODILESS or not others or size < TWICE * float(np.median(others)):
-            continue
-        heights = np.count_nonzero(numbers[box] == number, axis=(1, 2)).cumsum()
-        atlas, axis = (SIZES_MM[name] ** 3 for name in BODILESS)
-        plane = int(np.searchsorted(heights, heights[-1] * axis / (atlas + axis)))
-        lower = numbers[box][:plane]  # S grows towards the head
-        lower[lower == number] = numbers.max() + 1
-
-
-def _boxes_of(numbers: Integer[np.ndarray, "S P L"]) -> list[tuple[int, Slices3]]:
-    """Return the box of each number that occurs."""
-    boxes = enumerate(ndimage.find_objects(numbers), start=1)
-    return [(number, Box.of(box).slices) for number, box in boxes if box is not None]
-
-
-def _parts(inside: Bool[np.ndarray, "s p l"], grid: Grid, step_mm: float) -> Integer[np.ndarray, "s p l"]:
-    """Number the vertebrae that one component holds: cores that lie one below the other and far apart."""
-    depth = _depth(inside, grid)
-    for share in CORES:
-        cores, kept = _bodies(depth > share * depth.max(), grid, step_mm)
-        if len(kept) > 1:
-            break
-    else:
-        return inside.astype(np.int32)
-    markers = np.zeros(inside.shape, dtype=np.int32)
-    for place, core in enumerate(kept, start=1):
-        markers[cores == core + 1] = place
-    nearest = ndimage.distance_transform_edt(
-        markers == 0, sampling=grid.spacing_mm, return_distances=False, return_indices=True
-    )
-    return np.where(inside, markers[tuple(nearest)], 0)
-
-
-def _bodies(
-    deep: Bool[np.ndarray, "s p l"], grid: Grid, step_mm: float
-) -> tuple[Integer[np.ndarray, "s p l"], list[int]]:
-    """Number the components of what lies deep, and tell which are bodies one below the other."""
-    cores, n = ndimage.label(deep)
-    at = np.asarray(ndimage.center_of_mass(deep, cores, range(1, n + 1))) * grid.spacing_mm
-    kept: list[int] = []
-    for core in np.argsort(-np.bincount(cores.ravel(), minlength=n + 1)[1:]).tolist():
-        apart = [np.abs(at[core] - at[other]) for other in kept]
-        if all(d[0] > ONE_STEP * step_mm and d[0] > STEEP * np.hypot(d[1], d[2]) for d in apart):
-            kept.append(core)
-    return cores, kept
-
-
-def _depth(inside: Bool[np.ndarray, "s p l"], grid: Grid) -> Float64[np.ndarray, "s p l"]:
-    """Return the distance in mm of each voxel inside from the surface."""
-    padded = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=grid.spacing_mm)
-    return np.asarray(padded[1:-1, 1:-1, 1:-1])
-
-
 def _measure(
     numbers: Integer[np.ndarray, "S P L"], labels: LabelArray, grid: Grid, levels: Mapping[int, str]
 ) -> dict[int, _MapPiece]:
@@ -305,36 +196,49 @@ def _measure(
     for number, slices in enumerate(ndimage.find_objects(numbers), start=1):
         box = Box.of(slices)
         inside = numbers[slices] == number
-        weight = _depth(inside, grid) ** 2
+        weight = depth_inside(inside, grid) ** 2
         if levels[int(labels[slices][inside][0])] == SACRUM:
             weight[: max(0, len(weight) - round(UPPER_END_MM / grid.spacing_mm[0]))] = 0
         index = np.array([np.sum(weight * axis) for axis in np.ogrid[box.slices]]) / weight.sum()
         count = int(np.count_nonzero(inside))
         integer = int(labels[slices][inside][0])
-        ends = zip(box.start, box.stop, numbers.shape, strict=True)
         pieces[number] = _MapPiece(
             level=levels[integer],
             integer=integer,
             ml=count * voxel_ml,
             centre_mm=grid.physical(index),
-            cut=any((start == 0 or stop == size) and size > 1 for start, stop, size in ends),
-            surface=6 * count ** (2 / 3),
+            cut=touches_border(box, numbers.shape),
+            surface=surface_faces(count * voxel_ml, grid),
         )
     return pieces
 
 
-def _join(pieces: Mapping[int, _MapPiece], numbers: Integer[np.ndarray, "S P L"]) -> list[tuple[int, ...]]:
-    """Return the numbers of the pieces of each vertebra; the largest of each comes first."""
+def _join(
+    pieces: Mapping[int, _MapPiece], numbers: Integer[np.ndarray, "S P L"], together: Iterable[set[int]]
+) -> list[tuple[int, ...]]:
+    """Return the numbers of the pieces of each vertebra; the largest of each comes first.
+
+    Args:
+        pieces: Every piece by its number.
+        numbers: Number of the piece of each voxel.
+        together: Numbers of pieces of which it is known that they are one vertebra.
+    """
     shared = count_shared_faces(numbers)
     faces = {
         (int(a), int(b)): int(n) for a, b, n in zip(shared.first, shared.second, shared.faces, strict=True)
     }
+    usual_ml = usual_volumes({number: (piece.level, piece.ml) for number, piece in pieces.items()})
+    by_size = sorted(pieces, key=lambda number: -pieces[number].ml)
     owner: dict[int, int] = {}
-    for number in sorted(pieces, key=lambda number: -pieces[number].ml):
-        owner[number] = _owner(number, pieces, owner, faces)
+    for group in together:
+        owner |= dict.fromkeys(group, max(group, key=lambda number: pieces[number].ml))
+    for number in by_size:
+        if number in owner:
+            continue
+        owner[number] = _owner(number, pieces, owner, faces, usual_ml)
     groups: dict[int, list[int]] = {}
-    for number, main in owner.items():
-        groups.setdefault(main, []).append(number)
+    for number in by_size:
+        groups.setdefault(owner[number], []).append(number)
     return [tuple(group) for group in groups.values()]
 
 
@@ -343,6 +247,7 @@ def _owner(
     pieces: Mapping[int, _MapPiece],
     owner: Mapping[int, int],
     faces: Mapping[tuple[int, int], int],
+    usual_ml: Mapping[int, float],
 ) -> int:
     """Return the main piece of the vertebra that a piece belongs to: itself, or a larger one."""
     piece = pieces[number]
@@ -366,7 +271,12 @@ def _owner(
         mains
         and not piece.cut
         and contact[touching] > CONTACT * piece.surface
-        and (stray if piece.ml < FRAGMENT_ML else down[touching] < ONE_STEP * step[touching])
+        and (
+            stray
+            if piece.ml < FRAGMENT_ML
+            else down[touching] < ONE_STEP * step[touching]
+            and piece.ml + pieces[touching].ml < TWICE * usual_ml.get(touching, math.inf)
+        )
     ):
         return touching
     if (

@@ -14,17 +14,12 @@ from autospine.vertebrae.bone_anchors import BoneAnchors
 from autospine.vertebrae.decoding import Decoded, FoundVertebrae, decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, identities_of, nothing_found
 from autospine.vertebrae.joined_vertebrae import join_vertebrae
-from autospine.vertebrae.label_instances import (
-    FRAGMENT_ML,
-    VERTEBRA,
-    LabelledVertebra,
-    VertebraMap,
-    find_vertebrae,
-)
+from autospine.vertebrae.label_instances import LabelledVertebra, VertebraMap, find_vertebrae
 from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM, VARIANTS
 from autospine.vertebrae.named_discs import rename_discs
 from autospine.vertebrae.proportions import SIZES_MM, by_variant
 from autospine.vertebrae.spine_curve import order_from_head
+from autospine.vertebrae.touching_vertebrae import FRAGMENT_ML, VERTEBRA
 
 SHIFTS = (-2, -1, 0, 1, 2)
 """Numbers of levels by which a tool may have miscounted."""

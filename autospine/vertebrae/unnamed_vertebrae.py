@@ -11,14 +11,10 @@ from autospine.core.types import LabelArray
 from autospine.vertebrae.bone_anchors import BoneAnchors
 from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
-from autospine.vertebrae.label_instances import (
-    VERTEBRA,
-    LabelledVertebra,
-    find_vertebrae,
-    with_one_sacrum,
-)
+from autospine.vertebrae.label_instances import LabelledVertebra, find_vertebrae, with_one_sacrum
 from autospine.vertebrae.label_naming import are_whole, found_in_map, from_head, identities_in_map
 from autospine.vertebrae.levels import INDEX, SACRUM
+from autospine.vertebrae.touching_vertebrae import VERTEBRA
 
 FIRST_UNKNOWN = 150
 """Label value of what is no whole vertebra, such as a fragment; that of a vertebra whose level is unknown is

@@ -91,6 +91,24 @@ def test_an_unusual_number_of_vertebrae_is_no_fault_of_the_map(variant: str, lev
     assert {level, "sacrum"} <= {each.level for each in result.identities.vertebrae}
 
 
+@pytest.mark.parametrize("level", ["L2", "L3", "L4"])
+@pytest.mark.parametrize("part", ["upper", "lower"])
+def test_a_half_with_the_label_of_the_neighbour_that_it_touches_is_given_back(
+    lumbosacral, level: str, part: str
+) -> None:
+    labels, grid = lumbosacral
+    value = VERSE[level]
+    whole = labels == value
+    heights = np.flatnonzero(whole.any(axis=(1, 2)))
+    planes = slice(int(heights.mean()), None) if part == "upper" else slice(int(heights.mean()))
+    half = np.zeros_like(whole)
+    half[planes] = whole[planes]
+    result = named(np.where(half, value - 1 if part == "upper" else value + 1, labels), grid)
+    assert np.mean(result.labels[half] == value) > 0.6  # the tip of the process stays
+    assert np.mean(result.labels[whole & ~half] == value) > 0.99
+    assert right(result.labels, labels) == right(labels, labels)
+
+
 def test_a_level_that_no_usual_spine_has_is_no_claim_where_another_is_skipped() -> None:
     labels, grid = drawn("usual")
     shifted = np.where((labels >= VERSE["L2"]) & (labels <= VERSE["L5"]), labels + 1, labels)
