@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from autospine.vertebrae.identities import SpineIdentities
     from autospine.vertebrae.schemes import LabelScheme
 
+PRINTED = 8
+"""Most changes of a case that are printed, the largest first."""
+
+LEAST_ML = 0.1
+"""Volume below which a change is printed without its amount."""
+
+APART = 0.05
+"""Difference of probabilities from which on the least certain level is named."""
+
 anatomy = App(help="Name vertebrae, and measure them.", no_args_is_help=True)
 app.add_typer(anatomy, name="anatomy", rich_help_panel="Predict")
 
@@ -93,8 +102,15 @@ def identify(
         names = output / f"{name}_vertebrae.json"
         write_json(names, identities)
         say(_line(identities))
-        for change in identities.changes:
-            say(f"  {change.ml:.1f} ml of {change.from_label} to {change.to_label}", "yellow")
+        for change in identities.changes[:PRINTED]:
+            amount = f"{change.ml:.1f} ml" if change.ml >= LEAST_ML else f"less than {LEAST_ML} ml"
+            say(f"  {amount} of {change.from_label} to {change.to_label}", "yellow")
+        if len(identities.changes) > PRINTED:
+            ml = sum(change.ml for change in identities.changes[PRINTED:])
+            say(
+                f"  and {ml:.1f} ml in {len(identities.changes) - PRINTED} more, listed in {names}",
+                "yellow",
+            )
         return names
 
     write_each(files, "identifying", write)
@@ -259,8 +275,12 @@ def _line(identities: "SpineIdentities") -> str:
     from autospine.vertebrae.identities import UNKNOWN
 
     levels = [each.level for each in identities.vertebrae]
-    named = [each.confidence for each in identities.vertebrae if each.level != UNKNOWN]
-    least = math.floor(100 * min(named, default=0.0)) / 100
-    sure = f" (each with a probability of at least {least:.2f})" if named else ""
+    named = [each for each in identities.vertebrae if each.level != UNKNOWN]
+    sure = ""
+    if named:
+        doubtful = min(named, key=lambda each: each.confidence)
+        least = math.floor(100 * doubtful.confidence) / 100
+        which = f", {doubtful.level} least" if any(each.confidence > least + APART for each in named) else ""
+        sure = f" (each with a probability of at least {least:.2f}{which})"
     notes = "".join(f"; {note}" for note in identities.notes)
     return f"{identities.case}: {' '.join(levels) or 'nothing'}{sure}{notes}"

@@ -11,7 +11,7 @@ from autospine.core.types import Vector3
 from autospine.evaluation.postprocessing import LabelChange
 from autospine.storage.serialization import stored_as
 from autospine.vertebrae.decoding import Decoded, FoundVertebrae
-from autospine.vertebrae.levels import INDEX
+from autospine.vertebrae.levels import INDEX, UNUSUAL
 
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
@@ -22,6 +22,9 @@ UNKNOWN = "unknown"
 
 LEAST_CONFIDENCE = 0.5
 """Probability of a level below which a vertebra's level is unknown."""
+
+SURELY = 0.9
+"""Probability of an unusual spine from which on it is not doubted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +100,31 @@ def nothing_found(case: str) -> SpineIdentities:
     )
 
 
+def _oddities(
+    vertebrae: Sequence[VertebraIdentity], last_thoracic: str | None, last_lumbar: str | None
+) -> list[str]:
+    """Return in words what of a scan's names a user should look at."""
+    notes = []
+    confidence = {each.likeliest: each.confidence for each in vertebrae}
+    for last, region in ((last_thoracic, "thoracic"), (last_lumbar, "lumbar")):
+        if last not in (None, "T12", "L5"):
+            doubt = "" if confidence[last] >= SURELY else "; else names are off by one"
+            notes.append(
+                f"{last} is the last {region} vertebra, with a probability of {confidence[last]:.2f}{doubt}"
+            )
+    for level in UNUSUAL:
+        if any(each.called == level for each in vertebrae) and level not in confidence:
+            notes.append(f"the map calls a vertebra {level}, and the likeliest spine has none")
+    doubtful = [each for each in vertebrae if each.level == UNKNOWN and each.called in INDEX]
+    if doubtful:
+        one = doubtful[0]
+        notes.append(
+            f"unknown levels keep their labels: what is called {one.called} is {one.likeliest} with a "
+            f"probability of {one.confidence:.2f}"
+        )
+    return notes
+
+
 def identities_of(
     case: str,
     found: FoundVertebrae,
@@ -138,6 +166,8 @@ def identities_of(
     thoracic, lumbar = (
         [level for level in decoded.variant.levels if level[0] == region][-1] for region in "TL"
     )
+    last_thoracic = thoracic if {thoracic, "L1"} <= seen else None
+    last_lumbar = lumbar if lumbar in seen else None
     return SpineIdentities(
         format_version=FORMAT_VERSION,
         case=case,
@@ -145,7 +175,7 @@ def identities_of(
         no_vertebra_mm=tuple(
             position for level, position in zip(decoded.levels, positions, strict=True) if level is None
         ),
-        last_thoracic=thoracic if {thoracic, "L1"} <= seen else None,
-        last_lumbar=lumbar if lumbar in seen else None,
-        notes=tuple(notes),
+        last_thoracic=last_thoracic,
+        last_lumbar=last_lumbar,
+        notes=(*notes, *_oddities(vertebrae, last_thoracic, last_lumbar)),
     )

@@ -3,7 +3,7 @@ vertebra has several.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -53,6 +53,9 @@ as a spinous process, is a piece of it."""
 
 PROCESS_CONTACT = 0.1
 """Share of its surface by which such a component touches the vertebra: neighbours touch by 0.02."""
+
+SPECK_ML = 0.05
+"""Volume below which a component is noise: it may belong to a vertebra, and nothing belongs to it."""
 
 SLAB_ML = 0.3
 """Least volume of the other component: one of less is noise, and the vertebra may be all there is in view."""
@@ -196,7 +199,8 @@ def _measure(
     for number, slices in enumerate(ndimage.find_objects(numbers), start=1):
         box = Box.of(slices)
         inside = numbers[slices] == number
-        weight = depth_inside(inside, grid) ** 2
+        speck = np.count_nonzero(inside) * voxel_ml < SPECK_ML
+        weight = inside.astype(float) if speck else depth_inside(inside, grid) ** 2
         if levels[int(labels[slices][inside][0])] == SACRUM:
             weight[: max(0, len(weight) - round(UPPER_END_MM / grid.spacing_mm[0]))] = 0
         index = np.array([np.sum(weight * axis) for axis in np.ogrid[box.slices]]) / weight.sum()
@@ -224,18 +228,21 @@ def _join(
         together: Numbers of pieces of which it is known that they are one vertebra.
     """
     shared = count_shared_faces(numbers)
-    faces = {
-        (int(a), int(b)): int(n) for a, b, n in zip(shared.first, shared.second, shared.faces, strict=True)
-    }
+    neighbours: dict[int, dict[int, int]] = {number: {} for number in pieces}
+    for one, other, faces in np.stack(shared, axis=1).tolist():
+        neighbours[one][other] = neighbours[other][one] = faces
     usual_ml = usual_volumes({number: (piece.level, piece.ml) for number, piece in pieces.items()})
     by_size = sorted(pieces, key=lambda number: -pieces[number].ml)
     owner: dict[int, int] = {}
     for group in together:
         owner |= dict.fromkeys(group, max(group, key=lambda number: pieces[number].ml))
+    mains = sorted(set(owner.values()), key=lambda number: -pieces[number].ml)
     for number in by_size:
         if number in owner:
             continue
-        owner[number] = _owner(number, pieces, owner, faces, usual_ml)
+        owner[number] = _owner(number, pieces, owner, mains, neighbours[number], usual_ml)
+        if owner[number] == number and pieces[number].ml >= SPECK_ML:
+            mains.append(number)
     groups: dict[int, list[int]] = {}
     for number in by_size:
         groups.setdefault(owner[number], []).append(number)
@@ -246,29 +253,31 @@ def _owner(
     number: int,
     pieces: Mapping[int, _MapPiece],
     owner: Mapping[int, int],
-    faces: Mapping[tuple[int, int], int],
+    mains: Sequence[int],
+    neighbours: Mapping[int, int],
     usual_ml: Mapping[int, float],
 ) -> int:
     """Return the main piece of the vertebra that a piece belongs to: itself, or a larger one."""
     piece = pieces[number]
-    mains = list(dict.fromkeys(owner.values()))
-    contact = {
-        main: sum(
-            faces.get((min(number, other), max(number, other)), 0)
-            for other, its in owner.items()
-            if its == main
-        )
-        for main in mains
-    }
+    contact = dict.fromkeys(mains, 0)
+    for other, faces in neighbours.items():
+        if owner.get(other) in contact:
+            contact[owner[other]] += faces
     down = {main: abs(float(pieces[main].centre_mm[2] - piece.centre_mm[2])) for main in mains}
     away = {main: float(np.linalg.norm(pieces[main].centre_mm - piece.centre_mm)) for main in mains}
     step = {main: STEP_OF_SIZE * 10 * np.cbrt(pieces[main].ml + piece.ml) for main in mains}
-    touching = max(mains, key=lambda main: contact[main], default=number)
+    # What is as large as a vertebra is none of the sacrum's pieces: it may be the last one above it.
+    bones = [
+        main
+        for main in mains
+        if pieces[main].level != SACRUM or piece.level == SACRUM or piece.ml < FRAGMENT_ML
+    ]
+    touching = max(bones, key=lambda main: contact[main], default=number)
     same = [main for main in mains if pieces[main].level == piece.level]
     has_own = any(pieces[main].ml >= FRAGMENT_ML for main in same)
-    stray = bool(mains) and _is_stray(piece, pieces[touching], has_own)
+    stray = bool(bones) and _is_stray(piece, pieces[touching], has_own)
     if (
-        mains
+        bones
         and not piece.cut
         and contact[touching] > CONTACT * piece.surface
         and (
@@ -280,7 +289,7 @@ def _owner(
     ):
         return touching
     if (
-        mains
+        bones
         and not piece.cut
         and contact[touching] > PROCESS_CONTACT * piece.surface
         and piece.level != VERTEBRA
@@ -291,7 +300,14 @@ def _owner(
             for other, each in pieces.items()
         )
     ):
-        return touching
+        # Where the body has another label, what is left of its own shows which one it is.
+        own = {
+            main
+            for other, main in owner.items()
+            if other != main and pieces[other].level == piece.level and pieces[other].ml >= SLAB_ML
+        }
+        near = [main for main in own if main in away and away[main] < NEAR_STEPS * step[main]]
+        return min(near, key=lambda main: away[main], default=touching)
     for main in sorted(same, key=lambda main: away[main]):
         small = piece.ml < max(FRAGMENT_ML, FRAGMENT_SHARE * pieces[main].ml)
         beside = down[main] < (SAME_HEIGHT if piece.cut else ONE_STEP) * step[main]

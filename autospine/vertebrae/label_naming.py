@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from autospine.core.errors import listed
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
 from autospine.vertebrae.bone_anchors import BoneAnchors
@@ -179,6 +180,10 @@ def name_labels(
     chain = with_uppermost(chain, uppermost)
     decoded = decode(chain)
     notes += unfit_statement(decoded, uppermost)
+    crumbs = _labels([each for each in found.vertebrae if each.ml < FRAGMENT_ML]) - _labels(large)
+    if crumbs:
+        few = sorted(crumbs, key=INDEX.__getitem__)
+        notes.append(f"less than {FRAGMENT_ML:.0f} ml is called {listed(few, 6)}, which is not counted")
     least = _least_confidences(ordered, decoded, anchored=nameless is not None or bool(beside.any()))
     identities = identities_in_map(case, ordered, chain, decoded, notes, least)
     target: dict[int, int] = {}

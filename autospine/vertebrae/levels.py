@@ -18,6 +18,9 @@ LEVELS: tuple[str, ...] = (*VERTEBRAE, SACRUM)
 INDEX: dict[str, int] = {level: index for index, level in enumerate(LEVELS)}
 """Position of each level in `LEVELS`."""
 
+UNUSUAL = ("T13", "L6")
+"""Levels that few people have."""
+
 LAST_THORACIC: dict[str, float] = {"T11": 0.015, "T12": 0.97, "T13": 0.015}
 LAST_LUMBAR: dict[str, float] = {"L4": 0.03, "L5": 0.92, "L6": 0.05}
 """Share of people with this last vertebra. Published shares of each variant lie between 1 and 10 %, by the

@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from autospine.core.errors import listed
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray
-from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM
+from autospine.vertebrae.levels import INDEX, LEVELS, SACRUM, UNUSUAL
 from autospine.vertebrae.proportions import STEPS_MM
 from autospine.vertebrae.schemes import SCHEMES, LabelScheme
 
@@ -35,9 +35,6 @@ STEP_RATIOS = (0.6, 1.5)
 """Median distance between neighbours, in parts of that of mean spines, that is still plausible. Right maps of
 ten real scans have 0.77 to 1.03, since centres of whole vertebrae lie behind those of bodies, and spines are
 0.74 to 1.3 times as large as the mean; lumbar vertebrae that are taken for cervical ones have 1.4 to 2."""
-
-UNUSUAL = ("T13", "L6")
-"""Levels that are missing from most spines."""
 
 
 class SchemeDoubts(NamedTuple):

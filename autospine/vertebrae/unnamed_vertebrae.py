@@ -1,20 +1,21 @@
 """Names for the vertebrae of a label map that has one label for all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from autospine.core.errors import counted
 from autospine.core.geometry import Grid
 from autospine.core.labels import VERSE
 from autospine.core.types import LabelArray
 from autospine.vertebrae.bone_anchors import BoneAnchors
-from autospine.vertebrae.decoding import decode, unfit_statement, with_uppermost
+from autospine.vertebrae.decoding import Decoded, decode, unfit_statement, with_uppermost
 from autospine.vertebrae.identities import LEAST_CONFIDENCE, SpineIdentities, nothing_found
 from autospine.vertebrae.label_instances import LabelledVertebra, find_vertebrae, with_one_sacrum
 from autospine.vertebrae.label_naming import are_whole, found_in_map, from_head, identities_in_map
 from autospine.vertebrae.levels import INDEX, SACRUM
-from autospine.vertebrae.touching_vertebrae import VERTEBRA
+from autospine.vertebrae.touching_vertebrae import FRAGMENT_ML, VERTEBRA
 
 FIRST_UNKNOWN = 150
 """Label value of what is no whole vertebra, such as a fragment; that of a vertebra whose level is unknown is
@@ -22,6 +23,10 @@ this plus its place from the head down. No scheme uses the values up to `LAST_UN
 
 LAST_UNKNOWN = 199
 """Largest of these values."""
+
+DOUBLE = 1.7
+"""Volume of a vertebra, in parts of the larger neighbour's, from which on it is most likely two: neighbours
+differ by a third at most."""
 
 PLAIN: Mapping[str, int] = {
     "disc": 100,
@@ -95,7 +100,42 @@ def name_unnamed(
             table[piece] = PLAIN[SACRUM] if levels[integer] == SACRUM else FIRST_UNKNOWN
     for plane, numbers in zip(new[found.box.slices], found.numbers, strict=True):
         plane[numbers > 0] = table[numbers[numbers > 0]]
-    return new, identities
+    pieces = [each for each in found.vertebrae if table[each.pieces[0]] == FIRST_UNKNOWN]
+    more = _more_notes(ordered, decoded, pieces)
+    return new, replace(identities, notes=(*identities.notes, *more))
+
+
+def _more_notes(
+    ordered: Sequence[LabelledVertebra], decoded: Decoded, pieces: Sequence[LabelledVertebra]
+) -> list[str]:
+    """Return in words what of a map's parts a user should look at.
+
+    Args:
+        ordered: Its vertebrae from the head down.
+        decoded: Their levels.
+        pieces: What is no vertebra.
+    """
+    notes = []
+    if large := [each for each in pieces if each.ml >= FRAGMENT_ML]:
+        largest = max(large, key=lambda each: each.ml)
+        at = ", ".join(f"{mm:.0f}" for mm in largest.centre_mm)
+        notes.append(
+            f"{counted(len(large), 'piece')} of {FRAGMENT_ML:.0f} ml or more, the largest of "
+            f"{largest.ml:.0f} ml at ({at}) mm, belong to no whole vertebra; their label is {FIRST_UNKNOWN}"
+        )
+    whole = [
+        (each, level)
+        for each, level in zip(ordered, decoded.levels, strict=True)
+        if level is not None and not each.is_sacrum and not each.cut
+    ]
+    for place, (each, level) in enumerate(whole):
+        sides = [whole[side][0].ml for side in (place - 1, place + 1) if 0 <= side < len(whole)]
+        if sides and each.ml > DOUBLE * max(sides):
+            notes.append(
+                f"what is counted as {level} is {each.ml / max(sides):.1f} times as large as its larger "
+                "neighbour: it may be two vertebrae, or hold other bone"
+            )
+    return notes
 
 
 def _stands_on_its_head(vertebrae: list[LabelledVertebra]) -> bool:

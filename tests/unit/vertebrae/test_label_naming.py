@@ -109,6 +109,39 @@ def test_a_half_with_the_label_of_the_neighbour_that_it_touches_is_given_back(
     assert right(result.labels, labels) == right(labels, labels)
 
 
+def test_noise_in_single_voxels_is_mended() -> None:
+    labels, grid = drawn("usual")
+    random = np.random.default_rng(0)
+    noisy = labels.copy()
+    hit = (labels > 0) & (labels != VERSE["sacrum"]) & (random.random(labels.shape) < 0.2)
+    noisy[hit] = random.choice([VERSE["T12"], VERSE["L1"], VERSE["L2"], VERSE["L3"]], int(hit.sum()))
+    found = named(noisy, grid).labels
+    inside = (labels > 0) & (labels != VERSE["sacrum"])
+    assert np.mean(noisy[inside] == labels[inside]) < 0.9
+    assert np.mean(found[inside] == labels[inside]) > 0.98
+
+
+def test_a_spine_that_few_people_have_is_told_with_its_probability() -> None:
+    labels, grid = drawn("four_lumbar")
+    notes = named(labels, grid).identities.notes
+    assert any(note.startswith("L4 is the last lumbar vertebra, with a probability of 0.") for note in notes)
+    labels, grid = drawn("usual")
+    assert not any("last lumbar" in note for note in named(labels, grid).identities.notes)
+
+
+def test_names_that_are_not_believed_are_told(real_data: Path) -> None:
+    volume = read_labels(real_data / "real" / "verse010" / "labels_verse.nii.gz")
+    labels = volume.array[0].astype(np.int16)
+    notes = named(np.where(labels > 0, labels + 1, labels), volume.grid).identities.notes
+    assert "the map calls a vertebra L6, and the likeliest spine has none" in notes
+    assert any(note.startswith("unknown levels keep their labels: what is called L2 is L1") for note in notes)
+
+
+def test_what_is_too_small_to_be_counted_is_told(lumbosacral) -> None:
+    labels, grid = lumbosacral
+    assert any("is called T9, which is not counted" in note for note in named(labels, grid).identities.notes)
+
+
 def test_a_level_that_no_usual_spine_has_is_no_claim_where_another_is_skipped() -> None:
     labels, grid = drawn("usual")
     shifted = np.where((labels >= VERSE["L2"]) & (labels <= VERSE["L5"]), labels + 1, labels)
@@ -273,6 +306,21 @@ def test_the_command_keeps_what_it_has_changed(tmp_path: Path) -> None:
     assert all(each["voxels"] == voxels for each in written["changes"])
     assert [each["ml"] for each in written["changes"]] == pytest.approx([voxels / 1000] * 2, abs=1e-3)
     assert np.array_equal(read_labels(out / "a.nii.gz").array[0] == 21, labels == 22)
+
+
+def test_of_many_changes_the_largest_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, grid = drawn("usual")
+    random = np.random.default_rng(0)
+    hit = (labels > 0) & (labels != VERSE["sacrum"]) & (random.random(labels.shape) < 0.2)
+    labels[hit] = random.choice([VERSE["L1"], VERSE["L2"], VERSE["L3"]], int(hit.sum()))
+    write_array(tmp_path / "a.nii.gz", labels.astype(np.uint8), grid)
+    out = tmp_path / "out"
+    assert main(["anatomy", "identify", "-i", str(tmp_path / "a.nii.gz"), "-o", str(out)]) == 0
+    printed = "".join(capsys.readouterr())
+    written = json.loads((out / "a_vertebrae.json").read_text(encoding="utf-8"))["changes"]
+    assert len(written) > 8
+    assert printed.count(" to L") + printed.count(" to T") == 8
+    assert f"in {len(written) - 8} more, listed in {out / 'a_vertebrae.json'}" in printed
 
 
 def test_names_of_the_former_format_are_read_and_of_a_later_one_refused(tmp_path: Path) -> None:

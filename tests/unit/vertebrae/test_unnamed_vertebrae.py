@@ -68,6 +68,43 @@ def test_what_is_no_vertebra_has_a_value_of_its_own(lumbosacral) -> None:
     assert all(each.level != "unknown" or each.order > 0 for each in identities.vertebrae)
 
 
+def test_a_piece_as_large_as_a_fragment_that_is_no_vertebra_is_told(lumbosacral) -> None:
+    levels, grid = lumbosacral
+    labels = plain(levels)
+    block = (slice(2, 11), slice(2, 11), slice(2, 11))
+    assert not labels[block].any()
+    labels[block] = STRUCTURES["vertebra"]
+    named, identities = name_unnamed("case", labels, grid, STRUCTURES)
+    assert set(np.unique(named[block])) == {FIRST_UNKNOWN}
+    assert any("belong to no whole vertebra; their label is 150" in note for note in identities.notes)
+
+
+def test_a_vertebra_that_may_be_two_is_told(lumbosacral) -> None:
+    levels, grid = lumbosacral
+    _, identities = name_unnamed("case", plain(levels), grid, STRUCTURES)
+    assert not any("times as large" in note for note in identities.notes)
+    joined = plain(levels)
+    upper, lower = (np.argwhere(levels == VERSE[level]) for level in ("L2", "L3"))
+    centres = np.stack([upper.mean(axis=0), lower.mean(axis=0)])
+    column = [
+        slice(int(low) - 12, int(high) + 12) for low, high in zip(*np.sort(centres, axis=0), strict=True)
+    ]
+    joined[tuple(column)] = 1
+    _, identities = name_unnamed("case", joined, grid, STRUCTURES)
+    assert any("times as large as its larger neighbour" in note for note in identities.notes)
+
+
+def test_the_last_vertebra_is_no_piece_of_the_sacrum_that_it_touches(lumbosacral) -> None:
+    levels, grid = lumbosacral
+    labels = plain(levels)
+    last = levels == VERSE["L5"]
+    below = np.zeros_like(last)
+    below[:-6] = last[6:]
+    touching = np.where(below & (labels == 0), 4, labels).astype(np.uint8)  # the sacrum grows up to it
+    named, _ = name_unnamed("case", touching, grid, STRUCTURES)
+    assert np.bincount(named[last]).argmax() == VERSE["L5"]
+
+
 def test_a_crumb_of_sacrum_in_a_vertebra_does_not_take_it_away(lumbosacral) -> None:
     levels, grid = lumbosacral
     labels = plain(levels)
