@@ -1,6 +1,7 @@
 """The split of a dataset into folds: deterministic, grouped by subject, stratified, editable.
 
-`folds.json` lists the validation cases of each fold; all other cases train it.
+`folds.json` lists the validation cases of each fold; all other cases train it. With a single fold, as where a
+release has its own validation cases, the others are in none.
 """
 
 from collections import Counter
@@ -253,7 +254,8 @@ def folds_of(
         remedy: What to do about a file that does not fit, for messages.
 
     Raises:
-        FormatError: If a case is unknown, validated twice or in no fold, or a subject is split.
+        FormatError: If a case is unknown, validated twice or, where there are several folds, in none of them,
+            or if a subject is split.
     """
     subjects = {case.name: case.subject for case in dataset.cases}
     spelt = {same_name(name): name for name in subjects}
@@ -265,14 +267,21 @@ def folds_of(
         f"unknown case {visibly(name)}" + (f" ({meant[name]})" if name in meant else "") for name in unknown
     ]
     problems += [f"case {name} is validated {n} times" for name, n in sorted(listed.items()) if n > 1]
-    problems += [f"case {name} is in no fold" for name in sorted(set(subjects) - set(listed))]
+    beside = sorted(set(subjects) - set(listed))
+    single = len(file.validation) == 1
+    if not single:
+        problems += [f"case {name} is in no fold" for name in beside]
+    elif not beside:
+        problems.append("no case is left to train on")
     where: dict[str, set[int]] = {}
     for index, fold in enumerate(validation):
         for name in fold:
             where.setdefault(subjects.get(name, name), set()).add(index)
+    for name in beside if single else ():
+        where.setdefault(subjects[name], set()).add(len(validation))
     problems += [f"fold {index} is empty" for index, fold in enumerate(file.validation) if not fold]
-    if len(file.validation) < 2:
-        problems.append("fewer than two folds")
+    if not file.validation:
+        problems.append("no fold")
     problems += [f"subject {subject} is split" for subject, found in sorted(where.items()) if len(found) > 1]
     if file.format_version != FORMAT_VERSION:
         problems.append(f"format_version {file.format_version} instead of {FORMAT_VERSION}")
@@ -303,7 +312,7 @@ def classes_missing(folds: Sequence[Fold], cases: Sequence[FoldCase]) -> dict[st
 def separated(folds: Sequence[Fold], duplicates: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     """Return the groups of duplicates that are validated in more than one fold."""
     where = {name: fold.name for fold in folds for name in fold.validation}
-    return tuple(tuple(group) for group in duplicates if len({where[name] for name in group}) > 1)
+    return tuple(tuple(group) for group in duplicates if len({where.get(name) for name in group}) > 1)
 
 
 def _joined(subjects: Mapping[str, str], duplicates: Sequence[Sequence[str]]) -> dict[str, str]:

@@ -188,6 +188,12 @@ class TestFile:
         first, second = read_folds(path, dataset)
         assert first.validation == second.training == ("a", "b", "c")
 
+    def test_a_single_fold_trains_on_the_cases_that_it_does_not_list(self, path: Path, dataset: Dataset):
+        self.edit(path, [["c", "d"]])
+        (fold,) = read_folds(path, dataset)
+        assert fold.validation == ("c", "d") and fold.training == ("a", "b", "e", "f")
+        assert separated((fold,), [["a", "c"], ["a", "b"]]) == (("a", "c"),)
+
     @pytest.mark.parametrize(
         ("validation", "expected"),
         [
@@ -196,7 +202,8 @@ class TestFile:
             ([["a", "b"], ["d", "e", "f"]], "case c is in no fold"),
             ([["a"], ["b", "c", "d", "e", "f"]], "subject p is split"),
             ([["a", "b"], [], ["c", "d", "e", "f"]], "fold 1 is empty"),
-            ([list("abcdef")], "fewer than two folds"),
+            ([list("abcdef")], "no case is left to train on"),
+            ([["a", "c"]], "subject p is split"),
         ],
     )
     def test_nonsense_is_refused(
