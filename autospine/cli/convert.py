@@ -80,6 +80,11 @@ def convert_labels(
                 f"expected a map that {new.title} can hold without loss, found in {file}: "
                 f"{listed([*lost, *plan.merged], 8)}; leave out --lossless to write the rest"
             )
+        if lost and not any(plan.integers.values()):
+            raise DatasetError(
+                f"expected a structure that {new.title} has in {file}, found {listed(lost, 8)} alone, of "
+                "which nothing would be left; name another scheme with --to"
+            )
         path = output / file.name
         segments = scheme_segments(new, plan.integers.values())
         write_labels(path, converted(volume.array[0], plan.integers), volume.stored, segments)

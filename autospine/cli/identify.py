@@ -55,7 +55,7 @@ def identify(
             "--output", "-o", help="Write label maps and CASE_vertebrae.json of each into this folder."
         ),
     ],
-    scheme: shared_options.LabelScheme = "verse",
+    scheme: shared_options.LabelScheme = None,
     dataset: shared_options.LabelsOf = None,
     uppermost: Annotated[
         str | None,
@@ -82,13 +82,15 @@ def identify(
     from autospine.io.formats import ENDINGS
     from autospine.storage.serialization import write_json
     from autospine.vertebrae.detection_files import is_no_list
+    from autospine.vertebrae.identities import NAMES_ENDING
     from autospine.vertebrae.label_files import check_output, find_files, write_each
     from autospine.vertebrae.schemes import find_scheme
 
     def is_record(path: Path) -> bool:
         return path.name.lower().endswith(".json") and is_no_list(path)
 
-    known = find_scheme(scheme) if dataset is None else _scheme_of_dataset(dataset)
+    stated = shared_options.stated_scheme(scheme, dataset)
+    known = _scheme_of_dataset(dataset) if dataset else find_scheme(stated)
     files = find_files(inputs, (".json", *ENDINGS), "label maps or files of detected points", is_record)
     check_output(output, list(files.values()))
     level = _stated_level(uppermost, len(files))
@@ -99,7 +101,7 @@ def identify(
             identities = _named_points(name, path, level)
         else:
             identities = _named_map(name, path, output, known, level)
-        names = output / f"{name}_vertebrae.json"
+        names = output / f"{name}{NAMES_ENDING}"
         write_json(names, identities)
         say(_line(identities))
         for change in identities.changes[:PRINTED]:

@@ -43,7 +43,7 @@ def measure(
             "CT, and the page shows it.",
         ),
     ] = None,
-    scheme: shared_options.LabelScheme = "verse",
+    scheme: shared_options.LabelScheme = None,
     dataset: shared_options.LabelsOf = None,
     points: Annotated[
         list[str] | None,
@@ -66,7 +66,7 @@ def measure(
     from autospine.vertebrae.label_files import check_output, find_label_maps, write_each
 
     kinds = _point_formats(points or [])
-    read = _label_reader(scheme, dataset)
+    read = _label_reader(shared_options.stated_scheme(scheme, dataset), dataset)
     files = find_label_maps(inputs)
     check_output(output, list(files.values()))
     pictures = {} if images is None else _images(images, list(files))
@@ -128,14 +128,24 @@ def _write_measured(
         picture: File of its image; None without one.
         kinds: Formats that points are written in.
     """
+    from autospine.measurements.doubted_levels import with_doubts
     from autospine.measurements.measure_spine import measure_spine
     from autospine.measurements.measurement_files import write_measurements
     from autospine.measurements.point_files import write_points
     from autospine.report.measurement_page import PAGE_ENDING, write_measurement_page
+    from autospine.storage.serialization import read_json
+    from autospine.vertebrae.identities import NAMES_ENDING, SpineIdentities
 
     image, modality = (None, None) if picture is None else _image(picture, labels)
     spine = measure_spine(case, labels.array[0], labels.grid, known, image if modality == "CT" else None)
     measured = replace(spine.measurements, label_map=str(source.resolve()))
+    names = source.with_name(f"{case}{NAMES_ENDING}")
+    if names.is_file():
+        known_notes = measured.notes
+        measured = with_doubts(measured, read_json(names, SpineIdentities))
+        for note in measured.notes[len(known_notes) :]:
+            say(f"{case}: {note}", "yellow")
+        spine = replace(spine, measurements=measured)
     output.mkdir(parents=True, exist_ok=True)
     written = write_measurements(output, measured)
     page = output / f"{case}{PAGE_ENDING}"
@@ -181,13 +191,14 @@ def _read_by_scheme(known: "LabelScheme", path: Path) -> "tuple[Volume, SpineLab
     from autospine.measurements.measured_labels import labels_of_scheme
     from autospine.vertebrae.label_files import integers_in
     from autospine.vertebrae.scheme_doubts import doubts_of_scheme
-    from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, LAST_UNKNOWN
+    from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, LAST_UNKNOWN, PLAIN
 
     volume = read_labels(path)
     present = integers_in(volume.array[0]) - {0}
     others = present - set(known.structures(present)) - known.beside
-    unnamed = {n for n in others if FIRST_UNKNOWN <= n <= LAST_UNKNOWN and known.name == "verse"}
-    if left_out := [str(n) for n in sorted(others - unnamed)]:
+    own = {*PLAIN.values(), *range(FIRST_UNKNOWN, LAST_UNKNOWN + 1)} if known.name == "verse" else set()
+    unnamed = others & own & set(range(FIRST_UNKNOWN + 1, LAST_UNKNOWN + 1))
+    if left_out := [str(n) for n in sorted(others - own)]:
         say(f"{path.name}: {listed(left_out, 8)} are no labels of {known.title}, and are left out", "yellow")
     if doubt := doubts_of_scheme(volume.array[0], volume.grid, known).in_words(known):
         say(f"{path.name}: {doubt}", "yellow")

@@ -169,7 +169,8 @@ def _default(parameter: Any) -> str:
     """A default that is a value; the help of an option states any other."""
     if parameter.required:
         return "required"
-    default = getattr(parameter.default, "value", parameter.default)
+    shown = getattr(parameter, "show_default", None)
+    default = shown if isinstance(shown, str) else getattr(parameter.default, "value", parameter.default)
     if isinstance(default, bool) and getattr(parameter, "is_flag", False):
         return "on" if default else "off"
     return "" if default is None or callable(default) else f"`{default}`"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from autospine.core.errors import AutospineError, listed
+from autospine.core.errors import AutospineError, DatasetError, listed
 from autospine.storage.workspace import Workspace as _Folders
 
 
@@ -166,9 +166,17 @@ LabelMaps = Annotated[
         help="Take this label map, or each in this folder. Repeat it for several.",
     ),
 ]
+DEFAULT_SCHEME = "verse"
+"""Scheme of label maps of which nothing is stated."""
+
 LabelScheme = Annotated[
-    str,
-    typer.Option("--scheme", metavar="SCHEME", help=f"State the scheme of the label maps: {LABEL_SCHEMES}."),
+    str | None,
+    typer.Option(
+        "--scheme",
+        metavar="SCHEME",
+        help=f"State the scheme of the label maps: {LABEL_SCHEMES}.",
+        show_default=DEFAULT_SCHEME,
+    ),
 ]
 LabelsOf = Annotated[
     Path | None,
@@ -221,6 +229,24 @@ def named_dataset(argument: str | None, option: str | None, workspace: Path | No
         others = f", or another of {listed(there[1:])}" if there[1:] else ""
         raise typer.BadParameter(f"found no dataset; {give}{others}", param_hint="--dataset / -d")
     return found
+
+
+def stated_scheme(scheme: str | None, dataset: Path | None) -> str:
+    """Return the name of the scheme of label maps.
+
+    Args:
+        scheme: The one that was stated; None for none.
+        dataset: The dataset.json that gives label values their meaning instead; None for none.
+
+    Raises:
+        DatasetError: If both were stated.
+    """
+    if scheme is not None and dataset is not None:
+        raise DatasetError(
+            f"expected one meaning of the label values, found --scheme {scheme} and --labels-of {dataset}; "
+            "leave one of them out"
+        )
+    return scheme or DEFAULT_SCHEME
 
 
 def check_exists(path: Path, what: str) -> None:

@@ -113,7 +113,7 @@ def write_description(
     labels: Mapping[str, object],
     others: Mapping[str, object],
 ) -> None:
-    """Write `dataset.json` and `cases.csv`.
+    """Write `dataset.json` and `cases.csv`; the channel has the name of the modality if all cases have one.
 
     Args:
         folder: The dataset's folder.
@@ -122,8 +122,9 @@ def write_description(
         labels: Content of `labels`.
         others: Further entries of `dataset.json`.
     """
+    modalities = {row.modality for row in rows}
     description = {
-        "channel_names": {"0": "image"},
+        "channel_names": {"0": modalities.pop() if len(modalities) == 1 else "image"},
         "labels": dict(labels),
         "numTraining": training,
         "file_ending": FILE_ENDING,

@@ -13,14 +13,11 @@ from autospine.io.formats import file_ending
 from autospine.storage.serialization import write_json
 from autospine.system.log import get_logger
 from autospine.vertebrae.dataset_levels import naming_integers
-from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
+from autospine.vertebrae.identities import NAMES_ENDING, UNKNOWN, SpineIdentities
 from autospine.vertebrae.label_changes import label_changes
 from autospine.vertebrae.label_naming import NamelessMap, name_labels
 
 logger = get_logger(__name__)
-
-IDENTITIES = "_vertebrae.json"
-"""Ending of the file of the names beside a label map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +103,7 @@ def choose_naming(
 
 def identities_file(folder: Path, case: str) -> Path:
     """Return the file of the names of a case's vertebrae."""
-    return folder / f"{case}{IDENTITIES}"
+    return folder / f"{case}{NAMES_ENDING}"
 
 
 def how_to_name(label_map: Path) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 from autospine.core.errors import AutospineError
 from autospine.core.labels import IGNORE_INDEX, LabelSpace
 from autospine.evaluation.postprocessing import LabelChange
-from autospine.prediction.vertebra_naming import IDENTITIES, VertebraNaming
+from autospine.prediction.vertebra_naming import VertebraNaming
 from autospine.report.case_views import CaseMaps
 from autospine.report.report_content import Guide, NamedVertebra, ReportTable
 from autospine.report.views import index_names
 from autospine.storage.serialization import read_json
 from autospine.system.log import get_logger
-from autospine.vertebrae.identities import UNKNOWN, SpineIdentities
+from autospine.vertebrae.identities import NAMES_ENDING, UNKNOWN, SpineIdentities
 
 logger = get_logger(__name__)
 
@@ -41,7 +41,7 @@ def read_names(folders: Sequence[Path], case: str) -> SpineIdentities | None:
         The names; None if there are none, or the file is damaged.
     """
     for folder in folders:
-        path = folder / f"{case}{IDENTITIES}"
+        path = folder / f"{case}{NAMES_ENDING}"
         if path.is_file():
             try:
                 return read_json(path, SpineIdentities)

@@ -17,6 +17,9 @@ FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
 """Versions that can be read. In version 1 there are no `changes`."""
 
+NAMES_ENDING = "_vertebrae.json"
+"""End of the name of the file with the names, after that of the case."""
+
 UNKNOWN = "unknown"
 """Level of a vertebra that nothing in view tells."""
 

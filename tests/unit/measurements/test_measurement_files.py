@@ -87,6 +87,52 @@ def test_the_report_shows_what_was_measured(written: Path) -> None:
     assert page.source.count('data-case="0"') > len(levels)
 
 
+def test_levels_that_were_unknown_beside_the_map_are_doubted(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(written / "maps", tmp_path / "maps")
+    vertebra = {"order": 1, "level": "unknown", "likeliest": "L4", "confidence": 0.66}
+    names = {
+        "format_version": 1,
+        "case": "a",
+        "vertebrae": [{**vertebra, "position_mm": [0, 0, 0], "cut": False, "called": "L3"}],
+        "no_vertebra_mm": [],
+        "last_thoracic": None,
+        "last_lumbar": None,
+        "notes": [],
+    }
+    (tmp_path / "maps" / "a_vertebrae.json").write_text(json.dumps(names), encoding="utf-8")
+    words = ["anatomy", "measure", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out"), "--no-report"]
+    assert main([*words, "--scheme", "spineps-instance"]) == 0
+    measured = read_measurements(tmp_path / "out" / "a_measurements.json")
+    notes = {each.level: each.notes for each in measured.vertebrae}
+    doubt = "the level is unknown: the label is L3, and L4 with a probability of 0.66"
+    assert doubt in notes["L3"] and not any(note.startswith("the level") for note in notes["L2"])
+    assert f"a: the levels of 1 of {len(notes)} vertebrae are unknown" in capsys.readouterr().out
+
+
+def test_what_naming_has_left_without_a_level_is_no_surprise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    map_of = np.zeros((60, 40, 40), dtype=np.uint8)
+    for place, value in ((45, 23), (30, 100), (15, 24)):
+        map_of[place - 5 : place + 5, 10:30, 10:30] = value
+    map_of[:3, :3, :3] = 150
+    write_array(tmp_path / "maps" / "a.nii.gz", map_of, makers.grid(map_of.shape, (2.0, 2.0, 2.0)))
+    words = ["anatomy", "measure", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out"), "--no-report"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "100" not in said and "150" not in said and "left out" not in said
+
+
+def test_a_scheme_and_a_dataset_are_not_stated_together(tmp_path: Path, capsys) -> None:
+    for command in ("measure", "identify"):
+        words = ["-i", str(tmp_path), "-o", str(tmp_path / "out"), "--scheme", "spider-from-top"]
+        assert main(["anatomy", command, *words, "--labels-of", str(tmp_path / "dataset.json")]) == 1
+        said = capsys.readouterr().err
+        assert "found --scheme spider-from-top and --labels-of" in said and "leave one of them out" in said
+
+
 def test_the_report_has_the_names_that_lie_beside_the_label_map(written: Path, tmp_path: Path) -> None:
     shutil.copytree(written / "out", tmp_path / "out")
     vertebra = {"order": 1, "level": "unknown", "likeliest": "L4", "confidence": 0.4}

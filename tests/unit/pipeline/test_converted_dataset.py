@@ -126,6 +126,7 @@ def test_the_list_of_ctspine1k_tells_its_parts(tmp_path: Path) -> None:
     assert [case.name for case in dataset.cases] == ["1.3.6.0001", "liver_0", "unlisted"]
     assert [case.name for case in dataset.test_cases] == ["HN_P023", "volume-covid19-A-0319_ct"]
     assert all(case.labels is not None for case in dataset.test_cases)
+    assert json.loads((out / "dataset.json").read_text(encoding="utf-8"))["channel_names"] == {"0": "CT"}
     assert not (out / "splits_final.json").exists()
 
 
@@ -195,6 +196,7 @@ def test_masks_of_totalsegmentator_are_joined(tmp_path: Path) -> None:
     out = converted(tmp_path, "totalsegmentator")
     dataset = load_dataset(out)
     assert [(case.name, case.modality) for case in dataset.cases] == [("s0001", "CT")]
+    assert json.loads((out / "dataset.json").read_text(encoding="utf-8"))["channel_names"] == {"0": "image"}
     assert [(case.name, case.modality) for case in dataset.test_cases] == [("s0002", "MR")]
     labels = read_labels(out / "labelsTr" / "s0001.nii.gz").array.reshape(-1)
     assert labels[:6].tolist() == [24, 24, 26, 26, 40, 0]

@@ -129,6 +129,14 @@ def test_the_command_says_what_is_wrong(changed, said, tmp_path, capsys, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_map_of_which_nothing_would_be_left_is_refused(tmp_path: Path, capsys) -> None:
+    labels(tmp_path, [92])
+    words = ["convert", "labels", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--from", "totalsegmentator", "--to", "verse"]) == 1
+    assert "found 92 (rib_left_1) alone, of which nothing would be left" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "case.nii.gz").exists()
+
+
 def test_a_file_of_slicer_has_the_names_of_a_spine_with_six_lumbar_vertebrae(tmp_path: Path) -> None:
     array = np.zeros((4, 3, 3), dtype=np.int16)
     array.reshape(-1)[:4] = (24, 25, 124, 125)
