@@ -64,6 +64,10 @@ UPPER_END_MM = 35.0
 """Height of the sacrum's upper end, S1, to whose centre that of the last lumbar vertebra has the distance of
 neighbours; the centre of the whole sacrum lies two vertebrae below."""
 
+SACRAL_MM = 12.0
+"""Distance along the spine from the sacrum's upper end within which a piece that touches it is a part of it:
+the last vertebra lies 18 mm above at least, also where a network leaves half of it out."""
+
 STEP_OF_SIZE = 0.8
 """Distance of neighbours in parts of the cube root of a vertebra's volume."""
 
@@ -263,14 +267,17 @@ def _owner(
     for other, faces in neighbours.items():
         if owner.get(other) in contact:
             contact[owner[other]] += faces
-    down = {main: abs(float(pieces[main].centre_mm[2] - piece.centre_mm[2])) for main in mains}
     away = {main: float(np.linalg.norm(pieces[main].centre_mm - piece.centre_mm)) for main in mains}
     step = {main: STEP_OF_SIZE * 10 * np.cbrt(pieces[main].ml + piece.ml) for main in mains}
-    # What is as large as a vertebra is none of the sacrum's pieces: it may be the last one above it.
+    down = {main: abs(float(pieces[main].centre_mm[2] - piece.centre_mm[2])) for main in mains}
+    # What lies well above the sacrum's upper end is the last vertebra, however much both touch.
     bones = [
         main
         for main in mains
-        if pieces[main].level != SACRUM or piece.level == SACRUM or piece.ml < FRAGMENT_ML
+        if pieces[main].level != SACRUM
+        or piece.level == SACRUM
+        or piece.ml < FRAGMENT_ML
+        or down[main] < SACRAL_MM
     ]
     touching = max(bones, key=lambda main: contact[main], default=number)
     same = [main for main in mains if pieces[main].level == piece.level]
@@ -278,7 +285,7 @@ def _owner(
     stray = bool(bones) and _is_stray(piece, pieces[touching], has_own)
     if (
         bones
-        and not piece.cut
+        and (not piece.cut or pieces[touching].level == SACRUM)
         and contact[touching] > CONTACT * piece.surface
         and (
             stray

@@ -13,6 +13,8 @@ from autospine.core.labels import VERSE, parse_labels
 from autospine.core.types import LabelArray
 from autospine.io.images import read_labels, write_array
 from autospine.vertebrae.dataset_levels import level_integers, vertebra_class
+from autospine.vertebrae.label_instances import find_vertebrae
+from autospine.vertebrae.touching_vertebrae import VERTEBRA
 from autospine.vertebrae.unnamed_vertebrae import FIRST_UNKNOWN, name_unnamed
 
 STRUCTURES = {"vertebra": 1, "disc": 2, "canal": 3, "sacrum": 4}
@@ -103,6 +105,16 @@ def test_the_last_vertebra_is_no_piece_of_the_sacrum_that_it_touches(lumbosacral
     touching = np.where(below & (labels == 0), 4, labels).astype(np.uint8)  # the sacrum grows up to it
     named, _ = name_unnamed("case", touching, grid, STRUCTURES)
     assert np.bincount(named[last]).argmax() == VERSE["L5"]
+
+
+def test_what_is_called_vertebra_at_the_upper_end_of_the_sacrum_is_a_piece_of_it() -> None:
+    labels = np.zeros((100, 40, 60), dtype=np.uint8)
+    labels[5:45, :35, 20:50] = STRUCTURES["sacrum"]
+    labels[25:44, :35, 14:20] = STRUCTURES["vertebra"]  # the border cuts it, as it does the sacrum
+    labels[60:85, :35, 20:50] = STRUCTURES["vertebra"]
+    levels = {1: VERTEBRA, 4: "sacrum"}
+    found = find_vertebrae(labels, makers.grid(labels.shape), levels).vertebrae
+    assert sorted((each.is_sacrum, len(each.pieces)) for each in found) == [(False, 1), (True, 2)]
 
 
 def test_a_crumb_of_sacrum_in_a_vertebra_does_not_take_it_away(lumbosacral) -> None:
