@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Num
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
+from autospine.core.colours import class_colours
 from autospine.core.geometry import Grid
 from autospine.core.types import LabelArray, Modality, Position
 from autospine.measurements.measure_spine import MeasuredSpine
@@ -20,10 +22,33 @@ from autospine.report.views import CT_WINDOW_HU, MR_PERCENTILES
 PAGE_ENDING = "_measurements.png"
 """Ending of the page of a case."""
 
-PAGE_INCHES = (15.5, 10.2)
+PAGE_INCHES = 15.5
+"""Width of the page; it is as high as its pictures and its table need."""
+
+HEAD_INCHES, FOOT_INCHES = 0.87, 0.55
+"""Height of what is above and below the pictures and the table."""
+
+LARGEST_INCHES = 8.7
+"""Largest height of the pictures."""
+
+ROW_INCHES, LINE_INCHES = 0.22, 0.18
+"""Height of a row of the table, and of a line of text."""
+
+MOST_ROWS_INCHES = 5.7
+"""Height into which the rows of many vertebrae are pressed."""
+
 DPI = 110
 PAPER, INK, FAINT, WARNING = "white", "#1a1a1a", "#6b6b6b", "#b03a00"
 OUTLINE, NAME = "#ffb000", "#ffd166"
+BACK, BONE = 0.06, 0.5
+"""Grey of a label map that is shown without an image: of the background, and of what is no vertebra."""
+
+MOST_LINES = 30
+"""Most lines of text below the table."""
+
+LONGEST = 125
+"""Most characters of such a line."""
+
 MARGIN_MM = 25.0
 """Margin of the pictures around the bodies."""
 
@@ -61,11 +86,20 @@ Side = Literal["sagittal", "coronal"]
 AXIS: dict[Side, int] = {"sagittal": 1, "coronal": 2}
 """Axis of an array that runs across the picture of each side."""
 
-PICTURES = (0.02, 0.06, 0.43, 0.855)
-"""Left, bottom, width and height of the pictures' place, in parts of the page."""
+LEFT_INCHES, ACROSS_INCHES = 0.31, 6.66
+"""Left edge of the pictures, and width of both together."""
 
-GAP = 0.012
-"""Gap between them, in parts of the page's width."""
+GAP_INCHES = 0.19
+"""Gap between them."""
+
+TABLE = (0.465, 0.99)
+"""Left and right edge of the table, in parts of the page's width."""
+
+INNER_MM = 4.0
+"""Least distance of a name from the edge of its picture."""
+
+EXPECTED = ("the border of the image cuts", "no body with two endplates")
+"""Beginnings of notes on what is cut, which are no warnings."""
 
 
 def write_measurement_page(
@@ -86,58 +120,69 @@ def write_measurement_page(
         image: (S, P, L) image on the same grid; None if there is none.
         modality: Modality of the image, which decides the grey-value window.
     """
-    figure = new_figure(*PAGE_INCHES, dpi=DPI, background=PAPER)
     measured = spine.measurements
-    figure.text(0.02, 0.965, measured.case, size=17, weight="bold", color=INK)
+    sizes = _sizes_of_pictures(spine, grid)
+    remarks = _remarks(measured)
+    row = _row_inches(measured)
+    table = row * len(measured.vertebrae) + LINE_INCHES * (len(remarks) + 2)
+    tallest = max((tall for _, tall in sizes.values()), default=0.0)
+    height = HEAD_INCHES + max(tallest, table) + FOOT_INCHES
+    figure = new_figure(PAGE_INCHES, height, dpi=DPI, background=PAPER)
+    _write(figure, LEFT_INCHES, 0.31, measured.case, size=17, weight="bold", color=INK)
     spacing = " x ".join(f"{value:.2f}" for value in measured.spacing_mm)
-    figure.text(
-        0.02, 0.942, f"voxels {spacing} mm (S, P, L); patient lying in the scanner", size=9, color=FAINT
-    )
-    for side, place in _places_of_pictures(spine, grid).items():
+    about = f"voxels {spacing} mm (S, P, L); patient lying in the scanner"
+    _write(figure, LEFT_INCHES, 0.54, about, size=9, color=FAINT)
+    left = LEFT_INCHES
+    for side, (wide, tall) in sizes.items():
+        place = (left / PAGE_INCHES, 1 - (HEAD_INCHES + tall) / height, wide / PAGE_INCHES, tall / height)
         _picture(figure.add_axes(place), side, spine, labels, grid, image, modality)
-    _table(figure, measured)
-    figure.text(0.02, 0.015, measured.disclaimer, size=9.5, weight="bold", color=WARNING)
+        left += wide + GAP_INCHES
+    if not sizes:
+        _write(figure, LEFT_INCHES, HEAD_INCHES, "no vertebral body was found", size=9.5, color=FAINT)
+    below = _table(figure, measured, row)
+    for line, (text, colour) in enumerate(remarks):
+        shown = text if len(text) < LONGEST else f"{text[: LONGEST - 3]}..."
+        y = below + (line + 0.5) * LINE_INCHES
+        _write(figure, TABLE[0] * PAGE_INCHES, y, shown, size=8.3, va="top", color=colour)
+    _write(figure, LEFT_INCHES, height - 0.2, measured.disclaimer, size=9.5, weight="bold", color=WARNING)
     save_figure(figure, path)
 
 
 def pictures_box(width: int, height: int) -> tuple[int, int, int, int]:
     """Return the box of a page's pictures with their titles: left, upper, right and lower pixel."""
-    left, bottom, wide, tall = PICTURES
+    pixels = width / PAGE_INCHES
     return (
-        round((left - GAP / 2) * width),
-        round((1 - bottom - tall - 2 * GAP) * height),
-        round((left + wide + GAP / 2) * width),
-        round((1 - bottom + GAP / 2) * height),
+        round((LEFT_INCHES - GAP_INCHES / 2) * pixels),
+        round((HEAD_INCHES - 2 * GAP_INCHES) * pixels),
+        round((LEFT_INCHES + ACROSS_INCHES + GAP_INCHES / 2) * pixels),
+        round(height - (FOOT_INCHES - GAP_INCHES / 2) * pixels),
     )
 
 
-def _places_of_pictures(spine: MeasuredSpine, grid: Grid) -> dict[Side, tuple[float, float, float, float]]:
-    """Return where both pictures lie on the page, so that a millimetre is as long in both."""
-    left, bottom, width, height = PICTURES
+def _write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
+    """Write a text at a distance in inches from the left and from the upper edge of the page."""
+    figure.text(left / PAGE_INCHES, 1 - top / figure.get_figheight(), text, **style)
+
+
+def _row_inches(measured: SpineMeasurements) -> float:
+    return min(ROW_INCHES, MOST_ROWS_INCHES / max(len(measured.vertebrae), 1))
+
+
+def _sizes_of_pictures(spine: MeasuredSpine, grid: Grid) -> dict[Side, tuple[float, float]]:
+    """Return the width and height of both pictures in inches, with a millimetre as long in both."""
     sides: tuple[Side, ...] = ("sagittal", "coronal")
     bodies = [found for found in spine.bodies if found.body is not None]
     if not bodies:
-        return {"sagittal": PICTURES}
+        return {}
     centres = grid.index(np.array([found.centre_mm for found in bodies]))
     sizes = []
     for side in sides:
         rows, columns = _window(centres, AXIS[side], grid)
-        sizes.append(
-            (
-                (columns[1] - columns[0]) * grid.spacing_mm[AXIS[side]],
-                (rows[1] - rows[0]) * grid.spacing_mm[0],
-            )
-        )
-    inches = min(
-        (width - GAP) * PAGE_INCHES[0] / (sizes[0][0] + sizes[1][0]), height * PAGE_INCHES[1] / sizes[0][1]
-    )
-    tall = inches * sizes[0][1] / PAGE_INCHES[1]
-    places: dict[Side, tuple[float, float, float, float]] = {}
-    for side, (wide_mm, _) in zip(sides, sizes, strict=True):
-        wide = inches * wide_mm / PAGE_INCHES[0]
-        places[side] = (left, bottom + height - tall, wide, tall)
-        left += wide + GAP
-    return places
+        wide = (columns[1] - columns[0]) * grid.spacing_mm[AXIS[side]]
+        sizes.append((wide, (rows[1] - rows[0]) * grid.spacing_mm[0]))
+    across = ACROSS_INCHES - GAP_INCHES
+    inches = min(across / (sizes[0][0] + sizes[1][0]), LARGEST_INCHES / sizes[0][1])
+    return {side: (inches * wide, inches * tall) for side, (wide, tall) in zip(sides, sizes, strict=True)}
 
 
 def _picture(
@@ -155,39 +200,46 @@ def _picture(
         "from the side (front at the left)" if side == "sagittal" else "from the front", size=9.5, color=INK
     )
     bodies = [found for found in spine.bodies if found.body is not None]
-    if not bodies:
-        plot.text(0.5, 0.5, "no vertebral body was found", ha="center", color=FAINT)
-        return
     centres = grid.index(np.array([found.centre_mm for found in bodies]))
     axis = AXIS[side]
     rows, columns = _window(centres, axis, grid)
-    shown = _curved_slice(labels if image is None else image, centres, 3 - axis, rows)[
-        :, columns[0] : columns[1]
-    ]
-    window: tuple[float, float] = (0.0, 2.5)
+    cut = slice(*columns)
+    classes = _curved_slice(labels, centres, 3 - axis, rows)[:, cut]
+    colours = class_colours([found.level for found in spine.bodies])
     if image is None:
-        shown = shown > 0
-    elif modality == "CT":
-        window = CT_WINDOW_HU
+        shown: np.ndarray = np.full((*classes.shape, 3), BACK)
+        shown[classes > 0] = BONE
+        for found in spine.bodies:
+            shown[classes == found.integer] = 0.5 * np.add(colours[found.level], BONE)
+        window: tuple[float, float] = (0.0, 1.0)
     else:
-        window = tuple(np.percentile(shown[np.isfinite(shown)], MR_PERCENTILES).tolist())
+        shown = _curved_slice(image, centres, 3 - axis, rows)[:, cut]
+        window = CT_WINDOW_HU
+        if modality != "CT":
+            window = tuple(np.percentile(shown[np.isfinite(shown)], MR_PERCENTILES).tolist())
+    extent = _extent(rows, columns, axis, grid)
     plot.imshow(
         shown,
         cmap="gray",
         vmin=window[0],
         vmax=window[1],
         origin="lower",
-        extent=_extent(rows, columns, axis, grid),
+        extent=extent,
         aspect="equal",
-        interpolation="bilinear",
+        interpolation="nearest" if image is None else "bilinear",
     )
+    for found in spine.bodies if image is not None else ():
+        inside = classes == found.integer
+        if inside.any() and not inside.all():
+            colour = colours[found.level]
+            plot.contour(inside, (0.5,), colors=(colour,), linewidths=0.8, origin="lower", extent=extent)
+    plot.set_xlim(columns[0] * grid.spacing_mm[axis], columns[1] * grid.spacing_mm[axis])
+    plot.set_ylim(rows[0] * grid.spacing_mm[0], rows[1] * grid.spacing_mm[0])
     for found in bodies:
         _outline(plot, found, side, axis, grid)
     if side == "sagittal" and spine.sacrum is not None:
         ends = _places([spine.sacrum.front_corner_mm, spine.sacrum.back_corner_mm], axis, grid)
         plot.plot(*ends.T, color="#00c2a8", linewidth=2)
-    plot.set_xlim(columns[0] * grid.spacing_mm[axis], columns[1] * grid.spacing_mm[axis])
-    plot.set_ylim(rows[0] * grid.spacing_mm[0], rows[1] * grid.spacing_mm[0])
 
 
 def _window(
@@ -243,7 +295,10 @@ def _outline(plot: Plot, found: MeasuredBody, side: Side, axis: int, grid: Grid)
         return
     across, up = _places([found.centre_mm], axis, grid)[0].tolist()
     colour = NAME if found.heights is not None else "#9aa0a6"
-    plot.text(across, up, found.level, color=colour, size=7, ha="center", va="center", weight="bold")
+    low, high = sorted(plot.get_ylim())
+    up = min(max(up, low + INNER_MM), high - INNER_MM)
+    name = plot.text(across, up, found.level, color=colour, size=7, ha="center", va="center", weight="bold")
+    name.set_path_effects([withStroke(linewidth=2, foreground="black")])
     if found.cut or found.heights is None:
         return
     corners = []
@@ -259,35 +314,26 @@ def _outline(plot: Plot, found: MeasuredBody, side: Side, axis: int, grid: Grid)
     plot.plot(*outline.T, color=OUTLINE, linewidth=0.9)
 
 
-def _table(figure: Figure, measured: SpineMeasurements) -> None:
-    """Write the numbers beside the pictures: vertebrae, then angles, alignment and notes."""
-    left, right, top = 0.465, 0.99, 0.955
+def _table(figure: Figure, measured: SpineMeasurements, row: float) -> float:
+    """Write the numbers of vertebrae and discs beside the pictures; return where they end, in inches."""
+    left, right = (edge * PAGE_INCHES for edge in TABLE)
     own = vertebra_columns(measured.vertebrae)
     columns = (*own, *DISC_COLUMNS)
     width = (right - left) / len(columns)
-    for place, (heading, _, _) in enumerate(columns):
-        figure.text(left + (place + 0.5) * width, top, heading, size=8, ha="center", va="top", color=FAINT)
+    middles = [left + (place + 0.5) * width for place in range(len(columns))]
+    for middle, (heading, _, _) in zip(middles, columns, strict=True):
+        _write(figure, middle, HEAD_INCHES - 0.41, heading, size=8, ha="center", va="top", color=FAINT)
     discs = {disc.upper: disc for disc in measured.discs}
-    row = min(0.0215, 0.56 / max(len(measured.vertebrae), 1))
-    y = top - 0.045
+    y = HEAD_INCHES + 0.05
     for vertebra in measured.vertebrae:
         cells = [table_cell(vertebra, *column[1:]) for column in own]
         cells += [table_cell(discs.get(vertebra.level), *column[1:]) for column in DISC_COLUMNS]
         colour = WARNING if vertebra.genant_grade else INK
-        for place, cell in enumerate(cells):
-            weight = "bold" if place == 0 else "normal"
-            figure.text(
-                left + (place + 0.5) * width,
-                y,
-                cell,
-                size=8.5,
-                ha="center",
-                va="top",
-                color=colour,
-                weight=weight,
-            )
-        y -= row
-    _remarks(figure, measured, left, y - 0.012)
+        for middle, cell in zip(middles, cells, strict=True):
+            weight = "bold" if middle == middles[0] else "normal"
+            _write(figure, middle, y, cell, size=8.5, ha="center", va="top", color=colour, weight=weight)
+        y += row
+    return y
 
 
 def vertebra_columns(vertebrae: Sequence[VertebraMeasurements]) -> tuple[tuple[str, str, str], ...]:
@@ -302,8 +348,8 @@ def table_cell(entry: object, name: str, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def _remarks(figure: Figure, measured: SpineMeasurements, left: float, y: float) -> None:
-    """Write angles, alignment and notes, as many as there is room for."""
+def _remarks(measured: SpineMeasurements) -> list[tuple[str, str]]:
+    """Return lines with angles, alignment and notes, at most `MOST_LINES`, each with its colour."""
     lines = [
         (f"{a.name}: {a.degrees:.1f}°  ({a.upper} to {a.lower}{', ' + a.note if a.note else ''})", INK)
         for a in measured.angles
@@ -318,18 +364,15 @@ def _remarks(figure: Figure, measured: SpineMeasurements, left: float, y: float)
             )
         )
     lines += [(note, FAINT) for note in measured.notes]
-    lines += [(note, WARNING) for note in grouped_notes(measured.vertebrae)]
+    for note in grouped_notes(measured.vertebrae):
+        lines.append((note, FAINT if note.partition(": ")[2].startswith(EXPECTED) else WARNING))
     lines += [
         (f"{disc.upper}/{disc.lower}: {note}", WARNING) for disc in measured.discs for note in disc.notes
     ]
-    room = int((y - 0.045) / 0.0175)
-    if len(lines) > room:
-        lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more notes in the JSON", FAINT)]
-    for text, colour in lines:
-        figure.text(
-            left, y, text if len(text) < 125 else f"{text[:122]}...", size=8.3, va="top", color=colour
-        )
-        y -= 0.0175
+    if len(lines) > MOST_LINES:
+        left_out = len(lines) - MOST_LINES + 1
+        lines = [*lines[: MOST_LINES - 1], (f"and {left_out} more notes in the JSON", FAINT)]
+    return lines
 
 
 def grouped_notes(vertebrae: Sequence[VertebraMeasurements]) -> list[str]:
