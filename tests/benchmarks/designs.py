@@ -38,6 +38,7 @@ from autospine.plan import Plan
 from autospine.storage.serialization import read_json
 
 PHANTOM, REAL = "Dataset977_Evidence", "Dataset002_LumbarMR"
+NAMES = {"phantom": PHANTOM, "real": REAL}
 STEPS = {"phantom": (5, 200), "real": (5, 120)}
 """Epochs, and steps of each."""
 
@@ -51,7 +52,7 @@ CaseScores = Mapping[str, float]
 
 def prepare(benchmark: str, workspace: Path, data: Path) -> Path:
     """Make and plan a dataset, and return its workspace."""
-    folder, name = workspace / benchmark, PHANTOM if benchmark == "phantom" else REAL
+    folder, name = workspace / benchmark, NAMES[benchmark]
     raw = folder / "raw" / name
     if not raw.exists() and benchmark == "phantom":
         raw.parent.mkdir(parents=True)
@@ -81,16 +82,22 @@ def prepare(benchmark: str, workspace: Path, data: Path) -> Path:
 def scored(benchmark: str, design: str, seed: int, prepared: Path) -> dict[str, CaseScores]:
     """Train a design, unless it is trained, and return the scores of each image."""
     folder = prepared / "designs" / f"{design}_{seed}"
-    written = folder / "scores.json"
-    if written.is_file():
-        found: dict[str, CaseScores] = json.loads(written.read_text(encoding="utf-8"))
-        return found
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("raw", "preprocessed"):
         if not (folder / part).exists():
             (folder / part).symlink_to(prepared / part)
-    name = PHANTOM if benchmark == "phantom" else REAL
-    epochs, iterations = STEPS[benchmark]
+    return trained_scores(benchmark, folder, design, seed, *STEPS[benchmark])
+
+
+def trained_scores(
+    benchmark: str, folder: Path, design: str, seed: int, epochs: int, iterations: int
+) -> dict[str, CaseScores]:
+    """Train and score in a workspace of its own, unless that is done, and return the scores of each image."""
+    written = folder / "scores.json"
+    if written.is_file():
+        found: dict[str, CaseScores] = json.loads(written.read_text(encoding="utf-8"))
+        return found
+    name = NAMES[benchmark]
     usual = ("-d", name, "--device", "cpu", "--no-report")
     train = ("--seed", str(seed), "--workers", "0", "--epochs", str(epochs), "--iterations", str(iterations))
     if benchmark == "phantom":

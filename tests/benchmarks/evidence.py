@@ -1,6 +1,6 @@
 """Whether the two mechanisms earn their place: `make bench-evidence`.
 
-    python tests/benchmarks/evidence.py [--workspace FOLDER] [--only NAME ...] [--steps N] [--write PAGE]
+    python tests/benchmarks/evidence.py [--workspace FOLDER] [--only NAME ...] [--seeds N] [--write PAGE]
 
 Sections:
 
@@ -8,41 +8,61 @@ Sections:
   `saliency_boundary_auc_ct` and `_mr` (mean area under the ROC curve by which the saliency of the first stage
   tells voxels within 2 mm of a labelled boundary from others, whichever of the two it prefers), `gamma` and
   `gamma_effective` (spread of the saliency in logits);
-- `phantom` and `real`: `autospine experiment ablation` with three seeds at equal steps, on twenty phantoms of
-  seed 77 and on Dataset001: `mechanisms_gain_...`, mean Dice with both mechanisms minus without, in points of
-  0.01, with the ends of its interval, and `attention_identity_loss_...`, that of removing attention.
+- `gains`: the planned design against designs without mechanisms, by the protocol of `designs.py`:
+  `mechanisms_gain_phantom` and `_real`, mean Dice more than without both mechanisms, and
+  `attention_identity_loss`, mean Dice that is lost on phantoms without attention and its gradient channel;
+- `minutes`: networks trained in equal time, by `equal_minutes.py`: `mechanisms_gain_equal_minutes_phantom`
+  and `_real`, and `compare_margin_phantom_ct`, `_phantom_mr` and `_real_mr`, mean Dice more than the best
+  other network;
+- `efficiency`: `dice_in_half_phantom` and `_real`, mean Dice of the planned design after half of the steps
+  minus that of the design before it after all of them, and `efficiency_ratio`, the time of the one in parts
+  of that of the other.
 
-The last two take hours on two cores; a workspace that is given keeps what is trained, so that the next run
-goes on. Prints one JSON object last.
+Differences are in points of 0.01, paired by image, with the ends of a bootstrap interval of 95 %; `_boundary`
+is the Dice of rims of 2 mm. The trainings take hours on two cores; a workspace that is given keeps what is
+trained, so that the next run goes on. Prints one JSON object last.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+import equal_minutes
+from designs import STEPS, CaseScores, interval, prepare, scored
 from processes import autospine
 from result_page import measured_on, write_measured
 
+from autospine.core.errors import counted
+
 REAL = "Dataset001_SpineReal"
-PHANTOM = "Dataset977_Evidence"
-PHANTOMS, SEED = 20, 77
-STEPS, SEEDS = 2000, 3
+SEEDS = 3
 
 GOALS = {
     "saliency_boundary_auc_ct": ">= 0.8",
     "saliency_boundary_auc_mr": ">= 0.8",
-    "mechanisms_gain_phantom": ">= 1, interval above 0",
+    "mechanisms_gain_phantom": ">= 1, or 1.5 in rims, interval above 0",
     "mechanisms_gain_real": ">= 0",
-    "attention_identity_loss_phantom": ">= 1",
+    "attention_identity_loss": ">= 1",
+    "mechanisms_gain_equal_minutes_phantom": "> 0",
+    "mechanisms_gain_equal_minutes_real": "> 0",
+    "compare_margin_phantom_ct": ">= 0",
+    "compare_margin_phantom_mr": ">= 0",
+    "compare_margin_real_mr": ">= 0",
+    "efficiency_ratio": "<= 0.6",
+    "dice_in_half_phantom": ">= 0",
+    "dice_in_half_real": ">= 0",
 }
 
 Figures = dict[str, float | list[float]]
 
+Section = tuple[Figures, list[str]]
+"""Figures, and rows of a table."""
 
-def saliency(data: Path, workspace: Path, _steps: int) -> Figures:
+
+def saliency(data: Path, workspace: Path, _seeds: int) -> Section:
     """Look into the starter in every case."""
     found: dict[str, list[tuple[float, float, float]]] = {"ct": [], "mr": []}
     for labels in sorted((data / REAL / "labelsTr").glob("*.nii.gz")):
@@ -61,59 +81,71 @@ def saliency(data: Path, workspace: Path, _steps: int) -> Figures:
         figures[f"saliency_auc_signed_{modality}"] = round(mean(aucs), 3)
         figures["gamma"] = round(mean(gammas), 3)
         figures[f"gamma_effective_{modality}"] = round(mean(spreads), 3)
-    return figures
+    return figures, []
 
 
-def phantom(_data: Path, workspace: Path, steps: int) -> Figures:
-    """Take the mechanisms out on phantoms."""
-    raw = workspace / "raw" / PHANTOM
-    if not raw.exists():
-        words = ("-o", str(raw), "-n", str(PHANTOMS), "--labels", "structures", "--seed", str(SEED))
-        autospine(workspace, "phantom", *words)
-    return ablation(workspace, PHANTOM, "phantom", steps)
-
-
-def real(data: Path, workspace: Path, steps: int) -> Figures:
-    """Take the mechanisms out on real cases."""
-    raw = workspace / "raw" / REAL
-    if not raw.exists():
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        raw.symlink_to(data / REAL)
-    return ablation(workspace, REAL, "real", steps)
-
-
-def ablation(workspace: Path, dataset: str, name: str, steps: int) -> Figures:
-    """Run the ablation of a dataset and return its figures in points of 0.01."""
-    if not (workspace / "preprocessed" / dataset / "plan.json").is_file():
-        autospine(workspace, "plan-and-preprocess", "-d", dataset)
-    limits = ("--steps", str(steps), "--seeds", str(SEEDS))
-    autospine(workspace, "experiment", "ablation", "-d", dataset, *limits)
-    written = workspace / "results" / dataset / "experiments" / "ablation" / "experiment.json"
-    designs = json.loads(written.read_text(encoding="utf-8"))["designs"]
+def gains(data: Path, workspace: Path, seeds: int) -> Section:
+    """Take the mechanisms out."""
     figures: Figures = {}
-    for key, design in (("mechanisms_gain", "both_off"), ("attention_identity_loss", "attention_identity")):
-        for metric, suffix in (("dice", ""), ("boundary_dice_2mm", "_boundary")):
-            (found,) = (
-                each
-                for each in designs[design]["differences"]
-                if each["metric"] == metric and each["class"] is None
-            )
-            figures[f"{key}_{name}{suffix}"] = round(-100 * found["difference"], 2)
-            figures[f"{key}_{name}{suffix}_interval"] = [
-                round(-100 * end, 2) for end in (found["high"], found["low"])
-            ]
+    asked = [("mechanisms_gain_phantom", "phantom", "both_off"), ("mechanisms_gain_real", "real", "both_off")]
+    for key, benchmark, other in (*asked, ("attention_identity_loss", "phantom", "ours_identity")):
+        prepared = prepare(benchmark, workspace, data)
+        pairs = [
+            [scored(benchmark, design, seed, prepared) for design in ("ours", other)] for seed in range(seeds)
+        ]
+        figures |= differences(key, pairs)
+    return figures, []
+
+
+def minutes(data: Path, workspace: Path, seeds: int) -> Section:
+    """Train every network in equal time."""
+    figures: Figures = {}
+    rows = ["| benchmark | network | time of a step | steps | Dice | ours more | Dice of rims | ours more |"]
+    rows.append("|---|---|--:|--:|--:|--:|--:|--:|")
+    for benchmark in STEPS:
+        found, lines = equal_minutes.minutes_figures(benchmark, prepare(benchmark, workspace, data), seeds)
+        figures |= found
+        rows += lines
+    return figures, rows
+
+
+def efficiency(data: Path, workspace: Path, seeds: int) -> Section:
+    """Train the planned design for half of the steps, and the one before it for all."""
+    figures: Figures = {}
+    ratios = []
+    for benchmark in STEPS:
+        prepared = prepare(benchmark, workspace, data)
+        pairs = [
+            [equal_minutes.in_half(benchmark, seed, prepared), scored(benchmark, "paper", seed, prepared)]
+            for seed in range(seeds)
+        ]
+        figures |= differences(f"dice_in_half_{benchmark}", pairs)
+        ratios.append(equal_minutes.time_in_half(benchmark, prepared))
+    return figures | {"efficiency_ratio": round(mean(ratios), 3)}, []
+
+
+def differences(key: str, pairs: Sequence[Sequence[Mapping[str, CaseScores]]]) -> Figures:
+    """Return by how much the first of each pair of scores is better, with its interval, for both metrics."""
+    figures: Figures = {}
+    for metric, suffix in (("dice", ""), ("boundary_dice_2mm", "_boundary")):
+        found = interval([one[case][metric] - other[case][metric] for one, other in pairs for case in one])
+        figures |= {f"{key}{suffix}": found[0], f"{key}{suffix}_interval": list(found[1:])}
     return figures
 
 
-SECTIONS = {"saliency": saliency, "phantom": phantom, "real": real}
+SECTIONS = {"saliency": saliency, "gains": gains, "minutes": minutes, "efficiency": efficiency}
 
 
-def table(figures: Mapping[str, float | list[float]], steps: int) -> str:
+def table(figures: Figures, rows: Sequence[str], seeds: int) -> str:
     """The figures with what they are to be, as Markdown."""
     lines = [measured_on(), "", "| figure | measured | to be |", "|---|--:|---|"]
-    lines += [f"| `{name}` | {value} | {GOALS.get(name, '')} |" for name, value in figures.items()]
-    if any(name.startswith("mechanisms") for name in figures):
-        lines += ["", f"Gains and losses: {SEEDS} seeds, {steps} steps each, in points of 0.01."]
+    for name, value in figures.items():
+        if name.endswith("_interval"):
+            continue
+        ends = figures.get(f"{name}_interval")
+        shown = f"{value} [{ends[0]}, {ends[1]}]" if isinstance(ends, list) else f"{value}"
+        lines.append(f"| `{name}` | {shown} | {GOALS.get(name, '')} |")
+    lines += ["", f"Trainings with {counted(seeds, 'seed')}; differences in points of 0.01.", "", *rows]
     return "\n".join([*lines, "", "```json", json.dumps(figures), "```"])
 
 
@@ -126,19 +158,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help=f"folder with {REAL}")
     parser.add_argument("--workspace", type=Path, help="folder to train in, and to keep what is trained")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps of each training")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each training")
     parser.add_argument("--write", type=Path, help="page that gets the table")
     arguments = parser.parse_args()
     if not (arguments.data / REAL).is_dir():
         raise SystemExit(f"expected {REAL} in {arguments.data}, found none; name its folder with --data")
     figures: Figures = {}
+    rows: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.workspace or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
-            figures |= SECTIONS[name](arguments.data.resolve(), folder, arguments.steps)
+            found, lines = SECTIONS[name](arguments.data.resolve(), folder, arguments.seeds)
+            figures |= found
+            rows += lines
     if arguments.write:
-        write_measured(arguments.write, table(figures, arguments.steps))
+        write_measured(arguments.write, table(figures, rows, arguments.seeds))
     print(json.dumps(figures))  # noqa: T201 (a script's result)
 
 
