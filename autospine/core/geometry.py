@@ -125,6 +125,11 @@ class Box:
         )
         return Box(start=start, stop=stop)
 
+    def reaches_border(self, shape: Iterable[int]) -> bool:
+        """Return whether the box reaches the border of an array along an axis of several voxels."""
+        ends = zip(self.start, self.stop, shape, strict=True)
+        return any((start == 0 or stop == size) and size > 1 for start, stop, size in ends)
+
 
 def _span(inside: Bool[np.ndarray, "n"]) -> slice:
     """Return the slice from the first to the last place along an axis (n,) where something is inside."""

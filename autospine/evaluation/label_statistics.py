@@ -131,10 +131,7 @@ def _measured(
         centroid_mm=triple(round(mm, 3) for mm in vector(centre)),
         mean_intensity=None if image is None else _mean_intensity(mask, box, image),
         components=len(components.sizes) - 1,
-        touches_border=any(
-            n > 1 and (start == 0 or stop == n)
-            for start, stop, n in zip(box.start, box.stop, grid.shape, strict=True)
-        ),
+        touches_border=box.reaches_border(grid.shape),
     )
 
 

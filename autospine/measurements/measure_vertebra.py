@@ -15,7 +15,6 @@ from autospine.measurements.measured_bodies import (
     WITHOUT_BODY,
     WITHOUT_HEIGHT,
     MeasuredBody,
-    touches_border,
 )
 from autospine.measurements.measured_labels import SpineLabels
 from autospine.measurements.spine_angles import tilt_degrees
@@ -37,7 +36,7 @@ def measure_vertebra(
 ) -> VertebraMeasurements:
     """Return the measurements of a vertebra, without those that need its neighbours."""
     inside = labels[found.box.slices] == found.integer
-    partial = touches_border(found.box, grid)
+    partial = found.box.reaches_border(grid.shape)
     notes = [*_doubts(found, inside, partial)]
     voxel_ml = float(np.prod(grid.spacing_mm)) / 1000
     measured = VertebraMeasurements(

@@ -84,12 +84,6 @@ def find_bodies(
     ]
 
 
-def touches_border(box: Box, grid: Grid) -> bool:
-    """Return whether a box reaches the image's border along an axis of several voxels."""
-    ends = zip(box.start, box.stop, grid.shape, strict=True)
-    return any((start == 0 or stop == size) and size > 1 for start, stop, size in ends)
-
-
 def _found_body(
     labels: LabelArray,
     grid: Grid,
@@ -104,7 +98,7 @@ def _found_body(
     if level not in WITHOUT_BODY:
         crop = crop_around(labels, grid, [box], MARGIN_MM)
         body = find_body(crop, integer, centre_mm, superior, upright=level not in WITHOUT_HEIGHT)
-    cut = touches_border(box, grid) if body is None else _is_cut(body, grid)
+    cut = box.reaches_border(grid.shape) if body is None else _is_cut(body, grid)
     open_behind = body is not None and body.depth_mm > _deepest(level) * body.width_mm
     usable = body is not None and not cut and not open_behind
     return MeasuredBody(

@@ -26,7 +26,6 @@ from autospine.vertebrae.touching_vertebrae import (
     part_atlas_from_axis,
     split_components,
     surface_faces,
-    touches_border,
     usual_volumes,
 )
 
@@ -215,7 +214,7 @@ def _measure(
             integer=integer,
             ml=count * voxel_ml,
             centre_mm=grid.physical(index),
-            cut=touches_border(box, numbers.shape),
+            cut=box.reaches_border(numbers.shape),
             surface=surface_faces(count * voxel_ml, grid),
         )
     return pieces

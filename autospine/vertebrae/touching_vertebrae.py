@@ -131,7 +131,7 @@ def cut_between_bodies(
         if parts.max() > 1:
             groups = _cut_by_parts(numbers, box, parts, pair)
             together += groups if any(len(group) > 1 for group in groups) else []
-        elif not touches_border(boxes[small], numbers.shape):
+        elif not boxes[small].reaches_border(numbers.shape):
             nearest[small] = max(nearest.get(small, (0.0, 0)), (contact, large))
     return _merged([*together, *({small, large} for small, (_, large) in nearest.items())])
 
@@ -222,12 +222,6 @@ def depth_inside(inside: Bool[np.ndarray, "s p l"], grid: Grid) -> Float64[np.nd
     """Return the distance in mm of each voxel inside from the surface."""
     padded = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=grid.spacing_mm)
     return np.asarray(padded[1:-1, 1:-1, 1:-1])
-
-
-def touches_border(box: Box, shape: tuple[int, ...]) -> bool:
-    """Return whether a box reaches the border of a map of this shape along an axis of several voxels."""
-    ends = zip(box.start, box.stop, shape, strict=True)
-    return any((start == 0 or stop == size) and size > 1 for start, stop, size in ends)
 
 
 def surface_faces(ml: float, grid: Grid) -> float:
