@@ -92,6 +92,9 @@ LEFT_INCHES, ACROSS_INCHES = 0.31, 6.66
 GAP_INCHES = 0.19
 """Gap between them."""
 
+TITLE_INCHES = 0.28
+"""Height of the line above each."""
+
 TABLE = (0.465, 0.99)
 """Left and right edge of the table, in parts of the page's width."""
 
@@ -153,7 +156,7 @@ def pictures_box(width: int, height: int) -> tuple[int, int, int, int]:
     pixels = width / PAGE_INCHES
     return (
         round((LEFT_INCHES - GAP_INCHES / 2) * pixels),
-        round((HEAD_INCHES - 2 * GAP_INCHES) * pixels),
+        round((HEAD_INCHES - TITLE_INCHES) * pixels),
         round((LEFT_INCHES + ACROSS_INCHES + GAP_INCHES / 2) * pixels),
         round(height - (FOOT_INCHES - GAP_INCHES / 2) * pixels),
     )
