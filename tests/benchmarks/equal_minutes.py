@@ -116,6 +116,12 @@ def in_half(benchmark: str, seed: int, prepared: Path) -> dict[str, CaseScores]:
     return scores_of(benchmark, OURS, plan, seed, steps, prepared, 0.5)
 
 
+def model_in_half(benchmark: str, seed: int, prepared: Path) -> Path:
+    """Return the model folder that `in_half` has trained."""
+    (model,) = (prepared / "equal_minutes" / f"{OURS}_{seed}_times_0.5").glob("results/*/*/")
+    return model
+
+
 def time_in_half(benchmark: str, prepared: Path) -> float:
     """Return how long half of the steps take, in parts of all steps of the design before.
 
