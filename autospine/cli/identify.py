@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 PRINTED = 8
 """Most changes of a case that are printed, the largest first."""
 
-LEAST_ML = 0.1
-"""Volume below which a change is printed without its amount."""
-
 APART = 0.05
 """Difference of probabilities from which on the least certain level is named."""
 
@@ -79,6 +76,7 @@ def identify(
     150 + n where its level is unknown. If the levels of a map are no plausible spine, another scheme may be
     meant, and the command says so. Files that fail are named, the others go on, and the exit code is 1.
     """
+    from autospine.evaluation.postprocessing import in_ml
     from autospine.io.formats import ENDINGS
     from autospine.storage.serialization import write_json
     from autospine.vertebrae.detection_files import is_no_list
@@ -105,8 +103,7 @@ def identify(
         write_json(names, identities)
         say(_line(identities))
         for change in identities.changes[:PRINTED]:
-            amount = f"{change.ml:.1f} ml" if change.ml >= LEAST_ML else f"less than {LEAST_ML} ml"
-            say(f"  {amount} of {change.from_label} to {change.to_label}", "yellow")
+            say(f"  {in_ml(change.ml)} of {change.from_label} to {change.to_label}", "yellow")
         if len(identities.changes) > PRINTED:
             ml = sum(change.ml for change in identities.changes[PRINTED:])
             say(

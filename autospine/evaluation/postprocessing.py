@@ -273,16 +273,17 @@ def kept_components(
 def describe_changes(changes: Sequence[LabelChange]) -> str:
     """Describe the largest changes: `1.2 ml of L3 to L2 and 0.3 ml of L3 to background`."""
     said = [
-        f"{_amount(change.ml)} ml of {change.from_label} to {change.to_label}"
+        f"{in_ml(change.ml)} of {change.from_label} to {change.to_label}"
         for change in changes[:CHANGES_MENTIONED]
     ]
     if rest := changes[CHANGES_MENTIONED:]:
-        said.append(f"{_amount(sum(change.ml for change in rest))} ml of other labels")
+        said.append(f"{in_ml(sum(change.ml for change in rest))} of other labels")
     return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
-def _amount(ml: float) -> str:
-    return f"{ml:.1f}" if ml >= 0.1 else f"{ml:.2f}" if ml >= 0.01 else "less than 0.01"
+def in_ml(ml: float) -> str:
+    """Return a volume in words, so that a small one is not said to be 0.0 ml."""
+    return f"{ml:.1f} ml" if ml >= 0.1 else f"{ml:.2f} ml" if ml >= 0.01 else "less than 0.01 ml"
 
 
 def _give_to_neighbours(

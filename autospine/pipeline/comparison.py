@@ -18,6 +18,7 @@ from autospine.evaluation.stored_scores import CROSS_VALIDATION, CrossValidation
 from autospine.models.best import BEST, FORMAT_VERSION, Best, Candidate
 from autospine.models.model_folder import ModelFolder, open_model
 from autospine.pipeline.ensembles import validate_ensemble
+from autospine.pipeline.planned_dataset import held_out_cases
 from autospine.plan import build_network
 from autospine.prediction.model_postprocessing import warn_of_other_weights
 from autospine.storage.serialization import write_json
@@ -85,7 +86,7 @@ def compare(
 def _finished_models(
     location: DatasetLocation, dataset: Dataset, names: Sequence[str]
 ) -> tuple[_Finished, ...]:
-    wanted = {case.name for case in dataset.cases}
+    wanted = held_out_cases(location, dataset)
     there = location.models.folders
     unknown = sorted(set(names) - {folder.name for folder in there})
     finished, unfinished = [], []
@@ -103,12 +104,12 @@ def _finished_models(
         missing = ", ".join((*unknown, *unfinished))
         without = f", not {missing}" if missing else ""
         raise ModelError(
-            f"expected models in {location.results} that were validated on all {len(wanted)} cases, found "
-            f"{found}{without}; run `autospine train CONFIGURATION -d {location.name} --fold all` "
-            "for them first"
+            f"expected models in {location.results} that were validated on all {len(wanted)} "
+            f"held-out cases, found {found}{without}; run `autospine train CONFIGURATION "
+            f"-d {location.name} --fold all` for them first"
         )
     if unfinished:
-        logger.info("not validated on every case, left out: %s", ", ".join(unfinished))
+        logger.info("not validated on every held-out case, left out: %s", ", ".join(unfinished))
     return tuple(finished)
 
 

@@ -158,7 +158,7 @@ def _are(folds: Sequence[Fold], path: Path, dataset: Dataset) -> bool:
 def _warn_of_separated(path: Path, folds: Sequence[Fold], measured: Fingerprint) -> None:
     for group in separated(folds, measured.duplicates):
         logger.warning(
-            "%s validates %s in different folds although they show the same image; "
+            "%s does not hold %s out together, although they show the same image; "
             "mend the file, or delete it and plan again",
             *(path, ", ".join(group)),
         )

@@ -7,13 +7,17 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autospine.core.errors import FormatError, WorkspaceError
-from autospine.dataset.splits import ALL, FoldsFile, read_folds_file
+from autospine.dataset.splits import ALL, FoldsFile, read_folds, read_folds_file
 from autospine.plan import Configuration, Plan
 from autospine.storage.serialization import read_json
 from autospine.storage.trained_models import FULL, PLAN
 from autospine.storage.workspace import DatasetLocation, Workspace
+
+if TYPE_CHECKING:  # it reads images, which takes long to import
+    from autospine.dataset.raw import Dataset
 
 FOLDS_FILE = "folds.json"
 
@@ -71,6 +75,16 @@ def read_plan(location: DatasetLocation) -> Plan:
             f"run `autospine plan-and-preprocess -d {location.name}` first"
         )
     return read_json(path, Plan)
+
+
+def held_out_cases(location: DatasetLocation, dataset: "Dataset") -> set[str]:
+    """Return the cases that are validated once all folds are trained: those of a single fold, else all."""
+    cases = {case.name for case in dataset.cases}
+    try:
+        folds = read_folds(location.preprocessed / FOLDS_FILE, dataset)
+    except FormatError:  # absent or damaged, which `train` says
+        return cases
+    return cases & {name for fold in folds for name in fold.validation}
 
 
 def missing_folds(model: Path, complete: Collection[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
-from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold
+from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold, held_out_cases
 from autospine.plan import Configuration, DeviceKind, Plan
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase
@@ -327,8 +327,8 @@ def sharers_of_cores(fold: str, at_once: int, processes: int) -> int:
 
 
 def comparable(location: DatasetLocation, dataset: Dataset) -> tuple[str, ...]:
-    """Return the names of the models that were validated on every case: those that `compare` takes."""
-    wanted = {case.name for case in dataset.cases}
+    """Return the names of the models that were validated in every fold: those that `compare` takes."""
+    wanted = held_out_cases(location, dataset)
     return tuple(folder.name for folder in location.models.folders if wanted <= _validated(folder))
 
 

@@ -12,6 +12,7 @@ from autospine.core.colours import class_colours
 from autospine.core.errors import EvaluationError, counted
 from autospine.core.types import Modality
 from autospine.evaluation.metrics import Metric, find_metrics
+from autospine.evaluation.postprocessing import in_ml
 from autospine.prediction.case_log import PredictedCase
 from autospine.report.case_findings import describe_worst_place, find_faults
 from autospine.report.case_views import CaseMaps, close_ups, middle_views
@@ -214,7 +215,7 @@ def _facts(entry: PredictedCase) -> Iterator[Fact]:
         yield Fact(name="tiles that were run", value=f"{entry.tiles_run} of {entry.tiles}")
     if entry.changes:
         ml = sum(change.ml for change in entry.changes)
-        yield Fact(name="post-processing", value=f"{counted(len(entry.changes), 'change')}, {ml:.2f} ml")
+        yield Fact(name="post-processing", value=f"{counted(len(entry.changes), 'change')}, {in_ml(ml)}")
     if entry.training_case is not None:
         yield Fact(name="training case", value=f"the model has learnt from it as {entry.training_case}")
 

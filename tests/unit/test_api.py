@@ -242,6 +242,8 @@ def test_a_model_says_what_is_known_of_it(folder, tmp_path):
     assert both.info.folds == ("0", "1")
     assert (both.info.dice, both.info.training_cases) == (0.75, ("a", "b"))
     assert both.info.dice_by_class == {"bone": 0.8, "canal": None}
+    one = autospine.load_model(tmp_path / "fast", folds=0)
+    assert one.info.training_cases == ("a",)
 
 
 def test_importing_the_package_is_cheap():

@@ -104,7 +104,7 @@ def test_folds_that_separate_copies_are_kept_with_a_warning(raw, caplog):
     (location.preprocessed / FOLDS_FILE).write_text(json.dumps(described))
     with caplog.at_level(logging.WARNING):
         plan(location)
-    assert "validates a, f in different folds although they show the same image" in caplog.text
+    assert "does not hold a, f out together, although they show the same image" in caplog.text
     assert validation(location) == [set(names) for names in separating]
 
 

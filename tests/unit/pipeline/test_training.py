@@ -242,6 +242,10 @@ def test_models_that_were_validated_on_every_case_can_be_compared(tmp_path):
             found = {"mean_dice": 0.5, "postprocessed": None, "modalities": {}, "folds": scores}
             write_json(results / name / CROSS_VALIDATION, {"format_version": FORMAT_VERSION, **found})
     assert comparable(location, dataset) == ("more", "whole")
+    (tmp_path / "preprocessed").mkdir()
+    fixed = {"format_version": 1, "dataset": dataset.name, "validation": [["a"]]}
+    write_json(tmp_path / "preprocessed" / FOLDS_FILE, fixed)
+    assert comparable(location, dataset) == ("more", "part", "whole")
 
 
 def victim_of(folder):
