@@ -178,6 +178,6 @@ def _say_what_is_next(project: "Project", fold: str, evaluation: "Evaluation | N
     others = fold == FULL and fold_names(folder) != (FULL,)
     place = project.location.workspace.option
     say_next("predict", "-i", "IMAGES", "-o", "OUTPUT", *(("-f", FULL) if others else ()), *place)
-    models = () if evaluation is None or fold == FULL else comparable(project.location, project.dataset)
+    models = () if evaluation is None or fold == FULL else comparable(project.location, project.split)
     if chosen in models and len(models) > 1:
         say(f"or compare {', '.join(models)} first: autospine compare -d {name}")

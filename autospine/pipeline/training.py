@@ -17,7 +17,7 @@ from autospine.evaluation.scores import Evaluation
 from autospine.evaluation.stored_scores import read_cross_validation
 from autospine.network.swin.swin_plan import SwinPlan
 from autospine.pipeline.measuring import fresh_fingerprint, write_split
-from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold, held_out_cases
+from autospine.pipeline.planned_dataset import FOLDS_FILE, PlannedDataset, check_fold
 from autospine.plan import Configuration, DeviceKind, Plan
 from autospine.preprocessing.preprocess import preprocess_dataset
 from autospine.preprocessing.store import StoredCase
@@ -326,9 +326,9 @@ def sharers_of_cores(fold: str, at_once: int, processes: int) -> int:
     return max(processes, min(at_once, FOLDS) if fold == ALL else 1)
 
 
-def comparable(location: DatasetLocation, dataset: Dataset) -> tuple[str, ...]:
+def comparable(location: DatasetLocation, folds: Sequence[Fold]) -> tuple[str, ...]:
     """Return the names of the models that were validated in every fold: those that `compare` takes."""
-    wanted = held_out_cases(location, dataset)
+    wanted = {case for fold in folds for case in fold.validation}
     return tuple(folder.name for folder in location.models.folders if wanted <= _validated(folder))
 
 

@@ -724,7 +724,7 @@ def test_models_that_cannot_be_compared(spoilt_pair):
     expect_refusal(spoilt_pair, "compare", "-d", "1", says=("same folds", "-c"))
     del described["folds"]["0"]
     scores.write_text(json.dumps(described))
-    expect_refusal(spoilt_pair, "compare", "-d", "1", "-c", PAIR[1], says=("all 5 cases", PAIR[1]))
+    expect_refusal(spoilt_pair, "compare", "-d", "1", "-c", PAIR[1], says=("all 5 held-out cases", PAIR[1]))
     said = spoilt_pair.run("compare", "-d", "1")
     assert f"left out: {PAIR[1]}" in said.err
     scores.write_text(text)
