@@ -128,24 +128,19 @@ def _write_measured(
         picture: File of its image; None without one.
         kinds: Formats that points are written in.
     """
-    from autospine.measurements.doubted_levels import with_doubts
     from autospine.measurements.measure_spine import measure_spine
     from autospine.measurements.measurement_files import write_measurements
     from autospine.measurements.point_files import write_points
     from autospine.report.measurement_page import PAGE_ENDING, write_measurement_page
-    from autospine.storage.serialization import read_json
-    from autospine.vertebrae.identities import NAMES_ENDING, SpineIdentities
+    from autospine.vertebrae.identities import NAMES_ENDING
 
     image, modality = (None, None) if picture is None else _image(picture, labels)
     spine = measure_spine(case, labels.array[0], labels.grid, known, image if modality == "CT" else None)
     measured = replace(spine.measurements, label_map=str(source.resolve()))
-    names = source.with_name(f"{case}{NAMES_ENDING}")
-    if names.is_file():
-        known_notes = measured.notes
-        measured = with_doubts(measured, read_json(names, SpineIdentities))
-        for note in measured.notes[len(known_notes) :]:
-            say(f"{case}: {note}", "yellow")
-        spine = replace(spine, measurements=measured)
+    measured, doubts = _doubted(measured, source.with_name(f"{case}{NAMES_ENDING}"))
+    for doubt in doubts:
+        say(f"{case}: {doubt}", "yellow")
+    spine = replace(spine, measurements=measured)
     output.mkdir(parents=True, exist_ok=True)
     written = write_measurements(output, measured)
     page = output / f"{case}{PAGE_ENDING}"
@@ -164,6 +159,23 @@ def _write_measured(
         write_points(kind, output, case, whole, labels.stored, labels.grid)
     say(_summary(measured))
     return written
+
+
+def _doubted(measured: "SpineMeasurements", names: Path) -> "tuple[SpineMeasurements, tuple[str, ...]]":
+    """Return measurements with notes on unknown levels, by the file of the names, and what to say of it."""
+    from autospine.core.errors import FormatError
+    from autospine.measurements.doubted_levels import with_doubts
+    from autospine.storage.serialization import read_json
+    from autospine.vertebrae.identities import SpineIdentities
+
+    if not names.is_file():
+        return measured, ()
+    try:
+        found = read_json(names, SpineIdentities)
+    except FormatError as error:
+        return measured, (f"measured without knowing which levels are unknown: {error}",)
+    doubted = with_doubts(measured, found)
+    return doubted, doubted.notes[len(measured.notes) :]
 
 
 def _label_reader(scheme: str, dataset: Path | None) -> "Callable[[Path], tuple[Volume, SpineLabels]]":

@@ -120,6 +120,9 @@ def test_levels_that_were_unknown_beside_the_map_are_doubted(
     doubt = "the level is unknown: the label is L3, and L4 with a probability of 0.66"
     assert doubt in notes["L3"] and not any(note.startswith("the level") for note in notes["L2"])
     assert f"a: the levels of 1 of {len(notes)} vertebrae are unknown" in capsys.readouterr().out
+    (tmp_path / "maps" / "a_vertebrae.json").write_text("{", encoding="utf-8")
+    assert main([*words, "--scheme", "spineps-instance"]) == 0
+    assert "a: measured without knowing which levels are unknown: expected" in capsys.readouterr().out
 
 
 def test_what_naming_has_left_without_a_level_is_no_surprise(
