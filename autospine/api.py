@@ -9,7 +9,6 @@ labels = model.predict(image)
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -88,7 +87,8 @@ class ModelInfo:
     """The same for each class; empty if it is not known."""
 
     training_cases: tuple[str, ...]
-    """Names of the cases that were trained on and validated in turn; none for a model that was imported."""
+    """Names of the cases that the networks have learnt from; none where it is not known, as for a model that
+    was imported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -310,17 +310,19 @@ def _info(model: ModelFolder, folds: Sequence[str] | None) -> ModelInfo:
     """Describe a model as its manifest or its folder does."""
     scores = describe(model).scores
     try:
-        folds_of_cases = dict(read_cross_validation(model.path).folds)
+        held_out = read_cross_validation(model.path).folds
     except FormatError:  # there is none, or that of an exported model
-        folds_of_cases = {}
+        held_out = {}
+    used = tuple(folds or model.ensemble)
+    learnt = {case for fold in used for other in held_out if other != fold for case in held_out[other]}
     return ModelInfo(
         dataset=model.plan.dataset,
         configuration=model.configuration.name,
-        folds=tuple(folds or model.ensemble),
+        folds=used,
         spacing_mm=model.configuration.spacing_mm,
         dice=None if scores is None else scores.mean_dice,
         dice_by_class={} if scores is None else {name: each.dice for name, each in scores.classes.items()},
-        training_cases=tuple(sorted(chain.from_iterable(folds_of_cases.values()))),
+        training_cases=tuple(sorted(learnt | set(model.training_images(folds)))),
     )
 
 
