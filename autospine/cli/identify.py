@@ -105,11 +105,9 @@ def identify(
         for change in identities.changes[:PRINTED]:
             say(f"  {in_ml(change.ml)} of {change.from_label} to {change.to_label}", "yellow")
         if len(identities.changes) > PRINTED:
-            ml = sum(change.ml for change in identities.changes[PRINTED:])
-            say(
-                f"  and {ml:.1f} ml in {len(identities.changes) - PRINTED} more, listed in {names}",
-                "yellow",
-            )
+            rest = identities.changes[PRINTED:]
+            ml = in_ml(sum(change.ml for change in rest))
+            say(f"  and {ml} in {len(rest)} more, listed in {names}", "yellow")
         return names
 
     write_each(files, "identifying", write)

@@ -147,13 +147,10 @@ def _write_measured(
     write_measurement_page(page, spine, labels.array[0], labels.grid, image, modality)
     if kinds and (cut := [found.level for found in spine.bodies if found.cut]):
         say(f"{case}: the border of the image cuts {listed(cut)}, left out of the points", "yellow")
-    if kinds and (
-        unsure := [each.level for each in spine.bodies if each.body and not each.cut | each.usable]
-    ):
-        say(
-            f"{case}: the bodies of {listed(unsure)} were not told from their arches; look at their points",
-            "yellow",
-        )
+    unsure = [each.level for each in spine.bodies if each.body and not each.cut and not each.usable]
+    if kinds and unsure:
+        doubt = f"the bodies of {listed(unsure)} were not told from their arches; look at their points"
+        say(f"{case}: {doubt}", "yellow")
     whole = replace(spine, bodies=tuple(found for found in spine.bodies if not found.cut))
     for kind in kinds:
         write_points(kind, output, case, whole, labels.stored, labels.grid)

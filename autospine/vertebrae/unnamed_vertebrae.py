@@ -25,8 +25,8 @@ LAST_UNKNOWN = 199
 """Largest of these values."""
 
 DOUBLE = 1.7
-"""Volume of a vertebra, in parts of the larger neighbour's, from which on it is most likely two: neighbours
-differ by a third at most."""
+"""Volume of a vertebra, in parts of the larger neighbour's, from which on it may be two: of the usual sizes
+(`SIZES_MM`) only C2 beside C3 alone, and T1 beside C7 alone, are as much larger."""
 
 PLAIN: Mapping[str, int] = {
     "disc": 100,
